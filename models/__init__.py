@@ -1,0 +1,1 @@
+"""Data, not code: the presets (`*.toml`) that `edgechat train --preset` knows by name."""

@@ -1,0 +1,1 @@
+"""Embed a bundle in any application: load it, reply, stream, hold a conversation."""

@@ -1,0 +1,38 @@
+"""The one exception root. Everything that can go wrong by the user's data, options or machine is an
+`EdgeChatError` with one sentence as its text; only the command line and the terminal chat print it."""
+
+
+class EdgeChatError(Exception):
+    """Root of all errors that edgechat raises on purpose. Its text is one sentence for the user."""
+
+    exit_code = 1
+
+
+class UsageError(EdgeChatError):
+    """An option or argument is wrong: its name and the value it got are in the text."""
+
+    exit_code = 2
+
+
+class DataError(EdgeChatError):
+    """A corpus file cannot be used; the text names the file and, where there is one, the line."""
+
+
+class CheckpointError(EdgeChatError):
+    """A run folder or a checkpoint in it cannot be used."""
+
+
+class BundleError(EdgeChatError):
+    """A bundle is incomplete, changed, unknown or unsafe; it is left as it is."""
+
+
+class ProofError(EdgeChatError):
+    """An exported graph does not compute what the PyTorch model computes."""
+
+
+class DeviceError(EdgeChatError):
+    """The device that was asked for cannot be used."""
+
+
+class ModelClosedError(EdgeChatError):
+    """The model was closed, or is used in a child process that was forked after it was loaded."""

@@ -1,0 +1,88 @@
+"""Writes that are all or nothing: temporary file beside the target, fsync, rename.
+
+A process killed at any moment leaves the old file, the new file, or a leftover whose name starts
+with `.tmp-`; never a half-written file under a good name.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMPORARY = ".tmp-"
+
+
+def sha256(data: bytes) -> str:
+    """Lower-case hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable. Platforms that cannot open a folder (Windows) skip it."""
+    with contextlib.suppress(PermissionError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write `data` to `path`, replacing what is there only once the new content is on the disk."""
+    raw = data.encode() if isinstance(data, str) else data
+    fd, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that becomes `path` when the block ends well.
+
+    Every file in it is synced before the rename. If the block raises, the temporary folder is
+    removed and `path` is untouched. With `replace`, an existing `path` is moved aside first and
+    deleted last, so that there is never a moment without one whole version on the disk.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        for folder in (temporary, *(f for f in temporary.rglob("*") if f.is_dir())):
+            sync_folder(folder)
+        temporary.chmod(0o755)
+        if replace and path.exists():
+            aside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+            path.rename(aside / path.name)
+            temporary.rename(path)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            temporary.rename(path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process left half-written in `folder`."""
+    for leftover in folder.glob(TEMPORARY + "*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""Text to ids and back: the one tokenizer that training, export, runtime and other languages share.
+
+The tokenizer is a byte-level BPE (`tokenizer.json` of Hugging Face `tokenizers`): any text is a
+sequence of its bytes, so nothing is unknown, and decoding gives the NFC form of what was encoded.
+"""
+
+import codecs
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from .errors import BundleError
+
+PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
+SPECIAL_TOKENS = ("<pad>", "<go>", "<eos>", "<unk>", "<sep>")
+#: Ids that a reply never holds: the search bans them at every step.
+NEVER_GENERATED = (PAD, GO, UNK, SEP)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters made visible (ESC becomes ␛), so that a terminal obeys none.
+
+    Line feeds and tabs stay. C1 controls and DEL become U+FFFD and ␡.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_visible(c) for c in text)
+
+
+def _visible(c: str) -> str:
+    if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"):
+        return c
+    if ord(c) < 0x20:
+        return chr(0x2400 + ord(c))
+    return "␡" if c == "\x7f" else "\ufffd"
+
+
+@functools.cache
+def _byte_of_character() -> dict[str, int]:
+    """The byte-level alphabet of GPT-2 (Radford et al. 2019): each byte as one printable character."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+@dataclass(frozen=True)
+class EncodedSource:
+    """A prompt, with its context, as the encoder sees it."""
+
+    ids: list[int]
+    truncated: bool  # true where something was cut to fit the longest source
+
+
+class TextCodec:
+    """Encodes prompts and replies, and decodes ids, exactly as the model was trained.
+
+    `max_source` and `max_target` are in tokens; `max_target` includes the end-of-sentence.
+    `turns` is how many turns of a conversation the source holds at most (1: the prompt alone).
+    """
+
+    def __init__(self, tokenizer_json: bytes, *, max_source: int, max_target: int, turns: int = 1) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
+        except Exception as error:  # tokenizers raises plain Exception for anything it cannot parse
+            raise BundleError(f"tokenizer.json cannot be read: {error}") from error
+        for id, token in enumerate(SPECIAL_TOKENS):
+            if self._tokenizer.token_to_id(token) != id:
+                raise BundleError(f"tokenizer.json gives {token!r} the id {self._tokenizer.token_to_id(token)}, not {id}")
+        # Not saved in tokenizer.json: a special token that a user types stays plain text.
+        self._tokenizer.encode_special_tokens = True
+        self.max_source, self.max_target, self.turns = max_source, max_target, turns
+        self.vocab_size: int = self._tokenizer.get_vocab_size()
+        self._bytes: dict[int, bytes] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, with no special token among them."""
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError):  # lone surrogates are no text
+            text = text.encode("utf-8", "replace").decode("utf-8")
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_source(self, turns: Sequence[str]) -> EncodedSource:
+        """Ids of the last turns of a conversation, oldest first, joined by the separator.
+
+        The oldest text goes first where it does not fit. An empty source is one end-of-sentence.
+        Worked example, turns=2, max_source=5: ["a", "b c", "d e f"] has the last two turns
+        [b c <sep> d e f], of which the last five ids stay: [c <sep> d e f].
+        """
+        # Cut by characters before tokenizing: a megabyte costs no more than the longest source.
+        longest = self.max_source * self._longest_token
+        ids: list[int] = []
+        truncated = False
+        for age, turn in enumerate(reversed(turns[-self.turns :])):
+            if len(ids) >= self.max_source:
+                truncated = True
+                break
+            if len(turn) > longest:
+                turn, truncated = turn[-longest:], True
+            ids = self.encode(turn) + ([SEP] if age else []) + ids
+        if len(ids) > self.max_source:
+            ids, truncated = ids[-self.max_source :], True
+        return EncodedSource(ids or [EOS], truncated)
+
+    def encode_target(self, text: str) -> tuple[list[int], bool]:
+        """Ids of a reply, always ending with end-of-sentence, and whether it was cut to fit."""
+        ids = self.encode(text)
+        return [*ids[: self.max_target - 1], EOS], len(ids) > self.max_target - 1
+
+    @functools.cached_property
+    def _longest_token(self) -> int:
+        # Four code points can compose into one under NFC.
+        return 4 * max(len(token) for token in self._tokenizer.get_vocab())
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that an id stands for; special tokens stand for none."""
+        found = self._bytes.get(id)
+        if found is None:
+            token = "" if id < len(SPECIAL_TOKENS) else self._tokenizer.id_to_token(id) or ""
+            alphabet = _byte_of_character()
+            found = self._bytes[id] = bytes(alphabet[c] for c in token)
+        return found
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`. Bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text that each id adds; joined they are `decode(ids)`. Half a character is "" until
+        the id that completes it."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pieces = [decoder.decode(self.token_bytes(id)) for id in ids]
+        if pieces:
+            pieces[-1] += decoder.decode(b"", final=True)
+        return pieces
