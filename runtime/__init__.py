@@ -1,1 +1,34 @@
-"""Embed a bundle in any application: load it, reply, stream, hold a conversation."""
+"""Embed a bundle in any application: load it, reply, stream, hold a conversation.
+
+Needs onnxruntime, numpy and tokenizers, and nothing else.
+"""
+
+from .chat import Candidate, ChatModel, ChatSession, Reply, ReplyStream
+from .errors import (
+    BundleError,
+    CheckpointError,
+    DataError,
+    DeviceError,
+    EdgeChatError,
+    ModelClosedError,
+    ProofError,
+    UsageError,
+)
+from .options import DecodingOptions
+
+__all__ = [
+    "BundleError",
+    "Candidate",
+    "ChatModel",
+    "ChatSession",
+    "CheckpointError",
+    "DataError",
+    "DecodingOptions",
+    "DeviceError",
+    "EdgeChatError",
+    "ModelClosedError",
+    "ProofError",
+    "Reply",
+    "ReplyStream",
+    "UsageError",
+]

@@ -68,7 +68,9 @@ class TextCodec:
             raise BundleError(f"tokenizer.json cannot be read: {error}") from error
         for id, token in enumerate(SPECIAL_TOKENS):
             if self._tokenizer.token_to_id(token) != id:
-                raise BundleError(f"tokenizer.json gives {token!r} the id {self._tokenizer.token_to_id(token)}, not {id}")
+                raise BundleError(
+                    f"tokenizer.json gives {token!r} the id {self._tokenizer.token_to_id(token)}, not {id}"
+                )
         # Not saved in tokenizer.json: a special token that a user types stays plain text.
         self._tokenizer.encode_special_tokens = True
         self.max_source, self.max_target, self.turns = max_source, max_target, turns
@@ -128,6 +130,11 @@ class TextCodec:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`. Bytes that are no UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+
+    def decode_whole(self, ids: Iterable[int]) -> str:
+        """As `decode`, without a last character of which only some bytes are there yet."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return decoder.decode(b"".join(map(self.token_bytes, ids)))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The text that each id adds; joined they are `decode(ids)`. Half a character is "" until

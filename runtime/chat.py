@@ -1,0 +1,315 @@
+"""The embedding API: load a bundle, reply, stream, hold a conversation.
+
+The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `ort` -> `text` -> `Reply`.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .backend import Backend
+from .bundle import Bundle, find_bundle, read_bundle
+from .device import resolve_device
+from .errors import ModelClosedError, UsageError
+from .manifest import Manifest
+from .options import DecodingOptions
+from .ort import OrtBackend
+from .scheduler import BATCH_SIZE, Batch, decode
+from .search import BeamSearch, Hypothesis
+from .text import TextCodec
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the n best replies. `score` is `logp` (natural log) normalized by length."""
+
+    text: str
+    score: float
+    logp: float
+    tokens: tuple[str, ...]  # joined they are the text, up to surrounding space
+    token_logps: tuple[float, ...]  # natural log; one more than tokens, the end-of-sentence, where finished
+    finished: bool  # false where the maximum length or a cancellation cut it
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The best reply, with all n best as `candidates`, best first. `str(reply)` is its text."""
+
+    text: str
+    score: float
+    tokens: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    ms: float  # wall time, milliseconds; of a batch, the time of the whole batch
+    truncated: bool  # true where the prompt and its context were longer than the longest source
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class ReplyStream:
+    """A reply that is being searched. Iterate over its settled pieces: text that is never taken back.
+
+    Under beam search a piece is settled once every hypothesis that can still win begins with it.
+    The search runs in the thread that iterates; `cancel` may be called from any other.
+    """
+
+    def __init__(
+        self,
+        model: "ChatModel",
+        turns: Sequence[str],
+        options: DecodingOptions,
+        done: Callable[[Reply], None],
+    ) -> None:
+        self._start = time.perf_counter()
+        self._model, self._options, self._done = model, options, done
+        self._source = model.codec.encode_source(turns)
+        self._search = model.search(options)
+        self._updates = self._run()
+        self._cancelled = threading.Event()
+        self._reply: Reply | None = None
+        self._emitted = ""
+        #: Text of the likeliest live hypothesis after what is settled; it may still change.
+        self.tail = ""
+
+    def __iter__(self) -> Iterator[str]:
+        return (piece for piece, _ in self._updates if piece)
+
+    def updates(self) -> Iterator[tuple[str, str]]:
+        """One `(piece, tail)` each step: what was settled now (often nothing), and the unsettled text."""
+        return self._updates
+
+    def cancel(self) -> None:
+        """Stop before the next step; the reply is then the best so far, not finished."""
+        self._cancelled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    @property
+    def reply(self) -> Reply:
+        """The reply; what is still to be searched is searched first."""
+        for _ in self._updates:
+            pass
+        assert self._reply is not None
+        return self._reply
+
+    def _run(self) -> Iterator[tuple[str, str]]:
+        self._model.check_open()
+        codec, search = self._model.codec, self._search
+        batch = Batch(self._model.backend, [self._source.ids], [search])
+        while not self.cancelled and batch.step():
+            settled = codec.decode_whole(search.settled())
+            piece, self._emitted = settled[len(self._emitted) :], settled
+            best = codec.decode_whole(search.hypotheses()[0].tokens)
+            self.tail = best[len(settled) :] if best.startswith(settled) else ""
+            yield piece, self.tail
+        self._reply = self._model.make_reply(search, self._start, self._source.truncated)
+        self.tail = ""
+        if not self.cancelled:
+            self._done(self._reply)
+        yield self._reply.text[len(self._emitted) :], ""
+
+
+class ChatSession:
+    """A conversation: it remembers its turns and shows the model those it was trained to see."""
+
+    def __init__(self, model: "ChatModel") -> None:
+        self._model = model
+        self._turns: list[str] = []
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """All turns so far, oldest first, user and bot alternating."""
+        return tuple(self._turns)
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """The past turns that the model will see along with the next prompt."""
+        seen = self._model.codec.turns - 1
+        return tuple(self._turns[-seen:]) if seen else ()
+
+    def reply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
+        """Reply to `prompt` in the light of the context, and remember both."""
+        return self.stream(prompt, options).reply
+
+    def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
+        """As `reply`, streamed. The turns are remembered at its end; a cancelled one leaves none."""
+        return self._model.stream_turns(
+            [*self.context, prompt], options, lambda reply: self._turns.extend((prompt, reply.text))
+        )
+
+
+class ChatModel:
+    """A model that replies. Thread-safe; the arrays of a call live only as long as the call."""
+
+    def __init__(
+        self, backend: Backend[Any], codec: TextCodec, defaults: DecodingOptions, *, device: str
+    ) -> None:
+        self.codec, self.defaults, self.device = codec, defaults, device
+        self.manifest: Manifest | None = None
+        self._backend: Backend[Any] | None = backend
+        self._process = os.getpid()
+
+    @classmethod
+    def load(cls, bundle: str | os.PathLike[str], *, device: str = "auto", threads: int = 1) -> "ChatModel":
+        """Check a bundle and make its sessions. `bundle` may be "demo", the one in the package.
+
+        `threads` are ONNX Runtime's intra-op threads; one is the fastest for small models.
+
+        Raises:
+            UsageError: no such bundle, or a wrong `device` or `threads`.
+            BundleError: the bundle is damaged, incomplete or unknown.
+            DeviceError: `device="cuda"` cannot be used.
+        """
+        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+            raise UsageError(f"threads must be a whole number from 1 to 1024, not {threads!r}")
+        chosen = resolve_device(device)
+        return cls.from_bundle(read_bundle(find_bundle(os.fspath(bundle))), device=chosen, threads=threads)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, *, device: str = "cpu", threads: int = 1) -> "ChatModel":
+        """A model of a bundle that was already read and checked."""
+        manifest, files = bundle.manifest, bundle.files
+        backend = OrtBackend(
+            manifest,
+            files["encoder.onnx"],
+            files["decoder.onnx"],
+            device=resolve_device(device),
+            threads=threads,
+        )
+        text = manifest.text
+        codec = TextCodec(
+            files["tokenizer.json"], max_source=text.max_source, max_target=text.max_target, turns=text.turns
+        )
+        model = cls(backend, codec, manifest.decoding, device=device)
+        model.manifest = manifest
+        return model
+
+    def reply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
+        """The best reply to one prompt, outside any conversation."""
+        return self.stream(prompt, options).reply
+
+    async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
+        """As `reply`, in a thread; cancelling the task stops the search before its next step."""
+        stream = self.stream(prompt, options)
+        try:
+            return await asyncio.to_thread(lambda: stream.reply)
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+
+    def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
+        """A reply that arrives piece by piece; nothing is computed before it is iterated."""
+        return self.stream_turns([prompt], options, lambda reply: None)
+
+    def stream_turns(
+        self, turns: Sequence[str], options: DecodingOptions | None, done: Callable[[Reply], None]
+    ) -> ReplyStream:
+        """Stream the reply to a conversation's turns, oldest first; `done` is called with the reply."""
+        self.check_open()
+        return ReplyStream(self, turns, options or self.defaults, done)
+
+    def reply_batch(
+        self,
+        prompts: Sequence[str],
+        options: DecodingOptions | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Reply]:
+        """Replies to many prompts, in their order: the same as one by one, several times faster."""
+        return self.reply_turns(
+            [[prompt] for prompt in prompts], options, batch_size=batch_size, progress=progress
+        )
+
+    def reply_turns(
+        self,
+        conversations: Sequence[Sequence[str]],
+        options: DecodingOptions | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Reply]:
+        """As `reply_batch`, each to the turns of a conversation, oldest first."""
+        start = time.perf_counter()
+        options = options or self.defaults
+        sources = [self.codec.encode_source(turns) for turns in conversations]
+        searches = decode(
+            self.backend,
+            [source.ids for source in sources],
+            options,
+            max_length=self.max_length(options),
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return [
+            self.make_reply(search, start, source.truncated)
+            for search, source in zip(searches, sources, strict=True)
+        ]
+
+    def session(self) -> ChatSession:
+        """A new conversation."""
+        return ChatSession(self)
+
+    def close(self) -> None:
+        """Free the sessions. Replies that run in other threads end first."""
+        self._backend = None
+
+    def __enter__(self) -> "ChatModel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def check_open(self) -> None:
+        """Raises ModelClosedError where the model cannot be used any more."""
+        if self._backend is None:
+            raise ModelClosedError("the model was closed")
+        if os.getpid() != self._process:
+            raise ModelClosedError(
+                "the model was loaded before this process was forked: load it in the child"
+            )
+
+    @property
+    def backend(self) -> Backend[Any]:
+        self.check_open()
+        assert self._backend is not None
+        return self._backend
+
+    def max_length(self, options: DecodingOptions) -> int:
+        """Tokens that a reply has at most, end-of-sentence counted."""
+        most = self.codec.max_target if options.max_length is None else options.max_length
+        if options.min_length >= most:
+            raise UsageError(
+                f"min_length is {options.min_length}, but replies of this model have at most {most} tokens"
+            )
+        return most
+
+    def search(self, options: DecodingOptions) -> BeamSearch:
+        """A search for one reply of this model."""
+        return BeamSearch(options, max_length=self.max_length(options), vocab_size=self.backend.vocab_size)
+
+    def make_reply(self, search: BeamSearch, start: float, truncated: bool) -> Reply:
+        """The result of a search that began at `start` (`time.perf_counter`)."""
+        candidates: dict[str, Candidate] = {}
+        for hypothesis in search.hypotheses():
+            candidate = self._candidate(hypothesis)
+            candidates.setdefault(candidate.text, candidate)  # two ways to spell one text are one reply
+        best = next(iter(candidates.values()))
+        ms = (time.perf_counter() - start) * 1e3
+        return Reply(best.text, best.score, best.tokens, tuple(candidates.values()), ms, truncated)
+
+    def _candidate(self, hypothesis: Hypothesis) -> Candidate:
+        return Candidate(
+            self.codec.decode(hypothesis.tokens),
+            hypothesis.score,
+            hypothesis.logp,
+            tuple(self.codec.pieces(hypothesis.tokens)),
+            hypothesis.token_logps,
+            hypothesis.finished,
+        )

@@ -1,0 +1,81 @@
+"""Honest devices. ONNX Runtime lists CUDA where it cannot be used, and a session that cannot have it
+falls back to the CPU with only a log line; so a tiny session is made and asked what it runs on."""
+
+import contextlib
+import ctypes
+import functools
+import io
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import onnxruntime as ort
+
+from .errors import DeviceError, UsageError
+
+Device = Literal["cpu", "cuda"]
+DEVICES = ("auto", "cpu", "cuda")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+# y = Identity(x), float[1], opset 17, IR 8.
+_IDENTITY = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01'
+    b"\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+)
+
+
+@dataclass(frozen=True)
+class CudaState:
+    """Whether ONNX Runtime can run on CUDA here, and if not, why and what mends it."""
+
+    usable: bool
+    reason: str
+
+
+@functools.cache
+def cuda_state() -> CudaState:
+    """Looked at once a process, cheapest look first."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return CudaState(False, "no NVIDIA driver was found")
+    if CUDA not in ort.get_available_providers():
+        return CudaState(
+            False, "the installed onnxruntime has no CUDA provider: install onnxruntime-gpu in its place"
+        )
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # preload_dlls prints what it did not find
+        ort.preload_dlls()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(_IDENTITY, options, providers=[CUDA, CPU])
+    except Exception as error:
+        return CudaState(False, f"the CUDA provider does not start: {error}")
+    if session.get_providers()[0] != CUDA:
+        missing = " ".join(said.getvalue().split()[:12])
+        return CudaState(False, f"the CUDA provider does not start: {missing or 'see the lines above'}")
+    return CudaState(True, "usable")
+
+
+def resolve_device(device: str) -> Device:
+    """The device that `auto`, `cpu` or `cuda` means here.
+
+    Raises:
+        DeviceError: `cuda` was asked for and cannot be used; the reason is in the text.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if device == "cpu":
+        return "cpu"
+    state = cuda_state()
+    if state.usable:
+        return "cuda"
+    if device == "cuda":
+        raise DeviceError(f"device cuda cannot be used: {state.reason}")
+    return "cpu"
+
+
+def providers(device: Device) -> list[str]:
+    """Execution providers of a session, first choice first."""
+    return [CUDA, CPU] if device == "cuda" else [CPU]

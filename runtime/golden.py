@@ -1,0 +1,122 @@
+"""Golden vectors: seeded random sources with the candidates and replies that a bundle gave when it was
+made. Any binding, on any machine, can check itself against them without the training data or torch.
+
+They are random ids, not text, so that nothing private is in a bundle. Between kinds of CPU, sums are
+rounded differently: tokens are compared only where the winner's margin is above `MARGIN`.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .backend import Backend, State, pad
+from .errors import BundleError
+from .options import DecodingOptions
+from .scheduler import decode
+from .text import GO, SPECIAL_TOKENS
+
+MARGIN = 0.1  # natural log
+TOLERANCE = 0.05  # natural log
+_CANDIDATES = 8
+_OPTIONS = {
+    "greedy": DecodingOptions(beam=1, normalize="none"),
+    "beam5": DecodingOptions(beam=5, n_best=2, normalize="none"),
+}
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """What a check against golden vectors found. Differences are of natural-log probabilities."""
+
+    sources: int
+    replies: int  # compared token by token
+    near_ties: int  # not compared: the winner's margin is too small to hold on every CPU
+    mismatches: int
+    worst_difference: float
+
+    @property
+    def passed(self) -> bool:
+        return self.mismatches == 0 and self.worst_difference <= TOLERANCE
+
+
+def make_golden(backend: Backend[State], *, seed: int, count: int, max_source: int, max_length: int) -> bytes:
+    """golden.json for `count` sources of 1 to `max_source` random ids."""
+    random = np.random.default_rng(seed)
+    low = min(len(SPECIAL_TOKENS), backend.vocab_size - 1)
+    longest = min(max_source, 20)
+    sources = [
+        random.integers(low, backend.vocab_size, size=random.integers(1, longest + 1)).tolist()
+        for _ in range(count)
+    ]
+    cases = [{"src": source, "candidates": _first_candidates(backend, source)} for source in sources]
+    for name, options in _OPTIONS.items():
+        for case, search in zip(cases, decode(backend, sources, options, max_length=max_length), strict=True):
+            best, *others = search.hypotheses()
+            margin = best.score - others[0].score if others else search.min_gap
+            case[name] = {
+                "tokens": list(best.tokens),
+                "logp": round(best.logp, 4),
+                "finished": best.finished,
+                "margin": round(min(margin, 1e3), 4),
+            }
+    golden = {"seed": seed, "max_length": max_length, "cases": cases}
+    return (json.dumps(golden, sort_keys=True) + "\n").encode()
+
+
+def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
+    """Repeat every golden vector and compare.
+
+    Raises:
+        BundleError: golden.json is not what `make_golden` writes.
+    """
+    try:
+        golden = json.loads(raw)
+        cases, max_length = golden["cases"], int(golden["max_length"])
+        sources = [[int(id) for id in case["src"]] for case in cases]
+        if (
+            not cases
+            or not all(sources)
+            or max(map(max, sources)) >= backend.vocab_size
+            or min(map(min, sources)) < 0
+        ):
+            raise ValueError("sources are missing or hold ids outside the vocabulary")
+        return _check(backend, cases, sources, max_length)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"golden.json cannot be used: {error}") from error
+
+
+def _check(
+    backend: Backend[State], cases: list[dict[str, Any]], sources: list[list[int]], max_length: int
+) -> GoldenResult:
+    differences = [0.0]
+    replies = near_ties = mismatches = 0
+    for case, source in zip(cases, sources, strict=True):
+        got = dict(zip(*_first_candidates(backend, source).values(), strict=True))
+        expected = dict(zip(*case["candidates"].values(), strict=True))
+        shared = got.keys() & expected.keys()
+        differences += [abs(got[id] - expected[id]) for id in shared]
+        # An id that only one side has among its first lies within the tolerance of the last one.
+        for one, other in ((got, expected), (expected, got)):
+            differences += [logp - min(other.values()) for id, logp in one.items() if id not in shared]
+    for name, options in _OPTIONS.items():
+        for case, search in zip(cases, decode(backend, sources, options, max_length=max_length), strict=True):
+            expected, best = case[name], search.hypotheses()[0]
+            if expected["margin"] <= MARGIN:
+                near_ties += 1
+                continue
+            replies += 1
+            if list(best.tokens) != expected["tokens"] or best.finished != expected["finished"]:
+                mismatches += 1
+            else:
+                differences.append(abs(best.logp - expected["logp"]))
+    return GoldenResult(len(cases), replies, near_ties, mismatches, float(max(differences)))
+
+
+def _first_candidates(backend: Backend[State], source: list[int]) -> dict[str, list[Any]]:
+    """The likeliest first tokens of the reply to one source: ids and log-probabilities."""
+    state = backend.encode(*pad([source]))
+    tokens, parents = np.full(2, GO, dtype=np.int64), np.zeros(2, dtype=np.int64)
+    out, _ = backend.step(state, tokens, parents, min(_CANDIDATES, backend.vocab_size))
+    return {"ids": out.cand_ids[0].tolist(), "logp": [round(float(x), 4) for x in out.cand_logp[0]]}

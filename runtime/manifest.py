@@ -1,0 +1,175 @@
+"""`edgechat.json`: what a bundle is, what its graphs take and give, and the hash of every file.
+
+The manifest seals itself: its `sha256` is taken over its own bytes with those 64 digits zeroed.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .errors import BundleError
+from .files import sha256
+from .options import DecodingOptions
+
+FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+_ZERO = "0" * 64
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The options and sizes of the model."""
+
+    layers: int  # L
+    hidden: int  # H
+    embedding: int  # E
+    attention: int  # A
+    memory: int  # D
+    vocab_size: int  # V
+    reverse_source: bool
+    attention_kind: str = "bahdanau"
+    input_feeding: bool = True
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """How text becomes the model's source, and how long source and target are at most, in tokens."""
+
+    pad: int
+    go: int
+    eos: int
+    unk: int
+    separator: int
+    turns: int  # turns of a conversation that the source holds
+    speakers: str  # "alternate": turns alternate and are not marked
+    max_source: int
+    max_target: int  # end-of-sentence counted
+    truncation: str  # "oldest": what was said first is cut first
+    normalization: str  # "NFC"
+
+
+@dataclass(frozen=True)
+class StateTensor:
+    """One recurrent tensor of the decoder: fed as `input`, given back as `output`."""
+
+    input: str
+    output: str
+    shape: tuple[str | int, ...]
+    first: str  # "encoder": the encoder's output of the name `input`; "zeros"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    sha256: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The parsed manifest. `provenance`, `proof` and `quality` are for people and are shown as they are."""
+
+    model: ModelSpec
+    text: TextSpec
+    precision: str
+    opset: int
+    memory: tuple[str, ...]  # the encoder's outputs that every decoder step is fed
+    state: tuple[StateTensor, ...]
+    decoding: DecodingOptions
+    files: dict[str, FileEntry]
+    provenance: dict[str, Any]
+    proof: dict[str, Any]
+    quality: dict[str, Any]
+    calibration: dict[str, Any] | None = None
+    format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+    extra: dict[str, Any] = field(default_factory=dict)  # minor additions of a newer format
+
+    def to_bytes(self) -> bytes:
+        """The sealed JSON text: the same manifest gives the same bytes."""
+        values = asdict(self)
+        values.pop("extra")
+        values["sha256"] = _ZERO
+        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return text.replace(_ZERO, sha256(text.encode())).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Manifest":
+        """Parse and check `raw`.
+
+        Raises:
+            BundleError: no JSON, a newer major format, changed since it was sealed, or a value is
+                missing or of the wrong kind.
+        """
+        try:
+            values = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"edgechat.json is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise BundleError("edgechat.json must hold one JSON object")
+        _check_format(values.get("format"))
+        seal = values.pop("sha256", None)
+        if not isinstance(seal, str) or not _SHA256.fullmatch(seal) or seal == _ZERO:
+            raise BundleError("edgechat.json has no valid sha256 of its own")
+        if raw.count(seal.encode()) != 1 or sha256(raw.replace(seal.encode(), _ZERO.encode())) != seal:
+            raise BundleError("edgechat.json was changed after it was sealed: its own sha256 differs")
+        try:
+            return cls._parse(values)
+        except BundleError:
+            raise
+        except Exception as error:
+            raise BundleError(f"edgechat.json has a missing or wrong value: {error}") from error
+
+    @classmethod
+    def _parse(cls, values: dict[str, Any]) -> "Manifest":
+        parsed: dict[str, Any] = {
+            "model": _record(ModelSpec, values, "model"),
+            "text": _record(TextSpec, values, "text"),
+            "precision": _typed(values, "precision", str),
+            "opset": _typed(values, "opset", int),
+            "memory": tuple(_typed(values, "memory", list)),
+            "state": tuple(
+                StateTensor(**{**tensor, "shape": tuple(tensor["shape"])})
+                for tensor in _typed(values, "state", list)
+            ),
+            "decoding": DecodingOptions.from_json(_typed(values, "decoding", dict)),
+            "files": {
+                name: _record(FileEntry, _typed(values, "files", dict), name)
+                for name in _typed(values, "files", dict)
+            },
+            "provenance": _typed(values, "provenance", dict),
+            "proof": _typed(values, "proof", dict),
+            "quality": _typed(values, "quality", dict),
+            "calibration": values.get("calibration"),
+            "format": values["format"],
+        }
+        return cls(**parsed, extra={k: v for k, v in values.items() if k not in parsed})
+
+
+def _check_format(version: object) -> None:
+    if not isinstance(version, str) or not re.fullmatch(r"\d{1,4}\.\d{1,4}", version):
+        raise BundleError(f"edgechat.json has no valid format version but {version!r}")
+    if int(version.split(".")[0]) != FORMAT_MAJOR:
+        raise BundleError(
+            f"the bundle has format {version}, this edgechat reads {FORMAT_MAJOR}.x: "
+            "use the edgechat version that made it, or export it again"
+        )
+
+
+def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
+    value = values.get(key)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise BundleError(f"edgechat.json: {key!r} must be a {kind.__name__}")
+    return value
+
+
+def _record(kind: type, values: dict[str, Any], key: str) -> Any:
+    """A dataclass of plain numbers, strings and booleans; unknown keys are minor additions."""
+    raw = _typed(values, key, dict)
+    known = {}
+    for name, annotation in kind.__annotations__.items():
+        if name not in raw:
+            raise BundleError(f"edgechat.json: {key!r} has no {name!r}")
+        known[name] = _typed(raw, name, annotation)
+        if annotation is int and known[name] < 0:
+            raise BundleError(f"edgechat.json: {name!r} in {key!r} is negative")
+    return kind(**known)

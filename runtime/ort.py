@@ -1,0 +1,106 @@
+"""The ONNX Runtime backend: an encoder graph and a per-step decoder graph, driven by the search.
+
+The graphs' inputs and outputs are named in docs/architecture.md. Which of them are the encoder's
+memory and which the recurrent state comes from the manifest's state map, so that a variant with
+other state needs no change here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from .backend import Floats, Ints, StepOutput
+from .device import Device, providers
+from .errors import BundleError, DeviceError
+from .manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class OrtState:
+    memory: dict[str, Floats]  # keys, values, bias: [B, S, ..]
+    recurrent: dict[str, Floats]  # h, c: [L, M, H]; attn: [M, H]
+
+
+class OrtBackend:
+    """Runs the two graphs of a bundle. Thread-safe: sessions are, and no state is kept.
+
+    Raises:
+        BundleError: ONNX Runtime refuses a graph, or it does not have the names of the manifest.
+        DeviceError: the sessions do not run on `device`.
+    """
+
+    def __init__(
+        self, manifest: Manifest, encoder: bytes, decoder: bytes, *, device: Device, threads: int
+    ) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is raised
+        self.device = device
+        self.vocab_size = manifest.model.vocab_size
+        self._memory = manifest.memory
+        self._state = manifest.state
+        self._zeros = {
+            tensor.input: (manifest.model.hidden,) for tensor in manifest.state if tensor.first == "zeros"
+        }
+        self._encoder = _session("encoder.onnx", encoder, options, device)
+        self._decoder = _session("decoder.onnx", decoder, options, device)
+        self._encoded = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]
+        self._stepped = ["cand_ids", "cand_logp", "align", *(t.output for t in self._state)]
+        _check_names("encoder.onnx", self._encoder, {"src", "src_len"}, set(self._encoded))
+        fed = {"tokens", "parent", "top_k", *self._memory, *(t.input for t in self._state)}
+        _check_names("decoder.onnx", self._decoder, fed, set(self._stepped))
+
+    def encode(self, src: Ints, src_len: Ints) -> OrtState:
+        out = dict(
+            zip(
+                self._encoded, self._encoder.run(self._encoded, {"src": src, "src_len": src_len}), strict=True
+            )
+        )
+        recurrent = {
+            tensor.input: out[tensor.input]
+            if tensor.first == "encoder"
+            else np.zeros((len(src), *self._zeros[tensor.input]), dtype=np.float32)
+            for tensor in self._state
+        }
+        return OrtState({name: out[name] for name in self._memory}, recurrent)
+
+    def step(
+        self, state: OrtState, tokens: Ints, parents: Ints, candidates: int
+    ) -> tuple[StepOutput, OrtState]:
+        feeds = {
+            "tokens": tokens,
+            "parent": parents,
+            "top_k": np.array([candidates], dtype=np.int64),
+            **state.recurrent,
+            **state.memory,
+        }
+        cand_ids, cand_logp, align, *following = self._decoder.run(self._stepped, feeds)
+        recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
+        return StepOutput(cand_ids, cand_logp, align), OrtState(state.memory, recurrent)
+
+    def select(self, state: OrtState, sentences: Ints) -> OrtState:
+        return OrtState({name: value[sentences] for name, value in state.memory.items()}, state.recurrent)
+
+
+def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:
+    try:
+        session = ort.InferenceSession(graph, options, providers=providers(device))
+    except Exception as error:
+        raise BundleError(f"{name} cannot be run by ONNX Runtime: {' '.join(str(error).split())}") from error
+    if session.get_providers()[0] != providers(device)[0]:
+        raise DeviceError(
+            f"{name} was to run on {device}, but ONNX Runtime fell back to {session.get_providers()[0]}"
+        )
+    return session
+
+
+def _check_names(name: str, session: ort.InferenceSession, inputs: set[str], outputs: set[str]) -> None:
+    missing = (inputs ^ {i.name for i in session.get_inputs()}) | (
+        outputs - {o.name for o in session.get_outputs()}
+    )
+    if missing:
+        raise BundleError(
+            f"{name}: input or output {min(missing)!r} does not fit the state map of edgechat.json"
+        )

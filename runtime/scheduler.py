@@ -1,0 +1,91 @@
+"""Drives searches over a backend: one sentence that streams, or many in one batch.
+
+Worked example of the row numbers, K = 2 rows a sentence. At the first step the encoder has left one
+row for each of sentences 0, 1, 2, so their rows' parents are [0 0 1 1 2 2]. At later steps sentence i
+had rows 2i and 2i+1: its local parents [1 0] become [2i+1, 2i]. When sentence 1 leaves, sentence 2
+becomes the second of the batch, but its parents of the next step are still rows 4 and 5.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Generic
+
+import numpy as np
+
+from .backend import Backend, State, pad
+from .options import DecodingOptions
+from .search import BeamSearch
+
+#: Sentences decoded together where a caller has more.
+BATCH_SIZE = 32
+
+
+class Batch(Generic[State]):
+    """Searches of one K that share decoder steps. Each is one sentence of `sources`."""
+
+    def __init__(
+        self, backend: Backend[State], sources: Sequence[Sequence[int]], searches: Sequence[BeamSearch]
+    ) -> None:
+        self._backend = backend
+        self._state = backend.encode(*pad(sources))
+        self._searches = list(searches)
+        self._origins = list(range(len(searches)))  # first row of each sentence in the step before
+        self._rows = 1  # how many rows a sentence had in the step before
+        #: Attention weights of the last step, [N, S], rows in the order of the running searches.
+        self.align: np.ndarray | None = None
+
+    def step(self) -> bool:
+        """Advance every search by one token; false once all are done."""
+        wants = [search.want() for search in self._searches]
+        tokens = np.array([token for want in wants for token in want.tokens], dtype=np.int64)
+        parents = np.array(
+            [
+                origin + parent
+                for origin, want in zip(self._origins, wants, strict=True)
+                for parent in want.parents
+            ],
+            dtype=np.int64,
+        )
+        out, self._state = self._backend.step(
+            self._state, tokens, parents, max(want.candidates for want in wants)
+        )
+        K = self._searches[0].rows
+        for i, search in enumerate(self._searches):
+            if not search.done:
+                rows = slice(i * K, (i + 1) * K)
+                search.advance(out.cand_ids[rows], out.cand_logp[rows])
+        self._origins = [i * K for i in range(len(self._searches))]
+        return self._leave()
+
+    def _leave(self) -> bool:
+        """Drop the sentences that are done once they are a quarter of the batch, not one by one: each
+        time copies the memory of those that stay."""
+        running = [i for i, search in enumerate(self._searches) if not search.done]
+        if running and len(running) <= 0.75 * len(self._searches):
+            self._state = self._backend.select(self._state, np.array(running, dtype=np.int64))
+            self._searches = [self._searches[i] for i in running]
+            self._origins = [self._origins[i] for i in running]
+        return bool(running)
+
+
+def decode(
+    backend: Backend[State],
+    sources: Sequence[Sequence[int]],
+    options: DecodingOptions,
+    *,
+    max_length: int,
+    batch_size: int = BATCH_SIZE,
+    progress: Callable[[int], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[BeamSearch]:
+    """Search replies to all sources, in batches of similar length; the searches come in the order of
+    the sources. `progress` is called with the number of sentences that each batch finished."""
+    by_length = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    searches = [BeamSearch(options, max_length=max_length, vocab_size=backend.vocab_size) for _ in sources]
+    for start in range(0, len(sources), batch_size):
+        chosen = by_length[start : start + batch_size]
+        batch = Batch(backend, [sources[i] for i in chosen], [searches[i] for i in chosen])
+        while not cancelled() and batch.step():
+            pass
+        if progress:
+            progress(len(chosen))
+    return searches
