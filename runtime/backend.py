@@ -27,6 +27,7 @@ class StepOutput:
     cand_ids: Ints  # [N, C]
     cand_logp: Floats  # [N, C] natural-log probabilities
     align: Floats  # [N, S] attention weights, 0 on padding
+    logp: Floats | None  # [N, V] natural-log probabilities, where the whole distribution was asked for
 
 
 class Backend(Protocol[State]):
@@ -40,8 +41,11 @@ class Backend(Protocol[State]):
         """State after the encoder; src [B, S] padded with 0 behind, src_len [B]. M = B rows."""
         ...
 
-    def step(self, state: State, tokens: Ints, parents: Ints, candidates: int) -> tuple[StepOutput, State]:
-        """One decoder step: tokens [N] are fed to the rows that continue rows `parents` [N] of `state`."""
+    def step(
+        self, state: State, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+    ) -> tuple[StepOutput, State]:
+        """One decoder step: tokens [N] are fed to the rows that continue rows `parents` [N] of `state`.
+        `whole` asks for the whole distribution too."""
         ...
 
     def select(self, state: State, sentences: Ints) -> State:

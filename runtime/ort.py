@@ -50,7 +50,7 @@ class OrtBackend:
         self._stepped = ["cand_ids", "cand_logp", "align", *(t.output for t in self._state)]
         _check_names("encoder.onnx", self._encoder, {"src", "src_len"}, set(self._encoded))
         fed = {"tokens", "parent", "top_k", *self._memory, *(t.input for t in self._state)}
-        _check_names("decoder.onnx", self._decoder, fed, set(self._stepped))
+        _check_names("decoder.onnx", self._decoder, fed, {*self._stepped, "logp"})
 
     def encode(self, src: Ints, src_len: Ints) -> OrtState:
         out = dict(
@@ -67,7 +67,7 @@ class OrtBackend:
         return OrtState({name: out[name] for name in self._memory}, recurrent)
 
     def step(
-        self, state: OrtState, tokens: Ints, parents: Ints, candidates: int
+        self, state: OrtState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
     ) -> tuple[StepOutput, OrtState]:
         feeds = {
             "tokens": tokens,
@@ -76,9 +76,11 @@ class OrtBackend:
             **state.recurrent,
             **state.memory,
         }
-        cand_ids, cand_logp, align, *following = self._decoder.run(self._stepped, feeds)
+        wanted = [*self._stepped, "logp"] if whole else self._stepped
+        cand_ids, cand_logp, align, *following = self._decoder.run(wanted, feeds)
+        logp = following.pop() if whole else None
         recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
-        return StepOutput(cand_ids, cand_logp, align), OrtState(state.memory, recurrent)
+        return StepOutput(cand_ids, cand_logp, align, logp), OrtState(state.memory, recurrent)
 
     def select(self, state: OrtState, sentences: Ints) -> OrtState:
         return OrtState({name: value[sentences] for name, value in state.memory.items()}, state.recurrent)

@@ -1,0 +1,75 @@
+"""A small writer of ONNX graphs: operations are added one by one and name their outputs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 18
+_IR_VERSION = 8
+
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+Shape = Sequence[int | str]
+
+
+class GraphBuilder:
+    """Collects inputs, weights and operations. Names are numbered in order: the same calls give the
+    same bytes."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._weights: dict[str, onnx.TensorProto] = {}
+        self._nodes: list[onnx.NodeProto] = []
+
+    def input(self, name: str, kind: int, shape: Shape) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, value: str, kind: int, shape: Shape) -> None:
+        """Give `value` out under `name`."""
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def weight(self, name: str, array: npt.NDArray[Any]) -> str:
+        """An initializer. One whose name is an input's would silently be that input's default."""
+        if name in self._weights or name in {i.name for i in self._inputs}:
+            raise ValueError(f"the name {name!r} is taken")
+        self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def constant(self, values: int | float | Sequence[int]) -> str:
+        """Whole numbers become int64 (shapes, axes), a float a scalar; equal ones are stored once."""
+        array = np.array(values, dtype=np.float32 if isinstance(values, float) else np.int64)
+        name = f"const_{array.dtype}_{'x'.join(map(str, np.atleast_1d(array)))}_{array.ndim}d"
+        if name not in self._weights:
+            self._weights[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add an operation with one output; gives its name."""
+        return self.ops(kind, *inputs, count=1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, count: int, **attributes: Any) -> list[str]:
+        """Add an operation with `count` outputs; gives their names."""
+        outputs = [f"{kind.lower()}_{len(self._nodes)}_{i}" for i in range(count)]
+        self._nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
+        return outputs
+
+    def build(self) -> bytes:
+        """The checked model."""
+        graph = helper.make_graph(
+            self._nodes, self._name, self._inputs, self._outputs, list(self._weights.values())
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name="edgechat",
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString(deterministic=True)

@@ -1,0 +1,33 @@
+"""Additive attention of Bahdanau et al. 2015 (arXiv:1409.0473)."""
+
+import torch
+from torch import Tensor, nn
+
+#: Added to the scores of padding: large, finite (a fully masked row stays a number), and exactly 0
+#: after the softmax.
+MASKED = -1e9
+
+
+class BahdanauAttention(nn.Module):
+    """score(q, m) = v^T tanh(W_q q + W_k m).
+
+    The keys W_k m are projected once a sentence; memory of B sentences is broadcast over the K rows
+    that each has, never repeated.
+    """
+
+    def __init__(self, query_size: int, memory_size: int, attention_size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(query_size, attention_size, bias=False)
+        self.key = nn.Linear(memory_size, attention_size, bias=False)
+        self.v = nn.Parameter(torch.empty(attention_size))
+        nn.init.uniform_(self.v, -(attention_size**-0.5), attention_size**-0.5)
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Context [N, D] and alignment [N, S] of query [N, H] over keys [B, S, A], values [B, S, D]
+        and bias [B, S] (0, or `MASKED` on padding); row n belongs to sentence n // K."""
+        B, _, A = keys.shape
+        q = self.query(query).view(B, -1, 1, A)  # (B, K, 1, A)
+        scores = torch.tanh(q + keys[:, None]) @ self.v + bias[:, None]  # (B, K, S)
+        align = scores.softmax(dim=-1)  # (B, K, S)
+        context = align @ values  # (B, K, D)
+        return context.flatten(0, 1), align.flatten(0, 1)

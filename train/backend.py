@@ -1,0 +1,71 @@
+"""The PyTorch backend of the one search: how validation decodes and what an export is compared with."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..runtime.backend import Ints, StepOutput
+from .model import DecoderState, Memory, Seq2Seq
+
+
+class TorchState(NamedTuple):
+    memory: Memory
+    decoder: DecoderState
+
+
+class TorchBackend:
+    """Drives a `Seq2Seq` in evaluation mode. The model's own mode is put back after each call."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        self._model = model
+        self._device = model.embedding.weight.device
+        self.vocab_size = model.vocab_size
+
+    @torch.inference_mode()
+    def encode(self, src: Ints, src_len: Ints) -> TorchState:
+        with evaluating(self._model):
+            memory, state = self._model.encode(self._tensor(src), self._tensor(src_len))
+        return TorchState(memory, state)
+
+    @torch.inference_mode()
+    def step(
+        self, state: TorchState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+    ) -> tuple[StepOutput, TorchState]:
+        rows = self._tensor(parents)
+        h, c, attn = state.decoder
+        continued = DecoderState(h[:, rows], c[:, rows], attn[rows])
+        with evaluating(self._model):
+            logits, following, align = self._model.step(self._tensor(tokens), continued, state.memory)
+        logp = logits.log_softmax(dim=-1)  # (N, V)
+        top, ids = (t.cpu().numpy() for t in logp.topk(candidates, dim=-1))  # (N, C)
+        order = np.lexsort((ids, -top))  # topk leaves the order of equal values open: lower id first
+        out = StepOutput(
+            np.take_along_axis(ids, order, axis=-1),
+            np.take_along_axis(top, order, axis=-1),
+            align.cpu().numpy(),
+            logp.cpu().numpy() if whole else None,
+        )
+        return out, TorchState(state.memory, following)
+
+    @torch.inference_mode()
+    def select(self, state: TorchState, sentences: Ints) -> TorchState:
+        chosen = self._tensor(sentences)
+        return TorchState(Memory(*(tensor[chosen] for tensor in state.memory)), state.decoder)
+
+    def _tensor(self, array: Ints) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+
+class evaluating:  # noqa: N801 - a context manager, named as it reads
+    """Dropout off inside the block."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        self._was_training = self._model.training
+        self._model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self._model.train(self._was_training)

@@ -1,0 +1,337 @@
+"""The encoded corpus: a tokenizer, flat arrays of ids to train on, and a held-out split."""
+
+import functools
+import hashlib
+import math
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from ..runtime.errors import CheckpointError, DataError, UsageError
+from ..runtime.files import write_atomic
+from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec
+from .corpus import Corpus, Dialogue, Targets, examples
+from .report import CorpusReport, Progress, percentiles
+from .tokenizer import train_tokenizer
+
+Ids = npt.NDArray[Any]  # uint16 or int32
+Offsets = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """n pairs of source and target ids, without padding, end to end.
+
+    `*_ids` is uint16 where the vocabulary fits, else int32; `*_offsets` is int64 [n + 1].
+    """
+
+    src_ids: Ids
+    src_offsets: Offsets
+    tgt_ids: Ids
+    tgt_offsets: Offsets
+
+    def __len__(self) -> int:
+        return len(self.src_offsets) - 1
+
+    def source(self, i: int) -> Ids:
+        """Source ids of pair i, [S]; a view."""
+        return self.src_ids[self.src_offsets[i] : self.src_offsets[i + 1]]
+
+    def target(self, i: int) -> Ids:
+        """Target ids of pair i, [T], ending with end-of-sentence; a view."""
+        return self.tgt_ids[self.tgt_offsets[i] : self.tgt_offsets[i + 1]]
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file, whole or not at all."""
+        write_atomic(path, save_tensors(dict(vars(self))))
+
+    @classmethod
+    def load(cls, path: Path) -> "EncodedPairs":
+        """Read what `save` wrote. Raises CheckpointError for anything else."""
+        try:
+            tensors = load_tensors(path.read_bytes())
+            pairs = cls(**tensors)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+        except (SafetensorError, TypeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{path} is no encoded corpus or is damaged: {error}") from None
+        sides = ((pairs.src_ids, pairs.src_offsets), (pairs.tgt_ids, pairs.tgt_offsets))
+        if not all(_consistent(*side) for side in sides) or len(pairs.src_offsets) != len(pairs.tgt_offsets):
+            raise CheckpointError(
+                f"{path} is no encoded corpus or is damaged: its arrays do not fit together"
+            )
+        return pairs
+
+
+def _consistent(ids: Ids, offsets: Offsets) -> bool:
+    return bool(
+        ids.dtype in (np.uint16, np.int32)
+        and offsets.dtype == np.int64
+        and ids.ndim == offsets.ndim == 1
+        and len(offsets) >= 1
+        and offsets[0] == 0
+        and offsets[-1] == len(ids)
+        and (np.diff(offsets) > 0).all()
+    )
+
+
+class _Growing:
+    """Pairs while they are encoded."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._dtype: type[np.uint16] | type[np.int32] = np.uint16 if vocab_size <= 1 << 16 else np.int32
+        code = "H" if self._dtype is np.uint16 else "i"
+        self._ids = (array(code), array(code))
+        self._offsets = (array("q", [0]), array("q", [0]))
+
+    def append(self, source: list[int], target: list[int]) -> None:
+        for ids, offsets, new in zip(self._ids, self._offsets, (source, target), strict=True):
+            ids.extend(new)
+            offsets.append(len(ids))
+
+    def finish(self) -> EncodedPairs:
+        src_ids, tgt_ids = (np.array(ids, self._dtype) for ids in self._ids)
+        src_offsets, tgt_offsets = (np.array(offsets, np.int64) for offsets in self._offsets)
+        return EncodedPairs(src_ids, src_offsets, tgt_ids, tgt_offsets)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a corpus becomes pairs. Lengths are in tokens; a target's includes its end-of-sentence."""
+
+    turns: int = 1  # of context in a source, the prompt among them
+    targets: Targets = "all"
+    vocab_size: int = 8000
+    max_source: int = 50
+    max_target: int = 50
+    valid_fraction: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("turns", self.turns, 1),
+            ("max_source", self.max_source, 1),
+            ("max_target", self.max_target, 2),
+        ):
+            if value < least:
+                raise UsageError(f"{name} must be at least {least}, not {value}")
+        if self.targets not in ("all", "second"):
+            raise UsageError(f"targets must be all or second, not {self.targets!r}")
+        if not 0 <= self.valid_fraction < 1:
+            raise UsageError(f"valid_fraction must be at least 0 and below 1, not {self.valid_fraction}")
+
+
+class HeldOut(TypedDict):
+    """A held-out pair as text: the context, oldest first, and what was said next."""
+
+    turns: list[str]
+    response: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs of a corpus. `valid_texts[i]` is the text of pair i of `valid`."""
+
+    tokenizer: bytes
+    codec: TextCodec
+    train: EncodedPairs
+    valid: EncodedPairs
+    valid_texts: list[HeldOut]
+    report: CorpusReport
+
+
+class _RememberingCodec(TextCodec):
+    """A turn is encoded once and not again for each source that it is context of."""
+
+    @functools.cached_property
+    def _remembered(self) -> Callable[[str], list[int]]:
+        return functools.lru_cache(maxsize=128)(super().encode)
+
+    def encode(self, text: str) -> list[int]:
+        return self._remembered(text)
+
+
+HeldOutTest = Callable[[Dialogue], bool]
+
+
+def prepare(
+    corpus: Corpus,
+    options: DataOptions,
+    *,
+    tokenizer: bytes | None = None,
+    valid: Corpus | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Split, train the tokenizer on the training part alone unless one is given, and encode.
+
+    Without `valid`, `ceil(valid_fraction * n)` of the n distinct dialogues are held out: those
+    whose digest, mixed with the seed, is smallest. So equal dialogues are on the same side, and a
+    dialogue keeps its side when others come or go, but for those at the edge. The corpus is read
+    three times (twice with a tokenizer); only held-out texts, ids and 8 bytes a dialogue are kept.
+
+    Raises DataError for a corpus with nothing to learn, without two distinct dialogues to split,
+    whose every pair is truncated, or that changes while it is read.
+    """
+    fraction = 0.0 if valid is not None else options.valid_fraction
+    held_out = _split(corpus, options, fraction, progress)
+    report = corpus.report
+    if tokenizer is None:
+        texts = (
+            turn.text
+            for dialogue, _ in _learnable(corpus, options)
+            if not held_out(dialogue)
+            for turn in dialogue.turns
+        )
+        tokenizer = train_tokenizer(texts, options.vocab_size, progress=progress)
+    limits = {"max_source": options.max_source, "max_target": options.max_target, "turns": options.turns}
+    encoder = _Encoder(_RememberingCodec(tokenizer, **limits))
+    for count, (dialogue, pairs) in enumerate(_learnable(corpus, options), start=1):
+        encoder.add(pairs, held_out(dialogue))
+        if progress and count % 1000 == 0:
+            progress("encoding", count)
+    if corpus.report.sha256 != report.sha256:
+        raise DataError(f"{corpus.name} changed while it was read: start again once it is complete")
+    if valid is not None:
+        for _, pairs in _learnable(valid, options):
+            encoder.add(pairs, held_out=True)
+        if not encoder.dialogues[True]:
+            raise DataError(f"{valid.name} holds no pair to validate with{_dropped_most(valid.report)}")
+        report = report.with_valid(valid.report)
+    return encoder.finish(tokenizer, TextCodec(tokenizer, **limits), report)
+
+
+def _learnable(
+    corpus: Corpus, options: DataOptions
+) -> Iterator[tuple[Dialogue, list[tuple[list[str], str]]]]:
+    """The dialogues that have pairs under these options, with them."""
+    for dialogue in corpus:
+        if pairs := list(examples(dialogue, turns=options.turns, targets=options.targets)):
+            yield dialogue, pairs
+
+
+def _split(corpus: Corpus, options: DataOptions, fraction: float, progress: Progress | None) -> HeldOutTest:
+    """Read the corpus once and tell which of its dialogues are held out."""
+
+    def key(dialogue: Dialogue) -> int:
+        mixed = hashlib.sha256(f"{options.seed} {dialogue.digest}".encode("ascii")).digest()
+        return int.from_bytes(mixed[:8], "big")
+
+    keys = array("Q")
+    for dialogue, _ in _learnable(corpus, options):
+        keys.append(key(dialogue))
+        if progress and len(keys) % 1000 == 0:
+            progress("reading", len(keys))
+    if not keys:
+        nothing = "no pair to learn" if corpus.report.dialogues else "no dialogue"
+        raise DataError(f"{corpus.name} holds {nothing}{_dropped_most(corpus.report)}")
+    if fraction == 0:
+        return lambda dialogue: False
+    distinct = np.unique(np.frombuffer(keys, np.uint64))
+    if len(distinct) < 2:
+        raise DataError(
+            f"{corpus.name} holds one distinct dialogue, and a part must be held out: "
+            "give more data, or other data with --valid"
+        )
+    count = min(math.ceil(fraction * len(distinct)), len(distinct) - 1)
+    last = int(distinct[count - 1])
+    return lambda dialogue: key(dialogue) <= last
+
+
+def _dropped_most(report: CorpusReport) -> str:
+    if not report.dropped:
+        return ""
+    reason, count = max(report.dropped.items(), key=lambda item: item[1])
+    return f" (dropped: {count:,} × {reason})"
+
+
+class _Encoder:
+    """Encodes pairs into the two sides of the split, and counts; index True is the held-out side."""
+
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec = codec
+        self._sides = (_Growing(codec.vocab_size), _Growing(codec.vocab_size))
+        self._texts: list[HeldOut] = []
+        self.dialogues = [0, 0]
+        self._truncated_sources = self._truncated_targets = self._whole = 0
+
+    def add(self, pairs: list[tuple[list[str], str]], held_out: bool) -> None:
+        self.dialogues[held_out] += 1
+        for turns, response in pairs:
+            source = self._codec.encode_source(turns)
+            target, truncated = self._codec.encode_target(response)
+            self._sides[held_out].append(source.ids, target)
+            if held_out:
+                self._texts.append({"turns": turns, "response": response})
+            self._truncated_sources += source.truncated
+            self._truncated_targets += truncated
+            self._whole += not (source.truncated or truncated)
+
+    def finish(self, tokenizer: bytes, codec: TextCodec, report: CorpusReport) -> Prepared:
+        if not self._whole:
+            raise DataError(
+                f"every pair is longer than --max-source {codec.max_source} / "
+                f"--max-target {codec.max_target} tokens: raise them or give shorter data"
+            )
+        train, valid = (side.finish() for side in self._sides)
+        report = replace(
+            report,
+            pairs=len(train) + len(valid),
+            train_dialogues=self.dialogues[False],
+            train_pairs=len(train),
+            valid_dialogues=self.dialogues[True],
+            valid_pairs=len(valid),
+            truncated_sources=self._truncated_sources,
+            truncated_targets=self._truncated_targets,
+            vocab_size=codec.vocab_size,
+            source_tokens=percentiles(np.concatenate([np.diff(p.src_offsets) for p in (train, valid)])),
+            target_tokens=percentiles(np.concatenate([np.diff(p.tgt_offsets) for p in (train, valid)])),
+        )
+        return Prepared(tokenizer, codec, train, valid, self._texts, report)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training pair as the model sees it. Pieces are the text of each id, or its special token."""
+
+    source: list[str]
+    source_ids: list[int]
+    source_pieces: list[str]
+    target: str
+    target_ids: list[int]
+    target_pieces: list[str]
+
+
+def samples(prepared: Prepared, n: int = 3) -> list[Sample]:
+    """`n` training pairs, evenly spaced; `source` is the turns that are left after truncation."""
+    pairs, codec = prepared.train, prepared.codec
+    chosen = sorted({i * len(pairs) // n for i in range(n)})
+    return [_sample(codec, pairs.source(i).tolist(), pairs.target(i).tolist()) for i in chosen]
+
+
+def _sample(codec: TextCodec, source: list[int], target: list[int]) -> Sample:
+    return Sample(
+        source=_turns(codec, source),
+        source_ids=source,
+        source_pieces=_pieces(codec, source),
+        target=codec.decode(target),
+        target_ids=target,
+        target_pieces=_pieces(codec, target),
+    )
+
+
+def _turns(codec: TextCodec, ids: list[int]) -> list[str]:
+    ends = [i for i, id in enumerate(ids) if id == SEP] + [len(ids)]
+    return [codec.decode(ids[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _pieces(codec: TextCodec, ids: list[int]) -> list[str]:
+    special = dict(enumerate(SPECIAL_TOKENS))
+    return [special.get(id, piece) for id, piece in zip(ids, codec.pieces(ids), strict=True)]

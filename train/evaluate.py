@@ -1,0 +1,106 @@
+"""How good a model is on pairs it has not seen: perplexity of the given replies, and what its own replies
+are like beside them."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from ..runtime.chat import ChatModel
+from ..runtime.errors import DataError
+from ..runtime.options import DecodingOptions
+from ..runtime.scheduler import BATCH_SIZE
+from ..runtime.scoring import score_targets
+from .loss import perplexity
+
+Pair = tuple[Sequence[str], str]  # the turns of the context, oldest first, and the reply
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over all pairs. Shares are from 0 to 1, BLEU and chrF from 0 to 100."""
+
+    pairs: int
+    perplexity: float  # of the given replies, over their tokens with the end-of-sentence
+    exact_match: float  # share of replies that are the given one, to the letter
+    bleu: float
+    bleu_signature: str
+    chrf: float
+    chrf_signature: str
+    distinct_1: float  # distinct words over all words of the replies (Li et al. 2016, arXiv:1510.03055)
+    distinct_2: float  # the same of pairs of words
+    mean_length: float  # words a reply
+    eos_rate: float  # share of replies that end by themselves
+    most_common_reply: str
+    most_common_share: float
+    truncated_prompts: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    model: ChatModel,
+    pairs: Sequence[Pair],
+    options: DecodingOptions | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    tokenize: str = "13a",
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Score and decode all pairs. `progress` is called with the number of pairs done, twice for each.
+
+    `tokenize` is sacrebleu's: "13a" for plain text, "none" for text that is tokenised already.
+
+    Raises:
+        DataError: there are no pairs.
+    """
+    if not pairs:
+        raise DataError("there are no pairs to evaluate on")
+    start = time.perf_counter()
+    sources = [model.codec.encode_source(turns) for turns, _ in pairs]
+    targets = [model.codec.encode_target(response)[0] for _, response in pairs]
+    logps = np.concatenate(
+        score_targets(
+            model.backend, [s.ids for s in sources], targets, batch_size=batch_size, progress=progress
+        )
+    )
+    replies = model.reply_turns(
+        [turns for turns, _ in pairs], options, batch_size=batch_size, progress=progress
+    )
+    texts, references = [reply.text for reply in replies], [response for _, response in pairs]
+    bleu, chrf = BLEU(tokenize=tokenize), CHRF()
+    bleu_score, chrf_score = (metric.corpus_score(texts, [references]).score for metric in (bleu, chrf))
+    common, count = Counter(texts).most_common(1)[0]
+    words = [text.split() for text in texts]
+    return Evaluation(
+        pairs=len(pairs),
+        perplexity=perplexity(-float(logps.mean(dtype=np.float64))),
+        exact_match=float(
+            np.mean([text == reference for text, reference in zip(texts, references, strict=True)])
+        ),
+        bleu=bleu_score,
+        bleu_signature=str(bleu.get_signature()),
+        chrf=chrf_score,
+        chrf_signature=str(chrf.get_signature()),
+        distinct_1=distinct(words, 1),
+        distinct_2=distinct(words, 2),
+        mean_length=float(np.mean([len(w) for w in words])),
+        eos_rate=float(np.mean([reply.candidates[0].finished for reply in replies])),
+        most_common_reply=common,
+        most_common_share=count / len(texts),
+        truncated_prompts=sum(source.truncated for source in sources),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def distinct(replies: Sequence[Sequence[str]], n: int) -> float:
+    """Distinct n-grams of all replies over their number; 0 where there are none."""
+    grams = [tuple(reply[i : i + n]) for reply in replies for i in range(len(reply) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0

@@ -1,0 +1,160 @@
+"""The model: an LSTM encoder, and an LSTM decoder with attention and input feeding.
+
+Legend: B batch, S source length, T target length, K rows a sentence, N = B*K rows, H hidden,
+E embedding, A attention size, D size of a memory value (here H), L layers, V vocabulary.
+Names and shapes are those of the ONNX graphs (docs/architecture.md).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ..runtime.text import GO, PAD
+from .attention import MASKED, BahdanauAttention
+from .loss import real_tokens
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and options of the model."""
+
+    layers: int = 2
+    hidden: int = 512
+    embedding: int = 256
+    attention: int = 256
+    dropout: float = 0.2
+    reverse_source: bool = True
+
+
+class Memory(NamedTuple):
+    """What the decoder looks at: one entry a source token, in text order."""
+
+    keys: Tensor  # [B, S, A]
+    values: Tensor  # [B, S, D]
+    bias: Tensor  # [B, S] 0, or MASKED on padding
+
+
+class DecoderState(NamedTuple):
+    """The recurrent state of N rows."""
+
+    h: Tensor  # [L, N, H]
+    c: Tensor  # [L, N, H]
+    attn: Tensor  # [N, H] the previous attention vector (input feeding, Luong et al. 2015)
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, decoder and output over one shared embedding."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        L, H, E, A = config.layers, config.hidden, config.embedding, config.attention
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = nn.Embedding(vocab_size, E, padding_idx=PAD)
+        self.encoder = nn.LSTM(E, H, L, batch_first=True, dropout=config.dropout if L > 1 else 0.0)
+        self.cells = nn.ModuleList(nn.LSTMCell(E + H if layer == 0 else H, H) for layer in range(L))
+        self.attention = BahdanauAttention(H, H, A)
+        self.attention_vector = nn.Linear(H + H, H, bias=False)  # of concat(cell output, context)
+        self.output = nn.Linear(H, vocab_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        nn.init.normal_(self.embedding.weight, std=self.config.embedding**-0.5)
+        with torch.no_grad():
+            self.embedding.weight[PAD].zero_()
+            H = self.config.hidden
+            for name, parameter in self.named_parameters():
+                # Gates are in the order i, f, g, o. A forget gate that starts open remembers
+                # (Jozefowicz et al. 2015); the two biases are added, so one of them is enough.
+                if "bias_ih" in name:
+                    parameter.zero_()
+                    parameter[H : 2 * H] = 1.0
+                elif "bias_hh" in name:
+                    parameter.zero_()
+
+    def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
+        """Memory of src [B, S], padded behind, of true lengths src_len [B]; first state of B rows."""
+        real = real_tokens(src, src_len)  # (B, S)
+        x = self.dropout(self.embedding(src))  # (B, S, E)
+        order = self._reading_order(src_len, src.shape[1])  # (B, S)
+        x = x.gather(1, order[..., None].expand_as(x))  # (B, S, E)
+        packed = pack_padded_sequence(x, src_len.cpu(), batch_first=True, enforce_sorted=False)
+        packed_values, (h, c) = self.encoder(packed)  # h, c (L, B, H)
+        values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
+        values = values.gather(1, order[..., None].expand_as(values))  # (B, S, H), in text order again
+        bias = torch.zeros(src.shape, dtype=values.dtype, device=values.device)
+        bias = bias.masked_fill(~real, MASKED)  # (B, S)
+        memory = Memory(self.attention.key(values), values, bias)
+        return memory, DecoderState(h, c, h.new_zeros(h.shape[1:]))
+
+    def _reading_order(self, src_len: Tensor, S: int) -> Tensor:
+        """Which position is read at each step; padding stays behind. It is its own inverse.
+
+        Worked example, S = 4, src_len = [4, 2]: [[3, 2, 1, 0], [1, 0, 2, 3]].
+        """
+        forward = torch.arange(S, device=src_len.device).expand(len(src_len), S)  # (B, S)
+        if not self.config.reverse_source:
+            return forward
+        backward = src_len[:, None] - 1 - forward  # (B, S)
+        return torch.where(backward >= 0, backward, forward)
+
+    def step(
+        self, tokens: Tensor, state: DecoderState, memory: Memory
+    ) -> tuple[Tensor, DecoderState, Tensor]:
+        """One decoder step for tokens [N]: logits [N, V], the next state, alignment [N, S]."""
+        x = self.dropout(self.embedding(tokens))  # (N, E)
+        state, align = self._advance(self._embedding_gates(x), state, memory)
+        return self.output(self.dropout(state.attn)), state, align
+
+    def forward(
+        self, src: Tensor, src_len: Tensor, target: Tensor, target_len: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: logits [n, V] and labels [n] of the n real tokens of target [B, T].
+
+        Targets end with end-of-sentence; the decoder is fed go, then each token but the last.
+        """
+        memory, state = self.encode(src, src_len)
+        go = torch.full_like(target[:, :1], GO)
+        fed = torch.cat([go, target[:, :-1]], dim=1)  # (B, T)
+        # The embedding's product with the gates needs no state: once for all steps, outside the loop.
+        gates = self._embedding_gates(self.dropout(self.embedding(fed.T)))  # (T, B, 4H)
+        vectors = []
+        for gates_t in gates:
+            state, _ = self._advance(gates_t, state, memory)
+            vectors.append(state.attn)  # (B, H)
+        real = real_tokens(target, target_len)  # (B, T)
+        real_vectors = torch.stack(vectors, dim=1)[real]  # (n, H)
+        return self.output(self.dropout(real_vectors)), target[real]
+
+    def decoder_cells(self) -> list[nn.LSTMCell]:
+        """The decoder's layers, first to last; gates are in the order i, f, g, o."""
+        return cast(list[nn.LSTMCell], list(self.cells))
+
+    def _embedding_gates(self, x: Tensor) -> Tensor:
+        """The part of the first layer's gates that comes from the embedding x [.., E]: [.., 4H]."""
+        cell = self.decoder_cells()[0]
+        weight = cell.weight_ih[:, : self.config.embedding]
+        return nn.functional.linear(x, weight, cell.bias_ih + cell.bias_hh)
+
+    def _advance(self, gates: Tensor, state: DecoderState, memory: Memory) -> tuple[DecoderState, Tensor]:
+        """The layers, the attention and the attention vector. `gates` [N, 4H] come from the embedding."""
+        hs: list[Tensor] = []
+        cs: list[Tensor] = []
+        for layer, cell in enumerate(self.decoder_cells()):
+            if layer == 0:
+                gates = gates + nn.functional.linear(state.attn, cell.weight_ih[:, self.config.embedding :])
+            else:
+                gates = nn.functional.linear(
+                    self.dropout(hs[-1]), cell.weight_ih, cell.bias_ih + cell.bias_hh
+                )
+            gates = gates + nn.functional.linear(state.h[layer], cell.weight_hh)
+            i, f, g, o = gates.chunk(4, dim=-1)  # (N, H) each
+            c = torch.sigmoid(f) * state.c[layer] + torch.sigmoid(i) * torch.tanh(g)
+            hs.append(torch.sigmoid(o) * torch.tanh(c))
+            cs.append(c)
+        context, align = self.attention(hs[-1], *memory)  # (N, H), (N, S)
+        attn = self.attention_vector(torch.cat([hs[-1], context], dim=-1))  # (N, H)
+        return DecoderState(torch.stack(hs), torch.stack(cs), attn), align

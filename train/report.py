@@ -1,0 +1,108 @@
+"""What was read, what was dropped and why, and what the model will see of it."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Called now and then with what is being done ("reading", "tokenizer", "encoding") and how many
+#: dialogues, or texts for the tokenizer, are behind it.
+Progress = Callable[[str, int], None]
+
+PERCENTILES = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """One file or packaged corpus. `sha256` is that of its dialogues in order, after cleaning."""
+
+    name: str
+    sha256: str
+    dialogues: int
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """The counts of a corpus. A reader fills the first block, `prepare` the rest.
+
+    Token lengths are those after truncation; a target's includes its end-of-sentence.
+    """
+
+    sources: tuple[SourceReport, ...] = ()
+    dialogues: int = 0
+    turns: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    ignored_keys: dict[str, int] = field(default_factory=dict)
+
+    valid_sources: tuple[SourceReport, ...] = ()
+    pairs: int = 0
+    train_dialogues: int = 0
+    train_pairs: int = 0
+    valid_dialogues: int = 0
+    valid_pairs: int = 0
+    truncated_sources: int = 0
+    truncated_targets: int = 0
+    vocab_size: int = 0
+    source_tokens: dict[str, int] = field(default_factory=dict)
+    target_tokens: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """One digest for all sources to train on: equal where the same dialogues come in the same order."""
+        return hashlib.sha256("".join(source.sha256 for source in self.sources).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, tuples, strings and numbers; no path and no line of the data among them."""
+        return dataclasses.asdict(self)
+
+    def with_valid(self, valid: "CorpusReport") -> "CorpusReport":
+        """This report with the sources of a separate held-out corpus, and what was dropped of both."""
+        return dataclasses.replace(
+            self,
+            valid_sources=valid.sources,
+            dropped=dict(Counter(self.dropped) + Counter(valid.dropped)),
+            ignored_keys=dict(Counter(self.ignored_keys) + Counter(valid.ignored_keys)),
+        )
+
+    def lines(self) -> list[str]:
+        """The report as lines of a plain text table."""
+        rows = [
+            (s.name, f"{s.dialogues:,} dialogues, sha256 {s.sha256[:12]}")
+            for s in (*self.sources, *self.valid_sources)
+        ]
+        rows += [
+            ("dialogues", f"{self.dialogues:,}"),
+            ("turns", f"{self.turns:,}"),
+            ("pairs", f"{self.pairs:,}"),
+            ("to train", f"{self.train_pairs:,} pairs of {self.train_dialogues:,} dialogues"),
+            ("held out", f"{self.valid_pairs:,} pairs of {self.valid_dialogues:,} dialogues"),
+            ("vocabulary", f"{self.vocab_size:,} tokens"),
+            ("tokens a source", _spread(self.source_tokens)),
+            ("tokens a target", _spread(self.target_tokens)),
+            ("truncated", f"{self.truncated_sources:,} sources, {self.truncated_targets:,} targets"),
+        ]
+        rows += _counted("dropped", self.dropped)
+        rows += _counted("ignored key", self.ignored_keys)
+        width = max(len(label) for label, _ in rows)
+        return [f"{label:<{width}}  {value}" for label, value in rows]
+
+
+def percentiles(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
+    """The spread of token lengths; empty for no lengths."""
+    if not len(lengths):
+        return {}
+    return {name: int(np.percentile(lengths, q, method="higher")) for name, q in PERCENTILES.items()}
+
+
+def _spread(lengths: dict[str, int]) -> str:
+    return ", ".join(f"{name} {length:,}" for name, length in lengths.items()) or "none"
+
+
+def _counted(label: str, counts: dict[str, int]) -> Iterable[tuple[str, str]]:
+    most_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [(label, f"{count:,} × {what}") for what, count in most_first]

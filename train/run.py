@@ -1,0 +1,137 @@
+"""A run folder: the configuration, the encoded corpus, the checkpoints and the metrics of one training.
+
+    run.json              configuration, corpus name and hash, versions and threads
+    tokenizer.json        shared with every bundle that is exported from the run
+    corpus/               train.safetensors, valid.safetensors, report.json
+    valid.jsonl           the held-out pairs as text
+    checkpoints/          see checkpoint.py
+    metrics.jsonl         one row a validation;  metrics.png: the same as curves
+
+The folder appears whole, with its corpus, once that is encoded; a run killed earlier left nothing.
+"""
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..runtime.chat import ChatModel
+from ..runtime.errors import CheckpointError, UsageError
+from ..runtime.files import folder_atomic, write_atomic
+from ..runtime.options import DecodingOptions
+from ..runtime.text import TextCodec
+from .backend import TorchBackend
+from .checkpoint import Position, checkpoint_folder, load_weights
+from .config import RunConfig
+from .dataset import EncodedPairs, HeldOut, Prepared
+from .model import Seq2Seq
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder. `info` is run.json."""
+
+    folder: Path
+    config: RunConfig
+    info: dict[str, Any]
+    tokenizer: bytes
+    codec: TextCodec
+
+    @property
+    def corpus_sha256(self) -> str:
+        return str(self.info["corpus"]["sha256"])
+
+    def pairs(self, part: str) -> EncodedPairs:
+        """The encoded `train` or `valid` pairs."""
+        return EncodedPairs.load(self.folder / "corpus" / f"{part}.safetensors")
+
+    def held_out(self) -> list[HeldOut]:
+        """The held-out pairs as text."""
+        path = self.folder / "valid.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+    def new_model(self) -> Seq2Seq:
+        """The model with its first weights, which depend on the seed alone."""
+        torch.manual_seed(self.config.training.seed)
+        return Seq2Seq(self.config.model, self.codec.vocab_size)
+
+    def chat_model(self, which: str = "best", *, device: str = "cpu") -> ChatModel:
+        """The model of a checkpoint behind the runtime's own interface, run by PyTorch."""
+        model, _ = self.load_model(which)
+        return ChatModel(TorchBackend(model.to(device)), self.codec, DecodingOptions(), device=device)
+
+    def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
+        """The model of the `best` or the `last` checkpoint, in evaluation mode, and where it stood."""
+        model = self.new_model()
+        position = load_weights(checkpoint_folder(self.folder, which), model)
+        return model.eval(), position
+
+
+def create_run(
+    folder: Path, config: RunConfig, prepared: Prepared, corpus: dict[str, Any], *, replace: bool
+) -> Run:
+    """Write a new run folder with its encoded corpus, all or nothing.
+
+    `corpus` is kept in run.json: the `name` and the `sha256` of what was read.
+    """
+    info = {"corpus": corpus, "config": config.to_json(), "environment": environment()}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder_atomic(folder, replace=replace) as temporary:
+        (temporary / "corpus").mkdir()
+        write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(temporary / "tokenizer.json", prepared.tokenizer)
+        prepared.train.save(temporary / "corpus" / "train.safetensors")
+        prepared.valid.save(temporary / "corpus" / "valid.safetensors")
+        report = json.dumps(prepared.report.to_json(), indent=2, ensure_ascii=False) + "\n"
+        write_atomic(temporary / "corpus" / "report.json", report)
+        lines = (json.dumps(pair, ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
+        write_atomic(temporary / "valid.jsonl", "".join(lines))
+    return open_run(folder)
+
+
+def open_run(folder: Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        UsageError: there is no such folder.
+        CheckpointError: it is not a run, or a file of it is damaged.
+    """
+    path = folder / RUN
+    if not folder.is_dir():
+        raise UsageError(f"there is no run {folder}: give the folder that `edgechat train --out` made")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        config = RunConfig.from_dict(info["config"], str(path))
+        tokenizer = (folder / "tokenizer.json").read_bytes()
+        str(info["corpus"]["sha256"])
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is not a run: it has no {Path(error.filename).name}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    data = config.data
+    codec = TextCodec(tokenizer, max_source=data.max_source, max_target=data.max_target, turns=data.turns)
+    return Run(folder, config, info, tokenizer, codec)
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / RUN).is_file()
+
+
+def environment() -> dict[str, Any]:
+    """What byte-identical weights depend on besides the configuration."""
+    return {
+        "edgechat": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }

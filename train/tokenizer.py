@@ -1,0 +1,117 @@
+"""Training the tokenizer: byte-level BPE that any binding of `tokenizers` reads the same way."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from ..runtime.errors import BundleError, DataError, UsageError
+from ..runtime.text import SPECIAL_TOKENS, TextCodec
+from .report import Progress
+
+#: The special tokens and the 256 bytes.
+SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
+
+#: What no token crosses: a word with the space before it and its apostrophes, digits, signs, spaces.
+#: Underscores belong to words, since commands are written with them, and so do combining marks.
+#: `\p{White_Space}` and not `\s`, which differs between JavaScript and Rust at U+0085 and U+FEFF.
+WORDS = (
+    r" ?[\p{L}\p{M}_]+(?:['’][\p{L}\p{M}]+)*"
+    r"| ?\p{N}+"
+    r"| ?[^\p{White_Space}\p{L}\p{M}\p{N}_]+"
+    r"|\p{White_Space}+(?!\P{White_Space})"
+    r"|\p{White_Space}+"
+)
+
+#: A pair of tokens that was seen once is no pattern: without this, small corpora become
+#: vocabularies of whole sentences.
+_LEAST_SEEN = 2
+
+_PROBES = (
+    *SPECIAL_TOKENS,
+    "Hello, how are you?  I'm 42!",
+    " a\tb\r\nc\n\n",
+    "I_TURN_RIGHT api_call",
+    "你好，世界",
+    "👩‍👩‍👧‍👦 🇺🇦",
+    "שָׁלוֹם مرحبا",
+    "e\u0301 한글 a\u0323\u0302",
+    "\x00\x1b\u200b\ufeff\ufffd\U0010ffff",
+    "word " * 3000,
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Progress | None = None) -> bytes:
+    """The `tokenizer.json` of a byte-level BPE of at most `vocab_size` tokens; same texts, same bytes.
+
+    `texts` is streamed. A small corpus gives fewer tokens. Raises UsageError where `vocab_size` has
+    no room for the special tokens and the 256 bytes.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise UsageError(f"the vocabulary size must be at least {SMALLEST_VOCABULARY}, not {vocab_size}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=_LEAST_SEEN,
+        special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_told(texts, progress), trainer)
+    return tokenizer.to_str().encode("utf-8")
+
+
+def _told(texts: Iterable[str], progress: Progress | None) -> Iterator[str]:
+    for count, text in enumerate(texts, start=1):
+        yield text
+        if progress and count % 1000 == 0:
+            progress("tokenizer", count)
+
+
+def load_tokenizer(path: Path) -> bytes:
+    """The content of a ready `tokenizer.json`, once it is known to do what ours do.
+
+    Raises UsageError where there is no such file, and DataError where it cannot be read, has other
+    special tokens, lacks one of the 256 bytes, cuts, pads or varies what it encodes, or does not
+    give back the NFC form of a text.
+    """
+    if not path.is_file():
+        raise UsageError(f"--tokenizer {path} is not a file")
+    try:
+        content = path.read_bytes()
+        codec = TextCodec(content, max_source=1, max_target=2)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except BundleError as error:
+        raise DataError(f"{path} cannot be used: {error}") from None
+    tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+    if tokenizer.truncation or tokenizer.padding:
+        raise DataError(f"{path} truncates or pads what it encodes: save it without")
+    if getattr(tokenizer.model, "dropout", None):
+        raise DataError(f"{path} encodes at random (it has a dropout): save it without")
+    if missing := [c for c in pre_tokenizers.ByteLevel.alphabet() if tokenizer.token_to_id(c) is None]:
+        raise DataError(
+            f"{path} is not a byte-level tokenizer: {len(missing)} of the 256 bytes have no token"
+        )
+    for probe in _PROBES:
+        if not _round_trips(codec, probe):
+            raise DataError(f"{path} is not a byte-level tokenizer: it does not give back {probe[:40]!a}")
+    return content
+
+
+def _round_trips(codec: TextCodec, text: str) -> bool:
+    ids = codec.encode(text)
+    try:
+        back = codec.decode(ids)
+    except KeyError:  # a token with a character that stands for no byte
+        return False
+    return back == unicodedata.normalize("NFC", text) and min(ids) >= len(SPECIAL_TOKENS)
