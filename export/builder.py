@@ -72,4 +72,5 @@ class GraphBuilder:
             producer_name="edgechat",
         )
         onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString(deterministic=True)
+        raw: bytes = model.SerializeToString(deterministic=True)
+        return raw

@@ -168,25 +168,20 @@ class ChatModel:
         """
         if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
             raise UsageError(f"threads must be a whole number from 1 to 1024, not {threads!r}")
-        chosen = resolve_device(device)
-        return cls.from_bundle(read_bundle(find_bundle(os.fspath(bundle))), device=chosen, threads=threads)
+        return cls.from_bundle(read_bundle(find_bundle(os.fspath(bundle))), device=device, threads=threads)
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, *, device: str = "cpu", threads: int = 1) -> "ChatModel":
+    def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":
         """A model of a bundle that was already read and checked."""
-        manifest, files = bundle.manifest, bundle.files
+        manifest, files, chosen = bundle.manifest, bundle.files, resolve_device(device)
         backend = OrtBackend(
-            manifest,
-            files["encoder.onnx"],
-            files["decoder.onnx"],
-            device=resolve_device(device),
-            threads=threads,
+            manifest, files["encoder.onnx"], files["decoder.onnx"], device=chosen, threads=threads
         )
         text = manifest.text
         codec = TextCodec(
             files["tokenizer.json"], max_source=text.max_source, max_target=text.max_target, turns=text.turns
         )
-        model = cls(backend, codec, manifest.decoding, device=device)
+        model = cls(backend, codec, manifest.decoding, device=chosen)
         model.manifest = manifest
         return model
 

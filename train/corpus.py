@@ -171,7 +171,7 @@ def open_corpus(
     sources: list[Source] = [_source(item, skip_bad) for item in data]
     if source is not None and target is not None:
         for option, path in (("--source", source), ("--target", target)):
-            if not path.exists():
+            if not _exists(path):
                 raise UsageError(f"{option} {path} does not exist")
         sources.append(_Parallel(source, target, skip_bad))
     return Corpus(sources or [_source(DEFAULT_CORPUS, skip_bad)])
@@ -180,7 +180,7 @@ def open_corpus(
 def _source(item: str, skip_bad: bool) -> Source:
     endings = ", ".join(ENDINGS)
     path = Path(item)
-    if path.exists():
+    if _exists(path):
         if not path.is_dir() and _ending(path) not in ENDINGS:
             raise UsageError(f"{path} has none of the known endings {endings}, each with .gz or without")
         return _File(path, skip_bad)
@@ -192,6 +192,13 @@ def _source(item: str, skip_bad: bool) -> Source:
         f"{item!r} is neither a file ({endings}, each with .gz or without) "
         f"nor a packaged corpus ({', '.join(importers.KNOWN)})"
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a folder that may not be searched, a name that is too long
+        raise _unusable(path, error) from None
 
 
 def _ending(path: Path) -> str:
@@ -246,10 +253,14 @@ class _BadLineError(Exception):
         self.reason, self.detail, self.where = reason, detail, where
 
 
+_READ_ERRORS = (OSError, EOFError, zlib.error)
+_Opened = io.BufferedReader | gzip.GzipFile
+
+
 class _Lines(Iterator[str]):
     """Lines of a file as text, each ending with one line feed. A bad one does not end the iteration."""
 
-    def __init__(self, path: Path, file: "io.BufferedReader | gzip.GzipFile") -> None:
+    def __init__(self, path: Path, file: _Opened) -> None:
         self.path, self._file = path, file
         self.number = 0  # of the last line, from 1
 
@@ -257,14 +268,14 @@ class _Lines(Iterator[str]):
         return f"{self.path}, line {number}"
 
     def __next__(self) -> str:
-        raw = self._file.readline(LONGEST_LINE + 1)
+        raw = self._readline(LONGEST_LINE + 1)
         if not raw:
             raise StopIteration
         self.number += 1
         where = self.where(self.number)
         if len(raw) > LONGEST_LINE:
             while raw and not raw.endswith(b"\n"):
-                raw = self._file.readline(LONGEST_LINE)
+                raw = self._readline(LONGEST_LINE)
             raise _BadLineError(f"is longer than {LONGEST_LINE:,} bytes", where=where)
         if self.number == 1:
             raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -275,6 +286,12 @@ class _Lines(Iterator[str]):
         except UnicodeDecodeError as error:
             raise _BadLineError("is not UTF-8", f"byte {error.start + 1}", where) from None
 
+    def _readline(self, limit: int) -> bytes:
+        try:
+            return self._file.readline(limit)
+        except _READ_ERRORS as error:
+            raise _unusable(self.path, error) from None
+
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[_Lines]:
@@ -283,18 +300,25 @@ def _opened(path: Path) -> Iterator[_Lines]:
         raise DataError(f"{path} is a folder: name a file in it")
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is not a regular file, and a corpus is read more than once: save it as one")
-    try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            raw = stack.enter_context(path.open("rb"))
+            zipped = path.suffix.lower() == ".gz"
+            file: _Opened = stack.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
             head = file.peek(4096)
-            if not head:
-                raise DataError(f"{path} is empty")
-            if b"\0" in head[:4096]:
-                raise DataError(f"{path} is a binary file, not UTF-8 text")
-            yield _Lines(path, file)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is not a whole gzip file ({error}): copy or compress it again") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        except _READ_ERRORS as error:
+            raise _unusable(path, error) from None
+        if not head:
+            raise DataError(f"{path} is empty")
+        if b"\0" in head[:4096]:
+            raise DataError(f"{path} is a binary file, not UTF-8 text")
+        yield _Lines(path, file)
+
+
+def _unusable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        return DataError(f"{path} cannot be read: {error.strerror or error}")
+    return DataError(f"{path} is not a whole gzip file ({error}): copy or compress it again")
 
 
 #: The turns of the next dialogue; None for a line that holds none, such as a blank one or a header.

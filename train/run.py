@@ -47,6 +47,13 @@ class Run:
     def corpus_sha256(self) -> str:
         return str(self.info["corpus"]["sha256"])
 
+    def with_length(self, *, epochs: int | None, max_steps: int | None) -> "Run":
+        """The run with another end, which run.json keeps."""
+        config = self.config.changed({"epochs": epochs, "max_steps": max_steps})
+        info = {**self.info, "config": config.to_json()}
+        write_atomic(self.folder / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+        return open_run(self.folder)
+
     def pairs(self, part: str) -> EncodedPairs:
         """The encoded `train` or `valid` pairs."""
         return EncodedPairs.load(self.folder / "corpus" / f"{part}.safetensors")

@@ -104,7 +104,7 @@ def load_tokenizer(path: Path) -> bytes:
         )
     for probe in _PROBES:
         if not _round_trips(codec, probe):
-            raise DataError(f"{path} is not a byte-level tokenizer: it does not give back {probe[:40]!a}")
+            raise DataError(f"{path} alters text: it does not give back {probe[:40]!a}")
     return content
 
 

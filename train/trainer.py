@@ -142,7 +142,7 @@ class Trainer:
         logits, labels = self._model(*batch.to(self._device))
         loss = token_loss(logits, labels)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip)
         value = loss.item()
         if not math.isfinite(value) or not math.isfinite(norm.item()):

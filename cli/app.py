@@ -1,0 +1,47 @@
+"""The command tree. Each group of commands is a file; what they need is imported when they run, so that
+`edgechat --help` and `edgechat reply` do not wait for torch."""
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from . import export, inspect, measure, talk, train
+from .console import Commands, put
+
+app = typer.Typer(
+    cls=Commands,
+    name="edgechat",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Train a tiny private chat or command model on your own dialogue data, prove the export, "
+        "run it anywhere.\n\n"
+        "  edgechat train data.jsonl --out runs/mine\n\n"
+        "  edgechat export runs/mine --out bundles/mine\n\n"
+        "  edgechat reply bundles/mine 'hello there'\n\n"
+        "  edgechat tui bundles/mine\n\n"
+        "Exit codes: 0 done, 1 it ran and failed, 2 wrong use, 130 interrupted."
+    ),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        put(f"edgechat {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def edgechat(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the whole program."""
+
+
+for module in (train, export, talk, measure, inspect):
+    module.register(app)

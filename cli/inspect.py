@@ -1,0 +1,164 @@
+"""`edgechat verify`, `info` and `doctor`: what a bundle is, and whether this machine can run it."""
+
+import os
+import platform
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import typer
+
+from .console import FAILED, put, put_json, put_table
+from .options import BundleArgument, DeviceOption, JsonOption, ThreadsOption
+
+_PACKAGES = (
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "numpy",
+    "tokenizers",
+    "torch",
+    "onnx",
+    "safetensors",
+    "typer",
+    "textual",
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(verify)
+    app.command()(info)
+    app.command()(doctor)
+
+
+def verify(
+    bundle: BundleArgument,
+    json: JsonOption = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Check every file of a bundle, then repeat its golden vectors on this machine.
+
+    Neither torch nor the training data is needed. Exit code 1 where a reply or a log-probability differs.
+    """
+    from ..runtime.bundle import find_bundle, read_bundle
+    from ..runtime.chat import ChatModel
+    from ..runtime.golden import TOLERANCE, check_golden
+
+    checked = read_bundle(find_bundle(bundle))
+    model = ChatModel.from_bundle(checked, device=device, threads=threads)
+    result = check_golden(model.backend, checked.files["golden.json"])
+    if json:
+        put_json({"bundle": bundle, "device": model.device, "passed": result.passed, **asdict(result)})
+    else:
+        put_table(
+            [
+                ("files", f"{len(checked.files) + 1}, every size and hash as sealed"),
+                ("golden vectors", f"{result.sources} sources, {result.replies} replies on {model.device}"),
+                ("not compared", f"{result.near_ties} replies that were near ties when the bundle was made"),
+                (
+                    "worst difference",
+                    f"{result.worst_difference:.2g} of a log-probability, {TOLERANCE} allowed",
+                ),
+                ("mismatches", result.mismatches),
+            ]
+        )
+        put(
+            "passed"
+            if result.passed
+            else "FAILED: this machine gives other replies than the one that made the bundle"
+        )
+    if not result.passed:
+        raise typer.Exit(FAILED)
+
+
+def info(bundle: BundleArgument, json: JsonOption = False) -> None:
+    """Show what a bundle is, from its manifest; every file is checked on the way."""
+    from ..runtime.bundle import find_bundle, read_bundle
+    from ..runtime.manifest import ModelSpec
+
+    checked = read_bundle(find_bundle(bundle))
+    manifest = checked.manifest
+    if json:
+        values = asdict(manifest)
+        values.pop("extra")
+        put_json(values)
+        return
+    model: ModelSpec = manifest.model
+    decoding, quality, source = manifest.decoding, manifest.quality, manifest.provenance
+    put_table(
+        [
+            ("format", manifest.format),
+            ("precision", manifest.precision),
+            ("model", f"{model.layers} layers, hidden {model.hidden}, embedding {model.embedding}"),
+            ("vocabulary", f"{model.vocab_size:,} tokens"),
+            ("source", f"{manifest.text.turns} turn(s), at most {manifest.text.max_source} tokens"),
+            ("reply", f"at most {manifest.text.max_target} tokens"),
+            ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
+            ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
+            ("training", f"{source.get('steps'):,} steps on {source.get('train_pairs'):,} pairs"),
+            (
+                "held-out perplexity",
+                f"{quality.get('valid_perplexity')} on {quality.get('valid_pairs')} pairs",
+            ),
+            (
+                "proof",
+                "{replies} replies, log-probabilities within {worst_logp}".format(**manifest.proof),
+            ),
+            *(
+                (name, f"{entry.size:>12,} bytes  {entry.sha256[:16]}…")
+                for name, entry in manifest.files.items()
+            ),
+        ]
+    )
+
+
+def doctor(json: JsonOption = False) -> None:
+    """Say what edgechat finds on this machine, whether CUDA can really be used, and what to mend."""
+    import onnxruntime as ort
+
+    from .. import __version__
+    from ..runtime.device import cuda_state
+
+    versions = {name: _installed(name) for name in _PACKAGES}
+    cuda = cuda_state()
+    problems = []
+    if versions["onnxruntime-gpu"] and versions["onnxruntime"]:
+        problems.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
+        )
+    found: dict[str, Any] = {
+        "edgechat": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "providers": ort.get_available_providers(),
+        "cuda": {"usable": cuda.usable, "reason": cuda.reason},
+        "problems": problems,
+    }
+    if json:
+        put_json(found)
+    else:
+        put_table(
+            [
+                ("edgechat", __version__),
+                ("python", f"{found['python']} ({sys.executable})"),
+                ("platform", found["platform"]),
+                ("cpus", found["cpus"]),
+                *((name, version or "not installed") for name, version in versions.items()),
+                ("device auto", "cuda" if cuda.usable else "cpu"),
+                ("cuda", cuda.reason),
+                *(("problem", problem) for problem in problems),
+            ]
+        )
+    if problems:
+        raise typer.Exit(FAILED)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

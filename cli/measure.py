@@ -1,0 +1,183 @@
+"""`edgechat eval` and `edgechat bench`: how good, and how fast."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .console import counting, put_json, put_table, say
+from .options import (
+    BeamOption,
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    LengthPenaltyOption,
+    NormalizeOption,
+    ThreadsOption,
+)
+from .talk import decoding_options
+
+if TYPE_CHECKING:
+    from ..runtime import ChatModel
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="eval")(evaluate)
+    app.command()(bench)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A run folder (PyTorch) or a bundle.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="File or packaged corpus, as for `edgechat train`.  [default: the run's held-out pairs]"
+        ),
+    ] = None,
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Of a run.")] = "best",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use the first pairs only.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
+    tokenize: Annotated[
+        str, typer.Option(help="sacrebleu's tokenizer: 13a, or none for text that is tokenised already.")
+    ] = "13a",
+    targets: Annotated[
+        Literal["all", "second"], typer.Option(help="Turns of a dialogue to reply to.")
+    ] = "all",
+    beam: BeamOption = None,
+    normalize: NormalizeOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    json: JsonOption = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Measure a model on pairs: perplexity, exact match, BLEU and chrF (sacrebleu, with its signature),
+    distinct-1 and -2, length, how many replies end by themselves, and the share of the commonest reply.
+    """
+    from ..runtime import ChatModel, UsageError
+    from ..train.evaluate import evaluate as run_evaluation
+    from ..train.run import is_run, open_run
+
+    if is_run(Path(model)):
+        run = open_run(Path(model))
+        chat = run.chat_model(checkpoint, device="cpu" if device == "auto" else device)
+        pairs = [(pair["turns"], pair["response"]) for pair in run.held_out()] if data is None else None
+    else:
+        chat = ChatModel.load(model, device=device, threads=threads)
+        pairs = None
+        if data is None:
+            raise UsageError("--data is missing: a bundle holds no held-out pairs")
+    if pairs is None:
+        assert data is not None
+        pairs = _pairs(data, chat.codec.turns, targets)
+    pairs = pairs[:limit]
+    options = decoding_options(chat.defaults, beam=beam, normalize=normalize, length_penalty=length_penalty)
+    with counting("evaluating", 2 * len(pairs)) as progress:
+        result = run_evaluation(
+            chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
+        )
+    if json:
+        put_json({"model": model, **result.to_json()})
+        return
+    put_table(
+        [
+            ("pairs", f"{result.pairs:,}"),
+            ("perplexity", f"{result.perplexity:.4g}"),
+            ("exact match", f"{result.exact_match:.2%}"),
+            ("BLEU", f"{result.bleu:.2f}  ({result.bleu_signature})"),
+            ("chrF", f"{result.chrf:.2f}  ({result.chrf_signature})"),
+            ("distinct-1, -2", f"{result.distinct_1:.4f}, {result.distinct_2:.4f}"),
+            ("mean length", f"{result.mean_length:.1f} words"),
+            ("end by themselves", f"{result.eos_rate:.1%}"),
+            ("commonest reply", f"{result.most_common_share:.1%}: {result.most_common_reply!r}"),
+            ("truncated prompts", f"{result.truncated_prompts:,}"),
+            ("time", f"{result.seconds:.1f} s"),
+        ]
+    )
+
+
+def _pairs(data: str, turns: int, targets: Any) -> list[tuple[list[str], str]]:
+    from ..train.corpus import examples, open_corpus
+
+    corpus = open_corpus([data])
+    return [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]
+
+
+def bench(
+    bundle: BundleArgument,
+    repeat: Annotated[int, typer.Option(min=3, help="Replies timed at batch 1.")] = 50,
+    beam: BeamOption = None,
+    json: JsonOption = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Time a bundle on this machine: load, latency of a reply at batch 1, and replies a second by batch size.
+
+    The prompts are the bundle's golden vectors, which are random tokens, so figures of two bundles compare
+    only where their vocabulary and sizes are the same. Let nothing else run meanwhile.
+    """
+    from ..runtime import ChatModel
+
+    start = time.perf_counter()
+    model = ChatModel.load(bundle, device=device, threads=threads)
+    loaded = (time.perf_counter() - start) * 1e3
+    options = decoding_options(model.defaults, beam=beam)
+    prompts = golden_prompts(bundle, model)
+    say(f"timing on {model.device}, {threads} thread(s), beam {options.beam}")
+    milliseconds, steps = _latency(lambda i: model.reply(prompts[i % len(prompts)], options), repeat)
+    throughput = {}
+    for size in (1, 8, 32):
+        batch = [prompts[i % len(prompts)] for i in range(size)]
+        model.reply_batch(batch, options)  # warm
+        start = time.perf_counter()
+        for _ in range(3):
+            model.reply_batch(batch, options, batch_size=size)
+        throughput[size] = 3 * size / (time.perf_counter() - start)
+    quantiles = statistics.quantiles(milliseconds, n=100)
+    result = {
+        "bundle": bundle,
+        "device": model.device,
+        "threads": threads,
+        "beam": options.beam,
+        "load_ms": round(loaded, 1),
+        "reply_ms": {
+            "p50": round(quantiles[49], 2),
+            "p90": round(quantiles[89], 2),
+            "p99": round(quantiles[98], 2),
+        },
+        "step_ms": round(sum(milliseconds) / max(1, steps), 3),
+        "replies_per_second": {str(size): round(rate, 1) for size, rate in throughput.items()},
+    }
+    if json:
+        put_json(result)
+        return
+    put_table(
+        [
+            ("load", f"{loaded:.0f} ms"),
+            ("reply, batch 1", "p50 {p50} ms, p90 {p90} ms, p99 {p99} ms".format(**result["reply_ms"])),  # type: ignore[arg-type]
+            ("a token", f"{result['step_ms']} ms"),
+            *((f"batch {size}", f"{rate:.1f} replies a second") for size, rate in throughput.items()),
+        ]
+    )
+
+
+def golden_prompts(bundle: str, model: "ChatModel") -> list[str]:
+    """The sources of the bundle's golden vectors as text."""
+    import json
+
+    from ..runtime.bundle import find_bundle
+
+    golden = json.loads((find_bundle(bundle) / "golden.json").read_bytes())
+    return [model.codec.decode(case["src"]) for case in golden["cases"]]
+
+
+def _latency(reply: Callable[[int], Any], repeat: int) -> tuple[list[float], int]:
+    """Milliseconds of each reply, after a few that warm up, and the tokens of all."""
+    for i in range(3):
+        reply(i)
+    timed = [reply(i) for i in range(repeat)]
+    return [r.ms for r in timed], sum(len(r.tokens) + 1 for r in timed)

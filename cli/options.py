@@ -1,0 +1,46 @@
+"""Options that several commands have, so that each is spelled and explained once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+BundleArgument = Annotated[
+    str, typer.Argument(help="Folder that `edgechat export` wrote, or `demo` for the one in the package.")
+]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(
+        help="auto takes CUDA where it can really be used, else the CPU; cuda fails where it cannot.",
+    ),
+]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, max=1024, help="Threads of ONNX Runtime; one is fastest for small models.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out if it is there.")]
+BeamOption = Annotated[
+    int | None,
+    typer.Option(help="Hypotheses kept at each step; 1 is greedy.  [default: the bundle's, mostly 5]"),
+]
+NormalizeOption = Annotated[
+    Literal["none", "gnmt", "average"] | None,
+    typer.Option(
+        help="How scores are normalized by length; gnmt is Wu et al. 2016.  [default: the bundle's]",
+    ),
+]
+LengthPenaltyOption = Annotated[
+    float | None, typer.Option(help="alpha of gnmt; larger favours longer replies.  [default: 0.6]")
+]
+MinLengthOption = Annotated[int | None, typer.Option(help="Tokens that a reply has at least.  [default: 0]")]
+MaxLengthOption = Annotated[
+    int | None,
+    typer.Option(help="Tokens that a reply has at most.  [default: the longest the model learned]"),
+]
+StopOption = Annotated[
+    Literal["exact", "first"] | None,
+    typer.Option(
+        help="exact: when no better reply can come; first: with the first finished.  [default: the bundle's]"
+    ),
+]
+OutOption = Annotated[Path, typer.Option(help="Folder to write. It must not be there yet.")]

@@ -1,0 +1,152 @@
+"""`edgechat reply` and `edgechat tui`: talk to a bundle."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import put, put_json
+from .options import (
+    BeamOption,
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    LengthPenaltyOption,
+    MaxLengthOption,
+    MinLengthOption,
+    NormalizeOption,
+    StopOption,
+    ThreadsOption,
+)
+
+if TYPE_CHECKING:
+    from ..runtime import ChatModel, DecodingOptions, Reply
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(reply)
+    app.command()(tui)
+
+
+def reply(
+    bundle: BundleArgument,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="Prompts. Without any: one a line on stdin.", show_default=False),
+    ] = None,
+    beam: BeamOption = None,
+    n_best: Annotated[int | None, typer.Option(help="Replies to show, best first.  [default: 1]")] = None,
+    normalize: NormalizeOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    min_length: MinLengthOption = None,
+    max_length: MaxLengthOption = None,
+    stop: StopOption = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print each reply while it is searched.")] = False,
+    json: JsonOption = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Reply to prompts, one line each on stdout, in order.
+
+    With --n-best N each reply is N lines of score, tab, text. --json prints one object a line: prompt, reply,
+    score, tokens, candidates (reply, score, logp, tokens) and ms. Scores are natural-log probabilities,
+    normalized by length as --normalize says.
+    """
+    from ..runtime import ChatModel, UsageError
+
+    if stream and (json or (n_best or 1) > 1):
+        raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
+    with ChatModel.load(bundle, device=device, threads=threads) as model:
+        options = decoding_options(
+            model.defaults,
+            beam=beam,
+            n_best=n_best,
+            normalize=normalize,
+            length_penalty=length_penalty,
+            min_length=min_length,
+            max_length=max_length,
+            stop=stop,
+        )
+        for prompt in text or _lines():
+            if stream:
+                _stream(model, prompt, options)
+            elif json:
+                put_json(reply_json(prompt, model.reply(prompt, options)))
+            else:
+                _put_reply(model.reply(prompt, options), n_best or 1)
+
+
+def tui(
+    bundle: BundleArgument = "demo",
+    beam: BeamOption = None,
+    normalize: NormalizeOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Chat with a bundle in the terminal."""
+    from ..runtime.bundle import find_bundle
+    from ..tui import run_chat
+
+    find_bundle(bundle)
+    given = {"beam": beam, "normalize": normalize, "length_penalty": length_penalty}
+    run_chat(
+        bundle, device=device, threads=threads, change=lambda defaults: decoding_options(defaults, **given)
+    )
+
+
+def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":
+    """`defaults` with what was given on the command line. A length penalty that belongs to another
+    normalization than the one asked for does not stay."""
+    changed = {name: value for name, value in given.items() if value is not None}
+    if changed.get("normalize", "gnmt") != "gnmt":
+        changed.setdefault("length_penalty", None)
+    if "beam" in changed and "n_best" not in changed:
+        changed["n_best"] = min(defaults.n_best, changed["beam"])
+    return dataclasses.replace(defaults, **changed)
+
+
+def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
+    """A reply in the form that --json prints."""
+    return {
+        "prompt": prompt,
+        "reply": reply.text,
+        "score": reply.score,
+        "tokens": list(reply.tokens),
+        "candidates": [
+            {"reply": c.text, "score": c.score, "logp": c.logp, "tokens": list(c.tokens)}
+            for c in reply.candidates
+        ],
+        "ms": round(reply.ms, 3),
+    }
+
+
+def _put_reply(reply: "Reply", n_best: int) -> None:
+    """One line a reply: a line break within it is shown as a space, so that line n answers prompt n."""
+    if n_best == 1:
+        put(_one_line(reply.text))
+    else:
+        for candidate in reply.candidates:
+            put(f"{candidate.score:.4f}\t{_one_line(candidate.text)}")
+    sys.stdout.flush()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _stream(model: "ChatModel", prompt: str, options: "DecodingOptions") -> None:
+    from ..runtime.text import printable
+
+    for piece in model.stream(prompt, options):
+        typer.echo(printable(piece.replace("\n", " ")), nl=False)
+        sys.stdout.flush()
+    typer.echo("")
+
+
+def _lines() -> Iterator[str]:
+    """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD."""
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "replace").rstrip("\r\n")

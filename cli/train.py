@@ -1,0 +1,444 @@
+"""`edgechat train`: from dialogue data to a run folder."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .console import INTERRUPTED, put, put_json, say, stop_request
+from .options import ForceOption, JsonOption
+
+if TYPE_CHECKING:
+    from ..runtime.text import TextCodec
+    from ..train.config import RunConfig
+    from ..train.corpus import Corpus
+    from ..train.dataset import Prepared
+    from ..train.run import Run
+    from ..train.trainer import Trainer
+
+_MODEL, _DATA, _TRAINING, _RUN = (
+    "Model (default: the preset's)",
+    "Data",
+    "Training (default: the preset's)",
+    "Run",
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+
+
+def _number(help: str, panel: str, **bounds: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel=panel, show_default=False, **bounds)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Where the corpus comes from."""
+
+    names: list[str]
+    source: Path | None
+    target: Path | None
+    valid: str | None
+    tokenizer: Path | None
+    skip_bad: bool
+
+    @property
+    def given(self) -> bool:
+        return bool(self.names or self.source or self.target)
+
+    def open(self) -> "Corpus":
+        from ..train.corpus import open_corpus
+
+        return open_corpus(self.names, source=self.source, target=self.target, skip_bad=self.skip_bad)
+
+
+def train(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files (.jsonl, .tsv, .csv, .txt, each also .gz) or packaged corpora: chitchat, chatterbot, "
+            "chatterbot:german. Without any: chatterbot:english.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder to write.", rich_help_panel=_RUN)] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes and settings: tiny, small, base, classic.  [default: tiny]", rich_help_panel=_RUN
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --out from its last checkpoint.", rich_help_panel=_RUN
+        ),
+    ] = False,
+    force: ForceOption = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show what was read, the vocabulary and three samples; train nothing.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(
+            help="auto takes CUDA where PyTorch has it.",
+            rich_help_panel=_RUN,
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int | None, _number("CPU threads of PyTorch; a resume keeps the run's.", _RUN, min=1)
+    ] = None,
+    json: JsonOption = False,
+    source: Annotated[
+        Path | None, typer.Option(help="Parallel text: one prompt a line.", rich_help_panel=_DATA)
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="Parallel text: one reply a line.", rich_help_panel=_DATA)
+    ] = None,
+    valid: Annotated[
+        str | None, typer.Option(help="Held-out data, in place of a fraction of DATA.", rich_help_panel=_DATA)
+    ] = None,
+    valid_fraction: Annotated[
+        float | None, _number("Share of the dialogues that is held out.  [default: 0.05]", _DATA)
+    ] = None,
+    turns: Annotated[
+        int | None,
+        _number("Turns of a dialogue that the model sees, the prompt among them.  [default: 1]", _DATA),
+    ] = None,
+    targets: Annotated[
+        Literal["all", "second"] | None,
+        typer.Option(
+            help="Turns that are learned; second: only the bot's, the user having begun.  [default: all]",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Count and skip lines that cannot be read.", rich_help_panel=_DATA),
+    ] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Use this tokenizer.json; do not train one.", rich_help_panel=_DATA)
+    ] = None,
+    vocab_size: Annotated[int | None, _number("Tokens of the tokenizer that is trained.", _DATA)] = None,
+    max_source: Annotated[int | None, _number("Longest source, in tokens.", _DATA)] = None,
+    max_target: Annotated[int | None, _number("Longest reply, in tokens.", _DATA)] = None,
+    layers: Annotated[int | None, _number("LSTM layers of encoder and of decoder.", _MODEL)] = None,
+    hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL)] = None,
+    embedding: Annotated[int | None, _number("Size of the token embedding.", _MODEL)] = None,
+    attention: Annotated[int | None, _number("Size of the attention keys.", _MODEL)] = None,
+    dropout: Annotated[float | None, _number("Share of values dropped while training.", _MODEL)] = None,
+    reverse_source: Annotated[
+        bool | None,
+        typer.Option(
+            "--reverse-source/--no-reverse-source",
+            help="Read the source backwards.  [default: reverse]",
+            rich_help_panel=_MODEL,
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[int | None, _number("Passes over the training pairs.", _TRAINING)] = None,
+    max_steps: Annotated[int | None, _number("End at this step.", _TRAINING)] = None,
+    max_minutes: Annotated[
+        float | None, _number("Stop after this time with a checkpoint that --resume continues.", _TRAINING)
+    ] = None,
+    batch_size: Annotated[int | None, _number("Pairs a step.", _TRAINING)] = None,
+    learning_rate: Annotated[float | None, _number("Adam's learning rate.", _TRAINING)] = None,
+    schedule: Annotated[
+        Literal["constant", "cosine"] | None,
+        typer.Option(
+            help="How the learning rate goes on.",
+            rich_help_panel=_TRAINING,
+            show_default=False,
+        ),
+    ] = None,
+    warmup_steps: Annotated[int | None, _number("Steps over which it rises.", _TRAINING)] = None,
+    clip: Annotated[float | None, _number("Global norm that gradients are clipped to.", _TRAINING)] = None,
+    save_every: Annotated[
+        int | None, _number("Steps between validations; each writes a checkpoint.", _TRAINING)
+    ] = None,
+    seed: Annotated[
+        int | None, _number("Of the split, the first weights and the order.  [default: 0]", _TRAINING)
+    ] = None,
+) -> None:
+    """Train a model on dialogue data; Ctrl-C keeps what was learned and --resume goes on.
+
+    A .jsonl line is {"prompt": ..., "response": ...} or {"turns": [...]}; .tsv and .csv have two columns;
+    .txt has pairs of lines. The run folder keeps the last and the best checkpoint, metrics.jsonl and
+    metrics.png. On the same machine the same command gives the same weights, also through kills and resumes.
+    """
+    from ..runtime.errors import UsageError
+
+    options = {
+        "vocab_size": vocab_size, "max_source": max_source, "max_target": max_target, "turns": turns,
+        "targets": targets, "valid_fraction": valid_fraction, "layers": layers, "hidden": hidden,
+        "embedding": embedding, "attention": attention, "dropout": dropout, "reverse_source": reverse_source,
+        "epochs": epochs, "max_steps": max_steps, "batch_size": batch_size, "learning_rate": learning_rate,
+        "schedule": schedule, "warmup_steps": warmup_steps, "clip": clip, "save_every": save_every,
+        "seed": seed,
+    }  # fmt: skip
+    from_data = _Data(data or [], source, target, valid, tokenizer, skip_bad)
+    if dry_run:
+        _show(_prepare(_fresh_config(preset, options), from_data), json)
+        return
+    if out is None:
+        raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
+    run = _open_or_create(out, preset, options, from_data, resume=resume, force=force)
+    _set_threads(run, threads)
+    _train(run, device, max_minutes, json)
+
+
+def _fresh_config(preset: str | None, options: dict[str, Any]) -> "RunConfig":
+    from ..train.config import load_preset
+
+    return load_preset(preset or "tiny").changed(options)
+
+
+def _open_or_create(
+    out: Path, preset: str | None, options: dict[str, Any], data: _Data, *, resume: bool, force: bool
+) -> "Run":
+    """The run to train: continued with --resume, else new. Nothing is overwritten unasked."""
+    from ..runtime.errors import UsageError
+    from ..train.run import create_run, is_run
+
+    if resume and out.exists():
+        return _resumed(out, preset, options, data)
+    if resume and not data.given:
+        raise UsageError(f"there is no run {out} to resume: give DATA to start one")
+    if out.exists():
+        if not force:
+            raise UsageError(
+                f"{out} exists: --resume continues it, --force replaces it, or choose another --out"
+            )
+        if not is_run(out) and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} is not a run, so --force does not replace it: choose another --out")
+    config = _fresh_config(preset, options)
+    _check_writable(out)
+    prepared = _prepare(config, data)
+    for line in prepared.report.lines():
+        say(line)
+    corpus = {
+        "name": "+".join(source.name for source in prepared.report.sources),
+        "sha256": prepared.report.sha256,
+    }
+    return create_run(out, config, prepared, corpus, replace=force)
+
+
+def _check_writable(out: Path) -> None:
+    """A folder that cannot be written is found before the corpus is read, not after."""
+    import tempfile
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out.parent):
+        pass
+
+
+def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data) -> "Run":
+    """The run in `out`, if the options and the data given are those it was begun with. Only how long it
+    goes on may change."""
+    from ..runtime.errors import UsageError
+    from ..train.config import load_preset
+    from ..train.run import open_run
+
+    run = open_run(out)
+    begun = run.config.to_json()
+    wanted = (load_preset(preset) if preset else run.config).changed(options).to_json()
+    for part, values in begun.items():
+        for name, value in values.items():
+            if wanted[part][name] != value and name not in ("epochs", "max_steps"):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is {wanted[part][name]}, but the run was begun with "
+                    f"{value}: resume without it, or start another run"
+                )
+    if data.given:
+        sha256 = data.open().read().sha256
+        if sha256 != run.corpus_sha256:
+            raise UsageError(
+                f"DATA is not what {out} was begun with: resume without DATA, or start another run"
+            )
+    length = {name: options[name] for name in ("epochs", "max_steps")}
+    return run.with_length(**length) if any(length.values()) else run
+
+
+def _prepare(config: "RunConfig", data: _Data) -> "Prepared":
+    """Read, split, tokenize and encode the corpus, with a live count where stderr is a terminal."""
+    from rich.console import Console
+
+    from ..train.corpus import open_corpus
+    from ..train.dataset import prepare
+    from ..train.tokenizer import load_tokenizer
+
+    console = Console(stderr=True)
+    ready = load_tokenizer(data.tokenizer) if data.tokenizer else None
+    held_out = open_corpus([data.valid], skip_bad=data.skip_bad) if data.valid else None
+    with console.status("reading") as status:
+        return prepare(
+            data.open(),
+            config.data,
+            tokenizer=ready,
+            valid=held_out,
+            progress=lambda what, count: status.update(f"{what} {count:,}"),
+        )
+
+
+def _show(prepared: "Prepared", json: bool) -> None:
+    """The result of --dry-run."""
+    from ..train.dataset import samples
+
+    shown = samples(prepared, 3)
+    if json:
+        report = prepared.report.to_json()
+        put_json(
+            {
+                "report": report,
+                "vocabulary": _vocabulary(prepared.codec),
+                "samples": [asdict(s) for s in shown],
+            }
+        )
+        return
+    for line in prepared.report.lines():
+        put(line)
+    put("")
+    put(f"vocabulary  {prepared.codec.vocab_size:,} tokens, among them the longest and the last learned:")
+    put("            " + " ".join(map(repr, _vocabulary(prepared.codec))))
+    for number, sample in enumerate(shown, 1):
+        put("")
+        put(f"sample {number}")
+        put(f"  source  {' <sep> '.join(sample.source)}")
+        put(f"          {' '.join(map(str, sample.source_ids))}")
+        put(f"          {'|'.join(sample.source_pieces)}")
+        put(f"  target  {sample.target}")
+        put(f"          {' '.join(map(str, sample.target_ids))}")
+        put(f"          {'|'.join(sample.target_pieces)}")
+
+
+def _vocabulary(codec: "TextCodec") -> list[str]:
+    """A few tokens that show what the tokenizer learned."""
+    tokens = [codec.decode([id]) for id in range(codec.vocab_size)]
+    longest = sorted(tokens, key=len, reverse=True)[:6]
+    return [*longest, *(token for token in tokens[-6:] if token not in longest)]
+
+
+def _set_threads(run: "Run", threads: int | None) -> None:
+    """Train with the threads the run was begun with; others give other rounding, so it is said."""
+    import torch
+
+    from ..train.run import environment
+
+    begun = run.info["environment"]
+    torch.set_num_threads(threads or int(begun["threads"]))
+    for name, now in environment().items():
+        if begun.get(name) != now:
+            say(
+                f"warning: {name} is {now}, the run was begun with {begun.get(name)}: it goes on, but its "
+                "weights may differ in the last digits from an uninterrupted run's"
+            )
+
+
+def _train(run: "Run", device: str, max_minutes: float | None, json: bool) -> None:
+    import torch
+
+    from ..runtime.errors import DeviceError
+    from ..train.trainer import Trainer
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device cuda cannot be used: this PyTorch finds no CUDA device")
+    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    with stop_request() as should_stop, _Display() as display:
+        trainer = Trainer(
+            run,
+            device=chosen,
+            on_step=display.step,
+            on_validation=display.validated,
+            should_stop=should_stop,
+            max_minutes=max_minutes,
+        )
+        display.begin(trainer, chosen)
+        result = trainer.train()
+    position = result.position
+    say(f"{result.ended} at step {position.step:,} of {result.total_steps:,}")
+    if json:
+        put_json(
+            {
+                "run": str(run.folder),
+                "ended": result.ended,
+                "total_steps": result.total_steps,
+                **asdict(position),
+            }
+        )
+    if result.ended == "finished":
+        say(f"next: edgechat export {run.folder} --out BUNDLE")
+    else:
+        say(f"go on with: edgechat train --resume --out {run.folder}")
+    if result.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+class _Display:
+    """A live bar on a terminal, and a line for each validation everywhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn(
+                "loss {task.fields[loss]:.3f}  ppl {task.fields[ppl]:.4g}  {task.fields[speed]:,.0f} tok/s"
+            ),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=None, epoch=1, loss=0.0, ppl=0.0, speed=0.0)
+
+    def __enter__(self) -> "_Display":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        sys.stderr.flush()
+
+    def begin(self, trainer: "Trainer", device: str) -> None:
+        position = trainer.position
+        where = f"from step {position.step:,} " if position.step else ""
+        what = f"training {where}to step {trainer.total_steps:,} on {device}"
+        self._say(f"{what}; Ctrl-C stops and keeps what was learned")
+        self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
+
+    def step(self, progress: Any) -> None:
+        self._bar.update(
+            self._task,
+            completed=progress.step,
+            epoch=progress.epoch,
+            loss=progress.loss,
+            ppl=progress.perplexity,
+            speed=progress.tokens_per_second,
+        )
+
+    def validated(self, validated: Any) -> None:
+        from ..train.loss import perplexity
+
+        line = f"step {validated.step:>7,}  training loss {validated.train_loss:.4f}"
+        if validated.valid_loss is not None:
+            line += f"  held-out loss {validated.valid_loss:.4f}"
+            line += f"  perplexity {perplexity(validated.valid_loss):.4g}"
+        self._say(line + ("  best" if validated.best else ""))
+
+    def _say(self, line: str) -> None:
+        if self._bar.disable:
+            say(line)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False)

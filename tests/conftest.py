@@ -1,0 +1,87 @@
+"""What tests share: a small corpus, a run that was really trained on it, and its bundle."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# `python -m pytest` puts the root on sys.path, where `train` would be importable under that name.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+PAIRS = [
+    ("hello", "hi there"),
+    ("good morning", "good morning to you"),
+    ("how are you", "i am fine, thanks"),
+    ("what is your name", "my name is bot"),
+    ("where do you live", "i live in a small box"),
+    ("do you like tea", "yes, green tea 🍵"),
+    ("tell me a joke", "a bit walks into a bar"),
+    ("你好吗", "我很好，谢谢"),
+    ("שלום", "שלום לך"),
+    ("turn left twice", "LEFT LEFT"),
+    ("turn right twice", "RIGHT RIGHT"),
+    ("turn left thrice", "LEFT LEFT LEFT"),
+    ("turn right thrice and jump", "RIGHT RIGHT RIGHT JUMP"),
+    ("jump", "JUMP"),
+    ("bye", "see you"),
+    ("thank you very much", "you are welcome"),
+]
+
+#: Sizes with which the pairs are learned by heart within seconds.
+TINY = [
+    "--hidden", "48", "--embedding", "24", "--attention", "24", "--vocab-size", "320", "--epochs", "60",
+    "--batch-size", "4", "--learning-rate", "0.01", "--dropout", "0", "--save-every", "60",
+    "--valid-fraction", "0.1", "--threads", "1", "--device", "cpu",
+]  # fmt: skip
+
+Edgechat = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def run_edgechat(*arguments: object, stdin: str | bytes | None = None) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own, as a user runs it."""
+    raw = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(
+        [sys.executable, "-m", "edgechat", *map(str, arguments)],
+        input=raw if raw is not None else b"",
+        capture_output=True,
+        timeout=300,
+        check=False,
+        cwd=os.environ.get("TMPDIR", "/tmp"),
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(scope="session")
+def edgechat() -> Edgechat:
+    return run_edgechat
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "pairs.jsonl"
+    lines = [json.dumps({"prompt": p, "response": r}, ensure_ascii=False) + "\n" for p, r in PAIRS]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Path:
+    """A run that has learned the pairs. Tests must not change it."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = run_edgechat("train", corpus_file, "--out", out, *TINY)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> Path:
+    """The bundle of that run's last checkpoint. Tests must not change it."""
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    done = run_edgechat("export", run_folder, "--out", out, "--checkpoint", "last")
+    assert done.returncode == 0, done.stderr
+    return out

@@ -1,0 +1,334 @@
+import gzip
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgechat.runtime.errors import DataError, UsageError
+from edgechat.train.corpus import LONGEST_LINE, Corpus, Dialogue, Turn, examples, open_corpus
+
+Write = Callable[[str, str | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        raw = content.encode() if isinstance(content, str) else content
+        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        return path
+
+    return write
+
+
+def texts(corpus: Corpus) -> list[list[str]]:
+    return [[turn.text for turn in dialogue.turns] for dialogue in corpus]
+
+
+def read(path: Path, **options: bool) -> list[list[str]]:
+    return texts(open_corpus([str(path)], **options))
+
+
+PAIRS = [["hi", "hello there"], ["how are you?", "fine"]]
+FORMATS = {
+    "a.jsonl": "\n".join(json.dumps({"prompt": p, "response": r}) for p, r in PAIRS),
+    "a.tsv": "hi\thello there\nhow are you?\tfine\n",
+    "a.csv": 'hi,"hello there"\r\nhow are you?,fine\r\n',
+    "a.txt": "hi\nhello there\n\nhow are you?\nfine",
+}
+
+
+@pytest.mark.parametrize("zipped", ["", ".gz"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_pairs(write: Write, name: str, zipped: str) -> None:
+    assert read(write(name + zipped, FORMATS[name])) == PAIRS
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_byte_order_mark_is_not_text(write: Write, name: str) -> None:
+    assert read(write(name, b"\xef\xbb\xbf" + FORMATS[name].encode())) == PAIRS
+
+
+@pytest.mark.parametrize("zipped", ["", ".gz"])
+def test_parallel_text_is_paired_line_by_line(write: Write, zipped: str) -> None:
+    source, target = write("a.en" + zipped, "hi\nhow are you?\n"), write("a.de" + zipped, "hello there\nfine")
+    corpus = open_corpus([], source=source, target=target)
+    assert texts(corpus) == PAIRS
+    assert corpus.name == f"a.en{zipped} + a.de{zipped}"
+
+
+def test_dialogues_keep_their_turns_and_which_of_them_are_learned(write: Write) -> None:
+    path = write("a.jsonl", '{"turns": ["a", {"text": "b", "train": false}, {"text": " c "}, "d"]}')
+    dialogues = list(open_corpus([str(path)]))
+    assert dialogues == [Dialogue((Turn("a"), Turn("b", False), Turn("c"), Turn("d")))]
+
+
+def test_a_quoted_csv_cell_holds_commas_quotes_and_line_breaks(write: Write) -> None:
+    assert read(write("a.csv", 'a,"x, ""y""\nz"\nb,c\n')) == [["a", 'x, "y"\nz'], ["b", "c"]]
+
+
+def test_quotes_are_plain_text_in_tsv(write: Write) -> None:
+    assert read(write("a.tsv", '"a\tb"\n')) == [['"a', 'b"']]
+
+
+@pytest.mark.parametrize("header", ["prompt,response", "Question,Answer", "source , target", "input,output"])
+def test_a_header_is_no_pair(write: Write, header: str) -> None:
+    assert read(write("a.csv", f"{header}\na,b\n")) == [["a", "b"]]
+
+
+def test_a_header_in_the_other_order_swaps_the_columns(write: Write) -> None:
+    assert read(write("a.tsv", "answer\tquestion\nfine\thow are you?\n")) == [["how are you?", "fine"]]
+
+
+def test_a_header_is_only_one_on_the_first_line(write: Write) -> None:
+    assert read(write("a.csv", "a,b\nquestion,answer\n")) == [["a", "b"], ["question", "answer"]]
+
+
+def test_an_empty_prompt_is_kept_and_an_empty_response_is_dropped_and_counted(write: Write) -> None:
+    corpus = open_corpus([str(write("a.tsv", "\thello\nhi\t \nx\ty\n"))])
+    assert texts(corpus) == [["", "hello"], ["x", "y"]]
+    assert corpus.report.dropped == {"empty response": 1}
+
+
+def test_an_empty_turn_of_a_dialogue_is_context_and_never_learned(write: Write) -> None:
+    [dialogue] = open_corpus([str(write("a.jsonl", '{"turns": ["a", "", "c"]}'))])
+    assert list(examples(dialogue, turns=2, targets="all")) == [(["a", ""], "c")]
+
+
+def test_dialogues_with_nothing_to_learn_are_dropped_and_counted(write: Write) -> None:
+    lines = ['{"turns": ["a"]}', '{"turns": ["a", {"text": "b", "train": false}]}', '{"turns": ["a", "b"]}']
+    corpus = open_corpus([str(write("a.jsonl", "\n".join(lines)))])
+    assert texts(corpus) == [["a", "b"]]
+    assert corpus.report.dropped == {
+        "dialogue of fewer than two turns": 1,
+        "dialogue without a turn to learn": 1,
+    }
+
+
+def test_unknown_keys_are_ignored_and_counted(write: Write) -> None:
+    lines = [
+        '{"prompt": "a", "response": "b", "id": 1, "lang": "en"}',
+        '{"turns": ["a", {"text": "b", "id": 2}]}',
+    ]
+    corpus = open_corpus([str(write("a.jsonl", "\n".join(lines)))])
+    assert corpus.read().ignored_keys == {"id": 2, "lang": 1}
+
+
+def test_a_corpus_can_be_read_again_and_hashes_the_same(write: Write) -> None:
+    corpus = open_corpus([str(write(name, FORMATS[name])) for name in ("a.jsonl", "a.tsv")])
+    first = corpus.read()
+    assert texts(corpus) == PAIRS * 2
+    assert corpus.report == first
+    assert corpus.name == "a.jsonl, a.tsv"
+    assert [source.dialogues for source in first.sources] == [2, 2]
+    assert first.sources[0].sha256 == first.sources[1].sha256
+
+
+def test_there_is_no_report_before_the_end(write: Write) -> None:
+    corpus = open_corpus([str(write("a.tsv", FORMATS["a.tsv"]))])
+    next(iter(corpus))
+    with pytest.raises(RuntimeError, match="whole iteration"):
+        _ = corpus.report
+
+
+def test_the_digest_depends_on_text_order_and_learned_turns_only() -> None:
+    one = Dialogue((Turn("a"), Turn("b")))
+    assert one.digest == Dialogue((Turn("a"), Turn("b"))).digest
+    others = [(Turn("b"), Turn("a")), (Turn("ab"), Turn("")), (Turn("a"), Turn("b", False))]
+    assert len({one.digest, *(Dialogue(turns).digest for turns in others)}) == 4
+
+
+BAD_LINES = {
+    "not JSON": ("a.jsonl", '{"prompt": "a", "response"', "is not JSON"),
+    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON"),
+    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object"),
+    "missing keys": ("a.jsonl", '{"prompt": "a"}', 'neither "turns" nor both "prompt" and "response"'),
+    "wrong type": (
+        "a.jsonl",
+        '{"prompt": "a", "response": 1}',
+        '"prompt" or "response" that is not a string',
+    ),
+    "turns no list": ("a.jsonl", '{"turns": "abc"}', '"turns" that are not a list'),
+    "turn no text": ("a.jsonl", '{"turns": ["a", 1]}', 'neither a string nor an object with a "text"'),
+    "train no bool": ("a.jsonl", '{"turns": ["a", {"text": "b", "train": "no"}]}', '"train" is neither'),
+    "no text at all": ("a.jsonl", '{"prompt": " ", "response": ""}', "holds no text"),
+    "no turns": ("a.jsonl", '{"turns": []}', "holds no text"),
+    "half a surrogate pair": ("a.jsonl", '{"prompt": "a", "response": "\\ud83d"}', "surrogate pair"),
+    "three columns": ("a.tsv", "a\tb\tc", "does not have two columns (it has 3)"),
+    "one column": ("a.csv", "a", "does not have two columns (it has 1)"),
+    "open quote": ("a.csv", 'a,"b', "is not well-formed"),
+    "invalid UTF-8": ("a.tsv", b"a\t\xff", "is not UTF-8 (byte 3)"),
+    "NUL bytes later on": ("a.tsv", b"a\t\0", "holds NUL bytes"),
+    "too long": ("a.tsv", "a\t" + "b" * LONGEST_LINE, "is longer than 1,048,576 bytes"),
+    "no response": ("a.txt", "a\n\n", "is a prompt without a response on the next line"),
+}
+
+
+@pytest.mark.parametrize(("name", "line", "sentence"), BAD_LINES.values(), ids=BAD_LINES)
+def test_a_bad_line_is_named_with_its_file_and_number(
+    write: Write, name: str, line: str | bytes, sentence: str
+) -> None:
+    # Ten good pairs, beyond the first bytes that are looked at to tell a binary file.
+    good = FORMATS[name].rstrip().encode() + b"\n"
+    good += good * 9 + b"\n" * 5000
+    raw = line.encode() if isinstance(line, str) else line
+    path = write(name, good + raw + b"\n")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    message = str(caught.value)
+    number = len(good.splitlines()) + 1
+    assert message.startswith(f"{path}, line {number} ")
+    assert sentence in message
+    assert "--skip-bad" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("name", "line", "sentence"), BAD_LINES.values(), ids=BAD_LINES)
+def test_skip_bad_counts_a_bad_line_and_goes_on(
+    write: Write, name: str, line: str | bytes, sentence: str
+) -> None:
+    good = FORMATS[name].rstrip().encode() + b"\n" * 5000
+    raw = line.encode() if isinstance(line, str) else line
+    after = b"" if name == "a.csv" and b'"' in raw else b"\n" + FORMATS[name].encode()
+    corpus = open_corpus([str(write(name, good + raw + after))], skip_bad=True)
+    assert texts(corpus) == (PAIRS * 2 if after else PAIRS)
+    assert sum(corpus.report.dropped.values()) == 1
+    assert next(iter(corpus.report.dropped)).startswith("bad line: ")
+
+
+def test_a_multi_line_csv_record_is_named_by_its_first_line(write: Write) -> None:
+    with pytest.raises(DataError, match=r"line 2 does not have two columns"):
+        read(write("a.csv", 'a,b\n"c\nd\ne"\n'))
+
+
+def test_a_bad_prompt_takes_its_response_along_in_text_pairs(write: Write) -> None:
+    path = write("a.txt", b"\xff\nb\nc\nd\n")
+    assert read(path, skip_bad=True) == [["c", "d"]]
+
+
+def test_a_bad_line_of_parallel_text_names_its_own_file(write: Write) -> None:
+    source, target = write("a.en", b"a\nb\nc\n"), write("a.de", b"x\n\xff\nz\n")
+    with pytest.raises(DataError, match=r"a\.de, line 2 is not UTF-8"):
+        open_corpus([], source=source, target=target).read()
+    skipping = open_corpus([], source=source, target=target, skip_bad=True)
+    assert texts(skipping) == [["a", "x"], ["c", "z"]]
+
+
+def test_a_truncated_half_of_parallel_text_is_named(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.gz", tmp_path / "cut.gz"
+    whole.write_bytes(gzip.compress(b"a\n" * 9999))
+    cut.write_bytes(whole.read_bytes()[:-9])
+    for source, target in ((whole, cut), (cut, whole)):
+        with pytest.raises(DataError, match=r"cut\.gz is not a whole gzip file"):
+            open_corpus([], source=source, target=target).read()
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_parallel_text_needs_equal_numbers_of_lines(write: Write, skip_bad: bool) -> None:
+    long, short = write("long.txt", "a\nb\nc\n"), write("short.txt", "x\ny\n")
+    for source, target in ((long, short), (short, long)):
+        with pytest.raises(DataError, match=r"short\.txt ends at line 2 and .*long\.txt goes on"):
+            open_corpus([], source=source, target=target, skip_bad=skip_bad).read()
+
+
+UNUSABLE = {
+    "empty": ("a.jsonl", b"", "is empty"),
+    "empty gz": ("a.jsonl.gz", gzip.compress(b""), "is empty"),
+    "binary": ("a.csv", bytes(range(256)), "is a binary file"),
+    "gz without its ending": ("a.jsonl", gzip.compress(b"hello" * 99), "is a binary file"),
+    "not gz": ("a.jsonl.gz", b"hello", "is not a whole gzip file"),
+    "truncated gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 9999)[:-20], "is not a whole gzip file"),
+    "corrupt gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 99)[:12] + b"\x99" * 30, "is not a whole gzip file"),
+}
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+@pytest.mark.parametrize(("name", "raw", "sentence"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_file_that_cannot_be_used_is_one_sentence_even_with_skip_bad(
+    tmp_path: Path, name: str, raw: bytes, sentence: str, skip_bad: bool
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        read(path, skip_bad=skip_bad)
+    assert str(caught.value).startswith(f"{path} {sentence}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        open_corpus([str(tmp_path)]).read()
+
+
+def test_a_file_without_permission_is_one_sentence(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("a.tsv", FORMATS["a.tsv"])
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # the mode alone does not stop root
+    with pytest.raises(DataError, match=r"a\.tsv cannot be read: Permission denied$"):
+        read(path)
+
+
+def test_a_missing_file_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no\.jsonl does not exist"):
+        open_corpus([str(tmp_path / "no.jsonl")])
+    with pytest.raises(UsageError, match=r"--target .*no\.de does not exist"):
+        open_corpus([], source=Path(__file__), target=tmp_path / "no.de")
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence() -> None:
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        open_corpus(["a" * 5000 + ".csv"])
+
+
+def test_half_of_a_parallel_text_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --target too"):
+        open_corpus([], source=tmp_path / "a")
+
+
+def test_an_unknown_ending_or_name_says_what_is_known(write: Write) -> None:
+    with pytest.raises(UsageError, match=r"\.jsonl, \.tsv, \.csv, \.txt"):
+        open_corpus([str(write("a.xml", "<a/>"))])
+    with pytest.raises(
+        UsageError, match=r"'nothing' is neither a file .*\.jsonl.* nor .*chitchat, chatterbot"
+    ):
+        open_corpus(["nothing"])
+
+
+def test_a_path_wins_over_a_packaged_corpus(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write("chitchat", "hi").parent)
+    with pytest.raises(UsageError, match="none of the known endings"):
+        open_corpus(["chitchat"])
+
+
+def test_an_endless_line_is_never_held_whole(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.tsv.gz"
+    path.write_bytes(gzip.compress(b"a" * (64 << 20), 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="line 1 is longer than"):
+            read(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+def test_examples_are_the_last_turns_before_each_learned_one() -> None:
+    dialogue = Dialogue(tuple(map(Turn, "abcd")))
+    assert list(examples(dialogue, turns=2, targets="all")) == [
+        (["a"], "b"),
+        (["a", "b"], "c"),
+        (["b", "c"], "d"),
+    ]
+    assert list(examples(dialogue, turns=2, targets="second")) == [(["a"], "b"), (["b", "c"], "d")]
+    assert list(examples(dialogue, turns=1, targets="all")) == [(["a"], "b"), (["b"], "c"), (["c"], "d")]
+
+
+def test_a_turn_that_is_not_learned_is_context_still() -> None:
+    dialogue = Dialogue((Turn("a"), Turn("b", train=False), Turn("c")))
+    assert list(examples(dialogue, turns=9, targets="all")) == [(["a", "b"], "c")]

@@ -1,0 +1,273 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save as save_tensors
+
+from edgechat.runtime.errors import CheckpointError, DataError, UsageError
+from edgechat.runtime.text import EOS, SEP
+from edgechat.train.corpus import Corpus, Dialogue, Tally, Turn, open_corpus
+from edgechat.train.dataset import DataOptions, EncodedPairs, Prepared, prepare, samples
+
+
+class Texts:
+    """A source of dialogues that are given as texts."""
+
+    name = "texts"
+
+    def __init__(self, dialogues: list[list[str]]) -> None:
+        self.texts = dialogues
+
+    def dialogues(self, tally: Tally):
+        return (Dialogue(tuple(map(Turn, texts))) for texts in self.texts)
+
+
+def corpus(*dialogues: list[str]) -> Corpus:
+    return Corpus([Texts(list(dialogues))])
+
+
+def options(**changes) -> DataOptions:
+    return DataOptions(**{"vocab_size": 300, "valid_fraction": 0.2, **changes})
+
+
+NUMBERED = [[f"question {i}", f"answer {i}", f"and {i}", f"well {i}"] for i in range(40)]
+
+
+def decoded(prepared: Prepared, pairs: EncodedPairs) -> list[tuple[str, str]]:
+    codec = prepared.codec
+    return [(codec.decode(pairs.source(i)), codec.decode(pairs.target(i))) for i in range(len(pairs))]
+
+
+def test_pairs_are_encoded_in_order_and_targets_end_with_eos() -> None:
+    prepared = prepare(corpus(["a", "b"], ["c d", "e"]), options(valid_fraction=0))
+    assert decoded(prepared, prepared.train) == [("a", "b"), ("c d", "e")]
+    assert [prepared.train.target(i)[-1] for i in range(2)] == [EOS, EOS]
+    assert len(prepared.valid) == 0
+    assert prepared.train.src_ids.dtype == np.uint16
+    assert prepared.train.src_offsets.dtype == np.int64
+
+
+def test_context_is_joined_by_the_separator_oldest_first() -> None:
+    prepared = prepare(corpus(["a", "b", "c", "d"]), options(turns=2, valid_fraction=0))
+    encode = prepared.codec.encode
+    sources = [prepared.train.source(i).tolist() for i in range(3)]
+    assert sources == [encode("a"), [*encode("a"), SEP, *encode("b")], [*encode("b"), SEP, *encode("c")]]
+
+
+def test_a_source_that_is_too_long_keeps_its_true_last_tokens() -> None:
+    long = "one two three four five six seven eight"
+    prepared = prepare(
+        corpus(["old", "hi", long, "reply"]), options(turns=3, max_source=10, valid_fraction=0)
+    )
+    encode = prepared.codec.encode
+    whole = [*encode("old"), SEP, *encode("hi"), SEP, *encode(long)]
+    assert len(whole) > 10
+    assert prepared.train.source(2).tolist() == whole[-10:]
+    assert prepared.train.target(1).tolist() == [*encode(long)[:49], EOS]
+    assert prepared.report.truncated_sources == 1
+    assert prepared.report.truncated_targets == 0
+
+
+def test_a_target_that_is_too_long_is_cut_and_counted() -> None:
+    prepared = prepare(corpus(["a", "b c d e f g h"], ["a", "b"]), options(max_target=4, valid_fraction=0))
+    assert len(prepared.train.target(0)) == 4
+    assert prepared.train.target(0)[-1] == EOS
+    assert (prepared.report.truncated_sources, prepared.report.truncated_targets) == (0, 1)
+
+
+@given(
+    st.lists(st.integers(0, 15), min_size=2, max_size=40).filter(lambda numbers: len(set(numbers)) > 1),
+    st.floats(0.01, 0.99),
+    st.integers(0, 5),
+)
+def test_no_dialogue_is_on_both_sides_of_the_split(numbers: list[int], fraction: float, seed: int) -> None:
+    dialogues = [[f"question {i}", f"answer {i}"] for i in numbers]
+    prepared = prepare(corpus(*dialogues), options(valid_fraction=fraction, seed=seed))
+    train, valid = decoded(prepared, prepared.train), decoded(prepared, prepared.valid)
+    assert not set(train) & set(valid)
+    assert sorted(train + valid) == sorted(map(tuple, dialogues))
+    distinct = len(set(numbers))
+    assert len(set(valid)) == min(math.ceil(fraction * distinct), distinct - 1)
+
+
+def test_all_pairs_of_a_dialogue_and_of_its_copies_are_on_one_side() -> None:
+    prepared = prepare(corpus(*NUMBERED, *NUMBERED), options())
+    train, valid = set(decoded(prepared, prepared.train)), set(decoded(prepared, prepared.valid))
+    assert not train & valid
+    # ceil(0.2 * 40) distinct dialogues, each twice, of three pairs.
+    assert prepared.report.valid_dialogues == 16
+    assert len(prepared.valid) == 48
+    assert len(valid) == 24
+
+
+def test_held_out_texts_are_those_of_the_encoded_pairs() -> None:
+    prepared = prepare(corpus(*NUMBERED), options(turns=2))
+    for i, pair in enumerate(prepared.valid_texts):
+        assert prepared.valid.source(i).tolist() == prepared.codec.encode_source(pair["turns"]).ids
+        assert prepared.codec.decode(prepared.valid.target(i)) == pair["response"]
+    assert len(prepared.valid_texts) == len(prepared.valid)
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_order() -> None:
+    def held_out(seed: int, dialogues: list[list[str]]) -> set[str]:
+        return {pair["response"] for pair in prepare(corpus(*dialogues), options(seed=seed)).valid_texts}
+
+    assert held_out(0, NUMBERED) == held_out(0, NUMBERED[::-1])
+    assert held_out(0, NUMBERED) != held_out(1, NUMBERED)
+
+
+def test_the_tokenizer_learns_from_the_training_part_alone() -> None:
+    words = ["zebra", "yellow", "quartz", "violin", "jigsaw"]
+    prepared = prepare(corpus(*([f"{w} {w} {w}", w] for w in words)), options(vocab_size=1000))
+    [held_out] = {pair["response"] for pair in prepared.valid_texts}
+    lengths = {word: len(prepared.codec.encode(word)) for word in words}
+    assert lengths.pop(held_out) > 1
+    assert set(lengths.values()) == {1}
+
+
+def test_a_given_tokenizer_is_used_as_it_is() -> None:
+    first = prepare(corpus(*NUMBERED), options())
+    again = prepare(corpus(["other", "words"], ["more", "words"]), options(), tokenizer=first.tokenizer)
+    assert again.tokenizer == first.tokenizer
+    assert again.report.vocab_size == first.codec.vocab_size
+
+
+def test_with_a_corpus_to_validate_nothing_else_is_held_out() -> None:
+    prepared = prepare(corpus(*NUMBERED), options(), valid=corpus(["x", "y"]))
+    assert prepared.valid_texts == [{"turns": ["x"], "response": "y"}]
+    assert prepared.report.train_dialogues == 40
+    assert [source.dialogues for source in prepared.report.valid_sources] == [1]
+
+
+def test_only_the_second_speaker_is_learned_where_asked() -> None:
+    prepared = prepare(corpus(*NUMBERED[:1]), options(targets="second", valid_fraction=0))
+    assert [target for _, target in decoded(prepared, prepared.train)] == ["answer 0", "well 0"]
+
+
+@pytest.mark.parametrize(
+    ("dialogues", "sentence"),
+    [
+        ([], "texts holds no dialogue"),
+        ([["a", "b"]], "texts holds one distinct dialogue"),
+        ([["a", "b"]] * 9, "texts holds one distinct dialogue"),
+        (
+            [["a b c d", "e f g h"], ["i j k l", "m n o p"]],
+            "every pair is longer than --max-source 3 / --max-ta",
+        ),
+    ],
+    ids=["empty", "one pair", "one pair repeated", "all too long"],
+)
+def test_a_corpus_that_cannot_be_learned_is_one_sentence(dialogues: list[list[str]], sentence: str) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(corpus(*dialogues), options(max_source=3, max_target=3))
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_corpus_without_a_pair_to_learn_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"turns": ["a", {"text": "b", "train": false}, "c"]}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl holds no pair to learn"):
+        prepare(open_corpus([str(path)]), options(targets="second"))
+    path.write_text('{"prompt": "a", "response": ""}\n' * 3)
+    with pytest.raises(DataError, match=r"a\.jsonl holds no dialogue \(dropped: 3 × empty response\)"):
+        prepare(open_corpus([str(path)]), options())
+    with pytest.raises(DataError, match=r"a\.jsonl holds no pair to validate with \(dropped: 3"):
+        prepare(corpus(*NUMBERED), options(), valid=open_corpus([str(path)]))
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_refused() -> None:
+    source = Texts([["a", "b"], ["c", "d"]])
+
+    def change(stage: str, count: int) -> None:
+        source.texts = [["x", "y"], *source.texts]
+
+    source.texts *= 500
+    with pytest.raises(DataError, match="texts changed while it was read"):
+        prepare(Corpus([source]), options(), progress=change)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("turns", 0), ("max_source", 0), ("max_target", 1), ("valid_fraction", 1.0), ("targets", "first")],
+)
+def test_a_wrong_option_is_named_with_its_value(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=rf"{name} must be .*{value}"):
+        DataOptions(**{name: value})
+
+
+def test_encoded_pairs_come_back_from_their_file(tmp_path: Path) -> None:
+    pairs = prepare(corpus(*NUMBERED), options()).train
+    pairs.save(tmp_path / "train.safetensors")
+    again = EncodedPairs.load(tmp_path / "train.safetensors")
+    for name, array in vars(pairs).items():
+        assert np.array_equal(getattr(again, name), array)
+        assert getattr(again, name).dtype == array.dtype
+
+
+def encoded(**changes) -> bytes:
+    arrays = {
+        "src_ids": np.array([5, 6, 7], np.uint16),
+        "src_offsets": np.array([0, 1, 3], np.int64),
+        "tgt_ids": np.array([5, 2, 6, 2], np.uint16),
+        "tgt_offsets": np.array([0, 2, 4], np.int64),
+    }
+    return save_tensors({name: a for name, a in (arrays | changes).items() if a is not None})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"nonsense" * 9,
+        encoded()[:-3],
+        encoded(src_ids=None),
+        encoded(more=np.zeros(1)),
+        encoded(src_ids=np.array([5, 6], np.uint16)),
+        encoded(src_ids=np.array([5.0, 6.0, 7.0])),
+        encoded(src_offsets=np.array([0, 3], np.int64)),
+        encoded(src_offsets=np.array([0, 0, 3], np.int64)),
+        encoded(src_offsets=np.array([1, 2, 3], np.int64)),
+        encoded(src_offsets=np.zeros(0, np.int64)),
+    ],
+)
+def test_a_damaged_file_of_pairs_is_named(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "train.safetensors"
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError) as caught:
+        EncodedPairs.load(path)
+    assert str(caught.value).startswith(str(path))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        EncodedPairs.load(tmp_path / "missing")
+
+
+def test_the_good_file_of_the_damaged_ones_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "train.safetensors"
+    path.write_bytes(encoded())
+    assert EncodedPairs.load(path).source(1).tolist() == [6, 7]
+
+
+def test_samples_show_text_ids_and_pieces() -> None:
+    prepared = prepare(corpus(*NUMBERED), options(turns=2))
+    shown = samples(prepared, 3)
+    assert len(shown) == 3
+    first = shown[0]
+    assert first.source_ids == prepared.train.source(0).tolist()
+    assert "".join(first.source_pieces) == "<sep>".join(first.source)
+    assert first.target_pieces[-1] == "<eos>"
+    assert "".join(first.target_pieces[:-1]) == first.target
+    assert len(samples(prepare(corpus(["a", "b"]), options(valid_fraction=0)), 3)) == 1
+
+
+def test_the_report_is_json_and_a_table() -> None:
+    prepared = prepare(corpus(*NUMBERED * 30), options())
+    content = json.loads(json.dumps(prepared.report.to_json()))
+    assert content["pairs"] == 3600
+    assert content["sources"][0]["name"] == "texts"
+    lines = prepared.report.lines()
+    assert "pairs            3,600" in lines
+    assert "truncated        0 sources, 0 targets" in lines

@@ -1,0 +1,174 @@
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from edgechat.runtime.errors import DataError, UsageError
+from edgechat.runtime.text import SPECIAL_TOKENS, TextCodec
+from edgechat.train.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer
+
+TEXTS = [
+    "walk left and I_TURN_LEFT I_WALK",
+    "don't walk, run! api_call italian rome six cheap",
+    "你好，你好世界",
+    "שָׁלוֹם עולם",
+    "नमस्ते दुनिया",
+    "l'amour, c'est 42 %",
+] * 3
+
+#: Without unassigned characters: the tokenizer's Unicode tables may be newer than Python's.
+ANY_TEXT = st.text(st.characters(exclude_categories=("Cs", "Cn")))
+
+
+@pytest.fixture(scope="module")
+def trained() -> bytes:
+    return train_tokenizer(TEXTS, 400)
+
+
+@pytest.fixture(scope="module")
+def codec(trained: bytes) -> TextCodec:
+    return TextCodec(trained, max_source=50, max_target=50)
+
+
+EXPLICIT = (
+    "我想要一杯咖啡，谢谢！",
+    "👩‍👩‍👧‍👦 👍🏽 🇺🇦",
+    "مرحبا بالعالم \u200fשלום\u200e",
+    "Z\u0335\u0322a\u0301\u0302l\u0323go e\u0301 \u1100\u1161",
+    " \t\r\n\x85\u2028\ufeff ",
+    "\x00\x1b[31m\x7f",
+)
+
+
+def with_explicit(test):
+    for text in EXPLICIT:
+        test = example(text)(test)
+    return test
+
+
+@given(ANY_TEXT)
+@with_explicit
+def test_any_text_comes_back_in_its_nfc_form(codec: TextCodec, text: str) -> None:
+    assert codec.decode(codec.encode(text)) == unicodedata.normalize("NFC", text)
+
+
+@given(st.lists(ANY_TEXT | st.sampled_from(SPECIAL_TOKENS)).map("".join))
+@example("<eos>")
+@example("a<pad><sep> <unk><go>b")
+def test_a_special_token_that_is_typed_stays_text(codec: TextCodec, text: str) -> None:
+    ids = codec.encode(text)
+    assert not set(ids) & set(range(len(SPECIAL_TOKENS)))
+    assert codec.decode(ids) == unicodedata.normalize("NFC", text)
+
+
+def test_special_tokens_come_first_and_all_256_bytes_have_a_token(trained: bytes) -> None:
+    content = json.loads(trained)
+    vocabulary = content["model"]["vocab"]
+    assert [vocabulary[token] for token in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
+    assert set(pre_tokenizers.ByteLevel.alphabet()) < set(vocabulary)
+    assert content["model"]["unk_token"] is None
+
+
+def test_the_same_texts_give_the_same_bytes(trained: bytes) -> None:
+    assert train_tokenizer(iter(TEXTS), 400) == trained
+
+
+@pytest.mark.parametrize(
+    "text", ["I_TURN_LEFT", " api_call", "don't", " l'amour", "नमस्ते", "שָׁלוֹם", " walk", "你好"]
+)
+def test_a_word_with_its_underscores_marks_and_apostrophes_can_be_one_token(text: str) -> None:
+    codec = TextCodec(train_tokenizer([f"walk {text.strip()}", text] * 3, 1000), max_source=9, max_target=9)
+    assert codec.pieces(codec.encode(text)) == [text]
+
+
+def test_no_token_is_made_of_what_was_seen_once() -> None:
+    assert len(json.loads(train_tokenizer(["abc def"], 1000))["model"]["vocab"]) == SMALLEST_VOCABULARY
+
+
+def test_tokens_do_not_cross_words_numbers_or_signs() -> None:
+    content = json.loads(train_tokenizer(["no 12.5, x"] * 9, 1000))
+    tokens = [token.replace("Ġ", " ") for token in content["model"]["vocab"]]
+    whole = re.compile(r" ?[^\W\d]+| ?\d+| ?[^\w\s]+|\s+")
+    learned = [token for token in tokens[SMALLEST_VOCABULARY:] if token.isascii()]
+    assert {"no", " 12", " x"} <= set(learned)
+    assert all(whole.fullmatch(token) for token in learned)
+
+
+def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least 261, not 260"):
+        train_tokenizer(TEXTS, 260)
+    assert len(json.loads(train_tokenizer(TEXTS, 261))["model"]["vocab"]) == 261
+
+
+def test_progress_tells_the_texts_that_are_read() -> None:
+    told: list[tuple[str, int]] = []
+    train_tokenizer(["a"] * 2500, 300, progress=lambda *args: told.append(args))
+    assert told == [("tokenizer", 1000), ("tokenizer", 2000)]
+
+
+def test_a_ready_tokenizer_is_taken_byte_for_byte(trained: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(json.dumps(json.loads(trained), indent=2).encode())
+    assert load_tokenizer(path) == path.read_bytes()
+
+
+def changed(trained: bytes, change) -> bytes:
+    tokenizer = Tokenizer.from_str(trained.decode())
+    change(tokenizer)
+    return tokenizer.to_str().encode()
+
+
+def special_ids_swapped(tokenizer: bytes) -> bytes:
+    return tokenizer.replace(b"<pad>", b"<p>").replace(b"<go>", b"<pad>")
+
+
+def no_byte_level(_: bytes) -> bytes:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(special_tokens=list(SPECIAL_TOKENS)))
+    return tokenizer.to_str().encode()
+
+
+def dropout(trained: bytes) -> bytes:
+    content = json.loads(trained)
+    content["model"]["dropout"] = 0.5
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda _: b"", "cannot be read"),
+        (lambda _: b"\xff\xfe", "cannot be read"),
+        (lambda _: b"{}", "cannot be read"),
+        (special_ids_swapped, "'<pad>' the id"),
+        (no_byte_level, "not a byte-level tokenizer"),
+        (dropout, "encodes at random"),
+        (lambda t: changed(t, lambda k: k.enable_truncation(4)), "truncates or pads"),
+        (lambda t: changed(t, lambda k: k.enable_padding()), "truncates or pads"),
+        (
+            lambda t: changed(t, lambda k: setattr(k, "normalizer", normalizers.Lowercase())),
+            "alters text: it does not give back",
+        ),
+    ],
+    ids=["empty", "binary", "no tokenizer", "ids", "byte level", "dropout", "truncation", "padding", "lossy"],
+)
+def test_a_tokenizer_that_would_break_the_promise_is_refused(
+    trained: bytes, tmp_path: Path, make, sentence: str
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_bytes(make(trained))
+    with pytest.raises(DataError) as caught:
+        load_tokenizer(path)
+    assert str(caught.value).startswith(str(path))
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_tokenizer_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--tokenizer .*no\.json is not a file"):
+        load_tokenizer(tmp_path / "no.json")

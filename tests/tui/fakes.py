@@ -1,0 +1,173 @@
+"""Models that the chat can be tested with: one that does as it is told, and a real one over a table."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from edgechat.runtime import Candidate, ChatModel, DecodingOptions, Reply
+from edgechat.runtime.backend import Floats, Ints, StepOutput
+from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, TextSpec
+from edgechat.runtime.text import EOS, SPECIAL_TOKENS, TextCodec
+
+
+def reply(*texts: str, ms: float = 12.5, truncated: bool = False, finished: bool = True) -> Reply:
+    """A reply whose candidates are `texts`; the k-th has score -k/4 and logp -k."""
+    candidates = tuple(
+        Candidate(text, -k / 4, -float(k), tuple(text.split()), (), finished)
+        for k, text in enumerate(texts, start=1)
+    )
+    best = candidates[0]
+    return Reply(best.text, best.score, best.tokens, candidates, ms, truncated)
+
+
+@dataclass
+class Script:
+    """How one reply goes: its updates, then its end. `gate` is waited for before the end, as is
+    `cancel` where `stalls`. A `deaf` one goes on after a cancellation."""
+
+    updates: Iterable[tuple[str, str]] = ()
+    end: Reply | Exception = field(default_factory=lambda: reply("fine"))
+    gate: threading.Event | None = None
+    stalls: bool = False
+    deaf: bool = False
+
+
+class FakeStream:
+    def __init__(self, script: Script, done: Callable[[str], None]) -> None:
+        self._script, self._done = script, done
+        self.cancelled = threading.Event()
+        self.ended = threading.Event()
+
+    def updates(self) -> Iterator[tuple[str, str]]:
+        script = self._script
+        for update in script.updates:
+            if self.cancelled.is_set() and not script.deaf:
+                break
+            yield update
+        if script.stalls:
+            self.cancelled.wait(20)
+        if script.gate:
+            script.gate.wait(20)
+        self.ended.set()
+        if isinstance(script.end, Exception):
+            raise script.end
+        if not self.cancelled.is_set():
+            self._done(script.end.text)
+        yield "", ""
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    @property
+    def reply(self) -> Reply:
+        assert isinstance(self._script.end, Reply)
+        return self._script.end
+
+
+class FakeSession:
+    def __init__(self, model: "FakeModel") -> None:
+        self._model = model
+        self.turns: list[str] = []
+
+    def stream(self, prompt: str, options: DecodingOptions) -> FakeStream:
+        self._model.options = options
+        stream = FakeStream(self._model.next_script(), lambda text: self.turns.extend((prompt, text)))
+        self._model.streams.append(stream)
+        return stream
+
+
+class FakeModel:
+    """As much of a `ChatModel` as the chat uses. It plays `scripts` in turn, the last one for ever."""
+
+    def __init__(self, *scripts: Script, beam: int = 3, turns: int = 2) -> None:
+        self.defaults = DecodingOptions(beam=beam)
+        self.device = "cpu"
+        self.manifest = manifest(turns=turns)
+        self.options: DecodingOptions | None = None
+        self.streams: list[FakeStream] = []
+        self.sessions: list[FakeSession] = []
+        self._scripts = list(scripts) or [Script()]
+
+    def session(self) -> FakeSession:
+        self.sessions.append(FakeSession(self))
+        return self.sessions[-1]
+
+    def next_script(self) -> Script:
+        return self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+
+
+def manifest(*, turns: int = 1) -> Manifest:
+    return Manifest(
+        ModelSpec(2, 256, 128, 256, 512, 4096, True),
+        TextSpec(0, 1, 2, 3, 4, turns, "alternate", 64, 64, "oldest", "NFC"),
+        precision="int8",
+        opset=17,
+        memory=(),
+        state=(),
+        decoding=DecodingOptions(),
+        files={"decoder.onnx": FileEntry("0" * 64, 4_200_000)},
+        provenance={},
+        proof={},
+        quality={},
+    )
+
+
+def byte_codec() -> TextCodec:
+    """A byte-level tokenizer without a merge: each byte is one token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: id for id, token in enumerate((*SPECIAL_TOKENS, *alphabet))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return TextCodec(tokenizer.to_str().encode(), max_source=64, max_target=64)
+
+
+@dataclass(frozen=True)
+class TableState:
+    prefixes: tuple[tuple[int, ...], ...]
+
+
+class TableBackend:
+    """A backend whose replies and their probabilities are a table, whatever the source says."""
+
+    def __init__(self, codec: TextCodec, replies: dict[str, float], seconds: float = 0.0) -> None:
+        self.vocab_size = codec.vocab_size
+        self._replies = {(*codec.encode(text), EOS): p for text, p in replies.items()}
+        self._seconds = seconds
+
+    def encode(self, src: Ints, src_len: Ints) -> TableState:
+        return TableState(((),) * len(src))
+
+    def step(
+        self, state: TableState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+    ) -> tuple[StepOutput, TableState]:
+        time.sleep(self._seconds)
+        # What is fed first is <go>, no part of the reply.
+        prefixes = tuple(
+            (*state.prefixes[parent], int(token)) for token, parent in zip(tokens, parents, strict=True)
+        )
+        logp = np.stack([self._next(prefix[1:]) for prefix in prefixes])
+        ids = np.argsort(-logp, axis=1, kind="stable")[:, :candidates]
+        align: Floats = np.ones((len(tokens), 1), dtype=np.float32)
+        return StepOutput(ids, np.take_along_axis(logp, ids, 1), align, None), TableState(prefixes)
+
+    def select(self, state: TableState, sentences: Ints) -> TableState:
+        return state
+
+    def _next(self, prefix: tuple[int, ...]) -> Floats:
+        p = np.full(self.vocab_size, 1e-9)
+        for ids, probability in self._replies.items():
+            if ids[: len(prefix)] == prefix and len(ids) > len(prefix):
+                p[ids[len(prefix)]] += probability
+        return np.log(p / p.sum()).astype(np.float32)
+
+
+def table_model(replies: dict[str, float], *, beam: int = 3, seconds: float = 0.0) -> ChatModel:
+    """A real `ChatModel`; each of its steps takes `seconds`."""
+    codec = byte_codec()
+    return ChatModel(TableBackend(codec, replies, seconds), codec, DecodingOptions(beam=beam), device="cpu")

@@ -1,0 +1,118 @@
+"""The input: several lines, Enter sends, up and down walk through what was sent before."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.events import Key, Paste
+from textual.widgets import TextArea
+
+from ..history import PromptHistory
+from ..messages import PromptRefused, PromptSubmitted
+from ..plain import plain
+
+#: Characters of a prompt. No model here reads as many, and a text area takes seconds for a megabyte.
+LONGEST = 20_000
+
+_KEYS = (
+    Binding("enter,ctrl+j", "send", "Send", tooltip="Give the model the prompt", id="prompt.send"),
+    Binding(
+        "ctrl+o,shift+enter",
+        "newline",
+        "New line",
+        tooltip="Break the line instead of sending",
+        show=False,
+        id="prompt.newline",
+    ),
+    Binding("pageup", "screen.scroll_conversation(-1)", "Scroll back", show=False),
+    Binding("pagedown", "screen.scroll_conversation(1)", "Scroll on", show=False),
+    Binding("alt+z", "redo", "Redo", show=False),
+)
+
+
+def _editing_keys() -> Iterator[Binding]:
+    """The text area's own keys, less those that mean something else here. Help does not list the ones
+    that move the cursor: they are what everybody expects, and many."""
+    taken = {binding.key for binding in Binding.make_bindings(_KEYS)} | {"ctrl+y"}
+    for binding in Binding.make_bindings(TextArea.BINDINGS):
+        if binding.key not in taken:
+            yield replace(
+                binding, system=binding.action.startswith(("cursor_", "delete_left", "delete_right"))
+            )
+
+
+class Prompt(TextArea, inherit_bindings=False):
+    """Where the user writes. It posts `PromptSubmitted` where it is `ready`, and is not until it is
+    made so again; else `PromptRefused`, and keeps its text."""
+
+    HELP = """
+    ### Prompt
+
+    Up on the first line and Down on the last walk through what you sent before.
+
+    Shift+Enter makes a new line too where your terminal passes it on.
+    """
+
+    BINDING_GROUP_TITLE = "Prompt"
+    BINDINGS: ClassVar[list[BindingType]] = [*_KEYS, *_editing_keys()]
+
+    def __init__(self, *, placeholder: str) -> None:
+        super().__init__(placeholder=placeholder, highlight_cursor_line=False)
+        self.ready = False
+        self._history = PromptHistory()
+
+    async def on_key(self, event: Key) -> None:
+        """Run our own bindings here, in order with the characters. Textual looks for bindings only when
+        a key has bubbled up: in what a slow line delivers at once, text would overtake Enter."""
+        active = None if event.is_printable else self.screen.active_bindings.get(event.key)
+        if active and active.node is self and await self.app.run_action(active.binding.action, self):
+            event.stop()
+            event.prevent_default()
+
+    def give_back(self, text: str) -> None:
+        """Put a text that was sent back into the input, unless the user writes the next one already."""
+        if not self.text:
+            self._show(text)
+
+    def action_send(self) -> None:
+        text = self.text
+        if not text.strip():
+            return
+        if not self.ready:
+            self.post_message(PromptRefused())
+            return
+        self.ready = False
+        self._history.add(text)
+        self.load_text("")
+        self.post_message(PromptSubmitted(text))
+
+    def action_newline(self) -> None:
+        self.replace("\n", *self.selection, maintain_selection_offset=False)
+        self.scroll_cursor_visible()
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        if select or not self.navigator.is_first_wrapped_line(self.cursor_location):
+            super().action_cursor_up(select)
+        elif (text := self._history.previous(self.text)) is not None:
+            self._show(text)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        if select or not self.navigator.is_last_wrapped_line(self.cursor_location):
+            super().action_cursor_down(select)
+        elif (text := self._history.next(self.text)) is not None:
+            self._show(text)
+
+    def on_paste(self, event: Paste) -> None:
+        """Terminals pass on what was copied, control sequences and all."""
+        event.prevent_default()
+        event.stop()
+        if len(event.text) > LONGEST - len(self.text):
+            self.notify(f"That is too long: a prompt has at most {LONGEST:,} characters", severity="warning")
+            return
+        self.replace(plain(event.text), *self.selection, maintain_selection_offset=False)
+        self.scroll_cursor_visible()
+
+    def _show(self, text: str) -> None:
+        self.load_text(text)
+        self.move_cursor(self.document.end)
