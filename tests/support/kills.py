@@ -1,0 +1,58 @@
+"""Kills a training run with SIGKILL at random moments and resumes it until it ends."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# Stops dead within the n-th checkpoint write: files are there, the rename has not happened.
+_DIE_IN_CHECKPOINT = """
+import os, signal, sys
+from edgechat.runtime import files
+import edgechat.train.checkpoint as checkpoint
+writes = 0
+real = files.sync_folder
+def sync_folder(folder):
+    global writes
+    if folder.name.startswith(".tmp-") and folder.parent.name == "checkpoints":
+        writes += 1
+        if writes == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    real(folder)
+files.sync_folder = sync_folder
+from edgechat.cli import main
+sys.argv[0] = "edgechat"
+main()
+"""
+
+
+def train_through_kills(arguments: list[str], out: Path, *, kills: int, seed: int) -> int:
+    """Run `edgechat train` with `arguments` until it ends, killed `kills` times on the way, the first time
+    inside a checkpoint write. Gives the number of kills that hit a running process."""
+    command = [*arguments, "--out", str(out), "--resume"]
+    died = subprocess.run(
+        [sys.executable, "-c", _DIE_IN_CHECKPOINT, "train", *command], capture_output=True, check=False
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    assert list((out / "checkpoints").glob(".tmp-*")), "the kill did not hit a checkpoint write"
+    hit = 1
+    chance = random.Random(seed)
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgechat", "train", *command], stderr=subprocess.PIPE
+        )
+        if hit < kills:
+            assert process.stderr is not None
+            for line in process.stderr:  # until it trains; imports are not what is to be killed
+                if line.startswith(b"training"):
+                    break
+            time.sleep(chance.uniform(0.0, 0.6))
+            process.kill()
+        _, errors = process.communicate()
+        if process.returncode == -signal.SIGKILL:
+            hit += 1
+        else:
+            assert process.returncode == 0, errors.decode()
+            return hit

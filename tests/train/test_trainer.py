@@ -1,0 +1,142 @@
+"""Training: it learns, clips, stops where it should, and says what went wrong."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from edgechat.runtime.errors import CheckpointError, EdgeChatError
+from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.config import TrainingConfig
+from edgechat.train.metrics import cut_metrics, read_metrics
+from edgechat.train.run import Run, open_run
+from edgechat.train.trainer import Trainer, learning_rate
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Run:
+    """A run that has not begun."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
+    torch.set_num_threads(1)
+    return open_run(folder).with_length(epochs=None, max_steps=12)
+
+
+def weights(folder: Path) -> bytes:
+    return (checkpoint_folder(folder, "last") / "model.safetensors").read_bytes()
+
+
+def test_training_lowers_the_loss_and_keeps_the_last_and_the_best_checkpoint(run_folder):
+    rows = read_metrics(run_folder)
+    assert rows[-1]["train_loss"] < 0.2 < 2 < rows[0]["train_loss"]
+    best = min((row for row in rows), key=lambda row: row["valid_loss"])
+    names = sorted(f.name for f in (run_folder / "checkpoints").iterdir())
+    assert names == sorted({f"step-{best['step']:08d}", f"step-{rows[-1]['step']:08d}"})
+    assert checkpoint_folder(run_folder, "best").name == f"step-{best['step']:08d}"
+    assert (run_folder / "metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_row_of_metrics_says_what_was_measured(run_folder):
+    row = read_metrics(run_folder)[0]
+    assert set(row) == {
+        "step", "epoch", "learning_rate", "train_loss", "valid_loss", "valid_perplexity"
+    }  # fmt: skip
+    assert row["valid_perplexity"] == pytest.approx(math.exp(row["valid_loss"]))
+
+
+def test_a_stop_request_leaves_a_checkpoint_that_resumes_to_the_same_weights(run, tmp_path):
+    twin = tmp_path / "twin"
+    shutil.copytree(run.folder, twin)
+    Trainer(open_run(twin)).train()
+    seen = []
+    stopped = Trainer(run, on_step=lambda p: seen.append(p.step), should_stop=lambda: seen[-1] in (5, 9))
+    assert stopped.train().ended == "interrupted"
+    assert (
+        Trainer(run, on_step=lambda p: seen.append(p.step), should_stop=lambda: seen[-1] == 9).train().ended
+        == "interrupted"
+    )
+    assert Trainer(run, on_step=lambda p: seen.append(p.step)).train().ended == "finished"
+    assert seen == list(range(1, 13))
+    assert weights(run.folder) == weights(twin)
+
+
+def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_through(run, tmp_path):
+    twin = tmp_path / "twin"
+    shutil.copytree(run.folder, twin)
+    Trainer(open_run(twin)).train()
+    steps = []
+    Trainer(run, on_step=lambda p: steps.append(p.step), should_stop=lambda: len(steps) == 7).train()
+    Trainer(run).train()
+    assert read_metrics(run.folder) == read_metrics(twin)
+
+
+def test_time_that_runs_out_stops_with_a_checkpoint(run):
+    result = Trainer(run, max_minutes=0).train()
+    assert (result.ended, result.position.step) == ("out of time", 1)
+    assert checkpoint_folder(run.folder, "last").name == "step-00000001"
+
+
+def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
+    norms = []
+    real = torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, max_norm):
+        parameters = list(parameters)
+        before = real(parameters, max_norm)
+        norms.append((max_norm, float(torch.stack([p.grad.norm() for p in parameters]).norm())))
+        return before
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    run.info["config"]["training"]["clip"] = 0.01
+    (run.folder / "run.json").write_text(json.dumps(run.info))
+    Trainer(open_run(run.folder), should_stop=lambda: True).train()
+    assert norms[0][0] == 0.01
+    assert norms[0][1] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence_on_what_to_change(run):
+    trainer = Trainer(run)
+    with torch.no_grad():
+        trainer._model.output.bias.fill_(float("nan"))
+    with pytest.raises(EdgeChatError, match=r"loss became nan at step 1: lower --learning-rate"):
+        trainer.train()
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        checkpoint_folder(run.folder, "last")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named_and_left_alone(run, name):
+    Trainer(run).train()
+    path = checkpoint_folder(run.folder, "last") / name
+    damaged = path.read_bytes()[:-3]
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=name):
+        Trainer(run)
+    assert path.read_bytes() == damaged
+
+
+def test_a_checkpoint_is_safetensors_that_others_can_read(run_folder):
+    tensors = safetensors.torch.load_file(checkpoint_folder(run_folder, "last") / "model.safetensors")
+    assert tensors["embedding.weight"].shape[1] == 24
+    assert tensors["output.weight"].shape[1] == 48
+
+
+def test_rows_of_metrics_after_the_checkpoint_are_cut_and_half_a_line_is_none(tmp_path):
+    rows = "".join(json.dumps({"step": step}) + "\n" for step in (10, 20, 30))
+    (tmp_path / "metrics.jsonl").write_text(rows + '{"step": 4')
+    assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20, 30]
+    cut_metrics(tmp_path, 20)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
+
+
+def test_the_learning_rate_warms_up_and_falls_along_half_a_cosine():
+    config = TrainingConfig(learning_rate=0.4, schedule="cosine", warmup_steps=4)
+    assert [learning_rate(step, 104, config) for step in (0, 1, 3)] == pytest.approx([0.1, 0.2, 0.4])
+    assert learning_rate(4, 104, config) == pytest.approx(0.4)
+    assert learning_rate(54, 104, config) == pytest.approx(0.2)  # half-way: cos(pi / 2) = 0
+    assert learning_rate(104, 104, config) == pytest.approx(0.0)
+    assert learning_rate(99, 104, TrainingConfig(learning_rate=0.4)) == 0.4
