@@ -190,8 +190,9 @@ def train(
         return
     if out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
+    _set_threads(threads)
     run = _open_or_create(out, preset, options, from_data, resume=resume, force=force)
-    _set_threads(run, threads)
+    _compare_environment(run, threads)
     _train(run, device, max_minutes, json)
 
 
@@ -326,14 +327,20 @@ def _vocabulary(codec: "TextCodec") -> list[str]:
     return [*longest, *(token for token in tokens[-6:] if token not in longest)]
 
 
-def _set_threads(run: "Run", threads: int | None) -> None:
-    """Train with the threads the run was begun with; others give other rounding, so it is said."""
+def _set_threads(threads: int | None) -> None:
     import torch
 
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _compare_environment(run: "Run", threads: int | None) -> None:
+    """Train with the threads that the run was begun with unless others are asked for. What rounds in
+    another way than it did then is said."""
     from ..train.run import environment
 
     begun = run.info["environment"]
-    torch.set_num_threads(threads or int(begun["threads"]))
+    _set_threads(threads or int(begun["threads"]))
     for name, now in environment().items():
         if begun.get(name) != now:
             say(

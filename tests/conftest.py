@@ -8,29 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests_corpus import PAIRS
 
 ROOT = Path(__file__).parents[1]
 # `python -m pytest` puts the root on sys.path, where `train` would be importable under that name.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
-
-PAIRS = [
-    ("hello", "hi there"),
-    ("good morning", "good morning to you"),
-    ("how are you", "i am fine, thanks"),
-    ("what is your name", "my name is bot"),
-    ("where do you live", "i live in a small box"),
-    ("do you like tea", "yes, green tea 🍵"),
-    ("tell me a joke", "a bit walks into a bar"),
-    ("你好吗", "我很好，谢谢"),
-    ("שלום", "שלום לך"),
-    ("turn left twice", "LEFT LEFT"),
-    ("turn right twice", "RIGHT RIGHT"),
-    ("turn left thrice", "LEFT LEFT LEFT"),
-    ("turn right thrice and jump", "RIGHT RIGHT RIGHT JUMP"),
-    ("jump", "JUMP"),
-    ("bye", "see you"),
-    ("thank you very much", "you are welcome"),
-]
 
 #: Sizes with which the pairs are learned by heart within seconds.
 TINY = [

@@ -21,7 +21,7 @@ def test_classic_has_the_size_of_the_old_tutorials():
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="'huge'.*tiny, small, base, classic"):
+    with pytest.raises(UsageError, match=r"'huge'.*tiny, small, base, classic"):
         load_preset("huge")
 
 

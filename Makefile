@@ -1,0 +1,47 @@
+# Everything runs in .venv, which the first target that needs it makes.
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu    takes PyTorch's CPU build (Linux without a GPU)
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/installed  ## Train on the packaged corpus, export, prove, reply to ten prompts (minutes)
+	$(BIN)/python examples/demo.py
+
+test: .venv/installed  ## Run the tests
+	$(BIN)/python -m pytest
+
+slow: .venv/installed  ## Run the slow tests; those on real data need EDGECHAT_DATA
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed build/types  ## Check style, types and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=build/types $(BIN)/lint-imports
+
+bench: .venv/installed  ## Compare speed with PyTorch eager on this machine
+	$(BIN)/python bench/decode.py
+
+clean:  ## Remove the environment and everything that was made
+	rm -rf .venv build dist demo *.egg-info
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("edgechat needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) torch)
+	$(INSTALL) --editable '.[all]'
+	@touch $@
+
+# Type checkers and import-linter cannot follow the import hook of an editable installation, so they get links to the sources.
+build/types: Makefile
+	rm -rf $@ && mkdir -p $@/edgechat
+	for package in cli export models runtime train tui; do ln -s ../../../$$package $@/edgechat/$$package; done
+	for file in __init__.py __main__.py py.typed; do ln -s ../../../src/edgechat/$$file $@/edgechat/$$file; done
+	@touch $@

@@ -1,0 +1,95 @@
+"""The exported bundle: sealed, the same bytes each time, silent about whose data it was trained on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests_corpus import PAIRS
+
+from edgechat.export import export
+from edgechat.export.exporter import check_out
+from edgechat.runtime import ChatModel, ProofError, UsageError
+from edgechat.runtime.bundle import read_bundle
+from edgechat.train.evaluate import distinct, evaluate
+from edgechat.train.run import open_run
+
+
+def test_two_exports_of_one_checkpoint_give_the_same_bytes(run_folder, bundle_folder, tmp_path):
+    export(run_folder, tmp_path / "again", checkpoint="last")
+    first, second = read_bundle(bundle_folder), read_bundle(tmp_path / "again")
+    assert first == second
+    assert first.manifest.to_bytes() == (bundle_folder / "edgechat.json").read_bytes()
+
+
+def test_no_path_and_no_line_of_the_data_is_in_the_manifest_or_the_card(run_folder, bundle_folder):
+    text = "".join(
+        (bundle_folder / name).read_text() for name in ("edgechat.json", "MODEL_CARD.md", "golden.json")
+    )
+    assert str(run_folder.parent) not in text
+    assert "/" not in json.loads((bundle_folder / "edgechat.json").read_text())["provenance"]["data"]
+    for prompt, response in PAIRS:
+        if len(response) > 8:
+            assert response not in text
+            assert prompt == "hello" or prompt not in text
+
+
+def test_times_are_in_the_report_beside_the_bundle(bundle_folder):
+    report = json.loads(bundle_folder.with_name(bundle_folder.name + ".report.json").read_text())
+    assert report["seconds"] > 0
+    assert report["checkpoint"] == "last"
+
+
+def test_what_was_learned_by_heart_comes_out_of_the_bundle(run_folder, bundle_folder):
+    held_out = {pair["turns"][-1] for pair in open_run(run_folder).held_out()}
+    learned = [(p, r) for p, r in PAIRS if p not in held_out]
+    replies = ChatModel.load(bundle_folder).reply_batch([p for p, _ in learned])
+    assert sum(str(reply) == r for reply, (_, r) in zip(replies, learned, strict=True)) >= 0.9 * len(learned)
+
+
+def test_a_run_and_its_bundle_evaluate_to_the_same_figures(run_folder, bundle_folder):
+    pairs = [([p], r) for p, r in PAIRS]
+    ours = evaluate(open_run(run_folder).chat_model("last"), pairs)
+    theirs = evaluate(ChatModel.load(bundle_folder), pairs)
+    assert ours.perplexity == pytest.approx(theirs.perplexity, rel=1e-4)
+    assert (ours.exact_match, ours.bleu, ours.chrf) == (theirs.exact_match, theirs.bleu, theirs.chrf)
+    assert "tok:13a" in ours.bleu_signature
+
+
+def test_distinct_counts_different_words_over_all_words():
+    assert distinct([["a", "b", "a"], ["a"]], 1) == 2 / 4
+    assert distinct([["a", "b", "a"], ["a"]], 2) == 2 / 2
+    assert distinct([[]], 1) == 0.0
+
+
+def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
+    from edgechat.export import exporter
+
+    def other_weights(model):
+        with torch.no_grad():
+            model.output.bias[5] += 1.0
+        graph = real(model)
+        with torch.no_grad():
+            model.output.bias[5] -= 1.0
+        return graph
+
+    real = exporter.build_decoder
+    monkeypatch.setattr(exporter, "build_decoder", other_weights)
+    with pytest.raises(ProofError):
+        export(run_folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_folder, tmp_path):
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, copy)
+    with pytest.raises(UsageError, match="exists"):
+        check_out(copy, force=False)
+    check_out(copy, force=True)
+    mine = tmp_path / "photos"
+    mine.mkdir()
+    (mine / "cat.jpg").write_bytes(b"")
+    with pytest.raises(UsageError, match="not a bundle"):
+        check_out(mine, force=True)
+    check_out(Path(tmp_path / "new"), force=False)
