@@ -24,14 +24,16 @@ TINY = [
 Edgechat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def run_edgechat(*arguments: object, stdin: str | bytes | None = None) -> "subprocess.CompletedProcess[str]":
+def run_edgechat(
+    *arguments: object, stdin: str | bytes | None = None, timeout: float = 300
+) -> "subprocess.CompletedProcess[str]":
     """The command in a process of its own, as a user runs it."""
     raw = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run(
         [sys.executable, "-m", "edgechat", *map(str, arguments)],
         input=raw if raw is not None else b"",
         capture_output=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
         cwd=os.environ.get("TMPDIR", "/tmp"),
     )

@@ -1,0 +1,78 @@
+"""SCAN (Lake & Baroni 2018), simple split: the road from data to bundle carries a task that needs every word
+to be right, and the bundle says what PyTorch says on all 4,182 test prompts."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgechat.runtime import ChatModel
+from edgechat.runtime.scheduler import decode
+from edgechat.train.corpus import examples, open_corpus
+from edgechat.train.run import open_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def scan() -> Path:
+    data = os.environ.get("EDGECHAT_DATA")
+    if not data or not (Path(data) / "scan").is_dir():
+        pytest.skip("EDGECHAT_DATA does not name a folder with scan/ in it")
+    return Path(data) / "scan"
+
+
+@pytest.fixture(scope="module")
+def run(scan: Path, edgechat, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scan") / "run"
+    trained = edgechat(
+        "train",
+        scan / "simple.train.jsonl.gz",
+        "--preset",
+        "tiny",
+        "--epochs",
+        25,
+        "--out",
+        out,
+        timeout=3000,
+    )
+    assert trained.returncode == 0, trained.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path, edgechat) -> Path:
+    out = run.with_name("bundle")
+    exported = edgechat("export", run, "--out", out, timeout=600)
+    assert exported.returncode == 0, exported.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def pairs(scan: Path) -> list[tuple[list[str], str]]:
+    corpus = open_corpus([str(scan / "simple.test.jsonl.gz")])
+    return [pair for dialogue in corpus for pair in examples(dialogue, turns=1, targets="all")]
+
+
+def test_the_exported_bundle_gets_at_least_99_5_percent_of_the_test_prompts_exactly(bundle, pairs):
+    replies = ChatModel.load(bundle).reply_batch([turns[-1] for turns, _ in pairs])
+    exact = sum(str(reply) == response for reply, (_, response) in zip(replies, pairs, strict=True))
+    print(f"exact match {exact / len(pairs):.2%} of {len(pairs):,}")
+    assert len(pairs) == 4182
+    assert exact / len(pairs) >= 0.995
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_pytorch_and_the_bundle_give_the_same_tokens_on_every_test_prompt(run, bundle, pairs, batch_size):
+    models = (open_run(run).chat_model("best"), ChatModel.load(bundle))
+    found = []
+    for model in models:
+        sources = [model.codec.encode_source(turns).ids for turns, _ in pairs]
+        options = model.defaults
+        assert options.beam == 5
+        searches = decode(
+            model.backend, sources, options, max_length=model.max_length(options), batch_size=batch_size
+        )
+        found.append([search.hypotheses()[0].tokens for search in searches])
+    differences = sum(a != b for a, b in zip(*found, strict=True))
+    assert differences == 0
