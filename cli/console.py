@@ -3,20 +3,30 @@
 import contextlib
 import errno
 import json
+import math
 import os
+import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from ..runtime.errors import EdgeChatError
+from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.text import printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 _TRAINING_PACKAGES = ("torch", "onnx", "safetensors", "sacrebleu", "matplotlib", "yaml")
+#: What `str.splitlines` breaks lines at.
+_LINE_BREAK = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_NO_MEMORY = "not enough memory: use a smaller preset, --batch-size or --beam"
+#: What JSON may hold raw, but a terminal would obey, a reader of lines would split at, or UTF-8 lacks.
+_ESCAPED_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Commands(TyperGroup):
@@ -31,14 +41,19 @@ class Commands(TyperGroup):
             fail("interrupted", INTERRUPTED)
         except BrokenPipeError:
             # The reader of our output left, as `head` does: that is no failure of ours.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard(sys.stdout)
             raise typer.Exit(0) from None
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] not in _TRAINING_PACKAGES:
                 raise
             fail(f'this command needs {error.name}: pip install "edgechat[train]"', FAILED)
         except MemoryError:
-            fail("not enough memory: use a smaller preset, --batch-size or --beam", FAILED)
+            fail(_NO_MEMORY, FAILED)
+        except RuntimeError as error:
+            # PyTorch's own MemoryError: "can't allocate memory", "CUDA out of memory".
+            if "memory" not in str(error):
+                raise
+            fail(_NO_MEMORY, FAILED)
         except OSError as error:
             if error.errno is None:
                 raise
@@ -55,7 +70,23 @@ def fail(sentence: str, code: int) -> None:
 
 def say(text: str) -> None:
     """A line for people, on stderr; control characters are shown, not obeyed."""
-    typer.echo(printable(text), err=True)
+    try:
+        typer.echo(printable(text), err=True)
+    except BrokenPipeError:  # nobody listens any more: the work goes on
+        _discard(sys.stderr)
+
+
+def _discard(stream: Any) -> None:
+    """From now on nothing of `stream` arrives anywhere, its flush at exit included."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def speak_utf8() -> None:
+    """Write UTF-8 to files and pipes, as stdin is read and whatever the locale, and never fail at a
+    character that the terminal lacks."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        encoding = None if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="replace")
 
 
 def put(text: str) -> None:
@@ -64,12 +95,13 @@ def put(text: str) -> None:
 
 
 def put_json(values: Any) -> None:
-    """One JSON object on one line of stdout. Infinities, which JSON lacks, become null."""
-    typer.echo(json.dumps(_finite(values), ensure_ascii=False))
+    """One JSON object on one line of stdout. Infinities and NaN, which JSON lacks, become null."""
+    text = json.dumps(_finite(values), ensure_ascii=False)
+    typer.echo(_ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _finite(values: Any) -> Any:
-    if isinstance(values, float) and values in (float("inf"), float("-inf")):
+    if isinstance(values, float) and not math.isfinite(values):
         return None
     if isinstance(values, dict):
         return {key: _finite(value) for key, value in values.items()}
@@ -82,7 +114,27 @@ def put_table(rows: list[tuple[str, Any]]) -> None:
     """Names and values in two columns, on stdout."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        put(f"{name:<{width}}  {value}")
+        put(f"{name:<{width}}  {one_line(str(value))}")
+
+
+def one_line(text: str) -> str:
+    """`text` with each line break as a space: of pieces, joined, it is the same as of the whole."""
+    return _LINE_BREAK.sub(" ", text)
+
+
+def check_writable(out: Path) -> None:
+    """Fail early where the folder `out` cannot be made, not after the work."""
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise UsageError(f"--out is {out}, but {parent} is a file, not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise EdgeChatError(f"{out} cannot be written: {error.strerror}") from None
+
+
+_STOPPING = b"stopping after this step; Ctrl-C again stops at once and loses the steps since the checkpoint\n"
 
 
 @contextlib.contextmanager
@@ -95,7 +147,9 @@ def stop_request() -> Iterator[Callable[[], bool]]:
         nonlocal asked
         asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("stopping after this step; Ctrl-C again stops at once and loses the steps since the checkpoint")
+        # Not `say`: the signal may have come in the middle of a write to the same buffer.
+        with contextlib.suppress(OSError):
+            os.write(2, _STOPPING)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -73,6 +73,6 @@ def export(
         f"log-probabilities within {proof['worst_logp']:.1e} over {proof['steps']:,} steps"
     )
     if quality["valid_perplexity"] is not None:
-        say(f"held-out perplexity {quality['valid_perplexity']:.4g} on {quality['valid_pairs']:,} pairs")
+        say(f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs")
     say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s")
     say(f'next: edgechat reply {out} "hello there", or edgechat tui {out}')

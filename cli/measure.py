@@ -86,7 +86,7 @@ def evaluate(
     put_table(
         [
             ("pairs", f"{result.pairs:,}"),
-            ("perplexity", f"{result.perplexity:.4g}"),
+            ("perplexity", f"{result.perplexity:.3f}"),
             ("exact match", f"{result.exact_match:.2%}"),
             ("BLEU", f"{result.bleu:.2f}  ({result.bleu_signature})"),
             ("chrF", f"{result.chrf:.2f}  ({result.chrf_signature})"),

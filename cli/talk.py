@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import put, put_json
+from ..runtime.errors import UsageError
+from .console import one_line, put, put_json
 from .options import (
     BeamOption,
     BundleArgument,
@@ -54,7 +55,7 @@ def reply(
     score, tokens, candidates (reply, score, logp, tokens) and ms. Scores are natural-log probabilities,
     normalized by length as --normalize says.
     """
-    from ..runtime import ChatModel, UsageError
+    from ..runtime import ChatModel
 
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
@@ -126,27 +127,25 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
 def _put_reply(reply: "Reply", n_best: int) -> None:
     """One line a reply: a line break within it is shown as a space, so that line n answers prompt n."""
     if n_best == 1:
-        put(_one_line(reply.text))
+        put(one_line(reply.text))
     else:
         for candidate in reply.candidates:
-            put(f"{candidate.score:.4f}\t{_one_line(candidate.text)}")
+            put(f"{candidate.score:.4f}\t{one_line(candidate.text)}")
     sys.stdout.flush()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
 
 
 def _stream(model: "ChatModel", prompt: str, options: "DecodingOptions") -> None:
     from ..runtime.text import printable
 
     for piece in model.stream(prompt, options):
-        typer.echo(printable(piece.replace("\n", " ")), nl=False)
+        typer.echo(printable(one_line(piece)), nl=False)
         sys.stdout.flush()
     typer.echo("")
 
 
 def _lines() -> Iterator[str]:
     """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD."""
+    if sys.stdin is None:
+        raise UsageError("there is no TEXT, and stdin is closed: give prompts as arguments")
     for line in sys.stdin.buffer:
         yield line.decode("utf-8", "replace").rstrip("\r\n")

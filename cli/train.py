@@ -401,7 +401,7 @@ class _Display:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn(
-                "loss {task.fields[loss]:.3f}  ppl {task.fields[ppl]:.4g}  {task.fields[speed]:,.0f} tok/s"
+                "loss {task.fields[loss]:.3f}  ppl {task.fields[ppl]:.3f}  {task.fields[speed]:,.0f} tok/s"
             ),
             TimeRemainingColumn(),
             console=console,
@@ -441,7 +441,7 @@ class _Display:
         line = f"step {validated.step:>7,}  training loss {validated.train_loss:.4f}"
         if validated.valid_loss is not None:
             line += f"  held-out loss {validated.valid_loss:.4f}"
-            line += f"  perplexity {perplexity(validated.valid_loss):.4g}"
+            line += f"  perplexity {perplexity(validated.valid_loss):.3f}"
         self._say(line + ("  best" if validated.best else ""))
 
     def _say(self, line: str) -> None:
