@@ -16,7 +16,8 @@ from pathlib import Path
 
 from edgechat.runtime import ChatModel
 from edgechat.train.checkpoint import checkpoint_folder
-from edgechat.train.corpus import examples, open_corpus
+from edgechat.train.corpus import open_corpus
+from edgechat.train.dialogue import examples
 from edgechat.train.run import open_run
 
 TRAIN = [

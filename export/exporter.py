@@ -126,7 +126,7 @@ def _manifest(
 ) -> Manifest:
     config, data = model.config, run.config.data
     name = str(run.info["corpus"]["name"])
-    known = sorted({_LICENCES.get(part.strip().split(":")[0], "not stated") for part in name.split("+")})
+    known = sorted({_LICENCES.get(part.strip().split(":")[0], "not stated") for part in name.split(", ")})
     return Manifest(
         model=ModelSpec(
             layers=config.layers,

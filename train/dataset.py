@@ -18,7 +18,8 @@ from safetensors.numpy import save as save_tensors
 from ..runtime.errors import CheckpointError, DataError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec
-from .corpus import Corpus, Dialogue, Targets, examples
+from .corpus import Corpus
+from .dialogue import Dialogue, Targets, examples
 from .report import CorpusReport, Progress, percentiles
 from .tokenizer import train_tokenizer
 

@@ -8,7 +8,8 @@ import pytest
 
 from edgechat.runtime import ChatModel
 from edgechat.runtime.scheduler import decode
-from edgechat.train.corpus import examples, open_corpus
+from edgechat.train.corpus import open_corpus
+from edgechat.train.dialogue import examples
 from edgechat.train.run import open_run
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime.errors import DataError, UsageError
-from edgechat.train.corpus import LONGEST_LINE, Corpus, Dialogue, Turn, examples, open_corpus
+from edgechat.train.corpus import Corpus, open_corpus
+from edgechat.train.dialogue import Dialogue, Turn, examples
+from edgechat.train.readers import LONGEST_LINE
 
 Write = Callable[[str, str | bytes], Path]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...runtime.errors import EdgeChatError
 
 if TYPE_CHECKING:
-    from ..corpus import Dialogue
+    from ..dialogue import Dialogue
 
 __all__ = ["KNOWN", "Importer", "importer", "package_folder"]
 

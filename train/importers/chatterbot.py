@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from ...runtime.errors import DataError, UsageError
-from ..corpus import Dialogue, Turn, tidy
+from ..dialogue import Dialogue, Turn, tidy
 from . import package_folder
 
 # The C loader is ten times as fast, but not every build of PyYAML has it.

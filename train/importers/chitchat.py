@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import Any
 
 from ...runtime.errors import DataError
-from ..corpus import Dialogue, Turn, tidy
+from ..dialogue import Dialogue, Turn, tidy
 from . import package_folder
 
 _LONGEST_TURN = 60  # words

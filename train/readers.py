@@ -1,0 +1,283 @@
+"""The file formats of dialogues: lines of a file, gzipped or not, become records, one by one.
+
+A bad line is named with its file and number, and can be skipped and counted.
+"""
+
+import contextlib
+import csv
+import functools
+import gzip
+import io
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import DataError
+from .dialogue import Dialogue, Tally, Turn, tidy
+
+ENDINGS = (".jsonl", ".tsv", ".csv", ".txt")
+#: Bytes. A longer line is a bad line: it is passed over in pieces and never held whole.
+LONGEST_LINE = 1 << 20
+
+_PROMPT_NAMES = {"prompt", "source", "question", "input"}
+_RESPONSE_NAMES = {"response", "target", "answer", "output"}
+
+
+def read_file(path: Path, tally: Tally, *, skip_bad: bool) -> Iterator[Dialogue]:
+    """The dialogues of one file, by its ending."""
+    with _opened(path) as lines:
+        yield from _dialogues(_records(ending(path), lines, tally), lines, tally, skip_bad)
+
+
+def read_parallel(source: Path, target: Path, tally: Tally, *, skip_bad: bool) -> Iterator[Dialogue]:
+    """The pairs of two files, line by line."""
+    with _opened(source) as sources, _opened(target) as targets:
+        yield from _dialogues(_ParallelLines(sources, targets), sources, tally, skip_bad)
+
+
+def ending(path: Path) -> str:
+    """The ending that says the format, without .gz."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def unusable(path: Path, error: Exception) -> DataError:
+    """What to say of a file that cannot be opened or read."""
+    if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        return DataError(f"{path} cannot be read: {error.strerror or error}")
+    return DataError(f"{path} is not a whole gzip file ({error}): copy or compress it again")
+
+
+class _BadLineError(Exception):
+    """A line that can be skipped. `reason` is counted, so it says nothing about the one line;
+    `detail` does. `where` is None for the line that was just asked for."""
+
+    def __init__(self, reason: str, detail: str = "", where: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.detail, self.where = reason, detail, where
+
+
+_READ_ERRORS = (OSError, EOFError, zlib.error)
+_Opened = io.BufferedReader | gzip.GzipFile
+
+
+class _Lines(Iterator[str]):
+    """Lines of a file as text, each ending with one line feed. A bad one does not end the iteration."""
+
+    def __init__(self, path: Path, file: _Opened) -> None:
+        self.path, self._file = path, file
+        self.number = 0  # of the last line, from 1
+
+    def where(self, number: int) -> str:
+        return f"{self.path}, line {number}"
+
+    def __next__(self) -> str:
+        raw = self._readline(LONGEST_LINE + 1)
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        where = self.where(self.number)
+        if len(raw) > LONGEST_LINE:
+            while raw and not raw.endswith(b"\n"):
+                raw = self._readline(LONGEST_LINE)
+            raise _BadLineError(f"is longer than {LONGEST_LINE:,} bytes", where=where)
+        if self.number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        if b"\0" in raw:
+            raise _BadLineError("holds NUL bytes", where=where)
+        try:
+            return raw.decode("utf-8").rstrip("\r\n") + "\n"
+        except UnicodeDecodeError as error:
+            raise _BadLineError("is not UTF-8", f"byte {error.start + 1}", where) from None
+
+    def _readline(self, limit: int) -> bytes:
+        try:
+            return self._file.readline(limit)
+        except _READ_ERRORS as error:
+            raise unusable(self.path, error) from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Lines]:
+    """The lines of a file, gzipped or not; whatever is wrong with it as a whole is a DataError."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file in it")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file, and a corpus is read more than once: save it as one")
+    with contextlib.ExitStack() as stack:
+        try:
+            raw = stack.enter_context(path.open("rb"))
+            zipped = path.suffix.lower() == ".gz"
+            file: _Opened = stack.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
+            head = file.peek(4096)
+        except _READ_ERRORS as error:
+            raise unusable(path, error) from None
+        if not head:
+            raise DataError(f"{path} is empty")
+        if b"\0" in head[:4096]:
+            raise DataError(f"{path} is a binary file, not UTF-8 text")
+        yield _Lines(path, file)
+
+
+#: The turns of the next dialogue; None for a line that holds none, such as a blank one or a header.
+_Record = tuple[Turn, ...] | None
+
+
+def _dialogues(records: Iterator[_Record], lines: _Lines, tally: Tally, skip_bad: bool) -> Iterator[Dialogue]:
+    while True:
+        where = lines.where(lines.number + 1)
+        try:
+            turns = next(records)
+            if turns is not None:
+                _check(turns)
+        except StopIteration:
+            return
+        except (_BadLineError, csv.Error) as error:
+            bad = (
+                error if isinstance(error, _BadLineError) else _BadLineError("is not well-formed", str(error))
+            )
+            if not skip_bad:
+                detail = f" ({bad.detail})" if bad.detail else ""
+                raise DataError(
+                    f"{bad.where or where} {bad.reason}{detail}: mend it, or skip such lines with --skip-bad"
+                ) from None
+            tally.dropped[f"bad line: {bad.reason}"] += 1
+            continue
+        if turns is not None and (dialogue := tidy(turns, tally.dropped)):
+            yield dialogue
+
+
+def _check(turns: tuple[Turn, ...]) -> None:
+    if not any(turn.text.strip() for turn in turns):
+        raise _BadLineError("holds no text")
+    try:
+        for turn in turns:
+            turn.text.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can escape half a surrogate pair
+        raise _BadLineError("holds half of a surrogate pair, which is no text") from None
+
+
+def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
+    """Parsers that survive their own errors: a generator would end with its first bad line."""
+    if kind == ".jsonl":
+        return map(functools.partial(_parse_json, tally.ignored_keys), lines)
+    if kind == ".tsv":
+        return map(_Columns(), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if kind == ".csv":
+        return map(_Columns(), csv.reader(lines, strict=True))
+    return _LinePairs(lines)
+
+
+def _parse_json(ignored_keys: Counter[str], line: str) -> _Record:
+    if not line.strip():
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        detail = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise _BadLineError("is not JSON", detail) from None
+    if not isinstance(record, dict):
+        raise _BadLineError("is not a JSON object")
+    if "turns" in record:
+        known, turns = {"turns"}, record["turns"]
+        if not isinstance(turns, list):
+            raise _BadLineError('has "turns" that are not a list')
+        parsed = tuple(_parse_turn(turn, ignored_keys) for turn in turns)
+    elif "prompt" in record and "response" in record:
+        known = {"prompt", "response"}
+        if not isinstance(record["prompt"], str) or not isinstance(record["response"], str):
+            raise _BadLineError('has a "prompt" or "response" that is not a string')
+        parsed = (Turn(record["prompt"]), Turn(record["response"]))
+    else:
+        raise _BadLineError('has neither "turns" nor both "prompt" and "response"')
+    ignored_keys.update(record.keys() - known)
+    return parsed
+
+
+def _parse_turn(turn: Any, ignored_keys: Counter[str]) -> Turn:
+    if isinstance(turn, str):
+        return Turn(turn)
+    if not isinstance(turn, dict) or not isinstance(turn.get("text"), str):
+        raise _BadLineError('has a turn that is neither a string nor an object with a "text"')
+    train = turn.get("train", True)
+    if not isinstance(train, bool):
+        raise _BadLineError('has a turn whose "train" is neither true nor false')
+    ignored_keys.update(turn.keys() - {"text", "train"})
+    return Turn(turn["text"], train)
+
+
+class _Columns:
+    """Rows of two columns to pairs. A header, recognised by its names, also tells their order."""
+
+    def __init__(self) -> None:
+        self._first = True
+        self._swapped = False
+
+    def __call__(self, row: list[str]) -> _Record:
+        if not any(cell.strip() for cell in row) and len(row) < 2:
+            return None
+        first, self._first = self._first, False
+        if len(row) != 2:
+            raise _BadLineError("does not have two columns", f"it has {len(row)}")
+        if first and (header := [cell.strip().casefold() for cell in row]):
+            self._swapped = header[0] in _RESPONSE_NAMES and header[1] in _PROMPT_NAMES
+            if self._swapped or (header[0] in _PROMPT_NAMES and header[1] in _RESPONSE_NAMES):
+                return None
+        prompt, response = reversed(row) if self._swapped else row
+        return Turn(prompt), Turn(response)
+
+
+class _LinePairs(Iterator[_Record]):
+    """A line of prompt, a line of response; blank lines between pairs."""
+
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
+
+    def __next__(self) -> _Record:
+        bad: _BadLineError | None = None
+        prompt = ""
+        try:
+            prompt = next(self._lines)
+        except _BadLineError as error:
+            bad = error  # its response goes with it, or all later pairs would be out of step
+        if not prompt.strip() and not bad:
+            return None
+        where = self._lines.where(self._lines.number)
+        response = next(self._lines, "")
+        if bad:
+            raise bad
+        if not response.strip():
+            raise _BadLineError("is a prompt without a response on the next line", where=where)
+        return Turn(prompt), Turn(response)
+
+
+class _ParallelLines(Iterator[_Record]):
+    """Line n of one file is the prompt, line n of the other its response."""
+
+    def __init__(self, source: _Lines, target: _Lines) -> None:
+        self._files = (source, target)
+
+    def __next__(self) -> _Record:
+        bad: _BadLineError | None = None
+        texts: list[str | None] = []
+        for lines in self._files:
+            try:
+                texts.append(next(lines, None))
+            except _BadLineError as error:
+                bad = error
+                texts.append("")
+        prompt, response = texts
+        if prompt is None and response is None:
+            raise StopIteration
+        if prompt is None or response is None:
+            shorter, longer = self._files if prompt is None else reversed(self._files)
+            raise DataError(
+                f"{shorter.path} ends at line {shorter.number} and {longer.path} goes on: "
+                "parallel texts need equal numbers of lines"
+            )
+        if bad:
+            raise bad
+        return Turn(prompt), Turn(response)
