@@ -5,6 +5,7 @@ A run is a function of its configuration, its corpus and the thread count: kille
 resumed, it ends with the same weights, byte for byte (on CPU).
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -105,8 +106,14 @@ class Trainer:
         """Train to the end of the plan, of the time, or until `should_stop`."""
         try:
             ended = self._train_to_end()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): what "
+                "was saved before is whole, and --resume goes on from the last checkpoint"
+            ) from error
         finally:
-            plot_metrics(self._run.folder)
+            with contextlib.suppress(OSError):  # the curves can be drawn again; an error above says more
+                plot_metrics(self._run.folder)
         return Result(ended, self.position, int(self.total_steps))
 
     def _train_to_end(self) -> Ended:
@@ -192,13 +199,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self._saved_step != self._position.step:
-            try:
-                save_checkpoint(self._run.folder, self._model, self._optimizer, self._position)
-            except OSError as error:
-                raise CheckpointError(
-                    f"the checkpoint of step {self._position.step} cannot be written to {self._run.folder}: "
-                    f"{error.strerror}; earlier ones are whole, and --resume goes on from the last"
-                ) from None
+            save_checkpoint(self._run.folder, self._model, self._optimizer, self._position)
             self._saved_step = self._position.step
 
 

@@ -108,6 +108,21 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_on_what_to_change(run):
         checkpoint_folder(run.folder, "last")
 
 
+def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monkeypatch):
+    from edgechat.train import trainer
+
+    Trainer(run, should_stop=lambda: True).train()
+    before = weights(run.folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written at step 12 \(No space left on device\)"):
+        Trainer(run).train()
+    assert weights(run.folder) == before
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_left_alone(run, name):
     Trainer(run).train()
