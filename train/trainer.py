@@ -108,8 +108,8 @@ class Trainer:
             ended = self._train_to_end()
         except OSError as error:
             raise CheckpointError(
-                f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): what "
-                "was saved before is whole, and --resume goes on from the last checkpoint"
+                f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): "
+                "what was saved before is whole, and --resume goes on from the last checkpoint"
             ) from error
         finally:
             with contextlib.suppress(OSError):  # the curves can be drawn again; an error above says more

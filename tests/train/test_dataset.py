@@ -11,8 +11,8 @@ from safetensors.numpy import save as save_tensors
 from edgechat.runtime.errors import CheckpointError, DataError, UsageError
 from edgechat.runtime.text import EOS, SEP
 from edgechat.train.corpus import Corpus, open_corpus
-from edgechat.train.dialogue import Dialogue, Tally, Turn
 from edgechat.train.dataset import DataOptions, EncodedPairs, Prepared, prepare, samples
+from edgechat.train.dialogue import Dialogue, Tally, Turn
 
 
 class Texts:
