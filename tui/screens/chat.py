@@ -12,6 +12,7 @@ from textual import getters, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.events import Key
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer
@@ -116,11 +117,17 @@ class ChatScreen(Screen[None]):
 
     # --- A turn
 
+    def on_key(self, event: Key) -> None:
+        """Who types wants to write, wherever a click or Tab has put the focus."""
+        if event.is_printable and event.character and self.focused is not self.prompt:
+            self.prompt.focus()
+            self.prompt.insert(event.character)
+            event.stop()
+
     def on_prompt_refused(self, _: PromptRefused) -> None:
         if self._session is None:
-            self.notify(
-                f"{self._bundle} is {self.status_line.status.state}", severity="warning", markup=False
-            )
+            state = self.status_line.status.state
+            self.notify(plain(f"{self._bundle} is {state}"), severity="warning", markup=False)
         else:
             self.notify("Wait for the reply, or stop it, to send the next prompt", severity="warning")
 
@@ -161,7 +168,7 @@ class ChatScreen(Screen[None]):
     def on_reply_finished(self, message: ReplyFinished) -> None:
         if self._turn and self._reply and self._turn.number == message.turn:
             reply = message.reply
-            self._reply.finish(reply.text, tuple(_marks(reply)))
+            self._reply.finish(reply.text, list(_marks(reply)))
             self.candidates.show(reply.candidates)
             self._end(ms=reply.ms, tokens_per_second=reply.tokens_per_second)
 

@@ -32,6 +32,7 @@ class Candidates(DataTable[Text]):
     def __init__(self) -> None:
         super().__init__(cursor_type="row", zebra_stripes=True)
         self.border_title = "candidates"
+        self.border_subtitle = "what else it might have said"
         self._candidates: tuple[CandidateRow, ...] = ()
 
     def show(self, candidates: Sequence[CandidateRow]) -> None:
@@ -55,7 +56,7 @@ class Candidates(DataTable[Text]):
                 Text(str(row.rank), justify="right"),
                 Text(f"{row.score:.2f}", justify="right"),
                 Text(f"{row.logp:.2f}", justify="right"),
-                Text(content(row.text).plain + ("" if row.finished else " …"), overflow="fold"),
+                Text(content(row.text).plain + ("" if row.finished else " …")),
                 height=None,
             )
         self.move_cursor(row=cursor)

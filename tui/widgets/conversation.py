@@ -3,7 +3,7 @@
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 
-from .message import ErrorMessage, ReplyMessage, UserMessage
+from .message import ChatMessage, ErrorMessage, ReplyMessage, UserMessage
 
 
 class Conversation(VerticalScroll):
@@ -44,7 +44,7 @@ class Conversation(VerticalScroll):
 
     def clear(self) -> None:
         """Forget all messages."""
-        self.query_children(".user, .reply, .error").remove()
+        self.query_children(ChatMessage).remove()
         self._welcome.display = True
         self.scroll_home(animate=False)
 

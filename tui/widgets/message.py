@@ -1,58 +1,64 @@
 """What one side said, as a row of the conversation: who, the text, and a mark where there is one to make."""
 
-from textual.app import ComposeResult
-from textual.containers import HorizontalGroup, VerticalGroup
+from collections.abc import Sequence
+from typing import ClassVar
+
 from textual.content import Content
+from textual.selection import Selection
 from textual.widgets import Static
 
 from ..plain import content
+from .hanging import Hanging
 
 #: Stands after the text while more of it is to come.
 CARET = "▌"
+#: Cells of the column that says who.
+WHO = 7
 
 
-class ChatMessage(HorizontalGroup):
+class ChatMessage(Static):
     """A text with who says it in front. The text keeps clear of the names' column when it wraps."""
 
-    def __init__(self, who: str, text: str, *, classes: str) -> None:
-        super().__init__(classes=classes)
-        self._who = who
-        self._body = Static(content(text), classes="text")
+    WHO: ClassVar[str]
+    STYLE: ClassVar[str] = "bold"
 
-    def compose(self) -> ComposeResult:
-        yield Static(self._who, markup=False, classes="who")
-        yield self._body
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._show(content(text))
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        return selection.extract(self._hanging.text.plain), "\n"
+
+    def _show(self, text: Content) -> None:
+        self._hanging = Hanging(Content.styled(self.WHO, self.STYLE), text, WHO)
+        # To lay out anew costs time with each message there is: only where the height changes.
+        width, height = self.size
+        same = width and self._hanging.get_height(self.styles.get_rules(), width) == height
+        self.update(self._hanging, layout=not same)
 
 
 class UserMessage(ChatMessage):
     """A prompt that was sent."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__("you", text, classes="user")
+    WHO = "you"
 
 
 class ErrorMessage(ChatMessage):
     """What went wrong, in one sentence."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__("error", text, classes="error")
+    WHO = "error"
+    STYLE = "bold $text-error"
 
 
 class ReplyMessage(ChatMessage):
     """A reply that arrives piece by piece: settled text plain, the tail that may still change dim."""
 
-    def __init__(self) -> None:
-        super().__init__("bot", "", classes="reply")
-        self._mark = Static("", markup=False, classes="mark")
-        self._mark.display = False
-        self._settled = self._tail = ""
-        self.advance("", "")
+    WHO = "bot"
+    STYLE = "bold $text-primary"
 
-    def compose(self) -> ComposeResult:
-        yield Static(self._who, markup=False, classes="who")
-        with VerticalGroup():
-            yield self._body
-            yield self._mark
+    def __init__(self) -> None:
+        super().__init__("")
+        self.advance("", "")
 
     @property
     def text(self) -> str:
@@ -62,22 +68,20 @@ class ReplyMessage(ChatMessage):
     def advance(self, settled: str, tail: str) -> None:
         """Show all that is settled, and the unsettled rest."""
         self._settled, self._tail = settled, tail
-        self._body.update(self._drawn() + Content.styled(CARET, "dim"))
+        self._show(self._said() + Content.styled(CARET, "dim"))
 
-    def finish(self, text: str, marks: tuple[str, ...] = ()) -> None:
+    def finish(self, text: str, marks: Sequence[str] = ()) -> None:
         """Show the final text; each of `marks` gets a line below."""
         self._settled, self._tail = text, ""
         self._end(marks)
 
     def break_off(self, mark: str) -> None:
         """Nothing more will come: what there is stays, an unsettled tail dim as it was."""
-        self._end((mark,))
+        self._end([mark])
 
-    def _end(self, marks: tuple[str, ...]) -> None:
-        self._body.update(self._drawn())
-        self._body.display = bool(self.text)
-        self._mark.update("\n".join(marks))
-        self._mark.display = bool(marks)
+    def _end(self, marks: Sequence[str]) -> None:
+        lines = [self._said()] if self.text else []
+        self._show(Content("\n").join([*lines, *(Content.styled(mark, "italic") for mark in marks)]))
 
-    def _drawn(self) -> Content:
+    def _said(self) -> Content:
         return content(self._settled) + content(self._tail, "dim")

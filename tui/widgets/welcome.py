@@ -8,6 +8,9 @@ from textual.widgets import Static
 from ..plain import content
 from ..values import BundleFacts, KeyHint
 
+#: Columns of keys, and the cells of one: they fit beside the candidates of a screen of 100 columns.
+COLUMNS, COLUMN = 3, 18
+
 
 class Welcome(Static):
     """A text for whoever opens the chat for the first time."""
@@ -30,9 +33,16 @@ class Welcome(Static):
                 "theirs. It has no other knowledge, cannot look anything up or reason, and answers "
                 f"everything, wrongly too. {_memory(facts.turns)}"
             ),
-            Content("   ").join([content(hint.key, "bold") + content(f"\u00a0{hint.does}") for hint in keys]),
+            Content("\n").join(
+                Content("").join(map(_hint, keys[row : row + COLUMNS]))
+                for row in range(0, len(keys), COLUMNS)
+            ),
         ]
         self.update(Content("\n\n").join(paragraphs))
+
+
+def _hint(hint: KeyHint) -> Content:
+    return content(hint.key, "bold") + content(f" {hint.does}".ljust(COLUMN - len(hint.key)))
 
 
 def _what_it_is(facts: BundleFacts) -> str:

@@ -1,0 +1,98 @@
+"""The input: lines, history, pastes, and keys in the order in which they were typed."""
+
+from textual import events
+
+from edgechat.tui.history import PromptHistory
+from edgechat.tui.widgets.prompt import LONGEST
+
+from .fakes import FakeModel, Script
+
+
+async def test_ctrl_o_breaks_the_line_and_ctrl_j_sends(chat):
+    async with chat(FakeModel()) as c:
+        await c.pilot.press("a", "ctrl+o", "b", "ctrl+j")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.messages[0] == "you: a\nb"
+
+
+async def test_keys_that_arrive_at_once_keep_their_order(chat):
+    model = FakeModel(Script(stalls=True))
+    async with chat(model) as c:
+        for key in ("h", "x", "backspace", "i", "enter", "y", "o"):
+            c.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await c.until(lambda: c.prompt == "yo")
+        assert c.messages[0] == "you: hi"
+
+
+async def test_up_and_down_walk_through_the_prompts_and_come_back_to_the_draft(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("first")
+        await c.say("second\nline")
+        await c.pilot.press("d", "up")
+        assert c.prompt == "second\nline"
+        # The cursor is at the end, in the second line: one up goes to the first.
+        await c.pilot.press("up", "up")
+        assert c.prompt == "first"
+        await c.pilot.press("up")
+        assert c.prompt == "first"
+        await c.pilot.press("down", "down")
+        assert c.prompt == "d"
+
+
+def test_an_edit_to_a_past_prompt_is_kept_until_something_is_sent():
+    history = PromptHistory()
+    history.add("one")
+    history.add("two")
+    assert history.previous("draft") == "two"
+    assert history.previous("two, edited") == "one"
+    assert history.previous("one") is None
+    assert history.next("one") == "two, edited"
+    assert history.next("two, edited") == "draft"
+    assert history.next("draft") is None
+    history.add("three")
+    assert history.previous("") == "three"
+    assert history.previous("three") == "two"
+
+
+def test_a_prompt_sent_twice_in_a_row_is_remembered_once():
+    history = PromptHistory()
+    history.add("one")
+    history.add("one")
+    assert history.previous("") == "one"
+    assert history.previous("one") is None
+
+
+async def test_a_paste_loses_its_control_sequences_and_keeps_its_lines(chat):
+    async with chat(FakeModel()) as c:
+        c.app.post_message(events.Paste("a\r\nb\rc\x1b]0;title\x07"))
+        await c.until(lambda: c.prompt)
+        assert c.prompt == "a\nb\nc␛]0;title␇"
+
+
+async def test_a_paste_of_a_megabyte_is_refused(chat):
+    async with chat(FakeModel()) as c:
+        c.screen.prompt.insert("mine")
+        c.app.post_message(events.Paste("x" * 1_000_000))
+        await c.until(lambda: c.notices)
+        assert c.prompt == "mine"
+        assert f"{LONGEST:,} characters" in c.notices[0]
+
+
+async def test_page_up_and_down_scroll_the_conversation_from_the_prompt(chat):
+    async with chat(FakeModel()) as c:
+        for n in range(4):
+            await c.say(f"prompt {n}\n\n\n\n\n\n.")
+        assert "prompt 3" in c.drawn
+        await c.pilot.press("pageup", "pageup", "pageup")
+        await c.until(lambda: "prompt 0" in c.drawn)
+        await c.say("back to the end")
+        await c.until(lambda: "back to the end" in c.drawn)
+
+
+async def test_typing_goes_to_the_prompt_wherever_the_focus_is(chat):
+    async with chat(FakeModel(), size=(140, 40)) as c:
+        for widget in (c.screen.conversation, c.screen.candidates):
+            widget.focus()
+            await c.pilot.press("a", "b")
+        assert c.prompt == "abab"
+        assert c.screen.focused is c.screen.prompt

@@ -1,0 +1,249 @@
+"""Sending, streaming, stopping: the way of a prompt through the screen."""
+
+import asyncio
+import itertools
+import threading
+import time
+
+from textual import events
+
+from edgechat.runtime import DecodingOptions, UsageError
+from edgechat.tui.messages import ReplyAdvanced, ReplyFinished
+from edgechat.tui.screens.chat import _reply_facts
+from edgechat.tui.turn import FRAME
+from edgechat.tui.widgets import ReplyMessage
+
+from .fakes import FakeModel, Script, reply, table_model
+
+
+async def test_a_prompt_is_sent_and_its_reply_shown(chat):
+    async with chat(FakeModel(Script(end=reply("hi there")))) as c:
+        await c.say("hello")
+        assert c.messages == ["you: hello", "bot: hi there"]
+        assert c.prompt == ""
+        assert "you    hello" in c.drawn
+        assert "bot    hi there" in c.drawn
+
+
+async def test_a_real_model_replies_and_its_candidates_are_in_order(chat):
+    model = table_model({"good day": 0.6, "hello": 0.3, "你好 🙂": 0.1})
+    async with chat(model, size=(140, 40)) as c:
+        await c.say("hi")
+        assert c.messages == ["you: hi", "bot: good day"]
+        assert [row[3] for row in c.candidates] == ["good day", "hello", "你好 🙂"]
+        # ln 0.6, ln 0.3, ln 0.1
+        assert [row[2] for row in c.candidates] == ["-0.51", "-1.20", "-2.30"]
+
+
+async def test_the_candidates_are_listed_with_rank_score_and_logp(chat):
+    async with chat(FakeModel(Script(end=reply("one", "two", "three")))) as c:
+        await c.say("count")
+        assert c.candidates == [
+            ["1", "-0.25", "-1.00", "one"],
+            ["2", "-0.50", "-2.00", "two"],
+            ["3", "-0.75", "-3.00", "three"],
+        ]
+
+
+async def test_as_many_candidates_are_asked_for_as_the_beam_has(chat):
+    model = FakeModel(beam=4)
+    async with chat(model) as c:
+        await c.say("hello")
+        assert model.options == DecodingOptions(beam=4, n_best=4)
+
+
+async def test_the_unsettled_tail_is_dim_until_the_reply_is_final(chat):
+    gate = threading.Event()
+    async with chat(FakeModel(Script([("good ", "dog")], reply("good day"), gate))) as c:
+        await c.say("hello", wait=False)
+        await c.until(lambda: c.messages[-1] == "bot: good dog▌")
+        text = c.screen.query("ReplyMessage").last().visual.text
+        assert [text.plain[span.start : span.end] for span in text.spans] == ["dog", "▌"]
+        assert {span.style for span in text.spans} == {"dim"}
+        gate.set()
+        await c.until(lambda: c.messages[-1] == "bot: good day")
+        assert c.screen.query("ReplyMessage").last().visual.text.spans == []
+
+
+async def test_of_a_flood_of_steps_a_few_are_drawn_and_none_of_their_text_is_lost(chat, monkeypatch):
+    gate, drawn = threading.Event(), []
+    advance = ReplyMessage.advance
+    monkeypatch.setattr(
+        ReplyMessage, "advance", lambda self, *text: (drawn.append(text[0]), advance(self, *text))
+    )
+    pieces = [(f"{n} ", "") for n in range(3000)]
+
+    def slowly():
+        yield from pieces
+        time.sleep(2 * FRAME)
+        yield "end", ""
+
+    async with chat(FakeModel(Script(slowly(), reply("done"), gate))) as c:
+        await c.say("count", wait=False)
+        await c.until(lambda: drawn[-1].endswith("end"))
+        gate.set()
+        assert drawn[-1] == "".join(piece for piece, _ in pieces) + "end"
+        assert len(drawn) < 30
+
+
+async def test_a_reply_that_grows_over_several_rows_is_seen_whole_while_it_streams(chat):
+    gate = threading.Event()
+
+    def growing():
+        yield "short", ""
+        time.sleep(0.3)
+        yield " and then " + "longer " * 40, "at the end"
+
+    async with chat(FakeModel(Script(growing(), gate=gate))) as c:
+        await c.say("hello", wait=False)
+        await c.until(lambda: "short▌" in c.drawn)
+        await c.until(lambda: "at the end▌" in c.drawn)
+        gate.set()
+        await c.until(lambda: "fine" in c.drawn)
+
+
+async def test_escape_stops_the_reply_keeps_its_text_and_marks_it(chat):
+    model = FakeModel(Script([("so ", "far")], stalls=True), Script())
+    async with chat(model) as c:
+        await c.say("hello", wait=False)
+        await c.until(lambda: "so far" in c.messages[-1])
+        await c.pilot.press("escape")
+        assert c.messages[-1] == "bot: so far\n■ stopped"
+        assert model.streams[0].cancelled.is_set()
+        assert model.sessions[0].turns == []
+        await c.say("again")
+        assert c.messages[-1] == "bot: fine"
+
+
+async def test_late_messages_of_a_stopped_turn_are_dropped(chat):
+    gate = threading.Event()
+    deaf = Script([("old", "")], reply("too late"), gate, deaf=True)
+    async with chat(FakeModel(deaf, Script([("new", "")], stalls=True))) as c:
+        await c.say("one", wait=False)
+        await c.until(lambda: "old" in c.messages[-1])
+        await c.pilot.press("escape")
+        await c.say("two", wait=False)
+        await c.until(lambda: "new" in c.messages[-1])
+        gate.set()
+        c.screen.post_message(ReplyAdvanced(1, "late", ""))
+        c.screen.post_message(ReplyFinished(1, _reply_facts(reply("too late"))))
+        await c.pilot.pause(0.05)
+        assert c.messages == ["you: one", "bot: old\n■ stopped", "you: two", "bot: new▌"]
+        assert not c.screen.prompt.ready
+
+
+async def test_a_failure_midway_becomes_a_message_and_gives_the_prompt_back(chat):
+    model = FakeModel(Script([("half", "")], UsageError("min_length is too large [/x")))
+    async with chat(model) as c:
+        await c.say("my precious\nprompt")
+        assert c.messages[-1] == "error: min_length is too large [/x"
+        assert c.messages[-2].endswith("✗ failed")
+        assert c.prompt == "my precious\nprompt"
+
+
+async def test_an_unforeseen_failure_names_its_kind(chat):
+    async with chat(FakeModel(Script(end=ZeroDivisionError("by zero")))) as c:
+        await c.say("hello")
+        assert c.messages[-1] == "error: unexpected ZeroDivisionError: by zero"
+
+
+async def test_a_failure_leaves_alone_what_is_being_written(chat):
+    gate = threading.Event()
+    async with chat(FakeModel(Script(end=UsageError("no"), gate=gate))) as c:
+        await c.say("first", wait=False)
+        await c.pilot.press("n", "e", "x", "t")
+        gate.set()
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.prompt == "next"
+        await c.pilot.press("up")
+        assert c.prompt == "first"
+
+
+async def test_a_second_prompt_waits_for_the_first_reply(chat):
+    model = FakeModel(Script(stalls=True))
+    async with chat(model) as c:
+        await c.say("one", wait=False)
+        await c.say("two", wait=False)
+        assert c.prompt == "two"
+        assert len(model.streams) == 1
+        assert "Wait for the reply" in c.notices[-1]
+
+
+async def test_blank_prompts_do_nothing(chat):
+    model = FakeModel()
+    async with chat(model) as c:
+        await c.pilot.press("enter", "space", "enter", "ctrl+o", "ctrl+j")
+        assert model.streams == []
+        assert c.messages == []
+
+
+async def test_keys_echo_while_a_flood_of_steps_comes_in(chat):
+    async with chat(FakeModel(Script(itertools.repeat(("", "a tail " * 20))))) as c:
+        await c.say("go", wait=False)
+        await c.until(lambda: "a tail" in c.messages[-1])
+        waits = []
+        for n in range(1, 11):
+            start = time.perf_counter()
+            c.app.post_message(events.Key("x", "x"))
+            while len(c.prompt) < n:
+                await asyncio.sleep(0.001)
+            waits.append(time.perf_counter() - start)
+        assert sorted(waits)[5] < 0.05
+        assert not c.screen.prompt.ready
+
+
+async def test_a_new_conversation_forgets_the_old_one(chat):
+    model = FakeModel()
+    async with chat(model) as c:
+        await c.say("hello")
+        assert model.sessions[-1].turns == ["hello", "fine"]
+        await c.pilot.press("ctrl+n")
+        assert c.messages == []
+        assert c.candidates == []
+        assert "A small LSTM chat model" in c.drawn
+        await c.say("again")
+        assert len(model.sessions) == 2
+        assert model.sessions[-1].turns == ["again", "fine"]
+
+
+async def test_a_new_conversation_stops_the_reply_of_the_old_one(chat):
+    model = FakeModel(Script(stalls=True))
+    async with chat(model) as c:
+        await c.say("hello", wait=False)
+        await c.pilot.press("ctrl+n")
+        assert model.streams[0].cancelled.is_set()
+        assert c.messages == []
+        assert c.screen.prompt.ready
+
+
+async def test_quitting_ends_promptly_while_a_reply_is_decoded(chat):
+    model = FakeModel(Script([("a", "")], stalls=True))
+    async with chat(model) as c:
+        await c.say("hello", wait=False)
+        start = time.monotonic()
+        await c.pilot.press("ctrl+q")
+    assert model.streams[0].ended.wait(2)
+    assert time.monotonic() - start < 2
+    assert c.app.return_code == 0
+
+
+async def test_what_cut_a_reply_or_its_prompt_is_said_below_it(chat):
+    scripts = [Script(end=reply("long", finished=False)), Script(end=reply("", truncated=True))]
+    async with chat(FakeModel(*scripts)) as c:
+        await c.say("one")
+        assert c.messages[-1] == "bot: long\n… cut at the maximum length"
+        await c.say("two")
+        assert c.messages[-1] == (
+            "bot: ∅ an empty reply\n▲ the prompt is longer than the model reads: its beginning was cut"
+        )
+
+
+async def test_the_status_line_tells_the_bundle_its_figures_and_the_last_reply(chat):
+    gate = threading.Event()
+    async with chat(FakeModel(Script(end=reply("a b c", ms=20.0), gate=gate))) as c:
+        assert "demo · int8 · cpu · beam 3\n" in c.drawn
+        await c.say("hello", wait=False)
+        await c.until(lambda: "demo · int8 · cpu · beam 3 · replying" in c.drawn)
+        gate.set()
+        # Three tokens in 20 ms.
+        await c.until(lambda: "demo · int8 · cpu · beam 3 · 20 ms · 150 tokens/s" in c.drawn)

@@ -1,0 +1,44 @@
+"""A turn between the screen and the thread that decodes: pacing, and stopping at any moment."""
+
+import pytest
+
+from edgechat.tui import turn as turn_module
+from edgechat.tui.turn import FRAME, Turn
+
+
+class Stream:
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def test_progress_is_due_once_a_frame_and_not_before_the_last_was_drawn(monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr(turn_module.time, "monotonic", lambda: now)
+    turn = Turn(1, "hello")
+    assert turn.due()
+    turn.drawn()
+    assert not turn.due()  # no time has passed
+    now += 2 * FRAME
+    assert turn.due()
+    now += 2 * FRAME
+    assert not turn.due()  # not drawn yet
+    turn.drawn()
+    assert turn.due()
+
+
+def test_stopping_cancels_the_stream():
+    turn, stream = Turn(1, "hello"), Stream()
+    turn.attach(stream)
+    assert not stream.cancelled
+    turn.stop()
+    assert turn.stopped
+    assert stream.cancelled
+
+
+def test_a_turn_stopped_before_its_stream_was_there_cancels_it_on_arrival():
+    turn, stream = Turn(1, "hello"), Stream()
+    turn.stop()
+    turn.attach(stream)
+    assert stream.cancelled
