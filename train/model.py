@@ -105,9 +105,11 @@ class Seq2Seq(nn.Module):
         self, tokens: Tensor, state: DecoderState, memory: Memory
     ) -> tuple[Tensor, DecoderState, Tensor]:
         """One decoder step for tokens [N]: logits [N, V], the next state, alignment [N, S]."""
-        x = self.dropout(self.embedding(tokens))  # (N, E)
-        state, align = self._advance(self._embedding_gates(x), state, memory)
-        return self.output(self.dropout(state.attn)), state, align
+        gates = self._embedding_gates(self.dropout(self.embedding(tokens)))  # (N, 4H)
+        layers = list(zip(state.h, state.c, strict=True))
+        layers, attn, align = self._advance(gates, layers, state.attn, memory, self._layer_weights())
+        h, c = (torch.stack(tensors) for tensors in zip(*layers, strict=True))  # (L, N, H) each
+        return self.output(self.dropout(attn)), DecoderState(h, c, attn), align
 
     def forward(
         self, src: Tensor, src_len: Tensor, target: Tensor, target_len: Tensor
@@ -119,12 +121,14 @@ class Seq2Seq(nn.Module):
         memory, state = self.encode(src, src_len)
         go = torch.full_like(target[:, :1], GO)
         fed = torch.cat([go, target[:, :-1]], dim=1)  # (B, T)
-        # The embedding's product with the gates needs no state: once for all steps, outside the loop.
-        gates = self._embedding_gates(self.dropout(self.embedding(fed.T)))  # (T, B, 4H)
+        # What needs no state is computed once for all steps, outside the loop.
+        all_gates = self._embedding_gates(self.dropout(self.embedding(fed.T)))  # (T, B, 4H)
+        weights = self._layer_weights()
+        layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
         vectors = []
-        for gates_t in gates:
-            state, _ = self._advance(gates_t, state, memory)
-            vectors.append(state.attn)  # (B, H)
+        for gates in all_gates.unbind():
+            layers, attn, _ = self._advance(gates, layers, attn, memory, weights)
+            vectors.append(attn)  # (B, H)
         real = real_tokens(target, target_len)  # (B, T)
         real_vectors = torch.stack(vectors, dim=1)[real]  # (n, H)
         return self.output(self.dropout(real_vectors)), target[real]
@@ -139,22 +143,42 @@ class Seq2Seq(nn.Module):
         weight = cell.weight_ih[:, : self.config.embedding]
         return nn.functional.linear(x, weight, cell.bias_ih + cell.bias_hh)
 
-    def _advance(self, gates: Tensor, state: DecoderState, memory: Memory) -> tuple[DecoderState, Tensor]:
-        """The layers, the attention and the attention vector. `gates` [N, 4H] come from the embedding."""
-        hs: list[Tensor] = []
-        cs: list[Tensor] = []
-        for layer, cell in enumerate(self.decoder_cells()):
-            if layer == 0:
-                gates = gates + nn.functional.linear(state.attn, cell.weight_ih[:, self.config.embedding :])
-            else:
-                gates = nn.functional.linear(
-                    self.dropout(hs[-1]), cell.weight_ih, cell.bias_ih + cell.bias_hh
-                )
-            gates = gates + nn.functional.linear(state.h[layer], cell.weight_hh)
-            i, f, g, o = gates.chunk(4, dim=-1)  # (N, H) each
-            c = torch.sigmoid(f) * state.c[layer] + torch.sigmoid(i) * torch.tanh(g)
-            hs.append(torch.sigmoid(o) * torch.tanh(c))
-            cs.append(c)
-        context, align = self.attention(hs[-1], *memory)  # (N, H), (N, S)
-        attn = self.attention_vector(torch.cat([hs[-1], context], dim=-1))  # (N, H)
-        return DecoderState(torch.stack(hs), torch.stack(cs), attn), align
+    def _layer_weights(self) -> list["_LayerWeights"]:
+        first, *others = self.decoder_cells()
+        fed = first.weight_ih[:, self.config.embedding :]  # of the attention vector; views, no copies
+        return [
+            _LayerWeights(fed, first.weight_hh, None),
+            *(_LayerWeights(cell.weight_ih, cell.weight_hh, cell.bias_ih + cell.bias_hh) for cell in others),
+        ]
+
+    def _advance(
+        self,
+        gates: Tensor,
+        layers: list[tuple[Tensor, Tensor]],
+        attn: Tensor,
+        memory: Memory,
+        weights: list["_LayerWeights"],
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
+        """The layers' next (h, c), the next attention vector [N, H], and the alignment [N, S].
+
+        `gates` [N, 4H] is what the embedding gives the first layer; `attn` [N, H] is fed to it too.
+        """
+        following: list[tuple[Tensor, Tensor]] = []
+        for (h, c), layer in zip(layers, weights, strict=True):
+            x = self.dropout(following[-1][0]) if following else attn
+            fed = nn.functional.linear(x, layer.input, layer.bias) + nn.functional.linear(h, layer.hidden)
+            i, f, g, o = (fed if following else fed + gates).chunk(4, dim=-1)  # (N, H) each
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            following.append((h, c))
+        top = following[-1][0]
+        context, align = self.attention(top, *memory)  # (N, H), (N, S)
+        return following, self.attention_vector(torch.cat([top, context], dim=-1)), align
+
+
+class _LayerWeights(NamedTuple):
+    """Of one decoder layer: what multiplies the input from below, and the state."""
+
+    input: Tensor  # [4H, H]
+    hidden: Tensor  # [4H, H]
+    bias: Tensor | None  # [4H]; the first layer's is in the embedding's gates
