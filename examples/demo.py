@@ -21,8 +21,8 @@ from edgechat.train.dialogue import examples
 from edgechat.train.run import open_run
 
 TRAIN = [
-    "chatterbot:english", "--preset", "tiny", "--max-source", "60", "--max-target", "120",
-    "--epochs", "80", "--batch-size", "16", "--save-every", "700", "--device", "cpu",
+    "chatterbot:english", "--preset", "tiny", "--max-target", "60", "--epochs", "80", "--batch-size", "32",
+    "--save-every", "360", "--threads", "1", "--device", "cpu",
 ]  # fmt: skip
 
 

@@ -11,8 +11,8 @@ MASKED = -1e9
 class BahdanauAttention(nn.Module):
     """score(q, m) = v^T tanh(W_q q + W_k m).
 
-    The keys W_k m are projected once a sentence; memory of B sentences is broadcast over the K rows
-    that each has, never repeated.
+    Query and keys come projected, the keys once a sentence. Memory of B sentences is broadcast over the
+    K rows that each has, never repeated.
     """
 
     def __init__(self, query_size: int, memory_size: int, attention_size: int) -> None:
@@ -22,12 +22,12 @@ class BahdanauAttention(nn.Module):
         self.v = nn.Parameter(torch.empty(attention_size))
         nn.init.uniform_(self.v, -(attention_size**-0.5), attention_size**-0.5)
 
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Context [N, D] and alignment [N, S] of query [N, H] over keys [B, S, A], values [B, S, D]
+    def forward(self, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Context [N, D] and alignment [N, S] of W_q q [N, A] over keys W_k m [B, S, A], values [B, S, D]
         and bias [B, S] (0, or `MASKED` on padding); row n belongs to sentence n // K."""
         B, _, A = keys.shape
-        q = self.query(query).view(B, -1, 1, A)  # (B, K, 1, A)
-        scores = torch.tanh(q + keys[:, None]) @ self.v + bias[:, None]  # (B, K, S)
+        grouped = q.view(B, -1, 1, A)  # (B, K, 1, A)
+        scores = torch.tanh(grouped + keys[:, None]) @ self.v + bias[:, None]  # (B, K, S)
         align = scores.softmax(dim=-1)  # (B, K, S)
         context = align @ values  # (B, K, D)
         return context.flatten(0, 1), align.flatten(0, 1)

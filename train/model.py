@@ -5,6 +5,7 @@ E embedding, A attention size, D size of a memory value (here H), L layers, V vo
 Names and shapes are those of the ONNX graphs (docs/architecture.md).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -15,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ..runtime.text import GO, PAD
 from .attention import MASKED, BahdanauAttention
 from .loss import real_tokens
+from .projection import Projection, plain, through_time
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Seq2Seq(nn.Module):
         """One decoder step for tokens [N]: logits [N, V], the next state, alignment [N, S]."""
         gates = self._embedding_gates(self.dropout(self.embedding(tokens)))  # (N, 4H)
         layers = list(zip(state.h, state.c, strict=True))
-        layers, attn, align = self._advance(gates, layers, state.attn, memory, self._layer_weights())
+        layers, attn, align = self._advance(gates, layers, state.attn, memory, self._projections(plain))
         h, c = (torch.stack(tensors) for tensors in zip(*layers, strict=True))  # (L, N, H) each
         return self.output(self.dropout(attn)), DecoderState(h, c, attn), align
 
@@ -123,11 +125,11 @@ class Seq2Seq(nn.Module):
         fed = torch.cat([go, target[:, :-1]], dim=1)  # (B, T)
         # What needs no state is computed once for all steps, outside the loop.
         all_gates = self._embedding_gates(self.dropout(self.embedding(fed.T)))  # (T, B, 4H)
-        weights = self._layer_weights()
+        projections = self._projections(through_time)
         layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
         vectors = []
         for gates in all_gates.unbind():
-            layers, attn, _ = self._advance(gates, layers, attn, memory, weights)
+            layers, attn, _ = self._advance(gates, layers, attn, memory, projections)
             vectors.append(attn)  # (B, H)
         real = real_tokens(target, target_len)  # (B, T)
         real_vectors = torch.stack(vectors, dim=1)[real]  # (n, H)
@@ -143,13 +145,18 @@ class Seq2Seq(nn.Module):
         weight = cell.weight_ih[:, : self.config.embedding]
         return nn.functional.linear(x, weight, cell.bias_ih + cell.bias_hh)
 
-    def _layer_weights(self) -> list["_LayerWeights"]:
-        first, *others = self.decoder_cells()
-        fed = first.weight_ih[:, self.config.embedding :]  # of the attention vector; views, no copies
-        return [
-            _LayerWeights(fed, first.weight_hh, None),
-            *(_LayerWeights(cell.weight_ih, cell.weight_hh, cell.bias_ih + cell.bias_hh) for cell in others),
-        ]
+    def _projections(self, kind: Callable[[Tensor], Projection]) -> "_Projections":
+        """The decoder's maps, each made by `kind` from its weight."""
+        cells = self.decoder_cells()
+        # The first layer is fed the attention vector here; its embedding and biases are in the gates.
+        fed = [cells[0].weight_ih[:, self.config.embedding :], *(cell.weight_ih for cell in cells[1:])]
+        return _Projections(
+            fed=[kind(weight) for weight in fed],
+            hidden=[kind(cell.weight_hh) for cell in cells],
+            bias=[None, *(cell.bias_ih + cell.bias_hh for cell in cells[1:])],
+            query=kind(self.attention.query.weight),
+            attention_vector=kind(self.attention_vector.weight),
+        )
 
     def _advance(
         self,
@@ -157,28 +164,31 @@ class Seq2Seq(nn.Module):
         layers: list[tuple[Tensor, Tensor]],
         attn: Tensor,
         memory: Memory,
-        weights: list["_LayerWeights"],
+        projections: "_Projections",
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
         """The layers' next (h, c), the next attention vector [N, H], and the alignment [N, S].
 
         `gates` [N, 4H] is what the embedding gives the first layer; `attn` [N, H] is fed to it too.
         """
         following: list[tuple[Tensor, Tensor]] = []
-        for (h, c), layer in zip(layers, weights, strict=True):
+        for layer, (h, c) in enumerate(layers):
             x = self.dropout(following[-1][0]) if following else attn
-            fed = nn.functional.linear(x, layer.input, layer.bias) + nn.functional.linear(h, layer.hidden)
-            i, f, g, o = (fed if following else fed + gates).chunk(4, dim=-1)  # (N, H) each
+            offset = projections.bias[layer]
+            own = projections.fed[layer](x) + projections.hidden[layer](h)
+            i, f, g, o = (own + (gates if offset is None else offset)).chunk(4, dim=-1)  # (N, H) each
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
             following.append((h, c))
         top = following[-1][0]
-        context, align = self.attention(top, *memory)  # (N, H), (N, S)
-        return following, self.attention_vector(torch.cat([top, context], dim=-1)), align
+        context, align = self.attention(projections.query(top), *memory)  # (N, H), (N, S)
+        return following, projections.attention_vector(torch.cat([top, context], dim=-1)), align
 
 
-class _LayerWeights(NamedTuple):
-    """Of one decoder layer: what multiplies the input from below, and the state."""
+class _Projections(NamedTuple):
+    """The linear maps of a decoder step. Lists have an entry a layer."""
 
-    input: Tensor  # [4H, H]
-    hidden: Tensor  # [4H, H]
-    bias: Tensor | None  # [4H]; the first layer's is in the embedding's gates
+    fed: list[Projection]  # of what comes from below, [N, H] -> [N, 4H]
+    hidden: list[Projection]  # of the layer's own state, [N, H] -> [N, 4H]
+    bias: list[Tensor | None]  # [4H]; None for the first layer
+    query: Projection  # [N, H] -> [N, A]
+    attention_vector: Projection  # [N, 2H] -> [N, H]

@@ -37,7 +37,7 @@ def test_attention_equals_its_formula_written_out():
     keys = torch.tensor([[[0.5], [-1.0], [9.0]]])
     values = torch.tensor([[[10.0], [20.0], [1000.0]]])
     bias = torch.tensor([[0.0, 0.0, -1e9]])
-    context, align = attention(torch.tensor([[0.25]]), keys, values, bias)
+    context, align = attention(attention.query(torch.tensor([[0.25]])), keys, values, bias)
     # q = 2 * 0.25 = 0.5; scores 3 tanh(0.5 + 0.5) and 3 tanh(0.5 - 1.0); the third is padding.
     a, b = np.exp(3 * np.tanh(1.0)), np.exp(3 * np.tanh(-0.5))
     assert align[0].tolist() == pytest.approx([a / (a + b), b / (a + b), 0.0])
