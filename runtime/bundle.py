@@ -54,8 +54,11 @@ def find_bundle(name: str) -> Path:
         UsageError: there is nothing of that name.
     """
     path = Path(name)
-    if path.exists() or path.is_symlink():
-        return path
+    try:
+        if path.exists() or path.is_symlink():
+            return path
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        raise UsageError(f"the bundle {name[:100]} cannot be opened: {error.strerror}") from None
     if name == "demo":
         demo = Path(str(package_files("edgechat.models"))) / "demo"
         if (demo / MANIFEST).is_file():
@@ -80,6 +83,8 @@ def read_bundle(path: Path) -> Bundle:
         for name in REQUIRED:
             if name not in names:
                 raise BundleError(f"{path} has no {name}: it is no bundle, or an incomplete one")
+        for name in names:
+            _check_file(path / name, (path / name).lstat(), SIZE_CAPS[name])
         manifest = Manifest.from_bytes(_read(path / MANIFEST, SIZE_CAPS[MANIFEST]))
         sealed = set(names) - set(_UNSEALED)
         if sealed != set(manifest.files):
@@ -112,23 +117,24 @@ def write_bundle(
 
 
 def _read(path: Path, cap: int, *, expected: int | None = None) -> bytes:
-    """All bytes of a regular file, no link, of at most `cap` bytes (exactly `expected` where given)."""
-    info = path.lstat()
-    if stat.S_ISLNK(info.st_mode):
-        raise BundleError(f"{path} is a symbolic link: a bundle holds its files itself")
-    if not stat.S_ISREG(info.st_mode):
-        raise BundleError(f"{path} is not a regular file")
-    # The name may change between the two looks: no link is followed, no pipe blocks, and what was
-    # opened is looked at again.
+    """All bytes of a regular file of at most `cap` bytes (exactly `expected` where given)."""
+    # The name may have changed since it was looked at: no link is followed, no pipe blocks, and what
+    # was opened is looked at again.
     flags = (
         os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     )
     with os.fdopen(os.open(path, flags), "rb") as file:
         info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise BundleError(f"{path} is not a regular file")
+        _check_file(path, info, cap)
         if expected is not None and info.st_size != expected:
             raise BundleError(f"{path} has {info.st_size} bytes, edgechat.json says {expected}")
-        if info.st_size > cap:
-            raise BundleError(f"{path} has {info.st_size} bytes, more than the {cap} allowed")
         return file.read(info.st_size)
+
+
+def _check_file(path: Path, info: os.stat_result, cap: int) -> None:
+    if stat.S_ISLNK(info.st_mode):
+        raise BundleError(f"{path} is a symbolic link: a bundle holds its files itself")
+    if not stat.S_ISREG(info.st_mode):
+        raise BundleError(f"{path} is not a regular file")
+    if info.st_size > cap:
+        raise BundleError(f"{path} has {info.st_size:,} bytes, more than the {cap:,} allowed")

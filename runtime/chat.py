@@ -14,9 +14,9 @@ from typing import Any
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .device import resolve_device
-from .errors import ModelClosedError, UsageError
+from .errors import BundleError, EdgeChatError, ModelClosedError, UsageError
 from .manifest import Manifest
-from .options import DecodingOptions
+from .options import DecodingOptions, whole_number
 from .ort import OrtBackend
 from .scheduler import BATCH_SIZE, Batch, decode
 from .search import BeamSearch, Hypothesis
@@ -95,11 +95,11 @@ class ReplyStream:
         """The reply; what is still to be searched is searched first."""
         for _ in self._updates:
             pass
-        assert self._reply is not None
+        if self._reply is None:
+            raise EdgeChatError("there is no reply: its search failed before it ended")
         return self._reply
 
     def _run(self) -> Iterator[tuple[str, str]]:
-        self._model.check_open()
         codec, search = self._model.codec, self._search
         batch = Batch(self._model.backend, [self._source.ids], [search])
         while not self.cancelled and batch.step():
@@ -166,8 +166,7 @@ class ChatModel:
             BundleError: the bundle is damaged, incomplete or unknown.
             DeviceError: `device="cuda"` cannot be used.
         """
-        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
-            raise UsageError(f"threads must be a whole number from 1 to 1024, not {threads!r}")
+        whole_number("threads", threads, 1, 1024)
         return cls.from_bundle(read_bundle(find_bundle(os.fspath(bundle))), device=device, threads=threads)
 
     @classmethod
@@ -181,6 +180,10 @@ class ChatModel:
         codec = TextCodec(
             files["tokenizer.json"], max_source=text.max_source, max_target=text.max_target, turns=text.turns
         )
+        if codec.vocab_size != backend.vocab_size:
+            raise BundleError(
+                f"tokenizer.json has {codec.vocab_size} tokens, but the model has {backend.vocab_size}"
+            )
         model = cls(backend, codec, manifest.decoding, device=chosen)
         model.manifest = manifest
         return model
@@ -231,11 +234,11 @@ class ChatModel:
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
         """As `reply_batch`, each to the turns of a conversation, oldest first."""
-        start = time.perf_counter()
+        start, backend = time.perf_counter(), self.backend
         options = options or self.defaults
         sources = [self.codec.encode_source(turns) for turns in conversations]
         searches = decode(
-            self.backend,
+            backend,
             [source.ids for source in sources],
             options,
             max_length=self.max_length(options),
@@ -272,9 +275,10 @@ class ChatModel:
 
     @property
     def backend(self) -> Backend[Any]:
+        backend = self._backend  # looked at once: another thread may close the model meanwhile
         self.check_open()
-        assert self._backend is not None
-        return self._backend
+        assert backend is not None
+        return backend
 
     def max_length(self, options: DecodingOptions) -> int:
         """Tokens that a reply has at most, end-of-sentence counted."""

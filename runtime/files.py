@@ -41,9 +41,10 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             Path(name).unlink()
+        _name_target(error, name, path)
         raise
     sync_folder(path.parent)
 
@@ -69,20 +70,32 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
         if replace and path.exists():
             aside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
             path.rename(aside / path.name)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                (aside / path.name).rename(path)
+                aside.rmdir()
+                raise
             shutil.rmtree(aside, ignore_errors=True)
         else:
             temporary.rename(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name_target(error, str(temporary), path)
         raise
+
+
+def _name_target(error: BaseException, temporary: str, path: Path) -> None:
+    """Let the error of a write name what was to be written, not the temporary file nor nothing."""
+    if isinstance(error, OSError) and str(error.filename or temporary).startswith(temporary):
+        error.filename, error.filename2 = str(path), None
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what a killed process left half-written in `folder`."""
     for leftover in folder.glob(TEMPORARY + "*"):
-        if leftover.is_dir():
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)

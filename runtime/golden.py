@@ -13,7 +13,7 @@ import numpy as np
 
 from .backend import Backend, State, pad
 from .errors import BundleError
-from .options import DecodingOptions
+from .options import MAX_LENGTH, DecodingOptions
 from .scheduler import decode
 from .text import GO, SPECIAL_TOKENS
 
@@ -72,7 +72,7 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
         BundleError: golden.json is not what `make_golden` writes.
     """
     try:
-        golden = json.loads(raw)
+        golden = json.loads(raw, parse_constant=_no_number)
         cases, max_length = golden["cases"], int(golden["max_length"])
         sources = [[int(id) for id in case["src"]] for case in cases]
         if (
@@ -82,9 +82,15 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
             or min(map(min, sources)) < 0
         ):
             raise ValueError("sources are missing or hold ids outside the vocabulary")
+        if not 1 <= max_length <= MAX_LENGTH:
+            raise ValueError(f"max_length must be from 1 to {MAX_LENGTH}, not {max_length}")
         return _check(backend, cases, sources, max_length)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BundleError(f"golden.json cannot be used: {error}") from error
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _check(
@@ -93,8 +99,10 @@ def _check(
     differences = [0.0]
     replies = near_ties = mismatches = 0
     for case, source in zip(cases, sources, strict=True):
-        got = dict(zip(*_first_candidates(backend, source).values(), strict=True))
-        expected = dict(zip(*case["candidates"].values(), strict=True))
+        got, expected = (
+            dict(zip(candidates["ids"], candidates["logp"], strict=True))
+            for candidates in (_first_candidates(backend, source), case["candidates"])
+        )
         shared = got.keys() & expected.keys()
         differences += [abs(got[id] - expected[id]) for id in shared]
         # An id that only one side has among its first lies within the tolerance of the last one.
@@ -111,7 +119,7 @@ def _check(
                 mismatches += 1
             else:
                 differences.append(abs(best.logp - expected["logp"]))
-    return GoldenResult(len(cases), replies, near_ties, mismatches, float(max(differences)))
+    return GoldenResult(len(cases), replies, near_ties, mismatches, float(np.max(differences)))
 
 
 def _first_candidates(backend: Backend[State], source: list[int]) -> dict[str, list[Any]]:

@@ -5,7 +5,7 @@ The manifest seals itself: its `sha256` is taken over its own bytes with those 6
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .errors import BundleError
@@ -14,7 +14,10 @@ from .options import DecodingOptions
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
 _ZERO = "0" * 64
+_DEEPEST = 20
+_SEAL = '\n  "sha256": "{}"'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DECODING = {field.name for field in fields(DecodingOptions)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ class Manifest:
         values.pop("extra")
         values["sha256"] = _ZERO
         text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        return text.replace(_ZERO, sha256(text.encode())).encode()
+        # No string value can look like this line, since JSON has no line break within strings.
+        return text.replace(_SEAL.format(_ZERO), _SEAL.format(sha256(text.encode()))).encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Manifest":
@@ -104,6 +108,8 @@ class Manifest:
             values = json.loads(raw)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"edgechat.json is not JSON: {error}") from None
+        if _nested(values, _DEEPEST):
+            raise BundleError(f"edgechat.json nests its values deeper than {_DEEPEST}")
         if not isinstance(values, dict):
             raise BundleError("edgechat.json must hold one JSON object")
         _check_format(values.get("format"))
@@ -126,12 +132,11 @@ class Manifest:
             "text": _record(TextSpec, values, "text"),
             "precision": _typed(values, "precision", str),
             "opset": _typed(values, "opset", int),
-            "memory": tuple(_typed(values, "memory", list)),
-            "state": tuple(
-                StateTensor(**{**tensor, "shape": tuple(tensor["shape"])})
-                for tensor in _typed(values, "state", list)
+            "memory": tuple(_names(values, "memory")),
+            "state": tuple(_state(tensor) for tensor in _typed(values, "state", list)),
+            "decoding": DecodingOptions.from_json(
+                {name: value for name, value in _typed(values, "decoding", dict).items() if name in _DECODING}
             ),
-            "decoding": DecodingOptions.from_json(_typed(values, "decoding", dict)),
             "files": {
                 name: _record(FileEntry, _typed(values, "files", dict), name)
                 for name in _typed(values, "files", dict)
@@ -139,14 +144,22 @@ class Manifest:
             "provenance": _typed(values, "provenance", dict),
             "proof": _typed(values, "proof", dict),
             "quality": _typed(values, "quality", dict),
-            "calibration": values.get("calibration"),
+            "calibration": _typed(values, "calibration", dict) if values.get("calibration") else None,
             "format": values["format"],
         }
         return cls(**parsed, extra={k: v for k, v in values.items() if k not in parsed})
 
 
+def _nested(value: object, depth: int) -> bool:
+    """Whether `value` has containers within containers more than `depth` deep."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_nested(v, depth - 1) for v in inner)
+
+
 def _check_format(version: object) -> None:
-    if not isinstance(version, str) or not re.fullmatch(r"\d{1,4}\.\d{1,4}", version):
+    if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
         raise BundleError(f"edgechat.json has no valid format version but {version!r}")
     if int(version.split(".")[0]) != FORMAT_MAJOR:
         raise BundleError(
@@ -160,6 +173,25 @@ def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise BundleError(f"edgechat.json: {key!r} must be a {kind.__name__}")
     return value
+
+
+def _names(values: dict[str, Any], key: str) -> list[str]:
+    names = _typed(values, key, list)
+    if not all(isinstance(name, str) for name in names):
+        raise BundleError(f"edgechat.json: {key!r} must be a list of strings")
+    return list(names)
+
+
+def _state(tensor: object) -> StateTensor:
+    if not isinstance(tensor, dict):
+        raise BundleError("edgechat.json: 'state' must be a list of objects")
+    shape = _typed(tensor, "shape", list)
+    if not all(isinstance(size, str | int) and not isinstance(size, bool) for size in shape):
+        raise BundleError("edgechat.json: a 'shape' in 'state' must hold names and whole numbers")
+    first = _typed(tensor, "first", str)
+    if first not in ("encoder", "zeros"):
+        raise BundleError(f"edgechat.json: 'first' in 'state' must be encoder or zeros, not {first!r}")
+    return StateTensor(_typed(tensor, "input", str), _typed(tensor, "output", str), tuple(shape), first)
 
 
 def _record(kind: type, values: dict[str, Any], key: str) -> Any:

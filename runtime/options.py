@@ -36,11 +36,11 @@ class DecodingOptions:
     """"exact" ends when no live hypothesis can still enter the n best, "first" with the n-th finished one."""
 
     def __post_init__(self) -> None:
-        _whole_number("beam", self.beam, 1, MAX_BEAM)
-        _whole_number("n_best", self.n_best, 1, MAX_BEAM)
-        _whole_number("min_length", self.min_length, 0, MAX_LENGTH)
+        whole_number("beam", self.beam, 1, MAX_BEAM)
+        whole_number("n_best", self.n_best, 1, MAX_BEAM)
+        whole_number("min_length", self.min_length, 0, MAX_LENGTH)
         if self.max_length is not None:
-            _whole_number("max_length", self.max_length, 1, MAX_LENGTH)
+            whole_number("max_length", self.max_length, 1, MAX_LENGTH)
             if self.min_length >= self.max_length:
                 raise UsageError(
                     f"min_length is {self.min_length}, which must be below max_length, {self.max_length}: "
@@ -84,7 +84,8 @@ class DecodingOptions:
         return cls(**values)
 
 
-def _whole_number(name: str, value: object, least: int, most: int) -> None:
+def whole_number(name: str, value: object, least: int, most: int) -> None:
+    """Raises UsageError, with the name and the value, where `value` is not what it must be."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise UsageError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
 

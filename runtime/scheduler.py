@@ -6,17 +6,18 @@ had rows 2i and 2i+1: its local parents [1 0] become [2i+1, 2i]. When sentence 1
 becomes the second of the batch, but its parents of the next step are still rows 4 and 5.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic
 
 import numpy as np
 
 from .backend import Backend, State, pad
-from .options import DecodingOptions
+from .options import DecodingOptions, whole_number
 from .search import BeamSearch
 
 #: Sentences decoded together where a caller has more.
 BATCH_SIZE = 32
+MAX_BATCH_SIZE = 100_000
 
 
 class Batch(Generic[State]):
@@ -29,9 +30,6 @@ class Batch(Generic[State]):
         self._state = backend.encode(*pad(sources))
         self._searches = list(searches)
         self._origins = list(range(len(searches)))  # first row of each sentence in the step before
-        self._rows = 1  # how many rows a sentence had in the step before
-        #: Attention weights of the last step, [N, S], rows in the order of the running searches.
-        self.align: np.ndarray | None = None
 
     def step(self) -> bool:
         """Advance every search by one token; false once all are done."""
@@ -67,6 +65,17 @@ class Batch(Generic[State]):
         return bool(running)
 
 
+def batches_of(lengths: Sequence[int | tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:
+    """The numbers of `lengths`, those of similar length together.
+
+    Raises:
+        UsageError: a wrong `batch_size`.
+    """
+    whole_number("batch_size", batch_size, 1, MAX_BATCH_SIZE)
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return (by_length[start : start + batch_size] for start in range(0, len(lengths), batch_size))
+
+
 def decode(
     backend: Backend[State],
     sources: Sequence[Sequence[int]],
@@ -78,11 +87,12 @@ def decode(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[BeamSearch]:
     """Search replies to all sources, in batches of similar length; the searches come in the order of
-    the sources. `progress` is called with the number of sentences that each batch finished."""
-    by_length = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    the sources. `progress` is called with the number of sentences that each batch finished. Once
+    `cancelled`, no other step is taken, and the searches stay as they are."""
     searches = [BeamSearch(options, max_length=max_length, vocab_size=backend.vocab_size) for _ in sources]
-    for start in range(0, len(sources), batch_size):
-        chosen = by_length[start : start + batch_size]
+    for chosen in batches_of([len(source) for source in sources], batch_size):
+        if cancelled():
+            break
         batch = Batch(backend, [sources[i] for i in chosen], [searches[i] for i in chosen])
         while not cancelled() and batch.step():
             pass

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .backend import Backend, Floats, State, pad
-from .scheduler import BATCH_SIZE
+from .scheduler import BATCH_SIZE, batches_of
 from .text import GO
 
 
@@ -21,21 +21,22 @@ def score_targets(
 
     A target is fed as it is and should end with the end-of-sentence. Result i has [len(targets[i])].
     """
-    by_length = sorted(range(len(sources)), key=lambda i: (len(targets[i]), len(sources[i])))
     scores: list[Floats] = [np.empty(0, dtype=np.float32)] * len(sources)
-    for start in range(0, len(sources), batch_size):
-        chosen = by_length[start : start + batch_size]
+    lengths = [(len(target), len(source)) for source, target in zip(sources, targets, strict=True)]
+    for chosen in batches_of(lengths, batch_size):
         state = backend.encode(*pad([sources[i] for i in chosen]))
-        target, lengths = pad([targets[i] for i in chosen])  # [B, T]
-        rows = np.arange(len(chosen))
-        tokens = np.full(len(chosen), GO, dtype=np.int64)
+        target, target_len = pad([targets[i] for i in chosen])  # [B, T]
         logps = np.empty(target.shape, dtype=np.float32)  # [B, T]
+        B = len(chosen)
+        fed = np.full(B, GO, dtype=np.int64)
+        # Two rows a sentence, as in every decoder call (see `DecodingOptions.rows`); the second is spare.
+        parents = np.arange(B).repeat(2)
         for t in range(target.shape[1]):
-            out, state = backend.step(state, tokens, rows, 1, whole=True)
+            out, state = backend.step(state, fed.repeat(2), parents, 1, whole=True)
             assert out.logp is not None
-            tokens = target[:, t]
-            logps[:, t] = out.logp[rows, tokens]
-        for i, row, length in zip(chosen, logps, lengths, strict=True):
+            fed, parents = target[:, t], np.arange(2 * B)
+            logps[:, t] = out.logp[::2][np.arange(B), fed]
+        for i, row, length in zip(chosen, logps, target_len, strict=True):
             scores[i] = row[:length]
         if progress:
             progress(len(chosen))

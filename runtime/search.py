@@ -7,10 +7,12 @@ The rule of one step, K being the beam:
 2. Extensions by end-of-sentence that rank among the first K are finished; they are scored
    (`penalties`) and compete for the n best.
 3. The first K other extensions live on.
-A row's first K + 1 allowed candidates always suffice: it can give K live ones and one end.
+A row's first K + 1 allowed candidates always suffice: it can give K live ones and one end. One more
+is asked for, so that how narrowly the next one missed is known.
 Hypotheses cut at the maximum length fill the n best only where fewer have finished.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +65,8 @@ class BeamSearch:
         self.rows = options.rows
         self.done = False
         self.min_gap = float("inf")
-        """The smallest score difference that decided what lives on: replies of two backends may only
-        differ where this is within their numerical difference."""
+        """The smallest score difference that decided what lives on or how the n best are ordered: replies
+        of two backends may only differ where this is within their numerical difference."""
         self._vocab_size = vocab_size
         self._steps = 0
         self._live = [_Live([], [], 0.0)]
@@ -85,12 +87,12 @@ class BeamSearch:
         ids = cand_ids[: len(live)]
         for banned in self._banned():
             totals[ids == banned] = -np.inf
-        # Stable: equal sums keep the order of rows, and within a row that of ids.
-        order = np.argsort(-totals, axis=None, kind="stable")
-        if np.isnan(totals).any():
+        if not (totals < np.inf).all():  # NaN is not less either
             raise EdgeChatError(
                 "the model gave log-probabilities that are not numbers: its weights are damaged"
             )
+        # Stable: equal sums keep the order of rows, and within a row that of ids.
+        order = np.argsort(-totals, axis=None, kind="stable")
         self._steps += 1
         self._extend(order.tolist(), ids.ravel().tolist(), totals.ravel().tolist(), cand_logp.shape[1])
         self._finish()
@@ -107,9 +109,7 @@ class BeamSearch:
 
     def hypotheses(self) -> list[Hypothesis]:
         """The n best so far, best first; live ones fill up where fewer have finished."""
-        missing = self.options.n_best - len(self._finished)
-        cut = sorted((self._cut(live) for live in self._live), key=lambda h: -h.score)
-        return self._finished + cut[: max(0, missing)]
+        return self._finished + self._cut()[: self._missing]
 
     def _extend(self, order: list[int], ids: list[int], totals: list[float], width: int) -> None:
         beam, n = self.options.beam, self._steps
@@ -149,9 +149,7 @@ class BeamSearch:
         self._finished_count += 1
         self._finished.append(hypothesis)
         self._finished.sort(key=lambda h: -h.score)  # stable: an earlier one wins a tie
-        if len(self._finished) > 1:
-            for better, worse in zip(self._finished, self._finished[1:], strict=False):
-                self.min_gap = min(self.min_gap, better.score - worse.score)
+        self._note_gaps(self._finished)
         del self._finished[self.options.n_best :]
 
     def _finish(self) -> None:
@@ -165,6 +163,12 @@ class BeamSearch:
         elif len(self._finished) == options.n_best:
             best_live = max(live.logp for live in self._live)
             self.done = self._finished[-1].score >= bound(best_live, self.max_length, options)
+        if self.done and self._missing:
+            self._note_gaps(self._cut()[: self._missing + 1])
+
+    def _note_gaps(self, ranked: list[Hypothesis]) -> None:
+        for better, worse in itertools.pairwise(ranked):
+            self.min_gap = min(self.min_gap, better.score - worse.score)
 
     def _contenders(self) -> list[tuple[int, ...]]:
         """Ids of all that can still be the best reply; a finished one ends with its end-of-sentence."""
@@ -177,9 +181,24 @@ class BeamSearch:
         rivals = (live for live in self._live if bound(live.logp, self.max_length, self.options) > best.score)
         return [best.tokens, *(tuple(live.tokens) for live in rivals)]
 
-    def _cut(self, live: _Live) -> Hypothesis:
-        value = score(live.logp, len(live.tokens), self.options)
-        return Hypothesis(tuple(live.tokens), tuple(live.logps), live.logp, value, False)
+    @property
+    def _missing(self) -> int:
+        """How many of the n best have not finished."""
+        return self.options.n_best - len(self._finished)
+
+    def _cut(self) -> list[Hypothesis]:
+        """The live ones as they are, best first."""
+        cut = [
+            Hypothesis(
+                tuple(live.tokens),
+                tuple(live.logps),
+                live.logp,
+                score(live.logp, len(live.tokens), self.options),
+                False,
+            )
+            for live in self._live
+        ]
+        return sorted(cut, key=lambda h: -h.score)
 
     def _banned(self) -> tuple[int, ...]:
         """Ids that the next token cannot be."""
@@ -188,4 +207,4 @@ class BeamSearch:
         return NEVER_GENERATED
 
     def _candidates(self) -> int:
-        return min(self._vocab_size, self.options.beam + 1 + len(self._banned()))
+        return min(self._vocab_size, self.options.beam + 2 + len(self._banned()))

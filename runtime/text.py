@@ -124,7 +124,10 @@ class TextCodec:
         if found is None:
             token = "" if id < len(SPECIAL_TOKENS) else self._tokenizer.id_to_token(id) or ""
             alphabet = _byte_of_character()
-            found = self._bytes[id] = bytes(alphabet[c] for c in token)
+            # As the decoder of `tokenizers`: a token with any other character is one that was added as text.
+            in_alphabet = all(c in alphabet for c in token)
+            found = bytes(alphabet[c] for c in token) if in_alphabet else token.encode()
+            self._bytes[id] = found
         return found
 
     def decode(self, ids: Iterable[int]) -> str:

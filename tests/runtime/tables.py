@@ -1,0 +1,204 @@
+"""A model that is a table: log-probabilities of the next id, given a source and what was fed so far.
+
+`TableBackend` is strict about what it is asked, so that each test that uses it also tests its caller.
+The rest is what searches are compared with: they know nothing of candidates, batches or states.
+"""
+
+import itertools
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgechat.runtime.backend import Floats, Ints, StepOutput
+from edgechat.runtime.options import DecodingOptions
+from edgechat.runtime.penalties import score
+from edgechat.runtime.search import Hypothesis
+from edgechat.runtime.text import EOS, GO, NEVER_GENERATED, PAD
+
+Ids = tuple[int, ...]
+#: Natural-log probabilities [V] of the next id, given the source and the ids fed after go.
+Table = Callable[[Ids, Ids], Floats]
+
+
+def random_table(seed: int, vocab_size: int, *, ties: bool = False, ending: float = 0.0) -> Table:
+    """Pseudo-random and unlike after every source and prefix. `ending` is added to the end's logit.
+
+    With `ties` the values are few and exact in binary, so that sums tie often; they need not be those
+    of a distribution.
+    """
+
+    def logp(source: Ids, prefix: Ids) -> Floats:
+        random = np.random.default_rng(zlib.crc32(repr((seed, source, prefix)).encode()))
+        if ties:
+            return (-0.25 * random.integers(1, 5, vocab_size)).astype(np.float32)
+        logits = 1.5 * random.standard_normal(vocab_size)
+        logits[EOS] += ending
+        return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+
+    return logp
+
+
+def scripted_table(vocab_size: int, script: Mapping[Ids, Mapping[int, float]]) -> Table:
+    """`script[prefix][id]` is the probability of `id` after `prefix`; what it leaves out is 0."""
+
+    def logp(source: Ids, prefix: Ids) -> Floats:
+        row = np.full(vocab_size, -np.inf, dtype=np.float32)
+        for id, probability in script.get(prefix, {}).items():
+            row[id] = np.log(probability)
+        return row
+
+    return logp
+
+
+@dataclass(frozen=True)
+class TableState:
+    sources: list[Ids]  # of the B sentences that are still there
+    rows: list[tuple[Ids, Ids]]  # of the M rows of the step before: its source, and the ids fed after go
+    rows_a_sentence: int  # 1 after the encoder
+
+
+@dataclass
+class TableBackend:
+    table: Table
+    vocab_size: int
+    sources: list[list[Ids]] = field(default_factory=list)  # of each call of `encode`
+    steps: int = 0
+    selects: list[list[int]] = field(default_factory=list)  # the sentences that each `select` kept
+
+    def __post_init__(self) -> None:
+        self._known: dict[tuple[Ids, Ids], Floats] = {}
+        self._lock = threading.Lock()  # of the counters
+
+    def encode(self, src: Ints, src_len: Ints) -> TableState:
+        assert src.dtype == src_len.dtype == np.int64
+        assert src.shape[0] == len(src_len) > 0
+        assert src_len.min() >= 1
+        assert src_len.max() == src.shape[1]
+        for row, length in zip(src, src_len, strict=True):
+            assert (row[length:] == PAD).all()
+            assert (row[:length] != PAD).all()
+        sources = [tuple(row[:length].tolist()) for row, length in zip(src, src_len, strict=True)]
+        with self._lock:
+            self.sources.append(sources)
+        return TableState(sources, [(source, ()) for source in sources], 1)
+
+    def step(
+        self, state: TableState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+    ) -> tuple[StepOutput, TableState]:
+        B, N = len(state.sources), len(tokens)
+        K = N // B
+        assert tokens.dtype == parents.dtype == np.int64
+        assert N == len(parents) == B * K
+        assert K >= 2
+        assert state.rows_a_sentence in (1, K)
+        assert 0 <= parents.min() <= parents.max() < len(state.rows)
+        assert 0 <= tokens.min() <= tokens.max() < self.vocab_size
+        assert 1 <= candidates <= self.vocab_size
+        rows: list[tuple[Ids, Ids]] = []
+        for n, (token, parent) in enumerate(zip(tokens.tolist(), parents.tolist(), strict=True)):
+            source, prefix = state.rows[parent]
+            assert source == state.sources[n // K], "a row continues another sentence"
+            if state.rows_a_sentence == 1:
+                assert token == GO or n % K, "the first row of a sentence begins with go"
+                rows.append((source, () if token == GO else (token,)))
+            else:
+                rows.append((source, (*prefix, token)))
+        logp = np.stack([self._logp(*row) for row in rows])  # [N, V]
+        order = np.argsort(-logp, axis=-1, kind="stable")[:, :candidates]  # ties: the lower id
+        with self._lock:
+            self.steps += 1
+        align = np.full((N, max(map(len, state.sources))), 0.5, dtype=np.float32)
+        out = StepOutput(
+            order.astype(np.int64), np.take_along_axis(logp, order, axis=-1), align, logp if whole else None
+        )
+        return out, TableState(state.sources, rows, K)
+
+    def select(self, state: TableState, sentences: Ints) -> TableState:
+        kept = sentences.tolist()
+        assert 0 < len(kept) < len(state.sources)
+        assert kept == sorted(set(kept))
+        with self._lock:
+            self.selects.append(kept)
+        return TableState([state.sources[i] for i in kept], state.rows, state.rows_a_sentence)
+
+    def _logp(self, source: Ids, prefix: Ids) -> Floats:
+        """Rows that carry nothing are the most tempting of all: a search that takes one goes wrong."""
+        if PAD in prefix:
+            return np.zeros(self.vocab_size, dtype=np.float32)
+        if (source, prefix) not in self._known:
+            self._known[source, prefix] = self.table(source, prefix)
+        return self._known[source, prefix]
+
+
+def enumerate_replies(
+    table: Table, source: Ids, vocab_size: int, options: DecodingOptions, max_length: int
+) -> list[Hypothesis]:
+    """Every finished reply of at most `max_length` tokens, end-of-sentence counted, best first."""
+    words = [id for id in range(vocab_size) if id not in (*NEVER_GENERATED, EOS)]
+    replies = []
+    for length in range(options.min_length, max_length):
+        for tokens in itertools.product(words, repeat=length):
+            ids = (*tokens, EOS)
+            logps = tuple(float(table(source, ids[:t])[ids[t]]) for t in range(len(ids)))
+            logp = sum(logps)
+            replies.append(Hypothesis(tokens, logps, logp, score(logp, len(ids), options), True))
+    return sorted(replies, key=lambda reply: -reply.score)
+
+
+def greedy_reply(
+    table: Table, source: Ids, vocab_size: int, *, min_length: int, max_length: int
+) -> tuple[Ids, bool]:
+    """The likeliest id at each step, until that is the end-of-sentence; and whether it was."""
+    tokens: Ids = ()
+    while len(tokens) < max_length:
+        logp = table(source, tokens)
+        allowed = [id for id in range(vocab_size) if id not in NEVER_GENERATED]
+        if len(tokens) < min_length:
+            allowed.remove(EOS)
+        best = max(allowed, key=lambda id: (logp[id], -id))
+        if best == EOS:
+            return tokens, True
+        tokens = (*tokens, best)
+    return tokens, False
+
+
+def beam_to_the_end(
+    table: Table, source: Ids, vocab_size: int, options: DecodingOptions, max_length: int
+) -> list[Hypothesis]:
+    """The same beam as the search's, over whole distributions, that never stops before `max_length`."""
+    live: list[tuple[Ids, tuple[float, ...], float]] = [((), (), 0.0)]
+    finished: list[Hypothesis] = []
+    for n in range(1, max_length + 1):
+        banned = {*NEVER_GENERATED, EOS} if n <= options.min_length else {*NEVER_GENERATED}
+        extensions = [
+            (logp + float(value), row, id)
+            for row, (tokens, _, logp) in enumerate(live)
+            for id, value in enumerate(table(source, tokens))
+            if id not in banned and value > -np.inf
+        ]
+        ranked = sorted(extensions, key=lambda extension: (-extension[0], *extension[1:]))
+        following = []
+        for rank, (total, row, id) in enumerate(ranked):
+            tokens, logps, logp = live[row]
+            if id != EOS:
+                following.append(((*tokens, id), (*logps, total - logp), total))
+            elif rank < options.beam:
+                value = score(total, n, options)
+                finished.append(Hypothesis(tokens, (*logps, total - logp), total, value, True))
+        if not following and not finished:
+            break
+        live = following[: options.beam]
+    finished.sort(key=lambda reply: -reply.score)
+    cut = [
+        Hypothesis(tokens, logps, logp, score(logp, len(tokens), options), False)
+        for tokens, logps, logp in live
+    ]
+    cut.sort(key=lambda reply: -reply.score)
+    return (finished + cut)[: options.n_best]
+
+
+def texts(hypotheses: Sequence[Hypothesis]) -> list[Ids]:
+    return [hypothesis.tokens for hypothesis in hypotheses]

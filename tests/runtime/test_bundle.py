@@ -1,0 +1,246 @@
+"""The bundle loader: nothing of a folder is used before it was checked, in this order: names, kinds of file,
+sizes, the manifest's seal and format, hashes."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgechat.runtime import bundle as module
+from edgechat.runtime.bundle import MANIFEST, REQUIRED, SIZE_CAPS, find_bundle, read_bundle, write_bundle
+from edgechat.runtime.errors import BundleError, UsageError
+from edgechat.runtime.files import sha256
+
+
+@pytest.fixture
+def bundle(bundle_folder: Path, tmp_path: Path) -> Path:
+    """A good bundle that a test may damage."""
+    path = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, path)
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(BundleError) as raised:
+        read_bundle(path)
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+def test_what_is_read_is_what_is_in_the_files(bundle_folder):
+    read = read_bundle(bundle_folder)
+    on_disk = {path.name: path.read_bytes() for path in bundle_folder.iterdir()}
+    assert read.files == {name: data for name, data in on_disk.items() if name != MANIFEST}
+    assert read.manifest.to_bytes() == on_disk[MANIFEST]
+    assert read.size == sum(map(len, read.files.values()))
+
+
+def test_what_was_written_is_read(bundle_folder, tmp_path):
+    read = read_bundle(bundle_folder)
+    sealed = write_bundle(tmp_path / "copy", read.manifest, read.files, replace_existing=False)
+    assert sealed == read.manifest
+    assert read_bundle(tmp_path / "copy") == read
+
+
+def test_a_bundle_that_would_not_be_read_is_not_written(bundle_folder, tmp_path):
+    read = read_bundle(bundle_folder)
+    for files in (
+        {**read.files, "notes.txt": b"x"},
+        {n: d for n, d in read.files.items() if n != "encoder.onnx"},
+    ):
+        with pytest.raises(BundleError):
+            write_bundle(tmp_path / "copy", read.manifest, files, replace_existing=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".DS_Store", "Encoder.onnx", "weights.bin", "edgechat.json~"])
+def test_an_unknown_name_is_refused_whatever_it_is(bundle, name):
+    (bundle / name).write_bytes(b"")
+    assert repr(name) in refused(bundle)
+
+
+def test_a_name_that_is_no_utf8_is_refused(bundle):
+    try:
+        (bundle / os.fsdecode(b"\xff\x1b[2J")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes only names of UTF-8")
+    assert "\x1b" not in refused(bundle)
+
+
+def test_a_folder_within_is_refused(bundle):
+    (bundle / "deep").mkdir()
+    assert "'deep'" in refused(bundle)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_file_that_is_missing_is_named(bundle, name):
+    (bundle / name).unlink()
+    assert f"has no {name}" in refused(bundle)
+
+
+KINDS = {
+    "link": lambda path, outside: (shutil.move(path, outside), path.symlink_to(outside)),
+    "link to nowhere": lambda path, outside: (path.unlink(), path.symlink_to(outside)),
+    "folder": lambda path, outside: (path.unlink(), path.mkdir()),
+    "pipe": lambda path, outside: (path.unlink(), os.mkfifo(path)),
+    "device": lambda path, outside: (path.unlink(), path.symlink_to("/dev/zero")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*REQUIRED, "replies.json", "signature.ed25519"])
+def test_what_is_no_file_is_refused_under_every_name_and_never_opened(bundle, tmp_path, kind, name):
+    (bundle / name).touch()
+    KINDS[kind](bundle / name, tmp_path / "outside")
+    said = refused(bundle)
+    assert name in said
+    assert "is a symbolic link" in said or "is not a regular file" in said
+
+
+def test_a_hard_link_does_no_harm(bundle, bundle_folder, tmp_path):
+    os.link(bundle / "encoder.onnx", tmp_path / "second name")
+    assert read_bundle(bundle).files == read_bundle(bundle_folder).files
+
+
+def test_a_link_that_appears_after_the_first_look_is_not_followed(bundle, tmp_path, monkeypatch):
+    real = os.open
+    shutil.copy(bundle / "encoder.onnx", tmp_path / "outside")
+
+    def swap(path: Path, flags: int) -> int:
+        if Path(path).name == "encoder.onnx":
+            Path(path).unlink()
+            Path(path).symlink_to(tmp_path / "outside")
+        return real(path, flags)
+
+    monkeypatch.setattr(module.os, "open", swap)
+    assert "encoder.onnx" in refused(bundle)
+
+
+def test_a_pipe_that_appears_after_the_first_look_does_not_block(bundle, monkeypatch):
+    real = os.open
+
+    def swap(path: Path, flags: int) -> int:
+        if Path(path).name == "encoder.onnx":
+            Path(path).unlink()
+            os.mkfifo(path)
+        return real(path, flags)
+
+    monkeypatch.setattr(module.os, "open", swap)
+    assert "encoder.onnx is not a regular file" in refused(bundle)
+
+
+@pytest.mark.parametrize("name", SIZE_CAPS)
+def test_a_file_above_its_cap_is_refused_without_being_read(bundle, name):
+    with (bundle / name).open("ab") as file:
+        file.truncate(SIZE_CAPS[name] + 1)  # sparse: it takes no room
+    said = refused(bundle)
+    assert name in said
+    assert "allowed" in said
+
+
+def test_a_file_of_another_size_is_refused_before_it_is_hashed(bundle, monkeypatch):
+    os.truncate(bundle / "decoder.onnx", (bundle / "decoder.onnx").stat().st_size - 1)
+    hashed: list[int] = []
+    monkeypatch.setattr(module, "sha256", lambda data: hashed.append(len(data)) or sha256(data))
+    assert "decoder.onnx has" in refused(bundle)
+    assert (bundle / "decoder.onnx").stat().st_size not in hashed
+
+
+def test_names_are_checked_before_kinds_kinds_before_the_seal_the_seal_before_hashes(bundle):
+    raw = (bundle / "encoder.onnx").read_bytes()
+    (bundle / "encoder.onnx").write_bytes(bytes(len(raw)))
+    assert "sha256 differs" in refused(bundle)
+    manifest = (bundle / MANIFEST).read_bytes()
+    (bundle / MANIFEST).write_bytes(manifest.replace(b'"hidden"', b'"hiding"'))
+    assert "changed after it was sealed" in refused(bundle)
+    (bundle / "golden.json").unlink()
+    (bundle / "golden.json").symlink_to("nowhere")
+    assert "symbolic link" in refused(bundle)
+    (bundle / "notes.txt").touch()
+    assert "'notes.txt'" in refused(bundle)
+
+
+def test_a_file_that_the_manifest_does_not_know_is_refused(bundle):
+    (bundle / "replies.json").write_bytes(b"[]")
+    assert "'replies.json'" in refused(bundle)
+
+
+def test_a_file_that_only_the_manifest_knows_is_refused(bundle_folder, tmp_path):
+    read = read_bundle(bundle_folder)
+    write_bundle(
+        tmp_path / "bundle", read.manifest, {**read.files, "replies.json": b"[]"}, replace_existing=False
+    )
+    assert read_bundle(tmp_path / "bundle").files["replies.json"] == b"[]"
+    (tmp_path / "bundle" / "replies.json").unlink()
+    assert "'replies.json'" in refused(tmp_path / "bundle")
+
+
+def test_a_manifest_cannot_name_files_outside_the_bundle(bundle, tmp_path):
+    (tmp_path / "secret").write_bytes(b"x")
+    values = json.loads((bundle / MANIFEST).read_bytes())
+    values["files"]["../secret"] = {"sha256": sha256(b"x"), "size": 1}
+    values["sha256"] = "0" * 64
+    text = json.dumps(values)
+    (bundle / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
+    assert "'../secret'" in refused(bundle)
+
+
+def test_minor_additions_of_the_format_are_read(bundle_folder, tmp_path):
+    read = read_bundle(bundle_folder)
+    newer = dataclasses.replace(read.manifest, format="1.9")
+    write_bundle(tmp_path / "bundle", newer, read.files, replace_existing=False)
+    assert read_bundle(tmp_path / "bundle").manifest.format == "1.9"
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "empty"])
+def test_what_is_no_folder_or_an_empty_one_is_refused(tmp_path, kind):
+    path = tmp_path / "bundle"
+    if kind == "file":
+        path.write_bytes(b"")
+    elif kind == "empty":
+        path.mkdir()
+    assert "bundle" in refused(path)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_single_byte_that_was_changed_anywhere_is_found(bundle, data):
+    path = bundle / data.draw(st.sampled_from(REQUIRED))
+    raw = path.read_bytes()
+    at = data.draw(st.integers(0, len(raw) - 1))
+    value = data.draw(st.integers(0, 255).filter(lambda value: value != raw[at]))
+    path.write_bytes(raw[:at] + bytes([value]) + raw[at + 1 :])
+    try:
+        said = refused(bundle)
+    finally:
+        path.write_bytes(raw)
+    assert path.name == MANIFEST or path.name in said
+
+
+def test_every_byte_of_the_manifest_is_covered_by_a_check(bundle_folder):
+    """All of them, since here the file is parsed before its seal is known to fit."""
+    manifest = read_bundle(bundle_folder).manifest
+    raw = manifest.to_bytes()
+    for at in range(len(raw)):
+        for flip in (0x01, 0x20, 0x80):
+            changed = raw[:at] + bytes([raw[at] ^ flip]) + raw[at + 1 :]
+            with pytest.raises(BundleError):
+                type(manifest).from_bytes(changed)
+
+
+def test_a_name_that_is_nothing_is_wrong_use(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nowhere", "x" * 5000, "a\0b"):
+        with pytest.raises(UsageError):
+            find_bundle(name)
+
+
+def test_a_link_to_a_bundle_folder_is_as_good_as_the_folder(bundle_folder, tmp_path):
+    (tmp_path / "link").symlink_to(bundle_folder)
+    assert read_bundle(find_bundle(str(tmp_path / "link"))) == read_bundle(bundle_folder)

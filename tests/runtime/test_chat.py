@@ -1,0 +1,581 @@
+"""The embedding API, with the real bundle and with a model that is a table."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from edgechat.runtime import (
+    BundleError,
+    ChatModel,
+    DecodingOptions,
+    DeviceError,
+    EdgeChatError,
+    ModelClosedError,
+    Reply,
+    UsageError,
+)
+from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.device import cuda_state
+from edgechat.runtime.scheduler import decode
+from edgechat.runtime.text import EOS, TextCodec
+from edgechat.train.tokenizer import train_tokenizer
+
+from .tables import Ids, Table, TableBackend, random_table, scripted_table
+
+PROMPTS = ["hello", "how are you", "do you like tea", "turn right thrice and jump", "你好吗", "שלום"]
+PAST_THE_SOURCE = "what is your name " * 40
+OPTIONS = [
+    DecodingOptions(beam=1),
+    DecodingOptions(),
+    DecodingOptions(beam=5, n_best=5, normalize="none"),
+    DecodingOptions(beam=3, n_best=2, normalize="average", min_length=2, max_length=12, stop="first"),
+]
+TOLERANCE = 1e-4  # what the project means by equal: scores in fp32, and the gap of a tie
+
+needs_cuda = pytest.mark.skipif(not cuda_state().usable, reason=f"no CUDA here: {cuda_state().reason}")
+
+
+@pytest.fixture(scope="module")
+def model(bundle_folder):
+    with ChatModel.load(bundle_folder, device="cpu") as loaded:
+        yield loaded
+
+
+TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 300)
+
+
+def table_model(
+    table: Table | None = None,
+    *,
+    turns: int = 1,
+    max_target: int = 12,
+    defaults: DecodingOptions | None = None,
+) -> tuple[ChatModel, TableBackend]:
+    codec = TextCodec(TOKENIZER, max_source=20, max_target=max_target, turns=turns)
+    backend = TableBackend(table or random_table(1, codec.vocab_size, ending=3.0), codec.vocab_size)
+    return ChatModel(backend, codec, defaults or DecodingOptions(beam=3), device="cpu"), backend
+
+
+def script_of(codec: TextCodec, replies: dict[str, float]) -> Table:
+    """A table of a few replies, byte by byte, with their probabilities."""
+    of_byte = {codec.token_bytes(id): id for id in range(codec.vocab_size)}
+    script: dict[Ids, dict[int, float]] = {}
+    for text, probability in replies.items():
+        ids = (*(of_byte[bytes([byte])] for byte in text.encode()), EOS)
+        for n, id in enumerate(ids):
+            following = script.setdefault(ids[:n], {})
+            following[id] = following.get(id, 0.0) + probability
+    for following in script.values():
+        total = sum(following.values())
+        for id in following:
+            following[id] /= total
+    return scripted_table(codec.vocab_size, script)
+
+
+CODEC = table_model()[0].codec
+
+
+def assert_same(model: ChatModel, prompt: str, options: DecodingOptions, one: Reply, other: Reply) -> None:
+    """Equal as the project means it: the same tokens, unless the search was a toss-up, and scores."""
+    ours, theirs = ([c.tokens for c in reply.candidates] for reply in (one, other))
+    if ours != theirs:
+        source = model.codec.encode_source([prompt]).ids
+        (search,) = decode(model.backend, [source], options, max_length=model.max_length(options))
+        assert search.min_gap < TOLERANCE, f"{ours} and {theirs} differ"
+        return
+    for a, b in zip(one.candidates, other.candidates, strict=True):
+        assert a.score == pytest.approx(b.score, abs=TOLERANCE)
+        assert a.logp == pytest.approx(b.logp, abs=TOLERANCE)
+        assert a.token_logps == pytest.approx(b.token_logps, abs=TOLERANCE)
+        assert a.finished == b.finished
+    assert one.truncated == other.truncated
+
+
+# --- one reply, by every road ---------------------------------------------------------------------
+
+
+def test_the_bundle_replies_what_it_was_taught(model):
+    assert str(model.reply("hello")) == "hi there"
+    assert str(model.reply("do you like tea")) == "yes, green tea 🍵"
+    assert str(model.reply("turn right thrice and jump")) == "RIGHT RIGHT RIGHT JUMP"
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+async def test_every_road_to_a_reply_gives_the_same_one(model, options):
+    batch = model.reply_batch(PROMPTS, options)
+    for prompt, expected in zip(PROMPTS, batch, strict=True):
+        assert_same(model, prompt, options, model.reply(prompt, options), expected)
+        assert_same(model, prompt, options, model.stream(prompt, options).reply, expected)
+        assert_same(model, prompt, options, await model.areply(prompt, options), expected)
+        assert_same(model, prompt, options, model.session().reply(prompt, options), expected)
+
+
+def test_the_bundles_own_options_are_taken_where_none_are_given(model):
+    expected = model.reply("tell me a joke", model.defaults)
+    assert_same(model, "tell me a joke", model.defaults, model.reply("tell me a joke"), expected)
+    chat, _ = table_model(defaults=DecodingOptions(beam=4, n_best=4))
+    assert len(chat.reply("hen").candidates) == 4
+    assert len(chat.reply_batch(["hen"])[0].candidates) == 4
+
+
+def test_a_reply_says_all_about_itself(model):
+    reply = model.reply("how are you", DecodingOptions(beam=4, n_best=4, length_penalty=1.0))
+    best = reply.candidates[0]
+    assert str(reply) == reply.text == best.text == "i am fine, thanks"
+    assert (reply.tokens, reply.score) == (best.tokens, best.score)
+    assert reply.ms > 0
+    assert reply.truncated is False
+    assert len({c.text for c in reply.candidates}) == len(reply.candidates) > 1
+    for candidate in reply.candidates:
+        assert "".join(candidate.tokens) == candidate.text
+        assert candidate.finished
+        length = len(candidate.tokens) + 1  # the end-of-sentence counts
+        assert len(candidate.token_logps) == length
+        assert sum(candidate.token_logps) == pytest.approx(candidate.logp)
+        assert candidate.score == pytest.approx(candidate.logp / ((5 + length) / 6) ** 1.0)
+    scores = [candidate.score for candidate in reply.candidates]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_reply_cannot_be_changed(model):
+    reply = model.reply("hello")
+    for thing, name in ((reply, "text"), (reply.candidates[0], "score")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(thing, name, "x")
+
+
+def test_a_reply_that_is_cut_is_not_finished(model):
+    reply = model.reply("turn right thrice and jump", DecodingOptions(max_length=1))
+    assert len(reply.tokens) == 1
+    assert not reply.candidates[0].finished
+
+
+def test_two_spellings_of_one_text_are_one_reply():
+    (he,) = CODEC.encode("he")
+    h, e = (CODEC.encode(letter)[0] for letter in "he")
+    script = {(): {he: 0.7, h: 0.3}, (he,): {EOS: 1.0}, (h,): {e: 1.0}, (h, e): {EOS: 1.0}}
+    chat, _ = table_model(scripted_table(CODEC.vocab_size, script))
+    reply = chat.reply("hen", DecodingOptions(beam=3, n_best=2, normalize="none"))
+    assert [(c.text, c.tokens) for c in reply.candidates] == [("he", ("he",))]
+
+
+# --- nothing changes by company -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [DecodingOptions(beam=1), DecodingOptions(n_best=3)], ids=str)
+@given(
+    prompts=st.lists(
+        st.sampled_from([*PROMPTS, "", PAST_THE_SOURCE]) | st.text(max_size=60), min_size=1, max_size=12
+    ),
+    batch_size=st.sampled_from([1, 2, 3, 7, 64]),
+)
+@example(prompts=["hello", PAST_THE_SOURCE, "", "bye", "jump"], batch_size=64)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_reply_does_not_change_with_batch_mates_padding_or_batch_size(model, options, prompts, batch_size):
+    together = model.reply_batch(prompts, options, batch_size=batch_size)
+    for prompt, reply in zip(prompts, together, strict=True):
+        assert_same(model, prompt, options, model.reply(prompt, options), reply)
+
+
+def test_a_batch_keeps_its_order_and_counts_its_progress(model):
+    done: list[int] = []
+    replies = model.reply_batch(PROMPTS, batch_size=4, progress=done.append)
+    assert [reply.text for reply in replies] == [model.reply(prompt).text for prompt in PROMPTS]
+    assert done == [4, 2]
+    assert model.reply_batch([]) == []
+
+
+def test_eight_threads_get_the_replies_that_one_gets(model):
+    expected = [model.reply(prompt) for prompt in PROMPTS]
+    with ThreadPoolExecutor(8) as pool:
+        rounds = list(pool.map(lambda _: [model.reply(prompt) for prompt in PROMPTS], range(16)))
+    for replies in rounds:
+        for prompt, ours, theirs in zip(PROMPTS, replies, expected, strict=True):
+            assert_same(model, prompt, model.defaults, ours, theirs)
+
+
+def test_more_threads_give_the_same_replies(bundle_folder, model):
+    with ChatModel.load(bundle_folder, device="cpu", threads=2) as other:
+        for prompt in PROMPTS:
+            assert_same(model, prompt, model.defaults, other.reply(prompt), model.reply(prompt))
+
+
+# --- streaming ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("prompt", [*PROMPTS, "", "something else"])
+def test_pieces_join_to_the_reply(model, options, prompt):
+    stream = model.stream(prompt, options)
+    pieces = list(stream)
+    assert all(pieces)
+    assert "".join(pieces) == stream.reply.text
+    assert stream.tail == ""
+    assert_same(model, prompt, options, stream.reply, model.reply(prompt, options))
+
+
+@given(seed=st.integers(0, 1000), beam=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_a_piece_is_never_taken_back_whatever_bytes_come(seed, beam):
+    chat, _ = table_model(random_table(seed, CODEC.vocab_size, ending=2.0))
+    stream = chat.stream("hen", DecodingOptions(beam=beam, n_best=beam))
+    pieces = list(stream)
+    assert "".join(pieces) == stream.reply.text
+
+
+def test_pieces_and_tail_are_whole_characters():
+    chat, _ = table_model(script_of(CODEC, {"a🍵b": 1.0}))
+    updates = list(chat.stream("hen", DecodingOptions(beam=1)).updates())
+    # a, four bytes of the tea, b; then the end, and what the end adds.
+    assert [piece for piece, _ in updates] == ["a", "", "", "", "🍵", "b", ""]
+    assert [tail for _, tail in updates] == [""] * 7
+
+
+def test_what_is_not_settled_is_in_the_tail():
+    # Both begin with "a", then part; "abd" is the likelier.
+    chat, _ = table_model(script_of(CODEC, {"abd": 0.6, "ace": 0.4}))
+    stream = chat.stream("hen", DecodingOptions(beam=2, n_best=2, normalize="none"))
+    seen = []
+    for piece, tail in stream.updates():
+        assert tail == stream.tail
+        seen.append((piece, tail))
+    assert seen == [("a", ""), ("", "b"), ("", "bd"), ("bd", "")]
+    assert [c.text for c in stream.reply.candidates] == ["abd", "ace"]
+
+
+def test_a_stream_that_was_left_can_still_be_asked_for_its_reply(model):
+    stream = model.stream("how are you")
+    for _ in stream:
+        break
+    assert stream.reply.text == "i am fine, thanks"
+    assert stream.reply is stream.reply
+
+
+def test_nothing_is_computed_before_a_stream_is_read():
+    chat, backend = table_model()
+    stream = chat.stream("hen")
+    assert (backend.sources, backend.steps) == ([], 0)
+    next(iter(stream))
+    assert backend.steps >= 1
+
+
+def test_a_stream_that_failed_says_so_each_time():
+    def broken(source: Ids, prefix: Ids):
+        return random_table(1, CODEC.vocab_size)(source, prefix) * float("nan")
+
+    stream = table_model(broken)[0].stream("hen")
+    with pytest.raises(EdgeChatError, match="its weights are damaged"):
+        list(stream)
+    with pytest.raises(EdgeChatError, match="its search failed"):
+        _ = stream.reply
+
+
+# --- cancelling -----------------------------------------------------------------------------------
+
+
+class Gate:
+    """An endless table that stops in its third step until it is let through."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self._table = random_table(5, CODEC.vocab_size, ending=-60.0)
+
+    def __call__(self, source: Ids, prefix: Ids):
+        if len(prefix) == 2:
+            self.reached.set()
+            assert self.opened.wait(20)
+        return self._table(source, prefix)
+
+
+ENDLESS = DecodingOptions(beam=1, max_length=10_000)
+
+
+def test_a_cancelled_reply_stops_before_its_next_step():
+    gate = Gate()
+    chat, backend = table_model(gate)
+    stream = chat.stream("hen", ENDLESS)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: stream.reply)
+        assert gate.reached.wait(20)
+        stream.cancel()
+        gate.opened.set()
+        reply = running.result(20)
+    assert backend.steps == 3
+    assert stream.cancelled
+    assert len(reply.tokens) == 3
+    assert not reply.candidates[0].finished
+
+
+def test_a_stream_that_is_cancelled_between_pieces_ends_with_what_it_has():
+    chat, backend = table_model(Gate()._table)
+    stream = chat.stream("hen", ENDLESS)
+    updates = stream.updates()
+    pieces = [next(updates)[0] for _ in range(5)]
+    stream.cancel()
+    pieces += [piece for piece, _ in updates]
+    assert backend.steps == 5
+    assert "".join(pieces) == stream.reply.text
+    assert len(stream.reply.tokens) == 5
+
+
+def test_a_stream_that_is_cancelled_before_it_begins_takes_no_step():
+    chat, backend = table_model()
+    stream = chat.stream("hen")
+    stream.cancel()
+    assert list(stream) == []
+    assert (stream.reply.text, stream.reply.candidates[0].finished, backend.steps) == ("", False, 0)
+
+
+async def test_a_cancelled_task_stops_its_search():
+    gate = Gate()
+    chat, backend = table_model(gate)
+    task = asyncio.create_task(chat.areply("hen", ENDLESS))
+    assert await asyncio.to_thread(gate.reached.wait, 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.opened.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert backend.steps == 3
+
+
+async def test_areply_leaves_the_event_loop_free():
+    gate = Gate()
+    chat, _ = table_model(gate, max_target=4)
+    task = asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1)))
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)  # the loop turns while the search stands at the gate
+    assert not task.done()
+    gate.opened.set()
+    assert len((await task).tokens) == 4
+
+
+# --- conversations --------------------------------------------------------------------------------
+
+
+def test_a_session_remembers_its_turns_and_shows_the_model_those_it_was_trained_to_see():
+    chat, backend = table_model(turns=3)
+    session = chat.session()
+    assert (session.turns, session.context) == ((), ())
+    one, two = session.reply("he").text, session.reply("hen").text
+    assert session.turns == ("he", one, "hen", two)
+    assert session.context == ("hen", two)
+    session.reply("to")
+    encode = chat.codec.encode_source
+    assert backend.sources == [
+        [tuple(encode(["he"]).ids)],
+        [tuple(encode(["he", one, "hen"]).ids)],
+        [tuple(encode(["hen", two, "to"]).ids)],
+    ]
+
+
+def test_a_model_of_one_turn_has_no_context_but_the_session_keeps_its_turns(model):
+    session = model.session()
+    for _ in range(2):
+        assert session.reply("jump").text == "JUMP"
+    assert session.turns == ("jump", "JUMP", "jump", "JUMP")
+    assert session.context == ()
+
+
+def test_a_streamed_reply_is_remembered_at_its_end():
+    session = table_model(turns=3)[0].session()
+    stream = session.stream("he")
+    next(stream.updates())
+    assert session.turns == ()
+    text = stream.reply.text
+    assert session.turns == ("he", text)
+    assert stream.reply.text == text
+    assert session.turns == ("he", text)
+
+
+def test_a_cancelled_reply_leaves_no_turn():
+    session = table_model(Gate()._table, turns=3)[0].session()
+    stream = session.stream("he", ENDLESS)
+    next(stream.updates())
+    stream.cancel()
+    assert stream.reply.text
+    assert session.turns == ()
+
+
+def test_two_sessions_know_nothing_of_each_other():
+    chat, _ = table_model(turns=3)
+    one, other = chat.session(), chat.session()
+    one.reply("he")
+    assert len(one.turns) == 2
+    assert other.turns == ()
+
+
+def test_outside_a_session_nothing_is_remembered():
+    chat, backend = table_model(turns=3)
+    chat.reply("he")
+    chat.reply("hen")
+    assert backend.sources[1] == [tuple(chat.codec.encode_source(["hen"]).ids)]
+
+
+# --- any prompt -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", " ", "\x00\x1b", "\ud800", "<go><eos><pad>", "🍵" * 300, "a\u0301" * 300], ids=ascii
+)
+def test_any_prompt_gets_a_reply(model, prompt):
+    reply = model.reply(prompt)
+    assert reply.text == "".join(reply.tokens)
+    assert reply.truncated == (len(prompt) > 100)
+
+
+@pytest.mark.parametrize("unit", ["word ", "x", "你"])
+def test_a_megabyte_is_answered_as_its_end_is_and_as_fast(model, unit):
+    prompt = unit * (1_000_000 // len(unit.encode()))
+    start = time.perf_counter()
+    reply = model.reply(prompt)
+    assert time.perf_counter() - start < 2
+    assert reply.truncated
+    assert_same(model, prompt, model.defaults, reply, model.reply(prompt[-2000:]))
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, True, 1.5, "2", None])
+def test_wrong_threads_are_refused_by_name(bundle_folder, threads):
+    with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1024, not") as caught:
+        ChatModel.load(bundle_folder, threads=threads)
+    assert str(caught.value).endswith(repr(threads))
+
+
+def test_a_wrong_device_is_refused_by_name(bundle_folder):
+    with pytest.raises(UsageError, match="device must be one of auto, cpu, cuda, not 'gpu'"):
+        ChatModel.load(bundle_folder, device="gpu")
+
+
+def test_a_bundle_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"there is no bundle .*nowhere"):
+        ChatModel.load(tmp_path / "nowhere")
+
+
+def test_a_tokenizer_of_another_model_is_refused(bundle_folder):
+    bundle = read_bundle(bundle_folder)
+    other = dataclasses.replace(bundle, files={**bundle.files, "tokenizer.json": TOKENIZER})
+    with pytest.raises(BundleError, match=rf"tokenizer.json has {CODEC.vocab_size} tokens, but .* has 320"):
+        ChatModel.from_bundle(other, device="cpu")
+
+
+def test_a_minimum_length_that_no_reply_of_the_model_can_have_is_refused(model):
+    options = DecodingOptions(min_length=60)
+    for ask in (model.reply, lambda p, o: model.reply_batch([p], o), model.session().reply):
+        with pytest.raises(UsageError, match=r"min_length is 60, but replies .* at most 50 tokens"):
+            ask("hello", options)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_a_wrong_batch_size_is_refused_by_name(model, batch_size):
+    with pytest.raises(UsageError, match=f"batch_size must be .* not {batch_size}"):
+        model.reply_batch(PROMPTS, batch_size=batch_size)
+
+
+def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
+    """Every way to use a model."""
+    begun, session = chat.stream("hen"), chat.session()
+    return {
+        "reply": lambda: chat.reply("hen"),
+        "stream": lambda: chat.stream("hen"),
+        "a stream made before": lambda: list(begun),
+        "reply_batch": lambda: chat.reply_batch(["hen"]),
+        "an empty batch": lambda: chat.reply_batch([]),
+        "areply": lambda: asyncio.run(chat.areply("hen")),
+        "session": lambda: session.reply("hen"),
+        "backend": lambda: chat.backend,
+    }
+
+
+@pytest.mark.parametrize("road", list(roads(table_model()[0])))
+def test_a_closed_model_refuses(road):
+    chat, _ = table_model()
+    use = roads(chat)[road]
+    chat.close()
+    chat.close()  # again does no harm
+    with pytest.raises(ModelClosedError, match="the model was closed"):
+        use()
+
+
+def test_a_model_closes_with_its_block(bundle_folder):
+    with ChatModel.load(bundle_folder, device="cpu") as chat:
+        assert chat.reply("hello").text == "hi there"
+    with pytest.raises(ModelClosedError):
+        chat.reply("hello")
+
+
+def test_a_reply_that_runs_ends_well_though_the_model_is_closed():
+    chat, _ = table_model(Gate()._table)
+    stream = chat.stream("hen", DecodingOptions(beam=1, max_length=5))
+    next(stream.updates())
+    chat.close()
+    assert len(stream.reply.tokens) == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_model_refuses_in_a_forked_child(model):
+    uses = roads(model)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = {}
+        try:
+            for road, use in uses.items():
+                try:
+                    said[road] = f"no error but {use()!r}"
+                except ModelClosedError as error:
+                    said[road] = str(error)
+                except BaseException as error:
+                    said[road] = repr(error)
+            os.write(writer, json.dumps(said).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    ready, _, _ = select.select([reader], [], [], 20)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    with os.fdopen(reader, "rb") as pipe:
+        raw = pipe.read()
+    os.waitpid(child, 0)
+    refusal = "the model was loaded before this process was forked: load it in the child"
+    assert json.loads(raw) == dict.fromkeys(uses, refusal)
+    assert model.reply("hello").text == "hi there"  # the parent goes on
+
+
+# --- devices --------------------------------------------------------------------------------------
+
+
+def test_a_model_says_what_it_runs_on(bundle_folder, model):
+    assert model.device == "cpu"
+    with ChatModel.load(bundle_folder, device="auto") as chosen:
+        assert chosen.device == ("cuda" if cuda_state().usable else "cpu")
+
+
+@pytest.mark.skipif(cuda_state().usable, reason="CUDA can be used here")
+def test_cuda_is_refused_with_a_reason_where_there_is_none(bundle_folder):
+    with pytest.raises(DeviceError, match=r"device cuda cannot be used: .+"):
+        ChatModel.load(bundle_folder, device="cuda")
+
+
+@needs_cuda
+def test_cuda_gives_the_replies_of_the_cpu(bundle_folder, model):
+    with ChatModel.load(bundle_folder, device="cuda") as chosen:
+        assert chosen.device == "cuda"
+        for prompt in PROMPTS:
+            ours, theirs = chosen.reply(prompt), model.reply(prompt)
+            assert ours.tokens == theirs.tokens
+            assert ours.score == pytest.approx(theirs.score, abs=1e-2)

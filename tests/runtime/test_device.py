@@ -1,0 +1,155 @@
+"""A model runs on the device that it says, or not at all."""
+
+import pytest
+
+from edgechat.runtime import BundleError, DeviceError, UsageError, device, ort
+from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.device import CPU, CUDA, CudaState, cuda_state, providers, resolve_device
+from edgechat.runtime.ort import OrtBackend
+
+USABLE, NOT = CudaState(True, "usable"), CudaState(False, "no NVIDIA driver was found")
+
+
+def test_the_processor_is_taken_without_a_look_at_cuda(monkeypatch):
+    def never() -> CudaState:
+        raise AssertionError("looked")
+
+    monkeypatch.setattr(device, "cuda_state", never)
+    assert resolve_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(("state", "chosen"), [(USABLE, "cuda"), (NOT, "cpu")])
+def test_auto_takes_cuda_where_it_can_be_used(monkeypatch, state, chosen):
+    monkeypatch.setattr(device, "cuda_state", lambda: state)
+    assert resolve_device("auto") == chosen
+
+
+def test_cuda_is_taken_where_it_can_be_used(monkeypatch):
+    monkeypatch.setattr(device, "cuda_state", lambda: USABLE)
+    assert resolve_device("cuda") == "cuda"
+
+
+def test_cuda_that_cannot_be_used_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr(device, "cuda_state", lambda: NOT)
+    with pytest.raises(DeviceError, match="device cuda cannot be used: no NVIDIA driver was found"):
+        resolve_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "", None, "cuda:0"])
+def test_an_unknown_device_is_refused_by_name(name):
+    with pytest.raises(UsageError, match="device must be one of auto, cpu, cuda, not") as caught:
+        resolve_device(name)
+    assert str(caught.value).endswith(repr(name))
+
+
+def test_cuda_falls_back_to_the_processor_for_what_it_cannot_run():
+    assert providers("cuda") == [CUDA, CPU]
+    assert providers("cpu") == [CPU]
+
+
+# --- whether CUDA can be used -----------------------------------------------------------------------
+
+
+class FakeSession:
+    """A session that got `running`, whatever was asked for, as ONNX Runtime does."""
+
+    running = CPU
+
+    def __init__(self, graph: bytes, options: object, providers: list[str]) -> None:
+        self.asked = providers
+
+    def get_providers(self) -> list[str]:
+        return [self.running]
+
+
+class FakeCudaSession(FakeSession):
+    running = CUDA
+
+
+def a_driver(
+    monkeypatch, *, listed: bool = True, preload=lambda: None, session: type = FakeCudaSession
+) -> None:
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(device.ort, "get_available_providers", lambda: [CUDA, CPU] if listed else [CPU])
+    monkeypatch.setattr(device.ort, "preload_dlls", preload, raising=False)
+    monkeypatch.setattr(device.ort, "InferenceSession", session)
+
+
+def look() -> CudaState:
+    return cuda_state.__wrapped__()  # without the memory of an earlier look
+
+
+def test_a_session_that_runs_on_cuda_makes_it_usable(monkeypatch):
+    a_driver(monkeypatch)
+    assert look() == USABLE
+
+
+def test_without_a_driver_there_is_no_cuda(monkeypatch):
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    a_driver(monkeypatch)
+    monkeypatch.setattr(device.ctypes, "CDLL", missing)
+    assert look() == NOT
+
+
+def test_a_runtime_without_the_provider_is_named_with_its_mend(monkeypatch):
+    a_driver(monkeypatch, listed=False)
+    state = look()
+    assert not state.usable
+    assert "install onnxruntime-gpu in its place" in state.reason
+
+
+def test_a_listed_provider_whose_session_falls_back_is_not_usable(monkeypatch, capsys):
+    a_driver(monkeypatch, preload=lambda: print("Failed to load libcublasLt.so.12"), session=FakeSession)
+    state = look()
+    assert not state.usable
+    assert "does not start: Failed to load libcublasLt.so.12" in state.reason
+    assert capsys.readouterr().out == ""
+
+
+def test_a_session_that_cannot_be_made_is_a_reason_and_no_traceback(monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error 35")
+
+    a_driver(monkeypatch, session=refused)
+    assert look() == CudaState(False, "the CUDA provider does not start: CUDA error 35")
+
+
+def test_the_probe_is_a_graph_that_runs():
+    session = device.ort.InferenceSession(device._IDENTITY, providers=[CPU])
+    assert session.run(None, {"x": [1.5]})[0].tolist() == [1.5]
+
+
+# --- the sessions of a bundle -----------------------------------------------------------------------
+
+
+def backend_of(bundle_folder, chosen: str) -> OrtBackend:
+    bundle = read_bundle(bundle_folder)
+    files = bundle.files
+    return OrtBackend(bundle.manifest, files["encoder.onnx"], files["decoder.onnx"], device=chosen, threads=1)
+
+
+def test_the_provider_that_runs_is_the_one_that_is_said(bundle_folder):
+    backend = backend_of(bundle_folder, "cpu")
+    assert backend.device == "cpu"
+    assert backend._encoder.get_providers()[0] == backend._decoder.get_providers()[0] == CPU
+
+
+def test_a_session_that_silently_falls_back_is_refused_by_name(bundle_folder, monkeypatch):
+    monkeypatch.setattr(ort.ort, "InferenceSession", FakeSession)
+    with pytest.raises(DeviceError, match=r"encoder\.onnx was to run on cuda, but .* fell back to CPU"):
+        backend_of(bundle_folder, "cuda")
+
+
+def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(bundle_folder):
+    bundle = read_bundle(bundle_folder)
+    with pytest.raises(BundleError, match=r"^encoder\.onnx cannot be run by ONNX Runtime: [^\n]+$"):
+        OrtBackend(bundle.manifest, b"no graph", bundle.files["decoder.onnx"], device="cpu", threads=1)
+
+
+def test_graphs_that_do_not_fit_the_state_map_are_refused_by_name(bundle_folder):
+    bundle = read_bundle(bundle_folder)
+    encoder = bundle.files["encoder.onnx"]
+    with pytest.raises(BundleError, match=r"decoder\.onnx: input or output '.*' does not fit the state map"):
+        OrtBackend(bundle.manifest, encoder, encoder, device="cpu", threads=1)

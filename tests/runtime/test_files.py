@@ -1,0 +1,209 @@
+"""Writes that are all or nothing, also where they fail midway or the process is killed."""
+
+import errno
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgechat.runtime import files
+from edgechat.runtime.files import TEMPORARY, folder_atomic, remove_leftovers, sha256, write_atomic
+
+
+class BrokenError(Exception):
+    """What ends a write midway."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_hash_is_that_of_the_standard():
+    assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_is_written_as_bytes_or_as_utf8_with_the_rights_of_a_common_file(tmp_path):
+    write_atomic(tmp_path / "bytes", b"\xff\r\n")
+    write_atomic(tmp_path / "text", "tea 🍵\n")
+    assert (tmp_path / "bytes").read_bytes() == b"\xff\r\n"
+    assert (tmp_path / "text").read_bytes() == "tea 🍵\n".encode()
+    assert stat.S_IMODE((tmp_path / "text").stat().st_mode) == 0o644
+    assert names(tmp_path) == ["bytes", "text"]
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "file"
+    write_atomic(path, "a long old text")
+    write_atomic(path, "new")
+    assert path.read_text() == "new"
+
+
+def _full(fd: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_says_which_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(files.os, "fsync", _full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_atomic(path, "new")
+    assert raised.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_appears_whole(tmp_path):
+    with folder_atomic(tmp_path / "out") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("text")
+        assert not (tmp_path / "out").exists()
+        assert folder.parent == tmp_path  # the same disk, or it could not be renamed
+    assert (tmp_path / "out" / "deep" / "file").read_text() == "text"
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755
+    assert names(tmp_path) == ["out"]
+
+
+def test_every_file_and_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced: list[tuple[str, bool]] = []
+
+    def fsync(fd: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), (tmp_path / "out").exists()))  # noqa: PTH115
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("open files have no names here")
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    with folder_atomic(tmp_path / "out") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("text")
+        temporary = str(folder)
+    before = [path for path, there in synced if not there]
+    assert set(before) == {temporary, f"{temporary}/deep", f"{temporary}/deep/file"}
+    assert synced[-1] == (str(tmp_path), True)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_block_that_fails_leaves_what_was_there(tmp_path, replace):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+
+    def fail() -> None:
+        with folder_atomic(out, replace=replace) as folder:
+            (folder / "new").write_text("half")
+            raise BrokenError
+
+    with pytest.raises(BrokenError):
+        fail()
+    assert (out / "old").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_is_not_to_be_replaced_stays(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    with pytest.raises(OSError, match=re.escape(str(out))) as raised, folder_atomic(out) as folder:
+        (folder / "new").write_text("new")
+    assert raised.value.filename == str(out)
+    assert names(out) == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_is_replaced_has_nothing_of_the_old_one(tmp_path):
+    out = tmp_path / "out"
+    for content in ("old", "new"):
+        with folder_atomic(out, replace=True) as folder:
+            (folder / content).write_text(content)
+    assert names(out) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_the_folder_it_names_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "old").write_text("old")
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    with folder_atomic(tmp_path / "out", replace=True) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path / "real") == ["old"]
+    assert names(tmp_path / "out") == ["new"]
+    assert not (tmp_path / "out").is_symlink()
+
+
+def test_a_replacement_that_cannot_take_its_place_gives_the_old_folder_back(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target == out and (self / "new").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="Input/output"), folder_atomic(out, replace=True) as folder:
+        (folder / "new").write_text("new")
+    assert names(out) == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+#: Dies as by SIGKILL at the n-th call of a function of `os`: nothing is cleaned up.
+_DIE = """
+import os, sys
+from pathlib import Path
+from edgechat.runtime.files import folder_atomic, write_atomic
+folder, name, after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+real, calls = getattr(os, name), 0
+def dying(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls > after:
+        os._exit(9)
+    return real(*args, **kwargs)
+setattr(os, name, dying)
+write_atomic(folder / "file", "new")
+with folder_atomic(folder / "out", replace=True) as temporary:
+    (temporary / "a").write_text("new")
+    (temporary / "b").write_text("new")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "after"), [("fsync", n) for n in range(6)] + [("replace", 0), ("rename", 0), ("rename", 1)]
+)
+def test_a_process_that_dies_leaves_the_old_or_the_new_and_leftovers_that_can_be_removed(
+    tmp_path, name, after
+):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "out").mkdir()
+    for part in ("a", "b"):
+        (tmp_path / "out" / part).write_text("old")
+    done = subprocess.run([sys.executable, "-c", _DIE, tmp_path, name, str(after)], check=False)
+    assert done.returncode == 9
+    assert (tmp_path / "file").read_text() in ("old", "new")
+    # Between the two renames the old folder is aside; the new one is whole in a leftover, too.
+    folders = [tmp_path / "out"] if (tmp_path / "out").exists() else list(tmp_path.glob(TEMPORARY + "*/out"))
+    assert len(folders) == 1
+    assert [(folders[0] / part).read_text() for part in ("a", "b")] in (["old"] * 2, ["new"] * 2)
+    assert (tmp_path / "out").exists() or (name, after) == ("rename", 1)
+    if (tmp_path / "out").exists():
+        remove_leftovers(tmp_path)
+        assert names(tmp_path) == ["file", "out"]
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".tmp-file").write_text("half")
+    (tmp_path / ".tmp-folder").mkdir()
+    (tmp_path / ".tmp-folder" / "deep").write_text("half")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "precious").write_text("whole")
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / "real")
+    (tmp_path / ".tmpfile").write_text("of another program")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".tmpfile", "real"]
+    assert (tmp_path / "real" / "precious").read_text() == "whole"

@@ -1,0 +1,202 @@
+"""`edgechat.json`: one manifest, one sequence of bytes, and back; what is wrong is a BundleError."""
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgechat.runtime.errors import BundleError
+from edgechat.runtime.files import sha256
+from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, StateTensor, TextSpec
+from edgechat.runtime.options import DecodingOptions
+
+PLAIN = Manifest(
+    model=ModelSpec(
+        layers=2, hidden=8, embedding=4, attention=6, memory=8, vocab_size=300, reverse_source=True
+    ),
+    text=TextSpec(
+        pad=0, go=1, eos=2, unk=3, separator=4, turns=1, speakers="alternate", max_source=20, max_target=10,
+        truncation="oldest", normalization="NFC",
+    ),
+    precision="fp32",
+    opset=17,
+    memory=("keys", "values", "bias"),
+    state=(StateTensor("h", "next_h", (2, "M", 8), "encoder"), StateTensor("attn", "a", ("M", 8), "zeros")),
+    decoding=DecodingOptions(beam=3, normalize="average"),
+    files={"tokenizer.json": FileEntry("ab" * 32, 12)},
+    provenance={"data": "données.jsonl", "steps": 7},
+    proof={"replies": 1, "worst_logp": 1e-6},
+    quality={"valid_perplexity": None},
+)  # fmt: skip
+
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=80)
+    | st.sampled_from(["0" * 64, "0" * 65, f'\n  "sha256": "{"0" * 64}"', "a" * 64]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_notes = st.dictionaries(st.text(max_size=8), _values, max_size=4)
+
+
+def seal(values: dict[str, Any]) -> bytes:
+    """The bytes of a manifest of any values, with a seal that fits."""
+    text = json.dumps(values | {"sha256": "0" * 64}, ensure_ascii=False)
+    return text.replace("0" * 64, sha256(text.encode())).encode()
+
+
+def plain() -> dict[str, Any]:
+    return json.loads(PLAIN.to_bytes())
+
+
+def test_a_manifest_comes_back_and_gives_the_same_bytes():
+    raw = PLAIN.to_bytes()
+    assert Manifest.from_bytes(raw) == PLAIN
+    assert Manifest.from_bytes(raw).to_bytes() == raw
+
+
+@given(notes=_notes, hashes=st.dictionaries(st.text(max_size=8), st.integers(0, 2**40), max_size=3))
+def test_any_manifest_comes_back_and_gives_the_same_bytes(notes, hashes):
+    files = {name: FileEntry(sha256(name.encode()), size) for name, size in hashes.items()}
+    manifest = dataclasses.replace(PLAIN, provenance=notes, files=files)
+    raw = manifest.to_bytes()
+    assert Manifest.from_bytes(raw) == manifest
+    assert Manifest.from_bytes(raw).to_bytes() == raw
+
+
+def test_the_seal_is_the_hash_of_the_bytes_with_its_digits_zeroed():
+    raw = PLAIN.to_bytes()
+    seal = json.loads(raw)["sha256"]
+    assert sha256(raw.replace(seal.encode(), b"0" * 64)) == seal
+
+
+def test_the_order_of_what_is_given_does_not_change_the_bytes():
+    notes = {"b": 1, "a": 2}
+    one, other = (
+        dataclasses.replace(PLAIN, provenance=n).to_bytes() for n in (notes, dict(reversed(notes.items())))
+    )
+    assert one == other
+
+
+def test_minor_additions_of_a_newer_format_are_kept_apart_and_otherwise_ignored():
+    values = plain() | {"format": "1.7", "mood": {"calm": True}}
+    for part in ("model", "text", "decoding"):
+        values[part] = values[part] | {"colour": "blue"}
+    values["state"] = [tensor | {"colour": "blue"} for tensor in values["state"]]
+    values["files"] = {name: entry | {"colour": "blue"} for name, entry in values["files"].items()}
+    read = Manifest.from_bytes(seal(values))
+    assert read.extra == {"mood": {"calm": True}}
+    assert dataclasses.replace(read, extra={}, format=PLAIN.format) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "version", ["2.0", "0.9", "10.0", "1", "1.0.0", "", "1.x", "١.0", 1.0, None, ["1.0"]]
+)
+def test_another_major_format_or_none_is_refused(version):
+    with pytest.raises(BundleError, match="format"):
+        Manifest.from_bytes(seal(plain() | {"format": version}))
+
+
+def test_a_newer_format_is_named_with_what_to_do():
+    with pytest.raises(BundleError, match=r"has format 2\.3, this edgechat reads 1\.x: use the edgechat"):
+        Manifest.from_bytes(seal(plain() | {"format": "2.3"}))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{", b"null", b"[]", b"1", b'"text"', b"\xff\xfe", b"\x00", b"[" * 100_000, b'{"a":' * 100_000],
+    ids=lambda raw: repr(raw[:6]),
+)
+def test_what_is_no_json_object_is_refused(raw):
+    with pytest.raises(BundleError):
+        Manifest.from_bytes(raw)
+
+
+@pytest.mark.parametrize("seal", [None, "", "0" * 64, "A" * 64, "a" * 63, "a" * 64, 1])
+def test_a_seal_that_is_none_or_does_not_fit_is_refused(seal):
+    raw = json.dumps(plain() | {"sha256": seal}).encode()
+    with pytest.raises(BundleError, match="sha256"):
+        Manifest.from_bytes(raw)
+
+
+def test_a_value_that_was_changed_by_hand_is_found():
+    raw = PLAIN.to_bytes().replace(b'"beam": 3', b'"beam": 4')
+    assert raw != PLAIN.to_bytes()
+    with pytest.raises(BundleError, match="changed after it was sealed"):
+        Manifest.from_bytes(raw)
+
+
+def test_every_key_that_is_missing_is_refused():
+    for key in sorted(plain().keys() - {"sha256", "calibration"}):
+        values = plain()
+        del values[key]
+        with pytest.raises(BundleError, match=re.escape(key)):
+            Manifest.from_bytes(seal(values))
+
+
+def test_every_key_of_the_parts_that_is_missing_is_refused():
+    for part in ("model", "text"):
+        for key in plain()[part]:
+            values = plain()
+            del values[part][key]
+            with pytest.raises(BundleError, match=key):
+                Manifest.from_bytes(seal(values))
+
+
+@pytest.mark.parametrize("wrong", [None, True, -1, 1.5, "x", [], [1], [{}], {"x": []}])
+def test_a_value_of_another_kind_gives_a_bundle_error_or_a_manifest_that_holds_together(wrong):
+    """No other exception, whatever stands where."""
+    places = [(name, None) for name in plain()]
+    places += [(name, key) for name in ("model", "text", "decoding") for key in plain()[name]]
+    for part, inner in places:
+        values = plain()
+        if inner is None:
+            values[part] = wrong
+        else:
+            values[part][inner] = wrong
+        try:
+            read = Manifest.from_bytes(seal(values))
+        except BundleError:
+            continue
+        assert Manifest.from_bytes(read.to_bytes()) == read
+        assert all(isinstance(name, str) for name in read.memory)
+        assert part not in ("model", "text") or type(wrong) is type(plain()[part][inner])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {},
+        {"input": "h", "output": "n", "shape": ["M"]},
+        {"input": ["h"], "output": "n", "shape": ["M"], "first": "zeros"},
+        {"input": "h", "output": "n", "shape": "M", "first": "zeros"},
+        {"input": "h", "output": "n", "shape": [["M"]], "first": "zeros"},
+        {"input": "h", "output": "n", "shape": ["M"], "first": "ones"},
+        "h",
+    ],
+)
+def test_a_state_tensor_that_is_none_is_refused(tensor):
+    with pytest.raises(BundleError, match=r"edgechat\.json"):
+        Manifest.from_bytes(seal(plain() | {"state": [tensor]}))
+
+
+def test_decoding_options_that_cannot_be_are_refused_as_the_bundles_fault():
+    values = plain()
+    values["decoding"]["beam"] = 0
+    with pytest.raises(BundleError, match="beam"):
+        Manifest.from_bytes(seal(values))
+
+
+def test_notes_nested_so_deep_that_they_could_not_be_shown_are_refused():
+    deep: Any = 1
+    for _ in range(100):
+        deep = [deep]
+    with pytest.raises(BundleError, match="deeper"):
+        Manifest.from_bytes(seal(plain() | {"quality": {"deep": deep}}))

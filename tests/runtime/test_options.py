@@ -1,0 +1,110 @@
+"""Options are checked when they are made, and an error names the option and the value it got."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgechat.runtime import DecodingOptions, UsageError
+
+WRONG = [
+    ({"beam": 0}, "beam", "0"),
+    ({"beam": -3}, "beam", "-3"),
+    ({"beam": 1025}, "beam", "1025"),
+    ({"beam": 2.0}, "beam", "2.0"),
+    ({"beam": True}, "beam", "True"),
+    ({"beam": "5"}, "beam", "'5'"),
+    ({"beam": None}, "beam", "None"),
+    ({"n_best": 0}, "n_best", "0"),
+    ({"n_best": 2.5}, "n_best", "2.5"),
+    ({"n_best": False}, "n_best", "False"),
+    ({"min_length": -1}, "min_length", "-1"),
+    ({"min_length": 10_001}, "min_length", "10001"),
+    ({"min_length": None}, "min_length", "None"),
+    ({"max_length": 0}, "max_length", "0"),
+    ({"max_length": 10_001}, "max_length", "10001"),
+    ({"max_length": "9"}, "max_length", "'9'"),
+    ({"normalize": "GNMT"}, "normalize", "'GNMT'"),
+    ({"normalize": None}, "normalize", "None"),
+    ({"normalize": ["gnmt"]}, "normalize", "['gnmt']"),
+    ({"stop": "soon"}, "stop", "'soon'"),
+    ({"length_penalty": -0.1}, "length_penalty", "-0.1"),
+    ({"length_penalty": 10.1}, "length_penalty", "10.1"),
+    ({"length_penalty": math.nan}, "length_penalty", "nan"),
+    ({"length_penalty": math.inf}, "length_penalty", "inf"),
+    ({"length_penalty": True}, "length_penalty", "True"),
+    ({"length_penalty": "0.6"}, "length_penalty", "'0.6'"),
+]
+
+OPTIONS = st.builds(
+    DecodingOptions,
+    beam=st.integers(4, 1024),
+    n_best=st.integers(1, 4),
+    normalize=st.just("gnmt"),
+    length_penalty=st.none() | st.floats(0, 10),
+    min_length=st.integers(0, 5),
+    max_length=st.none() | st.integers(6, 10_000),
+    stop=st.sampled_from(["exact", "first"]),
+)
+
+
+@pytest.mark.parametrize(("values", "name", "shown"), WRONG, ids=lambda value: str(value))
+def test_a_wrong_value_is_refused_by_name(values, name, shown):
+    with pytest.raises(UsageError) as caught:
+        DecodingOptions(**values)
+    assert str(caught.value).startswith(name)
+    assert str(caught.value).endswith(f"not {shown}")
+
+
+def test_more_replies_than_the_beam_holds_are_refused():
+    with pytest.raises(UsageError, match="n_best is 3, more than beam, 2"):
+        DecodingOptions(beam=2, n_best=3)
+
+
+@pytest.mark.parametrize("normalize", ["none", "average"])
+def test_a_length_penalty_goes_with_gnmt_alone(normalize):
+    with pytest.raises(UsageError, match=f"length_penalty goes with normalize='gnmt', not .*'{normalize}'"):
+        DecodingOptions(normalize=normalize, length_penalty=0.6)
+
+
+def test_the_minimum_length_must_leave_room_for_the_end():
+    assert DecodingOptions(min_length=4, max_length=5).min_length == 4  # 4 tokens and the end
+    with pytest.raises(UsageError, match="min_length is 5, which must be below max_length, 5"):
+        DecodingOptions(min_length=5, max_length=5)
+
+
+def test_the_limits_themselves_are_allowed():
+    options = DecodingOptions(beam=1024, n_best=1024, min_length=9_999, max_length=10_000, length_penalty=10)
+    assert options.alpha == 10.0
+    assert DecodingOptions(length_penalty=0).alpha == 0.0
+
+
+def test_options_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DecodingOptions().beam = 3
+
+
+def test_a_sentence_has_at_least_two_rows():
+    assert [DecodingOptions(beam=beam).rows for beam in (1, 2, 3)] == [2, 2, 3]
+
+
+@given(options=OPTIONS)
+def test_options_come_back_from_json(options):
+    assert DecodingOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+
+
+def test_what_json_leaves_out_has_its_default():
+    assert DecodingOptions.from_json({"beam": 3}) == DecodingOptions(beam=3)
+
+
+def test_an_unknown_option_is_refused_by_name():
+    with pytest.raises(UsageError, match="unknown decoding option 'temperature'"):
+        DecodingOptions.from_json({"beam": 3, "temperature": 0.7})
+
+
+def test_a_wrong_value_in_json_is_refused_too():
+    with pytest.raises(UsageError, match="beam must be a whole number from 1 to 1024, not '5'"):
+        DecodingOptions.from_json({"beam": "5"})

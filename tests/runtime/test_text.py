@@ -1,0 +1,273 @@
+"""Any text comes back as its NFC form, no typed text becomes a special token, and nothing runs away."""
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from edgechat.runtime import BundleError
+from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, printable
+from edgechat.train.tokenizer import train_tokenizer
+
+TEXTS = [
+    "hello there, how are you?",
+    "turn left twice and jump",
+    "你好，你好吗",
+    "שלום לך",
+    "yes, green tea 🍵",
+    "👩‍👩‍👧‍👦",
+] * 4
+TOKENIZER = train_tokenizer(TEXTS, 300)
+
+WRITTEN = [
+    "你好，世界",
+    "👩‍👩‍👧‍👦 🇺🇦 👍🏽",
+    "שָׁלוֹם مَرْحَبًا",
+    "e\u0301 a\u0323\u0302 o\u0302\u0323 ﬁ Å",
+    "한국어 \u1112\u1161\u11ab",
+    "\u202eevil\u202c \u200f",
+    "\x00\x1b[31m\x7f\x85\ufeff",
+    " \t\r\n  ",
+    "",
+    *SPECIAL_TOKENS,
+]
+
+
+def codec(**limits: int) -> TextCodec:
+    return TextCodec(TOKENIZER, **{"max_source": 50, "max_target": 50, **limits})
+
+
+CODEC = codec()
+#: Text without surrogates, which no encoding can hold; and with them.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+ANY_TEXT = st.text(st.characters(exclude_categories=[]) | st.characters(categories=["Cs", "Cc", "Mn", "Cf"]))
+
+
+# --- there and back -------------------------------------------------------------------------------
+
+
+@given(text=TEXT | st.sampled_from(WRITTEN))
+@settings(max_examples=300, deadline=None)
+@example("x".join(WRITTEN))
+def test_any_text_comes_back_as_its_nfc_form(text):
+    assert CODEC.decode(CODEC.encode(text)) == unicodedata.normalize("NFC", text)
+
+
+@given(text=ANY_TEXT)
+@example("\ud800")
+@example("a\udfff\ud800b")
+@settings(max_examples=200, deadline=None)
+def test_lone_surrogates_become_question_marks_and_the_rest_stays(text):
+    expected = unicodedata.normalize("NFC", "".join("?" if "\ud800" <= c <= "\udfff" else c for c in text))
+    assert CODEC.decode(CODEC.encode(text)) == expected
+
+
+@given(parts=st.lists(st.sampled_from(SPECIAL_TOKENS) | st.text(max_size=3), max_size=6))
+def test_special_tokens_that_are_typed_stay_text(parts):
+    ids = CODEC.encode("".join(parts))
+    assert all(id >= len(SPECIAL_TOKENS) for id in ids)
+
+
+@pytest.mark.parametrize("token", SPECIAL_TOKENS)
+def test_a_typed_special_token_comes_back_as_it_was_typed(token):
+    assert CODEC.decode(CODEC.encode(f"say {token}!")) == f"say {token}!"
+
+
+def test_special_ids_stand_for_no_text():
+    assert CODEC.decode([0, 1, 2, 3, 4]) == ""
+
+
+def test_ids_outside_the_vocabulary_stand_for_no_text():
+    assert CODEC.decode([CODEC.vocab_size, 10**6]) == ""
+
+
+def test_an_added_token_is_decoded_as_it_is_written():
+    added = json.loads(TOKENIZER)
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    added["added_tokens"].append({"id": CODEC.vocab_size, "content": "new word é", **flags})
+    other = TextCodec(json.dumps(added).encode(), max_source=9, max_target=9)
+    ids = other.encode("a new word é")
+    assert ids[-1] == CODEC.vocab_size
+    assert other.decode(ids) == "a new word é"
+
+
+# --- pieces ---------------------------------------------------------------------------------------
+
+
+@given(ids=st.lists(st.integers(0, CODEC.vocab_size - 1)))
+@settings(max_examples=200, deadline=None)
+def test_pieces_join_to_the_text_whatever_the_ids(ids):
+    pieces = CODEC.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == CODEC.decode(ids)
+
+
+@given(ids=st.lists(st.integers(0, CODEC.vocab_size - 1)), data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_whole_characters_of_a_beginning_begin_the_text(ids, data):
+    n = data.draw(st.integers(0, len(ids)))
+    assert CODEC.decode(ids).startswith(CODEC.decode_whole(ids[:n]))
+
+
+def byte_ids(text: str) -> list[int]:
+    """One id a byte."""
+    of_byte = {CODEC.token_bytes(id): id for id in range(CODEC.vocab_size)}
+    return [of_byte[bytes([byte])] for byte in text.encode()]
+
+
+def test_half_a_character_is_withheld():
+    ids = byte_ids("a🍵b")  # 1 + 4 + 1 bytes
+    assert [CODEC.decode_whole(ids[:n]) for n in range(7)] == ["", "a", "a", "a", "a", "a🍵", "a🍵b"]
+    assert CODEC.pieces(ids) == ["a", "", "", "", "🍵", "b"]
+
+
+def test_a_character_that_never_comes_whole_is_shown_as_replaced():
+    ids = byte_ids("a🍵")[:-1]
+    assert CODEC.decode(ids) == "a\ufffd"
+    assert CODEC.decode_whole(ids) == "a"
+    assert CODEC.pieces(ids) == ["a", "", "", "\ufffd"]
+
+
+def test_every_byte_has_an_id():
+    assert {CODEC.token_bytes(id) for id in range(CODEC.vocab_size)} >= {bytes([b]) for b in range(256)}
+
+
+# --- sources and targets --------------------------------------------------------------------------
+
+
+def test_an_empty_source_is_one_end_of_sentence():
+    for turns in ([""], [], ["old", ""]):
+        encoded = CODEC.encode_source(turns)
+        assert (encoded.ids, encoded.truncated) == ([EOS], False)
+
+
+def test_turns_are_joined_by_the_separator_oldest_first():
+    encoded = codec(turns=3).encode_source(["zero", "one", "two", "three"])
+    one, two, three = map(CODEC.encode, ("one", "two", "three"))
+    assert encoded.ids == [*one, SEP, *two, SEP, *three]
+    assert not encoded.truncated
+
+
+def test_a_model_of_one_turn_sees_the_prompt_alone():
+    assert CODEC.encode_source(["one", "two"]).ids == CODEC.encode("two")
+
+
+def test_the_oldest_is_cut_first():
+    b, c, d = (CODEC.encode(letter)[0] for letter in "bcd")
+    whole = byte_ids("b c")  # b, space, c or b, space-c
+    assert codec(turns=2).encode_source(["bcz", "d"]).ids == [*CODEC.encode("bcz"), SEP, d]
+    cut = codec(turns=2, max_source=4).encode_source(["zbc", "d"])
+    assert (cut.ids, cut.truncated) == ([b, c, SEP, d], True)
+    assert len(whole) == 3
+    cut = codec(turns=2, max_source=1).encode_source(["zbc", "d"])
+    assert (cut.ids, cut.truncated) == ([d], True)
+
+
+def test_what_just_fits_is_not_cut():
+    d = CODEC.encode("d")
+    fitting = codec(turns=2, max_source=3).encode_source(["b", "d"])
+    assert (len(fitting.ids), fitting.truncated) == (3, False)
+    assert codec(turns=2, max_source=1).encode_source(["d"]) == codec(max_source=1).encode_source(["d"])
+    assert codec(max_source=1).encode_source(["d"]).ids == d
+
+
+@given(turns=st.lists(TEXT, max_size=5), limits=st.tuples(st.integers(1, 4), st.integers(1, 40)))
+@settings(max_examples=300, deadline=None)
+def test_a_source_is_the_end_of_the_whole_conversation(turns, limits):
+    shown, longest = limits
+    encoded = codec(turns=shown, max_source=longest).encode_source(turns)
+    whole: list[int] = []
+    for turn in turns[-shown:]:
+        whole += [SEP, *CODEC.encode(turn)]
+    whole = whole[1:]
+    assert encoded.ids == (whole[-longest:] or [EOS])
+    assert encoded.truncated == (len(whole) > longest)
+
+
+@pytest.mark.parametrize("unit", ["word ", "你好", "👩‍👩‍👧‍👦", "a\u0301", "\n", "<eos> "])
+def test_of_a_megabyte_the_true_last_tokens_stay_and_the_rest_is_not_looked_at(unit):
+    class Counting(TextCodec):
+        looked_at = 0
+
+        def encode(self, text: str) -> list[int]:
+            self.looked_at += len(text)
+            return super().encode(text)
+
+    text = unit * (1_000_000 // len(unit.encode())) + " bye"
+    limited = Counting(TOKENIZER, max_source=20, max_target=20)
+    encoded = limited.encode_source([text])
+    longest = max(len(limited.token_bytes(id)) for id in range(limited.vocab_size))
+    assert limited.looked_at <= 20 * 4 * longest  # each id is at most so long, NFC makes one of four
+    assert encoded.truncated
+    assert encoded.ids == CODEC.encode(text[-3000:])[-20:]
+
+
+def test_the_cut_by_characters_reckons_with_four_that_become_one():
+    word = " ᾯᾯᾯ"  # Ω with breathing, circumflex and iota subscript, three times
+    typed = unicodedata.normalize("NFD", word)
+    assert (len(word), len(typed)) == (1 + 3, 1 + 3 * 4)
+    tokenizer = train_tokenizer([word * 3] * 3, 300)
+    limited = TextCodec(tokenizer, max_source=10, max_target=10)
+    assert len(limited.encode(word)) == 1
+    assert limited.encode_source([typed * 50]).ids == limited.encode(word) * 10
+
+
+def test_a_target_ends_with_the_end_and_is_cut_before_it():
+    a, b, c = (CODEC.encode(letter)[0] for letter in "abc")
+    assert codec(max_target=4).encode_target("abc") == ([a, b, c, EOS], False)
+    assert codec(max_target=3).encode_target("abc") == ([a, b, EOS], True)
+    assert CODEC.encode_target("") == ([EOS], False)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"model": null}'])
+def test_a_broken_tokenizer_is_refused(raw):
+    with pytest.raises(BundleError, match=r"tokenizer\.json cannot be read"):
+        TextCodec(raw, max_source=9, max_target=9)
+
+
+def test_a_tokenizer_with_other_special_ids_is_refused():
+    swapped = TOKENIZER.replace(b'"<go>"', b'"<xx>"')
+    with pytest.raises(BundleError, match=r"tokenizer\.json gives '<go>' the id None, not 1"):
+        TextCodec(swapped, max_source=9, max_target=9)
+
+
+# --- what a terminal is shown ---------------------------------------------------------------------
+
+
+def test_no_control_character_is_printed():
+    for code in [*range(0x20), *range(0x7F, 0xA0)]:
+        c = chr(code)
+        shown = printable(f"a{c}b")
+        if c in "\n\t":
+            assert shown == f"a{c}b"
+        else:
+            assert shown[0] + shown[2] == "ab"
+            assert unicodedata.category(shown[1]) != "Cc"
+
+
+def test_escape_delete_and_c1_are_shown_by_their_signs():
+    assert printable("\x1b[31mred\x7f\x9b") == "␛[31mred␡\ufffd"
+    assert printable("\r") == "␍"
+    assert printable("\x00") == "␀"
+
+
+def test_lone_surrogates_are_printable_afterwards():
+    assert printable("a\ud800") == "a\ufffd"
+    printable("a\ud800").encode()
+
+
+@given(text=ANY_TEXT)
+@settings(max_examples=200, deadline=None)
+def test_all_else_is_printed_as_it_is(text):
+    shown = printable(text)
+    assert len(shown) == len(text)
+    for before, after in zip(text, shown, strict=True):
+        if unicodedata.category(before) not in ("Cc", "Cs"):
+            assert after == before
+        else:
+            assert after in "\n\t" or unicodedata.category(after) not in ("Cc", "Cs")
