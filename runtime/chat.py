@@ -68,7 +68,8 @@ class ReplyStream:
         self._model, self._options, self._done = model, options, done
         self._source = model.codec.encode_source(turns)
         self._search = model.search(options)
-        self._updates = self._run()
+        self._batch: Batch[Any] | None = None
+        self._failed = False
         self._cancelled = threading.Event()
         self._reply: Reply | None = None
         self._emitted = ""
@@ -76,11 +77,18 @@ class ReplyStream:
         self.tail = ""
 
     def __iter__(self) -> Iterator[str]:
-        return (piece for piece, _ in self._updates if piece)
+        return (piece for piece, _ in self.updates() if piece)
 
     def updates(self) -> Iterator[tuple[str, str]]:
         """One `(piece, tail)` each step: what was settled now (often nothing), and the unsettled text."""
-        return self._updates
+        codec, search = self._model.codec, self._search
+        while self._step():
+            settled = codec.decode_whole(search.settled())
+            best = codec.decode_whole(search.hypotheses()[0].tokens)
+            self.tail = best[len(settled) :] if best.startswith(settled) else ""
+            yield self._emit(settled), self.tail
+        self.tail = ""
+        yield self._emit(self.reply.text), ""
 
     def cancel(self) -> None:
         """Stop before the next step; the reply is then the best so far, not finished."""
@@ -93,26 +101,33 @@ class ReplyStream:
     @property
     def reply(self) -> Reply:
         """The reply; what is still to be searched is searched first."""
-        for _ in self._updates:
+        while self._step():
             pass
         if self._reply is None:
             raise EdgeChatError("there is no reply: its search failed before it ended")
         return self._reply
 
-    def _run(self) -> Iterator[tuple[str, str]]:
-        codec, search = self._model.codec, self._search
-        batch = Batch(self._model.backend, [self._source.ids], [search])
-        while not self.cancelled and batch.step():
-            settled = codec.decode_whole(search.settled())
-            piece, self._emitted = settled[len(self._emitted) :], settled
-            best = codec.decode_whole(search.hypotheses()[0].tokens)
-            self.tail = best[len(settled) :] if best.startswith(settled) else ""
-            yield piece, self.tail
-        self._reply = self._model.make_reply(search, self._start, self._source.truncated)
-        self.tail = ""
+    def _step(self) -> bool:
+        """Take one step of the search; false once it is over."""
+        if self._reply is not None or self._failed:
+            return False
+        try:
+            if self._batch is None:
+                self._batch = Batch(self._model.backend, [self._source.ids], [self._search])
+            if not self.cancelled and self._batch.step():
+                return True
+        except BaseException:
+            self._failed = True
+            raise
+        self._reply = self._model.make_reply(self._search, self._start, self._source.truncated)
         if not self.cancelled:
             self._done(self._reply)
-        yield self._reply.text[len(self._emitted) :], ""
+        return False
+
+    def _emit(self, text: str) -> str:
+        """What `text` adds to what was given out."""
+        piece, self._emitted = text[len(self._emitted) :], text
+        return piece
 
 
 class ChatSession:
