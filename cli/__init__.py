@@ -1,6 +1,5 @@
 """The command line: `edgechat train`, `export`, `reply`, `tui` and the rest. Nothing imports it."""
 
-
 import sys
 
 
@@ -11,6 +10,12 @@ def main() -> None:
         from .console import speak_utf8
 
         speak_utf8()
-        app(prog_name="edgechat")
     except KeyboardInterrupt:  # before there is a command to interrupt
         sys.exit(130)
+    except (ImportError, AttributeError) as error:
+        # onnxruntime and onnxruntime-gpu share a folder: removing one leaves a part of the other.
+        if "onnxruntime" not in str(error):
+            raise
+        mend = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
+        sys.exit(f"edgechat: onnxruntime is missing or only partly installed ({error}): {mend}")
+    app(prog_name="edgechat")

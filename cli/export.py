@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import put_json, say
+from .console import check_writable, put_json, say
 from .options import (
     BeamOption,
     ForceOption,
@@ -48,6 +48,7 @@ def export(
     defaults = decoding_options(
         DecodingOptions(), beam=beam, normalize=normalize, length_penalty=length_penalty
     )
+    check_writable(out)
     exported = export_run(
         run,
         out,

@@ -85,7 +85,12 @@ def info(bundle: BundleArgument, json: JsonOption = False) -> None:
         put_json(values)
         return
     model: ModelSpec = manifest.model
-    decoding, quality, source = manifest.decoding, manifest.quality, manifest.provenance
+    decoding = manifest.decoding
+    # For people, so any of these may be absent, or of another kind than ours.
+    quality, source, proof = (
+        {name: _shown(value) for name, value in values.items()}
+        for values in (manifest.quality, manifest.provenance, manifest.proof)
+    )
     put_table(
         [
             ("format", manifest.format),
@@ -96,14 +101,14 @@ def info(bundle: BundleArgument, json: JsonOption = False) -> None:
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
             ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
-            ("training", f"{source.get('steps'):,} steps on {source.get('train_pairs'):,} pairs"),
+            ("training", f"{source.get('steps')} steps on {source.get('train_pairs')} pairs"),
             (
                 "held-out perplexity",
                 f"{quality.get('valid_perplexity')} on {quality.get('valid_pairs')} pairs",
             ),
             (
                 "proof",
-                "{replies} replies, log-probabilities within {worst_logp}".format(**manifest.proof),
+                f"{proof.get('replies')} replies, log-probabilities within {proof.get('worst_logp')}",
             ),
             *(
                 (name, f"{entry.size:>12,} bytes  {entry.sha256[:16]}…")
@@ -111,6 +116,10 @@ def info(bundle: BundleArgument, json: JsonOption = False) -> None:
             ),
         ]
     )
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def doctor(json: JsonOption = False) -> None:

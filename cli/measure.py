@@ -17,11 +17,13 @@ from .options import (
     LengthPenaltyOption,
     NormalizeOption,
     ThreadsOption,
+    torch_device,
 )
 from .talk import decoding_options
 
 if TYPE_CHECKING:
     from ..runtime import ChatModel
+    from ..runtime.bundle import Bundle
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +45,8 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
     tokenize: Annotated[
-        str, typer.Option(help="sacrebleu's tokenizer: 13a, or none for text that is tokenised already.")
+        Literal["13a", "none", "intl", "char", "zh"],
+        typer.Option(help="sacrebleu's tokenizer; none is for text that is tokenised already."),
     ] = "13a",
     targets: Annotated[
         Literal["all", "second"], typer.Option(help="Turns of a dialogue to reply to.")
@@ -64,7 +67,7 @@ def evaluate(
 
     if is_run(Path(model)):
         run = open_run(Path(model))
-        chat = run.chat_model(checkpoint, device="cpu" if device == "auto" else device)
+        chat = run.chat_model(checkpoint, device=torch_device(device) if device == "cuda" else "cpu")
         pairs = [(pair["turns"], pair["response"]) for pair in run.held_out()] if data is None else None
     else:
         chat = ChatModel.load(model, device=device, threads=threads)
@@ -101,7 +104,8 @@ def evaluate(
 
 
 def _pairs(data: str, turns: int, targets: Any) -> list[tuple[list[str], str]]:
-    from ..train.corpus import examples, open_corpus
+    from ..train.corpus import open_corpus
+    from ..train.dialogue import examples
 
     corpus = open_corpus([data])
     return [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]
@@ -121,12 +125,14 @@ def bench(
     only where their vocabulary and sizes are the same. Let nothing else run meanwhile.
     """
     from ..runtime import ChatModel
+    from ..runtime.bundle import find_bundle, read_bundle
 
     start = time.perf_counter()
-    model = ChatModel.load(bundle, device=device, threads=threads)
+    checked = read_bundle(find_bundle(bundle))
+    model = ChatModel.from_bundle(checked, device=device, threads=threads)
     loaded = (time.perf_counter() - start) * 1e3
     options = decoding_options(model.defaults, beam=beam)
-    prompts = golden_prompts(bundle, model)
+    prompts = _golden_prompts(checked, model)
     say(f"timing on {model.device}, {threads} thread(s), beam {options.beam}")
     milliseconds, steps = _latency(lambda i: model.reply(prompts[i % len(prompts)], options), repeat)
     throughput = {}
@@ -165,14 +171,19 @@ def bench(
     )
 
 
-def golden_prompts(bundle: str, model: "ChatModel") -> list[str]:
+def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
     """The sources of the bundle's golden vectors as text."""
     import json
 
-    from ..runtime.bundle import find_bundle
+    from ..runtime import BundleError
 
-    golden = json.loads((find_bundle(bundle) / "golden.json").read_bytes())
-    return [model.codec.decode(case["src"]) for case in golden["cases"]]
+    try:
+        prompts = [
+            model.codec.decode(case["src"]) for case in json.loads(bundle.files["golden.json"])["cases"]
+        ]
+        return prompts or [""]
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise BundleError(f"golden.json cannot be used: {error}") from None
 
 
 def _latency(reply: Callable[[int], Any], repeat: int) -> tuple[list[float], int]:

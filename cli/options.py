@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..runtime.errors import DeviceError
+
 BundleArgument = Annotated[
     str, typer.Argument(help="Folder that `edgechat export` wrote, or `demo` for the one in the package.")
 ]
@@ -44,3 +46,16 @@ StopOption = Annotated[
     ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder to write. It must not be there yet.")]
+
+
+def torch_device(device: str) -> Literal["cpu", "cuda"]:
+    """What `auto`, `cpu` or `cuda` means to PyTorch on this machine."""
+    import torch
+
+    if device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise DeviceError("device cuda cannot be used: this PyTorch finds no CUDA device")
+    return "cpu"

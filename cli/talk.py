@@ -88,14 +88,15 @@ def tui(
     threads: ThreadsOption = 1,
 ) -> None:
     """Chat with a bundle in the terminal."""
-    from ..runtime.bundle import find_bundle
+    from ..runtime.bundle import find_bundle, read_bundle
     from ..tui import run_chat
 
-    find_bundle(bundle)
-    given = {"beam": beam, "normalize": normalize, "length_penalty": length_penalty}
-    run_chat(
-        bundle, device=device, threads=threads, change=lambda defaults: decoding_options(defaults, **given)
-    )
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError("edgechat tui needs a terminal: with pipes and files, use edgechat reply")
+    # A bundle that cannot be used is said here, before the terminal is taken over.
+    defaults = read_bundle(find_bundle(bundle)).manifest.decoding
+    options = decoding_options(defaults, beam=beam, normalize=normalize, length_penalty=length_penalty)
+    run_chat(bundle, device=device, threads=threads, options=options)
 
 
 def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":

@@ -1,20 +1,21 @@
 """`edgechat train`: from dialogue data to a run folder."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .console import INTERRUPTED, put, put_json, say, stop_request
-from .options import ForceOption, JsonOption
+from .console import INTERRUPTED, check_writable, put, put_json, say, stop_request
+from .options import ForceOption, JsonOption, torch_device
 
 if TYPE_CHECKING:
     from ..runtime.text import TextCodec
     from ..train.config import RunConfig
     from ..train.corpus import Corpus
     from ..train.dataset import Prepared
+    from ..train.report import CorpusReport
     from ..train.run import Run
     from ..train.trainer import Trainer
 
@@ -24,6 +25,7 @@ _MODEL, _DATA, _TRAINING, _RUN = (
     "Training (default: the preset's)",
     "Run",
 )
+_WIDEST, _LARGEST = 1 << 16, (1 << 31) - 1  # what the libraries below can count
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +55,11 @@ class _Data:
         from ..train.corpus import open_corpus
 
         return open_corpus(self.names, source=self.source, target=self.target, skip_bad=self.skip_bad)
+
+    def open_valid(self) -> "Corpus | None":
+        from ..train.corpus import open_corpus
+
+        return open_corpus([self.valid], skip_bad=self.skip_bad) if self.valid else None
 
 
 def train(
@@ -94,7 +101,7 @@ def train(
         ),
     ] = "auto",
     threads: Annotated[
-        int | None, _number("CPU threads of PyTorch; a resume keeps the run's.", _RUN, min=1)
+        int | None, _number("CPU threads of PyTorch; a resume keeps the run's.", _RUN, min=1, max=1024)
     ] = None,
     json: JsonOption = False,
     source: Annotated[
@@ -127,13 +134,15 @@ def train(
     tokenizer: Annotated[
         Path | None, typer.Option(help="Use this tokenizer.json; do not train one.", rich_help_panel=_DATA)
     ] = None,
-    vocab_size: Annotated[int | None, _number("Tokens of the tokenizer that is trained.", _DATA)] = None,
+    vocab_size: Annotated[
+        int | None, _number("Tokens of the tokenizer that is trained.", _DATA, max=_LARGEST)
+    ] = None,
     max_source: Annotated[int | None, _number("Longest source, in tokens.", _DATA)] = None,
     max_target: Annotated[int | None, _number("Longest reply, in tokens.", _DATA)] = None,
-    layers: Annotated[int | None, _number("LSTM layers of encoder and of decoder.", _MODEL)] = None,
-    hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL)] = None,
-    embedding: Annotated[int | None, _number("Size of the token embedding.", _MODEL)] = None,
-    attention: Annotated[int | None, _number("Size of the attention keys.", _MODEL)] = None,
+    layers: Annotated[int | None, _number("LSTM layers of encoder and of decoder.", _MODEL, max=64)] = None,
+    hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL, max=_WIDEST)] = None,
+    embedding: Annotated[int | None, _number("Size of the token embedding.", _MODEL, max=_WIDEST)] = None,
+    attention: Annotated[int | None, _number("Size of the attention keys.", _MODEL, max=_WIDEST)] = None,
     dropout: Annotated[float | None, _number("Share of values dropped while training.", _MODEL)] = None,
     reverse_source: Annotated[
         bool | None,
@@ -165,7 +174,8 @@ def train(
         int | None, _number("Steps between validations; each writes a checkpoint.", _TRAINING)
     ] = None,
     seed: Annotated[
-        int | None, _number("Of the split, the first weights and the order.  [default: 0]", _TRAINING)
+        int | None,
+        _number("Of split, first weights and order.  [default: 0]", _TRAINING, min=0, max=_LARGEST),
     ] = None,
 ) -> None:
     """Train a model on dialogue data; Ctrl-C keeps what was learned and --resume goes on.
@@ -184,16 +194,19 @@ def train(
         "schedule": schedule, "warmup_steps": warmup_steps, "clip": clip, "save_every": save_every,
         "seed": seed,
     }  # fmt: skip
+    if max_minutes is not None and not max_minutes > 0:
+        raise UsageError(f"--max-minutes must be above 0, not {max_minutes}")
     from_data = _Data(data or [], source, target, valid, tokenizer, skip_bad)
     if dry_run:
         _show(_prepare(_fresh_config(preset, options), from_data), json)
         return
     if out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
+    chosen = torch_device(device)
     _set_threads(threads)
     run = _open_or_create(out, preset, options, from_data, resume=resume, force=force)
     _compare_environment(run, threads)
-    _train(run, device, max_minutes, json)
+    _train(run, chosen, max_minutes, json)
 
 
 def _fresh_config(preset: str | None, options: dict[str, Any]) -> "RunConfig":
@@ -209,11 +222,12 @@ def _open_or_create(
     from ..runtime.errors import UsageError
     from ..train.run import create_run, is_run
 
-    if resume and out.exists():
+    there = out.exists() or out.is_symlink()
+    if resume and there:
         return _resumed(out, preset, options, data)
     if resume and not data.given:
         raise UsageError(f"there is no run {out} to resume: give DATA to start one")
-    if out.exists():
+    if there:
         if not force:
             raise UsageError(
                 f"{out} exists: --resume continues it, --force replaces it, or choose another --out"
@@ -221,24 +235,21 @@ def _open_or_create(
         if not is_run(out) and (not out.is_dir() or any(out.iterdir())):
             raise UsageError(f"{out} is not a run, so --force does not replace it: choose another --out")
     config = _fresh_config(preset, options)
-    _check_writable(out)
+    check_writable(out)
     prepared = _prepare(config, data)
     for line in prepared.report.lines():
         say(line)
     corpus = {
-        "name": "+".join(source.name for source in prepared.report.sources),
+        "name": ", ".join(source.name for source in prepared.report.sources),
         "sha256": prepared.report.sha256,
+        "valid_sha256": _valid_sha256(prepared.report) if data.valid else None,
     }
     return create_run(out, config, prepared, corpus, replace=force)
 
 
-def _check_writable(out: Path) -> None:
-    """A folder that cannot be written is found before the corpus is read, not after."""
-    import tempfile
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out.parent):
-        pass
+def _valid_sha256(report: "CorpusReport") -> str:
+    """The digest of the held-out data that --valid gave, as if it were a corpus of its own."""
+    return replace(report, sources=report.valid_sources).sha256
 
 
 def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data) -> "Run":
@@ -247,6 +258,7 @@ def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data
     from ..runtime.errors import UsageError
     from ..train.config import load_preset
     from ..train.run import open_run
+    from ..train.tokenizer import load_tokenizer
 
     run = open_run(out)
     begun = run.config.to_json()
@@ -258,11 +270,15 @@ def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data
                     f"--{name.replace('_', '-')} is {wanted[part][name]}, but the run was begun with "
                     f"{value}: resume without it, or start another run"
                 )
-    if data.given:
-        sha256 = data.open().read().sha256
-        if sha256 != run.corpus_sha256:
+    valid = data.open_valid()
+    for name, same in (
+        ("DATA", not data.given or data.open().read().sha256 == run.corpus_sha256),
+        ("--valid", valid is None or valid.read().sha256 == run.info["corpus"].get("valid_sha256")),
+        ("--tokenizer", not data.tokenizer or load_tokenizer(data.tokenizer) == run.tokenizer),
+    ):
+        if not same:
             raise UsageError(
-                f"DATA is not what {out} was begun with: resume without DATA, or start another run"
+                f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
     length = {name: options[name] for name in ("epochs", "max_steps")}
     return run.with_length(**length) if any(length.values()) else run
@@ -272,19 +288,17 @@ def _prepare(config: "RunConfig", data: _Data) -> "Prepared":
     """Read, split, tokenize and encode the corpus, with a live count where stderr is a terminal."""
     from rich.console import Console
 
-    from ..train.corpus import open_corpus
     from ..train.dataset import prepare
     from ..train.tokenizer import load_tokenizer
 
     console = Console(stderr=True)
     ready = load_tokenizer(data.tokenizer) if data.tokenizer else None
-    held_out = open_corpus([data.valid], skip_bad=data.skip_bad) if data.valid else None
     with console.status("reading") as status:
         return prepare(
             data.open(),
             config.data,
             tokenizer=ready,
-            valid=held_out,
+            valid=data.open_valid(),
             progress=lambda what, count: status.update(f"{what} {count:,}"),
         )
 
@@ -339,8 +353,8 @@ def _compare_environment(run: "Run", threads: int | None) -> None:
     another way than it did then is said."""
     from ..train.run import environment
 
-    begun = run.info["environment"]
-    _set_threads(threads or int(begun["threads"]))
+    begun = run.info.get("environment", {})
+    _set_threads(threads or begun.get("threads"))
     for name, now in environment().items():
         if begun.get(name) != now:
             say(
@@ -350,24 +364,18 @@ def _compare_environment(run: "Run", threads: int | None) -> None:
 
 
 def _train(run: "Run", device: str, max_minutes: float | None, json: bool) -> None:
-    import torch
-
-    from ..runtime.errors import DeviceError
     from ..train.trainer import Trainer
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device cuda cannot be used: this PyTorch finds no CUDA device")
-    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     with stop_request() as should_stop, _Display() as display:
         trainer = Trainer(
             run,
-            device=chosen,
+            device=device,
             on_step=display.step,
             on_validation=display.validated,
             should_stop=should_stop,
             max_minutes=max_minutes,
         )
-        display.begin(trainer, chosen)
+        display.begin(trainer, device)
         result = trainer.train()
     position = result.position
     say(f"{result.ended} at step {position.step:,} of {result.total_steps:,}")

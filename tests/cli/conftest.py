@@ -1,0 +1,60 @@
+"""The commands in this process, where torch is imported once: for the many cases that need no process."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgechat.cli.app import app
+
+Invoke = Callable[..., "Done"]
+Tree = dict[str, bytes | str]
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line that a failed command has on stderr, nothing being on stdout."""
+        assert self.stdout == ""
+        lines = self.stderr.splitlines()
+        assert len(lines) == 1, self.stderr
+        assert lines[0].startswith("edgechat: ")
+        return lines[0].removeprefix("edgechat: ")
+
+
+def _invoke(*arguments: object, stdin: str | bytes = b"") -> Done:
+    raw = stdin.encode() if isinstance(stdin, str) else stdin
+    done = CliRunner().invoke(app, [str(a) for a in arguments], input=raw, prog_name="edgechat")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception  # the user would see a traceback
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def invoke() -> Invoke:
+    return _invoke
+
+
+def _tree(folder: Path) -> Tree:
+    """Every name under `folder` with its content, or where it links to."""
+    found: Tree = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_symlink():
+            found[name] = os.readlink(path)  # noqa: PTH115 - as it is written
+        else:
+            found[name] = path.read_bytes() if path.is_file() else "no file"
+    return found
+
+
+@pytest.fixture(scope="session")
+def tree() -> Callable[[Path], Tree]:
+    return _tree

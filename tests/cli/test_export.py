@@ -1,0 +1,124 @@
+"""`edgechat export`: a bundle from a run, sealed and proved, and nothing overwritten."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgechat.runtime.bundle import read_bundle
+
+
+@pytest.fixture(scope="module")
+def exported(edgechat, run_folder, tmp_path_factory):
+    """One export as a user runs it: the process, and the bundle."""
+    out = tmp_path_factory.mktemp("exported") / "deep" / "bundle"
+    options = ["--beam", 3, "--normalize", "average", "--data-licence", "CC0"]
+    return edgechat("export", run_folder, "--out", out, "--json", *options), out
+
+
+def test_an_export_says_on_stderr_what_was_proved_and_gives_json_on_stdout(exported):
+    done, out = exported
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert list(values) == ["bundle", "size", "seconds", "proof", "quality"]
+    assert values["bundle"] == str(out)
+    assert values["size"] == sum(path.stat().st_size for path in out.iterdir())
+    assert values["proof"]["replies"] > 0
+    assert "proved: " in done.stderr
+    assert "next: edgechat reply" in done.stderr
+
+
+def test_decoding_options_and_licence_of_an_export_are_those_of_the_bundle(exported):
+    manifest = read_bundle(exported[1]).manifest
+    assert (manifest.decoding.beam, manifest.decoding.normalize) == (3, "average")
+    assert manifest.provenance["data_licence"] == "CC0"
+
+
+def test_a_bundle_tells_nothing_of_where_it_was_made(exported, run_folder):
+    for path in exported[1].iterdir():
+        content = path.read_bytes()
+        assert str(run_folder.parent).encode() not in content
+        assert str(Path.home()).encode() + b"/" not in content
+
+
+def test_two_exports_of_a_checkpoint_are_the_same_bytes(invoke, run_folder, bundle_folder, tmp_path, tree):
+    done = invoke("export", run_folder, "--out", tmp_path / "bundle", "--checkpoint", "last")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert tree(tmp_path / "bundle") == tree(bundle_folder)
+
+
+def test_what_is_there_is_never_overwritten(invoke, run_folder, bundle_folder, tmp_path, tree):
+    before = tree(bundle_folder)
+    done = invoke("export", run_folder, "--out", bundle_folder)
+    assert done.returncode == 2
+    assert "exists" in done.sentence
+    assert tree(bundle_folder) == before
+
+
+def test_force_refuses_what_is_no_bundle(invoke, run_folder, tmp_path, tree):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("the only copy")
+    (tmp_path / "file").write_text("the only copy")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = tree(tmp_path)
+    for name in ("folder", "file", "link"):
+        done = invoke("export", run_folder, "--out", tmp_path / name, "--force")
+        assert done.returncode == 2
+        assert f"{name} is not a bundle" in done.sentence
+    assert tree(tmp_path) == before
+
+
+def test_force_replaces_a_bundle(invoke, run_folder, bundle_folder, tmp_path):
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, out)
+    done = invoke("export", run_folder, "--out", out, "--force", "--beam", 2, "--checkpoint", "last")
+    assert done.returncode == 0, done.stderr
+    assert read_bundle(out).manifest.decoding.beam == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.report.json"]
+
+
+def test_a_run_that_is_none_or_has_no_checkpoint_gives_a_sentence_and_no_bundle(invoke, run_folder, tmp_path):
+    out = tmp_path / "bundle"
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(run_folder, tmp_path / "young")
+    shutil.rmtree(tmp_path / "young" / "checkpoints")
+    for name, code, said in (
+        ("nowhere", 2, "there is no run"),
+        ("empty", 1, "is not a run"),
+        ("young", 1, "has no checkpoint yet"),
+    ):
+        done = invoke("export", tmp_path / name, "--out", out)
+        assert done.returncode == code
+        assert said in done.sentence
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_refused(invoke, run_folder, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    for path in run.glob(f"checkpoints/*/{name}"):
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 0xFF
+        path.write_bytes(raw)
+    done = invoke("export", run, "--out", tmp_path / "bundle")
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "tokenizer.json", "corpus/train.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"\xff\x00"])
+def test_a_run_with_a_damaged_or_missing_file_is_refused(invoke, run_folder, tmp_path, name, content):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    if content is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_bytes(content)
+    done = invoke("export", run, "--out", tmp_path / "bundle")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("edgechat: ")
+    assert Path(name).name in done.stderr
+    assert not (tmp_path / "bundle").exists()

@@ -1,0 +1,137 @@
+"""`edgechat verify`, `info` and `doctor`."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgechat import __version__
+from edgechat.runtime.bundle import read_bundle, write_bundle
+
+
+def resealed(bundle: Path, out: Path, files: dict[str, bytes] | None = None, **changes: Any) -> Path:
+    """A copy of a bundle with other files or manifest values, and every hash right."""
+    checked = read_bundle(bundle)
+    manifest = dataclasses.replace(checked.manifest, **changes)
+    write_bundle(out, manifest, checked.files | (files or {}), replace_existing=False)
+    return out
+
+
+def test_verify_repeats_the_golden_vectors(edgechat, bundle_folder):
+    done = edgechat("verify", bundle_folder, "--json")
+    values = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert values["passed"] is True
+    assert values["mismatches"] == 0
+    assert values["sources"] == 8
+    assert {"bundle", "device", "replies", "near_ties", "worst_difference"} <= values.keys()
+
+
+def test_verify_shows_a_table(invoke, bundle_folder):
+    done = invoke("verify", bundle_folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "passed"
+
+
+def test_verify_fails_where_this_machine_gives_other_replies(invoke, bundle_folder, tmp_path):
+    golden = json.loads((bundle_folder / "golden.json").read_bytes())
+    for case in golden["cases"]:
+        case["greedy"]["tokens"] = [7, *case["greedy"]["tokens"]]
+        case["greedy"]["margin"] = 1.0
+    bundle = resealed(bundle_folder, tmp_path / "bundle", {"golden.json": json.dumps(golden).encode()})
+    done = invoke("verify", bundle)
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout.splitlines()[-1]
+    values = json.loads(invoke("verify", bundle, "--json").stdout)
+    assert (values["passed"], values["mismatches"]) == (False, 8)
+
+
+def test_verify_fails_where_log_probabilities_differ(invoke, bundle_folder, tmp_path):
+    golden = json.loads((bundle_folder / "golden.json").read_bytes())
+    golden["cases"][0]["candidates"]["logp"][0] -= 0.06
+    bundle = resealed(bundle_folder, tmp_path / "bundle", {"golden.json": json.dumps(golden).encode()})
+    assert invoke("verify", bundle).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+@pytest.mark.parametrize(
+    "golden", [b"", b"{}", b"[]", b'{"cases": [{}]}', b'{"cases": [{"src": ["a"]}], "max_length": 3}']
+)
+def test_golden_vectors_that_are_none_are_a_sentence(invoke, bundle_folder, tmp_path, command, golden):
+    bundle = resealed(bundle_folder, tmp_path / "bundle", {"golden.json": golden})
+    done = invoke(command, bundle)
+    assert done.returncode == 1
+    assert "golden.json cannot be used" in done.sentence
+
+
+def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
+    done = invoke("info", bundle_folder)
+    manifest = read_bundle(bundle_folder).manifest
+    assert (done.returncode, done.stderr) == (0, "")
+    for shown in ("precision", "fp32", "hidden 48", "pairs.jsonl", *manifest.files):
+        assert shown in done.stdout
+
+
+def test_info_as_json_is_the_manifest(edgechat, bundle_folder):
+    done = edgechat("info", bundle_folder, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    sealed = json.loads((bundle_folder / "edgechat.json").read_bytes())
+    sealed.pop("sha256")
+    assert json.loads(done.stdout) == sealed
+
+
+def test_info_shows_a_bundle_whose_notes_for_people_are_of_another_kind(invoke, bundle_folder, tmp_path):
+    notes = {"steps": "many", "data": ["a\x1b[2Jb\nreply  100"]}
+    bundle = resealed(bundle_folder, tmp_path / "bundle", provenance=notes, proof={}, quality={})
+    done = invoke("info", bundle)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "many steps" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert not any(line.startswith("reply  100") for line in done.stdout.splitlines())
+    assert invoke("info", bundle, "--json").returncode == 0
+
+
+def test_doctor_says_what_is_installed_and_whether_cuda_can_be_used(edgechat):
+    done = edgechat("doctor", "--json")
+    values = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert list(values) == [
+        "edgechat",
+        "python",
+        "platform",
+        "cpus",
+        "packages",
+        "providers",
+        "cuda",
+        "problems",
+    ]
+    assert values["edgechat"] == __version__
+    assert values["packages"]["numpy"] == metadata.version("numpy")
+    assert values["cuda"]["reason"]
+    assert done.returncode == (1 if values["problems"] else 0)
+
+
+def test_doctor_shows_a_table(invoke):
+    done = invoke("doctor")
+    for shown in ("edgechat", "python", "onnxruntime", "device auto", "cuda"):
+        assert shown in done.stdout
+
+
+@pytest.mark.parametrize("left", [None, "", "raise ImportError('libonnxruntime.so.1 is not there')"])
+def test_an_onnxruntime_that_is_only_partly_there_is_said_with_the_mend(tmp_path, left):
+    """What is left of one of its two packages when the other was removed."""
+    (tmp_path / "onnxruntime").mkdir()
+    if left is not None:
+        (tmp_path / "onnxruntime" / "__init__.py").write_text(left)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from edgechat.cli import main; main()"
+    if left is None:  # a folder without __init__.py loses against the real package, so that goes
+        code = "import sys; sys.modules['onnxruntime'] = None; from edgechat.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("edgechat: onnxruntime is missing or only partly installed")

@@ -1,0 +1,302 @@
+"""`edgechat reply`, and what all commands share: streams, exit codes, help and completion."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from edgechat import __version__
+from edgechat.cli import console
+from edgechat.runtime import bundle as bundle_module
+
+PROMPTS = ["hello", "good morning", "你好吗", "שלום", "do you like tea", "turn left twice", "never seen"]
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def test_a_reply_is_one_line_on_stdout_and_nothing_else_is_said(edgechat, bundle_folder):
+    done = edgechat("reply", bundle_folder, "turn left twice", "do you like tea")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "LEFT LEFT\nyes, green tea 🍵\n"
+
+
+def test_prompts_on_stdin_get_one_line_each_in_order_the_empty_line_too(edgechat, bundle_folder):
+    done = edgechat("reply", bundle_folder, stdin="hello\n\njump\r\n\nturn right twice")
+    lines = done.stdout.split("\n")
+    assert (done.returncode, done.stderr, len(lines)) == (0, "", 6)
+    assert (lines[0], lines[2], lines[4], lines[5]) == ("hi there", "JUMP", "RIGHT RIGHT", "")
+    assert lines[1] == lines[3]
+
+
+def test_no_prompt_gets_no_reply(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_empty_prompt_gets_a_reply(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, "")
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+
+
+def test_bytes_on_stdin_that_are_no_utf8_are_replied_to(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, stdin=b"\xff\xfe\x00\nhello\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[1] == "hi there"
+
+
+def test_json_is_an_object_a_line_with_exactly_the_documented_keys(edgechat, bundle_folder):
+    done = edgechat("reply", bundle_folder, "--json", "--n-best", 3, "hello", "jump")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["prompt"] for row in rows] == ["hello", "jump"]
+    for row in rows:
+        assert list(row) == ["prompt", "reply", "score", "tokens", "candidates", "ms"]
+        assert 1 < len(row["candidates"]) <= 3
+        for candidate in row["candidates"]:
+            assert list(candidate) == ["reply", "score", "logp", "tokens"]
+            assert "".join(candidate["tokens"]) == candidate["reply"]
+        best = row["candidates"][0]
+        assert {key: row[key] for key in ("reply", "score", "tokens")} == {
+            key: best[key] for key in ("reply", "score", "tokens")
+        }
+        assert row["ms"] > 0
+
+
+def test_n_best_prints_distinct_replies_with_scores_that_fall(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, "--n-best", 4, "hello")
+    scores, texts = zip(*(line.split("\t") for line in done.stdout.splitlines()), strict=True)
+    assert texts[0] == "hi there"
+    assert len(set(texts)) == len(texts) > 1
+    assert sorted(map(float, scores), reverse=True) == list(map(float, scores))
+
+
+def test_a_stream_prints_what_the_same_command_prints_without_it(invoke, bundle_folder):
+    whole = invoke("reply", bundle_folder, *PROMPTS)
+    streamed = invoke("reply", bundle_folder, "--stream", *PROMPTS)
+    assert whole.stdout.count("\n") == len(PROMPTS)
+    assert streamed == whole
+
+
+def test_decoding_options_reach_the_search(invoke, bundle_folder):
+    def length(*options: object) -> int:
+        done = invoke("reply", bundle_folder, "--json", *options, "good morning")
+        return len(json.loads(done.stdout)["tokens"])
+
+    assert length("--max-length", 3) <= 3
+    assert length("--min-length", 12) >= 12
+    none = invoke("reply", bundle_folder, "--json", "--normalize", "none", "never seen")
+    best = json.loads(none.stdout)["candidates"][0]
+    assert best["score"] == best["logp"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--beam", "0"],
+        ["--beam", "100000000000000000000"],
+        ["--n-best", "0"],
+        ["--n-best", "6"],
+        ["--max-length", "0"],
+        ["--min-length", "-1"],
+        ["--min-length", "5", "--max-length", "5"],
+        ["--min-length", "9999"],
+        ["--length-penalty", "nan"],
+        ["--length-penalty", "-1"],
+        ["--normalize", "none", "--length-penalty", "1"],
+        ["--stream", "--json"],
+        ["--stream", "--n-best", "2"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_cannot_be_are_refused_with_a_sentence(invoke, bundle_folder, options):
+    done = invoke("reply", bundle_folder, "hello", *options)
+    assert done.returncode == 2
+    assert options[0].strip("-").replace("-", "_") in done.sentence.replace("-", "_")
+
+
+def test_a_device_that_is_not_there_is_refused_and_never_replaced(invoke, bundle_folder):
+    from edgechat.runtime.device import cuda_state
+
+    if cuda_state().usable:
+        pytest.skip("CUDA can be used here")
+    done = invoke("reply", bundle_folder, "hello", "--device", "cuda")
+    assert done.returncode == 1
+    assert "device cuda cannot be used" in done.sentence
+
+
+@pytest.fixture(scope="module")
+def shouting_bundle(tmp_path_factory: pytest.TempPathFactory, invoke) -> Path:
+    """A bundle that has learned to reply with control characters."""
+    folder = tmp_path_factory.mktemp("shouting")
+    pair = {"response": "\x1b[2Jred\x9b31m\x07\u2028and\r\nso\ton"}
+    lines = [json.dumps({"prompt": f"say {i}", **pair}) + "\n" for i in range(8)]
+    (folder / "pairs.jsonl").write_text("".join(lines))
+    sizes = ["--hidden", 48, "--embedding", 16, "--attention", 16, "--vocab-size", 300, "--dropout", 0]
+    plan = ["--epochs", 60, "--batch-size", 2, "--learning-rate", 0.01, "--threads", 1, "--device", "cpu"]
+    done = invoke("train", folder / "pairs.jsonl", "--out", folder / "run", *sizes, *plan)
+    assert done.returncode == 0, done.stderr
+    done = invoke("export", folder / "run", "--out", folder / "bundle", "--checkpoint", "last")
+    assert done.returncode == 0, done.stderr
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize("options", [[], ["--stream"], ["--n-best", "2"], ["--json"]], ids=" ".join)
+def test_control_characters_of_prompt_and_reply_never_reach_stdout_raw(invoke, shouting_bundle, options):
+    done = invoke("reply", shouting_bundle, *options, "say 3", "say\x1b]0;x\x07\x9b\x7f")
+    assert done.returncode == 0
+    assert "red" in done.stdout
+    assert not CONTROL.search(done.stdout.replace("\t", ""))
+    if "--n-best" not in options:
+        assert len(done.stdout.splitlines()) == 2  # splits at U+2028 and U+0085 too
+    if options == ["--json"]:
+        row = json.loads(done.stdout.splitlines()[0])
+        assert row["reply"] == "\x1b[2Jred\x9b31m\x07\u2028and\r\nso\ton"
+
+
+def test_a_streamed_reply_with_line_breaks_is_the_line_that_is_printed_without_streaming(
+    invoke, shouting_bundle
+):
+    whole = invoke("reply", shouting_bundle, "say 5")
+    assert whole == invoke("reply", shouting_bundle, "--stream", "say 5")
+    assert whole.stdout == "␛[2Jred\ufffd31m␇ and  so\ton\n"
+
+
+def test_json_numbers_that_json_lacks_become_null(capsys):
+    console.put_json({"a": float("inf"), "b": [float("nan")], "c": {"d": -float("inf")}, "e": 1.5})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None], "c": {"d": None}, "e": 1.5}
+
+
+def test_half_a_surrogate_pair_in_a_prompt_is_escaped_in_json(capsys):
+    console.put_json({"prompt": "a\udcffb"})
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out) == {"prompt": "a\udcffb"}
+
+
+def test_output_is_utf8_whatever_the_locale_says(bundle_folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "edgechat", "reply", str(bundle_folder), "do you like tea", b"\xff"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("utf-8").splitlines()[0] == "yes, green tea 🍵"
+
+
+def test_a_reader_that_leaves_early_is_no_error(bundle_folder):
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgechat", "reply", str(bundle_folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdin.write(b"hello\n" * 300)
+        process.stdin.close()
+        assert process.stdout.readline() == b"hi there\n"
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+
+
+def test_stdin_that_is_closed_is_said(bundle_folder):
+    done = subprocess.run(
+        [sys.executable, "-c", f"""
+import os, sys
+os.close(0)
+os.execv({sys.executable!r}, [{sys.executable!r}, "-m", "edgechat", "reply", {str(bundle_folder)!r}])
+"""],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("edgechat: there is no TEXT")
+
+
+def test_demo_without_one_in_the_package_says_how_to_get_it(invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundle_module, "package_files", lambda package: tmp_path / "package")
+    done = invoke("reply", "demo", "hello")
+    assert done.returncode == 2
+    assert "no demo bundle" in done.sentence
+    assert "make demo" in done.sentence
+
+
+def test_demo_is_the_one_in_the_package_unless_a_path_has_that_name(
+    invoke, tmp_path, monkeypatch, bundle_folder
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundle_module, "package_files", lambda package: tmp_path / "package")
+    shutil.copytree(bundle_folder, tmp_path / "package" / "demo")
+    assert invoke("reply", "demo", "hello").stdout == "hi there\n"
+    (tmp_path / "demo").mkdir()
+    done = invoke("reply", "demo", "hello")
+    assert done.returncode == 1
+    assert "demo has no" in done.sentence
+
+
+def test_the_demo_is_looked_for_among_the_package_data():
+    assert bundle_module.package_files is files
+
+
+def test_a_chat_without_a_terminal_is_refused_instead_of_waiting_for_ever(edgechat, bundle_folder):
+    done = edgechat("tui", bundle_folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "edgechat: edgechat tui needs a terminal: with pipes and files, use edgechat reply\n"
+    )
+
+
+def test_no_arguments_teach_and_are_wrong_use(edgechat):
+    done = edgechat()
+    assert done.returncode == 2
+    assert "edgechat train data.jsonl --out runs/mine" in done.stdout + done.stderr
+
+
+def test_every_command_has_help_that_names_its_options(invoke):
+    for command in ("train", "export", "tui", "reply", "eval", "bench", "verify", "info", "doctor"):
+        done = invoke(command, "--help")
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert "Usage: edgechat " + command in done.stdout
+        assert command == "tui" or "--json" in done.stdout
+
+
+def test_the_version_is_data(edgechat):
+    done = edgechat("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"edgechat {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nonsense"], ["nonsense"], ["reply"], ["reply", "x", "--beam", "y"]]
+)
+def test_arguments_that_are_unknown_missing_or_of_the_wrong_kind_are_wrong_use(invoke, arguments):
+    done = invoke(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_the_completion_script_of_a_shell_is_shown(shell):
+    done = _python(["--show-completion", shell], _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_EDGECHAT_COMPLETE" in done.stdout
+
+
+def test_completion_knows_the_commands():
+    done = _python([], _EDGECHAT_COMPLETE="complete_bash", COMP_WORDS="edgechat e", COMP_CWORD="1")
+    assert sorted(done.stdout.split()) == ["eval", "export"]
+
+
+def _python(arguments: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "edgechat", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )

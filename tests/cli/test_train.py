@@ -1,0 +1,388 @@
+"""`edgechat train`: what it prints, what it never overwrites, how it goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.metrics import read_metrics
+
+#: Two steps of the smallest model.
+QUICK = [
+    "--hidden", 16, "--embedding", 8, "--attention", 8, "--vocab-size", 280, "--batch-size", 8,
+    "--max-steps", 2, "--valid-fraction", 0.1, "--threads", 1, "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory: pytest.TempPathFactory, invoke, corpus_file) -> Path:
+    """A run of two steps. Tests must not change it."""
+    out = tmp_path_factory.mktemp("quick") / "run"
+    done = invoke("train", corpus_file, "--out", out, *QUICK)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_training_reports_the_corpus_and_its_progress_on_stderr_alone(edgechat, corpus_file, tmp_path):
+    done = edgechat("train", corpus_file, "--out", tmp_path / "run", *QUICK)
+    assert (done.returncode, done.stdout) == (0, "")
+    for said in ("pairs.jsonl", "held out", "training to step 2 on cpu", "finished at step 2 of 2", "next: "):
+        assert said in done.stderr
+    assert "warning" not in done.stderr
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "run.json", "tokenizer.json", "corpus", "valid.jsonl", "checkpoints", "metrics.jsonl", "metrics.png"
+    }  # fmt: skip
+
+
+def test_json_is_one_object_that_says_how_training_ended(invoke, corpus_file, tmp_path):
+    out = tmp_path / "deep" / "er" / "run"
+    done = invoke("train", corpus_file, "--out", out, "--json", *QUICK)
+    values = json.loads(done.stdout)
+    assert (values["run"], values["ended"], values["step"], values["total_steps"]) == (
+        str(out), "finished", 2, 2
+    )  # fmt: skip
+    assert {"epoch", "batch", "best_step", "best_loss"} <= values.keys()
+
+
+def test_a_run_records_the_threads_it_was_begun_with(quick_run):
+    assert json.loads((quick_run / "run.json").read_text())["environment"]["threads"] == 1
+
+
+def test_the_same_command_gives_the_same_weights(invoke, corpus_file, tmp_path, quick_run):
+    invoke("train", corpus_file, "--out", tmp_path / "again", *QUICK)
+    weights = [checkpoint_folder(r, "last") / "model.safetensors" for r in (quick_run, tmp_path / "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    other = invoke("train", corpus_file, "--out", tmp_path / "other", *QUICK, "--seed", 1)
+    assert other.returncode == 0
+    changed = checkpoint_folder(tmp_path / "other", "last") / "model.safetensors"
+    assert weights[0].read_bytes() != changed.read_bytes()
+
+
+def test_a_dry_run_shows_report_vocabulary_and_three_samples_and_writes_nothing(
+    edgechat, corpus_file, tmp_path, tree
+):
+    out = tmp_path / "run"
+    before = tree(corpus_file.parent)
+    done = edgechat("train", corpus_file, "--dry-run", "--out", out, "--vocab-size", 300)
+    assert (done.returncode, done.stderr) == (0, "")
+    for shown in ("pairs.jsonl", "held out", "truncated", "vocabulary", "sample 1", "sample 2", "sample 3"):
+        assert shown in done.stdout
+    assert "sample 4" not in done.stdout
+    assert not out.exists()
+    assert tree(corpus_file.parent) == before
+
+
+def test_a_dry_run_as_json_has_the_same_three_parts(invoke, corpus_file):
+    values = json.loads(invoke("train", corpus_file, "--dry-run", "--json", "--vocab-size", 300).stdout)
+    assert list(values) == ["report", "vocabulary", "samples"]
+    assert values["report"]["pairs"] == 16
+    assert len(values["samples"]) == 3
+    for sample in values["samples"]:
+        assert sample["target_ids"][-1] == 2
+        assert "".join(sample["source_pieces"]) == sample["source"][0]
+
+
+def test_an_existing_run_is_never_overwritten(invoke, corpus_file, quick_run, tree):
+    before = tree(quick_run)
+    done = invoke("train", corpus_file, "--out", quick_run, *QUICK)
+    assert done.returncode == 2
+    for way in (str(quick_run), "--resume", "--force"):
+        assert way in done.sentence
+    assert tree(quick_run) == before
+
+
+def test_an_existing_file_or_folder_that_is_no_run_is_refused_even_with_force(
+    invoke, corpus_file, tmp_path, tree
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("the only copy")
+    (tmp_path / "file").write_text("the only copy")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = tree(tmp_path)
+    for name in ("folder", "file", "link"):
+        for options in ([], ["--force"]):
+            done = invoke("train", corpus_file, "--out", tmp_path / name, *options, *QUICK)
+            assert done.returncode == 2, name
+            assert name in done.sentence
+    assert tree(tmp_path) == before
+
+
+def test_force_replaces_a_run_and_leaves_nothing_of_it(invoke, corpus_file, tmp_path):
+    out = tmp_path / "run"
+    invoke("train", corpus_file, "--out", out, *QUICK)
+    (out / "old").write_text("old")
+    done = invoke("train", corpus_file, "--out", out, "--force", *QUICK, "--hidden", 24)
+    assert done.returncode == 0
+    assert json.loads((out / "run.json").read_text())["config"]["model"]["hidden"] == 24
+    assert not (out / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_force_with_a_corpus_that_cannot_be_read_keeps_the_run(invoke, quick_run, tmp_path, tree):
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    before = tree(quick_run)
+    assert invoke("train", tmp_path / "bad.jsonl", "--out", quick_run, "--force", *QUICK).returncode == 1
+    assert tree(quick_run) == before
+
+
+def test_no_out_is_wrong_use(invoke, corpus_file):
+    done = invoke("train", corpus_file)
+    assert done.returncode == 2
+    assert "--out is missing" in done.sentence
+
+
+@pytest.fixture
+def resumable(invoke, corpus_file, tmp_path) -> Path:
+    out = tmp_path / "run"
+    done = invoke("train", corpus_file, "--out", out, *QUICK)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_resume_without_data_goes_on_with_the_runs_own(invoke, resumable):
+    done = invoke("train", "--resume", "--out", resumable, "--max-steps", 3, "--json")
+    assert done.returncode == 0
+    assert (json.loads(done.stdout)["step"], json.loads(done.stdout)["total_steps"]) == (3, 3)
+    assert "from step 2 to step 3" in done.stderr
+    assert [row["step"] for row in read_metrics(resumable)] == [2, 3]
+    assert json.loads((resumable / "run.json").read_text())["config"]["training"]["max_steps"] == 3
+
+
+def test_resume_with_the_same_data_and_options_goes_on(invoke, corpus_file, resumable):
+    done = invoke("train", corpus_file, "--resume", "--out", resumable, *QUICK)
+    assert done.returncode == 0
+    assert "finished at step 2 of 2" in done.stderr
+
+
+def test_resume_of_what_is_not_there_starts_it_if_data_is_given(invoke, corpus_file, tmp_path):
+    done = invoke("train", "--resume", "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 2
+    assert "give DATA" in done.sentence
+    done = invoke("train", corpus_file, "--resume", "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 0
+    assert checkpoint_folder(tmp_path / "run", "last").name == "step-00000002"
+
+
+def test_resume_with_other_data_is_refused_and_changes_nothing(
+    invoke, corpus_file, resumable, tmp_path, tree
+):
+    other = tmp_path / "other.jsonl"
+    other.write_text(corpus_file.read_text().replace("hi there", "hi you"))
+    before = tree(resumable)
+    done = invoke("train", other, "--resume", "--out", resumable, "--max-steps", 5)
+    assert done.returncode == 2
+    assert "DATA is not what" in done.sentence
+    assert tree(resumable) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--hidden", 32),
+        ("--seed", 7),
+        ("--learning-rate", 0.5),
+        ("--vocab-size", 290),
+        ("--turns", 2),
+        ("--no-reverse-source", None),
+        ("--preset", "classic"),
+    ],
+)
+def test_resume_with_an_option_that_differs_is_refused_by_its_name(invoke, quick_run, tree, option, value):
+    before = tree(quick_run)
+    given = [option] if value is None else [option, value]
+    done = invoke("train", "--resume", "--out", quick_run, "--max-steps", 5, *given)
+    assert done.returncode == 2
+    assert "the run was begun with" in done.sentence
+    if option != "--preset":
+        assert option.replace("--no-", "--") in done.sentence
+    assert tree(quick_run) == before
+
+
+def test_resume_compares_validation_data_and_tokenizer_too(invoke, corpus_file, tmp_path, tree):
+    for name, prompt in (("valid", "hi"), ("other", "ho")):
+        (tmp_path / f"{name}.tsv").write_text(f"{prompt}\tthere\n{prompt} you\tthere\n")
+    out, other = tmp_path / "run", tmp_path / "other"
+    start = ["train", corpus_file, *QUICK, "--valid", tmp_path / "valid.tsv"]
+    assert invoke(*start, "--out", out).returncode == 0
+    assert invoke(*start, "--out", other, "--vocab-size", 270).returncode == 0
+    tokenizers = [run / "tokenizer.json" for run in (out, other)]
+    before = tree(out)
+    for option, value in (("--valid", tmp_path / "other.tsv"), ("--tokenizer", tokenizers[1])):
+        done = invoke("train", "--resume", "--out", out, option, value)
+        assert done.returncode == 2
+        assert f"{option} is not what" in done.sentence
+    assert tree(out) == before
+    done = invoke(*start, "--resume", "--out", out, "--tokenizer", tokenizers[0], "--max-steps", 3)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_of_a_ready_tokenizer_keeps_it_byte_for_byte(invoke, corpus_file, quick_run, tmp_path):
+    ready = quick_run / "tokenizer.json"
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *QUICK, "--tokenizer", ready)
+    assert done.returncode == 0
+    assert (tmp_path / "run" / "tokenizer.json").read_bytes() == ready.read_bytes()
+
+
+def test_parallel_text_is_trained_on(invoke, tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"question {i}\n" for i in range(6)))
+    (tmp_path / "b.txt").write_text("".join(f"answer {i}\n" for i in range(6)))
+    texts = ["--source", tmp_path / "a.txt", "--target", tmp_path / "b.txt"]
+    done = invoke("train", *texts, "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 0
+    assert "5 pairs of 5 dialogues" in done.stderr
+
+
+def test_a_time_limit_stops_with_a_checkpoint_that_resumes(invoke, corpus_file, tmp_path):
+    out = tmp_path / "run"
+    done = invoke("train", corpus_file, "--out", out, *QUICK, "--max-minutes", 1e-9, "--json")
+    assert done.returncode == 0
+    assert (json.loads(done.stdout)["ended"], json.loads(done.stdout)["step"]) == ("out of time", 1)
+    assert "go on with: edgechat train --resume" in done.stderr
+    assert json.loads(invoke("train", "--resume", "--out", out, "--json").stdout)["ended"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--max-minutes", "0"],
+        ["--max-minutes", "nan"],
+        ["--epochs", "0"],
+        ["--max-steps", "0"],
+        ["--batch-size", "0"],
+        ["--dropout", "1"],
+        ["--dropout", "nan"],
+        ["--learning-rate", "0"],
+        ["--clip", "-1"],
+        ["--valid-fraction", "1"],
+        ["--vocab-size", "100"],
+        ["--turns", "0"],
+        ["--max-source", "0"],
+        ["--max-target", "1"],
+        ["--warmup-steps", "-1"],
+        ["--save-every", "0"],
+        ["--preset", "enormous"],
+        ["--tokenizer", "nowhere.json"],
+        ["--source", "pairs.jsonl"],
+    ],
+    ids=" ".join,
+)
+def test_values_that_cannot_be_are_refused_and_no_run_is_begun(invoke, corpus_file, tmp_path, options):
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *options)
+    assert done.returncode == 2
+    assert done.sentence
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seed", "-1"],
+        ["--seed", "9" * 30],
+        ["--vocab-size", "9" * 30],
+        ["--hidden", "9" * 30],
+        ["--layers", "1000000"],
+        ["--threads", "0"],
+        ["--threads", "100000"],
+        ["--device", "tpu"],
+        ["--schedule", "linear"],
+        ["--targets", "third"],
+        ["--epochs", "many"],
+    ],
+    ids=" ".join,
+)
+def test_values_out_of_range_are_wrong_use(invoke, corpus_file, tmp_path, options):
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert options[0] in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(invoke, corpus_file, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("CUDA can be used here")
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", "--device", "cuda")
+    assert done.returncode == 1
+    assert "device cuda cannot be used" in done.sentence
+    assert not list(tmp_path.iterdir())
+
+
+#: Long enough to be interrupted, with dropout, so that the state of the random numbers counts.
+LONG = [
+    "--hidden", "32", "--embedding", "16", "--attention", "16", "--vocab-size", "280", "--batch-size", "4",
+    "--max-steps", "150", "--epochs", "1000", "--save-every", "1000", "--dropout", "0.3", "--threads", "1",
+    "--valid-fraction", "0.1", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_an_uninterrupted_run(
+    invoke, corpus_file, tmp_path, number, uninterrupted
+):
+    out = tmp_path / "run"
+    with _training(corpus_file, "--out", str(out), *LONG) as process:
+        for line in process.stderr:
+            if line.startswith("training to step"):
+                break
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    assert "interrupted at step" in stderr
+    assert "--resume" in stderr
+    stopped = int(checkpoint_folder(out, "last").name.removeprefix("step-"))
+    assert 0 < stopped < 150
+    done = invoke("train", "--resume", "--out", out)
+    assert done.returncode == 0
+    assert f"from step {stopped} to step 150" in done.stderr
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        files = [checkpoint_folder(run, "last") / name for run in (out, uninterrupted)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert read_metrics(out) == read_metrics(uninterrupted)
+
+
+def test_a_second_ctrl_c_ends_at_once(corpus_file, tmp_path):
+    out = tmp_path / "run"
+    steps = ["--max-steps", "100000", "--batch-size", "16", "--hidden", "1024", "--embedding", "512"]
+    with _training(corpus_file, "--out", str(out), *LONG, *steps) as process:
+        for line in process.stderr:
+            if line.startswith("training to step"):
+                break
+        process.send_signal(signal.SIGINT)
+        assert "Ctrl-C again" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert not list(out.rglob(".tmp-*"))
+
+
+def test_training_goes_on_when_nobody_reads_what_it_says(corpus_file, tmp_path):
+    out = tmp_path / "run"
+    with _training(corpus_file, "--out", str(out), *map(str, QUICK)) as process:
+        process.stderr.readline()
+        process.stderr.close()
+        assert (process.stdout.read(), process.wait(60)) == ("", 0)
+    assert checkpoint_folder(out, "last").name == "step-00000002"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, invoke, corpus_file) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    done = invoke("train", corpus_file, "--out", out, *LONG)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def _training(*arguments: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgechat", "train", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -1,0 +1,199 @@
+"""The package: what is importable, what the wheel holds, what an import loads."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import edgechat
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("cli", "export", "models", "runtime", "train", "tui")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def python(code: str, cwd: Path) -> str:
+    """What a fresh interpreter prints that runs `code` in the folder `cwd`."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_is_importable_only_under_edgechat(name):
+    assert importlib.util.find_spec(name) is None
+    spec = importlib.util.find_spec(f"edgechat.{name}")
+    assert spec is not None
+    assert Path(str(spec.origin)) == ROOT / name / "__init__.py"
+
+
+def test_in_a_fresh_interpreter_too(tmp_path):
+    code = f"import importlib.util as i, edgechat; print([n for n in {FOLDERS} if i.find_spec(n)])"
+    assert python(code, tmp_path) == "[]"
+
+
+def test_the_runtime_loads_nothing_of_training_command_line_or_chat(tmp_path):
+    loaded = python("import edgechat.runtime, sys; print(*sys.modules)", tmp_path).split()
+    assert {"edgechat.runtime.chat", "onnxruntime", "numpy", "tokenizers"} <= set(loaded)
+    unwanted = (
+        "torch",
+        "onnx",
+        "typer",
+        "textual",
+        "rich",
+        "click",
+        "safetensors",
+        "sacrebleu",
+        "matplotlib",
+    )
+    assert not {name.split(".")[0] for name in loaded} & set(unwanted)
+    floors = {name.split(".")[1] for name in loaded if name.startswith("edgechat.")}
+    assert floors == {"runtime"}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["reply", "--help"], ["train", "--help"]])
+def test_help_does_not_wait_for_what_only_training_or_the_chat_need(tmp_path, arguments):
+    code = f"""
+import sys
+from edgechat.cli import main
+sys.argv = ["edgechat", *{arguments}]
+try:
+    main()
+except SystemExit:
+    print()
+    print("loaded", *{{name.split(".")[0] for name in sys.modules}})
+"""
+    loaded = python(code, tmp_path).splitlines()[-1].split()
+    assert loaded[0] == "loaded"
+    assert not {"torch", "onnx", "textual", "safetensors", "sacrebleu"} & set(loaded)
+
+
+def test_every_package_folder_is_listed():
+    found = {"edgechat"}
+    for folder in FOLDERS:
+        for init in (ROOT / folder).rglob("__init__.py"):
+            found.add(".".join(("edgechat", *init.parent.relative_to(ROOT).parts)))
+    listed = PYPROJECT["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(found)
+    assert set(PYPROJECT["tool"]["setuptools"]["package-dir"]) == {
+        "edgechat", *(f"edgechat.{name}" for name in FOLDERS)
+    }  # fmt: skip
+
+
+def test_every_folder_with_python_files_is_a_package():
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), path
+
+
+def test_the_version_has_one_source(tmp_path):
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "edgechat.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", edgechat.__version__)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert edgechat.__version__ in changes or "Unreleased" in changes
+
+
+def in_wheel() -> set[str]:
+    """Files of the tree that belong in the wheel, by their names in it."""
+    found = {f"edgechat/{path.name}" for path in (ROOT / "src" / "edgechat").iterdir() if path.is_file()}
+    data = {"tui": (".tcss",), "models": (".toml",)}
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            demo = folder == "models" and path.parent.name == "demo"
+            if path.is_file() and (path.suffix == ".py" or path.suffix in data.get(folder, ()) or demo):
+                found.add(f"edgechat/{path.relative_to(ROOT)}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from a copy of the tree with the setuptools that is installed."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed here")
+    copy = tmp_path_factory.mktemp("wheel") / "tree"
+    copy.mkdir()
+    for name in ("src", *FOLDERS):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, copy)
+        else:
+            (copy / name).write_text(f"{name} is not written yet\n")
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        ".",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+    ]
+    done = subprocess.run([*build, "out"], cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (copy / "out").iterdir()
+    assert path.name.startswith(f"edgechat-{edgechat.__version__}-py3-none-any")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_the_files_of_the_tree_and_no_others(wheel):
+    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert held == in_wheel()
+
+
+def test_the_wheel_holds_each_file_byte_for_byte(wheel):
+    for name in sorted(in_wheel()):
+        inner = name.removeprefix("edgechat/")
+        path = ROOT / inner if (ROOT / inner).exists() else ROOT / "src" / "edgechat" / inner
+        assert wheel.read(name) == path.read_bytes(), name
+
+
+def test_the_wheel_has_the_command_and_the_licence(wheel):
+    info = {name.split("/", 1)[1]: name for name in wheel.namelist() if ".dist-info/" in name}
+    assert b"edgechat = edgechat.cli:main" in wheel.read(info["entry_points.txt"])
+    assert "licenses/LICENSE" in info
+
+
+def test_an_installed_wheel_runs_without_the_tree(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    code = f"""
+import sys
+sys.meta_path = [f for f in sys.meta_path if "editable" not in str(f).lower()]
+sys.path.insert(0, {str(tmp_path / "site")!r})
+import edgechat, edgechat.runtime
+from edgechat.train.config import preset_names
+print(edgechat.__file__, edgechat.runtime.__file__, *preset_names())
+"""
+    root, runtime, *presets = python(code, tmp_path).split()
+    assert Path(root).is_relative_to(tmp_path)
+    assert Path(runtime).is_relative_to(tmp_path)
+    assert {"tiny", "small", "base", "classic"} <= set(presets)
+
+
+#: Folders of people and of machines that build: nothing that is kept may name one.
+_MACHINE = re.compile(rb"(?<![\w.~/-])(?:/home/\w|/Users/\w|/root/|/work/|[A-Z]:\\\\?Users)")
+
+
+def test_no_file_that_is_kept_names_a_folder_of_a_developers_machine():
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no git checkout, or there is no git")
+    names = [Path(name) for name in listed.stdout.decode().split("\0") if name]
+    assert Path("pyproject.toml") in names
+    for name in names:
+        if (ROOT / name).is_file() and name != Path(__file__).relative_to(ROOT):
+            content = (ROOT / name).read_bytes()
+            found = _MACHINE.search(content)
+            assert b"\0" in content[:4096] or not found, f"{name}: {found}"
