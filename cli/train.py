@@ -220,7 +220,7 @@ def _open_or_create(
 ) -> "Run":
     """The run to train: continued with --resume, else new. Nothing is overwritten unasked."""
     from ..runtime.errors import UsageError
-    from ..train.run import create_run, is_run
+    from ..train.run import create_run, is_only_a_run
 
     there = out.exists() or out.is_symlink()
     if resume and there:
@@ -232,8 +232,11 @@ def _open_or_create(
             raise UsageError(
                 f"{out} exists: --resume continues it, --force replaces it, or choose another --out"
             )
-        if not is_run(out) and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"{out} is not a run, so --force does not replace it: choose another --out")
+        if not is_only_a_run(out) and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(
+                f"{out} is not a run, or holds other files too, so --force does not replace it: "
+                "choose another --out"
+            )
     config = _fresh_config(preset, options)
     check_writable(out)
     prepared = _prepare(config, data)

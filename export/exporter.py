@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from .. import __version__
-from ..runtime.bundle import MANIFEST, Bundle, write_bundle
+from ..runtime.bundle import MANIFEST, SIZE_CAPS, Bundle, write_bundle
 from ..runtime.errors import UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
@@ -107,7 +107,10 @@ def export(
     sealed = write_bundle(out, manifest, contents, replace_existing=force)
     size = Bundle(sealed, contents).size + len(sealed.to_bytes())
     seconds = time.perf_counter() - start
-    _write_report(out, run_folder, checkpoint, seconds)
+    try:
+        _write_report(out, run_folder, checkpoint, seconds)
+    except OSError as error:  # the bundle is whole without it
+        progress(f"the report beside the bundle could not be written: {error.strerror}")
     return Exported(out, sealed, size, seconds)
 
 
@@ -117,8 +120,12 @@ def check_out(out: Path, force: bool) -> None:
         return
     if not force:
         raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
-    if not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not a bundle, so --force does not replace it: choose another --out")
+    names = {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else {""}
+    if names and not (MANIFEST in names and names <= SIZE_CAPS.keys()):
+        raise UsageError(
+            f"{out} is not a bundle, or holds other files too, so --force does not replace it: "
+            "choose another --out"
+        )
 
 
 def _manifest(

@@ -10,7 +10,8 @@ from typing import Any
 
 from .errors import BundleError
 from .files import sha256
-from .options import DecodingOptions
+from .options import MAX_LENGTH, DecodingOptions
+from .text import EOS, GO, PAD, SEP, UNK
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
 _ZERO = "0" * 64
@@ -50,6 +51,15 @@ class TextSpec:
     max_target: int  # end-of-sentence counted
     truncation: str  # "oldest": what was said first is cut first
     normalization: str  # "NFC"
+
+    def __post_init__(self) -> None:
+        for name in ("turns", "max_source", "max_target"):
+            if not 1 <= getattr(self, name) <= MAX_LENGTH:
+                raise BundleError(
+                    f"edgechat.json: {name} must be from 1 to {MAX_LENGTH}, not {getattr(self, name)}"
+                )
+        if (self.pad, self.go, self.eos, self.unk, self.separator) != (PAD, GO, EOS, UNK, SEP):
+            raise BundleError("edgechat.json: the special ids must be 0 to 4")
 
 
 @dataclass(frozen=True)

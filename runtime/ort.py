@@ -6,6 +6,7 @@ other state needs no change here.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -53,11 +54,8 @@ class OrtBackend:
         _check_names("decoder.onnx", self._decoder, fed, {*self._stepped, "logp"})
 
     def encode(self, src: Ints, src_len: Ints) -> OrtState:
-        out = dict(
-            zip(
-                self._encoded, self._encoder.run(self._encoded, {"src": src, "src_len": src_len}), strict=True
-            )
-        )
+        encoded = _run("encoder.onnx", self._encoder, self._encoded, {"src": src, "src_len": src_len})
+        out = dict(zip(self._encoded, encoded, strict=True))
         recurrent = {
             tensor.input: out[tensor.input]
             if tensor.first == "encoder"
@@ -77,7 +75,7 @@ class OrtBackend:
             **state.memory,
         }
         wanted = [*self._stepped, "logp"] if whole else self._stepped
-        cand_ids, cand_logp, align, *following = self._decoder.run(wanted, feeds)
+        cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, wanted, feeds)
         logp = following.pop() if whole else None
         recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
         return StepOutput(cand_ids, cand_logp, align, logp), OrtState(state.memory, recurrent)
@@ -96,6 +94,14 @@ def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Devic
             f"{name} was to run on {device}, but ONNX Runtime fell back to {session.get_providers()[0]}"
         )
     return session
+
+
+def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dict[str, Any]) -> list[Any]:
+    try:
+        outputs: list[Any] = session.run(wanted, feeds)
+    except Exception as error:  # ONNX Runtime has no root of its exceptions
+        raise BundleError(f"{name} does not fit its manifest: {' '.join(str(error).split())}") from error
+    return outputs
 
 
 def _check_names(name: str, session: ort.InferenceSession, inputs: set[str], outputs: set[str]) -> None:

@@ -10,6 +10,7 @@ checkpoints that were there. Only then are older ones removed, the last and the 
 
 import contextlib
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,7 +108,8 @@ def has_checkpoint(run: Path) -> bool:
 
 def _folders(run: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    return sorted((run / "checkpoints").glob("step-*"))
+    folders = (run / "checkpoints").glob("step-*")
+    return sorted(folder for folder in folders if re.fullmatch(r"step-\d{8,}", folder.name))
 
 
 def _step(folder: Path) -> int:

@@ -21,7 +21,7 @@ import torch
 from .. import __version__
 from ..runtime.chat import ChatModel
 from ..runtime.errors import CheckpointError, UsageError
-from ..runtime.files import folder_atomic, write_atomic
+from ..runtime.files import TEMPORARY, folder_atomic, write_atomic
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
@@ -31,6 +31,7 @@ from .dataset import EncodedPairs, HeldOut, Prepared
 from .model import Seq2Seq
 
 RUN = "run.json"
+_NAMES = {RUN, "tokenizer.json", "corpus", "valid.jsonl", "checkpoints", "metrics.jsonl", "metrics.png"}
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,15 @@ def open_run(folder: Path) -> Run:
 
 def is_run(folder: Path) -> bool:
     return (folder / RUN).is_file()
+
+
+def is_only_a_run(folder: Path) -> bool:
+    """Whether a folder is a run and holds nothing else, so that nothing else is lost with it."""
+    try:
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
+    except OSError:
+        return False
+    return RUN in names and names <= _NAMES
 
 
 def environment() -> dict[str, Any]:

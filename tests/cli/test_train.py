@@ -1,6 +1,7 @@
 """`edgechat train`: what it prints, what it never overwrites, how it goes on."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,12 +116,22 @@ def test_an_existing_file_or_folder_that_is_no_run_is_refused_even_with_force(
 def test_force_replaces_a_run_and_leaves_nothing_of_it(invoke, corpus_file, tmp_path):
     out = tmp_path / "run"
     invoke("train", corpus_file, "--out", out, *QUICK)
-    (out / "old").write_text("old")
+    (out / "checkpoints" / "old").write_text("old")
     done = invoke("train", corpus_file, "--out", out, "--force", *QUICK, "--hidden", 24)
     assert done.returncode == 0
     assert json.loads((out / "run.json").read_text())["config"]["model"]["hidden"] == 24
-    assert not (out / "old").exists()
+    assert not (out / "checkpoints" / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_holds_other_files_too_is_not_replaced(invoke, quick_run, tmp_path, corpus_file):
+    out = tmp_path / "run"
+    shutil.copytree(quick_run, out)
+    (out / "thesis.txt").write_text("the only copy")
+    done = invoke("train", corpus_file, "--out", out, "--force", *QUICK)
+    assert done.returncode == 2
+    assert "holds other files too" in done.stderr
+    assert (out / "thesis.txt").read_text() == "the only copy"
 
 
 def test_force_with_a_corpus_that_cannot_be_read_keeps_the_run(invoke, quick_run, tmp_path, tree):

@@ -87,6 +87,9 @@ def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_fo
     with pytest.raises(UsageError, match="exists"):
         check_out(copy, force=False)
     check_out(copy, force=True)
+    (copy / "notes.txt").write_bytes(b"")
+    with pytest.raises(UsageError, match="holds other files too"):
+        check_out(copy, force=True)
     mine = tmp_path / "photos"
     mine.mkdir()
     (mine / "cat.jpg").write_bytes(b"")

@@ -1,8 +1,10 @@
 """A model runs on the device that it says, or not at all."""
 
+import numpy as np
 import pytest
 
 from edgechat.runtime import BundleError, DeviceError, UsageError, device, ort
+from edgechat.runtime.backend import pad
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.device import CPU, CUDA, CudaState, cuda_state, providers, resolve_device
 from edgechat.runtime.ort import OrtBackend
@@ -153,3 +155,17 @@ def test_graphs_that_do_not_fit_the_state_map_are_refused_by_name(bundle_folder)
     encoder = bundle.files["encoder.onnx"]
     with pytest.raises(BundleError, match=r"decoder\.onnx: input or output '.*' does not fit the state map"):
         OrtBackend(bundle.manifest, encoder, encoder, device="cpu", threads=1)
+
+
+def test_sizes_that_do_not_fit_the_graphs_are_one_sentence(bundle_folder):
+    import dataclasses
+
+    bundle = read_bundle(bundle_folder)
+    narrow = dataclasses.replace(bundle.manifest.model, hidden=bundle.manifest.model.hidden - 1)
+    manifest = dataclasses.replace(bundle.manifest, model=narrow)
+    backend = OrtBackend(
+        manifest, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"], device="cpu", threads=1
+    )
+    state = backend.encode(*pad([[5, 6]]))
+    with pytest.raises(BundleError, match=r"decoder.onnx does not fit its manifest"):
+        backend.step(state, np.array([1, 1]), np.array([0, 0]), 3)

@@ -200,3 +200,12 @@ def test_notes_nested_so_deep_that_they_could_not_be_shown_are_refused():
         deep = [deep]
     with pytest.raises(BundleError, match="deeper"):
         Manifest.from_bytes(seal(plain() | {"quality": {"deep": deep}}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("turns", 0), ("max_source", 0), ("max_target", 10**12), ("eos", 3), ("separator", 0)]
+)
+def test_lengths_and_special_ids_out_of_range_are_refused(bundle_folder, key, value):
+    manifest = Manifest.from_bytes((bundle_folder / "edgechat.json").read_bytes())
+    with pytest.raises(BundleError, match=r"must be"):
+        dataclasses.replace(manifest.text, **{key: value})

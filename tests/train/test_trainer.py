@@ -134,6 +134,13 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(run, name):
     assert path.read_bytes() == damaged
 
 
+def test_a_copy_of_a_checkpoint_under_another_name_is_not_taken_for_one(run):
+    Trainer(run).train()
+    last = checkpoint_folder(run.folder, "last")
+    shutil.copytree(last, last.with_name(last.name + ".bak"))
+    assert checkpoint_folder(run.folder, "last") == last
+
+
 def test_a_checkpoint_is_safetensors_that_others_can_read(run_folder):
     tensors = safetensors.torch.load_file(checkpoint_folder(run_folder, "last") / "model.safetensors")
     assert tensors["embedding.weight"].shape[1] == 24
