@@ -29,13 +29,13 @@ lint: .venv/installed build/types  ## Check style, types and the floors of the h
 bench: .venv/installed  ## Compare speed with PyTorch eager on this machine
 	$(BIN)/python bench/decode.py
 
-clean:  ## Remove the environment and everything that was made
-	rm -rf .venv build dist demo *.egg-info
+clean:  ## Remove the environment and what make demo made
+	rm -rf .venv build dist *.egg-info runs/demo bundles/demo*
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("edgechat needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) torch)
+	$(if $(TORCH_INDEX),$(INSTALL) --no-deps --index-url $(TORCH_INDEX) torch)
 	$(INSTALL) --editable '.[all]'
 	@touch $@
 

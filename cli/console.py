@@ -50,8 +50,8 @@ class Commands(TyperGroup):
         except MemoryError:
             fail(_NO_MEMORY, FAILED)
         except RuntimeError as error:
-            # PyTorch's own MemoryError: "can't allocate memory", "CUDA out of memory".
-            if "memory" not in str(error):
+            # PyTorch's own MemoryError.
+            if not re.search("can't allocate memory|out of memory", str(error)):
                 raise
             fail(_NO_MEMORY, FAILED)
         except OSError as error:
@@ -157,16 +157,3 @@ def stop_request() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, where that is a terminal. Gives what advances it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)

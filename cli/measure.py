@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .console import counting, put_json, put_table, say
+from .console import put_json, put_table, say
 from .options import (
     BeamOption,
     BundleArgument,
@@ -17,8 +17,10 @@ from .options import (
     LengthPenaltyOption,
     NormalizeOption,
     ThreadsOption,
+    set_torch_threads,
     torch_device,
 )
+from .progress import counting
 from .talk import decoding_options
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ def evaluate(
             help="File or packaged corpus, as for `edgechat train`.  [default: the run's held-out pairs]"
         ),
     ] = None,
-    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Of a run.")] = "best",
+    checkpoint: Annotated[
+        Literal["best", "last"] | None, typer.Option(help="Of a run.  [default: best]", show_default=False)
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Use the first pairs only.", show_default=False)
     ] = None,
@@ -49,8 +53,11 @@ def evaluate(
         typer.Option(help="sacrebleu's tokenizer; none is for text that is tokenised already."),
     ] = "13a",
     targets: Annotated[
-        Literal["all", "second"], typer.Option(help="Turns of a dialogue to reply to.")
-    ] = "all",
+        Literal["all", "second"] | None,
+        typer.Option(
+            help="Turns of the dialogues in --data to reply to.  [default: all]", show_default=False
+        ),
+    ] = None,
     beam: BeamOption = None,
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
@@ -67,16 +74,21 @@ def evaluate(
 
     if is_run(Path(model)):
         run = open_run(Path(model))
-        chat = run.chat_model(checkpoint, device=torch_device(device) if device == "cuda" else "cpu")
+        set_torch_threads(threads)
+        chat = run.chat_model(checkpoint or "best", device=torch_device(device))
         pairs = [(pair["turns"], pair["response"]) for pair in run.held_out()] if data is None else None
     else:
+        if checkpoint is not None:
+            raise UsageError("--checkpoint is of a run: a bundle holds one model")
         chat = ChatModel.load(model, device=device, threads=threads)
         pairs = None
         if data is None:
             raise UsageError("--data is missing: a bundle holds no held-out pairs")
+    if data is None and targets is not None:
+        raise UsageError("--targets goes with --data: held-out pairs are what they are")
     if pairs is None:
         assert data is not None
-        pairs = _pairs(data, chat.codec.turns, targets)
+        pairs = _pairs(data, chat.codec.turns, targets or "all")
     pairs = pairs[:limit]
     options = decoding_options(chat.defaults, beam=beam, normalize=normalize, length_penalty=length_penalty)
     with counting("evaluating", 2 * len(pairs)) as progress:
@@ -84,7 +96,7 @@ def evaluate(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
         )
     if json:
-        put_json({"model": model, **result.to_json()})
+        put_json({"model": model, "device": chat.device, **result.to_json()})
         return
     put_table(
         [
@@ -97,7 +109,11 @@ def evaluate(
             ("mean length", f"{result.mean_length:.1f} words"),
             ("end by themselves", f"{result.eos_rate:.1%}"),
             ("commonest reply", f"{result.most_common_share:.1%}: {result.most_common_reply!r}"),
-            ("truncated prompts", f"{result.truncated_prompts:,}"),
+            (
+                "truncated",
+                f"{result.truncated_prompts:,} prompts, {result.truncated_targets:,} given replies",
+            ),
+            ("device", chat.device),
             ("time", f"{result.seconds:.1f} s"),
         ]
     )
@@ -155,7 +171,7 @@ def bench(
             "p90": round(quantiles[89], 2),
             "p99": round(quantiles[98], 2),
         },
-        "step_ms": round(sum(milliseconds) / max(1, steps), 3),
+        "token_ms": round(sum(milliseconds) / max(1, steps), 3),
         "replies_per_second": {str(size): round(rate, 1) for size, rate in throughput.items()},
     }
     if json:
@@ -165,7 +181,7 @@ def bench(
         [
             ("load", f"{loaded:.0f} ms"),
             ("reply, batch 1", "p50 {p50} ms, p90 {p90} ms, p99 {p99} ms".format(**result["reply_ms"])),  # type: ignore[arg-type]
-            ("a token", f"{result['step_ms']} ms"),
+            ("a token", f"{result['token_ms']} ms"),
             *((f"batch {size}", f"{rate:.1f} replies a second") for size, rate in throughput.items()),
         ]
     )

@@ -45,7 +45,17 @@ StopOption = Annotated[
         help="exact: when no better reply can come; first: with the first finished.  [default: the bundle's]"
     ),
 ]
-OutOption = Annotated[Path, typer.Option(help="Folder to write. It must not be there yet.")]
+OutOption = Annotated[
+    Path, typer.Option(help="Folder to write; one that is there is only replaced with --force.")
+]
+
+
+def set_torch_threads(threads: int | None) -> None:
+    """Let PyTorch compute with so many threads; None leaves them as they are."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def torch_device(device: str) -> Literal["cpu", "cuda"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import UsageError
-from .console import one_line, put, put_json
+from .console import one_line, put, put_json, say
 from .options import (
     BeamOption,
     BundleArgument,
@@ -60,6 +60,8 @@ def reply(
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
     with ChatModel.load(bundle, device=device, threads=threads) as model:
+        if device == "auto" and sys.stderr.isatty():
+            say(f"{bundle} on {model.device}")
         options = decoding_options(
             model.defaults,
             beam=beam,

@@ -1,6 +1,5 @@
 """`edgechat train`: from dialogue data to a run folder."""
 
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .console import INTERRUPTED, check_writable, put, put_json, say, stop_request
-from .options import ForceOption, JsonOption, torch_device
+from .options import ForceOption, JsonOption, set_torch_threads, torch_device
+from .progress import TrainingProgress
 
 if TYPE_CHECKING:
     from ..runtime.text import TextCodec
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..train.dataset import Prepared
     from ..train.report import CorpusReport
     from ..train.run import Run
-    from ..train.trainer import Trainer
 
 _MODEL, _DATA, _TRAINING, _RUN = (
     "Model (default: the preset's)",
@@ -203,9 +202,13 @@ def train(
     if out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
     chosen = torch_device(device)
-    _set_threads(threads)
-    run = _open_or_create(out, preset, options, from_data, resume=resume, force=force)
-    _compare_environment(run, threads)
+    set_torch_threads(threads)
+    if resume and force:
+        raise UsageError("--resume continues a run and --force replaces it: give one of them")
+    if tokenizer and vocab_size is not None:
+        raise UsageError("--vocab-size is of a tokenizer that is trained: it does not go with --tokenizer")
+    run = _open_or_create(out, preset, options, from_data, chosen, resume=resume, force=force)
+    _compare_environment(run, chosen, threads)
     _train(run, chosen, max_minutes, json)
 
 
@@ -216,7 +219,14 @@ def _fresh_config(preset: str | None, options: dict[str, Any]) -> "RunConfig":
 
 
 def _open_or_create(
-    out: Path, preset: str | None, options: dict[str, Any], data: _Data, *, resume: bool, force: bool
+    out: Path,
+    preset: str | None,
+    options: dict[str, Any],
+    data: _Data,
+    device: str,
+    *,
+    resume: bool,
+    force: bool,
 ) -> "Run":
     """The run to train: continued with --resume, else new. Nothing is overwritten unasked."""
     from ..runtime.errors import UsageError
@@ -247,7 +257,7 @@ def _open_or_create(
         "sha256": prepared.report.sha256,
         "valid_sha256": _valid_sha256(prepared.report) if data.valid else None,
     }
-    return create_run(out, config, prepared, corpus, replace=force)
+    return create_run(out, config, prepared, corpus, device=device, replace=force)
 
 
 def _valid_sha256(report: "CorpusReport") -> str:
@@ -259,6 +269,7 @@ def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data
     """The run in `out`, if the options and the data given are those it was begun with. Only how long it
     goes on may change."""
     from ..runtime.errors import UsageError
+    from ..train.checkpoint import has_checkpoint, last_step
     from ..train.config import load_preset
     from ..train.run import open_run
     from ..train.tokenizer import load_tokenizer
@@ -269,9 +280,10 @@ def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data
     for part, values in begun.items():
         for name, value in values.items():
             if wanted[part][name] != value and name not in ("epochs", "max_steps"):
+                given = f"--{name.replace('_', '-')}" if options[name] is not None else f"--preset {preset}"
                 raise UsageError(
-                    f"--{name.replace('_', '-')} is {wanted[part][name]}, but the run was begun with "
-                    f"{value}: resume without it, or start another run"
+                    f"{given} gives {name} {wanted[part][name]}, but the run was begun with {value}: "
+                    f"resume without {given}, or start another run"
                 )
     valid = data.open_valid()
     for name, same in (
@@ -284,6 +296,10 @@ def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
     length = {name: options[name] for name in ("epochs", "max_steps")}
+    if has_checkpoint(out) and length["max_steps"] is not None:
+        done = last_step(out)
+        if length["max_steps"] < done:
+            raise UsageError(f"--max-steps is {length['max_steps']}, but the run is at step {done} already")
     return run.with_length(**length) if any(length.values()) else run
 
 
@@ -344,21 +360,14 @@ def _vocabulary(codec: "TextCodec") -> list[str]:
     return [*longest, *(token for token in tokens[-6:] if token not in longest)]
 
 
-def _set_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-
-def _compare_environment(run: "Run", threads: int | None) -> None:
+def _compare_environment(run: "Run", device: str, threads: int | None) -> None:
     """Train with the threads that the run was begun with unless others are asked for. What rounds in
     another way than it did then is said."""
     from ..train.run import environment
 
     begun = run.info.get("environment", {})
-    _set_threads(threads or begun.get("threads"))
-    for name, now in environment().items():
+    set_torch_threads(threads or begun.get("threads"))
+    for name, now in environment(device).items():
         if begun.get(name) != now:
             say(
                 f"warning: {name} is {now}, the run was begun with {begun.get(name)}: it goes on, but its "
@@ -369,7 +378,7 @@ def _compare_environment(run: "Run", threads: int | None) -> None:
 def _train(run: "Run", device: str, max_minutes: float | None, json: bool) -> None:
     from ..train.trainer import Trainer
 
-    with stop_request() as should_stop, _Display() as display:
+    with stop_request() as should_stop, TrainingProgress() as display:
         trainer = Trainer(
             run,
             device=device,
@@ -397,66 +406,3 @@ def _train(run: "Run", device: str, max_minutes: float | None, json: bool) -> No
         say(f"go on with: edgechat train --resume --out {run.folder}")
     if result.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
-
-
-class _Display:
-    """A live bar on a terminal, and a line for each validation everywhere."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn(
-                "loss {task.fields[loss]:.3f}  ppl {task.fields[ppl]:.3f}  {task.fields[speed]:,.0f} tok/s"
-            ),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("train", total=None, epoch=1, loss=0.0, ppl=0.0, speed=0.0)
-
-    def __enter__(self) -> "_Display":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-        sys.stderr.flush()
-
-    def begin(self, trainer: "Trainer", device: str) -> None:
-        position = trainer.position
-        where = f"from step {position.step:,} " if position.step else ""
-        what = f"training {where}to step {trainer.total_steps:,} on {device}"
-        self._say(f"{what}; Ctrl-C stops and keeps what was learned")
-        self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
-
-    def step(self, progress: Any) -> None:
-        self._bar.update(
-            self._task,
-            completed=progress.step,
-            epoch=progress.epoch,
-            loss=progress.loss,
-            ppl=progress.perplexity,
-            speed=progress.tokens_per_second,
-        )
-
-    def validated(self, validated: Any) -> None:
-        from ..train.loss import perplexity
-
-        line = f"step {validated.step:>7,}  training loss {validated.train_loss:.4f}"
-        if validated.valid_loss is not None:
-            line += f"  held-out loss {validated.valid_loss:.4f}"
-            line += f"  perplexity {perplexity(validated.valid_loss):.3f}"
-        self._say(line + ("  best" if validated.best else ""))
-
-    def _say(self, line: str) -> None:
-        if self._bar.disable:
-            say(line)
-        else:
-            self._bar.console.print(line, markup=False, highlight=False)

@@ -49,9 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for run and bundle")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for runs/ and bundles/")
     out = parser.parse_args().out
-    run, bundle = out / "run", out / "bundle"
+    run, bundle = out / "runs" / "demo", out / "bundles" / "demo"
     edgechat("train", *TRAIN, "--out", str(run), *(["--resume"] if run.exists() else []))
     edgechat("export", str(run), "--out", str(bundle), "--checkpoint", "last", "--force")
     edgechat("verify", str(bundle))
@@ -79,6 +79,8 @@ def main() -> None:
     print("(a model that learns by heart is surprised by anything new)")
     print(f"Checkpoint: {checkpoint_folder(run, 'last').name}")
     print(f"\nChat with it:  .venv/bin/edgechat tui {bundle}")
+    if exact < 0.8 * len(single):
+        sys.exit("The road is broken: at least 80 % were to be exact.")
 
 
 def show(model: ChatModel, prompts: list[str]) -> None:

@@ -27,7 +27,7 @@ from ..runtime.scoring import score_targets
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.backend import TorchBackend
 from ..train.dataset import EncodedPairs
-from ..train.loss import perplexity
+from ..train.loss import perplexity_of
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
 from .builder import OPSET
@@ -187,8 +187,8 @@ def _quality(backend: OrtBackend, valid: EncodedPairs) -> dict[str, Any]:
     if not len(valid):
         return {"valid_pairs": 0, "valid_perplexity": None}
     sources, targets = _some(valid, _QUALITY_PAIRS)
-    logps = np.concatenate(score_targets(backend, sources, targets))
-    return {"valid_pairs": len(sources), "valid_perplexity": round(perplexity(-float(logps.mean())), 4)}
+    measured = perplexity_of(score_targets(backend, sources, targets))
+    return {"valid_pairs": len(sources), "valid_perplexity": round(measured, 4)}
 
 
 def _write_report(out: Path, run_folder: Path, checkpoint: str, seconds: float) -> None:

@@ -163,7 +163,7 @@ class _Replies:
                     self.near_ties += 1
                 else:
                     raise ProofError(
-                        f"the reply to held-out prompt {i} differs between PyTorch and ONNX Runtime "
+                        f"the reply to compared prompt {i} differs between PyTorch and ONNX Runtime "
                         f"(beam {beam}, batch {batch_size})"
                     )
         if not self.worst <= TOLERANCE:

@@ -63,7 +63,10 @@ def find_bundle(name: str) -> Path:
         demo = Path(str(package_files("edgechat.models"))) / "demo"
         if (demo / MANIFEST).is_file():
             return demo
-        raise UsageError("this installation has no demo bundle: train and export one, or run `make demo`")
+        raise UsageError(
+            "this installation has no demo bundle: train and export one, or run `make demo` in the "
+            "repository, which makes bundles/demo"
+        )
     raise UsageError(f"there is no bundle {name}: give the folder that `edgechat export` wrote")
 
 

@@ -37,13 +37,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Reply:
-    """The best reply, with all n best as `candidates`, best first. `str(reply)` is its text."""
+    """The best reply, with the n best as `candidates`, best first. `str(reply)` is its text.
+
+    There may be fewer than n: only what finished counts, unless nothing did, and one text counts once.
+    """
 
     text: str
     score: float
     tokens: tuple[str, ...]
     candidates: tuple[Candidate, ...]
-    ms: float  # wall time, milliseconds; of a batch, the time of the whole batch
+    ms: float  # wall time, milliseconds, from the call (of a stream: with what its consumer took)
     truncated: bool  # true where the prompt and its context were longer than the longest source
 
     def __str__(self) -> str:
@@ -54,7 +57,7 @@ class ReplyStream:
     """A reply that is being searched. Iterate over its settled pieces: text that is never taken back.
 
     Under beam search a piece is settled once every hypothesis that can still win begins with it.
-    The search runs in the thread that iterates; `cancel` may be called from any other.
+    The search runs in whichever thread iterates or asks for the reply; each step is taken by one.
     """
 
     def __init__(
@@ -68,12 +71,13 @@ class ReplyStream:
         self._model, self._options, self._done = model, options, done
         self._source = model.codec.encode_source(turns)
         self._search = model.search(options)
+        self._lock = threading.Lock()
         self._batch: Batch[Any] | None = None
         self._failed = False
         self._cancelled = threading.Event()
         self._reply: Reply | None = None
         self._emitted = ""
-        #: Text of the likeliest live hypothesis after what is settled; it may still change.
+        #: What the best reply so far has after what is settled; it may still change.
         self.tail = ""
 
     def __iter__(self) -> Iterator[str]:
@@ -82,13 +86,20 @@ class ReplyStream:
     def updates(self) -> Iterator[tuple[str, str]]:
         """One `(piece, tail)` each step: what was settled now (often nothing), and the unsettled text."""
         codec, search = self._model.codec, self._search
-        while self._step():
-            settled = codec.decode_whole(search.settled())
-            best = codec.decode_whole(search.hypotheses()[0].tokens)
-            self.tail = best[len(settled) :] if best.startswith(settled) else ""
-            yield self._emit(settled), self.tail
-        self.tail = ""
-        yield self._emit(self.reply.text), ""
+        while True:
+            with self._lock:  # two threads that iterate share the pieces; none comes twice
+                going_on = self._step()
+                if not going_on:
+                    self.tail = ""
+                    update = (self._emit(self._result().text), "")
+                else:
+                    settled = codec.decode_whole(search.settled())
+                    best = codec.decode_whole(search.hypotheses()[0].tokens)
+                    self.tail = best[len(settled) :] if best.startswith(settled) else ""
+                    update = (self._emit(settled), self.tail)
+            yield update
+            if not going_on:
+                return
 
     def cancel(self) -> None:
         """Stop before the next step; the reply is then the best so far, not finished."""
@@ -101,16 +112,21 @@ class ReplyStream:
     @property
     def reply(self) -> Reply:
         """The reply; what is still to be searched is searched first."""
-        while self._step():
-            pass
+        while True:
+            with self._lock:
+                if not self._step():
+                    return self._result()
+
+    def _result(self) -> Reply:
         if self._reply is None:
             raise EdgeChatError("there is no reply: its search failed before it ended")
         return self._reply
 
     def _step(self) -> bool:
-        """Take one step of the search; false once it is over."""
+        """Take one step of the search; false once it is over. The caller holds the lock."""
         if self._reply is not None or self._failed:
             return False
+        self._model.check_process()
         try:
             if self._batch is None:
                 self._batch = Batch(self._model.backend, [self._source.ids], [self._search])
@@ -270,7 +286,7 @@ class ChatModel:
         return ChatSession(self)
 
     def close(self) -> None:
-        """Free the sessions. Replies that run in other threads end first."""
+        """Let go of the sessions; replies that are being searched still end, and free them with the last."""
         self._backend = None
 
     def __enter__(self) -> "ChatModel":
@@ -283,6 +299,10 @@ class ChatModel:
         """Raises ModelClosedError where the model cannot be used any more."""
         if self._backend is None:
             raise ModelClosedError("the model was closed")
+        self.check_process()
+
+    def check_process(self) -> None:
+        """Raises ModelClosedError in a child that was forked after the model was loaded."""
         if os.getpid() != self._process:
             raise ModelClosedError(
                 "the model was loaded before this process was forked: load it in the child"

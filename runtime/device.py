@@ -54,7 +54,9 @@ def cuda_state() -> CudaState:
         return CudaState(False, f"the CUDA provider does not start: {error}")
     if session.get_providers()[0] != CUDA:
         missing = " ".join(said.getvalue().split()[:12])
-        return CudaState(False, f"the CUDA provider does not start: {missing or 'see the lines above'}")
+        return CudaState(
+            False, f"the CUDA provider does not start: {missing or 'ONNX Runtime does not say why'}"
+        )
     return CudaState(True, "usable")
 
 

@@ -1,7 +1,7 @@
 """Writes that are all or nothing: temporary file beside the target, fsync, rename.
 
-A process killed at any moment leaves the old file, the new file, or a leftover whose name starts
-with `.tmp-`; never a half-written file under a good name.
+A process killed at any moment leaves the old content, the new content, or a leftover whose name
+starts with `.tmp-`; never a half-written file under a good name. Modes follow the umask.
 """
 
 import contextlib
@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+
+# The only way to read it is to set it; done once, at import, before there are other threads to disturb.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
 
 
 def sha256(data: bytes) -> str:
@@ -39,7 +43,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(0o666 & ~_UMASK)
         Path(name).replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -55,7 +59,8 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Every file in it is synced before the rename. If the block raises, the temporary folder is
     removed and `path` is untouched. With `replace`, an existing `path` is moved aside first and
-    deleted last, so that there is never a moment without one whole version on the disk.
+    deleted last: there is always one whole version on the disk, but a kill between the two renames
+    leaves both beside `path`, the old one in a folder `.tmp-old-...`.
     """
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     try:
@@ -66,9 +71,9 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
                     os.fsync(opened.fileno())
         for folder in (temporary, *(f for f in temporary.rglob("*") if f.is_dir())):
             sync_folder(folder)
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~_UMASK)
         if replace and path.exists():
-            aside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+            aside = Path(tempfile.mkdtemp(prefix=TEMPORARY + "old-", dir=path.parent))
             path.rename(aside / path.name)
             try:
                 temporary.rename(path)

@@ -4,9 +4,10 @@ The manifest seals itself: its `sha256` is taken over its own bytes with those 6
 """
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from .errors import BundleError
 from .files import sha256
@@ -14,6 +15,8 @@ from .options import MAX_LENGTH, DecodingOptions
 from .text import EOS, GO, PAD, SEP, UNK
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+#: Numbers that a recurrent tensor may have a row: far more than any model needs.
+LARGEST_STATE = 1 << 20
 _ZERO = "0" * 64
 _DEEPEST = 20
 _SEAL = '\n  "sha256": "{}"'
@@ -68,7 +71,7 @@ class StateTensor:
 
     input: str
     output: str
-    shape: tuple[str | int, ...]
+    shape: tuple[Literal["M"] | int, ...]  # "M" is the number of rows
     first: str  # "encoder": the encoder's output of the name `input`; "zeros"
 
 
@@ -196,8 +199,13 @@ def _state(tensor: object) -> StateTensor:
     if not isinstance(tensor, dict):
         raise BundleError("edgechat.json: 'state' must be a list of objects")
     shape = _typed(tensor, "shape", list)
-    if not all(isinstance(size, str | int) and not isinstance(size, bool) for size in shape):
-        raise BundleError("edgechat.json: a 'shape' in 'state' must hold names and whole numbers")
+    fixed = [size for size in shape if size != "M"]
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in fixed):
+        raise BundleError("edgechat.json: a 'shape' in 'state' must hold 'M' and whole numbers above 0")
+    if math.prod(fixed) > LARGEST_STATE:
+        raise BundleError(
+            f"edgechat.json: a 'shape' in 'state' asks for more than {LARGEST_STATE:,} numbers a row"
+        )
     first = _typed(tensor, "first", str)
     if first not in ("encoder", "zeros"):
         raise BundleError(f"edgechat.json: 'first' in 'state' must be encoder or zeros, not {first!r}")
@@ -212,6 +220,6 @@ def _record(kind: type, values: dict[str, Any], key: str) -> Any:
         if name not in raw:
             raise BundleError(f"edgechat.json: {key!r} has no {name!r}")
         known[name] = _typed(raw, name, annotation)
-        if annotation is int and known[name] < 0:
-            raise BundleError(f"edgechat.json: {name!r} in {key!r} is negative")
+        if annotation is int and not 0 <= known[name] < 1 << 53:  # what JSON numbers hold exactly
+            raise BundleError(f"edgechat.json: {name!r} in {key!r} is out of range")
     return kind(**known)

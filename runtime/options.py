@@ -8,6 +8,9 @@ from .errors import UsageError
 Normalize = Literal["none", "gnmt", "average"]
 Stop = Literal["exact", "first"]
 
+#: Which option goes with which mode only; given with another, it is refused, never ignored.
+GOES_WITH = {"length_penalty": ("normalize", "gnmt")}
+
 MAX_BEAM = 1024
 MAX_LENGTH = 10_000
 
@@ -50,17 +53,17 @@ class DecodingOptions:
             raise UsageError(f"n_best is {self.n_best}, more than beam, {self.beam}: raise beam")
         _one_of("normalize", self.normalize, get_args(Normalize))
         _one_of("stop", self.stop, get_args(Stop))
-        if self.length_penalty is not None:
-            if self.normalize != "gnmt":
+        for option, (mode, value) in GOES_WITH.items():
+            if getattr(self, option) is not None and getattr(self, mode) != value:
                 raise UsageError(
-                    f"length_penalty goes with normalize='gnmt', not with normalize={self.normalize!r}"
+                    f"{option} goes with {mode}={value!r}, not with {mode}={getattr(self, mode)!r}"
                 )
-            if (
-                isinstance(self.length_penalty, bool)
-                or not isinstance(self.length_penalty, int | float)
-                or not 0 <= self.length_penalty <= 10
-            ):
-                raise UsageError(f"length_penalty must be a number from 0 to 10, not {self.length_penalty!r}")
+        if self.length_penalty is not None and (
+            isinstance(self.length_penalty, bool)
+            or not isinstance(self.length_penalty, int | float)
+            or not 0 <= self.length_penalty <= 10
+        ):
+            raise UsageError(f"length_penalty must be a number from 0 to 10, not {self.length_penalty!r}")
 
     @property
     def alpha(self) -> float:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from .backend import Floats, Ints, StepOutput
 from .device import Device, providers
 from .errors import BundleError, DeviceError
-from .manifest import Manifest
+from .manifest import Manifest, StateTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,6 @@ class OrtBackend:
         self.vocab_size = manifest.model.vocab_size
         self._memory = manifest.memory
         self._state = manifest.state
-        self._zeros = {
-            tensor.input: (manifest.model.hidden,) for tensor in manifest.state if tensor.first == "zeros"
-        }
         self._encoder = _session("encoder.onnx", encoder, options, device)
         self._decoder = _session("decoder.onnx", decoder, options, device)
         self._encoded = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]
@@ -59,7 +56,7 @@ class OrtBackend:
         recurrent = {
             tensor.input: out[tensor.input]
             if tensor.first == "encoder"
-            else np.zeros((len(src), *self._zeros[tensor.input]), dtype=np.float32)
+            else np.zeros(_shape(tensor, len(src)), dtype=np.float32)
             for tensor in self._state
         }
         return OrtState({name: out[name] for name in self._memory}, recurrent)
@@ -82,6 +79,10 @@ class OrtBackend:
 
     def select(self, state: OrtState, sentences: Ints) -> OrtState:
         return OrtState({name: value[sentences] for name, value in state.memory.items()}, state.recurrent)
+
+
+def _shape(tensor: StateTensor, rows: int) -> list[int]:
+    return [rows if size == "M" else size for size in tensor.shape]
 
 
 def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:

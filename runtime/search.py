@@ -9,7 +9,7 @@ The rule of one step, K being the beam:
 3. The first K other extensions live on.
 A row's first K + 1 allowed candidates always suffice: it can give K live ones and one end. One more
 is asked for, so that how narrowly the next one missed is known.
-Hypotheses cut at the maximum length fill the n best only where fewer have finished.
+Hypotheses cut at the maximum length are the n best only where none has finished.
 """
 
 import itertools
@@ -108,8 +108,8 @@ class BeamSearch:
         return list(first[:n])
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The n best so far, best first; live ones fill up where fewer have finished."""
-        return self._finished + self._cut()[: self._missing]
+        """The n best so far, best first: those that finished, or the live ones where none has."""
+        return list(self._finished) or self._cut()[: self.options.n_best]
 
     def _extend(self, order: list[int], ids: list[int], totals: list[float], width: int) -> None:
         beam, n = self.options.beam, self._steps
@@ -163,8 +163,8 @@ class BeamSearch:
         elif len(self._finished) == options.n_best:
             best_live = max(live.logp for live in self._live)
             self.done = self._finished[-1].score >= bound(best_live, self.max_length, options)
-        if self.done and self._missing:
-            self._note_gaps(self._cut()[: self._missing + 1])
+        if self.done and not self._finished:
+            self._note_gaps(self._cut()[: options.n_best + 1])
 
     def _note_gaps(self, ranked: list[Hypothesis]) -> None:
         for better, worse in itertools.pairwise(ranked):
@@ -180,11 +180,6 @@ class BeamSearch:
         best = self._finished[0]
         rivals = (live for live in self._live if bound(live.logp, self.max_length, self.options) > best.score)
         return [best.tokens, *(tuple(live.tokens) for live in rivals)]
-
-    @property
-    def _missing(self) -> int:
-        """How many of the n best have not finished."""
-        return self.options.n_best - len(self._finished)
 
     def _cut(self) -> list[Hypothesis]:
         """The live ones as they are, best first."""

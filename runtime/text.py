@@ -71,10 +71,13 @@ class TextCodec:
                 raise BundleError(
                     f"tokenizer.json gives {token!r} the id {self._tokenizer.token_to_id(token)}, not {id}"
                 )
+        vocabulary = self._tokenizer.get_vocab()
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise BundleError("tokenizer.json leaves out ids, or gives one twice")
         # Not saved in tokenizer.json: a special token that a user types stays plain text.
         self._tokenizer.encode_special_tokens = True
         self.max_source, self.max_target, self.turns = max_source, max_target, turns
-        self.vocab_size: int = self._tokenizer.get_vocab_size()
+        self.vocab_size: int = len(vocabulary)
         self._bytes: dict[int, bytes] = {}
 
     def encode(self, text: str) -> list[int]:

@@ -106,6 +106,11 @@ def has_checkpoint(run: Path) -> bool:
     return bool(_folders(run))
 
 
+def last_step(run: Path) -> int:
+    """The step of the last checkpoint."""
+    return _step(checkpoint_folder(run, "last"))
+
+
 def _folders(run: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     folders = (run / "checkpoints").glob("step-*")
@@ -121,6 +126,8 @@ def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads(path.read_text())
         Position(**state["position"])
+        for name in (_MODEL, _OPTIMIZER):
+            str(state["files"][name]["sha256"])
         return state
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None

@@ -2,6 +2,7 @@
 are like beside them."""
 
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from ..runtime.errors import DataError
 from ..runtime.options import DecodingOptions
 from ..runtime.scheduler import BATCH_SIZE
 from ..runtime.scoring import score_targets
-from .loss import perplexity
+from .loss import perplexity_of
 
 Pair = tuple[Sequence[str], str]  # the turns of the context, oldest first, and the reply
 
@@ -39,6 +40,7 @@ class Evaluation:
     most_common_reply: str
     most_common_share: float
     truncated_prompts: int
+    truncated_targets: int  # given replies whose perplexity is only that of their beginning
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -65,23 +67,27 @@ def evaluate(
         raise DataError("there are no pairs to evaluate on")
     start = time.perf_counter()
     sources = [model.codec.encode_source(turns) for turns, _ in pairs]
-    targets = [model.codec.encode_target(response)[0] for _, response in pairs]
-    logps = np.concatenate(
-        score_targets(
-            model.backend, [s.ids for s in sources], targets, batch_size=batch_size, progress=progress
-        )
+    targets = [model.codec.encode_target(response) for _, response in pairs]
+    logps = score_targets(
+        model.backend,
+        [s.ids for s in sources],
+        [ids for ids, _ in targets],
+        batch_size=batch_size,
+        progress=progress,
     )
     replies = model.reply_turns(
         [turns for turns, _ in pairs], options, batch_size=batch_size, progress=progress
     )
-    texts, references = [reply.text for reply in replies], [response for _, response in pairs]
+    texts = [reply.text for reply in replies]
+    # Replies are NFC, as everything the tokenizer decodes is.
+    references = [unicodedata.normalize("NFC", response) for _, response in pairs]
     bleu, chrf = BLEU(tokenize=tokenize), CHRF()
     bleu_score, chrf_score = (metric.corpus_score(texts, [references]).score for metric in (bleu, chrf))
     common, count = Counter(texts).most_common(1)[0]
     words = [text.split() for text in texts]
     return Evaluation(
         pairs=len(pairs),
-        perplexity=perplexity(-float(logps.mean(dtype=np.float64))),
+        perplexity=perplexity_of(logps),
         exact_match=float(
             np.mean([text == reference for text, reference in zip(texts, references, strict=True)])
         ),
@@ -96,6 +102,7 @@ def evaluate(
         most_common_reply=common,
         most_common_share=count / len(texts),
         truncated_prompts=sum(source.truncated for source in sources),
+        truncated_targets=sum(truncated for _, truncated in targets),
         seconds=time.perf_counter() - start,
     )
 

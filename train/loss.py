@@ -1,7 +1,10 @@
 """Cross entropy over real target tokens, and perplexity."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,6 +18,11 @@ def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def perplexity(loss: float) -> float:
     """exp(loss), infinite from a loss of 300 on, where exp would soon overflow."""
     return math.exp(loss) if loss < 300 else math.inf
+
+
+def perplexity_of(logps: Sequence[npt.NDArray[np.float32]]) -> float:
+    """Perplexity over all tokens of replies, of each of which the natural-log probabilities are given."""
+    return perplexity(-float(np.concatenate(logps).mean(dtype=np.float64)))
 
 
 def real_tokens(target: Tensor, target_len: Tensor) -> Tensor:

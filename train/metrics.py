@@ -15,9 +15,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            int(row["step"])
+        except (ValueError, KeyError, TypeError):
             break
+        rows.append(row)
     return rows
 
 
@@ -37,7 +39,7 @@ def cut_metrics(run: Path, step: int) -> None:
 
 def plot_metrics(run: Path) -> None:
     """Draw loss and perplexity over steps, and mark the best validation."""
-    rows = [row for row in read_metrics(run) if row["valid_loss"] is not None]
+    rows = read_metrics(run)
     if not rows:
         return
     import io

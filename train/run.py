@@ -63,7 +63,8 @@ class Run:
         """The held-out pairs as text."""
         path = self.folder / "valid.jsonl"
         try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            with path.open(encoding="utf-8", newline="\n") as lines:  # text may hold other line breaks
+                return [json.loads(line) for line in lines]
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
 
@@ -85,13 +86,19 @@ class Run:
 
 
 def create_run(
-    folder: Path, config: RunConfig, prepared: Prepared, corpus: dict[str, Any], *, replace: bool
+    folder: Path,
+    config: RunConfig,
+    prepared: Prepared,
+    corpus: dict[str, Any],
+    *,
+    device: str,
+    replace: bool,
 ) -> Run:
     """Write a new run folder with its encoded corpus, all or nothing.
 
-    `corpus` is kept in run.json: the `name` and the `sha256` of what was read.
+    run.json keeps `device`, which it is begun on, and `corpus`: the `name` and `sha256` of what was read.
     """
-    info = {"corpus": corpus, "config": config.to_json(), "environment": environment()}
+    info = {"corpus": corpus, "config": config.to_json(), "environment": environment(device)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(folder, replace=replace) as temporary:
         (temporary / "corpus").mkdir()
@@ -143,9 +150,10 @@ def is_only_a_run(folder: Path) -> bool:
     return RUN in names and names <= _NAMES
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str) -> dict[str, Any]:
     """What byte-identical weights depend on besides the configuration."""
     return {
+        "device": device,
         "edgechat": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

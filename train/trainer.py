@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 
 from ..runtime.errors import CheckpointError, EdgeChatError
+from ..runtime.files import remove_leftovers
 from .backend import evaluating
 from .batches import Batch, epoch_order, make_batch, ordered_batches
 from .checkpoint import Position, checkpoint_folder, has_checkpoint, load_checkpoint, save_checkpoint
@@ -88,6 +89,7 @@ class Trainer:
         if has_checkpoint(run.folder):
             folder = checkpoint_folder(run.folder, "last")
             self._position = load_checkpoint(folder, self._model, self._optimizer)
+        remove_leftovers(run.folder)
         cut_metrics(run.folder, self._position.step)
         self._steps_per_epoch = math.ceil(len(self._train) / self._config.batch_size)
         self.total_steps = min(

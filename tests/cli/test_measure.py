@@ -7,7 +7,7 @@ import pytest
 EVALUATION = {
     "model", "pairs", "perplexity", "exact_match", "bleu", "bleu_signature", "chrf", "chrf_signature",
     "distinct_1", "distinct_2", "mean_length", "eos_rate", "most_common_reply", "most_common_share",
-    "truncated_prompts", "seconds",
+    "truncated_prompts", "truncated_targets", "device", "seconds",
 }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_bench_times_load_reply_and_batches(edgechat, bundle_folder):
     values = json.loads(done.stdout)
     assert done.returncode == 0
     assert list(values) == [
-        "bundle", "device", "threads", "beam", "load_ms", "reply_ms", "step_ms", "replies_per_second"
+        "bundle", "device", "threads", "beam", "load_ms", "reply_ms", "token_ms", "replies_per_second"
     ]  # fmt: skip
     assert values["beam"] == 2
     assert 0 < values["reply_ms"]["p50"] <= values["reply_ms"]["p90"] <= values["reply_ms"]["p99"]
@@ -97,3 +97,19 @@ def test_bench_shows_a_table(invoke, bundle_folder):
     assert done.returncode == 0
     for shown in ("load", "reply, batch 1", "a token", "batch 32"):
         assert shown in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sentence"),
+    [
+        ("bundle_folder", ["--checkpoint", "last"], "--checkpoint is of a run"),
+        ("run_folder", ["--targets", "second"], "--targets goes with --data"),
+    ],
+)
+def test_options_that_have_nothing_to_act_on_are_refused(
+    request, invoke, corpus_file, model, options, sentence
+):
+    data = ["--data", corpus_file] if model == "bundle_folder" else []
+    done = invoke("eval", request.getfixturevalue(model), *data, *options)
+    assert done.returncode == 2
+    assert sentence in done.sentence

@@ -214,11 +214,16 @@ def test_resume_with_an_option_that_differs_is_refused_by_its_name(invoke, quick
     assert tree(quick_run) == before
 
 
+def without_vocabulary(options: list[str]) -> list[str]:
+    at = options.index("--vocab-size")
+    return options[:at] + options[at + 2 :]
+
+
 def test_resume_compares_validation_data_and_tokenizer_too(invoke, corpus_file, tmp_path, tree):
     for name, prompt in (("valid", "hi"), ("other", "ho")):
         (tmp_path / f"{name}.tsv").write_text(f"{prompt}\tthere\n{prompt} you\tthere\n")
     out, other = tmp_path / "run", tmp_path / "other"
-    start = ["train", corpus_file, *QUICK, "--valid", tmp_path / "valid.tsv"]
+    start = ["train", corpus_file, *without_vocabulary(QUICK), "--valid", tmp_path / "valid.tsv"]
     assert invoke(*start, "--out", out).returncode == 0
     assert invoke(*start, "--out", other, "--vocab-size", 270).returncode == 0
     tokenizers = [run / "tokenizer.json" for run in (out, other)]
@@ -234,8 +239,11 @@ def test_resume_compares_validation_data_and_tokenizer_too(invoke, corpus_file, 
 
 def test_a_run_of_a_ready_tokenizer_keeps_it_byte_for_byte(invoke, corpus_file, quick_run, tmp_path):
     ready = quick_run / "tokenizer.json"
-    done = invoke("train", corpus_file, "--out", tmp_path / "run", *QUICK, "--tokenizer", ready)
-    assert done.returncode == 0
+    command = ["train", corpus_file, "--out", tmp_path / "run", "--tokenizer", ready]
+    refused = invoke(*command, *QUICK)
+    assert refused.returncode == 2
+    assert "--vocab-size is of a tokenizer that is trained" in refused.sentence
+    assert invoke(*command, *without_vocabulary(QUICK)).returncode == 0
     assert (tmp_path / "run" / "tokenizer.json").read_bytes() == ready.read_bytes()
 
 
@@ -397,3 +405,21 @@ def _training(*arguments: object) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--resume", "--force"], "give one of them"),
+        (["--resume", "--max-steps", 1], "--max-steps is 1, but the run is at step 2 already"),
+        (["--resume", "--preset", "small"], "--preset small gives layers 2, but the run was begun with 1"),
+    ],
+)
+def test_options_that_contradict_each_other_or_the_run_are_refused(
+    invoke, quick_run, tree, options, sentence
+):
+    before = tree(quick_run)
+    done = invoke("train", "--out", quick_run, *options)
+    assert done.returncode == 2
+    assert sentence in done.sentence
+    assert tree(quick_run) == before

@@ -1,7 +1,9 @@
 """The exported bundle: sealed, the same bytes each time, silent about whose data it was trained on."""
 
+import dataclasses
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,30 @@ def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_fo
     with pytest.raises(UsageError, match="not a bundle"):
         check_out(mine, force=True)
     check_out(Path(tmp_path / "new"), force=False)
+
+
+def test_a_reply_in_another_normal_form_still_matches_exactly(bundle_folder):
+    model = ChatModel.load(bundle_folder)
+    prompt, response = "turn left twice", "LEFT LEFT"
+    assert str(model.reply(prompt)) == response
+
+    class Accented:
+        """The model, as if it had learned to put an accent behind its reply."""
+
+        codec, backend = model.codec, model.backend
+
+        def reply_turns(self, *arguments, **options):
+            return [
+                dataclasses.replace(reply, text=unicodedata.normalize("NFC", reply.text + " e\u0301"))
+                for reply in model.reply_turns(*arguments, **options)
+            ]
+
+    assert evaluate(Accented(), [([prompt], response + " e\u0301")]).exact_match == 1.0
+
+
+def test_held_out_text_may_hold_any_line_break(run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    pair = {"turns": ["a\u2028b\u0085c"], "response": "d\u2029e"}
+    (run / "valid.jsonl").write_text(json.dumps(pair, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert open_run(run).held_out() == [pair]

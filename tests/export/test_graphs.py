@@ -182,5 +182,5 @@ def test_the_proof_fails_where_only_replies_differ():
 
     exported = backend_of(model)
     exported.__class__ = Swapped
-    with pytest.raises(ProofError, match="reply to held-out prompt 0 differs"):
+    with pytest.raises(ProofError, match="reply to compared prompt 0 differs"):
         prove(TorchBackend(model), exported, random_sources(3, 5), [[6, EOS]] * 3, max_length=10)

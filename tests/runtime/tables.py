@@ -197,7 +197,7 @@ def beam_to_the_end(
         for tokens, logps, logp in live
     ]
     cut.sort(key=lambda reply: -reply.score)
-    return (finished + cut)[: options.n_best]
+    return (finished or cut)[: options.n_best]
 
 
 def texts(hypotheses: Sequence[Hypothesis]) -> list[Ids]:

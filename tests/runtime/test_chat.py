@@ -528,7 +528,9 @@ def test_a_reply_that_runs_ends_well_though_the_model_is_closed():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_model_refuses_in_a_forked_child(model):
-    uses = roads(model)
+    running = model.stream("tell me a joke")
+    next(running.updates())
+    uses = {**roads(model), "a stream that runs": lambda: running.reply}
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -554,6 +556,19 @@ def test_a_model_refuses_in_a_forked_child(model):
     refusal = "the model was loaded before this process was forked: load it in the child"
     assert json.loads(raw) == dict.fromkeys(uses, refusal)
     assert model.reply("hello").text == "hi there"  # the parent goes on
+
+
+def test_a_stream_may_be_read_by_many_threads(model):
+    prompt = "turn right thrice and jump"
+    expected = model.reply(prompt)
+    for _ in range(20):
+        stream = model.stream(prompt)
+        with ThreadPoolExecutor(4) as pool:
+            pieces = [pool.submit(list, stream) for _ in range(2)]
+            replies = [pool.submit(getattr, stream, "reply") for _ in range(2)]
+        assert [future.result().text for future in replies] == [expected.text] * 2
+        found = sorted((piece for future in pieces for piece in future.result()), key=len)
+        assert sorted("".join(found)) == sorted(expected.text)  # no piece twice, none lost
 
 
 # --- devices --------------------------------------------------------------------------------------

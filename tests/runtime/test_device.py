@@ -161,8 +161,10 @@ def test_sizes_that_do_not_fit_the_graphs_are_one_sentence(bundle_folder):
     import dataclasses
 
     bundle = read_bundle(bundle_folder)
-    narrow = dataclasses.replace(bundle.manifest.model, hidden=bundle.manifest.model.hidden - 1)
-    manifest = dataclasses.replace(bundle.manifest, model=narrow)
+    attn = next(tensor for tensor in bundle.manifest.state if tensor.first == "zeros")
+    narrow = dataclasses.replace(attn, shape=("M", attn.shape[1] - 1))
+    state = tuple(narrow if tensor == attn else tensor for tensor in bundle.manifest.state)
+    manifest = dataclasses.replace(bundle.manifest, state=state)
     backend = OrtBackend(
         manifest, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"], device="cpu", threads=1
     )

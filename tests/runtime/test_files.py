@@ -207,3 +207,14 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".tmpfile", "real"]
     assert (tmp_path / "real" / "precious").read_text() == "whole"
+
+
+def test_rights_follow_the_umask(tmp_path):
+    code = (
+        "import os, sys; os.umask(0o077); from pathlib import Path\n"
+        "from edgechat.runtime.files import folder_atomic, write_atomic\n"
+        "with folder_atomic(Path(sys.argv[1]) / 'out') as folder: write_atomic(folder / 'file', 'private')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out", tmp_path / "out" / "file")]
+    assert modes == [0o700, 0o600]

@@ -35,7 +35,7 @@ def run(scan: Path, edgechat, tmp_path_factory: pytest.TempPathFactory) -> Path:
         25,
         "--out",
         out,
-        timeout=3000,
+        timeout=1500,
     )
     assert trained.returncode == 0, trained.stderr
     return out

@@ -36,7 +36,8 @@ def train_through_kills(arguments: list[str], out: Path, *, kills: int, seed: in
         [sys.executable, "-c", _DIE_IN_CHECKPOINT, "train", *command], capture_output=True, check=False
     )
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-    assert list((out / "checkpoints").glob(".tmp-*")), "the kill did not hit a checkpoint write"
+    names = {path.name[:5] for path in (out / "checkpoints").iterdir()}
+    assert names == {".tmp-", "step-"}, "the kill did not hit a checkpoint write beside a good checkpoint"
     hit = 1
     chance = random.Random(seed)
     while True:

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from edgechat.runtime.errors import DataError, UsageError
+from edgechat.runtime.errors import DataError, EdgeChatError, UsageError
 from edgechat.runtime.text import SPECIAL_TOKENS, TextCodec
 from edgechat.train.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer
 
@@ -172,3 +172,13 @@ def test_a_tokenizer_that_would_break_the_promise_is_refused(
 def test_a_missing_tokenizer_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--tokenizer .*no\.json is not a file"):
         load_tokenizer(tmp_path / "no.json")
+
+
+def test_a_tokenizer_that_leaves_out_ids_is_refused(tmp_path):
+    model = json.loads(train_tokenizer(["hello there"] * 3, 270))
+    vocabulary = model["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 5000
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(model))
+    with pytest.raises(EdgeChatError, match="leaves out ids"):
+        load_tokenizer(path)

@@ -1,0 +1,87 @@
+"""Progress on stderr: a live bar where that is a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .console import say
+
+if TYPE_CHECKING:
+    from ..train.trainer import Trainer
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, where that is a terminal. Gives what advances it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+class TrainingProgress:
+    """A live bar on a terminal, and a line for each validation everywhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn(
+                "loss {task.fields[loss]:.3f}  ppl {task.fields[ppl]:.3f}  {task.fields[speed]:,.0f} tok/s"
+            ),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=None, epoch=1, loss=0.0, ppl=0.0, speed=0.0)
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        sys.stderr.flush()
+
+    def begin(self, trainer: "Trainer", device: str) -> None:
+        position = trainer.position
+        where = f"from step {position.step:,} " if position.step else ""
+        what = f"training {where}to step {trainer.total_steps:,} on {device}"
+        self._say(f"{what}; Ctrl-C stops and keeps what was learned")
+        self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
+
+    def step(self, progress: Any) -> None:
+        self._bar.update(
+            self._task,
+            completed=progress.step,
+            epoch=progress.epoch,
+            loss=progress.loss,
+            ppl=progress.perplexity,
+            speed=progress.tokens_per_second,
+        )
+
+    def validated(self, validated: Any) -> None:
+        from ..train.loss import perplexity
+
+        line = f"step {validated.step:>7,}  training loss {validated.train_loss:.4f}"
+        if validated.valid_loss is not None:
+            line += f"  held-out loss {validated.valid_loss:.4f}"
+            line += f"  perplexity {perplexity(validated.valid_loss):.3f}"
+        self._say(line + ("  best" if validated.best else ""))
+
+    def _say(self, line: str) -> None:
+        if self._bar.disable:
+            say(line)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False)
