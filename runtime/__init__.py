@@ -15,6 +15,7 @@ from .errors import (
     UsageError,
 )
 from .options import DecodingOptions
+from .trace import TracedCandidate, TracedRow, TracedStep
 
 __all__ = [
     "BundleError",
@@ -30,5 +31,8 @@ __all__ = [
     "ProofError",
     "Reply",
     "ReplyStream",
+    "TracedCandidate",
+    "TracedRow",
+    "TracedStep",
     "UsageError",
 ]

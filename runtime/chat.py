@@ -21,6 +21,7 @@ from .ort import OrtBackend
 from .scheduler import BATCH_SIZE, Batch, decode
 from .search import BeamSearch, Hypothesis
 from .text import TextCodec
+from .trace import TracedStep
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Reply:
     candidates: tuple[Candidate, ...]
     ms: float  # wall time, milliseconds, from the call (of a stream: with what its consumer took)
     truncated: bool  # true where the prompt and its context were longer than the longest source
+    trace: tuple[TracedStep, ...] | None = None  # with DecodingOptions(trace=True): what each step did
 
     def __str__(self) -> str:
         return self.text
@@ -70,7 +72,7 @@ class ReplyStream:
         self._start = time.perf_counter()
         self._model, self._options, self._done = model, options, done
         self._source = model.codec.encode_source(turns)
-        self._search = model.search(options)
+        self._search = model.search(options, len(self._source.ids))
         self._lock = threading.Lock()
         self._batch: Batch[Any] | None = None
         self._failed = False
@@ -324,9 +326,14 @@ class ChatModel:
             )
         return most
 
-    def search(self, options: DecodingOptions) -> BeamSearch:
-        """A search for one reply of this model."""
-        return BeamSearch(options, max_length=self.max_length(options), vocab_size=self.backend.vocab_size)
+    def search(self, options: DecodingOptions, source_length: int) -> BeamSearch:
+        """A search for one reply of this model to a source of so many tokens."""
+        return BeamSearch(
+            options,
+            max_length=self.max_length(options),
+            vocab_size=self.backend.vocab_size,
+            source_length=source_length,
+        )
 
     def make_reply(self, search: BeamSearch, start: float, truncated: bool) -> Reply:
         """The result of a search that began at `start` (`time.perf_counter`)."""
@@ -336,7 +343,8 @@ class ChatModel:
             candidates.setdefault(candidate.text, candidate)  # two ways to spell one text are one reply
         best = next(iter(candidates.values()))
         ms = (time.perf_counter() - start) * 1e3
-        return Reply(best.text, best.score, best.tokens, tuple(candidates.values()), ms, truncated)
+        trace = tuple(search.trace) if search.options.trace else None
+        return Reply(best.text, best.score, best.tokens, tuple(candidates.values()), ms, truncated, trace)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         return Candidate(

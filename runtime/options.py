@@ -37,6 +37,8 @@ class DecodingOptions:
     """Tokens that a reply has at most, end-of-sentence counted; None is the longest the model learned."""
     stop: Stop = "exact"
     """"exact" ends when no live hypothesis can still enter the n best, "first" with the n-th finished one."""
+    trace: bool = False
+    """Keep what each step did: `Reply.trace`."""
 
     def __post_init__(self) -> None:
         whole_number("beam", self.beam, 1, MAX_BEAM)
@@ -53,6 +55,8 @@ class DecodingOptions:
             raise UsageError(f"n_best is {self.n_best}, more than beam, {self.beam}: raise beam")
         _one_of("normalize", self.normalize, get_args(Normalize))
         _one_of("stop", self.stop, get_args(Stop))
+        if not isinstance(self.trace, bool):
+            raise UsageError(f"trace must be True or False, not {self.trace!r}")
         for option, (mode, value) in GOES_WITH.items():
             if getattr(self, option) is not None and getattr(self, mode) != value:
                 raise UsageError(

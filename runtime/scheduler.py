@@ -50,7 +50,7 @@ class Batch(Generic[State]):
         for i, search in enumerate(self._searches):
             if not search.done:
                 rows = slice(i * K, (i + 1) * K)
-                search.advance(out.cand_ids[rows], out.cand_logp[rows])
+                search.advance(out.cand_ids[rows], out.cand_logp[rows], out.align[rows])
         self._origins = [i * K for i in range(len(self._searches))]
         return self._leave()
 
@@ -89,7 +89,10 @@ def decode(
     """Search replies to all sources, in batches of similar length; the searches come in the order of
     the sources. `progress` is called with the number of sentences that each batch finished. Once
     `cancelled`, no other step is taken, and the searches stay as they are."""
-    searches = [BeamSearch(options, max_length=max_length, vocab_size=backend.vocab_size) for _ in sources]
+    searches = [
+        BeamSearch(options, max_length=max_length, vocab_size=backend.vocab_size, source_length=len(source))
+        for source in sources
+    ]
     for chosen in batches_of([len(source) for source in sources], batch_size):
         if cancelled():
             break

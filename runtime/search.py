@@ -22,6 +22,7 @@ from .errors import EdgeChatError
 from .options import DecodingOptions
 from .penalties import bound, score
 from .text import EOS, GO, NEVER_GENERATED, PAD
+from .trace import Fate, TracedCandidate, TracedRow, TracedStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,18 @@ class BeamSearch:
         EdgeChatError: from `advance`, where the model gives something that is no number.
     """
 
-    def __init__(self, options: DecodingOptions, *, max_length: int, vocab_size: int) -> None:
+    def __init__(
+        self, options: DecodingOptions, *, max_length: int, vocab_size: int, source_length: int
+    ) -> None:
         self.options, self.max_length = options, max_length
         self.rows = options.rows
         self.done = False
         self.min_gap = float("inf")
         """The smallest score difference that decided what lives on or how the n best are ordered: replies
         of two backends may only differ where this is within their numerical difference."""
-        self._vocab_size = vocab_size
+        self.trace: list[TracedStep] = []
+        """What each step did, where the options ask for it."""
+        self._vocab_size, self._source_length = vocab_size, source_length
         self._steps = 0
         self._live = [_Live([], [], 0.0)]
         self._finished: list[Hypothesis] = []  # the n best so far, best first
@@ -79,13 +84,15 @@ class BeamSearch:
         """What to compute next; asked only while not `done`."""
         return self._request
 
-    def advance(self, cand_ids: Ints, cand_logp: Floats) -> None:
-        """Take the candidates [K, C] of the rows that `want` asked for; C may exceed what it asked."""
+    def advance(self, cand_ids: Ints, cand_logp: Floats, align: Floats) -> None:
+        """Take the candidates [K, C] of the rows that `want` asked for, and their attention [K, S].
+
+        C may exceed what was asked, and S the source: attention is 0 on padding."""
         live = self._live
         totals = cand_logp[: len(live)].astype(np.float64)
         totals += np.array([[hypothesis.logp] for hypothesis in live])
         ids = cand_ids[: len(live)]
-        for banned in self._banned():
+        for banned in self._banned(self._steps):
             totals[ids == banned] = -np.inf
         if not (totals < np.inf).all():  # NaN is not less either
             raise EdgeChatError(
@@ -94,7 +101,10 @@ class BeamSearch:
         # Stable: equal sums keep the order of rows, and within a row that of ids.
         order = np.argsort(-totals, axis=None, kind="stable")
         self._steps += 1
-        self._extend(order.tolist(), ids.ravel().tolist(), totals.ravel().tolist(), cand_logp.shape[1])
+        flat_ids, flat_totals = ids.ravel().tolist(), totals.ravel().tolist()
+        fates = self._extend(order.tolist(), flat_ids, flat_totals, cand_logp.shape[1])
+        if self.options.trace:
+            self._note_step(live, ids, cand_logp, align, fates)
         self._finish()
 
     def settled(self) -> list[int]:
@@ -111,7 +121,9 @@ class BeamSearch:
         """The n best so far, best first: those that finished, or the live ones where none has."""
         return list(self._finished) or self._cut()[: self.options.n_best]
 
-    def _extend(self, order: list[int], ids: list[int], totals: list[float], width: int) -> None:
+    def _extend(self, order: list[int], ids: list[int], totals: list[float], width: int) -> dict[int, Fate]:
+        """Let the ranked extensions end, live on or fall away; gives the fate of those that did not."""
+        fates: dict[int, Fate] = {}
         beam, n = self.options.beam, self._steps
         extended: list[_Live] = []
         parents: list[int] = []
@@ -129,21 +141,43 @@ class BeamSearch:
             logps = [*parent.logps, total - parent.logp]
             if ids[at] == EOS:
                 if rank < beam:
+                    fates[at] = "finished"
                     self._add_finished(
                         Hypothesis(
                             tuple(parent.tokens), tuple(logps), total, score(total, n, self.options), True
                         )
                     )
             elif len(extended) < beam:
+                fates[at] = "live"
                 extended.append(_Live([*parent.tokens, ids[at]], logps, total))
                 parents.append(at // width)
         if not extended and not self._finished:  # nothing may follow: what there is was cut
             self.done = True
-            return
+            return fates
         self._live = extended
         spare = self.rows - len(extended)
         tokens = [live.tokens[-1] for live in extended] + [PAD] * spare
         self._request = StepRequest(tokens, parents + [0] * spare, self._candidates())
+        return fates
+
+    def _note_step(
+        self, live: list[_Live], ids: Ints, cand_logp: Floats, align: Floats, fates: dict[int, Fate]
+    ) -> None:
+        banned = self._banned(self._steps - 1)
+        rows = []
+        for row, hypothesis in enumerate(live):
+            candidates = tuple(
+                TracedCandidate(
+                    id,
+                    logp,
+                    hypothesis.logp + logp,
+                    "banned" if id in banned else fates.get(row * ids.shape[1] + c, "pruned"),
+                )
+                for c, (id, logp) in enumerate(zip(ids[row].tolist(), cand_logp[row].tolist(), strict=True))
+            )
+            looked_at = tuple(align[row, : self._source_length].tolist())
+            rows.append(TracedRow(tuple(hypothesis.tokens), hypothesis.logp, looked_at, candidates))
+        self.trace.append(TracedStep(tuple(rows)))
 
     def _add_finished(self, hypothesis: Hypothesis) -> None:
         self._finished_count += 1
@@ -195,11 +229,11 @@ class BeamSearch:
         ]
         return sorted(cut, key=lambda h: -h.score)
 
-    def _banned(self) -> tuple[int, ...]:
-        """Ids that the next token cannot be."""
-        if self._steps < self.options.min_length:
+    def _banned(self, step: int) -> tuple[int, ...]:
+        """Ids that the token after `step` tokens cannot be."""
+        if step < self.options.min_length:
             return (*NEVER_GENERATED, EOS)
         return NEVER_GENERATED
 
     def _candidates(self) -> int:
-        return min(self._vocab_size, self.options.beam + 2 + len(self._banned()))
+        return min(self._vocab_size, self.options.beam + 2 + len(self._banned(self._steps)))

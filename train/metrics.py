@@ -1,7 +1,9 @@
 """`metrics.jsonl`, one row a validation, and the same rows as curves in `metrics.png`."""
 
+import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +40,29 @@ def cut_metrics(run: Path, step: int) -> None:
 
 
 def plot_metrics(run: Path) -> None:
-    """Draw loss and perplexity over steps, and mark the best validation."""
+    """Draw loss and perplexity over steps, and mark the best validation, if anything was held out."""
     rows = read_metrics(run)
     if not rows:
         return
-    import io
-
     from matplotlib.figure import Figure
 
-    steps = [row["step"] for row in rows]
-    best = min(rows, key=lambda row: row["valid_loss"])
+    curves = {"training": ("train_loss", "--"), "held out": ("valid_loss", "-")}
+    if rows[0]["valid_loss"] is None:
+        del curves["held out"]
+    score = "valid_loss" if "held out" in curves else "train_loss"
+    best = min(rows, key=lambda row: row[score])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    loss_axes, ppl_axes = figure.subplots(1, 2)
-    for key, label, style in (("train_loss", "training", "--"), ("valid_loss", "held out", "-")):
-        loss_axes.plot(steps, [row[key] for row in rows], style, label=label)
-        ppl_axes.plot(steps, [perplexity(row[key]) for row in rows], style, label=label)
-    loss_axes.set(title="Loss", xlabel="step", ylabel="natural log a target token")
-    ppl_axes.set(title="Perplexity", xlabel="step", yscale="log")
-    for axes, value in ((loss_axes, best["valid_loss"]), (ppl_axes, perplexity(best["valid_loss"]))):
-        axes.plot(best["step"], value, "o", label=f"best {value:.3g} at {best['step']:,}")
-        axes.legend()
-        axes.grid(alpha=0.3)
+    axes = figure.subplots(1, 2)
+    values: tuple[Callable[[float], float], ...] = (float, perplexity)
+    for panel, value in zip(axes, values, strict=True):
+        for label, (key, style) in curves.items():
+            panel.plot([row["step"] for row in rows], [value(row[key]) for row in rows], style, label=label)
+        label = f"best {value(best[score]):.3g} at {best['step']:,}"
+        panel.plot(best["step"], value(best[score]), "o", label=label)
+        panel.legend()
+        panel.grid(alpha=0.3)
+    axes[0].set(title="Loss", xlabel="step", ylabel="natural log a target token")
+    axes[1].set(title="Perplexity", xlabel="step", yscale="log")
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=120, metadata={"Software": None})
     write_atomic(run / "metrics.png", png.getvalue())

@@ -54,7 +54,7 @@ def search(table: Table, options: DecodingOptions, max_length: int, *, vocab_siz
 
 
 def started(beam: int, **options: object) -> BeamSearch:
-    return BeamSearch(DecodingOptions(beam=beam, **options), max_length=9, vocab_size=V)
+    return BeamSearch(DecodingOptions(beam=beam, **options), max_length=9, vocab_size=V, source_length=1)
 
 
 def take(search: BeamSearch, *rows: dict[int, float]) -> None:
@@ -62,6 +62,7 @@ def take(search: BeamSearch, *rows: dict[int, float]) -> None:
     search.advance(
         np.array([list(row) for row in rows], dtype=np.int64),
         np.array([list(row.values()) for row in rows], dtype=np.float32),
+        np.ones((len(rows), 1), dtype=np.float32),
     )
 
 
@@ -194,9 +195,12 @@ def test_the_first_step_feeds_go_to_one_row_and_nothing_to_the_spares():
 
 
 def test_as_many_candidates_are_wanted_as_can_live_end_just_miss_or_be_banned():
-    assert BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=100).want().candidates == 3 + 2 + 4
+    assert (
+        BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=100, source_length=1).want().candidates
+        == 3 + 2 + 4
+    )
     longer = DecodingOptions(beam=3, min_length=1)  # the end is banned too
-    assert BeamSearch(longer, max_length=9, vocab_size=100).want().candidates == 3 + 2 + 5
+    assert BeamSearch(longer, max_length=9, vocab_size=100, source_length=1).want().candidates == 3 + 2 + 5
     assert started(9).want().candidates == V
 
 
@@ -367,7 +371,7 @@ def test_where_only_banned_ids_are_possible_the_reply_is_empty():
 @settings(max_examples=200, deadline=None)
 def test_what_is_settled_grows_and_begins_the_final_reply(seed, options, max_length, ties, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
-    search = BeamSearch(options, max_length=max_length, vocab_size=V)
+    search = BeamSearch(options, max_length=max_length, vocab_size=V, source_length=1)
     batch = Batch(TableBackend(table, V), [SOURCE], [search])
     settled, running = [search.settled()], True
     while running:

@@ -12,7 +12,7 @@ import torch
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.checkpoint import checkpoint_folder
 from edgechat.train.config import TrainingConfig
-from edgechat.train.metrics import cut_metrics, read_metrics
+from edgechat.train.metrics import append_metrics, cut_metrics, plot_metrics, read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.trainer import Trainer, learning_rate
 
@@ -153,6 +153,14 @@ def test_rows_of_metrics_after_the_checkpoint_are_cut_and_half_a_line_is_none(tm
     assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20, 30]
     cut_metrics(tmp_path, 20)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
+
+
+@pytest.mark.parametrize("valid_loss", [None, 2.0])
+def test_curves_are_drawn_with_and_without_held_out_pairs(tmp_path, valid_loss):
+    for step in (10, 20):
+        append_metrics(tmp_path, {"step": step, "train_loss": 30.0 / step, "valid_loss": valid_loss})
+    plot_metrics(tmp_path)
+    assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_learning_rate_warms_up_and_falls_along_half_a_cosine():
