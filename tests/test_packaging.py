@@ -179,7 +179,7 @@ print(edgechat.__file__, edgechat.runtime.__file__, *preset_names())
 
 
 #: Folders of people and of machines that build: nothing that is kept may name one.
-_MACHINE = re.compile(rb"(?<![\w.~/-])(?:/home/\w|/Users/\w|/root/|/work/|[A-Z]:\\\\?Users)")
+_MACHINE = re.compile(rb"(?<![\w.~/-])(?:/home/\w|/Users/\w|/root/|[A-Z]:\\\\?Users)")
 
 
 def test_no_file_that_is_kept_names_a_folder_of_a_developers_machine():
