@@ -15,10 +15,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from edgechat.export.graphs import MEMORY, build_decoder, build_encoder, state_map
+from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.runtime.backend import Backend, pad
-from edgechat.runtime.manifest import Manifest, ModelSpec, TextSpec
-from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.text import GO
 from edgechat.train.backend import TorchBackend
@@ -36,21 +34,8 @@ def model_of(size: str) -> Seq2Seq:
 
 
 def ort_backend(model: Seq2Seq) -> OrtBackend:
-    c, V = model.config, model.vocab_size
-    manifest = Manifest(
-        model=ModelSpec(c.layers, c.hidden, c.embedding, c.attention, c.hidden, V, c.reverse_source),
-        text=TextSpec(0, 1, 2, 3, 4, 1, "alternate", 50, 50, "oldest", "NFC"),
-        precision="fp32",
-        opset=18,
-        memory=MEMORY,
-        state=state_map(model),
-        decoding=DecodingOptions(),
-        files={},
-        provenance={},
-        proof={},
-        quality={},
-    )
-    return OrtBackend(manifest, build_encoder(model), build_decoder(model), device="cpu", threads=1)
+    graphs = build_encoder(model), build_decoder(model)
+    return OrtBackend(graph_spec(model), *graphs, device="cpu", threads=1)
 
 
 def decode(backend: Backend, sources: list[list[int]]) -> None:

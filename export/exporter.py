@@ -32,7 +32,7 @@ from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
 from .builder import OPSET
 from .card import model_card
-from .graphs import MEMORY, build_decoder, build_encoder, state_map
+from .graphs import build_decoder, build_encoder, graph_spec
 from .proof import prove
 
 _PROOF_PAIRS = 64
@@ -76,7 +76,7 @@ def export(
     progress("building the graphs")
     encoder, decoder = build_encoder(model), build_decoder(model)
     manifest = _manifest(run, model, position.step, decoding or DecodingOptions(), data_licence)
-    ort_backend = OrtBackend(manifest, encoder, decoder, device="cpu", threads=1)
+    ort_backend = OrtBackend(manifest.graphs, encoder, decoder, device="cpu", threads=1)
     valid = run.pairs("valid")
     proof = prove(
         TorchBackend(model),
@@ -131,7 +131,7 @@ def check_out(out: Path, force: bool) -> None:
 def _manifest(
     run: Run, model: Seq2Seq, steps: int, decoding: DecodingOptions, data_licence: str | None
 ) -> Manifest:
-    config, data = model.config, run.config.data
+    config, data, spec = model.config, run.config.data, graph_spec(model)
     name = str(run.info["corpus"]["name"])
     known = sorted({_LICENCES.get(part.strip().split(":")[0], "not stated") for part in name.split(", ")})
     return Manifest(
@@ -159,8 +159,8 @@ def _manifest(
         ),
         precision="fp32",
         opset=OPSET,
-        memory=MEMORY,
-        state=state_map(model),
+        memory=spec.memory,
+        state=spec.state,
         decoding=decoding,
         files={},
         provenance={

@@ -10,25 +10,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..runtime.manifest import StateTensor
+from ..runtime.manifest import GraphSpec, StateTensor
 from ..train.attention import MASKED
 from ..train.model import Seq2Seq
 from .builder import FLOAT, INT64, GraphBuilder
 
 Array = npt.NDArray[np.float32]
 
-#: The encoder's outputs that each decoder step is fed unchanged.
-MEMORY = ("keys", "values", "bias")
 
-
-def state_map(model: Seq2Seq) -> tuple[StateTensor, ...]:
-    """The decoder's recurrent tensors, for the manifest."""
+def graph_spec(model: Seq2Seq) -> GraphSpec:
+    """What the runtime has to know of the graphs to run them."""
     L, H = model.config.layers, model.config.hidden
-    return (
+    state = (
         StateTensor("h", "next_h", (L, "M", H), "encoder"),
         StateTensor("c", "next_c", (L, "M", H), "encoder"),
         StateTensor("attn", "next_attn", ("M", H), "zeros"),
     )
+    return GraphSpec(model.vocab_size, ("keys", "values", "bias"), state)
 
 
 def build_encoder(model: Seq2Seq) -> bytes:

@@ -207,7 +207,7 @@ class ChatModel:
         """A model of a bundle that was already read and checked."""
         manifest, files, chosen = bundle.manifest, bundle.files, resolve_device(device)
         backend = OrtBackend(
-            manifest, files["encoder.onnx"], files["decoder.onnx"], device=chosen, threads=threads
+            manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=chosen, threads=threads
         )
         text = manifest.text
         codec = TextCodec(

@@ -76,6 +76,15 @@ class StateTensor:
 
 
 @dataclass(frozen=True)
+class GraphSpec:
+    """What of a manifest it takes to run the graphs."""
+
+    vocab_size: int  # V
+    memory: tuple[str, ...]  # the encoder's outputs that every decoder step is fed
+    state: tuple[StateTensor, ...]
+
+
+@dataclass(frozen=True)
 class FileEntry:
     sha256: str
     size: int  # bytes
@@ -99,6 +108,10 @@ class Manifest:
     calibration: dict[str, Any] | None = None
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
     extra: dict[str, Any] = field(default_factory=dict)  # minor additions of a newer format
+
+    @property
+    def graphs(self) -> GraphSpec:
+        return GraphSpec(self.model.vocab_size, self.memory, self.state)
 
     def to_bytes(self) -> bytes:
         """The sealed JSON text: the same manifest gives the same bytes."""

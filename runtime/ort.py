@@ -14,7 +14,7 @@ import onnxruntime as ort
 from .backend import Floats, Ints, StepOutput
 from .device import Device, providers
 from .errors import BundleError, DeviceError
-from .manifest import Manifest, StateTensor
+from .manifest import GraphSpec, StateTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,16 @@ class OrtBackend:
     """
 
     def __init__(
-        self, manifest: Manifest, encoder: bytes, decoder: bytes, *, device: Device, threads: int
+        self, spec: GraphSpec, encoder: bytes, decoder: bytes, *, device: Device, threads: int
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is raised
         self.device = device
-        self.vocab_size = manifest.model.vocab_size
-        self._memory = manifest.memory
-        self._state = manifest.state
+        self.vocab_size = spec.vocab_size
+        self._memory = spec.memory
+        self._state = spec.state
         self._encoder = _session("encoder.onnx", encoder, options, device)
         self._decoder = _session("decoder.onnx", decoder, options, device)
         self._encoded = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]

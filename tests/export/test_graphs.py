@@ -7,11 +7,10 @@ import onnx
 import pytest
 import torch
 
-from edgechat.export.graphs import MEMORY, build_decoder, build_encoder, state_map
+from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.proof import prove
 from edgechat.runtime.backend import pad
 from edgechat.runtime.errors import ProofError
-from edgechat.runtime.manifest import Manifest, ModelSpec, TextSpec
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.scheduler import decode
@@ -35,21 +34,8 @@ def make_model(*, layers: int, reverse: bool) -> Seq2Seq:
 
 
 def backend_of(model: Seq2Seq) -> OrtBackend:
-    c = model.config
-    manifest = Manifest(
-        model=ModelSpec(c.layers, c.hidden, c.embedding, c.attention, c.hidden, V, c.reverse_source),
-        text=TextSpec(0, 1, 2, 3, 4, 1, "alternate", 50, 50, "oldest", "NFC"),
-        precision="fp32",
-        opset=18,
-        memory=MEMORY,
-        state=state_map(model),
-        decoding=DecodingOptions(),
-        files={},
-        provenance={},
-        proof={},
-        quality={},
-    )
-    return OrtBackend(manifest, build_encoder(model), build_decoder(model), device="cpu", threads=1)
+    graphs = build_encoder(model), build_decoder(model)
+    return OrtBackend(graph_spec(model), *graphs, device="cpu", threads=1)
 
 
 def random_sources(count: int, longest: int, seed: int = 0) -> list[list[int]]:

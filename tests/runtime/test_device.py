@@ -129,7 +129,9 @@ def test_the_probe_is_a_graph_that_runs():
 def backend_of(bundle_folder, chosen: str) -> OrtBackend:
     bundle = read_bundle(bundle_folder)
     files = bundle.files
-    return OrtBackend(bundle.manifest, files["encoder.onnx"], files["decoder.onnx"], device=chosen, threads=1)
+    return OrtBackend(
+        bundle.manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=chosen, threads=1
+    )
 
 
 def test_the_provider_that_runs_is_the_one_that_is_said(bundle_folder):
@@ -147,26 +149,30 @@ def test_a_session_that_silently_falls_back_is_refused_by_name(bundle_folder, mo
 def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(bundle_folder):
     bundle = read_bundle(bundle_folder)
     with pytest.raises(BundleError, match=r"^encoder\.onnx cannot be run by ONNX Runtime: [^\n]+$"):
-        OrtBackend(bundle.manifest, b"no graph", bundle.files["decoder.onnx"], device="cpu", threads=1)
+        OrtBackend(bundle.manifest.graphs, b"no graph", bundle.files["decoder.onnx"], device="cpu", threads=1)
 
 
 def test_graphs_that_do_not_fit_the_state_map_are_refused_by_name(bundle_folder):
     bundle = read_bundle(bundle_folder)
     encoder = bundle.files["encoder.onnx"]
     with pytest.raises(BundleError, match=r"decoder\.onnx: input or output '.*' does not fit the state map"):
-        OrtBackend(bundle.manifest, encoder, encoder, device="cpu", threads=1)
+        OrtBackend(bundle.manifest.graphs, encoder, encoder, device="cpu", threads=1)
 
 
 def test_sizes_that_do_not_fit_the_graphs_are_one_sentence(bundle_folder):
     import dataclasses
 
     bundle = read_bundle(bundle_folder)
-    attn = next(tensor for tensor in bundle.manifest.state if tensor.first == "zeros")
+    spec = bundle.manifest.graphs
+    attn = next(tensor for tensor in spec.state if tensor.first == "zeros")
     narrow = dataclasses.replace(attn, shape=("M", attn.shape[1] - 1))
-    state = tuple(narrow if tensor == attn else tensor for tensor in bundle.manifest.state)
-    manifest = dataclasses.replace(bundle.manifest, state=state)
+    state = tuple(narrow if tensor == attn else tensor for tensor in spec.state)
     backend = OrtBackend(
-        manifest, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"], device="cpu", threads=1
+        dataclasses.replace(spec, state=state),
+        bundle.files["encoder.onnx"],
+        bundle.files["decoder.onnx"],
+        device="cpu",
+        threads=1,
     )
     state = backend.encode(*pad([[5, 6]]))
     with pytest.raises(BundleError, match=r"decoder.onnx does not fit its manifest"):
