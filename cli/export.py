@@ -76,4 +76,4 @@ def export(
     if quality["valid_perplexity"] is not None:
         say(f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs")
     say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s")
-    say(f'next: edgechat reply {out} "hello there", or edgechat tui {out}')
+    say(f'next: edgechat reply {out} "YOUR TEXT", or edgechat tui {out}')

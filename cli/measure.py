@@ -83,7 +83,9 @@ def evaluate(
         chat = ChatModel.load(model, device=device, threads=threads)
         pairs = None
         if data is None:
-            raise UsageError("--data is missing: a bundle holds no held-out pairs")
+            raise UsageError(
+                "--data is missing: a bundle holds no held-out pairs, so name a file: --data pairs.jsonl"
+            )
     if data is None and targets is not None:
         raise UsageError("--targets goes with --data: held-out pairs are what they are")
     if pairs is None:

@@ -51,11 +51,13 @@ def find_bundle(name: str) -> Path:
     """The path of a bundle; `demo` is the one that comes with the package, unless a path has that name.
 
     Raises:
-        UsageError: there is nothing of that name.
+        UsageError: there is nothing of that name, or it is a run that was not exported.
     """
     path = Path(name)
     try:
         if path.exists() or path.is_symlink():
+            if (path / "run.json").is_file() and not (path / MANIFEST).exists():
+                raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
             return path
     except OSError as error:  # a name that is too long, a folder that may not be searched
         raise UsageError(f"the bundle {name[:100]} cannot be opened: {error.strerror}") from None
