@@ -26,6 +26,7 @@ from ..runtime.ort import OrtBackend
 from ..runtime.scoring import score_targets
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.backend import TorchBackend
+from ..train.checkpoint import last_step
 from ..train.dataset import EncodedPairs
 from ..train.loss import perplexity_of
 from ..train.model import Seq2Seq
@@ -73,6 +74,8 @@ def export(
     check_out(out, force)
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
+    last = last_step(run_folder)
+    progress(f"taking the {checkpoint} checkpoint, step {position.step:,}; the last is step {last:,}")
     progress("building the graphs")
     encoder, decoder = build_encoder(model), build_decoder(model)
     manifest = _manifest(run, model, position.step, decoding or DecodingOptions(), data_licence)

@@ -122,3 +122,9 @@ def test_a_run_with_a_damaged_or_missing_file_is_refused(invoke, run_folder, tmp
     assert done.stderr.splitlines()[-1].startswith("edgechat: ")
     assert Path(name).name in done.stderr
     assert not (tmp_path / "bundle").exists()
+
+
+def test_export_says_which_checkpoint_it_takes_and_which_is_the_last(invoke, run_folder, tmp_path):
+    said = invoke("export", run_folder, "--out", tmp_path / "best").stderr
+    assert "taking the best checkpoint, step " in said
+    assert "; the last is step " in said
