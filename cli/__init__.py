@@ -13,6 +13,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before there is a command to interrupt
         sys.exit(130)
     except (ImportError, AttributeError) as error:
+        if getattr(error, "name", None) == "typer":  # a small box that only embeds has no command line
+            sys.exit("edgechat: the command line needs typer: pip install typer (edgechat.runtime does not)")
         # onnxruntime and onnxruntime-gpu share a folder: removing one leaves a part of the other.
         if "onnxruntime" not in str(error):
             raise

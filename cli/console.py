@@ -44,7 +44,10 @@ class Commands(TyperGroup):
             _discard(sys.stdout)
             raise typer.Exit(0) from None
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in _TRAINING_PACKAGES:
+            package = (error.name or "").split(".")[0]
+            if package in ("rich", "textual"):
+                fail(f"this command needs {package}: pip install {package}", FAILED)
+            if package not in _TRAINING_PACKAGES:
                 raise
             fail(f'this command needs {error.name}: pip install "edgechat[train]"', FAILED)
         except MemoryError:

@@ -91,13 +91,15 @@ def tui(
 ) -> None:
     """Chat with a bundle in the terminal."""
     from ..runtime.bundle import find_bundle, read_bundle
-    from ..tui import run_chat
 
-    if sys.stdin is None or not sys.stdin.isatty():
+    # Textual reads stdin and draws on stderr.
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError("edgechat tui needs a terminal: with pipes and files, use edgechat reply")
     # A bundle that cannot be used is said here, before the terminal is taken over.
     defaults = read_bundle(find_bundle(bundle)).manifest.decoding
     options = decoding_options(defaults, beam=beam, normalize=normalize, length_penalty=length_penalty)
+    from ..tui import run_chat
+
     run_chat(bundle, device=device, threads=threads, options=options)
 
 

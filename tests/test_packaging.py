@@ -1,6 +1,7 @@
 """The package: what is importable, what the wheel holds, what an import loads."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -197,3 +198,25 @@ def test_no_file_that_is_kept_names_a_folder_of_a_developers_machine():
             content = (ROOT / name).read_bytes()
             found = _MACHINE.search(content)
             assert b"\0" in content[:4096] or not found, f"{name}: {found}"
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "sentence"),
+    [
+        ("typer", ["--help"], "edgechat: the command line needs typer: pip install typer"),
+        ("torch", ["train", "--dry-run", "chatterbot", "--tokenizer", "x"], 'pip install "edgechat[train]"'),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_in_one_sentence(tmp_path, package, command, sentence):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{package!r}] = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgechat", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
