@@ -35,8 +35,7 @@ class Proof:
     worst_logp: float
     worst_state: float
     worst_align: float
-    prompts: int
-    replies: int  # prompts x beams x batch sizes
+    replies: int  # pairs x beams x batch sizes
     near_ties: int
     worst_reply_logp: float  # of a token of a reply
     beams: tuple[int, ...]
@@ -82,7 +81,6 @@ def prove(
         worst_logp=_rounded(numbers.logp),
         worst_state=_rounded(numbers.state),
         worst_align=_rounded(numbers.align),
-        prompts=len(sources),
         replies=replies.count,
         near_ties=replies.near_ties,
         worst_reply_logp=_rounded(replies.worst),
@@ -119,8 +117,8 @@ class _Numbers:
             assert out.logp is not None and other.logp is not None  # noqa: PT018
             live = t < lengths
             self.steps += int(live.sum())
-            self.logp = max(self.logp, _difference(out.logp[live], other.logp[live]))
-            self.align = max(self.align, _difference(out.align[live], other.align[live]))
+            self.logp = _worse(self.logp, _difference(out.logp[live], other.logp[live]))
+            self.align = _worse(self.align, _difference(out.align[live], other.align[live]))
             self._see_states(ours, theirs, live)
             tokens = target[:, t]
 
@@ -131,7 +129,7 @@ class _Numbers:
         self._see_state(attn[live], theirs.recurrent["attn"][live])
 
     def _see_state(self, ours: Any, theirs: Any) -> None:
-        self.state = max(self.state, _difference(ours, theirs))
+        self.state = _worse(self.state, _difference(ours, theirs))
 
 
 class _Replies:
@@ -157,8 +155,8 @@ class _Replies:
                 self.count += 1
                 if [h.tokens for h in ours.hypotheses()] == [h.tokens for h in theirs.hypotheses()]:
                     for a, b in zip(ours.hypotheses(), theirs.hypotheses(), strict=True):
-                        difference = np.subtract(a.token_logps, b.token_logps)
-                        self.worst = max(self.worst, float(np.abs(difference).max()))
+                        difference = _difference(np.array(a.token_logps), np.array(b.token_logps))
+                        self.worst = _worse(self.worst, difference)
                 elif min(ours.min_gap, theirs.min_gap) < TIE:
                     self.near_ties += 1
                 else:
@@ -175,6 +173,11 @@ class _Replies:
 def _difference(a: Any, b: Any) -> float:
     """Largest absolute difference; NaN where there is one."""
     return float(np.abs(a - b).max()) if a.size else 0.0
+
+
+def _worse(a: float, b: float) -> float:
+    """The larger difference; NaN, which Python's `max` would let slip, is the largest."""
+    return float(np.maximum(a, b))
 
 
 def _rounded(difference: float) -> float:

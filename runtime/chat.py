@@ -70,7 +70,7 @@ class ReplyStream:
         done: Callable[[Reply], None],
     ) -> None:
         self._start = time.perf_counter()
-        self._model, self._options, self._done = model, options, done
+        self._model, self._done = model, done
         self._source = model.codec.encode_source(turns)
         self._search = model.search(options, len(self._source.ids))
         self._lock = threading.Lock()

@@ -170,3 +170,35 @@ def test_the_proof_fails_where_only_replies_differ():
     exported.__class__ = Swapped
     with pytest.raises(ProofError, match="reply to compared prompt 0 differs"):
         prove(TorchBackend(model), exported, random_sources(3, 5), [[6, EOS]] * 3, max_length=10)
+
+
+@pytest.mark.parametrize("what", ["align", "logp", "attn", "keys"])
+def test_the_proof_fails_where_a_number_is_nan(what):
+    """The candidates are right, so that only the comparison of numbers can see it."""
+
+    class Damaged(OrtBackend):
+        def encode(self, src, src_len):
+            state = super().encode(src, src_len)
+            if what == "keys":
+                state.memory["keys"] = np.full_like(state.memory["keys"], np.nan)
+            return state
+
+        def step(self, state, tokens, parents, candidates, *, whole=False):
+            clean = {**state.memory, "keys": self.clean} if what == "keys" else state.memory
+            out, state = super().step(
+                type(state)(clean, state.recurrent), tokens, parents, candidates, whole=whole
+            )
+            fields = {name: getattr(out, name) for name in ("cand_ids", "cand_logp", "align", "logp")}
+            if whole and what in fields:
+                fields[what] = np.full_like(fields[what], np.nan)
+            if whole and what == "attn":
+                state.recurrent["attn"] = np.full_like(state.recurrent["attn"], np.nan)
+            return type(out)(**fields), state
+
+    model = make_model(layers=1, reverse=True)
+    sources = random_sources(3, 5)
+    exported = backend_of(model)
+    exported.clean = exported.encode(*pad(sources)).memory["keys"]
+    exported.__class__ = Damaged
+    with pytest.raises(ProofError, match=r"by nan, more than 0.0001"):
+        prove(TorchBackend(model), exported, sources, [[6, EOS]] * 3, max_length=4)
