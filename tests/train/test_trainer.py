@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
+from edgechat.train.batches import make_batch
 from edgechat.train.checkpoint import checkpoint_folder
 from edgechat.train.config import TrainingConfig
 from edgechat.train.metrics import append_metrics, cut_metrics, plot_metrics, read_metrics
@@ -72,6 +73,29 @@ def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_thro
     Trainer(run, on_step=lambda p: steps.append(p.step), should_stop=lambda: len(steps) == 7).train()
     Trainer(run).train()
     assert read_metrics(run.folder) == read_metrics(twin)
+
+
+def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_resumed(run, monkeypatch):
+    from edgechat.train import trainer
+
+    seen: list[int] = []
+
+    def spy(pairs, indices):
+        seen.extend(indices.tolist())
+        return make_batch(pairs, indices)
+
+    monkeypatch.setattr(trainer, "make_batch", spy)
+    pairs = len(run.pairs("train"))
+    per_epoch = -(-pairs // run.config.training.batch_size)
+    two_epochs = run.with_length(epochs=2, max_steps=2 * per_epoch)
+    steps: list[int] = []
+    Trainer(
+        two_epochs, on_step=lambda p: steps.append(p.step), should_stop=lambda: len(steps) == per_epoch - 1
+    ).train()
+    Trainer(two_epochs).train()
+    assert sorted(seen[:pairs]) == list(range(pairs))
+    assert sorted(seen[pairs:]) == list(range(pairs))
+    assert seen[:pairs] != seen[pairs:]
 
 
 def test_time_that_runs_out_stops_with_a_checkpoint(run):
