@@ -5,12 +5,16 @@ import platform
 import sys
 from dataclasses import asdict
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import FAILED, put, put_json, put_table
+from .console import FAILED, put, put_json, put_table, say
 from .options import BundleArgument, DeviceOption, JsonOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from ..runtime.bundle import Bundle
 
 _PACKAGES = (
     "onnxruntime-gpu",
@@ -33,13 +37,22 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     bundle: BundleArgument,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Also prove the bundle against the checkpoint of the run that it was made of; needs torch.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
     """Check every file of a bundle, then repeat its golden vectors on this machine.
 
-    Neither torch nor the training data is needed. Exit code 1 where a reply or a log-probability differs.
+    Neither torch nor the training data is needed for that. --against RUN repeats the export's proof on the
+    run's held-out pairs. Exit code 1 where a reply or a log-probability differs.
     """
     from ..runtime.bundle import find_bundle, read_bundle
     from ..runtime.chat import ChatModel
@@ -48,8 +61,12 @@ def verify(
     checked = read_bundle(find_bundle(bundle))
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
     result = check_golden(model.backend, checked.files["golden.json"])
+    proof = _prove_against(checked, against) if against else None
     if json:
-        put_json({"bundle": bundle, "device": model.device, "passed": result.passed, **asdict(result)})
+        proved = {"against": proof} if proof else {}
+        put_json(
+            {"bundle": bundle, "device": model.device, "passed": result.passed, **asdict(result), **proved}
+        )
     else:
         put_table(
             [
@@ -61,6 +78,17 @@ def verify(
                     f"{result.worst_difference:.2g} of a log-probability, {TOLERANCE} allowed",
                 ),
                 ("mismatches", result.mismatches),
+                *(
+                    [
+                        (
+                            f"against {against}",
+                            f"{proof['replies']:,} replies, {proof['near_ties']} near ties, "
+                            f"log-probabilities within {proof['worst_logp']:.1e}",
+                        )
+                    ]
+                    if proof
+                    else []
+                ),
             ]
         )
         put(
@@ -70,6 +98,12 @@ def verify(
         )
     if not result.passed:
         raise typer.Exit(FAILED)
+
+
+def _prove_against(bundle: "Bundle", run: Path) -> dict[str, Any]:
+    from ..export.exporter import prove_bundle
+
+    return prove_bundle(bundle, run, progress=say)
 
 
 def info(bundle: BundleArgument, json: JsonOption = False) -> None:
@@ -106,6 +140,7 @@ def info(bundle: BundleArgument, json: JsonOption = False) -> None:
                 "held-out perplexity",
                 f"{quality.get('valid_perplexity')} on {quality.get('valid_pairs')} pairs",
             ),
+            *_against_fp32(manifest.quality),
             (
                 "proof",
                 f"{proof.get('replies')} replies, log-probabilities within {proof.get('worst_logp')}",
@@ -116,6 +151,21 @@ def info(bundle: BundleArgument, json: JsonOption = False) -> None:
             ),
         ]
     )
+
+
+def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the precision costs, where the manifest says."""
+    found = quality.get("against_fp32")
+    if not isinstance(found, dict):
+        return []
+    forced = ", beyond its limits: written by force" if quality.get("forced") is True else ""
+    return [
+        (
+            "beside fp32",
+            f"agreement {found.get('agreement')}, perplexity {found.get('perplexity')} for "
+            f"{found.get('fp32_perplexity')}{forced}",
+        )
+    ]
 
 
 def _shown(value: object) -> str:

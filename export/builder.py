@@ -10,8 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 18
 _IR_VERSION = 8
+#: The domain of ONNX Runtime's own operations.
+MICROSOFT = "com.microsoft"
 
-FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+FLOAT, FLOAT16, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 Shape = Sequence[int | str]
 
 
@@ -25,14 +27,15 @@ class GraphBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
         self._nodes: list[onnx.NodeProto] = []
+        self._given: dict[str, str] = {}  # name of an output -> the value it is
 
     def input(self, name: str, kind: int, shape: Shape) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def output(self, name: str, value: str, kind: int, shape: Shape) -> None:
-        """Give `value` out under `name`."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        """Give the result `value` of an operation out under `name`."""
+        self._given[name] = value
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def weight(self, name: str, array: npt.NDArray[Any]) -> str:
@@ -50,6 +53,12 @@ class GraphBuilder:
             self._weights[name] = numpy_helper.from_array(array, name)
         return name
 
+    def byte(self, value: int) -> str:
+        """An unsigned 8-bit scalar."""
+        name = f"const_uint8_{value}"
+        self._weights.setdefault(name, numpy_helper.from_array(np.array(value, dtype=np.uint8), name))
+        return name
+
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add an operation with one output; gives its name."""
         return self.ops(kind, *inputs, count=1, **attributes)[0]
@@ -62,15 +71,30 @@ class GraphBuilder:
 
     def build(self) -> bytes:
         """The checked model."""
+        self._name_outputs()
         graph = helper.make_graph(
             self._nodes, self._name, self._inputs, self._outputs, list(self._weights.values())
         )
+        domains = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == MICROSOFT for node in self._nodes):
+            domains.append(helper.make_opsetid(MICROSOFT, 1))
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=domains,
             ir_version=_IR_VERSION,
             producer_name="edgechat",
         )
         onnx.checker.check_model(model, full_check=True)
         raw: bytes = model.SerializeToString(deterministic=True)
         return raw
+
+    def _name_outputs(self) -> None:
+        """Results get the names they are given out under. An Identity would be a copy at each run where the
+        result is used within the graph too."""
+        names: dict[str, str] = {}
+        for name, value in self._given.items():
+            if names.setdefault(value, name) != name:
+                self._nodes.append(helper.make_node("Identity", [names[value]], [name]))
+        for node in self._nodes:
+            for values in (node.input, node.output):
+                values[:] = [names.get(value, value) for value in values]

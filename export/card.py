@@ -5,7 +5,7 @@ from ..runtime.manifest import Manifest
 
 def model_card(manifest: Manifest) -> str:
     """The card, from the manifest alone: nothing is in it that differs between two exports."""
-    model, text, proof, quality = manifest.model, manifest.text, manifest.proof, manifest.quality
+    model, text, quality = manifest.model, manifest.text, manifest.quality
     provenance, decoding = manifest.provenance, manifest.decoding
     perplexity = quality.get("valid_perplexity")
     held_out = (
@@ -45,15 +45,42 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 
 ## What was proved
 
-The graphs were compared with the PyTorch model on {proof["pairs"]} pairs ({proof["steps"]:,} decoder steps).
-Worst differences: log-probabilities {proof["worst_logp"]:.1e}, states {proof["worst_state"]:.1e}, alignments
-{proof["worst_align"]:.1e}. {proof["replies"]:,} decoded replies (beams {_list(proof["beams"])}; batches of
-{_list(proof["batch_sizes"])}) are the same token by token, but for {proof["near_ties"]} near ties.
-
+{_exact(manifest)}
+{_variant(manifest)}
 ## What it cannot do
 
 It repeats and recombines what its training data holds. It knows no facts, does not reason, and may be wrong
 or rude where its data was. Do not use it where a wrong reply does harm.
+"""
+
+
+def _exact(manifest: Manifest) -> str:
+    proof = manifest.proof
+    graphs = "graphs" if manifest.precision == "fp32" else "graphs in fp32"
+    return f"""The {graphs} were compared with the PyTorch model on {proof["pairs"]} pairs
+({proof["steps"]:,} decoder steps). Worst differences: log-probabilities {proof["worst_logp"]:.1e}, states
+{proof["worst_state"]:.1e}, alignments {proof["worst_align"]:.1e}. {proof["replies"]:,} decoded replies (beams
+{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, but for
+{proof["near_ties"]} near ties.
+"""
+
+
+def _variant(manifest: Manifest) -> str:
+    """What a precision other than fp32 costs, and that batches do not change it."""
+    quality = manifest.quality.get("against_fp32")
+    if quality is None:
+        return ""
+    batching = manifest.proof[manifest.precision]
+    change = quality["perplexity"] / quality["fp32_perplexity"] - 1
+    forced = (
+        "\nThis is beyond the declared limits: it was written by force." if manifest.quality["forced"] else ""
+    )
+    return f"""The {manifest.precision} graphs of this bundle were compared with those in fp32 on
+{quality["tokens"]:,.0f} tokens: {quality["agreement"]:.1%} of the likeliest tokens are the same, perplexity
+changes by {change:+.2%}, log-probabilities differ by {quality["mean_logp"]:.3f} in the mean and
+{quality["worst_logp"]:.2f} at worst.{forced}
+{batching["replies"]:,} replies alone and in batches of {_list(batching["batch_sizes"])} are the same,
+but for {batching["near_ties"]} near ties.
 """
 
 

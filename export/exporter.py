@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,26 @@ import onnxruntime as ort
 
 from .. import __version__
 from ..runtime.bundle import MANIFEST, SIZE_CAPS, Bundle, write_bundle
-from ..runtime.errors import UsageError
+from ..runtime.errors import ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import Manifest, ModelSpec, TextSpec
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
-from ..runtime.scoring import score_targets
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
-from ..train.backend import TorchBackend
 from ..train.checkpoint import last_step
 from ..train.dataset import EncodedPairs
-from ..train.loss import perplexity_of
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
 from .builder import OPSET
 from .card import model_card
-from .graphs import build_decoder, build_encoder, graph_spec
-from .proof import prove
+from .graphs import graph_spec
+from .precision import PrecisionName
+from .quality import LIMITS, beyond_limits, compare, step_ms
+from .variants import Built, build, prove_built, rebuild
 
 _PROOF_PAIRS = 64
+_LIMIT_PAIRS = 32
 _QUALITY_PAIRS = 2000
 _GOLDEN_CASES = 8
 #: Licences of the corpora that come as packages.
@@ -57,18 +57,23 @@ def export(
     run_folder: Path,
     out: Path,
     *,
+    precision: PrecisionName = "int8",
     checkpoint: str = "best",
     decoding: DecodingOptions | None = None,
     data_licence: str | None = None,
     force: bool = False,
     progress: Told = lambda what: None,
 ) -> Exported:
-    """Write the bundle `out` of a run's `best` or `last` checkpoint, in fp32.
+    """Write the bundle `out` of a run's `best` or `last` checkpoint.
+
+    The fp32 graphs are proved against PyTorch whatever the precision; another one is judged against them.
+    With `force`, an existing bundle is replaced, and a precision beyond its limits is written all the same.
 
     Raises:
         UsageError: `out` exists and is not to be replaced, or is no bundle.
         CheckpointError: the run has no checkpoint, or it is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
+        QualityError: the precision changes too much; nothing is written.
     """
     start = time.perf_counter()
     check_out(out, force)
@@ -76,32 +81,31 @@ def export(
     model, position = run.load_model(checkpoint)
     last = last_step(run_folder)
     progress(f"taking the {checkpoint} checkpoint, step {position.step:,}; the last is step {last:,}")
-    progress("building the graphs")
-    encoder, decoder = build_encoder(model), build_decoder(model)
-    manifest = _manifest(run, model, position.step, decoding or DecodingOptions(), data_licence)
-    ort_backend = OrtBackend(manifest.graphs, encoder, decoder, device="cpu", threads=1)
-    valid = run.pairs("valid")
-    proof = prove(
-        TorchBackend(model),
-        ort_backend,
-        *_some(valid if len(valid) else run.pairs("train"), _PROOF_PAIRS),
-        max_length=run.config.data.max_target,
-        progress=progress,
+    data = run.config.data
+    judged_on = held_out_or_learned(run)
+    built = build(model, precision, _some(judged_on, _LIMIT_PAIRS), progress=progress)
+    proof = prove_built(
+        model, built, *_some(judged_on, _PROOF_PAIRS), max_length=data.max_target, progress=progress
     )
     progress("measuring held-out perplexity")
-    manifest = replace(manifest, proof=proof.to_json(), quality=_quality(ort_backend, valid))
+    quality, ms = _quality(built, run.pairs("valid"), judged_on, force=force)
+    manifest = replace(
+        _manifest(run, model, position.step, precision, decoding or DecodingOptions(), data_licence),
+        proof=proof,
+        quality=quality,
+    )
     progress("making golden vectors")
     golden = make_golden(
-        ort_backend,
+        built.variant,
         seed=run.config.training.seed,
         count=_GOLDEN_CASES,
-        max_source=run.config.data.max_source,
-        max_length=run.config.data.max_target,
+        max_source=data.max_source,
+        max_length=data.max_target,
     )
     contents = {
         "tokenizer.json": run.tokenizer,
-        "encoder.onnx": encoder,
-        "decoder.onnx": decoder,
+        "encoder.onnx": built.encoder,
+        "decoder.onnx": built.decoder,
         "golden.json": golden,
         "MODEL_CARD.md": model_card(manifest).encode(),
     }
@@ -111,10 +115,53 @@ def export(
     size = Bundle(sealed, contents).size + len(sealed.to_bytes())
     seconds = time.perf_counter() - start
     try:
-        _write_report(out, run_folder, checkpoint, seconds)
+        _write_report(out, run_folder, checkpoint, seconds, ms)
     except OSError as error:  # the bundle is whole without it
         progress(f"the report beside the bundle could not be written: {error.strerror}")
     return Exported(out, sealed, size, seconds)
+
+
+def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda what: None) -> dict[str, Any]:
+    """Repeat the proof, with the bundle's own graphs, against the checkpoint that they were made of.
+
+    Raises:
+        UsageError: the run has no checkpoint of the bundle's step, or another tokenizer.
+        ProofError: the graphs do not compute what the model computes, or their precision costs more than
+            its limits allow.
+    """
+    run, manifest = open_run(run_folder), bundle.manifest
+    if bundle.files["tokenizer.json"] != run.tokenizer:
+        raise UsageError(f"{run_folder} has another tokenizer than the bundle: it was not made of this run")
+    model = _model_at(run, manifest.provenance.get("steps"))
+    judged_on = held_out_or_learned(run)
+    built = rebuild(model, manifest.precision, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"])
+    proof = prove_built(
+        model,
+        built,
+        *_some(judged_on, _PROOF_PAIRS),
+        max_length=run.config.data.max_target,
+        progress=progress,
+    )
+    if built.precision != "fp32":
+        quality = compare(built.exact, built.variant, *_some(judged_on, _QUALITY_PAIRS))
+        reasons = quality.beyond(LIMITS[built.precision])
+        if reasons and manifest.quality.get("forced") is not True:
+            raise ProofError(f"the {built.precision} graphs are not near the fp32 ones: {'; '.join(reasons)}")
+        proof["against_fp32"] = quality.to_json()
+    return proof
+
+
+def _model_at(run: Run, step: object) -> Seq2Seq:
+    """The model of the checkpoint, best or last, that stood at `step`."""
+    found = []
+    for which in ("best", "last"):
+        model, position = run.load_model(which)
+        if position.step == step:
+            return model
+        found.append(f"{which} is step {position.step:,}")
+    raise UsageError(
+        f"the bundle was made at step {step}, which {run.folder} no longer has: {', '.join(found)}"
+    )
 
 
 def check_out(out: Path, force: bool) -> None:
@@ -132,7 +179,12 @@ def check_out(out: Path, force: bool) -> None:
 
 
 def _manifest(
-    run: Run, model: Seq2Seq, steps: int, decoding: DecodingOptions, data_licence: str | None
+    run: Run,
+    model: Seq2Seq,
+    steps: int,
+    precision: PrecisionName,
+    decoding: DecodingOptions,
+    data_licence: str | None,
 ) -> Manifest:
     config, data, spec = model.config, run.config.data, graph_spec(model)
     name = str(run.info["corpus"]["name"])
@@ -160,7 +212,7 @@ def _manifest(
             truncation="oldest",
             normalization="NFC",
         ),
-        precision="fp32",
+        precision=precision,
         opset=OPSET,
         memory=spec.memory,
         state=spec.state,
@@ -185,22 +237,46 @@ def _some(pairs: EncodedPairs, count: int) -> tuple[list[list[int]], list[list[i
     return [pairs.source(i).tolist() for i in chosen], [pairs.target(i).tolist() for i in chosen]
 
 
-def _quality(backend: OrtBackend, valid: EncodedPairs) -> dict[str, Any]:
-    """Held-out perplexity of the graphs themselves."""
-    if not len(valid):
-        return {"valid_pairs": 0, "valid_perplexity": None}
-    sources, targets = _some(valid, _QUALITY_PAIRS)
-    measured = perplexity_of(score_targets(backend, sources, targets))
-    return {"valid_pairs": len(sources), "valid_perplexity": round(measured, 4)}
+def held_out_or_learned(run: Run) -> EncodedPairs:
+    """What a bundle is judged on: the held-out pairs, or the learned ones where nothing was held out."""
+    valid = run.pairs("valid")
+    return valid if len(valid) else run.pairs("train")
 
 
-def _write_report(out: Path, run_folder: Path, checkpoint: str, seconds: float) -> None:
+def _quality(
+    built: Built, valid: EncodedPairs, judged_on: EncodedPairs, *, force: bool
+) -> tuple[dict[str, Any], dict[PrecisionName, float]]:
+    """Figures for the manifest, and CPU milliseconds of a decoder step, which are this machine's alone."""
+    sources, targets = _some(judged_on, _QUALITY_PAIRS)
+    quality = compare(built.exact, built.variant, sources, targets)
+    figures: dict[str, Any] = {
+        "valid_pairs": quality.pairs if len(valid) else 0,
+        "valid_perplexity": round(quality.perplexity, 4) if len(valid) else None,
+    }
+    backends: dict[PrecisionName, OrtBackend] = {"fp32": built.exact, built.precision: built.variant}
+    ms = step_ms(backends, sources[0])
+    if built.precision == "fp32":
+        return figures, ms
+    reasons = beyond_limits(built.precision, quality, size=built.size, fp32_size=built.exact_size, ms=ms)
+    if reasons and not force:
+        raise QualityError(
+            f"{built.precision} is not good enough for this model: {'; '.join(reasons)}: "
+            "take --precision fp32, or --force to write it all the same"
+        )
+    limits = asdict(LIMITS[built.precision])
+    return {**figures, "against_fp32": quality.to_json(), "limits": limits, "forced": bool(reasons)}, ms
+
+
+def _write_report(
+    out: Path, run_folder: Path, checkpoint: str, seconds: float, ms: dict[PrecisionName, float]
+) -> None:
     report = {
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "run": str(run_folder),
         "checkpoint": checkpoint,
         "machine": platform.machine(),
+        "step_cpu_ms": {name: round(value, 4) for name, value in ms.items()},
         "onnxruntime": ort.__version__,
     }
     write_atomic(out.with_name(out.name + ".report.json"), json.dumps(report, indent=2) + "\n")

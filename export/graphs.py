@@ -14,6 +14,7 @@ from ..runtime.manifest import GraphSpec, StateTensor
 from ..train.attention import MASKED
 from ..train.model import Seq2Seq
 from .builder import FLOAT, INT64, GraphBuilder
+from .precision import Float32, Precision
 
 Array = npt.NDArray[np.float32]
 
@@ -29,27 +30,31 @@ def graph_spec(model: Seq2Seq) -> GraphSpec:
     return GraphSpec(model.vocab_size, ("keys", "values", "bias"), state)
 
 
-def build_encoder(model: Seq2Seq) -> bytes:
+def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     """src i64 [B,S], src_len i64 [B] -> keys [B,S,A], values [B,S,H], bias [B,S], h, c [L,B,H].
 
     Everything with an S is in text order: reading backwards is the LSTM's own direction, which keeps
-    to the true length of each sentence.
+    to the true length of each sentence. The precision is fp32 where None is given.
     """
-    config = model.config
+    config, p = model.config, precision or Float32()
     L, H, A = config.layers, config.hidden, config.attention
     g = GraphBuilder("edgechat_encoder")
     src = g.input("src", INT64, ["B", "S"])
     src_len = g.input("src_len", INT64, ["B"])
     lengths = g.op("Cast", src_len, to=6)  # int32, as LSTM wants it
 
-    x = g.op("Gather", g.weight("embedding.weight", _array(model.embedding.weight)), src, axis=0)  # [B,S,E]
+    x = p.lookup(g, src, "embedding.weight", _array(model.embedding.weight))  # [B,S,E]
     x = g.op("Transpose", x, perm=[1, 0, 2])  # [S,B,E]
     hs, cs = [], []
     for layer in range(L):
+        w, r, offset = _lstm_weights(model, layer)
+        name = f"encoder.{layer}"
         values, h, c = g.ops(
             "LSTM",
             x,
-            *(g.weight(name, array) for name, array in _lstm_weights(model, layer).items()),
+            p.stored(g, f"{name}.W", w),
+            p.stored(g, f"{name}.R", r),
+            g.weight(f"{name}.B", offset),
             lengths,
             count=3,
             hidden_size=H,
@@ -59,7 +64,8 @@ def build_encoder(model: Seq2Seq) -> bytes:
         hs.append(h)  # [1,B,H]
         cs.append(c)
     values = g.op("Transpose", x, perm=[1, 0, 2])  # [B,S,H]
-    keys = g.op("MatMul", values, g.weight("attention.key.weight", _array(model.attention.key.weight).T))
+    key = p.stored(g, "attention.key.weight", _array(model.attention.key.weight))
+    keys = g.op("MatMul", values, g.op("Transpose", key, perm=[1, 0]))
     S = g.op("Squeeze", g.op("Shape", src, start=1, end=2))
     positions = g.op("Range", g.constant(0), S, g.constant(1))  # [S]
     real = g.op("Less", positions, g.op("Unsqueeze", src_len, g.constant([1])))  # [B,S]
@@ -73,15 +79,15 @@ def build_encoder(model: Seq2Seq) -> bytes:
     return g.build()
 
 
-def build_decoder(model: Seq2Seq) -> bytes:
+def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     """One step of N rows, and the C likeliest next tokens of each.
 
     tokens i64 [N], parent i64 [N], h, c [L,M,H], attn [M,H], keys [B,S,A], values [B,S,H], bias [B,S],
     top_k i64 [1] -> cand_ids i64 [N,C], cand_logp [N,C], next_h, next_c [L,N,H], next_attn [N,H],
     align [N,S], logp [N,V]. Row n continues row parent[n] of the step before and belongs to sentence
-    n // K, where K = N / B.
+    n // K, where K = N / B. Within the graph rows are [1,N,.], as the layers of a state are.
     """
-    config = model.config
+    config, p = model.config, precision or Float32()
     L, H, A, V = config.layers, config.hidden, config.attention, model.vocab_size
     g = GraphBuilder("edgechat_decoder")
     tokens = g.input("tokens", INT64, ["N"])
@@ -94,40 +100,41 @@ def build_decoder(model: Seq2Seq) -> bytes:
     bias = g.input("bias", FLOAT, ["B", "S"])
     top_k = g.input("top_k", INT64, [1])
 
-    h_before = _layers(g, g.op("Gather", h_in, parent, axis=1), L)  # L times [N,H]
+    first = g.constant([0])
+    h_before = _layers(g, g.op("Gather", h_in, parent, axis=1), L)  # L times [1,N,H]
     c_before = _layers(g, g.op("Gather", c_in, parent, axis=1), L)
-    attn_before = g.op("Gather", attn_in, parent, axis=0)  # [N,H]
-    embedded = g.op("Gather", g.weight("embedding.weight", _array(model.embedding.weight)), tokens, axis=0)
+    attn_before = g.op("Gather", attn_in, g.op("Unsqueeze", parent, first), axis=0)
+    row_tokens = g.op("Unsqueeze", tokens, first)  # [1,N]
+    embedded = p.lookup(g, row_tokens, "embedding.weight", _array(model.embedding.weight))
 
-    x = g.op("Concat", embedded, attn_before, axis=1)  # [N,E+H], input feeding
+    x = g.op("Concat", embedded, attn_before, axis=2)  # [1,N,E+H], input feeding
     hs, cs = [], []
     for layer in range(L):
         weight, offset = _cell_weights(model, layer)
-        joined = g.op("Concat", x, h_before[layer], axis=1)  # [N,E+2H] or [N,2H]
-        gates = g.op("MatMul", joined, g.weight(f"cells.{layer}.weight", weight))  # [N,4H]
+        joined = g.op("Concat", x, h_before[layer], axis=2)  # [1,N,E+2H] or [1,N,2H]
+        gates = p.linear(g, joined, f"cells.{layer}.weight", weight)  # [1,N,4H]
         gates = g.op("Add", gates, g.weight(f"cells.{layer}.bias", offset))
-        ifo, candidate = g.ops("Split", gates, g.constant([3 * H, H]), count=2, axis=1)
-        i, f, o = g.ops("Split", g.op("Sigmoid", ifo), g.constant([H, H, H]), count=3, axis=1)
+        ifo, candidate = g.ops("Split", gates, g.constant([3 * H, H]), count=2, axis=2)
+        i, f, o = g.ops("Split", g.op("Sigmoid", ifo), g.constant([H, H, H]), count=3, axis=2)
         kept = g.op("Mul", f, c_before[layer])
         c = g.op("Add", kept, g.op("Mul", i, g.op("Tanh", candidate)))
         x = g.op("Mul", o, g.op("Tanh", c))
         hs.append(x)
         cs.append(c)
 
-    context, align = _attend(g, model, x, keys, values, bias)
-    joined = g.op("Concat", x, context, axis=1)  # [N,2H]
-    attn = g.op(
-        "MatMul", joined, g.weight("attention_vector.weight", _array(model.attention_vector.weight).T)
-    )
-    logits = g.op("MatMul", attn, g.weight("output.weight", _array(model.output.weight).T))
+    context, align = _attend(g, p, model, x, keys, values, bias)
+    joined = g.op("Concat", x, context, axis=2)  # [1,N,2H]
+    attn = p.linear(g, joined, "attention_vector.weight", _array(model.attention_vector.weight).T)
+    attn = g.op("Squeeze", attn, first)  # [N,H]
+    logits = p.linear(g, attn, "output.weight", _array(model.output.weight).T)
     logits = g.op("Add", logits, g.weight("output.bias", _array(model.output.bias)))  # [N,V]
     logp = g.op("LogSoftmax", logits, axis=-1)
     cand_logp, cand_ids = g.ops("TopK", logp, top_k, count=2, axis=-1)  # equal values: the lower id first
 
     g.output("cand_ids", cand_ids, INT64, ["N", "C"])
     g.output("cand_logp", cand_logp, FLOAT, ["N", "C"])
-    g.output("next_h", _stack(g, hs), FLOAT, [L, "N", H])
-    g.output("next_c", _stack(g, cs), FLOAT, [L, "N", H])
+    g.output("next_h", g.op("Concat", *hs, axis=0), FLOAT, [L, "N", H])
+    g.output("next_c", g.op("Concat", *cs, axis=0), FLOAT, [L, "N", H])
     g.output("next_attn", attn, FLOAT, ["N", H])
     g.output("align", align, FLOAT, ["N", "S"])
     g.output("logp", logp, FLOAT, ["N", V])
@@ -135,52 +142,41 @@ def build_decoder(model: Seq2Seq) -> bytes:
 
 
 def _attend(
-    g: GraphBuilder, model: Seq2Seq, query: str, keys: str, values: str, bias: str
+    g: GraphBuilder, p: Precision, model: Seq2Seq, query: str, keys: str, values: str, bias: str
 ) -> tuple[str, str]:
-    """Context [N,H] and alignment [N,S] of query [N,H]. Keys and values are not repeated for the K rows
+    """Context [1,N,H] and alignment [N,S] of query [1,N,H]. Keys and values are not repeated for the K rows
     of a sentence: [B,K,1,A] + [B,1,S,A] broadcasts."""
     H, A = model.config.hidden, model.config.attention
     B = g.op("Shape", keys, start=0, end=1)  # [1]
     S = g.op("Shape", keys, start=1, end=2)
-    projected = g.op(
-        "MatMul", query, g.weight("attention.query.weight", _array(model.attention.query.weight).T)
-    )
+    projected = p.linear(g, query, "attention.query.weight", _array(model.attention.query.weight).T)
     grouped = g.op("Reshape", projected, g.op("Concat", B, g.constant([-1, 1, A]), axis=0))  # [B,K,1,A]
     mixed = g.op("Tanh", g.op("Add", grouped, g.op("Unsqueeze", keys, g.constant([1]))))  # [B,K,S,A]
-    scores = g.op("MatMul", mixed, g.weight("attention.v", _array(model.attention.v)))  # [B,K,S]
+    # A product with a vector, which ONNX Runtime computes five times slower as a MatMul.
+    weighted = g.op("Mul", mixed, g.weight("attention.v", _array(model.attention.v)))
+    scores = g.op("ReduceSum", weighted, g.constant([-1]), keepdims=0)  # [B,K,S]
     masked = g.op("Add", scores, g.op("Unsqueeze", bias, g.constant([1])))
     align = g.op("Softmax", masked, axis=-1)  # [B,K,S]
     context = g.op("MatMul", align, values)  # [B,K,H]
-    flat = g.op("Reshape", context, g.constant([-1, H]))
-    return flat, g.op("Reshape", align, g.op("Concat", g.constant([-1]), S, axis=0))
+    rows = g.op("Reshape", context, g.constant([1, -1, H]))
+    return rows, g.op("Reshape", align, g.op("Concat", g.constant([-1]), S, axis=0))
 
 
 def _layers(g: GraphBuilder, stacked: str, count: int) -> list[str]:
-    """The layers [N,H] of [L,N,H]."""
+    """The layers [1,N,H] of [L,N,H]."""
     if count == 1:
-        return [g.op("Squeeze", stacked, g.constant([0]))]
-    parts = g.ops("Split", stacked, g.constant([1] * count), count=count, axis=0)
-    return [g.op("Squeeze", part, g.constant([0])) for part in parts]
+        return [stacked]
+    return g.ops("Split", stacked, g.constant([1] * count), count=count, axis=0)
 
 
-def _stack(g: GraphBuilder, layers: list[str]) -> str:
-    """[L,N,H] of layers [N,H]."""
-    return g.op("Concat", *(g.op("Unsqueeze", layer, g.constant([0])) for layer in layers), axis=0)
-
-
-def _lstm_weights(model: Seq2Seq, layer: int) -> dict[str, Array]:
+def _lstm_weights(model: Seq2Seq, layer: int) -> tuple[Array, Array, Array]:
     """W [1,4H,I], R [1,4H,H] and B [1,8H] of an encoder layer, as the LSTM operation wants them."""
     encoder = model.encoder
     w, r, b_ih, b_hh = (
         _onnx_gates(_array(getattr(encoder, f"{name}_l{layer}")))
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
-    prefix = f"encoder.{layer}"
-    return {
-        f"{prefix}.W": w[None],
-        f"{prefix}.R": r[None],
-        f"{prefix}.B": np.concatenate([b_ih, b_hh])[None],
-    }
+    return w[None], r[None], np.concatenate([b_ih, b_hh])[None]
 
 
 def _onnx_gates(array: Array) -> Array:

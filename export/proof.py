@@ -12,17 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.backend import pad
+from ..runtime.backend import Backend, pad
 from ..runtime.errors import ProofError
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend, OrtState
 from ..runtime.scheduler import decode
+from ..runtime.search import BeamSearch
 from ..runtime.text import GO
 from ..train.backend import TorchBackend, TorchState
 
 TOLERANCE = 1e-4  # states, alignments, log-probabilities of tokens
 TIE = 1e-4
+BATCHING_TOLERANCE = 1e-2  # log-probabilities of a variant's tokens: one rounded input is the next value
 _BATCH_SIZES = (1, 7, 64)
+_RAGGED = (2, 7, 64)
 _BEAMS = (1, 5)
 
 
@@ -71,10 +74,10 @@ def prove(
                 f"the exported graphs differ from the PyTorch model: {what} by {difference:.3g}, "
                 f"more than {TOLERANCE}"
             )
-    replies = _Replies()
+    replies = _Replies(TOLERANCE)
     for beam in _BEAMS:
         progress(f"comparing replies to {len(sources)} prompts, beam {beam}")
-        replies.compare(torch_backend, ort_backend, sources, beam, max_length)
+        replies.compare_backends(torch_backend, ort_backend, sources, beam, max_length)
     return Proof(
         pairs=len(sources),
         steps=numbers.steps,
@@ -86,6 +89,46 @@ def prove(
         worst_reply_logp=_rounded(replies.worst),
         beams=_BEAMS,
         batch_sizes=_BATCH_SIZES,
+    )
+
+
+@dataclass(frozen=True)
+class BatchingProof:
+    """Replies alone beside the same replies in ragged batches."""
+
+    replies: int  # prompts x beams x batch sizes
+    near_ties: int
+    worst_reply_logp: float  # of a token of a reply
+    beams: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "tolerance": BATCHING_TOLERANCE, "tie": TIE}
+
+
+def prove_batching(
+    backend: OrtBackend,
+    sources: Sequence[Sequence[int]],
+    *,
+    precision: str,
+    max_length: int,
+    progress: Callable[[str], None] = lambda what: None,
+) -> BatchingProof:
+    """Compare a variant's replies alone with those in batches.
+
+    Raises:
+        ProofError: they differ; says in which reply.
+    """
+    replies = _Replies(BATCHING_TOLERANCE)
+    for beam in _BEAMS:
+        progress(f"comparing {precision} replies to {len(sources)} prompts alone and in batches, beam {beam}")
+        replies.compare_batches(backend, sources, beam, max_length)
+    return BatchingProof(
+        replies=replies.count,
+        near_ties=replies.near_ties,
+        worst_reply_logp=_rounded(replies.worst),
+        beams=_BEAMS,
+        batch_sizes=_RAGGED,
     )
 
 
@@ -133,13 +176,15 @@ class _Numbers:
 
 
 class _Replies:
-    """Replies that both backends give, alone and in ragged batches."""
+    """Replies of one backend beside another's, or beside its own in another batch. The same means the same
+    tokens, but where the search was a toss-up."""
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: float) -> None:
         self.count = self.near_ties = 0
         self.worst = 0.0
+        self._tolerance = tolerance
 
-    def compare(
+    def compare_backends(
         self,
         torch_backend: TorchBackend,
         ort_backend: OrtBackend,
@@ -147,27 +192,51 @@ class _Replies:
         beam: int,
         max_length: int,
     ) -> None:
-        options = DecodingOptions(beam=beam, n_best=beam, normalize="none")
-        expected = decode(torch_backend, sources, options, max_length=max_length, batch_size=_BATCH_SIZES[-1])
+        """PyTorch in one batch, ONNX Runtime in batches of every size."""
+        expected = _decode(torch_backend, sources, beam, max_length, _BATCH_SIZES[-1])
         for batch_size in _BATCH_SIZES:
-            got = decode(ort_backend, sources, options, max_length=max_length, batch_size=batch_size)
-            for i, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
-                self.count += 1
-                if [h.tokens for h in ours.hypotheses()] == [h.tokens for h in theirs.hypotheses()]:
-                    for a, b in zip(ours.hypotheses(), theirs.hypotheses(), strict=True):
-                        difference = _difference(np.array(a.token_logps), np.array(b.token_logps))
-                        self.worst = _worse(self.worst, difference)
-                elif min(ours.min_gap, theirs.min_gap) < TIE:
-                    self.near_ties += 1
-                else:
-                    raise ProofError(
-                        f"the reply to compared prompt {i} differs between PyTorch and ONNX Runtime "
-                        f"(beam {beam}, batch {batch_size})"
-                    )
-        if not self.worst <= TOLERANCE:
+            got = _decode(ort_backend, sources, beam, max_length, batch_size)
+            self._compare(expected, got, f"PyTorch and ONNX Runtime (beam {beam}, batch {batch_size})")
+
+    def compare_batches(
+        self, backend: OrtBackend, sources: Sequence[Sequence[int]], beam: int, max_length: int
+    ) -> None:
+        """Alone, then in ragged batches: the order is that of the sources, not of their lengths."""
+        alone = _decode(backend, sources, beam, max_length, 1)
+        for batch_size in _RAGGED:
+            got = []
+            for start in range(0, len(sources), batch_size):
+                part = sources[start : start + batch_size]
+                got += _decode(backend, part, beam, max_length, batch_size)
+            self._compare(alone, got, f"batch 1 and batch {batch_size} (beam {beam})")
+
+    def _compare(self, expected: Sequence[BeamSearch], got: Sequence[BeamSearch], between: str) -> None:
+        for i, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
+            self.count += 1
+            if [h.tokens for h in ours.hypotheses()] == [h.tokens for h in theirs.hypotheses()]:
+                for a, b in zip(ours.hypotheses(), theirs.hypotheses(), strict=True):
+                    difference = _difference(np.array(a.token_logps), np.array(b.token_logps))
+                    self.worst = _worse(self.worst, difference)
+            elif min(ours.min_gap, theirs.min_gap) < TIE:
+                self.near_ties += 1
+            else:
+                raise ProofError(f"the reply to compared prompt {i} differs between {between}")
+        if not self.worst <= self._tolerance:
             raise ProofError(
-                f"log-probabilities of replies differ by {self.worst:.3g} a token, more than {TOLERANCE}"
+                f"log-probabilities of replies differ by {self.worst:.3g} a token between {between}, "
+                f"more than {self._tolerance}"
             )
+
+
+def _decode(
+    backend: Backend[Any],
+    sources: Sequence[Sequence[int]],
+    beam: int,
+    max_length: int,
+    batch_size: int,
+) -> list[BeamSearch]:
+    options = DecodingOptions(beam=beam, n_best=beam, normalize="none")
+    return decode(backend, sources, options, max_length=max_length, batch_size=batch_size)
 
 
 def _difference(a: Any, b: Any) -> float:

@@ -12,6 +12,7 @@ from .errors import (
     EdgeChatError,
     ModelClosedError,
     ProofError,
+    QualityError,
     UsageError,
 )
 from .options import DecodingOptions
@@ -29,6 +30,7 @@ __all__ = [
     "EdgeChatError",
     "ModelClosedError",
     "ProofError",
+    "QualityError",
     "Reply",
     "ReplyStream",
     "TracedCandidate",

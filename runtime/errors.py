@@ -30,6 +30,10 @@ class ProofError(EdgeChatError):
     """An exported graph does not compute what the PyTorch model computes."""
 
 
+class QualityError(EdgeChatError):
+    """A precision changes what the model says by more than its limits."""
+
+
 class DeviceError(EdgeChatError):
     """The device that was asked for cannot be used."""
 

@@ -64,18 +64,22 @@ class OrtBackend:
     def step(
         self, state: OrtState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
     ) -> tuple[StepOutput, OrtState]:
-        feeds = {
+        feeds = self.feeds(state, tokens, parents, candidates)
+        wanted = [*self._stepped, "logp"] if whole else self._stepped
+        cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, wanted, feeds)
+        logp = following.pop() if whole else None
+        recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
+        return StepOutput(cand_ids, cand_logp, align, logp), OrtState(state.memory, recurrent)
+
+    def feeds(self, state: OrtState, tokens: Ints, parents: Ints, candidates: int) -> dict[str, Any]:
+        """Everything that a run of the decoder graph takes."""
+        return {
             "tokens": tokens,
             "parent": parents,
             "top_k": np.array([candidates], dtype=np.int64),
             **state.recurrent,
             **state.memory,
         }
-        wanted = [*self._stepped, "logp"] if whole else self._stepped
-        cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, wanted, feeds)
-        logp = following.pop() if whole else None
-        recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
-        return StepOutput(cand_ids, cand_logp, align, logp), OrtState(state.memory, recurrent)
 
     def select(self, state: OrtState, sentences: Ints) -> OrtState:
         return OrtState({name: value[sentences] for name, value in state.memory.items()}, state.recurrent)

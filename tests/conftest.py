@@ -66,6 +66,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> P
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> Path:
     """The bundle of that run's last checkpoint. Tests must not change it."""
     out = tmp_path_factory.mktemp("bundles") / "bundle"
-    done = run_edgechat("export", run_folder, "--out", out, "--checkpoint", "last")
+    done = run_edgechat("export", run_folder, "--out", out, "--checkpoint", "last", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     return out

@@ -261,7 +261,7 @@ def test_a_full_disk_leaves_no_bundle_and_keeps_the_one_that_force_was_to_replac
     old = small_disk / "old"
     old.mkdir()
     (old / "edgechat.json").write_bytes(b"{}")
-    (small_disk / "filler").write_bytes(bytes(60_000))
+    (small_disk / "filler").write_bytes(bytes(180_000))
     for out, options in ((small_disk / "new", []), (old, ["--force"])):
         before = tree(small_disk)
         done = edgechat("export", run_folder, "--out", out, *options)

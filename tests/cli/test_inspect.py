@@ -135,3 +135,15 @@ def test_an_onnxruntime_that_is_only_partly_there_is_said_with_the_mend(tmp_path
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("edgechat: onnxruntime is missing or only partly installed")
+
+
+def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_folder, tmp_path):
+    done = invoke("verify", bundle_folder, "--against", run_folder, "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert found["passed"] is True
+    assert found["against"]["replies"] > 0
+    assert f"against {run_folder}" in invoke("verify", bundle_folder, "--against", run_folder).stdout
+    missing = invoke("verify", bundle_folder, "--against", tmp_path / "none")
+    assert missing.returncode == 2
+    assert "there is no run" in missing.stderr

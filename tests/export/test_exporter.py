@@ -19,7 +19,7 @@ from edgechat.train.run import open_run
 
 
 def test_two_exports_of_one_checkpoint_give_the_same_bytes(run_folder, bundle_folder, tmp_path):
-    export(run_folder, tmp_path / "again", checkpoint="last")
+    export(run_folder, tmp_path / "again", precision="fp32", checkpoint="last")
     first, second = read_bundle(bundle_folder), read_bundle(tmp_path / "again")
     assert first == second
     assert first.manifest.to_bytes() == (bundle_folder / "edgechat.json").read_bytes()
@@ -66,18 +66,18 @@ def test_distinct_counts_different_words_over_all_words():
 
 
 def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
-    from edgechat.export import exporter
+    from edgechat.export import variants
 
-    def other_weights(model):
+    def other_weights(model, precision):
         with torch.no_grad():
             model.output.bias[5] += 1.0
-        graph = real(model)
+        graph = real(model, precision)
         with torch.no_grad():
             model.output.bias[5] -= 1.0
         return graph
 
-    real = exporter.build_decoder
-    monkeypatch.setattr(exporter, "build_decoder", other_weights)
+    real = variants.build_decoder
+    monkeypatch.setattr(variants, "build_decoder", other_weights)
     with pytest.raises(ProofError):
         export(run_folder, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,133 @@
+"""How the weights of a graph are stored and multiplied: one class a precision.
+
+`graphs.py` says what is computed; with how many bits, is decided here alone. All of a graph's inputs, outputs
+and everything between the products stay float32.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .builder import FLOAT, FLOAT16, MICROSOFT, GraphBuilder
+from .quantize import TINY, Limits, quantize_columns
+
+Floats = npt.NDArray[np.float32]
+PrecisionName = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
+
+
+class Precision(Protocol):
+    """Adds weights to a graph. Names are those of the weights in PyTorch."""
+
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
+        """x [.., N, I] @ weight [I, O] -> [.., N, O]; of a leading axis there is at most one, of size 1."""
+        ...
+
+    def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
+        """The rows `ids` of table [V, E]."""
+        ...
+
+    def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
+        """A weight [.., I] in float32, for an operation that takes no other."""
+        ...
+
+
+class Float32:
+    """Everything as PyTorch has it."""
+
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
+        return g.op("MatMul", x, g.weight(name, weight))
+
+    def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
+        return g.op("Gather", g.weight(name, table), ids, axis=0)
+
+    def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
+        return g.weight(name, weight)
+
+
+class Float16:
+    """Weights and products in half precision, for CUDA. On a CPU, ONNX Runtime widens them when it loads: the
+    file is half as large, the speed that of fp32."""
+
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
+        halves = g.op("Cast", x, to=FLOAT16)
+        return g.op("Cast", g.op("MatMul", halves, _half(g, name, weight)), to=FLOAT)
+
+    def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
+        return g.op("Cast", g.op("Gather", _half(g, name, table), ids, axis=0), to=FLOAT)
+
+    def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
+        return g.op("Cast", _half(g, name, weight), to=FLOAT)
+
+
+class RowwiseInt8:
+    """Weights in 8 bits, products in integers: see `quantize`. `limits` are those of each linear weight."""
+
+    def __init__(self, limits: Mapping[str, Limits]) -> None:
+        self._limits = limits
+
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
+        limits = self._limits[name]
+        values, scale = quantize_columns(weight, limits.weight)
+        largest = g.op("ReduceMax", g.op("Abs", x), g.constant([-1]))  # [..,N,1]
+        row_scale = g.op("Mul", g.op("Max", largest, g.constant(TINY)), g.constant(1 / limits.activation))
+        # QuantizeLinear takes one scale a row of an axis. Its rounding is to nearest, ties to even.
+        zero = g.byte(limits.activation)
+        zeros = g.op("Expand", zero, g.op("Shape", x, start=-2, end=-1))  # [N]
+        rows = g.op("QuantizeLinear", x, g.op("Reshape", row_scale, g.constant([-1])), zeros, axis=-2)
+        # MatMulInteger, Cast and Mul in one, which saves a tenth where rows are many. It takes one scale of x
+        # for all rows: that is 1, and each row's comes after.
+        product = g.op(
+            "MatMulIntegerToFloat",
+            rows,
+            g.weight(name, values),
+            g.constant(1.0),
+            g.weight(f"{name}.scale", scale),
+            zero,
+            domain=MICROSOFT,
+        )
+        return g.op("Mul", product, row_scale)
+
+    def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
+        values, scale = quantize_columns(table.T, 127)
+        rows = g.op("Cast", g.op("Gather", g.weight(name, values.T), ids, axis=0), to=FLOAT)
+        return g.op("Mul", rows, g.op("Gather", g.weight(f"{name}.scale", scale[:, None]), ids, axis=0))
+
+    def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
+        # ONNX Runtime computes this once, when it loads: faster than widening at every call by a third of
+        # the encoder's time, for the memory of an fp32 encoder. DequantizeLinear would not be folded.
+        rows = weight.reshape(-1, weight.shape[-1])
+        values, scale = quantize_columns(rows.T, 127)
+        widened = g.op("Cast", g.weight(name, values.T.reshape(weight.shape)), to=FLOAT)
+        return g.op("Mul", widened, g.weight(f"{name}.scale", scale.reshape(*weight.shape[:-1], 1)))
+
+
+class Recording:
+    """fp32 that also gives out what each linear weight is multiplied with, as `input:NAME`: what limits are
+    chosen by."""
+
+    def __init__(self) -> None:
+        self._exact = Float32()
+        self.weights: dict[str, Floats] = {}
+
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
+        self.weights[name] = weight
+        g.output(
+            f"input:{name}",
+            g.op("Reshape", x, g.constant([-1, weight.shape[0]])),
+            FLOAT,
+            ["N", weight.shape[0]],
+        )
+        return self._exact.linear(g, x, name, weight)
+
+    def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
+        return self._exact.lookup(g, ids, name, table)
+
+    def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
+        return self._exact.stored(g, name, weight)
+
+
+def _half(g: GraphBuilder, name: str, weight: Floats) -> str:
+    return g.weight(name, weight.astype(np.float16))

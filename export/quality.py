@@ -1,0 +1,160 @@
+"""What a precision costs: a variant's graphs beside the fp32 ones, on held-out text and on the clock."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..runtime.backend import pad
+from ..runtime.ort import OrtBackend
+from ..runtime.scheduler import BATCH_SIZE, batches_of
+from ..runtime.text import GO
+from ..train.loss import perplexity_of
+from .precision import PrecisionName
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """The worst that a variant may be against fp32."""
+
+    agreement: float  # least share of tokens at which both find the same one likeliest
+    perplexity_rise: float  # largest relative rise
+    mean_logp: float  # largest mean error of a token's log-probability (natural log)
+    worst_logp: float
+
+
+LIMITS: dict[PrecisionName, QualityLimits] = {
+    "fp16": QualityLimits(agreement=0.99, perplexity_rise=0.005, mean_logp=0.01, worst_logp=0.5),
+    "int8": QualityLimits(agreement=0.95, perplexity_rise=0.02, mean_logp=0.25, worst_logp=4.0),
+}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A variant against fp32 along given pairs. Errors are absolute, of natural-log probabilities of the
+    pairs' own tokens."""
+
+    pairs: int
+    tokens: int
+    agreement: float
+    perplexity: float
+    fp32_perplexity: float
+    mean_logp: float
+    worst_logp: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: float(f"{value:.6g}") for name, value in asdict(self).items()}
+
+    @property
+    def perplexity_change(self) -> float:
+        """Relative; 0 where both are infinite."""
+        if self.perplexity == self.fp32_perplexity:
+            return 0.0
+        return self.perplexity / self.fp32_perplexity - 1
+
+    def beyond(self, limits: QualityLimits) -> list[str]:
+        """What is worse than the limits, each as a phrase with its figures. NaN is beyond any."""
+        measured = (
+            (
+                self.agreement >= limits.agreement,
+                f"{self.agreement:.1%} of tokens agree, at least {limits.agreement:.0%}",
+            ),
+            (
+                self.perplexity_change <= limits.perplexity_rise,
+                f"perplexity changes by {self.perplexity_change:+.2%}, at most {limits.perplexity_rise:+.1%}",
+            ),
+            (
+                self.mean_logp <= limits.mean_logp,
+                f"mean error {self.mean_logp:.3f}, at most {limits.mean_logp}",
+            ),
+            (
+                self.worst_logp <= limits.worst_logp,
+                f"worst error {self.worst_logp:.2f}, at most {limits.worst_logp}",
+            ),
+        )
+        return [phrase for within, phrase in measured if not within]
+
+
+def compare(
+    exact: OrtBackend,
+    variant: OrtBackend,
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+) -> Quality:
+    """Feed every target to both, and compare the distributions token by token."""
+    logps: tuple[list[Any], list[Any]] = ([], [])
+    agreeing = 0
+    lengths = [(len(target), len(source)) for source, target in zip(sources, targets, strict=True)]
+    for chosen in batches_of(lengths, BATCH_SIZE):
+        states = [backend.encode(*pad([sources[i] for i in chosen])) for backend in (exact, variant)]
+        target, target_len = pad([targets[i] for i in chosen])  # [B, T]
+        B = len(chosen)
+        fed = np.full(B, GO, dtype=np.int64)
+        parents = np.arange(B).repeat(2)  # two rows a sentence, as in every decoder call
+        for t in range(target.shape[1]):
+            live = t < target_len
+            best = []
+            for which, backend in enumerate((exact, variant)):
+                out, states[which] = backend.step(states[which], fed.repeat(2), parents, 1, whole=True)
+                assert out.logp is not None
+                logps[which].append(out.logp[::2][np.arange(B), target[:, t]][live])
+                best.append(out.cand_ids[::2, 0])
+            agreeing += int((best[0] == best[1])[live].sum())
+            fed, parents = target[:, t], np.arange(2 * B)
+    ours, theirs = (np.concatenate(parts) for parts in logps)
+    errors = np.abs(ours.astype(np.float64) - theirs)
+    return Quality(
+        pairs=len(sources),
+        tokens=len(errors),
+        agreement=agreeing / len(errors),
+        perplexity=perplexity_of([theirs]),
+        fp32_perplexity=perplexity_of([ours]),
+        mean_logp=float(errors.mean()),
+        worst_logp=float(errors.max()),
+    )
+
+
+def step_ms(
+    backends: Mapping[PrecisionName, OrtBackend], source: Sequence[int], *, beam: int = 5
+) -> dict[PrecisionName, float]:
+    """Median CPU milliseconds of a decoder step at batch 1, taken in turns."""
+    calls: dict[PrecisionName, Callable[[], object]] = {}
+    for name, backend in backends.items():
+        state = backend.encode(*pad([source]))
+        tokens, parents = np.full(beam, GO, dtype=np.int64), np.zeros(beam, dtype=np.int64)
+
+        def step(
+            backend: OrtBackend = backend, state: Any = state, tokens: Any = tokens, parents: Any = parents
+        ) -> object:
+            return backend.step(state, tokens, parents, beam + 2)
+
+        calls[name] = step
+    times: dict[PrecisionName, list[float]] = {name: [] for name in calls}
+    for _ in range(30):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            times[name].append((time.process_time() - start) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def beyond_limits(
+    precision: PrecisionName,
+    quality: Quality,
+    *,
+    size: int,
+    fp32_size: int,
+    ms: Mapping[PrecisionName, float],
+) -> list[str]:
+    """Why a variant is not worth having, each reason with its figures: it is worse than its limits, or slower
+    and no smaller. Sizes are bytes of the graphs; `ms` is what `step_ms` gave for "fp32" and `precision`."""
+    reasons = quality.beyond(LIMITS[precision])
+    if size >= fp32_size and ms[precision] >= ms["fp32"]:
+        reasons.append(
+            f"no smaller ({size:,} bytes, fp32 {fp32_size:,}) and no faster "
+            f"({ms[precision]:.2f} ms a step, fp32 {ms['fp32']:.2f})"
+        )
+    return reasons

@@ -1,0 +1,101 @@
+"""The graphs of a model in the precision that was asked for, beside those in fp32, and the proof of both."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..runtime.errors import UsageError
+from ..runtime.ort import OrtBackend
+from ..train.backend import TorchBackend
+from ..train.model import Seq2Seq
+from .graphs import build_decoder, build_encoder, graph_spec
+from .limits import measure_limits
+from .precision import PRECISIONS, Float16, Float32, Precision, PrecisionName, RowwiseInt8
+from .proof import prove, prove_batching
+
+Ids = Sequence[Sequence[int]]
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """`exact` runs the fp32 graphs, `variant` those of `precision`, which `encoder` and `decoder` are."""
+
+    precision: PrecisionName
+    encoder: bytes
+    decoder: bytes
+    exact: OrtBackend
+    exact_size: int  # bytes of both graphs
+    variant: OrtBackend
+
+    @property
+    def size(self) -> int:
+        return len(self.encoder) + len(self.decoder)
+
+
+def build(
+    model: Seq2Seq, precision: PrecisionName, pairs: tuple[Ids, Ids], *, progress: Told = lambda what: None
+) -> Built:
+    """Build the graphs. int8 chooses its limits along `pairs`, sources and targets."""
+    progress("building the graphs")
+    exact = _graphs(model, Float32())
+    exact_backend = _backend(model, exact)
+    if precision == "fp32":
+        return Built(precision, *exact, exact_backend, sum(map(len, exact)), exact_backend)
+    chosen: Precision
+    if precision == "int8":
+        progress("choosing the limits of the 8-bit products")
+        chosen = RowwiseInt8(measure_limits(model, exact_backend, *pairs))
+    else:
+        chosen = Float16()
+    graphs = _graphs(model, chosen)
+    return Built(precision, *graphs, exact_backend, sum(map(len, exact)), _backend(model, graphs))
+
+
+def rebuild(model: Seq2Seq, precision: str, encoder: bytes, decoder: bytes) -> Built:
+    """As `build`, around graphs that exist already.
+
+    Raises:
+        UsageError: a precision that is not known here.
+    """
+    known = next((name for name in PRECISIONS if name == precision), None)
+    if known is None:
+        raise UsageError(f"precision {precision} is not known here: use the edgechat that made the bundle")
+    own = _backend(model, (encoder, decoder))
+    if known == "fp32":
+        return Built(known, encoder, decoder, own, len(encoder) + len(decoder), own)
+    exact = _graphs(model, Float32())
+    return Built(known, encoder, decoder, _backend(model, exact), sum(map(len, exact)), own)
+
+
+def prove_built(
+    model: Seq2Seq,
+    built: Built,
+    sources: Ids,
+    targets: Ids,
+    *,
+    max_length: int,
+    progress: Told = lambda what: None,
+) -> dict[str, Any]:
+    """Prove fp32 against PyTorch, and that batch-mates and padding change no reply of the variant.
+
+    Raises:
+        ProofError: they do.
+    """
+    exact = prove(
+        TorchBackend(model), built.exact, sources, targets, max_length=max_length, progress=progress
+    )
+    if built.precision == "fp32":
+        return exact.to_json()
+    batching = prove_batching(
+        built.variant, sources, precision=built.precision, max_length=max_length, progress=progress
+    )
+    return {**exact.to_json(), built.precision: batching.to_json()}
+
+
+def _graphs(model: Seq2Seq, precision: Precision) -> tuple[bytes, bytes]:
+    return build_encoder(model, precision), build_decoder(model, precision)
+
+
+def _backend(model: Seq2Seq, graphs: tuple[bytes, bytes]) -> OrtBackend:
+    return OrtBackend(graph_spec(model), *graphs, device="cpu", threads=1)

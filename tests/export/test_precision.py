@@ -1,0 +1,338 @@
+"""int8 and fp16: the numbers by hand, the same row in any company, and what is too coarse is refused."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from edgechat.export import export, exporter
+from edgechat.export.builder import FLOAT, GraphBuilder
+from edgechat.export.exporter import prove_bundle
+from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
+from edgechat.export.limits import measure_limits
+from edgechat.export.precision import Float16, Float32, RowwiseInt8
+from edgechat.export.proof import prove_batching
+from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare
+from edgechat.export.quantize import CHOICES, Limits, choose_limits, quantize_columns, quantized_product
+from edgechat.runtime import ChatModel, ProofError, QualityError, UsageError
+from edgechat.runtime.backend import pad
+from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.options import DecodingOptions
+from edgechat.runtime.ort import OrtBackend
+from edgechat.runtime.scheduler import decode
+from edgechat.runtime.text import EOS, GO
+from edgechat.train.config import load_preset
+from edgechat.train.model import ModelConfig, Seq2Seq
+
+V = 60
+
+
+def make_model() -> Seq2Seq:
+    torch.manual_seed(3)
+    config = ModelConfig(layers=2, hidden=32, embedding=12, attention=16, dropout=0.0)
+    model = Seq2Seq(config, V).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.0)
+    return model
+
+
+def backend_of(model: Seq2Seq, precision) -> OrtBackend:
+    graphs = build_encoder(model, precision), build_decoder(model, precision)
+    return OrtBackend(graph_spec(model), *graphs, device="cpu", threads=1)
+
+
+def sources_of(count: int, longest: int = 12, seed: int = 0) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(5, V, size=random.integers(1, longest + 1)).tolist() for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Seq2Seq:
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def exact(model) -> OrtBackend:
+    return backend_of(model, Float32())
+
+
+@pytest.fixture(scope="module")
+def int8(model, exact) -> OrtBackend:
+    sources = sources_of(8)
+    return backend_of(model, RowwiseInt8(measure_limits(model, exact, sources, sources)))
+
+
+@pytest.fixture(scope="session")
+def int8_folder(tmp_path_factory, run_folder):
+    out = tmp_path_factory.mktemp("int8") / "bundle"
+    export(run_folder, out, precision="int8", checkpoint="last")
+    return out
+
+
+# --- the numbers ---------------------------------------------------------------------------------
+
+
+def test_a_column_is_divided_by_its_own_largest_value():
+    values, scale = quantize_columns(np.array([[1.0, -4.0], [0.5, 2.0]], dtype=np.float32), 4)
+    assert values.tolist() == [[4, -4], [2, 2]]
+    assert scale.tolist() == [0.25, 1.0]
+
+
+def test_a_column_of_zeros_stays_zeros():
+    values, _ = quantize_columns(np.zeros((3, 2), dtype=np.float32), 91)
+    assert not values.any()
+
+
+def test_a_product_by_hand():
+    # x / 2 * 4 = [4, -2], rounded to even: 1.0 -> 2, -0.75 -> -1.5 -> -2. w = [4, 2] at scale 0.25.
+    x, w = np.array([[2.0, -0.75]], dtype=np.float32), np.array([[1.0], [0.5]], dtype=np.float32)
+    product = quantized_product(x, w, Limits(4, 4))
+    assert product.tolist() == [[(4 * 4 + -2 * 2) * 0.25 * 0.5]]
+
+
+@pytest.mark.parametrize("limits", CHOICES, ids=str)
+def test_no_pair_of_products_can_leave_16_bits(limits):
+    assert 2 * (2 * limits.activation) * limits.weight <= 32_767
+
+
+@pytest.mark.parametrize("pair", [(127, 65), (91, 91), (128, 1), (1, 0)])
+def test_limits_that_could_saturate_are_refused(pair):
+    with pytest.raises(ValueError, match="must be"):
+        Limits(*pair)
+
+
+def test_the_limits_with_the_smallest_error_are_chosen():
+    # A weight of two values only needs no fine steps, so all bits go to the activations; and the reverse.
+    random = np.random.default_rng(0)
+    coarse = np.sign(random.normal(size=(64, 16))).astype(np.float32)
+    fine = random.normal(size=(64, 16)).astype(np.float32)
+    assert choose_limits(random.normal(size=(99, 64)).astype(np.float32), coarse) == Limits(127, 64)
+    assert choose_limits(np.sign(random.normal(size=(99, 64))).astype(np.float32), fine) == Limits(63, 127)
+
+
+@pytest.mark.parametrize("limits", CHOICES, ids=str)
+def test_the_graph_computes_that_product(limits):
+    random = np.random.default_rng(1)
+    weight = random.normal(size=(40, 24)).astype(np.float32)
+    x = random.normal(size=(7, 40)).astype(np.float32) * np.logspace(-3, 3, 7, dtype=np.float32)[:, None]
+    x[3] = 0
+    g = GraphBuilder("product")
+    y = RowwiseInt8({"w": limits}).linear(g, g.input("x", FLOAT, ["N", 40]), "w", weight)
+    g.output("y", y, FLOAT, ["N", 24])
+    (found,) = ort.InferenceSession(g.build(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    np.testing.assert_allclose(found, quantized_product(x, weight, limits), rtol=1e-5)
+    np.testing.assert_allclose(found, x @ weight, atol=0.03 * np.abs(x @ weight).max())
+    assert not found[3].any()
+
+
+# --- the same row in any company -----------------------------------------------------------------
+
+
+def test_a_row_gives_the_same_bits_alone_and_among_others(model):
+    random = np.random.default_rng(2)
+    weight = random.normal(size=(64, 48)).astype(np.float32)
+    g = GraphBuilder("product")
+    y = RowwiseInt8({"w": CHOICES[0]}).linear(g, g.input("x", FLOAT, ["N", 64]), "w", weight)
+    g.output("y", y, FLOAT, ["N", 48])
+    session = ort.InferenceSession(g.build(), providers=["CPUExecutionProvider"])
+    x = random.normal(size=(65, 64)).astype(np.float32)
+    x[1:] *= 50  # batch-mates far larger: with one scale for all, row 0 would vanish
+    (alone,), (among,) = session.run(None, {"x": x[:1]}), session.run(None, {"x": x})
+    assert np.array_equal(alone[0], among[0])
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+def test_int8_replies_are_the_same_alone_in_ragged_batches_and_at_any_padding(int8, beam):
+    sources = sources_of(64)
+    options = DecodingOptions(beam=beam, n_best=beam, normalize="none")
+    alone = decode(int8, sources, options, max_length=14, batch_size=1)
+    for batch_size in (2, 3, 7, 31, 64):
+        for start in range(0, 64, batch_size):
+            part = sources[start : start + batch_size]
+            padded = [*part, [5] * 40]  # one long batch-mate pads all others
+            got = decode(int8, padded, options, max_length=14, batch_size=len(padded))
+            for ours, theirs in zip(alone[start : start + batch_size], got, strict=False):
+                if min(ours.min_gap, theirs.min_gap) >= 1e-4:
+                    assert [h.tokens for h in ours.hypotheses()] == [h.tokens for h in theirs.hypotheses()]
+                    a, b = ([h.score for h in s.hypotheses()] for s in (ours, theirs))
+                    assert a == pytest.approx(b, abs=1e-2)
+
+
+def test_a_variant_whose_replies_depend_on_their_batch_is_not_proved(model, exact):
+    class OneScaleForAll(OrtBackend):
+        """As ONNX Runtime's usual dynamic quantization: what is rounded depends on the largest value."""
+
+        def step(self, state, tokens, parents, candidates, *, whole=False):
+            largest = max(float(np.abs(value).max()) for value in state.recurrent.values())
+            coarse = {k: np.rint(v / largest * 6) * largest / 6 for k, v in state.recurrent.items()}
+            state = dataclasses.replace(state, recurrent={k: v.astype(np.float32) for k, v in coarse.items()})
+            return super().step(state, tokens, parents, candidates, whole=whole)
+
+    other = backend_of(model, Float32())
+    other.__class__ = OneScaleForAll
+    sources = sources_of(32)
+    with pytest.raises(ProofError, match="between batch 1 and batch 2"):
+        prove_batching(other, sources, precision="int8", max_length=12)
+    assert prove_batching(exact, sources, precision="fp32", max_length=12).worst_reply_logp < 1e-5
+
+
+# --- size and quality ----------------------------------------------------------------------------
+
+
+def test_int8_graphs_of_the_small_preset_leave_room_for_its_tokenizer():
+    config = load_preset("small")
+    model = Seq2Seq(config.model, config.data.vocab_size)
+    limits = dict.fromkeys(
+        (
+            "cells.0.weight",
+            "cells.1.weight",
+            "attention.query.weight",
+            "attention_vector.weight",
+            "output.weight",
+        ),
+        CHOICES[0],
+    )
+    precision = RowwiseInt8(limits)
+    size = len(build_encoder(model, precision)) + len(build_decoder(model, precision))
+    assert size <= 17.8e6
+
+
+def test_every_large_weight_is_stored_in_the_precision(model):
+    for precision, kind in ((Float16(), onnx.TensorProto.FLOAT16), (None, onnx.TensorProto.INT8)):
+        chosen = precision or RowwiseInt8(
+            measure_limits(model, backend_of(model, Float32()), sources_of(2), sources_of(2))
+        )
+        for graph in (build_encoder(model, chosen), build_decoder(model, chosen)):
+            for weight in onnx.load_from_string(graph).graph.initializer:
+                if np.prod(weight.dims) > 10 * V:
+                    assert weight.data_type == kind, weight.name
+
+
+def test_the_comparison_counts_tokens_and_is_zero_with_itself(exact, int8):
+    sources, targets = sources_of(40), [[*s[:4], EOS] for s in sources_of(40, seed=9)]
+    same = compare(exact, exact, sources, targets)
+    assert (same.agreement, same.mean_logp, same.worst_logp, same.perplexity_change) == (1.0, 0.0, 0.0, 0.0)
+    assert same.tokens == sum(map(len, targets))
+    other = compare(exact, int8, sources, targets)
+    assert 0 < other.mean_logp < other.worst_logp < 2
+    assert other.fp32_perplexity == same.perplexity != other.perplexity
+    src, src_len = pad([sources[0]])
+    logps = []
+    for backend in (exact, int8):
+        out, _ = backend.step(
+            backend.encode(src, src_len),
+            np.full(2, GO, dtype=np.int64),
+            np.zeros(2, dtype=np.int64),
+            1,
+            whole=True,
+        )
+        logps.append(out.logp[0, targets[0][0]])
+    one = compare(exact, int8, sources[:1], [targets[0][:1]])
+    assert one.worst_logp == one.mean_logp == pytest.approx(abs(logps[0] - logps[1]), abs=1e-6)
+
+
+GOOD = Quality(9, 99, 1.0, 10.0, 10.0, 0.01, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("worse", "said"),
+    [
+        ({"agreement": 0.9}, "90.0% of tokens agree"),
+        ({"perplexity": 10.3}, "perplexity changes by +3.00%"),
+        ({"perplexity": float("nan")}, "perplexity changes by +nan%"),
+        ({"mean_logp": 0.3}, "mean error 0.300"),
+        ({"worst_logp": float("nan")}, "worst error nan"),
+    ],
+)
+def test_each_limit_refuses_with_its_figures(worse, said):
+    ms = {"fp32": 1.0, "int8": 0.5}
+    assert beyond_limits("int8", GOOD, size=1, fp32_size=4, ms=ms) == []
+    (reason,) = beyond_limits("int8", dataclasses.replace(GOOD, **worse), size=1, fp32_size=4, ms=ms)
+    assert said in reason
+
+
+def test_slower_and_no_smaller_is_refused_but_either_alone_is_not():
+    (reason,) = beyond_limits("fp16", GOOD, size=4, fp32_size=4, ms={"fp32": 1.0, "fp16": 1.0})
+    assert "no smaller (4 bytes, fp32 4) and no faster (1.00 ms a step, fp32 1.00)" in reason
+    assert beyond_limits("fp16", GOOD, size=4, fp32_size=4, ms={"fp32": 1.0, "fp16": 0.9}) == []
+    assert beyond_limits("fp16", GOOD, size=3, fp32_size=4, ms={"fp32": 1.0, "fp16": 2.0}) == []
+
+
+# --- bundles -------------------------------------------------------------------------------------
+
+
+def test_an_int8_bundle_says_what_it_costs_and_replies(int8_folder, bundle_folder):
+    small, large = read_bundle(int8_folder), read_bundle(bundle_folder)
+    assert small.size < 0.45 * large.size
+    manifest = small.manifest
+    assert manifest.precision == "int8"
+    assert manifest.quality["against_fp32"]["agreement"] >= LIMITS["int8"].agreement
+    assert manifest.quality["forced"] is False
+    assert manifest.proof["int8"]["replies"] > 0
+    assert "int8 graphs of this bundle were compared" in small.files["MODEL_CARD.md"].decode()
+    assert str(ChatModel.load(int8_folder).reply("turn left twice")) == "LEFT LEFT"
+
+
+def test_two_int8_exports_give_the_same_bytes(run_folder, int8_folder, tmp_path):
+    export(run_folder, tmp_path / "again", precision="int8", checkpoint="last")
+    for name in ("edgechat.json", "encoder.onnx", "decoder.onnx"):
+        assert (tmp_path / "again" / name).read_bytes() == (int8_folder / name).read_bytes()
+
+
+def test_a_precision_beyond_its_limits_is_refused_unless_forced_and_the_bundle_says_so(
+    run_folder, tmp_path, monkeypatch
+):
+    strict = dataclasses.replace(LIMITS["int8"], mean_logp=0.0)
+    monkeypatch.setitem(LIMITS, "int8", strict)
+    with pytest.raises(
+        QualityError, match=r"int8 is not good enough for this model: mean error 0\.\d+, at most 0.0"
+    ):
+        export(run_folder, tmp_path / "out", precision="int8")
+    assert list(tmp_path.iterdir()) == []
+    exported = exporter.export(run_folder, tmp_path / "out", precision="int8", force=True)
+    assert exported.manifest.quality["forced"] is True
+    assert "written by force" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+def test_fp16_halves_the_size_and_keeps_the_replies(run_folder, bundle_folder, tmp_path):
+    exported = export(run_folder, tmp_path / "half", precision="fp16", checkpoint="last")
+    assert exported.size < 0.7 * read_bundle(bundle_folder).size
+    assert str(ChatModel.load(tmp_path / "half").reply("turn left twice")) == "LEFT LEFT"
+
+
+def test_a_bundle_is_proved_against_its_run_and_against_no_other(
+    run_folder, bundle_folder, int8_folder, tmp_path, monkeypatch
+):
+    for folder in (bundle_folder, int8_folder):
+        assert prove_bundle(read_bundle(folder), run_folder)["replies"] > 0
+    bundle = read_bundle(int8_folder)
+    for manifest, said in (
+        (dataclasses.replace(bundle.manifest, provenance={"steps": 7}), "step 7, which .* no longer has"),
+        (dataclasses.replace(bundle.manifest, precision="int2"), "int2 is not known"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            prove_bundle(dataclasses.replace(bundle, manifest=manifest), run_folder)
+    other = dataclasses.replace(bundle, files={**bundle.files, "tokenizer.json": b"{}"})
+    with pytest.raises(UsageError, match="another tokenizer"):
+        prove_bundle(other, run_folder)
+    # The same step, but other weights.
+    steps = bundle.manifest.provenance["steps"]
+    from edgechat.train.run import Run
+
+    real = Run.load_model
+
+    def other_weights(self, which="best"):
+        model, position = real(self, which)
+        with torch.no_grad():
+            model.output.bias += torch.linspace(-2, 2, len(model.output.bias))
+        return model, dataclasses.replace(position, step=steps)
+
+    monkeypatch.setattr(Run, "load_model", other_weights)
+    with pytest.raises(ProofError, match="int8 graphs are not near the fp32 ones"):
+        prove_bundle(bundle, run_folder)
+    with pytest.raises(ProofError, match="differ from the PyTorch model"):
+        prove_bundle(read_bundle(bundle_folder), run_folder)
