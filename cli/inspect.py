@@ -5,12 +5,16 @@ import platform
 import sys
 from dataclasses import asdict
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .console import FAILED, put, put_json, put_table
-from .options import BundleArgument, DeviceOption, JsonOption, ThreadsOption
+from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from ..runtime.bundle import Bundle
 
 _PACKAGES = (
     "onnxruntime-gpu",
@@ -34,6 +38,7 @@ def register(app: typer.Typer) -> None:
 def verify(
     bundle: BundleArgument,
     json: JsonOption = False,
+    require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
@@ -45,15 +50,24 @@ def verify(
     from ..runtime.chat import ChatModel
     from ..runtime.golden import TOLERANCE, check_golden
 
-    checked = read_bundle(find_bundle(bundle))
+    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
     result = check_golden(model.backend, checked.files["golden.json"])
     if json:
-        put_json({"bundle": bundle, "device": model.device, "passed": result.passed, **asdict(result)})
+        put_json(
+            {
+                "bundle": bundle,
+                "signature": _signature(checked, require_signature),
+                "device": model.device,
+                "passed": result.passed,
+                **asdict(result),
+            }
+        )
     else:
         put_table(
             [
                 ("files", f"{len(checked.files) + 1}, every size and hash as sealed"),
+                ("signature", _signature_shown(checked, require_signature)),
                 ("golden vectors", f"{result.sources} sources, {result.replies} replies on {model.device}"),
                 ("not compared", f"{result.near_ties} replies that were near ties when the bundle was made"),
                 (
@@ -72,17 +86,24 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-def info(bundle: BundleArgument, json: JsonOption = False) -> None:
-    """Show what a bundle is, from its manifest; every file is checked on the way."""
+def info(
+    bundle: BundleArgument,
+    json: JsonOption = False,
+    require_signature: RequireSignatureOption = None,
+) -> None:
+    """Show what a bundle is, from its manifest; every file is checked on the way.
+
+    A signature is only checked with --require-signature KEY: without it, its key is what the bundle claims.
+    """
     from ..runtime.bundle import find_bundle, read_bundle
     from ..runtime.manifest import ModelSpec
 
-    checked = read_bundle(find_bundle(bundle))
+    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     manifest = checked.manifest
     if json:
         values = asdict(manifest)
         values.pop("extra")
-        put_json(values)
+        put_json(values | {"signature": _signature(checked, require_signature)})
         return
     model: ModelSpec = manifest.model
     decoding = manifest.decoding
@@ -110,12 +131,31 @@ def info(bundle: BundleArgument, json: JsonOption = False) -> None:
                 "proof",
                 f"{proof.get('replies')} replies, log-probabilities within {proof.get('worst_logp')}",
             ),
+            ("signature", _signature_shown(checked, require_signature)),
             *(
                 (name, f"{entry.size:>12,} bytes  {entry.sha256[:16]}…")
                 for name, entry in manifest.files.items()
             ),
         ]
     )
+
+
+def _signature(bundle: "Bundle", required: Path | None) -> dict[str, Any] | None:
+    """The signature of a bundle for programs: of which key (its fingerprint), and whether it was checked."""
+    from ..runtime.signature import fingerprint, signing_key
+
+    if bundle.signature is None:
+        return None
+    return {"key": fingerprint(signing_key(bundle.signature)), "checked": required is not None}
+
+
+def _signature_shown(bundle: "Bundle", required: Path | None) -> str:
+    signature = _signature(bundle, required)
+    if signature is None:
+        return "none"
+    if signature["checked"]:
+        return f"right, by the key {signature['key']}"
+    return f"not checked (--require-signature KEY does); it claims the key {signature['key']}"
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""From a run to a bundle: weights -> graphs -> proof of equality -> golden vectors -> sealed folder.
+"""From a run to a bundle: weights -> graphs -> proof of equality -> golden vectors -> sealed bundle.
 
 What the bundle holds is a function of the checkpoint; dates and times go into a report beside it.
 """
@@ -16,14 +16,14 @@ import numpy as np
 import onnxruntime as ort
 
 from .. import __version__
-from ..runtime.bundle import MANIFEST, SIZE_CAPS, Bundle, write_bundle
-from ..runtime.errors import UsageError
+from ..runtime.bundle import check_out, write_bundle
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import Manifest, ModelSpec, TextSpec
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.scoring import score_targets
+from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.backend import TorchBackend
 from ..train.checkpoint import last_step
@@ -60,10 +60,12 @@ def export(
     checkpoint: str = "best",
     decoding: DecodingOptions | None = None,
     data_licence: str | None = None,
+    sign: Signer | None = None,
     force: bool = False,
     progress: Told = lambda what: None,
 ) -> Exported:
-    """Write the bundle `out` of a run's `best` or `last` checkpoint, in fp32.
+    """Write the bundle `out` of a run's `best` or `last` checkpoint, in fp32, as one file where `out` ends
+    with .edgechat, and signed where `sign` is there.
 
     Raises:
         UsageError: `out` exists and is not to be replaced, or is no bundle.
@@ -107,28 +109,14 @@ def export(
     }
     progress("writing the bundle")
     out.parent.mkdir(parents=True, exist_ok=True)
-    sealed = write_bundle(out, manifest, contents, replace_existing=force)
-    size = Bundle(sealed, contents).size + len(sealed.to_bytes())
+    sealed = write_bundle(out, manifest, contents, replace_existing=force, sign=sign)
+    size = sum(path.stat().st_size for path in ([out] if out.is_file() else out.iterdir()))
     seconds = time.perf_counter() - start
     try:
         _write_report(out, run_folder, checkpoint, seconds)
     except OSError as error:  # the bundle is whole without it
         progress(f"the report beside the bundle could not be written: {error.strerror}")
     return Exported(out, sealed, size, seconds)
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Refuse to overwrite anything, and with `force` anything but a bundle."""
-    if not out.exists() and not out.is_symlink():
-        return
-    if not force:
-        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
-    names = {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else {""}
-    if names and not (MANIFEST in names and names <= SIZE_CAPS.keys()):
-        raise UsageError(
-            f"{out} is not a bundle, or holds other files too, so --force does not replace it: "
-            "choose another --out"
-        )
 
 
 def _manifest(
