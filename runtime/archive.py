@@ -87,6 +87,10 @@ class Archive:
         self.path, self._file, self._size = path, file, size
         self._members: dict[str, _Member] = {}
         order, offset = list(caps), 0
+        if self._at(0, len(_LOCAL_MARK)) != _LOCAL_MARK:
+            raise BundleError(
+                f"{path} is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
+            )
         while (header := self._at(offset, _LOCAL.size)).startswith(_LOCAL_MARK):
             member = self._member(offset, header)
             if member.name not in caps:

@@ -49,7 +49,7 @@ class Bundle:
     manifest: Manifest
     files: dict[str, bytes]  # those that the manifest has the hashes of
     sealed: bytes  # edgechat.json as it was read: what a signature is of
-    signature: bytes | None = None  # signature.ed25519; whether it is right is not said here
+    signature: bytes | None = None  # signature.ed25519; checked only where one was required
 
     @property
     def size(self) -> int:
@@ -95,8 +95,8 @@ def find_bundle(name: str) -> Path:
 def read_bundle(path: Path, *, require_signature: str | os.PathLike[str] | None = None) -> Bundle:
     """Read and check every file of the bundle `path`, a folder or one file.
 
-    With `require_signature`, the path of a public key, nothing but the manifest's and the signature's bytes
-    is looked at before the signature was found to be by that key.
+    With `require_signature`, the path of a public key, only edgechat.json and the signature are read, and
+    not yet understood, before the signature was found to be of that key.
 
     Raises:
         UsageError: `require_signature` is no public key.
