@@ -13,6 +13,8 @@ from .options import (
     LengthPenaltyOption,
     NormalizeOption,
     OutOption,
+    SignOption,
+    ask_passphrase,
 )
 from .talk import decoding_options
 
@@ -40,6 +42,7 @@ def export(
     beam: BeamOption = None,
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
+    sign: SignOption = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -52,11 +55,13 @@ def export(
     """
     from ..export import export as export_run
     from ..runtime.options import DecodingOptions
+    from ..runtime.signature import load_signer
 
     defaults = decoding_options(
         DecodingOptions(), beam=beam, normalize=normalize, length_penalty=length_penalty
     )
     check_writable(out)
+    signer = None if sign is None else load_signer(sign, ask_passphrase(sign))
     exported = export_run(
         run,
         out,
@@ -64,6 +69,7 @@ def export(
         checkpoint=checkpoint,
         decoding=defaults,
         data_licence=data_licence,
+        sign=signer,
         force=force,
         progress=say,
     )
@@ -86,7 +92,8 @@ def export(
         say(f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs")
     if "against_fp32" in quality:
         say(f"{precision} beside fp32: {_beside_fp32(quality['against_fp32'])}")
-    say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s")
+    signed = "" if sign is None else f", signed with {sign}"
+    say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s{signed}")
     say(f'next: edgechat reply {out} "YOUR TEXT", or edgechat tui {out}')
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import FAILED, put, put_json, put_table, say
-from .options import BundleArgument, DeviceOption, JsonOption, ThreadsOption
+from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
@@ -46,6 +46,7 @@ def verify(
         ),
     ] = None,
     json: JsonOption = False,
+    require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
@@ -58,19 +59,26 @@ def verify(
     from ..runtime.chat import ChatModel
     from ..runtime.golden import TOLERANCE, check_golden
 
-    checked = read_bundle(find_bundle(bundle))
+    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
     result = check_golden(model.backend, checked.files["golden.json"])
     proof = _prove_against(checked, against) if against else None
     if json:
-        proved = {"against": proof} if proof else {}
         put_json(
-            {"bundle": bundle, "device": model.device, "passed": result.passed, **asdict(result), **proved}
+            {
+                "bundle": bundle,
+                "signature": _signature(checked, require_signature),
+                "device": model.device,
+                "passed": result.passed,
+                **asdict(result),
+                **({"against": proof} if proof else {}),
+            }
         )
     else:
         put_table(
             [
                 ("files", f"{len(checked.files) + 1}, every size and hash as sealed"),
+                ("signature", _signature_shown(checked, require_signature)),
                 ("golden vectors", f"{result.sources} sources, {result.replies} replies on {model.device}"),
                 ("not compared", f"{result.near_ties} replies that were near ties when the bundle was made"),
                 (
@@ -106,17 +114,24 @@ def _prove_against(bundle: "Bundle", run: Path) -> dict[str, Any]:
     return prove_bundle(bundle, run, progress=say)
 
 
-def info(bundle: BundleArgument, json: JsonOption = False) -> None:
-    """Show what a bundle is, from its manifest; every file is checked on the way."""
+def info(
+    bundle: BundleArgument,
+    json: JsonOption = False,
+    require_signature: RequireSignatureOption = None,
+) -> None:
+    """Show what a bundle is, from its manifest; every file is checked on the way.
+
+    A signature is only checked with --require-signature KEY: without it, its key is what the bundle claims.
+    """
     from ..runtime.bundle import find_bundle, read_bundle
     from ..runtime.manifest import ModelSpec
 
-    checked = read_bundle(find_bundle(bundle))
+    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     manifest = checked.manifest
     if json:
         values = asdict(manifest)
         values.pop("extra")
-        put_json(values)
+        put_json(values | {"signature": _signature(checked, require_signature)})
         return
     model: ModelSpec = manifest.model
     decoding = manifest.decoding
@@ -145,6 +160,7 @@ def info(bundle: BundleArgument, json: JsonOption = False) -> None:
                 "proof",
                 f"{proof.get('replies')} replies, log-probabilities within {proof.get('worst_logp')}",
             ),
+            ("signature", _signature_shown(checked, require_signature)),
             *(
                 (name, f"{entry.size:>12,} bytes  {entry.sha256[:16]}…")
                 for name, entry in manifest.files.items()
@@ -166,6 +182,24 @@ def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found.get('fp32_perplexity')}{forced}",
         )
     ]
+
+
+def _signature(bundle: "Bundle", required: Path | None) -> dict[str, Any] | None:
+    """The signature of a bundle for programs: of which key (its fingerprint), and whether it was checked."""
+    from ..runtime.signature import fingerprint, signing_key
+
+    if bundle.signature is None:
+        return None
+    return {"key": fingerprint(signing_key(bundle.signature)), "checked": required is not None}
+
+
+def _signature_shown(bundle: "Bundle", required: Path | None) -> str:
+    signature = _signature(bundle, required)
+    if signature is None:
+        return "none"
+    if signature["checked"]:
+        return f"right, by the key {signature['key']}"
+    return f"not checked (--require-signature KEY does); it claims the key {signature['key']}"
 
 
 def _shown(value: object) -> str:

@@ -16,6 +16,7 @@ from .options import (
     JsonOption,
     LengthPenaltyOption,
     NormalizeOption,
+    RequireSignatureOption,
     ThreadsOption,
     set_torch_threads,
     torch_device,
@@ -62,6 +63,7 @@ def evaluate(
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
     json: JsonOption = False,
+    require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
@@ -73,6 +75,8 @@ def evaluate(
     from ..train.run import is_run, open_run
 
     if is_run(Path(model)):
+        if require_signature is not None:
+            raise UsageError("--require-signature is of a bundle: a run is not signed")
         run = open_run(Path(model))
         set_torch_threads(threads)
         chat = run.chat_model(checkpoint or "best", device=torch_device(device))
@@ -80,7 +84,7 @@ def evaluate(
     else:
         if checkpoint is not None:
             raise UsageError("--checkpoint is of a run: a bundle holds one model")
-        chat = ChatModel.load(model, device=device, threads=threads)
+        chat = ChatModel.load(model, device=device, threads=threads, require_signature=require_signature)
         pairs = None
         if data is None:
             raise UsageError(
@@ -134,6 +138,7 @@ def bench(
     repeat: Annotated[int, typer.Option(min=3, help="Replies timed at batch 1.")] = 50,
     beam: BeamOption = None,
     json: JsonOption = False,
+    require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
@@ -146,7 +151,7 @@ def bench(
     from ..runtime.bundle import find_bundle, read_bundle
 
     start = time.perf_counter()
-    checked = read_bundle(find_bundle(bundle))
+    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
     loaded = (time.perf_counter() - start) * 1e3
     options = decoding_options(model.defaults, beam=beam)

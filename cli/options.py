@@ -1,5 +1,7 @@
 """Options that several commands have, so that each is spelled and explained once."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +10,18 @@ import typer
 from ..runtime.errors import DeviceError
 
 BundleArgument = Annotated[
-    str, typer.Argument(help="Folder that `edgechat export` wrote, or `demo` for the one in the package.")
+    str,
+    typer.Argument(
+        help="Folder or .edgechat file that `edgechat export` wrote, or `demo` for the one in the package."
+    ),
+]
+RequireSignatureOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="KEY",
+        help="Public key (PEM): use the bundle only if it is signed by it and was not changed since.",
+        show_default=False,
+    ),
 ]
 DeviceOption = Annotated[
     Literal["auto", "cpu", "cuda"],
@@ -46,8 +59,26 @@ StopOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path, typer.Option(help="Folder to write; one that is there is only replaced with --force.")
+    Path,
+    typer.Option(help="Folder to write, or one file if it ends with .edgechat; only replaced with --force."),
 ]
+
+
+SignOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="KEY",
+        help="Sign the bundle with this Ed25519 private key (PEM, PKCS#8), as `edgechat keygen` makes one.",
+        show_default=False,
+    ),
+]
+
+
+def ask_passphrase(key: Path) -> Callable[[], str] | None:
+    """What asks for the passphrase of a private key, on the terminal; None where there is none."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    return lambda: str(typer.prompt(f"passphrase of {key}", hide_input=True, err=True))
 
 
 def set_torch_threads(threads: int | None) -> None:

@@ -18,6 +18,7 @@ from .options import (
     MaxLengthOption,
     MinLengthOption,
     NormalizeOption,
+    RequireSignatureOption,
     StopOption,
     ThreadsOption,
 )
@@ -46,6 +47,7 @@ def reply(
     stop: StopOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each reply while it is searched.")] = False,
     json: JsonOption = False,
+    require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
@@ -59,7 +61,7 @@ def reply(
 
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
-    with ChatModel.load(bundle, device=device, threads=threads) as model:
+    with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
         if device == "auto" and sys.stderr.isatty():
             say(f"{bundle} on {model.device}")
         options = decoding_options(
@@ -86,6 +88,7 @@ def tui(
     beam: BeamOption = None,
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
+    require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
@@ -96,11 +99,11 @@ def tui(
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError("edgechat tui needs a terminal: with pipes and files, use edgechat reply")
     # A bundle that cannot be used is said here, before the terminal is taken over.
-    defaults = read_bundle(find_bundle(bundle)).manifest.decoding
+    defaults = read_bundle(find_bundle(bundle), require_signature=require_signature).manifest.decoding
     options = decoding_options(defaults, beam=beam, normalize=normalize, length_penalty=length_penalty)
     from ..tui import run_chat
 
-    run_chat(bundle, device=device, threads=threads, options=options)
+    run_chat(bundle, device=device, threads=threads, require_signature=require_signature, options=options)
 
 
 def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":

@@ -1,4 +1,4 @@
-"""From a run to a bundle: weights -> graphs -> proof of equality -> golden vectors -> sealed folder.
+"""From a run to a bundle: weights -> graphs -> proof of equality -> golden vectors -> sealed bundle.
 
 What the bundle holds is a function of the checkpoint; dates and times go into a report beside it.
 """
@@ -16,13 +16,14 @@ import numpy as np
 import onnxruntime as ort
 
 from .. import __version__
-from ..runtime.bundle import MANIFEST, SIZE_CAPS, Bundle, write_bundle
+from ..runtime.bundle import Bundle, check_out, write_bundle
 from ..runtime.errors import ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import Manifest, ModelSpec, TextSpec
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
+from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.checkpoint import last_step
 from ..train.dataset import EncodedPairs
@@ -61,10 +62,12 @@ def export(
     checkpoint: str = "best",
     decoding: DecodingOptions | None = None,
     data_licence: str | None = None,
+    sign: Signer | None = None,
     force: bool = False,
     progress: Told = lambda what: None,
 ) -> Exported:
-    """Write the bundle `out` of a run's `best` or `last` checkpoint.
+    """Write the bundle `out` of a run's `best` or `last` checkpoint, as one file where `out` ends with
+    .edgechat, and signed where `sign` is there.
 
     The fp32 graphs are proved against PyTorch whatever the precision; another one is judged against them.
     With `force`, an existing bundle is replaced, and a precision beyond its limits is written all the same.
@@ -111,8 +114,8 @@ def export(
     }
     progress("writing the bundle")
     out.parent.mkdir(parents=True, exist_ok=True)
-    sealed = write_bundle(out, manifest, contents, replace_existing=force)
-    size = Bundle(sealed, contents).size + len(sealed.to_bytes())
+    sealed = write_bundle(out, manifest, contents, replace_existing=force, sign=sign)
+    size = sum(path.stat().st_size for path in ([out] if out.is_file() else out.iterdir()))
     seconds = time.perf_counter() - start
     try:
         _write_report(out, run_folder, checkpoint, seconds, ms)
@@ -162,20 +165,6 @@ def _model_at(run: Run, step: object) -> Seq2Seq:
     raise UsageError(
         f"the bundle was made at step {step}, which {run.folder} no longer has: {', '.join(found)}"
     )
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Refuse to overwrite anything, and with `force` anything but a bundle."""
-    if not out.exists() and not out.is_symlink():
-        return
-    if not force:
-        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
-    names = {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else {""}
-    if names and not (MANIFEST in names and names <= SIZE_CAPS.keys()):
-        raise UsageError(
-            f"{out} is not a bundle, or holds other files too, so --force does not replace it: "
-            "choose another --out"
-        )
 
 
 def _manifest(

@@ -1,25 +1,35 @@
-"""A bundle on the disk: a folder with fixed file names, each of which is hashed in the manifest.
+"""A bundle on the disk: a folder with fixed file names, each of which is hashed in the manifest, or the
+same files as one (`archive.py`).
 
 A bundle may come from anybody, so nothing of it is used before it was checked: the names, that each
-is a regular file and no link, its size, then its hash. Every byte is read once, and what was hashed
-is what is used.
+is a regular file and no link, its size, the signature where one is required, then its hash. Every byte is
+read once, and what was hashed is what is used.
 """
 
+import contextlib
+import io
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
+from .archive import ENDING, LARGEST, Archive, write_archive
 from .errors import BundleError, UsageError
-from .files import folder_atomic, sha256
+from .files import folder_atomic, sha256, write_atomic
 from .manifest import FileEntry, Manifest
+from .signature import Signer, check_form, check_signature, load_public_key
 
 MANIFEST = "edgechat.json"
+SIGNATURE = "signature.ed25519"
 MEGABYTE = 1_000_000
-#: Every name a bundle may hold, with the most bytes it may have.
+#: Every name a bundle may hold, with the most bytes it may have. In one file they lie in this order: what a
+#: signature is checked with comes first.
 SIZE_CAPS = {
     MANIFEST: 4 * MEGABYTE,
+    SIGNATURE: 4096,
     "tokenizer.json": 64 * MEGABYTE,
     "encoder.onnx": 2_000 * MEGABYTE,
     "decoder.onnx": 2_000 * MEGABYTE,
@@ -28,10 +38,8 @@ SIZE_CAPS = {
     "reverse_encoder.onnx": 2_000 * MEGABYTE,
     "reverse_decoder.onnx": 2_000 * MEGABYTE,
     "replies.json": 64 * MEGABYTE,
-    "signature.ed25519": 4096,
 }
 REQUIRED = (MANIFEST, "tokenizer.json", "encoder.onnx", "decoder.onnx", "golden.json", "MODEL_CARD.md")
-_UNSEALED = (MANIFEST, "signature.ed25519")
 
 
 @dataclass(frozen=True)
@@ -39,12 +47,24 @@ class Bundle:
     """A checked bundle in memory."""
 
     manifest: Manifest
-    files: dict[str, bytes]
+    files: dict[str, bytes]  # those that the manifest has the hashes of
+    sealed: bytes  # edgechat.json as it was read: what a signature is of
+    signature: bytes | None = None  # signature.ed25519; checked only where one was required
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(map(len, self.files.values()))
+
+
+class _Source(Protocol):
+    """A bundle that is open for reading; its names, kinds and sizes were checked."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def read(self, name: str, expected: int | None = None) -> bytes:
+        """All bytes of a file; exactly `expected` many where given."""
 
 
 def find_bundle(name: str) -> Path:
@@ -69,60 +89,168 @@ def find_bundle(name: str) -> Path:
             "this installation has no demo bundle: train and export one, or run `make demo` in the "
             "repository, which makes bundles/demo"
         )
-    raise UsageError(f"there is no bundle {name}: give the folder that `edgechat export` wrote")
+    raise UsageError(f"there is no bundle {name}: give the folder or file that `edgechat export` wrote")
 
 
-def read_bundle(path: Path) -> Bundle:
-    """Read and check every file of the bundle folder `path`.
+def read_bundle(path: Path, *, require_signature: str | os.PathLike[str] | None = None) -> Bundle:
+    """Read and check every file of the bundle `path`, a folder or one file.
+
+    With `require_signature`, the path of a public key, only edgechat.json and the signature are read, and
+    not yet understood, before the signature was found to be of that key.
 
     Raises:
+        UsageError: `require_signature` is no public key.
         BundleError: names the file and what is wrong with it; nothing is changed.
     """
+    public_key = None if require_signature is None else load_public_key(require_signature)
     try:
-        if not path.is_dir():
-            raise BundleError(f"{path} is not a bundle folder")
-        names = sorted(os.listdir(path))  # noqa: PTH208 - names, not paths
-        for name in names:
-            if name not in SIZE_CAPS:
-                raise BundleError(f"{path} holds {name!r}, which is no file of a bundle")
-        for name in REQUIRED:
-            if name not in names:
-                raise BundleError(f"{path} has no {name}: it is no bundle, or an incomplete one")
-        for name in names:
-            _check_file(path / name, (path / name).lstat(), SIZE_CAPS[name])
-        manifest = Manifest.from_bytes(_read(path / MANIFEST, SIZE_CAPS[MANIFEST]))
-        sealed = set(names) - set(_UNSEALED)
-        if sealed != set(manifest.files):
-            odd = min(sealed ^ set(manifest.files))
-            raise BundleError(f"{path}: {odd!r} is in the folder or in edgechat.json, but not in both")
-        contents = {}
-        for name, entry in sorted(manifest.files.items()):
-            contents[name] = _read(path / name, SIZE_CAPS[name], expected=entry.size)
-            if sha256(contents[name]) != entry.sha256:
-                raise BundleError(
-                    f"{path / name} is damaged or was changed: its sha256 differs from edgechat.json"
-                )
+        with _open_bundle(path) as source:
+            return _check(path, source, public_key)
     except OSError as error:
         raise BundleError(f"{error.filename or path} cannot be read: {error.strerror}") from error
-    return Bundle(manifest, contents)
 
 
 def write_bundle(
-    path: Path, manifest: Manifest, contents: dict[str, bytes], *, replace_existing: bool
+    path: Path,
+    manifest: Manifest,
+    contents: dict[str, bytes],
+    *,
+    replace_existing: bool,
+    sign: Signer | None = None,
 ) -> Manifest:
-    """Seal `contents` into `manifest` and write the folder, all or nothing; gives the sealed manifest."""
+    """Seal `contents` into `manifest`, sign it where asked to, and store it; gives the sealed manifest."""
     entries = {name: FileEntry(sha256(data), len(data)) for name, data in sorted(contents.items())}
-    sealed = replace(manifest, files=entries)
+    manifest = replace(manifest, files=entries)
+    sealed = manifest.to_bytes()
+    signature = sign(sealed) if sign else None
+    store_bundle(path, Bundle(manifest, contents, sealed, signature), replace_existing=replace_existing)
+    return manifest
+
+
+def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool) -> None:
+    """Write a bundle, all or nothing: one file where `path` ends with .edgechat, else a folder.
+
+    It is read back and checked before it has its name. Both forms have the same files, byte for byte.
+
+    Raises:
+        BundleError: it would not be read.
+    """
+    files = {MANIFEST: bundle.sealed, **bundle.files}
+    if bundle.signature is not None:
+        files[SIGNATURE] = bundle.signature
+    if path.suffix == ENDING:
+        raw = write_archive({name: files[name] for name in sorted(files, key=_place)})
+        archive = Archive(io.BytesIO(raw), len(raw), path, SIZE_CAPS)
+        _check_names(path, archive.names)
+        _check(path, archive, None)
+        write_atomic(path, raw, replace=replace_existing)
+        return
     with folder_atomic(path, replace=replace_existing) as folder:
-        for name, data in contents.items():
+        for name, data in files.items():
             (folder / name).write_bytes(data)
-        (folder / MANIFEST).write_bytes(sealed.to_bytes())
         read_bundle(folder)
-    return sealed
 
 
-def _read(path: Path, cap: int, *, expected: int | None = None) -> bytes:
-    """All bytes of a regular file of at most `cap` bytes (exactly `expected` where given)."""
+def check_out(out: Path, force: bool) -> None:
+    """Refuse to write a bundle over anything, and with `force` over anything but a bundle of that form."""
+    if (out.parent / MANIFEST).exists():
+        raise UsageError(f"{out.parent} is a bundle, and nothing else may lie in it: choose another --out")
+    if not out.exists() and not out.is_symlink():
+        return
+    if not force:
+        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
+    if not _replaceable(out):
+        kind = "a bundle file" if out.suffix == ENDING else "a bundle"
+        raise UsageError(
+            f"{out} is not {kind}, or holds other files too, so --force does not replace it: "
+            "choose another --out"
+        )
+
+
+def _replaceable(out: Path) -> bool:
+    """Whether `out` is a bundle of the form that its ending asks for, or an empty folder. What its files
+    hold is not looked at: a damaged one may be replaced."""
+    if out.is_symlink():
+        return False
+    if out.suffix != ENDING:
+        names = {path.name for path in out.iterdir()} if out.is_dir() else {""}
+        return not names or (MANIFEST in names and names <= SIZE_CAPS.keys())
+    try:
+        with _open_bundle(out) as source:
+            return isinstance(source, Archive)
+    except BundleError:
+        return False
+
+
+def _place(name: str) -> int:
+    """Where a file comes in the one-file form; unknown ones last, where reading it back refuses them."""
+    return [*SIZE_CAPS, name].index(name)
+
+
+@contextlib.contextmanager
+def _open_bundle(path: Path) -> Iterator[_Source]:
+    """Open a bundle of either form, and check all that can be checked without a look into its files."""
+    if path.is_dir():
+        yield _Folder(path)
+    else:
+        with _open_file(path, LARGEST) as (file, size):
+            archive = Archive(file, size, path, SIZE_CAPS)
+            _check_names(path, archive.names)
+            yield archive
+
+
+class _Folder:
+    """A bundle that is a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.names = sorted(os.listdir(path))  # noqa: PTH208 - names, not paths
+        _check_names(path, self.names)
+        for name in self.names:
+            _check_file(path / name, (path / name).lstat(), SIZE_CAPS[name])
+
+    def read(self, name: str, expected: int | None = None) -> bytes:
+        with _open_file(self._path / name, SIZE_CAPS[name]) as (file, size):
+            if expected is not None and size != expected:
+                raise BundleError(f"{self._path / name} has {size} bytes, edgechat.json says {expected}")
+            return file.read(size)
+
+
+def _check(path: Path, source: _Source, public_key: bytes | None) -> Bundle:
+    """Read every file of `source` and check it against the manifest, the signature first."""
+    sealed = source.read(MANIFEST)
+    signature = source.read(SIGNATURE) if SIGNATURE in source.names else None
+    if public_key is not None:
+        check_signature(path, sealed, signature, public_key)
+    elif signature is not None:
+        check_form(path, signature)
+    manifest = Manifest.from_bytes(sealed)
+    odd = (set(source.names) - {MANIFEST, SIGNATURE}) ^ set(manifest.files)
+    if odd:
+        raise BundleError(f"{path}: {min(odd)!r} is in the bundle or in edgechat.json, but not in both")
+    contents = {}
+    for name, entry in sorted(manifest.files.items()):
+        contents[name] = source.read(name, entry.size)
+        if sha256(contents[name]) != entry.sha256:
+            raise BundleError(
+                f"{path / name} is damaged or was changed: its sha256 differs from edgechat.json"
+            )
+    return Bundle(manifest, contents, sealed, signature)
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    for name in names:
+        if name not in SIZE_CAPS:
+            raise BundleError(f"{path} holds {name!r}, which is no file of a bundle")
+    for name in REQUIRED:
+        if name not in names:
+            raise BundleError(f"{path} has no {name}: it is no bundle, or an incomplete one")
+
+
+@contextlib.contextmanager
+def _open_file(path: Path, cap: int) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file of at most `cap` bytes, opened, and its size."""
+    _check_file(path, path.lstat(), cap)
     # The name may have changed since it was looked at: no link is followed, no pipe blocks, and what
     # was opened is looked at again.
     flags = (
@@ -131,14 +259,14 @@ def _read(path: Path, cap: int, *, expected: int | None = None) -> bytes:
     with os.fdopen(os.open(path, flags), "rb") as file:
         info = os.fstat(file.fileno())
         _check_file(path, info, cap)
-        if expected is not None and info.st_size != expected:
-            raise BundleError(f"{path} has {info.st_size} bytes, edgechat.json says {expected}")
-        return file.read(info.st_size)
+        yield file, info.st_size
 
 
 def _check_file(path: Path, info: os.stat_result, cap: int) -> None:
     if stat.S_ISLNK(info.st_mode):
-        raise BundleError(f"{path} is a symbolic link: a bundle holds its files itself")
+        raise BundleError(
+            f"{path} is a symbolic link: neither a bundle file nor a file in a bundle may be one"
+        )
     if not stat.S_ISREG(info.st_mode):
         raise BundleError(f"{path} is not a regular file")
     if info.st_size > cap:

@@ -189,18 +189,28 @@ class ChatModel:
         self._process = os.getpid()
 
     @classmethod
-    def load(cls, bundle: str | os.PathLike[str], *, device: str = "auto", threads: int = 1) -> "ChatModel":
-        """Check a bundle and make its sessions. `bundle` may be "demo", the one in the package.
+    def load(
+        cls,
+        bundle: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        require_signature: str | os.PathLike[str] | None = None,
+    ) -> "ChatModel":
+        """Check a bundle, a folder or one file, and make its sessions. "demo" is the one in the package.
 
         `threads` are ONNX Runtime's intra-op threads; one is the fastest for small models.
+        `require_signature` is the path of a public key (PEM) by which the bundle must be signed; it needs
+        the package cryptography.
 
         Raises:
-            UsageError: no such bundle, or a wrong `device` or `threads`.
-            BundleError: the bundle is damaged, incomplete or unknown.
+            UsageError: no such bundle or key, or a wrong `device` or `threads`.
+            BundleError: the bundle is damaged, incomplete, unknown, or not signed as is required.
             DeviceError: `device="cuda"` cannot be used.
         """
         whole_number("threads", threads, 1, 1024)
-        return cls.from_bundle(read_bundle(find_bundle(os.fspath(bundle))), device=device, threads=threads)
+        checked = read_bundle(find_bundle(os.fspath(bundle)), require_signature=require_signature)
+        return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":

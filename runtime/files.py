@@ -5,14 +5,17 @@ starts with `.tmp-`; never a half-written file under a good name. Modes follow t
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fcntl.h and linux/fs.h
 
 # The only way to read it is to set it; done once, at import, before there are other threads to disturb.
 _UMASK = os.umask(0o022)
@@ -22,6 +25,25 @@ os.umask(_UMASK)
 def sha256(data: bytes) -> str:
     """Lower-case hexadecimal SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a file that must not be there yet, with at most the rights `mode` from its first moment on.
+
+    Raises:
+        FileExistsError: it is there; it stays as it is.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        path.unlink()
+        _name_target(error, str(path), path)
+        raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -34,8 +56,12 @@ def sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write `data` to `path`, replacing what is there only once the new content is on the disk."""
+def write_atomic(path: Path, data: bytes | str, *, replace: bool = True) -> None:
+    """Write `data` to `path`, replacing what is there only once the new content is on the disk.
+
+    Raises:
+        FileExistsError: `path` is there, and `replace` is false.
+    """
     raw = data.encode() if isinstance(data, str) else data
     fd, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
@@ -44,6 +70,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_UMASK)
+        if not replace and (path.exists() or path.is_symlink()):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         Path(name).replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -58,9 +86,10 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that becomes `path` when the block ends well.
 
     Every file in it is synced before the rename. If the block raises, the temporary folder is
-    removed and `path` is untouched. With `replace`, an existing `path` is moved aside first and
-    deleted last: there is always one whole version on the disk, but a kill between the two renames
-    leaves both beside `path`, the old one in a folder `.tmp-old-...`.
+    removed and `path` is untouched. With `replace`, an existing `path` changes places with the new
+    folder in one step where the system can (Linux). Elsewhere it is moved aside first and deleted last:
+    there is always one whole version on the disk, but a kill between the two renames leaves both beside
+    `path`, the old one in a folder `.tmp-old-...`.
     """
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     try:
@@ -72,7 +101,9 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
         for folder in (temporary, *(f for f in temporary.rglob("*") if f.is_dir())):
             sync_folder(folder)
         temporary.chmod(0o777 & ~_UMASK)
-        if replace and path.exists():
+        if replace and path.exists() and _exchange(temporary, path):
+            _remove(temporary)  # the old one
+        elif replace and path.exists():
             aside = Path(tempfile.mkdtemp(prefix=TEMPORARY + "old-", dir=path.parent))
             path.rename(aside / path.name)
             try:
@@ -97,10 +128,22 @@ def _name_target(error: BaseException, temporary: str, path: Path) -> None:
         error.filename, error.filename2 = str(path), None
 
 
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step (renameat2 of Linux); false, and nothing done, where that cannot be."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    return rename is not None and rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what a killed process left half-written in `folder`."""
     for leftover in folder.glob(TEMPORARY + "*"):
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        _remove(leftover)

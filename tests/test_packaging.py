@@ -52,6 +52,7 @@ def test_the_runtime_loads_nothing_of_training_command_line_or_chat(tmp_path):
         "safetensors",
         "sacrebleu",
         "matplotlib",
+        "cryptography",
     )
     assert not {name.split(".")[0] for name in loaded} & set(unwanted)
     floors = {name.split(".")[1] for name in loaded if name.startswith("edgechat.")}

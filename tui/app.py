@@ -65,11 +65,18 @@ class ChatApp(App[None]):
 
 
 def run_chat(
-    bundle: str, *, device: str = "auto", threads: int = 1, options: DecodingOptions | None = None
+    bundle: str,
+    *,
+    device: str = "auto",
+    threads: int = 1,
+    require_signature: Path | None = None,
+    options: DecodingOptions | None = None,
 ) -> None:
     """Open the terminal chat with a bundle, `demo` being the shipped one, until the user quits.
 
     A bundle that cannot be loaded is reported in the chat. `options` None are the bundle's own.
     """
-    load = partial(ChatModel.load, bundle, device=device, threads=threads)
+    load = partial(
+        ChatModel.load, bundle, device=device, threads=threads, require_signature=require_signature
+    )
     ChatApp(load, bundle=Path(bundle).resolve().name or bundle, options=options).run()

@@ -186,7 +186,7 @@ def test_a_bundle_that_is_not_there(invoke, tmp_path, monkeypatch, name):
 def test_a_file_in_place_of_a_bundle(invoke, bundle_folder):
     done = invoke("reply", bundle_folder / "encoder.onnx", "hello")
     assert done.returncode == 1
-    assert "is not a bundle folder" in done.sentence
+    assert "encoder.onnx is not a bundle: give the folder" in done.sentence
 
 
 MEGABYTES = {

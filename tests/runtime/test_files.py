@@ -145,6 +145,7 @@ def test_a_replacement_that_cannot_take_its_place_gives_the_old_folder_back(tmp_
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return rename(self, target)
 
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OSError, match="Input/output"), folder_atomic(out, replace=True) as folder:
         (folder / "new").write_text("new")
@@ -152,13 +153,78 @@ def test_a_replacement_that_cannot_take_its_place_gives_the_old_folder_back(tmp_
     assert names(tmp_path) == ["out"]
 
 
-#: Dies as by SIGKILL at the n-th call of a function of `os`: nothing is cleaned up.
+@pytest.mark.skipif(sys.platform != "linux", reason="two names are swapped by a call of Linux")
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_two_names_are_swapped_in_one_step_or_not_at_all(tmp_path, kind):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    (one / "new").write_text("new")
+    assert not files._exchange(one, other)
+    assert names(tmp_path) == ["one"]
+    if kind == "folder":
+        other.mkdir()
+    else:
+        other.symlink_to(tmp_path)
+    assert files._exchange(one, other)
+    assert names(other) == ["new"]
+    assert one.is_symlink() == (kind == "link")
+
+
+def test_a_new_file_has_its_rights_from_the_first_moment_and_is_never_overwritten(tmp_path, monkeypatch):
+    modes: list[int] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        modes.append(stat.S_IMODE(os.fstat(fd).st_mode))
+        real(fd)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    files.write_new(tmp_path / "secret", b"old", mode=0o600)
+    assert modes[0] == 0o600
+    with pytest.raises(FileExistsError):
+        files.write_new(tmp_path / "secret", b"new", mode=0o600)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        files.write_new(tmp_path / "link", b"new")
+    assert (tmp_path / "secret").read_bytes() == b"old"
+    assert names(tmp_path) == ["link", "secret"]
+
+
+def test_a_new_file_that_cannot_be_written_whole_is_not_left_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", _full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_new(tmp_path / "secret", b"half")
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_is_not_to_be_replaced_stays(tmp_path):
+    write_atomic(tmp_path / "file", "old", replace=False)
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "file", "new", replace=False)
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+#: Dies as by SIGKILL at the n-th call of a function of `os`, or beside the swap of two names: nothing is
+#: cleaned up. "rename" is for systems that cannot swap.
 _DIE = """
 import os, sys
 from pathlib import Path
+from edgechat.runtime import files
 from edgechat.runtime.files import folder_atomic, write_atomic
 folder, name, after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-real, calls = getattr(os, name), 0
+swap = files._exchange
+def dying_swap(one, other):
+    if name == "rename":
+        return False
+    if name == "swap" and after == 0:
+        os._exit(9)
+    done = swap(one, other)
+    if name == "swap":
+        os._exit(9)
+    return done
+files._exchange = dying_swap
+real, calls = getattr(os, name, None), 0
 def dying(*args, **kwargs):
     global calls
     calls += 1
@@ -174,7 +240,9 @@ with folder_atomic(folder / "out", replace=True) as temporary:
 
 
 @pytest.mark.parametrize(
-    ("name", "after"), [("fsync", n) for n in range(6)] + [("replace", 0), ("rename", 0), ("rename", 1)]
+    ("name", "after"),
+    [("fsync", n) for n in range(6)]
+    + [("replace", 0), ("rename", 0), ("rename", 1), ("swap", 0), ("swap", 1)],
 )
 def test_a_process_that_dies_leaves_the_old_or_the_new_and_leftovers_that_can_be_removed(
     tmp_path, name, after
@@ -186,7 +254,8 @@ def test_a_process_that_dies_leaves_the_old_or_the_new_and_leftovers_that_can_be
     done = subprocess.run([sys.executable, "-c", _DIE, tmp_path, name, str(after)], check=False)
     assert done.returncode == 9
     assert (tmp_path / "file").read_text() in ("old", "new")
-    # Between the two renames the old folder is aside; the new one is whole in a leftover, too.
+    # Between the two renames the old folder is aside; the new one is whole in a leftover, too. A swap has
+    # no such moment.
     folders = [tmp_path / "out"] if (tmp_path / "out").exists() else list(tmp_path.glob(TEMPORARY + "*/out"))
     assert len(folders) == 1
     assert [(folders[0] / part).read_text() for part in ("a", "b")] in (["old"] * 2, ["new"] * 2)

@@ -59,7 +59,11 @@ async def test_a_bundle_that_cannot_be_loaded_is_a_message_and_the_chat_can_be_l
 def test_run_chat_names_the_bundle_by_its_folder_and_hands_the_options_on(monkeypatch, tmp_path):
     opened = []
     monkeypatch.setattr(ChatApp, "run", lambda app: opened.append(app))
-    run_chat(str(tmp_path / "runs" / "mine"), device="cpu", threads=2)
+    run_chat(str(tmp_path / "runs" / "mine"), device="cpu", threads=2, require_signature=tmp_path / "me.pub")
     (app,) = opened
     assert app._bundle == "mine"
-    assert app._load.keywords == {"device": "cpu", "threads": 2}
+    assert app._load.keywords == {
+        "device": "cpu",
+        "threads": 2,
+        "require_signature": tmp_path / "me.pub",
+    }

@@ -1,0 +1,343 @@
+"""`edgechat pack`, `unpack`, `sign`, `keygen`, and one file and signatures in every other command."""
+
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from edgechat.cli import options, seal
+from edgechat.runtime.bundle import read_bundle
+
+
+@pytest.fixture(scope="module")
+def keys(invoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the pairs mine and other, of keygen."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("mine", "other"):
+        assert invoke("keygen", "--out", folder / name).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signed_export(invoke, run_folder, keys, tmp_path_factory) -> Path:
+    """The run's last checkpoint as one signed file. Tests must not change it."""
+    out = tmp_path_factory.mktemp("signed") / "mine.edgechat"
+    done = invoke(
+        "export",
+        run_folder,
+        "--out",
+        out,
+        "--checkpoint",
+        "last",
+        "--precision",
+        "fp32",
+        "--sign",
+        keys / "mine.key",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["size"] == out.stat().st_size
+    assert f"signed with {keys / 'mine.key'}" in done.stderr
+    return out
+
+
+def lines(done) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_export_writes_one_file_with_what_a_folder_would_have(signed_export, bundle_folder):
+    one, folder = read_bundle(signed_export), read_bundle(bundle_folder)
+    assert (one.sealed, one.files) == (folder.sealed, folder.files)
+    assert signed_export.with_name("mine.edgechat.report.json").is_file()
+
+
+def test_two_signed_exports_of_a_checkpoint_are_the_same_bytes(
+    invoke, run_folder, keys, signed_export, tmp_path
+):
+    out = tmp_path / "again.edgechat"
+    invoke(
+        "export",
+        run_folder,
+        "--out",
+        out,
+        "--checkpoint",
+        "last",
+        "--precision",
+        "fp32",
+        "--sign",
+        keys / "mine.key",
+    )
+    assert out.read_bytes() == signed_export.read_bytes()
+
+
+def test_export_replaces_one_file_only_with_force(invoke, run_folder, signed_export, tmp_path):
+    out = tmp_path / "mine.edgechat"
+    shutil.copy(signed_export, out)
+    done = invoke("export", run_folder, "--out", out, "--checkpoint", "last", "--precision", "fp32")
+    assert done.returncode == 2
+    assert "exists" in done.sentence
+    assert out.read_bytes() == signed_export.read_bytes()
+    assert (
+        invoke(
+            "export", run_folder, "--out", out, "--checkpoint", "last", "--precision", "fp32", "--force"
+        ).returncode
+        == 0
+    )
+    assert read_bundle(out).signature is None
+
+
+def test_export_looks_at_the_key_before_the_work(invoke, run_folder, tmp_path):
+    done = invoke("export", run_folder, "--out", tmp_path / "a.edgechat", "--sign", tmp_path / "nowhere.key")
+    assert done.returncode == 2
+    assert "nowhere.key cannot be read" in done.sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_command_takes_one_file_as_it_takes_a_folder(invoke, signed_export, bundle_folder, corpus_file):
+    for command in (["reply", "hello", "good night"], ["eval", "--data", corpus_file]):
+        name, *rest = command
+        told = [lines(invoke(name, path, *rest)) for path in (signed_export, bundle_folder)]
+        assert [line for line in told[0] if "time" not in line] == [
+            line for line in told[1] if "time" not in line
+        ]
+    assert lines(invoke("verify", signed_export))[-1] == "passed"
+    assert lines(invoke("bench", signed_export, "--repeat", 3))
+    assert lines(invoke("info", signed_export))
+
+
+def test_packing_and_unpacking_give_the_same_bytes(invoke, tree, bundle_folder, tmp_path):
+    assert lines(invoke("pack", bundle_folder, "--out", tmp_path / "deep" / "a.edgechat")) == []
+    assert lines(invoke("unpack", tmp_path / "deep" / "a.edgechat", "--out", tmp_path / "folder")) == []
+    assert tree(tmp_path / "folder") == tree(bundle_folder)
+    invoke("pack", tmp_path / "folder", "--out", tmp_path / "b.edgechat")
+    assert (tmp_path / "b.edgechat").read_bytes() == (tmp_path / "deep" / "a.edgechat").read_bytes()
+
+
+def test_pack_and_unpack_overwrite_nothing_without_force(
+    invoke, tree, bundle_folder, signed_export, tmp_path
+):
+    (tmp_path / "a.edgechat").write_bytes(signed_export.read_bytes())
+    shutil.copytree(bundle_folder, tmp_path / "folder")
+    before = tree(tmp_path)
+    for command in (
+        ["pack", bundle_folder, "--out", tmp_path / "a.edgechat"],
+        ["unpack", signed_export, "--out", tmp_path / "folder"],
+    ):
+        done = invoke(*command)
+        assert done.returncode == 2
+        assert "exists" in done.sentence
+        assert tree(tmp_path) == before
+    for command in (
+        ["pack", bundle_folder, "--out", tmp_path / "a.edgechat", "--force"],
+        ["unpack", signed_export, "--out", tmp_path / "folder", "--force"],
+    ):
+        assert invoke(*command).returncode == 0
+    assert read_bundle(tmp_path / "a.edgechat") == read_bundle(bundle_folder)
+    assert read_bundle(tmp_path / "folder") == read_bundle(signed_export)
+
+
+def test_a_damaged_bundle_is_neither_packed_nor_unpacked_nor_signed(
+    invoke, tree, bundle_folder, signed_export, keys, tmp_path
+):
+    shutil.copytree(bundle_folder, tmp_path / "folder")
+    (tmp_path / "folder" / "golden.json").write_bytes(b"{}")
+    (tmp_path / "a.edgechat").write_bytes(signed_export.read_bytes()[:-1])
+    before = tree(tmp_path)
+    for command in (
+        ["pack", tmp_path / "folder", "--out", tmp_path / "b.edgechat"],
+        ["unpack", tmp_path / "a.edgechat", "--out", tmp_path / "out"],
+        ["sign", tmp_path / "folder", "--key", keys / "mine.key"],
+        ["sign", tmp_path / "a.edgechat", "--key", keys / "mine.key"],
+    ):
+        done = invoke(*command)
+        assert done.returncode == 1
+        assert "golden.json" in done.sentence or "a.edgechat" in done.sentence
+        assert tree(tmp_path) == before
+
+
+def test_the_ending_of_out_must_fit_what_is_made(invoke, bundle_folder, signed_export, tmp_path):
+    for command, said in (
+        (["pack", bundle_folder, "--out", tmp_path / "a.zip"], "ends with .edgechat"),
+        (["unpack", signed_export, "--out", tmp_path / "a.edgechat"], "name a folder"),
+        (["pack", bundle_folder, "--out", bundle_folder / "a.edgechat"], "is a bundle"),
+    ):
+        done = invoke(*command)
+        assert done.returncode == 2
+        assert said in done.sentence
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["bundle", "bundle.edgechat"])
+def test_a_signature_that_is_put_into_a_bundle_is_that_of_a_signed_export(
+    invoke, bundle_folder, signed_export, keys, tmp_path, form
+):
+    bundle = tmp_path / form
+    invoke("pack" if bundle.suffix else "unpack", bundle_folder, "--out", bundle)
+    done = invoke("sign", bundle, "--key", keys / "mine.key")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert read_bundle(bundle) == read_bundle(signed_export)
+    assert [path.name for path in tmp_path.iterdir()] == [form]
+    assert invoke("sign", bundle, "--key", keys / "mine.key").returncode == 0  # again: the same
+    done = invoke("sign", bundle, "--key", keys / "other.key")
+    assert done.returncode == 2
+    assert "signed by another key" in done.sentence
+    assert read_bundle(bundle) == read_bundle(signed_export)
+    assert invoke("sign", bundle, "--key", keys / "other.key", "--force").returncode == 0
+    read_bundle(bundle, require_signature=keys / "other.pub")
+
+
+def test_a_link_to_a_folder_stays_a_link_when_the_folder_is_signed(invoke, bundle_folder, keys, tmp_path):
+    shutil.copytree(bundle_folder, tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert invoke("sign", tmp_path / "link", "--key", keys / "mine.key").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert read_bundle(tmp_path / "real").signature is not None
+
+
+REQUIRING = {
+    "reply": ["hello"],
+    "verify": [],
+    "info": [],
+    "bench": ["--repeat", 3],
+    "eval": ["--data", "corpus"],
+}
+
+
+@pytest.mark.parametrize("command", REQUIRING)
+def test_a_required_signature_is_checked_by_every_command(
+    invoke, bundle_folder, signed_export, keys, corpus_file, command
+):
+    rest = [corpus_file if word == "corpus" else word for word in REQUIRING[command]]
+    done = invoke(command, signed_export, *rest, "--require-signature", keys / "mine.pub")
+    assert done.returncode == 0, done.stderr
+    for bundle, key, said in (
+        (signed_export, "other.pub", "signed by another key"),
+        (bundle_folder, "mine.pub", "is not signed"),
+    ):
+        done = invoke(command, bundle, *rest, "--require-signature", keys / key)
+        assert done.returncode == 1
+        assert said in done.sentence
+    done = invoke(command, signed_export, *rest, "--require-signature", keys / "mine.key")
+    assert done.returncode == 2
+    assert "is a private key" in done.sentence
+
+
+class Terminal:
+    """A standard stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_required_signature_is_checked_before_the_terminal_is_taken_over(
+    bundle_folder, signed_export, keys, monkeypatch
+):
+    from edgechat import tui
+    from edgechat.cli import talk
+    from edgechat.runtime import BundleError
+
+    opened: list[object] = []
+    monkeypatch.setattr(talk.sys, "stdin", Terminal())
+    monkeypatch.setattr(talk.sys, "stderr", Terminal())
+    monkeypatch.setattr(tui, "run_chat", lambda bundle, **given: opened.append(given["require_signature"]))
+    with pytest.raises(BundleError, match="is not signed"):
+        talk.tui(str(bundle_folder), require_signature=keys / "mine.pub")
+    assert opened == []
+    talk.tui(str(signed_export), require_signature=keys / "mine.pub")
+    assert opened == [keys / "mine.pub"]  # it is checked again where the bundle is loaded
+
+
+def test_a_run_has_no_signature(invoke, run_folder, keys):
+    done = invoke("eval", run_folder, "--require-signature", keys / "mine.pub")
+    assert done.returncode == 2
+    assert "a run is not signed" in done.sentence
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_a_signature_is_said_to_be_checked_only_where_it_was(
+    invoke, bundle_folder, signed_export, keys, command
+):
+    def row(*arguments: object) -> str:
+        return next(line for line in lines(invoke(command, *arguments)) if line.startswith("signature"))
+
+    required = ["--require-signature", keys / "mine.pub"]
+    assert row(bundle_folder).split() == ["signature", "none"]
+    assert "not checked (--require-signature KEY does)" in row(signed_export)
+    assert "right, by the key" in row(signed_export, *required)
+    shown = row(signed_export, *required).split()[-1]
+    assert json.loads(lines(invoke(command, bundle_folder, "--json"))[0])["signature"] is None
+    for arguments, checked in (([], False), (required, True)):
+        values = json.loads(lines(invoke(command, signed_export, "--json", *arguments))[0])
+        assert values["signature"] == {"key": shown, "checked": checked}
+
+
+def test_keygen_writes_a_private_key_for_the_owner_alone_and_overwrites_none(invoke, tree, tmp_path):
+    done = invoke("keygen", "--out", tmp_path / "deep" / "me.v1")
+    assert (done.returncode, done.stdout) == (0, "")
+    private, public = tmp_path / "deep" / "me.v1.key", tmp_path / "deep" / "me.v1.pub"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert private.read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----")
+    assert public.read_bytes().startswith(b"-----BEGIN PUBLIC KEY-----")
+    for there in (private, public):
+        (private if there is public else public).unlink()
+        before = tree(tmp_path)
+        done = invoke("keygen", "--out", tmp_path / "deep" / "me.v1")
+        assert done.returncode == 2
+        assert f"{there} exists" in done.sentence
+        assert tree(tmp_path) == before
+        (private if there is public else public).write_bytes(b"")
+
+
+def test_a_key_with_a_passphrase_is_asked_for_it_in_a_terminal_only(
+    invoke, bundle_folder, tmp_path, monkeypatch
+):
+    shutil.copytree(bundle_folder, tmp_path / "bundle")
+    done = invoke("keygen", "--out", tmp_path / "me", "--passphrase")
+    assert done.returncode == 2
+    assert "--passphrase asks for it in a terminal" in done.sentence
+    asked: list[str] = []
+
+    def prompt(text: str, **options: bool) -> str:
+        assert options["hide_input"]
+        assert options["err"]
+        asked.append(text)
+        return "mellon"
+
+    sign = ["sign", tmp_path / "bundle", "--key", tmp_path / "me.key"]
+    with monkeypatch.context() as patch:
+        patch.setattr(options.typer, "prompt", prompt)
+        patch.setattr(options.sys, "stdin", Terminal())
+        seal.keygen(tmp_path / "me", passphrase=True)
+        assert b"ENCRYPTED" in (tmp_path / "me.key").read_bytes()
+        seal.sign(str(tmp_path / "bundle"), tmp_path / "me.key")
+    assert asked == [f"passphrase of {tmp_path / 'me.key'}"] * 2
+    read_bundle(tmp_path / "bundle", require_signature=tmp_path / "me.pub")
+    done = invoke(*sign)
+    assert done.returncode == 2
+    assert "is protected by a passphrase" in done.sentence
+
+
+def test_the_bundle_in_the_package_is_not_signed_in_place(invoke, bundle_folder, keys, tmp_path, monkeypatch):
+    from edgechat.runtime import bundle as module
+
+    shutil.copytree(bundle_folder, tmp_path / "package" / "demo")
+    monkeypatch.setattr(module, "package_files", lambda name: tmp_path / "package")
+    monkeypatch.chdir(tmp_path)
+    done = invoke("sign", "demo", "--key", keys / "mine.key")
+    assert done.returncode == 2
+    assert "edgechat pack demo --out demo.edgechat" in done.sentence
+    assert invoke("pack", "demo", "--out", "demo.edgechat").returncode == 0
+    assert invoke("sign", "demo.edgechat", "--key", keys / "mine.key").returncode == 0
+
+
+def test_a_pipe_or_a_link_in_place_of_a_bundle_file_is_a_sentence(invoke, signed_export, tmp_path):
+    os.mkfifo(tmp_path / "pipe.edgechat")
+    (tmp_path / "link.edgechat").symlink_to(signed_export)
+    for name, said in (("pipe", "not a regular file"), ("link", "symbolic link")):
+        done = invoke("reply", tmp_path / f"{name}.edgechat", "hello")
+        assert done.returncode == 1
+        assert said in done.sentence
