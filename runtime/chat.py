@@ -13,6 +13,7 @@ from typing import Any
 
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
+from .constraints import NO_TEXTS, TextRules, text_rules
 from .device import resolve_device
 from .errors import BundleError, EdgeChatError, ModelClosedError, UsageError
 from .manifest import Manifest
@@ -22,6 +23,9 @@ from .scheduler import BATCH_SIZE, Batch, decode
 from .search import BeamSearch, Hypothesis
 from .text import TextCodec
 from .trace import TracedStep
+
+#: Sets of options whose rules of texts a model remembers.
+_KEPT_TEXTS = 16
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Candidate:
     tokens: tuple[str, ...]  # joined they are the text, up to surrounding space
     token_logps: tuple[float, ...]  # natural log; one more than tokens, the end-of-sentence, where finished
     finished: bool  # false where the maximum length or a cancellation cut it
+    #: With DecodingOptions(alignments=True), for each of `token_logps`: its attention over the source's
+    #: tokens, in text order; each sums to 1.
+    alignments: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class ReplyStream:
         self._start = time.perf_counter()
         self._model, self._done = model, done
         self._source = model.codec.encode_source(turns)
-        self._search = model.search(options, len(self._source.ids))
+        self._search = model.search(options, self._source.ids)
         self._lock = threading.Lock()
         self._batch: Batch[Any] | None = None
         self._failed = False
@@ -95,7 +102,7 @@ class ReplyStream:
                     self.tail = ""
                     update = (self._emit(self._result().text), "")
                 else:
-                    settled = codec.decode_whole(search.settled())
+                    settled = codec.agreed(search.contenders())
                     best = codec.decode_whole(search.hypotheses()[0].tokens)
                     self.tail = best[len(settled) :] if best.startswith(settled) else ""
                     update = (self._emit(settled), self.tail)
@@ -187,6 +194,7 @@ class ChatModel:
         self.manifest: Manifest | None = None
         self._backend: Backend[Any] | None = backend
         self._process = os.getpid()
+        self._texts: dict[DecodingOptions, TextRules] = {}
 
     @classmethod
     def load(cls, bundle: str | os.PathLike[str], *, device: str = "auto", threads: int = 1) -> "ChatModel":
@@ -275,6 +283,7 @@ class ChatModel:
             [source.ids for source in sources],
             options,
             max_length=self.max_length(options),
+            texts=self.texts(options),
             batch_size=batch_size,
             progress=progress,
         )
@@ -326,27 +335,44 @@ class ChatModel:
             )
         return most
 
-    def search(self, options: DecodingOptions, source_length: int) -> BeamSearch:
-        """A search for one reply of this model to a source of so many tokens."""
+    def texts(self, options: DecodingOptions) -> TextRules:
+        """The rules of the texts among the options, which are worth keeping: making them reads the
+        whole vocabulary."""
+        if not options.banned and options.prefix is None:
+            return NO_TEXTS
+        rules = self._texts.get(options)
+        if rules is None:
+            most = self.max_length(options)
+            if options.prefix is not None and len(self.codec.encode(options.prefix)) >= most:
+                raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
+            rules = text_rules(options, self.codec.vocabulary)
+            if len(self._texts) >= _KEPT_TEXTS:
+                self._texts.clear()
+            self._texts[options] = rules
+        return rules
+
+    def search(self, options: DecodingOptions, source: Sequence[int]) -> BeamSearch:
+        """A search for one reply of this model to a source of ids."""
         return BeamSearch(
             options,
             max_length=self.max_length(options),
             vocab_size=self.backend.vocab_size,
-            source_length=source_length,
+            source=source,
+            texts=self.texts(options),
         )
 
     def make_reply(self, search: BeamSearch, start: float, truncated: bool) -> Reply:
         """The result of a search that began at `start` (`time.perf_counter`)."""
         candidates: dict[str, Candidate] = {}
         for hypothesis in search.hypotheses():
-            candidate = self._candidate(hypothesis)
+            candidate = self._candidate(hypothesis, search.options.alignments)
             candidates.setdefault(candidate.text, candidate)  # two ways to spell one text are one reply
         best = next(iter(candidates.values()))
         ms = (time.perf_counter() - start) * 1e3
         trace = tuple(search.trace) if search.options.trace else None
         return Reply(best.text, best.score, best.tokens, tuple(candidates.values()), ms, truncated, trace)
 
-    def _candidate(self, hypothesis: Hypothesis) -> Candidate:
+    def _candidate(self, hypothesis: Hypothesis, aligned: bool) -> Candidate:
         return Candidate(
             self.codec.decode(hypothesis.tokens),
             hypothesis.score,
@@ -354,4 +380,5 @@ class ChatModel:
             tuple(self.codec.pieces(hypothesis.tokens)),
             hypothesis.token_logps,
             hypothesis.finished,
+            tuple(map(tuple, hypothesis.alignments)) if aligned else None,
         )

@@ -174,20 +174,20 @@ def beam_to_the_end(
     for n in range(1, max_length + 1):
         banned = {*NEVER_GENERATED, EOS} if n <= options.min_length else {*NEVER_GENERATED}
         extensions = [
-            (logp + float(value), row, id)
+            (logp + float(value), row, id, float(value))
             for row, (tokens, _, logp) in enumerate(live)
             for id, value in enumerate(table(source, tokens))
             if id not in banned and value > -np.inf
         ]
         ranked = sorted(extensions, key=lambda extension: (-extension[0], *extension[1:]))
         following = []
-        for rank, (total, row, id) in enumerate(ranked):
-            tokens, logps, logp = live[row]
+        for rank, (total, row, id, last) in enumerate(ranked):
+            tokens, logps, _ = live[row]
             if id != EOS:
-                following.append(((*tokens, id), (*logps, total - logp), total))
+                following.append(((*tokens, id), (*logps, last), total))
             elif rank < options.beam:
                 value = score(total, n, options)
-                finished.append(Hypothesis(tokens, (*logps, total - logp), total, value, True))
+                finished.append(Hypothesis(tokens, (*logps, last), total, value, True))
         if not following and not finished:
             break
         live = following[: options.beam]
