@@ -10,14 +10,22 @@ import typer
 from ..runtime.errors import UsageError
 from .console import one_line, put, put_json, say
 from .options import (
+    SEARCH,
+    AlignmentsOption,
+    BannedOption,
     BeamOption,
     BundleArgument,
+    CoveragePenaltyOption,
     DeviceOption,
     JsonOption,
     LengthPenaltyOption,
     MaxLengthOption,
     MinLengthOption,
+    NoCopyOption,
+    NoRepeatOption,
     NormalizeOption,
+    PrefixOption,
+    RepetitionPenaltyOption,
     StopOption,
     ThreadsOption,
 )
@@ -38,12 +46,22 @@ def reply(
         typer.Argument(help="Prompts. Without any: one a line on stdin.", show_default=False),
     ] = None,
     beam: BeamOption = None,
-    n_best: Annotated[int | None, typer.Option(help="Replies to show, best first.  [default: 1]")] = None,
+    n_best: Annotated[
+        int | None,
+        typer.Option(help="Replies to show, best first.  [default: 1]", rich_help_panel=SEARCH),
+    ] = None,
+    stop: StopOption = None,
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
+    coverage_penalty: CoveragePenaltyOption = None,
+    repetition_penalty: RepetitionPenaltyOption = None,
     min_length: MinLengthOption = None,
     max_length: MaxLengthOption = None,
-    stop: StopOption = None,
+    prefix: PrefixOption = None,
+    banned: BannedOption = None,
+    no_repeat_ngram: NoRepeatOption = None,
+    no_copy_ngram: NoCopyOption = None,
+    alignments: AlignmentsOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each reply while it is searched.")] = False,
     json: JsonOption = False,
     device: DeviceOption = "auto",
@@ -59,6 +77,8 @@ def reply(
 
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
+    if alignments and not json:
+        raise UsageError("--alignments goes with --json: a line of text has no place for them")
     with ChatModel.load(bundle, device=device, threads=threads) as model:
         if device == "auto" and sys.stderr.isatty():
             say(f"{bundle} on {model.device}")
@@ -68,9 +88,16 @@ def reply(
             n_best=n_best,
             normalize=normalize,
             length_penalty=length_penalty,
+            coverage_penalty=coverage_penalty,
+            repetition_penalty=repetition_penalty,
             min_length=min_length,
             max_length=max_length,
+            prefix=prefix,
+            banned=banned,
+            no_repeat_ngram=no_repeat_ngram,
+            no_copy_ngram=no_copy_ngram,
             stop=stop,
+            alignments=alignments,
         )
         for prompt in text or _lines():
             if stream:
@@ -123,6 +150,7 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
         "tokens": list(reply.tokens),
         "candidates": [
             {"reply": c.text, "score": c.score, "logp": c.logp, "tokens": list(c.tokens)}
+            | ({} if c.alignments is None else {"alignments": [list(row) for row in c.alignments]})
             for c in reply.candidates
         ],
         "ms": round(reply.ms, 3),

@@ -94,6 +94,25 @@ def test_decoding_options_reach_the_search(invoke, bundle_folder):
     assert best["score"] == best["logp"]
 
 
+def test_what_a_reply_may_say_is_said_by_options(invoke, bundle_folder):
+    def said(*options: object) -> str:
+        return invoke("reply", bundle_folder, *options, "do you like tea").stdout
+
+    assert said() == "yes, green tea 🍵\n"
+    assert said("--prefix", "no").startswith("no")
+    assert "green" not in said("--banned", "green", "--banned", "🍵")
+    assert said("--no-copy-ngram", 1, "--banned", "tea") != said()
+    assert "tea" in said("--no-repeat-ngram", 2, "--repetition-penalty", 1.1, "--coverage-penalty", 0.1)
+
+
+def test_alignments_are_a_row_of_weights_a_token(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, "--json", "--alignments", "hello")
+    (candidate,) = json.loads(done.stdout)["candidates"]
+    assert list(candidate) == ["reply", "score", "logp", "tokens", "alignments"]
+    assert len(candidate["alignments"]) == len(candidate["tokens"]) + 1  # the end-of-sentence looks too
+    assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in candidate["alignments"])
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -108,6 +127,14 @@ def test_decoding_options_reach_the_search(invoke, bundle_folder):
         ["--length-penalty", "nan"],
         ["--length-penalty", "-1"],
         ["--normalize", "none", "--length-penalty", "1"],
+        ["--repetition-penalty", "0.5"],
+        ["--coverage-penalty", "-1"],
+        ["--no-repeat-ngram", "0"],
+        ["--no-copy-ngram", "-1"],
+        ["--prefix", ""],
+        ["--prefix", "tea", "--banned", "e"],
+        ["--banned", ""],
+        ["--alignments"],
         ["--stream", "--json"],
         ["--stream", "--n-best", "2"],
     ],
