@@ -23,6 +23,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out if it is there.")]
 #: Panels of --help.
 SEARCH, SCORES, SAYS = "The search", "How replies are scored", "What a reply may say"
+DRAW = "Drawing at random"
 BeamOption = Annotated[
     int | None,
     typer.Option(
@@ -101,6 +102,51 @@ AlignmentsOption = Annotated[
         help="With --json: what each token looked at, as weights on the prompt's tokens.",
         show_default=False,
     ),
+]
+RepliesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The only replies that may be given: a .json list of texts, or one a line.",
+        rich_help_panel=SAYS,
+        show_default=False,
+    ),
+]
+SampleOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--sample",
+        help="Draw at random; with --beam N the best of N draws.",
+        rich_help_panel=DRAW,
+        show_default=False,
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(help="Below 1 the likely is likelier, above 1 less so.  [default: 1]", rich_help_panel=DRAW),
+]
+TopKOption = Annotated[
+    int | None,
+    typer.Option(help="Draw among so many likeliest tokens.", rich_help_panel=DRAW, show_default=False),
+]
+TopPOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw among the likeliest tokens that have this probability together.",
+        rich_help_panel=DRAW,
+        show_default=False,
+    ),
+]
+TypicalOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw among the most typical tokens that have this probability together.",
+        rich_help_panel=DRAW,
+        show_default=False,
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(help="The same seed draws the same replies.", rich_help_panel=DRAW, show_default=False),
 ]
 OutOption = Annotated[
     Path, typer.Option(help="Folder to write; one that is there is only replaced with --force.")

@@ -26,8 +26,15 @@ from .options import (
     NormalizeOption,
     PrefixOption,
     RepetitionPenaltyOption,
+    RepliesOption,
+    SampleOption,
+    SeedOption,
     StopOption,
+    TemperatureOption,
     ThreadsOption,
+    TopKOption,
+    TopPOption,
+    TypicalOption,
 )
 
 if TYPE_CHECKING:
@@ -57,11 +64,28 @@ def reply(
     repetition_penalty: RepetitionPenaltyOption = None,
     min_length: MinLengthOption = None,
     max_length: MaxLengthOption = None,
+    replies: RepliesOption = None,
     prefix: PrefixOption = None,
     banned: BannedOption = None,
     no_repeat_ngram: NoRepeatOption = None,
     no_copy_ngram: NoCopyOption = None,
+    sample: SampleOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    typical_p: TypicalOption = None,
+    seed: SeedOption = None,
     alignments: AlignmentsOption = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Print an empty line where the confidence is below this probability; needs a bundle that "
+            "was calibrated.",
+            show_default=False,
+        ),
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each reply while it is searched.")] = False,
     json: JsonOption = False,
     device: DeviceOption = "auto",
@@ -74,9 +98,15 @@ def reply(
     normalized by length as --normalize says.
     """
     from ..runtime import ChatModel
+    from ..runtime.replies import read_replies
 
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
+    if abstain_below is not None and (stream or ((n_best or 1) > 1 and not json)):
+        raise UsageError(
+            "--abstain-below judges one whole reply: it does not go with --stream, and with --n-best "
+            "in --json only"
+        )
     if alignments and not json:
         raise UsageError("--alignments goes with --json: a line of text has no place for them")
     with ChatModel.load(bundle, device=device, threads=threads) as model:
@@ -84,7 +114,7 @@ def reply(
             say(f"{bundle} on {model.device}")
         options = decoding_options(
             model.defaults,
-            beam=beam,
+            beam=(n_best or 1) if sample and beam is None else beam,
             n_best=n_best,
             normalize=normalize,
             length_penalty=length_penalty,
@@ -92,20 +122,33 @@ def reply(
             repetition_penalty=repetition_penalty,
             min_length=min_length,
             max_length=max_length,
+            replies=None if replies is None else read_replies(replies),
             prefix=prefix,
             banned=banned,
             no_repeat_ngram=no_repeat_ngram,
             no_copy_ngram=no_copy_ngram,
             stop=stop,
+            sample=sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            typical_p=typical_p,
+            seed=seed,
             alignments=alignments,
         )
+        if abstain_below is not None:
+            _check_confident(model, options)
         for prompt in text or _lines():
             if stream:
                 _stream(model, prompt, options)
-            elif json:
-                put_json(reply_json(prompt, model.reply(prompt, options)))
+                continue
+            given = model.reply(prompt, options)
+            if json:
+                put_json(reply_json(prompt, given) | _abstaining(given, abstain_below))
+            elif abstain_below is not None and _abstains(given, abstain_below):
+                put("")
             else:
-                _put_reply(model.reply(prompt, options), n_best or 1)
+                _put_reply(given, n_best or 1)
 
 
 def tui(
@@ -155,6 +198,35 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
         ],
         "ms": round(reply.ms, 3),
     }
+
+
+def _check_confident(model: "ChatModel", options: "DecodingOptions") -> None:
+    """Refuse to abstain by a confidence that there is not."""
+    if model.calibration is None:
+        raise UsageError(
+            "--abstain-below needs a bundle that was calibrated: export it from a run that holds out more "
+            "pairs"
+        )
+    if model.confidence(0.0, options) is None:
+        raise UsageError(
+            "--abstain-below does not go with options that change which replies may come: the bundle was "
+            "calibrated without them"
+        )
+
+
+def _abstains(reply: "Reply", least: float) -> bool:
+    """A reply that was cut has no confidence."""
+    return reply.confidence is None or reply.confidence < least
+
+
+def _abstaining(reply: "Reply", least: float | None) -> dict[str, Any]:
+    """What --abstain-below adds to the JSON of a reply. An abstained one says nothing; what it would have
+    said stands among the candidates."""
+    if least is None:
+        return {}
+    abstained = _abstains(reply, least)
+    added: dict[str, Any] = {"confidence": reply.confidence, "abstained": abstained}
+    return {**added, "reply": ""} if abstained else added
 
 
 def _put_reply(reply: "Reply", n_best: int) -> None:

@@ -6,7 +6,7 @@ What the bundle holds is a function of the checkpoint; dates and times go into a
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,14 @@ import onnxruntime as ort
 
 from .. import __version__
 from ..runtime.bundle import MANIFEST, SIZE_CAPS, Bundle, write_bundle
-from ..runtime.errors import UsageError
+from ..runtime.chat import ChatModel
+from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import Manifest, ModelSpec, TextSpec
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
+from ..runtime.replies import REPLIES, closed_set, write_replies
 from ..runtime.scoring import score_targets
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.backend import TorchBackend
@@ -32,6 +34,7 @@ from ..train.loss import perplexity_of
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
 from .builder import OPSET
+from .calibrate import calibrate
 from .card import model_card
 from .graphs import build_decoder, build_encoder, graph_spec
 from .proof import prove
@@ -60,10 +63,12 @@ def export(
     checkpoint: str = "best",
     decoding: DecodingOptions | None = None,
     data_licence: str | None = None,
+    replies: Sequence[str] | None = None,
     force: bool = False,
     progress: Told = lambda what: None,
 ) -> Exported:
-    """Write the bundle `out` of a run's `best` or `last` checkpoint, in fp32.
+    """Write the bundle `out` of a run's `best` or `last` checkpoint, in fp32. With `replies` it says
+    nothing else.
 
     Raises:
         UsageError: `out` exists and is not to be replaced, or is no bundle.
@@ -90,6 +95,7 @@ def export(
     )
     progress("measuring held-out perplexity")
     manifest = replace(manifest, proof=proof.to_json(), quality=_quality(ort_backend, valid))
+    manifest = replace(manifest, calibration=_calibration(run, ort_backend, manifest, replies, progress))
     progress("making golden vectors")
     golden = make_golden(
         ort_backend,
@@ -104,6 +110,7 @@ def export(
         "decoder.onnx": decoder,
         "golden.json": golden,
         "MODEL_CARD.md": model_card(manifest).encode(),
+        **({} if replies is None else {REPLIES: write_replies(replies)}),
     }
     progress("writing the bundle")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +199,21 @@ def _quality(backend: OrtBackend, valid: EncodedPairs) -> dict[str, Any]:
     sources, targets = _some(valid, _QUALITY_PAIRS)
     measured = perplexity_of(score_targets(backend, sources, targets))
     return {"valid_pairs": len(sources), "valid_perplexity": round(measured, 4)}
+
+
+def _calibration(
+    run: Run, backend: OrtBackend, manifest: Manifest, replies: Sequence[str] | None, progress: Told
+) -> dict[str, Any] | None:
+    """What the probabilities of the bundle's replies are worth; None where that cannot be said."""
+    model = ChatModel(backend, run.codec, manifest.decoding, device="cpu")
+    if replies is not None:
+        model.closed = closed_set(replies, run.codec)
+    progress("calibrating the confidence")
+    try:
+        return calibrate(model, [(pair["turns"], pair["response"]) for pair in run.held_out()])
+    except EdgeChatError as error:
+        progress(f"no confidence in this bundle: {error}")
+        return None
 
 
 def _write_report(out: Path, run_folder: Path, checkpoint: str, seconds: float) -> None:

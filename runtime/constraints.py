@@ -8,14 +8,13 @@ Rules about texts work on the bytes that ids stand for, not on one way to spell 
 hold whatever tokens the model takes.
 """
 
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .errors import UsageError
 from .options import DecodingOptions
-from .text import EOS, NEVER_GENERATED
+from .text import EOS, NEVER_GENERATED, normal_form
 
 #: The name, in a trace, of what bans the ids that are no words.
 SPECIAL = "special"
@@ -193,6 +192,7 @@ class TextRules:
 
     bans: tuple[Ban, ...] = ()
     only: Only | None = None
+    longest: int | None = None  # tokens that they leave a reply at most, end-of-sentence counted
 
 
 #: Where the options hold no text.
@@ -205,8 +205,8 @@ def text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRul
     Raises:
         UsageError: a text cannot be kept: the prefix holds what is banned.
     """
-    prefix = None if options.prefix is None else _bytes(options.prefix)
-    banned = [_bytes(text) for text in options.banned]
+    prefix = None if options.prefix is None else normal_form(options.prefix).encode()
+    banned = [normal_form(text).encode() for text in options.banned]
     for text in banned:
         if prefix is not None and text in prefix:
             raise UsageError(f"prefix holds {text.decode()!r}, which is banned")
@@ -214,11 +214,6 @@ def text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRul
         bans=(BannedTexts(banned, vocabulary),) if banned else (),
         only=None if prefix is None else ForcedPrefix(prefix, vocabulary),
     )
-
-
-def _bytes(text: str) -> bytes:
-    """As replies are spelled: in NFC."""
-    return unicodedata.normalize("NFC", text).encode()
 
 
 def bans_of(options: DecodingOptions, source: Sequence[int], texts: TextRules) -> tuple[Ban, ...]:
@@ -241,8 +236,8 @@ class Rules:
     """All rules of one search."""
 
     def __init__(self, options: DecodingOptions, source: Sequence[int], texts: TextRules) -> None:
-        if texts is NO_TEXTS and (options.banned or options.prefix):
-            raise UsageError("banned and prefix need a tokenizer: reply with a ChatModel")
+        if texts is NO_TEXTS and (options.banned or options.prefix or options.replies):
+            raise UsageError("banned, prefix and replies need a tokenizer: reply with a ChatModel")
         self._bans = bans_of(options, source, texts)
         self.only = texts.only
         self._all: tuple[Ban | Only, ...] = (*self._bans, *([self.only] if self.only else []))

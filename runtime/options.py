@@ -4,10 +4,11 @@ docs/decoding.md explains each option with its formula and where it is from.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from .errors import UsageError
+from .replies import check_replies
 
 Normalize = Literal["none", "gnmt", "average"]
 Stop = Literal["exact", "first"]
@@ -15,12 +16,25 @@ Stop = Literal["exact", "first"]
 #: Which option goes with which mode only; given with another, it is refused, never ignored.
 GOES_WITH = {
     "length_penalty": ("normalize", "gnmt"),
+    "temperature": ("sample", True),
+    "top_k": ("sample", True),
+    "top_p": ("sample", True),
+    "typical_p": ("sample", True),
+    "seed": ("sample", True),
 }
 #: Which options do not go together, and why; given together, they are refused.
-EXCLUDES: dict[str, tuple[tuple[str, ...], str]] = {}
+EXCLUDES = {
+    "replies": (
+        ("banned", "prefix", "no_repeat_ngram", "no_copy_ngram", "min_length", "max_length"),
+        "a closed set of replies says all that may be said",
+    ),
+    "sample": (("stop",), "every sample is drawn to its end"),
+}
 
 MAX_BEAM = 1024
 MAX_LENGTH = 10_000
+MAX_TOP_K = 1_000_000
+MAX_SEED = (1 << 53) - 1  # what a JSON number holds exactly
 MAX_TEXTS = 1000  # banned phrases
 MAX_TEXT = 1000  # characters of one
 
@@ -34,7 +48,7 @@ class DecodingOptions:
     """
 
     beam: int = 5
-    """Hypotheses kept at each step; 1 is greedy search."""
+    """Hypotheses kept at each step; 1 is greedy search. With `sample`, how many replies are drawn."""
     n_best: int = 1
     """Finished hypotheses wanted, at most `beam`."""
     normalize: Normalize = "gnmt"
@@ -55,12 +69,28 @@ class DecodingOptions:
     """Texts that no reply holds, whatever tokens would spell them."""
     prefix: str | None = None
     """What every reply begins with; its tokens are scored as all are."""
+    replies: tuple[str, ...] | None = None
+    """A closed set: one of these is said, nothing else; None is the bundle's own set, where it has one."""
     min_length: int = 0
     """Tokens that a reply has at least, end-of-sentence not counted."""
     max_length: int | None = None
     """Tokens that a reply has at most, end-of-sentence counted; None is the longest the model learned."""
     stop: Stop = "exact"
     """"exact" ends when no live hypothesis can still enter the n best, "first" with the n-th finished one."""
+    sample: bool = False
+    """Draw replies at random, `beam` of them, of which the `n_best` best are given (sample and rank,
+    Adiwardana et al. 2020). Scores stay those of the model, whatever the draw was from."""
+    temperature: float | None = None
+    """What log-probabilities are divided by before the draw; None is 1."""
+    top_k: int | None = None
+    """Draw among the so many likeliest ids (Fan et al. 2018)."""
+    top_p: float | None = None
+    """Draw among the fewest likeliest ids with this probability together (Holtzman et al. 2020)."""
+    typical_p: float | None = None
+    """Draw among the fewest ids nearest to the expected surprise with this probability together (Meister et
+    al. 2022)."""
+    seed: int | None = None
+    """Makes the draws repeatable; None draws anew each time."""
     alignments: bool = False
     """Keep what each token of a reply looked at: `Candidate.alignments`."""
     trace: bool = False
@@ -81,7 +111,7 @@ class DecodingOptions:
             raise UsageError(f"n_best is {self.n_best}, more than beam, {self.beam}: raise beam")
         _one_of("normalize", self.normalize, get_args(Normalize))
         _one_of("stop", self.stop, get_args(Stop))
-        for name in ("alignments", "trace"):
+        for name in ("sample", "alignments", "trace"):
             _true_or_false(name, getattr(self, name))
         for name in ("no_repeat_ngram", "no_copy_ngram"):
             if getattr(self, name) is not None:
@@ -90,9 +120,23 @@ class DecodingOptions:
             number("length_penalty", self.length_penalty, 0, 10)
         number("coverage_penalty", self.coverage_penalty, 0, 10)
         number("repetition_penalty", self.repetition_penalty, 1, 100)
+        if self.temperature is not None:
+            number("temperature", self.temperature, 0.01, 100)
+        if self.top_k is not None:
+            whole_number("top_k", self.top_k, 1, MAX_TOP_K)
+        for name in ("top_p", "typical_p"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), 0.0001, 1)
+        if self.seed is not None:
+            whole_number("seed", self.seed, 0, MAX_SEED)
         object.__setattr__(self, "banned", _texts("banned", self.banned))
         if self.prefix is not None:
             _text("prefix", self.prefix)
+        if self.replies is not None:
+            try:
+                object.__setattr__(self, "replies", check_replies(self.replies))
+            except ValueError as error:
+                raise UsageError(f"replies: {error}") from None
         self._check_company()
 
     def _check_company(self) -> None:
@@ -110,6 +154,11 @@ class DecodingOptions:
     def given(self) -> frozenset[str]:
         """The names of all options that are not at their default."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
+
+    def asks_the_same(self, other: "DecodingOptions") -> bool:
+        """Whether both let and favour the same replies, but for how widely they are searched."""
+        searched = {name: getattr(self, name) for name in ("beam", "n_best", "stop", "alignments", "trace")}
+        return self == replace(other, **searched)
 
     @property
     def alpha(self) -> float:

@@ -11,6 +11,7 @@ A row's first K + 1 allowed candidates always suffice: it can give K live ones a
 is asked for, so that how narrowly the next one missed is known. Which ids of a row are banned, or lose
 by a penalty, is known before the step, and as many more are asked for. Where only some ids are allowed,
 their log-probabilities are read from the whole distribution.
+With `sample`, K rows start, and each is extended by one id that is drawn (`sampling`).
 Hypotheses cut at the maximum length are the n best only where none has finished.
 """
 
@@ -19,16 +20,20 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from .backend import Floats, Ints
 from .constraints import NO_TEXTS, Rules, RuleState, TextRules
 from .errors import EdgeChatError
 from .options import DecodingOptions
 from .penalties import bound, coverage_penalty, repeated, score
+from .sampling import Sampler
 from .text import EOS, GO, PAD
 from .trace import Fate, TracedCandidate, TracedRow, TracedStep
 
 _INF = float("inf")
 _LEAST = -sys.float_info.max  # the least that is no infinity
+_NO_NUMBERS = "the model gave log-probabilities that are not numbers: its weights are damaged"
 _NONE: frozenset[int] = frozenset()
 
 
@@ -104,7 +109,8 @@ class BeamSearch:
         source: Sequence[int],
         texts: TextRules = NO_TEXTS,
     ) -> None:
-        self.options, self.max_length = options, max_length
+        self.options = options
+        self.max_length = max_length if texts.longest is None else min(max_length, texts.longest)
         self.rows = options.rows
         self.done = False
         self.min_gap = _INF
@@ -119,8 +125,10 @@ class BeamSearch:
         self._steps = 0
         self._finished: list[Hypothesis] = []  # the n best so far, best first
         self._finished_count = 0
-        self._live = [_Live((), (), 0.0, 0.0, self._rules.start, ())]
-        self._prepare([GO], [0])
+        self._sampler = Sampler(options) if options.sample else None
+        begun = options.beam if options.sample else 1
+        self._live = [_Live((), (), 0.0, 0.0, self._rules.start, ())] * begun
+        self._prepare([GO] * begun, [0] * begun)
 
     def want(self) -> StepRequest:
         """What to compute next; asked only while not `done`."""
@@ -135,7 +143,11 @@ class BeamSearch:
         ids, logps = cand_ids[:count].tolist(), cand_logp[:count].tolist()
         alignments = align[:count, : self._source_length].tolist() if self._aligned else None
         self._steps += 1
-        ended, extended = self._choose(self._extensions(self._possible(ids, logps, logp)))
+        if self._sampler:
+            assert logp is not None
+            ended, extended = self._draw(self._sampler, logp)
+        else:
+            ended, extended = self._choose(self._extensions(self._possible(ids, logps, logp)))
         finished = [self._finished_by(extension, alignments) for extension in ended]
         if self.options.trace:
             given = [list(zip(*row, strict=True)) for row in zip(ids, logps, strict=True)]
@@ -190,9 +202,7 @@ class BeamSearch:
                 total = rank + logp
                 if not least <= total < _INF:
                     if not total < _INF:  # NaN is not less either
-                        raise EdgeChatError(
-                            "the model gave log-probabilities that are not numbers: its weights are damaged"
-                        )
+                        raise EdgeChatError(_NO_NUMBERS)
                     break
                 if id in banned:
                     continue
@@ -223,6 +233,29 @@ class BeamSearch:
                     extended.append(extension)
             elif rank < beam:
                 ended.append(extension)
+        return ended, extended
+
+    def _draw(self, sampler: Sampler, whole: Floats) -> tuple[list[Extension], list[Extension]]:
+        """One extension of each row, drawn: those that end, and those that live on."""
+        ended: list[Extension] = []
+        extended: list[Extension] = []
+        for row, live in enumerate(self._live):
+            logp = whole[row].astype(np.float64)  # [V]
+            if not (logp < _INF).all():  # NaN is not less either
+                raise EdgeChatError(_NO_NUMBERS)
+            logp[list(self._lowered[row])] *= self.options.repetition_penalty
+            allowed = self._allowed[row]
+            if allowed is not None:
+                rest = np.full_like(logp, -_INF)
+                rest[allowed] = logp[allowed]
+                logp = rest
+            logp[list(self._banned[row])] = -_INF
+            if logp.max() == -_INF:
+                continue  # nothing may follow
+            id, gap = sampler.draw(logp)
+            self.min_gap = min(self.min_gap, gap)
+            extension = (-(live.rank + float(logp[id])), row, id, float(whole[row, id]))
+            (ended if id == EOS else extended).append(extension)
         return ended, extended
 
     def _grown(self, extension: Extension, alignments: list[list[float]] | None) -> _Live:
@@ -264,7 +297,7 @@ class BeamSearch:
             tokens + [PAD] * spare,
             parents + [0] * spare,
             min(self._vocab_size, self.options.beam + 2 + most),
-            rules.only is not None and any(allowed is not None for allowed in self._allowed),
+            self._sampler is not None or any(allowed is not None for allowed in self._allowed),
         )
 
     def _note_step(

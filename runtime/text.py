@@ -38,6 +38,11 @@ def _visible(c: str) -> str:
     return "␡" if c == "\x7f" else "\ufffd"
 
 
+def normal_form(text: str) -> str:
+    """NFC, in which all replies are."""
+    return unicodedata.normalize("NFC", text)
+
+
 @functools.cache
 def _byte_of_character() -> dict[str, int]:
     """The byte-level alphabet of GPT-2 (Radford et al. 2019): each byte as one printable character."""
