@@ -34,29 +34,132 @@ ThreadsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out if it is there.")]
+#: Panels of --help.
+SEARCH, SCORES, SAYS = "The search", "How replies are scored", "What a reply may say"
+DRAW = "Drawing at random"
 BeamOption = Annotated[
     int | None,
-    typer.Option(help="Hypotheses kept at each step; 1 is greedy.  [default: the bundle's, mostly 5]"),
+    typer.Option(
+        help="Hypotheses kept at each step; 1 is greedy.  [default: the bundle's, mostly 5]",
+        rich_help_panel=SEARCH,
+    ),
 ]
 NormalizeOption = Annotated[
     Literal["none", "gnmt", "average"] | None,
     typer.Option(
         help="How scores are normalized by length; gnmt is Wu et al. 2016.  [default: the bundle's]",
+        rich_help_panel=SCORES,
     ),
 ]
 LengthPenaltyOption = Annotated[
-    float | None, typer.Option(help="alpha of gnmt; larger favours longer replies.  [default: 0.6]")
+    float | None,
+    typer.Option(
+        help="alpha of gnmt; larger favours longer replies.  [default: 0.6]", rich_help_panel=SCORES
+    ),
 ]
-MinLengthOption = Annotated[int | None, typer.Option(help="Tokens that a reply has at least.  [default: 0]")]
+MinLengthOption = Annotated[
+    int | None,
+    typer.Option(help="Tokens that a reply has at least.  [default: 0]", rich_help_panel=SAYS),
+]
 MaxLengthOption = Annotated[
     int | None,
-    typer.Option(help="Tokens that a reply has at most.  [default: the longest the model learned]"),
+    typer.Option(
+        help="Tokens that a reply has at most.  [default: the longest the model learned]",
+        rich_help_panel=SAYS,
+    ),
 ]
 StopOption = Annotated[
     Literal["exact", "first"] | None,
     typer.Option(
-        help="exact: when no better reply can come; first: with the first finished.  [default: the bundle's]"
+        help="exact: when no better reply can come; first: with the first finished.  [default: the bundle's]",
+        rich_help_panel=SEARCH,
     ),
+]
+PrefixOption = Annotated[
+    str | None,
+    typer.Option(help="Text that the reply begins with.", rich_help_panel=SAYS, show_default=False),
+]
+BannedOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Text that no reply holds; may be given many times.", rich_help_panel=SAYS),
+]
+NoRepeatOption = Annotated[
+    int | None,
+    typer.Option(help="No n-gram of so many tokens comes twice.", rich_help_panel=SAYS, show_default=False),
+]
+NoCopyOption = Annotated[
+    int | None,
+    typer.Option(
+        help="No n-gram of so many tokens of the prompt is said.", rich_help_panel=SAYS, show_default=False
+    ),
+]
+RepetitionPenaltyOption = Annotated[
+    float | None,
+    typer.Option(
+        help="What the log-probability of a token that was said is multiplied by.  [default: 1, none]",
+        rich_help_panel=SCORES,
+    ),
+]
+CoveragePenaltyOption = Annotated[
+    float | None,
+    typer.Option(
+        help="beta of Wu et al. 2016: takes from replies that leave parts of the prompt unattended.  "
+        "[default: 0, none]",
+        rich_help_panel=SCORES,
+    ),
+]
+AlignmentsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--alignments",
+        help="With --json: what each token looked at, as weights on the prompt's tokens.",
+        show_default=False,
+    ),
+]
+RepliesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The only replies that may be given: a .json list of texts, or one a line.",
+        rich_help_panel=SAYS,
+        show_default=False,
+    ),
+]
+SampleOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--sample",
+        help="Draw at random; with --beam N the best of N draws.",
+        rich_help_panel=DRAW,
+        show_default=False,
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(help="Below 1 the likely is likelier, above 1 less so.  [default: 1]", rich_help_panel=DRAW),
+]
+TopKOption = Annotated[
+    int | None,
+    typer.Option(help="Draw among so many likeliest tokens.", rich_help_panel=DRAW, show_default=False),
+]
+TopPOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw among the likeliest tokens that have this probability together.",
+        rich_help_panel=DRAW,
+        show_default=False,
+    ),
+]
+TypicalOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw among the most typical tokens that have this probability together.",
+        rich_help_panel=DRAW,
+        show_default=False,
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(help="The same seed draws the same replies.", rich_help_panel=DRAW, show_default=False),
 ]
 OutOption = Annotated[
     Path,

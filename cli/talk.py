@@ -10,17 +10,32 @@ import typer
 from ..runtime.errors import UsageError
 from .console import one_line, put, put_json, say
 from .options import (
+    SEARCH,
+    AlignmentsOption,
+    BannedOption,
     BeamOption,
     BundleArgument,
+    CoveragePenaltyOption,
     DeviceOption,
     JsonOption,
     LengthPenaltyOption,
     MaxLengthOption,
     MinLengthOption,
+    NoCopyOption,
+    NoRepeatOption,
     NormalizeOption,
+    PrefixOption,
+    RepetitionPenaltyOption,
+    RepliesOption,
     RequireSignatureOption,
+    SampleOption,
+    SeedOption,
     StopOption,
+    TemperatureOption,
     ThreadsOption,
+    TopKOption,
+    TopPOption,
+    TypicalOption,
 )
 
 if TYPE_CHECKING:
@@ -39,12 +54,39 @@ def reply(
         typer.Argument(help="Prompts. Without any: one a line on stdin.", show_default=False),
     ] = None,
     beam: BeamOption = None,
-    n_best: Annotated[int | None, typer.Option(help="Replies to show, best first.  [default: 1]")] = None,
+    n_best: Annotated[
+        int | None,
+        typer.Option(help="Replies to show, best first.  [default: 1]", rich_help_panel=SEARCH),
+    ] = None,
+    stop: StopOption = None,
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
+    coverage_penalty: CoveragePenaltyOption = None,
+    repetition_penalty: RepetitionPenaltyOption = None,
     min_length: MinLengthOption = None,
     max_length: MaxLengthOption = None,
-    stop: StopOption = None,
+    replies: RepliesOption = None,
+    prefix: PrefixOption = None,
+    banned: BannedOption = None,
+    no_repeat_ngram: NoRepeatOption = None,
+    no_copy_ngram: NoCopyOption = None,
+    sample: SampleOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    typical_p: TypicalOption = None,
+    seed: SeedOption = None,
+    alignments: AlignmentsOption = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Print an empty line where the confidence is below this probability; needs a bundle that "
+            "was calibrated.",
+            show_default=False,
+        ),
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each reply while it is searched.")] = False,
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
@@ -58,29 +100,57 @@ def reply(
     normalized by length as --normalize says.
     """
     from ..runtime import ChatModel
+    from ..runtime.replies import read_replies
 
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
+    if abstain_below is not None and (stream or ((n_best or 1) > 1 and not json)):
+        raise UsageError(
+            "--abstain-below judges one whole reply: it does not go with --stream, and with --n-best "
+            "in --json only"
+        )
+    if alignments and not json:
+        raise UsageError("--alignments goes with --json: a line of text has no place for them")
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
         if device == "auto" and sys.stderr.isatty():
             say(f"{bundle} on {model.device}")
         options = decoding_options(
             model.defaults,
-            beam=beam,
+            beam=(n_best or 1) if sample and beam is None else beam,
             n_best=n_best,
             normalize=normalize,
             length_penalty=length_penalty,
+            coverage_penalty=coverage_penalty,
+            repetition_penalty=repetition_penalty,
             min_length=min_length,
             max_length=max_length,
+            replies=None if replies is None else read_replies(replies),
+            prefix=prefix,
+            banned=banned,
+            no_repeat_ngram=no_repeat_ngram,
+            no_copy_ngram=no_copy_ngram,
             stop=stop,
+            sample=sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            typical_p=typical_p,
+            seed=seed,
+            alignments=alignments,
         )
+        if abstain_below is not None:
+            _check_confident(model, options)
         for prompt in text or _lines():
             if stream:
                 _stream(model, prompt, options)
-            elif json:
-                put_json(reply_json(prompt, model.reply(prompt, options)))
+                continue
+            given = model.reply(prompt, options)
+            if json:
+                put_json(reply_json(prompt, given) | _abstaining(given, abstain_below))
+            elif abstain_below is not None and _abstains(given, abstain_below):
+                put("")
             else:
-                _put_reply(model.reply(prompt, options), n_best or 1)
+                _put_reply(given, n_best or 1)
 
 
 def tui(
@@ -126,10 +196,40 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
         "tokens": list(reply.tokens),
         "candidates": [
             {"reply": c.text, "score": c.score, "logp": c.logp, "tokens": list(c.tokens)}
+            | ({} if c.alignments is None else {"alignments": [list(row) for row in c.alignments]})
             for c in reply.candidates
         ],
         "ms": round(reply.ms, 3),
     }
+
+
+def _check_confident(model: "ChatModel", options: "DecodingOptions") -> None:
+    """Refuse to abstain by a confidence that there is not."""
+    if model.calibration is None:
+        raise UsageError(
+            "--abstain-below needs a bundle that was calibrated: export it from a run that holds out more "
+            "pairs"
+        )
+    if model.confidence(0.0, options) is None:
+        raise UsageError(
+            "--abstain-below does not go with options that change which replies may come: the bundle was "
+            "calibrated without them"
+        )
+
+
+def _abstains(reply: "Reply", least: float) -> bool:
+    """A reply that was cut has no confidence."""
+    return reply.confidence is None or reply.confidence < least
+
+
+def _abstaining(reply: "Reply", least: float | None) -> dict[str, Any]:
+    """What --abstain-below adds to the JSON of a reply. An abstained one says nothing; what it would have
+    said stands among the candidates."""
+    if least is None:
+        return {}
+    abstained = _abstains(reply, least)
+    added: dict[str, Any] = {"confidence": reply.confidence, "abstained": abstained}
+    return {**added, "reply": ""} if abstained else added
 
 
 def _put_reply(reply: "Reply", n_best: int) -> None:

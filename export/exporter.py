@@ -6,7 +6,7 @@ What the bundle holds is a function of the checkpoint; dates and times go into a
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,14 @@ import onnxruntime as ort
 
 from .. import __version__
 from ..runtime.bundle import Bundle, check_out, write_bundle
-from ..runtime.errors import ProofError, QualityError, UsageError
+from ..runtime.chat import ChatModel
+from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import Manifest, ModelSpec, TextSpec
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
+from ..runtime.replies import REPLIES, closed_set, write_replies
 from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.checkpoint import last_step
@@ -30,6 +32,7 @@ from ..train.dataset import EncodedPairs
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
 from .builder import OPSET
+from .calibrate import calibrate
 from .card import model_card
 from .graphs import graph_spec
 from .precision import PrecisionName
@@ -62,12 +65,13 @@ def export(
     checkpoint: str = "best",
     decoding: DecodingOptions | None = None,
     data_licence: str | None = None,
+    replies: Sequence[str] | None = None,
     sign: Signer | None = None,
     force: bool = False,
     progress: Told = lambda what: None,
 ) -> Exported:
     """Write the bundle `out` of a run's `best` or `last` checkpoint, as one file where `out` ends with
-    .edgechat, and signed where `sign` is there.
+    .edgechat, and signed where `sign` is there. With `replies` it says nothing else.
 
     The fp32 graphs are proved against PyTorch whatever the precision; another one is judged against them.
     With `force`, an existing bundle is replaced, and a precision beyond its limits is written all the same.
@@ -97,6 +101,7 @@ def export(
         proof=proof,
         quality=quality,
     )
+    manifest = replace(manifest, calibration=_calibration(run, built.variant, manifest, replies, progress))
     progress("making golden vectors")
     golden = make_golden(
         built.variant,
@@ -111,6 +116,7 @@ def export(
         "decoder.onnx": built.decoder,
         "golden.json": golden,
         "MODEL_CARD.md": model_card(manifest).encode(),
+        **({} if replies is None else {REPLIES: write_replies(replies)}),
     }
     progress("writing the bundle")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -254,6 +260,21 @@ def _quality(
         )
     limits = asdict(LIMITS[built.precision])
     return {**figures, "against_fp32": quality.to_json(), "limits": limits, "forced": bool(reasons)}, ms
+
+
+def _calibration(
+    run: Run, backend: OrtBackend, manifest: Manifest, replies: Sequence[str] | None, progress: Told
+) -> dict[str, Any] | None:
+    """What the probabilities of the bundle's replies are worth; None where that cannot be said."""
+    model = ChatModel(backend, run.codec, manifest.decoding, device="cpu")
+    if replies is not None:
+        model.closed = closed_set(replies, run.codec)
+    progress("calibrating the confidence")
+    try:
+        return calibrate(model, [(pair["turns"], pair["response"]) for pair in run.held_out()])
+    except EdgeChatError as error:
+        progress(f"no confidence in this bundle: {error}")
+        return None
 
 
 def _write_report(

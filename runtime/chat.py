@@ -13,15 +13,21 @@ from typing import Any
 
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
+from .calibration import Calibration
+from .constraints import NO_TEXTS, TextRules, text_rules
 from .device import resolve_device
 from .errors import BundleError, EdgeChatError, ModelClosedError, UsageError
 from .manifest import Manifest
-from .options import DecodingOptions, whole_number
+from .options import DecodingOptions, refuse_company, whole_number
 from .ort import OrtBackend
+from .replies import REPLIES, ClosedSet, bundled_replies, closed_set
 from .scheduler import BATCH_SIZE, Batch, decode
 from .search import BeamSearch, Hypothesis
 from .text import TextCodec
 from .trace import TracedStep
+
+#: Sets of options whose rules of texts a model remembers.
+_KEPT_TEXTS = 16
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,9 @@ class Candidate:
     tokens: tuple[str, ...]  # joined they are the text, up to surrounding space
     token_logps: tuple[float, ...]  # natural log; one more than tokens, the end-of-sentence, where finished
     finished: bool  # false where the maximum length or a cancellation cut it
+    #: With DecodingOptions(alignments=True), for each of `token_logps`: its attention over the source's
+    #: tokens, in text order; each sums to 1.
+    alignments: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,9 @@ class Reply:
     ms: float  # wall time, milliseconds, from the call (of a stream: with what its consumer took)
     truncated: bool  # true where the prompt and its context were longer than the longest source
     trace: tuple[TracedStep, ...] | None = None  # with DecodingOptions(trace=True): what each step did
+    confidence: float | None = None
+    """The probability, from 0 to 1, that this is the right reply, where the bundle was calibrated and the
+    options allow what its own do; else None."""
 
     def __str__(self) -> str:
         return self.text
@@ -72,7 +84,7 @@ class ReplyStream:
         self._start = time.perf_counter()
         self._model, self._done = model, done
         self._source = model.codec.encode_source(turns)
-        self._search = model.search(options, len(self._source.ids))
+        self._search = model.search(options, self._source.ids)
         self._lock = threading.Lock()
         self._batch: Batch[Any] | None = None
         self._failed = False
@@ -95,7 +107,7 @@ class ReplyStream:
                     self.tail = ""
                     update = (self._emit(self._result().text), "")
                 else:
-                    settled = codec.decode_whole(search.settled())
+                    settled = codec.agreed(search.contenders())
                     best = codec.decode_whole(search.hypotheses()[0].tokens)
                     self.tail = best[len(settled) :] if best.startswith(settled) else ""
                     update = (self._emit(settled), self.tail)
@@ -185,8 +197,12 @@ class ChatModel:
     ) -> None:
         self.codec, self.defaults, self.device = codec, defaults, device
         self.manifest: Manifest | None = None
+        #: The only replies that the model gives, where its bundle says so.
+        self.closed: ClosedSet | None = None
+        self.calibration: Calibration | None = None
         self._backend: Backend[Any] | None = backend
         self._process = os.getpid()
+        self._texts: dict[DecodingOptions, TextRules] = {}
 
     @classmethod
     def load(
@@ -229,6 +245,13 @@ class ChatModel:
             )
         model = cls(backend, codec, manifest.decoding, device=chosen)
         model.manifest = manifest
+        if REPLIES in files:
+            try:
+                model.closed = closed_set(bundled_replies(files[REPLIES]), codec)
+            except UsageError as error:
+                raise BundleError(f"{REPLIES}: {error}") from None
+        if manifest.calibration is not None:
+            model.calibration = Calibration.from_json(manifest.calibration)
         return model
 
     def reply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
@@ -285,6 +308,7 @@ class ChatModel:
             [source.ids for source in sources],
             options,
             max_length=self.max_length(options),
+            texts=self.texts(options),
             batch_size=batch_size,
             progress=progress,
         )
@@ -336,27 +360,69 @@ class ChatModel:
             )
         return most
 
-    def search(self, options: DecodingOptions, source_length: int) -> BeamSearch:
-        """A search for one reply of this model to a source of so many tokens."""
+    def texts(self, options: DecodingOptions) -> TextRules:
+        """The rules of the texts among the options, which are worth keeping: making them reads the
+        whole vocabulary."""
+        if options.replies is None and self.closed is not None:
+            refuse_company("replies", options.given)
+            return TextRules(only=self.closed, longest=self.closed.longest)
+        if not options.banned and options.prefix is None and options.replies is None:
+            return NO_TEXTS
+        rules = self._texts.get(options)
+        if rules is None:
+            rules = self._make_texts(options)
+            if len(self._texts) >= _KEPT_TEXTS:
+                self._texts.clear()
+            self._texts[options] = rules
+        return rules
+
+    def _make_texts(self, options: DecodingOptions) -> TextRules:
+        if options.replies is not None:
+            closed = closed_set(options.replies, self.codec)
+            return TextRules(only=closed, longest=closed.longest)
+        most = self.max_length(options)
+        if options.prefix is not None and len(self.codec.encode(options.prefix)) >= most:
+            raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
+        return text_rules(options, self.codec.vocabulary)
+
+    def confidence(self, logp: float, options: DecodingOptions) -> float | None:
+        """The probability that a reply of this natural-log probability is right, by the bundle's
+        calibration. None where there is none, or other replies are possible than those it was made with."""
+        if self.calibration is None or not options.asks_the_same(self.defaults):
+            return None
+        return self.calibration.confidence(logp)
+
+    def search(self, options: DecodingOptions, source: Sequence[int]) -> BeamSearch:
+        """A search for one reply of this model to a source of ids."""
         return BeamSearch(
             options,
             max_length=self.max_length(options),
             vocab_size=self.backend.vocab_size,
-            source_length=source_length,
+            source=source,
+            texts=self.texts(options),
         )
 
     def make_reply(self, search: BeamSearch, start: float, truncated: bool) -> Reply:
         """The result of a search that began at `start` (`time.perf_counter`)."""
         candidates: dict[str, Candidate] = {}
         for hypothesis in search.hypotheses():
-            candidate = self._candidate(hypothesis)
+            candidate = self._candidate(hypothesis, search.options.alignments)
             candidates.setdefault(candidate.text, candidate)  # two ways to spell one text are one reply
         best = next(iter(candidates.values()))
         ms = (time.perf_counter() - start) * 1e3
         trace = tuple(search.trace) if search.options.trace else None
-        return Reply(best.text, best.score, best.tokens, tuple(candidates.values()), ms, truncated, trace)
+        return Reply(
+            best.text,
+            best.score,
+            best.tokens,
+            tuple(candidates.values()),
+            ms,
+            truncated,
+            trace,
+            self.confidence(best.logp, search.options) if best.finished else None,
+        )
 
-    def _candidate(self, hypothesis: Hypothesis) -> Candidate:
+    def _candidate(self, hypothesis: Hypothesis, aligned: bool) -> Candidate:
         return Candidate(
             self.codec.decode(hypothesis.tokens),
             hypothesis.score,
@@ -364,4 +430,5 @@ class ChatModel:
             tuple(self.codec.pieces(hypothesis.tokens)),
             hypothesis.token_logps,
             hypothesis.finished,
+            tuple(map(tuple, hypothesis.alignments)) if aligned else None,
         )

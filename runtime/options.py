@@ -1,18 +1,42 @@
-"""How a reply is searched for: one frozen object that is schema, validation and help at once."""
+"""How a reply is searched for: one frozen object that is schema, validation and help at once.
 
-from dataclasses import asdict, dataclass, fields
+docs/decoding.md explains each option with its formula and where it is from.
+"""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from .errors import UsageError
+from .replies import check_replies
 
 Normalize = Literal["none", "gnmt", "average"]
 Stop = Literal["exact", "first"]
 
 #: Which option goes with which mode only; given with another, it is refused, never ignored.
-GOES_WITH = {"length_penalty": ("normalize", "gnmt")}
+GOES_WITH = {
+    "length_penalty": ("normalize", "gnmt"),
+    "temperature": ("sample", True),
+    "top_k": ("sample", True),
+    "top_p": ("sample", True),
+    "typical_p": ("sample", True),
+    "seed": ("sample", True),
+}
+#: Which options do not go together, and why; given together, they are refused.
+EXCLUDES = {
+    "replies": (
+        ("banned", "prefix", "no_repeat_ngram", "no_copy_ngram", "min_length", "max_length"),
+        "a closed set of replies says all that may be said",
+    ),
+    "sample": (("stop",), "every sample is drawn to its end"),
+}
 
 MAX_BEAM = 1024
 MAX_LENGTH = 10_000
+MAX_TOP_K = 1_000_000
+MAX_SEED = (1 << 53) - 1  # what a JSON number holds exactly
+MAX_TEXTS = 1000  # banned phrases
+MAX_TEXT = 1000  # characters of one
 
 
 @dataclass(frozen=True)
@@ -24,19 +48,51 @@ class DecodingOptions:
     """
 
     beam: int = 5
-    """Hypotheses kept at each step; 1 is greedy search."""
+    """Hypotheses kept at each step; 1 is greedy search. With `sample`, how many replies are drawn."""
     n_best: int = 1
     """Finished hypotheses wanted, at most `beam`."""
     normalize: Normalize = "gnmt"
     """How a log-probability becomes a score: see `penalties`."""
     length_penalty: float | None = None
     """alpha of `normalize="gnmt"` (0.6 where None); 0 is no normalization, larger favours longer replies."""
+    coverage_penalty: float = 0.0
+    """beta of the coverage penalty (Wu et al. 2016): what it takes off a reply that leaves parts of the
+    source unattended; 0 is none."""
+    repetition_penalty: float = 1.0
+    """What the log-probability of a token that the reply already holds is multiplied by (after Keskar et
+    al. 2019), at least 1; 1 is none."""
+    no_repeat_ngram: int | None = None
+    """No n-gram of so many tokens comes twice in a reply."""
+    no_copy_ngram: int | None = None
+    """No n-gram of so many tokens of the source comes in the reply."""
+    banned: tuple[str, ...] = ()
+    """Texts that no reply holds, whatever tokens would spell them."""
+    prefix: str | None = None
+    """What every reply begins with; its tokens are scored as all are."""
+    replies: tuple[str, ...] | None = None
+    """A closed set: one of these is said, nothing else; None is the bundle's own set, where it has one."""
     min_length: int = 0
     """Tokens that a reply has at least, end-of-sentence not counted."""
     max_length: int | None = None
     """Tokens that a reply has at most, end-of-sentence counted; None is the longest the model learned."""
     stop: Stop = "exact"
     """"exact" ends when no live hypothesis can still enter the n best, "first" with the n-th finished one."""
+    sample: bool = False
+    """Draw replies at random, `beam` of them, of which the `n_best` best are given (sample and rank,
+    Adiwardana et al. 2020). Scores stay those of the model, whatever the draw was from."""
+    temperature: float | None = None
+    """What log-probabilities are divided by before the draw; None is 1."""
+    top_k: int | None = None
+    """Draw among the so many likeliest ids (Fan et al. 2018)."""
+    top_p: float | None = None
+    """Draw among the fewest likeliest ids with this probability together (Holtzman et al. 2020)."""
+    typical_p: float | None = None
+    """Draw among the fewest ids nearest to the expected surprise with this probability together (Meister et
+    al. 2022)."""
+    seed: int | None = None
+    """Makes the draws repeatable; None draws anew each time."""
+    alignments: bool = False
+    """Keep what each token of a reply looked at: `Candidate.alignments`."""
     trace: bool = False
     """Keep what each step did: `Reply.trace`."""
 
@@ -55,19 +111,54 @@ class DecodingOptions:
             raise UsageError(f"n_best is {self.n_best}, more than beam, {self.beam}: raise beam")
         _one_of("normalize", self.normalize, get_args(Normalize))
         _one_of("stop", self.stop, get_args(Stop))
-        if not isinstance(self.trace, bool):
-            raise UsageError(f"trace must be True or False, not {self.trace!r}")
+        for name in ("sample", "alignments", "trace"):
+            _true_or_false(name, getattr(self, name))
+        for name in ("no_repeat_ngram", "no_copy_ngram"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), 1, MAX_LENGTH)
+        if self.length_penalty is not None:
+            number("length_penalty", self.length_penalty, 0, 10)
+        number("coverage_penalty", self.coverage_penalty, 0, 10)
+        number("repetition_penalty", self.repetition_penalty, 1, 100)
+        if self.temperature is not None:
+            number("temperature", self.temperature, 0.01, 100)
+        if self.top_k is not None:
+            whole_number("top_k", self.top_k, 1, MAX_TOP_K)
+        for name in ("top_p", "typical_p"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), 0.0001, 1)
+        if self.seed is not None:
+            whole_number("seed", self.seed, 0, MAX_SEED)
+        object.__setattr__(self, "banned", _texts("banned", self.banned))
+        if self.prefix is not None:
+            _text("prefix", self.prefix)
+        if self.replies is not None:
+            try:
+                object.__setattr__(self, "replies", check_replies(self.replies))
+            except ValueError as error:
+                raise UsageError(f"replies: {error}") from None
+        self._check_company()
+
+    def _check_company(self) -> None:
+        """Refuse what does not go together."""
         for option, (mode, value) in GOES_WITH.items():
-            if getattr(self, option) is not None and getattr(self, mode) != value:
+            if option in self.given and getattr(self, mode) != value:
                 raise UsageError(
                     f"{option} goes with {mode}={value!r}, not with {mode}={getattr(self, mode)!r}"
                 )
-        if self.length_penalty is not None and (
-            isinstance(self.length_penalty, bool)
-            or not isinstance(self.length_penalty, int | float)
-            or not 0 <= self.length_penalty <= 10
-        ):
-            raise UsageError(f"length_penalty must be a number from 0 to 10, not {self.length_penalty!r}")
+        for option in EXCLUDES:
+            if option in self.given:
+                refuse_company(option, self.given)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of all options that are not at their default."""
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
+
+    def asks_the_same(self, other: "DecodingOptions") -> bool:
+        """Whether both let and favour the same replies, but for how widely they are searched."""
+        searched = {name: getattr(self, name) for name in ("beam", "n_best", "stop", "alignments", "trace")}
+        return self == replace(other, **searched)
 
     @property
     def alpha(self) -> float:
@@ -91,12 +182,45 @@ class DecodingOptions:
         return cls(**values)
 
 
+def refuse_company(option: str, given: Collection[str]) -> None:
+    """Raises UsageError where an option of `given` does not go with `option`."""
+    others, why = EXCLUDES[option]
+    for other in others:
+        if other in given:
+            raise UsageError(f"{other} does not go with {option}: {why}")
+
+
 def whole_number(name: str, value: object, least: int, most: int) -> None:
     """Raises UsageError, with the name and the value, where `value` is not what it must be."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise UsageError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
 
 
+def number(name: str, value: object, least: float, most: float) -> None:
+    """As `whole_number`, for any number; NaN is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise UsageError(f"{name} must be a number from {least} to {most}, not {value!r}")
+
+
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _true_or_false(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be True or False, not {value!r}")
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
+        raise UsageError(f"{name} must be text of 1 to {MAX_TEXT} characters, not {value!r}")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise UsageError(f"{name} must be text, not half of a surrogate pair: {value!r}")
+    return value
+
+
+def _texts(name: str, values: object) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or len(values) > MAX_TEXTS:
+        raise UsageError(f"{name} must be a list of at most {MAX_TEXTS} texts, not {values!r}")
+    return tuple(_text(name, value) for value in values)

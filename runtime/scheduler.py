@@ -12,6 +12,7 @@ from typing import Generic
 import numpy as np
 
 from .backend import Backend, State, pad
+from .constraints import NO_TEXTS, TextRules
 from .options import DecodingOptions, whole_number
 from .search import BeamSearch
 
@@ -44,13 +45,18 @@ class Batch(Generic[State]):
             dtype=np.int64,
         )
         out, self._state = self._backend.step(
-            self._state, tokens, parents, max(want.candidates for want in wants)
+            self._state,
+            tokens,
+            parents,
+            max(want.candidates for want in wants),
+            whole=any(want.whole for want in wants),
         )
         K = self._searches[0].rows
         for i, search in enumerate(self._searches):
             if not search.done:
                 rows = slice(i * K, (i + 1) * K)
-                search.advance(out.cand_ids[rows], out.cand_logp[rows], out.align[rows])
+                logp = None if out.logp is None else out.logp[rows]
+                search.advance(out.cand_ids[rows], out.cand_logp[rows], out.align[rows], logp)
         self._origins = [i * K for i in range(len(self._searches))]
         return self._leave()
 
@@ -82,15 +88,17 @@ def decode(
     options: DecodingOptions,
     *,
     max_length: int,
+    texts: TextRules = NO_TEXTS,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[BeamSearch]:
     """Search replies to all sources, in batches of similar length; the searches come in the order of
-    the sources. `progress` is called with the number of sentences that each batch finished. Once
-    `cancelled`, no other step is taken, and the searches stay as they are."""
+    the sources. `texts` are the rules of the texts among the options. `progress` is called with the
+    number of sentences that each batch finished. Once `cancelled`, no other step is taken, and the
+    searches stay as they are."""
     searches = [
-        BeamSearch(options, max_length=max_length, vocab_size=backend.vocab_size, source_length=len(source))
+        BeamSearch(options, max_length=max_length, vocab_size=backend.vocab_size, source=source, texts=texts)
         for source in sources
     ]
     for chosen in batches_of([len(source) for source in sources], batch_size):

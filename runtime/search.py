@@ -2,27 +2,39 @@
 compute, `advance` takes what came. `scheduler.py` drives one or many of them together.
 
 The rule of one step, K being the beam:
-1. Every live hypothesis is extended by each of its candidates; all extensions are ranked by summed
-   log-probability, ties to the lower row, then to the lower id.
+1. Every live hypothesis is extended by each of its candidates that no rule forbids (`constraints`); all
+   extensions are ranked by summed log-probability, ties to the lower row, then to the lower id.
 2. Extensions by end-of-sentence that rank among the first K are finished; they are scored
    (`penalties`) and compete for the n best.
 3. The first K other extensions live on.
 A row's first K + 1 allowed candidates always suffice: it can give K live ones and one end. One more
-is asked for, so that how narrowly the next one missed is known.
+is asked for, so that how narrowly the next one missed is known. Which ids of a row are banned, or lose
+by a penalty, is known before the step, and as many more are asked for. Where only some ids are allowed,
+their log-probabilities are read from the whole distribution.
+With `sample`, K rows start, and each is extended by one id that is drawn (`sampling`).
 Hypotheses cut at the maximum length are the n best only where none has finished.
 """
 
 import itertools
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .backend import Floats, Ints
+from .constraints import NO_TEXTS, Rules, RuleState, TextRules
 from .errors import EdgeChatError
 from .options import DecodingOptions
-from .penalties import bound, score
-from .text import EOS, GO, NEVER_GENERATED, PAD
+from .penalties import bound, coverage_penalty, repeated, score
+from .sampling import Sampler
+from .text import EOS, GO, PAD
 from .trace import Fate, TracedCandidate, TracedRow, TracedStep
+
+_INF = float("inf")
+_LEAST = -sys.float_info.max  # the least that is no infinity
+_NO_NUMBERS = "the model gave log-probabilities that are not numbers: its weights are damaged"
+_NONE: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +44,9 @@ class Hypothesis:
     tokens: tuple[int, ...]  # without the end-of-sentence
     token_logps: tuple[float, ...]  # natural log; with the end-of-sentence where finished
     logp: float  # their sum
-    score: float  # logp, normalized by length
+    score: float  # logp with its penalties, normalized by length
     finished: bool
+    alignments: tuple[Sequence[float], ...] = ()  # [len(token_logps)][S], where they are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,140 +56,275 @@ class StepRequest:
     tokens: list[int]  # [K] fed to each row
     parents: list[int]  # [K] rows of this sentence's previous step; all 0 at the first
     candidates: int  # C wanted for each row
+    whole: bool  # the whole distribution [K, V] is wanted too
+
+
+#: An id and its natural-log probability.
+Candidate = tuple[int, float]
+
+#: A live hypothesis and one more id: minus what they rank by, the row, the id, its log-probability.
+#: In order, the best is first, and ties go to the lower row, then to the lower id.
+Extension = tuple[float, int, int, float]
+
+
+def _likeliest(candidate: Candidate) -> tuple[float, int]:
+    """The order of candidates: the likelier first, then the lower id."""
+    return -candidate[1], candidate[0]
 
 
 class _Live:
-    """A hypothesis that goes on: its tokens, their log-probabilities and the sum."""
+    """A hypothesis that goes on."""
 
-    __slots__ = ("logp", "logps", "tokens")
+    __slots__ = ("alignments", "logp", "logps", "rank", "state", "tokens")
 
-    def __init__(self, tokens: list[int], logps: list[float], logp: float) -> None:
-        self.tokens, self.logps, self.logp = tokens, logps, logp
+    def __init__(
+        self,
+        tokens: tuple[int, ...],
+        logps: tuple[float, ...],
+        logp: float,
+        rank: float,
+        state: RuleState,
+        alignments: tuple[Sequence[float], ...],
+    ) -> None:
+        self.tokens, self.logps, self.logp, self.state = tokens, logps, logp, state
+        self.rank = rank  # logp and what penalties take: what it ranks by
+        self.alignments = alignments  # a row a token, where they are kept
 
 
 class BeamSearch:
     """The search for the `options.n_best` best replies to one source.
+
+    `texts` are the rules of the texts among the options, for the vocabulary (`constraints.text_rules`).
 
     Raises:
         EdgeChatError: from `advance`, where the model gives something that is no number.
     """
 
     def __init__(
-        self, options: DecodingOptions, *, max_length: int, vocab_size: int, source_length: int
+        self,
+        options: DecodingOptions,
+        *,
+        max_length: int,
+        vocab_size: int,
+        source: Sequence[int],
+        texts: TextRules = NO_TEXTS,
     ) -> None:
-        self.options, self.max_length = options, max_length
+        self.options = options
+        self.max_length = max_length if texts.longest is None else min(max_length, texts.longest)
         self.rows = options.rows
         self.done = False
-        self.min_gap = float("inf")
+        self.min_gap = _INF
         """The smallest score difference that decided what lives on or how the n best are ordered: replies
         of two backends may only differ where this is within their numerical difference."""
         self.trace: list[TracedStep] = []
         """What each step did, where the options ask for it."""
-        self._vocab_size, self._source_length = vocab_size, source_length
+        self._vocab_size, self._source_length = vocab_size, len(source)
+        self._rules = Rules(options, source, texts)
+        self._penalized = options.repetition_penalty > 1
+        self._aligned = options.alignments or options.coverage_penalty > 0
         self._steps = 0
-        self._live = [_Live([], [], 0.0)]
         self._finished: list[Hypothesis] = []  # the n best so far, best first
         self._finished_count = 0
-        self._request = StepRequest([GO] + [PAD] * (self.rows - 1), [0] * self.rows, self._candidates())
-        self._settled = 0
+        self._sampler = Sampler(options) if options.sample else None
+        begun = options.beam if options.sample else 1
+        self._live = [_Live((), (), 0.0, 0.0, self._rules.start, ())] * begun
+        self._prepare([GO] * begun, [0] * begun)
 
     def want(self) -> StepRequest:
         """What to compute next; asked only while not `done`."""
         return self._request
 
-    def advance(self, cand_ids: Ints, cand_logp: Floats, align: Floats) -> None:
-        """Take the candidates [K, C] of the rows that `want` asked for, and their attention [K, S].
+    def advance(self, cand_ids: Ints, cand_logp: Floats, align: Floats, logp: Floats | None = None) -> None:
+        """Take the candidates [K, C] of the rows that `want` asked for, their attention [K, S], and the
+        whole distribution [K, V] where it was wanted.
 
         C may exceed what was asked, and S the source: attention is 0 on padding."""
-        live = self._live
-        totals = cand_logp[: len(live)].astype(np.float64)
-        totals += np.array([[hypothesis.logp] for hypothesis in live])
-        ids = cand_ids[: len(live)]
-        for banned in self._banned(self._steps):
-            totals[ids == banned] = -np.inf
-        if not (totals < np.inf).all():  # NaN is not less either
-            raise EdgeChatError(
-                "the model gave log-probabilities that are not numbers: its weights are damaged"
-            )
-        # Stable: equal sums keep the order of rows, and within a row that of ids.
-        order = np.argsort(-totals, axis=None, kind="stable")
+        count = len(self._live)
+        ids, logps = cand_ids[:count].tolist(), cand_logp[:count].tolist()
+        alignments = align[:count, : self._source_length].tolist() if self._aligned else None
         self._steps += 1
-        flat_ids, flat_totals = ids.ravel().tolist(), totals.ravel().tolist()
-        fates = self._extend(order.tolist(), flat_ids, flat_totals, cand_logp.shape[1])
+        if self._sampler:
+            assert logp is not None
+            ended, extended = self._draw(self._sampler, logp)
+        else:
+            ended, extended = self._choose(self._extensions(self._possible(ids, logps, logp)))
+        finished = [self._finished_by(extension, alignments) for extension in ended]
         if self.options.trace:
-            self._note_step(live, ids, cand_logp, align, fates)
+            given = [list(zip(*row, strict=True)) for row in zip(ids, logps, strict=True)]
+            self._note_step(given, align, extended, list(zip(ended, finished, strict=True)))
+        for hypothesis in finished:
+            self._add_finished(hypothesis)
+        if extended or self._finished:
+            self._live = [self._grown(extension, alignments) for extension in extended]
+            self._prepare([id for _, _, id, _ in extended], [row for _, row, _, _ in extended])
+        else:  # nothing may follow: what there is was cut
+            self.done = True
         self._finish()
 
-    def settled(self) -> list[int]:
-        """Ids that every hypothesis which can still be the best reply begins with; never taken back."""
-        contenders = self._contenders()
-        first, n = contenders[0], self._settled
-        shortest = min(map(len, contenders))
-        while n < shortest and all(other[n] == first[n] for other in contenders):
-            n += 1
-        self._settled = n
-        return list(first[:n])
+    def contenders(self) -> list[tuple[int, ...]]:
+        """The ids of every hypothesis that can still become, or is, the best reply; what they all begin
+        with is never taken back."""
+        if self.done:
+            return [self.hypotheses()[0].tokens]
+        if not self._finished:
+            return [live.tokens for live in self._live]
+        best = self._finished[0]  # an equal score that comes later does not win over it
+        rivals = (live for live in self._live if self._bound(live) > best.score)
+        return [best.tokens, *(live.tokens for live in rivals)]
 
     def hypotheses(self) -> list[Hypothesis]:
         """The n best so far, best first: those that finished, or the live ones where none has."""
         return list(self._finished) or self._cut()[: self.options.n_best]
 
-    def _extend(self, order: list[int], ids: list[int], totals: list[float], width: int) -> dict[int, Fate]:
-        """Let the ranked extensions end, live on or fall away; gives the fate of those that did not."""
-        fates: dict[int, Fate] = {}
-        beam, n = self.options.beam, self._steps
-        extended: list[_Live] = []
-        parents: list[int] = []
+    def _possible(
+        self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None
+    ) -> list[Iterable[Candidate]]:
+        """The candidates of each row, likeliest first, or all that are allowed where only some are."""
+        candidates: list[Iterable[Candidate]] = [
+            zip(*row, strict=True) for row in zip(ids, logps, strict=True)
+        ]
+        if whole is not None:
+            for row, allowed in enumerate(self._allowed):
+                if allowed is not None:
+                    values = whole[row, list(allowed)].tolist()
+                    candidates[row] = sorted(zip(allowed, values, strict=True), key=_likeliest)
+        return candidates
+
+    def _extensions(self, candidates: list[Iterable[Candidate]]) -> list[Extension]:
+        """The allowed extensions that can matter, best first: of 2K + 1, at most K of them ends, K live on
+        and one tells how near the next was."""
+        enough, penalty = 2 * self.options.beam + 1, self.options.repetition_penalty
+        found: list[Extension] = []
+        least = _LEAST  # what ranks below it cannot matter any more
+        for row, live in enumerate(self._live):
+            rank, banned, lowered = live.rank, self._banned[row], self._lowered[row]
+            for id, logp in candidates[row]:
+                total = rank + logp
+                if not least <= total < _INF:
+                    if not total < _INF:  # NaN is not less either
+                        raise EdgeChatError(_NO_NUMBERS)
+                    break
+                if id in banned:
+                    continue
+                if lowered and id in lowered:
+                    total = rank + repeated(logp, penalty)
+                found.append((-total, row, id, logp))
+            found.sort()
+            if len(found) >= enough:
+                del found[enough:]
+                least = -found[-1][0]
+        return found
+
+    def _choose(self, ranked: list[Extension]) -> tuple[list[Extension], list[Extension]]:
+        """Those that end, and those that live on."""
+        beam = self.options.beam
+        ended: list[Extension] = []
+        extended: list[Extension] = []
         previous = 0.0
-        for rank, at in enumerate(order):
-            total = totals[at]
-            if total == -np.inf:
-                break
+        for rank, extension in enumerate(ranked):
+            minus = extension[0]
             if rank == beam or len(extended) == beam:
-                self.min_gap = min(self.min_gap, previous - total)
-            if rank >= beam and len(extended) == beam:
-                break
-            previous = total
-            parent = self._live[at // width]
-            logps = [*parent.logps, total - parent.logp]
-            if ids[at] == EOS:
-                if rank < beam:
-                    fates[at] = "finished"
-                    self._add_finished(
-                        Hypothesis(
-                            tuple(parent.tokens), tuple(logps), total, score(total, n, self.options), True
-                        )
-                    )
-            elif len(extended) < beam:
-                fates[at] = "live"
-                extended.append(_Live([*parent.tokens, ids[at]], logps, total))
-                parents.append(at // width)
-        if not extended and not self._finished:  # nothing may follow: what there is was cut
-            self.done = True
-            return fates
-        self._live = extended
-        spare = self.rows - len(extended)
-        tokens = [live.tokens[-1] for live in extended] + [PAD] * spare
-        self._request = StepRequest(tokens, parents + [0] * spare, self._candidates())
-        return fates
+                self.min_gap = min(self.min_gap, minus - previous)
+                if rank >= beam and len(extended) == beam:
+                    break
+            previous = minus
+            if extension[2] != EOS:
+                if len(extended) < beam:
+                    extended.append(extension)
+            elif rank < beam:
+                ended.append(extension)
+        return ended, extended
+
+    def _draw(self, sampler: Sampler, whole: Floats) -> tuple[list[Extension], list[Extension]]:
+        """One extension of each row, drawn: those that end, and those that live on."""
+        ended: list[Extension] = []
+        extended: list[Extension] = []
+        for row, live in enumerate(self._live):
+            logp = whole[row].astype(np.float64)  # [V]
+            if not (logp < _INF).all():  # NaN is not less either
+                raise EdgeChatError(_NO_NUMBERS)
+            logp[list(self._lowered[row])] *= self.options.repetition_penalty
+            allowed = self._allowed[row]
+            if allowed is not None:
+                rest = np.full_like(logp, -_INF)
+                rest[allowed] = logp[allowed]
+                logp = rest
+            logp[list(self._banned[row])] = -_INF
+            if logp.max() == -_INF:
+                continue  # nothing may follow
+            id, gap = sampler.draw(logp)
+            self.min_gap = min(self.min_gap, gap)
+            extension = (-(live.rank + float(logp[id])), row, id, float(whole[row, id]))
+            (ended if id == EOS else extended).append(extension)
+        return ended, extended
+
+    def _grown(self, extension: Extension, alignments: list[list[float]] | None) -> _Live:
+        minus, row, id, logp = extension
+        parent, rules = self._live[row], self._rules
+        return _Live(
+            (*parent.tokens, id),
+            (*parent.logps, logp),
+            parent.logp + logp,
+            -minus,
+            rules.after(parent.state, id) if rules.any else (),
+            (*parent.alignments, alignments[row]) if alignments else (),
+        )
+
+    def _finished_by(self, extension: Extension, alignments: list[list[float]] | None) -> Hypothesis:
+        minus, row, _, logp = extension
+        parent = self._live[row]
+        looked = (*parent.alignments, alignments[row]) if alignments else ()
+        return Hypothesis(
+            parent.tokens,
+            (*parent.logps, logp),
+            parent.logp + logp,
+            self._score(-minus, self._steps, looked),
+            True,
+            looked,
+        )
+
+    def _prepare(self, tokens: list[int], parents: list[int]) -> None:
+        """Ask for the next step of the live hypotheses, whose last ids and rows before these are."""
+        rules, live = self._rules, self._live
+        self._banned = [rules.banned(each.state) for each in live]
+        self._allowed = [rules.allowed(each.state) for each in live] if rules.only else [None] * len(live)
+        self._lowered = [frozenset(each.tokens) for each in live] if self._penalized else [_NONE] * len(live)
+        most = max(map(len, self._banned), default=0)
+        if self._penalized:
+            most += max(map(len, self._lowered), default=0)
+        spare = self.rows - len(tokens)
+        self._request = StepRequest(
+            tokens + [PAD] * spare,
+            parents + [0] * spare,
+            min(self._vocab_size, self.options.beam + 2 + most),
+            self._sampler is not None or any(allowed is not None for allowed in self._allowed),
+        )
 
     def _note_step(
-        self, live: list[_Live], ids: Ints, cand_logp: Floats, align: Floats, fates: dict[int, Fate]
+        self,
+        candidates: list[list[Candidate]],
+        align: Floats,
+        extended: list[Extension],
+        ended: list[tuple[Extension, Hypothesis]],
     ) -> None:
-        banned = self._banned(self._steps - 1)
+        fates: dict[tuple[int, int], tuple[Fate, float | None]] = {}
+        for _, row, id, _ in extended:
+            fates[row, id] = "live", None
+        for (_, row, id, _), hypothesis in ended:
+            fates[row, id] = "finished", hypothesis.score
+        chosen = [*extended, *(extension for extension, _ in ended)]
+        penalty = self.options.repetition_penalty
         rows = []
-        for row, hypothesis in enumerate(live):
-            candidates = tuple(
-                TracedCandidate(
-                    id,
-                    logp,
-                    hypothesis.logp + logp,
-                    "banned" if id in banned else fates.get(row * ids.shape[1] + c, "pruned"),
-                )
-                for c, (id, logp) in enumerate(zip(ids[row].tolist(), cand_logp[row].tolist(), strict=True))
-            )
+        for row, live in enumerate(self._live):
+            shown = {*candidates[row], *((id, logp) for _, at, id, logp in chosen if at == row)}
+            traced = []
+            for id, logp in sorted(shown, key=_likeliest):
+                rule = self._rules.blocks(live.state, id)
+                fate, value = fates.get((row, id), ("banned" if rule else "pruned", None))
+                total = live.rank + (repeated(logp, penalty) if id in self._lowered[row] else logp)
+                traced.append(TracedCandidate(id, logp, total, fate, rule, value))
             looked_at = tuple(align[row, : self._source_length].tolist())
-            rows.append(TracedRow(tuple(hypothesis.tokens), hypothesis.logp, looked_at, candidates))
+            rows.append(TracedRow(live.tokens, live.logp, looked_at, tuple(traced)))
         self.trace.append(TracedStep(tuple(rows)))
 
     def _add_finished(self, hypothesis: Hypothesis) -> None:
@@ -195,8 +343,7 @@ class BeamSearch:
             # With one beam there is nothing to rank an end against: greedy takes its first.
             self.done = self._finished_count >= options.n_best
         elif len(self._finished) == options.n_best:
-            best_live = max(live.logp for live in self._live)
-            self.done = self._finished[-1].score >= bound(best_live, self.max_length, options)
+            self.done = self._finished[-1].score >= max(map(self._bound, self._live))
         if self.done and not self._finished:
             self._note_gaps(self._cut()[: options.n_best + 1])
 
@@ -204,36 +351,25 @@ class BeamSearch:
         for better, worse in itertools.pairwise(ranked):
             self.min_gap = min(self.min_gap, better.score - worse.score)
 
-    def _contenders(self) -> list[tuple[int, ...]]:
-        """Ids of all that can still be the best reply; a finished one ends with its end-of-sentence."""
-        if self.done:
-            best = self.hypotheses()[0]
-            return [best.tokens]
-        if not self._finished:
-            return [tuple(live.tokens) for live in self._live]
-        best = self._finished[0]
-        rivals = (live for live in self._live if bound(live.logp, self.max_length, self.options) > best.score)
-        return [best.tokens, *(tuple(live.tokens) for live in rivals)]
-
     def _cut(self) -> list[Hypothesis]:
         """The live ones as they are, best first."""
         cut = [
             Hypothesis(
-                tuple(live.tokens),
-                tuple(live.logps),
+                live.tokens,
+                live.logps,
                 live.logp,
-                score(live.logp, len(live.tokens), self.options),
+                self._score(live.rank, len(live.tokens), live.alignments),
                 False,
+                live.alignments,
             )
             for live in self._live
         ]
         return sorted(cut, key=lambda h: -h.score)
 
-    def _banned(self, step: int) -> tuple[int, ...]:
-        """Ids that the token after `step` tokens cannot be."""
-        if step < self.options.min_length:
-            return (*NEVER_GENERATED, EOS)
-        return NEVER_GENERATED
+    def _score(self, rank: float, length: int, alignments: Iterable[Sequence[float]]) -> float:
+        value = score(rank, length, self.options)
+        beta = self.options.coverage_penalty
+        return value + coverage_penalty(alignments, beta) if beta else value
 
-    def _candidates(self) -> int:
-        return min(self._vocab_size, self.options.beam + 2 + len(self._banned(self._steps)))
+    def _bound(self, live: _Live) -> float:
+        return bound(live.rank, self.max_length, self.options)

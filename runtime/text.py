@@ -38,6 +38,11 @@ def _visible(c: str) -> str:
     return "␡" if c == "\x7f" else "\ufffd"
 
 
+def normal_form(text: str) -> str:
+    """NFC, in which all replies are."""
+    return unicodedata.normalize("NFC", text)
+
+
 @functools.cache
 def _byte_of_character() -> dict[str, int]:
     """The byte-level alphabet of GPT-2 (Radford et al. 2019): each byte as one printable character."""
@@ -133,14 +138,26 @@ class TextCodec:
             self._bytes[id] = found
         return found
 
+    @functools.cached_property
+    def vocabulary(self) -> tuple[bytes, ...]:
+        """`token_bytes` of every id."""
+        return tuple(map(self.token_bytes, range(self.vocab_size)))
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`. Bytes that are no UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def decode_whole(self, ids: Iterable[int]) -> str:
         """As `decode`, without a last character of which only some bytes are there yet."""
+        return self.agreed([ids])
+
+    def agreed(self, replies: Iterable[Iterable[int]]) -> str:
+        """The text that all of these begin with, however they spell it; whole characters only."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        return decoder.decode(b"".join(map(self.token_bytes, ids)))
+        spelled = [b"".join(map(self.token_bytes, ids)) for ids in replies]
+        first, last = min(spelled), max(spelled)  # all others lie between them, and share what they share
+        differ = (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+        return decoder.decode(first[: next(differ, len(first))])
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The text that each id adds; joined they are `decode(ids)`. Half a character is "" until

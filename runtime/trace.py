@@ -13,14 +13,16 @@ Fate = Literal["live", "finished", "pruned", "banned"]
 class TracedCandidate:
     """One way that a hypothesis could go on, and what became of it.
 
-    It went on ("live"), ended a reply ("finished"), ranked too low ("pruned"), or may not come here at
-    all ("banned").
+    It went on ("live"), ended a reply ("finished"), ranked too low or was not drawn ("pruned"), or may
+    not come here at all ("banned", by `rule`).
     """
 
     id: int
     logp: float  # natural log, of this token
-    total: float  # natural log, of the hypothesis with it
+    total: float  # natural log, what the hypothesis with it is ranked by
     fate: Fate
+    rule: str | None = None  # the option that bans it, or "special" for ids that are no words
+    score: float | None = None  # of a finished reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 
 from edgechat import __version__
 from edgechat.cli import console
+from edgechat.export import calibrate
 from edgechat.runtime import bundle as bundle_module
 
 PROMPTS = ["hello", "good morning", "你好吗", "שלום", "do you like tea", "turn left twice", "never seen"]
@@ -94,6 +95,101 @@ def test_decoding_options_reach_the_search(invoke, bundle_folder):
     assert best["score"] == best["logp"]
 
 
+def test_what_a_reply_may_say_is_said_by_options(invoke, bundle_folder):
+    def said(*options: object) -> str:
+        return invoke("reply", bundle_folder, *options, "do you like tea").stdout
+
+    assert said() == "yes, green tea 🍵\n"
+    assert said("--prefix", "no").startswith("no")
+    assert "green" not in said("--banned", "green", "--banned", "🍵")
+    assert said("--no-copy-ngram", 1, "--banned", "tea") != said()
+    assert "tea" in said("--no-repeat-ngram", 2, "--repetition-penalty", 1.1, "--coverage-penalty", 0.1)
+
+
+@pytest.fixture(scope="module")
+def sure_bundle(tmp_path_factory, invoke, run_folder) -> Path:
+    """A command bundle with a closed set, calibrated (on far too few pairs, which a test may do)."""
+    folder = tmp_path_factory.mktemp("sure")
+    replies = ["LEFT LEFT", "RIGHT RIGHT", "JUMP", "hi there"]
+    (folder / "replies.json").write_text(json.dumps(replies))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(calibrate, "LEAST_PAIRS", 1)
+        out = folder / "bundle"
+        options = ["--checkpoint", "last", "--replies", folder / "replies.json"]
+        done = invoke("export", run_folder, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    assert "confidence calibrated on 2 held-out pairs" in done.stderr
+    return out
+
+
+def test_a_closed_bundle_says_what_is_in_its_set(invoke, sure_bundle):
+    done = invoke("reply", sure_bundle, "jump", "hello", "tell me a joke")
+    said = done.stdout.splitlines()
+    assert said[:2] == ["JUMP", "hi there"]
+    assert said[2] in {"LEFT LEFT", "RIGHT RIGHT", "JUMP", "hi there"}
+
+
+def test_a_doubtful_reply_is_an_empty_line(invoke, sure_bundle):
+    prompts = ["jump", "tell me a joke"]
+    rows = [
+        json.loads(line)
+        for line in invoke("reply", sure_bundle, "--json", "--abstain-below", 0, *prompts).stdout.splitlines()
+    ]
+    sure, unsure = (row["confidence"] for row in rows)
+    assert 0 <= unsure < sure <= 1
+    assert not any(row["abstained"] for row in rows)
+    least = (sure + unsure) / 2
+    assert invoke("reply", sure_bundle, "--abstain-below", least, *prompts).stdout == "JUMP\n\n"
+    done = invoke("reply", sure_bundle, "--json", "--abstain-below", least, *prompts)
+    kept, abstained = map(json.loads, done.stdout.splitlines())
+    assert (kept["reply"], kept["abstained"], kept["confidence"]) == ("JUMP", False, sure)
+    assert (abstained["reply"], abstained["abstained"], abstained["confidence"]) == ("", True, unsure)
+    assert abstained["candidates"][0]["reply"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--stream"], ["--n-best", 2], ["--normalize", "none"], ["--sample"], ["--coverage-penalty", 1]],
+    ids=str,
+)
+def test_a_confidence_that_there_is_not_is_not_abstained_by(invoke, sure_bundle, options):
+    done = invoke("reply", sure_bundle, "--abstain-below", 0.5, *options, "jump")
+    assert done.returncode == 2
+    assert "--abstain-below" in done.sentence
+
+
+def test_a_bundle_that_was_not_calibrated_cannot_abstain(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, "--abstain-below", 0.5, "jump")
+    assert done.returncode == 2
+    assert "--abstain-below needs a bundle that was calibrated" in done.sentence
+
+
+def test_a_set_of_replies_may_be_given_at_run_time(invoke, bundle_folder, tmp_path):
+    (tmp_path / "replies.txt").write_text("JUMP\nhi there\n")
+    done = invoke("reply", bundle_folder, "--replies", tmp_path / "replies.txt", "jump", "hello")
+    assert done.stdout == "JUMP\nhi there\n"
+    done = invoke("reply", bundle_folder, "--replies", tmp_path / "nowhere", "jump")
+    assert (done.returncode, "nowhere cannot be read" in done.sentence) == (1, True)
+
+
+def test_a_seed_draws_the_same_line_again(invoke, bundle_folder):
+    def drawn(*options: object) -> str:
+        return invoke("reply", bundle_folder, "--sample", "--temperature", 5, *options, "hello").stdout
+
+    assert drawn("--seed", 3) == drawn("--seed", 3)
+    assert len({drawn("--seed", seed) for seed in range(5)}) > 1
+    assert len(drawn("--seed", 3, "--n-best", 4).splitlines()) > 1
+    assert drawn("--top-k", 1, "--top-p", 0.5, "--typical-p", 0.9) == drawn("--top-k", 1)
+
+
+def test_alignments_are_a_row_of_weights_a_token(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, "--json", "--alignments", "hello")
+    (candidate,) = json.loads(done.stdout)["candidates"]
+    assert list(candidate) == ["reply", "score", "logp", "tokens", "alignments"]
+    assert len(candidate["alignments"]) == len(candidate["tokens"]) + 1  # the end-of-sentence looks too
+    assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in candidate["alignments"])
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -108,6 +204,18 @@ def test_decoding_options_reach_the_search(invoke, bundle_folder):
         ["--length-penalty", "nan"],
         ["--length-penalty", "-1"],
         ["--normalize", "none", "--length-penalty", "1"],
+        ["--repetition-penalty", "0.5"],
+        ["--coverage-penalty", "-1"],
+        ["--no-repeat-ngram", "0"],
+        ["--no-copy-ngram", "-1"],
+        ["--prefix", ""],
+        ["--prefix", "tea", "--banned", "e"],
+        ["--banned", ""],
+        ["--alignments"],
+        ["--temperature", "2"],
+        ["--temperature", "0", "--sample"],
+        ["--top-p", "1.5", "--sample"],
+        ["--sample", "--stop", "first"],
         ["--stream", "--json"],
         ["--stream", "--n-best", "2"],
     ],

@@ -110,7 +110,9 @@ class TableBackend:
         order = np.argsort(-logp, axis=-1, kind="stable")[:, :candidates]  # ties: the lower id
         with self._lock:
             self.steps += 1
-        align = np.full((N, max(map(len, state.sources))), 0.5, dtype=np.float32)
+        align = np.zeros((N, max(map(len, state.sources))), dtype=np.float32)
+        for n, (source, prefix) in enumerate(rows):
+            align[n, : len(source)] = attention(source, prefix)
         out = StepOutput(
             order.astype(np.int64), np.take_along_axis(logp, order, axis=-1), align, logp if whole else None
         )
@@ -133,18 +135,80 @@ class TableBackend:
         return self._known[source, prefix]
 
 
+def attention(source: Ids, prefix: Ids) -> Floats:
+    """Pseudo-random weights on the source after every prefix; they sum to 1."""
+    weights = np.random.default_rng(zlib.crc32(repr((source, prefix)).encode())).random(len(source)) + 0.01
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def text_of(tokens: Ids, vocabulary: Sequence[bytes]) -> bytes:
+    return b"".join(vocabulary[id] for id in tokens)
+
+
+def ngrams(tokens: Ids, n: int) -> list[Ids]:
+    return [tokens[at : at + n] for at in range(len(tokens) - n + 1)]
+
+
+def may_be(tokens: Ids, source: Ids, options: DecodingOptions, vocabulary: Sequence[bytes]) -> bool:
+    """Whether a reply that keeps all options' rules may begin with these ids, by their definition."""
+    text, prefix = text_of(tokens, vocabulary), (options.prefix or "").encode()
+    repeats = ngrams(tokens, options.no_repeat_ngram) if options.no_repeat_ngram else []
+    copies = set(ngrams(tokens, options.no_copy_ngram or 1)) & set(ngrams(source, options.no_copy_ngram or 1))
+    return (
+        not set(tokens) & {*NEVER_GENERATED, EOS}
+        and len(set(repeats)) == len(repeats)
+        and not (options.no_copy_ngram and copies)
+        and not any(banned.encode() in text for banned in options.banned)
+        and (text.startswith(prefix) or (prefix.startswith(text) and all(vocabulary[id] for id in tokens)))
+    )
+
+
+def may_end(tokens: Ids, options: DecodingOptions, vocabulary: Sequence[bytes]) -> bool:
+    """Whether these ids, which may begin a reply, are one."""
+    prefix = (options.prefix or "").encode()
+    return len(tokens) >= options.min_length and text_of(tokens, vocabulary).startswith(prefix)
+
+
+def scored(
+    table: Table, source: Ids, tokens: Ids, options: DecodingOptions, *, finished: bool
+) -> tuple[float, Hypothesis]:
+    """What a reply ranks by, and its hypothesis, by the definitions of the penalties."""
+    ids = (*tokens, EOS) if finished else tokens
+    logps = tuple(float(table(source, ids[:t])[id]) for t, id in enumerate(ids))
+    rank = 0.0
+    for t, (id, logp) in enumerate(zip(ids, logps, strict=True)):
+        rank += options.repetition_penalty * logp if id in ids[:t] else logp
+    value = score(rank, len(ids), options)
+    if options.coverage_penalty and ids:
+        looked = [[float(p) for p in attention(source, ids[:t])] for t in range(len(ids))]
+        covered = [sum(row[i] for row in looked) for i in range(len(source))]
+        value += options.coverage_penalty * sum(
+            float(np.log(min(max(total, 1e-10), 1.0))) for total in covered
+        )
+    return rank, Hypothesis(tokens, logps, sum(logps), value, finished)
+
+
+#: Of a vocabulary without text.
+NO_TEXT = (b"",) * 100
+
+
 def enumerate_replies(
-    table: Table, source: Ids, vocab_size: int, options: DecodingOptions, max_length: int
+    table: Table,
+    source: Ids,
+    vocab_size: int,
+    options: DecodingOptions,
+    max_length: int,
+    vocabulary: Sequence[bytes] = NO_TEXT,
 ) -> list[Hypothesis]:
-    """Every finished reply of at most `max_length` tokens, end-of-sentence counted, best first."""
+    """Every finished reply of at most `max_length` tokens, end-of-sentence counted, that keeps the
+    options' rules, best first."""
     words = [id for id in range(vocab_size) if id not in (*NEVER_GENERATED, EOS)]
-    replies = []
-    for length in range(options.min_length, max_length):
-        for tokens in itertools.product(words, repeat=length):
-            ids = (*tokens, EOS)
-            logps = tuple(float(table(source, ids[:t])[ids[t]]) for t in range(len(ids)))
-            logp = sum(logps)
-            replies.append(Hypothesis(tokens, logps, logp, score(logp, len(ids), options), True))
+    replies = [
+        scored(table, source, tokens, options, finished=True)[1]
+        for length in range(options.min_length, max_length)
+        for tokens in itertools.product(words, repeat=length)
+        if may_be(tokens, source, options, vocabulary) and may_end(tokens, options, vocabulary)
+    ]
     return sorted(replies, key=lambda reply: -reply.score)
 
 
@@ -166,36 +230,37 @@ def greedy_reply(
 
 
 def beam_to_the_end(
-    table: Table, source: Ids, vocab_size: int, options: DecodingOptions, max_length: int
+    table: Table,
+    source: Ids,
+    vocab_size: int,
+    options: DecodingOptions,
+    max_length: int,
+    vocabulary: Sequence[bytes] = NO_TEXT,
 ) -> list[Hypothesis]:
     """The same beam as the search's, over whole distributions, that never stops before `max_length`."""
-    live: list[tuple[Ids, tuple[float, ...], float]] = [((), (), 0.0)]
+    live: list[Ids] = [()]
     finished: list[Hypothesis] = []
-    for n in range(1, max_length + 1):
-        banned = {*NEVER_GENERATED, EOS} if n <= options.min_length else {*NEVER_GENERATED}
-        extensions = [
-            (logp + float(value), row, id)
-            for row, (tokens, _, logp) in enumerate(live)
-            for id, value in enumerate(table(source, tokens))
-            if id not in banned and value > -np.inf
-        ]
-        ranked = sorted(extensions, key=lambda extension: (-extension[0], *extension[1:]))
-        following = []
-        for rank, (total, row, id) in enumerate(ranked):
-            tokens, logps, logp = live[row]
-            if id != EOS:
-                following.append(((*tokens, id), (*logps, total - logp), total))
-            elif rank < options.beam:
-                value = score(total, n, options)
-                finished.append(Hypothesis(tokens, (*logps, total - logp), total, value, True))
+    for _ in range(max_length):
+        extensions = []
+        for row, tokens in enumerate(live):
+            for id, value in enumerate(table(source, tokens)):
+                ends = id == EOS
+                if value > -np.inf and (
+                    may_end(tokens, options, vocabulary)
+                    if ends
+                    else may_be((*tokens, id), source, options, vocabulary)
+                ):
+                    longer = tokens if ends else (*tokens, id)
+                    rank, reply = scored(table, source, longer, options, finished=ends)
+                    extensions.append((-rank, row, id, reply))
+        ranked = sorted(extensions, key=lambda extension: extension[:3])
+        finished += [reply for *_, id, reply in ranked[: options.beam] if id == EOS]
+        following = [reply.tokens for *_, id, reply in ranked if id != EOS]
         if not following and not finished:
             break
         live = following[: options.beam]
     finished.sort(key=lambda reply: -reply.score)
-    cut = [
-        Hypothesis(tokens, logps, logp, score(logp, len(tokens), options), False)
-        for tokens, logps, logp in live
-    ]
+    cut = [scored(table, source, tokens, options, finished=False)[1] for tokens in live]
     cut.sort(key=lambda reply: -reply.score)
     return (finished or cut)[: options.n_best]
 

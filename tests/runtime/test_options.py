@@ -37,6 +37,18 @@ WRONG = [
     ({"length_penalty": math.inf}, "length_penalty", "inf"),
     ({"length_penalty": True}, "length_penalty", "True"),
     ({"length_penalty": "0.6"}, "length_penalty", "'0.6'"),
+    ({"coverage_penalty": -1}, "coverage_penalty", "-1"),
+    ({"coverage_penalty": None}, "coverage_penalty", "None"),
+    ({"repetition_penalty": 0.9}, "repetition_penalty", "0.9"),
+    ({"repetition_penalty": math.nan}, "repetition_penalty", "nan"),
+    ({"no_repeat_ngram": 0}, "no_repeat_ngram", "0"),
+    ({"no_copy_ngram": 2.0}, "no_copy_ngram", "2.0"),
+    ({"banned": "word"}, "banned", "'word'"),
+    ({"banned": ("",)}, "banned", "''"),
+    ({"banned": [7]}, "banned", "7"),
+    ({"prefix": ""}, "prefix", "''"),
+    ({"prefix": 7}, "prefix", "7"),
+    ({"alignments": 1}, "alignments", "1"),
 ]
 
 OPTIONS = st.builds(
@@ -48,6 +60,13 @@ OPTIONS = st.builds(
     min_length=st.integers(0, 5),
     max_length=st.none() | st.integers(6, 10_000),
     stop=st.sampled_from(["exact", "first"]),
+    banned=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1)).map(tuple),
+    prefix=st.none() | st.just("well, "),
+    no_repeat_ngram=st.none() | st.integers(1, 9),
+    no_copy_ngram=st.none() | st.integers(1, 9),
+    repetition_penalty=st.floats(1, 9),
+    coverage_penalty=st.floats(0, 9),
+    alignments=st.booleans(),
 )
 
 
@@ -82,6 +101,17 @@ def test_the_limits_themselves_are_allowed():
     assert DecodingOptions(length_penalty=0).alpha == 0.0
 
 
+def test_half_a_surrogate_pair_is_no_text():
+    for values in ({"banned": ["a\udc80"]}, {"prefix": "\ud800"}):
+        with pytest.raises(UsageError, match="half of a surrogate pair"):
+            DecodingOptions(**values)
+
+
+def test_what_was_given_is_what_is_not_at_its_default():
+    assert DecodingOptions().given == frozenset()
+    assert DecodingOptions(beam=5, prefix="a", banned=["b"]).given == {"prefix", "banned"}
+
+
 def test_options_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         DecodingOptions().beam = 3
@@ -101,8 +131,8 @@ def test_what_json_leaves_out_has_its_default():
 
 
 def test_an_unknown_option_is_refused_by_name():
-    with pytest.raises(UsageError, match="unknown decoding option 'temperature'"):
-        DecodingOptions.from_json({"beam": 3, "temperature": 0.7})
+    with pytest.raises(UsageError, match="unknown decoding option 'heat'"):
+        DecodingOptions.from_json({"beam": 3, "heat": 0.7})
 
 
 def test_a_wrong_value_in_json_is_refused_too():

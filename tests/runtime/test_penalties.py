@@ -1,11 +1,13 @@
 """Scores against arithmetic, and the bound against every continuation."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgechat.runtime.options import DecodingOptions
-from edgechat.runtime.penalties import bound, gnmt_length_penalty, score
+from edgechat.runtime.penalties import bound, coverage_penalty, gnmt_length_penalty, repeated, score
 
 NORMALIZATIONS = [
     DecodingOptions(normalize="none"),
@@ -43,6 +45,19 @@ def test_gnmt_divides_by_its_penalty():
 
 def test_gnmt_takes_alpha_0_6_where_none_is_given():
     assert score(-3.0, 7, DecodingOptions(normalize="gnmt")) == pytest.approx(-3.0 / 2**0.6)
+
+
+def test_the_coverage_penalty_is_the_second_half_of_equation_14():
+    # Source token 0 got 0.5 + 0.25 in all, token 1 got 0.5 + 0.75, which counts as 1.
+    attention = [(0.5, 0.5), (0.25, 0.75)]
+    assert coverage_penalty(attention, 2.0) == pytest.approx(2.0 * (math.log(0.75) + math.log(1.0)))
+    assert coverage_penalty([(1.0, 1.0)], 2.0) == 0.0
+    assert coverage_penalty([(1.0, 0.0)], 1.0) == pytest.approx(math.log(1e-10))  # and not -inf
+
+
+def test_the_repetition_penalty_multiplies_a_log_probability():
+    assert repeated(-1.5, 2.0) == -3.0
+    assert repeated(-1.5, 1.0) == -1.5
 
 
 @pytest.mark.parametrize("options", NORMALIZATIONS, ids=lambda o: f"{o.normalize}-{o.alpha}")

@@ -114,7 +114,7 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
         DecodingOptions(beam=2, min_length=3, stop="first"),
     ] * 6
     sources = some_sources(len(options))
-    searches = [BeamSearch(each, max_length=6, vocab_size=wide, source_length=1) for each in options]
+    searches = [BeamSearch(each, max_length=6, vocab_size=wide, source=(5,)) for each in options]
     batch = Batch(TableBackend(tempting, wide), sources, searches)
     while batch.step():
         pass

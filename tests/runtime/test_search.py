@@ -54,7 +54,7 @@ def search(table: Table, options: DecodingOptions, max_length: int, *, vocab_siz
 
 
 def started(beam: int, **options: object) -> BeamSearch:
-    return BeamSearch(DecodingOptions(beam=beam, **options), max_length=9, vocab_size=V, source_length=1)
+    return BeamSearch(DecodingOptions(beam=beam, **options), max_length=9, vocab_size=V, source=(5,))
 
 
 def take(search: BeamSearch, *rows: dict[int, float]) -> None:
@@ -64,6 +64,12 @@ def take(search: BeamSearch, *rows: dict[int, float]) -> None:
         np.array([list(row.values()) for row in rows], dtype=np.float32),
         np.ones((len(rows), 1), dtype=np.float32),
     )
+
+
+def settled(search: BeamSearch) -> list[int]:
+    """What can never be taken back."""
+    agreed = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*search.contenders(), strict=False))
+    return [ids[0] for ids in agreed]
 
 
 # --- against enumeration ------------------------------------------------------------------------
@@ -196,11 +202,11 @@ def test_the_first_step_feeds_go_to_one_row_and_nothing_to_the_spares():
 
 def test_as_many_candidates_are_wanted_as_can_live_end_just_miss_or_be_banned():
     assert (
-        BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=100, source_length=1).want().candidates
+        BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=100, source=(5,)).want().candidates
         == 3 + 2 + 4
     )
     longer = DecodingOptions(beam=3, min_length=1)  # the end is banned too
-    assert BeamSearch(longer, max_length=9, vocab_size=100, source_length=1).want().candidates == 3 + 2 + 5
+    assert BeamSearch(longer, max_length=9, vocab_size=100, source=(5,)).want().candidates == 3 + 2 + 5
     assert started(9).want().candidates == V
 
 
@@ -350,7 +356,7 @@ def test_where_nothing_may_come_at_all_the_reply_is_empty():
         found = search(scripted_table(V, {}), options, 9)
         assert found.done
         assert [(h.tokens, h.score, h.finished) for h in found.hypotheses()] == [((), 0.0, False)]
-        assert found.settled() == []
+        assert settled(found) == []
 
 
 def test_where_only_banned_ids_are_possible_the_reply_is_empty():
@@ -371,30 +377,30 @@ def test_where_only_banned_ids_are_possible_the_reply_is_empty():
 @settings(max_examples=200, deadline=None)
 def test_what_is_settled_grows_and_begins_the_final_reply(seed, options, max_length, ties, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
-    search = BeamSearch(options, max_length=max_length, vocab_size=V, source_length=1)
+    search = BeamSearch(options, max_length=max_length, vocab_size=V, source=(5,))
     batch = Batch(TableBackend(table, V), [SOURCE], [search])
-    settled, running = [search.settled()], True
+    seen, running = [settled(search)], True
     while running:
         running = batch.step()
-        settled.append(search.settled())
-    for earlier, later in itertools.pairwise(settled):
+        seen.append(settled(search))
+    for earlier, later in itertools.pairwise(seen):
         assert later[: len(earlier)] == earlier
-    assert settled[-1] == list(search.hypotheses()[0].tokens)
+    assert seen[-1] == list(search.hypotheses()[0].tokens)
 
 
 def test_a_beam_of_one_settles_every_token_at_once():
     search = started(1)
     for n in range(1, 4):
         take(search, {A: -1.0, EOS: -2.0}, {A: -1.0, EOS: -2.0})
-        assert search.settled() == [A] * n
+        assert settled(search) == [A] * n
 
 
 def test_what_all_live_replies_begin_with_is_settled():
     search = started(2)
     take(search, {A: -1.0, B: -1.5, C: -9.0})
-    assert search.settled() == []
+    assert settled(search) == []
     take(search, {B: -1.0, C: -1.0}, {A: -9.0, B: -9.0})  # both that live on come from A
-    assert search.settled() == [A]
+    assert settled(search) == [A]
 
 
 def test_a_live_reply_that_cannot_win_any_more_holds_nothing_back():
@@ -402,7 +408,7 @@ def test_a_live_reply_that_cannot_win_any_more_holds_nothing_back():
     take(search, {A: -0.5, B: -4.0, C: -9.0})
     take(search, {EOS: -0.5, C: -7.0}, {C: -1.0, A: -9.0})  # A ends with -1; B C lives with -5
     assert not search.done
-    assert search.settled() == [A]
+    assert settled(search) == [A]
 
 
 # --- how near a decision was ----------------------------------------------------------------------

@@ -1,0 +1,111 @@
+"""Calibration: what a reply's probability is worth, measured on pairs that were held out.
+
+Of Platt 1999 and Guo et al. 2017 (arXiv:1706.04599), with a Gaussian prior that keeps the parameters
+near those that change nothing: without it, a model that was right on every pair would be called certain
+of everything.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime.calibration import Calibration, log_odds
+from ..runtime.chat import ChatModel
+from ..runtime.errors import EdgeChatError
+from ..runtime.text import normal_form
+
+#: Fewer pairs say nothing; more are not needed for two numbers.
+LEAST_PAIRS, MOST_PAIRS = 30, 500
+_BINS = 10
+_FOLDS = 5
+
+Array = npt.NDArray[np.float64]
+
+
+def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
+    """a and b with the largest posterior, given which replies of these natural-log probabilities were right.
+
+    Minimizes sum(log loss) + ((a - 1) ** 2 + b ** 2) / 2, which is convex, by Newton's method.
+    """
+    x = np.array([[log_odds(logp), 1.0] for logp in logps])  # [n, 2]
+    y = np.array(right, dtype=np.float64)
+    prior = np.array([1.0, 0.0])
+    w = prior.copy()
+    for _ in range(100):
+        p = _sigmoid(x @ w)
+        gradient = x.T @ (p - y) + (w - prior)
+        hessian = (x.T * (p * (1 - p))) @ x + np.eye(2)
+        move = np.linalg.solve(hessian, gradient)
+        step = 1.0
+        while _loss(x, y, w - step * move, prior) > _loss(x, y, w, prior) and step > 1e-6:
+            step /= 2
+        w = w - step * move
+        if np.abs(step * move).max() < 1e-9:
+            break
+    return Calibration(float(w[0]), float(w[1]))
+
+
+def expected_calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
+    """Mean over the pairs, bin by bin of confidence, of |share that was right - mean confidence| (Guo et
+    al. 2017, equation 3), with 10 bins of one width."""
+    p, y = np.array(confidences), np.array(right, dtype=np.float64)
+    bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
+    error = 0.0
+    for each in np.unique(bins):
+        chosen = bins == each
+        error += chosen.mean() * abs(y[chosen].mean() - p[chosen].mean())
+    return float(error)
+
+
+def calibrate(model: ChatModel, pairs: Sequence[tuple[Sequence[str], str]]) -> dict[str, Any]:
+    """What goes into a manifest as `calibration`: a and b for the model's own options, how many pairs they
+    are from, the share of right replies, and the expected calibration error before and after.
+
+    The error after is of pairs that were left out of the fit it is measured with, a fifth at a time.
+
+    Raises:
+        EdgeChatError: too few pairs, replies drawn at random, or the likelier are not more often right.
+    """
+    if model.defaults.sample:
+        raise EdgeChatError("replies that are drawn at random are not calibrated")
+    if len(pairs) < LEAST_PAIRS:
+        raise EdgeChatError(
+            f"the run holds out {len(pairs)} pairs, and a calibration takes at least {LEAST_PAIRS}: "
+            "train with a larger --valid-fraction"
+        )
+    count = min(len(pairs), MOST_PAIRS)
+    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, num=count).astype(int)]
+    replies = model.reply_turns([turns for turns, _ in chosen])
+    logps = [reply.candidates[0].logp for reply in replies]
+    right = [reply.text == normal_form(text) for reply, (_, text) in zip(replies, chosen, strict=True)]
+    fitted = fit_platt(logps, right)
+    if fitted.a <= 0:
+        raise EdgeChatError(
+            "no calibration fits the held-out pairs: the likelier replies are not more often right"
+        )
+    unseen = [0.0] * count
+    for fold in range(_FOLDS):
+        kept = [i for i in range(count) if i % _FOLDS != fold]
+        fit = fit_platt([logps[i] for i in kept], [right[i] for i in kept])
+        for i in range(fold, count, _FOLDS):
+            unseen[i] = fit.confidence(logps[i])
+    return {
+        "kind": "platt",
+        "a": round(fitted.a, 6),
+        "b": round(fitted.b, 6),
+        "pairs": count,
+        "right": round(sum(right) / count, 4),
+        "ece_before": round(expected_calibration_error([float(np.exp(logp)) for logp in logps], right), 4),
+        "ece": round(expected_calibration_error(unseen, right), 4),
+    }
+
+
+def _sigmoid(z: Array) -> Array:
+    return np.exp(-np.logaddexp(0.0, -z))
+
+
+def _loss(x: Array, y: Array, w: Array, prior: Array) -> float:
+    z = x @ w
+    return float(np.sum(np.logaddexp(0.0, z) - y * z) + ((w - prior) ** 2).sum() / 2)

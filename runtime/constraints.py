@@ -1,0 +1,269 @@
+"""What a hypothesis may not, or must, say next.
+
+Each rule is a small automaton over ids: a state for the hypothesis so far, the state `after` one more
+id, and which ids a state bans (`Ban`), or which alone it allows (`Only`). States are never changed in
+place, so the hypotheses of a beam share them; rules are made once and shared by all searches.
+
+Rules about texts work on the bytes that ids stand for, not on one way to spell a text in ids: they
+hold whatever tokens the model takes.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .errors import UsageError
+from .options import DecodingOptions
+from .text import EOS, NEVER_GENERATED, normal_form
+
+#: The name, in a trace, of what bans the ids that are no words.
+SPECIAL = "special"
+_SPECIAL = frozenset(NEVER_GENERATED)
+
+
+class Ban(Protocol):
+    """Ids that may not follow a hypothesis."""
+
+    @property
+    def name(self) -> str:
+        """The option that it is from."""
+        ...
+
+    @property
+    def start(self) -> Any:
+        """The state of the empty hypothesis."""
+        ...
+
+    def after(self, state: Any, id: int) -> Any:
+        """The state once `id` was said, which it did not ban."""
+        ...
+
+    def banned(self, state: Any) -> Collection[int]: ...
+
+
+class Only(Protocol):
+    """The only ids that may follow a hypothesis."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def start(self) -> Any: ...
+
+    def after(self, state: Any, id: int) -> Any: ...
+
+    def allowed(self, state: Any) -> Sequence[int] | None:
+        """None where any may follow."""
+        ...
+
+
+@dataclass(frozen=True)
+class MinLength:
+    """The end-of-sentence is banned before `least` tokens. State: how many there are."""
+
+    least: int
+    name = "min_length"
+    start = 0
+
+    def after(self, state: int, id: int) -> int:
+        return state + 1
+
+    def banned(self, state: int) -> Collection[int]:
+        return (EOS,) if state < self.least else ()
+
+
+@dataclass(frozen=True)
+class NoRepeat:
+    """No n-gram comes twice. State: the ids so far.
+
+    Worked example, n = 2: after [5 6 5], 6 is banned, since 5 6 was said.
+    """
+
+    n: int
+    name = "no_repeat_ngram"
+    start: tuple[int, ...] = ()
+
+    def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
+        return (*state, id)
+
+    def banned(self, state: tuple[int, ...]) -> Collection[int]:
+        before = self.n - 1
+        if len(state) < before:
+            return ()
+        last = state[len(state) - before :]
+        return {state[at + before] for at in range(len(state) - before) if state[at : at + before] == last}
+
+
+class NoCopy:
+    """No n-gram of the source is said. State: the last n - 1 ids."""
+
+    name = "no_copy_ngram"
+    start: tuple[int, ...] = ()
+
+    def __init__(self, n: int, source: Sequence[int]) -> None:
+        self._before = n - 1
+        self._following: dict[tuple[int, ...], set[int]] = {}
+        for at in range(len(source) - n + 1):
+            *before, last = source[at : at + n]
+            self._following.setdefault(tuple(before), set()).add(last)
+
+    def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
+        said = (*state, id)
+        return said[max(0, len(said) - self._before) :]
+
+    def banned(self, state: tuple[int, ...]) -> Collection[int]:
+        return self._following.get(state, ())
+
+
+class BannedTexts:
+    """No text holds one of these. State: the longest end of the text that begins one of them, as bytes
+    (a state of the automaton of Aho & Corasick 1975).
+
+    Worked example, banned "bad": after "a b" the state is "b", which bans every token that begins with
+    "ad", such as "adly", and at any time those that hold "bad".
+    """
+
+    name = "banned"
+    start = b""
+
+    def __init__(self, texts: Iterable[bytes], vocabulary: Sequence[bytes]) -> None:
+        self._texts = tuple(texts)
+        self._vocabulary = vocabulary
+        self._longest = max(map(len, self._texts)) - 1
+        self._beginnings = {text[:n] for text in self._texts for n in range(len(text))}
+        whole = {id for id, said in enumerate(vocabulary) if any(text in said for text in self._texts)}
+        self._banned: dict[bytes, frozenset[int]] = {b"": frozenset(whole)}
+
+    def after(self, state: bytes, id: int) -> bytes:
+        said = (state + self._vocabulary[id])[-self._longest :] if self._longest else b""
+        return next(said[at:] for at in range(len(said) + 1) if said[at:] in self._beginnings)
+
+    def banned(self, state: bytes) -> Collection[int]:
+        found = self._banned.get(state)
+        if found is None:
+            begun = [state[at:] for at in range(len(state))]
+            rests = tuple(
+                text[len(beginning) :]
+                for beginning in begun
+                for text in self._texts
+                if text.startswith(beginning)
+            )
+            found = self._banned[b""].union(
+                id for id, said in enumerate(self._vocabulary) if said.startswith(rests)
+            )
+            self._banned[state] = found
+        return found
+
+
+class ForcedPrefix:
+    """Every text begins with this. State: the bytes of it that are still to come.
+
+    A token may be a part of the rest or begin with all of it, so that the model chooses how to spell it:
+    of "turn", all of "t", "tu", "turn" and "turning" may be first.
+    """
+
+    name = "prefix"
+
+    def __init__(self, text: bytes, vocabulary: Sequence[bytes]) -> None:
+        self.start = text
+        self._vocabulary = vocabulary
+        self._allowed: dict[bytes, list[int]] = {}
+
+    def after(self, state: bytes, id: int) -> bytes:
+        return state[len(self._vocabulary[id]) :]
+
+    def allowed(self, state: bytes) -> Sequence[int] | None:
+        if not state:
+            return None
+        found = self._allowed.get(state)
+        if found is None:
+            found = [
+                id
+                for id, said in enumerate(self._vocabulary)
+                if said and (said.startswith(state) or state.startswith(said))
+            ]
+            self._allowed[state] = found
+        return found
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """The rules that texts among the options make with one vocabulary."""
+
+    bans: tuple[Ban, ...] = ()
+    only: Only | None = None
+    longest: int | None = None  # tokens that they leave a reply at most, end-of-sentence counted
+
+
+#: Where the options hold no text.
+NO_TEXTS = TextRules()
+
+
+def text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRules:
+    """The rules of the texts in `options`; `vocabulary` has the bytes of each id, none for special ids.
+
+    Raises:
+        UsageError: a text cannot be kept: the prefix holds what is banned.
+    """
+    prefix = None if options.prefix is None else normal_form(options.prefix).encode()
+    banned = [normal_form(text).encode() for text in options.banned]
+    for text in banned:
+        if prefix is not None and text in prefix:
+            raise UsageError(f"prefix holds {text.decode()!r}, which is banned")
+    return TextRules(
+        bans=(BannedTexts(banned, vocabulary),) if banned else (),
+        only=None if prefix is None else ForcedPrefix(prefix, vocabulary),
+    )
+
+
+def bans_of(options: DecodingOptions, source: Sequence[int], texts: TextRules) -> tuple[Ban, ...]:
+    """Every rule that bans ids of replies to `source`."""
+    bans: list[Ban] = []
+    if options.min_length:
+        bans.append(MinLength(options.min_length))
+    if options.no_repeat_ngram:
+        bans.append(NoRepeat(options.no_repeat_ngram))
+    if options.no_copy_ngram:
+        bans.append(NoCopy(options.no_copy_ngram, source))
+    return (*bans, *texts.bans)
+
+
+#: The states of all rules, of one hypothesis.
+RuleState = tuple[Any, ...]
+
+
+class Rules:
+    """All rules of one search."""
+
+    def __init__(self, options: DecodingOptions, source: Sequence[int], texts: TextRules) -> None:
+        if texts is NO_TEXTS and (options.banned or options.prefix or options.replies):
+            raise UsageError("banned, prefix and replies need a tokenizer: reply with a ChatModel")
+        self._bans = bans_of(options, source, texts)
+        self.only = texts.only
+        self._all: tuple[Ban | Only, ...] = (*self._bans, *([self.only] if self.only else []))
+        self.any = bool(self._all)
+        self.start: RuleState = tuple(rule.start for rule in self._all)
+
+    def after(self, state: RuleState, id: int) -> RuleState:
+        """The state once `id` was said."""
+        return tuple([rule.after(each, id) for rule, each in zip(self._all, state, strict=True)])
+
+    def banned(self, state: RuleState) -> frozenset[int]:
+        """The ids that may not come next, those that never may among them."""
+        if not self._bans:
+            return _SPECIAL
+        return _SPECIAL.union(*(ban.banned(each) for ban, each in zip(self._bans, state, strict=False)))
+
+    def allowed(self, state: RuleState) -> Sequence[int] | None:
+        """The only ids that may come next, but for the banned ones; None where there is no such rule."""
+        return self.only.allowed(state[-1]) if self.only else None
+
+    def blocks(self, state: RuleState, id: int) -> str | None:
+        """The name of the first rule that keeps `id` from coming next."""
+        if id in _SPECIAL:
+            return SPECIAL
+        for ban, each in zip(self._bans, state, strict=False):
+            if id in ban.banned(each):
+                return ban.name
+        allowed = self.allowed(state)
+        return self.only.name if self.only and allowed is not None and id not in allowed else None

@@ -1,0 +1,139 @@
+"""A closed set of replies: texts of which one is said, and nothing else."""
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .errors import BundleError, DataError, UsageError
+from .text import EOS, TextCodec
+
+REPLIES = "replies.json"
+MAX_REPLIES = 100_000
+MAX_REPLY = 10_000  # characters
+#: Replies from which a node remembers its children; below, they are as quickly looked up.
+_REMEMBERED = 64
+
+#: The replies that begin with what was said: those from the first to before the second number, and how
+#: many ids were said.
+Node = tuple[int, int, int]
+
+
+class ClosedSet:
+    """The rule (`constraints.Only`) that one of these replies is said.
+
+    A trie over ids, kept as the sorted replies: a node is a range of them, and its children are the
+    parts of that range with one next id. State: a node.
+
+    Worked example: [5 6 eos], [5 7 eos] and [8 eos] sort (eos is 2) as they stand. The root is (0, 3, 0)
+    and allows 5 and 8; after 5 comes (0, 2, 1), which allows 6 and 7.
+    """
+
+    name = "replies"
+
+    def __init__(self, replies: Iterable[Sequence[int]]) -> None:
+        self._replies = sorted({(*ids, EOS) for ids in replies})
+        self.longest = max(map(len, self._replies))  # in tokens, end-of-sentence counted
+        self.start: Node = (0, len(self._replies), 0)
+        self._children: dict[Node, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    def after(self, state: Node, id: int) -> Node:
+        low, high, depth = state
+
+        def next_id(reply: tuple[int, ...]) -> int:
+            return reply[depth]
+
+        first = bisect_left(self._replies, id, low, high, key=next_id)
+        return first, bisect_right(self._replies, id, first, high, key=next_id), depth + 1
+
+    def allowed(self, state: Node) -> Sequence[int]:
+        low, high, depth = state
+        if high - low < _REMEMBERED:
+            return sorted({reply[depth] for reply in self._replies[low:high]})
+        found = self._children.get(state)
+        if found is None:
+            found = self._children[state] = sorted({reply[depth] for reply in self._replies[low:high]})
+        return found
+
+
+def closed_set(replies: Sequence[str], codec: TextCodec) -> ClosedSet:
+    """The rule for these texts, each spelled as the model learned to spell it.
+
+    Raises:
+        UsageError: a reply is longer than the model's longest.
+    """
+    encoded = []
+    for number, reply in enumerate(replies, start=1):
+        ids = codec.encode(reply)
+        if len(ids) >= codec.max_target:
+            raise UsageError(
+                f"reply {number} of the closed set, {reply[:40]!r}, has {len(ids)} tokens: replies of this "
+                f"model have at most {codec.max_target}, with their end"
+            )
+        encoded.append(ids)
+    return ClosedSet(encoded)
+
+
+def check_replies(values: object) -> tuple[str, ...]:
+    """`values` as replies.
+
+    Raises:
+        ValueError: says what is wrong with them.
+    """
+    if not isinstance(values, list | tuple) or not 0 < len(values) <= MAX_REPLIES:
+        raise ValueError(f"must be a list of 1 to {MAX_REPLIES:,} texts")
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, str) or not 0 < len(value) <= MAX_REPLY:
+            raise ValueError(f"reply {number} must be text of 1 to {MAX_REPLY:,} characters")
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError(f"reply {number} holds half of a surrogate pair, which is no text")
+    return tuple(values)
+
+
+def parse_replies(raw: bytes) -> tuple[str, ...]:
+    """The content of replies.json: a JSON list of texts.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    try:
+        values = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no JSON: {error}") from None
+    return check_replies(values)
+
+
+def bundled_replies(raw: bytes) -> tuple[str, ...]:
+    """The replies of a bundle's replies.json; raises BundleError, which names the file."""
+    try:
+        return parse_replies(raw)
+    except ValueError as error:
+        raise BundleError(f"{REPLIES}: {error}") from None
+
+
+def read_replies(path: Path) -> tuple[str, ...]:
+    """The replies of a user's file: a JSON list of texts in a `.json`, else one a line.
+
+    Raises:
+        DataError: names the file and what is wrong with it.
+    """
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".json":
+            return parse_replies(raw)
+        lines = (line.rstrip("\r") for line in raw.decode("utf-8").split("\n"))
+        return check_replies([line for line in lines if line])
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def write_replies(replies: Sequence[str]) -> bytes:
+    """The content of replies.json."""
+    return (json.dumps(list(replies), indent=0, ensure_ascii=False) + "\n").encode()

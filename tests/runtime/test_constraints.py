@@ -1,0 +1,313 @@
+"""What may not, or must, be said: each rule by hand, and all of them against their definitions."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime.constraints import (
+    BannedTexts,
+    ForcedPrefix,
+    MinLength,
+    NoCopy,
+    NoRepeat,
+    text_rules,
+)
+from edgechat.runtime.scheduler import Batch, decode
+from edgechat.runtime.search import BeamSearch
+from edgechat.runtime.text import EOS, PAD
+
+from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, texts
+
+#: Five special ids, then tokens that overlap in every way.
+VOCABULARY = (b"", b"", b"", b"", b"", b"a", b"b", b"ab", b"ba")
+V = len(VOCABULARY)
+A, B, AB, BA = 5, 6, 7, 8
+SOURCE = (A, B, A, BA)
+
+
+def state_after(rule, *ids: int):
+    state = rule.start
+    for id in ids:
+        state = rule.after(state, id)
+    return state
+
+
+def banned_after(rule, *ids: int) -> set[int]:
+    return set(rule.banned(state_after(rule, *ids)))
+
+
+def found(table, options: DecodingOptions, max_length: int):
+    rules = text_rules(options, VOCABULARY)
+    (search,) = decode(TableBackend(table, V), [list(SOURCE)], options, max_length=max_length, texts=rules)
+    return search.hypotheses()
+
+
+# --- each rule by hand ----------------------------------------------------------------------------
+
+
+def test_the_end_is_banned_before_the_minimum_length():
+    assert [banned_after(MinLength(2), *[A] * n) for n in range(4)] == [{EOS}, {EOS}, set(), set()]
+
+
+def test_an_ngram_that_was_said_is_not_said_again():
+    assert banned_after(NoRepeat(2), A, B, A) == {B}
+    assert banned_after(NoRepeat(2), A, B, A, AB, A) == {B, AB}
+    assert banned_after(NoRepeat(3), A, B, A) == set()
+    assert banned_after(NoRepeat(3), A, B, A, B) == {A}
+    assert banned_after(NoRepeat(2), A) == banned_after(NoRepeat(2)) == set()
+    assert banned_after(NoRepeat(1), A, B) == {A, B}
+
+
+def test_an_ngram_of_the_source_is_not_said():
+    rule = NoCopy(2, SOURCE)
+    assert banned_after(rule) == set()
+    assert banned_after(rule, B, A) == {B, BA}
+    assert banned_after(rule, A, B) == {A}
+    assert banned_after(rule, AB) == set()
+    assert banned_after(NoCopy(1, SOURCE), AB) == {A, B, BA}
+    assert banned_after(NoCopy(9, SOURCE), AB) == set()
+
+
+def test_a_banned_text_is_kept_out_however_it_would_be_spelled():
+    rule = BannedTexts([b"aba"], VOCABULARY)
+    assert banned_after(rule) == set()  # no token holds it whole
+    assert banned_after(rule, A) == {BA}
+    assert banned_after(rule, A, B) == banned_after(rule, AB) == {A, AB}
+    assert banned_after(rule, B, BA) == {BA}  # the a at its end has begun it
+    assert banned_after(rule, A, A) == {BA}
+    assert banned_after(BannedTexts([b"ab"], VOCABULARY)) == {AB}
+    assert banned_after(BannedTexts([b"ab", b"b"], VOCABULARY)) == {B, AB, BA}
+    assert banned_after(BannedTexts([b"b", b"aa"], VOCABULARY), A) == {A, AB, B, BA}
+
+
+def test_a_prefix_is_spelled_as_the_model_likes():
+    rule = ForcedPrefix(b"aba", VOCABULARY)
+    assert set(rule.allowed(rule.start)) == {A, AB}
+    assert set(rule.allowed(state_after(rule, A))) == {B, BA}
+    assert set(rule.allowed(state_after(rule, AB))) == {A, AB}  # "ab" goes past its end
+    assert rule.allowed(state_after(rule, AB, AB)) is None
+    assert rule.allowed(state_after(rule, A, BA)) is None
+
+
+# --- all of them against their definitions --------------------------------------------------------
+
+TEXT = st.text("ab", min_size=1, max_size=4)
+RULES = {
+    "min_length": st.integers(0, 2),
+    "no_repeat_ngram": st.none() | st.integers(1, 3),
+    "no_copy_ngram": st.none() | st.integers(1, 3),
+    "banned": st.lists(TEXT, max_size=2).map(tuple),
+    "prefix": st.none() | TEXT,
+    "repetition_penalty": st.sampled_from([1.0, 1.2, 3.0]),
+    "coverage_penalty": st.sampled_from([0.0, 0.2, 1.0]),
+    "normalize": st.sampled_from(["none", "average", "gnmt"]),
+}
+
+
+@st.composite
+def ruled(draw, **more):
+    values = {name: draw(strategy) for name, strategy in {**RULES, **more}.items()}
+    if values["prefix"] and any(text in values["prefix"] for text in values["banned"]):
+        values["prefix"] = None
+    values["n_best"] = min(values.get("n_best", 1), values["beam"])
+    return DecodingOptions(**values)
+
+
+@pytest.mark.parametrize(
+    "only",
+    [
+        {"no_repeat_ngram": 1},
+        {"no_repeat_ngram": 2},
+        {"no_copy_ngram": 1},
+        {"no_copy_ngram": 2},
+        {"banned": ("ab",)},
+        {"banned": ("aa", "bab")},
+        {"prefix": "ab"},
+        {"prefix": "baba", "normalize": "average"},
+        {"repetition_penalty": 1.5},
+        {"coverage_penalty": 0.5},
+    ],
+    ids=str,
+)
+def test_each_option_alone_gives_what_enumeration_gives(only):
+    options = DecodingOptions(beam=400, n_best=60, **only)
+    changed = 0
+    for seed in range(4):
+        table = random_table(seed, V)
+        expected = enumerate_replies(table, SOURCE, V, options, 4, VOCABULARY)
+        ours = found(table, options, 4)
+        assert texts(ours) == texts(expected[:60])
+        assert [h.score for h in ours] == pytest.approx([h.score for h in expected[:60]], abs=1e-6)
+        assert [h.logp for h in ours] == pytest.approx([h.logp for h in expected[:60]], abs=1e-6)
+        free = DecodingOptions(beam=400, n_best=60, normalize=options.normalize)
+        changed += [h.score for h in found(table, free, 4)] != [h.score for h in ours]
+    assert changed  # the option does something here
+
+
+@given(seed=st.integers(0, 10_000), options=ruled(beam=st.just(400), n_best=st.just(2)))
+@settings(max_examples=40, deadline=None)
+def test_all_options_together_give_what_enumeration_gives(seed, options):
+    table = random_table(seed, V)
+    expected = enumerate_replies(table, SOURCE, V, options, 4, VOCABULARY)[:2]
+    ours = [h for h in found(table, options, 4) if h.finished]
+    assert texts(ours) == texts(expected)
+    assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
+
+
+NARROW = ruled(
+    beam=st.integers(2, 4), n_best=st.integers(1, 3), alignments=st.booleans(), trace=st.booleans()
+)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    options=NARROW,
+    max_length=st.integers(3, 7),
+    ending=st.sampled_from([-3.0, 1.0]),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_narrow_beam_keeps_every_rule_exactly(seed, options, max_length, ending):
+    """Too few candidates of a row, or a stop too early, would show here."""
+    table = random_table(seed, V, ending=ending)
+    expected = beam_to_the_end(table, SOURCE, V, options, max_length, VOCABULARY)
+    ours = found(table, options, max_length)
+    assert [(h.tokens, h.finished) for h in ours] == [(h.tokens, h.finished) for h in expected]
+    assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    options=NARROW,
+    max_length=st.integers(3, 7),
+    ending=st.sampled_from([-3.0, 1.0]),
+)
+@settings(max_examples=100, deadline=None)
+def test_what_contenders_share_is_never_taken_back_under_any_option(seed, options, max_length, ending):
+    table = random_table(seed, V, ending=ending)
+    search = BeamSearch(
+        options, max_length=max_length, vocab_size=V, source=SOURCE, texts=text_rules(options, VOCABULARY)
+    )
+    batch = Batch(TableBackend(table, V), [SOURCE], [search])
+    agreed, running = [_agreed(search)], True
+    while running:
+        running = batch.step()
+        agreed.append(_agreed(search))
+    for earlier, later in itertools.pairwise(agreed):
+        assert later.startswith(earlier)
+    assert agreed[-1] == b"".join(VOCABULARY[id] for id in search.hypotheses()[0].tokens)
+
+
+def _agreed(search: BeamSearch) -> bytes:
+    spelled = [b"".join(VOCABULARY[id] for id in ids) for ids in search.contenders()]
+    agreed = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*spelled, strict=False))
+    return bytes(each[0] for each in agreed)
+
+
+def test_searches_of_different_rules_share_a_batch():
+    table = random_table(3, V)
+    every = [
+        DecodingOptions(beam=3, prefix="bab"),
+        DecodingOptions(beam=3, banned=("a",)),
+        DecodingOptions(beam=3, no_repeat_ngram=1, repetition_penalty=2.0, min_length=2),
+        DecodingOptions(beam=3),
+    ]
+    searches = [
+        BeamSearch(each, max_length=5, vocab_size=V, source=SOURCE, texts=text_rules(each, VOCABULARY))
+        for each in every
+    ]
+    batch = Batch(TableBackend(table, V), [SOURCE] * len(every), searches)
+    while batch.step():
+        pass
+    for each, search in zip(every, searches, strict=True):
+        assert search.hypotheses() == found(table, each, 5)
+
+
+# --- what is asked for, and what is refused -------------------------------------------------------
+
+
+def test_as_many_more_candidates_are_wanted_as_rules_may_take():
+    wide = 100
+    plain = BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=wide, source=(5,)).want()
+    copied = BeamSearch(
+        DecodingOptions(beam=3, no_copy_ngram=1), max_length=9, vocab_size=wide, source=(5, 6, 7)
+    ).want()
+    assert copied.candidates == plain.candidates + 3
+    assert not plain.whole
+    forced = DecodingOptions(beam=3, prefix="ab")
+    texts = text_rules(forced, VOCABULARY)
+    assert BeamSearch(forced, max_length=9, vocab_size=wide, source=(5,), texts=texts).want().whole
+
+
+def test_texts_without_a_tokenizer_are_refused():
+    for options in (DecodingOptions(banned=("a",)), DecodingOptions(prefix="a")):
+        with pytest.raises(UsageError, match="need a tokenizer"):
+            BeamSearch(options, max_length=9, vocab_size=V, source=(5,))
+
+
+def test_a_prefix_that_holds_what_is_banned_is_refused():
+    with pytest.raises(UsageError, match="prefix holds 'ab', which is banned"):
+        text_rules(DecodingOptions(prefix="bab", banned=("bb", "ab")), VOCABULARY)
+
+
+# --- on a real bundle -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(bundle_folder):
+    with ChatModel.load(bundle_folder, device="cpu") as loaded:
+        yield loaded
+
+
+def test_a_banned_text_is_in_no_reply_of_the_bundle(model):
+    assert model.reply("how are you").text == "i am fine, thanks"
+    for text in ("fine", "i am", "ine, th", "s"):
+        options = DecodingOptions(beam=5, n_best=5, banned=(text,))
+        replies = [model.reply("how are you", options), *model.reply_batch(["how are you"] * 2, options)]
+        for reply in replies:
+            assert all(text not in candidate.text for candidate in reply.candidates)
+
+
+def test_a_prefix_begins_every_reply_of_the_bundle_and_is_scored(model):
+    for prefix in ("i", "i am fi", "no, ", "é🍵"):
+        reply = model.reply("how are you", DecodingOptions(n_best=5, prefix=prefix))
+        assert all(c.text.startswith(prefix) for c in reply.candidates)
+        assert all(len(c.token_logps) == len(c.tokens) + c.finished for c in reply.candidates)
+    free, forced = model.reply("how are you"), model.reply("how are you", DecodingOptions(prefix="i am fi"))
+    assert (forced.text, forced.score) == (free.text, pytest.approx(free.score, abs=1e-4))
+
+
+def test_a_prefix_is_taken_in_the_normal_form_that_replies_have(model):
+    reply = model.reply("hello", DecodingOptions(prefix="e\u0301"))
+    assert reply.text.startswith("\u00e9")
+
+
+def test_a_prefix_without_room_for_it_is_refused(model):
+    with pytest.raises(UsageError, match="prefix has more tokens than a reply may have, 3"):
+        model.reply("hello", DecodingOptions(prefix="something quite long", max_length=3))
+
+
+def test_no_ngram_of_the_prompt_is_copied(model):
+    source = model.codec.encode_source(["turn left twice"]).ids
+    reply = model.reply("turn left twice", DecodingOptions(n_best=5, no_copy_ngram=1))
+    for candidate in reply.candidates:
+        ids = model.codec.encode(candidate.text)
+        assert PAD not in ids
+        assert not set(candidate.tokens) & {model.codec.decode([id]) for id in source}
+
+
+def test_alignments_are_what_each_token_looked_at(model):
+    source = model.codec.encode_source(["how are you"]).ids
+    options = DecodingOptions(n_best=2, alignments=True)
+    for reply in (
+        model.reply("how are you", options),
+        model.reply_batch(["how are you", "x" * 40], options)[0],
+    ):
+        for candidate in reply.candidates:
+            assert len(candidate.alignments) == len(candidate.token_logps)
+            for row in candidate.alignments:
+                assert len(row) == len(source)
+                assert sum(row) == pytest.approx(1.0, abs=1e-5)
+    assert model.reply("how are you").candidates[0].alignments is None
