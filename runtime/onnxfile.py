@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from .errors import BundleError
 
 #: Fields and numbers in lists that a file may have in all; the largest graphs of ours have some 3,000.
-MAX_FIELDS = 200_000
+MAX_FIELDS = 100_000
 #: Bytes that a name may have.
 MAX_NAME = 1024
 
@@ -106,6 +106,7 @@ class _Kind(Enum):
     INT64 = auto()
     INT32 = auto()
     INT64S = auto()  # repeated, packed or not
+    INT32S = auto()  # repeated, packed or not
     FLOAT = auto()
     FLOATS = auto()  # repeated, packed or not
     NAME = auto()
@@ -132,11 +133,13 @@ class _Message(NamedTuple):
 
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_REPEATED = {_Kind.INT64S, _Kind.FLOATS, _Kind.NAMES, _Kind.BYTESES, _Kind.MANY}
+_INTS = {_Kind.INT64S, _Kind.INT32S}
+_REPEATED = {*_INTS, _Kind.FLOATS, _Kind.NAMES, _Kind.BYTESES, _Kind.MANY}
 _WIRE_TYPES = {
     _Kind.INT64: (_VARINT,),
     _Kind.INT32: (_VARINT,),
     _Kind.INT64S: (_VARINT, _BYTES),
+    _Kind.INT32S: (_VARINT, _BYTES),
     _Kind.FLOAT: (_FIXED32,),
     _Kind.FLOATS: (_FIXED32, _BYTES),
     _Kind.OTHER: (_VARINT, _FIXED64, _BYTES, _FIXED32),
@@ -194,8 +197,8 @@ class _Reader:
             values.setdefault("other", []).append(field.name)
         elif kind in _REPEATED:
             kept: list[Any] = values.setdefault(field.name, [])
-            if wire == _BYTES and kind is _Kind.INT64S:
-                kept += self._packed_ints(*value)
+            if wire == _BYTES and kind in _INTS:
+                kept += (self._value(field, number, at) for number in self._packed_ints(*value))
             elif kind is _Kind.FLOATS:
                 kept += self._floats(*value)
             else:
@@ -207,11 +210,13 @@ class _Reader:
 
     def _value(self, field: _Field, value: Any, at: int) -> Any:
         kind = field.kind
+        if kind is _Kind.INT64S:
+            return value
         if kind is _Kind.NAME or kind is _Kind.NAMES:
             return self._text(*value)
         if field.message:
             return self.message(field.message, *value)
-        if kind is _Kind.INT32 and not -(1 << 31) <= value < 1 << 31:
+        if (kind is _Kind.INT32 or kind is _Kind.INT32S) and not -(1 << 31) <= value < 1 << 31:
             raise self._refused(f"a {field.name} is out of range", at)
         if kind is _Kind.FLOAT:
             return self._floats(*value)[0]
@@ -312,7 +317,7 @@ _TENSOR = _Message(
         (2, "dtype", _Kind.INT32),
         (3, "segment", _Kind.OTHER),
         (4, "floats", _Kind.FLOATS),
-        (5, "int32s", _Kind.INT64S),
+        (5, "int32s", _Kind.INT32S),
         (6, "string_data", _Kind.OTHER),
         (7, "int64s", _Kind.INT64S),
         (8, "name", _Kind.NAME),
