@@ -14,6 +14,7 @@ import onnxruntime as ort
 from .backend import Floats, Ints, StepOutput
 from .device import Device, providers
 from .errors import BundleError, DeviceError
+from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
 
@@ -27,13 +28,14 @@ class OrtBackend:
     """Runs the two graphs of a bundle. Thread-safe: sessions are, and no state is kept.
 
     Raises:
-        BundleError: ONNX Runtime refuses a graph, or it does not have the names of the manifest.
+        BundleError: a graph is refused, by `check_graphs` or by ONNX Runtime.
         DeviceError: the sessions do not run on `device`.
     """
 
     def __init__(
         self, spec: GraphSpec, encoder: bytes, decoder: bytes, *, device: Device, threads: int
     ) -> None:
+        check_graphs(spec, encoder, decoder)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -46,9 +48,6 @@ class OrtBackend:
         self._decoder = _session("decoder.onnx", decoder, options, device)
         self._encoded = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]
         self._stepped = ["cand_ids", "cand_logp", "align", *(t.output for t in self._state)]
-        _check_names("encoder.onnx", self._encoder, {"src", "src_len"}, set(self._encoded))
-        fed = {"tokens", "parent", "top_k", *self._memory, *(t.input for t in self._state)}
-        _check_names("decoder.onnx", self._decoder, fed, {*self._stepped, "logp"})
 
     def encode(self, src: Ints, src_len: Ints) -> OrtState:
         encoded = _run("encoder.onnx", self._encoder, self._encoded, {"src": src, "src_len": src_len})
@@ -107,13 +106,3 @@ def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dic
     except Exception as error:  # ONNX Runtime has no root of its exceptions
         raise BundleError(f"{name} does not fit its manifest: {' '.join(str(error).split())}") from error
     return outputs
-
-
-def _check_names(name: str, session: ort.InferenceSession, inputs: set[str], outputs: set[str]) -> None:
-    missing = (inputs ^ {i.name for i in session.get_inputs()}) | (
-        outputs - {o.name for o in session.get_outputs()}
-    )
-    if missing:
-        raise BundleError(
-            f"{name}: input or output {min(missing)!r} does not fit the state map of edgechat.json"
-        )

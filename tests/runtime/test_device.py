@@ -146,10 +146,13 @@ def test_a_session_that_silently_falls_back_is_refused_by_name(bundle_folder, mo
         backend_of(bundle_folder, "cuda")
 
 
-def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(bundle_folder):
-    bundle = read_bundle(bundle_folder)
-    with pytest.raises(BundleError, match=r"^encoder\.onnx cannot be run by ONNX Runtime: [^\n]+$"):
-        OrtBackend(bundle.manifest.graphs, b"no graph", bundle.files["decoder.onnx"], device="cpu", threads=1)
+def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(bundle_folder, monkeypatch):
+    def refuses(*_: object, **__: object) -> None:
+        raise RuntimeError("no\nkernel")
+
+    monkeypatch.setattr(ort.ort, "InferenceSession", refuses)
+    with pytest.raises(BundleError, match=r"^encoder\.onnx cannot be run by ONNX Runtime: no kernel$"):
+        backend_of(bundle_folder, "cpu")
 
 
 def test_graphs_that_do_not_fit_the_state_map_are_refused_by_name(bundle_folder):
@@ -167,13 +170,18 @@ def test_sizes_that_do_not_fit_the_graphs_are_one_sentence(bundle_folder):
     attn = next(tensor for tensor in spec.state if tensor.first == "zeros")
     narrow = dataclasses.replace(attn, shape=("M", attn.shape[1] - 1))
     state = tuple(narrow if tensor == attn else tensor for tensor in spec.state)
-    backend = OrtBackend(
-        dataclasses.replace(spec, state=state),
-        bundle.files["encoder.onnx"],
-        bundle.files["decoder.onnx"],
-        device="cpu",
-        threads=1,
-    )
+    with pytest.raises(BundleError, match=r"^decoder\.onnx: 'attn' declares '48' where it must have 47$"):
+        OrtBackend(
+            dataclasses.replace(spec, state=state),
+            bundle.files["encoder.onnx"],
+            bundle.files["decoder.onnx"],
+            device="cpu",
+            threads=1,
+        )
+
+
+def test_a_run_that_fails_is_one_sentence(bundle_folder):
+    backend = backend_of(bundle_folder, "cpu")
     state = backend.encode(*pad([[5, 6]]))
-    with pytest.raises(BundleError, match=r"decoder.onnx does not fit its manifest"):
-        backend.step(state, np.array([1, 1]), np.array([0, 0]), 3)
+    with pytest.raises(BundleError, match=r"^decoder\.onnx does not fit its manifest: [^\n]+$"):
+        backend.step(state, np.array([1, backend.vocab_size]), np.array([0, 0]), 3)

@@ -1,0 +1,372 @@
+"""What a graph of a bundle may be: checked before ONNX Runtime sees it, since a session may hang on it or
+ask for all memory as it is made.
+
+A bundle may come from anybody, with hashes that fit. So every graph is read by `onnxfile` and refused
+unless it is a plain list of operations of `shaperules.RULES`, in order, each value made once, with
+its weights in the file and with the inputs and outputs of docs/architecture.md. There are no loops,
+branches, functions or subgraphs, so every node runs once.
+
+Then its nodes are walked with sizes that are polynomials in B, S, K, M and C. No size comes from a tensor's
+contents (but for the host's `top_k`, which is C), so what is found holds for every request:
+- Nothing grows faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused.
+- What all values have in elements together, and what all nodes have in multiplications together, is bounded
+  for each product of letters by what a graph of these vocabulary, state and memory sizes and of this
+  number of weights needs, times some room (`_Budget`). Values without a letter, which ONNX Runtime may
+  fold as it makes the session, are bounded by the number of weights, each of which is in the file.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cache
+from math import prod
+from struct import unpack
+from typing import NamedTuple
+
+from .errors import BundleError
+from .manifest import GraphSpec, StateTensor
+from .onnxfile import Attribute, Graph, Node, Tensor, ValueInfo, read_model
+from .shaperules import INT64, MICROSOFT, MOST_NUMBERS, RULES, Call, RuleError, Value, text
+from .sizes import Size, letter, product, upper
+
+OPSETS = range(18, 22)
+IR_VERSIONS = range(8, 11)
+MOST_NODES = 4096
+#: Numbers that one row's logits, its states or one source token's memory may have.
+LARGEST_ROW = 1 << 20
+_FLOAT = 1
+#: Bytes of each TensorProto.DataType that a graph may hold or cast to: float, uint8, int8, int32, int64,
+#: bool, float16.
+_ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2}
+#: The field that holds the value of each AttributeProto.AttributeType.
+_ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
+_MAY_BE_EMPTY = ("s", "floats", "ints", "strings")
+_VERSIONS = {"": OPSETS, MICROSOFT: range(1, 2)}
+#: Names of the graphs that no state map can take.
+_RESERVED = ("src", "src_len", "tokens", "parent", "top_k", "cand_ids", "cand_logp", "align", "logp")
+B, S, K, M, C = map(letter, "BSKMC")
+N = B * K
+Shape = tuple[Size, ...]
+
+
+class _Port(NamedTuple):
+    """An input or output as the format has it."""
+
+    dtype: int
+    shape: Shape
+
+
+def check_graphs(spec: GraphSpec, encoder: bytes, decoder: bytes) -> None:
+    """Refuse a pair of graphs that could do anything but what a bundle's graphs do.
+
+    Raises:
+        BundleError: names the file, the culprit in it, and what is wrong.
+    """
+    first = _Checked("encoder.onnx", encoder)
+    then = _Checked("decoder.onnx", decoder)
+    memory = {name: _Port(_FLOAT, first.declared_memory(name)) for name in spec.memory}
+    _check_spec(spec, memory)
+    ids = {"src": _Port(INT64, (B, S)), "src_len": _Port(INT64, (B,))}
+    begun = {t.input: _Port(_FLOAT, _shape(t, B)) for t in spec.state if t.first == "encoder"}
+    first.check(ids, {**memory, **begun}, spec, memory)
+    ids = {"tokens": _Port(INT64, (N,)), "parent": _Port(INT64, (N,)), "top_k": _Port(INT64, (1,))}
+    if then.takes("src"):  # with copy attention
+        ids["src"] = _Port(INT64, (B, S))
+    before = {t.input: _Port(_FLOAT, _shape(t, M)) for t in spec.state}
+    after = {t.output: _Port(_FLOAT, _shape(t, N)) for t in spec.state}
+    scores = {
+        "cand_ids": _Port(INT64, (N, C)),
+        "cand_logp": _Port(_FLOAT, (N, C)),
+        "align": _Port(_FLOAT, (N, S)),
+        "logp": _Port(_FLOAT, (N, spec.vocab_size)),
+    }
+    then.check({**memory, **before, **ids}, {**after, **scores}, spec, memory)
+
+
+def _shape(tensor: StateTensor, rows: Size) -> Shape:
+    return tuple(rows if size == "M" else size for size in tensor.shape)
+
+
+def _check_spec(spec: GraphSpec, memory: Mapping[str, _Port]) -> None:
+    names = [*spec.memory, *(t.input for t in spec.state), *(t.output for t in spec.state), *_RESERVED]
+    if len(set(names)) != len(names):
+        raise BundleError("edgechat.json names a tensor of the graphs twice")
+    for tensor in spec.state:
+        if tensor.shape.count("M") != 1:
+            raise BundleError(
+                f"edgechat.json: the shape of the state {_quoted(tensor.input)} must have one M"
+            )
+    row, token = _widths(spec, memory)
+    for what, count in (("vocabulary", spec.vocab_size), ("state", row), ("memory", token)):
+        if count > LARGEST_ROW:
+            raise BundleError(
+                f"edgechat.json asks for a {what} of {count:,} numbers, {LARGEST_ROW:,} allowed"
+            )
+
+
+def _widths(spec: GraphSpec, memory: Mapping[str, _Port]) -> tuple[int, int]:
+    """Numbers of the state that a row has, and of the memory that a source token has."""
+    row = sum(upper(product(_shape(tensor, N)))["BK"] for tensor in spec.state)
+    return row, sum(upper(product(port.shape))["BS"] for port in memory.values())
+
+
+class _Budget:
+    """How many elements and multiplications a graph may have in all, by product of letters.
+
+    A row (B*K, or M before the states are reordered) needs a few values of V, and a few for each number
+    of the state and of a token's memory; a source token (B*S) some for each number of state and memory; a
+    row with a source token (B*K*S) a few for each number of memory. Each weight is multiplied once a row,
+    or once a source token. Graphs of ours, int8 ones too, use at most a third of any of this.
+    """
+
+    def __init__(self, spec: GraphSpec, memory: Mapping[str, _Port], weights: int) -> None:
+        row, token = _widths(spec, memory)
+        self._weights = 4 * weights + 65_536
+        self._row = 64 * (spec.vocab_size + row + token + 1024)
+        self._token = 64 * (row + token + 1024)
+        self._pair = 16 * (token + 64)
+
+    def elements(self, letters: str) -> int:
+        if letters == "":
+            return self._weights
+        if "K" in letters and "S" in letters:
+            return self._pair
+        if "C" in letters:
+            return 64
+        return self._token if "S" in letters else self._row
+
+    def work(self, letters: str) -> int:
+        """Multiplications; those of weights with a row or a source token besides the elements made."""
+        most = self.elements(letters)
+        return most if "C" in letters or ("K" in letters and "S" in letters) else most + self._weights
+
+
+class _Checked:
+    """One graph of a bundle and what is known of its values so far."""
+
+    def __init__(self, file: str, raw: bytes) -> None:
+        self._file, self._model = file, read_model(file, raw)
+        self._graph = self._model.graph or Graph()
+        self._values: dict[str, Value] = {}
+        self._elements: Counter[str] = Counter()
+        self._work: Counter[str] = Counter()
+
+    def takes(self, name: str) -> bool:
+        return any(port.name == name for port in self._graph.inputs)
+
+    def declared_memory(self, name: str) -> Shape:
+        """[B, S, ..] with the sizes that the encoder declares for its output `name`."""
+        dims = next((port.dims for port in self._graph.outputs if port.name == name), None)
+        if dims is None:
+            raise self._misfit(name)
+        rest = tuple(size for size in dims[2:] if isinstance(size, int) and 1 <= size <= LARGEST_ROW)
+        if len(dims) < 2 or len(rest) != len(dims) - 2:
+            raise self._refused(
+                f"output {_quoted(name)} must have the shape [B, S, ..] with fixed last sizes"
+            )
+        return (B, S, *rest)
+
+    def check(
+        self,
+        inputs: Mapping[str, _Port],
+        outputs: Mapping[str, _Port],
+        spec: GraphSpec,
+        memory: Mapping[str, _Port],
+    ) -> None:
+        self._check_model()
+        weights = self._take_weights()
+        budget = _Budget(spec, memory, weights)
+        sizes: dict[str, Size] = {}
+        self._check_ports(self._graph.inputs, inputs, sizes)
+        self._check_ports(self._graph.outputs, outputs, sizes)
+        for name, port in inputs.items():
+            self._make(name, Value(port.shape))
+        if len(self._graph.nodes) > MOST_NODES:
+            raise self._refused(f"it has {len(self._graph.nodes):,} nodes, {MOST_NODES:,} are allowed")
+        for node in self._graph.nodes:
+            try:
+                self._run(node, budget)
+            except RuleError as error:
+                which = _quoted(node.name or next(iter(node.outputs), ""))
+                raise self._refused(f"node {which} ({node.op_type[:60]!r}) {error}") from None
+        for name, port in outputs.items():
+            found = self._values.get(name)
+            if found is None or found.shape != port.shape:
+                what = text(found.shape) if found else "never made"
+                raise self._refused(f"output {_quoted(name)} must be {text(port.shape)}, but is {what}")
+
+    def _check_model(self) -> None:
+        model = self._model
+        if model.ir_version not in IR_VERSIONS:
+            raise self._refused(f"it has the IR version {model.ir_version}, allowed are {_span(IR_VERSIONS)}")
+        domains = [domain for domain, _ in model.opsets]
+        if len(set(domains)) != len(domains) or "" not in domains:
+            raise self._refused("it must import the standard operators, and each domain once")
+        for domain, version in model.opsets:
+            allowed = _VERSIONS.get(domain)
+            if allowed is None:
+                raise self._refused(f"it imports the operator domain {_quoted(domain)}, which is not allowed")
+            if version not in allowed:
+                raise self._refused(f"it imports opset {version}, allowed are {_span(allowed)}")
+        self._refuse_other("the model", model.other)
+        self._refuse_other("the graph", self._graph.other)
+
+    def _take_weights(self) -> int:
+        """Check the weights; gives how many numbers they have in all."""
+        count = 0
+        for tensor in self._graph.initializers:
+            self._make(tensor.name, self._constant(f"weight {_quoted(tensor.name)}", tensor))
+            count += prod(tensor.dims)
+        return count
+
+    def _check_ports(
+        self, declared: tuple[ValueInfo, ...], expected: Mapping[str, _Port], sizes: dict[str, Size]
+    ) -> None:
+        """Names and types. A size may be declared as a number only where it is that one, and a name stands
+        for one size: ONNX Runtime shares memory between what it takes to be of one size."""
+        names = Counter(port.name for port in declared)
+        for name in sorted(names.keys() ^ expected.keys()):
+            raise self._misfit(name)
+        for port in declared:
+            what, wanted = _quoted(port.name), expected[port.name]
+            self._refuse_other(what, port.other)
+            dims = port.dims or ()
+            if names[port.name] > 1:
+                raise self._refused(f"{what} is declared twice")
+            if port.dtype != wanted.dtype or len(dims) != len(wanted.shape):
+                raise self._refused(
+                    f"{what} must have the type {wanted.dtype} and the shape {text(wanted.shape)}, "
+                    f"not the type {port.dtype} and rank {len(dims)}"
+                )
+            for dim, size in zip(dims, wanted.shape, strict=True):
+                named = sizes.setdefault(dim, size) if isinstance(dim, str) and dim else size
+                if named != size or (isinstance(dim, int) and dim != size):
+                    raise self._refused(f"{what} declares {str(dim)[:60]!r} where it must have {size}")
+
+    def _run(self, node: Node, budget: _Budget) -> None:
+        """Find what `node` makes, and count it."""
+        if node.domain not in RULES:
+            raise RuleError(f"is of the operator domain {_quoted(node.domain)}, which is not allowed")
+        rule = RULES[node.domain].get(node.op_type)
+        if rule is None:
+            raise RuleError("is of a kind that is not allowed")
+        if node.other:
+            raise RuleError(f"has {node.other[0]}, which a bundle's graph does not need")
+        for name in node.inputs:
+            if name and name not in self._values:
+                raise RuleError(f"takes {_quoted(name)}, which nothing before it makes")
+        inputs = [self._values[name] if name else None for name in node.inputs]
+        call = Call(node, inputs, self._check_attributes(node))
+        made = rule(call)
+        if len(node.outputs) > len(made):
+            raise RuleError(f"has {len(node.outputs)} outputs")
+        elements = call.hidden
+        for name, value in zip(node.outputs, made, strict=False):
+            if name:
+                self._make(name, value)
+                elements = elements + product(value.shape)
+        _count(self._elements, elements, budget.elements, "makes")
+        _count(self._work, call.work, budget.work, "multiplies")
+
+    def _check_attributes(self, node: Node) -> Value | None:
+        """Gives what the node holds where it is a Constant."""
+        held: Value | None = None
+        if len({attribute.name for attribute in node.attributes}) != len(node.attributes):
+            raise RuleError("has an attribute twice")
+        for attribute in node.attributes:
+            what = f"the attribute {_quoted(attribute.name)}"
+            if "g" in attribute.other or "graphs" in attribute.other:
+                raise RuleError(f"holds a subgraph in {what}: branches, loops and scans are refused")
+            if attribute.other:
+                raise RuleError(f"has {attribute.other[0]} in {what}, which a bundle's graph does not need")
+            kind = _ATTRIBUTE_VALUES.get(attribute.type)
+            given = [
+                name for name in _ATTRIBUTE_VALUES.values() if getattr(attribute, name) not in (None, ())
+            ]
+            if kind is None or given not in ([kind], [] if kind in _MAY_BE_EMPTY else [kind]):
+                raise RuleError(f"has {what}, whose value is not of its type")
+            if attribute.t is not None and node.op_type not in ("Constant", "ConstantOfShape"):
+                raise RuleError(f"has a tensor in {what}")
+            if attribute.name == "to" and attribute.i not in _ITEM_BYTES:
+                raise RuleError(f"casts to the type {attribute.i}, which is not allowed")
+            if node.op_type in ("Constant", "ConstantOfShape"):
+                held = self._held(attribute)
+        if node.op_type == "Constant" and len(node.attributes) != 1:
+            raise RuleError("must hold one value")
+        return held
+
+    def _held(self, attribute: Attribute) -> Value | None:
+        """The value of a Constant."""
+        if attribute.t is not None:
+            return self._constant(f"the tensor {_quoted(attribute.name)} of a node", attribute.t)
+        match attribute.name:
+            case "value_int" if attribute.i is not None:
+                return Value((), (attribute.i,))
+            case "value_ints" if attribute.ints:
+                few = len(attribute.ints) <= MOST_NUMBERS
+                return Value((len(attribute.ints),), attribute.ints if few else None)
+            case "value_float" if attribute.f is not None:
+                return Value(())
+            case "value_floats" if attribute.floats:
+                return Value((len(attribute.floats),))
+        return None
+
+    def _constant(self, what: str, tensor: Tensor) -> Value:
+        """A tensor that has all its numbers in the file, and exactly as many as its shape says."""
+        if tensor.location or "external_data" in tensor.other:
+            raise self._refused(f"{what} lies outside the file: external data is refused")
+        self._refuse_other(what, tensor.other)
+        item = _ITEM_BYTES.get(tensor.dtype)
+        if item is None:
+            raise self._refused(f"{what} has the type {tensor.dtype}, which is not allowed")
+        count = prod(tensor.dims)
+        listed = {_FLOAT: tensor.floats, INT64: tensor.int64s}.get(tensor.dtype, tensor.int32s)
+        lists = len(tensor.floats) + len(tensor.int64s) + len(tensor.int32s)
+        in_list = tensor.raw is None and len(listed) == lists == count
+        in_bytes = tensor.raw is not None and not lists and len(tensor.raw) == count * item
+        if any(size < 0 for size in tensor.dims) or not (in_list or in_bytes):
+            raise self._refused(f"{what} does not hold just the numbers of its shape {text(tensor.dims)}")
+        if tensor.dtype != INT64 or len(tensor.dims) > 1 or count > MOST_NUMBERS:
+            return Value(tensor.dims)
+        return Value(tensor.dims, tensor.int64s if in_list else unpack(f"<{count}q", tensor.raw or b""))
+
+    def _make(self, name: str, value: Value) -> None:
+        if not name or name in self._values:
+            raise self._refused(f"{_quoted(name)} is made twice, be it by a node, an input or a weight")
+        self._values[name] = value
+
+    def _refuse_other(self, what: str, other: tuple[str, ...]) -> None:
+        if other:
+            raise self._refused(f"{what} has {other[0]}, which a bundle's graph does not need")
+
+    def _misfit(self, name: str) -> BundleError:
+        return self._refused(f"input or output {_quoted(name)} does not fit the state map of edgechat.json")
+
+    def _refused(self, why: str) -> BundleError:
+        return BundleError(f"{self._file}: {why}")
+
+
+def _count(so_far: Counter[str], size: Size, most: Callable[[str], int], does: str) -> None:
+    """Add up what a node takes, or refuse it."""
+    for letters, factor in upper(size).items():
+        if not _grows_slowly(letters):
+            raise RuleError(f"{does} {size} numbers, which grows faster than what a reply needs")
+        so_far[letters] += factor
+        if so_far[letters] > most(letters):
+            each = f" a {'*'.join(letters)}" if letters else ""
+            raise RuleError(
+                f"{does} {factor:,} numbers{each}: with what is before it, above {most(letters):,}"
+            )
+
+
+@cache
+def _grows_slowly(letters: str) -> bool:
+    kinds = set(letters)
+    return len(kinds) == len(letters) and (kinds <= set("BKS") or kinds <= set("BCK") or kinds <= {"M"})
+
+
+def _quoted(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:60] + "…")
+
+
+def _span(versions: range) -> str:
+    return f"{versions[0]} to {versions[-1]}"

@@ -1,0 +1,439 @@
+"""A small reader of ONNX files for graphs that are not trusted: what is in a file, before ONNX Runtime
+sees it. ONNX Runtime shows a graph only once it has made a session, which may already have folded a
+giant constant.
+
+It reads the protobuf wire format (https://protobuf.dev/programming-guides/encoding/) for the messages
+of onnx.proto that the bundle's graphs consist of. Where another reader could understand a file in
+another way, it is refused: a single field that comes twice, a field that is unknown or of another wire
+type, groups, numbers that do not fit. What exists in ONNX but not in a bundle (functions, subgraphs,
+sparse and external tensors, training information, metadata) is not followed: its field's name is
+listed in `other` of the message that holds it. So the depth is that of the messages here, the work is
+bounded by `MAX_FIELDS`, and the bytes of weights are views, never copies.
+
+The records here are named tuples: that many dataclasses would take 10 ms to define, at every start.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+from .errors import BundleError
+
+#: Fields and numbers in lists that a file may have in all; the largest graphs of ours have some 3,000.
+MAX_FIELDS = 100_000
+#: Bytes that a name may have.
+MAX_NAME = 1024
+
+
+class Tensor(NamedTuple):
+    """A constant. Its numbers are in one of `raw`, `int32s`, `int64s` and `floats`."""
+
+    name: str = ""
+    dtype: int = 0  # TensorProto.DataType
+    dims: tuple[int, ...] = ()
+    raw: memoryview | None = None  # little-endian
+    int32s: tuple[int, ...] = ()
+    int64s: tuple[int, ...] = ()
+    floats: tuple[float, ...] = ()
+    location: int = 0  # 0: in this file
+    other: tuple[str, ...] = ()
+
+
+class Attribute(NamedTuple):
+    """An attribute of a node; `type` says which of the values is meant."""
+
+    name: str = ""
+    type: int = 0  # AttributeProto.AttributeType
+    f: float | None = None
+    i: int | None = None
+    s: bytes | None = None
+    t: Tensor | None = None
+    floats: tuple[float, ...] = ()
+    ints: tuple[int, ...] = ()
+    strings: tuple[bytes, ...] = ()
+    other: tuple[str, ...] = ()
+
+
+class Node(NamedTuple):
+    op_type: str = ""
+    domain: str = ""
+    name: str = ""
+    inputs: tuple[str, ...] = ()  # "" is an optional one that is left out
+    outputs: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    other: tuple[str, ...] = ()
+
+
+class ValueInfo(NamedTuple):
+    """A declared input or output: `dims` is None where no shape is declared, and so is
+    a size without number and name."""
+
+    name: str = ""
+    dtype: int = 0
+    dims: tuple[int | str | None, ...] | None = None
+    other: tuple[str, ...] = ()
+
+
+class Graph(NamedTuple):
+    nodes: tuple[Node, ...] = ()
+    initializers: tuple[Tensor, ...] = ()
+    inputs: tuple[ValueInfo, ...] = ()
+    outputs: tuple[ValueInfo, ...] = ()
+    other: tuple[str, ...] = ()
+
+
+class Model(NamedTuple):
+    ir_version: int = 0
+    opsets: tuple[tuple[str, int], ...] = ()  # domain, version
+    graph: Graph | None = None
+    other: tuple[str, ...] = ()
+
+
+def read_model(name: str, raw: bytes) -> Model:
+    """The model in the bytes of the file `name`.
+
+    Raises:
+        BundleError: it is no ONNX model, or one that could be understood in two ways.
+    """
+    model: Model = _Reader(name, raw).message(_MODEL, 0, len(raw))
+    return model
+
+
+class _Kind(Enum):
+    """How a field is read."""
+
+    INT64 = auto()
+    INT32 = auto()
+    INT64S = auto()  # repeated, packed or not
+    INT32S = auto()  # repeated, packed or not
+    FLOAT = auto()
+    FLOATS = auto()  # repeated, packed or not
+    NAME = auto()
+    NAMES = auto()
+    BYTES = auto()
+    BYTESES = auto()
+    VIEW = auto()
+    ONE = auto()  # a message
+    MANY = auto()  # messages
+    IGNORED = auto()  # text for people
+    OTHER = auto()  # listed in `other`
+
+
+class _Field(NamedTuple):
+    name: str  # of the dataclass here; as in onnx.proto for IGNORED and OTHER
+    kind: _Kind
+    message: "_Message | None" = None
+
+
+class _Message(NamedTuple):
+    name: str
+    make: Callable[..., Any]
+    fields: Mapping[int, _Field]  # by the numbers of onnx.proto
+
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_INTS = {_Kind.INT64S, _Kind.INT32S}
+_REPEATED = {*_INTS, _Kind.FLOATS, _Kind.NAMES, _Kind.BYTESES, _Kind.MANY}
+_WIRE_TYPES = {
+    _Kind.INT64: (_VARINT,),
+    _Kind.INT32: (_VARINT,),
+    _Kind.INT64S: (_VARINT, _BYTES),
+    _Kind.INT32S: (_VARINT, _BYTES),
+    _Kind.FLOAT: (_FIXED32,),
+    _Kind.FLOATS: (_FIXED32, _BYTES),
+    _Kind.OTHER: (_VARINT, _FIXED64, _BYTES, _FIXED32),
+}
+
+
+class _Reader:
+    """Reads messages of one file. Positions are bytes from its start."""
+
+    def __init__(self, name: str, raw: bytes) -> None:
+        self._name, self._raw, self._view = name, raw, memoryview(raw)
+        self._left = MAX_FIELDS
+
+    def message(self, message: _Message, at: int, end: int) -> Any:
+        """The message that lies in the bytes from `at` to `end`."""
+        raw, fields = self._raw, message.fields
+        values: dict[str, Any] = {}
+        while at < end:
+            start = at
+            self._count(1, start)
+            tag = raw[at]
+            at += 1
+            if tag > 127:
+                tag, at = self._varint(start, end)
+            field = fields.get(tag >> 3)
+            wire = tag & 7
+            if field is None or wire not in _WIRE_TYPES.get(field.kind, (_BYTES,)):
+                raise self._refused(
+                    f"field {tag >> 3} of a {message.name}, wire type {wire}, is not known", start
+                )
+            if wire == _VARINT:
+                number, at = self._varint(at, end)
+                value: Any = number - (1 << 64) if number >> 63 else number
+            else:
+                length = 4 if wire == _FIXED32 else 8
+                if wire == _BYTES:
+                    length, at = self._varint(at, end)
+                if length > end - at:
+                    raise self._refused(f"the {field.name} of a {message.name} goes beyond its end", start)
+                value, at = (at, at + length), at + length
+            self._keep(values, message, field, wire, value, start)
+        for name, value in values.items():
+            if type(value) is list:
+                values[name] = tuple(value)
+        return message.make(**values)
+
+    def _keep(
+        self, values: dict[str, Any], message: _Message, field: _Field, wire: int, value: Any, at: int
+    ) -> None:
+        """Put one field's `value`, a number or where its bytes lie, into `values`."""
+        kind = field.kind
+        if kind is _Kind.IGNORED:
+            return
+        if kind is _Kind.OTHER:
+            values.setdefault("other", []).append(field.name)
+        elif kind in _REPEATED:
+            kept: list[Any] = values.setdefault(field.name, [])
+            if wire == _BYTES and kind in _INTS:
+                kept += (self._value(field, number, at) for number in self._packed_ints(*value))
+            elif kind is _Kind.FLOATS:
+                kept += self._floats(*value)
+            else:
+                kept.append(self._value(field, value, at))
+        elif field.name in values:
+            raise self._refused(f"the {field.name} of a {message.name} comes twice", at)
+        else:
+            values[field.name] = self._value(field, value, at)
+
+    def _value(self, field: _Field, value: Any, at: int) -> Any:
+        kind = field.kind
+        if kind is _Kind.INT64S:
+            return value
+        if kind is _Kind.NAME or kind is _Kind.NAMES:
+            return self._text(*value)
+        if field.message:
+            return self.message(field.message, *value)
+        if (kind is _Kind.INT32 or kind is _Kind.INT32S) and not -(1 << 31) <= value < 1 << 31:
+            raise self._refused(f"a {field.name} is out of range", at)
+        if kind is _Kind.FLOAT:
+            return self._floats(*value)[0]
+        if kind is _Kind.VIEW:
+            return self._view[slice(*value)]
+        if kind is _Kind.BYTES or kind is _Kind.BYTESES:
+            return self._short(*value)
+        return value
+
+    def _varint(self, at: int, end: int) -> tuple[int, int]:
+        """A number of at most 64 bits, without a sign, and where it ends."""
+        number = shift = 0
+        while at < end and shift < 70:
+            byte = self._raw[at]
+            at += 1
+            number |= (byte & 127) << shift
+            if byte < 128:
+                if number >> 64:
+                    break
+                return number, at
+            shift += 7
+        raise self._refused("a number has no end or does not fit 64 bits", at)
+
+    def _packed_ints(self, at: int, end: int) -> list[int]:
+        numbers = []
+        while at < end:
+            self._count(1, at)
+            number, at = self._varint(at, end)
+            numbers.append(number - (1 << 64) if number >> 63 else number)
+        return numbers
+
+    def _floats(self, at: int, end: int) -> list[float]:
+        count, odd = divmod(end - at, 4)
+        if odd:
+            raise self._refused("a list of floats is cut", at)
+        self._count(count, at)
+        return list(struct.unpack_from(f"<{count}f", self._raw, at))
+
+    def _text(self, at: int, end: int) -> str:
+        try:
+            return self._short(at, end).decode()
+        except UnicodeDecodeError:
+            raise self._refused("a name is not UTF-8", at) from None
+
+    def _short(self, at: int, end: int) -> bytes:
+        if end - at > MAX_NAME:
+            raise self._refused(f"a name has {end - at:,} bytes, more than the {MAX_NAME:,} allowed", at)
+        return self._raw[at:end]
+
+    def _count(self, fields: int, at: int) -> None:
+        self._left -= fields
+        if self._left < 0:
+            raise self._refused(f"it has more than {MAX_FIELDS:,} fields", at)
+
+    def _refused(self, why: str, at: int) -> BundleError:
+        return BundleError(f"{self._name} is not an ONNX graph of a bundle: {why} (byte {at:,})")
+
+
+def _dim(value: int | None = None, param: str | None = None) -> tuple[int | str | None, bool]:
+    """A size, and whether it is given twice, in which case the later one would count."""
+    return param if value is None else value, value is not None and param is not None
+
+
+def _shape(dims: tuple[tuple[int | str | None, bool], ...] = ()) -> tuple[Any, tuple[str, ...]]:
+    twice = ("dim_value with dim_param",) if any(twice for _, twice in dims) else ()
+    return tuple(size for size, _ in dims), twice
+
+
+def _tensor_type(dtype: int = 0, shape: Any = (None, ())) -> tuple[int, Any, tuple[str, ...]]:
+    return (dtype, *shape)
+
+
+def _type(tensor: Any = (0, None, ()), other: tuple[str, ...] = ()) -> tuple[int, Any, tuple[str, ...]]:
+    dtype, dims, twice = tensor
+    return dtype, dims, twice + other
+
+
+def _value_info(name: str = "", type: Any = (0, None, ()), other: tuple[str, ...] = ()) -> ValueInfo:
+    dtype, dims, others = type
+    return ValueInfo(name, dtype, dims, others + other)
+
+
+def _opset(domain: str = "", version: int = 0) -> tuple[str, int]:
+    return domain, version
+
+
+def _fields(*fields: tuple[int, str, _Kind] | tuple[int, str, _Kind, _Message]) -> dict[int, _Field]:
+    return {number: _Field(*rest) for number, *rest in fields}  # type: ignore[arg-type]
+
+
+_DOC = "doc_string"
+_PROPS = "metadata_props"
+_TENSOR = _Message(
+    "tensor",
+    Tensor,
+    _fields(
+        (1, "dims", _Kind.INT64S),
+        (2, "dtype", _Kind.INT32),
+        (3, "segment", _Kind.OTHER),
+        (4, "floats", _Kind.FLOATS),
+        (5, "int32s", _Kind.INT32S),
+        (6, "string_data", _Kind.OTHER),
+        (7, "int64s", _Kind.INT64S),
+        (8, "name", _Kind.NAME),
+        (9, "raw", _Kind.VIEW),
+        (10, "double_data", _Kind.OTHER),
+        (11, "uint64_data", _Kind.OTHER),
+        (12, _DOC, _Kind.IGNORED),
+        (13, "external_data", _Kind.OTHER),
+        (14, "location", _Kind.INT32),
+        (16, _PROPS, _Kind.OTHER),
+    ),
+)
+_ATTRIBUTE = _Message(
+    "attribute",
+    Attribute,
+    _fields(
+        (1, "name", _Kind.NAME),
+        (2, "f", _Kind.FLOAT),
+        (3, "i", _Kind.INT64),
+        (4, "s", _Kind.BYTES),
+        (5, "t", _Kind.ONE, _TENSOR),
+        (6, "g", _Kind.OTHER),
+        (7, "floats", _Kind.FLOATS),
+        (8, "ints", _Kind.INT64S),
+        (9, "strings", _Kind.BYTESES),
+        (10, "tensors", _Kind.OTHER),
+        (11, "graphs", _Kind.OTHER),
+        (13, _DOC, _Kind.IGNORED),
+        (14, "tp", _Kind.OTHER),
+        (15, "type_protos", _Kind.OTHER),
+        (20, "type", _Kind.INT32),
+        (21, "ref_attr_name", _Kind.OTHER),
+        (22, "sparse_tensor", _Kind.OTHER),
+        (23, "sparse_tensors", _Kind.OTHER),
+    ),
+)
+_NODE = _Message(
+    "node",
+    Node,
+    _fields(
+        (1, "inputs", _Kind.NAMES),
+        (2, "outputs", _Kind.NAMES),
+        (3, "name", _Kind.NAME),
+        (4, "op_type", _Kind.NAME),
+        (5, "attributes", _Kind.MANY, _ATTRIBUTE),
+        (6, _DOC, _Kind.IGNORED),
+        (7, "domain", _Kind.NAME),
+        (8, "overload", _Kind.OTHER),
+        (9, _PROPS, _Kind.OTHER),
+        (10, "device_configurations", _Kind.OTHER),
+    ),
+)
+_DIM = _Message(
+    "dimension",
+    _dim,
+    _fields((1, "value", _Kind.INT64), (2, "param", _Kind.NAME), (3, "denotation", _Kind.IGNORED)),
+)
+_SHAPE = _Message("shape", _shape, _fields((1, "dims", _Kind.MANY, _DIM)))
+_TENSOR_TYPE = _Message(
+    "tensor type", _tensor_type, _fields((1, "dtype", _Kind.INT32), (2, "shape", _Kind.ONE, _SHAPE))
+)
+_TYPE = _Message(
+    "type",
+    _type,
+    _fields(
+        (1, "tensor", _Kind.ONE, _TENSOR_TYPE),
+        (4, "sequence_type", _Kind.OTHER),
+        (5, "map_type", _Kind.OTHER),
+        (6, "denotation", _Kind.IGNORED),
+        (7, "opaque_type", _Kind.OTHER),
+        (8, "sparse_tensor_type", _Kind.OTHER),
+        (9, "optional_type", _Kind.OTHER),
+    ),
+)
+_VALUE_INFO = _Message(
+    "declared value",
+    _value_info,
+    _fields(
+        (1, "name", _Kind.NAME),
+        (2, "type", _Kind.ONE, _TYPE),
+        (3, _DOC, _Kind.IGNORED),
+        (4, _PROPS, _Kind.OTHER),
+    ),
+)
+_GRAPH = _Message(
+    "graph",
+    Graph,
+    _fields(
+        (1, "nodes", _Kind.MANY, _NODE),
+        (2, "name", _Kind.IGNORED),
+        (5, "initializers", _Kind.MANY, _TENSOR),
+        (10, _DOC, _Kind.IGNORED),
+        (11, "inputs", _Kind.MANY, _VALUE_INFO),
+        (12, "outputs", _Kind.MANY, _VALUE_INFO),
+        (13, "value_info", _Kind.OTHER),
+        (14, "quantization_annotation", _Kind.OTHER),
+        (15, "sparse_initializer", _Kind.OTHER),
+        (16, _PROPS, _Kind.OTHER),
+    ),
+)
+_OPSET = _Message("opset", _opset, _fields((1, "domain", _Kind.NAME), (2, "version", _Kind.INT64)))
+_MODEL = _Message(
+    "model",
+    Model,
+    _fields(
+        (1, "ir_version", _Kind.INT64),
+        (2, "producer_name", _Kind.IGNORED),
+        (3, "producer_version", _Kind.IGNORED),
+        (4, "domain", _Kind.IGNORED),
+        (5, "model_version", _Kind.OTHER),
+        (6, _DOC, _Kind.IGNORED),
+        (7, "graph", _Kind.ONE, _GRAPH),
+        (8, "opsets", _Kind.MANY, _OPSET),
+        (14, _PROPS, _Kind.OTHER),
+        (20, "training_info", _Kind.OTHER),
+        (25, "functions", _Kind.OTHER),
+        (26, "configuration", _Kind.OTHER),
+    ),
+)

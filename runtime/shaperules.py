@@ -1,0 +1,544 @@
+"""What each operation that a bundle's graph may use does to shapes: one table, `RULES`.
+
+Shapes are `Size`s, so that what a rule finds holds for every batch, length and beam. A size never comes
+from a tensor's contents, unless they are known here exactly: constants and what Shape gives, through
+Gather, Concat, Slice, exact arithmetic and the like. What a rule cannot determine it refuses, by raising
+`RuleError` with the reason. Types are not followed: ONNX Runtime checks them as it makes a session.
+
+Adding an operation is a line of `RULES`, with a function of its own where no rule here fits. Semantics:
+https://onnx.ai/onnx/operators/, opset 18 to 21.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .onnxfile import Node
+from .sizes import Poly, Size, at_least, divide, letter, product, terms_of
+
+INT64 = 7  # TensorProto.DataType
+MICROSOFT = "com.microsoft"
+#: How many whole numbers of a tensor are followed: shapes, axes, splits.
+MOST_NUMBERS = 64
+#: Larger ones are not followed, far from where 64 bits would wrap.
+_LARGEST_NUMBER = 1 << 31
+_C = letter("C")
+
+
+class RuleError(Exception):
+    """Why an operation's shapes are refused or not determined."""
+
+
+class Value(NamedTuple):
+    """A tensor's shape, and its int64 contents where they are known and it is a number or a list."""
+
+    shape: tuple[Size, ...]
+    numbers: tuple[Size, ...] | None = None
+
+
+class Call:
+    """One node with what is known of its inputs; a rule reads it and gives the outputs."""
+
+    def __init__(self, node: Node, inputs: Sequence[Value | None], constant: Value | None) -> None:
+        self.node = node
+        self.inputs = inputs  # None: left out
+        self.constant = constant  # what a Constant holds
+        self.attributes = {attribute.name: attribute for attribute in node.attributes}
+        self.work: Size = 0  # multiplications, where they are more than the outputs' elements
+        self.hidden: Size = 0  # elements that the operation needs beside its outputs
+
+    def has(self, i: int) -> bool:
+        return i < len(self.inputs) and self.inputs[i] is not None
+
+    def value(self, i: int) -> Value:
+        value = self.inputs[i] if i < len(self.inputs) else None
+        if value is None:
+            raise RuleError(f"has no input {i}")
+        return value
+
+    def shape(self, i: int = 0) -> tuple[Size, ...]:
+        return self.value(i).shape
+
+    def numbers(self, i: int) -> tuple[Size, ...]:
+        """The contents of input `i`, which decides on a shape."""
+        numbers = self.value(i).numbers
+        if numbers is None:
+            raise RuleError(f"takes a size from {self.node.inputs[i][:60]!r}, which is known only as it runs")
+        return numbers
+
+    def constants(self, i: int) -> tuple[int, ...]:
+        """As `numbers`, and none depends on a letter."""
+        numbers = self.numbers(i)
+        constants = tuple(number for number in numbers if isinstance(number, int))
+        if len(constants) != len(numbers):
+            raise RuleError(f"takes {self.node.inputs[i][:60]!r}, which must be constant")
+        return constants
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        attribute = self.attributes.get(name)
+        number = default if attribute is None else attribute.i
+        if number is None:
+            raise RuleError(f"has no whole number {name!r}")
+        return number
+
+    def integers(self, name: str) -> tuple[int, ...] | None:
+        attribute = self.attributes.get(name)
+        return attribute.ints if attribute else None
+
+    def axis(self, name: str, default: int | None, rank: int) -> int:
+        return _axis(self.integer(name, default), rank)
+
+
+Rule = Callable[[Call], list[Value]]
+
+
+def _axis(axis: int, rank: int) -> int:
+    if not -rank <= axis < rank:
+        raise RuleError(f"has an axis {axis} of {rank}")
+    return axis % rank
+
+
+def _axes(axes: Sequence[int], rank: int) -> list[int]:
+    positive = [_axis(axis, rank) for axis in axes]
+    if len(set(positive)) != len(positive):
+        raise RuleError("names an axis twice")
+    return positive
+
+
+def _known(shape: tuple[Size, ...], numbers: Sequence[Size]) -> Value:
+    """With the contents kept where they are few, small, and grow with no letter's square."""
+    kept = len(shape) < 2 and len(numbers) <= MOST_NUMBERS and all(map(_is_tame, numbers))
+    return Value(shape, tuple(numbers) if kept else None)
+
+
+def _is_tame(number: Size) -> bool:
+    return all(
+        abs(factor) <= _LARGEST_NUMBER and len(set(letters)) == len(letters)
+        for letters, factor in terms_of(number).items()
+    )
+
+
+def _broadcast(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
+    """NumPy's rule; sizes that are not equal for every batch and length do not fit."""
+    rank = max(map(len, shapes))
+    result: list[Size] = [1] * rank
+    for shape in shapes:
+        for i, size in enumerate(shape, rank - len(shape)):
+            if result[i] == 1:
+                result[i] = size
+            elif size not in (1, result[i]):
+                raise RuleError(f"broadcasts {text(result)} with {text(shape)}, which do not fit")
+    return tuple(result)
+
+
+def text(shape: Sequence[Size]) -> str:
+    """As people write it: [B*K, S, 256]."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+# --- operations whose outputs are as large as their inputs ------------------------------------------------
+
+
+def _same(call: Call) -> list[Value]:
+    return [Value(call.shape())]
+
+
+def _passed_on(call: Call) -> list[Value]:
+    return [call.value(0)]
+
+
+def _cast(call: Call) -> list[Value]:
+    to_int64 = call.integer("to") == INT64  # contents that are known are int64 already
+    return [call.value(0) if to_int64 else Value(call.shape())]
+
+
+def _elementwise(call: Call) -> list[Value]:
+    return [Value(_broadcast(*(call.shape(i) for i in range(max(1, len(call.inputs))))))]
+
+
+def _arithmetic(operation: Callable[[Size, Size], Size | None]) -> Rule:
+    """Elementwise on two inputs, with the contents where both are known."""
+
+    def rule(call: Call) -> list[Value]:
+        a, b = call.value(0), call.value(1)
+        shape = _broadcast(a.shape, b.shape)
+        if a.numbers is None or b.numbers is None:
+            return [Value(shape)]
+        count = max(len(a.numbers), len(b.numbers))
+        repeated = (n * count if len(n) == 1 else n for n in (a.numbers, b.numbers))
+        numbers = [operation(x, y) for x, y in zip(*repeated, strict=False)]
+        known = [number for number in numbers if number is not None]
+        return [_known(shape, known) if len(known) == len(numbers) else Value(shape)]
+
+    return rule
+
+
+def _quotient(a: Size, b: Size) -> Size | None:
+    """Where nothing is rounded, or both are constants above 0; a divisor's letters are at least 1."""
+    if not at_least(b, 1):
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if a >= 0 else None
+    return divide(a, b)
+
+
+def _updated(call: Call) -> list[Value]:
+    call.work = product(call.shape(2))
+    return [Value(call.shape())]
+
+
+def _indices(call: Call) -> list[Value]:
+    return [Value(call.shape(1))]
+
+
+def _layer_normalization(call: Call) -> list[Value]:
+    shape = call.shape()
+    axis = call.axis("axis", -1, len(shape))
+    statistic = Value((*shape[:axis], *[1] * (len(shape) - axis)))
+    return [Value(shape), statistic, statistic]
+
+
+def _dynamic_quantize(call: Call) -> list[Value]:
+    return [Value(call.shape()), Value(()), Value(())]
+
+
+# --- operations that move things around -------------------------------------------------------------------
+
+
+def _transpose(call: Call) -> list[Value]:
+    shape = call.shape()
+    perm = call.integers("perm")
+    if perm is None:
+        perm = tuple(reversed(range(len(shape))))
+    if sorted(perm) != list(range(len(shape))):
+        raise RuleError(f"transposes {text(shape)} by {perm}")
+    return [Value(tuple(shape[i] for i in perm))]
+
+
+def _reshape(call: Call) -> list[Value]:
+    value, wanted = call.value(0), call.numbers(1)
+    shape: list[Size] = []
+    for i, size in enumerate(wanted):
+        if size == 0 and not call.integer("allowzero", 0):
+            if i >= len(value.shape):
+                raise RuleError("copies a size that its input does not have")
+            size = value.shape[i]
+        elif size != -1 and not at_least(size, 1):  # it could become 0 or -1, which mean something else
+            raise RuleError(f"reshapes to {text(wanted)}")
+        shape.append(size)
+    total = product(value.shape)
+    if -1 in shape:
+        i = shape.index(-1)
+        rest = product([*shape[:i], *shape[i + 1 :]])
+        left = divide(total, rest) if at_least(rest, 1) and at_least(total, 1) else None
+        if left is None:
+            raise RuleError(f"reshapes {text(value.shape)} to {text(wanted)}, which need not fit")
+        shape[i] = left
+    if product(shape) != total:
+        raise RuleError(f"reshapes {text(value.shape)} to {text(wanted)}, which does not fit")
+    return [_known(tuple(shape), value.numbers) if value.numbers is not None else Value(tuple(shape))]
+
+
+def _squeeze(call: Call) -> list[Value]:
+    value = call.value(0)
+    shape = value.shape
+    if call.has(1):
+        axes = _axes(call.constants(1), len(shape))
+    elif all(isinstance(size, int) for size in shape):
+        axes = [i for i, size in enumerate(shape) if size == 1]
+    else:
+        raise RuleError(f"squeezes whatever is 1 in {text(shape)}")
+    if any(shape[axis] != 1 for axis in axes):
+        raise RuleError(f"squeezes {text(shape)} along {axes}")
+    return [Value(tuple(size for i, size in enumerate(shape) if i not in axes), value.numbers)]
+
+
+def _unsqueeze(call: Call) -> list[Value]:
+    value, axes = call.value(0), call.constants(1)
+    rank = len(value.shape) + len(axes)
+    new = _axes(axes, rank)
+    old = iter(value.shape)
+    shape = tuple(1 if i in new else next(old) for i in range(rank))
+    return [_known(shape, value.numbers) if value.numbers is not None else Value(shape)]
+
+
+def _concat(call: Call) -> list[Value]:
+    values = [call.value(i) for i in range(max(1, len(call.inputs)))]
+    first = values[0].shape
+    axis = call.axis("axis", None, len(first))
+    length: Size = 0
+    for value in values:
+        if value.shape[:axis] != first[:axis] or value.shape[axis + 1 :] != first[axis + 1 :]:
+            raise RuleError(f"joins {text(first)} and {text(value.shape)} along axis {axis}")
+        length = length + value.shape[axis]
+    shape = (*first[:axis], length, *first[axis + 1 :])
+    numbers: list[Size] = []
+    for value in values:
+        if value.numbers is None:
+            return [Value(shape)]
+        numbers += value.numbers
+    return [_known(shape, numbers)]
+
+
+def _split(call: Call) -> list[Value]:
+    shape, count = call.shape(), len(call.node.outputs)
+    axis = call.axis("axis", 0, len(shape))
+    size = shape[axis]
+    parts: Sequence[Size]
+    if call.has(1):
+        parts = call.numbers(1)
+    elif isinstance(size, int):
+        part = -(-size // max(1, call.integer("num_outputs", count)))
+        parts = [max(0, min(part, size - i * part)) for i in range(count)]
+    else:
+        raise RuleError(f"splits {size} without saying how")
+    total: Size = 0
+    for part_size in parts:
+        total = total + part_size
+    if total != size or len(parts) != count or not all(at_least(part, 0) for part in parts):
+        raise RuleError(f"splits {size} into {text(parts)}")
+    return [Value((*shape[:axis], part, *shape[axis + 1 :])) for part in parts]
+
+
+def _slice(call: Call) -> list[Value]:
+    value = call.value(0)
+    starts, ends = call.constants(1), call.constants(2)
+    axes = _axes(call.constants(3) if call.has(3) else range(len(starts)), len(value.shape))
+    steps = call.constants(4) if call.has(4) else (1,) * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise RuleError("slices with lists of different length")
+    shape, numbers = list(value.shape), value.numbers
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if step == 0 or abs(step) > _LARGEST_NUMBER:
+            raise RuleError(f"slices with a step of {step}")
+        size = shape[axis]
+        if isinstance(size, int):
+            chosen = _chosen(start, end, step, size)
+            shape[axis] = len(chosen)
+            numbers = None if numbers is None else tuple(numbers[i] for i in chosen)
+        else:
+            shape[axis] = _rest(size, start, end, step)
+    return [Value(tuple(shape), numbers)]
+
+
+def _chosen(start: int, end: int, step: int, size: int) -> range:
+    """The places that a slice takes. ONNX clamps as Python does, but for one case."""
+    if step < 0 and not -size <= start:
+        raise RuleError(f"slices {size} from {start} backwards")
+    return range(size)[start:end:step]
+
+
+def _rest(size: Poly, start: int, end: int, step: int) -> Size:
+    """The size of the slices of an unknown size of at least 1 that are exact whatever it is: all of it,
+    forwards or backwards, all but the first or the last, and those two."""
+    far = _LARGEST_NUMBER - 1
+    if not at_least(size, 1):
+        raise RuleError(f"slices {size}")
+    match (start, end, step):
+        case (0, e, 1) if e >= far:
+            return size
+        case (-1, e, -1) if e <= -far:
+            return size
+        case (1, e, 1) if e >= far:
+            return size - 1
+        case (0, -1, 1):
+            return size - 1
+        case (0, 1, 1):
+            return 1
+        case (-1, e, 1) if e >= far:
+            return 1
+    raise RuleError(f"slices {size} from {start} to {end} in steps of {step}")
+
+
+def _gather(call: Call) -> list[Value]:
+    data, indices = call.value(0), call.value(1)
+    axis = call.axis("axis", 0, len(data.shape))
+    shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    if data.numbers is None or indices.numbers is None:
+        return [Value(shape)]
+    places = call.constants(1)
+    if any(not -len(data.numbers) <= i < len(data.numbers) for i in places):
+        raise RuleError(f"takes {places} of {len(data.numbers)} numbers")
+    return [_known(shape, [data.numbers[i] for i in places])]
+
+
+# --- operations that make shapes, or something of a shape that is asked for ---------------------------------
+
+
+def _shape_of(call: Call) -> list[Value]:
+    shape = call.shape()
+    sizes = shape[call.integer("start", 0) : call.integer("end", len(shape))]
+    return [_known((len(sizes),), sizes)]
+
+
+def _constant(call: Call) -> list[Value]:
+    if call.constant is None:
+        raise RuleError("has no constant")
+    return [call.constant]
+
+
+def _constant_of_shape(call: Call) -> list[Value]:
+    return [Value(_sizes(call.numbers(0), 0))]
+
+
+def _sizes(numbers: tuple[Size, ...], least: int) -> tuple[Size, ...]:
+    if not all(at_least(number, least) for number in numbers):
+        raise RuleError(f"asks for the shape {text(numbers)}")
+    return numbers
+
+
+def _expand(call: Call) -> list[Value]:
+    return [Value(_broadcast(call.shape(), _sizes(call.numbers(1), 1)))]
+
+
+def _tile(call: Call) -> list[Value]:
+    shape, repeats = call.shape(), _sizes(call.numbers(1), 0)
+    if len(repeats) != len(shape):
+        raise RuleError(f"tiles {text(shape)} by {text(repeats)}")
+    return [Value(tuple(size * times for size, times in zip(shape, repeats, strict=True)))]
+
+
+def _range(call: Call) -> list[Value]:
+    ends = [call.numbers(i)[0] for i in range(3) if call.shape(i) == ()]
+    if len(ends) != 3:
+        raise RuleError("counts between what are no single numbers")
+    start, limit, delta = ends
+    if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int) and delta:
+        length = max(0, -((start - limit) // delta))
+        places = [start + i * delta for i in range(min(length, MOST_NUMBERS + 1))]
+        return [_known((length,), places)]
+    if delta not in (1, -1) or not at_least((limit - start) * delta, 0):
+        raise RuleError(f"counts from {start} to {limit} by {delta}")
+    return [Value(((limit - start) * delta,))]
+
+
+# --- operations that compute --------------------------------------------------------------------------------
+
+
+def _reduce(call: Call) -> list[Value]:
+    shape = call.shape()
+    call.work = product(shape)
+    axes = _axes(call.constants(1), len(shape)) if call.has(1) else []
+    if not axes and not call.integer("noop_with_empty_axes", 0):
+        axes = list(range(len(shape)))
+    if call.integer("keepdims", 1):
+        return [Value(tuple(1 if i in axes else size for i, size in enumerate(shape)))]
+    return [Value(tuple(size for i, size in enumerate(shape) if i not in axes))]
+
+
+def _top_k(call: Call) -> list[Value]:
+    """How many is a constant, or C, which the host asks for by the input `top_k` and is at most V."""
+    shape = call.shape()
+    axis = call.axis("axis", -1, len(shape))
+    if call.shape(1) != (1,):
+        raise RuleError("takes no single number of candidates")
+    k: Size = _C if call.node.inputs[1] == "top_k" else call.constants(1)[0]
+    if isinstance(k, int) and not (at_least(shape[axis] - k, 0) and k >= 0):
+        raise RuleError(f"takes the first {k} of {shape[axis]}")
+    call.work = product(shape)
+    result = Value((*shape[:axis], k, *shape[axis + 1 :]))
+    return [result, result]
+
+
+def _matmul(call: Call) -> list[Value]:
+    a, b = call.shape(0), call.shape(1)
+    if not a or not b:
+        raise RuleError("multiplies a matrix with a number")
+    rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else ()
+    inner = b[-2] if len(b) > 1 else b[0]
+    if a[-1] != inner:
+        raise RuleError(f"multiplies {text(a)} with {text(b)}, which do not fit")
+    shape = (*_broadcast(a[:-2], b[:-2]), *rows, *columns)
+    call.work = product(shape) * inner
+    return [Value(shape)]
+
+
+def _gemm(call: Call) -> list[Value]:
+    a, b = call.shape(0), call.shape(1)
+    if len(a) != 2 or len(b) != 2:
+        raise RuleError("multiplies what are no matrices")
+    rows, inner = reversed(a) if call.integer("transA", 0) else a
+    other, columns = reversed(b) if call.integer("transB", 0) else b
+    shape = (rows, columns)
+    if inner != other or (call.has(2) and _broadcast(shape, call.shape(2)) != shape):
+        raise RuleError(f"multiplies {text(a)} with {text(b)}, which do not fit")
+    call.work = product(shape) * inner
+    return [Value(shape)]
+
+
+def _matmul_nbits(call: Call) -> list[Value]:
+    """[.., K] times K x N weights of 2 to 8 bits, packed by blocks of a column into [N, blocks, bytes]."""
+    shape = call.shape()
+    K, N, bits, block = (call.integer(name) for name in ("K", "N", "bits", "block_size"))
+    if bits not in (2, 4, 8) or not 16 <= block <= 1024 or min(K, N) < 1 or len(call.inputs) > 4:
+        raise RuleError(f"has {bits} bits in blocks of {block}, or more inputs than are known")
+    blocks = -(-K // block)
+    if not shape or shape[-1] != K or product(call.shape(1)) != N * blocks * (block * bits // 8):
+        raise RuleError(f"multiplies {text(shape)} with packed weights {text(call.shape(1))}")
+    if product(call.shape(2)) != N * blocks:
+        raise RuleError(f"has scales {text(call.shape(2))}")
+    result = (*shape[:-1], N)
+    call.work = product(result) * K
+    return [Value(result)]
+
+
+def _lstm(call: Call) -> list[Value]:
+    """X [S,B,I], W [D,4H,I], R [D,4H,H], B [D,8H], sequence_lens [B], first h and c [D,B,H], P [D,3H] ->
+    Y [S,D,B,H], h, c [D,B,H]; D is 2 where it runs both ways."""
+    if len(call.shape()) != 3 or call.integer("layout", 0):
+        raise RuleError(f"takes {text(call.shape())}, not [S, B, I]")
+    S, B, inputs = call.shape()
+    H = call.integer("hidden_size")
+    direction = call.attributes.get("direction")
+    D = 2 if direction and direction.s == b"bidirectional" else 1
+    state = (D, B, H)
+    expected = ((D, 4 * H, inputs), (D, 4 * H, H), (D, 8 * H), (B,), state, state, (D, 3 * H))
+    for i, shape in enumerate(expected, 1):
+        if (i < 3 or call.has(i)) and call.shape(i) != shape:
+            raise RuleError(f"has {text(call.shape(i))} as input {i}, not {text(shape)}")
+    call.hidden = S * B * (4 * D * H)  # gates of all times
+    call.work = call.hidden * (inputs + H)
+    return [Value((S, D, B, H)), Value(state), Value(state)]
+
+
+def _all(rule: Rule, names: str) -> dict[str, Rule]:
+    return dict.fromkeys(names.split(), rule)
+
+
+_STANDARD: dict[str, Rule] = {
+    **_all(
+        _same, "Abs Ceil Clip CumSum Exp Floor Log LogSoftmax Neg Not Reciprocal Relu Round Sigmoid Softmax"
+    ),
+    **_all(_same, "Sqrt Tanh DequantizeLinear QuantizeLinear"),
+    **_all(_elementwise, "And Equal Greater GreaterOrEqual Less LessOrEqual Max Min Or Pow Where"),
+    **_all(_reduce, "ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceSum"),
+    **_all(_matmul, "MatMul MatMulInteger"),
+    **_all(_updated, "ScatterElements ScatterND"),
+    "Add": _arithmetic(lambda a, b: a + b),
+    "Sub": _arithmetic(lambda a, b: a - b),
+    "Mul": _arithmetic(lambda a, b: a * b),
+    "Div": _arithmetic(_quotient),
+    "Cast": _cast,
+    "Concat": _concat,
+    "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
+    "DynamicQuantizeLinear": _dynamic_quantize,
+    "Expand": _expand,
+    "Gather": _gather,
+    "GatherElements": _indices,
+    "Gemm": _gemm,
+    "Identity": _passed_on,
+    "LSTM": _lstm,
+    "LayerNormalization": _layer_normalization,
+    "Range": _range,
+    "Reshape": _reshape,
+    "Shape": _shape_of,
+    "Slice": _slice,
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Tile": _tile,
+    "TopK": _top_k,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}
+#: The rule of each operation that a bundle's graph may use, by operator domain.
+RULES: dict[str, dict[str, Rule]] = {"": _STANDARD, MICROSOFT: {"MatMulNBits": _matmul_nbits}}

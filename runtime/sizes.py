@@ -1,0 +1,112 @@
+"""Sizes of tensors that are not known yet, as polynomials over the letters of the legend of shapes.
+
+`4*B*S + 1` is kept as the coefficients of its products of letters, {"BS": 4, "": 1}; a size without
+letters is an int. Every letter stands for a whole number of at least 1, so that a coefficient is how
+fast a size can grow with them, whatever they are.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Union
+
+Size = Union[int, "Poly"]
+
+
+class Poly:
+    """A polynomial with whole coefficients that has at least one letter. Not changed once made."""
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: Mapping[str, int]) -> None:
+        self.terms = terms  # sorted letters, a letter twice for its square; no coefficient is 0
+
+    def __add__(self, other: Size) -> Size:
+        terms = dict(self.terms)
+        for letters, factor in terms_of(other).items():
+            terms[letters] = terms.get(letters, 0) + factor
+        return _size(terms)
+
+    def __mul__(self, other: Size) -> Size:
+        terms: dict[str, int] = {}
+        for a, x in self.terms.items():
+            for b, y in terms_of(other).items():
+                letters = "".join(sorted(a + b))
+                terms[letters] = terms.get(letters, 0) + x * y
+        return _size(terms)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __sub__(self, other: Size) -> Size:
+        return self + -1 * other
+
+    def __rsub__(self, other: Size) -> Size:
+        return -1 * self + other
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Poly) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.terms.items()))
+
+    def __repr__(self) -> str:
+        return " + ".join(
+            "*".join([str(factor)] * (factor != 1 or not letters) + list(letters))
+            for letters, factor in self.terms.items()
+        )
+
+
+def letter(name: str) -> Poly:
+    return Poly({name: 1})
+
+
+def terms_of(size: Size) -> Mapping[str, int]:
+    """Coefficients by product of letters."""
+    if isinstance(size, Poly):
+        return size.terms
+    return {"": size} if size else {}
+
+
+def _size(terms: dict[str, int]) -> Size:
+    kept = {letters: factor for letters, factor in terms.items() if factor}
+    if not kept or kept.keys() == {""}:
+        return kept.get("", 0)
+    return Poly(kept)
+
+
+def at_least(size: Size, least: int) -> bool:
+    """Whether `size` is known to be at least `least` for all letters from 1 on: S - 1 is at least 0."""
+    if isinstance(size, int):
+        return size >= least
+    return all(factor > 0 for letters, factor in size.terms.items() if letters) and (
+        sum(size.terms.values()) >= least
+    )
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    """The number of elements of a shape."""
+    total: Size = 1
+    for size in sizes:
+        total = total * size
+    return total
+
+
+def divide(size: Size, by: Size) -> Size | None:
+    """`size / by` if that is exact for all letters and `by` is one product, else None: 6BK by 2B is 3K."""
+    if len(divisor := terms_of(by)) != 1:
+        return None
+    [(letters, factor)] = divisor.items()
+    terms = {}
+    for own, count in terms_of(size).items():
+        left = own
+        for x in letters:
+            if x not in left:
+                return None
+            left = left.replace(x, "", 1)
+        if count % factor:
+            return None
+        terms[left] = count // factor
+    return _size(terms)
+
+
+def upper(size: Size) -> dict[str, int]:
+    """The coefficients of a polynomial without minus signs that is nowhere below `size`."""
+    return {letters: factor for letters, factor in terms_of(size).items() if factor > 0}

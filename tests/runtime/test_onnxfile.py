@@ -1,0 +1,380 @@
+"""The reader of ONNX files against the onnx package: what it reads is what is there, and what could be read
+in two ways it refuses."""
+
+import random
+import time
+import tracemalloc
+
+import numpy as np
+import onnx
+import pytest
+from fuzz import mutated
+from google.protobuf.message import DecodeError
+from graphs import honest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from edgechat.runtime.errors import BundleError
+from edgechat.runtime.onnxfile import MAX_FIELDS, MAX_NAME, Graph, Model, Tensor, read_model
+
+FUZZED = 10_000
+
+
+def refused(raw: bytes) -> str:
+    with pytest.raises(BundleError) as raised:
+        read_model("x.onnx", raw)
+    said = str(raised.value)
+    assert said.startswith("x.onnx is not an ONNX graph of a bundle: ")
+    assert "\n" not in said
+    return said
+
+
+def known(number: int, enum) -> int:
+    """Protobuf passes over a number that an enumeration does not have; the reader gives it, to be refused."""
+    return number if number in enum.values() else 0
+
+
+def same_tensor(ours: Tensor, theirs: onnx.TensorProto) -> None:
+    assert (ours.name, ours.dtype, list(ours.dims)) == (theirs.name, theirs.data_type, list(theirs.dims))
+    assert bytes(ours.raw or b"") == theirs.raw_data
+    assert (ours.raw is not None) == theirs.HasField("raw_data")
+    assert (list(ours.int32s), list(ours.int64s)) == (list(theirs.int32_data), list(theirs.int64_data))
+    assert np.array_equal(ours.floats, theirs.float_data, equal_nan=True)
+    assert known(ours.location, TensorProto.DataLocation) == theirs.data_location
+    assert ("external_data" in ours.other) >= bool(theirs.external_data)
+
+
+def same_dims(ours, theirs: onnx.ValueInfoProto) -> None:
+    assert ours.name == theirs.name
+    kind = theirs.type.tensor_type
+    assert ours.dtype == kind.elem_type
+    if ours.other:
+        return
+    if not kind.HasField("shape"):
+        assert ours.dims is None
+        return
+    expected = [getattr(dim, dim.WhichOneof("value") or "", None) for dim in kind.shape.dim]
+    assert list(ours.dims) == expected
+
+
+def same(ours: Model, theirs: onnx.ModelProto) -> None:
+    """All that the reader keeps is what the onnx package finds, and it lists all that it does not follow. (It
+    lists it also where the wire type is wrong, which protobuf passes over.)"""
+    assert ours.ir_version == theirs.ir_version
+    assert list(ours.opsets) == [(opset.domain, opset.version) for opset in theirs.opset_import]
+    graph = theirs.graph
+    assert (ours.graph is not None) == theirs.HasField("graph")
+    for what in ("functions", "training_info", "metadata_props"):
+        assert ours.other.count(what) >= len(getattr(theirs, what))
+    if ours.graph is None:
+        return
+    for what in ("sparse_initializer", "quantization_annotation", "value_info"):
+        assert ours.graph.other.count(what) >= len(getattr(graph, what))
+    for tensor, expected in zip(ours.graph.initializers, graph.initializer, strict=True):
+        same_tensor(tensor, expected)
+    for port, declared in zip(
+        (*ours.graph.inputs, *ours.graph.outputs), (*graph.input, *graph.output), strict=True
+    ):
+        same_dims(port, declared)
+    for node, their_node in zip(ours.graph.nodes, graph.node, strict=True):
+        assert (node.op_type, node.domain, node.name) == (
+            their_node.op_type,
+            their_node.domain,
+            their_node.name,
+        )
+        assert (list(node.inputs), list(node.outputs)) == (list(their_node.input), list(their_node.output))
+        for attribute, a in zip(node.attributes, their_node.attribute, strict=True):
+            assert (attribute.name, known(attribute.type, onnx.AttributeProto.AttributeType)) == (
+                a.name,
+                a.type,
+            )
+            assert (attribute.i or 0, attribute.s or b"") == (a.i, a.s)
+            assert np.array_equal(attribute.f or 0.0, a.f, equal_nan=True)
+            assert (list(attribute.ints), list(attribute.strings)) == (list(a.ints), list(a.strings))
+            assert np.array_equal(attribute.floats, a.floats, equal_nan=True)
+            assert ("g" in attribute.other) >= a.HasField("g")
+            assert attribute.other.count("graphs") >= len(a.graphs)
+            assert (attribute.t is not None) == a.HasField("t")
+            if attribute.t:
+                same_tensor(attribute.t, a.t)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_graphs_of_the_exporter_are_read_as_onnx_reads_them(layers):
+    for raw in honest(layers=layers)[1:]:
+        same(read_model("x.onnx", raw), onnx.load_from_string(raw))
+
+
+def test_weights_are_views_of_the_file():
+    raw = honest()[2]
+    weights = read_model("x.onnx", raw).graph.initializers
+    assert all(tensor.raw is None or tensor.raw.obj is raw for tensor in weights)
+    assert sum(len(tensor.raw) for tensor in weights) > 1000
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+INTS = st.integers(-(1 << 63), (1 << 63) - 1)
+FLOATS = st.floats(width=32)
+
+
+@st.composite
+def tensors(draw) -> onnx.TensorProto:
+    tensor = TensorProto(
+        name=draw(NAMES), data_type=draw(st.integers(0, 28)), dims=draw(st.lists(INTS, max_size=4))
+    )
+    match draw(st.integers(0, 5)):
+        case 0:
+            tensor.raw_data = draw(st.binary(max_size=40))
+        case 1:
+            tensor.int64_data.extend(draw(st.lists(INTS, max_size=5)))
+        case 2:
+            tensor.int32_data.extend(draw(st.lists(st.integers(-(1 << 31), (1 << 31) - 1), max_size=5)))
+        case 3:
+            tensor.float_data.extend(draw(st.lists(FLOATS, max_size=5)))
+        case 4:
+            tensor.external_data.add(key="location", value="../weights")
+            tensor.data_location = TensorProto.EXTERNAL
+    return tensor
+
+
+VALUES = st.one_of(
+    INTS,
+    FLOATS,
+    st.binary(max_size=20),
+    st.lists(INTS, min_size=1, max_size=5),
+    st.lists(FLOATS, min_size=1, max_size=5),
+    st.lists(st.binary(max_size=9), min_size=1, max_size=3),
+    tensors(),
+    st.builds(lambda: helper.make_graph([], "inner", [], [])),
+)
+NODES = st.builds(
+    lambda op, inputs, outputs, domain, attributes: helper.make_node(
+        op, inputs, outputs, domain=domain, **attributes
+    ),
+    NAMES,
+    st.lists(NAMES, max_size=4),
+    st.lists(NAMES, max_size=3),
+    NAMES,
+    st.dictionaries(st.sampled_from(["alpha", "axis", "to", "value", "body"]), VALUES, max_size=3),
+)
+PORTS = st.builds(
+    helper.make_tensor_value_info,
+    NAMES,
+    st.integers(0, 28),
+    st.none() | st.lists(st.none() | st.integers(-3, 1 << 40) | NAMES.filter(bool), max_size=4),
+)
+
+
+@st.composite
+def models(draw) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        draw(st.lists(NODES, max_size=4)),
+        "g",
+        draw(st.lists(PORTS, max_size=3)),
+        draw(st.lists(PORTS, max_size=3)),
+        draw(st.lists(tensors(), max_size=3)),
+        doc_string="for people",
+        value_info=draw(st.lists(PORTS, max_size=2)),
+    )
+    opsets = draw(st.lists(st.builds(helper.make_opsetid, NAMES, INTS), min_size=1, max_size=3))
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=draw(st.integers(0, 20)))
+    if draw(st.booleans()):
+        helper.set_model_props(model, {"a": "b"})
+    if draw(st.booleans()):
+        model.functions.add(name="f", domain="d")
+    if draw(st.booleans()):
+        model.training_info.add()
+    if draw(st.booleans()):
+        model.graph.sparse_initializer.add()
+    return model
+
+
+@settings(max_examples=200, deadline=None)
+@given(model=models())
+def test_any_model_is_read_as_onnx_reads_it(model):
+    same(read_model("x.onnx", model.SerializeToString()), model)
+
+
+def attempt(raw: bytes) -> tuple[Model | None, str]:
+    """The model, or why it is refused."""
+    try:
+        return read_model("x.onnx", raw), ""
+    except BundleError as error:
+        return None, str(error)
+
+
+def skips(model: Model) -> bool:
+    """Whether something was listed in `other`, which the checks of a bundle refuse."""
+    graph = model.graph or Graph()
+    nodes, attributes = graph.nodes, [a for node in graph.nodes for a in node.attributes]
+    tensors = [*graph.initializers, *(a.t for a in attributes if a.t)]
+    return any(
+        part.other for part in (model, graph, *nodes, *attributes, *tensors, *graph.inputs, *graph.outputs)
+    )
+
+
+def check_fuzzed(count: int, seed: int) -> None:
+    """Damaged files are refused in one sentence, or read as the onnx package reads them."""
+    rng = random.Random(seed)
+    originals = [raw for layers in (1, 2) for raw in honest(layers=layers, hidden=1, vocab=5)[1:]]
+    originals.append(random_model().SerializeToString())
+    read = 0
+    for _ in range(count):
+        raw = (
+            mutated(rng.choice(originals), rng) if rng.random() < 0.95 else rng.randbytes(rng.randrange(200))
+        )
+        ours, said = attempt(raw)
+        if ours is None:
+            assert said
+            assert "\n" not in said
+            continue
+        try:
+            theirs = onnx.load_from_string(raw)
+        except DecodeError:  # in what was not followed
+            assert skips(ours), f"protobuf refuses what was read: {raw!r}"
+            continue
+        same(ours, theirs)
+        read += 1
+    assert count // 50 < read < count // 2
+
+
+def random_model() -> onnx.ModelProto:
+    """One that has every kind of field."""
+    inner = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "inner", [], [])
+    node = helper.make_node(
+        "If",
+        ["c", ""],
+        ["y"],
+        "n",
+        domain="d",
+        then_branch=inner,
+        f=1.5,
+        fs=[1.0, 2.0],
+        i=-1,
+        n=[1, -2],
+        s="x",
+        ss=["p", "q"],
+    )
+    constant = helper.make_node(
+        "Constant", [], ["k"], value=helper.make_tensor("t", TensorProto.INT64, [2], [1, -2])
+    )
+    ports = [
+        helper.make_tensor_value_info("x", 1, ["B", 3, None]),
+        helper.make_tensor_sequence_value_info("s", 1, None),
+    ]
+    weights = [
+        numpy_helper.from_array(np.arange(3, dtype=np.float32), "w"),
+        helper.make_tensor("v", TensorProto.FLOAT, [2], [1.0, 2.0]),
+        helper.make_tensor("u", TensorProto.INT8, [2], [1, -2]),
+    ]
+    graph = helper.make_graph([node, constant], "g", ports, ports[:1], weights, value_info=ports)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.functions.add(name="f")
+    helper.set_model_props(model, {"a": "b"})
+    return model
+
+
+def test_damaged_files_are_refused_or_read_as_onnx_reads_them():
+    check_fuzzed(FUZZED, seed=1)
+
+
+# --- what protobuf would understand, but another reader in another way --------------------------------------
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def field(number: int, data: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+GRAPH, NODE, ATTRIBUTE, INITIALIZER = 7, 1, 5, 5
+REFUSED = {
+    "a number twice": (b"\x08\x08\x08\x0a", "comes twice"),
+    "a message twice, which protobuf merges": (field(GRAPH, b"") * 2, "the graph of a model comes twice"),
+    "an unknown field": (field(99, b""), "field 99 of a model"),
+    "field 0": (b"\x00\x00", "field 0"),
+    "another wire type": (field(1, b"x"), "field 1 of a model, wire type 2"),
+    "a group": (b"\x3b\x3c", "field 7 of a model, wire type 3"),
+    "a message that goes beyond its end": (b"\x3a\x05ab", "goes beyond its end"),
+    "an inner message that goes beyond the outer": (field(GRAPH, b"\x0a\x7f"), "goes beyond its end"),
+    "a length of 2**63": (b"\x3a" + varint(1 << 63), "goes beyond its end"),
+    "a number without end": (b"\x08" + b"\x80" * 20, "no end or does not fit"),
+    "a number that is cut": (b"\x08\x80", "no end"),
+    "a number beyond 64 bits": (b"\x08" + b"\xff" * 9 + b"\x02", "does not fit 64 bits"),
+    "a type beyond 32 bits": (
+        field(GRAPH, field(INITIALIZER, b"\x10" + varint((1 << 32) + 1))),
+        "dtype is out of range",
+    ),
+    "a float list that is cut": (
+        field(GRAPH, field(INITIALIZER, field(4, b"123"))),
+        "a list of floats is cut",
+    ),
+    "a fixed number that is cut": (
+        field(GRAPH, field(NODE, field(ATTRIBUTE, b"\x15\x00\x00"))),
+        "the f of a attribute goes beyond",
+    ),
+    "a name that is not UTF-8": (field(GRAPH, field(NODE, field(4, b"\xff"))), "a name is not UTF-8"),
+    "a long name": (field(GRAPH, field(NODE, field(4, b"a" * (MAX_NAME + 1)))), "allowed"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_could_be_understood_in_two_ways_is_refused(kind):
+    raw, why = REFUSED[kind]
+    assert why in refused(raw)
+
+
+def test_a_size_that_is_a_number_and_a_name_is_told():
+    dim = b"\x12\x01B\x08\x05"
+    assert onnx.TensorShapeProto.Dimension.FromString(dim).WhichOneof("value") == "dim_value"  # the last
+    port = field(1, b"x") + field(2, field(1, b"\x08\x01" + field(2, field(1, dim))))
+    [read] = read_model("x.onnx", field(GRAPH, field(11, port))).graph.inputs
+    assert read.other == ("dim_value with dim_param",)
+
+
+def test_numbers_in_a_list_are_read_packed_or_not():
+    packed = field(INITIALIZER, field(1, b"\x02\x03"))
+    single = field(INITIALIZER, b"\x08\x02\x08\x03")
+    for tensor in (packed, single):
+        [read] = read_model("x.onnx", field(GRAPH, tensor)).graph.initializers
+        assert read.dims == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        field(GRAPH, b"\x0a\x00" * 10_000_000),  # empty nodes
+        field(GRAPH, field(INITIALIZER, field(7, b"\x01" * 20_000_000))),  # numbers of one weight
+        field(GRAPH, field(INITIALIZER, field(4, bytes(40_000_000)))),
+        field(25, b"") * 10_000_000,  # functions
+        field(GRAPH, field(NODE, field(ATTRIBUTE, field(6, field(GRAPH, b"\x0a\x00" * 5_000_000))))),
+    ],
+    ids=["nodes", "ints", "floats", "functions", "subgraph"],
+)
+def test_a_file_of_many_small_things_takes_little_time_and_memory(raw):
+    tracemalloc.start()
+    start = time.process_time()
+    model, said = attempt(raw)
+    took, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert took < 5
+    assert peak < 100e6
+    if model is None:
+        assert f"more than {MAX_FIELDS:,} fields" in said
+    else:
+        assert model.graph.nodes[0].attributes[0].other == ("g",)  # what is not followed costs nothing
+
+
+def test_subgraphs_within_subgraphs_are_not_followed():
+    inner = b""
+    for _ in range(2000):
+        inner = field(NODE, field(ATTRIBUTE, field(6, inner)))
+    [node] = read_model("x.onnx", field(GRAPH, inner)).graph.nodes
+    assert node.attributes[0].other == ("g",)
