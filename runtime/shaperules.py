@@ -541,4 +541,7 @@ _STANDARD: dict[str, Rule] = {
     "Unsqueeze": _unsqueeze,
 }
 #: The rule of each operation that a bundle's graph may use, by operator domain.
-RULES: dict[str, dict[str, Rule]] = {"": _STANDARD, MICROSOFT: {"MatMulNBits": _matmul_nbits}}
+RULES: dict[str, dict[str, Rule]] = {
+    "": _STANDARD,
+    MICROSOFT: {"MatMulNBits": _matmul_nbits, "MatMulIntegerToFloat": _matmul},
+}
