@@ -61,7 +61,47 @@ class _Data:
         return open_corpus([self.valid], skip_bad=self.skip_bad) if self.valid else None
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """The configuration that was asked for: a preset or a file, and the options that change single values."""
+
+    preset: str | None
+    file: Path | None
+    parameters: dict[str, Any]  # of the command, by name
+
+    def fresh(self) -> "RunConfig":
+        """For a new run."""
+        from ..train.config import load_preset
+
+        return self.on(load_preset("tiny"))
+
+    def on(self, begun: "RunConfig") -> "RunConfig":
+        """What `begun` becomes: it is the start only where neither a preset nor a file is given."""
+        from ..train.config import load_config, load_preset
+
+        if self.file is not None:
+            begun = load_config(self.file)
+        elif self.preset is not None:
+            begun = load_preset(self.preset)
+        return begun.changed(self.options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The values of the configuration that options gave."""
+        from ..train.config import option_names
+
+        given = {name: self.parameters[name] for name in option_names() if name in self.parameters}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def source(self, name: str) -> str:
+        """What gave the value of `name`, as it stands on the command line."""
+        if name in self.options:
+            return f"--{name.replace('_', '-')}"
+        return f"--config {self.file}" if self.file is not None else f"--preset {self.preset}"
+
+
 def train(
+    context: typer.Context,
     data: Annotated[
         list[str] | None,
         typer.Argument(
@@ -75,6 +115,14 @@ def train(
         str | None,
         typer.Option(
             help="Sizes and settings: tiny, small, base, classic.  [default: tiny]", rich_help_panel=_RUN
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file of such settings, as the config.toml of a run; flags change single ones.",
+            rich_help_panel=_RUN,
+            show_default=False,
         ),
     ] = None,
     resume: Annotated[
@@ -185,19 +233,16 @@ def train(
     """
     from ..runtime.errors import UsageError
 
-    options = {
-        "vocab_size": vocab_size, "max_source": max_source, "max_target": max_target, "turns": turns,
-        "targets": targets, "valid_fraction": valid_fraction, "layers": layers, "hidden": hidden,
-        "embedding": embedding, "attention": attention, "dropout": dropout, "reverse_source": reverse_source,
-        "epochs": epochs, "max_steps": max_steps, "batch_size": batch_size, "learning_rate": learning_rate,
-        "schedule": schedule, "warmup_steps": warmup_steps, "clip": clip, "save_every": save_every,
-        "seed": seed,
-    }  # fmt: skip
+    wanted = _Wanted(preset, config, context.params)
     if max_minutes is not None and not max_minutes > 0:
         raise UsageError(f"--max-minutes must be above 0, not {max_minutes}")
+    if preset is not None and config is not None:
+        raise UsageError(
+            f"--preset {preset} and --config {config} are both a whole configuration: give one of them"
+        )
     from_data = _Data(data or [], source, target, valid, tokenizer, skip_bad)
     if dry_run:
-        _show(_prepare(_fresh_config(preset, options), from_data), json)
+        _show(_prepare(wanted.fresh(), from_data), json)
         return
     if out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
@@ -207,21 +252,14 @@ def train(
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
     if tokenizer and vocab_size is not None:
         raise UsageError("--vocab-size is of a tokenizer that is trained: it does not go with --tokenizer")
-    run = _open_or_create(out, preset, options, from_data, chosen, resume=resume, force=force)
+    run = _open_or_create(out, wanted, from_data, chosen, resume=resume, force=force)
     _compare_environment(run, chosen, threads)
     _train(run, chosen, max_minutes, json)
 
 
-def _fresh_config(preset: str | None, options: dict[str, Any]) -> "RunConfig":
-    from ..train.config import load_preset
-
-    return load_preset(preset or "tiny").changed(options)
-
-
 def _open_or_create(
     out: Path,
-    preset: str | None,
-    options: dict[str, Any],
+    wanted: _Wanted,
     data: _Data,
     device: str,
     *,
@@ -234,7 +272,7 @@ def _open_or_create(
 
     there = out.exists() or out.is_symlink()
     if resume and there:
-        return _resumed(out, preset, options, data)
+        return _resumed(out, wanted, data)
     if resume and not data.given:
         raise UsageError(f"there is no run {out} to resume: give DATA to start one")
     if there:
@@ -247,7 +285,7 @@ def _open_or_create(
                 f"{out} is not a run, or holds other files too, so --force does not replace it: "
                 "choose another --out"
             )
-    config = _fresh_config(preset, options)
+    config = wanted.fresh()
     check_writable(out)
     prepared = _prepare(config, data)
     for line in prepared.report.lines():
@@ -265,24 +303,22 @@ def _valid_sha256(report: "CorpusReport") -> str:
     return replace(report, sources=report.valid_sources).sha256
 
 
-def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data) -> "Run":
+def _resumed(out: Path, wanted: _Wanted, data: _Data) -> "Run":
     """The run in `out`, if the options and the data given are those it was begun with. Only how long it
     goes on may change."""
     from ..runtime.errors import UsageError
     from ..train.checkpoint import has_checkpoint, last_step
-    from ..train.config import load_preset
     from ..train.run import open_run
     from ..train.tokenizer import load_tokenizer
 
     run = open_run(out)
-    begun = run.config.to_json()
-    wanted = (load_preset(preset) if preset else run.config).changed(options).to_json()
-    for part, values in begun.items():
+    changed = wanted.on(run.config).to_json()
+    for part, values in run.config.to_json().items():
         for name, value in values.items():
-            if wanted[part][name] != value and name not in ("epochs", "max_steps"):
-                given = f"--{name.replace('_', '-')}" if options[name] is not None else f"--preset {preset}"
+            if changed[part][name] != value and name not in ("epochs", "max_steps"):
+                given = wanted.source(name)
                 raise UsageError(
-                    f"{given} gives {name} {wanted[part][name]}, but the run was begun with {value}: "
+                    f"{given} gives {name} {changed[part][name]}, but the run was begun with {value}: "
                     f"resume without {given}, or start another run"
                 )
     valid = data.open_valid()
@@ -295,7 +331,7 @@ def _resumed(out: Path, preset: str | None, options: dict[str, Any], data: _Data
             raise UsageError(
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
-    length = {name: options[name] for name in ("epochs", "max_steps")}
+    length = {name: wanted.options.get(name) for name in ("epochs", "max_steps")}
     if has_checkpoint(out) and length["max_steps"] is not None:
         done = last_step(out)
         if length["max_steps"] < done:

@@ -1,8 +1,7 @@
-"""The configuration of a run: presets are TOML files, the command line changes single values, and what
-was in effect is kept in the run folder."""
+"""The configuration of a run: a TOML file, which a preset is too, whose single values the command line
+changes. What was in effect is kept in the run folder, as such a file again."""
 
 import dataclasses
-import difflib
 import tomllib
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from ..runtime.errors import UsageError
 from .dataset import DataOptions
 from .model import ModelConfig
+from .toml import read_toml, refuse_unknown, section, to_toml
 
 Schedule = Literal["constant", "cosine"]
 
@@ -86,27 +86,31 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def to_toml(self) -> str:
+        """The file that `load_config` reads this configuration from."""
+        return to_toml(vars(self), "Everything that was in effect, for edgechat train --config")
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> "RunConfig":
-        """From the sections model, data and training. An unknown key is refused with the nearest known."""
-        parts: dict[str, Any] = {}
-        kinds = {"model": ModelConfig, "data": DataOptions, "training": TrainingConfig}
-        _refuse_unknown(values, kinds, where)
-        for name, kind in kinds.items():
-            section = values.get(name, {})
-            if not isinstance(section, dict):
-                raise UsageError(f"{where}: {name} must be a section, [{name}]")
-            _refuse_unknown(section, {f.name for f in dataclasses.fields(kind)}, f"{where}, section {name}")
-            parts[name] = kind(**section)
-        return cls(**parts)
+        """From the sections model, data and training; what is left out keeps its default.
+
+        Raises UsageError for an unknown key, with the nearest known one, and for a value of another type.
+        """
+        kinds: dict[str, Any] = {"model": ModelConfig, "data": DataOptions, "training": TrainingConfig}
+        refuse_unknown(values, kinds, where)
+        parts: dict[str, Any] = {
+            name: section(kinds[name], part, f"{where}, section {name}") for name, part in values.items()
+        }
+        try:
+            return cls(**parts)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
 
 
-def _refuse_unknown(values: dict[str, Any], known: Any, where: str) -> None:
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
-            raise UsageError(f"{where}: unknown key {key!r}{hint}")
+def option_names() -> list[str]:
+    """The names of all values of a configuration, each once."""
+    kinds = (ModelConfig, DataOptions, TrainingConfig)
+    return list(dict.fromkeys(field.name for kind in kinds for field in dataclasses.fields(kind)))
 
 
 def preset_names() -> list[str]:
@@ -122,3 +126,8 @@ def load_preset(name: str) -> RunConfig:
         raise UsageError(f"there is no preset {name!r}: known are {', '.join(preset_names())}")
     text = (files("edgechat.models") / f"{name}.toml").read_text(encoding="utf-8")
     return RunConfig.from_dict(tomllib.loads(text), f"preset {name}")
+
+
+def load_config(path: Path) -> RunConfig:
+    """The configuration of a TOML file of the user's."""
+    return RunConfig.from_dict(read_toml(path), str(path))

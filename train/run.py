@@ -1,6 +1,7 @@
 """A run folder: the configuration, the encoded corpus, the checkpoints and the metrics of one training.
 
     run.json              configuration, corpus name and hash, versions and threads
+    config.toml           the configuration again, for people and for `edgechat train --config`
     tokenizer.json        shared with every bundle that is exported from the run
     corpus/               train.safetensors, valid.safetensors, report.json
     valid.jsonl           the held-out pairs as text
@@ -31,7 +32,17 @@ from .dataset import EncodedPairs, HeldOut, Prepared
 from .model import Seq2Seq
 
 RUN = "run.json"
-_NAMES = {RUN, "tokenizer.json", "corpus", "valid.jsonl", "checkpoints", "metrics.jsonl", "metrics.png"}
+_CONFIG = "config.toml"
+_NAMES = {
+    RUN,
+    _CONFIG,
+    "tokenizer.json",
+    "corpus",
+    "valid.jsonl",
+    "checkpoints",
+    "metrics.jsonl",
+    "metrics.png",
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Run:
         config = self.config.changed({"epochs": epochs, "max_steps": max_steps})
         info = {**self.info, "config": config.to_json()}
         write_atomic(self.folder / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(self.folder / _CONFIG, config.to_toml())
         return open_run(self.folder)
 
     def pairs(self, part: str) -> EncodedPairs:
@@ -103,6 +115,7 @@ def create_run(
     with folder_atomic(folder, replace=replace) as temporary:
         (temporary / "corpus").mkdir()
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(temporary / _CONFIG, config.to_toml())
         write_atomic(temporary / "tokenizer.json", prepared.tokenizer)
         prepared.train.save(temporary / "corpus" / "train.safetensors")
         prepared.valid.save(temporary / "corpus" / "valid.safetensors")
