@@ -57,7 +57,8 @@ class TrainingProgress:
     def begin(self, trainer: "Trainer", device: str) -> None:
         position = trainer.position
         where = f"from step {position.step:,} " if position.step else ""
-        what = f"training {where}to step {trainer.total_steps:,} on {device}"
+        where_on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"
+        what = f"training {where}to step {trainer.total_steps:,} on {where_on}"
         self._say(f"{what}; Ctrl-C stops and keeps what was learned")
         self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
 
@@ -78,6 +79,8 @@ class TrainingProgress:
         if validated.valid_loss is not None:
             line += f"  held-out loss {validated.valid_loss:.4f}"
             line += f"  perplexity {perplexity(validated.valid_loss):.3f}"
+        if validated.skipped:
+            line += f"  {validated.skipped:,} steps skipped: no finite gradient"
         self._say(line + ("  best" if validated.best else ""))
 
     def _say(self, line: str) -> None:

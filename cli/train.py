@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from ..train.report import CorpusReport
     from ..train.run import Run
 
-_MODEL, _DATA, _TRAINING, _RUN = (
-    "Model (default: the preset's)",
-    "Data",
-    "Training (default: the preset's)",
-    "Run",
+_RUN, _DATA = "Run", "Data"
+_MODEL, _OPTIMIZATION, _REGULARIZATION, _LENGTH = (
+    f"{panel} (default: the preset's)" for panel in ("Model", "Optimisation", "Regularisation", "Length")
 )
 _WIDEST, _LARGEST = 1 << 16, (1 << 31) - 1  # what the libraries below can count
 
@@ -190,7 +188,9 @@ def train(
     hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL, max=_WIDEST)] = None,
     embedding: Annotated[int | None, _number("Size of the token embedding.", _MODEL, max=_WIDEST)] = None,
     attention: Annotated[int | None, _number("Size of the attention keys.", _MODEL, max=_WIDEST)] = None,
-    dropout: Annotated[float | None, _number("Share of values dropped while training.", _MODEL)] = None,
+    dropout: Annotated[
+        float | None, _number("Share of values dropped between layers, and of the output.", _REGULARIZATION)
+    ] = None,
     reverse_source: Annotated[
         bool | None,
         typer.Option(
@@ -200,29 +200,110 @@ def train(
             show_default=False,
         ),
     ] = None,
-    epochs: Annotated[int | None, _number("Passes over the training pairs.", _TRAINING)] = None,
-    max_steps: Annotated[int | None, _number("End at this step.", _TRAINING)] = None,
-    max_minutes: Annotated[
-        float | None, _number("Stop after this time with a checkpoint that --resume continues.", _TRAINING)
+    embedding_dropout: Annotated[
+        float | None, _number("Share of embedding values dropped.  [default: --dropout]", _REGULARIZATION)
     ] = None,
-    batch_size: Annotated[int | None, _number("Pairs a step.", _TRAINING)] = None,
-    learning_rate: Annotated[float | None, _number("Adam's learning rate.", _TRAINING)] = None,
-    schedule: Annotated[
-        Literal["constant", "cosine"] | None,
+    attention_dropout: Annotated[
+        float | None, _number("Share of the attention's weights dropped.  [default: 0]", _REGULARIZATION)
+    ] = None,
+    word_dropout: Annotated[
+        float | None,
+        _number("Share of words that become <unk> in source and fed reply.  [default: 0]", _REGULARIZATION),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        _number("Share of the target's probability that all words get.  [default: 0]", _REGULARIZATION),
+    ] = None,
+    scheduled_sampling: Annotated[
+        float | None,
+        _number("Share of fed words that are the model's own at the end.  [default: 0]", _REGULARIZATION),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, _number("Of matrices, for adamw and sgd.  [default: 0]", _REGULARIZATION)
+    ] = None,
+    ema: Annotated[
+        float | None,
+        _number(
+            "Validate and export a moving average of this decay, as 0.999.  [default: none]", _REGULARIZATION
+        ),
+    ] = None,
+    epochs: Annotated[int | None, _number("Passes over the training pairs.", _LENGTH)] = None,
+    max_steps: Annotated[int | None, _number("End at this step.", _LENGTH)] = None,
+    max_minutes: Annotated[
+        float | None, _number("Stop after this time with a checkpoint that --resume continues.", _LENGTH)
+    ] = None,
+    early_stop: Annotated[
+        Literal["loss", "perplexity", "exact-match", "bleu"] | None,
         typer.Option(
-            help="How the learning rate goes on.",
-            rich_help_panel=_TRAINING,
+            help="End when this has not improved on the held-out pairs; it decides which checkpoint is best.",
+            rich_help_panel=_LENGTH,
             show_default=False,
         ),
     ] = None,
-    warmup_steps: Annotated[int | None, _number("Steps over which it rises.", _TRAINING)] = None,
-    clip: Annotated[float | None, _number("Global norm that gradients are clipped to.", _TRAINING)] = None,
+    patience: Annotated[
+        int | None, _number("Validations that --early-stop waits.  [default: 5]", _LENGTH)
+    ] = None,
     save_every: Annotated[
-        int | None, _number("Steps between validations; each writes a checkpoint.", _TRAINING)
+        int | None, _number("Steps between validations; each writes a checkpoint.", _LENGTH)
+    ] = None,
+    keep: Annotated[
+        int | None,
+        _number(
+            "Checkpoints kept of the last, and of the best, to average at export.  [default: 1]", _LENGTH
+        ),
+    ] = None,
+    batch_size: Annotated[int | None, _number("Pairs a batch.", _OPTIMIZATION)] = None,
+    batch_tokens: Annotated[
+        int | None,
+        _number("Most tokens of a batch a side, padded; in place of --batch-size.", _OPTIMIZATION),
+    ] = None,
+    accumulate: Annotated[
+        int | None, _number("Batches whose gradients make one step.  [default: 1]", _OPTIMIZATION)
+    ] = None,
+    optimizer: Annotated[
+        Literal["adam", "adamw", "sgd"] | None,
+        typer.Option(help="[default: adam]", rich_help_panel=_OPTIMIZATION, show_default=False),
+    ] = None,
+    momentum: Annotated[float | None, _number("Of sgd.  [default: 0]", _OPTIMIZATION)] = None,
+    learning_rate: Annotated[
+        float | None, _number("The highest that the schedule comes to.", _OPTIMIZATION)
+    ] = None,
+    schedule: Annotated[
+        Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"] | None,
+        typer.Option(
+            help="How the learning rate goes on.",
+            rich_help_panel=_OPTIMIZATION,
+            show_default=False,
+        ),
+    ] = None,
+    warmup_steps: Annotated[int | None, _number("Steps over which it rises.", _OPTIMIZATION)] = None,
+    decay: Annotated[
+        float | None, _number("Factor of a cut, for plateau and luong.  [default: 0.5]", _OPTIMIZATION)
+    ] = None,
+    decay_start: Annotated[
+        int | None, _number("Step of luong's first cut.  [default: half of the steps]", _OPTIMIZATION)
+    ] = None,
+    decay_every: Annotated[
+        int | None, _number("Steps between luong's cuts.  [default: a tenth of the steps]", _OPTIMIZATION)
+    ] = None,
+    plateau_patience: Annotated[
+        int | None,
+        _number("Validations without a lower loss before plateau cuts.  [default: 2]", _OPTIMIZATION),
+    ] = None,
+    clip: Annotated[
+        float | None, _number("Global norm that gradients are clipped to.", _OPTIMIZATION)
+    ] = None,
+    amp: Annotated[
+        Literal["auto", "off", "bf16", "fp16"] | None,
+        typer.Option(
+            help="Compute in 16 bits; auto: bf16 where the hardware has it.  [default: off]",
+            rich_help_panel=_OPTIMIZATION,
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[
         int | None,
-        _number("Of split, first weights and order.  [default: 0]", _TRAINING, min=0, max=_LARGEST),
+        _number("Of split, first weights and order.  [default: 0]", _OPTIMIZATION, min=0, max=_LARGEST),
     ] = None,
 ) -> None:
     """Train a model on dialogue data; Ctrl-C keeps what was learned and --resume goes on.
@@ -252,6 +333,8 @@ def train(
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
     if tokenizer and vocab_size is not None:
         raise UsageError("--vocab-size is of a tokenizer that is trained: it does not go with --tokenizer")
+    if batch_size is not None and batch_tokens is not None:
+        raise UsageError("--batch-tokens takes the place of --batch-size: give one of them")
     run = _open_or_create(out, wanted, from_data, chosen, resume=resume, force=force)
     _compare_environment(run, chosen, threads)
     _train(run, chosen, max_minutes, json)
@@ -403,7 +486,8 @@ def _compare_environment(run: "Run", device: str, threads: int | None) -> None:
 
     begun = run.info.get("environment", {})
     set_torch_threads(threads or begun.get("threads"))
-    for name, now in environment(device).items():
+    begun = {"precision": "fp32", **begun}
+    for name, now in environment(device, run.config.training.amp).items():
         if begun.get(name) != now:
             say(
                 f"warning: {name} is {now}, the run was begun with {begun.get(name)}: it goes on, but its "
@@ -436,7 +520,7 @@ def _train(run: "Run", device: str, max_minutes: float | None, json: bool) -> No
                 **asdict(position),
             }
         )
-    if result.ended == "finished":
+    if result.ended in ("finished", "stopped early"):
         say(f"next: edgechat export {run.folder} --out BUNDLE")
     else:
         say(f"go on with: edgechat train --resume --out {run.folder}")

@@ -63,7 +63,8 @@ def export(
     force: bool = False,
     progress: Told = lambda what: None,
 ) -> Exported:
-    """Write the bundle `out` of a run's `best` or `last` checkpoint, in fp32.
+    """Write the bundle `out` of a run's `best` or `last` checkpoint, or the mean of several such as
+    `best:3`, in fp32.
 
     Raises:
         UsageError: `out` exists and is not to be replaced, or is no bundle.
@@ -75,7 +76,8 @@ def export(
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
     last = last_step(run_folder)
-    progress(f"taking the {checkpoint} checkpoint, step {position.step:,}; the last is step {last:,}")
+    what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
+    progress(f"taking the {what}, step {position.step:,}; the last is step {last:,}")
     progress("building the graphs")
     encoder, decoder = build_encoder(model), build_decoder(model)
     manifest = _manifest(run, model, position.step, decoding or DecodingOptions(), data_licence)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ..runtime.text import GO, PAD
+from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
 from .attention import MASKED, BahdanauAttention
 from .loss import real_tokens
 from .projection import Projection, plain, through_time
@@ -28,6 +28,12 @@ class ModelConfig:
     embedding: int = 256
     attention: int = 256
     dropout: float = 0.2
+    """Between layers, of the output, and of embeddings where these have none of their own."""
+    embedding_dropout: float | None = None
+    attention_dropout: float = 0.0
+    """Of the alignment (Vaswani et al. 2017)."""
+    word_dropout: float = 0.0
+    """Share of source and fed target tokens that become unknown (Bowman et al. 2016)."""
     reverse_source: bool = True
 
 
@@ -57,10 +63,12 @@ class Seq2Seq(nn.Module):
         self.embedding = nn.Embedding(vocab_size, E, padding_idx=PAD)
         self.encoder = nn.LSTM(E, H, L, batch_first=True, dropout=config.dropout if L > 1 else 0.0)
         self.cells = nn.ModuleList(nn.LSTMCell(E + H if layer == 0 else H, H) for layer in range(L))
-        self.attention = BahdanauAttention(H, H, A)
+        self.attention = BahdanauAttention(H, H, A, dropout=config.attention_dropout)
         self.attention_vector = nn.Linear(H + H, H, bias=False)  # of concat(cell output, context)
         self.output = nn.Linear(H, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
+        of_embedding = config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        self.embedding_dropout = nn.Dropout(of_embedding)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -80,7 +88,7 @@ class Seq2Seq(nn.Module):
     def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
         """Memory of src [B, S], padded behind, of true lengths src_len [B]; first state of B rows."""
         real = real_tokens(src, src_len)  # (B, S)
-        x = self.dropout(self.embedding(src))  # (B, S, E)
+        x = self._embed(src)  # (B, S, E)
         order = self._reading_order(src_len, src.shape[1])  # (B, S)
         x = x.gather(1, order[..., None].expand_as(x))  # (B, S, E)
         packed = pack_padded_sequence(x, src_len.cpu(), batch_first=True, enforce_sorted=False)
@@ -107,24 +115,30 @@ class Seq2Seq(nn.Module):
         self, tokens: Tensor, state: DecoderState, memory: Memory
     ) -> tuple[Tensor, DecoderState, Tensor]:
         """One decoder step for tokens [N]: logits [N, V], the next state, alignment [N, S]."""
-        gates = self._embedding_gates(self.dropout(self.embedding(tokens)))  # (N, 4H)
+        gates = self._embedding_gates(self._embed(tokens))  # (N, 4H)
         layers = list(zip(state.h, state.c, strict=True))
         layers, attn, align = self._advance(gates, layers, state.attn, memory, self._projections(plain))
         h, c = (torch.stack(tensors) for tensors in zip(*layers, strict=True))  # (L, N, H) each
         return self.output(self.dropout(attn)), DecoderState(h, c, attn), align
 
     def forward(
-        self, src: Tensor, src_len: Tensor, target: Tensor, target_len: Tensor
+        self,
+        src: Tensor,
+        src_len: Tensor,
+        target: Tensor,
+        target_len: Tensor,
+        previous: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits [n, V] and labels [n] of the n real tokens of target [B, T].
 
-        Targets end with end-of-sentence; the decoder is fed go, then each token but the last.
+        Targets end with end-of-sentence; the decoder is fed go, then each token of `previous` [B, T] but
+        the last, which are those of the target unless others are given (scheduled sampling).
         """
         memory, state = self.encode(src, src_len)
         go = torch.full_like(target[:, :1], GO)
-        fed = torch.cat([go, target[:, :-1]], dim=1)  # (B, T)
+        fed = torch.cat([go, (target if previous is None else previous)[:, :-1]], dim=1)  # (B, T)
         # What needs no state is computed once for all steps, outside the loop.
-        all_gates = self._embedding_gates(self.dropout(self.embedding(fed.T)))  # (T, B, 4H)
+        all_gates = self._embedding_gates(self._embed(fed.T))  # (T, B, 4H)
         projections = self._projections(through_time)
         layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
         vectors = []
@@ -134,6 +148,14 @@ class Seq2Seq(nn.Module):
         real = real_tokens(target, target_len)  # (B, T)
         real_vectors = torch.stack(vectors, dim=1)[real]  # (n, H)
         return self.output(self.dropout(real_vectors)), target[real]
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings [.., E] of tokens [..], some of the words and values dropped while training."""
+        if self.training and self.config.word_dropout:
+            dropped = torch.rand(tokens.shape, device=tokens.device) < self.config.word_dropout
+            tokens = tokens.masked_fill(dropped & (tokens >= len(SPECIAL_TOKENS)), UNK)
+        embedded: Tensor = self.embedding_dropout(self.embedding(tokens))
+        return embedded
 
     def decoder_cells(self) -> list[nn.LSTMCell]:
         """The decoder's layers, first to last; gates are in the order i, f, g, o."""

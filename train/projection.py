@@ -20,8 +20,15 @@ _Notes = list[tuple[Tensor, Tensor]]
 
 
 def plain(weight: Tensor) -> Projection:
-    """The map of `weight` [out, in], for a single step."""
-    return lambda x: linear(x, weight)
+    """The map of `weight` [out, in], for steps that are not learned from."""
+    cast = weight.to(_computing(weight))
+    return lambda x: linear(x.to(cast.dtype), cast)
+
+
+def _computing(weight: Tensor) -> torch.dtype:
+    """What autocast computes in, where it is on. Weights are cast once, and not at each step."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def through_time(weight: Tensor) -> Projection:
@@ -29,24 +36,24 @@ def through_time(weight: Tensor) -> Projection:
     if not torch.is_grad_enabled():
         return plain(weight)
     notes: _Notes = []
-    collected: Tensor = _Collect.apply(weight, notes)  # type: ignore[no-untyped-call]
+    collected: Tensor = _Collect.apply(weight, _computing(weight), notes)  # type: ignore[no-untyped-call]
     return lambda x: _Note.apply(x, collected, notes)  # type: ignore[no-untyped-call]
 
 
 class _Collect(Function):
-    """The weight itself. Its backward runs after that of every step, since each depends on it."""
+    """The weight in another type. Its backward runs after that of every step, since each depends on it."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, notes: _Notes) -> Tensor:
-        ctx.notes = notes
+    def forward(ctx: Any, weight: Tensor, dtype: torch.dtype, notes: _Notes) -> Tensor:
+        ctx.notes, ctx.dtype = notes, weight.dtype
         ctx.set_materialize_grads(False)
-        return weight.view_as(weight)
+        return weight.to(dtype) if weight.dtype != dtype else weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor, None]:
+    def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor, None, None]:
         outputs, inputs = zip(*ctx.notes, strict=True)
         ctx.notes.clear()
-        return torch.cat(outputs).T @ torch.cat(inputs), None
+        return (torch.cat(outputs).T @ torch.cat(inputs)).to(ctx.dtype), None, None
 
 
 class _Note(Function):
@@ -54,12 +61,13 @@ class _Note(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, notes: _Notes) -> Tensor:
+        ctx.notes, ctx.dtype = notes, x.dtype
+        x = x.to(weight.dtype)
         ctx.save_for_backward(x, weight)
-        ctx.notes = notes
         return x @ weight.T
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, weight = ctx.saved_tensors
         ctx.notes.append((gradient, x))
-        return gradient @ weight, None, None
+        return (gradient @ weight).to(ctx.dtype), None, None

@@ -6,6 +6,7 @@
     corpus/               train.safetensors, valid.safetensors, report.json
     valid.jsonl           the held-out pairs as text
     checkpoints/          see checkpoint.py
+    lock                  while a process trains in it, see lock.py
     metrics.jsonl         one row a validation;  metrics.png: the same as curves
 
 The folder appears whole, with its corpus, once that is encoded; a run killed earlier left nothing.
@@ -26,16 +27,19 @@ from ..runtime.files import TEMPORARY, folder_atomic, write_atomic
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
-from .checkpoint import Position, checkpoint_folder, load_weights
+from .checkpoint import Position, checkpoint_folders, load_mean_weights
 from .config import RunConfig
 from .dataset import EncodedPairs, HeldOut, Prepared
+from .lock import LOCK
 from .model import Seq2Seq
+from .precision import Amp, resolve
 
 RUN = "run.json"
 _CONFIG = "config.toml"
 _NAMES = {
     RUN,
     _CONFIG,
+    LOCK,
     "tokenizer.json",
     "corpus",
     "valid.jsonl",
@@ -91,9 +95,10 @@ class Run:
         return ChatModel(TorchBackend(model.to(device)), self.codec, DecodingOptions(), device=device)
 
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
-        """The model of the `best` or the `last` checkpoint, in evaluation mode, and where it stood."""
+        """The model of a checkpoint, or the mean of several (see `checkpoint_folders`), in evaluation mode,
+        and where it stood."""
         model = self.new_model()
-        position = load_weights(checkpoint_folder(self.folder, which), model)
+        position = load_mean_weights(checkpoint_folders(self.folder, which), model)
         return model.eval(), position
 
 
@@ -110,7 +115,11 @@ def create_run(
 
     run.json keeps `device`, which it is begun on, and `corpus`: the `name` and `sha256` of what was read.
     """
-    info = {"corpus": corpus, "config": config.to_json(), "environment": environment(device)}
+    info = {
+        "corpus": corpus,
+        "config": config.to_json(),
+        "environment": environment(device, config.training.amp),
+    }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(folder, replace=replace) as temporary:
         (temporary / "corpus").mkdir()
@@ -163,7 +172,7 @@ def is_only_a_run(folder: Path) -> bool:
     return RUN in names and names <= _NAMES
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str, amp: Amp = "off") -> dict[str, Any]:
     """What byte-identical weights depend on besides the configuration."""
     return {
         "device": device,
@@ -172,4 +181,5 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
+        "precision": resolve(amp, device),
     }

@@ -36,7 +36,7 @@ def section(kind: type[Section], values: object, where: str) -> Section:
         raise UsageError(f"{where} must be a section of keys and values, not {values!r}")
     types = get_type_hints(kind)
     refuse_unknown(values, types, where)
-    typed = {key: _of_type(value, types[key], f"{where}: {key}") for key, value in values.items()}
+    typed = {key: of_type(value, types[key], f"{where}: {key}") for key, value in values.items()}
     try:
         return kind(**typed)
     except UsageError as error:
@@ -77,8 +77,8 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _of_type(value: Any, wanted: Any, what: str) -> Any:
-    """`value`, if it is of the annotated type `wanted`; a whole number is a float, too."""
+def of_type(value: Any, wanted: Any, what: str) -> Any:
+    """`value`, if it is of the annotated type `wanted`, else UsageError; a whole number is a float, too."""
     if get_origin(wanted) is Literal:
         if value in get_args(wanted) and isinstance(value, str):
             return value
@@ -87,7 +87,7 @@ def _of_type(value: Any, wanted: Any, what: str) -> Any:
         if value is None:
             return None
         (wanted,) = (kind for kind in get_args(wanted) if kind is not NoneType)
-        return _of_type(value, wanted, what)
+        return of_type(value, wanted, what)
     fits = isinstance(value, bool) if wanted is bool else not isinstance(value, bool)
     if wanted is float and fits and isinstance(value, int | float):
         return float(value)
