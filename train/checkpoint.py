@@ -48,6 +48,10 @@ class Position:
     plateau: int = 0  # validations since then, or since the last cut
     rate_scale: float = 1.0  # what the plateau schedule has come down to
 
+    def __post_init__(self) -> None:
+        if self.best_score is None:  # a checkpoint of the time when the loss alone decided
+            self.best_score = self.best_loss
+
 
 @dataclass(frozen=True)
 class Learned:
