@@ -5,18 +5,18 @@ E embedding, A attention size, D size of a memory value (here H), L layers, V vo
 Names and shapes are those of the ONNX graphs (docs/architecture.md).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
 from .attention import MASKED, BahdanauAttention
 from .loss import real_tokens
-from .projection import Projection, plain, through_time
+from .projection import Projection, ProjectionKind, computing_dtype, plain, through_time
+from .recurrence import lstm_cell, lstm_layer
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,33 @@ class Seq2Seq(nn.Module):
         order = self._reading_order(src_len, src.shape[1])  # (B, S)
         x = x.gather(1, order[..., None].expand_as(x))  # (B, S, E)
         packed = pack_padded_sequence(x, src_len.cpu(), batch_first=True, enforce_sorted=False)
-        packed_values, (h, c) = self.encoder(packed)  # h, c (L, B, H)
+        # cuDNN has a layer of its own; on a CPU, PyTorch's is slow to learn from.
+        by_hand = torch.is_grad_enabled() and x.device.type == "cpu"
+        packed_values, (h, c) = (
+            self._encode_by_hand(packed) if by_hand else self.encoder(packed)
+        )  # h, c (L, B, H)
         values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
         values = values.gather(1, order[..., None].expand_as(values))  # (B, S, H), in text order again
         bias = torch.zeros(src.shape, dtype=values.dtype, device=values.device)
         bias = bias.masked_fill(~real, MASKED)  # (B, S)
         memory = Memory(self.attention.key(values), values, bias)
         return memory, DecoderState(h, c, h.new_zeros(h.shape[1:]))
+
+    def _encode_by_hand(self, packed: PackedSequence) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
+        """What `self.encoder` computes, with derivatives that are written out."""
+        x, sizes = packed.data, packed.batch_sizes.tolist()  # x (n, E), n the real tokens
+        last_h, last_c = [], []
+        for layer in range(self.config.layers):
+            w_ih, w_hh, b_ih, b_hh = (
+                getattr(self.encoder, f"{name}_l{layer}")
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            gates = nn.functional.linear(self.dropout(x) if layer else x, w_ih, b_ih + b_hh)  # (n, 4H)
+            x, h, c = lstm_layer(gates, w_hh.to(computing_dtype(w_hh)), sizes)
+            last_h.append(h)
+            last_c.append(c)
+        h, c = (torch.stack(last)[:, packed.unsorted_indices] for last in (last_h, last_c))  # (L, B, H)
+        return packed._replace(data=x), (h, c)
 
     def _reading_order(self, src_len: Tensor, S: int) -> Tensor:
         """Which position is read at each step; padding stays behind. It is its own inverse.
@@ -167,17 +187,18 @@ class Seq2Seq(nn.Module):
         weight = cell.weight_ih[:, : self.config.embedding]
         return nn.functional.linear(x, weight, cell.bias_ih + cell.bias_hh)
 
-    def _projections(self, kind: Callable[[Tensor], Projection]) -> "_Projections":
-        """The decoder's maps, each made by `kind` from its weight."""
-        cells = self.decoder_cells()
+    def _projections(self, kind: ProjectionKind) -> "_Projections":
+        """The decoder's maps, each made by `kind` from its weights."""
+        first, *others = self.decoder_cells()
         # The first layer is fed the attention vector here; its embedding and biases are in the gates.
-        fed = [cells[0].weight_ih[:, self.config.embedding :], *(cell.weight_ih for cell in cells[1:])]
+        fed = first.weight_ih[:, self.config.embedding :]
         return _Projections(
-            fed=[kind(weight) for weight in fed],
-            hidden=[kind(cell.weight_hh) for cell in cells],
-            bias=[None, *(cell.bias_ih + cell.bias_hh for cell in cells[1:])],
-            query=kind(self.attention.query.weight),
-            attention_vector=kind(self.attention_vector.weight),
+            gates=[
+                kind([fed, first.weight_hh], None),
+                *(kind([cell.weight_ih, cell.weight_hh], cell.bias_ih + cell.bias_hh) for cell in others),
+            ],
+            query=kind([self.attention.query.weight], None),
+            attention_vector=kind([self.attention_vector.weight], None),
         )
 
     def _advance(
@@ -195,22 +216,17 @@ class Seq2Seq(nn.Module):
         following: list[tuple[Tensor, Tensor]] = []
         for layer, (h, c) in enumerate(layers):
             x = self.dropout(following[-1][0]) if following else attn
-            offset = projections.bias[layer]
-            own = projections.fed[layer](x) + projections.hidden[layer](h)
-            i, f, g, o = (own + (gates if offset is None else offset)).chunk(4, dim=-1)  # (N, H) each
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            following.append((h, c))
+            own = projections.gates[layer](None if layer else gates, x, h)  # (N, 4H)
+            following.append(lstm_cell(own, c))
         top = following[-1][0]
-        context, align = self.attention(projections.query(top), *memory)  # (N, H), (N, S)
-        return following, projections.attention_vector(torch.cat([top, context], dim=-1)), align
+        context, align = self.attention(projections.query(None, top), *memory)  # (N, H), (N, S)
+        attn = projections.attention_vector(None, torch.cat([top, context], dim=-1))
+        return following, attn, align
 
 
 class _Projections(NamedTuple):
     """The linear maps of a decoder step. Lists have an entry a layer."""
 
-    fed: list[Projection]  # of what comes from below, [N, H] -> [N, 4H]
-    hidden: list[Projection]  # of the layer's own state, [N, H] -> [N, 4H]
-    bias: list[Tensor | None]  # [4H]; None for the first layer
+    gates: list[Projection]  # of what comes from below [N, H] and the layer's own state [N, H], -> [N, 4H]
     query: Projection  # [N, H] -> [N, A]
     attention_vector: Projection  # [N, 2H] -> [N, H]

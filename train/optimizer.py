@@ -21,6 +21,6 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
         case "sgd":
             return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=config.learning_rate)
+            return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         case "adam":
-            return torch.optim.Adam(groups, lr=config.learning_rate)
+            return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
