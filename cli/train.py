@@ -8,15 +8,17 @@ import typer
 
 from .console import INTERRUPTED, check_writable, put, put_json, say, stop_request
 from .options import ForceOption, JsonOption, set_torch_threads, torch_device
-from .progress import TrainingProgress
+from .progress import TrainingProgress, counting
 
 if TYPE_CHECKING:
     from ..runtime.text import TextCodec
     from ..train.config import RunConfig
     from ..train.corpus import Corpus
     from ..train.dataset import Prepared
+    from ..train.distributed import World
     from ..train.report import CorpusReport
     from ..train.run import Run
+    from ..train.trainer import Result
 
 _RUN, _DATA = "Run", "Data"
 _MODEL, _OPTIMIZATION, _REGULARIZATION, _LENGTH = (
@@ -135,6 +137,14 @@ def train(
         typer.Option(
             "--dry-run",
             help="Show what was read, the vocabulary and three samples; train nothing.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    find_lr: Annotated[
+        bool,
+        typer.Option(
+            "--find-lr",
+            help="Try growing learning rates (Smith 2017) and suggest one; keep nothing.",
             rich_help_panel=_RUN,
         ),
     ] = False,
@@ -313,6 +323,8 @@ def train(
     metrics.png. On the same machine the same command gives the same weights, also through kills and resumes.
     """
     from ..runtime.errors import UsageError
+    from ..train.distributed import joined
+    from ..train.run import is_run, open_run
 
     wanted = _Wanted(preset, config, context.params)
     if max_minutes is not None and not max_minutes > 0:
@@ -322,6 +334,14 @@ def train(
             f"--preset {preset} and --config {config} are both a whole configuration: give one of them"
         )
     from_data = _Data(data or [], source, target, valid, tokenizer, skip_bad)
+    if find_lr:
+        if resume or dry_run:
+            raise UsageError(
+                "--find-lr trains a model that is not kept: it goes with DATA and settings alone"
+            )
+        set_torch_threads(threads)
+        _find_learning_rate(wanted.fresh(), from_data, torch_device(device), json)
+        return
     if dry_run:
         _show(_prepare(wanted.fresh(), from_data), json)
         return
@@ -335,9 +355,20 @@ def train(
         raise UsageError("--vocab-size is of a tokenizer that is trained: it does not go with --tokenizer")
     if batch_size is not None and batch_tokens is not None:
         raise UsageError("--batch-tokens takes the place of --batch-size: give one of them")
-    run = _open_or_create(out, wanted, from_data, chosen, resume=resume, force=force)
-    _compare_environment(run, chosen, threads)
-    _train(run, chosen, max_minutes, json)
+    with joined(chosen) as world:
+        goes_on = resume or (world.restarted and is_run(out))
+        run = world.first_does(
+            lambda: _open_or_create(
+                out, wanted, from_data, chosen, world, resume=goes_on, force=force and not goes_on
+            ),
+            others=lambda: open_run(out),
+        )
+        _compare_environment(run, chosen, threads, world)
+        result = _train(run, chosen, max_minutes, world)
+        if world.writes:
+            _report(run, result, json)
+    if result.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
 
 
 def _open_or_create(
@@ -345,15 +376,19 @@ def _open_or_create(
     wanted: _Wanted,
     data: _Data,
     device: str,
+    world: "World",
     *,
     resume: bool,
     force: bool,
 ) -> "Run":
     """The run to train: continued with --resume, else new. Nothing is overwritten unasked."""
     from ..runtime.errors import UsageError
-    from ..train.run import create_run, is_only_a_run
+    from ..train.lock import RunLock
+    from ..train.run import create_run, is_only_a_run, is_run
 
     there = out.exists() or out.is_symlink()
+    if is_run(out):
+        RunLock(out).release()  # nobody trains in it, so that it may be changed or replaced
     if resume and there:
         return _resumed(out, wanted, data)
     if resume and not data.given:
@@ -378,7 +413,7 @@ def _open_or_create(
         "sha256": prepared.report.sha256,
         "valid_sha256": _valid_sha256(prepared.report) if data.valid else None,
     }
-    return create_run(out, config, prepared, corpus, device=device, replace=force)
+    return create_run(out, config, prepared, corpus, device=device, processes=world.size, replace=force)
 
 
 def _valid_sha256(report: "CorpusReport") -> str:
@@ -472,6 +507,28 @@ def _show(prepared: "Prepared", json: bool) -> None:
         put(f"          {'|'.join(sample.target_pieces)}")
 
 
+def _find_learning_rate(config: "RunConfig", data: _Data, device: str, json: bool) -> None:
+    """The result of --find-lr: some of the rates that were tried, and the suggestion."""
+    from ..train.finder import STEPS, find_learning_rate
+
+    prepared = _prepare(config, data)
+    with counting("trying", STEPS) as progress:
+        found = find_learning_rate(
+            config,
+            prepared.train,
+            prepared.codec.vocab_size,
+            device,
+            progress=progress,
+        )
+    if json:
+        put_json({"suggestion": found.suggestion, "tried": [asdict(one) for one in found.tried]})
+        return
+    put("learning rate     loss")
+    for one in found.tried[:: max(1, len(found.tried) // 20)]:
+        put(f"{one.rate:>13.1e}  {one.loss:7.4f}")
+    put(f"suggestion: --learning-rate {found.suggestion:g}")
+
+
 def _vocabulary(codec: "TextCodec") -> list[str]:
     """A few tokens that show what the tokenizer learned."""
     tokens = [codec.decode([id]) for id in range(codec.vocab_size)]
@@ -479,36 +536,40 @@ def _vocabulary(codec: "TextCodec") -> list[str]:
     return [*longest, *(token for token in tokens[-6:] if token not in longest)]
 
 
-def _compare_environment(run: "Run", device: str, threads: int | None) -> None:
+def _compare_environment(run: "Run", device: str, threads: int | None, world: "World") -> None:
     """Train with the threads that the run was begun with unless others are asked for. What rounds in
     another way than it did then is said."""
     from ..train.run import environment
 
-    begun = run.info.get("environment", {})
+    begun = {"precision": "fp32", "processes": 1, **run.info.get("environment", {})}
     set_torch_threads(threads or begun.get("threads"))
-    begun = {"precision": "fp32", **begun}
-    for name, now in environment(device, run.config.training.amp).items():
-        if begun.get(name) != now:
+    for name, now in environment(device, run.config.training.amp, world.size).items():
+        if begun.get(name) != now and world.writes:
             say(
                 f"warning: {name} is {now}, the run was begun with {begun.get(name)}: it goes on, but its "
                 "weights may differ in the last digits from an uninterrupted run's"
             )
 
 
-def _train(run: "Run", device: str, max_minutes: float | None, json: bool) -> None:
+def _train(run: "Run", device: str, max_minutes: float | None, world: "World") -> "Result":
     from ..train.trainer import Trainer
 
-    with stop_request() as should_stop, TrainingProgress() as display:
+    with stop_request() as should_stop, TrainingProgress(shown=world.writes) as display:
         trainer = Trainer(
             run,
             device=device,
+            world=world,
             on_step=display.step,
             on_validation=display.validated,
             should_stop=should_stop,
             max_minutes=max_minutes,
         )
         display.begin(trainer, device)
-        result = trainer.train()
+        return trainer.train()
+
+
+def _report(run: "Run", result: "Result", json: bool) -> None:
+    """Say how it ended, and what comes next."""
     position = result.position
     say(f"{result.ended} at step {position.step:,} of {result.total_steps:,}")
     if json:
@@ -524,5 +585,3 @@ def _train(run: "Run", device: str, max_minutes: float | None, json: bool) -> No
         say(f"next: edgechat export {run.folder} --out BUNDLE")
     else:
         say(f"go on with: edgechat train --resume --out {run.folder}")
-    if result.ended == "interrupted":
-        raise typer.Exit(INTERRUPTED)

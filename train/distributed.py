@@ -6,17 +6,20 @@ same updates. How many they are changes nothing but the order in which sums roun
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from ..runtime.errors import EdgeChatError, UsageError
+
+Result = TypeVar("Result")
 
 #: A process that is this late is taken for lost.
 _PATIENCE = timedelta(minutes=10)
@@ -28,6 +31,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    restarted: bool = False
+    """Whether torchrun started the processes again after one was lost."""
 
     @property
     def writes(self) -> bool:
@@ -70,6 +75,21 @@ class World:
         """Until all processes are here."""
         self.sum(0.0)
 
+    def first_does(self, work: Callable[[], Result], others: Callable[[], Result]) -> Result:
+        """Let the first process do its work while the others wait, and then these theirs. Where it fails they
+        leave without a word, since it says why."""
+        if not self.writes:
+            if self.sum(0.0)[0]:
+                raise SystemExit(1)
+            return others()
+        try:
+            done = work()
+        except BaseException:
+            self.sum(1.0)
+            raise
+        self.sum(0.0)
+        return done
+
 
 ALONE = World()
 
@@ -78,18 +98,14 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
-def is_restart() -> bool:
-    """Whether torchrun started this process again after one was lost."""
-    return started_by_torchrun() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, on `cpu` (gloo) or `cuda` (nccl, a GPU a process)."""
     if not started_by_torchrun():
         yield ALONE
         return
-    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), restarted=attempt > 0)
     if device == "cuda":
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= there:
@@ -99,7 +115,15 @@ def joined(device: str) -> Iterator[World]:
             )
         torch.cuda.set_device(local)
     with losing(world):
-        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
+        # torchrun's store outlives a restart, and with it the addresses of the processes that are gone.
+        store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        torch.distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            store=torch.distributed.PrefixStore(f"attempt-{attempt}", store),  # type: ignore[attr-defined]
+            rank=world.rank,
+            world_size=world.size,
+            timeout=_PATIENCE,
+        )
     try:
         yield world
     finally:

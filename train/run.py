@@ -109,16 +109,18 @@ def create_run(
     corpus: dict[str, Any],
     *,
     device: str,
+    processes: int = 1,
     replace: bool,
 ) -> Run:
     """Write a new run folder with its encoded corpus, all or nothing.
 
-    run.json keeps `device`, which it is begun on, and `corpus`: the `name` and `sha256` of what was read.
+    run.json keeps `device` and `processes`, which it is begun on, and `corpus`: the `name` and `sha256` of
+    what was read.
     """
     info = {
         "corpus": corpus,
         "config": config.to_json(),
-        "environment": environment(device, config.training.amp),
+        "environment": environment(device, config.training.amp, processes),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(folder, replace=replace) as temporary:
@@ -172,7 +174,7 @@ def is_only_a_run(folder: Path) -> bool:
     return RUN in names and names <= _NAMES
 
 
-def environment(device: str, amp: Amp = "off") -> dict[str, Any]:
+def environment(device: str, amp: Amp = "off", processes: int = 1) -> dict[str, Any]:
     """What byte-identical weights depend on besides the configuration."""
     return {
         "device": device,
@@ -182,4 +184,5 @@ def environment(device: str, amp: Amp = "off") -> dict[str, Any]:
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "precision": resolve(amp, device),
+        "processes": processes,
     }

@@ -126,6 +126,11 @@ class Trainer:
         return replace(self._position)
 
     @property
+    def processes(self) -> int:
+        """How many train it together."""
+        return self._world.size
+
+    @property
     def precision(self) -> Precision:
         """What it computes in."""
         return self._updater.precision

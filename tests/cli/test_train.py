@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
 
 #: Two steps of the smallest model.
@@ -154,6 +156,36 @@ def test_a_dry_run_as_json_has_the_same_three_parts(invoke, corpus_file):
     for sample in values["samples"]:
         assert sample["target_ids"][-1] == 2
         assert "".join(sample["source_pieces"]) == sample["source"][0]
+
+
+def test_find_lr_prints_rates_and_a_suggestion_and_writes_nothing(invoke, corpus_file, tmp_path, tree):
+    before = tree(corpus_file.parent)
+    command = ["train", corpus_file, "--find-lr", *QUICK]
+    done = invoke(*command, "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "learning rate     loss"
+    assert lines[-1].startswith("suggestion: --learning-rate ")
+    assert 10 < len(lines) < 40
+    values = json.loads(invoke(*command, "--json").stdout)
+    assert f"{values['suggestion']:g}" == lines[-1].split()[-1]
+    assert not (tmp_path / "run").exists()
+    assert tree(corpus_file.parent) == before
+    assert "--find-lr trains a model that is not kept" in invoke(*command, "--resume").sentence
+
+
+def test_a_run_that_is_being_trained_is_neither_resumed_nor_replaced(
+    invoke, corpus_file, quick_run, tmp_path
+):
+    out = tmp_path / "run"
+    shutil.copytree(quick_run, out)
+    holder = RunLock(out)
+    for option in ("--resume", "--force"):
+        done = invoke("train", corpus_file, "--out", out, option, *QUICK)
+        assert done.returncode == 1
+        assert f"{out} is being trained by process {os.getpid()}" in done.sentence
+    holder.release()
+    assert invoke("train", "--resume", "--out", out).returncode == 0
 
 
 def test_an_existing_run_is_never_overwritten(invoke, corpus_file, quick_run, tree):
