@@ -35,7 +35,10 @@ def export(
         ),
     ] = "int8",
     checkpoint: Annotated[
-        Literal["best", "last"], typer.Option(help="best is the one with the lowest held-out loss.")
+        str,
+        typer.Option(
+            help="best (on held-out pairs) or last; best:N or last:N averages the weights of so many.",
+        ),
     ] = "best",
     data_licence: Annotated[
         str | None, typer.Option(help="Licence of the training data, for the model card.", show_default=False)

@@ -43,7 +43,10 @@ def evaluate(
         ),
     ] = None,
     checkpoint: Annotated[
-        Literal["best", "last"] | None, typer.Option(help="Of a run.  [default: best]", show_default=False)
+        str | None,
+        typer.Option(
+            help="Of a run: best, last, or an average, best:N or last:N.  [default: best]", show_default=False
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Use the first pairs only.", show_default=False)

@@ -27,10 +27,11 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
 class TrainingProgress:
     """A live bar on a terminal, and a line for each validation everywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool = True) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self._shown = shown
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -42,7 +43,7 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not (shown and console.is_terminal),
         )
         self._task = self._bar.add_task("train", total=None, epoch=1, loss=0.0, ppl=0.0, speed=0.0)
 
@@ -57,7 +58,10 @@ class TrainingProgress:
     def begin(self, trainer: "Trainer", device: str) -> None:
         position = trainer.position
         where = f"from step {position.step:,} " if position.step else ""
-        what = f"training {where}to step {trainer.total_steps:,} on {device}"
+        where_on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"
+        what = f"training {where}to step {trainer.total_steps:,} on {where_on}"
+        if trainer.processes > 1:
+            what += f", {trainer.processes} processes"
         self._say(f"{what}; Ctrl-C stops and keeps what was learned")
         self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
 
@@ -78,9 +82,13 @@ class TrainingProgress:
         if validated.valid_loss is not None:
             line += f"  held-out loss {validated.valid_loss:.4f}"
             line += f"  perplexity {perplexity(validated.valid_loss):.3f}"
+        if validated.skipped:
+            line += f"  {validated.skipped:,} steps skipped: no finite gradient"
         self._say(line + ("  best" if validated.best else ""))
 
     def _say(self, line: str) -> None:
+        if not self._shown:
+            return
         if self._bar.disable:
             say(line)
         else:

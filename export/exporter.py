@@ -70,8 +70,9 @@ def export(
     force: bool = False,
     progress: Told = lambda what: None,
 ) -> Exported:
-    """Write the bundle `out` of a run's `best` or `last` checkpoint, as one file where `out` ends with
-    .edgechat, and signed where `sign` is there. With `replies` it says nothing else.
+    """Write the bundle `out` of a run's `best` or `last` checkpoint, or of the mean of several such as
+    `best:3`: as one file where `out` ends with .edgechat, and signed where `sign` is there. With `replies`
+    it says nothing else.
 
     The fp32 graphs are proved against PyTorch whatever the precision; another one is judged against them.
     With `force`, an existing bundle is replaced, and a precision beyond its limits is written all the same.
@@ -87,7 +88,8 @@ def export(
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
     last = last_step(run_folder)
-    progress(f"taking the {checkpoint} checkpoint, step {position.step:,}; the last is step {last:,}")
+    what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
+    progress(f"taking the {what}, step {position.step:,}; the last is step {last:,}")
     data = run.config.data
     judged_on = held_out_or_learned(run)
     built = build(model, precision, _some(judged_on, _LIMIT_PAIRS), progress=progress)
@@ -97,7 +99,9 @@ def export(
     progress("measuring held-out perplexity")
     quality, ms = _quality(built, run.pairs("valid"), judged_on, force=force)
     manifest = replace(
-        _manifest(run, model, position.step, precision, decoding or DecodingOptions(), data_licence),
+        _manifest(
+            run, model, checkpoint, position.step, precision, decoding or DecodingOptions(), data_licence
+        ),
         proof=proof,
         quality=quality,
     )
@@ -141,7 +145,7 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
     run, manifest = open_run(run_folder), bundle.manifest
     if bundle.files["tokenizer.json"] != run.tokenizer:
         raise UsageError(f"{run_folder} has another tokenizer than the bundle: it was not made of this run")
-    model = _model_at(run, manifest.provenance.get("steps"))
+    model = _model_of(run, manifest.provenance)
     judged_on = held_out_or_learned(run)
     built = rebuild(model, manifest.precision, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"])
     proof = prove_built(
@@ -160,22 +164,22 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
     return proof
 
 
-def _model_at(run: Run, step: object) -> Seq2Seq:
-    """The model of the checkpoint, best or last, that stood at `step`."""
-    found = []
-    for which in ("best", "last"):
-        model, position = run.load_model(which)
-        if position.step == step:
-            return model
-        found.append(f"{which} is step {position.step:,}")
-    raise UsageError(
-        f"the bundle was made at step {step}, which {run.folder} no longer has: {', '.join(found)}"
-    )
+def _model_of(run: Run, provenance: dict[str, Any]) -> Seq2Seq:
+    """The model of the checkpoint that a bundle was made of."""
+    checkpoint, step = str(provenance.get("checkpoint", "best")), provenance.get("steps")
+    model, position = run.load_model(checkpoint)
+    if position.step != step:
+        raise UsageError(
+            f"the bundle was made at step {step}, which {run.folder} no longer has: "
+            f"its {checkpoint} checkpoint is step {position.step:,}"
+        )
+    return model
 
 
 def _manifest(
     run: Run,
     model: Seq2Seq,
+    checkpoint: str,
     steps: int,
     precision: PrecisionName,
     decoding: DecodingOptions,
@@ -218,6 +222,7 @@ def _manifest(
             "data_sha256": run.corpus_sha256,
             "data_licence": data_licence or ", ".join(known),
             "edgechat": __version__,
+            "checkpoint": checkpoint,
             "steps": steps,
             "train_pairs": len(run.pairs("train")),
         },

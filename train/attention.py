@@ -15,10 +15,13 @@ class BahdanauAttention(nn.Module):
     K rows that each has, never repeated.
     """
 
-    def __init__(self, query_size: int, memory_size: int, attention_size: int) -> None:
+    def __init__(
+        self, query_size: int, memory_size: int, attention_size: int, *, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.query = nn.Linear(query_size, attention_size, bias=False)
         self.key = nn.Linear(memory_size, attention_size, bias=False)
+        self.dropout = nn.Dropout(dropout)
         self.v = nn.Parameter(torch.empty(attention_size))
         nn.init.uniform_(self.v, -(attention_size**-0.5), attention_size**-0.5)
 
@@ -29,5 +32,5 @@ class BahdanauAttention(nn.Module):
         grouped = q.view(B, -1, 1, A)  # (B, K, 1, A)
         scores = torch.tanh(grouped + keys[:, None]) @ self.v + bias[:, None]  # (B, K, S)
         align = scores.softmax(dim=-1)  # (B, K, S)
-        context = align @ values  # (B, K, D)
+        context = self.dropout(align) @ values  # (B, K, D)
         return context.flatten(0, 1), align.flatten(0, 1)

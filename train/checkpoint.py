@@ -1,14 +1,15 @@
 """Checkpoints: safetensors plus JSON, each a folder that exists only once it is whole.
 
     checkpoints/step-00000200/model.safetensors      weights, by their PyTorch names
-                              optimizer.safetensors  Adam's moments, and the RNG states
-                              state.json             position, scores, and the hash of both files
+                              optimizer.safetensors  the optimizer's moments
+                              average.safetensors    with --ema: the moving average of the weights
+                              state.json             position, score, and the hash of these files
 
 A checkpoint is written beside its place, synced and renamed, so a kill at any moment leaves the
-checkpoints that were there. Only then are older ones removed, the last and the best kept.
+checkpoints that were there. Only then are older ones removed, the last and the best kept. There are no
+states of random numbers: those of a step are a function of the seed and the step (see updates.py).
 """
 
-import contextlib
 import json
 import re
 import shutil
@@ -20,10 +21,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import CheckpointError
+from ..runtime.errors import CheckpointError, UsageError
 from ..runtime.files import folder_atomic, remove_leftovers, sha256
+from .averaging import MovingAverage, mean_weights
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_AVERAGE = "average.safetensors"
 
 
 @dataclass
@@ -36,7 +39,28 @@ class Position:
     loss_sum: float = 0.0  # natural log, over target tokens since the last validation
     tokens: int = 0  # target tokens since the last validation
     best_step: int = 0
-    best_loss: float | None = None
+    best_loss: float | None = None  # of the best validation: held out, or of training where nothing is
+    best_score: float | None = None  # what "best" goes by, lower being better: the loss, or minus a metric
+    waited: int = 0  # validations since the best
+    skipped: int = 0  # steps without an update since the last validation
+    skipped_in_row: int = 0
+    lowest_loss: float | None = None  # of all validations, for the plateau schedule
+    plateau: int = 0  # validations since then, or since the last cut
+    rate_scale: float = 1.0  # what the plateau schedule has come down to
+
+    def __post_init__(self) -> None:
+        if self.best_score is None:  # a checkpoint of the time when the loss alone decided
+            self.best_score = self.best_loss
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a checkpoint holds of a training besides its position."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: MovingAverage | None
+    scaler: torch.amp.GradScaler
 
 
 def checkpoint_folder(run: Path, which: str) -> Path:
@@ -55,51 +79,131 @@ def checkpoint_folder(run: Path, which: str) -> Path:
     return next((folder for folder in folders if _step(folder) == best), last)
 
 
+def checkpoint_folders(run: Path, which: str) -> list[Path]:
+    """The folders that `which` names: "last" or "best", or "last:3" or "best:3" for so many, best or newest
+    first, whose weights are then averaged.
+
+    Raises:
+        UsageError: it is none of these, or so many were not kept.
+        CheckpointError: the run has none yet.
+    """
+    kind, colon, number = which.partition(":")
+    if kind not in ("last", "best") or (colon and not re.fullmatch("[1-9][0-9]{0,3}", number)):
+        raise UsageError(
+            f"--checkpoint must be best or last, or best:N or last:N for an average, not {which}"
+        )
+    if not colon:
+        return [checkpoint_folder(run, kind)]
+    checkpoint_folder(run, "last")  # there is one
+    scores = _scores(run)
+    if len(scores) < int(number):
+        raise UsageError(
+            f"--checkpoint {which}: {run} has kept {len(scores)} validated checkpoints; "
+            f"train with --keep {number} to have so many"
+        )
+    return [folder for folder, _ in _ranked(scores, kind)[: int(number)]]
+
+
 def save_checkpoint(
-    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+    run: Path, learned: Learned, position: Position, *, score: float | None = None, keep: int = 1
 ) -> Path:
-    """Write the checkpoint of `position` and remove those that are neither the last nor the best."""
+    """Write the checkpoint of `position`, and remove those that are neither among the `keep` last nor the
+    `keep` best that were validated. `score`, lower being better, is of a validation at this very step."""
     folder = run / "checkpoints" / f"step-{position.step:08d}"
     folder.parent.mkdir(exist_ok=True)
     remove_leftovers(folder.parent)
     contents = {
-        _MODEL: safetensors.torch.save(_contiguous(model.state_dict())),
-        _OPTIMIZER: safetensors.torch.save(_optimizer_tensors(model, optimizer) | _rng_states()),
+        _MODEL: safetensors.torch.save(_contiguous(learned.model.state_dict())),
+        _OPTIMIZER: safetensors.torch.save(_optimizer_tensors(learned.model, learned.optimizer)),
     }
+    if learned.average is not None:
+        contents[_AVERAGE] = safetensors.torch.save(_contiguous(learned.average.weights))
     state = {
         "position": asdict(position),
+        "score": score,
+        "scaler": learned.scaler.state_dict(),
         "files": {name: {"sha256": sha256(data), "size": len(data)} for name, data in contents.items()},
     }
     with folder_atomic(folder, replace=True) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
         (temporary / _STATE).write_text(json.dumps(state, indent=2) + "\n")
-    for old in _folders(run):
-        if _step(old) not in (position.step, position.best_step):
-            shutil.rmtree(old, ignore_errors=True)
+    _remove_all_but(run, keep, {position.step, position.best_step})
     return folder
 
 
+def _remove_all_but(run: Path, keep: int, steps: set[int]) -> None:
+    scores = _scores(run) if keep > 1 else {}
+    kept = {folder for kind in ("last", "best") for folder, _ in _ranked(scores, kind)[:keep]}
+    for old in _folders(run):
+        if _step(old) not in steps and old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _scores(run: Path) -> dict[Path, float]:
+    """The checkpoints at validations, with their scores. What an interruption wrote is not one of them,
+    so that a run keeps the same ones whether it was interrupted or not."""
+    scores = {folder: _read_state(folder).get("score") for folder in _folders(run)}
+    return {folder: float(score) for folder, score in scores.items() if score is not None}
+
+
+def _ranked(scores: dict[Path, float], kind: str) -> list[tuple[Path, float]]:
+    """Newest first, or best first and the earlier of equals."""
+    newest = sorted(scores.items(), key=lambda item: -_step(item[0]))
+    return newest if kind == "last" else sorted(newest, key=lambda item: (item[1], _step(item[0])))
+
+
 def load_weights(folder: Path, model: nn.Module) -> Position:
-    """Load a checkpoint's weights into `model`."""
+    """Load the weights to use into `model`: the moving average of a run that keeps one."""
     state = _read_state(folder)
-    try:
-        model.load_state_dict(safetensors.torch.load(_read_checked(folder, _MODEL, state)))
-    except (RuntimeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder / _MODEL} does not fit the run's configuration: {error}") from None
+    name = _AVERAGE if _AVERAGE in state["files"] else _MODEL
+    _fill(model, _read_tensors(folder, name, state), folder / name)
     return Position(**state["position"])
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Load weights, optimizer and RNG states: the run goes on as if it had never stopped."""
-    position = load_weights(folder, model)
-    tensors = safetensors.torch.load(_read_checked(folder, _OPTIMIZER, _read_state(folder)))
-    torch.set_rng_state(tensors.pop("rng.cpu"))
-    cuda = tensors.pop("rng.cuda", None)
-    if cuda is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
-    _restore_optimizer(model, optimizer, tensors)
-    return position
+def load_mean_weights(folders: list[Path], model: nn.Module) -> Position:
+    """Load the mean of the weights of several checkpoints. Gives the position of the newest."""
+    positions, weights = [], []
+    for folder in folders:
+        positions.append(load_weights(folder, model))
+        weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    model.load_state_dict(mean_weights(weights))
+    return max(positions, key=lambda position: position.step)
+
+
+def load_checkpoint(folder: Path, learned: Learned) -> Position:
+    """Load all of a training: it goes on as if it had never stopped.
+
+    Raises:
+        CheckpointError: a file is damaged, or does not fit the run's configuration.
+    """
+    state = _read_state(folder)
+    _fill(learned.model, _read_tensors(folder, _MODEL, state), folder / _MODEL)
+    _restore_optimizer(learned.model, learned.optimizer, _read_tensors(folder, _OPTIMIZER, state))
+    if learned.average is not None:
+        average = _read_tensors(folder, _AVERAGE, state)
+        for name, weight in learned.average.weights.items():
+            weight.copy_(average[name])
+    if learned.scaler.is_enabled():
+        learned.scaler.load_state_dict(state["scaler"])
+    return Position(**state["position"])
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the run's configuration: {error}") from None
+
+
+def _read_tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file whose hash is right."""
+    if name not in state["files"]:
+        raise CheckpointError(f"{folder} has no {name}, which the run's configuration asks for")
+    try:
+        return safetensors.torch.load(_read_checked(folder, name, state))
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{folder / name} is damaged: {error}") from None
 
 
 def has_checkpoint(run: Path) -> bool:
@@ -152,13 +256,6 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _rng_states() -> dict[str, Tensor]:
-    states = {"rng.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["rng.cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as tensors named after the parameter they belong to."""
     return _contiguous(
@@ -166,6 +263,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
             f"{name}.{key}": value
             for name, parameter in model.named_parameters()
             for key, value in optimizer.state.get(parameter, {}).items()
+            if value is not None
         }
     )
 
@@ -176,7 +274,7 @@ def _restore_optimizer(
     for name, parameter in model.named_parameters():
         prefix = f"{name}."
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        with contextlib.suppress(KeyError):  # Adam counts its steps on the CPU, whatever the device
-            step = state.pop("step")
-            state = {key: value.to(parameter.device) for key, value in state.items()}
-            optimizer.state[parameter] = {"step": step, **state}
+        if state:  # Adam counts its steps on the CPU, whatever the device
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+            }

@@ -1,8 +1,8 @@
-"""The configuration of a run: presets are TOML files, the command line changes single values, and what
-was in effect is kept in the run folder."""
+"""The configuration of a run: a TOML file, which a preset is too, whose single values the command line
+changes. What was in effect is kept in the run folder, as such a file again."""
 
 import dataclasses
-import difflib
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -12,8 +12,12 @@ from typing import Any, Literal
 from ..runtime.errors import UsageError
 from .dataset import DataOptions
 from .model import ModelConfig
+from .precision import Amp
+from .toml import of_type, read_toml, refuse_unknown, section, to_toml
 
-Schedule = Literal["constant", "cosine"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+Schedule = Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"]
+Metric = Literal["loss", "perplexity", "exact-match", "bleu"]
 
 
 @dataclass(frozen=True)
@@ -24,17 +28,107 @@ class TrainingConfig:
     max_steps: int | None = None
     """The run ends at this step, also where the epochs are not over."""
     batch_size: int = 64
-    """Pairs a step."""
+    """Pairs a batch, over all processes together."""
+    batch_tokens: int | None = None
+    """A batch takes as many pairs as have no more tokens on either side, padding counted; `batch_size` is
+    then that of validation alone."""
+    accumulate: int = 1
+    """Batches a step, whose gradients are added up: a larger batch in the memory of a smaller one."""
+    optimizer: Optimizer = "adam"
+    """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), or plain SGD."""
     learning_rate: float = 1e-3
+    """The highest that the schedule comes to."""
+    weight_decay: float = 0.0
+    """Of matrices, for AdamW (decoupled) and SGD (L2)."""
+    momentum: float = 0.0
+    """Of SGD."""
     schedule: Schedule = "constant"
-    """"cosine" falls to 0 along half a cosine over the planned steps (Loshchilov & Hutter 2017)."""
+    """"cosine" falls to 0 along half a cosine over the planned steps (Loshchilov & Hutter 2017);
+    "inverse-sqrt" falls as 1 / sqrt(step) after the warm-up (Vaswani et al. 2017); "plateau" is cut when the
+    held-out loss stands still; "luong" is cut at fixed steps (Luong et al. 2015)."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
+    decay: float = 0.5
+    """What "plateau" and "luong" multiply the rate by."""
+    decay_start: int | None = None
+    """The step of the first cut of "luong"; half of the planned steps."""
+    decay_every: int | None = None
+    """Steps between the cuts of "luong"; a tenth of the planned steps."""
+    plateau_patience: int = 2
+    """Validations in a row without a lower loss after which "plateau" cuts."""
     clip: float = 5.0
     """Gradients are scaled down to this global norm."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability that goes evenly to the vocabulary (Szegedy et al. 2016)."""
+    scheduled_sampling: float = 0.0
+    """Share of the fed tokens that are the model's own at the end; it rises from 0 (Bengio et al. 2015)."""
+    amp: Amp = "off"
+    """Computing in bfloat16 or float16 where that is safe; see precision.py."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which is validated and exported; 0 keeps none."""
     save_every: int = 200
     """Steps between validations; each writes a checkpoint."""
+    keep: int = 1
+    """Checkpoints that are kept of the last and of the best each, to be averaged at export."""
+    early_stop: Metric | None = None
+    """Ends the run when this has not improved for `patience` validations; the best checkpoint is by it."""
+    patience: int = 5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "plateau_patience",
+            "save_every",
+            "keep",
+            "patience",
+        ):
+            _at_least(1, name, getattr(self, name))
+        for name in ("max_steps", "batch_tokens", "decay_start", "decay_every"):
+            if getattr(self, name) is not None:
+                _at_least(1, name, getattr(self, name))
+        _at_least(0, "warmup_steps", self.warmup_steps)
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"weight_decay must be at least 0, not {self.weight_decay}")
+        for name in ("momentum", "label_smoothing", "ema"):
+            _share(name, getattr(self, name))
+        if not 0 <= self.scheduled_sampling <= 1:
+            raise UsageError(f"scheduled_sampling must be from 0 to 1, not {self.scheduled_sampling}")
+        if not 0 < self.decay < 1:
+            raise UsageError(f"decay must be above 0 and below 1, not {self.decay}")
+        for name, kind in (
+            ("optimizer", Optimizer), ("schedule", Schedule), ("amp", Amp), ("early_stop", Metric | None),
+        ):  # fmt: skip
+            of_type(getattr(self, name), kind, name)
+        self._refuse_what_does_not_go_together()
+
+    def _refuse_what_does_not_go_together(self) -> None:
+        if self.weight_decay and self.optimizer == "adam":
+            raise UsageError(
+                f"weight_decay {self.weight_decay} does not go with optimizer adam: use optimizer adamw"
+            )
+        if self.momentum and self.optimizer != "sgd":
+            raise UsageError(f"momentum {self.momentum} is of optimizer sgd, not of {self.optimizer}")
+        if self.schedule == "inverse-sqrt" and not self.warmup_steps:
+            raise UsageError("schedule inverse-sqrt needs a warm-up: set warmup_steps, 400 for example")
+        for name in ("decay_start", "decay_every"):
+            if getattr(self, name) is not None and self.schedule != "luong":
+                raise UsageError(f"{name} is of schedule luong, not of {self.schedule}")
+
+
+def _at_least(least: int, name: str, value: int) -> None:
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}, not {value}")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise UsageError(f"{name} must be at least 0 and below 1, not {value}")
 
 
 @dataclass(frozen=True)
@@ -46,28 +140,18 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        m, t = self.model, self.training
-        for name, value in (
-            ("layers", m.layers),
-            ("hidden", m.hidden),
-            ("embedding", m.embedding),
-            ("attention", m.attention),
-            ("epochs", t.epochs),
-            ("batch_size", t.batch_size),
-            ("save_every", t.save_every),
-        ):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
-        if t.max_steps is not None and t.max_steps < 1:
-            raise UsageError(f"max_steps must be at least 1, not {t.max_steps}")
-        if not 0 <= m.dropout < 1:
-            raise UsageError(f"dropout must be at least 0 and below 1, not {m.dropout}")
-        if not t.learning_rate > 0 or not t.clip > 0:
-            raise UsageError(f"learning_rate and clip must be above 0, not {t.learning_rate} and {t.clip}")
-        if t.warmup_steps < 0:
-            raise UsageError(f"warmup_steps must be at least 0, not {t.warmup_steps}")
-        if t.schedule not in ("constant", "cosine"):
-            raise UsageError(f"schedule must be constant or cosine, not {t.schedule!r}")
+        for name in ("layers", "hidden", "embedding", "attention"):
+            _at_least(1, name, getattr(self.model, name))
+        _share("dropout", self.model.dropout)
+        for name in ("embedding_dropout", "attention_dropout", "word_dropout"):
+            if getattr(self.model, name) is not None:
+                _share(name, getattr(self.model, name))
+        longest = max(self.data.max_source, self.data.max_target)
+        if self.training.batch_tokens is not None and self.training.batch_tokens < longest:
+            raise UsageError(
+                f"batch_tokens must be at least {longest}, the longest source or target, "
+                f"not {self.training.batch_tokens}"
+            )
 
     def changed(self, values: dict[str, Any]) -> "RunConfig":
         """A copy in which options have the values given; None leaves one as it is.
@@ -86,27 +170,31 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def to_toml(self) -> str:
+        """The file that `load_config` reads this configuration from."""
+        return to_toml(vars(self), "Everything that was in effect, for edgechat train --config")
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> "RunConfig":
-        """From the sections model, data and training. An unknown key is refused with the nearest known."""
-        parts: dict[str, Any] = {}
-        kinds = {"model": ModelConfig, "data": DataOptions, "training": TrainingConfig}
-        _refuse_unknown(values, kinds, where)
-        for name, kind in kinds.items():
-            section = values.get(name, {})
-            if not isinstance(section, dict):
-                raise UsageError(f"{where}: {name} must be a section, [{name}]")
-            _refuse_unknown(section, {f.name for f in dataclasses.fields(kind)}, f"{where}, section {name}")
-            parts[name] = kind(**section)
-        return cls(**parts)
+        """From the sections model, data and training; what is left out keeps its default.
+
+        Raises UsageError for an unknown key, with the nearest known one, and for a value of another type.
+        """
+        kinds: dict[str, Any] = {"model": ModelConfig, "data": DataOptions, "training": TrainingConfig}
+        refuse_unknown(values, kinds, where)
+        parts: dict[str, Any] = {
+            name: section(kinds[name], part, f"{where}, section {name}") for name, part in values.items()
+        }
+        try:
+            return cls(**parts)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
 
 
-def _refuse_unknown(values: dict[str, Any], known: Any, where: str) -> None:
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
-            raise UsageError(f"{where}: unknown key {key!r}{hint}")
+def option_names() -> list[str]:
+    """The names of all values of a configuration, each once."""
+    kinds = (ModelConfig, DataOptions, TrainingConfig)
+    return list(dict.fromkeys(field.name for kind in kinds for field in dataclasses.fields(kind)))
 
 
 def preset_names() -> list[str]:
@@ -122,3 +210,8 @@ def load_preset(name: str) -> RunConfig:
         raise UsageError(f"there is no preset {name!r}: known are {', '.join(preset_names())}")
     text = (files("edgechat.models") / f"{name}.toml").read_text(encoding="utf-8")
     return RunConfig.from_dict(tomllib.loads(text), f"preset {name}")
+
+
+def load_config(path: Path) -> RunConfig:
+    """The configuration of a TOML file of the user's."""
+    return RunConfig.from_dict(read_toml(path), str(path))

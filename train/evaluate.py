@@ -111,3 +111,16 @@ def distinct(replies: Sequence[Sequence[str]], n: int) -> float:
     """Distinct n-grams of all replies over their number; 0 where there are none."""
     grams = [tuple(reply[i : i + n]) for reply in replies for i in range(len(reply) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def decoded_scores(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, float]:
+    """`exact_match` (0 to 1) and `bleu` (0 to 100) of greedy replies: quick, for validation."""
+    replies = [
+        reply.text for reply in model.reply_turns([turns for turns, _ in pairs], DecodingOptions(beam=1))
+    ]
+    references = [unicodedata.normalize("NFC", response) for _, response in pairs]
+    same = [reply == reference for reply, reference in zip(replies, references, strict=True)]
+    return {
+        "exact_match": float(np.mean(same)),
+        "bleu": float(BLEU().corpus_score(replies, [references]).score),
+    }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,31 @@ from torch import Tensor
 from torch.nn import functional
 
 
+class Losses(NamedTuple):
+    """Sums over tokens, natural log."""
+
+    objective: Tensor  # what is minimized
+    nll: Tensor  # the negative log-likelihood, which is reported; it carries no gradient
+
+
+def summed_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Losses:
+    """Losses of `labels` [n] under `logits` [n, V].
+
+    With smoothing e the objective of a token is (1 - e) * nll + e * mean over V of -log p, the cross
+    entropy to a target that shares e evenly over the vocabulary (Szegedy et al. 2016, section 7).
+    """
+    logits = logits.float()
+    if not smoothing:
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        return Losses(loss, loss.detach())
+    logp = logits.log_softmax(dim=-1)  # (n, V)
+    nll = -logp.gather(1, labels[:, None]).sum()
+    return Losses((1 - smoothing) * nll - smoothing * logp.mean(dim=-1).sum(), nll.detach())
+
+
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean natural-log cross entropy of `labels` [n] under `logits` [n, V]; padding is not among the n."""
-    return functional.cross_entropy(logits, labels)
+    return functional.cross_entropy(logits.float(), labels)
 
 
 def perplexity(loss: float) -> float:

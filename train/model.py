@@ -5,18 +5,18 @@ E embedding, A attention size, D size of a memory value (here H), L layers, V vo
 Names and shapes are those of the ONNX graphs (docs/architecture.md).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ..runtime.text import GO, PAD
+from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
 from .attention import MASKED, BahdanauAttention
 from .loss import real_tokens
-from .projection import Projection, plain, through_time
+from .projection import Projection, ProjectionKind, computing_dtype, plain, through_time
+from .recurrence import lstm_cell, lstm_layer
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class ModelConfig:
     embedding: int = 256
     attention: int = 256
     dropout: float = 0.2
+    """Between layers, of the output, and of embeddings where these have none of their own."""
+    embedding_dropout: float | None = None
+    attention_dropout: float = 0.0
+    """Of the alignment (Vaswani et al. 2017)."""
+    word_dropout: float = 0.0
+    """Share of source and fed target tokens that become unknown (Bowman et al. 2016)."""
     reverse_source: bool = True
 
 
@@ -57,10 +63,12 @@ class Seq2Seq(nn.Module):
         self.embedding = nn.Embedding(vocab_size, E, padding_idx=PAD)
         self.encoder = nn.LSTM(E, H, L, batch_first=True, dropout=config.dropout if L > 1 else 0.0)
         self.cells = nn.ModuleList(nn.LSTMCell(E + H if layer == 0 else H, H) for layer in range(L))
-        self.attention = BahdanauAttention(H, H, A)
+        self.attention = BahdanauAttention(H, H, A, dropout=config.attention_dropout)
         self.attention_vector = nn.Linear(H + H, H, bias=False)  # of concat(cell output, context)
         self.output = nn.Linear(H, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
+        of_embedding = config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        self.embedding_dropout = nn.Dropout(of_embedding)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -80,17 +88,37 @@ class Seq2Seq(nn.Module):
     def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
         """Memory of src [B, S], padded behind, of true lengths src_len [B]; first state of B rows."""
         real = real_tokens(src, src_len)  # (B, S)
-        x = self.dropout(self.embedding(src))  # (B, S, E)
+        x = self._embed(src)  # (B, S, E)
         order = self._reading_order(src_len, src.shape[1])  # (B, S)
         x = x.gather(1, order[..., None].expand_as(x))  # (B, S, E)
         packed = pack_padded_sequence(x, src_len.cpu(), batch_first=True, enforce_sorted=False)
-        packed_values, (h, c) = self.encoder(packed)  # h, c (L, B, H)
+        # cuDNN has a layer of its own; on a CPU, PyTorch's is slow to learn from.
+        by_hand = torch.is_grad_enabled() and x.device.type == "cpu"
+        packed_values, (h, c) = (
+            self._encode_by_hand(packed) if by_hand else self.encoder(packed)
+        )  # h, c (L, B, H)
         values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
         values = values.gather(1, order[..., None].expand_as(values))  # (B, S, H), in text order again
         bias = torch.zeros(src.shape, dtype=values.dtype, device=values.device)
         bias = bias.masked_fill(~real, MASKED)  # (B, S)
         memory = Memory(self.attention.key(values), values, bias)
         return memory, DecoderState(h, c, h.new_zeros(h.shape[1:]))
+
+    def _encode_by_hand(self, packed: PackedSequence) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
+        """What `self.encoder` computes, with derivatives that are written out."""
+        x, sizes = packed.data, packed.batch_sizes.tolist()  # x (n, E), n the real tokens
+        last_h, last_c = [], []
+        for layer in range(self.config.layers):
+            w_ih, w_hh, b_ih, b_hh = (
+                getattr(self.encoder, f"{name}_l{layer}")
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            gates = nn.functional.linear(self.dropout(x) if layer else x, w_ih, b_ih + b_hh)  # (n, 4H)
+            x, h, c = lstm_layer(gates, w_hh.to(computing_dtype(w_hh)), sizes)
+            last_h.append(h)
+            last_c.append(c)
+        h, c = (torch.stack(last)[:, packed.unsorted_indices] for last in (last_h, last_c))  # (L, B, H)
+        return packed._replace(data=x), (h, c)
 
     def _reading_order(self, src_len: Tensor, S: int) -> Tensor:
         """Which position is read at each step; padding stays behind. It is its own inverse.
@@ -107,24 +135,30 @@ class Seq2Seq(nn.Module):
         self, tokens: Tensor, state: DecoderState, memory: Memory
     ) -> tuple[Tensor, DecoderState, Tensor]:
         """One decoder step for tokens [N]: logits [N, V], the next state, alignment [N, S]."""
-        gates = self._embedding_gates(self.dropout(self.embedding(tokens)))  # (N, 4H)
+        gates = self._embedding_gates(self._embed(tokens))  # (N, 4H)
         layers = list(zip(state.h, state.c, strict=True))
         layers, attn, align = self._advance(gates, layers, state.attn, memory, self._projections(plain))
         h, c = (torch.stack(tensors) for tensors in zip(*layers, strict=True))  # (L, N, H) each
         return self.output(self.dropout(attn)), DecoderState(h, c, attn), align
 
     def forward(
-        self, src: Tensor, src_len: Tensor, target: Tensor, target_len: Tensor
+        self,
+        src: Tensor,
+        src_len: Tensor,
+        target: Tensor,
+        target_len: Tensor,
+        previous: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits [n, V] and labels [n] of the n real tokens of target [B, T].
 
-        Targets end with end-of-sentence; the decoder is fed go, then each token but the last.
+        Targets end with end-of-sentence; the decoder is fed go, then each token of `previous` [B, T] but
+        the last, which are those of the target unless others are given (scheduled sampling).
         """
         memory, state = self.encode(src, src_len)
         go = torch.full_like(target[:, :1], GO)
-        fed = torch.cat([go, target[:, :-1]], dim=1)  # (B, T)
+        fed = torch.cat([go, (target if previous is None else previous)[:, :-1]], dim=1)  # (B, T)
         # What needs no state is computed once for all steps, outside the loop.
-        all_gates = self._embedding_gates(self.dropout(self.embedding(fed.T)))  # (T, B, 4H)
+        all_gates = self._embedding_gates(self._embed(fed.T))  # (T, B, 4H)
         projections = self._projections(through_time)
         layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
         vectors = []
@@ -134,6 +168,14 @@ class Seq2Seq(nn.Module):
         real = real_tokens(target, target_len)  # (B, T)
         real_vectors = torch.stack(vectors, dim=1)[real]  # (n, H)
         return self.output(self.dropout(real_vectors)), target[real]
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings [.., E] of tokens [..], some of the words and values dropped while training."""
+        if self.training and self.config.word_dropout:
+            dropped = torch.rand(tokens.shape, device=tokens.device) < self.config.word_dropout
+            tokens = tokens.masked_fill(dropped & (tokens >= len(SPECIAL_TOKENS)), UNK)
+        embedded: Tensor = self.embedding_dropout(self.embedding(tokens))
+        return embedded
 
     def decoder_cells(self) -> list[nn.LSTMCell]:
         """The decoder's layers, first to last; gates are in the order i, f, g, o."""
@@ -145,17 +187,18 @@ class Seq2Seq(nn.Module):
         weight = cell.weight_ih[:, : self.config.embedding]
         return nn.functional.linear(x, weight, cell.bias_ih + cell.bias_hh)
 
-    def _projections(self, kind: Callable[[Tensor], Projection]) -> "_Projections":
-        """The decoder's maps, each made by `kind` from its weight."""
-        cells = self.decoder_cells()
+    def _projections(self, kind: ProjectionKind) -> "_Projections":
+        """The decoder's maps, each made by `kind` from its weights."""
+        first, *others = self.decoder_cells()
         # The first layer is fed the attention vector here; its embedding and biases are in the gates.
-        fed = [cells[0].weight_ih[:, self.config.embedding :], *(cell.weight_ih for cell in cells[1:])]
+        fed = first.weight_ih[:, self.config.embedding :]
         return _Projections(
-            fed=[kind(weight) for weight in fed],
-            hidden=[kind(cell.weight_hh) for cell in cells],
-            bias=[None, *(cell.bias_ih + cell.bias_hh for cell in cells[1:])],
-            query=kind(self.attention.query.weight),
-            attention_vector=kind(self.attention_vector.weight),
+            gates=[
+                kind([fed, first.weight_hh], None),
+                *(kind([cell.weight_ih, cell.weight_hh], cell.bias_ih + cell.bias_hh) for cell in others),
+            ],
+            query=kind([self.attention.query.weight], None),
+            attention_vector=kind([self.attention_vector.weight], None),
         )
 
     def _advance(
@@ -173,22 +216,17 @@ class Seq2Seq(nn.Module):
         following: list[tuple[Tensor, Tensor]] = []
         for layer, (h, c) in enumerate(layers):
             x = self.dropout(following[-1][0]) if following else attn
-            offset = projections.bias[layer]
-            own = projections.fed[layer](x) + projections.hidden[layer](h)
-            i, f, g, o = (own + (gates if offset is None else offset)).chunk(4, dim=-1)  # (N, H) each
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            following.append((h, c))
+            own = projections.gates[layer](None if layer else gates, x, h)  # (N, 4H)
+            following.append(lstm_cell(own, c))
         top = following[-1][0]
-        context, align = self.attention(projections.query(top), *memory)  # (N, H), (N, S)
-        return following, projections.attention_vector(torch.cat([top, context], dim=-1)), align
+        context, align = self.attention(projections.query(None, top), *memory)  # (N, H), (N, S)
+        attn = projections.attention_vector(None, torch.cat([top, context], dim=-1))
+        return following, attn, align
 
 
 class _Projections(NamedTuple):
     """The linear maps of a decoder step. Lists have an entry a layer."""
 
-    fed: list[Projection]  # of what comes from below, [N, H] -> [N, 4H]
-    hidden: list[Projection]  # of the layer's own state, [N, H] -> [N, 4H]
-    bias: list[Tensor | None]  # [4H]; None for the first layer
+    gates: list[Projection]  # of what comes from below [N, H] and the layer's own state [N, H], -> [N, 4H]
     query: Projection  # [N, H] -> [N, A]
     attention_vector: Projection  # [N, 2H] -> [N, H]

@@ -1,11 +1,11 @@
-"""Linear maps inside a loop over time, whose weight's gradient is one product for all steps.
+"""Linear maps inside a loop over time, whose weights' gradient is one product for all steps.
 
 Backpropagation through T steps would otherwise multiply and add a gradient of the weight's own size T
 times. Here each step only notes its input x_t and the gradient g_t of its output; once all have, the
 weight's gradient is the sum over t of g_t^T x_t, as one product of what was noted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,53 +13,92 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import linear
 
-#: y [.., out] = x [.., in] @ weight^T
-Projection = Callable[[Tensor], Tensor]
+#: y [N, out] = sum over i of x_i [N, in_i] @ weight_i^T + bias + offset, called with the offset [N, out], or
+#: None, and each x_i.
+Projection = Callable[..., Tensor]
+ProjectionKind = Callable[[Sequence[Tensor], Tensor | None], Projection]
 
 _Notes = list[tuple[Tensor, Tensor]]
 
 
-def plain(weight: Tensor) -> Projection:
-    """The map of `weight` [out, in], for a single step."""
-    return lambda x: linear(x, weight)
+def plain(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
+    """The map of `weights` [out, in_i], for steps that are not learned from."""
+    cast = [weight.to(computing_dtype(weight)) for weight in weights]
+
+    def project(offset: Tensor | None, *inputs: Tensor) -> Tensor:
+        y = linear(inputs[0].to(cast[0].dtype), cast[0], bias)
+        for x, weight in zip(inputs[1:], cast[1:], strict=True):
+            y = y + linear(x.to(weight.dtype), weight)
+        return y if offset is None else y + offset
+
+    return project
 
 
-def through_time(weight: Tensor) -> Projection:
-    """The map of `weight` [out, in] for many steps of one forward pass; x and y have two dimensions."""
+def through_time(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
+    """The map of `weights` for many steps of one forward pass."""
     if not torch.is_grad_enabled():
-        return plain(weight)
+        return plain(weights, bias)
     notes: _Notes = []
-    collected: Tensor = _Collect.apply(weight, notes)  # type: ignore[no-untyped-call]
-    return lambda x: _Note.apply(x, collected, notes)  # type: ignore[no-untyped-call]
+    weight = torch.cat(list(weights), dim=1) if len(weights) > 1 else weights[0]
+    dtype = computing_dtype(weight)
+    collected, own = _Collect.apply(weight, bias, dtype, notes)  # type: ignore[no-untyped-call]
+
+    def project(offset: Tensor | None, *inputs: Tensor) -> Tensor:
+        x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
+        y: Tensor = _Note.apply(x, collected, own, offset, notes)  # type: ignore[no-untyped-call]
+        return y
+
+    return project
+
+
+def computing_dtype(weight: Tensor) -> torch.dtype:
+    """What autocast computes in, where it is on. Weights are cast once, and not at each step."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 class _Collect(Function):
-    """The weight itself. Its backward runs after that of every step, since each depends on it."""
+    """Weight and bias in another type. Its backward runs after that of every step, since each depends on
+    it."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, notes: _Notes) -> Tensor:
-        ctx.notes = notes
+    def forward(
+        ctx: Any, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, notes: _Notes
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.notes, ctx.dtype = notes, weight.dtype
         ctx.set_materialize_grads(False)
-        return weight.view_as(weight)
+        return _as_another(weight, dtype), None if bias is None else _as_another(bias, dtype)
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor, None]:
-        outputs, inputs = zip(*ctx.notes, strict=True)
+    def backward(ctx: Any, *_: Tensor | None) -> tuple[Tensor, Tensor | None, None, None]:
+        outputs, inputs = (torch.cat(noted) for noted in zip(*ctx.notes, strict=True))
         ctx.notes.clear()
-        return torch.cat(outputs).T @ torch.cat(inputs), None
+        of_bias = outputs.sum(dim=0, dtype=ctx.dtype) if ctx.needs_input_grad[1] else None
+        return (outputs.T @ inputs).to(ctx.dtype), of_bias, None, None
+
+
+def _as_another(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """In this type, and never the very same tensor, which a Function may not return."""
+    return tensor.view_as(tensor) if tensor.dtype == dtype else tensor.to(dtype)
 
 
 class _Note(Function):
-    """One step: x @ weight^T, and in backward a note in place of the weight's gradient."""
+    """One step, and in backward a note in place of the gradients of weight and bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, notes: _Notes) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor | None, notes: _Notes
+    ) -> Tensor:
+        ctx.notes, ctx.dtype = notes, x.dtype
+        x = x.to(weight.dtype)
         ctx.save_for_backward(x, weight)
-        ctx.notes = notes
-        return x @ weight.T
+        added = [term for term in (bias, offset) if term is not None]
+        return torch.addmm(sum(added[1:], added[0]), x, weight.T) if added else x @ weight.T
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
+        gradient = gradient.to(weight.dtype)
         ctx.notes.append((gradient, x))
-        return gradient @ weight, None, None
+        of_offset = gradient if ctx.needs_input_grad[3] else None
+        return (gradient @ weight).to(ctx.dtype), None, None, of_offset, None

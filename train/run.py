@@ -1,10 +1,12 @@
 """A run folder: the configuration, the encoded corpus, the checkpoints and the metrics of one training.
 
     run.json              configuration, corpus name and hash, versions and threads
+    config.toml           the configuration again, for people and for `edgechat train --config`
     tokenizer.json        shared with every bundle that is exported from the run
     corpus/               train.safetensors, valid.safetensors, report.json
     valid.jsonl           the held-out pairs as text
     checkpoints/          see checkpoint.py
+    lock                  while a process trains in it, see lock.py
     metrics.jsonl         one row a validation;  metrics.png: the same as curves
 
 The folder appears whole, with its corpus, once that is encoded; a run killed earlier left nothing.
@@ -25,13 +27,26 @@ from ..runtime.files import TEMPORARY, folder_atomic, write_atomic
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
-from .checkpoint import Position, checkpoint_folder, load_weights
+from .checkpoint import Position, checkpoint_folders, load_mean_weights
 from .config import RunConfig
 from .dataset import EncodedPairs, HeldOut, Prepared
+from .lock import LOCK
 from .model import Seq2Seq
+from .precision import Amp, resolve
 
 RUN = "run.json"
-_NAMES = {RUN, "tokenizer.json", "corpus", "valid.jsonl", "checkpoints", "metrics.jsonl", "metrics.png"}
+_CONFIG = "config.toml"
+_NAMES = {
+    RUN,
+    _CONFIG,
+    LOCK,
+    "tokenizer.json",
+    "corpus",
+    "valid.jsonl",
+    "checkpoints",
+    "metrics.jsonl",
+    "metrics.png",
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,7 @@ class Run:
         config = self.config.changed({"epochs": epochs, "max_steps": max_steps})
         info = {**self.info, "config": config.to_json()}
         write_atomic(self.folder / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(self.folder / _CONFIG, config.to_toml())
         return open_run(self.folder)
 
     def pairs(self, part: str) -> EncodedPairs:
@@ -79,9 +95,10 @@ class Run:
         return ChatModel(TorchBackend(model.to(device)), self.codec, DecodingOptions(), device=device)
 
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
-        """The model of the `best` or the `last` checkpoint, in evaluation mode, and where it stood."""
+        """The model of a checkpoint, or the mean of several (see `checkpoint_folders`), in evaluation mode,
+        and where it stood."""
         model = self.new_model()
-        position = load_weights(checkpoint_folder(self.folder, which), model)
+        position = load_mean_weights(checkpoint_folders(self.folder, which), model)
         return model.eval(), position
 
 
@@ -92,17 +109,24 @@ def create_run(
     corpus: dict[str, Any],
     *,
     device: str,
+    processes: int = 1,
     replace: bool,
 ) -> Run:
     """Write a new run folder with its encoded corpus, all or nothing.
 
-    run.json keeps `device`, which it is begun on, and `corpus`: the `name` and `sha256` of what was read.
+    run.json keeps `device` and `processes`, which it is begun on, and `corpus`: the `name` and `sha256` of
+    what was read.
     """
-    info = {"corpus": corpus, "config": config.to_json(), "environment": environment(device)}
+    info = {
+        "corpus": corpus,
+        "config": config.to_json(),
+        "environment": environment(device, config.training.amp, processes),
+    }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(folder, replace=replace) as temporary:
         (temporary / "corpus").mkdir()
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(temporary / _CONFIG, config.to_toml())
         write_atomic(temporary / "tokenizer.json", prepared.tokenizer)
         prepared.train.save(temporary / "corpus" / "train.safetensors")
         prepared.valid.save(temporary / "corpus" / "valid.safetensors")
@@ -150,7 +174,7 @@ def is_only_a_run(folder: Path) -> bool:
     return RUN in names and names <= _NAMES
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str, amp: Amp = "off", processes: int = 1) -> dict[str, Any]:
     """What byte-identical weights depend on besides the configuration."""
     return {
         "device": device,
@@ -159,4 +183,6 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
+        "precision": resolve(amp, device),
+        "processes": processes,
     }

@@ -1,5 +1,4 @@
-"""The training loop: batches -> loss -> gradients clipped to a global norm -> Adam, with validation and
-a checkpoint each so many steps.
+"""The training loop: batches -> updates, with validation and a checkpoint each so many steps.
 
 A run is a function of its configuration, its corpus and the thread count: killed at any moment and
 resumed, it ends with the same weights, byte for byte (on CPU).
@@ -10,23 +9,35 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 
-from ..runtime.errors import CheckpointError, EdgeChatError
+from ..runtime.chat import ChatModel
+from ..runtime.errors import CheckpointError, EdgeChatError, UsageError
 from ..runtime.files import remove_leftovers
-from .backend import evaluating
-from .batches import Batch, epoch_order, make_batch, ordered_batches
+from ..runtime.options import DecodingOptions
+from .backend import TorchBackend, evaluating
+from .batches import epoch_order, make_batch, ordered_batches
 from .checkpoint import Position, checkpoint_folder, has_checkpoint, load_checkpoint, save_checkpoint
-from .config import TrainingConfig
 from .dataset import EncodedPairs
+from .distributed import ALONE, World
+from .lock import RunLock
 from .loss import perplexity, token_loss
 from .metrics import append_metrics, cut_metrics, plot_metrics
 from .model import Seq2Seq
+from .precision import Precision, autocast
 from .run import Run
+from .schedule import learning_rate, sampling_share
+from .updates import Share, Updater
 
-Ended = Literal["finished", "interrupted", "out of time"]
+Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
+
+#: So many steps in a row without an update end the run: it would not come back by itself.
+_MOST_SKIPPED = 5
+#: Held-out pairs that are decoded at a validation that is to know how good replies are.
+_DECODED = 200
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Validated:
     train_loss: float
     valid_loss: float | None  # None where nothing is held out
     best: bool
+    skipped: int  # steps since the last one whose loss or gradient was no finite number
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,9 @@ class Result:
 class Trainer:
     """Trains the model of a run, from its last checkpoint where it has one.
 
-    `on_step` and `on_validation` are for displays. `should_stop` is asked after every step: where it
-    says true, a checkpoint is written and the run can be resumed.
+    It holds the run's lock from its creation to the end of `train`. `on_step` and `on_validation` are for
+    displays. `should_stop` is asked after every step: where it says true, a checkpoint is written and the
+    run can be resumed. The processes of `world` each have a trainer, and train together.
     """
 
     def __init__(
@@ -74,28 +87,36 @@ class Trainer:
         run: Run,
         *,
         device: str = "cpu",
+        world: World = ALONE,
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Validated], None] = lambda validated: None,
         should_stop: Callable[[], bool] = lambda: False,
         max_minutes: float | None = None,
     ) -> None:
-        self._run, self._config, self._device = run, run.config.training, device
+        self._run, self._config, self._device, self._world = run, run.config.training, device, world
         self._on_step, self._on_validation, self._should_stop = on_step, on_validation, should_stop
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.pairs("train"), run.pairs("valid")
-        self._model = run.new_model().to(device).train()
-        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=self._config.learning_rate)
-        self._position = Position()
-        if has_checkpoint(run.folder):
-            folder = checkpoint_folder(run.folder, "last")
-            self._position = load_checkpoint(folder, self._model, self._optimizer)
-        remove_leftovers(run.folder)
-        cut_metrics(run.folder, self._position.step)
-        self._steps_per_epoch = math.ceil(len(self._train) / self._config.batch_size)
-        self.total_steps = min(
-            self._config.epochs * self._steps_per_epoch, self._config.max_steps or math.inf
-        )
-        self._saved_step = self._position.step if has_checkpoint(run.folder) else -1
+        self._decodes = self._config.early_stop in ("exact-match", "bleu")
+        if self._decodes and not len(self._valid):
+            raise UsageError(f"--early-stop {self._config.early_stop} needs held-out pairs: give --valid")
+        self._lock = RunLock(run.folder) if world.writes else None
+        try:
+            self._updater = Updater(run.new_model(), self._config, device, world)
+            self._position, self._saved_step = Position(), -1
+            if has_checkpoint(run.folder):
+                folder = checkpoint_folder(run.folder, "last")
+                self._position = load_checkpoint(folder, self._updater.learned)
+                self._saved_step = self._position.step
+            if world.writes:
+                remove_leftovers(run.folder)
+                cut_metrics(run.folder, self._position.step)
+        except BaseException:
+            self._unlock()
+            raise
+        self._target_len = np.diff(self._train.tgt_offsets)
+        self._order_epoch, self._order = -1, list[np.ndarray]()
+        self.total_steps = self._planned_steps()
         self._smoothed: float | None = None
         self._speed = _Speed()
 
@@ -104,8 +125,18 @@ class Trainer:
         """Where the run stands; at step 0 it begins."""
         return replace(self._position)
 
+    @property
+    def processes(self) -> int:
+        """How many train it together."""
+        return self._world.size
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self._updater.precision
+
     def train(self) -> Result:
-        """Train to the end of the plan, of the time, or until `should_stop`."""
+        """Train to the end of the plan, of the time, of the patience, or until `should_stop`."""
         try:
             ended = self._train_to_end()
         except OSError as error:
@@ -114,118 +145,207 @@ class Trainer:
                 "what was saved before is whole, and --resume goes on from the last checkpoint"
             ) from error
         finally:
-            with contextlib.suppress(OSError):  # the curves can be drawn again; an error above says more
-                plot_metrics(self._run.folder)
-        return Result(ended, self.position, int(self.total_steps))
+            if self._world.writes:
+                with contextlib.suppress(OSError):  # the curves can be drawn again; an error above says more
+                    plot_metrics(self._run.folder)
+            self._unlock()
+        return Result(ended, self.position, self.total_steps)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _train_to_end(self) -> Ended:
-        position = self._position
-        order = self._order(position.epoch)
+        position, config = self._position, self._config
         while position.step < self.total_steps:
-            if position.batch == len(order):
+            if config.early_stop is not None and position.waited >= config.patience:
+                return "stopped early"
+            if position.batch >= len(self._batches(position.epoch)):
                 position.epoch, position.batch = position.epoch + 1, 0
-                order = self._order(position.epoch)
-            self._step(make_batch(self._train, order[position.batch]))
-            position.step, position.batch = position.step + 1, position.batch + 1
-            if position.step % self._config.save_every == 0 or position.step == self.total_steps:
+            group = self._batches(position.epoch)[position.batch : position.batch + config.accumulate]
+            self._step(group)
+            position.step, position.batch = position.step + 1, position.batch + len(group)
+            if position.step % config.save_every == 0 or position.step == self.total_steps:
                 self._validate_and_save()
-            if self._should_stop():
+            stop, late = self._world.sum(self._should_stop(), time.monotonic() >= self._deadline)
+            if stop or late:
                 self._save()
-                return "interrupted"
-            if time.monotonic() >= self._deadline:
-                self._save()
-                return "out of time"
-        if self._saved_step != position.step:
-            self._save()
+                return "interrupted" if stop else "out of time"
+        self._save()
         return "finished"
 
-    def _order(self, epoch: int) -> list[Any]:
-        return epoch_order(self._train, self._config.batch_size, seed=self._config.seed, epoch=epoch)
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, those of the last one asked for being remembered."""
+        if self._order_epoch != epoch:
+            config = self._config
+            self._order = epoch_order(
+                self._train,
+                config.batch_size,
+                seed=config.seed,
+                epoch=epoch,
+                batch_tokens=config.batch_tokens,
+            )
+            self._order_epoch = epoch
+        return self._order
 
-    def _step(self, batch: Batch) -> None:
-        """One update of the weights."""
-        position = self._position
-        rate = learning_rate(position.step, int(self.total_steps), self._config)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        logits, labels = self._model(*batch.to(self._device))
-        loss = token_loss(logits, labels)
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip)
-        value = loss.item()
-        if not math.isfinite(value) or not math.isfinite(norm.item()):
-            raise EdgeChatError(
-                f"the loss became {value} at step {position.step + 1}: lower --learning-rate, now "
-                f"{self._config.learning_rate}; the last good checkpoint is that of step "
-                f"{max(0, self._saved_step)}"
-            )
-        self._optimizer.step()
-        tokens = len(labels)
-        position.loss_sum += value * tokens
-        position.tokens += tokens
-        self._smoothed = value if self._smoothed is None else 0.95 * self._smoothed + 0.05 * value
-        self._on_step(
-            Progress(
-                position.step + 1,
-                int(self.total_steps),
-                position.epoch + 1,
-                self._smoothed,
-                rate,
-                self._speed.add(tokens),
-            )
+    def _planned_steps(self) -> int:
+        """Batches of a number of pairs are equally many in each epoch, those of a number of tokens not."""
+        config, steps, epoch = self._config, 0, 0
+        limit = config.max_steps or math.inf
+        while epoch < config.epochs and steps < limit:
+            in_epoch = -(-len(self._batches(epoch)) // config.accumulate)
+            same = 1 if config.batch_tokens else config.epochs
+            steps, epoch = steps + same * in_epoch, epoch + same
+        return int(min(steps, limit))
+
+    def _step(self, group: list[np.ndarray]) -> None:
+        """One update of the weights, from the batches of `group`."""
+        position, config = self._position, self._config
+        tokens = sum(int(self._target_len[indices].sum()) for indices in group)
+        rate = self._rate()
+        outcome = self._updater.update(
+            [self._share(indices) for indices in group],
+            tokens,
+            step=position.step + 1,
+            rate=rate,
+            sampling=sampling_share(position.step, self.total_steps, config),
         )
+        if not outcome.applied:
+            self._count_skipped(outcome.loss)
+            return
+        position.skipped_in_row = 0
+        position.loss_sum += outcome.loss * tokens
+        position.tokens += tokens
+        smoothed = outcome.loss if self._smoothed is None else 0.95 * self._smoothed + 0.05 * outcome.loss
+        self._smoothed = smoothed
+        speed = self._speed.add(tokens)
+        self._on_step(
+            Progress(position.step + 1, self.total_steps, position.epoch + 1, smoothed, rate, speed)
+        )
+
+    def _share(self, indices: np.ndarray) -> Share:
+        own, weight = self._world.share(indices)
+        return make_batch(self._train, own), weight
+
+    def _rate(self) -> float:
+        """The learning rate of the next update."""
+        return learning_rate(self._position.step, self.total_steps, self._config, self._position.rate_scale)
+
+    def _count_skipped(self, loss: float) -> None:
+        """A step whose loss or gradient was no finite number left the weights as they were."""
+        position, config = self._position, self._config
+        position.skipped += 1
+        if self._updater.may_overflow:
+            return
+        position.skipped_in_row += 1
+        if position.skipped_in_row >= _MOST_SKIPPED:
+            good = f"that of step {self._saved_step}" if self._saved_step >= 0 else "none yet"
+            raise EdgeChatError(
+                f"the loss or its gradient was no finite number (loss {loss}) in {_MOST_SKIPPED} steps in a "
+                f"row, to step {position.step + 1}: lower --learning-rate, now {config.learning_rate}, or "
+                f"--clip, now {config.clip}; the last good checkpoint is {good}"
+            )
 
     def _validate_and_save(self) -> None:
         position = self._position
-        train_loss = position.loss_sum / max(1, position.tokens)
-        valid_loss = (
-            validation_loss(self._model, self._valid, self._config.batch_size) if len(self._valid) else None
-        )
-        score = train_loss if valid_loss is None else valid_loss
-        best = position.best_loss is None or score < position.best_loss
+        train_loss = position.loss_sum / position.tokens if position.tokens else math.nan
+        measured = self._validate()
+        loss = measured.get("loss", train_loss)
+        score = self._score(loss, measured)
+        best = position.best_score is None or score < position.best_score
         if best:
-            position.best_loss, position.best_step = score, position.step
-        position.loss_sum, position.tokens = 0.0, 0
+            position.best_loss, position.best_step, position.best_score = loss, position.step, score
+        position.waited = 0 if best else position.waited + 1
         row = {
             "step": position.step,
-            "epoch": position.epoch + position.batch / self._steps_per_epoch,
-            "learning_rate": learning_rate(position.step, int(self.total_steps), self._config),
+            "epoch": position.epoch + position.batch / len(self._batches(position.epoch)),
+            "learning_rate": self._rate(),
             "train_loss": train_loss,
-            "valid_loss": valid_loss,
-            "valid_perplexity": None if valid_loss is None else perplexity(valid_loss),
+            "valid_loss": measured.get("loss"),
+            "valid_perplexity": perplexity(measured["loss"]) if measured else None,
+            "skipped": position.skipped,
+            **{f"valid_{name}": value for name, value in measured.items() if name != "loss"},
         }
-        append_metrics(self._run.folder, row)
-        self._save()
-        self._on_validation(Validated(position.step, train_loss, valid_loss, best))
+        validated = Validated(position.step, train_loss, measured.get("loss"), best, position.skipped)
+        position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
+        self._watch_plateau(loss)
+        if self._world.writes:
+            append_metrics(self._run.folder, row)
+        self._save(score)
+        self._on_validation(validated)
 
-    def _save(self) -> None:
-        if self._saved_step != self._position.step:
-            save_checkpoint(self._run.folder, self._model, self._optimizer, self._position)
-            self._saved_step = self._position.step
+    def _validate(self) -> dict[str, float]:
+        """What is measured on the held-out pairs, with the weights that would be exported; empty where
+        there are none."""
+        if not len(self._valid):
+            return {}
+        updater = self._updater
+        model = updater.model
+        averaged = updater.average.applied(model) if updater.average else contextlib.nullcontext()
+        with averaged:
+            with autocast(updater.precision, self._device):
+                total, tokens = self._world.sum(
+                    *summed_validation_loss(model, self._valid, self._config.batch_size, self._world)
+                )
+            measured = {"loss": total / max(1, tokens)}
+            if self._decodes:
+                measured |= self._decoded_scores(model)
+        return measured
 
+    def _decoded_scores(self, model: Seq2Seq) -> dict[str, float]:
+        """How good replies to held-out prompts are. The first process decodes, the others wait for it."""
+        from .evaluate import decoded_scores
 
-def learning_rate(step: int, total_steps: int, config: TrainingConfig) -> float:
-    """The rate of the update after `step` updates: a linear warm-up, then the schedule."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.learning_rate
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        scores = {"exact_match": 0.0, "bleu": 0.0}
+        if self._world.writes:
+            texts = self._run.held_out()
+            chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
+            chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
+            scores = decoded_scores(chat, [(texts[i]["turns"], texts[i]["response"]) for i in chosen])
+        return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
+
+    def _score(self, loss: float, measured: dict[str, float]) -> float:
+        """What "best" goes by: lower is better."""
+        if self._decodes:
+            return -measured["bleu" if self._config.early_stop == "bleu" else "exact_match"]
+        return math.inf if math.isnan(loss) else loss
+
+    def _watch_plateau(self, loss: float) -> None:
+        """Cut the rate of the plateau schedule where the loss has not fallen for its patience."""
+        position, config = self._position, self._config
+        if position.lowest_loss is None or loss < position.lowest_loss:
+            position.lowest_loss, position.plateau = loss, 0
+            return
+        position.plateau += 1
+        if config.schedule == "plateau" and position.plateau >= config.plateau_patience:
+            position.rate_scale, position.plateau = position.rate_scale * config.decay, 0
+
+    def _save(self, score: float | None = None) -> None:
+        if self._saved_step == self._position.step:
+            return
+        if self._world.writes:
+            save_checkpoint(
+                self._run.folder, self._updater.learned, self._position, score=score, keep=self._config.keep
+            )
+        self._world.wait()
+        self._saved_step = self._position.step
 
 
 @torch.inference_mode()
-def validation_loss(model: Seq2Seq, pairs: EncodedPairs, batch_size: int) -> float:
-    """Mean cross entropy (natural log) over all target tokens of `pairs`, dropout off."""
+def summed_validation_loss(
+    model: Seq2Seq, pairs: EncodedPairs, batch_size: int, world: World = ALONE
+) -> tuple[float, float]:
+    """Cross entropy (natural log), summed over the target tokens of this process's share of `pairs`, and
+    how many these are. Dropout is off."""
     device = model.embedding.weight.device
     total, tokens = 0.0, 0
     with evaluating(model):
-        for batch in ordered_batches(pairs, batch_size):
-            logits, labels = model(*batch.to(device))
-            total += token_loss(logits, labels).item() * len(labels)
-            tokens += len(labels)
-    return total / max(1, tokens)
+        for number, batch in enumerate(ordered_batches(pairs, batch_size)):
+            if number % world.size == world.rank:
+                logits, labels = model(*batch.to(device))
+                total += token_loss(logits, labels).item() * len(labels)
+                tokens += len(labels)
+    return total, float(tokens)
 
 
 class _Speed:

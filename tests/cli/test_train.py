@@ -1,6 +1,8 @@
 """`edgechat train`: what it prints, what it never overwrites, how it goes on."""
 
+import inspect
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
 
 #: Two steps of the smallest model.
@@ -36,7 +39,8 @@ def test_training_reports_the_corpus_and_its_progress_on_stderr_alone(edgechat, 
     assert "warning" not in done.stderr
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        "run.json", "tokenizer.json", "corpus", "valid.jsonl", "checkpoints", "metrics.jsonl", "metrics.png"
+        "run.json", "config.toml", "tokenizer.json", "corpus", "valid.jsonl", "checkpoints",
+        "metrics.jsonl", "metrics.png",
     }  # fmt: skip
 
 
@@ -64,6 +68,72 @@ def test_the_same_command_gives_the_same_weights(invoke, corpus_file, tmp_path, 
     assert weights[0].read_bytes() != changed.read_bytes()
 
 
+SETTINGS = """
+[model]
+layers = 1
+hidden = 16
+embedding = 8
+attention = 8
+[data]
+vocab_size = 280
+valid_fraction = 0.1
+[training]
+batch_size = 8
+max_steps = 2
+"""
+
+
+def test_the_same_file_gives_the_same_bytes_and_so_does_the_file_that_the_run_wrote(
+    invoke, corpus_file, tmp_path
+):
+    (tmp_path / "run.toml").write_text(SETTINGS)
+    runs = [tmp_path / name for name in ("one", "two", "three")]
+    for run, file in zip(
+        runs, (tmp_path / "run.toml", tmp_path / "run.toml", runs[0] / "config.toml"), strict=True
+    ):
+        seed = [] if run is runs[2] else ["--seed", 1]
+        fixed = ["--threads", 1, "--device", "cpu"]
+        done = invoke("train", corpus_file, "--config", file, *seed, *fixed, "--out", run)
+        assert done.returncode == 0, done.stderr
+    for name in ("run.json", "config.toml", "metrics.jsonl", "checkpoints/step-00000002/model.safetensors"):
+        assert len({(run / name).read_bytes() for run in runs}) == 1, name
+    training = json.loads((runs[2] / "run.json").read_text())["config"]["training"]
+    assert (training["seed"], training["batch_size"]) == (1, 8)
+
+
+def test_an_option_overrides_the_file(invoke, corpus_file, tmp_path):
+    (tmp_path / "run.toml").write_text(SETTINGS)
+    out = tmp_path / "run"
+    done = invoke("train", corpus_file, "--config", tmp_path / "run.toml", "--hidden", 24, "--out", out)
+    assert done.returncode == 0
+    assert "hidden = 24\n" in (out / "config.toml").read_text()
+    again = invoke("train", "--resume", "--config", out / "config.toml", "--out", out)
+    assert again.returncode == 0
+    refused = invoke("train", "--resume", "--config", tmp_path / "run.toml", "--out", out)
+    assert refused.returncode == 2
+    assert f"--config {tmp_path / 'run.toml'} gives hidden 16" in refused.sentence
+
+
+def test_a_file_with_an_unknown_key_is_refused_and_no_run_is_begun(invoke, corpus_file, tmp_path):
+    (tmp_path / "run.toml").write_text("[training]\nbatchsize = 3\n")
+    done = invoke("train", corpus_file, "--config", tmp_path / "run.toml", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert (
+        f"{tmp_path / 'run.toml'}, section training: unknown key 'batchsize'; did you mean 'batch_size'?"
+        in (done.sentence)
+    )
+    assert not (tmp_path / "run").exists()
+    both = invoke("train", corpus_file, "--config", tmp_path / "run.toml", "--preset", "tiny", "--dry-run")
+    assert "give one of them" in both.sentence
+
+
+def test_every_value_of_the_configuration_has_an_option():
+    from edgechat.cli.train import train
+    from edgechat.train.config import option_names
+
+    assert set(option_names()) <= set(inspect.signature(train).parameters)
+
+
 def test_a_dry_run_shows_report_vocabulary_and_three_samples_and_writes_nothing(
     edgechat, corpus_file, tmp_path, tree
 ):
@@ -86,6 +156,36 @@ def test_a_dry_run_as_json_has_the_same_three_parts(invoke, corpus_file):
     for sample in values["samples"]:
         assert sample["target_ids"][-1] == 2
         assert "".join(sample["source_pieces"]) == sample["source"][0]
+
+
+def test_find_lr_prints_rates_and_a_suggestion_and_writes_nothing(invoke, corpus_file, tmp_path, tree):
+    before = tree(corpus_file.parent)
+    command = ["train", corpus_file, "--find-lr", *QUICK]
+    done = invoke(*command, "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "learning rate     loss"
+    assert lines[-1].startswith("suggestion: --learning-rate ")
+    assert 10 < len(lines) < 40
+    values = json.loads(invoke(*command, "--json").stdout)
+    assert f"{values['suggestion']:g}" == lines[-1].split()[-1]
+    assert not (tmp_path / "run").exists()
+    assert tree(corpus_file.parent) == before
+    assert "--find-lr trains a model that is not kept" in invoke(*command, "--resume").sentence
+
+
+def test_a_run_that_is_being_trained_is_neither_resumed_nor_replaced(
+    invoke, corpus_file, quick_run, tmp_path
+):
+    out = tmp_path / "run"
+    shutil.copytree(quick_run, out)
+    holder = RunLock(out)
+    for option in ("--resume", "--force"):
+        done = invoke("train", corpus_file, "--out", out, option, *QUICK)
+        assert done.returncode == 1
+        assert f"{out} is being trained by process {os.getpid()}" in done.sentence
+    holder.release()
+    assert invoke("train", "--resume", "--out", out).returncode == 0
 
 
 def test_an_existing_run_is_never_overwritten(invoke, corpus_file, quick_run, tree):

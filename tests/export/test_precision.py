@@ -311,7 +311,10 @@ def test_a_bundle_is_proved_against_its_run_and_against_no_other(
         assert prove_bundle(read_bundle(folder), run_folder)["replies"] > 0
     bundle = read_bundle(int8_folder)
     for manifest, said in (
-        (dataclasses.replace(bundle.manifest, provenance={"steps": 7}), "step 7, which .* no longer has"),
+        (
+            dataclasses.replace(bundle.manifest, provenance={"checkpoint": "last", "steps": 7}),
+            "step 7, which .* no longer has",
+        ),
         (dataclasses.replace(bundle.manifest, precision="int2"), "int2 is not known"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime.text import EOS, PAD
-from edgechat.train.batches import epoch_order, make_batch, ordered_batches
+from edgechat.train.batches import _cuts, epoch_order, make_batch, ordered_batches
 from edgechat.train.dataset import EncodedPairs
 from edgechat.train.loss import token_loss
 from edgechat.train.model import ModelConfig, Seq2Seq
@@ -53,6 +53,26 @@ def test_batches_hold_pairs_of_similar_length():
     pairs = of_lengths([(1, int(t)) for t in random.integers(0, 40, size=400)])
     spreads = [np.ptp(np.diff(pairs.tgt_offsets)[batch]) for batch in epoch_order(pairs, 10, seed=0, epoch=0)]
     assert np.mean(spreads) < 4  # at random it would be above 30
+
+
+def test_batches_of_tokens_are_cut_where_the_next_pair_no_longer_fits():
+    assert _cuts(np.array([2, 2, 3, 4]), 6) == [2, 3]
+    assert _cuts(np.array([3, 3]), 6) == []
+    assert _cuts(np.array([9, 1, 1]), 6) == [1]  # a pair that is too long alone is a batch
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 8)), min_size=1, max_size=200),
+    most=st.integers(9, 40),
+)
+@settings(deadline=None)
+def test_an_epoch_of_batches_of_tokens_has_every_pair_once_and_none_is_larger(sizes, most):
+    pairs = encoded([([5] * s, [*([6] * t), EOS]) for s, t in sizes])
+    order = epoch_order(pairs, 1, seed=1, epoch=2, batch_tokens=most)
+    assert sorted(np.concatenate(order).tolist()) == list(range(len(sizes)))
+    for batch in order:
+        longest = max(max(len(pairs.source(i)), len(pairs.target(i))) for i in batch)
+        assert longest * len(batch) <= most
 
 
 def test_padding_lies_behind_and_every_target_ends():

@@ -1,9 +1,15 @@
-"""Presets and options: what is unknown or out of range is refused by name."""
+"""Presets, files and options: what is unknown, of another type or out of range is refused by name."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgechat.runtime.errors import UsageError
-from edgechat.train.config import RunConfig, load_preset, preset_names
+from edgechat.train.config import RunConfig, load_config, load_preset, preset_names
 
 
 def test_every_preset_loads():
@@ -54,3 +60,67 @@ def test_one_seed_sets_that_of_the_split_and_that_of_the_training():
 def test_a_value_out_of_range_is_refused_by_name(name, value):
     with pytest.raises(UsageError, match=name):
         RunConfig().changed({name: value})
+
+
+@given(
+    changes=st.fixed_dictionaries(
+        {},
+        optional={
+            "hidden": st.integers(1, 10**6), "dropout": st.floats(0, 0.99), "reverse_source": st.booleans(),
+            "targets": st.sampled_from(["all", "second"]), "max_steps": st.none() | st.integers(1, 10**9),
+            "learning_rate": st.floats(1e-300, 1e300), "clip": st.floats(1e-9, float("inf")),
+        },
+    )
+)  # fmt: skip
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_configuration_survives_its_own_toml(tmp_path: Path, changes):
+    config = load_preset("small").changed(changes)
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    assert load_config(path) == config
+
+
+def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
+    config = RunConfig()
+    sections = tomllib.loads(config.to_toml())
+    for name, part in vars(config).items():
+        given = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+        assert sections[name] == {key: value for key, value in given.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[model]\nhiden = 3", "section model: unknown key 'hiden'; did you mean 'hidden'"),
+        ("[modell]", "unknown key 'modell'; did you mean 'model'"),
+        ("hidden = 3", "unknown key 'hidden'; known are data, model, training"),
+        ("model = 3", "section model must be a section of keys and values, not 3"),
+        ("[model]\nhidden = 'big'", "hidden must be a whole number, not 'big'"),
+        ("[model]\nhidden = true", "hidden must be a whole number, not True"),
+        ("[model]\nhidden = 1.5", "hidden must be a whole number, not 1.5"),
+        ("[model]\ndropout = '0.1'", "dropout must be a number, not '0.1'"),
+        ("[model]\nreverse_source = 1", "reverse_source must be true or false, not 1"),
+        ("[training]\nschedule = 'linear'", "schedule must be constant"),
+        ("[training]\nmax_steps = 'all'", "max_steps must be a whole number, not 'all'"),
+        ("[model]\nlayers = 0", "layers must be at least 1, not 0"),
+        ("[data]\nturns = 0", "section data: turns must be at least 1, not 0"),
+        ("[model", "is not a TOML file"),
+    ],
+)
+def test_a_file_with_a_mistake_is_refused_with_its_name_and_the_mend(tmp_path, text, sentence):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_config(path)
+    assert str(error.value).startswith(str(path))
+    assert sentence in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(UsageError, match=r"none.toml cannot be read: No such file"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_a_whole_number_will_do_for_a_number(tmp_path):
+    (tmp_path / "a.toml").write_text("[training]\nlearning_rate = 1\nclip = 5")
+    assert load_config(tmp_path / "a.toml").training.learning_rate == 1.0

@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +15,9 @@ import torch
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.batches import make_batch
 from edgechat.train.checkpoint import checkpoint_folder
-from edgechat.train.config import TrainingConfig
 from edgechat.train.metrics import append_metrics, cut_metrics, plot_metrics, read_metrics
 from edgechat.train.run import Run, open_run
-from edgechat.train.trainer import Trainer, learning_rate
+from edgechat.train.trainer import Trainer
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_training_lowers_the_loss_and_keeps_the_last_and_the_best_checkpoint(run
 def test_each_row_of_metrics_says_what_was_measured(run_folder):
     row = read_metrics(run_folder)[0]
     assert set(row) == {
-        "step", "epoch", "learning_rate", "train_loss", "valid_loss", "valid_perplexity"
+        "step", "epoch", "learning_rate", "train_loss", "valid_loss", "valid_perplexity", "skipped"
     }  # fmt: skip
     assert row["valid_perplexity"] == pytest.approx(math.exp(row["valid_loss"]))
 
@@ -122,14 +124,108 @@ def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
     assert norms[0][1] == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_loss_that_is_no_number_stops_with_a_sentence_on_what_to_change(run):
+def poisoned(trainer: Trainer, steps: set[int], monkeypatch) -> None:
+    """Let the loss of these steps, counted from 1, be no number."""
+    from edgechat.train import updates
+
+    def losses(logits, labels, smoothing):
+        value = real(logits, labels, smoothing)
+        if trainer.position.step + 1 in steps:
+            return value._replace(objective=value.objective * math.nan, nll=value.nll * math.nan)
+        return value
+
+    real = updates.summed_losses
+    monkeypatch.setattr(updates, "summed_losses", losses)
+
+
+def test_a_step_whose_loss_is_no_number_is_skipped_and_counted(run, monkeypatch):
+    seen: list[int] = []
+    before: dict[int, bytes] = {}
+    trainer = Trainer(run, on_step=lambda p: seen.append(p.step))
+    poisoned(trainer, {3, 4, 7}, monkeypatch)
+    weight = trainer._updater.model.output.weight
+
+    def remember() -> bool:
+        before[trainer.position.step] = weight.detach().numpy().tobytes()
+        return False
+
+    trainer._should_stop = remember
+    trainer.train()
+    assert seen == [1, 2, 5, 6, 8, 9, 10, 11, 12]
+    assert before[2] == before[3] == before[4] != before[5]
+    assert before[6] == before[7] != before[8]
+    row = read_metrics(run.folder)[-1]
+    assert (row["skipped"], row["step"]) == (3, 12)
+    assert math.isfinite(row["train_loss"])
+
+
+def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_checkpoint(run, monkeypatch):
+    Trainer(run, should_stop=lambda: True).train()
+    good = weights(run.folder)
+    trainer = Trainer(run)
+    poisoned(trainer, set(range(3, 100)), monkeypatch)
+    with pytest.raises(EdgeChatError) as error:
+        trainer.train()
+    for part in (
+        "loss nan) in 5 steps in a row, to step 7",
+        "lower --learning-rate, now 0.01",
+        "the last good checkpoint is that of step 1",
+    ):
+        assert part in str(error.value)
+    assert weights(run.folder) == good
+
+
+def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(run):
     trainer = Trainer(run)
     with torch.no_grad():
-        trainer._model.output.bias.fill_(float("nan"))
-    with pytest.raises(EdgeChatError, match=r"loss became nan at step 1: lower --learning-rate"):
+        trainer._updater.model.output.bias.fill_(float("nan"))
+    with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, to step 5: .* checkpoint is none yet"):
         trainer.train()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         checkpoint_folder(run.folder, "last")
+
+
+def test_memory_that_runs_out_names_the_batch_and_the_options(run, monkeypatch):
+    trainer = Trainer(run)
+
+    def exhausted(*_):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
+
+    monkeypatch.setattr(trainer._updater.model, "encode", exhausted)
+    pairs = len(trainer._batches(0)[0])
+    with pytest.raises(
+        EdgeChatError,
+        match=rf"out of memory at step 1 on a batch of {pairs} pairs, sources to \d+ and targets to \d+ "
+        "tokens: "
+        "halve --batch-size or --batch-tokens and double --accumulate",
+    ):
+        trainer.train()
+
+
+def test_a_second_trainer_is_refused_while_the_first_one_lives(run):
+    first = Trainer(run)
+    with pytest.raises(CheckpointError, match=rf"is being trained by process {os.getpid()}"):
+        Trainer(run)
+    first.train()
+    assert not (run.folder / "lock").exists()
+    Trainer(run).train()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(run):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from edgechat.train.lock import RunLock; "
+        "lock = RunLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(CheckpointError, match=f"is being trained by process {holder.pid}:"):
+            Trainer(run)
+        holder.kill()
+        holder.wait()
+    assert (run.folder / "lock").read_text() == f" {holder.pid}\n"
+    assert Trainer(run).train().ended == "finished"
 
 
 def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monkeypatch):
@@ -138,7 +234,7 @@ def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monke
     Trainer(run, should_stop=lambda: True).train()
     before = weights(run.folder)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(trainer, "save_checkpoint", full)
@@ -185,12 +281,3 @@ def test_curves_are_drawn_with_and_without_held_out_pairs(tmp_path, valid_loss):
         append_metrics(tmp_path, {"step": step, "train_loss": 30.0 / step, "valid_loss": valid_loss})
     plot_metrics(tmp_path)
     assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_learning_rate_warms_up_and_falls_along_half_a_cosine():
-    config = TrainingConfig(learning_rate=0.4, schedule="cosine", warmup_steps=4)
-    assert [learning_rate(step, 104, config) for step in (0, 1, 3)] == pytest.approx([0.1, 0.2, 0.4])
-    assert learning_rate(4, 104, config) == pytest.approx(0.4)
-    assert learning_rate(54, 104, config) == pytest.approx(0.2)  # half-way: cos(pi / 2) = 0
-    assert learning_rate(104, 104, config) == pytest.approx(0.0)
-    assert learning_rate(99, 104, TrainingConfig(learning_rate=0.4)) == 0.4

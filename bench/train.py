@@ -1,0 +1,155 @@
+"""Training speed beside a plain LSTMCell loop in PyTorch, OpenNMT-py and JoeyNMT (where installed).
+
+    .venv/bin/python bench/train.py                  H 512, E 256, L 2, V 8000, batches of 64 and 128
+
+All take the same batches of random pairs and make whole updates (forward, backward, clipping to 5.0, Adam),
+in turns, in one process with one thread. Figures are medians of target tokens a second of CPU time; ratios
+are to the plain loop. Let nothing else run meanwhile.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from edgechat.runtime.text import GO
+from edgechat.train.attention import MASKED
+from edgechat.train.batches import Batch, epoch_order, make_batch
+from edgechat.train.config import TrainingConfig
+from edgechat.train.dataset import EncodedPairs
+from edgechat.train.distributed import ALONE
+from edgechat.train.loss import real_tokens
+from edgechat.train.model import ModelConfig, Seq2Seq
+from edgechat.train.updates import Updater
+
+CONFIG = ModelConfig(layers=2, hidden=512, embedding=256, attention=256, dropout=0.2)
+VOCABULARY = 8000
+
+Update = Callable[[Batch], float]
+
+
+class PlainLoop(nn.Module):
+    """The same model as anybody would write it: a packed nn.LSTM, then a loop over nn.LSTMCell with input
+    feeding and attention, then the output for all positions and a loss that ignores padding."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        super().__init__()
+        self.model = model  # lends its layers
+
+    def forward(self, src: Tensor, src_len: Tensor, target: Tensor, target_len: Tensor) -> Tensor:
+        m = self.model
+        x = m.dropout(m.embedding(src))
+        order = m._reading_order(src_len, src.shape[1])[..., None]
+        packed = pack_padded_sequence(
+            x.gather(1, order.expand_as(x)), src_len, batch_first=True, enforce_sorted=False
+        )
+        packed_values, (h, c) = m.encoder(packed)
+        values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
+        values = values.gather(1, order.expand_as(values))
+        bias = torch.where(real_tokens(src, src_len), 0.0, MASKED)
+        memory = m.attention.key(values), values, bias
+        fed = torch.cat([torch.full_like(target[:, :1], GO), target[:, :-1]], dim=1)
+        embedded = m.dropout(m.embedding(fed))  # (B, T, E)
+        hidden, attn = list(zip(h, c, strict=True)), torch.zeros_like(h[0])
+        vectors = []
+        for x in embedded.unbind(1):
+            y = torch.cat([x, attn], dim=-1)
+            for layer, cell in enumerate(m.decoder_cells()):
+                hidden[layer] = cell(y, hidden[layer])
+                y = m.dropout(hidden[layer][0]) if layer + 1 < len(hidden) else hidden[layer][0]
+            context, _ = m.attention(m.attention.query(y), *memory)
+            attn = m.attention_vector(torch.cat([y, context], dim=-1))
+            vectors.append(attn)
+        logits = m.output(m.dropout(torch.stack(vectors, dim=1)))  # (B, T, V)
+        real = real_tokens(target, target_len)
+        return nn.functional.cross_entropy(
+            logits.flatten(0, 1), target.masked_fill(~real, -100).flatten(), ignore_index=-100
+        )
+
+
+def plain_update() -> Update:
+    model = new_model()
+    loop, optimizer = PlainLoop(model), torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def update(batch: Batch) -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loop(*batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        return loss.item()
+
+    return update
+
+
+def our_update(amp: str) -> Update:
+    updater = Updater(new_model(), TrainingConfig(amp=amp), "cpu", ALONE)  # type: ignore[arg-type]
+    steps = iter(range(1, 1 << 30))
+
+    def update(batch: Batch) -> float:
+        tokens = int(batch.target_len.sum())
+        return updater.update([(batch, 1.0)], tokens, step=next(steps), rate=1e-3).loss
+
+    return update
+
+
+def new_model() -> Seq2Seq:
+    torch.manual_seed(0)
+    return Seq2Seq(CONFIG, VOCABULARY)
+
+
+def random_pairs(count: int) -> EncodedPairs:
+    """Pairs with the lengths of open chat: 3 to 40 tokens a side, most of them short."""
+    random = np.random.default_rng(0)
+
+    def side() -> tuple[np.ndarray, np.ndarray]:
+        lengths = np.clip(random.gamma(2.5, 4.5, size=count).astype(np.int64), 3, 40)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return random.integers(5, VOCABULARY, size=int(offsets[-1])).astype(np.uint16), offsets
+
+    return EncodedPairs(*side(), *side())
+
+
+def measure(updates: dict[str, Update], batches: Iterator[Batch], rounds: int) -> dict[str, float]:
+    """Median target tokens a second of CPU time, after one round that warms up."""
+    speeds: dict[str, list[float]] = {name: [] for name in updates}
+    for number in range(rounds + 1):
+        batch = next(batches)
+        for name, update in updates.items():
+            start = time.process_time()
+            update(batch)
+            if number:
+                speeds[name].append(int(batch.target_len.sum()) / (time.process_time() - start))
+    return {name: statistics.median(values) for name, values in speeds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 128])
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{'':<14} {'batch':>5} {'tokens/s':>9} {'ratio':>6}   target tokens a second of CPU time")
+    for size in arguments.batches:
+        pairs = random_pairs(size * 200)
+        order = epoch_order(pairs, size, seed=0, epoch=0)
+        batches = (make_batch(pairs, indices) for indices in order)
+        updates = {
+            "plain loop": plain_update(),
+            "edgechat fp32": our_update("off"),
+            "edgechat bf16": our_update("bf16"),
+        }
+        speeds = measure(updates, batches, arguments.rounds)
+        for name, speed in speeds.items():
+            print(f"{name:<14} {size:>5} {speed:>9.0f} {speed / speeds['plain loop']:>5.2f}x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Starts processes that train together, as torchrun does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def torchrun(*arguments: object, restarts: int = 0) -> "subprocess.CompletedProcess[str]":
+    """Two processes of a script, or of a module with "-m"."""
+    return subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            "--max-restarts", str(restarts), "--monitor-interval", "0.1", *map(str, arguments),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        cwd=Path(os.environ.get("TMPDIR", "/tmp")),
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+"""Two processes that train together (gloo, on a CPU) do what one does, and losing one is told."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from together import torchrun
+
+from edgechat.runtime.errors import EdgeChatError
+from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.distributed import ALONE, World, losing
+from edgechat.train.metrics import read_metrics
+from edgechat.train.run import open_run
+from edgechat.train.trainer import Trainer
+
+STEPS = 12
+
+# Trains the runs of the folder it is given: `whole` in one go, `halves` with a stop after step 7, which only
+# the second process asks for, and `stopped` until then.
+_TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from edgechat.train.distributed import joined
+from edgechat.train.run import open_run
+from edgechat.train.trainer import Trainer
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+with joined("cpu") as world:
+    def train(name, stop_at=None):
+        done = []
+        trainer = Trainer(
+            open_run(folder / name), world=world, on_step=lambda p: done.append(p.step),
+            should_stop=lambda: world.rank == 1 and done[-1] == stop_at,
+        )
+        print(name, world.rank, trainer.train().ended, flush=True)
+    train("whole")
+    train("halves", 7)
+    train("halves")
+    train("stopped", 7)
+"""
+
+# The command, of which the second process dies at step 5 of its first life.
+_DYING = """
+import os, signal, sys
+from edgechat.train import updates
+real = updates.seed_step
+def seed_step(seed, step, process):
+    if step == 5 and process == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(seed, step, process)
+updates.seed_step = seed_step
+from edgechat.cli import main
+sys.argv[0] = "edgechat"
+main()
+"""
+_OPTIONS = [
+    "--hidden", "16", "--embedding", "8", "--attention", "8", "--vocab-size", "280", "--batch-size", "5",
+    "--max-steps", "8", "--epochs", "99", "--save-every", "3", "--threads", "1", "--device", "cpu",
+    "--dropout", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes and one made of the same run."""
+    folder = tmp_path_factory.mktemp("together")
+    for name in ("alone", "whole", "halves", "stopped"):
+        shutil.copytree(run_folder, folder / name, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
+        run = open_run(folder / name)
+        # Batches of 3 and fewer, so that there are also some with one pair for two processes.
+        training = {"epochs": 99, "max_steps": STEPS, "batch_size": 3, "save_every": 4, "accumulate": 2}
+        run.info["config"] = run.config.changed({**training, "ema": 0.9}).to_json()
+        (run.folder / "run.json").write_text(json.dumps(run.info))
+    (folder / "together.py").write_text(_TOGETHER)
+    done = torchrun(folder / "together.py", folder)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == sorted(
+        f"{name} {rank} {ended}"
+        for rank in (0, 1)
+        for name, ended in (
+            ("whole", "finished"), ("halves", "interrupted"), ("halves", "finished"),
+            ("stopped", "interrupted"),
+        )
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    Trainer(open_run(folder / "alone")).train()
+    return folder
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(checkpoint_folder(run, "last") / "model.safetensors")
+
+
+def test_two_processes_learn_what_one_learns(trained):
+    rows = [read_metrics(trained / name) for name in ("alone", "whole")]
+    assert [row["step"] for row in rows[1]] == [4, 8, 12]
+    for one, two in zip(*rows, strict=True):
+        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+        assert two["valid_loss"] == pytest.approx(one["valid_loss"], rel=1e-4)
+    for one, two in zip(
+        weights(trained / "alone").values(), weights(trained / "whole").values(), strict=True
+    ):
+        torch.testing.assert_close(one, two, rtol=1e-2, atol=1e-3)
+
+
+def test_two_processes_resume_to_the_same_bytes(trained):
+    for name in ("model.safetensors", "optimizer.safetensors", "average.safetensors", "state.json"):
+        files = [checkpoint_folder(trained / run, "last") / name for run in ("whole", "halves")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert read_metrics(trained / "whole") == read_metrics(trained / "halves")
+
+
+def test_one_process_goes_on_where_two_stopped_with_the_same_data(trained):
+    resumed = Trainer(open_run(trained / "stopped"))
+    assert resumed.position.step == 7
+    resumed.train()
+    for one, two in zip(
+        weights(trained / "whole").values(), weights(trained / "stopped").values(), strict=True
+    ):
+        torch.testing.assert_close(one, two, rtol=1e-2, atol=1e-3)
+
+
+def test_a_lost_process_ends_all_with_a_sentence(corpus_file, tmp_path):
+    (tmp_path / "dying.py").write_text(_DYING)
+    done = torchrun(tmp_path / "dying.py", "train", corpus_file, "--out", tmp_path / "run", *_OPTIONS)
+    assert done.returncode != 0
+    assert "edgechat: process 0 of 2 lost another one" in done.stderr
+    assert "the same command with --resume goes on from the last checkpoint" in done.stderr
+    assert checkpoint_folder(tmp_path / "run", "last").name == "step-00000003"
+
+
+def test_torchruns_restart_resumes_by_itself_and_one_of_the_processes_speaks(corpus_file, tmp_path, edgechat):
+    (tmp_path / "dying.py").write_text(_DYING)
+    command = ["train", corpus_file, *_OPTIONS, "--out"]
+    done = torchrun(tmp_path / "dying.py", *command, tmp_path / "restarted", restarts=1)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("training from step 3 to step 8 on cpu, 2 processes") == 1
+    assert done.stderr.count("finished at step 8 of 8") == 1
+    assert edgechat(*command, tmp_path / "whole").returncode == 0
+    rows = [read_metrics(tmp_path / run) for run in ("restarted", "whole")]
+    assert [row["step"] for row in rows[0]] == [3, 6, 8]
+    for one, two in zip(*rows, strict=True):
+        assert one["valid_loss"] == pytest.approx(two["valid_loss"], rel=1e-4)
+
+
+def test_a_batch_is_shared_out_and_nobody_goes_without():
+    indices = np.array([10, 11, 12, 13, 14])
+    shares = [World(rank, 2).share(indices) for rank in (0, 1)]
+    assert [(own.tolist(), weight) for own, weight in shares] == [([10, 12, 14], 1.0), ([11, 13], 1.0)]
+    own, weight = World(1, 2).share(indices[:1])
+    assert (own.tolist(), weight) == ([10], 0.0)
+    assert ALONE.share(indices)[0].tolist() == indices.tolist()
+
+
+def test_only_what_a_lost_connection_says_is_taken_for_one():
+    with pytest.raises(EdgeChatError, match="process 1 of 2 lost another one"), losing(World(1, 2)):
+        raise RuntimeError("[..pair.cc:534] Connection closed by peer [10.0.0.1]:4711")
+    for world, text in ((World(1, 2), "shapes do not match"), (ALONE, "Connection closed by peer")):
+        with pytest.raises(RuntimeError) as error, losing(world):
+            raise RuntimeError(text)
+        assert type(error.value) is RuntimeError

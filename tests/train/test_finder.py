@@ -1,0 +1,30 @@
+"""The range test: rates grow until the loss runs away, and the suggestion is a tenth of the best."""
+
+import math
+
+import pytest
+import torch
+
+from edgechat.train.finder import HIGHEST, LOWEST, STEPS, Tried, find_learning_rate, suggestion
+from edgechat.train.run import open_run
+
+
+def test_the_suggestion_is_a_tenth_of_the_rate_with_the_lowest_loss():
+    tried = [Tried(1e-4, 5.0), Tried(2.5e-3, 4.0), Tried(4e-2, 3.0), Tried(1.0, 9.0)]
+    assert suggestion(tried) == 4e-3
+    assert suggestion([]) == LOWEST / 10
+
+
+def test_rates_grow_evenly_and_too_large_ones_end_the_test(run_folder):
+    torch.set_num_threads(1)
+    run = open_run(run_folder)
+    found = find_learning_rate(run.config, run.pairs("train"), run.codec.vocab_size, "cpu")
+    rates = [one.rate for one in found.tried]
+    assert rates[0] == LOWEST
+    assert rates[1] / rates[0] == pytest.approx((HIGHEST / LOWEST) ** (1 / (STEPS - 1)))
+    assert found.tried[0].loss == pytest.approx(math.log(run.codec.vocab_size), rel=0.1)
+    best = min(found.tried, key=lambda one: one.loss)
+    assert best.loss < found.tried[0].loss - 1
+    assert 1e-4 < found.suggestion < 1
+    again = find_learning_rate(run.config, run.pairs("train"), run.codec.vocab_size, "cpu")
+    assert again == found

@@ -1,0 +1,186 @@
+"""What the options do to a run: early stops, cuts of the rate, kept and averaged checkpoints."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgechat.runtime.errors import UsageError
+from edgechat.train.checkpoint import checkpoint_folder, checkpoint_folders, load_weights
+from edgechat.train.metrics import read_metrics
+from edgechat.train.run import Run, open_run
+from edgechat.train.trainer import Trainer, Validated
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Run:
+    """A run that has not begun."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
+    torch.set_num_threads(1)
+    return open_run(folder)
+
+
+def with_options(run: Run, **values: Any) -> Run:
+    return Run(run.folder, run.config.changed(values), run.info, run.tokenizer, run.codec)
+
+
+def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
+    planned = with_options(run, epochs=3, batch_tokens=64, accumulate=2)
+    trainer = Trainer(planned)
+    assert trainer.train().position.step == trainer.total_steps
+    assert trainer.position.epoch == 2
+    assert trainer.position.batch == len(trainer._batches(2))
+
+
+def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_what_is_left(run):
+    pairs, size = len(run.pairs("train")), run.config.training.batch_size
+    batches = -(-pairs // size)
+    steps: list[int] = []
+    trainer = Trainer(with_options(run, epochs=2, accumulate=3), on_step=lambda p: steps.append(p.epoch))
+    assert trainer.total_steps == 2 * -(-batches // 3)
+    trainer.train()
+    assert steps == sorted([1] * -(-batches // 3) + [2] * -(-batches // 3))
+
+
+def scripted(monkeypatch, losses: list[float]) -> None:
+    """Let the validations measure these losses."""
+    left = iter(losses)
+    monkeypatch.setattr(Trainer, "_validate", lambda self: {"loss": next(left)})
+
+
+def test_a_run_ends_early_once_its_patience_is_over(run, monkeypatch):
+    scripted(monkeypatch, [5.0, 4.0, 4.5, 4.0, 3.0])
+    seen: list[Validated] = []
+    options = {"max_steps": 10, "epochs": 99, "save_every": 1, "early_stop": "loss", "patience": 2}
+    result = Trainer(with_options(run, **options), on_validation=seen.append).train()
+    assert (result.ended, result.position.step, result.position.best_step) == ("stopped early", 4, 2)
+    assert [v.best for v in seen] == [True, True, False, False]
+    again = Trainer(with_options(run, **options)).train()  # it is over, also when it is resumed
+    assert (again.ended, again.position.step) == ("stopped early", 4)
+
+
+def test_the_plateau_schedule_cuts_after_its_patience_and_waits_again(run, monkeypatch):
+    scripted(monkeypatch, [5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0, 4.0])
+    options = {"max_steps": 8, "epochs": 99, "save_every": 1, "plateau_patience": 2, "learning_rate": 0.08}
+    Trainer(with_options(run, schedule="plateau", decay=0.5, **options)).train()
+    rates = [row["learning_rate"] for row in read_metrics(run.folder)]
+    # measured before the cut: validations 2 and 3 stand still, 4 is lower, 5 and 6, 7 and 8 stand still
+    assert rates == pytest.approx([0.08, 0.08, 0.08, 0.04, 0.04, 0.04, 0.02, 0.02])
+    assert Trainer(with_options(run, schedule="plateau", **options)).position.rate_scale == 0.125
+
+
+@pytest.mark.parametrize("metric", ["exact-match", "bleu"])
+def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric):
+    options = {"max_steps": 4, "epochs": 99, "save_every": 2, "early_stop": metric, "patience": 9}
+    result = Trainer(with_options(run, **options)).train()
+    column = f"valid_{metric.replace('-', '_')}"
+    values = [row[column] for row in read_metrics(run.folder)]
+    assert len(values) == 2
+    assert result.position.best_score == -max(values)
+
+
+def test_early_stops_by_replies_need_held_out_pairs(run):
+    empty = run.pairs("valid")
+    cut = type(empty)(empty.src_ids[:0], empty.src_offsets[:1], empty.tgt_ids[:0], empty.tgt_offsets[:1])
+    cut.save(run.folder / "corpus" / "valid.safetensors")
+    with pytest.raises(UsageError, match="--early-stop bleu needs held-out pairs: give --valid"):
+        Trainer(with_options(run, early_stop="bleu"))
+
+
+def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatch):
+    scripted(monkeypatch, [3.0, 1.0, 2.0, 5.0, 9.0, 4.0])
+    kept = with_options(run, max_steps=6, epochs=99, save_every=1, keep=2)
+    Trainer(kept).train()
+    names = sorted(int(folder.name[5:]) for folder in (run.folder / "checkpoints").iterdir())
+    assert names == [2, 3, 5, 6]  # the best are 2 and 3, the last 5 and 6
+    assert [f.name[-1] for f in checkpoint_folders(run.folder, "best:2")] == ["2", "3"]
+    assert [f.name[-1] for f in checkpoint_folders(run.folder, "last:2")] == ["6", "5"]
+    assert checkpoint_folders(run.folder, "best:1") == [checkpoint_folder(run.folder, "best")]
+    each = []
+    for folder in checkpoint_folders(run.folder, "best:2"):
+        model = run.new_model()
+        load_weights(folder, model)
+        each.append(model.output.weight.detach())
+    mean, position = run.load_model("best:2")
+    torch.testing.assert_close(mean.output.weight.detach(), (each[0] + each[1]) / 2)
+    assert position.step == 3
+
+
+@pytest.mark.parametrize(
+    ("which", "sentence"),
+    [
+        ("best:9", "has kept 1 validated checkpoints; train with --keep 9"),
+        ("best:0", "must be best or last, or best:N"),
+        ("worst", "must be best or last, or best:N"),
+        ("last:", "must be best or last, or best:N"),
+    ],
+)
+def test_checkpoints_that_are_not_there_are_refused(run, which, sentence):
+    Trainer(with_options(run, max_steps=1)).train()
+    with pytest.raises(UsageError, match=sentence):
+        checkpoint_folders(run.folder, which)
+
+
+def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
+    averaged = with_options(run, max_steps=4, epochs=99, save_every=4, ema=0.5)
+    trainer = Trainer(averaged)
+    trainer.train()
+    model, _ = averaged.load_model("last")
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, trainer._updater.average.weights[name])
+    raw = trainer._updater.model.output.weight
+    assert not torch.equal(raw, model.output.weight)
+    from edgechat.train.trainer import summed_validation_loss
+
+    total, tokens = summed_validation_loss(model, run.pairs("valid"), 4)
+    assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_a_checkpoint_without_the_average_that_the_configuration_asks_for_is_refused(run):
+    Trainer(with_options(run, max_steps=1)).train()
+    from edgechat.runtime.errors import CheckpointError
+
+    with pytest.raises(CheckpointError, match=r"has no average.safetensors"):
+        Trainer(with_options(run, max_steps=2, ema=0.9))
+
+
+def test_a_run_of_the_time_before_these_options_goes_on(run):
+    """run.json and state.json had fewer values, and the optimizer's file the states of random numbers."""
+    import json
+
+    import safetensors.torch
+
+    from edgechat.runtime.files import sha256
+
+    Trainer(with_options(run, max_steps=2)).train()
+    new = {"embedding_dropout", "attention_dropout", "word_dropout"}
+    old = {
+        "epochs",
+        "max_steps",
+        "batch_size",
+        "learning_rate",
+        "schedule",
+        "warmup_steps",
+        "clip",
+        "save_every",
+    }
+    config = run.info["config"]
+    config["model"] = {key: value for key, value in config["model"].items() if key not in new}
+    config["training"] = {key: config["training"][key] for key in (*old, "seed")}
+    (run.folder / "run.json").write_text(json.dumps(run.info))
+    last = checkpoint_folder(run.folder, "last")
+    tensors = safetensors.torch.load_file(last / "optimizer.safetensors")
+    data = safetensors.torch.save({**tensors, "rng.cpu": torch.get_rng_state()})
+    (last / "optimizer.safetensors").write_bytes(data)
+    state = json.loads((last / "state.json").read_text())
+    before = ("step", "epoch", "batch", "loss_sum", "tokens", "best_step", "best_loss")
+    state = {
+        "position": {key: state["position"][key] for key in before},
+        "files": {**state["files"], "optimizer.safetensors": {"sha256": sha256(data), "size": len(data)}},
+    }
+    (last / "state.json").write_text(json.dumps(state))
+    resumed = Trainer(open_run(run.folder).with_length(epochs=None, max_steps=4))
+    assert (resumed.position.step, resumed.train().position.step) == (2, 4)

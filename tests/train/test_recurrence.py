@@ -1,0 +1,108 @@
+"""Steps whose derivatives are written out have the values and gradients of plain ones."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import gradcheck
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from edgechat.train import model as model_module
+from edgechat.train.model import ModelConfig, Seq2Seq
+from edgechat.train.projection import plain
+from edgechat.train.recurrence import lstm_cell, lstm_layer
+
+N, H = 3, 4
+
+
+def doubles(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def plain_cell(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    i, f, g, o = gates.chunk(4, dim=-1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def test_a_cell_is_the_formula_of_nn_lstm_cell():
+    torch.manual_seed(0)
+    cell = nn.LSTMCell(5, H)
+    x, h, c = torch.randn(N, 5), torch.randn(N, H), torch.randn(N, H)
+    gates = x @ cell.weight_ih.T + h @ cell.weight_hh.T + cell.bias_ih + cell.bias_hh
+    for got, want in zip(lstm_cell(gates, c), cell(x, (h, c)), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_the_gradient_of_a_cell_is_right_to_the_last_digits():
+    torch.manual_seed(0)
+    assert gradcheck(lstm_cell, (doubles(N, 4 * H), doubles(N, H)))
+    assert gradcheck(lambda gates, c: lstm_cell(gates, c)[0], (doubles(N, 4 * H), doubles(N, H)))
+    assert gradcheck(lambda gates, c: lstm_cell(gates, c)[1], (doubles(N, 4 * H), doubles(N, H)))
+
+
+def test_a_cell_leaves_what_it_is_given_as_it_was():
+    gates, c = torch.randn(N, 4 * H), torch.randn(N, H)
+    before = gates.clone(), c.clone()
+    lstm_cell(gates, c)
+    assert torch.equal(gates, before[0])
+    assert torch.equal(c, before[1])
+
+
+@pytest.mark.parametrize("sizes", [[3, 2, 2, 1], [1], [2, 2], [4, 1, 1]])
+def test_the_gradient_of_a_layer_is_right_to_the_last_digits(sizes):
+    torch.manual_seed(1)
+    assert gradcheck(
+        lambda gates, w: lstm_layer(gates, w, sizes), (doubles(sum(sizes), 4 * H), doubles(4 * H, H))
+    )
+
+
+def test_a_layer_is_what_nn_lstm_computes_of_packed_sentences():
+    torch.manual_seed(2)
+    lengths = torch.tensor([5, 3, 3, 1])
+    x = torch.randn(4, 5, 6)
+    lstm = nn.LSTM(6, H, batch_first=True)
+    packed = pack_padded_sequence(x, lengths, batch_first=True)
+    values, (h, c) = lstm(packed)
+    gates = packed.data @ lstm.weight_ih_l0.T + lstm.bias_ih_l0 + lstm.bias_hh_l0
+    ours = lstm_layer(gates, lstm.weight_hh_l0, packed.batch_sizes.tolist())
+    for got, want in zip(ours, (values.data, h[0], c[0]), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_models_losses_and_gradients_are_those_of_plain_modules(layers, monkeypatch):
+    torch.manual_seed(3)
+    config = ModelConfig(layers=layers, hidden=8, embedding=4, attention=6, dropout=0.0)
+    model = Seq2Seq(config, 15).double()
+    batch = (
+        torch.tensor([[5, 6, 7, 8], [8, 9, 0, 0], [4, 5, 6, 0]]),
+        torch.tensor([4, 2, 3]),
+        torch.tensor([[9, 10, 2], [11, 2, 0], [2, 0, 0]]),
+        torch.tensor([3, 2, 1]),
+    )
+
+    def learned() -> list[torch.Tensor]:
+        model.zero_grad()
+        logits, labels = model(*batch)
+        loss = nn.functional.cross_entropy(logits, labels)
+        loss.backward()
+        return [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
+
+    ours = learned()
+    monkeypatch.setattr(model_module, "through_time", plain)
+    monkeypatch.setattr(model_module, "lstm_cell", plain_cell)
+    monkeypatch.setattr(Seq2Seq, "_encode_by_hand", lambda self, packed: self.encoder(packed))
+    for got, want in zip(ours, learned(), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
+
+
+def test_dropout_between_the_encoders_layers_is_there_while_training_alone():
+    torch.manual_seed(4)
+    model = Seq2Seq(
+        ModelConfig(layers=2, hidden=8, embedding=4, attention=6, dropout=0.5, embedding_dropout=0.0), 15
+    )
+    source = torch.tensor([[5, 6, 7]]), torch.tensor([3])
+    values = [model.encode(*source)[0].values for _ in range(2)]
+    assert not torch.equal(*values)
+    values = [model.eval().encode(*source)[0].values for _ in range(2)]
+    assert torch.equal(*values)

@@ -1,0 +1,83 @@
+"""Learning rates, by hand."""
+
+import math
+
+import pytest
+
+from edgechat.runtime.errors import UsageError
+from edgechat.train.config import TrainingConfig
+from edgechat.train.schedule import learning_rate, sampling_share
+
+
+def rates(config: TrainingConfig, total: int, *steps: int, scale: float = 1.0) -> list[float]:
+    return [learning_rate(step, total, config, scale) for step in steps]
+
+
+def test_the_learning_rate_warms_up_and_falls_along_half_a_cosine():
+    config = TrainingConfig(learning_rate=0.4, schedule="cosine", warmup_steps=4)
+    assert rates(config, 104, 0, 1, 3) == pytest.approx([0.1, 0.2, 0.4])
+    # half-way: cos(pi / 2) = 0
+    assert rates(config, 104, 4, 54, 104) == pytest.approx([0.4, 0.2, 0.0])
+
+
+def test_a_constant_rate_stays():
+    assert rates(TrainingConfig(learning_rate=0.4), 104, 0, 50, 103) == [0.4, 0.4, 0.4]
+
+
+def test_inverse_square_root_is_the_formula_of_vaswani_et_al():
+    config = TrainingConfig(learning_rate=0.5, schedule="inverse-sqrt", warmup_steps=16)
+    assert rates(config, 1000, 0, 7, 15) == pytest.approx([0.5 / 16, 0.25, 0.5])
+    # update 64 is four times as late as the peak, so half as high; update 400 a fifth: sqrt(16 / 400)
+    assert rates(config, 1000, 63, 399) == pytest.approx([0.25, 0.1])
+    size = 16 * 0.5**2  # the size d_model for which d^-0.5 * min(t^-0.5, t * w^-1.5) peaks at 0.5
+    for t in (1, 5, 16, 17, 300):
+        theirs = (1 / math.sqrt(size)) * min(t**-0.5, t * 16**-1.5) * 16 * 0.5 * 0.5
+        assert learning_rate(t - 1, 1000, config) == pytest.approx(theirs)
+
+
+def test_luong_halves_from_the_middle_on_each_tenth_of_the_steps():
+    # The paper: 10 epochs, after 5 the rate is halved each epoch; here an epoch is 10 steps.
+    config = TrainingConfig(learning_rate=1.0, schedule="luong")
+    assert rates(config, 100, 0, 49, 50, 59, 60, 99) == [1, 1, 0.5, 0.5, 0.25, 0.5**5]
+
+
+def test_luong_cuts_where_it_is_told_to():
+    config = TrainingConfig(learning_rate=1.0, schedule="luong", decay_start=3, decay_every=2, decay=0.1)
+    assert rates(config, 100, 2, 3, 4, 5) == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_luong_on_a_handful_of_steps_does_not_divide_by_zero():
+    assert rates(TrainingConfig(learning_rate=1.0, schedule="luong"), 3, 0, 1, 2) == [1, 0.5, 0.25]
+
+
+def test_the_plateau_schedule_is_what_it_has_come_down_to():
+    config = TrainingConfig(learning_rate=0.4, schedule="plateau", warmup_steps=4)
+    assert rates(config, 100, 1, 4, scale=0.25) == pytest.approx([0.2, 0.1])
+
+
+def test_scheduled_sampling_rises_on_a_line():
+    config = TrainingConfig(scheduled_sampling=0.5)
+    assert [sampling_share(step, 11, config) for step in (0, 4, 10)] == pytest.approx([0, 0.2, 0.5])
+    assert sampling_share(0, 1, config) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"schedule": "inverse-sqrt"}, "needs a warm-up"),
+        ({"decay_start": 3}, "decay_start is of schedule luong, not of constant"),
+        ({"decay_every": 3, "schedule": "plateau"}, "decay_every is of schedule luong, not of plateau"),
+        ({"weight_decay": 0.1}, "use optimizer adamw"),
+        ({"momentum": 0.9, "optimizer": "adamw"}, "momentum 0.9 is of optimizer sgd, not of adamw"),
+        ({"decay": 1.0}, "decay must be above 0 and below 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
+        ({"scheduled_sampling": 1.5}, "scheduled_sampling must be from 0 to 1"),
+        ({"ema": -0.1}, "ema must be"),
+        ({"keep": 0}, "keep must be at least 1"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"weight_decay": float("nan"), "optimizer": "sgd"}, "weight_decay must be at least 0"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        TrainingConfig(**options)

@@ -1,0 +1,237 @@
+"""One update of the weights: optimizers, accumulation, smoothing, averages and dropout, by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from edgechat.runtime.errors import UsageError
+from edgechat.runtime.text import EOS, UNK
+from edgechat.train.averaging import MovingAverage, mean_weights
+from edgechat.train.batches import Batch
+from edgechat.train.config import RunConfig, TrainingConfig
+from edgechat.train.distributed import ALONE
+from edgechat.train.loss import summed_losses
+from edgechat.train.model import ModelConfig, Seq2Seq
+from edgechat.train.optimizer import make_optimizer
+from edgechat.train.precision import resolve
+from edgechat.train.updates import Updater
+
+SIZES = {"layers": 2, "hidden": 8, "embedding": 6, "attention": 4, "dropout": 0.0}
+TARGET = [[5, 6, 7, EOS], [8, EOS, 0, 0], [9, 10, EOS, 0]]
+
+
+def batch(rows: slice = slice(None)) -> Batch:
+    source = torch.tensor([[5, 6, 7], [8, 9, 0], [7, 0, 0]])[rows]
+    return Batch(
+        source, torch.tensor([3, 2, 1])[rows], torch.tensor(TARGET)[rows], torch.tensor([4, 2, 3])[rows]
+    )
+
+
+def updater(config: TrainingConfig | None = None, **model_options: float) -> Updater:
+    torch.manual_seed(0)
+    model = Seq2Seq(ModelConfig(**{**SIZES, **model_options}), 12)
+    return Updater(model, config or TrainingConfig(), "cpu", ALONE)
+
+
+def weights(one: Updater) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
+
+
+class OneWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.tensor([[2.0]]))
+        self.vector = nn.Parameter(torch.tensor([2.0]))
+
+
+def stepped(config: TrainingConfig, gradients: list[float]) -> tuple[float, float]:
+    """The two weights after updates with these gradients."""
+    model = OneWeight()
+    optimizer = make_optimizer(model, config)
+    for gradient in gradients:
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+    return model.matrix.item(), model.vector.item()
+
+
+def test_sgd_goes_against_the_gradient_with_momentum_and_decay_of_matrices():
+    config = TrainingConfig(optimizer="sgd", learning_rate=0.1, momentum=0.5, weight_decay=0.01)
+    # velocity 1 then 0.5 * 1 + 1 = 1.5 for the vector; the matrix's gradients are 1 + 0.01 * w
+    first = 2 - 0.1 * 1.02
+    second = first - 0.1 * (0.5 * 1.02 + 1 + 0.01 * first)
+    assert stepped(config, [1.0, 1.0]) == pytest.approx((second, 2 - 0.1 * 1 - 0.1 * 1.5))
+
+
+def test_adam_takes_a_first_step_of_the_learning_rate_whatever_the_gradient():
+    config = TrainingConfig(optimizer="adam", learning_rate=0.1)
+    assert stepped(config, [123.0]) == pytest.approx((1.9, 1.9))
+
+
+def test_adamw_shrinks_matrices_besides():
+    config = TrainingConfig(optimizer="adamw", learning_rate=0.1, weight_decay=0.2)
+    assert stepped(config, [123.0]) == pytest.approx((2 * (1 - 0.1 * 0.2) - 0.1, 1.9))
+
+
+def test_label_smoothing_shares_the_target_and_reports_the_plain_loss():
+    logits = torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]])
+    # softmax: [1/4, 3/4] and [4/5, 1/5]; labels 1 and 1
+    plain = -(math.log(3 / 4) + math.log(1 / 5))
+    even = -(math.log(1 / 4) + math.log(3 / 4) + math.log(4 / 5) + math.log(1 / 5)) / 2
+    smoothed = summed_losses(logits, torch.tensor([1, 1]), 0.1)
+    assert smoothed.nll.item() == pytest.approx(plain)
+    assert smoothed.objective.item() == pytest.approx(0.9 * plain + 0.1 * even)
+    torch_own = nn.functional.cross_entropy(
+        logits, torch.tensor([1, 1]), label_smoothing=0.1, reduction="sum"
+    )
+    assert smoothed.objective.item() == pytest.approx(torch_own.item())
+    assert summed_losses(logits, torch.tensor([1, 1])).objective.item() == pytest.approx(plain)
+
+
+def test_batches_that_are_accumulated_make_the_update_of_one_large_batch():
+    whole, parts = updater(), updater()
+    one = whole.update([(batch(), 1.0)], 9, step=1, rate=0.1)
+    shares = [(batch(slice(0, 1)), 1.0), (batch(slice(1, 3)), 1.0)]
+    two = parts.update(shares, 9, step=1, rate=0.1)
+    assert one.loss == pytest.approx(two.loss, rel=1e-6)
+    for (name, a), b in zip(weights(whole).items(), weights(parts).values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_share_without_weight_changes_nothing():
+    plain, padded = updater(), updater()
+    plain.update([(batch(), 1.0)], 9, step=1, rate=0.1)
+    padded.update([(batch(), 1.0), (batch(slice(0, 1)), 0.0)], 9, step=1, rate=0.1)
+    for a, b in zip(weights(plain).values(), weights(padded).values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_an_update_is_a_function_of_seed_and_step_alone():
+    def after(step: int, seed: int, disturb: bool) -> torch.Tensor:
+        one = updater(TrainingConfig(seed=seed), dropout=0.5)
+        if disturb:
+            torch.rand(7)
+        one.update([(batch(), 1.0)], 9, step=step, rate=0.1)
+        return one.model.output.weight.detach().clone()
+
+    first = after(5, 1, False)
+    assert torch.equal(first, after(5, 1, True))
+    assert not torch.equal(first, after(6, 1, False))
+    assert not torch.equal(first, after(5, 2, False))
+
+
+def test_a_moving_average_forgets_its_first_weights_soon_and_the_rest_slowly():
+    model = OneWeight()
+    average = MovingAverage(model, 0.9)
+    with torch.no_grad():
+        model.matrix.fill_(4.0)
+    average.update(model, 1)  # d = 2 / 11
+    expected = 2 * 2 / 11 + 4 * 9 / 11
+    assert average.weights["matrix"].item() == pytest.approx(expected)
+    average.update(model, 1000)  # d = 0.9
+    expected = 0.9 * expected + 0.1 * 4
+    assert average.weights["matrix"].item() == pytest.approx(expected)
+    with average.applied(model):
+        assert model.matrix.item() == pytest.approx(expected)
+    assert model.matrix.item() == 4.0
+
+
+def test_an_update_moves_the_average_too():
+    one = updater(TrainingConfig(ema=0.5))
+    start = weights(one)["output.bias"]
+    one.update([(batch(), 1.0)], 9, step=1, rate=0.1)
+    d = 2 / 11  # min(0.5, 2 / 11)
+    expected = d * start + (1 - d) * weights(one)["output.bias"]
+    torch.testing.assert_close(one.average.weights["output.bias"], expected)
+
+
+def test_the_mean_of_weights_is_taken_of_each():
+    some = [
+        {"a": torch.tensor([1.0, 2.0])},
+        {"a": torch.tensor([3.0, 8.0])},
+        {"a": torch.tensor([5.0, -1.0])},
+    ]
+    assert mean_weights(some)["a"].tolist() == [3.0, 3.0]
+    assert mean_weights(some)["a"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("of_embedding", [None, 0.0])
+def test_embeddings_have_a_dropout_of_their_own_or_that_of_the_rest(of_embedding):
+    model = updater(dropout=0.5, embedding_dropout=of_embedding).model
+    embedded = model._embed(torch.full((50, 20), 7))
+    share = (embedded == 0).float().mean().item()
+    assert share == 0 if of_embedding == 0.0 else 0.4 < share < 0.6
+
+
+def test_words_are_dropped_as_unknown_while_training_alone_and_special_ones_never():
+    model = updater(word_dropout=0.3).model
+    unknown = model.embedding.weight[UNK]
+    embedded = model._embed(torch.tensor([[7] * 1000, [4] * 1000]))
+    dropped = (embedded == unknown).all(dim=-1).float().mean(dim=1)
+    assert 0.25 < dropped[0] < 0.35
+    assert dropped[1] == 0
+    assert not (model.eval()._embed(torch.full((1000,), 7)) == unknown).all(dim=-1).any()
+
+
+def test_attention_dropout_drops_weights_of_the_alignment_while_training_alone():
+    torch.manual_seed(0)
+    attention = updater(attention_dropout=0.5).model.attention
+    q, keys, values = torch.zeros(1, 4), torch.zeros(1, 1000, 4), torch.ones(1, 1000, 8)
+    bias = torch.zeros(1, 1000)
+    context, align = attention(q, keys, values, bias)
+    assert align.sum().item() == pytest.approx(1)
+    assert 0.8 < context[0, 0].item() < 1.2
+    assert context[0, 0].item() != pytest.approx(1, abs=1e-3)
+    assert attention.eval()(q, keys, values, bias)[0][0, 0].item() == pytest.approx(1, abs=1e-4)
+
+
+def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
+    one = updater()
+    with torch.no_grad():
+        one.model.output.weight.zero_()
+        one.model.output.bias.copy_(torch.tensor([0.0] * 11 + [100.0]))  # it always says 11
+    assert one._own_tokens(batch(), 1.0).tolist() == [[11, 11, 11, 11], [11, 11, 0, 0], [11, 11, 11, 0]]
+    assert one._own_tokens(batch(), 0.0).tolist() == TARGET
+    many = Batch(*(tensor.repeat(200, *[1] * (tensor.ndim - 1)) for tensor in batch()))
+    share = (one._own_tokens(many, 0.3) == 11).sum().item() / (9 * 200)
+    assert 0.25 < share < 0.35
+
+
+def test_what_is_fed_is_go_and_then_the_previous_tokens_but_the_last():
+    model = updater().model.eval()
+    given = torch.tensor([[5, 6, 7, 11], [8, 4, 0, 0], [9, 10, 4, 0]])
+    logits, labels = model(*batch())
+    same, _ = model(*batch(), given)  # differs in tokens that are not fed alone
+    assert torch.equal(logits, same)
+    given[0, 0] = 9
+    other, same_labels = model(*batch(), given)
+    assert torch.equal(labels, same_labels)
+    assert torch.equal(logits[0], other[0])
+    assert not torch.equal(logits[1], other[1])
+
+
+def test_bfloat16_gives_nearly_the_update_of_float32_and_keeps_the_weights_in_it():
+    exact, rounded = updater(TrainingConfig(amp="off")), updater(TrainingConfig(amp="bf16"))
+    losses = [one.update([(batch(), 1.0)], 9, step=1, rate=0.01).loss for one in (exact, rounded)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert all(parameter.dtype == torch.float32 for parameter in rounded.model.parameters())
+    gradients = [torch.cat([p.grad.flatten() for p in one.model.parameters()]) for one in (exact, rounded)]
+    assert nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_amp_is_off_unless_asked_for_and_float16_is_refused_on_a_cpu(monkeypatch):
+    assert resolve("off", "cpu") == "fp32"
+    with pytest.raises(UsageError, match="--amp fp16 is for CUDA, and this run is on cpu"):
+        resolve("fp16", "cpu")
+    for has, meant in (({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has, raising=False)
+        assert resolve("auto", "cpu") == meant
+
+
+def test_a_batch_of_tokens_has_room_for_the_longest_pair():
+    with pytest.raises(UsageError, match="batch_tokens must be at least 50, the longest source or target"):
+        RunConfig().changed({"batch_tokens": 49})
+    assert RunConfig().changed({"batch_tokens": 50}).training.batch_tokens == 50

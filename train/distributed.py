@@ -1,0 +1,154 @@
+"""The processes that train one model together, started by `torchrun`; without it there is one.
+
+Each takes a share of every batch; DistributedDataParallel averages their gradients, so that all make the
+same updates. How many they are changes nothing but the order in which sums round and what dropout draws.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from ..runtime.errors import EdgeChatError, UsageError
+
+Result = TypeVar("Result")
+
+#: A process that is this late is taken for lost.
+_PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class World:
+    """`size` processes, of which this one is number `rank`. The first of them alone writes."""
+
+    rank: int = 0
+    size: int = 1
+    restarted: bool = False
+    """Whether torchrun started the processes again after one was lost."""
+
+    @property
+    def writes(self) -> bool:
+        return self.rank == 0
+
+    def share(self, indices: np.ndarray) -> tuple[np.ndarray, float]:
+        """This process's pairs of a batch, and their weight: 0 for a pair that is only there to keep it in
+        step with the others, where there are fewer pairs than processes."""
+        own = indices[self.rank :: self.size]
+        return (own, 1.0) if len(own) else (indices[:1], 0.0)
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """The model, whose gradients are averaged over the processes."""
+        if self.size == 1:
+            return model
+        with losing(self):
+            return cast(nn.Module, DistributedDataParallel(model))
+
+    @contextlib.contextmanager
+    def synchronized(self, parallel: nn.Module, last: bool) -> Iterator[None]:
+        """Gradients go to the others only with the last batch of an update."""
+        with losing(self):
+            if isinstance(parallel, DistributedDataParallel) and not last:
+                with parallel.no_sync():
+                    yield
+            else:
+                yield
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value, summed over the processes."""
+        if self.size == 1:
+            return list(values)
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        summed = torch.tensor(values, dtype=torch.float64, device=device)
+        with losing(self):
+            torch.distributed.all_reduce(summed)
+        return cast("list[float]", summed.tolist())
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.sum(0.0)
+
+    def first_does(self, work: Callable[[], Result], others: Callable[[], Result]) -> Result:
+        """Let the first process do its work while the others wait, and then these theirs. Where it fails they
+        leave without a word, since it says why."""
+        if not self.writes:
+            if self.sum(0.0)[0]:
+                raise SystemExit(1)
+            return others()
+        try:
+            done = work()
+        except BaseException:
+            self.sum(1.0)
+            raise
+        self.sum(0.0)
+        return done
+
+
+ALONE = World()
+
+
+def started_by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Join the processes that torchrun started, on `cpu` (gloo) or `cuda` (nccl, a GPU a process)."""
+    if not started_by_torchrun():
+        yield ALONE
+        return
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), restarted=attempt > 0)
+    if device == "cuda":
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise UsageError(
+                f"torchrun started more processes on this machine than its {there} GPUs: "
+                f"give --nproc-per-node {there}, or --device cpu"
+            )
+        torch.cuda.set_device(local)
+    with losing(world):
+        # torchrun's store outlives a restart, and with it the addresses of the processes that are gone.
+        store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        torch.distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            store=torch.distributed.PrefixStore(f"attempt-{attempt}", store),  # type: ignore[attr-defined]
+            rank=world.rank,
+            world_size=world.size,
+            timeout=_PATIENCE,
+        )
+    try:
+        yield world
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def losing(world: World) -> Iterator[None]:
+    """Say that another process was lost, in place of what its connection says."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size == 1 or not _is_lost(error):
+            raise
+        raise EdgeChatError(
+            f"process {world.rank} of {world.size} lost another one ({_first_line(error)}): all end, and the "
+            "same command with --resume goes on from the last checkpoint"
+        ) from error
+
+
+def _is_lost(error: Any) -> bool:
+    text = str(error).lower()
+    signs = ("connection closed by peer", "connection reset", "timed out", "broken pipe", "nccl", "gloo")
+    return isinstance(error, torch.distributed.DistBackendError) or any(sign in text for sign in signs)
+
+
+def _first_line(error: Any) -> str:
+    return str(error).strip().splitlines()[0].split("] ")[-1].rstrip(".:")

@@ -1,0 +1,89 @@
+"""The learning-rate range test of Smith 2017 (arXiv:1506.01186): updates at a rate that grows from tiny to
+too large, until the loss runs away. Nothing of it is kept."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .batches import epoch_order, make_batch
+from .config import RunConfig
+from .dataset import EncodedPairs
+from .distributed import ALONE
+from .model import Seq2Seq
+from .updates import Updater
+
+LOWEST, HIGHEST = 1e-6, 10.0
+STEPS = 120
+#: The loss has run away when it is so many times the lowest.
+_AWAY = 4.0
+_SMOOTHING = 0.9
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A learning rate and the loss, smoothed, after the update with it."""
+
+    rate: float
+    loss: float  # natural log a target token
+
+
+@dataclass(frozen=True)
+class Found:
+    tried: list[Tried]
+    suggestion: float
+    """A tenth of the rate at which the loss was lowest: there it still fell, and with room to spare."""
+
+
+def find_learning_rate(
+    config: RunConfig,
+    pairs: EncodedPairs,
+    vocab_size: int,
+    device: str,
+    *,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Found:
+    """Try growing rates on a new model of this configuration, whose own rate and schedule do not count."""
+    torch.manual_seed(config.training.seed)
+    updater = Updater(Seq2Seq(config.model, vocab_size), config.training, device, ALONE)
+    groups, target_len = _groups(config, pairs), np.diff(pairs.tgt_offsets)
+    tried: list[Tried] = []
+    mean, lowest = 0.0, math.inf
+    for step in range(1, STEPS + 1):
+        rate = LOWEST * (HIGHEST / LOWEST) ** ((step - 1) / (STEPS - 1))
+        group = next(groups)
+        tokens = sum(int(target_len[indices].sum()) for indices in group)
+        shares = [(make_batch(pairs, indices), 1.0) for indices in group]
+        outcome = updater.update(shares, tokens, step=step, rate=rate)
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * outcome.loss
+        loss = mean / (1 - _SMOOTHING**step)  # as in Adam: the mean began at 0
+        if not outcome.applied or loss > _AWAY * lowest:
+            break
+        tried.append(Tried(rate, loss))
+        lowest = min(lowest, loss)
+        progress(1)
+    return Found(tried, suggestion(tried))
+
+
+def suggestion(tried: list[Tried]) -> float:
+    """A tenth of the rate with the lowest loss, to one digit."""
+    best = min(tried, key=lambda one: one.loss, default=Tried(LOWEST, math.inf))
+    return float(f"{best.rate / 10:.0e}")
+
+
+def _groups(config: RunConfig, pairs: EncodedPairs) -> Iterator[list[np.ndarray]]:
+    """The batches of each update, epoch after epoch."""
+    training, epoch = config.training, 0
+    while True:
+        order = epoch_order(
+            pairs,
+            training.batch_size,
+            seed=training.seed,
+            epoch=epoch,
+            batch_tokens=training.batch_tokens,
+        )
+        for start in range(0, len(order), training.accumulate):
+            yield order[start : start + training.accumulate]
+        epoch += 1

@@ -1,0 +1,81 @@
+"""The lock of a run folder: one process trains in it at a time.
+
+The operating system holds it for the process, so that it goes with the process however that ends; the
+file `lock`, which names the process, may stay behind and is taken over.
+"""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from ..runtime.errors import CheckpointError
+
+LOCK = "lock"
+
+
+class RunLock:
+    """Held from its creation until `release`, or the end of the process.
+
+    Raises CheckpointError where another process, or another lock of this one, has it.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._path, self._file = run / LOCK, -1
+        while self._file < 0:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                _lock(file)
+            except OSError:
+                holder = _content(file)
+                os.close(file)
+                raise CheckpointError(
+                    f"{run} is being trained by process {holder or '(unknown)'}: wait for it, end it, or "
+                    "choose another --out"
+                ) from None
+            if self._is_in_place(file):
+                self._file = file
+            else:
+                os.close(file)  # whoever had it has just deleted it
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f" {os.getpid()}\n".encode("ascii"))
+
+    def _is_in_place(self, file: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(file), self._path.stat())
+        return False
+
+    def release(self) -> None:
+        """Give it back and delete the file. A second time does nothing."""
+        if self._file < 0:
+            return
+        if _POSIX:  # Windows deletes no file that is open
+            self._path.unlink(missing_ok=True)
+        os.close(self._file)
+        self._file = -1
+        if not _POSIX:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def _content(file: int) -> str:
+    os.lseek(file, 1, os.SEEK_SET)  # Windows locks the first byte against reading, too
+    return os.read(file, 20).decode("ascii", "replace").strip()
+
+
+_POSIX = sys.platform != "win32"
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> None:
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,51 @@
+"""Which numbers a training computes in: float32, or bfloat16 or float16 where PyTorch's autocast has it.
+
+Weights, their moments and what is summed over many values stay float32 in each case.
+"""
+
+import contextlib
+from typing import Literal
+
+import torch
+
+from ..runtime.errors import UsageError
+
+Amp = Literal["off", "auto", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve(amp: Amp, device: str) -> Precision:
+    """What `amp` means on this device: "auto" is bf16 where the hardware multiplies it, else fp32.
+
+    Raises UsageError for fp16 on a CPU, whose small gradients would be lost without the scaling that
+    PyTorch has for CUDA alone.
+    """
+    match amp:
+        case "off":
+            return "fp32"
+        case "auto":
+            return "bf16" if _multiplies_bf16(device) else "fp32"
+        case "bf16":
+            return "bf16"
+        case "fp16":
+            if device == "cuda":
+                return "fp16"
+            raise UsageError(f"--amp fp16 is for CUDA, and this run is on {device}: use --amp bf16 or auto")
+
+
+def _multiplies_bf16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    has: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older PyTorch does not know: then fp32 it is
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
+
+
+def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[object]:
+    """Inside, what may be computed in `precision` is."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device, _DTYPES[precision])

@@ -1,0 +1,137 @@
+"""LSTM steps with their derivatives written out, for training on a CPU.
+
+Autograd's own record of a step has some thirty small operations, and a gradient of each weight for each
+step. Here a cell is one operation, whose backward is the chain rule by hand, and a whole layer that needs
+nothing but its own past is one too, with each weight's gradient as one product over all steps.
+
+Gates are in the order i, f, g, o, as in `nn.LSTM`:
+    c' = sigmoid(f) * c + sigmoid(i) * tanh(g),  h' = sigmoid(o) * tanh(c').
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward  # (gradient, y) -> gradient * y * (1 - y)
+_tanh_backward = torch.ops.aten.tanh_backward  # (gradient, y) -> gradient * (1 - y * y)
+
+
+class _Cell(NamedTuple):
+    """What the backward of a cell needs of its forward, all float32."""
+
+    activated: Tensor  # [N, 4H] the gates after sigmoid and tanh
+    c: Tensor  # [N, H] the state before
+    squashed: Tensor  # [N, H] tanh of the state after
+
+
+def _forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, _Cell]:
+    """h' and c' [N, H] of gates [N, 4H] and c."""
+    H = c.shape[-1]
+    activated = gates.to(c.dtype, copy=True)
+    activated[:, : 2 * H].sigmoid_()
+    activated[:, 2 * H : 3 * H].tanh_()
+    activated[:, 3 * H :].sigmoid_()
+    i, f, g, o = activated.chunk(4, dim=-1)
+    after = torch.addcmul(f * c, i, g)
+    squashed = after.tanh()
+    return o * squashed, after, _Cell(activated, c, squashed)
+
+
+def _backward(cell: _Cell, dh: Tensor, dc: Tensor | None, dgates: Tensor) -> Tensor:
+    """The gradient of c, from those of h' and c'; that of the gates is written to `dgates`."""
+    i, f, g, o = cell.activated.chunk(4, dim=-1)
+    di, df, dg, do = dgates.chunk(4, dim=-1)
+    do.copy_(_sigmoid_backward(dh * cell.squashed, o))
+    through: Tensor = _tanh_backward(dh * o, cell.squashed)
+    if dc is not None:
+        through += dc
+    di.copy_(_sigmoid_backward(through * g, i))
+    df.copy_(_sigmoid_backward(through * cell.c, f))
+    dg.copy_(_tanh_backward(through * i, g))
+    return through.mul_(f)
+
+
+def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """h' and c' [N, H] of the gates [N, 4H] before their activation, and the state c [N, H]."""
+    h, after = _LstmCell.apply(gates, c)  # type: ignore[no-untyped-call]
+    return h, after
+
+
+class _LstmCell(Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h, after, cell = _forward(gates, c)
+        ctx.save_for_backward(*cell)
+        ctx.dtype = gates.dtype
+        ctx.set_materialize_grads(False)
+        return h, after
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor, Tensor]:
+        cell = _Cell(*ctx.saved_tensors)
+        dgates = torch.empty(cell.activated.shape, dtype=ctx.dtype, device=cell.c.device)
+        if dh is None:
+            dh = torch.zeros_like(cell.c)
+        return dgates, _backward(cell, dh, dc, dgates)
+
+
+def lstm_layer(gates: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer over sentences of which the longest come first, packed as `pack_padded_sequence` does.
+
+    `gates` [n, 4H] is what the inputs, and both biases, give the gates of the n = sum of `sizes` real tokens:
+    those of the first step, then those of the second, and so on, with sizes[t] sentences having a step t.
+    `weight` [4H, H] is that of the state. Gives the outputs [n, H], and the last h and c [B, H] of each
+    sentence, all from a state of zeros.
+    """
+    outputs, h, c = _LstmLayer.apply(gates, weight, tuple(sizes))  # type: ignore[no-untyped-call]
+    return outputs, h, c
+
+
+class _LstmLayer(Function):
+    """Worked example of the packing: lengths 3, 1 give sizes 2, 1, 1; the tokens lie as a0 b0 a1 a2, and
+    sentence b leaves with its state of step 0 when step 1 goes on with the first row alone."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, weight: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        H = weight.shape[1]
+        B = sizes[0]
+        transposed = weight.T
+        h = gates.new_zeros((B, H), dtype=weight.dtype)
+        c = gates.new_zeros((B, H), dtype=torch.promote_types(torch.float32, weight.dtype))
+        before = gates.new_empty((len(gates), H), dtype=weight.dtype)  # the h that each token starts from
+        outputs = torch.empty(before.shape, dtype=c.dtype)
+        last_h, last_c = torch.empty_like(c), torch.empty_like(c)
+        cells, start = [], 0
+        for step, size in enumerate(sizes):
+            end = start + size
+            before[start:end] = h[:size]
+            own = gates[start:end] if step == 0 else torch.addmm(gates[start:end], h[:size], transposed)
+            following, c, cell = _forward(own, c[:size])
+            outputs[start:end] = following
+            # A sentence that goes on writes its own again with the next step.
+            last_h[:size], last_c[:size] = following, c
+            h = following.to(weight.dtype)
+            cells.append(cell)
+            start = end
+        ctx.save_for_backward(weight, before)
+        ctx.cells, ctx.sizes, ctx.dtype = cells, sizes, gates.dtype
+        return outputs, last_h, last_c
+
+    @staticmethod
+    def backward(ctx: Any, doutputs: Tensor, dlast_h: Tensor, dlast_c: Tensor) -> tuple[Tensor, Tensor, None]:
+        weight, before = ctx.saved_tensors
+        dgates = before.new_empty((len(before), weight.shape[0]), dtype=ctx.dtype)
+        dh, dc = dlast_h.clone(), dlast_c.clone()
+        end = len(before)
+        for size, cell in zip(reversed(ctx.sizes), reversed(ctx.cells), strict=True):
+            start = end - size
+            # Rows of `dh` and `dc` beyond `size` ended before this step: theirs are of their last state.
+            own = dgates[start:end]
+            dc[:size] = _backward(cell, dh[:size] + doutputs[start:end], dc[:size], own)
+            if start:
+                dh[:size] = own @ weight
+            end = start
+        return dgates, dgates.T.to(weight.dtype) @ before, None

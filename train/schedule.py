@@ -1,0 +1,46 @@
+"""How the learning rate goes on over the steps."""
+
+import math
+
+from .config import TrainingConfig
+
+
+def learning_rate(step: int, total_steps: int, config: TrainingConfig, scale: float = 1.0) -> float:
+    """The rate of the update after `step` updates of `total_steps`: a linear warm-up, then the schedule.
+
+    `scale` is what the plateau schedule has come down to, 1 for the others.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    return config.learning_rate * scale * _share(step, total_steps, config)
+
+
+def _share(step: int, total_steps: int, config: TrainingConfig) -> float:
+    """The part of the full rate after the warm-up, from 0 to 1."""
+    match config.schedule:
+        case "cosine":
+            done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        case "inverse-sqrt":
+            return math.sqrt(config.warmup_steps / (step + 1))
+        case "luong":
+            return config.decay ** _decays(step, total_steps, config)
+        case _:
+            return 1.0
+
+
+def _decays(step: int, total_steps: int, config: TrainingConfig) -> int:
+    """How often the luong schedule has cut the rate.
+
+    Worked example, 100 steps, so that it starts at 50 and goes on every 10: step 49 has 0 cuts, steps 50
+    to 59 have 1, 60 to 69 have 2, and 99 has 5.
+    """
+    start = total_steps // 2 if config.decay_start is None else config.decay_start
+    every = max(1, total_steps // 10) if config.decay_every is None else config.decay_every
+    return 0 if step < start else 1 + (step - start) // every
+
+
+def sampling_share(step: int, total_steps: int, config: TrainingConfig) -> float:
+    """The share of fed tokens that are the model's own at this step: a line from 0 to `scheduled_sampling`
+    (the linear decay of Bengio et al. 2015, section 2.4)."""
+    return config.scheduled_sampling * min(1.0, step / max(1, total_steps - 1))

@@ -1,0 +1,102 @@
+"""Configuration files: sections of typed values, read from and written as TOML.
+
+A section is a frozen dataclass of numbers, truth values, texts, and None for what is left out.
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..runtime.errors import UsageError
+
+Section = TypeVar("Section")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file. Raises UsageError where there is none or it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise UsageError(f"{path} is not a TOML file: {error}") from None
+
+
+def section(kind: type[Section], values: object, where: str) -> Section:
+    """The dataclass `kind` with `values`; keys that are left out keep their defaults.
+
+    Raises UsageError for a key that `kind` lacks, naming the nearest it has, and for a value of another type.
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} must be a section of keys and values, not {values!r}")
+    types = get_type_hints(kind)
+    refuse_unknown(values, types, where)
+    typed = {key: of_type(value, types[key], f"{where}: {key}") for key, value in values.items()}
+    try:
+        return kind(**typed)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise UsageError for the first of the names `given` that is not `known`."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(names))}"
+            raise UsageError(f"{where}: unknown key {name!r}{hint}")
+
+
+def to_toml(sections: Mapping[str, object], comment: str) -> str:
+    """Dataclasses as the sections of a file that `read_toml` and `section` give back. None is left out."""
+    lines = [f"# {line}" for line in comment.splitlines()]
+    for name, part in sections.items():
+        lines += ["", f"[{name}]"]
+        for field in dataclasses.fields(part):  # type: ignore[arg-type]
+            value = getattr(part, field.name)
+            if value is not None:
+                lines.append(f"{field.name} = {_literal(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        assert escaped.isprintable()
+        return f'"{escaped}"'
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # inf, nan: as TOML spells them
+    return repr(value)
+
+
+def of_type(value: Any, wanted: Any, what: str) -> Any:
+    """`value`, if it is of the annotated type `wanted`, else UsageError; a whole number is a float, too."""
+    if get_origin(wanted) is Literal:
+        if value in get_args(wanted) and isinstance(value, str):
+            return value
+        raise UsageError(f"{what} must be {_listed(get_args(wanted))}, not {value!r}")
+    if get_origin(wanted) in (Union, UnionType):
+        if value is None:
+            return None
+        (wanted,) = (kind for kind in get_args(wanted) if kind is not NoneType)
+        return of_type(value, wanted, what)
+    fits = isinstance(value, bool) if wanted is bool else not isinstance(value, bool)
+    if wanted is float and fits and isinstance(value, int | float):
+        return float(value)
+    if fits and isinstance(value, wanted):
+        return value
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise UsageError(f"{what} must be {kinds[wanted]}, not {value!r}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last

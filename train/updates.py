@@ -1,0 +1,136 @@
+"""One update of the weights: losses of its batches -> gradients, clipped to a global norm -> optimizer.
+
+An update is a function of the weights, the batches, the seed and the number of the step: what is random in
+it is drawn anew from (seed, step, process), so that nothing random needs to be kept for a resume.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..runtime.errors import EdgeChatError
+from .averaging import MovingAverage
+from .backend import evaluating
+from .batches import Batch
+from .checkpoint import Learned
+from .config import TrainingConfig
+from .distributed import World
+from .loss import real_tokens, summed_losses
+from .model import Seq2Seq
+from .optimizer import make_optimizer
+from .precision import autocast, resolve
+
+#: A process's part of a batch, and the weight of its losses: 1, or 0 where it is only there to keep the
+#: process in step with the others.
+Share = tuple[Batch, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one update."""
+
+    loss: float  # natural log a target token, without smoothing
+    applied: bool  # False where loss or gradient was no finite number, so that the weights stayed
+
+
+class Updater:
+    """A model with what updates it. All processes of `world` make the same updates."""
+
+    def __init__(self, model: Seq2Seq, config: TrainingConfig, device: str, world: World) -> None:
+        self._config, self._device, self._world = config, device, world
+        self.precision = resolve(config.amp, device)
+        self.model = model.to(device).train()
+        self.optimizer = make_optimizer(self.model, config)
+        self.average = MovingAverage(self.model, config.ema) if config.ema else None
+        self.scaler = torch.amp.GradScaler(device, enabled=self.precision == "fp16")
+        self._parallel = world.parallel(self.model)
+
+    @property
+    def learned(self) -> Learned:
+        """What a checkpoint keeps."""
+        return Learned(self.model, self.optimizer, self.average, self.scaler)
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a gradient that is infinite only says that the scale of float16 is still too high."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
+
+    def update(
+        self, shares: Sequence[Share], tokens: int, *, step: int, rate: float, sampling: float = 0.0
+    ) -> Outcome:
+        """Update number `step`, at learning rate `rate`, from this process's shares of batches that have
+        `tokens` target tokens over all processes. `sampling` is the part of the fed tokens that are the
+        model's own."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        seed_step(self._config.seed, step, self._world.rank)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for number, (batch, weight) in enumerate(shares, start=1):
+            with self._world.synchronized(self._parallel, number == len(shares)), _naming(batch, step):
+                losses.append(self._accumulate(batch.to(self._device), weight / tokens, sampling))
+        (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip)
+        applied = math.isfinite(total) and math.isfinite(norm.item())
+        if applied:
+            self.scaler.step(self.optimizer)
+            if self.average is not None:
+                self.average.update(self.model, step)
+        self.scaler.update()
+        return Outcome(total / tokens, applied)
+
+    def _accumulate(self, batch: Batch, weight: float, sampling: float) -> Tensor:
+        """Add the gradient of a batch's summed objective, times `weight`. Gives its summed loss, times
+        `weight` too."""
+        with autocast(self.precision, self._device):
+            previous = self._own_tokens(batch, sampling) if sampling else None
+            logits, labels = self._parallel(*batch, previous)
+            losses = summed_losses(logits, labels, self._config.label_smoothing)
+        # Processes average their gradients, and a sum is wanted.
+        torch.autograd.backward(self.scaler.scale(losses.objective * (weight * self._world.size)))
+        return losses.nll.double() * weight
+
+    @torch.no_grad()
+    def _own_tokens(self, batch: Batch, share: float) -> Tensor:
+        """The target [B, T], of which this share is tokens that the model itself draws after the given ones
+        (parallel scheduled sampling, one pass; Duckworth et al. 2019, arXiv:1906.04331)."""
+        with evaluating(self.model):
+            logits, _ = self.model(*batch)
+        drawn = torch.multinomial(logits.float().softmax(dim=-1), 1).squeeze(1)  # (n,)
+        own = torch.rand(drawn.shape, device=drawn.device) < share
+        mixed, real = batch.target.clone(), real_tokens(batch.target, batch.target_len)
+        mixed[real] = torch.where(own, drawn, batch.target[real])
+        return mixed
+
+
+def seed_step(seed: int, step: int, process: int) -> None:
+    """Make what PyTorch draws in this step a function of these three."""
+    (state,) = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
+    torch.manual_seed(int(state))
+
+
+@contextlib.contextmanager
+def _naming(batch: Batch, step: int) -> Iterator[None]:
+    """Say which batch memory did not suffice for."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        pairs, longest_source = batch.src.shape
+        raise EdgeChatError(
+            f"out of memory at step {step} on a batch of {pairs} pairs, sources to {longest_source} and "
+            f"targets to {batch.target.shape[1]} tokens: halve --batch-size or --batch-tokens and double "
+            "--accumulate, which gives the same updates, or lower --max-source and --max-target"
+        ) from error
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch says so, of CPU memory ("can't allocate memory") or of a GPU's."""
+    return any(part in str(error) for part in ("can't allocate memory", "out of memory"))
