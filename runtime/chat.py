@@ -386,7 +386,7 @@ class ChatModel:
         if options.replies is None and self.closed is not None:
             refuse_company("replies", options.given)
             return TextRules(only=self.closed, longest=self.closed.longest)
-        if not options.banned and options.prefix is None and options.replies is None:
+        if not options.has_texts:
             return NO_TEXTS
         rules = self._texts.get(options)
         if rules is None:
@@ -403,6 +403,8 @@ class ChatModel:
         most = self.max_length(options)
         if options.prefix is not None and len(self.codec.encode(options.prefix)) >= most:
             raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
+        if sum(len(self.codec.encode(text)) for text in options.required) >= most:
+            raise UsageError(f"required texts have more tokens than a reply may have, {most} with its end")
         return text_rules(options, self.codec.vocabulary)
 
     def confidence(self, logp: float, options: DecodingOptions) -> float | None:
