@@ -129,6 +129,7 @@ class BeamSearch:
         self._steps = 0
         self._quota = -(-options.n_best // options.groups)  # wanted of each group
         self._finished: list[list[Hypothesis]] = [[] for _ in range(options.groups)]  # each best first
+        self._said: set[tuple[int, ...]] = set()  # all that ever finished
         self._over = [False] * options.groups
         self._sampler = Sampler(options) if options.sample else None
         self._whole = options.sample or self._rules.required is not None
@@ -365,8 +366,10 @@ class BeamSearch:
 
     def _add_finished(self, hypothesis: Hypothesis, group: int) -> None:
         finished = self._finished[group]
-        if self._over[group] or any(hypothesis.tokens == other.tokens for other in finished):
-            return  # the same text may be drawn twice
+        again = hypothesis.tokens in self._said  # drawn twice, or found by two groups
+        self._said.add(hypothesis.tokens)
+        if again or self._over[group]:
+            return
         finished.append(hypothesis)
         finished.sort(key=_best_first)  # stable: an earlier one wins a tie
         self._note_gaps(finished)

@@ -103,6 +103,8 @@ def test_what_a_reply_may_say_is_said_by_options(invoke, bundle_folder):
     assert said("--prefix", "no").startswith("no")
     assert "green" not in said("--banned", "green", "--banned", "🍵")
     assert said("--no-copy-ngram", 1, "--banned", "tea") != said()
+    assert "my" in said("--required", "my", "--required", "tea")
+    assert said("--beam", 6, "--groups", 3, "--diversity", 1, "--n-best", 3).count("\n") == 3
     assert "tea" in said("--no-repeat-ngram", 2, "--repetition-penalty", 1.1, "--coverage-penalty", 0.1)
 
 
@@ -244,6 +246,9 @@ def test_alignments_are_a_row_of_weights_a_token(invoke, bundle_folder):
         ["--prefix", "tea", "--banned", "e"],
         ["--banned", ""],
         ["--alignments"],
+        ["--groups", "2"],
+        ["--diversity", "1"],
+        ["--required", ""],
         ["--temperature", "2"],
         ["--temperature", "0", "--sample"],
         ["--top-p", "1.5", "--sample"],

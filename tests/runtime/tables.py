@@ -243,6 +243,7 @@ def beam_to_the_end(
     size = options.beam // options.groups
     groups: list[list[Ids]] = [[()] for _ in range(options.groups)]
     finished: list[list[Hypothesis]] = [[] for _ in groups]
+    known: set[Ids] = set()  # what one group found, another does not find
     for _ in range(max_length):
         said: list[int] = []  # by earlier groups at this step
         following = []
@@ -260,7 +261,10 @@ def beam_to_the_end(
                         rank, reply = scored(table, source, longer, options, finished=ends)
                         extensions.append((options.hamming * said.count(id) - rank, row, id, reply))
             ranked = sorted(extensions, key=lambda extension: extension[:3])
-            ended += [reply for *_, id, reply in ranked[:size] if id == EOS]
+            for *_, id, reply in ranked[:size]:
+                if id == EOS and reply.tokens not in known:
+                    known.add(reply.tokens)
+                    ended.append(reply)
             following.append([reply.tokens for *_, id, reply in ranked if id != EOS][:size])
             said += [tokens[-1] for tokens in following[-1]]
         if not any(following) and not any(finished):
