@@ -99,17 +99,18 @@ def put(text: str) -> None:
 
 def put_json(values: Any) -> None:
     """One JSON object on one line of stdout. Infinities and NaN, which JSON lacks, become null."""
-    text = json.dumps(_finite(values), ensure_ascii=False)
+    text = json.dumps(finite(values), ensure_ascii=False)
     typer.echo(_ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def _finite(values: Any) -> Any:
+def finite(values: Any) -> Any:
+    """`values` with null for the infinities and NaN that JSON lacks."""
     if isinstance(values, float) and not math.isfinite(values):
         return None
     if isinstance(values, dict):
-        return {key: _finite(value) for key, value in values.items()}
+        return {key: finite(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [_finite(value) for value in values]
+        return [finite(value) for value in values]
     return values
 
 

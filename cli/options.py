@@ -83,6 +83,21 @@ BannedOption = Annotated[
     list[str] | None,
     typer.Option(help="Text that no reply holds; may be given many times.", rich_help_panel=SAYS),
 ]
+RequiredOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Text that every reply holds; may be given many times.", rich_help_panel=SAYS),
+]
+GroupsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Split the beam into so many groups that keep off each other's words.  [default: 1]",
+        rich_help_panel=SEARCH,
+    ),
+]
+DiversityOption = Annotated[
+    float | None,
+    typer.Option(help="How strongly groups keep off.  [default: 0.5]", rich_help_panel=SEARCH),
+]
 NoRepeatOption = Annotated[
     int | None,
     typer.Option(help="No n-gram of so many tokens comes twice.", rich_help_panel=SAYS, show_default=False),

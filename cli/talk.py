@@ -3,12 +3,14 @@
 import dataclasses
 import sys
 from collections.abc import Iterator
+from json import dumps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..runtime.errors import UsageError
-from .console import one_line, put, put_json, say
+from .console import finite, one_line, put, put_json, say
 from .options import (
     SEARCH,
     AlignmentsOption,
@@ -17,6 +19,8 @@ from .options import (
     BundleArgument,
     CoveragePenaltyOption,
     DeviceOption,
+    DiversityOption,
+    GroupsOption,
     JsonOption,
     LengthPenaltyOption,
     MaxLengthOption,
@@ -27,6 +31,7 @@ from .options import (
     PrefixOption,
     RepetitionPenaltyOption,
     RepliesOption,
+    RequiredOption,
     RequireSignatureOption,
     SampleOption,
     SeedOption,
@@ -59,6 +64,8 @@ def reply(
         typer.Option(help="Replies to show, best first.  [default: 1]", rich_help_panel=SEARCH),
     ] = None,
     stop: StopOption = None,
+    groups: GroupsOption = None,
+    diversity: DiversityOption = None,
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
     coverage_penalty: CoveragePenaltyOption = None,
@@ -68,6 +75,7 @@ def reply(
     replies: RepliesOption = None,
     prefix: PrefixOption = None,
     banned: BannedOption = None,
+    required: RequiredOption = None,
     no_repeat_ngram: NoRepeatOption = None,
     no_copy_ngram: NoCopyOption = None,
     sample: SampleOption = None,
@@ -87,6 +95,21 @@ def reply(
             show_default=False,
         ),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for what each step of the search did, as JSON: the rows, what they looked at, their "
+            "candidates and what became of each.",
+            show_default=False,
+        ),
+    ] = None,
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further bundle of the same tokenizer, whose probabilities are averaged with BUNDLE's; "
+            "may be given many times.",
+        ),
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each reply while it is searched.")] = False,
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
@@ -100,6 +123,7 @@ def reply(
     normalized by length as --normalize says.
     """
     from ..runtime import ChatModel
+    from ..runtime.files import write_atomic
     from ..runtime.replies import read_replies
 
     if stream and (json or (n_best or 1) > 1):
@@ -111,7 +135,12 @@ def reply(
         )
     if alignments and not json:
         raise UsageError("--alignments goes with --json: a line of text has no place for them")
-    with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
+    if trace is not None and not trace.absolute().parent.is_dir():
+        raise UsageError(f"--trace is {trace}, but there is no folder {trace.parent}")
+    bundles = [bundle, *(ensemble or [])]
+    with ChatModel.load_ensemble(
+        bundles, device=device, threads=threads, require_signature=require_signature
+    ) as model:
         if device == "auto" and sys.stderr.isatty():
             say(f"{bundle} on {model.device}")
         options = decoding_options(
@@ -127,9 +156,12 @@ def reply(
             replies=None if replies is None else read_replies(replies),
             prefix=prefix,
             banned=banned,
+            required=required,
             no_repeat_ngram=no_repeat_ngram,
             no_copy_ngram=no_copy_ngram,
             stop=stop,
+            groups=groups,
+            diversity=diversity,
             sample=sample,
             temperature=temperature,
             top_k=top_k,
@@ -137,20 +169,26 @@ def reply(
             typical_p=typical_p,
             seed=seed,
             alignments=alignments,
+            trace=True if trace else None,
         )
         if abstain_below is not None:
             _check_confident(model, options)
+        traced = []
         for prompt in text or _lines():
+            given = _stream(model, prompt, options) if stream else model.reply(prompt, options)
+            if trace:
+                traced.append(_traced(model, prompt, given))
             if stream:
-                _stream(model, prompt, options)
                 continue
-            given = model.reply(prompt, options)
             if json:
                 put_json(reply_json(prompt, given) | _abstaining(given, abstain_below))
             elif abstain_below is not None and _abstains(given, abstain_below):
                 put("")
             else:
                 _put_reply(given, n_best or 1)
+        if trace:
+            values = finite({"format": 1, "replies": traced})
+            write_atomic(trace, dumps(values, ensure_ascii=False) + "\n")
 
 
 def tui(
@@ -242,13 +280,23 @@ def _put_reply(reply: "Reply", n_best: int) -> None:
     sys.stdout.flush()
 
 
-def _stream(model: "ChatModel", prompt: str, options: "DecodingOptions") -> None:
+def _stream(model: "ChatModel", prompt: str, options: "DecodingOptions") -> "Reply":
     from ..runtime.text import printable
 
-    for piece in model.stream(prompt, options):
+    stream = model.stream(prompt, options)
+    for piece in stream:
         typer.echo(printable(one_line(piece)), nl=False)
         sys.stdout.flush()
     typer.echo("")
+    return stream.reply
+
+
+def _traced(model: "ChatModel", prompt: str, reply: "Reply") -> dict[str, Any]:
+    from ..runtime.trace import trace_json
+
+    assert reply.trace is not None
+    source = model.codec.encode_source([prompt]).ids
+    return {"prompt": prompt, "reply": reply.text, **trace_json(reply.trace, source, model.codec)}
 
 
 def _lines() -> Iterator[str]:

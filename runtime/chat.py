@@ -16,6 +16,7 @@ from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
 from .constraints import NO_TEXTS, TextRules, text_rules
 from .device import resolve_device
+from .ensemble import EnsembleBackend
 from .errors import BundleError, EdgeChatError, ModelClosedError, UsageError
 from .manifest import Manifest
 from .options import DecodingOptions, refuse_company, whole_number
@@ -254,6 +255,43 @@ class ChatModel:
             model.calibration = Calibration.from_json(manifest.calibration)
         return model
 
+    @classmethod
+    def load_ensemble(
+        cls,
+        bundles: Sequence[str | os.PathLike[str]],
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        require_signature: str | os.PathLike[str] | None = None,
+    ) -> "ChatModel":
+        """As `load`, of several bundles that reply as one: their probabilities are averaged at each step.
+
+        All must have been trained with one tokenizer; the first one's default options hold, and there is no
+        confidence, which was calibrated for each alone. One bundle is as `load` gives it.
+
+        Raises:
+            UsageError: the bundles differ in their tokenizer, in the turns they see or in their closed set.
+        """
+        if not bundles:
+            raise UsageError("an ensemble needs at least one bundle")
+        first, *others = (
+            cls.load(bundle, device=device, threads=threads, require_signature=require_signature)
+            for bundle in bundles
+        )
+        if not others:
+            return first
+        for name, other in zip(bundles[1:], others, strict=True):
+            _check_together(bundles[0], first, name, other)
+        models = [first, *others]
+        codec = first.codec.limited(
+            max_source=min(model.codec.max_source for model in models),
+            max_target=min(model.codec.max_target for model in models),
+        )
+        backend = EnsembleBackend([model.backend for model in models])
+        ensemble = cls(backend, codec, first.defaults, device=first.device)
+        ensemble.closed = first.closed
+        return ensemble
+
     def reply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """The best reply to one prompt, outside any conversation."""
         return self.stream(prompt, options).reply
@@ -366,7 +404,7 @@ class ChatModel:
         if options.replies is None and self.closed is not None:
             refuse_company("replies", options.given)
             return TextRules(only=self.closed, longest=self.closed.longest)
-        if not options.banned and options.prefix is None and options.replies is None:
+        if not options.has_texts:
             return NO_TEXTS
         rules = self._texts.get(options)
         if rules is None:
@@ -383,6 +421,8 @@ class ChatModel:
         most = self.max_length(options)
         if options.prefix is not None and len(self.codec.encode(options.prefix)) >= most:
             raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
+        if sum(len(self.codec.encode(text)) for text in options.required) >= most:
+            raise UsageError(f"required texts have more tokens than a reply may have, {most} with its end")
         return text_rules(options, self.codec.vocabulary)
 
     def confidence(self, logp: float, options: DecodingOptions) -> float | None:
@@ -432,3 +472,17 @@ class ChatModel:
             hypothesis.finished,
             tuple(map(tuple, hypothesis.alignments)) if aligned else None,
         )
+
+
+def _check_together(name: Any, model: ChatModel, other_name: Any, other: ChatModel) -> None:
+    """Refuse an ensemble of models that do not mean the same by the same ids."""
+    names = f"{os.fspath(name)} and {os.fspath(other_name)}"
+    hashes = {m.manifest.files["tokenizer.json"].sha256 for m in (model, other) if m.manifest}
+    if len(hashes) > 1:
+        raise UsageError(f"{names} have different tokenizers: an ensemble is of models trained with one")
+    if model.codec.turns != other.codec.turns:
+        raise UsageError(
+            f"{names} see {model.codec.turns} and {other.codec.turns} turns: an ensemble sees one"
+        )
+    if model.closed != other.closed:
+        raise UsageError(f"{names} have different closed sets of replies: an ensemble has one, or none")

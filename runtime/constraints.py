@@ -8,6 +8,7 @@ Rules about texts work on the bytes that ids stand for, not on one way to spell 
 hold whatever tokens the model takes.
 """
 
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -186,12 +187,78 @@ class ForcedPrefix:
         return found
 
 
+class RequiredTexts:
+    """The end-of-sentence is banned before every text was said. State: how many bytes of each are said at
+    the end of the text, or all of them once it was said whole."""
+
+    name = "required"
+
+    def __init__(self, texts: Sequence[bytes], vocabulary: Sequence[bytes]) -> None:
+        self._texts = tuple(texts)
+        self._vocabulary = vocabulary
+        self.start = (0,) * len(self._texts)
+        self._nearer: dict[tuple[int, ...], list[int]] = {}
+
+    def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
+        said = self._vocabulary[id]
+        return tuple(
+            n if n == len(text) else _begun(text, text[:n] + said)
+            for n, text in zip(state, self._texts, strict=True)
+        )
+
+    def banned(self, state: tuple[int, ...]) -> Collection[int]:
+        return () if self.whole(state) == len(self._texts) else (EOS,)
+
+    def whole(self, state: tuple[int, ...]) -> int:
+        """How many texts were said."""
+        return sum(n == len(text) for n, text in zip(state, self._texts, strict=True))
+
+    def progress(self, state: tuple[int, ...]) -> tuple[int, int]:
+        """The bank of a state, two a text that was said and one more where another is begun; and how many
+        bytes of the texts are said."""
+        whole = self.whole(state)
+        begun = any(0 < n < len(text) for n, text in zip(state, self._texts, strict=True))
+        return 2 * whole + begun, sum(state)
+
+    def nearer(self, state: tuple[int, ...]) -> list[int]:
+        """Ids that go on with a text that is not whole, or begin one; the end where all are whole."""
+        found = self._nearer.get(state)
+        if found is None:
+            if self.whole(state) == len(self._texts):
+                return [EOS]
+            rests = [text[n:] for n, text in zip(state, self._texts, strict=True) if n < len(text)]
+            unsaid = [text for n, text in zip(state, self._texts, strict=True) if n < len(text)]
+            begin = tuple(text[:n] for text in unsaid for n in range(1, len(text) + 1))
+            found = [
+                id
+                for id, said in enumerate(self._vocabulary)
+                if said
+                and (
+                    said.startswith(tuple(rests))
+                    or any(rest.startswith(said) for rest in rests)
+                    or said.endswith(begin)
+                    or any(text in said for text in unsaid)
+                )
+            ]
+            self._nearer[state] = found
+        return found
+
+
+def _begun(text: bytes, said: bytes) -> int:
+    """How many bytes of `text` stand at the end of `said`; all where it holds the whole."""
+    if text in said:
+        return len(text)
+    longest = min(len(text) - 1, len(said))
+    return next((n for n in range(longest, 0, -1) if said.endswith(text[:n])), 0)
+
+
 @dataclass(frozen=True)
 class TextRules:
     """The rules that texts among the options make with one vocabulary."""
 
     bans: tuple[Ban, ...] = ()
     only: Only | None = None
+    required: RequiredTexts | None = None
     longest: int | None = None  # tokens that they leave a reply at most, end-of-sentence counted
 
 
@@ -210,8 +277,13 @@ def text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRul
     for text in banned:
         if prefix is not None and text in prefix:
             raise UsageError(f"prefix holds {text.decode()!r}, which is banned")
+    required = [normal_form(text).encode() for text in options.required]
+    for text, held in itertools.product(banned, required):
+        if text in held:
+            raise UsageError(f"required {held.decode()!r} holds {text.decode()!r}, which is banned")
     return TextRules(
         bans=(BannedTexts(banned, vocabulary),) if banned else (),
+        required=RequiredTexts(required, vocabulary) if required else None,
         only=None if prefix is None else ForcedPrefix(prefix, vocabulary),
     )
 
@@ -236,9 +308,13 @@ class Rules:
     """All rules of one search."""
 
     def __init__(self, options: DecodingOptions, source: Sequence[int], texts: TextRules) -> None:
-        if texts is NO_TEXTS and (options.banned or options.prefix or options.replies):
-            raise UsageError("banned, prefix and replies need a tokenizer: reply with a ChatModel")
-        self._bans = bans_of(options, source, texts)
+        if texts is NO_TEXTS and options.has_texts:
+            raise UsageError("banned, prefix, required and replies need a tokenizer: reply with a ChatModel")
+        self.required = texts.required
+        self._bans: tuple[Ban, ...] = (
+            *([texts.required] if texts.required else []),
+            *bans_of(options, source, texts),
+        )
         self.only = texts.only
         self._all: tuple[Ban | Only, ...] = (*self._bans, *([self.only] if self.only else []))
         self.any = bool(self._all)
@@ -257,6 +333,16 @@ class Rules:
     def allowed(self, state: RuleState) -> Sequence[int] | None:
         """The only ids that may come next, but for the banned ones; None where there is no such rule."""
         return self.only.allowed(state[-1]) if self.only else None
+
+    def progress(self, state: RuleState, id: int) -> tuple[int, int]:
+        """How near the required texts `id` leads: `RequiredTexts.progress`."""
+        assert self.required is not None
+        return self.required.progress(state[0] if id == EOS else self.required.after(state[0], id))
+
+    def nearer(self, state: RuleState) -> list[int]:
+        """Ids that lead nearer to the required texts."""
+        assert self.required is not None
+        return self.required.nearer(state[0])
 
     def blocks(self, state: RuleState, id: int) -> str | None:
         """The name of the first rule that keeps `id` from coming next."""

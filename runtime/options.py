@@ -25,10 +25,11 @@ GOES_WITH = {
 #: Which options do not go together, and why; given together, they are refused.
 EXCLUDES = {
     "replies": (
-        ("banned", "prefix", "no_repeat_ngram", "no_copy_ngram", "min_length", "max_length"),
+        ("banned", "prefix", "required", "no_repeat_ngram", "no_copy_ngram", "min_length", "max_length"),
         "a closed set of replies says all that may be said",
     ),
-    "sample": (("stop",), "every sample is drawn to its end"),
+    "sample": (("stop", "groups", "required"), "samples are drawn, each for itself and to its end"),
+    "required": (("groups",), "both share the beam out"),
 }
 
 MAX_BEAM = 1024
@@ -36,6 +37,7 @@ MAX_LENGTH = 10_000
 MAX_TOP_K = 1_000_000
 MAX_SEED = (1 << 53) - 1  # what a JSON number holds exactly
 MAX_TEXTS = 1000  # banned phrases
+MAX_REQUIRED = 16
 MAX_TEXT = 1000  # characters of one
 
 
@@ -69,6 +71,8 @@ class DecodingOptions:
     """Texts that no reply holds, whatever tokens would spell them."""
     prefix: str | None = None
     """What every reply begins with; its tokens are scored as all are."""
+    required: tuple[str, ...] = ()
+    """Texts that every finished reply holds, in any order."""
     replies: tuple[str, ...] | None = None
     """A closed set: one of these is said, nothing else; None is the bundle's own set, where it has one."""
     min_length: int = 0
@@ -77,6 +81,10 @@ class DecodingOptions:
     """Tokens that a reply has at most, end-of-sentence counted; None is the longest the model learned."""
     stop: Stop = "exact"
     """"exact" ends when no live hypothesis can still enter the n best, "first" with the n-th finished one."""
+    groups: int = 1
+    """Groups of `beam / groups` hypotheses that keep off each other's words (Vijayakumar et al. 2016)."""
+    diversity: float | None = None
+    """What a word takes for each hypothesis of an earlier group that goes on with it too; None is 0.5."""
     sample: bool = False
     """Draw replies at random, `beam` of them, of which the `n_best` best are given (sample and rank,
     Adiwardana et al. 2020). Scores stay those of the model, whatever the draw was from."""
@@ -129,7 +137,15 @@ class DecodingOptions:
                 number(name, getattr(self, name), 0.0001, 1)
         if self.seed is not None:
             whole_number("seed", self.seed, 0, MAX_SEED)
-        object.__setattr__(self, "banned", _texts("banned", self.banned))
+        whole_number("groups", self.groups, 1, MAX_BEAM)
+        if self.beam % self.groups:
+            raise UsageError(f"beam is {self.beam}, which {self.groups} groups cannot share: take a multiple")
+        if self.diversity is not None:
+            number("diversity", self.diversity, 0, 100)
+            if self.groups == 1:
+                raise UsageError("diversity goes with groups, of which there is one")
+        object.__setattr__(self, "banned", _texts("banned", self.banned, MAX_TEXTS))
+        object.__setattr__(self, "required", _texts("required", self.required, MAX_REQUIRED))
         if self.prefix is not None:
             _text("prefix", self.prefix)
         if self.replies is not None:
@@ -159,6 +175,16 @@ class DecodingOptions:
         """Whether both let and favour the same replies, but for how widely they are searched."""
         searched = {name: getattr(self, name) for name in ("beam", "n_best", "stop", "alignments", "trace")}
         return self == replace(other, **searched)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether an option is text, whose rules need the vocabulary."""
+        return bool(self.banned or self.required or self.prefix or self.replies)
+
+    @property
+    def hamming(self) -> float:
+        """The diversity of groups."""
+        return 0.5 if self.diversity is None else float(self.diversity)
 
     @property
     def alpha(self) -> float:
@@ -220,7 +246,7 @@ def _text(name: str, value: object) -> str:
     return value
 
 
-def _texts(name: str, values: object) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple) or len(values) > MAX_TEXTS:
-        raise UsageError(f"{name} must be a list of at most {MAX_TEXTS} texts, not {values!r}")
+def _texts(name: str, values: object, most: int) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or len(values) > most:
+        raise UsageError(f"{name} must be a list of at most {most} texts, not {values!r}")
     return tuple(_text(name, value) for value in values)

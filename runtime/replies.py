@@ -37,6 +37,12 @@ class ClosedSet:
         self.start: Node = (0, len(self._replies), 0)
         self._children: dict[Node, list[int]] = {}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClosedSet) and self._replies == other._replies
+
+    def __hash__(self) -> int:
+        return hash((len(self), self.longest))
+
     def __len__(self) -> int:
         return len(self._replies)
 

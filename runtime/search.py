@@ -11,6 +11,7 @@ A row's first K + 1 allowed candidates always suffice: it can give K live ones a
 is asked for, so that how narrowly the next one missed is known. Which ids of a row are banned, or lose
 by a penalty, is known before the step, and as many more are asked for. Where only some ids are allowed,
 their log-probabilities are read from the whole distribution.
+With `groups` or `required` texts, the K that live on are chosen otherwise (`choice`).
 With `sample`, K rows start, and each is extended by one id that is drawn (`sampling`).
 Hypotheses cut at the maximum length are the n best only where none has finished.
 """
@@ -19,10 +20,12 @@ import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from .backend import Floats, Ints
+from .choice import Choice, Extension, first_k, in_banks, in_groups
 from .constraints import NO_TEXTS, Rules, RuleState, TextRules
 from .errors import EdgeChatError
 from .options import DecodingOptions
@@ -49,8 +52,7 @@ class Hypothesis:
     alignments: tuple[Sequence[float], ...] = ()  # [len(token_logps)][S], where they are kept
 
 
-@dataclass(frozen=True, slots=True)
-class StepRequest:
+class StepRequest(NamedTuple):
     """What the next decoder step is to compute for this sentence's K rows."""
 
     tokens: list[int]  # [K] fed to each row
@@ -62,20 +64,20 @@ class StepRequest:
 #: An id and its natural-log probability.
 Candidate = tuple[int, float]
 
-#: A live hypothesis and one more id: minus what they rank by, the row, the id, its log-probability.
-#: In order, the best is first, and ties go to the lower row, then to the lower id.
-Extension = tuple[float, int, int, float]
-
 
 def _likeliest(candidate: Candidate) -> tuple[float, int]:
     """The order of candidates: the likelier first, then the lower id."""
     return -candidate[1], candidate[0]
 
 
+def _best_first(hypothesis: Hypothesis) -> float:
+    return -hypothesis.score
+
+
 class _Live:
     """A hypothesis that goes on."""
 
-    __slots__ = ("alignments", "logp", "logps", "rank", "state", "tokens")
+    __slots__ = ("alignments", "group", "logp", "logps", "rank", "state", "tokens")
 
     def __init__(
         self,
@@ -85,7 +87,9 @@ class _Live:
         rank: float,
         state: RuleState,
         alignments: tuple[Sequence[float], ...],
+        group: int,
     ) -> None:
+        self.group = group  # of diverse beam groups
         self.tokens, self.logps, self.logp, self.state = tokens, logps, logp, state
         self.rank = rank  # logp and what penalties take: what it ranks by
         self.alignments = alignments  # a row a token, where they are kept
@@ -123,11 +127,16 @@ class BeamSearch:
         self._penalized = options.repetition_penalty > 1
         self._aligned = options.alignments or options.coverage_penalty > 0
         self._steps = 0
-        self._finished: list[Hypothesis] = []  # the n best so far, best first
-        self._finished_count = 0
+        self._quota = -(-options.n_best // options.groups)  # wanted of each group
+        self._finished: list[list[Hypothesis]] = [[] for _ in range(options.groups)]  # each best first
+        self._said: set[tuple[int, ...]] = set()  # all that ever finished
+        self._over = [False] * options.groups
         self._sampler = Sampler(options) if options.sample else None
-        begun = options.beam if options.sample else 1
-        self._live = [_Live((), (), 0.0, 0.0, self._rules.start, ())] * begun
+        self._whole = options.sample or self._rules.required is not None
+        begun = options.beam if options.sample else options.groups
+        self._live = [
+            _Live((), (), 0.0, 0.0, self._rules.start, (), row % options.groups) for row in range(begun)
+        ]
         self._prepare([GO] * begun, [0] * begun)
 
     def want(self) -> StepRequest:
@@ -145,16 +154,17 @@ class BeamSearch:
         self._steps += 1
         if self._sampler:
             assert logp is not None
-            ended, extended = self._draw(self._sampler, logp)
+            ended, extended, gap = self._draw(self._sampler, logp)
         else:
-            ended, extended = self._choose(self._extensions(self._possible(ids, logps, logp)))
+            ended, extended, gap = self._choose(self._possible(ids, logps, logp))
+        self.min_gap = min(self.min_gap, gap)
         finished = [self._finished_by(extension, alignments) for extension in ended]
         if self.options.trace:
             given = [list(zip(*row, strict=True)) for row in zip(ids, logps, strict=True)]
             self._note_step(given, align, extended, list(zip(ended, finished, strict=True)))
-        for hypothesis in finished:
-            self._add_finished(hypothesis)
-        if extended or self._finished:
+        for (_, row, _, _), hypothesis in zip(ended, finished, strict=True):
+            self._add_finished(hypothesis, self._live[row].group)
+        if extended or any(self._finished):
             self._live = [self._grown(extension, alignments) for extension in extended]
             self._prepare([id for _, _, id, _ in extended], [row for _, row, _, _ in extended])
         else:  # nothing may follow: what there is was cut
@@ -166,20 +176,31 @@ class BeamSearch:
         with is never taken back."""
         if self.done:
             return [self.hypotheses()[0].tokens]
-        if not self._finished:
+        if not any(self._finished):
             return [live.tokens for live in self._live]
-        best = self._finished[0]  # an equal score that comes later does not win over it
+        best = self.hypotheses()[0]
         rivals = (live for live in self._live if self._bound(live) > best.score)
+        if self.options.groups > 1:  # else an equal score that comes later does not win over it
+            rivals = (live for live in self._live if self._bound(live) >= best.score)
         return [best.tokens, *(live.tokens for live in rivals)]
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The n best so far, best first: those that finished, or the live ones where none has."""
-        return list(self._finished) or self._cut()[: self.options.n_best]
+        """The n best so far, best first: those that finished, or the live ones where none has.
+
+        Of groups, the best of each come before the second of any."""
+        n_best = self.options.n_best
+        if self.options.groups == 1:
+            return list(self._finished[0]) or self._cut()[:n_best]
+        taken: list[Hypothesis] = []
+        for place in itertools.zip_longest(*self._finished):
+            taken += sorted(filter(None, place), key=_best_first)
+        return sorted(taken[:n_best], key=_best_first) or self._cut()[:n_best]
 
     def _possible(
         self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None
     ) -> list[Iterable[Candidate]]:
-        """The candidates of each row, likeliest first, or all that are allowed where only some are."""
+        """The candidates of each row, likeliest first: all that are allowed where only some are, and with
+        required texts those that come nearer to them too."""
         candidates: list[Iterable[Candidate]] = [
             zip(*row, strict=True) for row in zip(ids, logps, strict=True)
         ]
@@ -188,24 +209,27 @@ class BeamSearch:
                 if allowed is not None:
                     values = whole[row, list(allowed)].tolist()
                     candidates[row] = sorted(zip(allowed, values, strict=True), key=_likeliest)
+                elif self._rules.required:
+                    nearer = self._rules.nearer(self._live[row].state)
+                    more = zip(nearer, whole[row, nearer].tolist(), strict=True)
+                    candidates[row] = sorted({*candidates[row], *more}, key=_likeliest)
         return candidates
 
-    def _extensions(self, candidates: list[Iterable[Candidate]]) -> list[Extension]:
-        """The allowed extensions that can matter, best first: of 2K + 1, at most K of them ends, K live on
-        and one tells how near the next was."""
-        enough, penalty = 2 * self.options.beam + 1, self.options.repetition_penalty
+    def _extensions(self, candidates: Sequence[Iterable[Candidate]], enough: int) -> list[Extension]:
+        """The allowed extensions, the `enough` best of them, best first."""
+        penalty = self.options.repetition_penalty
         found: list[Extension] = []
         least = _LEAST  # what ranks below it cannot matter any more
         for row, live in enumerate(self._live):
             rank, banned, lowered = live.rank, self._banned[row], self._lowered[row]
             for id, logp in candidates[row]:
+                if id in banned:
+                    continue
                 total = rank + logp
                 if not least <= total < _INF:
                     if not total < _INF:  # NaN is not less either
                         raise EdgeChatError(_NO_NUMBERS)
                     break
-                if id in banned:
-                    continue
                 if lowered and id in lowered:
                     total = rank + repeated(logp, penalty)
                 found.append((-total, row, id, logp))
@@ -215,30 +239,37 @@ class BeamSearch:
                 least = -found[-1][0]
         return found
 
-    def _choose(self, ranked: list[Extension]) -> tuple[list[Extension], list[Extension]]:
-        """Those that end, and those that live on."""
-        beam = self.options.beam
-        ended: list[Extension] = []
-        extended: list[Extension] = []
-        previous = 0.0
-        for rank, extension in enumerate(ranked):
-            minus = extension[0]
-            if rank == beam or len(extended) == beam:
-                self.min_gap = min(self.min_gap, minus - previous)
-                if rank >= beam and len(extended) == beam:
-                    break
-            previous = minus
-            if extension[2] != EOS:
-                if len(extended) < beam:
-                    extended.append(extension)
-            elif rank < beam:
-                ended.append(extension)
-        return ended, extended
+    def _choose(self, candidates: list[Iterable[Candidate]]) -> Choice:
+        options = self.options
+        if options.groups > 1:
+            groups = [
+                self._extensions(
+                    [
+                        c if live.group == group else ()
+                        for c, live in zip(candidates, self._live, strict=True)
+                    ],
+                    sys.maxsize,
+                )
+                for group in range(options.groups)
+            ]
+            return in_groups(groups, options.beam // options.groups, options.hamming)
+        if self._rules.required:
+            last = self._steps == self.max_length
+            return in_banks(
+                self._extensions(candidates, sys.maxsize), options.beam, self._progress, last=last
+            )
+        # Of 2K + 1, at most K are ends, K live on, and one tells how near the next was.
+        return first_k(self._extensions(candidates, 2 * options.beam + 1), options.beam)
 
-    def _draw(self, sampler: Sampler, whole: Floats) -> tuple[list[Extension], list[Extension]]:
-        """One extension of each row, drawn: those that end, and those that live on."""
+    def _progress(self, extension: Extension) -> tuple[int, int]:
+        _, row, id, _ = extension
+        return self._rules.progress(self._live[row].state, id)
+
+    def _draw(self, sampler: Sampler, whole: Floats) -> Choice:
+        """One extension of each row, drawn."""
         ended: list[Extension] = []
         extended: list[Extension] = []
+        nearest = _INF
         for row, live in enumerate(self._live):
             logp = whole[row].astype(np.float64)  # [V]
             if not (logp < _INF).all():  # NaN is not less either
@@ -253,10 +284,10 @@ class BeamSearch:
             if logp.max() == -_INF:
                 continue  # nothing may follow
             id, gap = sampler.draw(logp)
-            self.min_gap = min(self.min_gap, gap)
+            nearest = min(nearest, gap)
             extension = (-(live.rank + float(logp[id])), row, id, float(whole[row, id]))
             (ended if id == EOS else extended).append(extension)
-        return ended, extended
+        return Choice(ended, extended, nearest)
 
     def _grown(self, extension: Extension, alignments: list[list[float]] | None) -> _Live:
         minus, row, id, logp = extension
@@ -268,6 +299,7 @@ class BeamSearch:
             -minus,
             rules.after(parent.state, id) if rules.any else (),
             (*parent.alignments, alignments[row]) if alignments else (),
+            parent.group,
         )
 
     def _finished_by(self, extension: Extension, alignments: list[list[float]] | None) -> Hypothesis:
@@ -286,18 +318,23 @@ class BeamSearch:
     def _prepare(self, tokens: list[int], parents: list[int]) -> None:
         """Ask for the next step of the live hypotheses, whose last ids and rows before these are."""
         rules, live = self._rules, self._live
-        self._banned = [rules.banned(each.state) for each in live]
+        if rules.any:
+            self._banned = [rules.banned(each.state) for each in live]
+        else:
+            self._banned = [rules.banned(rules.start)] * len(live)
         self._allowed = [rules.allowed(each.state) for each in live] if rules.only else [None] * len(live)
         self._lowered = [frozenset(each.tokens) for each in live] if self._penalized else [_NONE] * len(live)
         most = max(map(len, self._banned), default=0)
         if self._penalized:
             most += max(map(len, self._lowered), default=0)
+        if self.options.groups > 1:
+            most += self.options.beam  # ids that earlier groups go on with
         spare = self.rows - len(tokens)
         self._request = StepRequest(
             tokens + [PAD] * spare,
             parents + [0] * spare,
             min(self._vocab_size, self.options.beam + 2 + most),
-            self._sampler is not None or any(allowed is not None for allowed in self._allowed),
+            self._whole or any(allowed is not None for allowed in self._allowed),
         )
 
     def _note_step(
@@ -327,25 +364,35 @@ class BeamSearch:
             rows.append(TracedRow(live.tokens, live.logp, looked_at, tuple(traced)))
         self.trace.append(TracedStep(tuple(rows)))
 
-    def _add_finished(self, hypothesis: Hypothesis) -> None:
-        self._finished_count += 1
-        self._finished.append(hypothesis)
-        self._finished.sort(key=lambda h: -h.score)  # stable: an earlier one wins a tie
-        self._note_gaps(self._finished)
-        del self._finished[self.options.n_best :]
+    def _add_finished(self, hypothesis: Hypothesis, group: int) -> None:
+        finished = self._finished[group]
+        again = hypothesis.tokens in self._said  # drawn twice, or found by two groups
+        self._said.add(hypothesis.tokens)
+        if again or self._over[group]:
+            return
+        finished.append(hypothesis)
+        finished.sort(key=_best_first)  # stable: an earlier one wins a tie
+        self._note_gaps(finished)
+        del finished[self._quota :]
 
     def _finish(self) -> None:
         """Decide whether the search is over."""
-        options = self.options
-        if self.done or not self._live or self._steps >= self.max_length:
+        for group, finished in enumerate(self._finished):
+            if len(finished) == self._quota and not self._over[group]:
+                self._over[group] = self._group_is_over(group)
+        if self.done or not self._live or self._steps >= self.max_length or all(self._over):
             self.done = True
-        elif options.beam == 1 or options.stop == "first":
+            if not any(self._finished):
+                self._note_gaps(self._cut()[: self.options.n_best + 1])
+
+    def _group_is_over(self, group: int) -> bool:
+        """Whether a group that has what is wanted of it can find no better."""
+        options = self.options
+        if options.beam == options.groups or options.stop == "first":
             # With one beam there is nothing to rank an end against: greedy takes its first.
-            self.done = self._finished_count >= options.n_best
-        elif len(self._finished) == options.n_best:
-            self.done = self._finished[-1].score >= max(map(self._bound, self._live))
-        if self.done and not self._finished:
-            self._note_gaps(self._cut()[: options.n_best + 1])
+            return True
+        bounds = [self._bound(live) for live in self._live if live.group == group]
+        return self._finished[group][-1].score >= max(bounds, default=-_INF)
 
     def _note_gaps(self, ranked: list[Hypothesis]) -> None:
         for better, worse in itertools.pairwise(ranked):
@@ -364,7 +411,7 @@ class BeamSearch:
             )
             for live in self._live
         ]
-        return sorted(cut, key=lambda h: -h.score)
+        return sorted(cut, key=_best_first)
 
     def _score(self, rank: float, length: int, alignments: Iterable[Sequence[float]]) -> float:
         value = score(rank, length, self.options)

@@ -5,6 +5,7 @@ sequence of its bytes, so nothing is unknown, and decoding gives the NFC form of
 """
 
 import codecs
+import copy
 import functools
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -84,6 +85,12 @@ class TextCodec:
         self.max_source, self.max_target, self.turns = max_source, max_target, turns
         self.vocab_size: int = len(vocabulary)
         self._bytes: dict[int, bytes] = {}
+
+    def limited(self, *, max_source: int, max_target: int) -> "TextCodec":
+        """The same tokenizer with other limits."""
+        other = copy.copy(self)
+        other.max_source, other.max_target = max_source, max_target
+        return other
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, with no special token among them."""

@@ -3,8 +3,11 @@
 Kept only where `DecodingOptions(trace=True)` asks for it. Ids become text with `ChatModel.codec`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from .text import SPECIAL_TOKENS, TextCodec
 
 Fate = Literal["live", "finished", "pruned", "banned"]
 
@@ -38,3 +41,36 @@ class TracedRow:
 @dataclass(frozen=True, slots=True)
 class TracedStep:
     rows: tuple[TracedRow, ...]
+
+
+def trace_json(steps: Sequence[TracedStep], source: Sequence[int], codec: TextCodec) -> dict[str, Any]:
+    """A trace as `edgechat reply --trace` writes it, with text beside every id (docs/decoding.md)."""
+    return {
+        "source": [_token(id, codec) for id in source],
+        "steps": [{"rows": [_row(row, codec) for row in step.rows]} for step in steps],
+    }
+
+
+def _row(row: TracedRow, codec: TextCodec) -> dict[str, Any]:
+    return {
+        "tokens": list(row.tokens),
+        "text": codec.decode(row.tokens),
+        "logp": row.logp,
+        "align": list(row.align),
+        "candidates": [
+            {
+                **_token(candidate.id, codec),
+                "logp": candidate.logp,
+                "total": candidate.total,
+                "fate": candidate.fate,
+                "rule": candidate.rule,
+                "score": candidate.score,
+            }
+            for candidate in row.candidates
+        ],
+    }
+
+
+def _token(id: int, codec: TextCodec) -> dict[str, Any]:
+    """An id and its text; a part of a character is U+FFFD, a special id its name."""
+    return {"id": id, "text": SPECIAL_TOKENS[id] if id < len(SPECIAL_TOKENS) else codec.decode([id])}

@@ -103,6 +103,8 @@ def test_what_a_reply_may_say_is_said_by_options(invoke, bundle_folder):
     assert said("--prefix", "no").startswith("no")
     assert "green" not in said("--banned", "green", "--banned", "🍵")
     assert said("--no-copy-ngram", 1, "--banned", "tea") != said()
+    assert "my" in said("--required", "my", "--required", "tea")
+    assert said("--beam", 6, "--groups", 3, "--diversity", 1, "--n-best", 3).count("\n") == 3
     assert "tea" in said("--no-repeat-ngram", 2, "--repetition-penalty", 1.1, "--coverage-penalty", 0.1)
 
 
@@ -182,6 +184,38 @@ def test_a_seed_draws_the_same_line_again(invoke, bundle_folder):
     assert drawn("--top-k", 1, "--top-p", 0.5, "--typical-p", 0.9) == drawn("--top-k", 1)
 
 
+@pytest.mark.parametrize("options", [[], ["--stream"], ["--json"]], ids=str)
+def test_a_trace_is_a_file_of_json_beside_the_usual_output(invoke, bundle_folder, tmp_path, options):
+    path = tmp_path / "trace.json"
+    path.write_text("old")
+    prompts = ["hello", "do you like tea"]
+    done = invoke("reply", bundle_folder, "--trace", path, *options, *prompts)
+    assert (done.returncode, done.stderr) == (0, "")
+    if "--json" not in options:
+        assert done.stdout == invoke("reply", bundle_folder, *options, *prompts).stdout
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert list(values) == ["format", "replies"]
+    assert [(r["prompt"], r["reply"]) for r in values["replies"]] == [
+        ("hello", "hi there"),
+        ("do you like tea", "yes, green tea 🍵"),
+    ]
+    assert list(values["replies"][0]) == ["prompt", "reply", "source", "steps"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_trace_without_a_folder_to_be_in_is_refused_before_the_work(invoke, bundle_folder, tmp_path):
+    done = invoke("reply", bundle_folder, "--trace", tmp_path / "nowhere" / "trace.json", "hello")
+    assert done.returncode == 2
+    assert "there is no folder" in done.sentence
+
+
+def test_an_ensemble_replies_as_one(invoke, bundle_folder, tmp_path):
+    done = invoke("reply", bundle_folder, "--ensemble", bundle_folder, "--ensemble", bundle_folder, "hello")
+    assert (done.returncode, done.stdout) == (0, "hi there\n")
+    done = invoke("reply", bundle_folder, "--ensemble", tmp_path / "nowhere", "hello")
+    assert (done.returncode, "there is no bundle" in done.sentence) == (2, True)
+
+
 def test_alignments_are_a_row_of_weights_a_token(invoke, bundle_folder):
     done = invoke("reply", bundle_folder, "--json", "--alignments", "hello")
     (candidate,) = json.loads(done.stdout)["candidates"]
@@ -212,6 +246,9 @@ def test_alignments_are_a_row_of_weights_a_token(invoke, bundle_folder):
         ["--prefix", "tea", "--banned", "e"],
         ["--banned", ""],
         ["--alignments"],
+        ["--groups", "2"],
+        ["--diversity", "1"],
+        ["--required", ""],
         ["--temperature", "2"],
         ["--temperature", "0", "--sample"],
         ["--top-p", "1.5", "--sample"],

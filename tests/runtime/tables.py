@@ -166,7 +166,9 @@ def may_be(tokens: Ids, source: Ids, options: DecodingOptions, vocabulary: Seque
 def may_end(tokens: Ids, options: DecodingOptions, vocabulary: Sequence[bytes]) -> bool:
     """Whether these ids, which may begin a reply, are one."""
     prefix = (options.prefix or "").encode()
-    return len(tokens) >= options.min_length and text_of(tokens, vocabulary).startswith(prefix)
+    text = text_of(tokens, vocabulary)
+    held = all(required.encode() in text for required in options.required)
+    return len(tokens) >= options.min_length and text.startswith(prefix) and held
 
 
 def scored(
@@ -238,31 +240,49 @@ def beam_to_the_end(
     vocabulary: Sequence[bytes] = NO_TEXT,
 ) -> list[Hypothesis]:
     """The same beam as the search's, over whole distributions, that never stops before `max_length`."""
-    live: list[Ids] = [()]
-    finished: list[Hypothesis] = []
+    size = options.beam // options.groups
+    groups: list[list[Ids]] = [[()] for _ in range(options.groups)]
+    finished: list[list[Hypothesis]] = [[] for _ in groups]
+    known: set[Ids] = set()  # what one group found, another does not find
     for _ in range(max_length):
-        extensions = []
-        for row, tokens in enumerate(live):
-            for id, value in enumerate(table(source, tokens)):
-                ends = id == EOS
-                if value > -np.inf and (
-                    may_end(tokens, options, vocabulary)
-                    if ends
-                    else may_be((*tokens, id), source, options, vocabulary)
-                ):
-                    longer = tokens if ends else (*tokens, id)
-                    rank, reply = scored(table, source, longer, options, finished=ends)
-                    extensions.append((-rank, row, id, reply))
-        ranked = sorted(extensions, key=lambda extension: extension[:3])
-        finished += [reply for *_, id, reply in ranked[: options.beam] if id == EOS]
-        following = [reply.tokens for *_, id, reply in ranked if id != EOS]
-        if not following and not finished:
+        said: list[int] = []  # by earlier groups at this step
+        following = []
+        for live, ended in zip(groups, finished, strict=True):
+            extensions = []
+            for row, tokens in enumerate(live):
+                for id, value in enumerate(table(source, tokens)):
+                    ends = id == EOS
+                    if value > -np.inf and (
+                        may_end(tokens, options, vocabulary)
+                        if ends
+                        else may_be((*tokens, id), source, options, vocabulary)
+                    ):
+                        longer = tokens if ends else (*tokens, id)
+                        rank, reply = scored(table, source, longer, options, finished=ends)
+                        extensions.append((options.hamming * said.count(id) - rank, row, id, reply))
+            ranked = sorted(extensions, key=lambda extension: extension[:3])
+            for *_, id, reply in ranked[:size]:
+                if id == EOS and reply.tokens not in known:
+                    known.add(reply.tokens)
+                    ended.append(reply)
+            following.append([reply.tokens for *_, id, reply in ranked if id != EOS][:size])
+            said += [tokens[-1] for tokens in following[-1]]
+        if not any(following) and not any(finished):
             break
-        live = following[: options.beam]
-    finished.sort(key=lambda reply: -reply.score)
-    cut = [scored(table, source, tokens, options, finished=False)[1] for tokens in live]
-    cut.sort(key=lambda reply: -reply.score)
-    return (finished or cut)[: options.n_best]
+        groups = following
+    wanted = -(-options.n_best // options.groups)  # of each group, and greedy ones take their first
+    each = [(sorted(ended, key=_by_score) if size > 1 else ended)[:wanted] for ended in finished]
+    places = [sorted(filter(None, place), key=_by_score) for place in itertools.zip_longest(*each)]
+    best = sorted(list(itertools.chain(*places))[: options.n_best], key=_by_score)
+    live = [tokens for group in groups for tokens in group]
+    cut = sorted(
+        (scored(table, source, tokens, options, finished=False)[1] for tokens in live), key=_by_score
+    )
+    return best or cut[: options.n_best]
+
+
+def _by_score(reply: Hypothesis) -> float:
+    return -reply.score
 
 
 def texts(hypotheses: Sequence[Hypothesis]) -> list[Ids]:

@@ -8,11 +8,12 @@ import select
 import signal
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import (
@@ -252,6 +253,64 @@ def test_what_is_not_settled_is_in_the_tail():
         seen.append((piece, tail))
     assert seen == [("a", ""), ("", "b"), ("", "bd"), ("bd", "")]
     assert [c.text for c in stream.reply.candidates] == ["abd", "ace"]
+
+
+def test_a_text_that_all_contenders_begin_with_is_settled_however_they_spell_it():
+    (he,) = CODEC.encode("he")
+    h, e, y, o = (CODEC.encode(letter)[0] for letter in "heyo")
+    script = {
+        (): {he: 0.6, h: 0.4}, (he,): {y: 0.6, o: 0.4}, (h,): {e: 1.0}, (h, e): {o: 1.0},
+        (he, y): {EOS: 1.0}, (he, o): {EOS: 1.0}, (h, e, o): {EOS: 1.0},
+    }  # fmt: skip
+    chat, _ = table_model(scripted_table(CODEC.vocab_size, script))
+    pieces = [piece for piece, _ in chat.stream("hen", DecodingOptions(beam=2, normalize="none")).updates()]
+    # h and he share an h; then he and h e share he; then the end of "heo", 0.4, beats "hey", 0.36.
+    assert pieces == ["h", "e", "", "o"]
+
+
+TEXTS = st.text("helo né🍵", min_size=1, max_size=4)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    ending=st.sampled_from([-1.0, 3.0, 6.0]),
+    values=st.fixed_dictionaries(
+        {
+            "beam": st.integers(1, 4),
+            "normalize": st.sampled_from(["none", "average", "gnmt"]),
+            "coverage_penalty": st.sampled_from([0.0, 0.5]),
+            "repetition_penalty": st.sampled_from([1.0, 1.5]),
+        },
+        optional={
+            "banned": st.lists(TEXTS, max_size=3),
+            "prefix": TEXTS,
+            "replies": st.lists(TEXTS, min_size=1, max_size=9),
+            "no_repeat_ngram": st.integers(1, 2),
+            "no_copy_ngram": st.integers(1, 2),
+            "min_length": st.integers(1, 3),
+            "stop": st.just("first"),
+            "sample": st.just(True),
+            "temperature": st.just(3.0),
+        },
+    ),
+)
+@settings(max_examples=150, deadline=None)
+def test_under_every_option_pieces_are_never_taken_back_and_whole_characters(seed, ending, values):
+    try:
+        options = DecodingOptions(**values)
+        chat, _ = table_model(random_table(seed, CODEC.vocab_size, ending=ending), max_target=8)
+        stream = chat.stream("hello hen", options)
+        pieces = [piece for piece, _ in stream.updates()]
+    except UsageError:  # what does not go together, or asks for what cannot be
+        reject()
+    assert "".join(pieces) == stream.reply.text
+    # Bytes that are no character are U+FFFD in the reply too, and never the half of one that is whole there.
+    assert all(piece in stream.reply.text for piece in pieces)
+    if options.prefix and stream.reply.candidates[0].finished:
+        assert stream.reply.text.startswith(unicodedata.normalize("NFC", options.prefix))
+    if options.replies:
+        assert stream.reply.text in {unicodedata.normalize("NFC", reply) for reply in options.replies}
+    assert not any(unicodedata.normalize("NFC", text) in stream.reply.text for text in options.banned)
 
 
 def test_a_stream_that_was_left_can_still_be_asked_for_its_reply(model):

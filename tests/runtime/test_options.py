@@ -131,8 +131,8 @@ def test_what_json_leaves_out_has_its_default():
 
 
 def test_an_unknown_option_is_refused_by_name():
-    with pytest.raises(UsageError, match="unknown decoding option 'heat'"):
-        DecodingOptions.from_json({"beam": 3, "heat": 0.7})
+    with pytest.raises(UsageError, match="unknown decoding option 'patience'"):
+        DecodingOptions.from_json({"beam": 3, "patience": 0.7})
 
 
 def test_a_wrong_value_in_json_is_refused_too():

@@ -5,9 +5,13 @@ import dataclasses
 import pytest
 
 from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime.constraints import text_rules
+from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, UNK
+from edgechat.runtime.trace import trace_json
 
+from .tables import TableBackend, random_table
 from .test_search import A, B, C, started, take
 
 
@@ -49,6 +53,63 @@ def test_a_reply_has_the_trace_it_was_asked_for_and_is_the_same_with_it(bundle_f
     # The likeliest way through the steps is the reply.
     lived = [c.id for c in traced.trace[0].rows[0].candidates if c.fate == "live"]
     assert model.codec.decode(lived[:1]) == traced.tokens[0]
+
+
+def test_what_is_banned_says_by_which_rule():
+    rules = text_rules(DecodingOptions(banned=("b",)), (b"", b"", b"", b"", b"", b"a", b"b", b"c"))
+    search = BeamSearch(
+        DecodingOptions(
+            beam=2, trace=True, normalize="none",
+            banned=("b",), no_copy_ngram=1, no_repeat_ngram=1, min_length=1,
+        ),
+        max_length=9, vocab_size=8, source=(C,), texts=rules,
+    )  # fmt: skip
+    take(search, {EOS: -0.1, UNK: -0.2, A: -1.0, B: -2.0, C: -3.0})
+    assert [(c.id, c.fate, c.rule) for c in search.trace[0].rows[0].candidates] == [
+        (EOS, "banned", "min_length"), (UNK, "banned", "special"), (A, "live", None),
+        (B, "banned", "banned"), (C, "banned", "no_copy_ngram"),
+    ]  # fmt: skip
+    take(search, {A: -1.0, EOS: -2.0})
+    assert [(c.id, c.fate, c.rule, c.score) for c in search.trace[1].rows[0].candidates] == [
+        (A, "banned", "no_repeat_ngram", None), (EOS, "finished", None, -1.0 - 2.0),
+    ]  # fmt: skip
+
+
+def test_what_a_forced_prefix_keeps_out_is_shown_beside_what_it_lets_in():
+    vocabulary = (b"", b"", b"", b"", b"", b"a", b"b", b"c")
+    options = DecodingOptions(beam=2, trace=True, prefix="b")
+    (search,) = decode(
+        TableBackend(random_table(1, 8), 8),
+        [[5]],
+        options,
+        max_length=5,
+        texts=text_rules(options, vocabulary),
+    )
+    (row,) = search.trace[0].rows
+    fates = {c.id: (c.fate, c.rule) for c in row.candidates}
+    assert fates[B] == ("live", None)
+    assert {fate for id, fate in fates.items() if id in (A, C, EOS)} <= {("banned", "prefix")}
+
+
+def test_a_trace_as_json_has_text_beside_every_id(bundle_folder):
+    with ChatModel.load(bundle_folder, device="cpu") as model:
+        options = DecodingOptions(beam=2, trace=True, repetition_penalty=1.5)
+        reply = model.reply("do you like tea", options)
+        source = model.codec.encode_source(["do you like tea"]).ids
+        found = trace_json(reply.trace, source, model.codec)
+    assert list(found) == ["source", "steps"]
+    assert "".join(token["text"] for token in found["source"]) == "do you like tea"
+    assert len(found["steps"]) == len(reply.trace)
+    ended = []
+    for step in found["steps"]:
+        for row in step["rows"]:
+            assert list(row) == ["tokens", "text", "logp", "align", "candidates"]
+            assert len(row["align"]) == len(source)
+            for c in row["candidates"]:
+                assert list(c) == ["id", "text", "logp", "total", "fate", "rule", "score"]
+                assert (c["rule"] is not None) == (c["fate"] == "banned")
+                ended += [(c["score"], row["text"], c["text"])] if c["fate"] == "finished" else []
+    assert max(ended) == (reply.score, reply.text, "<eos>")
 
 
 def test_without_asking_nothing_is_kept():

@@ -1,0 +1,62 @@
+"""Several models that speak as one: a backend over backends of one vocabulary.
+
+The probability of an id is the mean of the models' probabilities (a linear mixture, as fairseq's and
+OpenNMT's ensembles are): its logarithms sum and bound as those of one model do, so that the search is as
+exact. The mean of log-probabilities would not be a distribution.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .backend import Backend, Floats, Ints, StepOutput
+
+
+class EnsembleBackend:
+    """The mean of several backends. A step costs a step of each, and their whole distributions."""
+
+    def __init__(self, backends: Sequence[Backend[Any]]) -> None:
+        self._backends = tuple(backends)
+        self.vocab_size = backends[0].vocab_size
+        assert all(backend.vocab_size == self.vocab_size for backend in backends)
+
+    def encode(self, src: Ints, src_len: Ints) -> tuple[Any, ...]:
+        return tuple(backend.encode(src, src_len) for backend in self._backends)
+
+    def step(
+        self, state: tuple[Any, ...], tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+    ) -> tuple[StepOutput, tuple[Any, ...]]:
+        outs, following = zip(
+            *(
+                backend.step(each, tokens, parents, 1, whole=True)
+                for backend, each in zip(self._backends, state, strict=True)
+            ),
+            strict=True,
+        )
+        logp = _mean([out.logp for out in outs])  # [N, V]
+        ids = np.stack([likeliest(row, candidates) for row in logp])  # [N, C]
+        align: Floats = sum(out.align for out in outs) / np.float32(len(outs))  # [N, S]
+        cand_logp = np.take_along_axis(logp, ids, axis=1)
+        return StepOutput(ids, cand_logp, align, logp if whole else None), following
+
+    def select(self, state: tuple[Any, ...], sentences: Ints) -> tuple[Any, ...]:
+        return tuple(
+            backend.select(each, sentences) for backend, each in zip(self._backends, state, strict=True)
+        )
+
+
+def _mean(logps: Sequence[Floats]) -> Floats:
+    """log(mean(exp(logps)))."""
+    mean = logps[0]
+    for logp in logps[1:]:
+        mean = np.logaddexp(mean, logp)
+    shared: Floats = mean - np.float32(np.log(len(logps)))
+    return shared
+
+
+def likeliest(logp: Floats, count: int) -> Ints:
+    """The ids of the `count` largest of [V], the largest first, ties to the lower id."""
+    least = np.partition(logp, len(logp) - count)[len(logp) - count]
+    ids = np.flatnonzero(logp >= least)
+    return ids[np.argsort(-logp[ids], kind="stable")[:count]]

@@ -1,0 +1,194 @@
+"""Who lives on: the first K, groups that keep off each other's words, and banks of required texts."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime.choice import first_k, in_banks, in_groups
+from edgechat.runtime.constraints import RequiredTexts, text_rules
+from edgechat.runtime.scheduler import decode
+from edgechat.runtime.text import EOS
+
+from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, texts
+from .test_constraints import SOURCE, VOCABULARY, A, B, V, found, ruled
+
+AB, BA = 7, 8
+
+
+def ranked(*rows: tuple[float, int, int]):
+    """Extensions of (rank, row, id)."""
+    return sorted((-rank, row, id, rank) for rank, row, id in rows)
+
+
+def ids(extensions) -> list[tuple[int, int]]:
+    return [(row, id) for _, row, id, _ in extensions]
+
+
+# --- by hand --------------------------------------------------------------------------------------
+
+
+def test_the_first_k_live_on_and_ends_among_them_end():
+    choice = first_k(ranked((-1.0, 0, A), (-2.0, 0, EOS), (-3.0, 1, B), (-4.5, 1, EOS), (-6.0, 0, B)), 2)
+    assert (ids(choice.ended), ids(choice.extended)) == ([(0, EOS)], [(0, A), (1, B)])
+    assert choice.gap == 1.0  # between the end at -2, the second, and B at -3, the third
+
+
+def test_a_group_keeps_off_the_words_of_those_before_it():
+    group = [(-1.0, A), (-1.2, B), (-2.0, EOS)]
+    groups = [ranked(*((rank, row, id) for rank, id in group)) for row in range(3)]
+    # The second's A counts as -1.5, so it takes B; the third's A and B as -1.5 and -1.7, so it takes A.
+    choice = in_groups(groups, 1, 0.5)
+    assert ids(choice.extended) == [(0, A), (1, B), (2, A)]
+    assert [rank for rank, *_ in choice.extended] == [1.0, 1.2, 1.0]  # the penalty is in no score
+    assert ids(in_groups(groups, 1, 0.0).extended) == [(0, A), (1, A), (2, A)]
+    # At 2.0 the third's A and B count as -3 and -3.2, and its end, at -2, ends it before A.
+    assert ids(in_groups(groups, 1, 2.0).ended) == [(2, EOS)]
+
+
+def test_banks_take_turns_and_the_furthest_comes_first():
+    extensions = ranked((-1.0, 0, 10), (-1.5, 0, 11), (-3.0, 1, 12), (-7.0, 1, 13), (-9.0, 1, 14))
+    progress = {10: (0, 0), 11: (0, 0), 12: (1, 1), 13: (1, 2), 14: (1, 2)}
+    choose = lambda beam: in_banks(extensions, beam, lambda e: progress[e[2]], last=False)  # noqa: E731
+    assert {id for _, id in ids(choose(1).extended)} == {13}  # the most bytes, the likelier of two
+    assert {id for _, id in ids(choose(3).extended)} == {13, 12, 10}
+    assert {id for _, id in ids(choose(4).extended)} == {13, 12, 10, 14}
+
+
+def test_an_end_counts_among_the_first_k_of_its_bank():
+    extensions = ranked((-1.0, 0, 10), (-1.5, 0, 11), (-3.0, 1, 12), (-4.0, 1, EOS))
+    progress = {10: (0, 0), 11: (0, 0), 12: (2, 3), EOS: (2, 3)}
+    choice = in_banks(extensions, 2, lambda e: progress[e[2]], last=False)
+    assert ids(choice.ended) == [(1, EOS)]
+    assert not in_banks(extensions, 1, lambda e: progress[e[2]], last=False).ended
+    assert in_banks(extensions, 1, lambda e: progress[e[2]], last=True).ended
+
+
+def test_how_much_of_a_required_text_was_said():
+    rule = RequiredTexts([b"aba", b"bb"], VOCABULARY)
+    state = rule.start
+    said = []
+    for id in (A, B, B, AB, BA):  # a b b ab ba
+        state = rule.after(state, id)
+        said.append(state)
+    assert said == [(1, 0), (2, 1), (0, 2), (2, 2), (1, 2)]  # "aba" is not in abbabba
+    assert rule.after((2, 2), A) == (3, 2)
+    assert [rule.progress(s) for s in ((0, 0), (1, 0), (0, 2), (2, 2), (3, 2))] == [
+        (0, 0), (1, 1), (2, 2), (3, 4), (4, 5),
+    ]  # fmt: skip
+    assert (rule.banned((3, 1)), rule.banned((3, 2))) == ((EOS,), ())
+    assert rule.nearer((2, 2)) == [A, AB, BA]  # a ends it, as does the a of ab; ba ends with a beginning
+    assert rule.nearer((3, 1)) == [B, AB, BA]
+
+
+# --- against definitions --------------------------------------------------------------------------
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    options=ruled(
+        beam=st.sampled_from([2, 4, 6]),
+        n_best=st.integers(1, 3),
+        groups=st.just(2),
+        diversity=st.sampled_from([None, 0.0, 0.3, 5.0]),
+    ),
+    max_length=st.integers(3, 6),
+    ending=st.sampled_from([-3.0, 1.0]),
+)
+@settings(max_examples=120, deadline=None)
+def test_groups_find_what_their_definition_finds(seed, options, max_length, ending):
+    """Too few candidates of a row, or a stop too early, would show here."""
+    table = random_table(seed, V, ending=ending)
+    expected = beam_to_the_end(table, SOURCE, V, options, max_length, VOCABULARY)
+    ours = found(table, options, max_length)
+    assert [(h.tokens, h.finished) for h in ours] == [(h.tokens, h.finished) for h in expected]
+    assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
+
+
+def test_groups_make_the_n_best_differ_sooner():
+    def first_words(**more) -> int:
+        options = DecodingOptions(beam=6, n_best=6, **more)
+        return sum(len({t[:1] for t in texts(found(random_table(s, V), options, 6))}) for s in range(30))
+
+    assert first_words(groups=3, diversity=3.0) > first_words()
+
+
+REQUIRED = st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=2)
+
+
+@given(seed=st.integers(0, 10_000), options=ruled(beam=st.just(400), n_best=st.just(2), required=REQUIRED))
+@settings(max_examples=40, deadline=None)
+def test_a_wide_beam_finds_the_best_reply_that_holds_the_required_texts(seed, options):
+    try:
+        table, rules = random_table(seed, V), text_rules(options, VOCABULARY)
+    except UsageError:  # a required text holds a banned one
+        return
+    expected = enumerate_replies(table, SOURCE, V, options, 4, VOCABULARY)[:2]
+    (search,) = decode(TableBackend(table, V), [list(SOURCE)], options, max_length=4, texts=rules)
+    ours = [h for h in search.hypotheses() if h.finished]
+    assert texts(ours) == texts(expected)
+    assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    required=REQUIRED,
+    beam=st.integers(1, 5),
+    ending=st.sampled_from([-3.0, 1.0, 6.0]),
+    normalize=st.sampled_from(["none", "average", "gnmt"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_narrowest_beam_gets_the_required_texts_said(seed, required, beam, ending, normalize):
+    table = random_table(seed, V, ending=ending)
+    options = DecodingOptions(beam=beam, required=required, normalize=normalize)
+    for h in found(table, options, sum(map(len, required)) + 3):
+        text = b"".join(VOCABULARY[id] for id in h.tokens)
+        assert h.finished
+        assert all(each.encode() in text for each in required)
+
+
+# --- what is refused, and on a real bundle ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"beam": 5, "groups": 2}, "beam is 5, which 2 groups cannot share"),
+        ({"beam": 2, "groups": 4}, "beam is 2, which 4 groups cannot share"),
+        ({"groups": 0}, "groups must be a whole number"),
+        ({"diversity": 1.0}, "diversity goes with groups"),
+        ({"beam": 4, "groups": 2, "diversity": -1}, "diversity must be a number"),
+        ({"beam": 4, "groups": 2, "required": ("a",)}, "groups does not go with required"),
+        ({"beam": 4, "groups": 2, "sample": True}, "groups does not go with sample"),
+        ({"required": ("a",), "sample": True}, "required does not go with sample"),
+        ({"required": "a"}, "required must be a list of at most 16 texts"),
+        ({"required": ("a",), "replies": ("a",)}, "required does not go with replies"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(values, said):
+    with pytest.raises(UsageError, match=said):
+        DecodingOptions(**values)
+
+
+def test_a_required_text_that_holds_what_is_banned_is_refused():
+    with pytest.raises(UsageError, match="required 'bab' holds 'ab', which is banned"):
+        text_rules(DecodingOptions(required=("bab",), banned=("ab",)), VOCABULARY)
+
+
+def test_every_reply_of_the_bundle_holds_what_is_required(bundle_folder):
+    with ChatModel.load(bundle_folder, device="cpu") as model:
+        for required in (("green",), ("tea", "my"), ("zebra",), ("é",)):
+            options = DecodingOptions(required=required)
+            for prompt in ("do you like tea", "hello"):
+                stream = model.stream(prompt, options)
+                assert "".join(stream) == stream.reply.text
+                assert all(text in stream.reply.text for text in required)
+                assert stream.reply.candidates[0].finished
+        assert (
+            model.reply("do you like tea", DecodingOptions(required=("green",))).text == "yes, green tea 🍵"
+        )
+        with pytest.raises(UsageError, match="required texts have more tokens than a reply may have"):
+            model.reply("hello", DecodingOptions(required=("never ever",), max_length=3))
+        diverse = model.reply("hello", DecodingOptions(beam=6, n_best=6, groups=3, diversity=50))
+        assert len({c.text[:1] for c in diverse.candidates}) > 1

@@ -1,0 +1,123 @@
+"""Several models as one: the mean of their probabilities, searched as exactly as one model's."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime.bundle import read_bundle, write_bundle
+from edgechat.runtime.ensemble import EnsembleBackend, likeliest
+from edgechat.runtime.replies import write_replies
+from edgechat.runtime.scheduler import decode
+
+from .tables import Ids, TableBackend, beam_to_the_end, random_table, scripted_table, texts
+
+V, SOURCE = 8, (5, 6)
+
+
+def mixed(*tables):
+    """The table of the mean, by its definition."""
+
+    def logp(source: Ids, prefix: Ids):
+        return np.log(np.mean([np.exp(table(source, prefix).astype(float)) for table in tables], axis=0))
+
+    return logp
+
+
+def test_the_mean_is_of_probabilities():
+    one = scripted_table(V, {(): {5: 0.8, 6: 0.2}})
+    other = scripted_table(V, {(): {5: 0.2, 6: 0.2, 7: 0.6}})
+    backend = EnsembleBackend([TableBackend(one, V), TableBackend(other, V)])
+    state = backend.encode(np.array([SOURCE]), np.array([2]))
+    out, _ = backend.step(state, np.array([1, 0]), np.array([0, 0]), 3, whole=True)
+    assert out.cand_ids[0].tolist() == [5, 7, 6]
+    assert np.exp(out.cand_logp[0]) == pytest.approx([0.5, 0.3, 0.2])
+    assert np.exp(out.logp[0]).sum() == pytest.approx(1.0)
+    assert backend.step(state, np.array([1, 0]), np.array([0, 0]), 3)[0].logp is None
+
+
+@given(values=st.lists(st.sampled_from([-3.0, -2.0, -1.0, -np.inf]), min_size=1, max_size=12), data=st.data())
+def test_the_likeliest_ids_come_in_order_ties_to_the_lower(values, data):
+    count = data.draw(st.integers(1, len(values)))
+    row = np.array(values, dtype=np.float32)
+    expected = sorted(range(len(values)), key=lambda id: (-values[id], id))[:count]
+    assert likeliest(row, count).tolist() == expected
+
+
+@given(seed=st.integers(0, 10_000), beam=st.integers(1, 4), normalize=st.sampled_from(["none", "gnmt"]))
+@settings(max_examples=30, deadline=None)
+def test_an_ensemble_is_searched_as_one_model_of_the_mean_is(seed, beam, normalize):
+    tables = [random_table(seed + i, V) for i in range(3)]
+    options = DecodingOptions(beam=beam + 1, n_best=beam, normalize=normalize)
+    backend = EnsembleBackend([TableBackend(table, V) for table in tables])
+    (search,) = decode(backend, [list(SOURCE)], options, max_length=6)
+    expected = beam_to_the_end(mixed(*tables), SOURCE, V, options, 6)
+    assert texts(search.hypotheses()) == texts(expected)
+    assert [h.score for h in search.hypotheses()] == pytest.approx([h.score for h in expected], abs=1e-5)
+
+
+def test_sentences_leave_an_ensemble_as_they_leave_one_model():
+    tables = [random_table(i, V, ending=2.0) for i in range(2)]
+    sources = [list(ids) for ids in itertools.product(range(5, V), repeat=2)]
+    backend = EnsembleBackend([TableBackend(table, V) for table in tables])
+    together = decode(backend, sources, DecodingOptions(beam=2), max_length=9)
+    for source, search in zip(sources, together, strict=True):
+        (alone,) = decode(backend, [source], DecodingOptions(beam=2), max_length=9)
+        assert search.hypotheses() == alone.hypotheses()
+
+
+# --- of bundles -----------------------------------------------------------------------------------
+
+
+def changed(bundle_folder, path, *, files=None, **text):
+    """A copy of the bundle that differs in this."""
+    read = read_bundle(bundle_folder)
+    manifest = dataclasses.replace(read.manifest, text=dataclasses.replace(read.manifest.text, **text))
+    write_bundle(path, manifest, {**read.files, **(files or {})}, replace_existing=False)
+    return path
+
+
+def test_a_bundle_with_itself_replies_as_it_does_alone(bundle_folder):
+    with (
+        ChatModel.load(bundle_folder, device="cpu") as alone,
+        ChatModel.load_ensemble([bundle_folder] * 2, device="cpu") as twice,
+    ):
+        for prompt in ("hello", "do you like tea", "你好吗"):
+            one, two = alone.reply(prompt), twice.reply(prompt)
+            assert (two.text, two.score) == (one.text, pytest.approx(one.score, abs=1e-4))
+            assert "".join(twice.stream(prompt)) == one.text
+        assert twice.defaults == alone.defaults
+        assert twice.reply_batch(["jump"])[0].text == "JUMP"
+
+
+def test_the_smallest_limits_hold(bundle_folder, tmp_path):
+    other = changed(bundle_folder, tmp_path / "other", max_target=3, max_source=4)
+    with ChatModel.load_ensemble([bundle_folder, other], device="cpu") as both:
+        assert (both.codec.max_target, both.codec.max_source) == (3, 4)
+        assert len(both.reply("how are you").tokens) <= 3
+
+
+def test_bundles_of_different_minds_are_refused(bundle_folder, tmp_path):
+    tokenizer = read_bundle(bundle_folder).files["tokenizer.json"]
+    cases = {
+        "different tokenizers": {"files": {"tokenizer.json": tokenizer + b" "}},
+        "see 1 and 3 turns": {"turns": 3},
+        "different closed sets": {"files": {"replies.json": write_replies(["JUMP"])}},
+    }
+    for said, change in cases.items():
+        other = changed(bundle_folder, tmp_path / said, **change)
+        with pytest.raises(UsageError, match=said):
+            ChatModel.load_ensemble([bundle_folder, other], device="cpu")
+    with pytest.raises(UsageError, match="at least one bundle"):
+        ChatModel.load_ensemble([])
+
+
+def test_the_same_closed_set_is_the_ensembles(bundle_folder, tmp_path):
+    files = {"replies.json": write_replies(["JUMP", "hi there"])}
+    closed = [changed(bundle_folder, tmp_path / name, files=files) for name in "ab"]
+    with ChatModel.load_ensemble(closed, device="cpu") as both:
+        assert both.reply("do you like tea").text in ("JUMP", "hi there")
