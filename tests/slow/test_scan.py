@@ -43,8 +43,17 @@ def run(scan: Path, edgechat, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(run: Path, edgechat) -> Path:
-    out = run.with_name("bundle")
-    exported = edgechat("export", run, "--out", out, timeout=600)
+    return _exported(run, edgechat, "fp32")
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(run: Path, edgechat) -> Path:
+    return _exported(run, edgechat, "int8")
+
+
+def _exported(run: Path, edgechat, precision: str) -> Path:
+    out = run.with_name(precision)
+    exported = edgechat("export", run, "--out", out, "--precision", precision, timeout=600)
     assert exported.returncode == 0, exported.stderr
     return out
 
@@ -56,11 +65,20 @@ def pairs(scan: Path) -> list[tuple[list[str], str]]:
 
 
 def test_the_exported_bundle_gets_at_least_99_5_percent_of_the_test_prompts_exactly(bundle, pairs):
+    assert len(pairs) == 4182
+    assert _exact(bundle, pairs) >= 0.995
+
+
+def test_int8_loses_at_most_a_tenth_of_a_point(bundle, int8_bundle, pairs):
+    assert _exact(int8_bundle, pairs) >= _exact(bundle, pairs) - 0.001
+
+
+def _exact(bundle: Path, pairs: list[tuple[list[str], str]]) -> float:
+    """The share of test prompts that get exactly the reply of the data."""
     replies = ChatModel.load(bundle).reply_batch([turns[-1] for turns, _ in pairs])
     exact = sum(str(reply) == response for reply, (_, response) in zip(replies, pairs, strict=True))
-    print(f"exact match {exact / len(pairs):.2%} of {len(pairs):,}")
-    assert len(pairs) == 4182
-    assert exact / len(pairs) >= 0.995
+    print(f"{bundle.name}: exact match {exact / len(pairs):.2%} of {len(pairs):,}")
+    return exact / len(pairs)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
