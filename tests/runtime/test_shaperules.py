@@ -362,3 +362,9 @@ def test_what_is_said_of_random_graphs_holds_at_every_size():
     compared, free = check_programs(40, seed=1)
     assert compared > 1500
     assert free > 750
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_said_of_many_random_graphs_holds(seed):
+    check_programs(100, seed=100 + seed)
