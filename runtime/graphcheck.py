@@ -8,6 +8,7 @@ branches, functions or subgraphs, so every node runs once.
 
 Then its nodes are walked with sizes that are polynomials in B, S, K, M and C. No size comes from a tensor's
 contents (but for the host's `top_k`, which is C), so what is found holds for every request:
+- Nothing is empty.
 - Nothing grows faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused.
 - What all values have in elements together, and what all nodes have in multiplications together, is bounded
   for each product of letters by what a graph of these vocabulary, state and memory sizes and of this
@@ -26,7 +27,7 @@ from .errors import BundleError
 from .manifest import GraphSpec, StateTensor
 from .onnxfile import Attribute, Graph, Node, Tensor, ValueInfo, read_model
 from .shaperules import INT64, MICROSOFT, MOST_NUMBERS, RULES, Call, RuleError, Value, text
-from .sizes import Size, letter, product, upper
+from .sizes import Size, at_least, letter, product, upper
 
 OPSETS = range(18, 22)
 IR_VERSIONS = range(8, 11)
@@ -332,6 +333,8 @@ class _Checked:
     def _make(self, name: str, value: Value) -> None:
         if not name or name in self._values:
             raise self._refused(f"{_quoted(name)} is made twice, be it by a node, an input or a weight")
+        if not all(at_least(size, 1) for size in value.shape):  # operations differ in what they make of those
+            raise self._refused(f"{_quoted(name)} has the shape {text(value.shape)}, which may be empty")
         self._values[name] = value
 
     def _refuse_other(self, what: str, other: tuple[str, ...]) -> None:

@@ -89,8 +89,8 @@ def _shape(tensor: StateTensor, rows: int) -> list[int]:
 
 
 def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:
-    try:
-        session = ort.InferenceSession(graph, options, providers=providers(device))
+    try:  # without its fallback, which tries again on the CPU and prints so on stdout
+        session = ort.InferenceSession(graph, options, providers=providers(device), enable_fallback=0)
     except Exception as error:
         raise BundleError(f"{name} cannot be run by ONNX Runtime: {' '.join(str(error).split())}") from error
     if session.get_providers()[0] != providers(device)[0]:

@@ -241,12 +241,11 @@ def _reshape(call: Call) -> list[Value]:
 def _squeeze(call: Call) -> list[Value]:
     value = call.value(0)
     shape = value.shape
-    if call.has(1):
-        axes = _axes(call.constants(1), len(shape))
-    elif all(isinstance(size, int) for size in shape):
+    axes = _axes(call.constants(1), len(shape)) if call.has(1) else []
+    if not axes:  # an empty list is as good as none
+        if not all(isinstance(size, int) for size in shape):
+            raise RuleError(f"squeezes whatever is 1 in {text(shape)}")
         axes = [i for i, size in enumerate(shape) if size == 1]
-    else:
-        raise RuleError(f"squeezes whatever is 1 in {text(shape)}")
     if any(shape[axis] != 1 for axis in axes):
         raise RuleError(f"squeezes {text(shape)} along {axes}")
     return [Value(tuple(size for i, size in enumerate(shape) if i not in axes), value.numbers)]
@@ -267,7 +266,8 @@ def _concat(call: Call) -> list[Value]:
     axis = call.axis("axis", None, len(first))
     length: Size = 0
     for value in values:
-        if value.shape[:axis] != first[:axis] or value.shape[axis + 1 :] != first[axis + 1 :]:
+        shape = value.shape
+        if len(shape) != len(first) or any(shape[i] != first[i] for i in range(len(first)) if i != axis):
             raise RuleError(f"joins {text(first)} and {text(value.shape)} along axis {axis}")
         length = length + value.shape[axis]
     shape = (*first[:axis], length, *first[axis + 1 :])

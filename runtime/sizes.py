@@ -48,10 +48,12 @@ class Poly:
         return hash(frozenset(self.terms.items()))
 
     def __repr__(self) -> str:
-        return " + ".join(
-            "*".join([str(factor)] * (factor != 1 or not letters) + list(letters))
-            for letters, factor in self.terms.items()
-        )
+        text = ""
+        for letters, factor in sorted(self.terms.items(), key=lambda term: term[1] < 0):
+            sign = " - " if factor < 0 else " + "
+            number = [str(abs(factor))] if abs(factor) != 1 or not letters else []
+            text += (sign if text or factor < 0 else "") + "*".join([*number, *letters])
+        return text.strip()
 
 
 def letter(name: str) -> Poly:

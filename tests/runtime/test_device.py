@@ -57,7 +57,7 @@ class FakeSession:
 
     running = CPU
 
-    def __init__(self, graph: bytes, options: object, providers: list[str]) -> None:
+    def __init__(self, graph: bytes, options: object, providers: list[str], **_: object) -> None:
         self.asked = providers
 
     def get_providers(self) -> list[str]:

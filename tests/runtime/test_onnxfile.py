@@ -279,6 +279,11 @@ def test_damaged_files_are_refused_or_read_as_onnx_reads_them():
     check_fuzzed(FUZZED, seed=1)
 
 
+@pytest.mark.slow
+def test_100_000_damaged_files_are_refused_or_read_as_onnx_reads_them():
+    check_fuzzed(100_000, seed=2)
+
+
 # --- what protobuf would understand, but another reader in another way --------------------------------------
 
 

@@ -1,0 +1,41 @@
+"""Damaged bundles, whether or not their hashes were made to fit."""
+
+import random
+import shutil
+
+import pytest
+from flips import check_flipped
+from fuzz import mutated
+from graphs import honest
+
+from edgechat.runtime.errors import BundleError
+from edgechat.runtime.graphcheck import check_graphs
+
+
+def test_flipped_bytes_anywhere_in_a_bundle_are_always_found(bundle_folder, tmp_path):
+    shutil.copytree(bundle_folder, tmp_path / "bundle")
+    check_flipped(tmp_path / "bundle", 300, seed=1)
+
+
+def check_mutated(count: int, seed: int) -> None:
+    """Damaged graphs whose hashes fit are refused in one sentence, or are as good as the honest ones."""
+    rng = random.Random(seed)
+    spec, *graphs = honest(hidden=1, vocab=5)
+    passed = 0
+    for _ in range(count):
+        which = rng.randrange(2)
+        raw = mutated(graphs[which], rng)
+        try:
+            check_graphs(spec, *(raw if n == which else graph for n, graph in enumerate(graphs)))
+        except BundleError as error:
+            said = str(error)
+        else:
+            passed += 1
+            continue
+        if "\n" in said or not said.startswith(("encoder.onnx", "decoder.onnx")) or len(said) > 500:
+            pytest.fail(said)
+    assert 0 < passed < count / 10
+
+
+def test_damaged_graphs_whose_hashes_fit_are_refused_in_one_sentence():
+    check_mutated(2000, seed=1)

@@ -1,0 +1,31 @@
+"""Bundles with bytes flipped anywhere."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from edgechat.runtime import ChatModel
+from edgechat.runtime.errors import BundleError
+
+
+def check_flipped(bundle: Path, count: int, seed: int) -> None:
+    """Flip one to eight bits anywhere in one to three files, `count` times: each time the bundle is refused
+    in one sentence, which names a damaged file, or the manifest that its hash is in."""
+    rng = random.Random(seed)
+    originals = {path: path.read_bytes() for path in sorted(bundle.iterdir())}
+    for _ in range(count):
+        damaged = rng.sample(list(originals), rng.choice((1, 1, 1, 2, 3)))
+        for path in damaged:
+            raw = bytearray(originals[path])
+            for bit in rng.sample(range(8 * len(raw)), rng.randint(1, 8)):
+                raw[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(raw)
+        with pytest.raises(BundleError) as raised:
+            ChatModel.load(bundle, device="cpu")
+        said = str(raised.value)
+        assert "\n" not in said
+        assert any(path.name in said for path in damaged) or "edgechat.json" in said or "format" in said
+        for path in damaged:
+            path.write_bytes(originals[path])
+    ChatModel.load(bundle, device="cpu").close()
