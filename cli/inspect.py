@@ -156,6 +156,12 @@ def info(
                 f"{quality.get('valid_perplexity')} on {quality.get('valid_pairs')} pairs",
             ),
             *_against_fp32(manifest.quality),
+            ("confidence", _confidence(manifest.calibration)),
+            *(
+                [("says", "nothing but the replies of replies.json")]
+                if "replies.json" in manifest.files
+                else []
+            ),
             (
                 "proof",
                 f"{proof.get('replies')} replies, log-probabilities within {proof.get('worst_logp')}",
@@ -200,6 +206,15 @@ def _signature_shown(bundle: "Bundle", required: Path | None) -> str:
     if signature["checked"]:
         return f"right, by the key {signature['key']}"
     return f"not checked (--require-signature KEY does); it claims the key {signature['key']}"
+
+
+def _confidence(calibration: dict[str, Any] | None) -> str:
+    if calibration is None:
+        return "not calibrated: --abstain-below cannot be used"
+    return (
+        f"calibrated on {calibration.get('pairs')} held-out pairs, "
+        f"expected error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
+    )
 
 
 def _shown(value: object) -> str:

@@ -31,6 +31,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 | reply | at most {text.max_target} tokens |
 | precision | {manifest.precision} |
 | default decoding | beam {decoding.beam}, normalization {decoding.normalize} |
+| confidence of a reply | {_confidence(manifest)} |
 
 ## What it learned from
 
@@ -52,6 +53,13 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 It repeats and recombines what its training data holds. It knows no facts, does not reason, and may be wrong
 or rude where its data was. Do not use it where a wrong reply does harm.
 """
+
+
+def _confidence(manifest: Manifest) -> str:
+    fitted = manifest.calibration
+    if fitted is None:
+        return "not calibrated"
+    return f"calibrated on {fitted['pairs']:,} held-out pairs, expected error {fitted['ece']:.3f}"
 
 
 def _exact(manifest: Manifest) -> str:
