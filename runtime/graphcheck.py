@@ -116,7 +116,7 @@ class _Budget:
     A row (B*K, or M before the states are reordered) needs a few values of V, and a few for each number
     of the state and of a token's memory; a source token (B*S) some for each number of state and memory; a
     row with a source token (B*K*S) a few for each number of memory. Each weight is multiplied once a row,
-    or once a source token. Graphs of ours, int8 ones too, use at most a third of any of this.
+    or once a source token. Graphs of ours use at most half of any of this (fp32: a third).
     """
 
     def __init__(self, spec: GraphSpec, memory: Mapping[str, _Port], weights: int) -> None:

@@ -670,8 +670,8 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize(("layers", "reverse", "sizes"), SIZES, ids=str)
-def test_graphs_of_the_exporter_pass_and_need_at_most_a_third(layers, reverse, sizes, monkeypatch):
+def most_used(monkeypatch, **options) -> float:
+    """The largest share of any bound that honest graphs take."""
     used = []
 
     def count(so_far, size, most, does):
@@ -680,18 +680,20 @@ def test_graphs_of_the_exporter_pass_and_need_at_most_a_third(layers, reverse, s
 
     real = graphcheck._count
     monkeypatch.setattr(graphcheck, "_count", count)
-    hidden, embedding, attention, vocab = sizes
-    check_graphs(
-        *honest(
-            layers=layers,
-            reverse_source=reverse,
-            hidden=hidden,
-            embedding=embedding,
-            attention=attention,
-            vocab=vocab,
-        )
-    )
-    assert 0 < max(used) < 1 / 3
+    check_graphs(*honest(**options))
+    return max(used)
+
+
+@pytest.mark.parametrize(("layers", "reverse", "sizes"), SIZES, ids=str)
+def test_graphs_of_the_exporter_pass_and_need_at_most_a_third(layers, reverse, sizes, monkeypatch):
+    named = dict(zip(("hidden", "embedding", "attention", "vocab"), sizes, strict=True))
+    assert 0 < most_used(monkeypatch, layers=layers, reverse_source=reverse, **named) < 1 / 3
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("hidden", [4, 64, 512])
+def test_graphs_of_other_precisions_pass_and_need_at_most_half(precision, hidden, monkeypatch):
+    assert 0 < most_used(monkeypatch, layers=2, hidden=hidden, vocab=500, precision=precision) < 1 / 2
 
 
 @pytest.mark.parametrize("layers", [1, 2])

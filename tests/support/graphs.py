@@ -7,21 +7,38 @@ import onnx
 import torch
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
+from edgechat.export.precision import Float16, Float32, RowwiseInt8
+from edgechat.export.quantize import Limits
 from edgechat.runtime.manifest import GraphSpec
 from edgechat.train.model import ModelConfig, Seq2Seq
 
 Spoil = Callable[[onnx.ModelProto], None]
 
 
+class _AnyLimits(dict[str, Limits]):
+    """The same limits for every weight."""
+
+    def __missing__(self, name: str) -> Limits:
+        return Limits(90, 91)
+
+
 @cache
 def honest(
-    *, layers: int = 1, hidden: int = 4, embedding: int = 3, attention: int = 5, vocab: int = 12, **more: bool
+    *,
+    layers: int = 1,
+    hidden: int = 4,
+    embedding: int = 3,
+    attention: int = 5,
+    vocab: int = 12,
+    precision: str = "fp32",
+    **more: bool,
 ) -> tuple[GraphSpec, bytes, bytes]:
     """Spec, encoder and decoder of a model with random weights."""
     torch.manual_seed(3)
     config = ModelConfig(layers=layers, hidden=hidden, embedding=embedding, attention=attention, **more)
     model = Seq2Seq(config, vocab).eval()
-    return graph_spec(model), build_encoder(model), build_decoder(model)
+    kinds = {"fp32": Float32(), "fp16": Float16(), "int8": RowwiseInt8(_AnyLimits())}
+    return graph_spec(model), *(build(model, kinds[precision]) for build in (build_encoder, build_decoder))
 
 
 def spoiled(raw: bytes, spoil: Spoil) -> bytes:
