@@ -111,7 +111,10 @@ class Store:
                 "GROUP BY c.id ORDER BY c.updated DESC, c.id DESC"
             )
             chosen = [row for row in rows if ids is None or row[0] in ids][:limit]
-            return [Summary(*row, self._excerpt(row[0], terms)) for row in chosen]
+            return [
+                Summary(id, title, bundle, updated, turns, self._excerpt(id, terms))
+                for id, title, bundle, updated, turns in chosen
+            ]
 
     def load(self, conversation: int) -> tuple[str, list[Exchange]]:
         """Its title and what was said.
@@ -169,22 +172,21 @@ class Store:
             self._touch(conversation)
             return row.lastrowid
 
-    def update(self, exchange: Exchange) -> None:
+    def update(self, exchange: Exchange, id: int) -> None:
         """Write what changed of an exchange that was appended."""
         with self._write():
             self._db.execute(
                 "UPDATE exchanges SET prompt = ?, state = ?, reply = ?, mark = ?, answer = ?, details = ?, "
                 "indexed = 0 WHERE id = ?",
-                (*_columns(exchange), exchange.id),
+                (*_columns(exchange), id),
             )
-            assert exchange.id is not None
-            self._index(exchange.id)
+            self._index(id)
 
-    def remove(self, exchange: int) -> None:
+    def remove(self, id: int) -> None:
         """Forget an exchange."""
         with self._write():
-            self._unindex([exchange])
-            self._db.execute("DELETE FROM exchanges WHERE id = ?", (exchange,))
+            self._unindex([id])
+            self._db.execute("DELETE FROM exchanges WHERE id = ?", (id,))
 
     def prompts(self, limit: int = 200) -> list[str]:
         """The last prompts of all conversations, oldest first."""
@@ -270,7 +272,10 @@ class Store:
             self._db.executemany("DELETE FROM said WHERE rowid = ?", [(id,) for id in exchanges])
 
     def _touch(self, conversation: int) -> None:
-        self._db.execute("UPDATE conversations SET updated = ? WHERE id = ?", (time.time(), conversation))
+        """Something was said in it: it is the newest, and no longer deleted."""
+        self._db.execute(
+            "UPDATE conversations SET updated = ?, deleted = NULL WHERE id = ?", (time.time(), conversation)
+        )
 
     def _purge(self, conversations: tuple[int, ...]) -> None:
         if not conversations:

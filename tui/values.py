@@ -23,6 +23,7 @@ class BundleFacts:
     turns: int | None = None
     path: str = ""
     fingerprint: str = ""  # of its weights; "" where unknown
+    longest_reply: int | None = None  # tokens, end-of-sentence counted
 
     @property
     def label(self) -> str:
@@ -76,6 +77,7 @@ class ReplyFacts:
     step_ms: tuple[float, ...] = ()  # wall time of each step, the first with the encoder's
     first_ms: float | None = None  # from the call to the first settled piece
     memory: int | None = None  # bytes that the process held when the reply was there
+    confidence: float | None = None  # that it is right, as a calibrated bundle estimates it
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -86,6 +88,51 @@ class ReplyFacts:
         """The reply with another of its candidates in place."""
         row = self.candidates[index]
         return dataclasses.replace(self, text=row.text, finished=row.finished, chosen=index)
+
+
+@dataclass(frozen=True)
+class AttendedToken:
+    """A token of a reply, what it looked at, and what else might have come. All logs are natural."""
+
+    text: str
+    logp: float
+    weights: tuple[float, ...]  # over the source's tokens, in text order; sums to 1
+    rivals: tuple[tuple[str, float], ...] = ()  # other tokens with their log-probability, likeliest first
+
+
+@dataclass(frozen=True)
+class BeamCandidate:
+    """A way that a hypothesis could go on. `fate` is live, finished, pruned or banned."""
+
+    text: str
+    logp: float  # natural log, of the token
+    total: float  # natural log, what the hypothesis with it is ranked by
+    fate: str
+    rule: str = ""  # what bans it
+
+
+@dataclass(frozen=True)
+class BeamRow:
+    """A hypothesis before a step, and how it could go on."""
+
+    text: str
+    logp: float
+    candidates: tuple[BeamCandidate, ...]
+
+
+@dataclass(frozen=True)
+class Insight:
+    """How a reply came about. It is not kept: a replay finds it again."""
+
+    source: tuple[str, ...]  # the source's tokens; between turns stands `SEPARATOR`
+    seen: tuple[str, ...]  # the turns as the model read them, oldest first
+    longest: int  # tokens that a source may have
+    replies: tuple[tuple[AttendedToken, ...], ...]  # for each candidate; empty where it was not followed
+    steps: tuple[tuple[BeamRow, ...], ...]
+
+
+#: Stands for the token between two turns.
+SEPARATOR = "⏐"
 
 
 @dataclass(frozen=True)
@@ -138,5 +185,6 @@ class Status:
     precision: str = ""
     device: str = ""
     beam: int | None = None
+    changed: bool = False  # knobs are turned
     ms: float | None = None
     tokens_per_second: float | None = None

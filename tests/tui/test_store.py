@@ -77,7 +77,7 @@ def test_what_was_said_comes_back_as_it_was(path):
 def test_an_exchange_is_changed_and_removed(store):
     id = say(store, "t", "one", "two")
     _, (one, two) = store.load(id)
-    store.update(Exchange("uno", reply=REPLY, id=one.id, mark="good"))
+    store.update(Exchange("uno", reply=REPLY, mark="good"), one.id)
     store.remove(two.id)
     _, exchanges = store.load(id)
     assert exchanges == [Exchange("uno", reply=REPLY, mark="good", id=one.id)]
@@ -276,7 +276,7 @@ def live(folder):
     for n in range(2):
         opened.append(id, Exchange(f"prompt {n}", reply=ReplyFacts(f"needle {n}")))
         tell("appended")
-    opened.update(Exchange("prompt 0", reply=ReplyFacts("needle zero"), id=1))
+    opened.update(Exchange("prompt 0", reply=ReplyFacts("needle zero")), 1)
     tell("updated")
     opened.delete(id)
     tell("deleted")
