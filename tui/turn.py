@@ -47,8 +47,11 @@ class Turn:
         return self._stopped.is_set()
 
     def attach(self, stream: Cancellable) -> None:
-        """What `stop` is to cancel; a turn that was stopped before has it cancelled at once."""
+        """What `stop` is to cancel; a turn that was stopped before has it cancelled at once. The first
+        progress of a stream is always due."""
         self._stream = stream
+        self._last = 0.0
+        self._drawn.set()
         if self.stopped:
             stream.cancel()
 

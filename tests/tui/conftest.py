@@ -63,6 +63,7 @@ class Chat:
 
     async def say(self, text: str, *, wait: bool = True) -> None:
         """Type and send; with `wait`, until the reply is there."""
+        self.screen.prompt.focus()
         self.screen.prompt.insert(text)
         await self.pilot.press("enter")
         if wait:
