@@ -33,7 +33,7 @@ from .options import (
 from .talk import decoding_options
 
 if TYPE_CHECKING:
-    from ..runtime import ChatModel, ChatSession, DecodingOptions, Reply
+    from ..runtime import ChatModel, ChatSession, DecodingOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -147,7 +147,6 @@ class LineChat:
     def __init__(self, model: "ChatModel", options: "DecodingOptions", *, greet: bool) -> None:
         self._model, self._options, self._greet = model, options, greet
         self._session: ChatSession = model.session()
-        self._last: Reply | None = None
 
     def run(self, lines: Iterator[str]) -> None:
         """Until the lines end, or one of them says so."""
@@ -165,17 +164,15 @@ class LineChat:
     def _reply(self, prompt: str) -> None:
         from ..runtime.text import printable
 
-        stream = self._session.stream(prompt, self._options)
-        for piece in stream:
+        for piece in self._session.stream(prompt, self._options):
             typer.echo(printable(one_line(piece)), nl=False)
             sys.stdout.flush()
         typer.echo("")
         sys.stdout.flush()
-        self._last = stream.reply
 
     def _command(self, command: str) -> None:
         if command == "/new":
-            self._session, self._last = self._model.session(), None
+            self._session = self._model.session()
             self._tell("a new conversation")
         elif command == "/why":
             self._why()
@@ -185,16 +182,16 @@ class LineChat:
             say(f"{command.split()[0]} is no command; /help lists them, and // begins a prompt with a slash")
 
     def _why(self) -> None:
-        """The n best to the last prompt. They are searched for now: a reply alone needs fewer."""
-        if self._last is None:
+        """The n best to the last prompt. They are searched for now: a reply alone is found sooner."""
+        if len(self._session.turns) < 2:
             self._tell("nothing was said yet")
             return
-        *context, prompt = self._session.turns[:-1]
-        seen = [*context, prompt][-self._model.codec.turns :]
-        wide: dict[str, Any] = {"n_best": self._options.beam}
-        (reply,) = self._model.reply_turns([seen], dataclasses.replace(self._options, **wide))
+        seen = self._session.turns[:-1][-self._model.codec.turns :]
+        options = dataclasses.replace(self._options, n_best=self._options.beam)
+        (reply,) = self._model.reply_turns([seen], options)
         for rank, candidate in enumerate(reply.candidates, start=1):
             put(f"{rank}. {candidate.score:.4f} {one_line(candidate.text)}")
+        sys.stdout.flush()
 
     def _tell(self, text: str) -> None:
         if self._greet:
@@ -249,4 +246,6 @@ def _serve(host: str, port: int) -> None:
     except ModuleNotFoundError:
         raise EdgeChatError('--serve needs textual-serve: pip install "edgechat[serve]"') from None
     arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
-    Server(shlex.join([sys.executable, "-m", "edgechat", *arguments]), host=host, port=port).serve()
+    Server(
+        shlex.join([sys.executable, "-m", "edgechat", *arguments]), host=host, port=port, title="edgechat"
+    ).serve()
