@@ -203,8 +203,8 @@ def settle(
     """`changes`, of which `name` is the newest, with the others so changed that they go together with it.
 
     An option goes with a mode (`goes_with`): one that is turned brings its mode, and a mode that is left
-    takes along what went with it. Of what still excludes another, one is put back to `plain`. `valid`
-    raises what is wrong; where nothing mends it, so does this.
+    takes along what went with it. Of what still excludes another, one is put back to `plain`, but no number:
+    those are for the user to weigh. `valid` raises what is wrong; where nothing mends it, so does this.
     """
     try:
         valid(changes)
@@ -218,10 +218,15 @@ def settle(
     for option, (mode, value) in goes_with.items():
         if option in plain and mended.get(mode, plain.get(mode)) != value:
             mended[option] = plain[option]
-    for tried in (mended, *(mended | {other: plain[other]} for other in plain if other != name)):
+    loose = (other for other, value in plain.items() if other != name and not _is_number(value))
+    for tried in (mended, *(mended | {other: plain[other]} for other in loose)):
         try:
             valid(tried)
         except Exception:
             continue
         return tried
     raise wrong
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,7 +5,6 @@ Those of a reply carry the number of their turn: what arrives for a turn that is
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from textual.message import Message
 
@@ -91,10 +90,10 @@ class ViewPicked(Message):
 
 @dataclass
 class KnobTurned(Message):
-    """A knob shall have this value."""
+    """A knob shall be turned up (`by` 1) or down (-1)."""
 
     name: str
-    value: Any
+    by: int
 
 
 @dataclass

@@ -8,6 +8,7 @@ from textual.widgets import Input
 from edgechat.runtime import DecodingOptions, UsageError
 from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
+from edgechat.tui.messages import KnobTurned
 from edgechat.tui.widgets.lines import bar, cells, spark, token
 
 from .conftest import Chat
@@ -147,7 +148,15 @@ def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_bac
         up = knob.kind.step(value, 1)
         if up != value:
             assert knob.kind.parse(knob.kind.show(up)) == up
-            assert Engine(FakeModel(), "demo").turned({}, knob.name, up)[knob.name] == up
+            company = {"groups": 2} if knob.name == "diversity" else {}
+            assert Engine(FakeModel(beam=4), "demo").turned(company, knob.name, up)[knob.name] == up
+
+
+async def test_a_knob_passes_over_values_that_do_not_go_with_the_others(chat):
+    async with chat(FakeModel(), size=(140, 40)) as c:
+        c.screen.use_preset({"beam": 6, "groups": 3})
+        c.screen.post_message(KnobTurned("groups", 1))
+        await c.until(lambda: c.screen.values["groups"] == 6)
 
 
 async def test_a_preset_turns_several_knobs_and_all_back(chat):

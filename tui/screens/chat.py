@@ -53,6 +53,8 @@ from .ask import Ask, Write
 from .bundles import BundleChoice, Bundles
 from .library import Library
 
+#: Values of a knob that are tried where one is refused.
+TRIES = 16
 #: Replies whose way is remembered, to be looked at.
 REMEMBERED = 100
 
@@ -554,7 +556,18 @@ class ChatScreen(Screen[None]):
         self._show_status()
 
     def on_knob_turned(self, message: KnobTurned) -> None:
-        self._turn_knob(message.name, message.value)
+        """To the next value that goes together with the other knobs: groups that share a beam of 6 are 1, 2,
+        3 and 6. Where there is none near, what is wrong with the first is told."""
+        kind = next(knob.kind for knob in KNOBS if knob.name == message.name)
+        value, wrong = self.values.get(message.name), ""
+        for _ in range(TRIES):
+            value = kind.step(value, message.by)
+            self._turn_knob(message.name, value)
+            if not self._wrong:
+                return
+            wrong = wrong or self._wrong
+        self._wrong = wrong
+        self._show_knobs()
 
     def on_knob_reset(self, message: KnobReset) -> None:
         if message.name is None:

@@ -56,8 +56,7 @@ class Knobs(Lines):
         if self._knob is None:
             self.post_message(PresetTurned(by))
         else:
-            value = self._knob.knob.kind.step(self._knob.value, by)
-            self.post_message(KnobTurned(self._knob.knob.name, value))
+            self.post_message(KnobTurned(self._knob.knob.name, by))
 
     def action_type(self) -> None:
         if self._knob is None:

@@ -1,5 +1,6 @@
 """How a reply came about: what it looked at, how sure it was, and what the search tried and dropped."""
 
+import bisect
 import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -18,6 +19,8 @@ NOT_FOLLOWED = "The search that made this reply was too wide to trace: see it wi
 
 _TOKEN, _SHARE, _COLUMN = 12, 5, 10  # cells
 _SHADES = " ░▒▓█"
+#: The least attention for each shade but the first.
+_LEVELS = (0.05, 0.15, 0.3, 0.6)
 
 
 class Attention(Lines):
@@ -27,8 +30,8 @@ class Attention(Lines):
     ### Attention
 
     A row for each token of the reply, a column for each token that the model read. The figure says how much
-    of its attention was there, in percent; a row adds up to 100. The shade compares it with the most in its
-    row.
+    of its attention was there, in percent; a row adds up to 100. The shade says the same: `░` from 5, `▒`
+    from 15, `▓` from 30, `█` from 60.
 
     Up and Down, or the mouse, light a row. Left and Right scroll.
     """
@@ -57,10 +60,9 @@ class Attention(Lines):
 
 
 def _weights(weights: Sequence[float], widths: Sequence[int]) -> Iterator[tuple[str, str]]:
-    most = max(weights, default=0.0)
     for weight, width in zip(weights, widths, strict=False):
         percent = round(100 * weight)
-        level = min(4, math.ceil(4 * weight / most)) if percent else 0
+        level = bisect.bisect_right(_LEVELS, weight)
         text = f"{_SHADES[level]}{percent:>3}" if percent else "·"
         yield text.rjust(width - 1) + " ", f"heat{level}" if level else "dim"
 
