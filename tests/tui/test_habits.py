@@ -129,16 +129,15 @@ def test_an_action_is_in_the_palette_or_has_a_key_that_every_terminal_delivers()
 
 
 async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
-    for width in (40, 80, 100, 140):
-        async with chat(FakeModel(), size=(width, 24)) as c:
+    async with chat(FakeModel()) as c:
+        c.screen.show_view("knobs")
+        for width in (40, 80, 100, 140):
+            await c.pilot.resize_terminal(width, 24)
             for widget in (c.screen.prompt, c.screen.inspector.knobs):
-                c.screen.show_view("knobs")
                 widget.focus()
                 await c.pilot.pause()
-                footer = c.drawn.splitlines()[-1]
-                assert footer.endswith("^p All f1 Help ^q Quit"), footer
-                keys = c.screen.query("FooterKey")
-                assert all(key.region.right <= width for key in keys)
+                await c.until(lambda: c.drawn.splitlines()[-1].endswith("^p All f1 Help ^q Quit"))
+                assert all(key.region.right <= width for key in c.screen.query("FooterKey"))
 
 
 async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):

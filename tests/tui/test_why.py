@@ -284,8 +284,9 @@ async def test_without_a_bundle_the_welcome_tells_how_to_make_one(chat):
         c = Chat(app, pilot)
         assert "No bundle is open" in c.drawn
         assert "edgechat train mine.jsonl --out runs/mine" in c.drawn
+        assert c.drawn.count("^b Bundle") == 2  # in the welcome, and at the bottom
         await c.press("h", "i", "enter", "f4", "f3", "ctrl+r", "f12", "ctrl+g", "escape")
-        assert c.notices == ["no bundle is not loaded"]
+        assert c.notices == ["There is nobody to talk to: open a bundle"]
         await c.press("ctrl+b", *"mine", "enter")
         await c.until(lambda: c.chat.prompt.ready)
         assert c.prompt == "hi"

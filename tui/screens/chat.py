@@ -241,6 +241,8 @@ class ChatScreen(Screen[None]):
     def on_prompt_refused(self, _: PromptRefused) -> None:
         if self._turn is not None:
             self.notify("Wait for the reply, or stop it, to send the next prompt", severity="warning")
+        elif not self._current:
+            self.notify("There is nobody to talk to: open a bundle", severity="warning")
         else:
             self.notify(
                 plain(f"{self.status_line.status.bundle} is {self._state()}"),
@@ -867,14 +869,17 @@ class ChatScreen(Screen[None]):
 
     def _key_hints(self) -> list[KeyHint]:
         """The actions that a newcomer needs, with the keys they have now."""
-        wanted = (
-            "prompt.send",
-            "prompt.newline",
-            "chat.regenerate",
-            "chat.why",
-            "chat.next_view",
-            "chat.compare",
-        )
+        if self._engine is None:
+            wanted: tuple[str, ...] = ("chat.bundles", "app.help", "app.quit")
+        else:
+            wanted = (
+                "prompt.send",
+                "prompt.newline",
+                "chat.regenerate",
+                "chat.why",
+                "chat.next_view",
+                "chat.compare",
+            )
         keys = {
             a.binding.id: self.app.get_key_display(a.binding) for a in reversed(self.active_bindings.values())
         }

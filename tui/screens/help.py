@@ -25,11 +25,12 @@ class KeySection:
 
 
 class Help(Over[None]):
-    """`about` is Markdown of what has the focus."""
+    """`about` is Markdown of what has the focus; its first line is a heading."""
 
     def __init__(self, about: str, sections: Sequence[KeySection], note: str) -> None:
-        super().__init__("help")
-        self._about, self._sections, self._note = cleandoc(about), sections, note
+        title, _, text = cleandoc(about).partition("\n") if about.strip() else ("", "", "")
+        super().__init__(f"help: {title.lstrip('# ').lower()}" if title else "help")
+        self._about, self._sections, self._note = text.strip(), sections, note
 
     def compose_box(self) -> ComposeResult:
         with VerticalScroll():

@@ -39,6 +39,8 @@ class Prompt(TextArea, inherit_bindings=False):
     made so again; else `PromptRefused`, and keeps its text."""
 
     HELP = """
+    ### Prompt
+
     Up on the first line and Down on the last walk through what you sent before.
 
     Shift+Enter makes a new line too where your terminal passes it on.

@@ -37,7 +37,7 @@ class Welcome(Static):
             + content('{"prompt": "hello", "response": "hi there"}', "$text-accent")
             + content(":"),
             _commands(),
-            content("Open one that is there: ^b", "dim"),
+            _hints(keys),
         )
 
     def show_model(self, facts: BundleFacts, keys: Sequence[KeyHint], *, demo: bool = False) -> None:
@@ -51,10 +51,7 @@ class Welcome(Static):
                 + _memory(facts.turns)
             ),
             *([content("Make your own:"), _commands()] if demo else []),
-            Content("\n").join(
-                Content("").join(map(_hint, keys[row : row + COLUMNS]))
-                for row in range(0, len(keys), COLUMNS)
-            ),
+            _hints(keys),
         )
 
     def _show(self, *paragraphs: Content) -> None:
@@ -63,6 +60,11 @@ class Welcome(Static):
 
 def _commands() -> Content:
     return Content("\n").join(content(f"  {command}", "$text-accent") for command in COMMANDS)
+
+
+def _hints(keys: Sequence[KeyHint]) -> Content:
+    rows = (keys[row : row + COLUMNS] for row in range(0, len(keys), COLUMNS))
+    return Content("\n").join(Content("").join(map(_hint, row)) for row in rows)
 
 
 def _hint(hint: KeyHint) -> Content:
