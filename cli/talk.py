@@ -1,4 +1,4 @@
-"""`edgechat reply` and `edgechat tui`: talk to a bundle."""
+"""`edgechat reply`: prompts in, replies out."""
 
 import dataclasses
 import sys
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     app.command()(reply)
-    app.command()(tui)
 
 
 def reply(
@@ -189,29 +188,6 @@ def reply(
         if trace:
             values = finite({"format": 1, "replies": traced})
             write_atomic(trace, dumps(values, ensure_ascii=False) + "\n")
-
-
-def tui(
-    bundle: BundleArgument = "demo",
-    beam: BeamOption = None,
-    normalize: NormalizeOption = None,
-    length_penalty: LengthPenaltyOption = None,
-    require_signature: RequireSignatureOption = None,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 1,
-) -> None:
-    """Chat with a bundle in the terminal."""
-    from ..runtime.bundle import find_bundle, read_bundle
-
-    # Textual reads stdin and draws on stderr.
-    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
-        raise UsageError("edgechat tui needs a terminal: with pipes and files, use edgechat reply")
-    # A bundle that cannot be used is said here, before the terminal is taken over.
-    defaults = read_bundle(find_bundle(bundle), require_signature=require_signature).manifest.decoding
-    options = decoding_options(defaults, beam=beam, normalize=normalize, length_penalty=length_penalty)
-    from ..tui import run_chat
-
-    run_chat(bundle, device=device, threads=threads, require_signature=require_signature, options=options)
 
 
 def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":

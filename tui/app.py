@@ -1,82 +1,199 @@
-"""The application: it opens the chat screen and puts its keys into the command palette."""
+"""The application: it opens the chat screen, keeps what the user chose, and offers every action by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.screen import Screen
-from textual.widgets import HelpPanel
+from textual.widget import Widget
 
-from edgechat.runtime import ChatModel, DecodingOptions
-
-from .screens import ChatScreen
+from .engine import load
+from .keeper import Keeper
+from .keys import ALL, APP, CHAT, IDS, PROMPT, bindings
+from .knobs import Changes, presets
+from .plain import plain
+from .screens import ChatScreen, Help, KeySection
+from .screens.chat import Load
+from .settings import KEYS, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
+from .store import Store
+from .themes import DARK, THEMES
+from .values import KeyHint
+from .widgets import VIEWS
 
 
 class ChatApp(App[None]):
-    """A chat with the model that `load` gives; it is called in a thread. `bundle` is its name on screen."""
+    """A chat with the bundles at `bundles`, each of which `load` is called with, in a thread.
+
+    `config` is the folder of settings and keys; without it nothing that is chosen outlives the window.
+    """
 
     TITLE = "edgechat"
     CSS_PATH = "edgechat.tcss"
     # Textual declares it as an instance variable.
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "f1",
-            "toggle_help",
-            "Help",
-            tooltip="Explain what has the focus, and list the keys",
-            id="app.help",
-        ),
-        Binding("ctrl+q", "quit", "Quit", tooltip="Leave the chat", priority=True, id="app.quit"),
-    ]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = bindings(APP)
 
     def __init__(
-        self, load: Callable[[], ChatModel], *, bundle: str, options: DecodingOptions | None = None
+        self,
+        load: Load,
+        bundles: Sequence[str],
+        *,
+        changes: Changes | None = None,
+        keeper: Keeper | None = None,
+        config: Path | None = None,
     ) -> None:
         super().__init__()
-        self._load, self._bundle, self._options = load, bundle, options
+        self._load, self._bundles, self._changes = load, tuple(bundles), changes
+        self._keeper, self._config = keeper, config
+        self._settings = load_settings(config) if config else Settings()
+        self._problems: list[str] = []
+        for theme in THEMES:
+            self.register_theme(theme)
+        known = self._settings.theme in self.available_themes
+        self.theme = self._settings.theme if known else DARK.name
+        if config:
+            keys, self._problems = load_keys(config, IDS)
+            self.set_keymap(keys)
 
     def get_default_screen(self) -> Screen[None]:
-        return ChatScreen(self._load, self._bundle, self._options)
+        return ChatScreen(self._load, self._bundles, self._changes, self._keeper)
+
+    def on_mount(self) -> None:
+        self.theme_changed_signal.subscribe(self, lambda theme: self._keep(theme=theme.name))
+        for problem in self._problems:
+            self.notify(plain(problem), severity="warning", markup=False)
+
+    def _keep(self, theme: str) -> None:
+        """Remember a choice."""
+        self._settings = replace(self._settings, theme=theme)
+        if self._config and (problem := save_settings(self._config, self._settings)):
+            self.notify(plain(problem), severity="warning", markup=False)
+
+    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
+        """A key of the user's file that was another action's: the user's counts."""
+        for binding in clashed_bindings:
+            problem = (
+                f"{binding.description} lost its key {binding.key}, which {KEYS} gives to another action"
+            )
+            if problem not in self._problems:
+                self._problems.append(problem)
+                self.notify(plain(problem), severity="warning", markup=False)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Textual's commands and every key of ours that does something now."""
-        ours = {
-            active.binding.action: SystemCommand(
-                active.binding.description,
-                active.binding.tooltip,
-                partial(self.run_action, active.binding.action, active.node),
-            )
-            for active in screen.active_bindings.values()
-            if active.binding.id and active.enabled
-        }
-        yield from ours.values()
-        titles = {command.title for command in ours.values()} | {"Keys"}  # our help is its Keys
+        """Every action that does something now, the views, the presets, and Textual's own commands."""
+        titles = {"Keys"}  # our help is its Keys
+        for active in screen.active_bindings.values():
+            if active.binding.action == "command_palette":
+                continue
+            if active.binding.id and active.enabled and active.binding.description not in titles:
+                titles.add(active.binding.description)
+                run = partial(self.run_action, active.binding.action, active.node)
+                yield SystemCommand(active.binding.description, active.binding.tooltip, run)
+        if isinstance(screen, ChatScreen):
+            yield from self._chat_commands(screen, titles)
         yield from (c for c in super().get_system_commands(screen) if c.title not in titles)
 
-    def action_toggle_help(self) -> None:
-        if self.screen.query(HelpPanel):
-            self.action_hide_help_panel()
-        else:
-            self.action_show_help_panel()
+    def _chat_commands(self, screen: ChatScreen, titles: set[str]) -> Iterable[SystemCommand]:
+        nodes = [(CHAT, screen), (PROMPT, screen.prompt)]
+        for actions, node in nodes:
+            for action in actions:
+                name = action.action.split("(")[0]
+                if action.label not in titles and node.check_action(name, ()):
+                    yield SystemCommand(
+                        action.label, action.does, partial(self.run_action, action.action, node)
+                    )
+        for name in VIEWS:
+            yield SystemCommand(f"View: {name}", "Show it in the inspector", partial(screen.show_view, name))
+        for name, changes in presets(screen.values).items():
+            told = ", ".join(f"{option} {value}" for option, value in changes.items()) or "no knob turned"
+            yield SystemCommand(f"Preset: {name}", told, partial(screen.use_preset, changes))
+
+    def action_help(self) -> None:
+        """Explain what has the focus. Over another screen, that screen."""
+        if isinstance(self.screen, Help):
+            self.screen.dismiss(None)
+            return
+        about = ""
+        node: DOMNode | None = self.screen.focused or self.screen
+        while node is not None and not about:
+            about = node.HELP if isinstance(node, Widget) and node.HELP else ""
+            node = node.parent
+        note = f"Every action is in the palette, {self._palette_key()}, too."
+        if self._config:
+            note += f' Other keys: a line such as "chat.new" = "ctrl+g" in {self._config / KEYS}'
+        self.push_screen(Help(about, self._sections(), note))
+
+    def _palette_key(self) -> str:
+        active = self.screen.active_bindings.get(self.COMMAND_PALETTE_BINDING)
+        return self.get_key_display(active.binding) if active else self.COMMAND_PALETTE_BINDING
+
+    def _sections(self) -> list[KeySection]:
+        """Keys that do something now, by where they are from: ours first, in the order of their declaration,
+        then those of the editor."""
+        ours = {action.id: n for n, action in enumerate(ALL)}
+        groups: dict[str, dict[str, tuple[int, list[str], str]]] = {}
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if binding.system or not (binding.description or binding.tooltip):
+                continue
+            title = active.node.BINDING_GROUP_TITLE or "Everywhere"
+            if binding.id not in ours:
+                title = "Editing" if active.node is self.screen.focused else "Everywhere"
+            order = ours.get(binding.id or "", len(ours))
+            does = (
+                f"{binding.description}: {_lower(binding.tooltip)}"
+                if binding.tooltip
+                else binding.description
+            )
+            _, keys, _ = groups.setdefault(title, {}).setdefault(binding.action, (order, [], does))
+            keys.append(self.get_key_display(binding))
+        return [
+            KeySection(title, tuple(KeyHint(" ".join(dict.fromkeys(keys)), does) for _, keys, does in rows))
+            for title, rows in (
+                (title, sorted(rows.values(), key=lambda row: row[0]))
+                for title, rows in sorted(groups.items(), key=lambda item: _LAST.get(item[0], 0))
+            )
+        ]
+
+
+#: Where the keys that are everywhere stand in help.
+_LAST = {"Everywhere": 1, "Editing": 2}
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def run_chat(
-    bundle: str,
+    bundles: Sequence[str],
     *,
     device: str = "auto",
     threads: int = 1,
     require_signature: Path | None = None,
-    options: DecodingOptions | None = None,
+    changes: Changes | None = None,
+    private: bool = False,
+    inline: bool = False,
 ) -> None:
-    """Open the terminal chat with a bundle, `demo` being the shipped one, until the user quits.
+    """Open the terminal chat with bundles, `demo` being the shipped one, until the user quits.
 
-    A bundle that cannot be loaded is reported in the chat. `options` None are the bundle's own.
+    A bundle that cannot be loaded is reported in the chat. `changes` are decoding options by name, over
+    the bundle's own. `require_signature` is the public key by which each must be signed. With `private`
+    nothing that is said is kept; with `inline` the chat takes the lower part of the terminal only.
     """
-    load = partial(
-        ChatModel.load, bundle, device=device, threads=threads, require_signature=require_signature
-    )
-    ChatApp(load, bundle=Path(bundle).resolve().name or bundle, options=options).run()
+    keeper = Keeper(partial(Store, ":memory:" if private else chats_file()))
+    try:
+        app = ChatApp(
+            partial(load, device=device, threads=threads, require_signature=require_signature),
+            bundles,
+            changes=changes,
+            keeper=keeper,
+            config=config_folder(),
+        )
+        app.run(inline=inline)
+    finally:
+        keeper.close()

@@ -1,5 +1,7 @@
 """The prompts sent so far, to walk through and edit again."""
 
+from collections.abc import Sequence
+
 LONGEST = 1000
 
 
@@ -21,6 +23,12 @@ class PromptHistory:
         del self._sent[:-LONGEST]
         self._lines = [*self._sent, ""]
         self._at = len(self._sent)
+
+    def prepend(self, prompts: Sequence[str]) -> None:
+        """Put prompts of earlier times, oldest first, before those of now."""
+        self._sent[:0] = prompts
+        self._lines[:0] = prompts
+        self._at += len(prompts)
 
     def previous(self, current: str) -> str | None:
         """The prompt before this one, None at the oldest; `current` is kept in its place."""

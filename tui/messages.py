@@ -1,13 +1,14 @@
-"""The messages between widgets, the decode worker and the chat screen.
+"""The messages between widgets, the decode worker, the keeper and the chat screen.
 
-Those of a reply carry the number of their turn: what arrives for a turn that is over is dropped.
+Those of a reply carry the number of their turn: what arrives for a turn that is over is dropped. `side` is
+0 for the bundle that one talks to, 1 for the one it is compared with.
 """
 
 from dataclasses import dataclass
 
 from textual.message import Message
 
-from .values import ReplyFacts
+from .values import Insight, ReplyFacts
 
 
 @dataclass
@@ -24,8 +25,9 @@ class PromptRefused(Message):
 
 @dataclass
 class LoadFailed(Message):
-    """The bundle could not be loaded."""
+    """The bundle at `path` could not be loaded."""
 
+    path: str
     error: str
 
 
@@ -34,6 +36,7 @@ class ReplyAdvanced(Message):
     """The reply so far: all settled text, and the tail that may still change."""
 
     turn: int
+    side: int
     settled: str
     tail: str
 
@@ -43,7 +46,9 @@ class ReplyFinished(Message):
     """The reply is complete."""
 
     turn: int
+    side: int
     reply: ReplyFacts
+    insight: Insight | None
 
 
 @dataclass
@@ -51,4 +56,62 @@ class ReplyFailed(Message):
     """There will be no reply."""
 
     turn: int
+    side: int
     error: str
+
+
+@dataclass
+class NotKept(Message):
+    """The store could not keep what was said."""
+
+    error: str
+
+
+@dataclass
+class TurnPicked(Message):
+    """The user wants to look at this exchange."""
+
+    number: int
+
+
+@dataclass
+class CandidateChosen(Message):
+    """The conversation shall go on with the candidate of this index."""
+
+    index: int
+
+
+@dataclass
+class ViewPicked(Message):
+    """The inspector shows another view."""
+
+    name: str
+
+
+@dataclass
+class KnobTurned(Message):
+    """A knob shall be turned up (`by` 1) or down (-1)."""
+
+    name: str
+    by: int
+
+
+@dataclass
+class KnobTyped(Message):
+    """The user wants to write the value of a knob."""
+
+    name: str
+
+
+@dataclass
+class KnobReset(Message):
+    """A knob shall have the bundle's own value, None being all of them."""
+
+    name: str | None
+
+
+@dataclass
+class PresetTurned(Message):
+    """The preset so many places on is wanted."""
+
+    by: int

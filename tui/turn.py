@@ -1,11 +1,18 @@
-"""One prompt and the reply to it, shared by the screen and the thread that decodes."""
+"""One prompt and the replies to it that are being made, shared by the screen and the thread that decodes."""
 
 import threading
 import time
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from .engine import Engine
 
 #: Seconds between two drawings of a reply that streams.
 FRAME = 1 / 30
+
+#: A new reply, or one that was made before.
+Purpose = Literal["reply", "replay"]
 
 
 class Cancellable(Protocol):
@@ -14,11 +21,21 @@ class Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
-class Turn:
-    """A prompt whose reply is being decoded. The screen stops it; the worker asks `due` and `stopped`."""
+@dataclass(frozen=True)
+class Job:
+    """A reply to make: by whom, to what, and how."""
 
-    def __init__(self, number: int, prompt: str) -> None:
-        self.number, self.prompt = number, prompt
+    engine: Engine
+    turns: Sequence[str]  # of the conversation, oldest first, the prompt last
+    options: dict[str, Any]
+
+
+class Turn:
+    """The jobs of one exchange, done one after the other, so that their times can be compared. The screen
+    stops it; the worker asks `due` and `stopped`."""
+
+    def __init__(self, number: int, exchange: int, jobs: Sequence[Job], purpose: Purpose = "reply") -> None:
+        self.number, self.exchange, self.jobs, self.purpose = number, exchange, tuple(jobs), purpose
         self._stopped = threading.Event()
         self._drawn = threading.Event()
         self._drawn.set()
@@ -30,8 +47,11 @@ class Turn:
         return self._stopped.is_set()
 
     def attach(self, stream: Cancellable) -> None:
-        """What `stop` is to cancel; a turn that was stopped before has it cancelled at once."""
+        """What `stop` is to cancel; a turn that was stopped before has it cancelled at once. The first
+        progress of a stream is always due."""
         self._stream = stream
+        self._last = 0.0
+        self._drawn.set()
         if self.stopped:
             stream.cancel()
 

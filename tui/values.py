@@ -1,6 +1,11 @@
-"""The plain values that the chat screen hands to its widgets."""
+"""The plain values that screens, widgets and the store hand to each other: none of them knows the runtime."""
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["done", "stopped", "failed"]
+Mark = Literal["good", "bad"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,13 @@ class BundleFacts:
     vocabulary: int | None = None
     size: int | None = None
     turns: int | None = None
+    path: str = ""
+    fingerprint: str = ""  # of its weights; "" where unknown
+    longest_reply: int | None = None  # tokens, end-of-sentence counted
+
+    @property
+    def label(self) -> str:
+        return " · ".join(part for part in (self.name, self.precision, self.device) if part)
 
 
 @dataclass(frozen=True)
@@ -27,24 +39,133 @@ class CandidateRow:
     logp: float
     text: str
     finished: bool
+    tokens: tuple[str, ...] = ()
+    token_logps: tuple[float, ...] = ()  # natural log; one more than tokens, the end, where finished
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a reply was made: enough to make it again, where the bundle is the same."""
+
+    bundle: str = ""
+    precision: str = ""
+    device: str = ""
+    fingerprint: str = ""
+    path: str = ""
+    options: dict[str, Any] = field(default_factory=dict)  # of DecodingOptions
+    seen: tuple[str, ...] = ()  # turns that the model was given, oldest first, the prompt last
+
+    @property
+    def label(self) -> str:
+        return " · ".join(part for part in (self.bundle, self.precision, self.device) if part)
 
 
 @dataclass(frozen=True)
 class ReplyFacts:
     """A finished reply. `truncated`: the prompt with its context was longer than the model reads;
-    `finished` is false where the maximum length cut the reply."""
+    `finished` is false where the maximum length cut the reply, or the user did. `text` is what stands in
+    the conversation: that of `candidates[chosen]`, where there are any."""
 
     text: str
-    candidates: tuple[CandidateRow, ...]
-    tokens: int
-    ms: float
-    truncated: bool
-    finished: bool
+    candidates: tuple[CandidateRow, ...] = ()
+    tokens: int = 0
+    ms: float = 0.0
+    truncated: bool = False
+    finished: bool = True
+    chosen: int = 0
+    made: Made = Made()
+    step_ms: tuple[float, ...] = ()  # wall time of each step, the first with the encoder's
+    first_ms: float | None = None  # from the call to the first settled piece
+    memory: int | None = None  # bytes that the process held when the reply was there
+    confidence: float | None = None  # that it is right, as a calibrated bundle estimates it
 
     @property
     def tokens_per_second(self) -> float | None:
         """None where there is nothing to measure."""
         return self.tokens / self.ms * 1e3 if self.tokens and self.ms > 0 else None
+
+    def with_chosen(self, index: int) -> "ReplyFacts":
+        """The reply with another of its candidates in place."""
+        row = self.candidates[index]
+        return dataclasses.replace(self, text=row.text, finished=row.finished, chosen=index)
+
+
+@dataclass(frozen=True)
+class AttendedToken:
+    """A token of a reply, what it looked at, and what else might have come. All logs are natural."""
+
+    text: str
+    logp: float
+    weights: tuple[float, ...]  # over the source's tokens, in text order; sums to 1
+    rivals: tuple[tuple[str, float], ...] = ()  # other tokens with their log-probability, likeliest first
+
+
+@dataclass(frozen=True)
+class BeamCandidate:
+    """A way that a hypothesis could go on. `fate` is live, finished, pruned or banned."""
+
+    text: str
+    logp: float  # natural log, of the token
+    total: float  # natural log, what the hypothesis with it is ranked by
+    fate: str
+    rule: str = ""  # what bans it
+
+
+@dataclass(frozen=True)
+class BeamRow:
+    """A hypothesis before a step, and how it could go on."""
+
+    text: str
+    logp: float
+    candidates: tuple[BeamCandidate, ...]
+
+
+@dataclass(frozen=True)
+class Insight:
+    """How a reply came about. It is not kept: a replay finds it again."""
+
+    source: tuple[str, ...]  # the source's tokens; between turns stands `SEPARATOR`
+    seen: tuple[str, ...]  # the turns as the model read them, oldest first
+    longest: int  # tokens that a source may have
+    replies: tuple[tuple[AttendedToken, ...], ...]  # for each candidate; empty where it was not followed
+    steps: tuple[tuple[BeamRow, ...], ...]
+
+
+#: Stands for the token between two turns.
+SEPARATOR = "⏐"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt and what came of it. `other` is the reply of a second bundle to the same; `answer` is what
+    the reply should have been, as the user wrote it. `id` is the store's, None where it is not kept."""
+
+    prompt: str
+    state: State = "done"
+    reply: ReplyFacts | None = None
+    other: ReplyFacts | None = None
+    mark: Mark | None = None
+    answer: str | None = None
+    id: int | None = None
+
+    @property
+    def said(self) -> str | None:
+        """What the conversation goes on with as the bot's turn; None where it said nothing that counts."""
+        if self.answer is not None:
+            return self.answer
+        return self.reply.text if self.reply and self.state == "done" else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A conversation in the list. `excerpt` is where a search found it; `updated` in seconds since 1970."""
+
+    id: int
+    title: str
+    bundle: str
+    updated: float
+    turns: int
+    excerpt: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,5 +185,6 @@ class Status:
     precision: str = ""
     device: str = ""
     beam: int | None = None
+    changed: bool = False  # knobs are turned
     ms: float | None = None
     tokens_per_second: float | None = None

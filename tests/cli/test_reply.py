@@ -393,7 +393,8 @@ def test_a_chat_without_a_terminal_is_refused_instead_of_waiting_for_ever(edgech
     done = edgechat("tui", bundle_folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
-        done.stderr == "edgechat: edgechat tui needs a terminal: with pipes and files, use edgechat reply\n"
+        done.stderr
+        == "edgechat: edgechat tui needs a terminal: with pipes and files, use edgechat chat or reply\n"
     )
 
 
@@ -404,11 +405,11 @@ def test_no_arguments_teach_and_are_wrong_use(edgechat):
 
 
 def test_every_command_has_help_that_names_its_options(invoke):
-    for command in ("train", "export", "tui", "reply", "eval", "bench", "verify", "info", "doctor"):
+    for command in ("train", "export", "tui", "chat", "reply", "eval", "bench", "verify", "info", "doctor"):
         done = invoke(command, "--help")
         assert (done.returncode, done.stderr) == (0, ""), command
         assert "Usage: edgechat " + command in done.stdout
-        assert command == "tui" or "--json" in done.stdout
+        assert command in ("tui", "chat") or "--json" in done.stdout
 
 
 def test_the_version_is_data(edgechat):

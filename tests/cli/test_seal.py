@@ -237,17 +237,17 @@ def test_a_required_signature_is_checked_before_the_terminal_is_taken_over(
     bundle_folder, signed_export, keys, monkeypatch
 ):
     from edgechat import tui
-    from edgechat.cli import talk
+    from edgechat.cli import chat
     from edgechat.runtime import BundleError
 
     opened: list[object] = []
-    monkeypatch.setattr(talk.sys, "stdin", Terminal())
-    monkeypatch.setattr(talk.sys, "stderr", Terminal())
-    monkeypatch.setattr(tui, "run_chat", lambda bundle, **given: opened.append(given["require_signature"]))
+    monkeypatch.setattr(chat.sys, "stdin", Terminal())
+    monkeypatch.setattr(chat.sys, "stderr", Terminal())
+    monkeypatch.setattr(tui, "run_chat", lambda bundles, **given: opened.append(given["require_signature"]))
     with pytest.raises(BundleError, match="is not signed"):
-        talk.tui(str(bundle_folder), require_signature=keys / "mine.pub")
+        chat.tui([str(bundle_folder)], require_signature=keys / "mine.pub")
     assert opened == []
-    talk.tui(str(signed_export), require_signature=keys / "mine.pub")
+    chat.tui([str(signed_export)], require_signature=keys / "mine.pub")
     assert opened == [keys / "mine.pub"]  # it is checked again where the bundle is loaded
 
 

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,34 +13,43 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable
 
 from edgechat.tui import ChatApp
+from edgechat.tui.keeper import Keeper
 from edgechat.tui.screens import ChatScreen
+from edgechat.tui.store import Store
 from edgechat.tui.widgets.message import ChatMessage
 
 
 class Chat:
     """The chat of a running application, as the tests look at it and act on it."""
 
-    def __init__(self, app: ChatApp, pilot: Pilot[None]) -> None:
-        self.app, self.pilot = app, pilot
+    def __init__(self, app: ChatApp, pilot: Pilot[None], keeper: Keeper | None = None) -> None:
+        self.app, self.pilot, self.keeper = app, pilot, keeper
 
     @property
     def screen(self) -> ChatScreen:
+        """The chat screen, which is on top."""
         screen = self.app.screen
         assert isinstance(screen, ChatScreen)
         return screen
 
     @property
+    def chat(self) -> ChatScreen:
+        """The chat screen, whatever lies over it."""
+        (screen,) = (screen for screen in self.app.screen_stack if isinstance(screen, ChatScreen))
+        return screen
+
+    @property
     def prompt(self) -> str:
-        return self.screen.prompt.text
+        return self.chat.prompt.text
 
     @property
     def messages(self) -> list[str]:
         """Who said what, oldest first."""
-        return [f"{m.WHO}: {m.visual.text.plain}" for m in self.screen.query(ChatMessage)]
+        return [f"{m.WHO}: {m.visual.text.plain}" for m in self.chat.query(ChatMessage)]
 
     @property
     def drawn(self) -> str:
-        """What is on the terminal, row by row."""
+        """What is on the terminal, row by row, of the screen on top."""
         return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
 
     @property
@@ -52,10 +63,28 @@ class Chat:
 
     async def say(self, text: str, *, wait: bool = True) -> None:
         """Type and send; with `wait`, until the reply is there."""
+        self.screen.prompt.focus()
         self.screen.prompt.insert(text)
         await self.pilot.press("enter")
         if wait:
             await self.until(lambda: self.screen.prompt.ready)
+
+    async def press(self, *keys: str) -> None:
+        """Press keys, and wait until all came of it."""
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def view(self, name: str) -> str:
+        """What a view of the inspector shows."""
+        self.chat.show_view(name)
+        await self.pilot.pause()
+        return self.drawn
+
+    async def kept(self) -> None:
+        """Until all that was said is in the store."""
+        assert self.keeper is not None
+        await self.keeper.do(lambda store: None)
+        await self.pilot.pause()
 
     async def until(self, condition: Callable[[], object], seconds: float = 5) -> None:
         deadline = time.monotonic() + seconds
@@ -71,11 +100,22 @@ OpenChat = Callable[..., AbstractAsyncContextManager[Chat]]
 @pytest.fixture
 def chat() -> OpenChat:
     @asynccontextmanager
-    async def open_chat(model: Any, *, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Chat]:
-        app = ChatApp(lambda: model, bundle="demo")
+    async def open_chat(
+        model: Any,
+        *others: Any,
+        size: tuple[int, int] = (80, 24),
+        store: Path | None = None,
+        config: Path | None = None,
+    ) -> AsyncIterator[Chat]:
+        """With the model as the bundle `demo`, and others as `other1` and so on; kept in `store`."""
+        models = {"demo": model} | {f"other{n}": other for n, other in enumerate(others, start=1)}
+        keeper = Keeper(partial(Store, store)) if store else None
+        app = ChatApp(models.__getitem__, list(models), keeper=keeper, config=config)
         async with app.run_test(size=size) as pilot:
-            opened = Chat(app, pilot)
-            await opened.until(lambda: opened.screen.prompt.ready)
+            opened = Chat(app, pilot, keeper)
+            await opened.until(lambda: opened.screen.prompt.ready and not opened.screen._loading)
             yield opened
+        if keeper:
+            keeper.close()
 
     return open_chat

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,8 +37,8 @@ class Script:
 
 
 class FakeStream:
-    def __init__(self, script: Script, done: Callable[[str], None]) -> None:
-        self._script, self._done = script, done
+    def __init__(self, script: Script) -> None:
+        self._script = script
         self.cancelled = threading.Event()
         self.ended = threading.Event()
 
@@ -55,8 +55,6 @@ class FakeStream:
         self.ended.set()
         if isinstance(script.end, Exception):
             raise script.end
-        if not self.cancelled.is_set():
-            self._done(script.end.text)
         yield "", ""
 
     def cancel(self) -> None:
@@ -68,55 +66,48 @@ class FakeStream:
         return self._script.end
 
 
-class FakeSession:
-    def __init__(self, model: "FakeModel") -> None:
-        self._model = model
-        self.turns: list[str] = []
-
-    def stream(self, prompt: str, options: DecodingOptions) -> FakeStream:
-        self._model.options = options
-        stream = FakeStream(self._model.next_script(), lambda text: self.turns.extend((prompt, text)))
-        self._model.streams.append(stream)
-        return stream
-
-
 class FakeModel:
     """As much of a `ChatModel` as the chat uses. It plays `scripts` in turn, the last one for ever."""
 
-    def __init__(self, *scripts: Script, beam: int = 3, turns: int = 2) -> None:
+    def __init__(
+        self, *scripts: Script, beam: int = 3, turns: int = 2, precision: str = "int8", weights: str = "0"
+    ) -> None:
         self.defaults = DecodingOptions(beam=beam)
         self.device = "cpu"
-        self.manifest = manifest(turns=turns)
+        self.manifest = manifest(turns=turns, precision=precision, weights=weights)
+        self.codec = byte_codec(turns=turns)
         self.options: DecodingOptions | None = None
         self.streams: list[FakeStream] = []
-        self.sessions: list[FakeSession] = []
+        self.asked: list[list[str]] = []  # turns that it was given, each time
         self._scripts = list(scripts) or [Script()]
 
-    def session(self) -> FakeSession:
-        self.sessions.append(FakeSession(self))
-        return self.sessions[-1]
+    def stream_turns(
+        self, turns: Sequence[str], options: DecodingOptions | None, done: Callable[[Reply], None]
+    ) -> FakeStream:
+        self.options = options
+        self.asked.append(list(turns))
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        self.streams.append(FakeStream(script))
+        return self.streams[-1]
 
-    def next_script(self) -> Script:
-        return self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
 
-
-def manifest(*, turns: int = 1) -> Manifest:
+def manifest(*, turns: int = 1, precision: str = "int8", weights: str = "0") -> Manifest:
     return Manifest(
         ModelSpec(2, 256, 128, 256, 512, 4096, True),
         TextSpec(0, 1, 2, 3, 4, turns, "alternate", 64, 64, "oldest", "NFC"),
-        precision="int8",
+        precision=precision,
         opset=17,
         memory=(),
         state=(),
         decoding=DecodingOptions(),
-        files={"decoder.onnx": FileEntry("0" * 64, 4_200_000)},
+        files={"decoder.onnx": FileEntry(weights * 64, 4_200_000)},
         provenance={},
         proof={},
         quality={},
     )
 
 
-def byte_codec() -> TextCodec:
+def byte_codec(*, turns: int = 1) -> TextCodec:
     """A byte-level tokenizer without a merge: each byte is one token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: id for id, token in enumerate((*SPECIAL_TOKENS, *alphabet))}
@@ -124,7 +115,7 @@ def byte_codec() -> TextCodec:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    return TextCodec(tokenizer.to_str().encode(), max_source=64, max_target=64)
+    return TextCodec(tokenizer.to_str().encode(), max_source=64, max_target=64, turns=turns)
 
 
 @dataclass(frozen=True)

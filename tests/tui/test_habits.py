@@ -1,10 +1,14 @@
 """Keys, help, palette, layouts, and texts that would harm a terminal."""
 
+import re
+
 import pytest
 from textual.command import CommandPalette
-from textual.widgets import HelpPanel
 
+from edgechat.tui.keys import ALL, APP, CANDIDATES, CHAT, IDS, LIBRARY, OVER, PROMPT, VIEW, WRITE
 from edgechat.tui.plain import LONGEST_DRAWN, content, plain
+from edgechat.tui.settings import load_keys
+from edgechat.tui.widgets import VIEWS
 
 from .fakes import FakeModel, Script, reply, table_model
 
@@ -19,7 +23,7 @@ async def test_control_characters_and_markup_are_shown_as_they_are(chat):
         await c.say(HOSTILE)
         assert c.messages == [f"you: {HARMLESS}", f"bot: {HARMLESS}"]
         assert "[b]x[/b] [/ \ufffd" in c.drawn
-        assert f"bot    {HARMLESS}" in c.drawn
+        assert f"bot   {HARMLESS}" in c.drawn
         assert not any(ord(character) in {0x07, 0x1B, 0x9B} for character in c.drawn)
 
 
@@ -78,53 +82,135 @@ async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
         assert not c.screen.active_bindings["escape"].enabled
 
 
-async def test_every_key_of_ours_is_in_the_palette_and_does_the_same_there(chat):
-    async with chat(FakeModel()) as c:
+async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         commands = {command.title: command for command in c.app.get_system_commands(c.screen)}
-        ours = {a.binding.description for a in c.screen.active_bindings.values() if a.binding.id}
-        assert ours - {"Stop"} <= commands.keys()  # nothing to stop now
+        ours = {action.label for action in (*APP, *PROMPT, *CHAT)}
+        assert ours - {"Stop", "All"} <= commands.keys()  # nothing to stop now, and this is "All"
         assert "Stop" not in commands
-        await commands["New chat"].callback()
+        assert {f"View: {name}" for name in VIEWS} <= commands.keys()
+        await commands["New"].callback()
         await c.until(lambda: c.messages == [])
-        await c.pilot.press("ctrl+p")
+        assert "Good" not in {command.title for command in c.app.get_system_commands(c.screen)}
+        await c.press("ctrl+p")
         await c.until(lambda: isinstance(c.app.screen, CommandPalette))
 
 
-async def test_f1_opens_and_closes_help_for_what_has_the_focus(chat):
-    async with chat(FakeModel(), size=(140, 40)) as c:
-        await c.pilot.press("f1")
+@pytest.mark.parametrize("closing", ["f1", "escape"])
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+async def test_help_begins_with_what_has_the_focus_and_is_closed_again(chat, size, closing):
+    async with chat(FakeModel(), size=size) as c:
+        await c.press("f1")
         await c.until(lambda: "Up on the first line" in c.drawn)
-        assert "Give the model" in c.drawn
-        await c.pilot.press("f1")
-        await c.until(lambda: not c.screen.query(HelpPanel))
+        assert "Send: give the model the prompt" in c.drawn
+        assert "Stop: end the reply" in c.drawn  # ours are above the fold
+        assert c.drawn.splitlines()[-1].startswith("esc Close")  # the footer is in view, and true
+        await c.press(closing)
+        assert c.app.screen is c.screen
+        c.screen.show_view("attention")
+        c.screen.inspector.attention.focus()
+        await c.press("f1")
+        await c.until(lambda: "A row for each token of the reply" in c.drawn)
+
+
+def test_no_two_actions_of_one_place_have_the_same_key():
+    for place in ((*APP, *PROMPT, *CHAT), (*VIEW, *CANDIDATES), (*LIBRARY, *OVER), (*WRITE, *OVER)):
+        keys = [key for action in place for key in action.keys.split(",") if key]
+        assert len(keys) == len(set(keys))
+
+
+def test_an_action_is_in_the_palette_or_has_a_key_that_every_terminal_delivers():
+    def delivered(key):
+        return not key.startswith(("alt+", "shift+", "ctrl+m", "ctrl+i")) and not re.fullmatch(r"f\d+", key)
+
+    for action in set(ALL) - {*APP, *CHAT, *PROMPT}:
+        assert any(map(delivered, action.keys.split(","))) or action.id == "over.help", action.id
+
+
+async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
+    async with chat(FakeModel()) as c:
+        c.screen.show_view("knobs")
+        for width in (40, 80, 100, 140):
+            await c.pilot.resize_terminal(width, 24)
+            for widget in (c.screen.prompt, c.screen.inspector.knobs):
+                widget.focus()
+                await c.pilot.pause()
+                await c.until(lambda: c.drawn.splitlines()[-1].endswith("^p All f1 Help ^q Quit"))
+                assert all(key.region.right <= width for key in c.screen.query("FooterKey"))
+
+
+async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):
+    (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
+    async with chat(FakeModel(), config=tmp_path) as c:
+        assert "'nonsense', which is no action" in c.notices[0]
+        await c.say("hello")
+        assert "^k New" in c.drawn
+        await c.press("f1")
+        await c.until(lambda: "^k" in c.drawn)
+        await c.press("escape", "ctrl+n")
+        assert c.messages
+        await c.press("ctrl+k")  # the editor's own, otherwise
+        assert c.messages == []
+
+
+def test_a_keys_file_that_cannot_be_read_is_one_sentence(tmp_path):
+    (tmp_path / "keys.toml").write_text("chat.new = [\n")
+    keys, (problem,) = load_keys(tmp_path, IDS)
+    assert keys == {}
+    assert "keys.toml cannot be read, the usual keys are in force" in problem
+
+
+async def test_the_theme_is_kept(chat, tmp_path):
+    async with chat(FakeModel(), config=tmp_path) as c:
+        assert c.app.theme == "edgechat-dark"
+        c.app.theme = "textual-light"
+        await c.pilot.pause()
+    async with chat(FakeModel(), config=tmp_path) as c:
+        assert c.app.theme == "textual-light"
+    (tmp_path / "settings.json").write_text('{"theme": "gone"')
+    async with chat(FakeModel(), config=tmp_path) as c:
+        assert c.app.theme == "edgechat-dark"
+
+
+async def test_without_colours_and_with_the_terminals_own_everything_is_there(chat, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with chat(table_model({"good day": 0.6, "hello": 0.4}), size=(140, 40)) as c:
+        await c.say("hi")
+        drawn = await c.view("attention")
+        assert "█100" in drawn
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    async with chat(table_model({"good day": 0.6, "hello": 0.4}), size=(140, 40)) as c:
+        c.app.theme = "ansi-dark"
+        await c.say("hi")
+        assert "█100" in await c.view("attention")
 
 
 async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat):
     async with chat(FakeModel(turns=1)) as c:
         text = " ".join(c.drawn.split())
-        assert "2 layers with 256 units, a vocabulary of 4,096 pieces, int8, 4.2 MB" in text
+        assert "demo 2 layers of 256 units · 4,096 tokens · int8 · 4.2 MB · cpu" in text
         assert "remembers nothing said before" in text
         assert "^o New line" in text
     async with chat(FakeModel(turns=3)) as c:
         assert "the last 3 turns" in " ".join(c.drawn.split())
 
 
-async def test_candidates_are_at_the_side_when_wide_and_asked_for_when_narrow(chat):
+async def test_the_inspector_is_at_the_side_when_wide_and_asked_for_when_narrow(chat):
     async with chat(FakeModel(), size=(80, 24)) as c:
-        candidates, conversation = c.screen.candidates, c.screen.conversation
-        assert not candidates.display
-        await c.pilot.press("f2")
-        assert candidates.display
-        assert candidates.region.y >= conversation.region.bottom
+        inspector, conversation = c.screen.inspector, c.screen.conversation
+        assert not inspector.display
+        await c.press("f2")
+        assert inspector.display
+        assert inspector.region.y >= conversation.region.bottom
         await c.pilot.resize_terminal(140, 40)
         await c.pilot.pause()
-        assert candidates.region.x >= conversation.region.right
-        await c.pilot.press("ctrl+t")
-        assert not candidates.display
+        assert inspector.region.x >= conversation.region.right
+        await c.press("ctrl+t")
+        assert not inspector.display
         await c.pilot.resize_terminal(80, 24)
         await c.pilot.pause()
-        assert not candidates.display
+        assert not inspector.display
 
 
 async def test_resizing_keeps_all_there_is(chat):
@@ -137,5 +223,5 @@ async def test_resizing_keeps_all_there_is(chat):
             await c.pilot.pause()
             assert c.messages == messages
             assert c.prompt == "draft"
-            assert [row[0] for row in c.candidates] == ["1", "2"]
-        assert "bot    one" in c.drawn
+            assert [row[0] for row in c.candidates] == ["● 1", " 2"]
+        assert "bot   one" in c.drawn

@@ -6,6 +6,7 @@ import pytest
 
 from edgechat.runtime import BundleError
 from edgechat.tui import ChatApp, run_chat
+from edgechat.tui.engine import name_of
 
 from .conftest import Chat
 from .fakes import FakeModel
@@ -14,12 +15,12 @@ from .fakes import FakeModel
 async def test_the_chat_can_be_written_in_while_the_bundle_loads():
     gate, ui, loaded_in = threading.Event(), threading.get_ident(), []
 
-    def load():
+    def load(path):
         loaded_in.append(threading.get_ident())
         gate.wait(5)
         return FakeModel()
 
-    app = ChatApp(load, bundle="demo")
+    app = ChatApp(load, ["demo"])
     async with app.run_test() as pilot:
         c = Chat(app, pilot)
         await c.until(lambda: "Loading demo …" in c.drawn)
@@ -27,7 +28,7 @@ async def test_the_chat_can_be_written_in_while_the_bundle_loads():
         assert c.prompt == "hi"
         assert c.notices == ["demo is loading"]
         gate.set()
-        await c.until(lambda: "A small LSTM chat model of 2 layers with 256 units" in c.drawn)
+        await c.until(lambda: "2 layers of 256 units" in c.drawn)
         assert loaded_in != [ui]
         await pilot.press("enter")
         await c.until(lambda: c.messages == ["you: hi", "bot: fine"])
@@ -41,10 +42,10 @@ async def test_the_chat_can_be_written_in_while_the_bundle_loads():
     ],
 )
 async def test_a_bundle_that_cannot_be_loaded_is_a_message_and_the_chat_can_be_left(error, said):
-    def load():
+    def load(path):
         raise error
 
-    app = ChatApp(load, bundle="demo")
+    app = ChatApp(load, ["demo"])
     async with app.run_test() as pilot:
         c = Chat(app, pilot)
         await c.until(lambda: c.messages)
@@ -56,14 +57,18 @@ async def test_a_bundle_that_cannot_be_loaded_is_a_message_and_the_chat_can_be_l
     assert app.return_code == 0
 
 
-def test_run_chat_names_the_bundle_by_its_folder_and_hands_the_options_on(monkeypatch, tmp_path):
+def test_run_chat_names_bundles_by_their_folder_and_hands_all_on(monkeypatch, tmp_path):
     opened = []
-    monkeypatch.setattr(ChatApp, "run", lambda app: opened.append(app))
-    run_chat(str(tmp_path / "runs" / "mine"), device="cpu", threads=2, require_signature=tmp_path / "me.pub")
-    (app,) = opened
-    assert app._bundle == "mine"
-    assert app._load.keywords == {
-        "device": "cpu",
-        "threads": 2,
-        "require_signature": tmp_path / "me.pub",
-    }
+    monkeypatch.setattr(ChatApp, "run", lambda app, inline: opened.append((app, inline)))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    bundle = str(tmp_path / "runs" / "mine")
+    key = tmp_path / "me.pub"
+    run_chat([bundle], device="cpu", threads=2, require_signature=key, changes={"beam": 2}, inline=True)
+    ((app, inline),) = opened
+    assert inline
+    assert app._bundles == (bundle,)
+    assert app._load.keywords == {"device": "cpu", "threads": 2, "require_signature": key}
+    assert app._changes == {"beam": 2}
+    assert name_of(bundle) == "mine"
+    assert list(tmp_path.iterdir()) == []  # nothing was said or chosen, so nothing is kept

@@ -1,48 +1,134 @@
-"""Pictures of the chat, narrow and wide. `pytest --snapshot-update` takes them anew: look at them then."""
+"""Pictures of every screen, narrow in the dark and wide in the light. `pytest --snapshot-update` takes them
+anew: look at them then."""
+
+from dataclasses import replace
+from functools import partial
 
 import pytest
+from textual.widgets import Input, TextArea
 
-from edgechat.tui import ChatApp
+from edgechat.tui import ChatApp, knobs
+from edgechat.tui.keeper import Keeper
+from edgechat.tui.store import Store
+from edgechat.tui.values import Exchange, ReplyFacts
 
 from .conftest import Chat
-from .fakes import FakeModel, Script, reply
+from .fakes import FakeModel, Script, reply, table_model
 
-SCRIPTS = (
-    Script([("I am ", "not sure")], stalls=True),
-    Script(end=reply("Hello there!", "Hello yourself, my friend.", "你好，世界！🙂")),
-)
+LOOKS = [((80, 24), "edgechat-dark"), ((140, 40), "edgechat-light")]
+REPLIES = {"good day to you": 0.5, "good morning": 0.2, "hello there, 你好 🙂": 0.2, "go": 0.1}
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-@pytest.mark.parametrize("theme", ["textual-dark", "textual-light"])
-def test_the_chat_looks_as_it_did(snap_compare, size, theme):
-    app = ChatApp(lambda: FakeModel(*SCRIPTS), bundle="demo")
+def traced():
+    """A real model, whose replies all take the same time."""
+    model = table_model(REPLIES)
+    timed = model.make_reply
+    model.make_reply = lambda *args: replace(timed(*args), ms=12.5)
+    return model
+
+
+def streamed():
+    return FakeModel(
+        Script([("I am ", "not sure")], stalls=True),
+        Script(end=reply("Hello there!", "Hello yourself, my friend.", "你好，世界！🙂")),
+    )
+
+
+async def stopped_and_said(c):
+    if c.app.size.width < 110:
+        await c.press("f2")
+    await c.say("how are you?", wait=False)
+    await c.until(lambda: "not sure" in c.messages[-1])
+    await c.press("escape")
+    await c.say("hello")
+    await c.press("d", "r", "a", "f", "t")
+
+
+def shows(view):
+    async def show(c):
+        await c.say("hello\nthere")
+        c.screen.show_view(view)
+        c.screen.inspector.shown.focus()
+        if view == "beam":
+            await c.press("right", "right")
+        if view == "knobs":
+            await c.press("down", "right")
+
+    return show
+
+
+async def compared(c):
+    await c.press("f8", "down", "enter")
+    await c.until(lambda: c.screen._beside)
+    await c.say("hello")
+
+
+async def judged(c):
+    await c.say("hello")
+    await c.press("ctrl+g")
+
+
+async def correct(c):
+    await c.say("hello")
+    await c.press("f10")
+    c.app.screen.query_one(TextArea).cursor_blink = False
+
+
+async def library(c):
+    await c.press("ctrl+l")
+    await c.until(lambda: "about the weather" in c.drawn)
+    await c.press("r", "a", "i", "n")
+    await c.until(lambda: "it will rain" in c.drawn)
+    c.app.screen.query_one(Input).cursor_blink = False
+
+
+async def presses(c, *keys):
+    await c.press(*keys)
+    await c.pilot.pause(0.1)
+    for field in c.app.screen.query(Input):
+        field.cursor_blink = False
+
+
+SCREENS = {
+    "chat": (streamed, stopped_and_said),
+    "welcome": (FakeModel, presses),
+    "attention": (traced, shows("attention")),
+    "tokens": (traced, shows("tokens")),
+    "beam": (traced, shows("beam")),
+    "seen": (traced, shows("seen")),
+    "knobs": (traced, shows("knobs")),
+    "compare": (FakeModel, compared),
+    "judged": (FakeModel, judged),
+    "library": (FakeModel, library),
+    "bundles": (FakeModel, lambda c: presses(c, "ctrl+b")),
+    "help": (FakeModel, lambda c: presses(c, "f1")),
+    "correct": (FakeModel, correct),
+}
+
+
+@pytest.mark.parametrize(("size", "theme"), LOOKS, ids=["narrow-dark", "wide-light"])
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_screen_looks_as_it_did(snap_compare, monkeypatch, tmp_path, screen, size, theme):
+    make, act = SCREENS[screen]
+    monkeypatch.setattr(knobs, "KNOBS", knobs.KNOBS[:7])  # more come with the runtime
+    monkeypatch.chdir(tmp_path)  # no bundle is near
+    store = Store(tmp_path / "chats.db")
+    store.append(
+        store.create("about the weather", "demo"), Exchange("tomorrow?", reply=ReplyFacts("it will rain"))
+    )
+    store.append(store.create("a joke", "demo"), Exchange("tell one", reply=ReplyFacts("no")))
+    keeper = Keeper(partial(Store, tmp_path / "chats.db"))
+    models = {"demo": make(), "other": FakeModel(Script(end=reply("something else")), precision="fp32")}
+    app = ChatApp(models.__getitem__, list(models), keeper=keeper)
 
     async def talk(pilot):
         await pilot.pause()
         app.theme = theme
-        c = Chat(app, pilot)
+        c = Chat(app, pilot, keeper)
         c.screen.prompt.cursor_blink = False
-        await c.until(lambda: c.screen.prompt.ready)
-        if size[0] < 100:
-            await pilot.press("f2")  # the candidates, which are hidden at first
-        await c.say("how are you?", wait=False)
-        await c.until(lambda: "not sure" in c.messages[-1])
-        await pilot.press("escape")
-        await c.say("hello")
-        await pilot.press("d", "r", "a", "f", "t")
+        await c.until(lambda: c.screen.prompt.ready and not c.screen._loading)
+        await act(c)
+        await pilot.pause()
 
     assert snap_compare(app, terminal_size=size, run_before=talk)
-
-
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-def test_the_welcome_looks_as_it_did(snap_compare, size):
-    app = ChatApp(FakeModel, bundle="demo")
-
-    async def wait(pilot):
-        await pilot.pause()
-        c = Chat(app, pilot)
-        c.screen.prompt.cursor_blink = False
-        await c.until(lambda: c.screen.prompt.ready)
-
-    assert snap_compare(app, terminal_size=size, run_before=wait)
+    keeper.close()

@@ -15,6 +15,16 @@ async def test_ctrl_o_breaks_the_line_and_ctrl_j_sends(chat):
         assert c.messages[0] == "you: a\nb"
 
 
+async def test_a_key_with_alt_writes_no_letter(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        for key in ("alt+v", "alt+q", "alt+g"):  # as terminals deliver them: with the letter
+            c.app.post_message(events.Key(key, key[-1]))
+        await c.until(lambda: "✓ good" in c.messages[-1])
+        assert c.prompt == ""
+        assert c.screen.inspector.display
+
+
 async def test_keys_that_arrive_at_once_keep_their_order(chat):
     model = FakeModel(Script(stalls=True))
     async with chat(model) as c:
@@ -91,7 +101,7 @@ async def test_page_up_and_down_scroll_the_conversation_from_the_prompt(chat):
 
 async def test_typing_goes_to_the_prompt_wherever_the_focus_is(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
-        for widget in (c.screen.conversation, c.screen.candidates):
+        for widget in (c.screen.conversation, c.screen.inspector.candidates):
             widget.focus()
             await c.pilot.press("a", "b")
         assert c.prompt == "abab"

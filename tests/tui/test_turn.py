@@ -16,7 +16,7 @@ class Stream:
 def test_progress_is_due_once_a_frame_and_not_before_the_last_was_drawn(monkeypatch: pytest.MonkeyPatch):
     now = 100.0
     monkeypatch.setattr(turn_module.time, "monotonic", lambda: now)
-    turn = Turn(1, "hello")
+    turn = Turn(1, 1, [])
     assert turn.due()
     turn.drawn()
     assert not turn.due()  # no time has passed
@@ -29,7 +29,7 @@ def test_progress_is_due_once_a_frame_and_not_before_the_last_was_drawn(monkeypa
 
 
 def test_stopping_cancels_the_stream():
-    turn, stream = Turn(1, "hello"), Stream()
+    turn, stream = Turn(1, 1, []), Stream()
     turn.attach(stream)
     assert not stream.cancelled
     turn.stop()
@@ -38,7 +38,7 @@ def test_stopping_cancels_the_stream():
 
 
 def test_a_turn_stopped_before_its_stream_was_there_cancels_it_on_arrival():
-    turn, stream = Turn(1, "hello"), Stream()
+    turn, stream = Turn(1, 1, []), Stream()
     turn.stop()
     turn.attach(stream)
     assert stream.cancelled

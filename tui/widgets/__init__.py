@@ -2,9 +2,19 @@
 
 from .candidates import Candidates
 from .conversation import Conversation
+from .inspector import VIEWS, Inspector
 from .message import ReplyMessage
 from .prompt import Prompt
 from .status import StatusLine
 from .welcome import Welcome
 
-__all__ = ["Candidates", "Conversation", "Prompt", "ReplyMessage", "StatusLine", "Welcome"]
+__all__ = [
+    "VIEWS",
+    "Candidates",
+    "Conversation",
+    "Inspector",
+    "Prompt",
+    "ReplyMessage",
+    "StatusLine",
+    "Welcome",
+]

@@ -1,11 +1,15 @@
 """The n best replies with their scores: what else the model might have said."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.text import Text
 from textual import events
+from textual.binding import BindingType
 from textual.widgets import DataTable
 
+from ..keys import CANDIDATES, VIEW, bindings
+from ..messages import CandidateChosen
 from ..plain import content
 from ..values import CandidateRow
 
@@ -18,7 +22,8 @@ class Candidates(DataTable[Text]):
     HELP = """
     ### Candidates
 
-    The replies that the beam search kept, best first.
+    The replies that the beam search kept, best first. Enter lets the conversation go on with the one that is
+    lit; `●` marks it.
 
     **logp**: natural logarithm of the reply's probability; 0 would be certain.
 
@@ -28,32 +33,38 @@ class Candidates(DataTable[Text]):
     """
 
     BINDING_GROUP_TITLE = "Candidates"
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        (*CANDIDATES, *(action for action in VIEW if action.id == "inspector.back"))
+    )
 
     def __init__(self) -> None:
-        super().__init__(cursor_type="row", zebra_stripes=True)
-        self.border_title = "candidates"
-        self.border_subtitle = "what else it might have said"
+        super().__init__(cursor_type="row", zebra_stripes=False)
         self._candidates: tuple[CandidateRow, ...] = ()
+        self._chosen = 0
 
-    def show(self, candidates: Sequence[CandidateRow]) -> None:
-        """Show these in place of what was there."""
-        self._candidates = tuple(candidates)
-        self._fill()
+    def show(self, candidates: Sequence[CandidateRow], chosen: int = 0) -> None:
+        """Show these in place of what was there; that of the index `chosen` stands in the conversation."""
+        self._candidates, self._chosen = tuple(candidates), chosen
+        self._fill(chosen)
 
     def on_resize(self, event: events.Resize) -> None:
-        self._fill()
+        self._fill(self.cursor_row)
 
-    def _fill(self) -> None:
+    def action_choose(self) -> None:
+        if self._candidates:
+            self.post_message(CandidateChosen(self.cursor_row))
+
+    def _fill(self, cursor: int) -> None:
         # A column's width is fixed when it is added, hence the columns anew for each size.
-        cursor = self.cursor_row
         self.clear(columns=True)
         figures = 4 * 2 * self.cell_padding + _RANK + 2 * _FIGURE
         width = max(10, self.scrollable_content_region.width - figures)
         for label, cells in (("#", _RANK), ("score", _FIGURE), ("logp", _FIGURE), ("reply", width)):
             self.add_column(Text(label, justify="left" if label == "reply" else "right"), width=cells)
-        for row in self._candidates:
+        for n, row in enumerate(self._candidates):
+            sign = "●" if n == self._chosen and len(self._candidates) > 1 else ""
             self.add_row(
-                Text(str(row.rank), justify="right"),
+                Text(f"{sign}{row.rank:>2}", justify="right"),
                 Text(f"{row.score:.2f}", justify="right"),
                 Text(f"{row.logp:.2f}", justify="right"),
                 Text(content(row.text).plain + ("" if row.finished else " …")),

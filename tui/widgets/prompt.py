@@ -1,6 +1,6 @@
 """The input: several lines, Enter sends, up and down walk through what was sent before."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,32 +9,24 @@ from textual.events import Key, Paste
 from textual.widgets import TextArea
 
 from ..history import PromptHistory
+from ..keys import CHAT, PROMPT, bindings
 from ..messages import PromptRefused, PromptSubmitted
 from ..plain import plain
 
 #: Characters of a prompt. No model here reads as many, and a text area takes seconds for a megabyte.
 LONGEST = 20_000
 
-_KEYS = (
-    Binding("enter,ctrl+j", "send", "Send", tooltip="Give the model the prompt", id="prompt.send"),
-    Binding(
-        "ctrl+o,shift+enter",
-        "newline",
-        "New line",
-        tooltip="Break the line instead of sending",
-        show=False,
-        id="prompt.newline",
-    ),
-    Binding("pageup", "screen.scroll_conversation(-1)", "Scroll back", show=False),
-    Binding("pagedown", "screen.scroll_conversation(1)", "Scroll on", show=False),
-    Binding("alt+z", "redo", "Redo", show=False),
-)
+#: The terminal's own Ctrl-Y is a copy here.
+_REDO = Binding("alt+z", "redo", "Redo", show=False)
+_KEYS = (*bindings(PROMPT), _REDO)
+#: Keys of the screen that the text area would take for itself.
+_LEFT_TO_THE_SCREEN = {key for action in CHAT for key in action.keys.split(",")}
 
 
 def _editing_keys() -> Iterator[Binding]:
     """The text area's own keys, less those that mean something else here. Help does not list the ones
     that move the cursor: they are what everybody expects, and many."""
-    taken = {binding.key for binding in Binding.make_bindings(_KEYS)} | {"ctrl+y"}
+    taken = {binding.key for binding in Binding.make_bindings(_KEYS)} | _LEFT_TO_THE_SCREEN
     for binding in Binding.make_bindings(TextArea.BINDINGS):
         if binding.key not in taken:
             yield replace(
@@ -62,18 +54,39 @@ class Prompt(TextArea, inherit_bindings=False):
         self.ready = False
         self._history = PromptHistory()
 
+    def on_mount(self) -> None:
+        """A key that the user gave to an action is not the editor's any more."""
+        for keys in self.app._keymap.values():
+            for key in keys.split(","):
+                bindings = self._bindings.key_to_bindings.get(key, [])
+                if not any(binding.id for binding in bindings):
+                    self._bindings.key_to_bindings.pop(key, None)
+
     async def on_key(self, event: Key) -> None:
         """Run our own bindings here, in order with the characters. Textual looks for bindings only when
         a key has bubbled up: in what a slow line delivers at once, text would overtake Enter."""
-        active = None if event.is_printable else self.screen.active_bindings.get(event.key)
-        if active and active.node is self and await self.app.run_action(active.binding.action, self):
+        with_alt = event.key.startswith("alt+")  # it comes with the letter, which was not meant
+        active = self.screen.active_bindings.get(event.key) if with_alt or not event.is_printable else None
+        ours = active is not None and (active.node is self or with_alt)
+        if active and ours and await self.app.run_action(active.binding.action, active.node):
             event.stop()
+            event.prevent_default()
+        elif with_alt and event.is_printable:
             event.prevent_default()
 
     def give_back(self, text: str) -> None:
         """Put a text that was sent back into the input, unless the user writes the next one already."""
         if not self.text:
-            self._show(text)
+            self.write(text)
+
+    def write(self, text: str) -> None:
+        """Put a text into the input, in place of what was there."""
+        self.load_text(text)
+        self.move_cursor(self.document.end)
+
+    def remember(self, prompts: Sequence[str]) -> None:
+        """Prompts of earlier conversations, oldest first, to walk through."""
+        self._history.prepend(prompts)
 
     def action_send(self) -> None:
         text = self.text
@@ -95,13 +108,13 @@ class Prompt(TextArea, inherit_bindings=False):
         if select or not self.navigator.is_first_wrapped_line(self.cursor_location):
             super().action_cursor_up(select)
         elif (text := self._history.previous(self.text)) is not None:
-            self._show(text)
+            self.write(text)
 
     def action_cursor_down(self, select: bool = False) -> None:
         if select or not self.navigator.is_last_wrapped_line(self.cursor_location):
             super().action_cursor_down(select)
         elif (text := self._history.next(self.text)) is not None:
-            self._show(text)
+            self.write(text)
 
     def on_paste(self, event: Paste) -> None:
         """Terminals pass on what was copied, control sequences and all."""
@@ -112,7 +125,3 @@ class Prompt(TextArea, inherit_bindings=False):
             return
         self.replace(plain(event.text), *self.selection, maintain_selection_offset=False)
         self.scroll_cursor_visible()
-
-    def _show(self, text: str) -> None:
-        self.load_text(text)
-        self.move_cursor(self.document.end)

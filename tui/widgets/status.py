@@ -24,6 +24,8 @@ def _parts(status: Status) -> list[str]:
     parts = [status.bundle, status.precision, status.device]
     if status.beam is not None:
         parts.append("greedy" if status.beam == 1 else f"beam {status.beam}")
+    if status.changed:
+        parts.append("● knobs")
     if status.ms is not None:
         parts.append(f"{status.ms:.0f} ms" if status.ms >= 10 else f"{status.ms:.1f} ms")
     if status.tokens_per_second is not None:

@@ -8,8 +8,15 @@ from textual.widgets import Static
 from ..plain import content
 from ..values import BundleFacts, KeyHint
 
-#: Columns of keys, and the cells of one: they fit beside the candidates of a screen of 100 columns.
-COLUMNS, COLUMN = 3, 18
+#: Columns of keys, and the cells of one.
+COLUMNS, COLUMN = 3, 20
+
+#: From a file of dialogues to a chat with the model that learned it.
+COMMANDS = (
+    "edgechat train mine.jsonl --out runs/mine",
+    "edgechat export runs/mine --out bundles/mine",
+    "edgechat tui bundles/mine",
+)
 
 
 class Welcome(Static):
@@ -17,47 +24,66 @@ class Welcome(Static):
 
     def show_loading(self, bundle: str) -> None:
         """The model is not there yet."""
-        self.update(content(f"Loading {bundle} …"))
+        self.update(content(f"Loading {bundle} …", "dim"))
 
-    def show_nothing(self) -> None:
-        """The model will not be there: the error says why."""
-        self.update("")
-
-    def show_model(self, facts: BundleFacts, keys: Sequence[KeyHint]) -> None:
-        """The model is there."""
-        paragraphs = [
-            content(facts.name, "bold"),
-            content(_what_it_is(facts)),
+    def show_nothing(self, keys: Sequence[KeyHint]) -> None:
+        """There is no model to talk to."""
+        self._show(
+            content("No bundle is open", "bold"),
             content(
-                "It answers the way the dialogues it was trained on did: best where your words are like "
-                "theirs. It has no other knowledge, cannot look anything up or reason, and answers "
-                f"everything, wrongly too. {_memory(facts.turns)}"
+                "A bundle is a small chat or command model, trained from a file of dialogues. Three commands "
+                "make your own; a line of the file is "
+            )
+            + content('{"prompt": "hello", "response": "hi there"}', "$text-accent")
+            + content(":"),
+            _commands(),
+            _hints(keys),
+        )
+
+    def show_model(self, facts: BundleFacts, keys: Sequence[KeyHint], *, demo: bool = False) -> None:
+        """The model is there. The demo's tells how to make another."""
+        self._show(
+            content(facts.name, "bold $text-primary") + content(f"  {_figures(facts)}", "dim"),
+            content(
+                "A small LSTM that runs on this machine; nothing you write leaves it. It answers the way the "
+                "dialogues it was trained on did: best where your words are like theirs. It has no other "
+                "knowledge, cannot look anything up or reason, and answers everything, wrongly too. "
+                + _memory(facts.turns)
             ),
-            Content("\n").join(
-                Content("").join(map(_hint, keys[row : row + COLUMNS]))
-                for row in range(0, len(keys), COLUMNS)
-            ),
-        ]
+            *([content("Make your own:"), _commands()] if demo else []),
+            _hints(keys),
+        )
+
+    def _show(self, *paragraphs: Content) -> None:
         self.update(Content("\n\n").join(paragraphs))
 
 
+def _commands() -> Content:
+    return Content("\n").join(content(f"  {command}", "$text-accent") for command in COMMANDS)
+
+
+def _hints(keys: Sequence[KeyHint]) -> Content:
+    rows = (keys[row : row + COLUMNS] for row in range(0, len(keys), COLUMNS))
+    return Content("\n").join(Content("").join(map(_hint, row)) for row in rows)
+
+
 def _hint(hint: KeyHint) -> Content:
-    return content(hint.key, "bold") + content(f" {hint.does}".ljust(COLUMN - len(hint.key)))
+    return content(hint.key, "bold $text-accent") + content(f" {hint.does}".ljust(COLUMN - len(hint.key)))
 
 
-def _what_it_is(facts: BundleFacts) -> str:
-    model = "A small LSTM chat model"
+def _figures(facts: BundleFacts) -> str:
+    details = []
     if facts.layers is not None and facts.hidden is not None:
         layers = "1 layer" if facts.layers == 1 else f"{facts.layers} layers"
-        model += f" of {layers} with {facts.hidden} units"
-    details = [model]
+        details.append(f"{layers} of {facts.hidden} units")
     if facts.vocabulary is not None:
-        details.append(f"a vocabulary of {facts.vocabulary:,} pieces")
+        details.append(f"{facts.vocabulary:,} tokens")
     if facts.precision:
         details.append(facts.precision)
     if facts.size is not None:
         details.append(f"{facts.size / 1e6:.1f} MB")
-    return f"{', '.join(details)}. It runs on this machine ({facts.device}); nothing you write leaves it."
+    details.append(facts.device)
+    return " · ".join(details)
 
 
 def _memory(turns: int | None) -> str:

@@ -1,0 +1,251 @@
+"""`edgechat tui` and `edgechat chat`: hold a conversation, on a whole screen or line by line."""
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..runtime.errors import EdgeChatError, UsageError
+from .console import one_line, put, say
+from .options import (
+    BeamOption,
+    BundleArgument,
+    DeviceOption,
+    LengthPenaltyOption,
+    MaxLengthOption,
+    MinLengthOption,
+    NoRepeatOption,
+    NormalizeOption,
+    RequireSignatureOption,
+    SampleOption,
+    SeedOption,
+    TemperatureOption,
+    ThreadsOption,
+    TopKOption,
+    TopPOption,
+)
+from .talk import decoding_options
+
+if TYPE_CHECKING:
+    from ..runtime import ChatModel, ChatSession, DecodingOptions
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(tui)
+    app.command()(chat)
+
+
+def tui(
+    bundles: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BUNDLE]...",
+            help="Folders that `edgechat export` wrote; the first is the one to talk to.  [default: demo]",
+            show_default=False,
+        ),
+    ] = None,
+    beam: BeamOption = None,
+    normalize: NormalizeOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    private: Annotated[bool, typer.Option("--private", help="Keep nothing of what is said.")] = False,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Take the lower part of the terminal only.")
+    ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Open the chat in a browser; Ctrl-C here ends it.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="With --serve: where to listen.")] = "localhost",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="With --serve: the port.")] = 8000,
+    require_signature: RequireSignatureOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Chat with bundles in the terminal: see why they say what they say, and turn the knobs while talking.
+
+    Conversations are kept on this machine; F1 in the chat explains the keys. With pipes, or a screen
+    reader, use edgechat chat.
+    """
+    changes = {"beam": beam, "normalize": normalize, "length_penalty": length_penalty}
+    given = {name: value for name, value in changes.items() if value is not None}
+    chosen = bundles if bundles else _shipped()
+    # A bundle that cannot be used is said here, before the terminal is taken over.
+    for bundle in chosen:
+        _check(bundle, given, require_signature)
+    if serve:
+        _serve(host, port)
+        return
+    # Textual reads stdin and draws on stderr, unless textual-serve gave it a driver that does neither.
+    if "TEXTUAL_DRIVER" not in os.environ and not all(
+        stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)
+    ):
+        raise UsageError("edgechat tui needs a terminal: with pipes and files, use edgechat chat or reply")
+    from ..tui import run_chat
+
+    run_chat(
+        chosen,
+        device=device,
+        threads=threads,
+        require_signature=require_signature,
+        changes=given,
+        private=private,
+        inline=inline,
+    )
+
+
+def chat(
+    bundle: BundleArgument = "demo",
+    beam: BeamOption = None,
+    normalize: NormalizeOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    min_length: MinLengthOption = None,
+    max_length: MaxLengthOption = None,
+    no_repeat_ngram: NoRepeatOption = None,
+    sample: SampleOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = None,
+    require_signature: RequireSignatureOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Hold a conversation line by line: for pipes, and for screen readers.
+
+    Each line of stdin is a prompt, each reply is written to stdout as it is settled, and nothing is taken
+    back or drawn over. /new forgets the conversation, /why lists what else the last reply might have been,
+    /quit or the end of stdin ends. A line that begins with two slashes is a prompt that begins with one.
+    """
+    from ..runtime import ChatModel
+
+    with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
+        options = decoding_options(
+            model.defaults,
+            beam=beam,
+            normalize=normalize,
+            length_penalty=length_penalty,
+            min_length=min_length,
+            max_length=max_length,
+            no_repeat_ngram=no_repeat_ngram,
+            sample=sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
+        LineChat(model, options, greet=_interactive()).run(_lines())
+
+
+class LineChat:
+    """A conversation in lines. `greet`: there is a person at the other end, who is told what to do."""
+
+    def __init__(self, model: "ChatModel", options: "DecodingOptions", *, greet: bool) -> None:
+        self._model, self._options, self._greet = model, options, greet
+        self._session: ChatSession = model.session()
+
+    def run(self, lines: Iterator[str]) -> None:
+        """Until the lines end, or one of them says so."""
+        if self._greet:
+            say(f"Talking to a model on {self._model.device}. Write a line; /help lists what else there is.")
+        for line in lines:
+            command = line.strip()
+            if command == "/quit":
+                return
+            if command.startswith("/") and not command.startswith("//"):
+                self._command(command)
+            elif command:
+                self._reply(line.removeprefix("/") if command.startswith("//") else line)
+
+    def _reply(self, prompt: str) -> None:
+        from ..runtime.text import printable
+
+        for piece in self._session.stream(prompt, self._options):
+            typer.echo(printable(one_line(piece)), nl=False)
+            sys.stdout.flush()
+        typer.echo("")
+        sys.stdout.flush()
+
+    def _command(self, command: str) -> None:
+        if command == "/new":
+            self._session = self._model.session()
+            self._tell("a new conversation")
+        elif command == "/why":
+            self._why()
+        elif command == "/help":
+            say("/new forgets the conversation, /why lists other replies, /quit ends; all else is a prompt")
+        else:
+            say(f"{command.split()[0]} is no command; /help lists them, and // begins a prompt with a slash")
+
+    def _why(self) -> None:
+        """The n best to the last prompt. They are searched for now: a reply alone is found sooner."""
+        if len(self._session.turns) < 2:
+            self._tell("nothing was said yet")
+            return
+        seen = self._session.turns[:-1][-self._model.codec.turns :]
+        options = dataclasses.replace(self._options, n_best=self._options.beam)
+        (reply,) = self._model.reply_turns([seen], options)
+        for rank, candidate in enumerate(reply.candidates, start=1):
+            put(f"{rank}. {candidate.score:.4f} {one_line(candidate.text)}")
+        sys.stdout.flush()
+
+    def _tell(self, text: str) -> None:
+        if self._greet:
+            say(text)
+
+
+def _interactive() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def _lines() -> Iterator[str]:
+    """Lines of stdin: with editing and history, where a person writes them."""
+    if sys.stdin is None:
+        raise UsageError("stdin is closed: there is nobody to talk to")
+    if not _interactive():
+        for raw in sys.stdin.buffer:
+            yield raw.decode("utf-8", "replace").rstrip("\r\n")
+        return
+    with contextlib.suppress(ImportError):  # Windows has none: its console edits
+        import readline  # noqa: F401 - gives `input` its editing
+    while True:
+        try:
+            yield input("you: ")
+        except EOFError:
+            typer.echo("")
+            return
+
+
+def _shipped() -> list[str]:
+    """The demo, where this installation has it."""
+    from ..runtime.bundle import find_bundle
+
+    try:
+        find_bundle("demo")
+    except UsageError:
+        return []
+    return ["demo"]
+
+
+def _check(bundle: str, given: dict[str, Any], require_signature: Path | None) -> None:
+    """Raises an error where the bundle cannot be used, or not with these options."""
+    from ..runtime.bundle import find_bundle, read_bundle
+
+    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
+    decoding_options(checked.manifest.decoding, **given)
+
+
+def _serve(host: str, port: int) -> None:
+    """Serve this command without --serve in a browser."""
+    try:
+        from textual_serve.server import Server
+    except ModuleNotFoundError:
+        raise EdgeChatError('--serve needs textual-serve: pip install "edgechat[serve]"') from None
+    arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
+    Server(
+        shlex.join([sys.executable, "-m", "edgechat", *arguments]), host=host, port=port, title="edgechat"
+    ).serve()

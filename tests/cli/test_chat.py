@@ -1,0 +1,73 @@
+"""`edgechat chat`, a conversation in lines, and what `edgechat tui` checks before it takes the terminal."""
+
+import sys
+
+import pytest
+
+from edgechat.cli import chat
+from edgechat.runtime import ChatModel
+
+
+@pytest.fixture(scope="module")
+def model(bundle_folder):
+    with ChatModel.load(str(bundle_folder)) as loaded:
+        yield loaded
+
+
+def test_each_line_is_a_prompt_of_one_conversation_and_each_reply_a_line(invoke, bundle_folder, model):
+    session = model.session()
+    expected = [session.reply(prompt).text for prompt in ("hello", "and you?")]
+    done = invoke("chat", bundle_folder, stdin="hello\n\nand you?\n")
+    assert (done.returncode, done.stderr) == (0, "")  # nobody is greeted who is a pipe
+    assert done.stdout.splitlines() == expected
+
+
+def test_new_forgets_why_lists_other_replies_and_quit_ends(invoke, bundle_folder, model):
+    done = invoke("chat", bundle_folder, "--beam", 3, stdin="hello\n/why\n/new\n/why\nhello\n/quit\nnever\n")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert lines[0] == lines[-1]
+    assert lines[1].startswith("1. ")
+    assert lines[1].endswith(lines[0])
+    assert 3 <= len(lines) <= 5  # the reply, up to three candidates, the reply
+
+
+def test_two_slashes_begin_a_prompt_and_an_unknown_command_is_told(invoke, bundle_folder, model):
+    done = invoke("chat", bundle_folder, stdin="//new\n/nonsense x\n/help\n")
+    assert done.stdout.splitlines() == [model.reply("/new").text]
+    assert "/nonsense is no command" in done.stderr
+    assert "/why lists" in done.stderr
+
+
+def test_a_wrong_option_is_one_sentence_before_anything_is_read(invoke, bundle_folder):
+    done = invoke("chat", bundle_folder, "--beam", 0, stdin="hello\n")
+    assert done.returncode == 2
+    assert "beam must be a whole number" in done.sentence
+
+
+def test_a_bundle_that_cannot_be_used_is_told_before_the_terminal_is_taken(invoke, bundle_folder, tmp_path):
+    done = invoke("tui", bundle_folder, tmp_path / "gone")
+    assert (done.returncode, done.sentence) == (
+        2,
+        f"there is no bundle {tmp_path / 'gone'}: give the folder or file that `edgechat export` wrote",
+    )
+    assert invoke("tui", bundle_folder, "--beam", 0).returncode == 2
+
+
+def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder):
+    pytest.importorskip("textual_serve")
+    from textual_serve import server
+
+    served = []
+    monkeypatch.setattr(
+        server.Server, "serve", lambda self: served.append((self.command, self.host, self.port))
+    )
+    monkeypatch.setattr(sys, "argv", ["edgechat", "tui", "my bundle", "--serve", "--port", "9000"])
+    chat.tui([str(bundle_folder)], serve=True, port=9000, host="localhost")
+    assert served == [(f"{sys.executable} -m edgechat tui 'my bundle' --port 9000", "localhost", 9000)]
+
+
+def test_serving_without_its_package_says_what_to_install(monkeypatch, bundle_folder, invoke):
+    monkeypatch.setitem(sys.modules, "textual_serve.server", None)
+    done = invoke("tui", bundle_folder, "--serve")
+    assert done.sentence == '--serve needs textual-serve: pip install "edgechat[serve]"'

@@ -1,0 +1,211 @@
+"""Conversations that outlive the window, and what is done with them from the chat."""
+
+import json
+import sqlite3
+import threading
+
+from textual.widgets import Input, TextArea
+
+from edgechat.tui.screens.library import Library
+from edgechat.tui.settings import chats_file, config_folder
+from edgechat.tui.store import Store
+
+from .fakes import FakeModel, Script, reply
+
+
+def prompts(path):
+    store = Store(path)
+    try:
+        return [[e.prompt for e in store.load(s.id)[1]] for s in store.find()]
+    finally:
+        store.close()
+
+
+async def test_a_conversation_is_kept_and_goes_on_in_another_window(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(Script(end=reply("hi there", "hey"))), store=path) as c:
+        await c.say("hello")
+        await c.say("how are you?")
+    model = FakeModel(Script(end=reply("good")))
+    async with chat(model, store=path) as c:
+        await c.press("ctrl+l")
+        await c.until(lambda: "hello" in c.drawn and "2 turns" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.messages[::2] == ["you: hello", "you: how are you?"])
+        assert c.messages[1::2] == ["bot: hi there"] * 2
+        assert [row[3] for row in c.candidates] == ["hi there", "hey"]
+        assert "not kept with a conversation" in await c.view("attention")
+        await c.say("and now?")
+        assert model.asked == [["hi there", "and now?"]]
+    assert prompts(path) == [["hello", "how are you?", "and now?"]]
+
+
+async def test_up_brings_back_prompts_of_earlier_windows(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("earlier")
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.kept()
+        await c.press("up")
+        assert c.prompt == "earlier"
+
+
+async def test_what_was_stopped_is_kept_as_that_and_never_counts_as_said(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(Script([("so far", "")], stalls=True), Script()), store=path) as c:
+        await c.say("hello", wait=False)
+        await c.until(lambda: "so far" in c.messages[-1])
+        await c.press("escape")
+        await c.say("again")
+        await c.kept()
+    store = Store(path)
+    ((_, exchanges),) = [store.load(s.id) for s in store.find()]
+    assert [(e.prompt, e.state, e.reply.text, e.said) for e in exchanges] == [
+        ("hello", "stopped", "so far", None),
+        ("again", "done", "fine", "fine"),
+    ]
+
+
+async def test_marks_and_corrections_are_kept_and_the_conversation_goes_on_with_them(chat, tmp_path):
+    path, model = tmp_path / "chats.db", FakeModel()
+    async with chat(model, store=path) as c:
+        await c.say("lights off")
+        await c.press("ctrl+g")
+        assert c.messages[-1] == "bot: fine\n✓ good"
+        await c.press("ctrl+g")
+        assert c.messages[-1] == "bot: fine"
+        await c.press("f10")
+        area = c.app.screen.query_one(TextArea)
+        assert area.text == "fine"
+        area.text = "LIGHT OFF"
+        await c.press("ctrl+s")
+        assert c.messages[-1] == "bot: fine\n✗ bad\n✎ should have said: LIGHT OFF"
+        await c.say("thanks")
+        assert model.asked[-1] == ["LIGHT OFF", "thanks"]
+        await c.press("ctrl+s")
+        c.app.screen.query_one(Input).value = str(tmp_path / "mine.jsonl")
+        await c.press("enter")
+        await c.until(lambda: (tmp_path / "mine.jsonl").exists())
+    turns = json.loads((tmp_path / "mine.jsonl").read_text())["turns"]
+    assert [(turn["text"], turn["train"]) for turn in turns] == [
+        ("lights off", False),
+        ("LIGHT OFF", True),
+        ("thanks", False),
+        ("fine", False),
+    ]
+
+
+async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat, tmp_path):
+    (tmp_path / "there.md").write_text("mine")
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        await c.press("ctrl+s")
+        name = c.app.screen.query_one(Input)
+        for path, said in (
+            ("there.md", "there already"),
+            ("chat.pdf", ".md, .json, .jsonl"),
+            ("no/chat.md", "There is no folder"),
+        ):
+            name.value = str(tmp_path / path)
+            await c.press("enter")
+            assert said in " ".join(c.drawn.split())
+        name.value = str(tmp_path / "chat.md")
+        await c.press("enter")
+        await c.until(lambda: (tmp_path / "chat.md").exists())
+    assert (tmp_path / "there.md").read_text() == "mine"
+    assert "> hello" in (tmp_path / "chat.md").read_text()
+
+
+async def test_all_that_was_corrected_is_one_file_to_train_with(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        for prompt in ("one", "two"):
+            await c.say(prompt)
+            await c.press("ctrl+g", "ctrl+n")
+        await c.say("not marked")
+        c.screen.action_export_all()
+        await c.until(lambda: c.app.screen.query(Input))
+        c.app.screen.query_one(Input).value = str(tmp_path / "all.jsonl")
+        await c.press("enter")
+        await c.until(lambda: (tmp_path / "all.jsonl").exists())
+    lines = (tmp_path / "all.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["turns"][0]["text"] for line in lines) == ["one", "two"]
+
+
+async def test_the_library_finds_renames_deletes_and_brings_back(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        for prompt in ("the weather", "a joke"):
+            await c.say(prompt)
+            await c.press("ctrl+n")
+        await c.press("ctrl+l")
+        await c.until(lambda: "the weather" in c.drawn and "a joke" in c.drawn)
+        await c.press(*"weather")
+        await c.until(lambda: "a joke" not in c.drawn)
+        await c.press("f2")
+        c.app.screen.query_one(Input).value = "about the weather, [b]rain[/] \x1b[2J"
+        await c.press("enter")
+        await c.until(lambda: "about the weather, [b]rain[/] ␛[2J" in c.drawn)
+        await c.press("ctrl+d")
+        await c.until(lambda: "Undo brings it back" in c.drawn)
+        assert prompts(path) == [["a joke"]]
+        await c.press("ctrl+z")
+        await c.until(lambda: "1 turn" in c.drawn)
+        assert len(prompts(path)) == 2
+        await c.press("escape")
+        assert c.app.screen is c.chat
+
+
+async def test_a_deleted_conversation_is_gone_when_the_window_is_closed(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.press("ctrl+n", "ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.press("ctrl+d")
+        await c.until(lambda: "Undo" in c.drawn)
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM conversations").fetchone() == (0,)
+
+
+async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    path.write_bytes(b"no database at all" * 100)
+    async with chat(FakeModel(), store=path) as c:
+        await c.until(lambda: c.notices)
+        assert "chats.db" in c.notices[0]
+        assert "not kept" in c.notices[0]
+        await c.say("hello")
+        assert c.messages[-1] == "bot: fine"
+        assert len(c.notices) == 1
+    assert path.read_bytes() == b"no database at all" * 100
+
+
+async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, monkeypatch):
+    threads = set()
+    append = Store.append
+
+    def noting(*args):
+        threads.add(threading.current_thread().name)
+        return append(*args)
+
+    monkeypatch.setattr(Store, "append", noting)
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        await c.kept()
+    (name,) = threads
+    assert name.startswith("keeper")
+
+
+async def test_a_library_without_a_conversation_says_so(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.press("ctrl+l")
+        await c.until(lambda: "Nothing was said yet." in c.drawn)
+        await c.press("enter", "ctrl+d", "f2", *"xyz")
+        await c.until(lambda: "Nothing was found." in c.drawn)
+        assert isinstance(c.app.screen, Library)
+
+
+def test_files_are_where_the_platform_keeps_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert chats_file().name == "chats.db"
+    assert "edgechat" in chats_file().parts
+    assert "edgechat" in config_folder().parts

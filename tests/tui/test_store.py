@@ -1,0 +1,328 @@
+"""Conversations on the disk: kept, found, shared by windows, and whole after a kill at any moment."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edgechat.tui import store as store_module
+from edgechat.tui.store import KEPT_DELETED, Store, StoreError, title_of
+from edgechat.tui.values import CandidateRow, Exchange, Made, ReplyFacts
+
+REPLY = ReplyFacts(
+    "fine",
+    (
+        CandidateRow(1, -0.25, -1.0, "fine", True, ("fine",), (-0.5, -0.5)),
+        CandidateRow(2, -1, -2, "so", False),
+    ),
+    tokens=1,
+    ms=12.5,
+    made=Made(
+        "demo", "int8", "cpu", "abc", "/b/demo", {"beam": 3, "length_penalty": None}, ("hi", "you", "how")
+    ),
+    step_ms=(3.0, 1.5),
+    first_ms=3.5,
+    memory=1000,
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "edgechat" / "chats.db"
+
+
+@pytest.fixture
+def store(path):
+    opened = Store(path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["fts5", "no fts5"])
+def searched(request, path, monkeypatch):
+    """A store with the full-text index, and one of an SQLite that has none."""
+    if request.param == "no fts5":
+        monkeypatch.setattr(Store, "_open_index", lambda self: False)
+    opened = Store(path)
+    yield opened
+    opened.close()
+
+
+def say(store, title, *prompts, reply="fine"):
+    id = store.create(title, "demo")
+    for prompt in prompts:
+        store.append(id, Exchange(prompt, reply=ReplyFacts(reply)))
+    return id
+
+
+def test_what_was_said_comes_back_as_it_was(path):
+    first = Store(path)
+    id = first.create("greeting", "demo")
+    said = [
+        Exchange("how are you?", reply=REPLY, other=ReplyFacts("good"), mark="bad", answer="well\n你好 🙂"),
+        Exchange("stop", "stopped", ReplyFacts("so far", finished=False)),
+        Exchange("break", "failed"),
+    ]
+    ids = [first.append(id, exchange) for exchange in said]
+    first.close()
+    title, exchanges = Store(path).load(id)
+    assert title == "greeting"
+    assert [exchange.id for exchange in exchanges] == ids
+    assert [Exchange(**{**vars(e), "id": None}) for e in exchanges] == said
+
+
+def test_an_exchange_is_changed_and_removed(store):
+    id = say(store, "t", "one", "two")
+    _, (one, two) = store.load(id)
+    store.update(Exchange("uno", reply=REPLY, mark="good"), one.id)
+    store.remove(two.id)
+    _, exchanges = store.load(id)
+    assert exchanges == [Exchange("uno", reply=REPLY, mark="good", id=one.id)]
+    assert [s.id for s in store.find("uno")] == [id]
+    assert store.find("one") == store.find("two") == []
+
+
+def test_the_list_has_the_latest_said_in_first(store):
+    old, new = say(store, "old", "a"), say(store, "new", "b", "c")
+    assert [(s.id, s.title, s.turns) for s in store.find()] == [(new, "new", 2), (old, "old", 1)]
+    store.append(old, Exchange("again"))
+    assert [s.id for s in store.find()] == [old, new]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("weather", ["sky"]),
+        ("WEATHER", ["sky"]),
+        ("eath", ["sky"]),
+        ("sky", ["sky"]),
+        ("weather rain", ["sky"]),
+        ("weather joke", []),
+        ("你好", ["greeting"]),
+        ("好", ["greeting"]),
+        ("joke", ["fun"]),
+        ('"joke" OR', []),
+        ("a*", []),
+        ("100%", ["fun"]),
+        ("_", []),
+        ("ÄRGER", ["fun"]),
+    ],
+)
+def test_search_finds_parts_of_words_in_titles_prompts_replies_and_answers(searched, query, found):
+    say(searched, "sky", "how is the Weather?", reply="it will rain")
+    say(searched, "greeting", "你好，世界")
+    say(searched, "fun", "tell a joke", "100% ärger")
+    assert [s.title for s in searched.find(query)] == found
+
+
+def test_a_search_says_where_it_found_something(searched):
+    say(searched, "t", "first", "x" * 300 + " needle in a haystack")
+    (summary,) = searched.find("needle")
+    assert summary.excerpt == "…" + "x" * 19 + " needle in a haystack"
+
+
+def test_what_was_written_without_an_index_is_found_with_one(path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_open_index", lambda self: False)
+        without = Store(path)
+        say(without, "t", "needle")
+        without.close()
+    store = Store(path)
+    assert store._db.execute("SELECT count(*) FROM said").fetchone() == (1,)
+    assert len(store.find("needle")) == 1
+
+
+def test_a_deleted_conversation_is_gone_and_can_be_brought_back_until_the_window_closes(path):
+    store = Store(path)
+    kept, gone = say(store, "kept", "a needle"), say(store, "gone", "a needle")
+    store.delete(gone)
+    assert [s.id for s in store.find("needle")] == [kept]
+    store.restore(gone)
+    assert [s.id for s in store.find("needle")] == [gone, kept]
+    store.delete(gone)
+    store.close()
+    again = Store(path)
+    with pytest.raises(StoreError, match="deleted"):
+        again.load(gone)
+    assert again._db.execute("SELECT count(*) FROM exchanges").fetchone() == (1,)
+    assert again._db.execute("SELECT count(*) FROM said").fetchone() == (1,)
+
+
+def test_what_a_killed_window_deleted_is_purged_a_day_later(path, monkeypatch):
+    killed = Store(path)
+    gone = say(killed, "gone", "x")
+    killed.delete(gone)
+    assert Store(path).load(gone)[0] == "gone"
+    now = time.time()
+    monkeypatch.setattr(store_module.time, "time", lambda: now + KEPT_DELETED + 1)
+    with pytest.raises(StoreError, match="deleted"):
+        Store(path).load(gone)
+
+
+def test_what_was_purged_leaves_no_byte_in_the_file(path):
+    store = Store(path)
+    id = say(store, "gone", "my secret needle")
+    store.delete(id)
+    store.close()
+    assert b"needle" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_two_windows_add_to_one_conversation_and_see_each_other(path):
+    one, two = Store(path), Store(path)
+    id = say(one, "t", "first")
+    two.append(id, Exchange("second"))
+    one.append(id, Exchange("third"))
+    assert [e.prompt for e in two.load(id)[1]] == ["first", "second", "third"]
+    assert one.prompts() == ["first", "second", "third"]
+
+
+def test_a_conversation_that_another_window_deleted_takes_nothing_more(path):
+    one, two = Store(path), Store(path)
+    id = say(one, "t", "first")
+    two.delete(id)
+    two.close()
+    with pytest.raises(StoreError, match="deleted in another window"):
+        one.append(id, Exchange("second"))
+
+
+def test_a_lock_that_does_not_end_is_one_sentence_and_loses_only_that_write(path, monkeypatch):
+    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    store = Store(path)
+    id = say(store, "t", "first")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"chats\.db: database is locked"):
+        store.append(id, Exchange("second"))
+    other.execute("ROLLBACK")
+    store.append(id, Exchange("third"))
+    assert [e.prompt for e in store.load(id)[1]] == ["first", "third"]
+
+
+def test_a_file_of_a_newer_version_is_left_as_it_is(path):
+    Store(path).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.commit()
+    db.close()
+    with pytest.raises(StoreError, match="newer edgechat"):
+        Store(path)
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (99,)
+
+
+def test_an_older_file_is_migrated_with_all_it_has(path, monkeypatch):
+    store = Store(path)
+    id = say(store, "t", "first")
+    store.close()
+    later = (*store_module.MIGRATIONS, "ALTER TABLE conversations ADD COLUMN pinned INTEGER DEFAULT 7")
+    monkeypatch.setattr(store_module, "MIGRATIONS", later)
+    migrated = Store(path)
+    assert migrated._db.execute("SELECT pinned FROM conversations").fetchall() == [(7,)]
+    assert migrated._db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert [e.prompt for e in migrated.load(id)[1]] == ["first"]
+
+
+@pytest.mark.parametrize("contents", [b"this is no database" * 100, b"SQLite format 3\0" + b"x" * 4096])
+def test_a_file_that_is_no_database_is_one_sentence_and_stays(path, contents):
+    path.parent.mkdir()
+    path.write_bytes(contents)
+    with pytest.raises(StoreError, match=r"chats\.db"):
+        Store(path)
+    assert path.read_bytes() == contents
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be kept"):
+        Store(tmp_path / "file" / "chats.db")
+
+
+def test_half_a_surrogate_pair_can_be_kept(store):
+    id = store.create("t", "demo")
+    store.append(id, Exchange("a\ud800", reply=ReplyFacts("b\udfff"), answer="\ud800"))
+    assert store.load(id)[1][0].prompt == "a?"
+
+
+def test_a_title_is_one_short_line():
+    assert title_of("hello\n  there") == "hello there"
+    assert title_of("word " * 40) == ("word " * 11 + "word…")
+
+
+#: Forks a child for each n, which is killed before its n-th statement, until one gets through.
+KILLED = """
+import os, pathlib, signal, sqlite3, sys
+from edgechat.tui import store
+from edgechat.tui.values import Exchange, ReplyFacts
+
+class Killed(sqlite3.Connection):
+    left = 0
+    def execute(self, *args):
+        if Killed.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        Killed.left -= 1
+        return super().execute(*args)
+
+connect = sqlite3.connect
+store.sqlite3.connect = lambda *args, **kwargs: connect(*args, **kwargs, factory=Killed)
+
+def live(folder):
+    out = open(folder / "said", "w")
+    def tell(what):
+        print(what, file=out, flush=True)
+    opened = store.Store(folder / "chats.db")
+    id = opened.create("t", "demo")
+    for n in range(2):
+        opened.append(id, Exchange(f"prompt {n}", reply=ReplyFacts(f"needle {n}")))
+        tell("appended")
+    opened.update(Exchange("prompt 0", reply=ReplyFacts("needle zero")), 1)
+    tell("updated")
+    opened.delete(id)
+    tell("deleted")
+    opened.restore(id)
+    opened.remove(2)
+    tell("removed")
+
+for n in range(300):
+    folder = pathlib.Path(sys.argv[1], str(n))
+    folder.mkdir()
+    child = os.fork()
+    if child == 0:
+        Killed.left = n
+        live(folder)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+print(n)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_a_kill_between_any_two_statements_loses_nothing_that_was_said_to_be_kept(tmp_path):
+    code = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=60, check=True)
+    last = int(done.stdout)
+    assert last > 40
+    for n in range(last + 1):
+        log = tmp_path / str(n) / "said"
+        said = log.read_text().split()
+        store = Store(tmp_path / str(n) / "chats.db")
+        assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        prompts = [prompt for (prompt,) in store._db.execute("SELECT prompt FROM exchanges ORDER BY id")]
+        appended = said.count("appended")
+        if "removed" in said:
+            assert prompts == ["prompt 0"]
+        elif "deleted" not in said:
+            assert prompts in (
+                ["prompt 0", "prompt 1"][:appended],
+                ["prompt 0", "prompt 1"][: appended + 1],  # kept, but not yet said to be
+            )
+            assert store.find("needle") or not prompts or "updated" in said
+        if "updated" in said:
+            assert "needle zero" in [r for (r,) in store._db.execute("SELECT reply FROM exchanges")]
+        # The index knows exactly what there is.
+        ids = store._db.execute("SELECT id FROM exchanges").fetchall()
+        assert store._db.execute("SELECT rowid FROM said").fetchall() == ids
+        store.close()
+    assert "removed" in said

@@ -1,0 +1,331 @@
+"""How a reply came about, the knobs, and other ways to a reply: again, edited, replayed, by two bundles."""
+
+import math
+
+import pytest
+from textual.widgets import Input
+
+from edgechat.runtime import DecodingOptions, UsageError
+from edgechat.tui import ChatApp, knobs
+from edgechat.tui.engine import Engine, with_seed
+from edgechat.tui.messages import KnobTurned
+from edgechat.tui.widgets.lines import bar, cells, spark, token
+
+from .conftest import Chat
+from .fakes import FakeModel, Script, reply, table_model
+
+#: Greedy would say "ab"; "cd" begins less likely.
+TABLE = {"ab": 0.6, "cd": 0.4}
+
+
+async def test_the_inspector_follows_the_reply_and_its_figures_are_the_searchs(chat):
+    async with chat(table_model(TABLE), size=(140, 40)) as c:
+        await c.say("hi")
+        drawn = await c.view("attention")
+        assert "a  " in drawn
+        assert drawn.count("█100") == 3  # of each of a, b and the end, all goes to the one place there is
+        drawn = await c.view("tokens")
+        row = next(line for line in drawn.splitlines() if "60%" in line)
+        assert f"{math.log(0.6):.2f}" in row
+        assert "c 40%" in row  # what might have come instead
+        drawn = await c.view("beam")
+        assert "step 1 of" in drawn
+        assert "● a" in drawn
+        c.screen.inspector.beam.focus()
+        await c.press("right", "right")
+        assert "step 3 of" in c.drawn
+        assert "■ ⟨end⟩" in c.drawn
+        drawn = await c.view("meter")
+        assert "for 2 tokens" in drawn
+        assert "beam 3" in drawn
+        drawn = await c.view("seen")
+        assert "The prompt alone, 2 of at most 64 tokens" in drawn
+
+
+async def test_another_candidate_is_put_in_place_and_the_conversation_goes_on_with_it(chat):
+    model = FakeModel(Script(end=reply("one", "two", "three")))
+    async with chat(model, size=(140, 40)) as c:
+        await c.say("count")
+        c.screen.inspector.candidates.focus()
+        await c.press("down", "enter")
+        assert c.messages[-1] == "bot: two\n⇅ candidate 2, put in place by you"
+        assert [row[0] for row in c.candidates] == [" 1", "● 2", " 3"]
+        await c.say("go on")
+        assert model.asked[-1] == ["two", "go on"]
+
+
+async def test_a_turn_is_picked_by_key_or_mouse_and_the_inspector_shows_it(chat):
+    async with chat(FakeModel(Script(end=reply("one")), Script(end=reply("two"))), size=(140, 40)) as c:
+        await c.say("first")
+        await c.say("second")
+        assert c.candidates[0][3] == "two"
+        await c.press("ctrl+up")
+        assert c.candidates[0][3] == "one"
+        await c.pilot.click(list(c.screen.query("UserMessage"))[1])
+        await c.pilot.pause()
+        assert c.candidates[0][3] == "two"
+        await c.press("ctrl+up", "ctrl+y")
+        assert c.app.clipboard == "one"
+
+
+async def test_what_the_model_saw_of_the_conversation_is_shown(chat):
+    async with chat(FakeModel(turns=2), size=(140, 40)) as c:
+        await c.say("first")
+        await c.say("second")
+        drawn = " ".join((await c.view("seen")).split())
+        assert "The prompt and the turn before it" in drawn
+        assert "bot fine you second It sees the last 2 turns" in drawn
+
+
+async def test_a_row_of_attention_is_lit_by_key_and_mouse(chat):
+    async with chat(table_model(TABLE), size=(140, 40)) as c:
+        await c.say("hi")
+        c.screen.show_view("attention")
+        attention = c.screen.inspector.attention
+        attention.focus()
+        await c.press("down")
+        assert attention.lit == 1
+        await c.pilot.hover(attention, offset=(3, 3))
+        assert attention.lit == 2
+        await c.press("down", "down", "down")
+        assert attention.lit == 2
+
+
+# --- Knobs
+
+
+async def test_a_knob_that_is_turned_counts_for_the_next_reply_and_is_remembered_with_it(chat):
+    model = FakeModel(beam=3)
+    async with chat(model, size=(140, 40)) as c:
+        await c.press("f4", "down", "right", "right")
+        assert "beam 5 · ● knobs" in c.drawn
+        await c.say("hello")
+        assert (model.options.beam, model.options.n_best) == (5, 5)
+        c.screen.inspector.knobs.focus()
+        await c.press("backspace")
+        assert "● knobs" not in c.drawn
+        await c.say("again")
+        assert model.options.beam == 3
+        await c.press("ctrl+up")
+        assert "beam 5" in await c.view("meter")
+
+
+async def test_a_value_is_typed_and_a_wrong_one_refused_with_its_reason(chat):
+    async with chat(FakeModel(), size=(140, 40)) as c:
+        await c.press("f4", "down", "enter")
+        field = c.app.screen.query_one(Input)
+        for typed, said in (("x", "'x' is not a whole number"), ("0", "beam must be a whole number from 1")):
+            field.value = typed
+            await c.press("enter")
+            assert said in c.drawn
+        field.value = "9"
+        await c.press("enter")
+        await c.until(lambda: "beam 9" in c.drawn)
+
+
+def test_an_option_brings_its_mode_and_a_mode_takes_what_went_with_it():
+    engine = Engine(FakeModel(), "demo")
+    changes = engine.turned({}, "length_penalty", 1.5)
+    assert changes == {"length_penalty": 1.5}
+    changes = engine.turned(changes, "normalize", "average")
+    assert changes == {"normalize": "average"}
+    changes = engine.turned(changes, "length_penalty", 1.0)
+    assert changes == {"length_penalty": 1.0}
+    changes = engine.turned({}, "temperature", 0.5)
+    assert changes == {"temperature": 0.5, "sample": True}
+    assert engine.turned(changes, "sample", False) == {}
+    with pytest.raises(UsageError, match="beam"):
+        engine.turned({}, "beam", 0)
+
+
+def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_back():
+    options = DecodingOptions().to_json()
+    shown = [knob for knob in knobs.KNOBS if knob.name in options]
+    assert {"beam", "normalize", "length_penalty", "min_length", "max_length"} <= {k.name for k in shown}
+    for knob in shown:
+        value = options[knob.name]
+        assert knob.kind.parse(knob.kind.show(value).strip("–")) == value
+        up = knob.kind.step(value, 1)
+        if up != value:
+            assert knob.kind.parse(knob.kind.show(up)) == up
+            company = {"groups": 2} if knob.name == "diversity" else {}
+            assert Engine(FakeModel(beam=4), "demo").turned(company, knob.name, up)[knob.name] == up
+
+
+async def test_a_knob_passes_over_values_that_do_not_go_with_the_others(chat):
+    async with chat(FakeModel(), size=(140, 40)) as c:
+        c.screen.use_preset({"beam": 6, "groups": 3})
+        c.screen.post_message(KnobTurned("groups", 1))
+        await c.until(lambda: c.screen.values["groups"] == 6)
+
+
+async def test_a_preset_turns_several_knobs_and_all_back(chat):
+    model = FakeModel(beam=3)
+    async with chat(model, size=(140, 40)) as c:
+        await c.press("f4")
+        assert "‹ bundle's own ›" in c.drawn
+        await c.press("right")
+        assert "‹ greedy ›" in c.drawn
+        await c.say("hello")
+        assert model.options.beam == 1
+        c.screen.inspector.knobs.focus()
+        await c.press("backspace")
+        assert "‹ bundle's own ›" in c.drawn
+
+
+def test_a_draw_has_a_seed_so_that_it_can_be_repeated():
+    options = {"sample": True, "seed": None}
+    assert isinstance(with_seed(options)["seed"], int)
+    assert with_seed({"sample": False, "seed": None}) == {"sample": False, "seed": None}
+    assert with_seed({"sample": True, "seed": 7})["seed"] == 7
+
+
+# --- Other ways to a reply
+
+
+async def test_again_replies_to_the_last_prompt_with_the_knobs_as_they_are(chat, tmp_path):
+    model = FakeModel(Script(end=reply("one")), Script(end=reply("two")), Script(end=reply("three")))
+    async with chat(model, store=tmp_path / "chats.db") as c:
+        await c.say("first")
+        await c.say("second")
+        await c.press("ctrl+r")
+        await c.until(lambda: c.messages == ["you: first", "bot: one", "you: second", "bot: three"])
+        assert model.asked[-1] == model.asked[-2] == ["one", "second"]
+        await c.kept()
+        summary = (await c.keeper.do(lambda store: store.find()))[0]
+        assert summary.turns == 2
+
+
+async def test_the_last_prompt_is_edited_and_sent_in_its_place_or_left_as_it_was(chat):
+    model = FakeModel(Script(end=reply("one")), Script(end=reply("two")))
+    async with chat(model) as c:
+        await c.say("first")
+        await c.press("f6")
+        assert c.prompt == "first"
+        assert "editing the last prompt" in c.drawn
+        await c.press("escape")
+        assert c.prompt == ""
+        await c.press("f6", "!", "enter")
+        await c.until(lambda: c.messages == ["you: first!", "bot: two"])
+        assert model.asked[-1] == ["first!"]
+
+
+async def test_a_reply_is_replayed_with_the_settings_it_was_made_with(chat):
+    model = table_model(TABLE)
+    async with chat(model, size=(140, 40)) as c:
+        c.screen.use_preset({"beam": 2})
+        await c.say("hi")
+        c.screen.use_preset({})
+        c.screen._insights.clear()
+        assert "not kept" in await c.view("attention")
+        await c.press("f12")
+        await c.until(lambda: any("Replayed: the same reply, token by token" in n for n in c.notices))
+        assert "█100" in c.drawn
+        assert c.messages == ["you: hi", "bot: ab"]
+        assert "beam 2" in await c.view("meter")
+
+
+async def test_a_replay_that_differs_says_so_and_changes_nothing(chat):
+    model = FakeModel(Script(end=reply("one")), Script(end=reply("another")))
+    async with chat(model) as c:
+        await c.say("hi")
+        await c.press("f12")
+        await c.until(lambda: any("another reply came" in n for n in c.notices))
+        assert c.messages == ["you: hi", "bot: one"]
+
+
+async def test_two_bundles_reply_side_by_side_and_the_difference_is_named(chat):
+    first = FakeModel(Script(end=reply("good day to you")), turns=2)
+    replies = [Script(end=reply(text)) for text in ("good evening", "good day to you")]
+    second = FakeModel(*replies, precision="fp32")
+    async with chat(first, second, size=(140, 40)) as c:
+        await c.press("f8", "enter")
+        await c.until(lambda: "demo | other1" in c.drawn)
+        await c.say("hello")
+        assert c.messages == [
+            "you: hello",
+            "bot: demo · int8 · cpu · 12 ms\ngood day to you",
+            "bot: other1 · fp32 · cpu · 12 ms\ngood evening\n≠ another reply from token 2 on",
+        ]
+        one, two = c.screen.query("ReplyMessage")
+        assert two.region.x >= one.region.right
+        await c.say("and?")
+        assert c.messages[-1].endswith("= the same reply")
+        assert second.asked[-1] == ["good day to you", "and?"]  # both see the one conversation
+        await c.press("f8")
+        await c.say("alone")
+        assert len(second.asked) == 2
+
+
+async def test_bundles_are_switched_while_talking_and_who_spoke_is_told(chat):
+    other = FakeModel(Script(end=reply("from the other")), precision="fp32")
+    async with chat(FakeModel(), other) as c:
+        await c.say("hello")
+        await c.press("ctrl+b", "down", "enter")
+        await c.until(lambda: "other1 · fp32 · cpu" in c.drawn)
+        await c.say("and you?")
+        assert c.messages[-1] == "bot: other1 · fp32 · cpu\nfrom the other"
+        assert other.asked == [["fine", "and you?"]]
+
+
+async def test_a_bundle_that_cannot_be_opened_leaves_the_one_there_is(chat):
+    async with chat(FakeModel()) as c:
+        await c.press("ctrl+b", *"nosuch", "enter")
+        await c.until(lambda: c.notices)
+        assert "KeyError" in c.notices[0]
+        await c.say("hello")
+        assert c.messages[-1] == "bot: fine"
+
+
+async def test_without_a_bundle_the_welcome_tells_how_to_make_one(chat):
+    app = ChatApp(lambda path: FakeModel(), [])
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        c = Chat(app, pilot)
+        assert "No bundle is open" in c.drawn
+        assert "edgechat train mine.jsonl --out runs/mine" in c.drawn
+        assert c.drawn.count("^b Bundle") == 2  # in the welcome, and at the bottom
+        await c.press("h", "i", "enter", "f4", "f3", "ctrl+r", "f12", "ctrl+g", "escape")
+        assert c.notices == ["There is nobody to talk to: open a bundle"]
+        await c.press("ctrl+b", *"mine", "enter")
+        await c.until(lambda: c.chat.prompt.ready)
+        assert c.prompt == "hi"
+
+
+async def test_stopping_a_comparison_keeps_what_is_there(chat):
+    async with chat(FakeModel(), FakeModel(Script([("half", "")], stalls=True)), size=(140, 40)) as c:
+        await c.press("f8", "enter")
+        await c.say("hello", wait=False)
+        await c.until(lambda: "half" in c.messages[-1])
+        await c.press("escape")
+        assert c.messages[-2].startswith("bot: demo · int8 · cpu\nfine")
+        assert c.messages[-1].endswith("half\n■ stopped")
+        assert c.screen.prompt.ready
+
+
+# --- Drawing
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "drawn"),
+    [
+        ("ab", 4, "ab  "),
+        ("abcdef", 4, "abc…"),
+        ("你好吗", 4, "你… "),
+        ("你", 3, "你 "),
+        ("a\nb", 4, "a⏎b "),
+        ("", 2, "  "),
+    ],
+)
+def test_a_text_takes_exactly_the_cells_it_is_given(text, width, drawn):
+    assert cells(text, width) == drawn
+
+
+def test_figures_as_bars():
+    assert bar(1, 3) == "███"
+    assert bar(0.5, 3) == "█▌ "
+    assert bar(0, 3) == "   "
+    assert spark([1, 4, 8], 10) == "▁▄█"
+    assert spark([1, 1, 8, 1], 2) == "▁█"  # a cell shows the largest of its share
+    assert spark([], 5) == ""
+    assert [token(t) for t in ("", " ", " day", "\n", "\x1b")] == ["⟨end⟩", "␣", "day", "⏎", "␛"]

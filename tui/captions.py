@@ -1,0 +1,76 @@
+"""What is said about a reply in the conversation: above it who speaks, below it what is to be noted."""
+
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from .values import Exchange, ReplyFacts
+
+STOPPED, FAILED = "■ stopped", "✗ failed"
+
+
+def caption(reply: ReplyFacts, *, compared: bool) -> str:
+    """Above a reply of a bundle that is not the only one to speak."""
+    if not compared:
+        return reply.made.label
+    return f"{reply.made.label} · {reply.ms:.0f} ms"
+
+
+def marks(exchange: Exchange, side: int) -> list[str]:
+    """Below a reply."""
+    reply = exchange.other if side else exchange.reply
+    noted = [*_of_reply(reply)] if reply else []
+    if exchange.state == "stopped" and not side:
+        noted = [STOPPED]
+    if exchange.state == "failed" and not side:
+        noted = [FAILED]
+    if side:
+        return [*noted, *_difference(exchange)]
+    if exchange.mark == "good":
+        noted.append("✓ good")
+    if exchange.mark == "bad":
+        noted.append("✗ bad")
+    if exchange.answer is not None:
+        noted.append(f"✎ should have said: {exchange.answer}")
+    return noted
+
+
+def _of_reply(reply: ReplyFacts) -> Iterator[str]:
+    if not reply.text:
+        yield "∅ an empty reply"
+    if not reply.finished:
+        yield "… cut at the maximum length"
+    if reply.truncated:
+        yield "▲ the prompt is longer than the model reads: its beginning was cut"
+    if reply.chosen:
+        yield f"⇅ candidate {reply.chosen + 1}, put in place by you"
+
+
+def _difference(exchange: Exchange) -> Iterator[str]:
+    """How the second reply differs from the first."""
+    if not exchange.reply or not exchange.other or exchange.state != "done":
+        return
+    if exchange.reply.text == exchange.other.text:
+        yield "= the same reply"
+        return
+    first, second = (_tokens(reply) for reply in (exchange.reply, exchange.other))
+    pairs = zip_longest(first, second)
+    at = next((n for n, (a, b) in enumerate(pairs, start=1) if a != b), None)
+    if at is not None:
+        yield f"≠ another reply from token {at} on"
+
+
+def _tokens(reply: ReplyFacts) -> tuple[str, ...]:
+    return reply.candidates[reply.chosen].tokens if reply.candidates else ()
+
+
+def same(made: ReplyFacts, again: ReplyFacts) -> str:
+    """What a replay found."""
+    if [row.text for row in made.candidates] != [row.text for row in again.candidates]:
+        if made.candidates and again.candidates and made.candidates[0].text == again.candidates[0].text:
+            return "Replayed: the same reply, with other candidates behind it"
+        return "Replayed: another reply came, so the bundle or its machine differs"
+    worst = max(
+        (abs(a.logp - b.logp) for a, b in zip(made.candidates, again.candidates, strict=True)), default=0.0
+    )
+    how = f"within {worst:.1g}" if worst else "equal"
+    return f"Replayed: the same reply, token by token; log-probabilities {how}"

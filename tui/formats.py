@@ -1,0 +1,79 @@
+"""A conversation as a file: to read (Markdown), for programs (JSON), and to learn from (JSONL).
+
+The JSONL is what `edgechat train` reads: what was marked good, or corrected, is learned; all else is
+context only. A conversation with nothing of the kind gives no line.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+from .store import reply_to_json
+from .values import Exchange, ReplyFacts
+
+
+def to_markdown(title: str, exchanges: Sequence[Exchange]) -> str:
+    """For people."""
+    lines = [f"# {' '.join(title.split())}", ""]
+    for exchange in exchanges:
+        lines += ["**you**", "", *_quoted(exchange.prompt), ""]
+        for reply in (exchange.reply, exchange.other):
+            if reply:
+                lines += [f"**bot**{_how(reply, exchange)}", "", *_quoted(reply.text), ""]
+        if exchange.answer is not None:
+            lines += ["**should have said**", "", *_quoted(exchange.answer), ""]
+    return "\n".join(lines)
+
+
+def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
+    """For programs: everything there is, with the settings of each reply."""
+    values = {
+        "title": title,
+        "exchanges": [
+            {
+                "prompt": exchange.prompt,
+                "state": exchange.state,
+                "mark": exchange.mark,
+                "answer": exchange.answer,
+                "reply": exchange.reply and reply_to_json(exchange.reply),
+                "other": exchange.other and reply_to_json(exchange.other),
+            }
+            for exchange in exchanges
+        ],
+    }
+    return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+
+
+def to_jsonl(title: str, exchanges: Sequence[Exchange]) -> str:
+    """For `edgechat train`: one dialogue, or nothing where there is nothing to learn."""
+    turns: list[dict[str, object]] = []
+    for exchange in exchanges:
+        said = exchange.said
+        if said is not None:
+            learn = exchange.answer is not None or exchange.mark == "good"
+            turns.append({"text": exchange.prompt, "train": False})
+            turns.append({"text": said, "train": learn})
+    if not any(turn["train"] for turn in turns):
+        return ""
+    return json.dumps({"turns": turns}, ensure_ascii=False) + "\n"
+
+
+#: By the ending of the file.
+FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
+    ".md": to_markdown,
+    ".json": to_json,
+    ".jsonl": to_jsonl,
+}
+
+
+def _how(reply: ReplyFacts, exchange: Exchange) -> str:
+    notes = [reply.made.label, f"{reply.ms:.0f} ms"]
+    if exchange.mark and reply is exchange.reply:
+        notes.append(exchange.mark)
+    if exchange.state != "done":
+        notes.append(exchange.state)
+    return f" ({', '.join(note for note in notes if note)})"
+
+
+def _quoted(text: str) -> list[str]:
+    """As a quotation, so that nothing in it becomes a heading of ours."""
+    return [f"> {line}".rstrip() for line in text.splitlines() or [""]]

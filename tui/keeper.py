@@ -1,0 +1,108 @@
+"""The store's thread: it alone touches the file, in the order in which it was asked to."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from .store import Store, title_of
+from .values import Exchange
+
+T = TypeVar("T")
+
+
+class Keeper:
+    """Runs work on a store in a thread of its own. The file is opened with the first of it."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self._open = open_store
+        self._store: Store | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
+
+    async def do(self, work: Callable[[Store], T]) -> T:
+        """The result of `work`.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        return await asyncio.wrap_future(self.begin(work))
+
+    def begin(self, work: Callable[[Store], T]) -> "Future[T]":
+        """As `do`, without waiting."""
+        return self._thread.submit(lambda: work(self._opened()))
+
+    def close(self) -> None:
+        """Wait for what is being written, and close the file."""
+        self._thread.submit(self._close)
+        self._thread.shutdown()
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            self._store = self._open()
+        return self._store
+
+    def _close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+
+class Kept:
+    """A conversation as it is kept while it goes on: each change is written behind it. Its exchanges have
+    numbers of their own here; what goes wrong is told to `report`, from the keeper's thread."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        report: Callable[[str], None],
+        *,
+        id: int | None = None,
+        rows: dict[int, int] | None = None,
+    ) -> None:
+        self._keeper, self._report = keeper, report
+        # The keeper's thread alone looks at these two, and so in order.
+        self._id = id
+        self._rows = rows or {}
+
+    def append(self, number: int, exchange: Exchange, bundle: str) -> None:
+        """Keep one more; with the first the conversation begins."""
+
+        def work(store: Store) -> None:
+            if self._id is None:
+                self._id = store.create(title_of(exchange.prompt), bundle)
+            self._rows[number] = store.append(self._id, exchange)
+
+        self._begin(work)
+
+    def update(self, number: int, exchange: Exchange) -> None:
+        """Keep what changed of one."""
+
+        def work(store: Store) -> None:
+            if number in self._rows:
+                store.update(exchange, self._rows[number])
+
+        self._begin(work)
+
+    def remove(self, number: int) -> None:
+        """Forget one."""
+
+        def work(store: Store) -> None:
+            if number in self._rows:
+                store.remove(self._rows.pop(number))
+
+        self._begin(work)
+
+    def rename(self, title: str) -> None:
+        """Give the conversation a title; one that has not begun has none."""
+
+        def work(store: Store) -> None:
+            if self._id is not None:
+                store.rename(self._id, title)
+
+        self._begin(work)
+
+    def _begin(self, work: Callable[[Store], None]) -> None:
+        def done(future: "Future[None]") -> None:
+            if error := future.exception():
+                self._report(str(error))
+
+        self._keeper.begin(work).add_done_callback(done)

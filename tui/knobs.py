@@ -1,0 +1,232 @@
+"""The knobs of the search, one line each. Which of them a model has, its options say: a knob whose option
+the installed runtime lacks is not shown."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+#: What an option is changed to, by name; what is not named is the bundle's own.
+Changes = Mapping[str, Any]
+
+
+class Kind(Protocol):
+    """What values a knob has."""
+
+    def step(self, value: Any, by: int) -> Any:
+        """The value `by` places on."""
+        ...
+
+    def parse(self, text: str) -> Any:
+        """The value that was typed.
+
+        Raises:
+            ValueError: it is none; the text says what one is.
+        """
+        ...
+
+    def show(self, value: Any) -> str: ...
+
+
+@dataclass(frozen=True)
+class Number:
+    """From `least` to `most`. With `off`, one step below the least is None, shown as that word."""
+
+    least: float
+    most: float
+    by: float = 1
+    off: str = ""
+
+    def step(self, value: Any, by: int) -> Any:
+        if value is None:
+            return self._whole(self.least) if by > 0 else None
+        moved = round(value + by * self.by, 6)
+        if moved < self.least:
+            return None if self.off else self._whole(self.least)
+        return self._whole(min(moved, self.most))
+
+    def parse(self, text: str) -> Any:
+        if self.off and text.strip() in ("", self.off):
+            return None
+        try:
+            return int(text) if self._integral else float(text)
+        except ValueError:
+            kind = "a whole number" if self._integral else "a number"
+            raise ValueError(
+                f"{text!r} is not {kind}" + (f", nor {self.off!r}" if self.off else "")
+            ) from None
+
+    def show(self, value: Any) -> str:
+        return self.off if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    @property
+    def _integral(self) -> bool:
+        return isinstance(self.by, int)
+
+    def _whole(self, value: float) -> float:
+        return int(value) if self._integral else float(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several words."""
+
+    words: tuple[str, ...]
+
+    def step(self, value: Any, by: int) -> Any:
+        at = self.words.index(value) if value in self.words else 0
+        return self.words[(at + by) % len(self.words)]
+
+    def parse(self, text: str) -> Any:
+        if text.strip() not in self.words:
+            raise ValueError(f"{text!r} is none of {', '.join(self.words)}")
+        return text.strip()
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """On or off."""
+
+    def step(self, value: Any, by: int) -> Any:
+        return not value
+
+    def parse(self, text: str) -> Any:
+        if text.strip() not in ("on", "off"):
+            raise ValueError(f"{text!r} is neither on nor off")
+        return text.strip() == "on"
+
+    def show(self, value: Any) -> str:
+        return "on" if value else "off"
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text, or several with commas between; it is typed, there is nothing to step through."""
+
+    several: bool = False
+
+    def step(self, value: Any, by: int) -> Any:
+        return value
+
+    def parse(self, text: str) -> Any:
+        if self.several:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        return text or None
+
+    def show(self, value: Any) -> str:
+        if not value:
+            return "–"
+        return ", ".join(value) if self.several else str(value)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """An option that can be turned. `name` is that of `DecodingOptions`."""
+
+    name: str
+    kind: Kind
+    does: str
+
+
+KNOBS = (
+    Knob("beam", Number(1, 64), "hypotheses kept at each step; 1 is greedy"),
+    Knob("normalize", Choice(("none", "gnmt", "average")), "how scores are made fair to long replies"),
+    Knob("length_penalty", Number(0.0, 3.0, 0.1, off="0.6"), "alpha of gnmt: more favours longer replies"),
+    Knob("coverage_penalty", Number(0.0, 3.0, 0.1), "what a reply loses that leaves parts unattended"),
+    Knob("min_length", Number(0, 200), "tokens that a reply has at least"),
+    Knob("max_length", Number(1, 500, off="learned"), "tokens that a reply has at most"),
+    Knob("stop", Choice(("exact", "first")), "when the search ends"),
+    Knob("repetition_penalty", Number(1.0, 5.0, 0.1), "what tokens lose that were said already"),
+    Knob("no_repeat_ngram", Number(1, 10, off="off"), "no n tokens come twice in a reply"),
+    Knob("no_copy_ngram", Number(1, 10, off="off"), "no n tokens of the prompt come in the reply"),
+    Knob("groups", Number(1, 16), "hypotheses in groups that avoid each other's tokens"),
+    Knob("diversity", Number(0.0, 5.0, 0.1, off="0.5"), "how much the groups avoid each other"),
+    Knob("sample", Switch(), "draw replies at random, as many as the beam"),
+    Knob("temperature", Number(0.1, 5.0, 0.1, off="1"), "below 1 surer of the likely, above 1 wilder"),
+    Knob("top_k", Number(1, 1000, off="off"), "draw from the k likeliest tokens only"),
+    Knob("top_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the likeliest that make up p"),
+    Knob("typical_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the most typical that make up p"),
+    Knob("seed", Number(0, 2**31, off="new"), "the same seed draws the same"),
+    Knob("prefix", Words(), "what every reply begins with"),
+    Knob("banned", Words(several=True), "texts that no reply holds"),
+    Knob("required", Words(several=True), "texts that every reply holds"),
+)
+
+#: One is offered where the runtime has all of its options.
+PRESETS: dict[str, Changes] = {
+    "bundle's own": {},
+    "greedy": {"beam": 1},
+    "thorough": {"beam": 12},
+    "brief": {"beam": 5, "normalize": "none"},
+    "talkative": {"beam": 8, "normalize": "gnmt", "length_penalty": 1.6, "min_length": 6},
+    "lively": {"sample": True, "temperature": 0.8, "top_p": 0.9},
+}
+
+
+@dataclass(frozen=True)
+class KnobState:
+    """A knob as it is shown."""
+
+    knob: Knob
+    value: Any
+    changed: bool  # it is not the bundle's own
+
+
+def states(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[KnobState, ...]:
+    """The knobs that these options have, with their values."""
+    return tuple(
+        KnobState(knob, values[knob.name], values[knob.name] != defaults[knob.name])
+        for knob in KNOBS
+        if knob.name in values
+    )
+
+
+def presets(values: Mapping[str, Any]) -> dict[str, Changes]:
+    """Those that these options can express."""
+    return {name: changes for name, changes in PRESETS.items() if changes.keys() <= values.keys()}
+
+
+def preset_of(changes: Changes, values: Mapping[str, Any]) -> str:
+    """The preset that these changes are, "" where they are none."""
+    return next((name for name, preset in presets(values).items() if dict(preset) == dict(changes)), "")
+
+
+def settle(
+    changes: Changes,
+    name: str,
+    plain: Mapping[str, Any],
+    goes_with: Mapping[str, tuple[str, Any]],
+    valid: Callable[[Changes], object],
+) -> Changes:
+    """`changes`, of which `name` is the newest, with the others so changed that they go together with it.
+
+    An option goes with a mode (`goes_with`): one that is turned brings its mode, and a mode that is left
+    takes along what went with it. Of what still excludes another, one is put back to `plain`, but no number:
+    those are for the user to weigh. `valid` raises what is wrong; where nothing mends it, so does this.
+    """
+    try:
+        valid(changes)
+        return changes
+    except Exception as error:
+        wrong = error
+    mended = dict(changes)
+    if name in goes_with and changes[name] is not None:
+        mode, value = goes_with[name]
+        mended[mode] = value
+    for option, (mode, value) in goes_with.items():
+        if option in plain and mended.get(mode, plain.get(mode)) != value:
+            mended[option] = plain[option]
+    loose = (other for other, value in plain.items() if other != name and not _is_number(value))
+    for tried in (mended, *(mended | {other: plain[other]} for other in loose)):
+        try:
+            valid(tried)
+        except Exception:
+            continue
+        return tried
+    raise wrong
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

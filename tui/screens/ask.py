@@ -1,0 +1,62 @@
+"""A question that is answered in writing."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.widgets import Input, Static, TextArea
+
+from ..keys import WRITE, bindings
+from ..plain import content, plain
+from .over import Over
+
+#: Gives what is wrong with an answer, "" where nothing is.
+Check = Callable[[str], str]
+
+
+class Ask(Over[str]):
+    """One line, taken with Enter. `check` refuses what will not do, and says why."""
+
+    def __init__(self, title: str, text: str = "", *, note: str = "", check: Check | None = None) -> None:
+        super().__init__(title)
+        self._text, self._note, self._check = plain(text), note, check
+
+    def compose_box(self) -> ComposeResult:
+        yield Input(self._text.replace("\n", " "), select_on_focus=False)
+        yield Static(content(self._note), id="note")
+        yield Static("", id="wrong")
+
+    def on_input_changed(self) -> None:
+        self.remove_class("-wrong")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.take(event.value)
+
+    def take(self, text: str) -> None:
+        """The answer, where it will do."""
+        wrong = self._check(text) if self._check else ""
+        if wrong:
+            self.query_one("#wrong", Static).update(content(wrong))
+            self.add_class("-wrong")
+        else:
+            self.dismiss(text)
+
+
+class Write(Ask):
+    """Several lines."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(WRITE)
+
+    def compose_box(self) -> ComposeResult:
+        yield Static(content(self._note), id="note")
+        yield TextArea(self._text, highlight_cursor_line=False)
+        yield Static("", id="wrong")
+
+    def on_mount(self) -> None:
+        area = self.query_one(TextArea)
+        area.move_cursor(area.document.end)
+
+    def action_done(self) -> None:
+        self.take(self.query_one(TextArea).text)

@@ -1,0 +1,44 @@
+"""Help: what has the focus, and every key that does something now, ours first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import cleandoc
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.widgets import Markdown, Static
+
+from ..plain import content
+from ..values import KeyHint
+from ..widgets.hanging import Hanging
+from .over import Over
+
+_KEY = 18  # cells
+
+
+@dataclass(frozen=True)
+class KeySection:
+    """Keys that belong together."""
+
+    title: str
+    keys: tuple[KeyHint, ...]
+
+
+class Help(Over[None]):
+    """`about` is Markdown of what has the focus; its first line is a heading."""
+
+    def __init__(self, about: str, sections: Sequence[KeySection], note: str) -> None:
+        title, _, text = cleandoc(about).partition("\n") if about.strip() else ("", "", "")
+        super().__init__(f"help: {title.lstrip('# ').lower()}" if title else "help")
+        self._about, self._sections, self._note = text.strip(), sections, note
+
+    def compose_box(self) -> ComposeResult:
+        with VerticalScroll():
+            if self._about:
+                yield Markdown(self._about)
+            for section in self._sections:
+                yield Static(content(section.title, "bold $text-primary"))
+                for hint in section.keys:
+                    yield Static(Hanging(content(hint.key, "bold $text-accent"), content(hint.does), _KEY))
+                yield Static()
+            yield Static(content(self._note, "dim"), classes="section")

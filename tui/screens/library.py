@@ -1,0 +1,157 @@
+"""All conversations: to find, open, rename and delete."""
+
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import getters, work
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.content import Content
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from ..keeper import Keeper
+from ..keys import LIBRARY, bindings
+from ..plain import content
+from ..store import Store, StoreError
+from ..values import Summary
+from ..widgets.lines import one_line
+from .ask import Ask
+from .over import Over
+
+
+class Library(Over[int]):
+    """Gives the id of the conversation to open. What is typed is searched for."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(LIBRARY)
+    HELP = """
+    ### Conversations
+
+    Type to search titles, prompts, replies and corrections: every word must occur somewhere in the
+    conversation, whole or in part.
+
+    What is deleted can be brought back with Undo until you quit; then it is overwritten.
+    """
+
+    query_input = getters.query_one(Input)
+    options = getters.query_one(OptionList)
+    note = getters.query_one("#note", Static)
+
+    def __init__(self, keeper: Keeper) -> None:
+        super().__init__("conversations")
+        self._keeper = keeper
+        self._found: list[Summary] = []
+        self._deleted: list[Summary] = []
+
+    def compose_box(self) -> ComposeResult:
+        yield Input(placeholder="Search", select_on_focus=False)
+        yield OptionList()
+        yield Static("", id="note")
+
+    def on_mount(self) -> None:
+        self.options.can_focus = False
+        self._search()
+
+    def on_input_changed(self) -> None:
+        self._search()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_open()
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """By a click."""
+        event.stop()
+        self.action_open()
+
+    @property
+    def picked(self) -> Summary | None:
+        at = self.options.highlighted
+        return self._found[at] if at is not None and at < len(self._found) else None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "undo" and not self._deleted:
+            return None
+        return True
+
+    def action_move(self, by: int) -> None:
+        if by < 0:
+            self.options.action_cursor_up()
+        else:
+            self.options.action_cursor_down()
+
+    def action_open(self) -> None:
+        if self.picked:
+            self.dismiss(self.picked.id)
+
+    @work
+    async def action_rename(self) -> None:
+        if picked := self.picked:
+            title = await self.app.push_screen_wait(Ask("rename", picked.title, note="The new title"))
+            if title and title.strip():
+                await self._do(lambda store: store.rename(picked.id, " ".join(title.split())))
+
+    @work
+    async def action_delete(self) -> None:
+        if picked := self.picked:
+            self._deleted.append(picked)
+            await self._do(lambda store: store.delete(picked.id))
+            self.refresh_bindings()
+
+    @work
+    async def action_undo(self) -> None:
+        if self._deleted:
+            last = self._deleted.pop()
+            await self._do(lambda store: store.restore(last.id))
+            self.refresh_bindings()
+
+    async def _do(self, change: Callable[[Store], None]) -> None:
+        try:
+            await self._keeper.do(change)
+        except StoreError as error:
+            self.notify(one_line(str(error)), severity="error", markup=False)
+        self._search()
+
+    @work(exclusive=True, group="search")
+    async def _search(self) -> None:
+        query = self.query_input.value
+        try:
+            found = await self._keeper.do(lambda store: store.find(query))
+        except StoreError as error:
+            self.note.update(content(str(error)))
+            return
+        at = self.options.highlighted or 0
+        self._found = found
+        self.options.set_options(Option(_row(summary)) for summary in found)
+        if found:
+            self.options.highlighted = min(at, len(found) - 1)
+        note = self._how_many()
+        self.note.update(content(note))
+        self.note.set_class(not note, "-empty")
+
+    def _how_many(self) -> str:
+        if self._deleted:
+            return f"Deleted: {one_line(self._deleted[-1].title)}. Undo brings it back."
+        if self._found:
+            return ""
+        return "Nothing was found." if self.query_input.value else "Nothing was said yet."
+
+
+def _row(summary: Summary) -> Content:
+    turns = "1 turn" if summary.turns == 1 else f"{summary.turns} turns"
+    about = f"\n  {summary.bundle} · {turns} · {_ago(time.time() - summary.updated)}"
+    lines = content(one_line(summary.title) or "(no title)", "bold") + content(
+        one_line(about).replace("⏎", "\n"), "dim"
+    )
+    if summary.excerpt:
+        lines += content("\n  " + one_line(summary.excerpt), "dim italic")
+    return lines
+
+
+def _ago(seconds: float) -> str:
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        n = int(seconds // size)
+        if n >= 1:
+            return f"{n} {name}{'s' * (n > 1)} ago"
+    return "just now"

@@ -1,0 +1,38 @@
+"""What lies over the chat: a box with a title, closed with Escape, its keys in a footer of its own."""
+
+from typing import ClassVar, Generic, TypeVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+
+from ..keys import OVER, bindings
+from ..plain import plain
+from ..widgets.footer import Keys
+
+T = TypeVar("T")
+
+
+class Over(ModalScreen[T | None], Generic[T]):
+    """Gives None where it was closed without a choice."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(OVER)
+    BINDING_GROUP_TITLE = "Here"
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = plain(title)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="over") as box:
+            box.border_title = self._title.replace("[", r"\[")
+            yield from self.compose_box()
+        yield Keys(compact=True)
+
+    def compose_box(self) -> ComposeResult:
+        """What is in the box."""
+        raise NotImplementedError
+
+    def action_close(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,75 @@
+"""What a user chose once and keeps: the theme, and keys. Files in the platform's config folder.
+
+`keys.toml` is the user's own: a line `"chat.new" = "ctrl+g"` for each action that has other keys than
+`keys.py` gives it. `settings.json` is ours. What is wrong in either is one sentence; the rest still counts.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import platformdirs
+
+KEYS, SETTINGS, CHATS = "keys.toml", "settings.json", "chats.db"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Choices that outlive a window. Empty or None is our own default."""
+
+    theme: str = ""
+    inspector: bool | None = None
+
+
+def config_folder() -> Path:
+    return platformdirs.user_config_path("edgechat", appauthor=False)
+
+
+def chats_file() -> Path:
+    """Where conversations are kept."""
+    return platformdirs.user_data_path("edgechat", appauthor=False) / CHATS
+
+
+def load_settings(folder: Path) -> Settings:
+    """The settings of `folder`; ours where there are none, or none that can be read."""
+    try:
+        values = json.loads((folder / SETTINGS).read_bytes())
+        return Settings(**{f.name: values[f.name] for f in fields(Settings) if f.name in values})
+    except (OSError, ValueError, TypeError):
+        return Settings()
+
+
+def save_settings(folder: Path, settings: Settings) -> str:
+    """Write them, whole or not at all; gives what went wrong, in one sentence, or ""."""
+    temporary = folder / f".tmp-{os.getpid()}-{SETTINGS}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
+        temporary.replace(folder / SETTINGS)
+    except OSError as error:
+        return f"settings cannot be kept in {folder / SETTINGS}: {error.strerror}"
+    return ""
+
+
+def load_keys(folder: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """The user's keys by the id of their action, and a sentence for each line that is of no use."""
+    file = folder / KEYS
+    try:
+        values = tomllib.loads(file.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return {}, [f"{file} cannot be read, the usual keys are in force: {reason}"]
+    keys, problems = {}, []
+    for id, key in values.items():
+        if id not in known:
+            problems.append(f"{file} names {id!r}, which is no action: F1 lists them")
+        elif not isinstance(key, str) or not key.strip():
+            problems.append(f'{file}: {id!r} must be a key such as "ctrl+g", or several with commas')
+        else:
+            keys[id] = ",".join(part.strip() for part in key.split(","))
+    return keys, problems

@@ -1,0 +1,390 @@
+"""Conversations on the disk: one SQLite file, which several windows may use at once.
+
+A write is one transaction in WAL mode: after a kill at any moment, all of it is there or nothing. A
+connection belongs to the thread that opened it; `keeper.py` gives it one.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgechat.runtime import EdgeChatError
+
+from .values import CandidateRow, Exchange, Made, ReplyFacts, Summary
+
+#: Scripts that bring the file from version n to n + 1 (`PRAGMA user_version`). A released one never changes.
+MIGRATIONS = (
+    """
+    CREATE TABLE conversations (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        title TEXT NOT NULL,
+        bundle TEXT NOT NULL,
+        updated REAL NOT NULL,
+        deleted REAL
+    );
+    CREATE TABLE exchanges (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        conversation INTEGER NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
+        prompt TEXT NOT NULL,
+        state TEXT NOT NULL,
+        reply TEXT NOT NULL,
+        mark TEXT,
+        answer TEXT,
+        details TEXT NOT NULL,
+        indexed INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX exchanges_of ON exchanges (conversation, id);
+    CREATE INDEX conversations_by_time ON conversations (updated);
+    """,
+)
+#: Seconds that a deleted conversation can be brought back, unless the window that deleted it was closed.
+KEPT_DELETED = 24 * 3600.0
+#: Seconds to wait for another window's write.
+PATIENCE = 5.0
+#: Characters of a prompt that become the title.
+TITLE = 60
+#: Characters of a term that the index of SQLite's trigram tokenizer can find; shorter ones are looked for.
+_TRIGRAM = 3
+
+
+class StoreError(EdgeChatError):
+    """Conversations cannot be kept or read; the text names the file."""
+
+
+class Store:
+    """Conversations, newest first, with what was said in each.
+
+    Raises:
+        StoreError: from any method, where the file cannot be used.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the file, and make or migrate it. ":memory:" keeps nothing."""
+        self.path = str(path)
+        self._deleted: set[int] = set()  # here, and not yet for good
+        with self._errors():
+            if self.path != ":memory:":
+                Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._db = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+            try:
+                self._open()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Forget for good what was deleted here, and close the file."""
+        with self._errors():
+            try:
+                self._purge(tuple(self._deleted))
+            finally:
+                self._db.close()
+
+    # --- Conversations
+
+    def create(self, title: str, bundle: str) -> int:
+        """A new conversation."""
+        with self._write():
+            row = self._db.execute(
+                "INSERT INTO conversations (title, bundle, updated) VALUES (?, ?, ?)",
+                (title, bundle, time.time()),
+            )
+            assert row.lastrowid is not None
+            return row.lastrowid
+
+    def find(self, query: str = "", limit: int = 500) -> list[Summary]:
+        """Those in which every word of `query` occurs, in the title or in what was said, newest first."""
+        terms = query.split()
+        with self._errors():
+            ids: set[int] | None = None
+            for term in terms:
+                found = self._containing(term)
+                ids = found if ids is None else ids & found
+            rows = self._db.execute(
+                "SELECT c.id, c.title, c.bundle, c.updated, count(e.id) FROM conversations c "
+                "LEFT JOIN exchanges e ON e.conversation = c.id WHERE c.deleted IS NULL "
+                "GROUP BY c.id ORDER BY c.updated DESC, c.id DESC"
+            )
+            chosen = [row for row in rows if ids is None or row[0] in ids][:limit]
+            return [
+                Summary(id, title, bundle, updated, turns, self._excerpt(id, terms))
+                for id, title, bundle, updated, turns in chosen
+            ]
+
+    def load(self, conversation: int) -> tuple[str, list[Exchange]]:
+        """Its title and what was said.
+
+        Raises:
+            StoreError: also where it was deleted for good.
+        """
+        with self._errors():
+            title = self._db.execute(
+                "SELECT title FROM conversations WHERE id = ?", (conversation,)
+            ).fetchone()
+            if title is None:
+                raise StoreError("this conversation was deleted in another window")
+            rows = self._db.execute(
+                "SELECT id, prompt, state, mark, answer, details FROM exchanges "
+                "WHERE conversation = ? ORDER BY id",
+                (conversation,),
+            )
+            return title[0], [_exchange(row) for row in rows]
+
+    def rename(self, conversation: int, title: str) -> None:
+        with self._write():
+            self._db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation))
+
+    def delete(self, conversation: int) -> None:
+        """Take it off the list; `restore` brings it back until this store is closed."""
+        with self._write():
+            self._db.execute("UPDATE conversations SET deleted = ? WHERE id = ?", (time.time(), conversation))
+        self._deleted.add(conversation)
+
+    def restore(self, conversation: int) -> None:
+        """Undo `delete`."""
+        with self._write():
+            self._db.execute("UPDATE conversations SET deleted = NULL WHERE id = ?", (conversation,))
+        self._deleted.discard(conversation)
+
+    # --- What was said
+
+    def append(self, conversation: int, exchange: Exchange) -> int:
+        """Add an exchange at the end; gives its id.
+
+        Raises:
+            StoreError: also where the conversation was deleted for good.
+        """
+        with self._write():
+            if not self._db.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation,)).fetchone():
+                raise StoreError("this conversation was deleted in another window: begin a new one")
+            row = self._db.execute(
+                "INSERT INTO exchanges (conversation, prompt, state, reply, mark, answer, details) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (conversation, *_columns(exchange)),
+            )
+            assert row.lastrowid is not None
+            self._index(row.lastrowid)
+            self._touch(conversation)
+            return row.lastrowid
+
+    def update(self, exchange: Exchange, id: int) -> None:
+        """Write what changed of an exchange that was appended."""
+        with self._write():
+            self._db.execute(
+                "UPDATE exchanges SET prompt = ?, state = ?, reply = ?, mark = ?, answer = ?, details = ?, "
+                "indexed = 0 WHERE id = ?",
+                (*_columns(exchange), id),
+            )
+            self._index(id)
+
+    def remove(self, id: int) -> None:
+        """Forget an exchange."""
+        with self._write():
+            self._unindex([id])
+            self._db.execute("DELETE FROM exchanges WHERE id = ?", (id,))
+
+    def prompts(self, limit: int = 200) -> list[str]:
+        """The last prompts of all conversations, oldest first."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT e.prompt FROM exchanges e JOIN conversations c ON c.id = e.conversation "
+                "WHERE c.deleted IS NULL ORDER BY e.id DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+            return [prompt for (prompt,) in reversed(rows)]
+
+    # --- The file
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise StoreError(f"conversations cannot be kept in {self.path}: {reason}") from error
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[None]:
+        """One transaction: what is in it is on the disk when it ends, or never was."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _open(self) -> None:
+        self._db.create_function("holds", 2, _holds, deterministic=True)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        with self._write():
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > len(MIGRATIONS):
+                raise StoreError(
+                    f"{self.path} was written by a newer edgechat (its version is {version}, this one "
+                    f"reads up to {len(MIGRATIONS)}): use that one, or move the file away"
+                )
+            for script in MIGRATIONS[version:]:
+                for statement in script.split(";"):
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            self._fts = self._open_index()
+        old = self._db.execute(
+            "SELECT id FROM conversations WHERE deleted < ?", (time.time() - KEPT_DELETED,)
+        )
+        self._purge(tuple(id for (id,) in old.fetchall()))
+
+    def _open_index(self) -> bool:
+        """Make the full-text index where this SQLite can, and add what was written where it could not."""
+        try:
+            self._db.execute(
+                "CREATE VIRTUAL TABLE IF NOT EXISTS said "
+                "USING fts5(prompt, reply, answer, tokenize='trigram')"
+            )
+            self._db.execute("SELECT rowid FROM said LIMIT 1")
+        except sqlite3.OperationalError:  # without FTS5, or older than its trigrams
+            return False
+        self._fts = True
+        for (id,) in self._db.execute("SELECT id FROM exchanges WHERE NOT indexed").fetchall():
+            self._index(id)
+        return True
+
+    def _index(self, exchange: int) -> None:
+        if self._fts:
+            self._db.execute("DELETE FROM said WHERE rowid = ?", (exchange,))
+            self._db.execute(
+                "INSERT INTO said (rowid, prompt, reply, answer) "
+                "SELECT id, prompt, reply, coalesce(answer, '') FROM exchanges WHERE id = ?",
+                (exchange,),
+            )
+            self._db.execute("UPDATE exchanges SET indexed = 1 WHERE id = ?", (exchange,))
+
+    def _unindex(self, exchanges: list[int]) -> None:
+        if self._fts:
+            self._db.executemany("DELETE FROM said WHERE rowid = ?", [(id,) for id in exchanges])
+
+    def _touch(self, conversation: int) -> None:
+        """Something was said in it: it is the newest, and no longer deleted."""
+        self._db.execute(
+            "UPDATE conversations SET updated = ?, deleted = NULL WHERE id = ?", (time.time(), conversation)
+        )
+
+    def _purge(self, conversations: tuple[int, ...]) -> None:
+        if not conversations:
+            return
+        with self._write():
+            for id in conversations:  # one that another window restored stays
+                if self._db.execute(
+                    "SELECT 1 FROM conversations WHERE id = ? AND deleted NOTNULL", (id,)
+                ).fetchone():
+                    rows = self._db.execute("SELECT id FROM exchanges WHERE conversation = ?", (id,))
+                    self._unindex([row for (row,) in rows.fetchall()])
+                    self._db.execute("DELETE FROM conversations WHERE id = ?", (id,))
+
+    # --- Search
+
+    def _containing(self, term: str) -> set[int]:
+        """Ids of the conversations that hold `term`, whatever the case."""
+        if self._fts and len(term) >= _TRIGRAM:
+            said = "SELECT rowid FROM said WHERE said MATCH ?"
+            wanted = '"' + term.replace('"', '""') + '"'
+        else:
+            all_said = "prompt || char(10) || reply || char(10) || coalesce(answer, '')"
+            said = f"SELECT id FROM exchanges WHERE holds({all_said}, ?)"
+            wanted = term
+        rows = self._db.execute(
+            f"SELECT conversation FROM exchanges WHERE id IN ({said}) "
+            "UNION SELECT id FROM conversations WHERE holds(title, ?)",
+            (wanted, term),
+        )
+        return {id for (id,) in rows}
+
+    def _excerpt(self, conversation: int, terms: list[str]) -> str:
+        """The first line in which the first of `terms` that was said occurs."""
+        for term in terms:
+            rows = self._db.execute(
+                "SELECT prompt, reply, coalesce(answer, '') FROM exchanges "
+                "WHERE conversation = ? ORDER BY id",
+                (conversation,),
+            )
+            for row in rows:
+                for text in row:
+                    if _holds(text, term):
+                        return _around(text, term)
+        return ""
+
+
+def title_of(prompt: str) -> str:
+    """A title for a conversation that begins with `prompt`."""
+    line = " ".join(prompt.split())
+    return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
+
+
+def reply_to_json(reply: ReplyFacts) -> dict[str, Any]:
+    return dataclasses.asdict(reply)
+
+
+def reply_from_json(values: dict[str, Any]) -> ReplyFacts:
+    """The reply that `reply_to_json` wrote; keys of a newer version are left out."""
+    known = _known(ReplyFacts, values)
+    candidates = tuple(
+        CandidateRow(
+            **_known(CandidateRow, row)
+            | {"tokens": tuple(row["tokens"]), "token_logps": tuple(row["token_logps"])}
+        )
+        for row in values["candidates"]
+    )
+    made = Made(**_known(Made, values["made"]) | {"seen": tuple(values["made"]["seen"])})
+    return ReplyFacts(**known | {"candidates": candidates, "made": made, "step_ms": tuple(values["step_ms"])})
+
+
+def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    return {f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values}
+
+
+def _columns(exchange: Exchange) -> tuple[Any, ...]:
+    replies = {
+        name: reply_to_json(reply)
+        for name, reply in (("reply", exchange.reply), ("other", exchange.other))
+        if reply
+    }
+    texts = [reply.text for reply in (exchange.reply, exchange.other) if reply]
+    return (
+        _text(exchange.prompt),
+        exchange.state,
+        _text("\n".join(texts)),
+        exchange.mark,
+        None if exchange.answer is None else _text(exchange.answer),
+        json.dumps(replies),  # in ASCII: half a surrogate pair, which SQLite refuses, is escaped
+    )
+
+
+def _text(text: str) -> str:
+    """What SQLite can keep of `text`: half a surrogate pair is no text."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _exchange(row: tuple[Any, ...]) -> Exchange:
+    id, prompt, state, mark, answer, details = row
+    replies = {name: reply_from_json(values) for name, values in json.loads(details).items()}
+    return Exchange(prompt, state, replies.get("reply"), replies.get("other"), mark, answer, id)
+
+
+def _holds(text: str, term: str) -> bool:
+    return term.casefold() in text.casefold()
+
+
+def _around(text: str, term: str) -> str:
+    """The line of `text` with `term`, cut to begin shortly before it."""
+    line = next((line for line in text.splitlines() if _holds(line, term)), text)
+    at = max(0, line.casefold().find(term.casefold()))
+    begin = max(0, at - 20)
+    return ("…" if begin else "") + line[begin : begin + 120]

@@ -1,0 +1,58 @@
+"""The keys that do something now, as many as there is room for, the most particular first."""
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import ActiveBinding, Binding
+from textual.screen import Screen
+from textual.widgets import Footer
+from textual.widgets._footer import FooterKey
+
+from ..keys import ALL
+
+_ORDER = {action.id: n for n, action in enumerate(ALL)}
+
+
+def in_order(screen: Screen[object]) -> list[ActiveBinding]:
+    """The keys that do something now: those of what has the focus first, then in the order of their
+    declaration. A key that the user gave to an action stands where the action did."""
+    active = list(screen.active_bindings.values())
+    nodes = {node: n for n, node in reversed(list(enumerate(a.node for a in active)))}
+    return sorted(active, key=lambda a: (nodes[a.node], _ORDER.get(a.binding.id or "", len(_ORDER))))
+
+
+class Keys(Footer):
+    """Never cut off: of what does not fit, the last in the order of declaration are left out. Those of the
+    application (help, quit, palette) stand at the end, and always fit."""
+
+    def compose(self) -> ComposeResult:
+        if not self._bindings_ready:
+            return
+        shown: dict[str, tuple[Binding, bool, str]] = {}
+        last: dict[str, tuple[Binding, bool, str]] = {}
+        for node, binding, enabled, tooltip in in_order(self.screen):
+            if binding.show and binding.action not in shown:
+                (last if node is self.app else shown)[binding.action] = (binding, enabled, tooltip)
+        room = self.size.width - sum(self._width(binding) for binding, _, _ in last.values())
+        for binding, enabled, tooltip in shown.values():
+            room -= self._width(binding)
+            if room < 0:
+                break
+            yield self._key(binding, enabled, tooltip)
+        for binding, enabled, tooltip in last.values():
+            yield self._key(binding, enabled, tooltip)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.refresh(recompose=True)
+
+    def _width(self, binding: Binding) -> int:
+        return len(self.app.get_key_display(binding)) + len(binding.description) + 2
+
+    def _key(self, binding: Binding, enabled: bool, tooltip: str) -> FooterKey:
+        return FooterKey(
+            binding.key,
+            self.app.get_key_display(binding),
+            binding.description,
+            binding.action,
+            disabled=not enabled,
+            tooltip=tooltip,
+        ).data_bind(compact=Footer.compact)

@@ -1,0 +1,86 @@
+"""The inspector: one view at a time of how a reply came about, and the knobs."""
+
+from typing import ClassVar
+
+from textual import events, getters
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
+from textual.widgets import ContentSwitcher, Static
+
+from ..keys import VIEW, bindings
+from ..messages import ViewPicked
+from .candidates import Candidates
+from .context import Context
+from .knobs import Knobs
+from .meter import Meter
+from .why import Attention, BeamTree, Tokens
+
+#: Name of each view, with the widget that shows it.
+VIEWS: dict[str, type[Widget]] = {
+    "candidates": Candidates,
+    "attention": Attention,
+    "tokens": Tokens,
+    "beam": BeamTree,
+    "seen": Context,
+    "meter": Meter,
+    "knobs": Knobs,
+}
+
+
+class Tab(Static):
+    """A view's name; a click shows it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, id=f"tab-{name}", markup=False)
+        self._view = name
+
+    def on_click(self, event: events.Click) -> None:
+        self.post_message(ViewPicked(self._view))
+
+
+class Inspector(Vertical):
+    """A row of names, and the view of the one that is shown."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        action for action in VIEW if action.id == "inspector.back"
+    )
+
+    switcher = getters.query_one(ContentSwitcher)
+    candidates = getters.query_one(Candidates)
+    attention = getters.query_one(Attention)
+    tokens = getters.query_one(Tokens)
+    beam = getters.query_one(BeamTree)
+    seen = getters.query_one(Context)
+    meter = getters.query_one(Meter)
+    knobs = getters.query_one(Knobs)
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="tabs"):
+            for name in VIEWS:
+                yield Tab(name)
+        with ContentSwitcher(initial="candidates"):
+            for name, kind in VIEWS.items():
+                view = kind()
+                view.id = name
+                yield view
+
+    def on_mount(self) -> None:
+        self.view = "candidates"
+
+    @property
+    def view(self) -> str:
+        """The name of the view that is shown."""
+        return self.switcher.current or "candidates"
+
+    @view.setter
+    def view(self, name: str) -> None:
+        self.switcher.current = name
+        for tab in self.query(Tab):
+            tab.set_class(tab.id == f"tab-{name}", "-shown")
+
+    @property
+    def shown(self) -> Widget:
+        """The view that is shown."""
+        return self.switcher.query_one(f"#{self.view}")

@@ -1,0 +1,85 @@
+"""The knobs of the search, to be turned while talking."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import events
+from textual.binding import BindingType
+
+from ..keys import KNOBS, bindings
+from ..knobs import KnobState
+from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned
+from .lines import Line, Lines, cells, one_line
+
+_NAME = 21  # cells
+
+
+class Knobs(Lines):
+    """A row for the preset, and one for each knob. It says what shall change; its owner shows what did."""
+
+    HELP = """
+    ### Knobs
+
+    The settings of the search, for the replies to come. Left and Right turn a knob, Enter lets you write a
+    value, Backspace takes the bundle's own.
+
+    `●` marks what is not the bundle's own. A reply remembers what it was made with.
+    """
+    BINDING_GROUP_TITLE = "Knobs"
+    BINDINGS: ClassVar[list[BindingType]] = bindings(KNOBS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._states: tuple[KnobState, ...] = ()
+        self._preset = self._wrong = ""
+
+    def show(self, states: Sequence[KnobState], preset: str, wrong: str = "") -> None:
+        """These, and what is wrong with what was last asked for."""
+        self._states, self._wrong, self._preset = tuple(states), wrong, preset or "my own"
+        self._fill()
+
+    def lit_changed(self) -> None:
+        self._wrong = ""
+        self._fill()
+
+    def _fill(self) -> None:
+        rows: list[Line] = [_row("", "preset", self._preset)]
+        for state in self._states:
+            knob = state.knob
+            name, value = knob.name.replace("_", " "), knob.kind.show(state.value)
+            rows.append(_row("●" if state.changed else "", name, value, changed=state.changed))
+        does = self._knob.knob.does if self._knob else "several knobs at once"
+        told = (self._wrong, "bad") if self._wrong else (does, "dim")
+        self.draw(rows, [[told], []])
+
+    def action_sideways(self, by: int) -> None:
+        if self._knob is None:
+            self.post_message(PresetTurned(by))
+        else:
+            self.post_message(KnobTurned(self._knob.knob.name, by))
+
+    def action_type(self) -> None:
+        if self._knob is None:
+            self.post_message(PresetTurned(1))
+        else:
+            self.post_message(KnobTyped(self._knob.knob.name))
+
+    def action_reset(self) -> None:
+        self.post_message(KnobReset(self._knob.knob.name if self._knob else None))
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on the name turns it up, with Shift down."""
+        self.action_sideways(-1 if event.shift else 1)
+
+    @property
+    def _knob(self) -> KnobState | None:
+        """The lit one, None where it is the preset."""
+        return self._states[self.lit - 1] if 0 < self.lit <= len(self._states) else None
+
+
+def _row(sign: str, name: str, value: str, *, changed: bool = False) -> Line:
+    return [
+        (cells(sign, 2), "accent"),
+        (cells(name, _NAME), ""),
+        (f"‹ {one_line(value)} ›", "bold" if changed else ""),
+    ]
