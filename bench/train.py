@@ -183,8 +183,6 @@ def others() -> dict[str, Update]:
     """Those that are installed."""
     known = {"OpenNMT-py": ("onmt", opennmt_update), "JoeyNMT": ("joeynmt", joeynmt_update)}
     found = {name: make for name, (package, make) in known.items() if importlib.util.find_spec(package)}
-    for name in known.keys() - found.keys():
-        print(f"{name} is not installed; see bench/README.md")
     return {name: make() for name, make in found.items()}
 
 
@@ -209,6 +207,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if not others():
+        print("OpenNMT-py and JoeyNMT are compared where they are installed; see bench/README.md")
     print(f"{'':<14} {'batch':>5} {'tokens/s':>9} {'ratio':>6}   target tokens a second of CPU time")
     for size in arguments.batches:
         pairs = random_pairs(size * 200)
