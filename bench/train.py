@@ -8,6 +8,7 @@ are to the plain loop. Let nothing else run meanwhile.
 """
 
 import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from edgechat.runtime.text import GO
+from edgechat.runtime.text import GO, PAD
 from edgechat.train.attention import MASKED
 from edgechat.train.batches import Batch, epoch_order, make_batch
 from edgechat.train.config import TrainingConfig
@@ -72,19 +73,82 @@ class PlainLoop(nn.Module):
         )
 
 
-def plain_update() -> Update:
-    model = new_model()
-    loop, optimizer = PlainLoop(model), torch.optim.Adam(model.parameters(), lr=1e-3)
+def update_of(model: nn.Module, loss_of: Callable[[Batch], Tensor]) -> Update:
+    """A whole update as anybody would write it."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
     def update(batch: Batch) -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = loop(*batch)
+        loss = loss_of(batch)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         return loss.item()
 
     return update
+
+
+def plain_update() -> Update:
+    loop = PlainLoop(new_model())
+    return update_of(loop, lambda batch: loop(*batch))
+
+
+def opennmt_update() -> Update:
+    """OpenNMT-py's input-feeding decoder with its own additive attention, and a linear generator."""
+    from onmt.decoders.decoder import InputFeedRNNDecoder
+    from onmt.encoders.rnn_encoder import RNNEncoder
+    from onmt.models.model import NMTModel
+    from onmt.modules.embeddings import Embeddings
+
+    c = CONFIG
+
+    def embeddings() -> nn.Module:
+        return Embeddings(c.embedding, VOCABULARY, PAD, dropout=c.dropout)
+
+    encoder = RNNEncoder("LSTM", False, c.layers, c.hidden, c.dropout, embeddings())
+    decoder = InputFeedRNNDecoder(
+        "LSTM", False, c.layers, c.hidden, attn_type="mlp", dropout=c.dropout, embeddings=embeddings()
+    )
+    model, generator = NMTModel(encoder, decoder), nn.Linear(c.hidden, VOCABULARY)
+
+    def loss_of(batch: Batch) -> Tensor:
+        target = torch.cat([torch.full_like(batch.target[:, :1], GO), batch.target], dim=1)
+        out, _ = model(batch.src[..., None], target[..., None], batch.src_len)  # (B, T, H)
+        return nn.functional.cross_entropy(
+            generator(out).flatten(0, 1), batch.target.flatten(), ignore_index=PAD
+        )
+
+    return update_of(nn.ModuleList([model, generator]), loss_of)
+
+
+def joeynmt_update() -> Update:
+    """JoeyNMT's recurrent encoder, which is bidirectional, H / 2 a direction, and its decoder."""
+    from joeynmt.decoders import RecurrentDecoder
+    from joeynmt.embeddings import Embeddings
+    from joeynmt.encoders import RecurrentEncoder
+    from joeynmt.loss import XentLoss
+
+    c, drop = CONFIG, {"dropout": CONFIG.dropout, "emb_dropout": CONFIG.dropout}
+    encoder = RecurrentEncoder("lstm", c.hidden // 2, c.embedding, c.layers, bidirectional=True, **drop)
+    decoder = RecurrentDecoder(
+        "lstm", c.embedding, c.hidden, encoder, "bahdanau", c.layers, VOCABULARY,
+        init_hidden="last", input_feeding=True, **drop,
+    )  # fmt: skip
+    source, target = (
+        Embeddings(embedding_dim=c.embedding, vocab_size=VOCABULARY, padding_idx=PAD) for _ in range(2)
+    )
+    criterion = XentLoss(pad_index=PAD)
+
+    def loss_of(batch: Batch) -> Tensor:
+        order = batch.src_len.argsort(descending=True)  # its encoder wants the longest first
+        src, src_len, labels, target_len = (tensor[order] for tensor in batch)
+        fed = torch.cat([torch.full_like(labels[:, :1], GO), labels[:, :-1]], dim=1)
+        mask = (src != PAD)[:, None]
+        memory, hidden = encoder(source(src), src_len, mask)[:2]
+        out = decoder(target(fed), memory, hidden, mask, fed.shape[1])[0]  # (B, T, V)
+        return criterion(out.log_softmax(dim=-1), trg=labels) / target_len.sum()
+
+    return update_of(nn.ModuleList([encoder, decoder, source, target]), loss_of)
 
 
 def our_update(amp: str) -> Update:
@@ -115,6 +179,13 @@ def random_pairs(count: int) -> EncodedPairs:
     return EncodedPairs(*side(), *side())
 
 
+def others() -> dict[str, Update]:
+    """Those that are installed."""
+    known = {"OpenNMT-py": ("onmt", opennmt_update), "JoeyNMT": ("joeynmt", joeynmt_update)}
+    found = {name: make for name, (package, make) in known.items() if importlib.util.find_spec(package)}
+    return {name: make() for name, make in found.items()}
+
+
 def measure(updates: dict[str, Update], batches: Iterator[Batch], rounds: int) -> dict[str, float]:
     """Median target tokens a second of CPU time, after one round that warms up."""
     speeds: dict[str, list[float]] = {name: [] for name in updates}
@@ -136,16 +207,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if not others():
+        print("OpenNMT-py and JoeyNMT are compared where they are installed; see bench/README.md")
     print(f"{'':<14} {'batch':>5} {'tokens/s':>9} {'ratio':>6}   target tokens a second of CPU time")
     for size in arguments.batches:
         pairs = random_pairs(size * 200)
         order = epoch_order(pairs, size, seed=0, epoch=0)
         batches = (make_batch(pairs, indices) for indices in order)
-        updates = {
-            "plain loop": plain_update(),
-            "edgechat fp32": our_update("off"),
-            "edgechat bf16": our_update("bf16"),
-        }
+        updates = {"plain loop": plain_update(), **others()}
+        updates |= {"edgechat fp32": our_update("off"), "edgechat bf16": our_update("bf16")}
         speeds = measure(updates, batches, arguments.rounds)
         for name, speed in speeds.items():
             print(f"{name:<14} {size:>5} {speed:>9.0f} {speed / speeds['plain loop']:>5.2f}x")

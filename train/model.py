@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
-from .attention import MASKED, BahdanauAttention
+from .attention import MASKED, BahdanauAttention, Read
 from .loss import real_tokens
-from .projection import Projection, ProjectionKind, computing_dtype, plain, through_time
+from .projection import Projection, ProjectionKind, computing_dtype, plain, read_through_time, through_time
 from .recurrence import lstm_cell, lstm_layer
 
 
@@ -159,7 +159,7 @@ class Seq2Seq(nn.Module):
         fed = torch.cat([go, (target if previous is None else previous)[:, :-1]], dim=1)  # (B, T)
         # What needs no state is computed once for all steps, outside the loop.
         all_gates = self._embedding_gates(self._embed(fed.T))  # (T, B, 4H)
-        projections = self._projections(through_time)
+        projections = self._projections(through_time)._replace(read=read_through_time(memory.values))
         layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
         vectors = []
         for gates in all_gates.unbind():
@@ -219,7 +219,9 @@ class Seq2Seq(nn.Module):
             own = projections.gates[layer](None if layer else gates, x, h)  # (N, 4H)
             following.append(lstm_cell(own, c))
         top = following[-1][0]
-        context, align = self.attention(projections.query(None, top), *memory)  # (N, H), (N, S)
+        context, align = self.attention(
+            projections.query(None, top), *memory, projections.read
+        )  # (N, H), (N, S)
         attn = projections.attention_vector(None, torch.cat([top, context], dim=-1))
         return following, attn, align
 
@@ -230,3 +232,4 @@ class _Projections(NamedTuple):
     gates: list[Projection]  # of what comes from below [N, H] and the layer's own state [N, H], -> [N, 4H]
     query: Projection  # [N, H] -> [N, A]
     attention_vector: Projection  # [N, 2H] -> [N, H]
+    read: Read | None = None  # of the memory's values, where they are read at many steps

@@ -1,6 +1,6 @@
 """Which numbers a training computes in: float32, or bfloat16 or float16 where PyTorch's autocast has it.
 
-Weights, their moments and what is summed over many values stay float32 in each case.
+Weights, their moments, cell states and the loss stay float32 in each case.
 """
 
 import contextlib

@@ -51,6 +51,22 @@ def through_time(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
     return project
 
 
+def read_through_time(values: Tensor) -> Callable[[Tensor], Tensor]:
+    """What takes weights [B, K, S] to sums [B, K, D] of values [B, S, D], for many steps: the gradient of the
+    values, too, is one product for all of them."""
+    if not torch.is_grad_enabled():
+        cast = values.to(computing_dtype(values))
+        return lambda weights: weights.to(cast.dtype) @ cast
+    notes: _Notes = []
+    collected = _CollectValues.apply(values, computing_dtype(values), notes)  # type: ignore[no-untyped-call]
+
+    def read(weights: Tensor) -> Tensor:
+        context: Tensor = _Read.apply(weights, collected, notes)  # type: ignore[no-untyped-call]
+        return context
+
+    return read
+
+
 def computing_dtype(weight: Tensor) -> torch.dtype:
     """What autocast computes in, where it is on. Weights are cast once, and not at each step."""
     device = weight.device.type
@@ -102,3 +118,37 @@ class _Note(Function):
         ctx.notes.append((gradient, x))
         of_offset = gradient if ctx.needs_input_grad[3] else None
         return (gradient @ weight).to(ctx.dtype), None, None, of_offset, None
+
+
+class _CollectValues(Function):
+    """As `_Collect`, of values that each sentence has its own of."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, dtype: torch.dtype, notes: _Notes) -> Tensor:
+        ctx.notes, ctx.dtype = notes, values.dtype
+        ctx.set_materialize_grads(False)
+        return _as_another(values, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor, None, None]:
+        weights, gradients = (torch.cat(noted, dim=1) for noted in zip(*ctx.notes, strict=True))
+        ctx.notes.clear()
+        return (weights.transpose(1, 2) @ gradients).to(ctx.dtype), None, None
+
+
+class _Read(Function):
+    """One step of reading, and in backward a note in place of the gradient of the values."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, values: Tensor, notes: _Notes) -> Tensor:
+        ctx.notes, ctx.dtype = notes, weights.dtype
+        weights = weights.to(values.dtype)
+        ctx.save_for_backward(weights, values)
+        return weights @ values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weights, values = ctx.saved_tensors
+        gradient = gradient.to(values.dtype)
+        ctx.notes.append((weights, gradient))
+        return (gradient @ values.transpose(1, 2)).to(ctx.dtype), None, None

@@ -125,20 +125,15 @@ def test_one_process_goes_on_where_two_stopped_with_the_same_data(trained):
         torch.testing.assert_close(one, two, rtol=1e-2, atol=1e-3)
 
 
-def test_a_lost_process_ends_all_with_a_sentence(corpus_file, tmp_path):
-    (tmp_path / "dying.py").write_text(_DYING)
-    done = torchrun(tmp_path / "dying.py", "train", corpus_file, "--out", tmp_path / "run", *_OPTIONS)
-    assert done.returncode != 0
-    assert "edgechat: process 0 of 2 lost another one" in done.stderr
-    assert "the same command with --resume goes on from the last checkpoint" in done.stderr
-    assert checkpoint_folder(tmp_path / "run", "last").name == "step-00000003"
-
-
-def test_torchruns_restart_resumes_by_itself_and_one_of_the_processes_speaks(corpus_file, tmp_path, edgechat):
+def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_by_itself(
+    corpus_file, tmp_path, edgechat
+):
     (tmp_path / "dying.py").write_text(_DYING)
     command = ["train", corpus_file, *_OPTIONS, "--out"]
     done = torchrun(tmp_path / "dying.py", *command, tmp_path / "restarted", restarts=1)
     assert done.returncode == 0, done.stderr
+    assert "edgechat: process 0 of 2 lost another one" in done.stderr
+    assert "the same command with --resume goes on from the last checkpoint" in done.stderr
     assert done.stderr.count("training from step 3 to step 8 on cpu, 2 processes") == 1
     assert done.stderr.count("finished at step 8 of 8") == 1
     assert edgechat(*command, tmp_path / "whole").returncode == 0

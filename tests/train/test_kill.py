@@ -23,7 +23,7 @@ _EVERYTHING = [
 def test_a_run_that_is_killed_resumes_to_the_weights_of_an_uninterrupted_one(
     corpus_file: Path, tmp_path: Path, edgechat, kills: int
 ):
-    arguments = [str(corpus_file), *_OPTIONS, *_EVERYTHING, "--max-steps", str(60 + 40 * kills)]
+    arguments = [str(corpus_file), *_OPTIONS, *_EVERYTHING, "--max-steps", str(60 + 20 * kills)]
     through, whole = tmp_path / "killed", tmp_path / "whole"
     hit = train_through_kills(arguments, through, kills=kills, seed=kills)
     assert hit == kills

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edgechat.train.projection import plain, through_time
+from edgechat.train.projection import plain, read_through_time, through_time
 
 
 def recurrent(kind, weight: torch.Tensor, x: torch.Tensor, steps: int) -> torch.Tensor:
@@ -33,6 +33,25 @@ def test_the_gradient_of_one_step_is_the_product_written_out():
     assert y.flatten().tolist() == [2 * 5 + 3 * 7, 2 * 11 + 3 * 13]
     y.backward(torch.tensor([[1.0], [10.0]]))
     assert weight.grad.tolist() == [[1 * 5 + 10 * 11, 1 * 7 + 10 * 13]]
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_reading_at_many_steps_has_the_gradients_of_plain_products(steps):
+    torch.manual_seed(0)
+    values = torch.randn(3, 4, 4, dtype=torch.float64, requires_grad=True)  # as many as each has numbers
+    weights = torch.randn(3, 1, 4, dtype=torch.float64, requires_grad=True)
+
+    def loss(read) -> torch.Tensor:
+        x = weights
+        for _ in range(steps):
+            x = torch.tanh(read(x))
+        return x.square().sum()
+
+    expected = torch.autograd.grad(loss(lambda x: x @ values), (values, weights))
+    for got, want in zip(
+        torch.autograd.grad(loss(read_through_time(values)), (values, weights)), expected, strict=True
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
 def test_without_gradients_nothing_is_noted():
