@@ -1,0 +1,32 @@
+"""The bundle that comes with the package."""
+
+from importlib.resources import files
+
+from edgechat.runtime import ChatModel
+from edgechat.runtime.bundle import find_bundle, read_bundle
+from edgechat.runtime.golden import check_golden
+
+
+def test_the_demo_is_small_sealed_and_gives_its_golden_replies_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where no path is called demo
+    bundle = read_bundle(find_bundle("demo"))
+    assert bundle.size < 6_000_000
+    assert check_golden(
+        ChatModel.from_bundle(bundle, device="cpu").backend, bundle.files["golden.json"]
+    ).passed
+
+
+def test_the_demo_loses_less_than_a_percent_of_perplexity_to_int8_and_says_what_it_learned_from():
+    manifest = read_bundle(find_bundle("demo")).manifest
+    assert manifest.precision == "int8"
+    quality = manifest.quality["against_fp32"]
+    assert abs(quality["perplexity"] / quality["fp32_perplexity"] - 1) < 0.01
+    card = (files("edgechat.models") / "demo" / "MODEL_CARD.md").read_text()
+    assert "chitchat, chatterbot:english" in card
+    assert "MIT (chitchat-dataset), BSD-3-Clause (chatterbot-corpus)" in card
+
+
+def test_the_demo_replies_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with ChatModel.load("demo", device="cpu") as model:
+        assert str(model.reply("how are you?")).strip()
