@@ -1,41 +1,122 @@
-"""Decoding speed beside PyTorch eager: random weights, a fixed 20 steps, source length 12, beam 5.
+"""Decoding speed beside PyTorch eager and other toolkits: random weights, a fixed 20 steps, source length 12,
+beam 5.
 
-    make bench        or        .venv/bin/python bench/decode.py --sizes small classic --batches 1 32
+    make bench        or        .venv/bin/python bench/decode.py --check --json decode.json
 
-Both run the same steps in the same process, interleaved, one thread each; the figures are medians of CPU
-time. Let nothing else run meanwhile: ratios hold, milliseconds are this machine's.
+All take the same steps on the same machine in one run, in turns; figures are medians. CPU time is with one
+thread, wall time with one and two. Let nothing else run meanwhile: ratios hold, milliseconds are this
+machine's. README.md beside this file says what is measured, and how to install the peers.
 """
 
 import argparse
 import functools
+import gc
+import json
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from peers import Peer, Shape, find_peers
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
+from edgechat.export.precision import Float32, Precision, RowwiseInt8
+from edgechat.export.quantize import CHOICES
+from edgechat.runtime import DecodingOptions
 from edgechat.runtime.backend import Backend, pad
+from edgechat.runtime.measure import interleaved, read_bandwidth, weight_bytes
 from edgechat.runtime.ort import OrtBackend
+from edgechat.runtime.scheduler import decode as search
 from edgechat.runtime.text import GO
 from edgechat.train.backend import TorchBackend
 from edgechat.train.config import load_preset
 from edgechat.train.model import Seq2Seq
 
 STEPS, SOURCE, BEAM = 20, 12, 5
+PAUSE = 0.02  # seconds in which threads that spin for work give up, before a wall time
+THREADS = (1, 2)
+ENGINES = ("eager", "fp32", "int8")
 
 
-def model_of(size: str) -> Seq2Seq:
-    """A preset's model with random weights."""
-    torch.manual_seed(0)
-    config = load_preset(size)
-    return Seq2Seq(config.model, config.data.vocab_size).eval()
+@dataclass(frozen=True)
+class Row:
+    """Milliseconds of a batch of replies."""
+
+    size: str
+    batch: int
+    cpu: dict[str, float]  # by engine and peer, one thread
+    wall: dict[str, float]  # by engine and threads, as "int8 x2"
 
 
-def ort_backend(model: Seq2Seq) -> OrtBackend:
-    graphs = build_encoder(model), build_decoder(model)
-    return OrtBackend(graph_spec(model), *graphs, device="cpu", threads=1)
+@dataclass(frozen=True)
+class Target:
+    """A ratio, and the bound that it is to keep to."""
+
+    what: str
+    measured: float
+    bound: float
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.measured <= self.bound if self.at_most else self.measured >= self.bound
+
+    def __str__(self) -> str:
+        sign = "at most" if self.at_most else "at least"
+        verdict = "pass" if self.met else "MISSED"
+        return f"{verdict:<6}  {self.what:<58} {self.measured:>6.2f}   {sign} {self.bound:g}"
+
+
+class Engines:
+    """One model with random weights behind each engine, for each number of threads."""
+
+    def __init__(self, size: str) -> None:
+        torch.manual_seed(0)
+        config = load_preset(size)
+        model = Seq2Seq(config.model, config.data.vocab_size).eval()
+        self.vocab_size = model.vocab_size
+        self.shape = Shape(
+            config.model.layers, config.model.hidden, config.model.embedding, model.vocab_size,
+            STEPS, SOURCE, BEAM,
+        )  # fmt: skip
+        self.floor_bytes: dict[str, int] = {}
+        self._eager = TorchBackend(model)
+        self._sessions: dict[tuple[str, int], OrtBackend] = {}
+        for name, precision in (("fp32", Float32()), ("int8", RowwiseInt8(_FixedLimits()))):
+            self._build(name, model, precision)
+
+    def _build(self, name: str, model: Seq2Seq, precision: Precision) -> None:
+        graphs = build_encoder(model, precision), build_decoder(model, precision)
+        self.floor_bytes[name] = weight_bytes(graphs[1])
+        for threads in THREADS:
+            self._sessions[name, threads] = OrtBackend(
+                graph_spec(model), *graphs, device="cpu", threads=threads
+            )
+
+    def call(self, engine: str, threads: int, sources: list[list[int]]) -> Callable[[], None]:
+        """What decodes `sources`."""
+        if engine != "eager":
+            return functools.partial(decode, self._sessions[engine, threads], sources)
+
+        def eager() -> None:
+            torch.set_num_threads(threads)  # the same as before costs nothing
+            decode(self._eager, sources)
+
+        return eager
+
+    def session(self, engine: str) -> OrtBackend:
+        return self._sessions[engine, 1]
+
+
+class _FixedLimits(dict):  # type: ignore[type-arg]
+    """The same limits for every weight: which of them are chosen changes no time."""
+
+    def __missing__(self, name: str) -> object:
+        return CHOICES[0]
 
 
 def decode(backend: Backend, sources: list[list[int]]) -> None:
@@ -44,42 +125,170 @@ def decode(backend: Backend, sources: list[list[int]]) -> None:
     state = backend.encode(*pad(sources))
     tokens, parents = np.full(B * BEAM, GO, dtype=np.int64), np.repeat(np.arange(B), BEAM)
     for _ in range(STEPS):
-        out, state = backend.step(state, tokens, parents, BEAM + 5)
+        out, state = backend.step(state, tokens, parents, BEAM + 2)
         tokens, parents = np.ascontiguousarray(out.cand_ids[:, 0]), np.arange(B * BEAM)
 
 
-def interleaved(calls: dict[str, Callable[[], None]], repeat: int) -> dict[str, float]:
-    """Median CPU milliseconds of each call, taken in turns after one that warms up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for round_number in range(repeat + 1):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            if round_number:
-                times[name].append((time.process_time() - start) * 1e3)
+def sources_of(batch: int, vocab_size: int) -> list[list[int]]:
+    return np.random.default_rng(0).integers(5, vocab_size, size=(batch, SOURCE)).tolist()
+
+
+def measure(size: str, engines: Engines, batch: int, repeat: int, peers: list[Peer]) -> Row:
+    sources = sources_of(batch, engines.vocab_size)
+    alone = {engine: engines.call(engine, 1, sources) for engine in ENGINES}
+    started = {peer.name: peer.start(engines.shape, batch) for peer in peers}
+    try:
+        cpu = medians(interleaved({**alone, **started}, repeat))
+        # A peer measures itself: what the call took here was the waiting for it.
+        cpu.update({peer.name: statistics.median(peer.times) for peer in peers})
+    finally:
+        for peer in peers:
+            peer.stop()
+    both = {f"{e} x{threads}": engines.call(e, threads, sources) for e in ENGINES for threads in THREADS}
+    wall = medians(interleaved(both, repeat, clock=time.perf_counter, pause=PAUSE))
+    torch.set_num_threads(1)
+    return Row(size, batch, cpu, wall)
+
+
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+class Watched:
+    """A session whose runs are timed."""
+
+    def __init__(self, session: object) -> None:
+        self._run = session.run  # type: ignore[attr-defined]
+        self.seconds = 0.0
+
+    def run(self, *arguments: object) -> object:
+        start = time.thread_time()
+        try:
+            return self._run(*arguments)
+        finally:
+            self.seconds += time.thread_time() - start
+
+
+def around_step(backend: OrtBackend, repeat: int) -> float:
+    """CPU time of a whole beam search at batch 1 outside of ONNX Runtime, as a share of that inside of the
+    decoder's runs: what Python adds to a step."""
+    kept = backend._encoder, backend._decoder
+    encoder, decoder = backend._encoder, backend._decoder = Watched(kept[0]), Watched(kept[1])
+    shares = []
+    try:
+        for _ in range(repeat + 1):
+            encoder.seconds = decoder.seconds = 0.0
+            start = time.thread_time()
+            [found] = search(
+                backend, sources_of(1, backend.vocab_size), DecodingOptions(beam=BEAM), max_length=STEPS
+            )
+            whole = time.thread_time() - start
+            assert len(found.hypotheses()[0].token_logps) == STEPS
+            shares.append((whole - encoder.seconds - decoder.seconds) / decoder.seconds)
+    finally:
+        backend._encoder, backend._decoder = kept
+    return statistics.median(shares[1:])
+
+
+def targets(rows: list[Row], around: float | None, over_floor: float | None) -> Iterator[Target]:
+    """What the project promises, as far as it was measured."""
+    found = {(row.size, row.batch): row for row in rows}
+    beside_eager = {("small", 1): 10, ("classic", 1): 7.5, ("small", 32): 3.1, ("classic", 32): 4.2}
+    for (size, batch), bound in beside_eager.items():
+        if row := found.get((size, batch)):
+            what = f"{size}, batch {batch}: int8 beside eager, CPU time"
+            yield Target(what, row.cpu["eager"] / row.cpu["int8"], bound)
+    for size in ("small", "classic"):
+        if row := found.get((size, 1)):
+            eager, int8 = (min(row.wall[f"{e} x{t}"] for t in THREADS) for e in ("eager", "int8"))
+            yield Target(f"{size}, batch 1: int8 beside eager, wall, each at its best", eager / int8, 7)
+    if over_floor is not None:
+        yield Target("classic, batch 1: fp32 over its bandwidth floor", over_floor, 1.6, at_most=True)
+    if around is not None:
+        yield Target("small int8, batch 1: Python around a step, share of it", around, 0.15, at_most=True)
+    peers = (("opennmt", 1, 11), ("joeynmt", 1, 11), ("optimum", 1, 6), ("opennmt", 32, 5))
+    for name, batch, bound in peers:
+        row = found.get(("small", batch))
+        if row and name in row.cpu:
+            what = f"small, batch {batch}: int8 beside {name}, CPU time a token"
+            yield Target(what, row.cpu[name] / row.cpu["int8"], bound)
+
+
+def show(row: Row, peers: list[Peer]) -> None:
+    cpu, wall = row.cpu, row.wall
+    others = "".join(f" {cpu[p.name]:>9.1f}" if p.name in cpu else f" {'-':>9}" for p in peers)
+    timed = "".join(f" {wall[f'{e} x{threads}']:>8.1f}" for e in ENGINES for threads in THREADS)
+    print(
+        f"{row.size:<8} {row.batch:>5}"
+        + "".join(f" {cpu[engine]:>8.1f}" for engine in ENGINES)
+        + f" {cpu['eager'] / cpu['int8']:>6.1f}x {others} {timed}",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", nargs="+", default=["small"])
+    parser.add_argument("--sizes", nargs="+", default=["small", "classic"], help="presets")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--repeat", type=int, default=15)
+    parser.add_argument("--repeat", type=int, default=21, help="rounds; a third of them above batch 1")
+    parser.add_argument("--peers", type=Path, default=Path("build/peers"), help="where NAME/bin/python are")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'size':<8} {'batch':>5} {'eager':>8} {'fp32':>8} {'ratio':>6}   CPU ms a reply of {STEPS} steps")
+    peers, missing = find_peers(arguments.peers)
+    for line in missing:
+        print(f"skipped {line}")
+    bandwidth = read_bandwidth()
+    print(f"one thread reads {bandwidth / 1e9:.1f} GB/s from memory")
+    heads = "".join(f" {f'{e} x{threads}':>8}" for e in ENGINES for threads in THREADS)
+    print(f"ms a batch of replies of {STEPS} steps: CPU time with one thread, then wall time by threads")
+    print(
+        f"{'size':<8} {'batch':>5}"
+        + "".join(f" {engine:>8}" for engine in ENGINES)
+        + f" {'ratio':>7} {''.join(f' {p.name:>9}' for p in peers)} {heads}"
+    )
+    rows, floors, around = [], {}, None
     for size in arguments.sizes:
-        model = model_of(size)
-        backends: dict[str, Backend] = {"eager": TorchBackend(model), "fp32": ort_backend(model)}
+        engines = Engines(size)
+        floors[size] = {name: count / bandwidth * 1e3 for name, count in engines.floor_bytes.items()}
         for batch in arguments.batches:
-            random = np.random.default_rng(0)
-            sources = random.integers(5, model.vocab_size, size=(batch, SOURCE)).tolist()
-            calls = {name: functools.partial(decode, backend, sources) for name, backend in backends.items()}
-            ms = interleaved(calls, arguments.repeat)
-            ratio = ms["eager"] / ms["fp32"]
-            print(f"{size:<8} {batch:>5} {ms['eager']:>8.1f} {ms['fp32']:>8.1f} {ratio:>5.1f}x")
+            repeat = arguments.repeat if batch == 1 else max(3, arguments.repeat // 3)
+            # Peers have one size, that of `small`.
+            rows.append(measure(size, engines, batch, repeat, peers if size == "small" else []))
+            show(rows[-1], peers)
+        if size == "small":
+            around = around_step(engines.session("int8"), arguments.repeat)
+        del engines
+        gc.collect()
+    over_floor = None
+    for row in rows:
+        if row.batch == 1:
+            for name, floor in floors[row.size].items():
+                step = row.cpu[name] / STEPS
+                print(f"{row.size} {name}: {step:.2f} ms a step, floor {floor:.2f} ms, {step / floor:.2f}x")
+                if (row.size, name) == ("classic", "fp32"):
+                    over_floor = step / floor
+    found = list(targets(rows, around, over_floor))
+    print(*found, sep="\n")
+    if arguments.json:
+        values = {
+            "steps": STEPS,
+            "source": SOURCE,
+            "beam": BEAM,
+            "bytes_per_second": bandwidth,
+            "floor_ms_a_step": floors,
+            "python_around_step": around,
+            "rows": [asdict(row) for row in rows],
+            "targets": [{**asdict(target), "met": target.met} for target in found],
+            "peers": {peer.name: peer.version for peer in peers},
+            "skipped": missing,
+        }
+        arguments.json.write_text(json.dumps(values, indent=2) + "\n")
+    if arguments.check and not all(target.met for target in found):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

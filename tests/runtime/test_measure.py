@@ -1,0 +1,76 @@
+"""What benchmarks measure with: turns, percentiles, the floor that memory sets, and whole processes."""
+
+import sys
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgechat.runtime import EdgeChatError
+from edgechat.runtime.measure import interleaved, percentile, process_cost, read_bandwidth, weight_bytes
+
+MEGABYTE = 1_000_000
+
+
+def test_calls_take_turns_and_the_first_turn_warms_up():
+    called = []
+    ticks = iter(range(100))
+    times = interleaved(
+        {"a": lambda: called.append("a"), "b": lambda: called.append("b")},
+        2,
+        clock=lambda: float(next(ticks)),
+    )
+    assert called == ["a", "b"] * 3
+    assert times == {"a": [1000.0, 1000.0], "b": [1000.0, 1000.0]}  # a tick is a second
+
+
+@pytest.mark.parametrize(("percent", "value"), [(0, 10), (50, 30), (75, 40), (90, 46), (100, 50)])
+def test_percentiles_lie_between_neighbours(percent, value):
+    assert percentile([50, 10, 40, 20, 30], percent) == pytest.approx(
+        value
+    )  # 90: 0.6 of the way from 40 to 50
+
+
+def test_reading_from_memory_takes_longer_the_more_there_is():
+    assert 0.1e9 < read_bandwidth(1 << 24, repeat=3) < 10e12
+
+
+def test_a_table_that_rows_are_looked_up_in_is_no_weight_of_a_step():
+    shape = {"table": (100, 8), "w": (8, 6), "unused": (7, 7)}
+    weights = [numpy_helper.from_array(np.ones(s, np.float32), name) for name, s in shape.items()]
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["x"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+        helper.make_node("Gather", ["y", "rows"], ["z"]),
+    ]
+    rows = numpy_helper.from_array(np.array([0, 1]), "rows")
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 6])],
+        [*weights, rows],
+    )
+    assert weight_bytes(helper.make_model(graph).SerializeToString()) == 8 * 6 * 4 + 2 * 8
+
+
+def test_a_process_costs_what_it_uses_whatever_its_parent_holds():
+    held = bytearray(300 * MEGABYTE)  # a child begins with its parent's peak, where nothing is done about it
+    held[::4096] = b"x" * len(held[::4096])
+    work = (
+        "import time; x = bytearray(b'x') * {}; start = time.process_time()\n"
+        "while time.process_time() < start + {}: pass"
+    )
+    small = process_cost([sys.executable, "-c", work.format(1, 0)])
+    large = process_cost([sys.executable, "-c", work.format(80 * MEGABYTE, 0.2)])
+    assert small is not None
+    assert large is not None
+    assert small.peak < 60 * MEGABYTE
+    assert 70 * MEGABYTE < large.peak - small.peak < 90 * MEGABYTE
+    assert large.cpu >= 0.2
+    assert large.wall >= 0.2
+
+
+def test_a_process_that_fails_is_a_sentence():
+    with pytest.raises(EdgeChatError, match="no such thing"):
+        process_cost([sys.executable, "-c", "raise SystemExit('no such thing')"])
