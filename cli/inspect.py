@@ -129,9 +129,7 @@ def info(
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     manifest = checked.manifest
     if json:
-        values = asdict(manifest)
-        values.pop("extra")
-        put_json(values | {"signature": _signature(checked, require_signature)})
+        put_json(manifest.to_json() | {"signature": _signature(checked, require_signature)})
         return
     model: ModelSpec = manifest.model
     decoding = manifest.decoding

@@ -35,6 +35,10 @@ def _number(help: str, panel: str, **bounds: Any) -> Any:
     return typer.Option(help=help, rich_help_panel=panel, show_default=False, **bounds)
 
 
+def _switch(name: str, help: str) -> Any:
+    return typer.Option(f"--{name}/--no-{name}", help=help, rich_help_panel=_MODEL, show_default=False)
+
+
 @dataclass(frozen=True)
 class _Data:
     """Where the corpus comes from."""
@@ -209,6 +213,30 @@ def train(
             rich_help_panel=_MODEL,
             show_default=False,
         ),
+    ] = None,
+    attention_kind: Annotated[
+        Literal["bahdanau", "bahdanau-normed", "luong-dot", "luong-general", "scaled"] | None,
+        typer.Option(
+            help="How source words are weighed.  [default: bahdanau]",
+            rich_help_panel=_MODEL,
+            show_default=False,
+        ),
+    ] = None,
+    input_feeding: Annotated[
+        bool | None,
+        _switch(
+            "input-feeding",
+            "Feed the decoder its last attention vector; without, training is faster.  [default: feed]",
+        ),
+    ] = None,
+    bidirectional: Annotated[
+        bool | None, _switch("bidirectional", "Read the source both ways, half of --hidden each.")
+    ] = None,
+    residual: Annotated[
+        bool | None, _switch("residual", "Add what a layer gives to what the next gives; from 2 layers on.")
+    ] = None,
+    layer_norm: Annotated[
+        bool | None, _switch("layer-norm", "Normalize what goes from layer to layer; from 2 layers on.")
     ] = None,
     embedding_dropout: Annotated[
         float | None, _number("Share of embedding values dropped.  [default: --dropout]", _REGULARIZATION)

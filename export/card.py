@@ -1,6 +1,6 @@
 """MODEL_CARD.md: what a bundle is, for people who are handed one."""
 
-from ..runtime.manifest import Manifest
+from ..runtime.manifest import Manifest, ModelSpec
 
 
 def model_card(manifest: Manifest) -> str:
@@ -8,12 +8,15 @@ def model_card(manifest: Manifest) -> str:
     model, text, quality = manifest.model, manifest.text, manifest.quality
     provenance, decoding = manifest.provenance, manifest.decoding
     perplexity = quality.get("valid_perplexity")
+    attention = f"{model.attention_kind} attention{_options(model)}"
     held_out = (
         f"{perplexity:.2f} on {quality['valid_pairs']:,} held-out pairs"
         if perplexity
         else "nothing was held out"
     )
     direction = "reversed" if model.reverse_source else "read forwards"
+    if model.bidirectional:
+        direction = "read both ways"
     context = "the prompt alone" if text.turns == 1 else f"the last {text.turns} turns of the conversation"
     return f"""# edgechat model card
 
@@ -24,7 +27,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 
 | | |
 |---|---|
-| architecture | {model.layers}-layer LSTM encoder and decoder, {model.attention_kind} attention |
+| architecture | {model.layers}-layer LSTM encoder and decoder, {attention} |
 | sizes | hidden {model.hidden}, embedding {model.embedding}, attention {model.attention} |
 | vocabulary | {model.vocab_size:,} byte-level BPE tokens |
 | source | {context}, at most {text.max_source} tokens, {direction} |
@@ -53,6 +56,17 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 It repeats and recombines what its training data holds. It knows no facts, does not reason, and may be wrong
 or rude where its data was. Do not use it where a wrong reply does harm.
 """
+
+
+def _options(model: ModelSpec) -> str:
+    """What is not as usual."""
+    said = {
+        "no input feeding": not model.input_feeding,
+        "bidirectional encoder": model.bidirectional,
+        "residual connections": model.residual,
+        "layer norm": model.layer_norm,
+    }
+    return "".join(f", {words}" for words, so in said.items() if so)
 
 
 def _confidence(manifest: Manifest) -> str:

@@ -6,13 +6,18 @@ M rows of the step before, H hidden, E embedding, A attention size, L layers, V 
 C candidates a row. Weights keep the names they have in PyTorch.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from ..runtime.manifest import GraphSpec, StateTensor
 from ..train.attention import MASKED
 from ..train.model import Seq2Seq
+from ..train.stack import Between, Cell
+from .attention import attend, make_keys
 from .builder import FLOAT, INT64, GraphBuilder
 from .precision import Float32, Precision
 
@@ -22,12 +27,13 @@ Array = npt.NDArray[np.float32]
 def graph_spec(model: Seq2Seq) -> GraphSpec:
     """What the runtime has to know of the graphs to run them."""
     L, H = model.config.layers, model.config.hidden
-    state = (
+    state = [
         StateTensor("h", "next_h", (L, "M", H), "encoder"),
         StateTensor("c", "next_c", (L, "M", H), "encoder"),
-        StateTensor("attn", "next_attn", ("M", H), "zeros"),
-    )
-    return GraphSpec(model.vocab_size, ("keys", "values", "bias"), state)
+    ]
+    if model.config.input_feeding:
+        state.append(StateTensor("attn", "next_attn", ("M", H), "zeros"))
+    return GraphSpec(model.vocab_size, ("keys", "values", "bias"), tuple(state))
 
 
 def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
@@ -37,7 +43,7 @@ def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     to the true length of each sentence. The precision is fp32 where None is given.
     """
     config, p = model.config, precision or Float32()
-    L, H, A = config.layers, config.hidden, config.attention
+    L, H, A = config.layers, config.hidden, model.attention.size
     g = GraphBuilder("edgechat_encoder")
     src = g.input("src", INT64, ["B", "S"])
     src_len = g.input("src_len", INT64, ["B"])
@@ -46,26 +52,31 @@ def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     x = p.lookup(g, src, "embedding.weight", _array(model.embedding.weight))  # [B,S,E]
     x = g.op("Transpose", x, perm=[1, 0, 2])  # [S,B,E]
     hs, cs = [], []
-    for layer in range(L):
-        w, r, offset = _lstm_weights(model, layer)
+    direction = "reverse" if config.reverse_source else "forward"
+    if config.bidirectional:
+        direction = "bidirectional"
+    between = model.encoder_between()
+    for layer, cells in enumerate(model.encoder_cells()):
+        w, r, offset = _lstm_weights(cells)
         name = f"encoder.{layer}"
+        below = x
         values, h, c = g.ops(
             "LSTM",
-            x,
+            _into(g, between, f"{name}.norm", layer, below),
             p.stored(g, f"{name}.W", w),
             p.stored(g, f"{name}.R", r),
             g.weight(f"{name}.B", offset),
             lengths,
             count=3,
-            hidden_size=H,
-            direction="reverse" if config.reverse_source else "forward",
+            hidden_size=H // len(cells),
+            direction=direction,
         )
-        x = g.op("Squeeze", values, g.constant([1]))  # [S,1,B,H] -> [S,B,H]
-        hs.append(h)  # [1,B,H]
+        x = _both_ways(g, values, H) if config.bidirectional else g.op("Squeeze", values, g.constant([1]))
+        x = _out_of(g, between, layer, x, below)  # [S,B,H]
+        hs.append(h)  # [1,B,H], or [2,B,H/2]
         cs.append(c)
     values = g.op("Transpose", x, perm=[1, 0, 2])  # [B,S,H]
-    key = p.stored(g, "attention.key.weight", _array(model.attention.key.weight))
-    keys = g.op("MatMul", values, g.op("Transpose", key, perm=[1, 0]))
+    keys = make_keys(g, p, model.attention, values)
     S = g.op("Squeeze", g.op("Shape", src, start=1, end=2))
     positions = g.op("Range", g.constant(0), S, g.constant(1))  # [S]
     real = g.op("Less", positions, g.op("Unsqueeze", src_len, g.constant([1])))  # [B,S]
@@ -74,8 +85,9 @@ def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     g.output("keys", keys, FLOAT, ["B", "S", A])
     g.output("values", values, FLOAT, ["B", "S", H])
     g.output("bias", bias, FLOAT, ["B", "S"])
-    g.output("h", g.op("Concat", *hs, axis=0), FLOAT, [L, "B", H])
-    g.output("c", g.op("Concat", *cs, axis=0), FLOAT, [L, "B", H])
+    for name, states in (("h", hs), ("c", cs)):
+        last = [_both_ways_last(g, state, H) for state in states] if config.bidirectional else states
+        g.output(name, g.op("Concat", *last, axis=0), FLOAT, [L, "B", H])
     return g.build()
 
 
@@ -84,17 +96,18 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
 
     tokens i64 [N], parent i64 [N], h, c [L,M,H], attn [M,H], keys [B,S,A], values [B,S,H], bias [B,S],
     top_k i64 [1] -> cand_ids i64 [N,C], cand_logp [N,C], next_h, next_c [L,N,H], next_attn [N,H],
-    align [N,S], logp [N,V]. Row n continues row parent[n] of the step before and belongs to sentence
-    n // K, where K = N / B. Within the graph rows are [1,N,.], as the layers of a state are.
+    align [N,S], logp [N,V]. Without input feeding there is no attn. Row n continues row parent[n] of the
+    step before and belongs to sentence n // K, where K = N / B. Within the graph rows are [1,N,.], as the
+    layers of a state are.
     """
     config, p = model.config, precision or Float32()
-    L, H, A, V = config.layers, config.hidden, config.attention, model.vocab_size
+    L, H, A, V = config.layers, config.hidden, model.attention.size, model.vocab_size
     g = GraphBuilder("edgechat_decoder")
     tokens = g.input("tokens", INT64, ["N"])
     parent = g.input("parent", INT64, ["N"])
     h_in = g.input("h", FLOAT, [L, "M", H])
     c_in = g.input("c", FLOAT, [L, "M", H])
-    attn_in = g.input("attn", FLOAT, ["M", H])
+    attn_in = g.input("attn", FLOAT, ["M", H]) if config.input_feeding else None
     keys = g.input("keys", FLOAT, ["B", "S", A])
     values = g.input("values", FLOAT, ["B", "S", H])
     bias = g.input("bias", FLOAT, ["B", "S"])
@@ -103,26 +116,29 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     first = g.constant([0])
     h_before = _layers(g, g.op("Gather", h_in, parent, axis=1), L)  # L times [1,N,H]
     c_before = _layers(g, g.op("Gather", c_in, parent, axis=1), L)
-    attn_before = g.op("Gather", attn_in, g.op("Unsqueeze", parent, first), axis=0)
+    attn_before = attn_in and g.op("Gather", attn_in, g.op("Unsqueeze", parent, first), axis=0)  # [1,N,H]
     row_tokens = g.op("Unsqueeze", tokens, first)  # [1,N]
     embedded = p.lookup(g, row_tokens, "embedding.weight", _array(model.embedding.weight))
 
-    x = g.op("Concat", embedded, attn_before, axis=2)  # [1,N,E+H], input feeding
+    x = g.op("Concat", embedded, attn_before, axis=2) if attn_before else embedded  # [1,N,E+F]
     hs, cs = [], []
-    for layer in range(L):
-        weight, offset = _cell_weights(model, layer)
-        joined = g.op("Concat", x, h_before[layer], axis=2)  # [1,N,E+2H] or [1,N,2H]
+    between = model.decoder_between()
+    for layer, cell in enumerate(model.decoder_cells()):
+        weight, offset = _cell_weights(cell)
+        below, x = x, _into(g, between, f"cells.{layer}.norm", layer, x)
+        joined = g.op("Concat", x, h_before[layer], axis=2)  # [1,N,E+F+H] or [1,N,2H]
         gates = p.linear(g, joined, f"cells.{layer}.weight", weight)  # [1,N,4H]
         gates = g.op("Add", gates, g.weight(f"cells.{layer}.bias", offset))
         ifo, candidate = g.ops("Split", gates, g.constant([3 * H, H]), count=2, axis=2)
         i, f, o = g.ops("Split", g.op("Sigmoid", ifo), g.constant([H, H, H]), count=3, axis=2)
         kept = g.op("Mul", f, c_before[layer])
         c = g.op("Add", kept, g.op("Mul", i, g.op("Tanh", candidate)))
-        x = g.op("Mul", o, g.op("Tanh", c))
-        hs.append(x)
+        h = g.op("Mul", o, g.op("Tanh", c))
+        x = _out_of(g, between, layer, h, below)
+        hs.append(h)
         cs.append(c)
 
-    context, align = _attend(g, p, model, x, keys, values, bias)
+    context, align = attend(g, p, model, x, keys, values, bias)
     joined = g.op("Concat", x, context, axis=2)  # [1,N,2H]
     attn = p.linear(g, joined, "attention_vector.weight", _array(model.attention_vector.weight).T)
     attn = g.op("Squeeze", attn, first)  # [N,H]
@@ -135,31 +151,11 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     g.output("cand_logp", cand_logp, FLOAT, ["N", "C"])
     g.output("next_h", g.op("Concat", *hs, axis=0), FLOAT, [L, "N", H])
     g.output("next_c", g.op("Concat", *cs, axis=0), FLOAT, [L, "N", H])
-    g.output("next_attn", attn, FLOAT, ["N", H])
+    if config.input_feeding:
+        g.output("next_attn", attn, FLOAT, ["N", H])
     g.output("align", align, FLOAT, ["N", "S"])
     g.output("logp", logp, FLOAT, ["N", V])
     return g.build()
-
-
-def _attend(
-    g: GraphBuilder, p: Precision, model: Seq2Seq, query: str, keys: str, values: str, bias: str
-) -> tuple[str, str]:
-    """Context [1,N,H] and alignment [N,S] of query [1,N,H]. Keys and values are not repeated for the K rows
-    of a sentence: [B,K,1,A] + [B,1,S,A] broadcasts."""
-    H, A = model.config.hidden, model.config.attention
-    B = g.op("Shape", keys, start=0, end=1)  # [1]
-    S = g.op("Shape", keys, start=1, end=2)
-    projected = p.linear(g, query, "attention.query.weight", _array(model.attention.query.weight).T)
-    grouped = g.op("Reshape", projected, g.op("Concat", B, g.constant([-1, 1, A]), axis=0))  # [B,K,1,A]
-    mixed = g.op("Tanh", g.op("Add", grouped, g.op("Unsqueeze", keys, g.constant([1]))))  # [B,K,S,A]
-    # A product with a vector, which ONNX Runtime computes five times slower as a MatMul.
-    weighted = g.op("Mul", mixed, g.weight("attention.v", _array(model.attention.v)))
-    scores = g.op("ReduceSum", weighted, g.constant([-1]), keepdims=0)  # [B,K,S]
-    masked = g.op("Add", scores, g.op("Unsqueeze", bias, g.constant([1])))
-    align = g.op("Softmax", masked, axis=-1)  # [B,K,S]
-    context = g.op("MatMul", align, values)  # [B,K,H]
-    rows = g.op("Reshape", context, g.constant([1, -1, H]))
-    return rows, g.op("Reshape", align, g.op("Concat", g.constant([-1]), S, axis=0))
 
 
 def _layers(g: GraphBuilder, stacked: str, count: int) -> list[str]:
@@ -169,14 +165,37 @@ def _layers(g: GraphBuilder, stacked: str, count: int) -> list[str]:
     return g.ops("Split", stacked, g.constant([1] * count), count=count, axis=0)
 
 
-def _lstm_weights(model: Seq2Seq, layer: int) -> tuple[Array, Array, Array]:
-    """W [1,4H,I], R [1,4H,H] and B [1,8H] of an encoder layer, as the LSTM operation wants them."""
-    encoder = model.encoder
+def _into(g: GraphBuilder, between: Between, name: str, layer: int, below: str) -> str:
+    """What a layer is fed, the one below it giving `below`."""
+    norm = between.norms[layer - 1] if layer else None
+    if not isinstance(norm, nn.LayerNorm):
+        return below
+    scale, offset = (g.weight(f"{name}.{part}", _array(getattr(norm, part))) for part in ("weight", "bias"))
+    return g.op("LayerNormalization", below, scale, offset, axis=-1, epsilon=norm.eps)
+
+
+def _out_of(g: GraphBuilder, between: Between, layer: int, output: str, below: str) -> str:
+    """What a layer gives, its LSTM giving `output` and the layer below it `below`."""
+    return g.op("Add", output, below) if layer and between.residual else output
+
+
+def _both_ways(g: GraphBuilder, values: str, H: int) -> str:
+    """[S,2,B,H/2] -> [S,B,H]."""
+    return g.op("Reshape", g.op("Transpose", values, perm=[0, 2, 1, 3]), g.constant([0, 0, H]))
+
+
+def _both_ways_last(g: GraphBuilder, state: str, H: int) -> str:
+    """[2,B,H/2] -> [1,B,H]."""
+    return g.op("Reshape", g.op("Transpose", state, perm=[1, 0, 2]), g.constant([1, -1, H]))
+
+
+def _lstm_weights(cells: Sequence[Cell]) -> tuple[Array, Array, Array]:
+    """W [D,4H,I], R [D,4H,H] and B [D,8H] of an encoder layer with D directions of H, as the LSTM operation
+    wants them."""
     w, r, b_ih, b_hh = (
-        _onnx_gates(_array(getattr(encoder, f"{name}_l{layer}")))
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        np.stack([_onnx_gates(_array(tensor)) for tensor in both]) for both in zip(*cells, strict=True)
     )
-    return w[None], r[None], np.concatenate([b_ih, b_hh])[None]
+    return w, r, np.concatenate([b_ih, b_hh], axis=1)
 
 
 def _onnx_gates(array: Array) -> Array:
@@ -185,10 +204,9 @@ def _onnx_gates(array: Array) -> Array:
     return np.concatenate([i, o, f, g])
 
 
-def _cell_weights(model: Seq2Seq, layer: int) -> tuple[Array, Array]:
+def _cell_weights(cell: Cell) -> tuple[Array, Array]:
     """One weight for concat(input, h), and the sum of both biases, with gates ordered i, f, o, g: the three
     that pass the sigmoid lie together."""
-    cell = model.decoder_cells()[layer]
     weight = torch.cat([cell.weight_ih, cell.weight_hh], dim=1)
     offset = cell.bias_ih + cell.bias_hh
     rows = [np.concatenate(_ifog(_array(tensor))) for tensor in (weight, offset)]

@@ -153,8 +153,9 @@ class _Numbers:
         target, lengths = pad(targets)  # [B, T]
         ours, theirs = torch_backend.encode(src, src_len), ort_backend.encode(src, src_len)
         real = np.arange(src.shape[1]) < src_len[:, None]  # [B, S], true on real tokens
-        for name, ours_memory in zip(("keys", "values", "bias"), ours.memory, strict=True):
-            self._see_state(ours_memory.numpy()[real], theirs.memory[name][real])
+        for name in ("keys", "values", "bias"):
+            ours_memory = getattr(ours.memory, name).numpy()
+            self._see_state(ours_memory[real], theirs.memory[name][real])
         rows = np.arange(len(sources))
         tokens = np.full(len(sources), GO, dtype=np.int64)
         for t in range(target.shape[1]):
@@ -169,10 +170,10 @@ class _Numbers:
             tokens = target[:, t]
 
     def _see_states(self, ours: TorchState, theirs: OrtState, live: Any) -> None:
-        h, c, attn = (tensor.numpy() for tensor in ours.decoder)
-        self._see_state(h[:, live], theirs.recurrent["h"][:, live])
-        self._see_state(c[:, live], theirs.recurrent["c"][:, live])
-        self._see_state(attn[live], theirs.recurrent["attn"][live])
+        for name, tensor in theirs.recurrent.items():
+            rows = -2  # the axis of the rows
+            ours_live = np.compress(live, getattr(ours.decoder, name).numpy(), axis=rows)
+            self._see_state(ours_live, np.compress(live, tensor, axis=rows))
 
     def _see_state(self, ours: Any, theirs: Any) -> None:
         self.state = _worse(self.state, _difference(ours, theirs))

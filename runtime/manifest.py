@@ -37,6 +37,10 @@ class ModelSpec:
     reverse_source: bool
     attention_kind: str = "bahdanau"
     input_feeding: bool = True
+    # From here on a manifest leaves out what is not so.
+    bidirectional: bool = False
+    residual: bool = False
+    layer_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,20 @@ class Manifest:
     def graphs(self) -> GraphSpec:
         return GraphSpec(self.model.vocab_size, self.memory, self.state)
 
-    def to_bytes(self) -> bytes:
-        """The sealed JSON text: the same manifest gives the same bytes."""
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the seal."""
         values = asdict(self)
         values.pop("extra")
+        values["model"] = {
+            name: value
+            for name, value in values["model"].items()
+            if value is not False or not _may_be_left_out(ModelSpec, name)
+        }
+        return values
+
+    def to_bytes(self) -> bytes:
+        """The sealed JSON text: the same manifest gives the same bytes."""
+        values = self.to_json()
         values["sha256"] = _ZERO
         text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         # No string value can look like this line, since JSON has no line break within strings.
@@ -230,9 +244,16 @@ def _record(kind: type, values: dict[str, Any], key: str) -> Any:
     raw = _typed(values, key, dict)
     known = {}
     for name, annotation in kind.__annotations__.items():
+        if name not in raw and _may_be_left_out(kind, name):
+            continue
         if name not in raw:
             raise BundleError(f"edgechat.json: {key!r} has no {name!r}")
         known[name] = _typed(raw, name, annotation)
         if annotation is int and not 0 <= known[name] < 1 << 53:  # what JSON numbers hold exactly
             raise BundleError(f"edgechat.json: {name!r} in {key!r} is out of range")
     return kind(**known)
+
+
+def _may_be_left_out(kind: type, name: str) -> bool:
+    """What came after the first bundles is left out where it is not so: their bytes stay what they were."""
+    return getattr(kind, name, None) is False

@@ -1,9 +1,16 @@
-"""Additive attention of Bahdanau et al. 2015 (arXiv:1409.0473)."""
+"""Where the decoder looks: one class a kind of attention, all with the same keys, values and bias.
+
+Legend: B batch, S source length, K rows a sentence, N = B*K rows, H hidden, A size of a key, D size of a
+memory value.
+"""
 
 from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+AttentionKind = Literal["bahdanau", "bahdanau-normed", "luong-dot", "luong-general", "scaled"]
 
 #: Added to the scores of padding: large, finite (a fully masked row stays a number), and exactly 0
 #: after the softmax.
@@ -14,33 +21,123 @@ MASKED = -1e9
 Read = Callable[[Tensor], Tensor]
 
 
-class BahdanauAttention(nn.Module):
-    """score(q, m) = v^T tanh(W_q q + W_k m).
+class Attention(nn.Module):
+    """What all kinds share: keys are made once a sentence; memory of B sentences is broadcast over the K rows
+    that each has, never repeated."""
 
-    Query and keys come projected, the keys once a sentence. Memory of B sentences is broadcast over the
-    K rows that each has, never repeated.
-    """
-
-    def __init__(
-        self, query_size: int, memory_size: int, attention_size: int, *, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, size: int, dropout: float) -> None:
         super().__init__()
-        self.query = nn.Linear(query_size, attention_size, bias=False)
-        self.key = nn.Linear(memory_size, attention_size, bias=False)
+        self.size = size  # A
+        self.query: nn.Linear | None = None  # None: the decoder's output is the query itself
+        self.key: nn.Linear | None = None  # None: a memory value is its own key
         self.dropout = nn.Dropout(dropout)
-        self.v = nn.Parameter(torch.empty(attention_size))
-        nn.init.uniform_(self.v, -(attention_size**-0.5), attention_size**-0.5)
+
+    def keys(self, values: Tensor) -> Tensor:
+        """Keys [B, S, A] of values [B, S, D]."""
+        keys: Tensor = values if self.key is None else self.key(values)
+        return keys
+
+    def scores(self, q: Tensor, keys: Tensor) -> Tensor:
+        """[B, K, S] of queries [B, K, A] and keys [B, S, A]."""
+        raise NotImplementedError
 
     def forward(
         self, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor, read: Read | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Context [N, D] and alignment [N, S] of W_q q [N, A] over keys W_k m [B, S, A], values [B, S, D]
-        and bias [B, S] (0, or `MASKED` on padding); row n belongs to sentence n // K. `read` sums up the
-        values in another way than as a product (see projection.py)."""
-        B, _, A = keys.shape
-        grouped = q.view(B, -1, 1, A)  # (B, K, 1, A)
-        scores = torch.tanh(grouped + keys[:, None]) @ self.v + bias[:, None]  # (B, K, S)
+        """Context [N, D] and alignment [N, S] of queries [N, A] over keys [B, S, A], values [B, S, D] and
+        bias [B, S] (0, or `MASKED` on padding); row n belongs to sentence n // K. `read` sums up the values
+        in another way than as a product (see projection.py)."""
+        grouped = q.view(keys.shape[0], -1, self.size)  # (B, K, A)
+        scores = self.scores(grouped, keys) + bias[:, None]  # (B, K, S)
         align = scores.softmax(dim=-1)  # (B, K, S)
         weights = self.dropout(align)  # (B, K, S)
         context = weights @ values if read is None else read(weights)  # (B, K, D)
         return context.flatten(0, 1), align.flatten(0, 1)
+
+
+class BahdanauAttention(Attention):
+    """score(q, m) = v^T tanh(W_q q + W_k m), of Bahdanau et al. 2015 (arXiv:1409.0473)."""
+
+    key_bias: ClassVar[bool] = False
+
+    def __init__(
+        self, query_size: int, memory_size: int, attention_size: int, *, dropout: float = 0.0
+    ) -> None:
+        super().__init__(attention_size, dropout)
+        self.query = nn.Linear(query_size, attention_size, bias=False)
+        self.key = nn.Linear(memory_size, attention_size, bias=self.key_bias)
+        self.v = nn.Parameter(torch.empty(attention_size))
+        nn.init.uniform_(self.v, -(attention_size**-0.5), attention_size**-0.5)
+
+    def vector(self) -> Tensor:
+        """What weighs the A numbers of a score."""
+        return self.v
+
+    def scores(self, q: Tensor, keys: Tensor) -> Tensor:
+        return torch.tanh(q[:, :, None] + keys[:, None]) @ self.vector()  # (B, K, S)
+
+
+class NormedBahdanauAttention(BahdanauAttention):
+    """score(q, m) = g v^T / ||v|| tanh(W_q q + W_k m + b): v's length is learned apart from its direction
+    (weight normalization, Salimans & Kingma 2016, arXiv:1602.07868). The bias is part of the keys."""
+
+    key_bias = True
+
+    def __init__(
+        self, query_size: int, memory_size: int, attention_size: int, *, dropout: float = 0.0
+    ) -> None:
+        super().__init__(query_size, memory_size, attention_size, dropout=dropout)
+        assert self.key is not None
+        nn.init.zeros_(self.key.bias)
+        self.g = nn.Parameter(torch.tensor(attention_size**-0.5))
+
+    def vector(self) -> Tensor:
+        vector: Tensor = self.g * self.v / self.v.norm()
+        return vector
+
+
+class DotAttention(Attention):
+    """score(q, m) = q^T m, Luong et al. 2015 (arXiv:1508.04025): no weights; H = D = A."""
+
+    def __init__(self, memory_size: int, *, dropout: float = 0.0) -> None:
+        super().__init__(memory_size, dropout)
+
+    def scores(self, q: Tensor, keys: Tensor) -> Tensor:
+        return q @ keys.mT
+
+
+class GeneralAttention(DotAttention):
+    """score(q, m) = q^T W_k m, Luong et al. 2015: keys have the size of the decoder's output."""
+
+    def __init__(self, query_size: int, memory_size: int, *, dropout: float = 0.0) -> None:
+        super().__init__(query_size, dropout=dropout)
+        self.key = nn.Linear(memory_size, query_size, bias=False)
+
+
+class ScaledAttention(DotAttention):
+    """score(q, m) = (W_q q)^T (W_k m) / sqrt(A), with one head of Vaswani et al. 2017 (arXiv:1706.03762)."""
+
+    def __init__(
+        self, query_size: int, memory_size: int, attention_size: int, *, dropout: float = 0.0
+    ) -> None:
+        super().__init__(attention_size, dropout=dropout)
+        self.query = nn.Linear(query_size, attention_size, bias=False)
+        self.key = nn.Linear(memory_size, attention_size, bias=False)
+
+    def scores(self, q: Tensor, keys: Tensor) -> Tensor:
+        return super().scores(q, keys) * float(self.size**-0.5)
+
+
+def new_attention(kind: AttentionKind, hidden: int, size: int, *, dropout: float) -> Attention:
+    """The attention of `kind` over values as large as the decoder's output. Only kinds that project both have
+    keys of `size`; Luong's have the `hidden` size."""
+    if kind == "luong-dot":
+        return DotAttention(hidden, dropout=dropout)
+    if kind == "luong-general":
+        return GeneralAttention(hidden, hidden, dropout=dropout)
+    projected = {
+        "bahdanau": BahdanauAttention,
+        "bahdanau-normed": NormedBahdanauAttention,
+        "scaled": ScaledAttention,
+    }
+    return projected[kind](hidden, hidden, size, dropout=dropout)

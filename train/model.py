@@ -1,22 +1,25 @@
-"""The model: an LSTM encoder, and an LSTM decoder with attention and input feeding.
+"""The model: an LSTM encoder, and an LSTM decoder with attention.
 
 Legend: B batch, S source length, T target length, K rows a sentence, N = B*K rows, H hidden,
-E embedding, A attention size, D size of a memory value (here H), L layers, V vocabulary.
+E embedding, A size of a key, D size of a memory value (here H), F what is fed of the attention vector (H with
+input feeding, else 0), L layers, V vocabulary.
 Names and shapes are those of the ONNX graphs (docs/architecture.md).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from ..runtime.errors import UsageError
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
-from .attention import MASKED, BahdanauAttention, Read
+from .attention import MASKED, AttentionKind, Read, new_attention
 from .loss import real_tokens
 from .projection import Projection, ProjectionKind, computing_dtype, plain, read_through_time, through_time
 from .recurrence import lstm_cell, lstm_layer
+from .stack import Between, Cell, LSTMStack, cell_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,24 @@ class ModelConfig:
     word_dropout: float = 0.0
     """Share of source and fed target tokens that become unknown (Bowman et al. 2016)."""
     reverse_source: bool = True
+    """Read the source backwards; without meaning where it is read both ways."""
+    attention_kind: AttentionKind = "bahdanau"
+    """Luong's two kinds have keys of the hidden size, whatever `attention` says."""
+    input_feeding: bool = True
+    """The decoder is fed its previous attention vector too (Luong et al. 2015)."""
+    bidirectional: bool = False
+    """The source is read both ways, by layers of half the size each (Schuster & Paliwal 1997)."""
+    residual: bool = False
+    """What a layer gives is added to what the next one gives (Wu et al. 2016)."""
+    layer_norm: bool = False
+    """What goes from one layer to the next is normalized (Ba et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        if self.bidirectional and self.hidden % 2:
+            raise UsageError(f"bidirectional halves hidden, which must be even, not {self.hidden}")
+        for name in ("residual", "layer_norm"):
+            if getattr(self, name) and self.layers < 2:
+                raise UsageError(f"{name} is of what lies between layers: set layers to 2 or more, not 1")
 
 
 class Memory(NamedTuple):
@@ -50,7 +71,7 @@ class DecoderState(NamedTuple):
 
     h: Tensor  # [L, N, H]
     c: Tensor  # [L, N, H]
-    attn: Tensor  # [N, H] the previous attention vector (input feeding, Luong et al. 2015)
+    attn: Tensor  # [N, F] the previous attention vector
 
 
 class Seq2Seq(nn.Module):
@@ -61,9 +82,13 @@ class Seq2Seq(nn.Module):
         L, H, E, A = config.layers, config.hidden, config.embedding, config.attention
         self.config, self.vocab_size = config, vocab_size
         self.embedding = nn.Embedding(vocab_size, E, padding_idx=PAD)
-        self.encoder = nn.LSTM(E, H, L, batch_first=True, dropout=config.dropout if L > 1 else 0.0)
-        self.cells = nn.ModuleList(nn.LSTMCell(E + H if layer == 0 else H, H) for layer in range(L))
-        self.attention = BahdanauAttention(H, H, A, dropout=config.attention_dropout)
+        self.encoder = self._new_encoder()
+        if config.input_feeding:
+            self.between = self._new_between()
+            self.cells = nn.ModuleList(nn.LSTMCell(E + H if layer == 0 else H, H) for layer in range(L))
+        else:
+            self.decoder = LSTMStack(E, H, L, self._new_between())
+        self.attention = new_attention(config.attention_kind, H, A, dropout=config.attention_dropout)
         self.attention_vector = nn.Linear(H + H, H, bias=False)  # of concat(cell output, context)
         self.output = nn.Linear(H, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
@@ -71,15 +96,33 @@ class Seq2Seq(nn.Module):
         self.embedding_dropout = nn.Dropout(of_embedding)
         self._initialize()
 
+    def _new_encoder(self) -> nn.Module:
+        c = self.config
+        if c.residual or c.layer_norm:
+            between = self._new_between()
+            return LSTMStack(c.embedding, c.hidden, c.layers, between, bidirectional=c.bidirectional)
+        return nn.LSTM(
+            c.embedding,
+            c.hidden // 2 if c.bidirectional else c.hidden,
+            c.layers,
+            batch_first=True,
+            dropout=c.dropout if c.layers > 1 else 0.0,
+            bidirectional=c.bidirectional,
+        )
+
+    def _new_between(self) -> Between:
+        c = self.config
+        return Between(c.layers, c.hidden, residual=c.residual, layer_norm=c.layer_norm, dropout=c.dropout)
+
     def _initialize(self) -> None:
         nn.init.normal_(self.embedding.weight, std=self.config.embedding**-0.5)
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
-            H = self.config.hidden
             for name, parameter in self.named_parameters():
                 # Gates are in the order i, f, g, o. A forget gate that starts open remembers
                 # (Jozefowicz et al. 2015); the two biases are added, so one of them is enough.
                 if "bias_ih" in name:
+                    H = len(parameter) // 4
                     parameter.zero_()
                     parameter[H : 2 * H] = 1.0
                 elif "bias_hh" in name:
@@ -92,17 +135,29 @@ class Seq2Seq(nn.Module):
         order = self._reading_order(src_len, src.shape[1])  # (B, S)
         x = x.gather(1, order[..., None].expand_as(x))  # (B, S, E)
         packed = pack_padded_sequence(x, src_len.cpu(), batch_first=True, enforce_sorted=False)
-        # cuDNN has a layer of its own; on a CPU, PyTorch's is slow to learn from.
-        by_hand = torch.is_grad_enabled() and x.device.type == "cpu"
-        packed_values, (h, c) = (
-            self._encode_by_hand(packed) if by_hand else self.encoder(packed)
-        )  # h, c (L, B, H)
+        packed_values, h, c = self._encode_packed(packed)  # h, c (L, B, H)
         values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
         values = values.gather(1, order[..., None].expand_as(values))  # (B, S, H), in text order again
         bias = torch.zeros(src.shape, dtype=values.dtype, device=values.device)
         bias = bias.masked_fill(~real, MASKED)  # (B, S)
-        memory = Memory(self.attention.key(values), values, bias)
-        return memory, DecoderState(h, c, h.new_zeros(h.shape[1:]))
+        memory = Memory(self.attention.keys(values), values, bias)
+        fed = self.config.hidden if self.config.input_feeding else 0  # F
+        return memory, DecoderState(h, c, h.new_zeros((len(src), fed)))
+
+    def _encode_packed(self, packed: PackedSequence) -> tuple[PackedSequence, Tensor, Tensor]:
+        """The values [n, H] of n packed embeddings [n, E], and the last h and c [L, B, H]."""
+        config = self.config
+        if isinstance(self.encoder, LSTMStack):
+            data, (h, c) = self.encoder(packed.data, packed)
+            values = packed._replace(data=data)
+        # cuDNN has a layer of its own; on a CPU, PyTorch's is slow to learn from.
+        elif torch.is_grad_enabled() and packed.data.device.type == "cpu" and not config.bidirectional:
+            values, (h, c) = self._encode_by_hand(packed)
+        else:
+            values, (h, c) = self.encoder(packed)
+        if config.bidirectional:  # (2 * L, B, H / 2), with both directions of a layer together
+            h, c = (torch.cat([last[0::2], last[1::2]], dim=-1) for last in (h, c))
+        return values, h, c
 
     def _encode_by_hand(self, packed: PackedSequence) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
         """What `self.encoder` computes, with derivatives that are written out."""
@@ -126,7 +181,7 @@ class Seq2Seq(nn.Module):
         Worked example, S = 4, src_len = [4, 2]: [[3, 2, 1, 0], [1, 0, 2, 3]].
         """
         forward = torch.arange(S, device=src_len.device).expand(len(src_len), S)  # (B, S)
-        if not self.config.reverse_source:
+        if self.config.bidirectional or not self.config.reverse_source:
             return forward
         backward = src_len[:, None] - 1 - forward  # (B, S)
         return torch.where(backward >= 0, backward, forward)
@@ -139,7 +194,8 @@ class Seq2Seq(nn.Module):
         layers = list(zip(state.h, state.c, strict=True))
         layers, attn, align = self._advance(gates, layers, state.attn, memory, self._projections(plain))
         h, c = (torch.stack(tensors) for tensors in zip(*layers, strict=True))  # (L, N, H) each
-        return self.output(self.dropout(attn)), DecoderState(h, c, attn), align
+        following = DecoderState(h, c, attn[:, : state.attn.shape[-1]])
+        return self.output(self.dropout(attn)), following, align
 
     def forward(
         self,
@@ -157,17 +213,32 @@ class Seq2Seq(nn.Module):
         memory, state = self.encode(src, src_len)
         go = torch.full_like(target[:, :1], GO)
         fed = torch.cat([go, (target if previous is None else previous)[:, :-1]], dim=1)  # (B, T)
+        x = self._embed(fed.T)  # (T, B, E)
+        vectors = (
+            self._fed_back(x, state, memory) if self.config.input_feeding else self._at_once(x, state, memory)
+        )
+        real = real_tokens(target, target_len)  # (B, T)
+        return self.output(self.dropout(vectors[real])), target[real]
+
+    def _fed_back(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+        """Attention vectors [B, T, H] of the embeddings x [T, B, E]; each is fed to the step after it."""
         # What needs no state is computed once for all steps, outside the loop.
-        all_gates = self._embedding_gates(self._embed(fed.T))  # (T, B, 4H)
+        all_gates = self._embedding_gates(x)  # (T, B, 4H)
         projections = self._projections(through_time)._replace(read=read_through_time(memory.values))
         layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
         vectors = []
         for gates in all_gates.unbind():
             layers, attn, _ = self._advance(gates, layers, attn, memory, projections)
             vectors.append(attn)  # (B, H)
-        real = real_tokens(target, target_len)  # (B, T)
-        real_vectors = torch.stack(vectors, dim=1)[real]  # (n, H)
-        return self.output(self.dropout(real_vectors)), target[real]
+        return torch.stack(vectors, dim=1)
+
+    def _at_once(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+        """As `_fed_back` where nothing is fed back: each layer reads all of the target in one call."""
+        top, _ = self.decoder(x, first=(state.h, state.c))  # (T, B, H)
+        B = x.shape[1]
+        rows = top.transpose(0, 1).flatten(0, 1)  # (B * T, H): row n belongs to sentence n // T
+        attn, _ = self._attend(rows, memory, self._projections(plain))
+        return attn.view(B, -1, self.config.hidden)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Embeddings [.., E] of tokens [..], some of the words and values dropped while training."""
@@ -177,9 +248,27 @@ class Seq2Seq(nn.Module):
         embedded: Tensor = self.embedding_dropout(self.embedding(tokens))
         return embedded
 
-    def decoder_cells(self) -> list[nn.LSTMCell]:
-        """The decoder's layers, first to last; gates are in the order i, f, g, o."""
-        return cast(list[nn.LSTMCell], list(self.cells))
+    def decoder_cells(self) -> list[Cell]:
+        """The weights of the decoder's layers, first to last."""
+        if self.config.input_feeding:
+            return [cell_of(cell) for cell in self.cells]
+        return [cell_of(layer, "_l0") for layer in self.decoder.layers]
+
+    def decoder_between(self) -> Between:
+        """What lies between the decoder's layers."""
+        return self.between if self.config.input_feeding else self.decoder.between
+
+    def encoder_between(self) -> Between:
+        """What lies between the encoder's."""
+        return self.encoder.between if isinstance(self.encoder, LSTMStack) else self._new_between()
+
+    def encoder_cells(self) -> list[list[Cell]]:
+        """Those of the encoder's: of each layer forwards, and where it is bidirectional then backwards."""
+        directions = ("", "_reverse") if self.config.bidirectional else ("",)
+        if isinstance(self.encoder, LSTMStack):
+            return [[cell_of(layer, "_l0" + way) for way in directions] for layer in self.encoder.layers]
+        numbers = range(self.config.layers)
+        return [[cell_of(self.encoder, f"_l{layer}{way}") for way in directions] for layer in numbers]
 
     def _embedding_gates(self, x: Tensor) -> Tensor:
         """The part of the first layer's gates that comes from the embedding x [.., E]: [.., 4H]."""
@@ -190,6 +279,7 @@ class Seq2Seq(nn.Module):
     def _projections(self, kind: ProjectionKind) -> "_Projections":
         """The decoder's maps, each made by `kind` from its weights."""
         first, *others = self.decoder_cells()
+        query = self.attention.query
         # The first layer is fed the attention vector here; its embedding and biases are in the gates.
         fed = first.weight_ih[:, self.config.embedding :]
         return _Projections(
@@ -197,7 +287,7 @@ class Seq2Seq(nn.Module):
                 kind([fed, first.weight_hh], None),
                 *(kind([cell.weight_ih, cell.weight_hh], cell.bias_ih + cell.bias_hh) for cell in others),
             ],
-            query=kind([self.attention.query.weight], None),
+            query=_unchanged if query is None else kind([query.weight], None),
             attention_vector=kind([self.attention_vector.weight], None),
         )
 
@@ -211,25 +301,36 @@ class Seq2Seq(nn.Module):
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
         """The layers' next (h, c), the next attention vector [N, H], and the alignment [N, S].
 
-        `gates` [N, 4H] is what the embedding gives the first layer; `attn` [N, H] is fed to it too.
+        `gates` [N, 4H] is what the embedding gives the first layer; `attn` [N, F] is fed to it too.
         """
+        between = self.decoder_between()
         following: list[tuple[Tensor, Tensor]] = []
+        y = attn
         for layer, (h, c) in enumerate(layers):
-            x = self.dropout(following[-1][0]) if following else attn
+            x = between.into(layer, y) if layer else y
             own = projections.gates[layer](None if layer else gates, x, h)  # (N, 4H)
-            following.append(lstm_cell(own, c))
-        top = following[-1][0]
-        context, align = self.attention(
-            projections.query(None, top), *memory, projections.read
-        )  # (N, H), (N, S)
-        attn = projections.attention_vector(None, torch.cat([top, context], dim=-1))
+            h, c = lstm_cell(own, c)
+            following.append((h, c))
+            y = between.out_of(h, y) if layer else h
+        attn, align = self._attend(y, memory, projections)
         return following, attn, align
+
+    def _attend(self, top: Tensor, memory: Memory, projections: "_Projections") -> tuple[Tensor, Tensor]:
+        """Attention vectors [N, H] and alignment [N, S] of the decoder's outputs [N, H]."""
+        query = projections.query(None, top)
+        context, align = self.attention(query, *memory, projections.read)  # (N, D), (N, S)
+        return projections.attention_vector(None, torch.cat([top, context], dim=-1)), align
+
+
+def _unchanged(_: None, x: Tensor) -> Tensor:
+    """The projection of what needs none."""
+    return x
 
 
 class _Projections(NamedTuple):
     """The linear maps of a decoder step. Lists have an entry a layer."""
 
-    gates: list[Projection]  # of what comes from below [N, H] and the layer's own state [N, H], -> [N, 4H]
+    gates: list[Projection]  # of what is fed [N, F or H] and the layer's own state [N, H], -> [N, 4H]
     query: Projection  # [N, H] -> [N, A]
     attention_vector: Projection  # [N, 2H] -> [N, H]
     read: Read | None = None  # of the memory's values, where they are read at many steps

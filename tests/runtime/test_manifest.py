@@ -170,6 +170,16 @@ def test_a_value_of_another_kind_gives_a_bundle_error_or_a_manifest_that_holds_t
         assert part not in ("model", "text") or type(wrong) is type(plain()[part][inner])
 
 
+def test_model_options_of_later_versions_are_left_out_where_they_are_not_so():
+    """So the bytes of a manifest from before them are what they were, and are read."""
+    manifest = Manifest.from_bytes(seal(plain()))
+    assert "residual" not in plain()["model"]
+    assert manifest.model.residual is False
+    deep = dataclasses.replace(manifest, model=dataclasses.replace(manifest.model, residual=True))
+    assert json.loads(deep.to_bytes())["model"] == plain()["model"] | {"residual": True}
+    assert Manifest.from_bytes(deep.to_bytes()).model.residual is True
+
+
 @pytest.mark.parametrize(
     "tensor",
     [

@@ -1,0 +1,82 @@
+"""Each kind of attention as ONNX operations: what `train/attention.py` computes, said again.
+
+Keys and values are not repeated for the K rows of a sentence: queries [N,A] become [B,K,A].
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ..train.attention import Attention, AttentionKind, BahdanauAttention
+from ..train.model import Seq2Seq
+from .builder import GraphBuilder
+from .precision import Precision
+
+#: graph, attention, queries [1,N,A], keys [B,S,A], B [1] -> [B,K,S]
+_Scores = Callable[[GraphBuilder, Attention, str, str, str], str]
+
+
+def make_keys(g: GraphBuilder, p: Precision, attention: Attention, values: str) -> str:
+    """[B,S,A] of values [B,S,D]."""
+    if attention.key is None:
+        return g.op("Identity", values)
+    key = p.stored(g, "attention.key.weight", _array(attention.key.weight))
+    keys = g.op("MatMul", values, g.op("Transpose", key, perm=[1, 0]))
+    if attention.key.bias is None:
+        return keys
+    return g.op("Add", keys, g.weight("attention.key.bias", _array(attention.key.bias)))
+
+
+def attend(
+    g: GraphBuilder, p: Precision, model: Seq2Seq, query: str, keys: str, values: str, bias: str
+) -> tuple[str, str]:
+    """Context [1,N,D] and alignment [N,S] of the decoder's output [1,N,H]."""
+    attention, D = model.attention, model.config.hidden
+    B = g.op("Shape", keys, start=0, end=1)  # [1]
+    S = g.op("Shape", keys, start=1, end=2)
+    if attention.query is not None:
+        query = p.linear(g, query, "attention.query.weight", _array(attention.query.weight).T)
+    scores = _SCORES[model.config.attention_kind](g, attention, query, keys, B)
+    masked = g.op("Add", scores, g.op("Unsqueeze", bias, g.constant([1])))
+    align = g.op("Softmax", masked, axis=-1)  # [B,K,S]
+    context = g.op("MatMul", align, values)  # [B,K,D]
+    rows = g.op("Reshape", context, g.constant([1, -1, D]))
+    return rows, g.op("Reshape", align, g.op("Concat", g.constant([-1]), S, axis=0))
+
+
+def _additive(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
+    """v^T tanh(q + k): [B,K,1,A] + [B,1,S,A] broadcasts."""
+    assert isinstance(attention, BahdanauAttention)
+    shape = g.op("Concat", B, g.constant([-1, 1, attention.size]), axis=0)
+    grouped = g.op("Reshape", queries, shape)  # [B,K,1,A]
+    mixed = g.op("Tanh", g.op("Add", grouped, g.op("Unsqueeze", keys, g.constant([1]))))  # [B,K,S,A]
+    # A product with a vector, which ONNX Runtime computes five times slower as a MatMul.
+    weighted = g.op("Mul", mixed, g.weight("attention.v", _array(attention.vector())))
+    return g.op("ReduceSum", weighted, g.constant([-1]), keepdims=0)
+
+
+def _dot(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
+    """q^T k; ONNX Runtime makes one operation of the product and the transposition."""
+    shape = g.op("Concat", B, g.constant([-1, attention.size]), axis=0)
+    grouped = g.op("Reshape", queries, shape)  # [B,K,A]
+    return g.op("MatMul", grouped, g.op("Transpose", keys, perm=[0, 2, 1]))
+
+
+def _scaled_dot(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
+    return g.op("Mul", _dot(g, attention, queries, keys, B), g.constant(float(attention.size**-0.5)))
+
+
+_SCORES: dict[AttentionKind, _Scores] = {
+    "bahdanau": _additive,
+    "bahdanau-normed": _additive,
+    "luong-dot": _dot,
+    "luong-general": _dot,
+    "scaled": _scaled_dot,
+}
+
+
+def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().astype(np.float32)
+    return array

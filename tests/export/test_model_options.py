@@ -1,0 +1,84 @@
+"""Every option of the model through its graphs: the numbers of PyTorch, in every precision, and the proof."""
+
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from options import OPTIONS, model_with
+
+from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
+from edgechat.export.precision import PRECISIONS
+from edgechat.export.variants import build, prove_built
+from edgechat.runtime.backend import pad
+from edgechat.runtime.errors import ProofError
+from edgechat.runtime.ort import OrtBackend
+from edgechat.runtime.text import EOS, GO
+from edgechat.train.backend import TorchBackend
+
+V = 60
+
+
+def sources_of(count: int, longest: int, seed: int = 0) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(5, V, size=random.integers(1, longest + 1)).tolist() for _ in range(count)]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_graphs_compute_what_pytorch_computes_over_a_grid_of_sizes(option):
+    model = model_with(option, V)
+    graphs = build_encoder(model), build_decoder(model)
+    ours, theirs = TorchBackend(model), OrtBackend(graph_spec(model), *graphs, device="cpu", threads=1)
+    for B, S, K, C in itertools.product((1, 3), (1, 9), (2, 5), (1, V)):
+        sources = [*sources_of(B - 1, S, seed=S), [5] * S]
+        a, b = ours.encode(*pad(sources)), theirs.encode(*pad(sources))
+        assert set(b.recurrent) <= {"h", "c", "attn"}
+        tokens, parents = np.full(B * K, GO, dtype=np.int64), np.repeat(np.arange(B), K)
+        for step in range(3):
+            out, a = ours.step(a, tokens, parents, C, whole=True)
+            other, b = theirs.step(b, tokens, parents, C, whole=True)
+            np.testing.assert_allclose(out.logp, other.logp, atol=5e-5)
+            np.testing.assert_allclose(out.align, other.align, atol=1e-5)
+            np.testing.assert_allclose(out.cand_logp, other.cand_logp, atol=5e-5)
+            np.testing.assert_allclose(np.exp(other.logp).sum(axis=1), 1, atol=1e-4)
+            for name, tensor in b.recurrent.items():
+                np.testing.assert_allclose(getattr(a.decoder, name).numpy(), tensor, atol=5e-5)
+            tokens = (tokens + step + 5 + np.arange(B * K)) % V
+            parents = np.arange(B).repeat(K) * K + np.tile(np.arange(K)[::-1], B)  # rows change places
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_precision_is_proved_alone_and_in_ragged_batches(option, precision):
+    model = model_with(option, V)
+    sources = sources_of(16, 7)
+    targets = [[*source[:3], EOS] for source in sources]
+    built = build(model, precision, (sources, targets))
+    proof = prove_built(model, built, sources, targets, max_length=8)
+    assert proof["replies"] == 16 * len(proof["beams"]) * len(proof["batch_sizes"])
+    assert precision == "fp32" or proof[precision]["replies"] > 0
+    assert precision != "int8" or built.size < 0.75 * built.exact_size
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_proof_sees_one_changed_weight_of_any_tensor(option):
+    model = model_with(option, V)
+    sources = sources_of(4, 7)
+    built = build(model, "fp32", (sources, sources))
+    for parameter in model.parameters():
+        with torch.no_grad():
+            before = parameter.clone()
+            changed = parameter if parameter.ndim == 0 else parameter[..., -1]
+            changed += 0.7 + changed.abs()
+            with pytest.raises(ProofError):
+                prove_built(model, built, sources, [[6, 7, EOS]] * 4, max_length=4)
+            parameter.copy_(before)
+
+
+def test_names_that_an_option_does_not_use_are_absent():
+    model = model_with("unfed", V)
+    decoder = onnx.load_from_string(build_decoder(model)).graph
+    assert "attn" not in {value.name for value in decoder.input}
+    assert "next_attn" not in {value.name for value in decoder.output}
+    assert [tensor.input for tensor in graph_spec(model).state] == ["h", "c"]

@@ -1,0 +1,39 @@
+"""Every option of the model, alone and in company, as tests of several floors go through them."""
+
+import torch
+
+from edgechat.train.model import ModelConfig, Seq2Seq
+
+#: What differs from the default, by what a test is called after.
+OPTIONS = {
+    "normed": {"attention_kind": "bahdanau-normed"},
+    "dot": {"attention_kind": "luong-dot"},
+    "general": {"attention_kind": "luong-general"},
+    "scaled": {"attention_kind": "scaled"},
+    "unfed": {"input_feeding": False},
+    "bidirectional": {"bidirectional": True},
+    "residual": {"layers": 3, "residual": True},
+    "norm": {"layers": 3, "layer_norm": True},
+    "deep": {"layers": 4, "residual": True, "layer_norm": True, "bidirectional": True},
+    "deep-unfed": {"layers": 3, "residual": True, "layer_norm": True, "input_feeding": False},
+    "all": {
+        "layers": 2,
+        "attention_kind": "scaled",
+        "input_feeding": False,
+        "bidirectional": True,
+        "residual": True,
+        "layer_norm": True,
+    },
+}
+
+
+def model_with(option: str, vocab_size: int, *, sharpen: float = 2.0, dropout: float = 0.0) -> Seq2Seq:
+    """A model that has not learned. With `sharpen` its differences show more than those of first weights."""
+    torch.set_num_threads(1)  # more gain nothing at these sizes
+    torch.manual_seed(5)
+    sizes = {"layers": 2, "hidden": 16, "embedding": 6, "attention": 10, "dropout": dropout}
+    model = Seq2Seq(ModelConfig(**(sizes | OPTIONS[option])), vocab_size).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(sharpen)
+    return model
