@@ -202,6 +202,7 @@ def _manifest(
             bidirectional=config.bidirectional,
             residual=config.residual,
             layer_norm=config.layer_norm,
+            tied_output=config.tied_output,
         ),
         text=TextSpec(
             pad=PAD,

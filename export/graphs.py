@@ -16,6 +16,7 @@ from torch import nn
 from ..runtime.manifest import GraphSpec, StateTensor
 from ..train.attention import MASKED
 from ..train.model import Seq2Seq
+from ..train.output import TiedOutput
 from ..train.stack import Between, Cell
 from .attention import attend, make_keys
 from .builder import FLOAT, INT64, GraphBuilder
@@ -142,7 +143,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     joined = g.op("Concat", x, context, axis=2)  # [1,N,2H]
     attn = p.linear(g, joined, "attention_vector.weight", _array(model.attention_vector.weight).T)
     attn = g.op("Squeeze", attn, first)  # [N,H]
-    logits = p.linear(g, attn, "output.weight", _array(model.output.weight).T)
+    logits = _output(g, p, model, attn)
     logits = g.op("Add", logits, g.weight("output.bias", _array(model.output.bias)))  # [N,V]
     logp = g.op("LogSoftmax", logits, axis=-1)
     cand_logp, cand_ids = g.ops("TopK", logp, top_k, count=2, axis=-1)  # equal values: the lower id first
@@ -163,6 +164,16 @@ def _layers(g: GraphBuilder, stacked: str, count: int) -> list[str]:
     if count == 1:
         return [stacked]
     return g.ops("Split", stacked, g.constant([1] * count), count=count, axis=0)
+
+
+def _output(g: GraphBuilder, p: Precision, model: Seq2Seq, attn: str) -> str:
+    """[N,V] of the attention vectors [N,H], without the bias."""
+    if not isinstance(model.output, TiedOutput):
+        return p.linear(g, attn, "output.weight", _array(model.output.weight).T)
+    if model.output.projection is not None:
+        projection = _array(model.output.projection.weight).T
+        attn = p.linear(g, attn, "output.projection.weight", projection)  # [N,E]
+    return p.by_table(g, attn, "embedding.weight", _array(model.embedding.weight))
 
 
 def _into(g: GraphBuilder, between: Between, name: str, layer: int, below: str) -> str:

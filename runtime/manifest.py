@@ -41,6 +41,7 @@ class ModelSpec:
     bidirectional: bool = False
     residual: bool = False
     layer_norm: bool = False
+    tied_output: bool = False
 
 
 @dataclass(frozen=True)

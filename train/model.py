@@ -17,6 +17,7 @@ from ..runtime.errors import UsageError
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
 from .attention import MASKED, AttentionKind, Read, new_attention
 from .loss import real_tokens
+from .output import TiedOutput
 from .projection import Projection, ProjectionKind, computing_dtype, plain, read_through_time, through_time
 from .recurrence import lstm_cell, lstm_layer
 from .stack import Between, Cell, LSTMStack, cell_of
@@ -49,6 +50,8 @@ class ModelConfig:
     """What a layer gives is added to what the next one gives (Wu et al. 2016)."""
     layer_norm: bool = False
     """What goes from one layer to the next is normalized (Ba et al. 2016)."""
+    tied_output: bool = False
+    """The output's weight is the embedding's (Press & Wolf 2017)."""
 
     def __post_init__(self) -> None:
         if self.bidirectional and self.hidden % 2:
@@ -90,7 +93,7 @@ class Seq2Seq(nn.Module):
             self.decoder = LSTMStack(E, H, L, self._new_between())
         self.attention = new_attention(config.attention_kind, H, A, dropout=config.attention_dropout)
         self.attention_vector = nn.Linear(H + H, H, bias=False)  # of concat(cell output, context)
-        self.output = nn.Linear(H, vocab_size)
+        self.output = TiedOutput(H, E, vocab_size) if config.tied_output else nn.Linear(H, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         of_embedding = config.dropout if config.embedding_dropout is None else config.embedding_dropout
         self.embedding_dropout = nn.Dropout(of_embedding)
@@ -195,7 +198,7 @@ class Seq2Seq(nn.Module):
         layers, attn, align = self._advance(gates, layers, state.attn, memory, self._projections(plain))
         h, c = (torch.stack(tensors) for tensors in zip(*layers, strict=True))  # (L, N, H) each
         following = DecoderState(h, c, attn[:, : state.attn.shape[-1]])
-        return self.output(self.dropout(attn)), following, align
+        return self._logits(attn), following, align
 
     def forward(
         self,
@@ -218,7 +221,7 @@ class Seq2Seq(nn.Module):
             self._fed_back(x, state, memory) if self.config.input_feeding else self._at_once(x, state, memory)
         )
         real = real_tokens(target, target_len)  # (B, T)
-        return self.output(self.dropout(vectors[real])), target[real]
+        return self._logits(vectors[real]), target[real]
 
     def _fed_back(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
         """Attention vectors [B, T, H] of the embeddings x [T, B, E]; each is fed to the step after it."""
@@ -239,6 +242,12 @@ class Seq2Seq(nn.Module):
         rows = top.transpose(0, 1).flatten(0, 1)  # (B * T, H): row n belongs to sentence n // T
         attn, _ = self._attend(rows, memory, self._projections(plain))
         return attn.view(B, -1, self.config.hidden)
+
+    def _logits(self, vectors: Tensor) -> Tensor:
+        """[n, V] of attention vectors [n, H]."""
+        shared = [self.embedding.weight] if self.config.tied_output else []
+        logits: Tensor = self.output(self.dropout(vectors), *shared)
+        return logits
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Embeddings [.., E] of tokens [..], some of the words and values dropped while training."""

@@ -82,3 +82,13 @@ def test_names_that_an_option_does_not_use_are_absent():
     assert "attn" not in {value.name for value in decoder.input}
     assert "next_attn" not in {value.name for value in decoder.output}
     assert [tensor.input for tensor in graph_spec(model).state] == ["h", "c"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_tied_embedding_is_stored_once_in_a_graph(precision):
+    model = model_with("tied", V)
+    sources = sources_of(4, 5)
+    built = build(model, precision, (sources, sources))
+    for graph in (built.encoder, built.decoder):
+        weights = onnx.load_from_string(graph).graph.initializer
+        assert [tuple(w.dims) for w in weights if np.prod(w.dims) == V * 6] == [(V, 6)]

@@ -14,6 +14,8 @@ OPTIONS = {
     "bidirectional": {"bidirectional": True},
     "residual": {"layers": 3, "residual": True},
     "norm": {"layers": 3, "layer_norm": True},
+    "tied": {"tied_output": True},
+    "tied-square": {"tied_output": True, "embedding": 16},
     "deep": {"layers": 4, "residual": True, "layer_norm": True, "bidirectional": True},
     "deep-unfed": {"layers": 3, "residual": True, "layer_norm": True, "input_feeding": False},
     "all": {
@@ -23,6 +25,7 @@ OPTIONS = {
         "bidirectional": True,
         "residual": True,
         "layer_norm": True,
+        "tied_output": True,
     },
 }
 
