@@ -241,6 +241,9 @@ def train(
     tied_output: Annotated[
         bool | None, _switch("tied-output", "Use the embedding as the output's weight, too.")
     ] = None,
+    copy_attention: Annotated[
+        bool | None, _switch("copy-attention", "Let replies take words from their prompt: names, numbers.")
+    ] = None,
     embedding_dropout: Annotated[
         float | None, _number("Share of embedding values dropped.  [default: --dropout]", _REGULARIZATION)
     ] = None,

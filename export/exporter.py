@@ -203,6 +203,7 @@ def _manifest(
             residual=config.residual,
             layer_norm=config.layer_norm,
             tied_output=config.tied_output,
+            copy_attention=config.copy_attention,
         ),
         text=TextSpec(
             pad=PAD,

@@ -42,6 +42,7 @@ class ModelSpec:
     residual: bool = False
     layer_norm: bool = False
     tied_output: bool = False
+    copy_attention: bool = False
 
 
 @dataclass(frozen=True)
