@@ -238,6 +238,12 @@ def train(
     layer_norm: Annotated[
         bool | None, _switch("layer-norm", "Normalize what goes from layer to layer; from 2 layers on.")
     ] = None,
+    tied_output: Annotated[
+        bool | None, _switch("tied-output", "Use the embedding as the output's weight, too.")
+    ] = None,
+    copy_attention: Annotated[
+        bool | None, _switch("copy-attention", "Let replies take words from their prompt: names, numbers.")
+    ] = None,
     embedding_dropout: Annotated[
         float | None, _number("Share of embedding values dropped.  [default: --dropout]", _REGULARIZATION)
     ] = None,

@@ -31,8 +31,8 @@ def make_keys(g: GraphBuilder, p: Precision, attention: Attention, values: str) 
 
 def attend(
     g: GraphBuilder, p: Precision, model: Seq2Seq, query: str, keys: str, values: str, bias: str
-) -> tuple[str, str]:
-    """Context [1,N,D] and alignment [N,S] of the decoder's output [1,N,H]."""
+) -> tuple[str, str, str]:
+    """Context [1,N,D] and alignment [B,K,S] of the decoder's output [1,N,H]; and S [1]."""
     attention, D = model.attention, model.config.hidden
     B = g.op("Shape", keys, start=0, end=1)  # [1]
     S = g.op("Shape", keys, start=1, end=2)
@@ -42,8 +42,12 @@ def attend(
     masked = g.op("Add", scores, g.op("Unsqueeze", bias, g.constant([1])))
     align = g.op("Softmax", masked, axis=-1)  # [B,K,S]
     context = g.op("MatMul", align, values)  # [B,K,D]
-    rows = g.op("Reshape", context, g.constant([1, -1, D]))
-    return rows, g.op("Reshape", align, g.op("Concat", g.constant([-1]), S, axis=0))
+    return g.op("Reshape", context, g.constant([1, -1, D])), align, S
+
+
+def by_row(g: GraphBuilder, x: str, S: str) -> str:
+    """[B,K,S] -> [N,S]."""
+    return g.op("Reshape", x, g.op("Concat", g.constant([-1]), S, axis=0))
 
 
 def _additive(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:

@@ -65,6 +65,8 @@ def _options(model: ModelSpec) -> str:
         "bidirectional encoder": model.bidirectional,
         "residual connections": model.residual,
         "layer norm": model.layer_norm,
+        "output tied to the embedding": model.tied_output,
+        "copy attention": model.copy_attention,
     }
     return "".join(f", {words}" for words, so in said.items() if so)
 

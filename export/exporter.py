@@ -202,6 +202,8 @@ def _manifest(
             bidirectional=config.bidirectional,
             residual=config.residual,
             layer_norm=config.layer_norm,
+            tied_output=config.tied_output,
+            copy_attention=config.copy_attention,
         ),
         text=TextSpec(
             pad=PAD,

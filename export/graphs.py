@@ -16,9 +16,11 @@ from torch import nn
 from ..runtime.manifest import GraphSpec, StateTensor
 from ..train.attention import MASKED
 from ..train.model import Seq2Seq
+from ..train.output import TiedOutput
 from ..train.stack import Between, Cell
-from .attention import attend, make_keys
+from .attention import attend, by_row, make_keys
 from .builder import FLOAT, INT64, GraphBuilder
+from .copying import mix
 from .precision import Float32, Precision
 
 Array = npt.NDArray[np.float32]
@@ -96,9 +98,9 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
 
     tokens i64 [N], parent i64 [N], h, c [L,M,H], attn [M,H], keys [B,S,A], values [B,S,H], bias [B,S],
     top_k i64 [1] -> cand_ids i64 [N,C], cand_logp [N,C], next_h, next_c [L,N,H], next_attn [N,H],
-    align [N,S], logp [N,V]. Without input feeding there is no attn. Row n continues row parent[n] of the
-    step before and belongs to sentence n // K, where K = N / B. Within the graph rows are [1,N,.], as the
-    layers of a state are.
+    align [N,S], logp [N,V]. Without input feeding there is no attn; with copy attention there is
+    src i64 [B,S], too. Row n continues row parent[n] of the step before and belongs to sentence n // K, where
+    K = N / B. Within the graph rows are [1,N,.], as the layers of a state are.
     """
     config, p = model.config, precision or Float32()
     L, H, A, V = config.layers, config.hidden, model.attention.size, model.vocab_size
@@ -112,6 +114,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     values = g.input("values", FLOAT, ["B", "S", H])
     bias = g.input("bias", FLOAT, ["B", "S"])
     top_k = g.input("top_k", INT64, [1])
+    src = g.input("src", INT64, ["B", "S"]) if config.copy_attention else None
 
     first = g.constant([0])
     h_before = _layers(g, g.op("Gather", h_in, parent, axis=1), L)  # L times [1,N,H]
@@ -138,13 +141,18 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
         hs.append(h)
         cs.append(c)
 
-    context, align = attend(g, p, model, x, keys, values, bias)
+    context, align, S = attend(g, p, model, x, keys, values, bias)
+    align_rows = by_row(g, align, S)  # [N,S]
     joined = g.op("Concat", x, context, axis=2)  # [1,N,2H]
     attn = p.linear(g, joined, "attention_vector.weight", _array(model.attention_vector.weight).T)
     attn = g.op("Squeeze", attn, first)  # [N,H]
-    logits = p.linear(g, attn, "output.weight", _array(model.output.weight).T)
+    logits = _output(g, p, model, attn)
     logits = g.op("Add", logits, g.weight("output.bias", _array(model.output.bias)))  # [N,V]
-    logp = g.op("LogSoftmax", logits, axis=-1)
+    if src is None:
+        logp = g.op("LogSoftmax", logits, axis=-1)
+    else:
+        fed = g.op("Squeeze", embedded, first)  # [N,E]
+        logp = mix(g, model.copying, logits, attn, fed, align, src, S)
     cand_logp, cand_ids = g.ops("TopK", logp, top_k, count=2, axis=-1)  # equal values: the lower id first
 
     g.output("cand_ids", cand_ids, INT64, ["N", "C"])
@@ -153,7 +161,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     g.output("next_c", g.op("Concat", *cs, axis=0), FLOAT, [L, "N", H])
     if config.input_feeding:
         g.output("next_attn", attn, FLOAT, ["N", H])
-    g.output("align", align, FLOAT, ["N", "S"])
+    g.output("align", align_rows, FLOAT, ["N", "S"])
     g.output("logp", logp, FLOAT, ["N", V])
     return g.build()
 
@@ -163,6 +171,16 @@ def _layers(g: GraphBuilder, stacked: str, count: int) -> list[str]:
     if count == 1:
         return [stacked]
     return g.ops("Split", stacked, g.constant([1] * count), count=count, axis=0)
+
+
+def _output(g: GraphBuilder, p: Precision, model: Seq2Seq, attn: str) -> str:
+    """[N,V] of the attention vectors [N,H], without the bias."""
+    if not isinstance(model.output, TiedOutput):
+        return p.linear(g, attn, "output.weight", _array(model.output.weight).T)
+    if model.output.projection is not None:
+        projection = _array(model.output.projection.weight).T
+        attn = p.linear(g, attn, "output.projection.weight", projection)  # [N,E]
+    return p.by_table(g, attn, "embedding.weight", _array(model.embedding.weight))
 
 
 def _into(g: GraphBuilder, between: Between, name: str, layer: int, below: str) -> str:

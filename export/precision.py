@@ -4,7 +4,7 @@
 and everything between the products stay float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -29,6 +29,10 @@ class Precision(Protocol):
         """The rows `ids` of table [V, E]."""
         ...
 
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
+        """x [N, E] @ table^T -> [N, V] of a table [V, E] that `lookup` has stored in the same graph."""
+        ...
+
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
         """A weight [.., I] in float32, for an operation that takes no other."""
         ...
@@ -42,6 +46,9 @@ class Float32:
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
         return g.op("Gather", g.weight(name, table), ids, axis=0)
+
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
+        return g.op("MatMul", x, g.op("Transpose", name, perm=[1, 0]))
 
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
         return g.weight(name, weight)
@@ -58,6 +65,10 @@ class Float16:
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
         return g.op("Cast", g.op("Gather", _half(g, name, table), ids, axis=0), to=FLOAT)
 
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
+        halves = g.op("Cast", x, to=FLOAT16)
+        return g.op("Cast", g.op("MatMul", halves, g.op("Transpose", name, perm=[1, 0])), to=FLOAT)
+
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
         return g.op("Cast", _half(g, name, weight), to=FLOAT)
 
@@ -69,8 +80,29 @@ class RowwiseInt8:
         self._limits = limits
 
     def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
-        limits = self._limits[name]
-        values, scale = quantize_columns(weight, limits.weight)
+        values, scale = quantize_columns(weight, self._limits[name].weight)
+        return self._product(
+            g,
+            x,
+            self._limits[name],
+            lambda: g.weight(name, values),
+            lambda: g.weight(f"{name}.scale", scale),
+        )
+
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
+        # The rows of the table are the columns of the product, and have the same scales.
+        return self._product(
+            g,
+            x,
+            self._limits[name],
+            lambda: g.op("Transpose", name, perm=[1, 0]),
+            lambda: g.op("Reshape", f"{name}.scale", g.constant([-1])),
+        )
+
+    def _product(
+        self, g: GraphBuilder, x: str, limits: Limits, weight: Callable[[], str], scale: Callable[[], str]
+    ) -> str:
+        """x @ weight, an int8 matrix with a scale a column."""
         largest = g.op("ReduceMax", g.op("Abs", x), g.constant([-1]))  # [..,N,1]
         row_scale = g.op("Mul", g.op("Max", largest, g.constant(TINY)), g.constant(1 / limits.activation))
         # QuantizeLinear takes one scale a row of an axis. Its rounding is to nearest, ties to even.
@@ -82,16 +114,18 @@ class RowwiseInt8:
         product = g.op(
             "MatMulIntegerToFloat",
             rows,
-            g.weight(name, values),
+            weight(),
             g.constant(1.0),
-            g.weight(f"{name}.scale", scale),
+            scale(),
             zero,
             domain=MICROSOFT,
         )
         return g.op("Mul", product, row_scale)
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
-        values, scale = quantize_columns(table.T, 127)
+        # A table that is multiplied with, too, has the limit of that.
+        limit = self._limits[name].weight if name in self._limits else 127
+        values, scale = quantize_columns(table.T, limit)
         rows = g.op("Cast", g.op("Gather", g.weight(name, values.T), ids, axis=0), to=FLOAT)
         return g.op("Mul", rows, g.op("Gather", g.weight(f"{name}.scale", scale[:, None]), ids, axis=0))
 
@@ -113,6 +147,14 @@ class Recording:
         self.weights: dict[str, Floats] = {}
 
     def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
+        self._record(g, x, name, weight)
+        return self._exact.linear(g, x, name, weight)
+
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
+        self._record(g, x, name, table.T)
+        return self._exact.by_table(g, x, name, table)
+
+    def _record(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> None:
         self.weights[name] = weight
         g.output(
             f"input:{name}",
@@ -120,7 +162,6 @@ class Recording:
             FLOAT,
             ["N", weight.shape[0]],
         )
-        return self._exact.linear(g, x, name, weight)
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
         return self._exact.lookup(g, ids, name, table)

@@ -41,6 +41,8 @@ class ModelSpec:
     bidirectional: bool = False
     residual: bool = False
     layer_norm: bool = False
+    tied_output: bool = False
+    copy_attention: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from .manifest import GraphSpec, StateTensor
 
 @dataclass(frozen=True, slots=True)
 class OrtState:
-    memory: dict[str, Floats]  # keys, values, bias: [B, S, ..]
+    memory: dict[str, Floats | Ints]  # keys, values, bias: [B, S, ..]; with copy attention src: i64 [B, S]
     recurrent: dict[str, Floats]  # h, c: [L, M, H]; attn: [M, H]
 
 
@@ -46,6 +46,7 @@ class OrtBackend:
         self._state = spec.state
         self._encoder = _session("encoder.onnx", encoder, options, device)
         self._decoder = _session("decoder.onnx", decoder, options, device)
+        self._copies = any(port.name == "src" for port in self._decoder.get_inputs())  # copy attention
         self._encoded = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]
         self._stepped = ["cand_ids", "cand_logp", "align", *(t.output for t in self._state)]
 
@@ -58,7 +59,8 @@ class OrtBackend:
             else np.zeros(_shape(tensor, len(src)), dtype=np.float32)
             for tensor in self._state
         }
-        return OrtState({name: out[name] for name in self._memory}, recurrent)
+        memory = {name: out[name] for name in self._memory}
+        return OrtState(memory | {"src": src} if self._copies else memory, recurrent)
 
     def step(
         self, state: OrtState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False

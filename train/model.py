@@ -16,7 +16,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from ..runtime.errors import UsageError
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
 from .attention import MASKED, AttentionKind, Read, new_attention
+from .copying import CopyAttention, first_of_its_kind
 from .loss import real_tokens
+from .output import TiedOutput
 from .projection import Projection, ProjectionKind, computing_dtype, plain, read_through_time, through_time
 from .recurrence import lstm_cell, lstm_layer
 from .stack import Between, Cell, LSTMStack, cell_of
@@ -49,6 +51,10 @@ class ModelConfig:
     """What a layer gives is added to what the next one gives (Wu et al. 2016)."""
     layer_norm: bool = False
     """What goes from one layer to the next is normalized (Ba et al. 2016)."""
+    tied_output: bool = False
+    """The output's weight is the embedding's (Press & Wolf 2017)."""
+    copy_attention: bool = False
+    """A reply may take words from its prompt (See et al. 2017)."""
 
     def __post_init__(self) -> None:
         if self.bidirectional and self.hidden % 2:
@@ -64,6 +70,7 @@ class Memory(NamedTuple):
     keys: Tensor  # [B, S, A]
     values: Tensor  # [B, S, D]
     bias: Tensor  # [B, S] 0, or MASKED on padding
+    src: Tensor  # i64 [B, S]
 
 
 class DecoderState(NamedTuple):
@@ -90,7 +97,9 @@ class Seq2Seq(nn.Module):
             self.decoder = LSTMStack(E, H, L, self._new_between())
         self.attention = new_attention(config.attention_kind, H, A, dropout=config.attention_dropout)
         self.attention_vector = nn.Linear(H + H, H, bias=False)  # of concat(cell output, context)
-        self.output = nn.Linear(H, vocab_size)
+        self.output = TiedOutput(H, E, vocab_size) if config.tied_output else nn.Linear(H, vocab_size)
+        if config.copy_attention:
+            self.copying = CopyAttention(H, E)
         self.dropout = nn.Dropout(config.dropout)
         of_embedding = config.dropout if config.embedding_dropout is None else config.embedding_dropout
         self.embedding_dropout = nn.Dropout(of_embedding)
@@ -140,7 +149,7 @@ class Seq2Seq(nn.Module):
         values = values.gather(1, order[..., None].expand_as(values))  # (B, S, H), in text order again
         bias = torch.zeros(src.shape, dtype=values.dtype, device=values.device)
         bias = bias.masked_fill(~real, MASKED)  # (B, S)
-        memory = Memory(self.attention.keys(values), values, bias)
+        memory = Memory(self.attention.keys(values), values, bias, src)
         fed = self.config.hidden if self.config.input_feeding else 0  # F
         return memory, DecoderState(h, c, h.new_zeros((len(src), fed)))
 
@@ -190,12 +199,18 @@ class Seq2Seq(nn.Module):
         self, tokens: Tensor, state: DecoderState, memory: Memory
     ) -> tuple[Tensor, DecoderState, Tensor]:
         """One decoder step for tokens [N]: logits [N, V], the next state, alignment [N, S]."""
-        gates = self._embedding_gates(self._embed(tokens))  # (N, 4H)
+        x = self._embed(tokens)  # (N, E)
+        gates = self._embedding_gates(x)  # (N, 4H)
         layers = list(zip(state.h, state.c, strict=True))
         layers, attn, align = self._advance(gates, layers, state.attn, memory, self._projections(plain))
         h, c = (torch.stack(tensors) for tensors in zip(*layers, strict=True))  # (L, N, H) each
         following = DecoderState(h, c, attn[:, : state.attn.shape[-1]])
-        return self.output(self.dropout(attn)), following, align
+        logits = self._logits(attn)
+        if self.config.copy_attention:
+            rows = torch.arange(len(tokens), device=tokens.device)
+            sentences = rows // (len(tokens) // len(memory.src))  # (N,)
+            logits = self._mixed(logits, attn, x, align, memory.src, sentences)
+        return logits, following, align
 
     def forward(
         self,
@@ -214,31 +229,52 @@ class Seq2Seq(nn.Module):
         go = torch.full_like(target[:, :1], GO)
         fed = torch.cat([go, (target if previous is None else previous)[:, :-1]], dim=1)  # (B, T)
         x = self._embed(fed.T)  # (T, B, E)
-        vectors = (
-            self._fed_back(x, state, memory) if self.config.input_feeding else self._at_once(x, state, memory)
-        )
+        decode = self._fed_back if self.config.input_feeding else self._at_once
+        vectors, align = decode(x, state, memory)  # (B, T, H), (B, T, S)
         real = real_tokens(target, target_len)  # (B, T)
-        return self.output(self.dropout(vectors[real])), target[real]
+        attn = vectors[real]  # (n, H)
+        logits = self._logits(attn)
+        if self.config.copy_attention:
+            x = x.transpose(0, 1)[real]  # (n, E)
+            logits = self._mixed(logits, attn, x, align[real], src, real.nonzero()[:, 0])
+        return logits, target[real]
 
-    def _fed_back(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
-        """Attention vectors [B, T, H] of the embeddings x [T, B, E]; each is fed to the step after it."""
+    def _fed_back(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attention vectors [B, T, H] and alignment [B, T, S] of the embeddings x [T, B, E]; a vector is
+        fed to the step after it."""
         # What needs no state is computed once for all steps, outside the loop.
         all_gates = self._embedding_gates(x)  # (T, B, 4H)
         projections = self._projections(through_time)._replace(read=read_through_time(memory.values))
         layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
-        vectors = []
+        vectors, aligns = [], []
         for gates in all_gates.unbind():
-            layers, attn, _ = self._advance(gates, layers, attn, memory, projections)
+            layers, attn, align = self._advance(gates, layers, attn, memory, projections)
             vectors.append(attn)  # (B, H)
-        return torch.stack(vectors, dim=1)
+            aligns.append(align)  # (B, S)
+        return torch.stack(vectors, dim=1), torch.stack(aligns, dim=1)
 
-    def _at_once(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+    def _at_once(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor]:
         """As `_fed_back` where nothing is fed back: each layer reads all of the target in one call."""
         top, _ = self.decoder(x, first=(state.h, state.c))  # (T, B, H)
         B = x.shape[1]
         rows = top.transpose(0, 1).flatten(0, 1)  # (B * T, H): row n belongs to sentence n // T
-        attn, _ = self._attend(rows, memory, self._projections(plain))
-        return attn.view(B, -1, self.config.hidden)
+        attn, align = self._attend(rows, memory, self._projections(plain))
+        return attn.view(B, -1, attn.shape[-1]), align.view(B, -1, align.shape[-1])
+
+    def _logits(self, attn: Tensor) -> Tensor:
+        """[n, V] of attention vectors [n, H]."""
+        shared = [self.embedding.weight] if self.config.tied_output else []
+        logits: Tensor = self.output(self.dropout(attn), *shared)
+        return logits
+
+    def _mixed(
+        self, logits: Tensor, attn: Tensor, x: Tensor, align: Tensor, src: Tensor, sentences: Tensor
+    ) -> Tensor:
+        """Natural-log probabilities [n, V], which are logits too: their own. Each of the n belongs to one of
+        the `sentences` [n] of src [B, S], is aligned to it [n, S], and was fed the embedding x [n, E]."""
+        first = first_of_its_kind(src)[sentences]  # (n, S)
+        mixed: Tensor = self.copying(logits, attn, x, align, src[sentences], first)
+        return mixed
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Embeddings [.., E] of tokens [..], some of the words and values dropped while training."""
@@ -318,7 +354,9 @@ class Seq2Seq(nn.Module):
     def _attend(self, top: Tensor, memory: Memory, projections: "_Projections") -> tuple[Tensor, Tensor]:
         """Attention vectors [N, H] and alignment [N, S] of the decoder's outputs [N, H]."""
         query = projections.query(None, top)
-        context, align = self.attention(query, *memory, projections.read)  # (N, D), (N, S)
+        context, align = self.attention(
+            query, memory.keys, memory.values, memory.bias, projections.read
+        )  # (N, D), (N, S)
         return projections.attention_vector(None, torch.cat([top, context], dim=-1)), align
 
 

@@ -82,3 +82,33 @@ def test_names_that_an_option_does_not_use_are_absent():
     assert "attn" not in {value.name for value in decoder.input}
     assert "next_attn" not in {value.name for value in decoder.output}
     assert [tensor.input for tensor in graph_spec(model).state] == ["h", "c"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_tied_embedding_is_stored_once_in_a_graph(precision):
+    model = model_with("tied", V)
+    sources = sources_of(4, 5)
+    built = build(model, precision, (sources, sources))
+    for graph in (built.encoder, built.decoder):
+        weights = onnx.load_from_string(graph).graph.initializer
+        assert [tuple(w.dims) for w in weights if np.prod(w.dims) == V * 6] == [(V, 6)]
+
+
+@pytest.mark.parametrize("size", [1.0, 200.0])
+@pytest.mark.parametrize("gate", [-100.0, 0.0, 100.0])
+def test_copying_is_the_same_in_the_graph_where_probabilities_vanish(gate, size):
+    model = model_with("copy", V)
+    with torch.no_grad():
+        model.copying.gate.bias.fill_(gate)
+        model.output.weight.mul_(size)
+    graphs = build_encoder(model), build_decoder(model)
+    ours, theirs = TorchBackend(model), OrtBackend(graph_spec(model), *graphs, device="cpu", threads=1)
+    src, src_len = pad([[5, 6, 5, 7, 5], [8, 8]])
+    tokens, parents = np.full(4, GO, dtype=np.int64), np.array([0, 0, 1, 1])
+    out, _ = ours.step(ours.encode(src, src_len), tokens, parents, 5, whole=True)
+    other, _ = theirs.step(theirs.encode(src, src_len), tokens, parents, 5, whole=True)
+    np.testing.assert_allclose(out.logp, other.logp, atol=1e-3 if size > 1 else 1e-5)
+    assert np.isfinite(other.logp).all()
+    if gate < 0:  # what does not stand in the source cannot be said
+        likely = {tuple(sorted(set(np.flatnonzero(row > -20)))) for row in other.logp}
+        assert likely == {(5, 6, 7), (8,)}

@@ -14,6 +14,10 @@ OPTIONS = {
     "bidirectional": {"bidirectional": True},
     "residual": {"layers": 3, "residual": True},
     "norm": {"layers": 3, "layer_norm": True},
+    "tied": {"tied_output": True},
+    "tied-square": {"tied_output": True, "embedding": 16},
+    "copy": {"copy_attention": True},
+    "copy-unfed": {"copy_attention": True, "input_feeding": False},
     "deep": {"layers": 4, "residual": True, "layer_norm": True, "bidirectional": True},
     "deep-unfed": {"layers": 3, "residual": True, "layer_norm": True, "input_feeding": False},
     "all": {
@@ -23,6 +27,8 @@ OPTIONS = {
         "bidirectional": True,
         "residual": True,
         "layer_norm": True,
+        "tied_output": True,
+        "copy_attention": True,
     },
 }
 

@@ -1,0 +1,72 @@
+"""Copy attention as ONNX operations: what `train/copying.py` computes, said again."""
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ..train.copying import CopyAttention
+from .attention import by_row
+from .builder import GraphBuilder
+
+
+def mix(
+    g: GraphBuilder,
+    copying: CopyAttention,
+    logits: str,
+    attn: str,
+    embedded: str,
+    align: str,
+    src: str,
+    S: str,
+) -> str:
+    """Natural-log probabilities [N,V] of logits [N,V], attention vectors [N,H], embeddings [N,E], alignment
+    [B,K,S] and src [B,S].
+
+    All but the two scatterings are of the S tokens that stand in the source, whatever V is.
+    """
+    gate = _gate(g, copying, attn, embedded)  # [N,1]
+    logp = g.op("Add", g.op("LogSoftmax", logits, axis=-1), _log_sigmoid(g, gate))  # [N,V]
+    broadcast = g.op("Expand", g.op("Unsqueeze", src, g.constant([1])), g.op("Shape", align))
+    ids = by_row(g, broadcast, S)  # [N,S]
+    nothing = g.op("ConstantOfShape", g.op("Shape", logits))  # [N,V]
+    added = g.op("ScatterElements", nothing, ids, by_row(g, align, S), axis=1, reduction="add")
+    copied = g.op("GatherElements", added, ids, axis=1)  # [N,S] of all equal tokens together
+    generated = g.op("GatherElements", logp, ids, axis=1)  # [N,S]
+    some = g.op("Greater", copied, g.constant(0.0))
+    logs = g.op("Log", g.op("Where", some, copied, g.constant(1.0)))
+    # In logarithms, since ONNX Runtime's sigmoid is exact to 1e-7 and not to a part of its value.
+    logs = g.op("Add", logs, _log_sigmoid(g, g.op("Neg", gate)))
+    mixed = g.op("Where", some, _log_add_exp(g, generated, logs), generated)
+    return g.op("ScatterElements", logp, ids, mixed, axis=1)  # equal tokens are written with equal values
+
+
+def _gate(g: GraphBuilder, copying: CopyAttention, attn: str, embedded: str) -> str:
+    """What the sigmoid takes, [N,1]."""
+    weighted = g.op(
+        "Mul",
+        g.op("Concat", attn, embedded, axis=1),
+        g.weight("copying.gate.weight", _array(copying.gate.weight)),
+    )
+    total = g.op("ReduceSum", weighted, g.constant([-1]), keepdims=1)
+    return g.op("Add", total, g.weight("copying.gate.bias", _array(copying.gate.bias)))
+
+
+def _log_sigmoid(g: GraphBuilder, x: str) -> str:
+    """min(x, 0) - log(1 + exp(-|x|)), which is finite for every finite x."""
+    return g.op("Sub", g.op("Min", x, g.constant(0.0)), _log_one_plus_exp(g, g.op("Abs", x)))
+
+
+def _log_add_exp(g: GraphBuilder, a: str, b: str) -> str:
+    """log(exp(a) + exp(b)) = max(a, b) + log(1 + exp(-|a - b|))."""
+    apart = g.op("Abs", g.op("Sub", a, b))
+    return g.op("Add", g.op("Max", a, b), _log_one_plus_exp(g, apart))
+
+
+def _log_one_plus_exp(g: GraphBuilder, x: str) -> str:
+    """log(1 + exp(-x)) of x >= 0."""
+    return g.op("Log", g.op("Add", g.op("Exp", g.op("Neg", x)), g.constant(1.0)))
+
+
+def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().astype(np.float32)
+    return array

@@ -1,0 +1,20 @@
+"""The output over the embedding's own rows: the largest weight is there once, and a token is learned wherever
+it stands (Press & Wolf 2017, arXiv:1608.05859; Inan et al. 2017, arXiv:1611.01462)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+
+class TiedOutput(nn.Module):
+    """logits = W_e P a + b of an attention vector a [.., H]; P [E, H] is there only where E and H differ. The
+    embedding W_e [V, E] is given at each call, and stays the embedding's own."""
+
+    def __init__(self, hidden: int, embedding: int, vocab_size: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(hidden, embedding, bias=False) if hidden != embedding else None
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, vectors: Tensor, embedding: Tensor) -> Tensor:
+        projected = vectors if self.projection is None else self.projection(vectors)  # (.., E)
+        return linear(projected, embedding, self.bias)
