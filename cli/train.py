@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..train.corpus import Corpus
     from ..train.dataset import Prepared
     from ..train.distributed import World
+    from ..train.pretrained import Pretrained
     from ..train.report import CorpusReport
     from ..train.run import Run
     from ..train.trainer import Result
@@ -49,6 +50,7 @@ class _Data:
     valid: str | None
     tokenizer: Path | None
     skip_bad: bool
+    pretrained: Path | None
 
     @property
     def given(self) -> bool:
@@ -244,6 +246,15 @@ def train(
     copy_attention: Annotated[
         bool | None, _switch("copy-attention", "Let replies take words from their prompt: names, numbers.")
     ] = None,
+    pretrained_embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Begin with these word vectors, of --embedding numbers each: text (GloVe, word2vec), .gz, "
+            ".safetensors.",
+            rich_help_panel=_MODEL,
+            show_default=False,
+        ),
+    ] = None,
     embedding_dropout: Annotated[
         float | None, _number("Share of embedding values dropped.  [default: --dropout]", _REGULARIZATION)
     ] = None,
@@ -367,9 +378,9 @@ def train(
         raise UsageError(
             f"--preset {preset} and --config {config} are both a whole configuration: give one of them"
         )
-    from_data = _Data(data or [], source, target, valid, tokenizer, skip_bad)
+    from_data = _Data(data or [], source, target, valid, tokenizer, skip_bad, pretrained_embeddings)
     if find_lr:
-        if resume or dry_run:
+        if resume or dry_run or pretrained_embeddings:
             raise UsageError(
                 "--find-lr trains a model that is not kept: it goes with DATA and settings alone"
             )
@@ -447,7 +458,28 @@ def _open_or_create(
         "sha256": prepared.report.sha256,
         "valid_sha256": _valid_sha256(prepared.report) if data.valid else None,
     }
-    return create_run(out, config, prepared, corpus, device=device, processes=world.size, replace=force)
+    pretrained = _read_pretrained(config, data, prepared.codec)
+    return create_run(
+        out,
+        config,
+        prepared,
+        corpus,
+        device=device,
+        processes=world.size,
+        pretrained=pretrained,
+        replace=force,
+    )
+
+
+def _read_pretrained(config: "RunConfig", data: _Data, codec: "TextCodec") -> "Pretrained | None":
+    """The vectors that --pretrained-embeddings gives; how many of the tokens have one is said."""
+    from ..train.pretrained import read_pretrained
+
+    if data.pretrained is None:
+        return None
+    found = read_pretrained(data.pretrained, codec, config.model.embedding)
+    say(f"pretrained          {found.found:,} of {found.vocab_size:,} tokens have a vector")
+    return found
 
 
 def _valid_sha256(report: "CorpusReport") -> str:
@@ -460,6 +492,7 @@ def _resumed(out: Path, wanted: _Wanted, data: _Data) -> "Run":
     goes on may change."""
     from ..runtime.errors import UsageError
     from ..train.checkpoint import has_checkpoint, last_step
+    from ..train.pretrained import file_sha256
     from ..train.run import open_run
     from ..train.tokenizer import load_tokenizer
 
@@ -477,6 +510,10 @@ def _resumed(out: Path, wanted: _Wanted, data: _Data) -> "Run":
     for name, same in (
         ("DATA", not data.given or data.open().read().sha256 == run.corpus_sha256),
         ("--valid", valid is None or valid.read().sha256 == run.info["corpus"].get("valid_sha256")),
+        (
+            "--pretrained-embeddings",
+            not data.pretrained or file_sha256(data.pretrained) == (run.pretrained or {}).get("sha256"),
+        ),
         ("--tokenizer", not data.tokenizer or load_tokenizer(data.tokenizer) == run.tokenizer),
     ):
         if not same:

@@ -9,6 +9,8 @@ def model_card(manifest: Manifest) -> str:
     provenance, decoding = manifest.provenance, manifest.decoding
     perplexity = quality.get("valid_perplexity")
     attention = f"{model.attention_kind} attention{_options(model)}"
+    vectors = provenance.get("pretrained_tokens")
+    started = f", {vectors:,} tokens begun with pretrained vectors" if vectors else ""
     held_out = (
         f"{perplexity:.2f} on {quality['valid_pairs']:,} held-out pairs"
         if perplexity
@@ -29,7 +31,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 |---|---|
 | architecture | {model.layers}-layer LSTM encoder and decoder, {attention} |
 | sizes | hidden {model.hidden}, embedding {model.embedding}, attention {model.attention} |
-| vocabulary | {model.vocab_size:,} byte-level BPE tokens |
+| vocabulary | {model.vocab_size:,} byte-level BPE tokens{started} |
 | source | {context}, at most {text.max_source} tokens, {direction} |
 | reply | at most {text.max_target} tokens |
 | precision | {manifest.precision} |

@@ -232,6 +232,7 @@ def _manifest(
             "checkpoint": checkpoint,
             "steps": steps,
             "train_pairs": len(run.pairs("train")),
+            **({} if run.pretrained is None else {"pretrained_tokens": run.pretrained["found"]}),
         },
         proof={},
         quality={},

@@ -5,6 +5,7 @@
     tokenizer.json        shared with every bundle that is exported from the run
     corpus/               train.safetensors, valid.safetensors, report.json
     valid.jsonl           the held-out pairs as text
+    embedding.safetensors first rows of the embedding, where they were learned elsewhere
     checkpoints/          see checkpoint.py
     lock                  while a process trains in it, see lock.py
     metrics.jsonl         one row a validation;  metrics.png: the same as curves
@@ -33,13 +34,16 @@ from .dataset import EncodedPairs, HeldOut, Prepared
 from .lock import LOCK
 from .model import Seq2Seq
 from .precision import Amp, resolve
+from .pretrained import Pretrained, set_rows
 
 RUN = "run.json"
 _CONFIG = "config.toml"
+_EMBEDDING = "embedding.safetensors"
 _NAMES = {
     RUN,
     _CONFIG,
     LOCK,
+    _EMBEDDING,
     "tokenizer.json",
     "corpus",
     "valid.jsonl",
@@ -85,9 +89,19 @@ class Run:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
 
     def new_model(self) -> Seq2Seq:
-        """The model with its first weights, which depend on the seed alone."""
+        """The model with its first weights, which depend on the seed and on pretrained vectors alone."""
         torch.manual_seed(self.config.training.seed)
-        return Seq2Seq(self.config.model, self.codec.vocab_size)
+        model = Seq2Seq(self.config.model, self.codec.vocab_size)
+        kept = self.folder / _EMBEDDING
+        if kept.is_file():
+            set_rows(model.embedding, kept)
+        return model
+
+    @property
+    def pretrained(self) -> dict[str, Any] | None:
+        """How many tokens began with vectors that were learned elsewhere, `found` of `tokens`, and the `sha256`
+        of their file; None where all began at random."""
+        return self.info.get("pretrained")
 
     def chat_model(self, which: str = "best", *, device: str = "cpu") -> ChatModel:
         """The model of a checkpoint behind the runtime's own interface, run by PyTorch."""
@@ -110,6 +124,7 @@ def create_run(
     *,
     device: str,
     processes: int = 1,
+    pretrained: Pretrained | None = None,
     replace: bool,
 ) -> Run:
     """Write a new run folder with its encoded corpus, all or nothing.
@@ -122,8 +137,16 @@ def create_run(
         "config": config.to_json(),
         "environment": environment(device, config.training.amp, processes),
     }
+    if pretrained is not None:
+        info["pretrained"] = {
+            "found": pretrained.found,
+            "tokens": pretrained.vocab_size,
+            "sha256": pretrained.sha256,
+        }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(folder, replace=replace) as temporary:
+        if pretrained is not None:
+            write_atomic(temporary / _EMBEDDING, pretrained.to_bytes())
         (temporary / "corpus").mkdir()
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(temporary / _CONFIG, config.to_toml())

@@ -1,0 +1,190 @@
+"""Word vectors that were learned elsewhere, as first rows of the embedding.
+
+A word vector is for a word, and a token of a byte-level BPE is a word only now and then. A token takes the
+vector of the word that its text is, with or without the space that a token may begin with: `hello` and
+` hello` both take that of "hello", letter for letter. Tokens that are parts of words mostly find none, and
+begin at random.
+
+Files:
+- text, also .gz: a word and its E numbers a line, parted by spaces (GloVe), with or without a first line of
+  two numbers, how many words there are and how large E is (word2vec, fastText);
+- .safetensors whose metadata has `words`, a JSON list, and whose one tensor [words, E] has their vectors;
+- .safetensors with `embedding.weight` [V, E] and no words, as a checkpoint of a run is: row i is of token i,
+  so it fits no tokenizer but its own.
+"""
+
+import gzip
+import hashlib
+import json
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..runtime.errors import DataError, UsageError
+from ..runtime.text import SPECIAL_TOKENS, TextCodec
+
+Floats = npt.NDArray[np.float32]
+_WEIGHT = "embedding.weight"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The rows that were found, of a vocabulary of V."""
+
+    ids: npt.NDArray[np.int64]  # [n]
+    vectors: Floats  # [n, E]
+    vocab_size: int
+    sha256: str  # of the file
+
+    @property
+    def found(self) -> int:
+        return len(self.ids)
+
+    def to_bytes(self) -> bytes:
+        """What a run keeps of them."""
+        tensors = {"ids": torch.from_numpy(self.ids), "vectors": torch.from_numpy(self.vectors)}
+        return safetensors.torch.save(tensors)
+
+
+def set_rows(embedding: nn.Embedding, kept: Path) -> None:
+    """Give the embedding the rows that a run kept."""
+    tensors = safetensors.torch.load_file(kept)
+    with torch.no_grad():
+        embedding.weight[tensors["ids"]] = tensors["vectors"]
+
+
+def read_pretrained(path: Path, codec: TextCodec, size: int) -> Pretrained:
+    """The vectors of `size` numbers for the tokens of `codec` that the file has.
+
+    Raises:
+        UsageError: no such file, vectors of another size, or of none of the tokens.
+        DataError: it cannot be read.
+    """
+    digest = file_sha256(path)
+    try:
+        rows = _of_tokens(path, codec, size) if path.suffix == ".safetensors" else _of_text(path, codec, size)
+        found = dict(sorted(rows))
+    except (OSError, EOFError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not found:
+        raise UsageError(f"{path} has none of the {codec.vocab_size:,} tokens of this vocabulary")
+    vectors = np.stack(list(found.values()))
+    if not np.isfinite(vectors).all():
+        raise DataError(f"{path} has a number that is not finite")
+    return Pretrained(np.array(list(found), dtype=np.int64), vectors, codec.vocab_size, digest)
+
+
+def file_sha256(path: Path) -> str:
+    """Of the file of --pretrained-embeddings; errors as `read_pretrained`."""
+    if not path.is_file():
+        raise UsageError(f"--pretrained-embeddings {path} is not a file")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def tokens_of_words(codec: TextCodec) -> dict[str, list[int]]:
+    """The ids of each word that tokens are: one, or two with and without a space in front."""
+    words: dict[str, list[int]] = defaultdict(list)
+    for id in range(len(SPECIAL_TOKENS), codec.vocab_size):
+        word = codec.decode([id]).removeprefix(" ")
+        if word and not word[0].isspace() and "\ufffd" not in word:  # parts of characters are no words
+            words[word].append(id)
+    return words
+
+
+Row = tuple[int, Floats]
+
+
+def _of_text(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
+    opened = gzip.open if path.name.endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as lines:
+        yield from _of_lines(path, lines, tokens_of_words(codec), size)
+
+
+def _of_lines(path: Path, lines: Iterable[str], left: dict[str, list[int]], size: int) -> Iterator[Row]:
+    """The rows of the words that are `left`; of a word that comes twice, the first is taken."""
+    for number, line in enumerate(lines, 1):
+        parts = line.rstrip().split(" ")
+        if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
+            _check_size(path, int(parts[1]), size)
+            continue
+        if number == 1:
+            _check_size(path, len(parts) - 1, size)
+        word = unicodedata.normalize("NFC", " ".join(parts[:-size]))  # words of GloVe may hold spaces
+        ids = left.pop(word, ())
+        if word and not ids:
+            continue
+        try:
+            if not word:
+                raise ValueError
+            vector = np.array(parts[-size:], dtype=np.float32)
+        except ValueError:
+            raise DataError(
+                f"{path}, line {number}: not a word and {size} numbers, parted by spaces"
+            ) from None
+        for id in ids:
+            yield id, vector
+
+
+def _of_tokens(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
+    with safe_open(path, "pt") as file:
+        words = (file.metadata() or {}).get("words")
+        names = list(file.keys())
+        name = _WEIGHT if words is None else names[0]
+        if name not in names or (words is not None and len(names) != 1):
+            raise DataError(
+                f"{path} has neither a tensor {_WEIGHT} nor, with words in its metadata, one of their vectors"
+            )
+        tensor = file.get_tensor(name)
+    if tensor.ndim != 2 or not tensor.is_floating_point():
+        raise DataError(f"{path}: {name} must be a matrix of numbers, not {tuple(tensor.shape)}")
+    _check_size(path, tensor.shape[1], size)
+    vectors: Floats = tensor.float().numpy()
+    if words is not None:
+        left = tokens_of_words(codec)
+        for word, vector in zip(_word_list(path, words, len(vectors)), vectors, strict=True):
+            for id in left.pop(unicodedata.normalize("NFC", word), ()):
+                yield id, vector
+        return
+    if len(vectors) != codec.vocab_size or not _same_tokenizer(path, codec):
+        raise UsageError(f"{path} has a row for each token of another tokenizer: give that with --tokenizer")
+    yield from list(enumerate(vectors))[len(SPECIAL_TOKENS) :]
+
+
+def _word_list(path: Path, raw: str, count: int) -> list[str]:
+    try:
+        words = json.loads(raw)
+    except ValueError:
+        words = None
+    if not isinstance(words, list) or not all(isinstance(w, str) for w in words) or len(words) != count:
+        raise DataError(f"{path}: words must be a JSON list of as many texts as there are vectors, {count}")
+    return words
+
+
+def _same_tokenizer(checkpoint: Path, codec: TextCodec) -> bool:
+    """Whether a checkpoint within a run is of the run's tokenizer; what lies elsewhere is believed."""
+    folders = list(checkpoint.resolve().parents)
+    beside = folders[min(2, len(folders) - 1)] / "tokenizer.json"
+    if not beside.is_file():
+        return True
+    other = TextCodec(beside.read_bytes(), max_source=1, max_target=2)
+    return other.vocabulary == codec.vocabulary
+
+
+def _check_size(path: Path, found: int, size: int) -> None:
+    if found != size:
+        raise UsageError(
+            f"{path} has vectors of {found} numbers, but the embedding has {size}: set --embedding {found}"
+        )
