@@ -99,8 +99,8 @@ class Run:
 
     @property
     def pretrained(self) -> dict[str, Any] | None:
-        """How many tokens began with vectors that were learned elsewhere, `found` of `tokens`, and the `sha256`
-        of their file; None where all began at random."""
+        """How many tokens began with vectors that were learned elsewhere, `found` of `tokens`, and the
+        `sha256` of their file; None where all began at random."""
         return self.info.get("pretrained")
 
     def chat_model(self, which: str = "best", *, device: str = "cpu") -> ChatModel:
