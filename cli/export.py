@@ -100,6 +100,8 @@ def export(
         say(f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs")
     if "against_fp32" in quality:
         say(f"{precision} beside fp32: {_beside_fp32(quality['against_fp32'])}")
+        if quality["forced"]:
+            say(f"{precision} is beyond its limits: written by force, and the bundle says so")
     if (fitted := exported.manifest.calibration) is not None:
         say(
             f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {fitted['right']:.1%} right: "

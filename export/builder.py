@@ -1,6 +1,6 @@
 """A small writer of ONNX graphs: operations are added one by one and name their outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class GraphBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
         self._nodes: list[onnx.NodeProto] = []
+        self._shared: dict[str, str] = {}
         self._given: dict[str, str] = {}  # name of an output -> the value it is
 
     def input(self, name: str, kind: int, shape: Shape) -> str:
@@ -68,6 +69,12 @@ class GraphBuilder:
         outputs = [f"{kind.lower()}_{len(self._nodes)}_{i}" for i in range(count)]
         self._nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
         return outputs
+
+    def once(self, what: str, make: Callable[[], str]) -> str:
+        """The value that `make` added when `what` was first asked for."""
+        if what not in self._shared:
+            self._shared[what] = make()
+        return self._shared[what]
 
     def build(self) -> bytes:
         """The checked model."""

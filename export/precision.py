@@ -22,7 +22,9 @@ class Precision(Protocol):
     """Adds weights to a graph. Names are those of the weights in PyTorch."""
 
     def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
-        """x [.., N, I] @ weight [I, O] -> [.., N, O]; of a leading axis there is at most one, of size 1."""
+        """x [.., N, I] @ weight [I, O] -> [.., N, O]; of a leading axis there is at most one, of size 1.
+
+        N is the same for all products of a graph."""
         ...
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
@@ -107,7 +109,10 @@ class RowwiseInt8:
         row_scale = g.op("Mul", g.op("Max", largest, g.constant(TINY)), g.constant(1 / limits.activation))
         # QuantizeLinear takes one scale a row of an axis. Its rounding is to nearest, ties to even.
         zero = g.byte(limits.activation)
-        zeros = g.op("Expand", zero, g.op("Shape", x, start=-2, end=-1))  # [N]
+        zeros = g.once(
+            f"zeros {limits.activation}",
+            lambda: g.op("Expand", zero, g.op("Shape", x, start=-2, end=-1)),  # [N]
+        )
         rows = g.op("QuantizeLinear", x, g.op("Reshape", row_scale, g.constant([-1])), zeros, axis=-2)
         # MatMulInteger, Cast and Mul in one, which saves a tenth where rows are many. It takes one scale of x
         # for all rows: that is 1, and each row's comes after.

@@ -241,7 +241,7 @@ GOOD = Quality(9, 99, 1.0, 10.0, 10.0, 0.01, 0.1)
 @pytest.mark.parametrize(
     ("worse", "said"),
     [
-        ({"agreement": 0.9}, "90.0% of tokens agree"),
+        ({"agreement": 0.89}, "89.0% of tokens agree"),
         ({"perplexity": 10.3}, "perplexity changes by +3.00%"),
         ({"perplexity": float("nan")}, "perplexity changes by +nan%"),
         ({"mean_logp": 0.3}, "mean error 0.300"),
