@@ -143,6 +143,7 @@ def info(
             ("format", manifest.format),
             ("precision", manifest.precision),
             ("model", f"{model.layers} layers, hidden {model.hidden}, embedding {model.embedding}"),
+            ("options", model.options),
             ("vocabulary", f"{model.vocab_size:,} tokens"),
             ("source", f"{manifest.text.turns} turn(s), at most {manifest.text.max_source} tokens"),
             ("reply", f"at most {manifest.text.max_target} tokens"),

@@ -1,6 +1,6 @@
 """MODEL_CARD.md: what a bundle is, for people who are handed one."""
 
-from ..runtime.manifest import Manifest, ModelSpec
+from ..runtime.manifest import Manifest
 
 
 def model_card(manifest: Manifest) -> str:
@@ -8,7 +8,6 @@ def model_card(manifest: Manifest) -> str:
     model, text, quality = manifest.model, manifest.text, manifest.quality
     provenance, decoding = manifest.provenance, manifest.decoding
     perplexity = quality.get("valid_perplexity")
-    attention = f"{model.attention_kind} attention{_options(model)}"
     vectors = provenance.get("pretrained_tokens")
     started = f", {vectors:,} tokens begun with pretrained vectors" if vectors else ""
     held_out = (
@@ -29,7 +28,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 
 | | |
 |---|---|
-| architecture | {model.layers}-layer LSTM encoder and decoder, {attention} |
+| architecture | {model.layers}-layer LSTM encoder and decoder, {model.options} |
 | sizes | hidden {model.hidden}, embedding {model.embedding}, attention {model.attention} |
 | vocabulary | {model.vocab_size:,} byte-level BPE tokens{started} |
 | source | {context}, at most {text.max_source} tokens, {direction} |
@@ -58,19 +57,6 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 It repeats and recombines what its training data holds. It knows no facts, does not reason, and may be wrong
 or rude where its data was. Do not use it where a wrong reply does harm.
 """
-
-
-def _options(model: ModelSpec) -> str:
-    """What is not as usual."""
-    said = {
-        "no input feeding": not model.input_feeding,
-        "bidirectional encoder": model.bidirectional,
-        "residual connections": model.residual,
-        "layer norm": model.layer_norm,
-        "output tied to the embedding": model.tied_output,
-        "copy attention": model.copy_attention,
-    }
-    return "".join(f", {words}" for words, so in said.items() if so)
 
 
 def _confidence(manifest: Manifest) -> str:

@@ -44,6 +44,19 @@ class ModelSpec:
     tied_output: bool = False
     copy_attention: bool = False
 
+    @property
+    def options(self) -> str:
+        """The attention and whatever is not as usual, in words."""
+        said = {
+            "no input feeding": not self.input_feeding,
+            "bidirectional encoder": self.bidirectional,
+            "residual connections": self.residual,
+            "layer norm": self.layer_norm,
+            "output tied to the embedding": self.tied_output,
+            "copy attention": self.copy_attention,
+        }
+        return ", ".join([f"{self.attention_kind} attention", *(words for words, so in said.items() if so)])
+
 
 @dataclass(frozen=True)
 class TextSpec:
