@@ -37,7 +37,7 @@ def bundle(edgechat, data: Path, *options: str) -> Path:
     out = data.with_name("copying" if options else "plain")
     done: subprocess.CompletedProcess[str] = edgechat(
         "train", data, "--out", out, "--hidden", 64, "--embedding", 32, "--attention", 32,
-        "--vocab-size", 261, "--epochs", 14, "--batch-size", 16, "--learning-rate", 0.005, "--dropout", 0.1,
+        "--vocab-size", 261, "--epochs", 12, "--batch-size", 16, "--learning-rate", 0.005, "--dropout", 0.1,
         "--threads", 1, "--device", "cpu", "--save-every", 1000, *options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
