@@ -26,8 +26,9 @@ lint: .venv/installed build/types  ## Check style, types and the floors of the h
 	$(BIN)/mypy
 	PYTHONPATH=build/types $(BIN)/lint-imports
 
-bench: .venv/installed  ## Compare speed with PyTorch eager on this machine
+bench: .venv/installed  ## Compare speed with PyTorch eager on this machine, and time a fresh process
 	$(BIN)/python bench/decode.py
+	$(BIN)/python bench/startup.py demo
 
 clean:  ## Remove the environment and what make demo made
 	rm -rf .venv build dist *.egg-info runs/demo bundles/demo*

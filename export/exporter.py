@@ -145,7 +145,7 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
     run, manifest = open_run(run_folder), bundle.manifest
     if bundle.files["tokenizer.json"] != run.tokenizer:
         raise UsageError(f"{run_folder} has another tokenizer than the bundle: it was not made of this run")
-    model = _model_of(run, manifest.provenance)
+    model = model_of(run, manifest.provenance)
     judged_on = held_out_or_learned(run)
     built = rebuild(model, manifest.precision, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"])
     proof = prove_built(
@@ -164,7 +164,7 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
     return proof
 
 
-def _model_of(run: Run, provenance: dict[str, Any]) -> Seq2Seq:
+def model_of(run: Run, provenance: dict[str, Any]) -> Seq2Seq:
     """The model of the checkpoint that a bundle was made of."""
     checkpoint, step = str(provenance.get("checkpoint", "best")), provenance.get("steps")
     model, position = run.load_model(checkpoint)

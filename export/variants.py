@@ -68,6 +68,11 @@ def rebuild(model: Seq2Seq, precision: str, encoder: bytes, decoder: bytes) -> B
     return Built(known, encoder, decoder, _backend(model, exact), sum(map(len, exact)), own)
 
 
+def exact_backend(model: Seq2Seq) -> OrtBackend:
+    """The model's own graphs in fp32, on one thread."""
+    return _backend(model, _graphs(model, Float32()))
+
+
 def prove_built(
     model: Seq2Seq,
     built: Built,

@@ -84,19 +84,48 @@ def test_bench_times_load_reply_and_batches(edgechat, bundle_folder):
     values = json.loads(done.stdout)
     assert done.returncode == 0
     assert list(values) == [
-        "bundle", "device", "threads", "beam", "load_ms", "reply_ms", "token_ms", "replies_per_second"
+        "bundle", "device", "threads", "beam", "load_ms", "reply_ms", "first_piece_ms", "token_ms",
+        "floor_ms", "replies_per_second", "process", "weights_a_step", "size", "against",
     ]  # fmt: skip
     assert values["beam"] == 2
     assert 0 < values["reply_ms"]["p50"] <= values["reply_ms"]["p90"] <= values["reply_ms"]["p99"]
     assert all(rate > 0 for rate in values["replies_per_second"].values())
     assert done.stderr.startswith("timing on ")
+    assert values["size"]["decoder.onnx"] == (bundle_folder / "decoder.onnx").stat().st_size
+    # fp32 weights of one step are all of the decoder but its embedding table.
+    assert 0.5 * values["size"]["decoder.onnx"] < values["weights_a_step"] < values["size"]["decoder.onnx"]
+    assert 20e6 < values["process"]["peak_bytes"] < 500e6
+    assert values["against"] == {}
 
 
 def test_bench_shows_a_table(invoke, bundle_folder):
     done = invoke("bench", bundle_folder, "--repeat", 3)
     assert done.returncode == 0
-    for shown in ("load", "reply, batch 1", "a token", "batch 32"):
+    for shown in ("load", "fresh process", "reply, batch 1", "a token", "floor of a step", "batch 32"):
         assert shown in done.stdout
+
+
+def test_bench_times_the_run_beside_its_bundle_on_prompts_of_the_users_and_draws(
+    invoke, run_folder, bundle_folder, tmp_path
+):
+    (tmp_path / "prompts.txt").write_text("hello\nturn left twice\n")
+    picture = tmp_path / "bench.png"
+    done = invoke(
+        "bench", bundle_folder, "--repeat", 3, "--against", run_folder, "--prompts", tmp_path / "prompts.txt",
+        "--plot", picture, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    against = json.loads(done.stdout)["against"]
+    assert list(against) == ["fp32", "PyTorch"]
+    assert all(ms["p50"] > 0 for ms in against.values())
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_refuses_a_file_without_prompts(invoke, bundle_folder, tmp_path):
+    (tmp_path / "none.txt").write_text("\n\n")
+    done = invoke("bench", bundle_folder, "--prompts", tmp_path / "none.txt")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"--prompts {tmp_path / 'none.txt'} holds no prompt" in done.stderr
 
 
 @pytest.mark.parametrize(
