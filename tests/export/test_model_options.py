@@ -52,16 +52,16 @@ def test_the_graphs_compute_what_pytorch_computes_over_a_grid_of_sizes(option):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_each_precision_is_proved_alone_and_in_ragged_batches(option, precision):
     model = model_with(option, V)
-    sources = sources_of(16, 7)
+    sources = sources_of(8, 6)
     targets = [[*source[:3], EOS] for source in sources]
     built = build(model, precision, (sources, targets))
-    proof = prove_built(model, built, sources, targets, max_length=8)
-    assert proof["replies"] == 16 * len(proof["beams"]) * len(proof["batch_sizes"])
+    proof = prove_built(model, built, sources, targets, max_length=6)
+    assert proof["replies"] == 8 * len(proof["beams"]) * len(proof["batch_sizes"])
     assert precision == "fp32" or proof[precision]["replies"] > 0
     assert precision != "int8" or built.size < 0.75 * built.exact_size
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", ["normed", "general", "deep-unfed", "copy", "all"])
 def test_the_proof_sees_one_changed_weight_of_any_tensor(option):
     model = model_with(option, V)
     sources = sources_of(4, 7)
