@@ -1,0 +1,96 @@
+"""What a fresh process costs until it has printed one reply: CPU time and peak memory.
+
+    .venv/bin/python bench/startup.py BUNDLE --check --json startup.json
+
+Beside it, in turns: Python alone, onnxruntime alone, and a Typer app that does nothing. Figures are medians.
+Let nothing else run meanwhile.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from edgechat.runtime.measure import ProcessCost, process_cost
+
+EMPTY_APP = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"
+LIBRARY = """
+import sys
+from edgechat.runtime import ChatModel
+print(ChatModel.load(sys.argv[1], device="cpu").reply("hi"))
+"""
+MOST_CPU, MOST_MEMORY, MOST_ABOVE = 0.35, 100e6, 0.10  # seconds, bytes, seconds
+
+
+def commands(bundle: str) -> dict[str, list[str]]:
+    python = [sys.executable, "-c"]
+    return {
+        "python -c pass": [*python, "pass"],
+        "import onnxruntime": [*python, "import onnxruntime"],
+        "an empty Typer app": [*python, EMPTY_APP],
+        "ChatModel, one reply": [*python, LIBRARY, bundle],
+        "edgechat reply": [sys.executable, "-m", "edgechat", "reply", bundle, "hi", "--device", "cpu"],
+    }
+
+
+def measure(bundle: str, repeat: int) -> dict[str, ProcessCost]:
+    """Median cost of each command, taken in turns after one that warms the disk's cache up."""
+    costs: dict[str, list[ProcessCost]] = {name: [] for name in commands(bundle)}
+    for turn in range(repeat + 1):
+        for name, command in commands(bundle).items():
+            cost = process_cost(command)
+            if cost is None:
+                raise SystemExit("this system does not say what a process took")
+            if turn:
+                costs[name].append(cost)
+    return {
+        name: ProcessCost(
+            statistics.median(c.wall for c in taken),
+            statistics.median(c.cpu for c in taken),
+            int(statistics.median(c.peak for c in taken)),
+        )
+        for name, taken in costs.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", nargs="?", default="demo")
+    parser.add_argument("--repeat", type=int, default=15)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    arguments = parser.parse_args()
+    costs = measure(arguments.bundle, arguments.repeat)
+    print(f"{'':<22} {'CPU s':>6} {'wall s':>7} {'peak MB':>8}")
+    for name, cost in costs.items():
+        print(f"{name:<22} {cost.cpu:>6.3f} {cost.wall:>7.3f} {cost.peak / 1e6:>8.1f}")
+    library, command = costs["ChatModel, one reply"], costs["edgechat reply"]
+    # What Python itself takes to start is in the library's process and in the app's: it counts once.
+    typer = costs["an empty Typer app"].cpu - costs["python -c pass"].cpu
+    above = command.cpu - library.cpu - typer
+    targets = (
+        (library.cpu <= MOST_CPU, f"ChatModel, one reply: {library.cpu:.3f} s CPU, at most {MOST_CPU}"),
+        (
+            library.peak <= MOST_MEMORY,
+            f"ChatModel, one reply: {library.peak / 1e6:.1f} MB, at most {MOST_MEMORY / 1e6:.0f}",
+        ),
+        (
+            above <= MOST_ABOVE,
+            f"edgechat reply above that and an empty Typer app: {above:.3f} s, at most {MOST_ABOVE}",
+        ),
+    )
+    for met, what in targets:
+        print(f"{'pass' if met else 'MISSED':<6}  {what}")
+    if arguments.json:
+        values = {name: asdict(cost) for name, cost in costs.items()}
+        arguments.json.write_text(json.dumps(values | {"above_typer": above}, indent=2) + "\n")
+    if arguments.check and not all(met for met, _ in targets):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
