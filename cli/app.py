@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import export, inspect, measure, seal, talk, train
+from . import bench, export, inspect, measure, seal, talk, train
 from .console import Commands, put
 
 app = typer.Typer(
@@ -43,5 +43,5 @@ def edgechat(
     """Options of the whole program."""
 
 
-for module in (train, export, talk, measure, inspect, seal):
+for module in (train, export, talk, measure, bench, inspect, seal):
     module.register(app)

@@ -1,17 +1,13 @@
-"""`edgechat eval` and `edgechat bench`: how good, and how fast."""
+"""`edgechat eval`: how good."""
 
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from .console import put_json, put_table, say
+from .console import put_json, put_table
 from .options import (
     BeamOption,
-    BundleArgument,
     DeviceOption,
     JsonOption,
     LengthPenaltyOption,
@@ -24,14 +20,9 @@ from .options import (
 from .progress import counting
 from .talk import decoding_options
 
-if TYPE_CHECKING:
-    from ..runtime import ChatModel
-    from ..runtime.bundle import Bundle
-
 
 def register(app: typer.Typer) -> None:
     app.command(name="eval")(evaluate)
-    app.command()(bench)
 
 
 def evaluate(
@@ -134,87 +125,3 @@ def _pairs(data: str, turns: int, targets: Any) -> list[tuple[list[str], str]]:
 
     corpus = open_corpus([data])
     return [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]
-
-
-def bench(
-    bundle: BundleArgument,
-    repeat: Annotated[int, typer.Option(min=3, help="Replies timed at batch 1.")] = 50,
-    beam: BeamOption = None,
-    json: JsonOption = False,
-    require_signature: RequireSignatureOption = None,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 1,
-) -> None:
-    """Time a bundle on this machine: load, latency of a reply at batch 1, and replies a second by batch size.
-
-    The prompts are the bundle's golden vectors, which are random tokens, so figures of two bundles compare
-    only where their vocabulary and sizes are the same. Let nothing else run meanwhile.
-    """
-    from ..runtime import ChatModel
-    from ..runtime.bundle import find_bundle, read_bundle
-
-    start = time.perf_counter()
-    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
-    model = ChatModel.from_bundle(checked, device=device, threads=threads)
-    loaded = (time.perf_counter() - start) * 1e3
-    options = decoding_options(model.defaults, beam=beam)
-    prompts = _golden_prompts(checked, model)
-    say(f"timing on {model.device}, {threads} thread(s), beam {options.beam}")
-    milliseconds, steps = _latency(lambda i: model.reply(prompts[i % len(prompts)], options), repeat)
-    throughput = {}
-    for size in (1, 8, 32):
-        batch = [prompts[i % len(prompts)] for i in range(size)]
-        model.reply_batch(batch, options)  # warm
-        start = time.perf_counter()
-        for _ in range(3):
-            model.reply_batch(batch, options, batch_size=size)
-        throughput[size] = 3 * size / (time.perf_counter() - start)
-    quantiles = statistics.quantiles(milliseconds, n=100)
-    result = {
-        "bundle": bundle,
-        "device": model.device,
-        "threads": threads,
-        "beam": options.beam,
-        "load_ms": round(loaded, 1),
-        "reply_ms": {
-            "p50": round(quantiles[49], 2),
-            "p90": round(quantiles[89], 2),
-            "p99": round(quantiles[98], 2),
-        },
-        "token_ms": round(sum(milliseconds) / max(1, steps), 3),
-        "replies_per_second": {str(size): round(rate, 1) for size, rate in throughput.items()},
-    }
-    if json:
-        put_json(result)
-        return
-    put_table(
-        [
-            ("load", f"{loaded:.0f} ms"),
-            ("reply, batch 1", "p50 {p50} ms, p90 {p90} ms, p99 {p99} ms".format(**result["reply_ms"])),  # type: ignore[arg-type]
-            ("a token", f"{result['token_ms']} ms"),
-            *((f"batch {size}", f"{rate:.1f} replies a second") for size, rate in throughput.items()),
-        ]
-    )
-
-
-def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
-    """The sources of the bundle's golden vectors as text."""
-    import json
-
-    from ..runtime import BundleError
-
-    try:
-        prompts = [
-            model.codec.decode(case["src"]) for case in json.loads(bundle.files["golden.json"])["cases"]
-        ]
-        return prompts or [""]
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"golden.json cannot be used: {error}") from None
-
-
-def _latency(reply: Callable[[int], Any], repeat: int) -> tuple[list[float], int]:
-    """Milliseconds of each reply, after a few that warm up, and the tokens of all."""
-    for i in range(3):
-        reply(i)
-    timed = [reply(i) for i in range(repeat)]
-    return [r.ms for r in timed], sum(len(r.tokens) + 1 for r in timed)
