@@ -26,7 +26,7 @@ lint: .venv/installed build/types  ## Check style, types and the floors of the h
 	$(BIN)/mypy
 	PYTHONPATH=build/types $(BIN)/lint-imports
 
-bench: .venv/installed  ## Compare speed with PyTorch eager on this machine
+bench: .venv/installed  ## Compare speed with PyTorch eager and other toolkits on this machine
 	$(BIN)/python bench/decode.py
 
 clean:  ## Remove the environment and what make demo made
