@@ -50,6 +50,7 @@ class Row:
     batch: int
     cpu: dict[str, float]  # by engine and peer, one thread
     wall: dict[str, float]  # by engine and threads, as "int8 x2"
+    step: dict[str, float]  # CPU time of one step without the encoder, by engine with a floor
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Target:
     def __str__(self) -> str:
         sign = "at most" if self.at_most else "at least"
         verdict = "pass" if self.met else "MISSED"
-        return f"{verdict:<6}  {self.what:<58} {self.measured:>6.2f}   {sign} {self.bound:g}"
+        return f"{verdict:<6}  {self.what:<60} {self.measured:>7.3f}   {sign} {self.bound:g}"
 
 
 class Engines:
@@ -121,8 +122,10 @@ class _FixedLimits(dict):  # type: ignore[type-arg]
 
 def decode(backend: Backend, sources: list[list[int]]) -> None:
     """Encode, then take `STEPS` steps of `BEAM` rows a sentence, as a search would."""
-    B = len(sources)
-    state = backend.encode(*pad(sources))
+    take_steps(backend, backend.encode(*pad(sources)), len(sources))
+
+
+def take_steps(backend: Backend, state: object, B: int) -> None:
     tokens, parents = np.full(B * BEAM, GO, dtype=np.int64), np.repeat(np.arange(B), BEAM)
     for _ in range(STEPS):
         out, state = backend.step(state, tokens, parents, BEAM + 2)
@@ -147,7 +150,13 @@ def measure(size: str, engines: Engines, batch: int, repeat: int, peers: list[Pe
     both = {f"{e} x{threads}": engines.call(e, threads, sources) for e in ENGINES for threads in THREADS}
     wall = medians(interleaved(both, repeat, clock=time.perf_counter, pause=PAUSE))
     torch.set_num_threads(1)
-    return Row(size, batch, cpu, wall)
+    steps = {
+        engine: functools.partial(take_steps, backend, backend.encode(*pad(sources)), batch)
+        for engine in engines.floor_bytes
+        for backend in [engines.session(engine)]
+    }
+    alone_ms = medians(interleaved(steps, repeat))
+    return Row(size, batch, cpu, wall, {engine: ms / STEPS for engine, ms in alone_ms.items()})
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
@@ -267,7 +276,7 @@ def main() -> None:
     for row in rows:
         if row.batch == 1:
             for name, floor in floors[row.size].items():
-                step = row.cpu[name] / STEPS
+                step = row.step[name]
                 print(f"{row.size} {name}: {step:.2f} ms a step, floor {floor:.2f} ms, {step / floor:.2f}x")
                 if (row.size, name) == ("classic", "fp32"):
                     over_floor = step / floor

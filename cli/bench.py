@@ -1,14 +1,18 @@
 """`edgechat bench`: how fast a bundle is on this machine."""
 
+import itertools
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import check_writable, put_json, put_table, say
+from ..runtime.errors import BundleError, UsageError
+from .console import put_json, put_table, say
 from .options import (
     BeamOption,
     BundleArgument,
@@ -16,22 +20,37 @@ from .options import (
     JsonOption,
     RequireSignatureOption,
     ThreadsOption,
+    set_torch_threads,
 )
 from .progress import counting
 from .talk import decoding_options
 
 if TYPE_CHECKING:
     from ..runtime import ChatModel, DecodingOptions
-    from ..runtime.backend import Backend
     from ..runtime.bundle import Bundle
 
-_BATCH_SIZES = (1, 8, 32)
-_ROUNDS = 3
-_ONE_REPLY = """
+BATCHES = (1, 8, 32)
+PERCENTS = (50, 90, 99)
+_STARTS = 5
+_PAUSE = 0.02  # seconds in which threads that spin for work fall asleep
+_STEPS = 50
+#: What an application does that embeds a bundle and wants one reply.
+_FRESH = """
 import sys
 from edgechat.runtime import ChatModel
-print(ChatModel.load(sys.argv[1], device=sys.argv[2], threads=int(sys.argv[3])).reply("hi"))
+bundle, device, threads, prompt = sys.argv[1:]
+print(ChatModel.load(bundle, device=device, threads=int(threads)).reply(prompt))
 """
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast one engine replies. Milliseconds are wall time."""
+
+    reply_ms: dict[str, float]  # by percentile, at batch 1
+    first_piece_ms: dict[str, float]  # by percentile: of a stream, until there is text
+    token_ms: float
+    replies_per_second: dict[str, float]  # by batch size
 
 
 def register(app: typer.Typer) -> None:
@@ -40,242 +59,210 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     bundle: BundleArgument,
-    repeat: Annotated[int, typer.Option(min=3, help="Replies timed at batch 1.")] = 50,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with a prompt a line.  [default: the golden vectors, which are random tokens]",
-            show_default=False,
-        ),
-    ] = None,
     against: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Also time the run that the bundle was made of, in turns: in fp32, and in PyTorch.",
+            help="Also time the checkpoint that the bundle was made of, as fp32 and by PyTorch; needs torch.",
             show_default=False,
         ),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="PNG file for a picture of the figures.", show_default=False)
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts to reply to, one a line.  [default: the golden vectors', random tokens]",
+            show_default=False,
+        ),
     ] = None,
+    repeat: Annotated[int, typer.Option(min=3, help="Replies timed at batch 1.")] = 50,
     beam: BeamOption = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw latency and throughput; needs matplotlib.", show_default=False
+        ),
+    ] = None,
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Time a bundle on this machine: start-up, latency at batch 1, throughput by batch, memory and size.
+    """Time a bundle on this machine: latency of a reply and of the first piece of a stream at batch 1,
+    replies a second by batch size, a fresh process until its first reply, with its peak memory, the size of
+    each file, and how fast a step could be at most.
 
-    A step cannot be faster than its floor, the time in which one thread reads the decoder's weights from
-    memory, unless they stay in the CPU's cache. Figures of two bundles compare only on the same prompts.
-    Let nothing else run meanwhile.
+    With --against they are timed in turns. Figures of two bundles compare only where their prompts and sizes
+    are the same. Let nothing else run meanwhile.
     """
     from ..runtime import ChatModel
     from ..runtime.bundle import find_bundle, read_bundle
-    from ..runtime.measure import percentile, read_bandwidth, weight_bytes
 
     if plot is not None:
-        check_writable(plot)
+        _check_plot(plot)
+    path = find_bundle(bundle)
     start = time.perf_counter()
-    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
+    checked = read_bundle(path, require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
     loaded = (time.perf_counter() - start) * 1e3
     options = decoding_options(model.defaults, beam=beam)
     texts = _golden_prompts(checked, model) if prompts is None else _prompts(prompts)
-    models = {"bundle": model, **(_of_run(checked, model, against) if against else {})}
-    say(f"timing on {model.device}, {threads} thread(s), beam {options.beam}")
-    with counting("timing", len(models) * repeat + len(_BATCH_SIZES) * _ROUNDS) as progress:
-        taken = _latency(models, texts, options, repeat, progress)
-        throughput = _throughput(model, texts, options, progress)
-    replies = [model.reply(text, options) for text in texts]
-    steps = sum(len(reply.tokens) + 1 for reply in replies) / len(replies)
-    read = weight_bytes(checked.files["decoder.onnx"])
-    floor = read / read_bandwidth() * 1e3
-    result: dict[str, Any] = {
+    engines = {checked.manifest.precision: model}
+    if against is not None:
+        engines |= _others(checked, against, model, threads)
+    say(f"timing {', '.join(engines)} on {model.device}, {threads} thread(s), beam {options.beam}")
+    rounds = max(3, repeat // 10)
+    with counting("timing", len(engines) * (2 * (repeat + 1) + len(BATCHES) * (rounds + 1))) as progress:
+        speeds = _speeds(
+            engines, texts, options, repeat, rounds, progress, pause=_PAUSE if threads > 1 else 0.0
+        )
+    own = speeds.pop(checked.manifest.precision)
+    say("starting fresh processes")
+    result = {
         "bundle": bundle,
+        "precision": checked.manifest.precision,
         "device": model.device,
         "threads": threads,
         "beam": options.beam,
         "load_ms": round(loaded, 1),
-        "reply_ms": _percentiles(taken["bundle"]),
-        "first_piece_ms": round(percentile(_first_pieces(model, texts, options), 50), 2),
-        "token_ms": round(percentile(taken["bundle"], 50) / steps, 3),
-        "floor_ms": round(floor, 3),
-        "replies_per_second": {str(size): round(rate, 1) for size, rate in throughput.items()},
-        "process": _process(bundle, model.device, threads),
-        "weights_a_step": read,
-        "size": {name: len(data) for name, data in sorted(checked.files.items())},
-        "against": {name: _percentiles(ms) for name, ms in taken.items() if name != "bundle"},
+        **asdict(own),
+        "start": _start([str(path), model.device, str(threads), texts[0]], min(_STARTS, repeat)),
+        "bytes": _sizes(checked),
+        "step": _step(checked, model, options.beam) if model.device == "cpu" else None,
+        "against": {name: asdict(speed) for name, speed in speeds.items()},
     }
+    shown = {checked.manifest.precision: own, **speeds}
     if plot is not None:
-        _plot(plot, taken, throughput)
+        _plot(plot, bundle, shown)
         say(f"wrote {plot}")
     if json:
         put_json(result)
     else:
-        put_table(_rows(result))
+        put_table([*_facts(result), *_columns(shown)])
 
 
-def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    process, size = result["process"], result["size"]
-    p50 = result["reply_ms"]["p50"]
-    return [
-        ("size", f"{sum(size.values()) / 1e6:.1f} MB, decoder {size['decoder.onnx'] / 1e6:.1f} MB"),
-        ("load", f"{result['load_ms']:.0f} ms"),
-        *(
-            [
-                (
-                    "fresh process",
-                    f"{process['wall_s']:.2f} s, {process['cpu_s']:.2f} s of CPU, "
-                    f"{process['peak_bytes'] / 1e6:.0f} MB at most, one reply included",
-                )
-            ]
-            if process
-            else []
-        ),
-        ("reply, batch 1", _shown(result["reply_ms"])),
-        ("first piece", f"p50 {result['first_piece_ms']} ms"),
-        ("a token", f"{result['token_ms']} ms"),
-        (
-            "floor of a step",
-            f"{result['floor_ms']} ms, to read {result['weights_a_step'] / 1e6:.1f} MB of weights",
-        ),
-        *(
-            (f"{name}, batch 1", f"{_shown(ms)}: {ms['p50'] / p50:.1f}x the bundle")
-            for name, ms in result["against"].items()
-        ),
-        *(
-            (f"batch {size}", f"{rate:.1f} replies a second")
-            for size, rate in result["replies_per_second"].items()
-        ),
-    ]
-
-
-def _percentiles(milliseconds: list[float]) -> dict[str, float]:
-    from ..runtime.measure import percentile
-
-    return {f"p{percent}": round(percentile(milliseconds, percent), 2) for percent in (50, 90, 99)}
-
-
-def _shown(percentiles: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value} ms" for name, value in percentiles.items())
-
-
-def _latency(
-    models: "dict[str, ChatModel]",
-    texts: list[str],
+def _speeds(
+    engines: Mapping[str, "ChatModel"],
+    prompts: Sequence[str],
     options: "DecodingOptions",
     repeat: int,
+    rounds: int,
     progress: Callable[[int], None],
-) -> dict[str, list[float]]:
-    """Wall milliseconds of single replies by model, in turns."""
+    *,
+    pause: float,
+) -> dict[str, Speed]:
     from ..runtime.measure import interleaved
 
-    def replier(model: "ChatModel") -> Callable[[], None]:
-        given = 0
-
-        def reply() -> None:
-            nonlocal given
-            model.reply(texts[given % len(texts)], options)
-            given += 1
-            progress(1)
-
-        return reply
-
-    calls = {name: replier(model) for name, model in models.items()}
-    return interleaved(calls, repeat, clock=time.perf_counter)
-
-
-def _throughput(
-    model: "ChatModel", texts: list[str], options: "DecodingOptions", progress: Callable[[int], None]
-) -> dict[int, float]:
-    """Replies a second by batch size."""
-    rates = {}
-    for size in _BATCH_SIZES:
-        batch = [texts[i % len(texts)] for i in range(size)]
-        model.reply_batch(batch, options, batch_size=size)  # warm
-        start = time.perf_counter()
-        for _ in range(_ROUNDS):
-            model.reply_batch(batch, options, batch_size=size)
-            progress(1)
-        rates[size] = _ROUNDS * size / (time.perf_counter() - start)
-    return rates
-
-
-def _first_pieces(model: "ChatModel", texts: list[str], options: "DecodingOptions") -> list[float]:
-    """Wall milliseconds until each reply's first settled piece."""
-    taken = []
-    for text in texts:
-        start = time.perf_counter()
-        next(iter(model.stream(text, options)), "")
-        taken.append((time.perf_counter() - start) * 1e3)
-    return taken
-
-
-def _process(bundle: str, device: str, threads: int) -> dict[str, float] | None:
-    """What a fresh process costs that prints one reply; None where the system does not say."""
-    from ..runtime.measure import process_cost
-
-    command = [sys.executable, "-c", _ONE_REPLY, bundle, device, str(threads)]
-    process_cost(command)  # warm
-    cost = process_cost(command)
-    if cost is None:
-        return None
-    return {"wall_s": round(cost.wall, 3), "cpu_s": round(cost.cpu, 3), "peak_bytes": cost.peak}
-
-
-def _of_run(bundle: "Bundle", model: "ChatModel", folder: Path) -> "dict[str, ChatModel]":
-    """The model of the bundle's checkpoint in fp32, and in PyTorch."""
-    from ..export.exporter import model_of
-    from ..export.variants import exact_backend
-    from ..runtime import ChatModel
-    from ..train.backend import TorchBackend
-    from ..train.run import open_run
-    from .options import set_torch_threads
-
-    found = model_of(open_run(folder), bundle.manifest.provenance)
-    set_torch_threads(1)
-    backends: dict[str, Backend[Any]] = {"fp32": exact_backend(found), "PyTorch": TorchBackend(found)}
+    calls: dict[str, Callable[[], object]] = {}
+    tokens: dict[str, list[int]] = {name: [] for name in engines}
+    for name, model in engines.items():
+        calls[f"{name} reply"] = _replying(model, itertools.cycle(prompts), options, tokens[name])
+        calls[f"{name} stream"] = _streaming(model, itertools.cycle(prompts), options)
+    one = interleaved(calls, repeat, clock=time.perf_counter, pause=pause, progress=progress)
+    batched: dict[str, Callable[[], object]] = {}
+    for name, model in engines.items():
+        for size in BATCHES:
+            batch = list(itertools.islice(itertools.cycle(prompts), size))
+            batched[f"{name} {size}"] = _batching(model, batch, options)
+    many = interleaved(batched, rounds, clock=time.perf_counter, pause=pause, progress=progress)
     return {
-        name: ChatModel(backend, model.codec, model.defaults, device="cpu")
-        for name, backend in backends.items()
+        name: Speed(
+            _percentiles(one[f"{name} reply"]),
+            _percentiles(one[f"{name} stream"]),
+            round(sum(one[f"{name} reply"]) / sum(tokens[name][1:]), 3),
+            {str(n): round(n / statistics.median(many[f"{name} {n}"]) * 1e3, 1) for n in BATCHES},
+        )
+        for name in engines
     }
 
 
-def _plot(path: Path, taken: dict[str, list[float]], throughput: dict[int, float]) -> None:
-    import matplotlib as mpl
+def _replying(
+    model: "ChatModel", prompts: Iterator[str], options: "DecodingOptions", tokens: list[int]
+) -> Callable[[], object]:
+    """What replies to the next prompt, and notes how many tokens that were, the end counted."""
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    def reply() -> None:
+        tokens.append(len(model.reply(next(prompts), options).tokens) + 1)
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    left.boxplot(list(taken.values()), tick_labels=list(taken), showfliers=False)
-    left.set(title="a reply at batch 1", ylabel="milliseconds", ylim=(0, None))
-    right.bar([str(size) for size in throughput], list(throughput.values()))
-    right.set(title="throughput", xlabel="batch", ylabel="replies a second")
-    figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)
+    return reply
 
 
-def _prompts(path: Path) -> list[str]:
-    from ..runtime import DataError
+def _streaming(
+    model: "ChatModel", prompts: Iterator[str], options: "DecodingOptions"
+) -> Callable[[], object]:
+    """What waits for the first piece of the reply to the next prompt, or for its end where there is none."""
+    return lambda: next(iter(model.stream(next(prompts), options)), None)
 
-    try:
-        lines = path.read_bytes().decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        raise DataError(f"--prompts {path} cannot be read: {error.strerror}") from None
-    texts = [line for line in lines if line.strip()]
-    if not texts:
-        raise DataError(f"--prompts {path} holds no prompt")
-    return texts
+
+def _batching(model: "ChatModel", prompts: Sequence[str], options: "DecodingOptions") -> Callable[[], object]:
+    return lambda: model.reply_batch(prompts, options, batch_size=len(prompts))
+
+
+def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
+    from ..runtime.measure import percentile
+
+    return {f"p{percent}": round(percentile(milliseconds, percent), 2) for percent in PERCENTS}
+
+
+def _start(arguments: list[str], repeat: int) -> dict[str, Any] | None:
+    """Medians of fresh processes that load the bundle and reply once; None where the system says nothing."""
+    from ..runtime.measure import process_cost
+
+    costs = [process_cost([sys.executable, "-c", _FRESH, *arguments]) for _ in range(repeat)]
+    known = [cost for cost in costs if cost is not None]
+    if not known:
+        return None
+    return {
+        "wall_s": round(statistics.median(cost.wall for cost in known), 3),
+        "cpu_s": round(statistics.median(cost.cpu for cost in known), 3),
+        "peak_bytes": max(cost.peak for cost in known),
+    }
+
+
+def _sizes(bundle: "Bundle") -> dict[str, int]:
+    """Bytes by file, the largest first."""
+    from ..runtime.bundle import MANIFEST, SIGNATURE
+
+    files = {**bundle.files, MANIFEST: bundle.sealed, SIGNATURE: bundle.signature or b""}
+    by_size = sorted(files.items(), key=lambda file: (-len(file[1]), file[0]))
+    return {name: len(data) for name, data in by_size if data}
+
+
+def _step(bundle: "Bundle", model: "ChatModel", beam: int) -> dict[str, Any]:
+    """A decoder step at batch 1, and how long one thread takes only to read its weights from memory."""
+    import numpy as np
+
+    from ..runtime.backend import pad
+    from ..runtime.measure import interleaved, read_bandwidth, weight_bytes
+    from ..runtime.text import GO
+
+    say("timing a step, and reading from memory")
+    backend, rows = model.backend, max(2, beam)
+    state = backend.encode(*pad([model.codec.encode_source(["hello"]).ids]))
+    tokens, parents = np.full(rows, GO, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+    candidates = min(beam + 2, backend.vocab_size)
+    step = interleaved(
+        {"": lambda: backend.step(state, tokens, parents, candidates)}, _STEPS, clock=time.perf_counter
+    )
+    read, bandwidth = weight_bytes(bundle.files["decoder.onnx"]), read_bandwidth()
+    return {
+        "ms": round(statistics.median(step[""]), 3),
+        "weight_bytes": read,
+        "bytes_per_second": round(bandwidth),
+        "floor_ms": round(read / bandwidth * 1e3, 3),
+    }
+
+
+def _others(bundle: "Bundle", run: Path, model: "ChatModel", threads: int) -> dict[str, "ChatModel"]:
+    """The checkpoint behind the bundle as fp32 and by PyTorch."""
+    from ..export.engines import engines
+
+    set_torch_threads(threads)
+    return engines(bundle, run, device="cuda" if model.device == "cuda" else "cpu", threads=threads)
 
 
 def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
     """The sources of the bundle's golden vectors as text."""
     import json
-
-    from ..runtime import BundleError
 
     try:
         prompts = [
@@ -284,3 +271,84 @@ def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
         return prompts or [""]
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise BundleError(f"golden.json cannot be used: {error}") from None
+
+
+def _prompts(path: Path) -> list[str]:
+    """The lines of a file that are not empty."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    prompts = [line.rstrip("\r") for line in lines if line.strip()]
+    if not prompts:
+        raise UsageError(f"--prompts is {path}, which has no prompt in it: give one a line")
+    return prompts
+
+
+def _facts(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The rows of the table that are of the bundle alone."""
+    yield "load", f"{result['load_ms']:.0f} ms"
+    if (start := result["start"]) is None:
+        yield "fresh process", "not measured: this system does not say what a process took"
+    else:
+        yield (
+            "fresh process",
+            f"{start['cpu_s']:.2f} s of CPU, {start['wall_s']:.2f} s in all, "
+            f"{start['peak_bytes'] / 1e6:.0f} MB at most, until its first reply",
+        )
+    sizes = result["bytes"]
+    parts = ", ".join(f"{name} {size / 1e6:.2f}" for name, size in sizes.items() if size >= 1e4)
+    yield "size", f"{sum(sizes.values()) / 1e6:.2f} MB: {parts}"
+    if step := result["step"]:
+        yield (
+            "a step",
+            f"{step['ms']:.2f} ms; to read its {step['weight_bytes'] / 1e6:.1f} MB of weights takes "
+            f"{step['floor_ms']:.2f} ms at {step['bytes_per_second'] / 1e9:.1f} GB/s",
+        )
+
+
+def _columns(speeds: Mapping[str, Speed]) -> Iterator[tuple[str, str]]:
+    """The rows of the table that have a column for each engine."""
+
+    def row(values: Sequence[object]) -> str:
+        return "".join(f"{value:>10}" for value in values)
+
+    found = list(speeds.values())
+    yield "", row(list(speeds))
+    for percent in PERCENTS:
+        yield f"reply p{percent}, ms", row([f"{speed.reply_ms[f'p{percent}']:.2f}" for speed in found])
+    for percent in PERCENTS:
+        pieces = [f"{speed.first_piece_ms[f'p{percent}']:.2f}" for speed in found]
+        yield f"first piece p{percent}, ms", row(pieces)
+    yield "a token, ms", row([f"{speed.token_ms:.3f}" for speed in found])
+    for size in BATCHES:
+        rates = [f"{speed.replies_per_second[str(size)]:,.1f}" for speed in found]
+        yield f"batch {size}, replies/s", row(rates)
+
+
+def _check_plot(path: Path) -> None:
+    """Fail before the work, where the plot could not be drawn or written after it."""
+    import matplotlib  # noqa: F401 - a sentence where it is missing
+
+    if path.suffix != ".png":
+        raise UsageError(f"--plot is {path}, but a plot is a .png")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--plot is {path}, but there is no folder {path.parent}")
+
+
+def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
+    """Percentiles of latency, and throughput by batch size, side by side for each engine."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    latency, throughput = figure.subplots(1, 2)
+    width = 0.8 / len(speeds)
+    for i, (name, speed) in enumerate(speeds.items()):
+        for axes, values in ((latency, speed.reply_ms), (throughput, speed.replies_per_second)):
+            places = [place + (i - (len(speeds) - 1) / 2) * width for place in range(len(values))]
+            axes.bar_label(axes.bar(places, list(values.values()), width, label=name), fmt="%.3g")
+            axes.set_xticks(range(len(values)), list(values))
+    latency.set(title="latency of a reply", ylabel="ms")
+    throughput.set(title="throughput", xlabel="batch", ylabel="replies a second")
+    for axes in (latency, throughput):
+        axes.margins(y=0.15)  # room for the labels
+    latency.legend(loc="upper left")
+    figure.suptitle(bundle, parse_math=False)
+    figure.savefig(path, dpi=120)

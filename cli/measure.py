@@ -1,7 +1,7 @@
 """`edgechat eval`: how good a model is."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,9 +19,6 @@ from .options import (
 )
 from .progress import counting
 from .talk import decoding_options
-
-if TYPE_CHECKING:
-    pass
 
 
 def register(app: typer.Typer) -> None:

@@ -142,10 +142,8 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
         ProofError: the graphs do not compute what the model computes, or their precision costs more than
             its limits allow.
     """
-    run, manifest = open_run(run_folder), bundle.manifest
-    if bundle.files["tokenizer.json"] != run.tokenizer:
-        raise UsageError(f"{run_folder} has another tokenizer than the bundle: it was not made of this run")
-    model = model_of(run, manifest.provenance)
+    manifest = bundle.manifest
+    run, model = made_of(bundle, run_folder)
     judged_on = held_out_or_learned(run)
     built = rebuild(model, manifest.precision, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"])
     proof = prove_built(
@@ -164,8 +162,15 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
     return proof
 
 
-def model_of(run: Run, provenance: dict[str, Any]) -> Seq2Seq:
-    """The model of the checkpoint that a bundle was made of."""
+def made_of(bundle: Bundle, run_folder: Path) -> tuple[Run, Seq2Seq]:
+    """The run that a bundle was made of, and the model of the checkpoint.
+
+    Raises:
+        UsageError: the run has no checkpoint of the bundle's step, or another tokenizer.
+    """
+    run, provenance = open_run(run_folder), bundle.manifest.provenance
+    if bundle.files["tokenizer.json"] != run.tokenizer:
+        raise UsageError(f"{run_folder} has another tokenizer than the bundle: it was not made of this run")
     checkpoint, step = str(provenance.get("checkpoint", "best")), provenance.get("steps")
     model, position = run.load_model(checkpoint)
     if position.step != step:
@@ -173,7 +178,7 @@ def model_of(run: Run, provenance: dict[str, Any]) -> Seq2Seq:
             f"the bundle was made at step {step}, which {run.folder} no longer has: "
             f"its {checkpoint} checkpoint is step {position.step:,}"
         )
-    return model
+    return run, model
 
 
 def _manifest(

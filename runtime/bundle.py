@@ -12,15 +12,17 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.resources import files as package_files
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from .archive import ENDING, LARGEST, Archive, write_archive
 from .errors import BundleError, UsageError
 from .files import folder_atomic, sha256, write_atomic
 from .manifest import FileEntry, Manifest
 from .signature import Signer, check_form, check_signature, load_public_key
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 MANIFEST = "edgechat.json"
 SIGNATURE = "signature.ed25519"
@@ -65,6 +67,13 @@ class _Source(Protocol):
 
     def read(self, name: str, expected: int | None = None) -> bytes:
         """All bytes of a file; exactly `expected` many where given."""
+
+
+def package_files(package: str) -> "Traversable":
+    """The folder of a package's data. What finds it is loaded only where it is wanted: it is slow to load."""
+    from importlib.resources import files
+
+    return files(package)
 
 
 def find_bundle(name: str) -> Path:

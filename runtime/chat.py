@@ -3,7 +3,6 @@
 The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `ort` -> `text` -> `Reply`.
 """
 
-import asyncio
 import os
 import threading
 import time
@@ -298,6 +297,8 @@ class ChatModel:
 
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """As `reply`, in a thread; cancelling the task stops the search before its next step."""
+        import asyncio  # whoever has a coroutine has it loaded; nobody else pays a tenth of the start for it
+
         stream = self.stream(prompt, options)
         try:
             return await asyncio.to_thread(lambda: stream.reply)

@@ -44,6 +44,7 @@ def interleaved(
     *,
     clock: Callable[[], float] = time.thread_time,
     pause: float = 0.0,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, `repeat` times, taken in turns after one that warms up: what slows the
     machine for a while slows all. A `pause` in seconds lets threads of the call before fall asleep."""
@@ -56,6 +57,7 @@ def interleaved(
             call()
             if turn:
                 times[name].append((clock() - start) * 1e3)
+            progress(1)
     return times
 
 

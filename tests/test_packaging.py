@@ -57,6 +57,7 @@ def test_the_runtime_loads_nothing_of_training_command_line_or_chat(tmp_path):
     assert not {name.split(".")[0] for name in loaded} & set(unwanted)
     floors = {name.split(".")[1] for name in loaded if name.startswith("edgechat.")}
     assert floors == {"runtime"}
+    assert not {"asyncio", "importlib.resources"} & set(loaded)  # a tenth of the start, and seldom used
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["reply", "--help"], ["train", "--help"]])

@@ -386,7 +386,7 @@ def test_demo_is_the_one_in_the_package_unless_a_path_has_that_name(
 
 
 def test_the_demo_is_looked_for_among_the_package_data():
-    assert bundle_module.package_files is files
+    assert bundle_module.package_files("edgechat.models") == files("edgechat.models")
 
 
 def test_a_chat_without_a_terminal_is_refused_instead_of_waiting_for_ever(edgechat, bundle_folder):
