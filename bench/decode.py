@@ -24,8 +24,8 @@ import torch
 from peers import Peer, Shape, find_peers
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
+from edgechat.export.limits import measure_limits
 from edgechat.export.precision import Float32, Precision, RowwiseInt8
-from edgechat.export.quantize import CHOICES
 from edgechat.runtime import DecodingOptions
 from edgechat.runtime.backend import Backend, pad
 from edgechat.runtime.measure import interleaved, read_bandwidth, weight_bytes
@@ -40,6 +40,7 @@ STEPS, SOURCE, BEAM = 20, 12, 5
 PAUSE = 0.02  # seconds in which threads that spin for work give up, before a wall time
 THREADS = (1, 2)
 ENGINES = ("eager", "fp32", "int8")
+_LIMITS_BATCH = 32  # sentences by which int8's limits are chosen, as an export does
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,10 @@ class Engines:
         self.floor_bytes: dict[str, int] = {}
         self._eager = TorchBackend(model)
         self._sessions: dict[tuple[str, int], OrtBackend] = {}
-        for name, precision in (("fp32", Float32()), ("int8", RowwiseInt8(_FixedLimits()))):
-            self._build(name, model, precision)
+        self._build("fp32", model, Float32())
+        some = sources_of(_LIMITS_BATCH, model.vocab_size)
+        limits = measure_limits(model, self.session("fp32"), some, some)
+        self._build("int8", model, RowwiseInt8(limits))
 
     def _build(self, name: str, model: Seq2Seq, precision: Precision) -> None:
         graphs = build_encoder(model, precision), build_decoder(model, precision)
@@ -111,13 +114,6 @@ class Engines:
 
     def session(self, engine: str) -> OrtBackend:
         return self._sessions[engine, 1]
-
-
-class _FixedLimits(dict):  # type: ignore[type-arg]
-    """The same limits for every weight: which of them are chosen changes no time."""
-
-    def __missing__(self, name: str) -> object:
-        return CHOICES[0]
 
 
 def decode(backend: Backend, sources: list[list[int]]) -> None:

@@ -130,8 +130,8 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
         weight, offset = _cell_weights(cell)
         below, x = x, _into(g, between, f"cells.{layer}.norm", layer, x)
         joined = g.op("Concat", x, h_before[layer], axis=2)  # [1,N,E+F+H] or [1,N,2H]
-        gates = p.linear(g, joined, f"cells.{layer}.weight", weight)  # [1,N,4H]
-        gates = g.op("Add", gates, g.weight(f"cells.{layer}.bias", offset))
+        name = f"cells.{layer}"
+        gates = p.linear(g, joined, f"{name}.weight", weight, g.weight(f"{name}.bias", offset))  # [1,N,4H]
         ifo, candidate = g.ops("Split", gates, g.constant([3 * H, H]), count=2, axis=2)
         i, f, o = g.ops("Split", g.op("Sigmoid", ifo), g.constant([H, H, H]), count=3, axis=2)
         kept = g.op("Mul", f, c_before[layer])
@@ -146,8 +146,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     joined = g.op("Concat", x, context, axis=2)  # [1,N,2H]
     attn = p.linear(g, joined, "attention_vector.weight", _array(model.attention_vector.weight).T)
     attn = g.op("Squeeze", attn, first)  # [N,H]
-    logits = _output(g, p, model, attn)
-    logits = g.op("Add", logits, g.weight("output.bias", _array(model.output.bias)))  # [N,V]
+    logits = _output(g, p, model, attn)  # [N,V]
     if src is None:
         logp = g.op("LogSoftmax", logits, axis=-1)
     else:
@@ -174,13 +173,14 @@ def _layers(g: GraphBuilder, stacked: str, count: int) -> list[str]:
 
 
 def _output(g: GraphBuilder, p: Precision, model: Seq2Seq, attn: str) -> str:
-    """[N,V] of the attention vectors [N,H], without the bias."""
+    """Logits [N,V] of the attention vectors [N,H]."""
+    bias = g.weight("output.bias", _array(model.output.bias))
     if not isinstance(model.output, TiedOutput):
-        return p.linear(g, attn, "output.weight", _array(model.output.weight).T)
+        return p.linear(g, attn, "output.weight", _array(model.output.weight).T, bias)
     if model.output.projection is not None:
         projection = _array(model.output.projection.weight).T
         attn = p.linear(g, attn, "output.projection.weight", projection)  # [N,E]
-    return p.by_table(g, attn, "embedding.weight", _array(model.embedding.weight))
+    return p.by_table(g, attn, "embedding.weight", _array(model.embedding.weight), bias)
 
 
 def _into(g: GraphBuilder, between: Between, name: str, layer: int, below: str) -> str:

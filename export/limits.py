@@ -22,15 +22,20 @@ def measure_limits(
 ) -> dict[str, Limits]:
     """The limits of every linear weight of the decoder, by its inputs along the given pairs.
 
-    `backend` runs the model in fp32. A few hundred rows and columns tell them apart well enough.
+    `backend` runs the model in fp32. A few hundred rows and columns tell them apart well enough, but fewer
+    rows say nothing of the range of others: then no range is fixed.
     """
     recording = Recording()
     graph = build_decoder(model, recording)
     inputs = _inputs(graph, list(recording.weights), backend, sources, targets)
     return {
-        name: choose_limits(inputs[name][:_ROWS], weight[:, :_COLUMNS])
+        name: choose_limits(inputs[name][:_ROWS], weight[:, :_COLUMNS], _largest(inputs[name]))
         for name, weight in recording.weights.items()
     }
+
+
+def _largest(x: Floats) -> float | None:
+    return float(np.abs(x).max()) if len(x) >= _ROWS else None
 
 
 def _inputs(

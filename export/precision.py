@@ -4,7 +4,7 @@
 and everything between the products stay float32.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -21,8 +21,9 @@ PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 class Precision(Protocol):
     """Adds weights to a graph. Names are those of the weights in PyTorch."""
 
-    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
-        """x [.., N, I] @ weight [I, O] -> [.., N, O]; of a leading axis there is at most one, of size 1.
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
+        """x [.., N, I] @ weight [I, O] + bias [O] -> [.., N, O]; of a leading axis there is at most one, of
+        size 1.
 
         N is the same for all products of a graph."""
         ...
@@ -31,8 +32,9 @@ class Precision(Protocol):
         """The rows `ids` of table [V, E]."""
         ...
 
-    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
-        """x [N, E] @ table^T -> [N, V] of a table [V, E] that `lookup` has stored in the same graph."""
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats, bias: str) -> str:
+        """x [N, E] @ table^T + bias [V] -> [N, V] of a table [V, E] that `lookup` has stored in the same
+        graph."""
         ...
 
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
@@ -43,14 +45,14 @@ class Precision(Protocol):
 class Float32:
     """Everything as PyTorch has it."""
 
-    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
-        return g.op("MatMul", x, g.weight(name, weight))
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
+        return _plus(g, g.op("MatMul", x, g.weight(name, weight)), bias)
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
         return g.op("Gather", g.weight(name, table), ids, axis=0)
 
-    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
-        return g.op("MatMul", x, g.op("Transpose", name, perm=[1, 0]))
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats, bias: str) -> str:
+        return _plus(g, g.op("MatMul", x, g.op("Transpose", name, perm=[1, 0])), bias)
 
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
         return g.weight(name, weight)
@@ -60,16 +62,17 @@ class Float16:
     """Weights and products in half precision, for CUDA. On a CPU, ONNX Runtime widens them when it loads: the
     file is half as large, the speed that of fp32."""
 
-    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
         halves = g.op("Cast", x, to=FLOAT16)
-        return g.op("Cast", g.op("MatMul", halves, _half(g, name, weight)), to=FLOAT)
+        return _plus(g, g.op("Cast", g.op("MatMul", halves, _half(g, name, weight)), to=FLOAT), bias)
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
         return g.op("Cast", g.op("Gather", _half(g, name, table), ids, axis=0), to=FLOAT)
 
-    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats, bias: str) -> str:
         halves = g.op("Cast", x, to=FLOAT16)
-        return g.op("Cast", g.op("MatMul", halves, g.op("Transpose", name, perm=[1, 0])), to=FLOAT)
+        product = g.op("MatMul", halves, g.op("Transpose", name, perm=[1, 0]))
+        return _plus(g, g.op("Cast", product, to=FLOAT), bias)
 
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
         return g.op("Cast", _half(g, name, weight), to=FLOAT)
@@ -81,51 +84,37 @@ class RowwiseInt8:
     def __init__(self, limits: Mapping[str, Limits]) -> None:
         self._limits = limits
 
-    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
-        values, scale = quantize_columns(weight, self._limits[name].weight)
-        return self._product(
-            g,
-            x,
-            self._limits[name],
-            lambda: g.weight(name, values),
-            lambda: g.weight(f"{name}.scale", scale),
-        )
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
+        limits = self._limits[name]
+        values, scale = quantize_columns(weight, limits.weight)
+        return self._product(g, x, limits, g.weight(name, values), g.weight(f"{name}.scale", scale), bias)
 
-    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats, bias: str) -> str:
         # The rows of the table are the columns of the product, and have the same scales.
-        return self._product(
-            g,
-            x,
-            self._limits[name],
-            lambda: g.op("Transpose", name, perm=[1, 0]),
-            lambda: g.op("Reshape", f"{name}.scale", g.constant([-1])),
-        )
+        weight = g.op("Transpose", name, perm=[1, 0])
+        scale = g.op("Reshape", f"{name}.scale", g.constant([-1]))
+        return self._product(g, x, self._limits[name], weight, scale, bias)
 
     def _product(
-        self, g: GraphBuilder, x: str, limits: Limits, weight: Callable[[], str], scale: Callable[[], str]
+        self, g: GraphBuilder, x: str, limits: Limits, weight: str, scale: str, bias: str | None
     ) -> str:
-        """x @ weight, an int8 matrix with a scale a column."""
+        """x @ weight + bias, the weight an int8 matrix with a scale a column."""
+        zero = g.byte(limits.activation)
+        if limits.range is not None:
+            step = g.constant(limits.range / limits.activation)
+            rows = g.op("QuantizeLinear", x, step, zero)
+            return _multiplied(g, rows, weight, step, scale, zero, bias)
         largest = g.op("ReduceMax", g.op("Abs", x), g.constant([-1]))  # [..,N,1]
         row_scale = g.op("Mul", g.op("Max", largest, g.constant(TINY)), g.constant(1 / limits.activation))
         # QuantizeLinear takes one scale a row of an axis. Its rounding is to nearest, ties to even.
-        zero = g.byte(limits.activation)
         zeros = g.once(
             f"zeros {limits.activation}",
             lambda: g.op("Expand", zero, g.op("Shape", x, start=-2, end=-1)),  # [N]
         )
         rows = g.op("QuantizeLinear", x, g.op("Reshape", row_scale, g.constant([-1])), zeros, axis=-2)
-        # MatMulInteger, Cast and Mul in one, which saves a tenth where rows are many. It takes one scale of x
-        # for all rows: that is 1, and each row's comes after.
-        product = g.op(
-            "MatMulIntegerToFloat",
-            rows,
-            weight(),
-            g.constant(1.0),
-            scale(),
-            zero,
-            domain=MICROSOFT,
-        )
-        return g.op("Mul", product, row_scale)
+        # The product takes one scale of x for all rows: that is 1, and each row's comes after.
+        product = _multiplied(g, rows, weight, g.constant(1.0), scale, zero)
+        return _plus(g, g.op("Mul", product, row_scale), bias)
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
         # A table that is multiplied with, too, has the limit of that.
@@ -151,13 +140,13 @@ class Recording:
         self._exact = Float32()
         self.weights: dict[str, Floats] = {}
 
-    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> str:
+    def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
         self._record(g, x, name, weight)
-        return self._exact.linear(g, x, name, weight)
+        return self._exact.linear(g, x, name, weight, bias)
 
-    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats) -> str:
+    def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats, bias: str) -> str:
         self._record(g, x, name, table.T)
-        return self._exact.by_table(g, x, name, table)
+        return self._exact.by_table(g, x, name, table, bias)
 
     def _record(self, g: GraphBuilder, x: str, name: str, weight: Floats) -> None:
         self.weights[name] = weight
@@ -173,6 +162,24 @@ class Recording:
 
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
         return self._exact.stored(g, name, weight)
+
+
+def _multiplied(
+    g: GraphBuilder,
+    rows: str,
+    weight: str,
+    row_scale: str,
+    column_scale: str,
+    zero: str,
+    bias: str | None = None,
+) -> str:
+    """MatMulInteger, Cast, Mul and Add in one, which saves a tenth where rows are many."""
+    last = [] if bias is None else ["", bias]  # between them, a zero point of the weight
+    return g.op("MatMulIntegerToFloat", rows, weight, row_scale, column_scale, zero, *last, domain=MICROSOFT)
+
+
+def _plus(g: GraphBuilder, product: str, bias: str | None) -> str:
+    return product if bias is None else g.op("Add", product, bias)
 
 
 def _half(g: GraphBuilder, name: str, weight: Floats) -> str:

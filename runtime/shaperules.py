@@ -452,6 +452,19 @@ def _matmul(call: Call) -> list[Value]:
     return [Value(shape)]
 
 
+def _matmul_integer_to_float(call: Call) -> list[Value]:
+    """A [.., K] and B [K, N] with a scale of A, one of each column of B, a zero point of A, none of B, and a
+    bias [N]."""
+    made = _matmul(call)
+    columns = call.shape(1)[-1:]
+    expected = ((), columns, (), None, columns)
+    for i, shape in enumerate(expected, 2):
+        given = call.shape(i) if call.has(i) else None
+        if given != shape and not (given is None and i > 3):
+            raise RuleError(f"has {'nothing' if given is None else text(given)} as input {i}")
+    return made
+
+
 def _gemm(call: Call) -> list[Value]:
     a, b = call.shape(0), call.shape(1)
     if len(a) != 2 or len(b) != 2:
@@ -543,5 +556,5 @@ _STANDARD: dict[str, Rule] = {
 #: The rule of each operation that a bundle's graph may use, by operator domain.
 RULES: dict[str, dict[str, Rule]] = {
     "": _STANDARD,
-    MICROSOFT: {"MatMulNBits": _matmul_nbits, "MatMulIntegerToFloat": _matmul},
+    MICROSOFT: {"MatMulNBits": _matmul_nbits, "MatMulIntegerToFloat": _matmul_integer_to_float},
 }

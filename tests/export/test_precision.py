@@ -28,6 +28,7 @@ from edgechat.train.config import load_preset
 from edgechat.train.model import ModelConfig, Seq2Seq
 
 V = 60
+FIXED = Limits(127, 64, 4.0)
 
 
 def make_model() -> Seq2Seq:
@@ -94,15 +95,23 @@ def test_a_product_by_hand():
     assert product.tolist() == [[(4 * 4 + -2 * 2) * 0.25 * 0.5]]
 
 
-@pytest.mark.parametrize("limits", CHOICES, ids=str)
+def test_a_fixed_range_is_the_same_for_every_row_and_cuts_off_what_exceeds_it():
+    # At range 2: 2 -> 127, -1 -> -63.5 -> -64 (to even). 3 is cut off at 255 - 127, -3 at 0 - 127.
+    x, w = np.array([[2.0], [-1.0], [3.0], [-3.0]], dtype=np.float32), np.array([[64.0]], dtype=np.float32)
+    product = quantized_product(x, w, Limits(127, 64, 2.0))
+    np.testing.assert_allclose(product[:, 0] / 64 / 2 * 127, [127, -64, 128, -127], rtol=1e-6)
+
+
+@pytest.mark.parametrize("limits", [*CHOICES, FIXED], ids=str)
 def test_no_pair_of_products_can_leave_16_bits(limits):
-    assert 2 * (2 * limits.activation) * limits.weight <= 32_767
+    largest = 2 * limits.activation if limits.range is None else 255
+    assert 2 * largest * limits.weight <= 32_767
 
 
-@pytest.mark.parametrize("pair", [(127, 65), (91, 91), (128, 1), (1, 0)])
-def test_limits_that_could_saturate_are_refused(pair):
+@pytest.mark.parametrize("wrong", [(127, 65), (91, 91), (128, 1), (1, 0), (127, 65, 1.0), (90, 91, 1.0)])
+def test_limits_that_could_saturate_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
-        Limits(*pair)
+        Limits(*wrong)
 
 
 def test_the_limits_with_the_smallest_error_are_chosen():
@@ -114,19 +123,42 @@ def test_the_limits_with_the_smallest_error_are_chosen():
     assert choose_limits(np.sign(random.normal(size=(99, 64))).astype(np.float32), fine) == Limits(63, 127)
 
 
-@pytest.mark.parametrize("limits", CHOICES, ids=str)
-def test_the_graph_computes_that_product(limits):
+def test_a_range_is_fixed_where_rows_are_alike_and_not_where_they_differ():
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(64, 16)).astype(np.float32)
+    x = random.uniform(-1, 1, size=(99, 64)).astype(np.float32)
+    assert choose_limits(x, weight, 1.0) == Limits(127, 64, 1.0)
+    assert choose_limits(x, weight, 9.0).range is None
+    assert choose_limits(x, weight).range is None
+
+
+def test_few_rows_fix_no_range(model, exact):
+    def ranges(pairs: int) -> list[float | None]:
+        sources = sources_of(pairs)
+        return [limits.range for limits in measure_limits(model, exact, sources, sources).values()]
+
+    assert ranges(8) == [None] * 5
+    assert None not in ranges(80)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("limits", [*CHOICES, FIXED], ids=str)
+def test_the_graph_computes_that_product(limits, biased):
     random = np.random.default_rng(1)
     weight = random.normal(size=(40, 24)).astype(np.float32)
-    x = random.normal(size=(7, 40)).astype(np.float32) * np.logspace(-3, 3, 7, dtype=np.float32)[:, None]
+    bias = random.normal(size=24).astype(np.float32) * biased
+    x = random.normal(size=(7, 40)).astype(np.float32)
+    if limits.range is None:
+        x *= np.logspace(-3, 3, 7, dtype=np.float32)[:, None]
     x[3] = 0
     g = GraphBuilder("product")
-    y = RowwiseInt8({"w": limits}).linear(g, g.input("x", FLOAT, ["N", 40]), "w", weight)
+    name = g.weight("bias", bias) if biased else None
+    y = RowwiseInt8({"w": limits}).linear(g, g.input("x", FLOAT, ["N", 40]), "w", weight, name)
     g.output("y", y, FLOAT, ["N", 24])
     (found,) = ort.InferenceSession(g.build(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
-    np.testing.assert_allclose(found, quantized_product(x, weight, limits), rtol=1e-5)
-    np.testing.assert_allclose(found, x @ weight, atol=0.03 * np.abs(x @ weight).max())
-    assert not found[3].any()
+    np.testing.assert_allclose(found, quantized_product(x, weight, limits) + bias, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found, x @ weight + bias, atol=0.03 * np.abs(x @ weight).max())
+    assert np.array_equal(found[3], bias)
 
 
 # --- the same row in any company -----------------------------------------------------------------

@@ -221,6 +221,19 @@ def test_a_rule_says_what_onnx_runtime_does(case):
             assert list(value.numbers) == array.ravel().tolist()
 
 
+@pytest.mark.parametrize(
+    ("which", "shape"), [(2, (3,)), (3, ()), (3, (3,)), (4, (2,)), (5, ()), (6, ()), (6, (3,)), (6, (1, 4))]
+)
+def test_an_8_bit_product_with_scales_or_a_bias_of_another_shape_is_refused(which, shape):
+    shapes = [(2, 3), (3, 4), (), (4,), (), None, (4,)]
+    shapes[which] = shape
+    names = ["" if s is None else f"i{n}" for n, s in enumerate(shapes)]
+    node = read_node(helper.make_node("MatMulIntegerToFloat", names, ["o"], domain=MICROSOFT))
+    inputs = [None if s is None else Value(s) for s in shapes]
+    with pytest.raises(RuleError, match=f"as input {which}"):
+        RULES[MICROSOFT]["MatMulIntegerToFloat"](Call(node, inputs, None))
+
+
 def test_every_rule_is_compared():
     assert {kind_of(case[0]) for case in CASES} == {(d, op) for d, rules in RULES.items() for op in rules}
 
