@@ -25,7 +25,7 @@ from peers import Peer, Shape, find_peers
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.limits import measure_limits
-from edgechat.export.precision import Float32, Precision, RowwiseInt8
+from edgechat.export.precision import Float32, Int8, Precision
 from edgechat.runtime import DecodingOptions
 from edgechat.runtime.backend import Backend, pad
 from edgechat.runtime.measure import interleaved, read_bandwidth, weight_bytes
@@ -91,7 +91,7 @@ class Engines:
         self._build("fp32", model, Float32())
         some = sources_of(_LIMITS_BATCH, model.vocab_size)
         limits = measure_limits(model, self.session("fp32"), some, some)
-        self._build("int8", model, RowwiseInt8(limits))
+        self._build("int8", model, Int8(limits))
 
     def _build(self, name: str, model: Seq2Seq, precision: Precision) -> None:
         graphs = build_encoder(model, precision), build_decoder(model, precision)

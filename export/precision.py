@@ -78,7 +78,7 @@ class Float16:
         return g.op("Cast", _half(g, name, weight), to=FLOAT)
 
 
-class RowwiseInt8:
+class Int8:
     """Weights in 8 bits, products in integers: see `quantize`. `limits` are those of each linear weight."""
 
     def __init__(self, limits: Mapping[str, Limits]) -> None:

@@ -10,7 +10,7 @@ from ..train.backend import TorchBackend
 from ..train.model import Seq2Seq
 from .graphs import build_decoder, build_encoder, graph_spec
 from .limits import measure_limits
-from .precision import PRECISIONS, Float16, Float32, Precision, PrecisionName, RowwiseInt8
+from .precision import PRECISIONS, Float16, Float32, Int8, Precision, PrecisionName
 from .proof import prove, prove_batching
 
 Ids = Sequence[Sequence[int]]
@@ -45,7 +45,7 @@ def build(
     chosen: Precision
     if precision == "int8":
         progress("choosing the limits of the 8-bit products")
-        chosen = RowwiseInt8(measure_limits(model, exact_backend, *pairs))
+        chosen = Int8(measure_limits(model, exact_backend, *pairs))
     else:
         chosen = Float16()
     graphs = _graphs(model, chosen)

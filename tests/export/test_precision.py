@@ -13,7 +13,7 @@ from edgechat.export.builder import FLOAT, GraphBuilder
 from edgechat.export.exporter import prove_bundle
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.limits import measure_limits
-from edgechat.export.precision import Float16, Float32, RowwiseInt8
+from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.proof import prove_batching
 from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare
 from edgechat.export.quantize import CHOICES, Limits, choose_limits, quantize_columns, quantized_product
@@ -64,7 +64,7 @@ def exact(model) -> OrtBackend:
 @pytest.fixture(scope="module")
 def int8(model, exact) -> OrtBackend:
     sources = sources_of(8)
-    return backend_of(model, RowwiseInt8(measure_limits(model, exact, sources, sources)))
+    return backend_of(model, Int8(measure_limits(model, exact, sources, sources)))
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +153,7 @@ def test_the_graph_computes_that_product(limits, biased):
     x[3] = 0
     g = GraphBuilder("product")
     name = g.weight("bias", bias) if biased else None
-    y = RowwiseInt8({"w": limits}).linear(g, g.input("x", FLOAT, ["N", 40]), "w", weight, name)
+    y = Int8({"w": limits}).linear(g, g.input("x", FLOAT, ["N", 40]), "w", weight, name)
     g.output("y", y, FLOAT, ["N", 24])
     (found,) = ort.InferenceSession(g.build(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
     np.testing.assert_allclose(found, quantized_product(x, weight, limits) + bias, rtol=1e-4, atol=1e-6)
@@ -168,7 +168,7 @@ def test_a_row_gives_the_same_bits_alone_and_among_others(model):
     random = np.random.default_rng(2)
     weight = random.normal(size=(64, 48)).astype(np.float32)
     g = GraphBuilder("product")
-    y = RowwiseInt8({"w": CHOICES[0]}).linear(g, g.input("x", FLOAT, ["N", 64]), "w", weight)
+    y = Int8({"w": CHOICES[0]}).linear(g, g.input("x", FLOAT, ["N", 64]), "w", weight)
     g.output("y", y, FLOAT, ["N", 48])
     session = ort.InferenceSession(g.build(), providers=["CPUExecutionProvider"])
     x = random.normal(size=(65, 64)).astype(np.float32)
@@ -228,14 +228,14 @@ def test_int8_graphs_of_the_small_preset_leave_room_for_its_tokenizer():
         ),
         CHOICES[0],
     )
-    precision = RowwiseInt8(limits)
+    precision = Int8(limits)
     size = len(build_encoder(model, precision)) + len(build_decoder(model, precision))
     assert size <= 17.8e6
 
 
 def test_every_large_weight_is_stored_in_the_precision(model):
     for precision, kind in ((Float16(), onnx.TensorProto.FLOAT16), (None, onnx.TensorProto.INT8)):
-        chosen = precision or RowwiseInt8(
+        chosen = precision or Int8(
             measure_limits(model, backend_of(model, Float32()), sources_of(2), sources_of(2))
         )
         for graph in (build_encoder(model, chosen), build_decoder(model, chosen)):
