@@ -40,8 +40,9 @@ from .quality import LIMITS, beyond_limits, compare, step_ms
 from .variants import Built, build, prove_built, rebuild
 
 _PROOF_PAIRS = 64
-_LIMIT_PAIRS = 32
+_LIMIT_PAIRS = 64
 _QUALITY_PAIRS = 2000
+_FEWEST_PAIRS = 500
 _GOLDEN_CASES = 8
 #: Licences of the corpora that come as packages.
 _LICENCES = {"chitchat": "MIT", "chatterbot": "BSD-3-Clause"}
@@ -91,13 +92,12 @@ def export(
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
     progress(f"taking the {what}, step {position.step:,}; the last is step {last:,}")
     data = run.config.data
-    judged_on = held_out_or_learned(run)
-    built = build(model, precision, _some(judged_on, _LIMIT_PAIRS), progress=progress)
+    built = build(model, precision, _judged_on(run, _LIMIT_PAIRS), progress=progress)
     proof = prove_built(
-        model, built, *_some(judged_on, _PROOF_PAIRS), max_length=data.max_target, progress=progress
+        model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress
     )
     progress("measuring held-out perplexity")
-    quality, ms = _quality(built, run.pairs("valid"), judged_on, force=force)
+    quality, ms = _quality(built, run, force=force)
     manifest = replace(
         _manifest(
             run, model, checkpoint, position.step, precision, decoding or DecodingOptions(), data_licence
@@ -144,17 +144,16 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
     """
     manifest = bundle.manifest
     run, model = made_of(bundle, run_folder)
-    judged_on = held_out_or_learned(run)
     built = rebuild(model, manifest.precision, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"])
     proof = prove_built(
         model,
         built,
-        *_some(judged_on, _PROOF_PAIRS),
+        *_judged_on(run, _PROOF_PAIRS),
         max_length=run.config.data.max_target,
         progress=progress,
     )
     if built.precision != "fp32":
-        quality = compare(built.exact, built.variant, *_some(judged_on, _QUALITY_PAIRS))
+        quality = compare(built.exact, built.variant, *_judged_on(run, _QUALITY_PAIRS))
         reasons = quality.beyond(LIMITS[built.precision])
         if reasons and manifest.quality.get("forced") is not True:
             raise ProofError(f"the {built.precision} graphs are not near the fp32 ones: {'; '.join(reasons)}")
@@ -250,21 +249,26 @@ def _some(pairs: EncodedPairs, count: int) -> tuple[list[list[int]], list[list[i
     return [pairs.source(i).tolist() for i in chosen], [pairs.target(i).tolist() for i in chosen]
 
 
-def held_out_or_learned(run: Run) -> EncodedPairs:
-    """What a bundle is judged on: the held-out pairs, or the learned ones where nothing was held out."""
-    valid = run.pairs("valid")
-    return valid if len(valid) else run.pairs("train")
+def _judged_on(run: Run, count: int) -> tuple[list[list[int]], list[list[int]]]:
+    """At most `count` sources and targets that a bundle is judged on: held-out ones, and where those are few,
+    learned ones besides, since a handful of pairs says little."""
+    sources, targets = _some(run.pairs("valid"), count)
+    more = _some(run.pairs("train"), max(0, min(count, _FEWEST_PAIRS) - len(sources)))
+    return sources + more[0], targets + more[1]
 
 
-def _quality(
-    built: Built, valid: EncodedPairs, judged_on: EncodedPairs, *, force: bool
-) -> tuple[dict[str, Any], dict[PrecisionName, float]]:
+def _quality(built: Built, run: Run, *, force: bool) -> tuple[dict[str, Any], dict[PrecisionName, float]]:
     """Figures for the manifest, and CPU milliseconds of a decoder step, which are this machine's alone."""
-    sources, targets = _some(judged_on, _QUALITY_PAIRS)
+    sources, targets = _judged_on(run, _QUALITY_PAIRS)
     quality = compare(built.exact, built.variant, sources, targets)
+    held_out, n = None, min(len(run.pairs("valid")), _QUALITY_PAIRS)
+    if n:
+        held_out = (
+            quality if n == quality.pairs else compare(built.exact, built.variant, sources[:n], targets[:n])
+        )
     figures: dict[str, Any] = {
-        "valid_pairs": quality.pairs if len(valid) else 0,
-        "valid_perplexity": round(quality.perplexity, 4) if len(valid) else None,
+        "valid_pairs": n,
+        "valid_perplexity": None if held_out is None else round(held_out.perplexity, 4),
     }
     backends: dict[PrecisionName, OrtBackend] = {"fp32": built.exact, built.precision: built.variant}
     ms = step_ms(backends, sources[0])

@@ -28,7 +28,7 @@ class QualityLimits:
 
 LIMITS: dict[PrecisionName, QualityLimits] = {
     "fp16": QualityLimits(agreement=0.99, perplexity_rise=0.005, mean_logp=0.01, worst_logp=0.5),
-    "int8": QualityLimits(agreement=0.9, perplexity_rise=0.02, mean_logp=0.25, worst_logp=4.0),
+    "int8": QualityLimits(agreement=0.95, perplexity_rise=0.02, mean_logp=0.1, worst_logp=3.0),
 }
 
 

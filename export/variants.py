@@ -1,8 +1,11 @@
 """The graphs of a model in the precision that was asked for, beside those in fp32, and the proof of both."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from ..runtime.errors import UsageError
 from ..runtime.ort import OrtBackend
@@ -87,15 +90,27 @@ def prove_built(
     Raises:
         ProofError: they do.
     """
-    exact = prove(
-        TorchBackend(model), built.exact, sources, targets, max_length=max_length, progress=progress
-    )
+    with _one_torch_thread():
+        exact = prove(
+            TorchBackend(model), built.exact, sources, targets, max_length=max_length, progress=progress
+        )
     if built.precision == "fp32":
         return exact.to_json()
     batching = prove_batching(
         built.variant, sources, precision=built.precision, max_length=max_length, progress=progress
     )
     return {**exact.to_json(), built.precision: batching.to_json()}
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """The figures of a proof are in the bundle, and PyTorch's last digits depend on its threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _graphs(model: Seq2Seq, precision: Precision) -> tuple[bytes, bytes]:

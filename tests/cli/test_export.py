@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from edgechat.runtime.bundle import read_bundle
 
@@ -42,12 +43,23 @@ def test_a_bundle_tells_nothing_of_where_it_was_made(exported, run_folder):
         assert str(Path.home()).encode() + b"/" not in content
 
 
-def test_two_exports_of_a_checkpoint_are_the_same_bytes(invoke, run_folder, bundle_folder, tmp_path, tree):
+@pytest.fixture(params=[1, 2])
+def torch_threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_two_exports_of_a_checkpoint_are_the_same_bytes(
+    invoke, run_folder, bundle_folder, tmp_path, tree, torch_threads
+):
     done = invoke(
         "export", run_folder, "--out", tmp_path / "bundle", "--checkpoint", "last", "--precision", "fp32"
     )
     assert (done.returncode, done.stdout) == (0, "")
     assert tree(tmp_path / "bundle") == tree(bundle_folder)
+    assert torch.get_num_threads() == torch_threads
 
 
 def test_what_is_there_is_never_overwritten(invoke, run_folder, bundle_folder, tmp_path, tree):

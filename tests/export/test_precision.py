@@ -17,6 +17,7 @@ from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.proof import prove_batching
 from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare
 from edgechat.export.quantize import CHOICES, Limits, choose_limits, quantize_columns, quantized_product
+from edgechat.export.variants import exact_backend
 from edgechat.runtime import ChatModel, ProofError, QualityError, UsageError
 from edgechat.runtime.backend import pad
 from edgechat.runtime.bundle import read_bundle
@@ -26,6 +27,7 @@ from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, GO
 from edgechat.train.config import load_preset
 from edgechat.train.model import ModelConfig, Seq2Seq
+from edgechat.train.run import open_run
 
 V = 60
 FIXED = Limits(127, 64, 4.0)
@@ -273,10 +275,10 @@ GOOD = Quality(9, 99, 1.0, 10.0, 10.0, 0.01, 0.1)
 @pytest.mark.parametrize(
     ("worse", "said"),
     [
-        ({"agreement": 0.89}, "89.0% of tokens agree"),
+        ({"agreement": 0.94}, "94.0% of tokens agree"),
         ({"perplexity": 10.3}, "perplexity changes by +3.00%"),
         ({"perplexity": float("nan")}, "perplexity changes by +nan%"),
-        ({"mean_logp": 0.3}, "mean error 0.300"),
+        ({"mean_logp": 0.2}, "mean error 0.200"),
         ({"worst_logp": float("nan")}, "worst error nan"),
     ],
 )
@@ -307,6 +309,23 @@ def test_an_int8_bundle_says_what_it_costs_and_replies(int8_folder, bundle_folde
     assert manifest.proof["int8"]["replies"] > 0
     assert "int8 graphs of this bundle were compared" in small.files["MODEL_CARD.md"].decode()
     assert str(ChatModel.load(int8_folder).reply("turn left twice")) == "LEFT LEFT"
+
+
+def test_where_little_is_held_out_a_bundle_is_judged_on_learned_pairs_besides(run_folder, int8_folder):
+    run, quality = open_run(run_folder), read_bundle(int8_folder).manifest.quality
+    held_out, learned = len(run.pairs("valid")), len(run.pairs("train"))
+    assert 0 < held_out < 500
+    assert quality["valid_pairs"] == held_out
+    assert quality["against_fp32"]["pairs"] == min(500, held_out + learned)
+    exact = exact_backend(run.load_model("last")[0])
+    pairs = [
+        (run.pairs("valid").source(i).tolist(), run.pairs("valid").target(i).tolist())
+        for i in range(held_out)
+    ]
+    sources, targets = zip(*pairs, strict=True)
+    fp32 = compare(exact, exact, sources, targets).perplexity
+    assert quality["valid_perplexity"] == pytest.approx(fp32, rel=0.2)  # of the held-out pairs alone
+    assert quality["against_fp32"]["perplexity"] < quality["valid_perplexity"]
 
 
 def test_two_int8_exports_give_the_same_bytes(run_folder, int8_folder, tmp_path):
