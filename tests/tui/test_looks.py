@@ -1,5 +1,5 @@
-"""Pictures of every screen, narrow in the dark and wide in the light. `pytest --snapshot-update` takes them
-anew: look at them then."""
+"""Pictures of every screen, narrow and wide, in the dark and in the light. `pytest --snapshot-update` takes
+them anew: look at them then."""
 
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from edgechat.tui.values import Exchange, ReplyFacts
 from .conftest import Chat
 from .fakes import FakeModel, Script, reply, table_model
 
-LOOKS = [((80, 24), "edgechat-dark"), ((140, 40), "edgechat-light")]
+SIZES = {"narrow": (80, 24), "wide": (140, 40)}
 REPLIES = {"good day to you": 0.5, "good morning": 0.2, "hello there, 你好 🙂": 0.2, "go": 0.1}
 
 
@@ -57,6 +57,17 @@ def shows(view):
     return show
 
 
+async def metered(c):
+    """With times and memory that are the same on every machine."""
+    await c.say("hello")
+    c.screen.show_view("meter")
+    await c.pilot.pause()
+    steps = (4.0, 1.0, 1.5, 2.0, 1.0, 3.0)
+    [exchange] = c.screen._talk
+    facts = replace(exchange.reply, ms=12.5, first_ms=7.25, step_ms=steps, memory=92_800_000)
+    c.screen.inspector.meter.show(facts, [180.0, 240.0, 200.0])
+
+
 async def compared(c):
     await c.press("f8", "down", "enter")
     await c.until(lambda: c.screen._beside)
@@ -96,6 +107,7 @@ SCREENS = {
     "tokens": (traced, shows("tokens")),
     "beam": (traced, shows("beam")),
     "seen": (traced, shows("seen")),
+    "meter": (traced, metered),
     "knobs": (traced, shows("knobs")),
     "compare": (FakeModel, compared),
     "judged": (FakeModel, judged),
@@ -106,7 +118,8 @@ SCREENS = {
 }
 
 
-@pytest.mark.parametrize(("size", "theme"), LOOKS, ids=["narrow-dark", "wide-light"])
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("screen", SCREENS)
 def test_a_screen_looks_as_it_did(snap_compare, monkeypatch, tmp_path, screen, size, theme):
     make, act = SCREENS[screen]
@@ -123,12 +136,12 @@ def test_a_screen_looks_as_it_did(snap_compare, monkeypatch, tmp_path, screen, s
 
     async def talk(pilot):
         await pilot.pause()
-        app.theme = theme
+        app.theme = f"edgechat-{theme}"
         c = Chat(app, pilot, keeper)
         c.screen.prompt.cursor_blink = False
         await c.until(lambda: c.screen.prompt.ready and not c.screen._loading)
         await act(c)
         await pilot.pause()
 
-    assert snap_compare(app, terminal_size=size, run_before=talk)
+    assert snap_compare(app, terminal_size=SIZES[size], run_before=talk)
     keeper.close()
