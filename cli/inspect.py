@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -253,7 +254,7 @@ def doctor(json: JsonOption = False) -> None:
                 ("python", f"{found['python']} ({sys.executable})"),
                 ("platform", found["platform"]),
                 ("cpus", found["cpus"]),
-                *((name, version or "not installed") for name, version in versions.items()),
+                *_packages(versions),
                 ("device auto", "cuda" if cuda.usable else "cpu"),
                 ("cuda", cuda.reason),
                 *(("problem", problem) for problem in problems),
@@ -261,6 +262,13 @@ def doctor(json: JsonOption = False) -> None:
         )
     if problems:
         raise typer.Exit(FAILED)
+
+
+def _packages(versions: dict[str, str | None]) -> Iterator[tuple[str, str]]:
+    """Of ONNX Runtime's two packages only those that are there: one is enough."""
+    for name, version in versions.items():
+        if version or not name.startswith("onnxruntime"):
+            yield name, version or "not installed"
 
 
 def _installed(name: str) -> str | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .console import put_json, put_table
+from .console import put_json, put_table, say
 from .options import (
     BeamOption,
     DeviceOption,
@@ -19,6 +19,8 @@ from .options import (
 )
 from .progress import counting
 from .talk import decoding_options
+
+_FEW = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -90,6 +92,8 @@ def evaluate(
         assert data is not None
         pairs = _pairs(data, chat.codec.turns, targets or "all")
     pairs = pairs[:limit]
+    if 0 < len(pairs) < _FEW:
+        say(f"with so few pairs ({len(pairs)}) the figures say little of others")
     options = decoding_options(chat.defaults, beam=beam, normalize=normalize, length_penalty=length_penalty)
     with counting("evaluating", 2 * len(pairs)) as progress:
         result = run_evaluation(

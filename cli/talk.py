@@ -279,5 +279,7 @@ def _lines() -> Iterator[str]:
     """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD."""
     if sys.stdin is None:
         raise UsageError("there is no TEXT, and stdin is closed: give prompts as arguments")
+    if sys.stdin.isatty():
+        say("a prompt a line; Ctrl-D ends")
     for line in sys.stdin.buffer:
         yield line.decode("utf-8", "replace").rstrip("\r\n")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -120,6 +121,7 @@ def test_doctor_shows_a_table(invoke):
     done = invoke("doctor")
     for shown in ("edgechat", "python", "onnxruntime", "device auto", "cuda"):
         assert shown in done.stdout
+    assert not re.search(r"onnxruntime\S* +not installed", done.stdout)
 
 
 @pytest.mark.parametrize("left", [None, "", "raise ImportError('libonnxruntime.so.1 is not there')"])

@@ -14,14 +14,26 @@ EVALUATION = {
     "truncated_prompts", "truncated_targets", "device", "seconds",
 }  # fmt: skip
 
+#: What is said of the tests' corpus.
+FEW = "with so few pairs (16) the figures say little of others\n"
+
 
 def test_eval_shows_its_figures_on_stdout_with_the_signature_of_sacrebleu(
     edgechat, bundle_folder, corpus_file
 ):
     done = edgechat("eval", bundle_folder, "--data", corpus_file)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, FEW)
     for shown in ("perplexity", "exact match", "BLEU", "tok:13a", "chrF", "distinct-1", "commonest reply"):
         assert shown in done.stdout
+
+
+def test_eval_of_few_pairs_says_how_little_that_tells(invoke, bundle_folder, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "hello", "response": "hi"}\n' * 20)
+    done = invoke("eval", bundle_folder, "--data", pairs, "--limit", 19, "--json")
+    assert json.loads(done.stdout)["pairs"] == 19
+    assert done.stderr == "with so few pairs (19) the figures say little of others\n"
+    assert invoke("eval", bundle_folder, "--data", pairs).stderr == ""
 
 
 def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder, corpus_file):
@@ -29,7 +41,7 @@ def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder
     for model, options in ((run_folder, ["--checkpoint", "last"]), (bundle_folder, [])):
         done = invoke("eval", model, "--data", corpus_file, "--json", *options)
         values = json.loads(done.stdout)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, FEW)
         assert values.keys() == EVALUATION
         assert values["pairs"] == 16
         assert values["exact_match"] >= 12 / 16  # learned by heart, but for those held out

@@ -39,6 +39,18 @@ def test_no_prompt_gets_no_reply(invoke, bundle_folder):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
+def test_on_a_terminal_it_says_that_it_waits_for_prompts(bundle_folder):
+    ours, theirs = os.openpty()
+    os.write(ours, b"turn left twice\n\x04")
+    command = [sys.executable, "-m", "edgechat", "reply", str(bundle_folder)]
+    done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, timeout=60, check=True)
+    os.close(ours)
+    os.close(theirs)
+    assert done.stdout == "LEFT LEFT\n"
+    assert done.stderr == "a prompt a line; Ctrl-D ends\n"
+
+
 def test_an_empty_prompt_gets_a_reply(invoke, bundle_folder):
     done = invoke("reply", bundle_folder, "")
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
