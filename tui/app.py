@@ -18,7 +18,7 @@ from .keys import ALL, APP, CHAT, IDS, PROMPT, bindings
 from .knobs import Changes, presets
 from .plain import plain
 from .screens import ChatScreen, Help, KeySection
-from .screens.chat import Load
+from .screens.talking import Load
 from .settings import KEYS, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
 from .store import Store
 from .themes import DARK, THEMES

@@ -15,6 +15,11 @@ def caption(reply: ReplyFacts, *, compared: bool) -> str:
     return f"{reply.made.label} · {reply.ms:.0f} ms"
 
 
+def voice(reply: ReplyFacts) -> tuple[str, str]:
+    """Who speaks: another bundle, or the same in another precision, is another voice."""
+    return reply.made.bundle, reply.made.precision
+
+
 def marks(exchange: Exchange, side: int) -> list[str]:
     """Below a reply."""
     reply = exchange.other if side else exchange.reply

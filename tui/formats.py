@@ -6,6 +6,7 @@ context only. A conversation with nothing of the kind gives no line.
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from .store import reply_to_json
 from .values import Exchange, ReplyFacts
@@ -63,6 +64,23 @@ FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
     ".json": to_json,
     ".jsonl": to_jsonl,
 }
+
+
+def file_of(text: str) -> Path:
+    """The file that was written of."""
+    return Path(text.strip()).expanduser()
+
+
+def wrong_with_file(text: str) -> str:
+    """Why nothing can be exported there, "" where it can."""
+    file = file_of(text)
+    if file.suffix not in FORMATS:
+        return f"The name must end with one of {', '.join(FORMATS)}"
+    if file.exists():
+        return f"{file} is there already: choose another name"
+    if not file.absolute().parent.is_dir():
+        return f"There is no folder {file.absolute().parent}"
+    return ""
 
 
 def _how(reply: ReplyFacts, exchange: Exchange) -> str:

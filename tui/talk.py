@@ -1,17 +1,24 @@
-"""The conversation that is being held: what was said, and what of it the model is given."""
+"""The conversation that is being held: what was said, what of it the model is given, and how replies came
+about. It is kept as it goes on, where somebody keeps it."""
 
 from collections.abc import Iterator, Sequence
 
-from .values import Exchange
+from .keeper import Kept
+from .values import Exchange, Insight
+
+#: Replies whose way is remembered, to be looked at.
+REMEMBERED = 100
 
 
 class Talk:
     """Exchanges, oldest first. Each has a number of its own, which it keeps when others go."""
 
-    def __init__(self, exchanges: Sequence[Exchange] = (), title: str = "") -> None:
-        self.title = title
+    def __init__(self, exchanges: Sequence[Exchange] = (), title: str = "", kept: Kept | None = None) -> None:
+        self.kept = kept
+        self._title = title
         self._exchanges = dict(enumerate(exchanges, start=1))
         self._last = len(exchanges)
+        self._insights: dict[int, Insight] = {}
 
     def __len__(self) -> int:
         return len(self._exchanges)
@@ -26,18 +33,40 @@ class Talk:
     def numbers(self) -> list[int]:
         return list(self._exchanges)
 
-    def add(self, exchange: Exchange) -> int:
-        """Its number."""
+    @property
+    def title(self) -> str:
+        """As it was given, or else the first prompt."""
+        first = next(iter(self), None)
+        return self._title or (first.prompt if first else "conversation")
+
+    def rename(self, title: str) -> None:
+        self._title = title
+        if self.kept:
+            self.kept.rename(title)
+
+    def begin(self, prompt: str) -> int:
+        """The number of a new exchange, which is not kept before it ends."""
         self._last += 1
-        self._exchanges[self._last] = exchange
+        self._exchanges[self._last] = Exchange(prompt)
         return self._last
 
-    def put(self, number: int, exchange: Exchange) -> None:
-        """What became of an exchange."""
+    def end(self, number: int, exchange: Exchange, bundle: str) -> None:
+        """What became of an exchange that was begun with the bundle of this name."""
         self._exchanges[number] = exchange
+        if self.kept:
+            self.kept.append(number, exchange, bundle)
+
+    def change(self, number: int, exchange: Exchange) -> None:
+        """Put another in the place of one that has ended."""
+        self._exchanges[number] = exchange
+        if self.kept:
+            self.kept.update(number, exchange)
 
     def remove(self, number: int) -> None:
         del self._exchanges[number]
+        self._insights.pop(number, None)
+        if self.kept:
+            self.kept.remove(number)
 
     def turns(self, prompt: str, before: int | None = None) -> list[str]:
         """All turns, oldest first, and `prompt` last: what was said before exchange `before`, or at all.
@@ -49,3 +78,14 @@ class Talk:
             if exchange.said is not None:
                 turns += [exchange.prompt, exchange.said]
         return [*turns, prompt]
+
+    def insight(self, number: int) -> Insight | None:
+        """How a reply came about, where that is remembered."""
+        return self._insights.get(number)
+
+    def remember(self, number: int, insight: Insight | None) -> None:
+        """Of many the oldest are forgotten: a trace is large, and a replay finds it again."""
+        if insight is not None:
+            self._insights[number] = insight
+            while len(self._insights) > REMEMBERED:
+                del self._insights[next(iter(self._insights))]

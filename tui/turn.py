@@ -2,11 +2,16 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from .engine import Engine
+from textual import log
+from textual.message import Message
+
+from .engine import Engine, sentence
+from .messages import ReplyAdvanced, ReplyFailed, ReplyFinished
+from .values import Insight, ReplyFacts
 
 #: Seconds between two drawings of a reply that streams.
 FRAME = 1 / 30
@@ -32,10 +37,11 @@ class Job:
 
 class Turn:
     """The jobs of one exchange, done one after the other, so that their times can be compared. The screen
-    stops it; the worker asks `due` and `stopped`."""
+    stops it and notes in `done` what has come; the worker asks `due` and `stopped`."""
 
     def __init__(self, number: int, exchange: int, jobs: Sequence[Job], purpose: Purpose = "reply") -> None:
         self.number, self.exchange, self.jobs, self.purpose = number, exchange, tuple(jobs), purpose
+        self.done: list[tuple[ReplyFacts, Insight | None]] = []
         self._stopped = threading.Event()
         self._drawn = threading.Event()
         self._drawn.set()
@@ -74,3 +80,22 @@ class Turn:
     def drawn(self) -> None:
         """The screen has drawn the progress it was given."""
         self._drawn.set()
+
+
+def decode(turn: Turn, post: Callable[[Message], object]) -> None:
+    """Do the jobs of a turn, and post what comes of them: the way of a worker's thread. After a failure,
+    or once it is stopped, the rest is not done."""
+    for side, job in enumerate(turn.jobs):
+        try:
+            decoding = job.engine.decode(job.turns, job.options)
+            turn.attach(decoding)
+            for settled, tail in decoding.updates():
+                if turn.stopped:
+                    return
+                if turn.due():
+                    post(ReplyAdvanced(turn.number, side, settled, tail))
+            post(ReplyFinished(turn.number, side, *decoding.result()))
+        except Exception as error:
+            log.error(error)
+            post(ReplyFailed(turn.number, side, sentence(error)))
+            return

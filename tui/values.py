@@ -31,6 +31,15 @@ class BundleFacts:
 
 
 @dataclass(frozen=True)
+class BundleChoice:
+    """A bundle to choose; `about` says what is known of it, "" where it is not open."""
+
+    path: str
+    name: str
+    about: str
+
+
+@dataclass(frozen=True)
 class CandidateRow:
     """One of the n best replies. `score` is `logp` (natural log) normalized by length."""
 
@@ -154,6 +163,16 @@ class Exchange:
         if self.answer is not None:
             return self.answer
         return self.reply.text if self.reply and self.state == "done" else None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A turn that is looked at, with all that the inspector shows of it."""
+
+    reply: ReplyFacts | None = None
+    insight: Insight | None = None
+    facts: BundleFacts | None = None  # of the bundle that one talks to
+    speeds: tuple[float, ...] = ()  # tokens a second of the conversation's replies
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def chat() -> OpenChat:
         app = ChatApp(models.__getitem__, list(models), keeper=keeper, config=config)
         async with app.run_test(size=size) as pilot:
             opened = Chat(app, pilot, keeper)
-            await opened.until(lambda: opened.screen.prompt.ready and not opened.screen._loading)
+            await opened.until(lambda: opened.screen.prompt.ready and not opened.screen.bundles.loading)
             yield opened
         if keeper:
             keeper.close()

@@ -63,14 +63,14 @@ async def metered(c):
     c.screen.show_view("meter")
     await c.pilot.pause()
     steps = (4.0, 1.0, 1.5, 2.0, 1.0, 3.0)
-    [exchange] = c.screen._talk
+    [exchange] = c.screen.talk
     facts = replace(exchange.reply, ms=12.5, first_ms=7.25, step_ms=steps, memory=92_800_000)
     c.screen.inspector.meter.show(facts, [180.0, 240.0, 200.0])
 
 
 async def compared(c):
     await c.press("f8", "down", "enter")
-    await c.until(lambda: c.screen._beside)
+    await c.until(lambda: c.screen.bundles.beside)
     await c.say("hello")
 
 
@@ -139,7 +139,7 @@ def test_a_screen_looks_as_it_did(snap_compare, monkeypatch, tmp_path, screen, s
         app.theme = f"edgechat-{theme}"
         c = Chat(app, pilot, keeper)
         c.screen.prompt.cursor_blink = False
-        await c.until(lambda: c.screen.prompt.ready and not c.screen._loading)
+        await c.until(lambda: c.screen.prompt.ready and not c.screen.bundles.loading)
         await act(c)
         await pilot.pause()
 

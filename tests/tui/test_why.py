@@ -216,7 +216,7 @@ async def test_a_reply_is_replayed_with_the_settings_it_was_made_with(chat):
         c.screen.use_preset({"beam": 2})
         await c.say("hi")
         c.screen.use_preset({})
-        c.screen._insights.clear()
+        c.screen.talk._insights.clear()
         assert "not kept" in await c.view("attention")
         await c.press("f12")
         await c.until(lambda: any("Replayed: the same reply, token by token" in n for n in c.notices))

@@ -1,30 +1,17 @@
 """The bundles that are open or near, to talk to one or compare with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from textual import getters
-from textual.app import ComposeResult
 from textual.content import Content
-from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
 from ..keys import LIBRARY, bindings
 from ..plain import content
+from ..values import BundleChoice
 from ..widgets.lines import one_line
-from .over import Over
+from .listing import Listing
 
 
-@dataclass(frozen=True)
-class BundleChoice:
-    """A bundle to choose; `about` says what is known of it, "" where it is not open."""
-
-    path: str
-    name: str
-    about: str
-
-
-class Bundles(Over[str]):
+class BundleList(Listing[str]):
     """Gives the path of the bundle that was chosen, or typed."""
 
     BINDINGS = bindings(
@@ -37,40 +24,10 @@ class Bundles(Over[str]):
     another: the folder that `edgechat export` wrote.
     """
 
-    query_input = getters.query_one(Input)
-    options = getters.query_one(OptionList)
-
     def __init__(self, title: str, choices: Sequence[BundleChoice], note: str) -> None:
-        super().__init__(title)
-        self._choices, self._note = tuple(choices), note
+        super().__init__(title, "Search, or the path of a bundle", note)
+        self._choices = tuple(choices)
         self._shown: list[BundleChoice] = []
-
-    def compose_box(self) -> ComposeResult:
-        yield Input(placeholder="Search, or the path of a bundle", select_on_focus=False)
-        yield OptionList()
-        yield Static(content(self._note), id="note")
-
-    def on_mount(self) -> None:
-        self.options.can_focus = False
-        self._fill()
-
-    def on_input_changed(self) -> None:
-        self._fill()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.action_open()
-
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """By a click."""
-        event.stop()
-        self.action_open()
-
-    def action_move(self, by: int) -> None:
-        if by < 0:
-            self.options.action_cursor_up()
-        else:
-            self.options.action_cursor_down()
 
     def action_open(self) -> None:
         at = self.options.highlighted
@@ -80,12 +37,10 @@ class Bundles(Over[str]):
         elif typed:
             self.dismiss(typed)
 
-    def _fill(self) -> None:
+    def search(self) -> None:
         typed = self.query_input.value.strip().casefold()
         self._shown = [c for c in self._choices if typed in c.path.casefold() or typed in c.name.casefold()]
-        self.options.set_options(Option(_row(choice)) for choice in self._shown)
-        if self._shown:
-            self.options.highlighted = 0
+        self.fill(map(_row, self._shown))
 
 
 def _row(choice: BundleChoice) -> Content:

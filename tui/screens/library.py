@@ -4,12 +4,9 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from textual import getters, work
-from textual.app import ComposeResult
+from textual import work
 from textual.binding import BindingType
 from textual.content import Content
-from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
 from ..keeper import Keeper
 from ..keys import LIBRARY, bindings
@@ -18,10 +15,10 @@ from ..store import Store, StoreError
 from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
-from .over import Over
+from .listing import Listing
 
 
-class Library(Over[int]):
+class Library(Listing[int]):
     """Gives the id of the conversation to open. What is typed is searched for."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(LIBRARY)
@@ -34,36 +31,11 @@ class Library(Over[int]):
     What is deleted can be brought back with Undo until you quit; then it is overwritten.
     """
 
-    query_input = getters.query_one(Input)
-    options = getters.query_one(OptionList)
-    note = getters.query_one("#note", Static)
-
     def __init__(self, keeper: Keeper) -> None:
-        super().__init__("conversations")
+        super().__init__("conversations", "Search")
         self._keeper = keeper
         self._found: list[Summary] = []
         self._deleted: list[Summary] = []
-
-    def compose_box(self) -> ComposeResult:
-        yield Input(placeholder="Search", select_on_focus=False)
-        yield OptionList()
-        yield Static("", id="note")
-
-    def on_mount(self) -> None:
-        self.options.can_focus = False
-        self._search()
-
-    def on_input_changed(self) -> None:
-        self._search()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.action_open()
-
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """By a click."""
-        event.stop()
-        self.action_open()
 
     @property
     def picked(self) -> Summary | None:
@@ -74,12 +46,6 @@ class Library(Over[int]):
         if action == "undo" and not self._deleted:
             return None
         return True
-
-    def action_move(self, by: int) -> None:
-        if by < 0:
-            self.options.action_cursor_up()
-        else:
-            self.options.action_cursor_down()
 
     def action_open(self) -> None:
         if self.picked:
@@ -111,11 +77,13 @@ class Library(Over[int]):
             await self._keeper.do(change)
         except StoreError as error:
             self.notify(one_line(str(error)), severity="error", markup=False)
-        self._search()
+        self.search()
+
+    def search(self) -> None:
+        self._search(self.query_input.value)
 
     @work(exclusive=True, group="search")
-    async def _search(self) -> None:
-        query = self.query_input.value
+    async def _search(self, query: str) -> None:
         try:
             found = await self._keeper.do(lambda store: store.find(query))
         except StoreError as error:
@@ -123,9 +91,7 @@ class Library(Over[int]):
             return
         at = self.options.highlighted or 0
         self._found = found
-        self.options.set_options(Option(_row(summary)) for summary in found)
-        if found:
-            self.options.highlighted = min(at, len(found) - 1)
+        self.fill(map(_row, found), at)
         note = self._how_many()
         self.note.update(content(note))
         self.note.set_class(not note, "-empty")

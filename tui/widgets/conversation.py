@@ -7,7 +7,9 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 
+from ..captions import caption, marks, voice
 from ..keys import CONVERSATION, bindings
+from ..values import Exchange, ReplyFacts
 from .message import ChatMessage, ErrorMessage, ReplyMessage, ReplyPair, UserMessage
 
 
@@ -31,24 +33,57 @@ class Conversation(VerticalScroll, can_focus=True):
     def __init__(self, welcome: Widget) -> None:
         super().__init__(welcome)
         self._welcome = welcome
+        self._replies: dict[int, list[ReplyMessage]] = {}
 
     def on_mount(self) -> None:
         self.anchor()
 
-    def begin(self, number: int, prompt: str, captions: Sequence[str]) -> list[ReplyMessage]:
-        """Add what the user said, and a reply that is still to come for each of `captions`."""
-        replies = [ReplyMessage(number, caption) for caption in captions]
-        self._add(UserMessage(prompt, number), *self._beside(replies))
-        return replies
-
-    def show(self, said: Sequence[tuple[int, str, Sequence[ReplyMessage]]]) -> None:
-        """Add many exchanges at once: number, prompt, replies."""
+    def show(self, said: Sequence[tuple[int, Exchange]]) -> None:
+        """Show these exchanges, by number, in place of all that was there."""
+        self._clear()
         widgets: list[Widget] = []
-        for number, prompt, replies in said:
-            widgets += [UserMessage(prompt, number), *self._beside(replies)]
+        before: tuple[str, str] | None = None
+        for number, exchange in said:
+            replies = [reply for reply in (exchange.reply, exchange.other) if reply] or [ReplyFacts("")]
+            speaker = voice(replies[0])
+            changes = before is not None and speaker != before
+            before = speaker
+            widgets += self._new(
+                number,
+                exchange.prompt,
+                [caption(reply, compared=False) if changes else "" for reply in replies],
+            )
         if widgets:
             self._add(*widgets)
-            self.call_after_refresh(self.anchor)  # after what `clear` scrolls
+            self.call_after_refresh(self.anchor)  # after what `_clear` scrolls
+        for number, exchange in said:
+            self.finish(number, exchange)
+
+    def begin(self, number: int, prompt: str, captions: Sequence[str]) -> None:
+        """Add what the user said, and a reply that is still to come for each of `captions`."""
+        self._add(*self._new(number, prompt, captions))
+
+    def advance(self, number: int, side: int, settled: str, tail: str) -> None:
+        """Show how far a reply is."""
+        self._replies[number][side].advance(settled, tail)
+
+    def settle(self, number: int, side: int, text: str) -> None:
+        """Show a reply that is complete, while another to the same is to come."""
+        self._replies[number][side].finish(text)
+
+    def finish(self, number: int, exchange: Exchange) -> None:
+        """Show the replies of an exchange as they are now."""
+        replies = (exchange.reply, exchange.other)
+        for side, (message, reply) in enumerate(zip(self._replies[number], replies, strict=False)):
+            text = reply.text if reply else ""
+            above = caption(reply, compared=True) if reply and exchange.other else None
+            message.finish(text, marks(exchange, side), above)
+
+    def break_off(self, number: int, first: int, mark: str) -> str:
+        """Nothing more will come for the replies from the `first` on. What the first of all says so far."""
+        for message in self._replies[number][first:]:
+            message.break_off(mark)
+        return self._replies[number][0].text
 
     def report(self, error: str) -> None:
         """Add an error."""
@@ -64,18 +99,20 @@ class Conversation(VerticalScroll, can_focus=True):
 
     def drop(self, number: int) -> None:
         """Take the messages of an exchange away."""
+        self._replies.pop(number, None)
         for message in self.query(ChatMessage):
             if message.number == number:
                 (message.parent if isinstance(message.parent, ReplyPair) else message).remove()
 
-    def clear(self) -> None:
-        """Forget all messages."""
+    def _clear(self) -> None:
+        self._replies = {}
         self.query_children("ChatMessage, ReplyPair").remove()
         self._welcome.display = True
         self.scroll_home(animate=False)
 
-    def _beside(self, replies: Sequence[ReplyMessage]) -> list[Widget]:
-        return [ReplyPair(*replies)] if len(replies) > 1 else list(replies)
+    def _new(self, number: int, prompt: str, captions: Sequence[str]) -> list[Widget]:
+        replies = self._replies[number] = [ReplyMessage(number, caption) for caption in captions]
+        return [UserMessage(prompt, number), *([ReplyPair(*replies)] if len(replies) > 1 else replies)]
 
     def _add(self, *messages: Widget) -> None:
         self._welcome.display = False

@@ -11,11 +11,12 @@ from textual.widgets import ContentSwitcher, Static
 
 from ..keys import VIEW, bindings
 from ..messages import ViewPicked
+from ..values import Looked
 from .candidates import Candidates
 from .context import Context
 from .knobs import Knobs
 from .meter import Meter
-from .why import Attention, BeamTree, Tokens
+from .why import NOT_KEPT, NOTHING, Attention, BeamTree, Tokens
 
 #: Name of each view, with the widget that shows it.
 VIEWS: dict[str, type[Widget]] = {
@@ -84,3 +85,22 @@ class Inspector(Vertical):
     def shown(self) -> Widget:
         """The view that is shown."""
         return self.switcher.query_one(f"#{self.view}")
+
+    def show(self, looked: Looked) -> None:
+        """Fill the view that is shown; the others are filled when they are. The knobs are no turn's."""
+        reply, insight = looked.reply, looked.insight
+        hint = NOT_KEPT if reply and reply.made.seen else NOTHING
+        chosen = reply.chosen if reply else 0
+        if self.view == "candidates":
+            self.candidates.show(reply.candidates if reply else (), chosen)
+        elif self.view == "attention":
+            self.attention.show(insight, chosen, hint)
+        elif self.view == "tokens":
+            row = reply.candidates[chosen] if reply and reply.candidates else None
+            self.tokens.show(row, insight, chosen, hint)
+        elif self.view == "beam":
+            self.beam.show(insight, hint)
+        elif self.view == "seen":
+            self.seen.show(reply, insight, looked.facts)
+        elif self.view == "meter":
+            self.meter.show(reply, looked.speeds)

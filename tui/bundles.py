@@ -1,0 +1,86 @@
+"""The bundles of a window: those that are open or on their way, the one that one talks to, the one beside."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .engine import Engine, Model, bundles_near, name_of
+from .values import BundleChoice, Made
+
+
+class Bundles:
+    """Engines by the path of their bundle. `current` is the path that prompts go to, "" for none; `beside`
+    is that of the bundle they go to as well."""
+
+    def __init__(self, paths: Sequence[str] = ()) -> None:
+        self.current = paths[0] if paths else ""
+        self.beside: str | None = None
+        self.loading: set[str] = set()
+        self._engines: dict[str, Engine] = {}
+        self._before = ""  # the one that was talked to before
+
+    def __bool__(self) -> bool:
+        """Whether any is open."""
+        return bool(self._engines)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The bundle that one talks to, None until it is loaded."""
+        return self._engines.get(self.current)
+
+    @property
+    def asked(self) -> list[Engine]:
+        """Those that a prompt goes to and that are loaded, the one that one talks to first."""
+        paths = [path for path in (self.current, self.beside) if path]
+        return [self._engines[path] for path in paths if path in self._engines]
+
+    @property
+    def title(self) -> str:
+        """What they are called on screen."""
+        beside = f" | {name_of(self.beside)}" if self.beside else ""
+        return (name_of(self.current) if self.current else "no bundle") + beside
+
+    def wants(self, path: str) -> bool:
+        """Whether this bundle is to be loaded now; it counts as on its way then."""
+        if path in self._engines or path in self.loading:
+            return False
+        self.loading.add(path)
+        return True
+
+    def loaded(self, path: str, model: Model) -> None:
+        """A model has come."""
+        self.loading.discard(path)
+        self._engines[path] = Engine(model, name_of(path), path)
+
+    def failed(self, path: str) -> None:
+        """A model will not come."""
+        self.loading.discard(path)
+        if path == self.beside:
+            self.beside = None
+
+    def switch(self, path: str) -> None:
+        """From now on prompts go to this one, which is open or will be."""
+        self._before, self.current = self.current, path
+        if self.beside == path:
+            self.beside = None
+
+    @property
+    def fallback(self) -> str:
+        """The path of one that is open: the one before, where there is that."""
+        return self._before if self._before in self._engines else next(iter(self._engines))
+
+    def maker(self, made: Made) -> Engine | None:
+        """The open one that made a reply: of several with its weights the one of its name."""
+        same = [e for e in self._engines.values() if e.facts.fingerprint == made.fingerprint]
+        return next((e for e in same if e.facts.name == made.bundle), next(iter(same), None))
+
+    def choices(self) -> list[BundleChoice]:
+        """Bundles to choose from: those that are open, then those nearby."""
+        opened = {Path(path).resolve() for path in self._engines}
+        near = (path for path in bundles_near(Path()) if Path(path).resolve() not in opened)
+        return [
+            *(
+                BundleChoice(path, engine.facts.name, engine.facts.label)
+                for path, engine in self._engines.items()
+            ),
+            *(BundleChoice(path, name_of(path), "") for path in near),
+        ]

@@ -1,0 +1,68 @@
+"""A list to choose from, narrowed by what is typed above it."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from textual import getters
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from ..plain import content
+from .over import Over
+
+T = TypeVar("T")
+
+
+class Listing(Over[T]):
+    """An input that keeps the focus, the rows below it, a note. What is in the rows is for others to say."""
+
+    query_input = getters.query_one(Input)
+    options = getters.query_one(OptionList)
+    note = getters.query_one("#note", Static)
+
+    def __init__(self, title: str, placeholder: str, note: str = "") -> None:
+        super().__init__(title)
+        self._placeholder, self._first_note = placeholder, note
+
+    def compose_box(self) -> ComposeResult:
+        yield Input(placeholder=self._placeholder, select_on_focus=False)
+        yield OptionList()
+        yield Static(content(self._first_note), id="note")
+
+    def on_mount(self) -> None:
+        self.options.can_focus = False
+        self.search()
+
+    def on_input_changed(self) -> None:
+        self.search()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_open()
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """By a click."""
+        event.stop()
+        self.action_open()
+
+    def action_move(self, by: int) -> None:
+        if by < 0:
+            self.options.action_cursor_up()
+        else:
+            self.options.action_cursor_down()
+
+    def action_open(self) -> None:
+        """Take the row that is lit."""
+        raise NotImplementedError
+
+    def search(self) -> None:
+        """Show what goes with what was typed."""
+        raise NotImplementedError
+
+    def fill(self, rows: Iterable[Content], lit: int = 0) -> None:
+        """Show these rows, and light one, or the last where there are fewer."""
+        self.options.set_options(Option(row) for row in rows)
+        if self.options.option_count:
+            self.options.highlighted = min(lit, self.options.option_count - 1)

@@ -1,0 +1,309 @@
+"""Prompts and replies: the one place where bundles are loaded and asked. Widgets get plain values and post
+messages.
+
+The way of a prompt: `PromptSubmitted` -> a `Turn` with a job for each bundle that shall reply -> the
+decode worker, a thread -> `ReplyAdvanced` and `ReplyFinished`, with the turn's number -> an `Exchange` of
+the `Talk`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from textual import work
+from textual.events import Key
+from textual.message import Message
+
+from ..captions import FAILED, STOPPED, same, voice
+from ..engine import Model, name_of, sentence, with_seed
+from ..knobs import Changes
+from ..messages import (
+    LoadFailed,
+    PromptRefused,
+    PromptSubmitted,
+    ReplyAdvanced,
+    ReplyFailed,
+    ReplyFinished,
+)
+from ..plain import plain
+from ..turn import Job, Turn, decode
+from ..values import Exchange, Insight, ReplyFacts, State
+from .bundles import BundleList
+from .viewing import Viewing
+
+Load = Callable[[str], Model]
+
+
+class Talking(Viewing):
+    """Prompts and replies. `load` is called in a thread with a bundle's path; the first of `bundles` is the
+    one to talk to, and the others are loaded with it."""
+
+    @dataclass
+    class ModelLoaded(Message):
+        """A model is there."""
+
+        path: str
+        model: Model
+
+    def __init__(self, load: Load, bundles: Sequence[str], changes: Changes | None = None) -> None:
+        super().__init__(bundles, changes)
+        self._load, self._first = load, tuple(bundles)
+        self._turns = 0
+
+    def on_mount(self) -> None:
+        if not self._first:
+            self.welcome.show_nothing(self.key_hints())
+        else:
+            self.welcome.show_loading(name_of(self.bundles.current))
+        for path in self._first:
+            self._open(path)
+
+    def on_unmount(self) -> None:
+        # The process does not end before its threads do.
+        if self.turn:
+            self.turn.stop()
+
+    # --- Bundles
+
+    def _open(self, path: str) -> None:
+        """Load a bundle, unless it is there or on its way."""
+        if self.bundles.wants(path):
+            self._load_model(path)
+        self.show_status()
+
+    @work(thread=True, group="load", exit_on_error=False)
+    def _load_model(self, path: str) -> None:
+        try:
+            self.post_message(self.ModelLoaded(path, self._load(path)))
+        except Exception as error:
+            self.log.error(error)
+            self.post_message(LoadFailed(path, sentence(error)))
+
+    def on_talking_model_loaded(self, message: ModelLoaded) -> None:
+        self.bundles.loaded(message.path, message.model)
+        if message.path == self.bundles.current:
+            self._talk_to(message.path)
+        self.show_status()
+
+    def on_load_failed(self, message: LoadFailed) -> None:
+        self.bundles.failed(message.path)
+        wanted = message.path == self.bundles.current
+        if wanted and not self.bundles:
+            self.welcome.show_nothing(self.key_hints())
+            self.conversation.report(f"{message.error}. There is nobody to talk to.")
+        else:
+            self.notify(plain(message.error), severity="error", markup=False)
+            if wanted:
+                self._talk_to(self.bundles.fallback)
+        self.show_status()
+
+    def _talk_to(self, path: str) -> None:
+        """From now on the prompts go to this bundle, which is there or on its way."""
+        self.bundles.switch(path)
+        engine = self.bundles.engine
+        if engine is None:
+            self._open(path)
+        else:
+            if wrong := self.dial.fit():
+                self.notify(plain(wrong), severity="warning", markup=False)
+            self.welcome.show_model(engine.facts, self.key_hints(), demo=path == "demo")
+        self.prompt.ready = engine is not None and self.turn is None
+        self._show_dial()
+
+    @work
+    async def action_bundles(self) -> None:
+        path = await self.app.push_screen_wait(
+            BundleList(
+                "talk to a bundle",
+                self.bundles.choices(),
+                "The conversation goes on with the one you choose.",
+            )
+        )
+        if path and self.turn is None:
+            self._talk_to(path)
+        elif path:
+            self.notify("Wait for the reply, or stop it, to talk to another bundle", severity="warning")
+
+    @work
+    async def action_compare(self) -> None:
+        bundles = self.bundles
+        if bundles.beside is not None:
+            bundles.beside = None
+            self.notify("Prompts go to one bundle again")
+        else:
+            others = [choice for choice in bundles.choices() if choice.path != bundles.current]
+            note = "Each prompt goes to both; the conversation goes on with the first one's reply."
+            chosen = await self.app.push_screen_wait(BundleList("compare with a bundle", others, note))
+            if chosen and chosen != bundles.current:
+                bundles.beside = chosen
+                self._open(chosen)
+        self.show_status()
+
+    # --- A turn
+
+    def on_key(self, event: Key) -> None:
+        """Who types wants to write, wherever a click or Tab has put the focus."""
+        bound = self.active_bindings.get(event.key) or event.key.startswith("alt+")
+        if event.is_printable and event.character and self.focused is not self.prompt and not bound:
+            self.prompt.focus()
+            self.prompt.insert(event.character)
+            event.stop()
+
+    def on_prompt_refused(self, _: PromptRefused) -> None:
+        if self.turn is not None:
+            said = "Wait for the reply, or stop it, to send the next prompt"
+        elif not self.bundles.current:
+            said = "There is nobody to talk to: open a bundle"
+        else:
+            said = f"{self.bundles.title} is {self.state()}"
+        self.notify(plain(said), severity="warning", markup=False)
+
+    def on_prompt_submitted(self, message: PromptSubmitted) -> None:
+        self.ask(message.text, instead_of=self.editing)
+
+    def ask(self, prompt: str, *, instead_of: int | None = None) -> None:
+        """Send a prompt to the bundle, and to the one that is compared with it. The exchange that it shall
+        replace goes only when nothing can be refused any more."""
+        turns = self.talk.turns(prompt, before=instead_of)
+        try:
+            jobs = [
+                Job(engine, engine.seen(turns), with_seed(engine.options(self.dial.changes)))
+                for engine in self.bundles.asked
+            ]
+        except Exception as error:
+            self.conversation.report(sentence(error))
+            self.prompt.give_back(prompt)
+            self.prompt.ready = True
+            return
+        self.editing = None
+        if instead_of is not None:
+            self.talk.remove(instead_of)
+            self.conversation.drop(instead_of)
+        captioned = len(jobs) > 1 or self._speaker_changes(jobs[0])
+        number = self.talk.begin(prompt)
+        self.conversation.begin(number, prompt, [job.engine.facts.label if captioned else "" for job in jobs])
+        self._begin(Turn(self._turns + 1, number, jobs))
+
+    def _speaker_changes(self, job: Job) -> bool:
+        """Whether the last reply was another bundle's."""
+        last = [exchange.reply for exchange in self.talk if exchange.reply]
+        return bool(last) and voice(last[-1]) != (job.engine.facts.name, job.engine.facts.precision)
+
+    def _begin(self, turn: Turn) -> None:
+        self._turns = turn.number
+        self.turn = turn
+        self.prompt.ready = False
+        self.look(None if turn.purpose == "reply" else turn.exchange)
+        self.changed()
+        work = partial(decode, turn, self.post_message)
+        self.run_worker(work, thread=True, group="decode", exit_on_error=False)
+
+    def on_reply_advanced(self, message: ReplyAdvanced) -> None:
+        if (turn := self._turn_of(message)) is not None:
+            if turn.purpose == "reply":
+                self.conversation.advance(turn.exchange, message.side, message.settled, message.tail)
+            turn.drawn()
+
+    def on_reply_finished(self, message: ReplyFinished) -> None:
+        if (turn := self._turn_of(message)) is None:
+            return
+        turn.done.append((message.reply, message.insight))
+        if len(turn.done) < len(turn.jobs):
+            self.conversation.settle(turn.exchange, message.side, message.reply.text)
+        elif turn.purpose == "replay":
+            self._end_replay(turn, *turn.done[0])
+        else:
+            (reply, insight), *rest = turn.done
+            other = rest[0][0] if rest else None
+            exchange = replace(self.talk[turn.exchange], reply=reply, other=other)
+            self.conversation.finish(turn.exchange, exchange)
+            self.talk.remember(turn.exchange, insight)
+            self._end(turn, exchange)
+
+    def on_reply_failed(self, message: ReplyFailed) -> None:
+        if (turn := self._turn_of(message)) is None:
+            return
+        self.conversation.report(message.error)
+        if turn.purpose == "replay":
+            self._over(turn.exchange)
+        else:
+            self.prompt.give_back(self.talk[turn.exchange].prompt)
+            self._break_off(turn, "failed", FAILED)
+
+    def _turn_of(self, message: ReplyAdvanced | ReplyFinished | ReplyFailed) -> Turn | None:
+        """The turn that a message is of; None where that is over."""
+        return self.turn if self.turn and self.turn.number == message.turn else None
+
+    def _break_off(self, turn: Turn, state: State, mark: str) -> None:
+        """End a turn before its time. What came of the reply stays to be read; the model never said it."""
+        text = self.conversation.break_off(turn.exchange, len(turn.done), mark)
+        job = turn.jobs[0]
+        made = replace(turn.done[0][0], finished=False) if turn.done else None
+        if made is None and text:
+            made = ReplyFacts(text, finished=False, made=job.engine.made(job.options, job.turns))
+        self._end(turn, replace(self.talk[turn.exchange], state=state, reply=made))
+
+    def _end(self, turn: Turn, exchange: Exchange) -> None:
+        """What came of a turn is kept, and looked at."""
+        self.talk.end(turn.exchange, exchange, turn.jobs[0].engine.facts.name)
+        self._over(None)
+
+    def _over(self, looked_at: int | None) -> None:
+        """There is no turn any more: one can write again, and looks at this exchange."""
+        self.turn = None
+        self.prompt.ready = self.bundles.engine is not None
+        self.look(looked_at)
+        self.changed()
+
+    def action_stop(self) -> None:
+        if self.turn:
+            self.turn.stop()
+            if self.turn.purpose == "replay":
+                self._over(self.turn.exchange)
+            else:
+                self._break_off(self.turn, "stopped", STOPPED)
+        elif self.editing is not None:
+            self.editing = None
+            self.prompt.write("")
+            self.changed()
+
+    # --- Once more
+
+    def action_regenerate(self) -> None:
+        """Reply to the last prompt anew, with the knobs as they are now."""
+        number = self.talk.numbers[-1]
+        if self.bundles.engine is not None:
+            self.ask(self.talk[number].prompt, instead_of=number)
+
+    def action_edit_last(self) -> None:
+        number = self.talk.numbers[-1]
+        self.editing = number
+        self.prompt.write(self.talk[number].prompt)
+        self.prompt.focus()
+        self.changed()
+
+    def action_replay(self) -> None:
+        """Make the reply again, with the settings and the context it was made with."""
+        number = self.looked_at
+        reply = self.exchange.reply if self.exchange else None
+        if number is None or reply is None or not reply.made.seen:
+            self.notify("There is no reply to replay", severity="warning")
+            return
+        made = reply.made
+        engine = self.bundles.maker(made)
+        if engine is None:
+            where = f" ({made.path})" if made.path else ""
+            self.notify(
+                plain(f"Open the bundle {made.bundle}{where}, with which it was made, to replay it"),
+                severity="warning",
+                markup=False,
+            )
+            return
+        self._begin(Turn(self._turns + 1, number, [Job(engine, made.seen, made.options)], "replay"))
+
+    def _end_replay(self, turn: Turn, reply: ReplyFacts, insight: Insight | None) -> None:
+        made = self.talk[turn.exchange].reply
+        self.talk.remember(turn.exchange, insight)
+        self._over(turn.exchange)
+        if made:
+            self.notify(same(made, reply))

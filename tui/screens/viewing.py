@@ -1,0 +1,254 @@
+"""How the chat is shown: the conversation, the turn that is looked at, the inspector with its views and
+knobs, the status line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from textual import getters, work
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.screen import Screen
+
+from ..bundles import Bundles
+from ..dial import Dial
+from ..keys import APP, CHAT, PROMPT, Action
+from ..knobs import KNOBS, Changes
+from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned, TurnPicked, ViewPicked
+from ..talk import Talk
+from ..turn import Turn
+from ..values import Exchange, KeyHint, Looked, Status
+from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcome
+from ..widgets.footer import Keys
+from .ask import Ask
+
+
+class Viewing(Screen[None]):
+    """The state of the chat, and all that shows it."""
+
+    AUTO_FOCUS = "Prompt"
+
+    conversation = getters.query_one(Conversation)
+    inspector = getters.query_one(Inspector)
+    prompt = getters.query_one(Prompt)
+    status_line = getters.query_one(StatusLine)
+    welcome = getters.query_one(Welcome)
+
+    def __init__(self, bundles: Sequence[str], changes: Changes | None = None) -> None:
+        super().__init__()
+        self.bundles = Bundles(bundles)
+        self.dial = Dial(self.bundles, changes)
+        self.talk = Talk()
+        self.turn: Turn | None = None  # the one being decoded
+        self.editing: int | None = None  # the exchange whose prompt is being changed
+        self._picked: int | None = None  # the exchange that is looked at
+
+    def compose(self) -> ComposeResult:
+        with Container(id="body"):
+            yield Conversation(Welcome())
+            yield Inspector()
+        yield Prompt(placeholder="Say something, Enter sends it")
+        yield StatusLine(Status(self.bundles.title))
+        yield Keys(compact=True)
+
+    def hold(self, talk: Talk) -> None:
+        """Go on with a conversation: a new one, or one that was kept."""
+        self.talk, self.editing = talk, None
+        self.conversation.show([(number, talk[number]) for number in talk.numbers])
+        self.look(None)
+        self.changed()
+
+    def put(self, number: int, exchange: Exchange) -> None:
+        """Change an exchange that is over."""
+        self.talk.change(number, exchange)
+        self.conversation.finish(number, exchange)
+        self.look(number)
+
+    # --- What is looked at
+
+    @property
+    def looked_at(self) -> int | None:
+        """The exchange that the inspector shows, and that Copy, Good and the like are about."""
+        numbers = self.talk.numbers
+        if self._picked in numbers:
+            return self._picked
+        return numbers[-1] if numbers else None
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The one that is looked at."""
+        return None if self.looked_at is None else self.talk[self.looked_at]
+
+    def look(self, number: int | None) -> None:
+        """Look at an exchange; None is the newest, whichever that is."""
+        self._picked = number if number in self.talk.numbers else None
+        self.conversation.pick(self._picked)
+        self._fill_view()
+
+    def _fill_view(self) -> None:
+        if self.inspector.view == "knobs":
+            self._show_knobs()
+            return
+        number, engine = self.looked_at, self.bundles.engine
+        speeds = (e.reply.tokens_per_second for e in self.talk if e.reply)
+        looked = Looked(
+            self.exchange.reply if self.exchange else None,
+            None if number is None else self.talk.insight(number),
+            engine.facts if engine else None,
+            tuple(speed for speed in speeds if speed),
+        )
+        self.inspector.show(looked)
+
+    def on_turn_picked(self, message: TurnPicked) -> None:
+        self.look(message.number)
+
+    def action_select(self, by: int) -> None:
+        numbers = self.talk.numbers
+        if numbers and self.looked_at is not None:
+            at = max(0, min(numbers.index(self.looked_at) + by, len(numbers) - 1))
+            self.look(numbers[at])
+
+    def action_scroll_conversation(self, pages: int) -> None:
+        if pages < 0:
+            self.conversation.action_page_up()
+        else:
+            self.conversation.action_page_down()
+
+    # --- The inspector
+
+    def on_view_picked(self, message: ViewPicked) -> None:
+        self.show_view(message.name)
+
+    def show_view(self, name: str) -> None:
+        """Have the inspector show a view."""
+        if not self.inspector.display:
+            self.action_toggle_inspector()
+        had_focus = self._inspector_has_focus
+        self.inspector.view = name
+        self._fill_view()
+        if had_focus:
+            self.inspector.shown.focus()
+        self.refresh_bindings()
+
+    @property
+    def _inspector_has_focus(self) -> bool:
+        return self.focused is not None and self.inspector in self.focused.ancestors
+
+    def action_next_view(self) -> None:
+        names = list(VIEWS)
+        shown = self.inspector.display
+        self.show_view(names[(names.index(self.inspector.view) + shown) % len(names)])
+
+    def action_toggle_inspector(self) -> None:
+        shown = self.inspector.display
+        if shown and self._inspector_has_focus:
+            self.prompt.focus()
+        self.set_class(shown, "-inspector-hidden").set_class(not shown, "-inspector-shown")
+        if not shown:
+            self._fill_view()
+
+    def action_knobs(self) -> None:
+        if self.inspector.display and self.focused is self.inspector.knobs:
+            self.prompt.focus()
+        else:
+            self.show_view("knobs")
+            self.inspector.knobs.focus()
+
+    # --- Knobs
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The options as the knobs are turned now; none while there is no model."""
+        return self.dial.values
+
+    def use_preset(self, changes: Changes) -> None:
+        """Turn the knobs to these, and all others to the bundle's own."""
+        self.dial.use(changes)
+        self._show_dial()
+
+    def on_knob_turned(self, message: KnobTurned) -> None:
+        self.dial.step(message.name, message.by)
+        self._show_dial()
+
+    def on_knob_reset(self, message: KnobReset) -> None:
+        self.dial.reset(message.name)
+        self._show_dial()
+
+    def on_preset_turned(self, message: PresetTurned) -> None:
+        self.dial.next_preset(message.by)
+        self._show_dial()
+
+    @work
+    async def on_knob_typed(self, message: KnobTyped) -> None:
+        name = message.name
+        if self.bundles.engine is None:
+            return
+        does = next(knob.does for knob in KNOBS if knob.name == name)
+        text = await self.app.push_screen_wait(
+            Ask(
+                name.replace("_", " "),
+                self.dial.shown(name),
+                note=does,
+                check=lambda text: self.dial.wrong_with(name, text),
+            )
+        )
+        if text is not None:
+            self.dial.write(name, text)
+            self._show_dial()
+
+    def _show_dial(self) -> None:
+        self._show_knobs()
+        self.show_status()
+
+    def _show_knobs(self) -> None:
+        if self.bundles.engine:
+            self.inspector.knobs.show(self.dial.states(), self.dial.preset, self.dial.wrong)
+
+    # --- What is going on
+
+    def changed(self) -> None:
+        """Something began or ended: the status line and the keys say what can be done now."""
+        self.show_status()
+        self.refresh_bindings()
+
+    def state(self) -> str:
+        """What is going on, in a word; "" where one can write."""
+        if self.turn is not None:
+            return "replaying" if self.turn.purpose == "replay" else "replying"
+        if self.bundles.current in self.bundles.loading:
+            return "loading"
+        if self.bundles.engine is None:
+            return "not loaded"
+        return "editing the last prompt" if self.editing is not None else ""
+
+    def show_status(self) -> None:
+        engine = self.bundles.engine
+        reply = self.exchange.reply if self.exchange and self.turn is None else None
+        self.status_line.status = Status(
+            self.bundles.title,
+            state=self.state(),
+            precision=engine.facts.precision if engine else "",
+            device=engine.facts.device if engine else "",
+            beam=self.values["beam"] if engine else None,
+            changed=bool(self.dial.changes),
+            ms=reply.ms if reply and reply.ms else None,
+            tokens_per_second=reply.tokens_per_second if reply else None,
+        )
+
+    def key_hints(self) -> list[KeyHint]:
+        """The actions that a newcomer needs, with the keys they have now."""
+        if self.bundles.engine is None:
+            wanted: tuple[str, ...] = ("chat.bundles", "app.help", "app.quit")
+        else:
+            wanted = (
+                "prompt.send",
+                "prompt.newline",
+                "chat.regenerate",
+                "chat.why",
+                "chat.next_view",
+                "chat.compare",
+            )
+        keys = {
+            a.binding.id: self.app.get_key_display(a.binding) for a in reversed(self.active_bindings.values())
+        }
+        actions: dict[str, Action] = {action.id: action for action in (*PROMPT, *CHAT, *APP)}
+        return [KeyHint(keys[id], actions[id].label) for id in wanted if id in keys]
