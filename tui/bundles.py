@@ -69,14 +69,18 @@ class Bundles:
         return self._before if self._before in self._engines else next(iter(self._engines))
 
     def maker(self, made: Made) -> Engine | None:
-        """The open one that made a reply: of several with its weights the one of its name."""
+        """The open one that made a reply: of several that are the same bundle, the one of its name."""
         same = [e for e in self._engines.values() if e.facts.fingerprint == made.fingerprint]
         return next((e for e in same if e.facts.name == made.bundle), next(iter(same), None))
 
+    def at(self, path: str) -> Engine | None:
+        """The open one at this place, however the path is written."""
+        wanted = Path(path).resolve()
+        return next((e for opened, e in self._engines.items() if Path(opened).resolve() == wanted), None)
+
     def choices(self) -> list[BundleChoice]:
         """Bundles to choose from: those that are open, then those nearby."""
-        opened = {Path(path).resolve() for path in self._engines}
-        near = (path for path in bundles_near(Path()) if Path(path).resolve() not in opened)
+        near = (path for path in bundles_near(Path()) if not self.at(path))
         return [
             *(
                 BundleChoice(path, engine.facts.name, engine.facts.label)

@@ -68,14 +68,25 @@ def _tokens(reply: ReplyFacts) -> tuple[str, ...]:
     return reply.candidates[reply.chosen].tokens if reply.candidates else ()
 
 
-def same(made: ReplyFacts, again: ReplyFacts) -> str:
+def alike(made: ReplyFacts, again: ReplyFacts) -> bool:
+    """Whether a replay found what there was. Of a reply that was stopped there is nothing to compare."""
+    return not made.candidates or _texts(made) == _texts(again)
+
+
+def replayed(made: ReplyFacts, again: ReplyFacts) -> str:
     """What a replay found."""
-    if [row.text for row in made.candidates] != [row.text for row in again.candidates]:
-        if made.candidates and again.candidates and made.candidates[0].text == again.candidates[0].text:
+    if not made.candidates:
+        return f"Replayed to its end, the reply that was stopped reads: {again.text}"
+    if not alike(made, again):
+        if again.candidates and made.candidates[0].text == again.candidates[0].text:
             return "Replayed: the same reply, with other candidates behind it"
-        return "Replayed: another reply came, so the bundle or its machine differs"
+        return "Replayed: another reply came, so this machine computes otherwise than the one that made it"
     worst = max(
         (abs(a.logp - b.logp) for a, b in zip(made.candidates, again.candidates, strict=True)), default=0.0
     )
     how = f"within {worst:.1g}" if worst else "equal"
     return f"Replayed: the same reply, token by token; log-probabilities {how}"
+
+
+def _texts(reply: ReplyFacts) -> list[str]:
+    return [row.text for row in reply.candidates]

@@ -18,6 +18,7 @@ from edgechat.runtime import (
     TracedRow,
     TracedStep,
 )
+from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.options import GOES_WITH
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
@@ -109,7 +110,9 @@ class Engine:
 
     def __init__(self, model: Model, name: str, path: str = "") -> None:
         self.model = model
-        self.facts = _bundle_facts(model, name, path)
+        # A conversation outlives the folder that it was held in.
+        where = str(Path(path).resolve()) if path and Path(path).exists() else path
+        self.facts = _bundle_facts(model, name, where)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -220,7 +223,6 @@ def _bundle_facts(model: Model, name: str, path: str) -> BundleFacts:
     manifest = model.manifest
     if manifest is None:
         return BundleFacts(name, model.device, path=path, turns=model.codec.turns)
-    decoder = manifest.files.get("decoder.onnx")
     return BundleFacts(
         name,
         model.device,
@@ -231,7 +233,7 @@ def _bundle_facts(model: Model, name: str, path: str) -> BundleFacts:
         size=sum(entry.size for entry in manifest.files.values()),
         turns=manifest.text.turns,
         path=path,
-        fingerprint=decoder.sha256[:16] if decoder else "",
+        fingerprint=sha256(manifest.to_bytes())[:16],
         longest_reply=manifest.text.max_target,
     )
 

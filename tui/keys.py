@@ -147,7 +147,7 @@ CHAT = (
     ),
     Action(
         "chat.replay",
-        "alt+r,f12",
+        "f12,alt+r",
         "replay",
         "Replay",
         "Make the reply again with the settings it was made with",

@@ -22,7 +22,7 @@ class BundleFacts:
     size: int | None = None
     turns: int | None = None
     path: str = ""
-    fingerprint: str = ""  # of its weights; "" where unknown
+    fingerprint: str = ""  # of all that is in it, by its manifest; "" where unknown
     longest_reply: int | None = None  # tokens, end-of-sentence counted
 
     @property
@@ -173,6 +173,7 @@ class Looked:
     insight: Insight | None = None
     facts: BundleFacts | None = None  # of the bundle that one talks to
     speeds: tuple[float, ...] = ()  # tokens a second of the conversation's replies
+    hint: str = ""  # what stands where the way of the reply is not known
 
 
 @dataclass(frozen=True)

@@ -210,30 +210,6 @@ async def test_the_last_prompt_is_edited_and_sent_in_its_place_or_left_as_it_was
         assert model.asked[-1] == ["first!"]
 
 
-async def test_a_reply_is_replayed_with_the_settings_it_was_made_with(chat):
-    model = table_model(TABLE)
-    async with chat(model, size=(140, 40)) as c:
-        c.screen.use_preset({"beam": 2})
-        await c.say("hi")
-        c.screen.use_preset({})
-        c.screen.talk._insights.clear()
-        assert "not kept" in await c.view("attention")
-        await c.press("f12")
-        await c.until(lambda: any("Replayed: the same reply, token by token" in n for n in c.notices))
-        assert "█100" in c.drawn
-        assert c.messages == ["you: hi", "bot: ab"]
-        assert "beam 2" in await c.view("meter")
-
-
-async def test_a_replay_that_differs_says_so_and_changes_nothing(chat):
-    model = FakeModel(Script(end=reply("one")), Script(end=reply("another")))
-    async with chat(model) as c:
-        await c.say("hi")
-        await c.press("f12")
-        await c.until(lambda: any("another reply came" in n for n in c.notices))
-        assert c.messages == ["you: hi", "bot: one"]
-
-
 async def test_two_bundles_reply_side_by_side_and_the_difference_is_named(chat):
     first = FakeModel(Script(end=reply("good day to you")), turns=2)
     replies = [Script(end=reply(text)) for text in ("good evening", "good day to you")]

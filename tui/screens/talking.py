@@ -14,7 +14,7 @@ from textual import work
 from textual.events import Key
 from textual.message import Message
 
-from ..captions import FAILED, STOPPED, same, voice
+from ..captions import FAILED, STOPPED, alike, replayed, voice
 from ..engine import Model, name_of, sentence, with_seed
 from ..knobs import Changes
 from ..messages import (
@@ -27,7 +27,7 @@ from ..messages import (
 )
 from ..plain import plain
 from ..turn import Job, Turn, decode
-from ..values import Exchange, Insight, ReplyFacts, State
+from ..values import Exchange, Insight, Made, ReplyFacts, State
 from .bundles import BundleList
 from .viewing import Viewing
 
@@ -49,6 +49,7 @@ class Talking(Viewing):
         super().__init__(bundles, changes)
         self._load, self._first = load, tuple(bundles)
         self._turns = 0
+        self._awaited: tuple[int, Made] | None = None  # to be replayed when its bundle is there
 
     def on_mount(self) -> None:
         if not self._first:
@@ -84,9 +85,14 @@ class Talking(Viewing):
         if message.path == self.bundles.current:
             self._talk_to(message.path)
         self.show_status()
+        if awaited := self._take_awaited(message.path):
+            self._replay(*awaited)
 
     def on_load_failed(self, message: LoadFailed) -> None:
         self.bundles.failed(message.path)
+        if self._take_awaited(message.path):
+            self._refuse_replay(message.error)
+            return
         wanted = message.path == self.bundles.current
         if wanted and not self.bundles:
             self.welcome.show_nothing(self.key_hints())
@@ -283,27 +289,43 @@ class Talking(Viewing):
         self.changed()
 
     def action_replay(self) -> None:
-        """Make the reply again, with the settings and the context it was made with."""
+        """Make the reply again, with the settings and the context it was made with, by the same bundle:
+        where that is not open, it is opened."""
         number = self.looked_at
-        reply = self.exchange.reply if self.exchange else None
-        if number is None or reply is None or not reply.made.seen:
+        made = self.exchange.reply.made if self.exchange and self.exchange.reply else None
+        if number is None or made is None or not made.seen:
             self.notify("There is no reply to replay", severity="warning")
-            return
-        made = reply.made
-        engine = self.bundles.maker(made)
-        if engine is None:
-            where = f" ({made.path})" if made.path else ""
-            self.notify(
-                plain(f"Open the bundle {made.bundle}{where}, with which it was made, to replay it"),
-                severity="warning",
-                markup=False,
-            )
-            return
-        self._begin(Turn(self._turns + 1, number, [Job(engine, made.seen, made.options)], "replay"))
+        elif made.path and not self.bundles.maker(made) and not self.bundles.at(made.path):
+            self._awaited = number, made
+            self.notify(plain(f"Opening {made.path}, to replay the reply"), markup=False)
+            self._open(made.path)
+        else:
+            self._replay(number, made)
+
+    def _replay(self, number: int, made: Made) -> None:
+        if engine := self.bundles.maker(made):
+            self._begin(Turn(self._turns + 1, number, [Job(engine, made.seen, made.options)], "replay"))
+        elif made.path:
+            self._refuse_replay(f"{made.path} is another bundle now than the one that made the reply")
+        else:
+            self._refuse_replay(f"the bundle that made it, {made.bundle or 'unknown'}, is not open")
+
+    def _refuse_replay(self, why: str) -> None:
+        self.notify(plain(f"This cannot be replayed: {why}"), severity="warning", markup=False)
+
+    def _take_awaited(self, path: str) -> tuple[int, Made] | None:
+        """The reply that was to be replayed when the bundle at `path` has been loaded, if it still can be."""
+        if self._awaited is None or self._awaited[1].path != path:
+            return None
+        (number, made), self._awaited = self._awaited, None
+        reply = self.talk[number].reply if number in self.talk.numbers else None
+        return (number, made) if reply and reply.made is made and self.turn is None else None
 
     def _end_replay(self, turn: Turn, reply: ReplyFacts, insight: Insight | None) -> None:
+        """The views show the way of the replay where the same replies came: else it is not this reply's."""
         made = self.talk[turn.exchange].reply
-        self.talk.remember(turn.exchange, insight)
-        self._over(turn.exchange)
         if made:
-            self.notify(same(made, reply))
+            if alike(made, reply):
+                self.talk.remember(turn.exchange, insight)
+            self.notify(plain(replayed(made, reply)), markup=False)
+        self._over(turn.exchange)

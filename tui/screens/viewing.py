@@ -11,14 +11,16 @@ from textual.screen import Screen
 
 from ..bundles import Bundles
 from ..dial import Dial
+from ..engine import WIDEST_TRACE
 from ..keys import APP, CHAT, PROMPT, Action
 from ..knobs import KNOBS, Changes
 from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned, TurnPicked, ViewPicked
 from ..talk import Talk
 from ..turn import Turn
-from ..values import Exchange, KeyHint, Looked, Status
+from ..values import Exchange, KeyHint, Looked, ReplyFacts, Status
 from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcome
 from ..widgets.footer import Keys
+from ..widgets.why import NOT_FOLLOWED, NOT_KEPT, NOTHING
 from .ask import Ask
 
 
@@ -89,14 +91,24 @@ class Viewing(Screen[None]):
             self._show_knobs()
             return
         number, engine = self.looked_at, self.bundles.engine
+        reply = self.exchange.reply if self.exchange else None
         speeds = (e.reply.tokens_per_second for e in self.talk if e.reply)
         looked = Looked(
-            self.exchange.reply if self.exchange else None,
+            reply,
             None if number is None else self.talk.insight(number),
             engine.facts if engine else None,
             tuple(speed for speed in speeds if speed),
+            self._hint(reply),
         )
         self.inspector.show(looked)
+
+    def _hint(self, reply: ReplyFacts | None) -> str:
+        """What to do where the way of a reply is not known."""
+        if reply is None or not reply.made.seen:
+            return NOTHING
+        if reply.made.options.get("beam", 1) > WIDEST_TRACE:
+            return NOT_FOLLOWED
+        return NOT_KEPT.format(key=self._keys().get("chat.replay", "Replay"))
 
     def on_turn_picked(self, message: TurnPicked) -> None:
         self.look(message.number)
@@ -247,8 +259,11 @@ class Viewing(Screen[None]):
                 "chat.next_view",
                 "chat.compare",
             )
-        keys = {
-            a.binding.id: self.app.get_key_display(a.binding) for a in reversed(self.active_bindings.values())
-        }
         actions: dict[str, Action] = {action.id: action for action in (*PROMPT, *CHAT, *APP)}
+        keys = self._keys()
         return [KeyHint(keys[id], actions[id].label) for id in wanted if id in keys]
+
+    def _keys(self) -> dict[str, str]:
+        """The first key of each action that has one now, as it is shown."""
+        active = reversed(self.active_bindings.values())
+        return {a.binding.id: self.app.get_key_display(a.binding) for a in active if a.binding.id}

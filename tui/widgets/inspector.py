@@ -16,7 +16,7 @@ from .candidates import Candidates
 from .context import Context
 from .knobs import Knobs
 from .meter import Meter
-from .why import NOT_KEPT, NOTHING, Attention, BeamTree, Tokens
+from .why import Attention, BeamTree, Tokens
 
 #: Name of each view, with the widget that shows it.
 VIEWS: dict[str, type[Widget]] = {
@@ -88,8 +88,7 @@ class Inspector(Vertical):
 
     def show(self, looked: Looked) -> None:
         """Fill the view that is shown; the others are filled when they are. The knobs are no turn's."""
-        reply, insight = looked.reply, looked.insight
-        hint = NOT_KEPT if reply and reply.made.seen else NOTHING
+        reply, insight, hint = looked.reply, looked.insight, looked.hint
         chosen = reply.chosen if reply else 0
         if self.view == "candidates":
             self.candidates.show(reply.candidates if reply else (), chosen)

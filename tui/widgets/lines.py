@@ -3,6 +3,7 @@
 A row costs nothing until it is in view. Columns line up whatever is in them: widths are in cells.
 """
 
+import textwrap
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -49,13 +50,14 @@ class Lines(ScrollView, can_focus=True):
         self._head: tuple[Line, ...] = ()
         self._fixed = 0
         self._lights = lights
+        self._said = ""  # in place of rows
         self.lit = 0
 
     def draw(
         self, lines: Sequence[Line], head: Sequence[Line] = (), *, fixed: int = 0, lit: int | None = None
     ) -> None:
         """Show these. The lit row stays the one it was, unless `lit` says another."""
-        self._lines, self._head, self._fixed = tuple(lines), tuple(head), fixed
+        self._lines, self._head, self._fixed, self._said = tuple(lines), tuple(head), fixed, ""
         width = max((_width(line) for line in (*self._lines, *self._head)), default=0)
         self.virtual_size = Size(width, len(self._lines) + len(self._head))
         self.lit = max(0, min(self.lit if lit is None else lit, len(self._lines) - 1))
@@ -63,7 +65,12 @@ class Lines(ScrollView, can_focus=True):
 
     def say(self, text: str) -> None:
         """Show a sentence in place of rows."""
-        self.draw([[(text, "dim")]])
+        self.draw([[(line, "dim")] for line in textwrap.wrap(text, max(20, self.size.width))])
+        self._said = text
+
+    def on_resize(self, event: events.Resize) -> None:
+        if self._said:
+            self.say(self._said)
 
     def render_line(self, y: int) -> Strip:
         left, top = self.scroll_offset
@@ -80,7 +87,7 @@ class Lines(ScrollView, can_focus=True):
     @property
     def has_rows(self) -> bool:
         """Whether there is a row that can be lit."""
-        return len(self._lines) > 1 or bool(self._head)
+        return not self._said and (len(self._lines) > 1 or bool(self._head))
 
     def _strip(self, line: Line, left: int, width: int, *, lit: bool = False) -> Strip:
         base = self.get_component_rich_style("lines--lit") if lit else self.rich_style

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from textual import events
+
 from ..values import ReplyFacts
 from .lines import Line, Lines, one_line, spark
 from .why import NOTHING
@@ -38,7 +40,7 @@ class Meter(Lines):
         self._shown = (reply, tuple(speeds))
         self._fill()
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         self._fill()
 
     def _fill(self) -> None:

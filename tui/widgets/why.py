@@ -14,8 +14,8 @@ from .lines import Line, Lines, bar, cells, one_line, token
 
 #: What stands where nothing was traced.
 NOTHING = "Say something: how the reply came about is shown here."
-NOT_KEPT = "This is not kept with a conversation. Replay the reply (F12) to see it."
-NOT_FOLLOWED = "The search that made this reply was too wide to trace: see it with a beam of 64 at most."
+NOT_KEPT = "The way of a reply is not kept with a conversation. {key} replays the reply, and shows it."
+NOT_FOLLOWED = "The search that made this reply was too wide to trace: a beam of 64 at most can be shown."
 
 _TOKEN, _SHARE, _COLUMN = 12, 5, 10  # cells
 _SHADES = " ░▒▓█"

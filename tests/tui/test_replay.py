@@ -1,0 +1,187 @@
+"""A reply that was kept is made again, by the same bundle and in the same way, to see how it came about."""
+
+import pytest
+
+from edgechat.runtime import UsageError
+from edgechat.tui.captions import alike, replayed
+from edgechat.tui.engine import Engine, load
+from edgechat.tui.values import CandidateRow, ReplyFacts
+
+from .fakes import FakeModel, Script, reply, table_model
+
+TABLE = {"ab": 0.6, "cd": 0.4}
+VIEWS = ("candidates", "attention", "tokens", "beam", "seen")
+
+
+def rows(*texts, logp=-1.0):
+    return tuple(CandidateRow(n, logp, logp, text, True) for n, text in enumerate(texts, start=1))
+
+
+async def reopen(c):
+    """The conversation that was held last."""
+    await c.press("ctrl+l")
+    await c.until(lambda: "just now" in c.drawn)
+    await c.press("enter")
+    await c.until(lambda: c.messages)
+
+
+async def said(c, what):
+    await c.until(lambda: any(what in " ".join(notice.split()) for notice in c.notices))
+
+
+async def test_after_a_replay_a_kept_reply_shows_all_that_it_showed_when_it_was_made(chat, tmp_path):
+    """The shipped demo, drawing at random, with what was said before as context."""
+    store = tmp_path / "chats.db"
+    async with chat(load("demo"), size=(140, 40), store=store) as c:
+        c.screen.use_preset({"sample": True, "temperature": 1.5, "beam": 3})
+        await c.say("hello")
+        await c.say("how are you?")
+        shown = {view: panel(await c.view(view)) for view in VIEWS}
+        assert "█" in "".join(shown["attention"])
+    async with chat(load("demo"), size=(140, 40), store=store) as c:
+        await reopen(c)
+        messages = c.messages
+        for view in ("attention", "beam"):
+            assert "f12 replays the reply" in " ".join((await c.view(view)).split())
+        await c.press("f12")
+        await said(c, "Replayed: the same reply, token by token; log-probabilities equal")
+        c.app.clear_notifications()
+        await c.pilot.pause()
+        for view in VIEWS:
+            assert panel(await c.view(view)) == shown[view], view
+        assert c.messages == messages
+
+
+def panel(drawn):
+    """What the inspector shows, at the right, above the input."""
+    return [row[78:] for row in drawn.splitlines()[:-5]]
+
+
+async def test_a_reply_is_replayed_with_the_settings_it_was_made_with(chat):
+    async with chat(table_model(TABLE), size=(140, 40)) as c:
+        c.screen.use_preset({"beam": 2})
+        await c.say("hi")
+        c.screen.use_preset({})
+        c.screen.talk._insights.clear()
+        assert "f12 replays" in " ".join((await c.view("attention")).split())
+        await c.press("f12")
+        await said(c, "Replayed: the same reply, token by token")
+        assert "█100" in c.drawn
+        assert c.messages == ["you: hi", "bot: ab"]
+        assert "beam 2" in await c.view("meter")
+
+
+async def test_any_turn_is_replayed_with_what_was_said_before_it_and_no_more(chat):
+    model = FakeModel(turns=3)
+    async with chat(model) as c:
+        for prompt in ("one", "two", "three"):
+            await c.say(prompt)
+        await c.press("ctrl+up", "f12")
+        await said(c, "Replayed")
+        assert model.asked[-1] == ["one", "fine", "two"]
+
+
+async def test_a_replay_that_differs_says_so_and_changes_and_shows_nothing(chat):
+    model = table_model(TABLE)
+    async with chat(model, size=(140, 40)) as c:
+        await c.say("hi")
+        c.screen.talk._insights.clear()
+        model.backend._replies = table_model({"xy": 1.0}).backend._replies
+        await c.press("f12")
+        await said(c, "another reply came")
+        assert c.messages == ["you: hi", "bot: ab"]
+        assert "f12 replays" in " ".join((await c.view("attention")).split())
+
+
+async def held_with_another_bundle(chat, store, maker, other):
+    """A conversation with `maker`, the bundle `other1`; the first one is `other`."""
+    async with chat(other, maker, store=store) as c:
+        await c.press("ctrl+b", "down", "enter")
+        await c.until(lambda: "other1 · int8" in c.drawn)
+        await c.say("hello")
+
+
+async def test_a_replay_opens_the_bundle_that_made_the_reply_and_leaves_the_one_that_is_talked_to(
+    chat, tmp_path
+):
+    store, maker, other = tmp_path / "chats.db", FakeModel(weights="a"), FakeModel(weights="b")
+    await held_with_another_bundle(chat, store, maker, other)
+    async with chat(other, store=store) as c:
+        c.screen._load = {"other1": maker}.__getitem__
+        await reopen(c)
+        await c.press("f12")
+        await said(c, "Opening other1, to replay the reply")
+        await said(c, "Replayed: the same reply")
+        assert maker.asked[-1] == ["hello"]
+        assert c.screen.bundles.current == "demo"
+
+
+@pytest.mark.parametrize(
+    ("there", "refused"),
+    [
+        (FakeModel(weights="c"), "other1 is another bundle now than the one that made the reply"),
+        (UsageError("there is no bundle other1"), "there is no bundle other1"),
+    ],
+)
+async def test_without_the_bundle_that_made_it_a_reply_is_not_replayed_and_a_sentence_says_why(
+    chat, tmp_path, there, refused
+):
+    store, maker, other = tmp_path / "chats.db", FakeModel(weights="a"), FakeModel(weights="b")
+    await held_with_another_bundle(chat, store, maker, other)
+
+    def load_again(path):
+        if isinstance(there, UsageError):
+            raise there
+        return there
+
+    async with chat(other, store=store) as c:
+        c.screen._load = load_again
+        await reopen(c)
+        for _ in range(2):  # it is open by then, or asked for again
+            c.app.clear_notifications()
+            await c.press("f12")
+            await said(c, f"This cannot be replayed: {refused}")
+            assert c.screen.prompt.ready
+        assert c.messages == ["you: hello", "bot: fine"]
+
+
+async def test_a_replay_can_be_stopped(chat):
+    model = FakeModel(Script(), Script(stalls=True))
+    async with chat(model) as c:
+        await c.say("hello")
+        await c.press("f12")
+        await c.until(lambda: "replaying" in c.drawn)
+        await c.press("escape")
+        assert model.streams[-1].cancelled.is_set()
+        assert c.messages == ["you: hello", "bot: fine"]
+        assert c.screen.prompt.ready
+
+
+async def test_a_reply_that_was_stopped_is_replayed_to_its_end(chat):
+    model = FakeModel(Script([("so ", "f")], stalls=True), Script(end=reply("so long")))
+    async with chat(model) as c:
+        await c.say("hello", wait=False)
+        await c.until(lambda: "so f" in c.messages[-1])
+        await c.press("escape", "f12")
+        await said(c, "the reply that was stopped reads: so long")
+        assert c.messages[-1] == "bot: so f\n■ stopped"
+
+
+def test_what_a_replay_found_is_told_exactly():
+    made = ReplyFacts("a", rows("a", "b"))
+    assert replayed(made, made).endswith("log-probabilities equal")
+    assert replayed(made, ReplyFacts("a", rows("a", "b", logp=-1.25))).endswith("within 0.2")
+    other = ReplyFacts("a", rows("a", "c"))
+    assert "other candidates behind it" in replayed(made, other)
+    assert alike(made, made)
+    assert not alike(made, other)
+
+
+def test_a_bundle_is_known_by_all_that_is_in_it_and_by_a_place_that_outlives_the_folder(tmp_path):
+    same, again, other = (Engine(FakeModel(weights=weights), "demo").facts.fingerprint for weights in "aab")
+    assert same == again != other
+    precision = Engine(FakeModel(weights="a", precision="fp32"), "demo").facts.fingerprint
+    assert precision != same
+    (tmp_path / "x").mkdir()
+    assert Engine(FakeModel(), "demo", str(tmp_path / "x" / "..")).facts.path == str(tmp_path)
+    assert Engine(FakeModel(), "demo", "demo").facts.path == "demo"  # the shipped one has no place
