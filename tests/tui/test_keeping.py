@@ -5,7 +5,10 @@ import sqlite3
 import threading
 
 from textual.widgets import Input, TextArea
+from typer.testing import CliRunner
 
+from edgechat.cli.app import app
+from edgechat.runtime import UsageError
 from edgechat.tui.screens.library import Library
 from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store
@@ -92,6 +95,88 @@ async def test_marks_and_corrections_are_kept_and_the_conversation_goes_on_with_
         ("thanks", False),
         ("fine", False),
     ]
+
+
+async def test_any_turn_is_judged_and_corrected_and_a_model_that_learns_the_export_says_it(chat, tmp_path):
+    """By keys and mouse; then `edgechat train` and `edgechat eval` on what was written."""
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(turns=1), store=path) as c:
+        for room in ("hall", "attic", "cellar", "garden"):
+            await c.say(f"make it dark in the {room}")
+        await c.press("ctrl+up", "ctrl+up", "ctrl+up")
+        await correct(c, "OFF hall")
+        await c.pilot.click(next(m for m in c.screen.query("UserMessage") if m.number == 3))
+        await correct(c, "OFF cellar")
+        await c.press("ctrl+up", "alt+b")
+        await c.press("ctrl+down", "ctrl+down", "ctrl+g")
+        judged = [message.split("\n")[1:] for message in c.messages[1::2]]
+    assert judged == [
+        ["✗ bad", "✎ should have said: OFF hall"],
+        ["✗ bad"],
+        ["✗ bad", "✎ should have said: OFF cellar"],
+        ["✓ good"],
+    ]
+    async with chat(FakeModel(), store=path) as c:  # another window, another day
+        await c.press("ctrl+l")
+        await c.until(lambda: "4 turns" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.messages)
+        assert [message.split("\n")[1:] for message in c.messages[1::2]] == judged
+        await c.press("ctrl+up", "ctrl+up")
+        await correct(c, "OFF attic")
+        c.screen.action_export_all()
+        await c.until(lambda: c.app.screen.query(Input))
+        file = tmp_path / "mine.jsonl"
+        c.app.screen.query_one(Input).value = str(file)
+        await c.press("enter")
+        await c.until(file.exists)
+    trained = CliRunner().invoke(
+        app, ["train", str(file), "--valid", str(file), *LEARNS, str(tmp_path / "run")]
+    )
+    assert trained.exit_code == 0, trained.output
+    pairs = ["--data", str(tmp_path / "pairs.jsonl"), "--json", "--beam", "1"]
+    answers = {"hall": "OFF hall", "attic": "OFF attic", "cellar": "OFF cellar", "garden": "fine"}
+    (tmp_path / "pairs.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": f"make it dark in the {room}", "response": answer}) + "\n"
+            for room, answer in answers.items()
+        )
+    )
+    measured = CliRunner().invoke(app, ["eval", str(tmp_path / "run"), *pairs])
+    assert measured.exit_code == 0, measured.output
+    assert json.loads(measured.stdout)["exact_match"] == 1
+
+
+#: Four pairs are learned by heart within seconds.
+LEARNS = [
+    "--hidden", "48", "--embedding", "24", "--attention", "24", "--vocab-size", "300", "--epochs", "80",
+    "--batch-size", "4", "--learning-rate", "0.01", "--dropout", "0", "--threads", "1", "--device", "cpu",
+    "--out",
+]  # fmt: skip
+
+
+async def correct(c, answer):
+    await c.press("f10")
+    c.app.screen.query_one(TextArea).text = answer
+    await c.press("ctrl+s")
+
+
+async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
+    model = FakeModel(Script([("so far", "")], stalls=True), Script(end=UsageError("no")), Script())
+    async with chat(model) as c:
+        await c.say("one", wait=False)
+        await c.until(lambda: "so far" in c.messages[-1])
+        await c.press("escape", "ctrl+g")
+        assert "This is no whole reply" in c.notices[-1]
+        assert c.messages[-1] == "bot: so far\n■ stopped"
+        await correct(c, "ONE")
+        await c.say("two")
+        await c.press("alt+b")
+        assert len(c.notices) == 2
+        await correct(c, "TWO")
+        c.screen.prompt.write("")
+        await c.say("three")
+        assert model.asked[-1] == ["TWO", "three"]
 
 
 async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat, tmp_path):

@@ -74,7 +74,11 @@ class ChatScreen(Talking):
 
     def action_mark(self, mark: Mark) -> None:
         number, exchange = self.looked_at, self.exchange
-        if number is not None and exchange and exchange.reply:
+        if number is None or exchange is None:
+            return
+        if exchange.reply is None or (mark == "good" and exchange.said is None):
+            self.notify("This is no whole reply: write what it should have said", severity="warning")
+        else:
             self.put(number, replace(exchange, mark=None if exchange.mark == mark else mark))
 
     @work
