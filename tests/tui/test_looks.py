@@ -1,10 +1,12 @@
 """Pictures of every screen, narrow and wide, in the dark and in the light. `pytest --snapshot-update` takes
 them anew: look at them then."""
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from textual.app import App
 from textual.widgets import Input, TextArea
 
 from edgechat.tui import ChatApp, knobs
@@ -15,6 +17,7 @@ from edgechat.tui.values import Exchange, ReplyFacts
 from .conftest import Chat
 from .fakes import FakeModel, Script, reply, table_model
 
+THEMES = ("dark", "light")
 SIZES = {"narrow": (80, 24), "wide": (140, 40)}
 REPLIES = {"good day to you": 0.5, "good morning": 0.2, "hello there, 你好 🙂": 0.2, "go": 0.1}
 
@@ -118,30 +121,60 @@ SCREENS = {
 }
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("screen", SCREENS)
-def test_a_screen_looks_as_it_did(snap_compare, monkeypatch, tmp_path, screen, size, theme):
-    make, act = SCREENS[screen]
-    monkeypatch.setattr(knobs, "KNOBS", knobs.KNOBS[:7])  # more come with the runtime
-    monkeypatch.chdir(tmp_path)  # no bundle is near
-    store = Store(tmp_path / "chats.db")
+class Taken(App):
+    """A picture that was taken before, as the application that `snap_compare` takes one of."""
+
+    def __init__(self, svg):
+        super().__init__()
+        self._svg = svg
+
+    def run(self, **_):
+        return self._svg
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """By screen and size: for each theme a picture. One start of the application is enough for both."""
+    taken = {}
+
+    def take(screen, size):
+        if (screen, size) not in taken:
+            folder = tmp_path_factory.mktemp("looks")
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(knobs, "KNOBS", knobs.KNOBS[:7])  # more come with the runtime
+                patched.chdir(folder)  # no bundle is near
+                taken[screen, size] = asyncio.run(photograph(*SCREENS[screen], SIZES[size], folder))
+        return taken[screen, size]
+
+    return take
+
+
+async def photograph(make, act, size, folder):
+    store = Store(folder / "chats.db")
     store.append(
         store.create("about the weather", "demo"), Exchange("tomorrow?", reply=ReplyFacts("it will rain"))
     )
     store.append(store.create("a joke", "demo"), Exchange("tell one", reply=ReplyFacts("no")))
-    keeper = Keeper(partial(Store, tmp_path / "chats.db"))
+    keeper = Keeper(partial(Store, folder / "chats.db"))
     models = {"demo": make(), "other": FakeModel(Script(end=reply("something else")), precision="fp32")}
     app = ChatApp(models.__getitem__, list(models), keeper=keeper)
-
-    async def talk(pilot):
-        await pilot.pause()
-        app.theme = f"edgechat-{theme}"
+    taken = {}
+    async with app.run_test(size=size) as pilot:
         c = Chat(app, pilot, keeper)
         c.screen.prompt.cursor_blink = False
         await c.until(lambda: c.screen.prompt.ready and not c.screen.bundles.loading)
         await act(c)
-        await pilot.pause()
-
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=talk)
+        for theme in THEMES:
+            app.theme = f"edgechat-{theme}"
+            await pilot.pause()
+            await pilot.wait_for_scheduled_animations()
+            taken[theme] = app.export_screenshot(title=app.title, simplify=True)
     keeper.close()
+    return taken
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_screen_looks_as_it_did(snap_compare, pictures, screen, size, theme):
+    assert snap_compare(Taken(pictures(screen, size)[theme]), terminal_size=SIZES[size])
