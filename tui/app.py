@@ -1,5 +1,6 @@
 """The application: it opens the chat screen, keeps what the user chose, and offers every action by name."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -47,7 +48,8 @@ class ChatApp(App[None]):
         keeper: Keeper | None = None,
         config: Path | None = None,
     ) -> None:
-        super().__init__()
+        # Where NO_COLOR is set, Textual leaves out "native" colours; of others it makes greys.
+        super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self._load, self._bundles, self._changes = load, tuple(bundles), changes
         self._keeper, self._config = keeper, config
         self._settings = load_settings(config) if config else Settings()

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from textual.command import CommandPalette
+from textual.widgets import Input, OptionList
 
 from edgechat.tui.keys import ALL, APP, CANDIDATES, CHAT, IDS, LIBRARY, OVER, PROMPT, VIEW, WRITE
 from edgechat.tui.plain import LONGEST_DRAWN, content, plain
@@ -54,6 +55,18 @@ async def test_the_last_reply_is_copied_without_what_a_terminal_would_obey(chat)
         await c.say("hello")
         await c.pilot.press("ctrl+y")
         assert c.app.clipboard == "copy ␛[0m me"
+
+
+async def test_what_has_no_key_is_done_from_the_palette(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        for name, copied in (("Copy prompt", "hello"), ("Copy conversation", "> fine")):
+            await c.press("ctrl+p")
+            await c.until(lambda: isinstance(c.app.screen, CommandPalette))
+            c.app.screen.query_one(Input).value = name
+            await c.until(lambda name=name: c.app.screen.query_one(OptionList).option_count == 1)
+            await c.press("down", "enter")
+            await c.until(lambda copied=copied: copied in c.app.clipboard)
 
 
 async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(chat):

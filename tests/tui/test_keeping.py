@@ -215,6 +215,27 @@ async def test_all_that_was_corrected_is_one_file_to_train_with(chat, tmp_path):
     assert sorted(json.loads(line)["turns"][0]["text"] for line in lines) == ["one", "two"]
 
 
+async def test_two_windows_hold_one_conversation_and_neither_loses_what_the_other_said(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(Script(end=reply("one"))), store=path) as first:
+        await first.say("from the first")
+        await first.kept()
+        async with chat(FakeModel(Script(end=reply("two"))), store=path) as second:
+            await second.press("ctrl+l")
+            await second.until(lambda: "1 turn" in second.drawn)
+            await second.press("enter")
+            await second.until(lambda: second.messages)
+            await second.say("from the second")
+            await second.kept()
+        await first.say("again from the first")
+        await first.press("ctrl+up", "ctrl+g")
+        await first.kept()
+    assert prompts(path) == [["from the first", "from the second", "again from the first"]]
+    store = Store(path)
+    assert [e.mark for e in store.load(1)[1]] == ["good", None, None]
+    store.close()
+
+
 async def test_the_library_finds_renames_deletes_and_brings_back(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:

@@ -9,6 +9,7 @@ from edgechat.runtime import DecodingOptions, UsageError
 from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
 from edgechat.tui.messages import KnobTurned
+from edgechat.tui.values import AttendedToken, Insight
 from edgechat.tui.widgets.lines import bar, cells, spark, token
 
 from .conftest import Chat
@@ -89,6 +90,49 @@ async def test_a_row_of_attention_is_lit_by_key_and_mouse(chat):
         assert attention.lit == 2
         await c.press("down", "down", "down")
         assert attention.lit == 2
+
+
+async def test_attention_is_told_by_figures_and_shades_and_scrolls_both_ways(chat):
+    weights = (0.62, 0.3, 0.15, 0.05, 0.049, 0.004, *[0.0] * 24)
+    way = tuple(AttendedToken(f"says{n}", -0.1, weights) for n in range(30))
+    insight = Insight(tuple(f"word{n}" for n in range(30)), (), 64, (way,), ())
+    async with chat(FakeModel()) as c:
+        c.screen.show_view("attention")
+        attention = c.screen.inspector.attention
+        attention.show(insight, 0, "")
+        attention.focus()
+        await c.pilot.pause()
+        (row,) = (row for row in c.drawn.splitlines() if "says0 " in row)
+        # From 60 percent, 30, 15 and 5 on; what rounds to nothing is a dot.
+        assert row.split("says0")[1].split()[:9] == ["█", "62", "▓", "30", "▒", "15", "░", "5", "5"]
+        assert row.split("5")[-1].split()[0] == "·"
+        assert "word29" not in c.drawn
+        await c.press(*["right"] * 25, "end")
+        for shown in ("word29", "says29"):  # the names stay in view
+            assert shown in c.drawn
+        assert "word0 " not in c.drawn
+        assert "says0 " not in c.drawn
+        await c.press(*["left"] * 25, "home")
+        assert "word0 " in c.drawn
+        assert "says0 " in c.drawn
+
+
+async def test_the_steps_of_the_search_are_walked_both_ways_and_turns_too(chat):
+    async with chat(table_model(TABLE), size=(140, 40)) as c:
+        for prompt in ("one", "two", "three"):
+            await c.say(prompt)
+        c.screen.show_view("beam")
+        c.screen.inspector.beam.focus()
+        await c.press("right", "right", "left")
+        assert "step 2 of" in c.drawn
+        await c.press("left", "left", "left")
+        assert "step 1 of" in c.drawn
+        c.screen.conversation.focus()
+        await c.press("up", "up", "down")
+        assert c.screen.looked_at == 2
+        await c.press("escape")
+        assert c.screen.looked_at == 3
+        assert c.screen.focused is c.screen.prompt
 
 
 # --- Knobs

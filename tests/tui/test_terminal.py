@@ -1,0 +1,138 @@
+"""The command in a terminal of its own, as a user runs it: which bytes reach the terminal."""
+
+import base64
+import os
+import re
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edgechat.runtime.bundle import find_bundle
+from edgechat.tui.store import Store
+from edgechat.tui.values import Exchange, ReplyFacts
+
+pty, fcntl, termios = map(pytest.importorskip, ("pty", "fcntl", "termios"))
+
+
+class Terminal:
+    """A command at a pseudo-terminal. All that it wrote is in `written`."""
+
+    def __init__(self, *command: str, size: tuple[int, int] = (100, 30), **environ: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+        env = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgechat", *command],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env=env | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environ,
+        )
+        os.close(slave)
+        self.written = b""
+
+    def press(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def until(self, text: str, seconds: float = 20) -> None:
+        """Until the terminal was sent this text, since the last time that it was waited for."""
+        begin, deadline = len(self.written), time.monotonic() + seconds
+        while text.encode() not in self.written[begin:]:
+            assert time.monotonic() < deadline, f"{text!r} did not come: {self.written[-2000:]!r}"
+            self._read()
+
+    def end(self, keys: str) -> int:
+        """Press keys that end it; the exit code."""
+        self.press(keys)
+        deadline = time.monotonic() + 10
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, "it does not end"
+            self._read()
+        self._read()
+        return self._process.returncode
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._master)
+
+    def _read(self) -> None:
+        if select.select([self._master], [], [], 0.05)[0]:
+            try:
+                self.written += os.read(self._master, 1 << 16)
+            except OSError:  # it has ended
+                return
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    opened = []
+    folders = {name: str(tmp_path / name.lower()) for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+
+    def open_one(*command: str, **options) -> Terminal:
+        opened.append(Terminal(*command, **folders, **options))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+#: Sets the title, clears, blinks red; by C0 and by C1 controls.
+HOSTILE = "\x1b]0;PWNED\x07\x1b[31;5;7mred\x9b2J\x90q"
+SHOWN = "␛]0;PWNED␇␛[31;5;7mred"
+
+
+def test_nothing_from_a_bundles_name_or_a_stored_conversation_reaches_the_terminal_raw(terminal, tmp_path):
+    bundle = tmp_path / HOSTILE
+    shutil.copytree(find_bundle("demo"), bundle)
+    store = Store(tmp_path / "xdg_data_home" / "edgechat" / "chats.db")
+    said = Exchange(HOSTILE, reply=ReplyFacts(HOSTILE), mark="bad", answer=HOSTILE)
+    store.append(store.create(HOSTILE, HOSTILE), said)
+    store.close()
+    one = terminal("tui", str(bundle))
+    one.until(SHOWN)  # in the welcome
+    one.press("\x0c")  # Ctrl-L
+    one.until("1 turn")
+    one.press("\r")
+    one.until("should have said")
+    one.press("\x19")  # Ctrl-Y
+    one.until("\x1b]52;")
+    one.press("hello\r")
+    one.until("tokens/s")
+    one.press("\x02")  # Ctrl-B
+    one.until("talk to a bundle")
+    assert one.end("\x11") == 0  # Ctrl-Q
+    assert one.written.count(SHOWN.encode()) > 5
+    assert set(re.findall(rb"\x1b\](\d*)", one.written)) == {b"52", b"22"}  # clipboard, pointer
+    for raw in ("\x1b[31;5;7m", "\x9b", "\x90"):
+        assert raw.encode() not in one.written
+    # Without the controls, the clipboard's too.
+    (clipboard,) = re.findall(rb"\x1b\]52;c;([^\x07]*)\x07", one.written)
+    assert base64.b64decode(clipboard).decode().startswith(SHOWN)
+    # What was taken is given back: the alternate screen, the mouse, the cursor.
+    for taken, back in (("?1049h", "?1049l"), ("?1000h", "?1000l"), ("?25l", "?25h")):
+        assert one.written.rindex(f"\x1b[{back}".encode()) > one.written.rindex(f"\x1b[{taken}".encode())
+
+
+def test_inline_and_without_colours_the_terminal_keeps_its_screen_and_gets_none(terminal, tmp_path):
+    one = terminal("tui", "demo", "--inline", "--private", NO_COLOR="1")
+    one.until("nothing you write leaves it")
+    one.press("hello\r")
+    one.until("tokens/s")
+    for key in ("\x1bOR", "\x1bOP", "\x1b", "\x10"):  # F3, help, close it, the palette
+        one.press(key)
+        time.sleep(0.2)
+    assert one.end("\x11") == 0
+    assert b"\x1b[?1049h" not in one.written
+    looks = {look for looks in re.findall(rb"\x1b\[([\d;]*)m", one.written) for look in looks.split(b";")}
+    assert looks <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"9", b"39", b"49"}  # bold, dim and the like
+    assert b"1" in looks
+    assert list(tmp_path.rglob("*.db")) == []  # --private
