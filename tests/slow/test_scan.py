@@ -1,7 +1,6 @@
 """SCAN (Lake & Baroni 2018), simple split: the road from data to bundle carries a task that needs every word
 to be right, and the bundle says what PyTorch says on all 4,182 test prompts."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from edgechat.train.dialogue import examples
 from edgechat.train.run import open_run
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def scan() -> Path:
-    data = os.environ.get("EDGECHAT_DATA")
-    if not data or not (Path(data) / "scan").is_dir():
-        pytest.skip("EDGECHAT_DATA does not name a folder with scan/ in it")
-    return Path(data) / "scan"
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """SCAN (Lake & Baroni 2018) with each option of the model: a short run, through int8, beats the same run that
 has not learned."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from edgechat.runtime import ChatModel
@@ -25,14 +22,6 @@ OPTIONS = {
     "tied": ["--tied-output"],
     "copy": ["--copy-attention"],
 }
-
-
-@pytest.fixture(scope="module")
-def scan() -> Path:
-    data = os.environ.get("EDGECHAT_DATA")
-    if not data or not (Path(data) / "scan").is_dir():
-        pytest.skip("EDGECHAT_DATA does not name a folder with scan/ in it")
-    return Path(data) / "scan"
 
 
 @pytest.mark.parametrize("option", OPTIONS)

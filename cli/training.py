@@ -1,0 +1,328 @@
+"""What `edgechat train` does with what it was given: the configuration and the data, the run, its end."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import check_writable, put, put_json, say, stop_request
+from .options import set_torch_threads
+from .progress import TrainingProgress, counting
+
+if TYPE_CHECKING:
+    from ..runtime.text import TextCodec
+    from ..train.config import RunConfig
+    from ..train.corpus import Corpus
+    from ..train.dataset import Prepared
+    from ..train.distributed import World
+    from ..train.pretrained import Pretrained
+    from ..train.report import CorpusReport
+    from ..train.run import Run
+    from ..train.trainer import Result
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the corpus comes from."""
+
+    names: list[str]
+    source: Path | None
+    target: Path | None
+    valid: str | None
+    tokenizer: Path | None
+    skip_bad: bool
+    pretrained: Path | None
+
+    @property
+    def given(self) -> bool:
+        return bool(self.names or self.source or self.target)
+
+    def open(self) -> "Corpus":
+        from ..train.corpus import open_corpus
+
+        return open_corpus(self.names, source=self.source, target=self.target, skip_bad=self.skip_bad)
+
+    def open_valid(self) -> "Corpus | None":
+        from ..train.corpus import open_corpus
+
+        return open_corpus([self.valid], skip_bad=self.skip_bad) if self.valid else None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The configuration that was asked for: a preset or a file, and the options that change single values."""
+
+    preset: str | None
+    file: Path | None
+    parameters: dict[str, Any]  # of the command, by name
+
+    def fresh(self) -> "RunConfig":
+        """For a new run."""
+        from ..train.config import load_preset
+
+        return self.on(load_preset("tiny"))
+
+    def on(self, begun: "RunConfig") -> "RunConfig":
+        """What `begun` becomes: it is the start only where neither a preset nor a file is given."""
+        from ..train.config import load_config, load_preset
+
+        if self.file is not None:
+            begun = load_config(self.file)
+        elif self.preset is not None:
+            begun = load_preset(self.preset)
+        return begun.changed(self.options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The values of the configuration that options gave."""
+        from ..train.config import option_names
+
+        given = {name: self.parameters[name] for name in option_names() if name in self.parameters}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def source(self, name: str) -> str:
+        """What gave the value of `name`, as it stands on the command line."""
+        if name in self.options:
+            return f"--{name.replace('_', '-')}"
+        return f"--config {self.file}" if self.file is not None else f"--preset {self.preset}"
+
+
+def open_or_create(
+    out: Path,
+    wanted: Wanted,
+    data: Data,
+    device: str,
+    world: "World",
+    *,
+    resume: bool,
+    force: bool,
+) -> "Run":
+    """The run to train: continued with --resume, else new. Nothing is overwritten unasked."""
+    from ..runtime.errors import UsageError
+    from ..train.lock import RunLock
+    from ..train.run import create_run, is_only_a_run, is_run
+
+    there = out.exists() or out.is_symlink()
+    if is_run(out):
+        RunLock(out).release()  # nobody trains in it, so that it may be changed or replaced
+    if resume and there:
+        return _resumed(out, wanted, data)
+    if resume and not data.given:
+        raise UsageError(f"there is no run {out} to resume: give DATA to start one")
+    if there:
+        if not force:
+            raise UsageError(
+                f"{out} exists: --resume continues it, --force replaces it, or choose another --out"
+            )
+        if not is_only_a_run(out) and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(
+                f"{out} is not a run, or holds other files too, so --force does not replace it: "
+                "choose another --out"
+            )
+    config = wanted.fresh()
+    check_writable(out)
+    prepared = prepare(config, data)
+    for line in prepared.report.lines():
+        say(line)
+    corpus = {
+        "name": ", ".join(source.name for source in prepared.report.sources),
+        "sha256": prepared.report.sha256,
+        "valid_sha256": _valid_sha256(prepared.report) if data.valid else None,
+    }
+    pretrained = _read_pretrained(config, data, prepared.codec)
+    return create_run(
+        out,
+        config,
+        prepared,
+        corpus,
+        device=device,
+        processes=world.size,
+        pretrained=pretrained,
+        replace=force,
+    )
+
+
+def _read_pretrained(config: "RunConfig", data: Data, codec: "TextCodec") -> "Pretrained | None":
+    """The vectors that --pretrained-embeddings gives; how many of the tokens have one is said."""
+    from ..train.pretrained import read_pretrained
+
+    if data.pretrained is None:
+        return None
+    found = read_pretrained(data.pretrained, codec, config.model.embedding)
+    say(f"pretrained          {found.found:,} of {found.vocab_size:,} tokens have a vector")
+    return found
+
+
+def _valid_sha256(report: "CorpusReport") -> str:
+    """The digest of the held-out data that --valid gave, as if it were a corpus of its own."""
+    return replace(report, sources=report.valid_sources).sha256
+
+
+def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
+    """The run in `out`, if the options and the data given are those it was begun with. Only how long it
+    goes on may change."""
+    from ..runtime.errors import UsageError
+    from ..train.checkpoint import has_checkpoint, last_step
+    from ..train.pretrained import file_sha256
+    from ..train.run import open_run
+    from ..train.tokenizer import load_tokenizer
+
+    run = open_run(out)
+    changed = wanted.on(run.config).to_json()
+    for part, values in run.config.to_json().items():
+        for name, value in values.items():
+            if changed[part][name] != value and name not in ("epochs", "max_steps"):
+                given = wanted.source(name)
+                raise UsageError(
+                    f"{given} gives {name} {changed[part][name]}, but the run was begun with {value}: "
+                    f"resume without {given}, or start another run"
+                )
+    valid = data.open_valid()
+    for name, same in (
+        ("DATA", not data.given or data.open().read().sha256 == run.corpus_sha256),
+        ("--valid", valid is None or valid.read().sha256 == run.info["corpus"].get("valid_sha256")),
+        (
+            "--pretrained-embeddings",
+            not data.pretrained or file_sha256(data.pretrained) == (run.pretrained or {}).get("sha256"),
+        ),
+        ("--tokenizer", not data.tokenizer or load_tokenizer(data.tokenizer) == run.tokenizer),
+    ):
+        if not same:
+            raise UsageError(
+                f"{name} is not what {out} was begun with: resume without it, or start another run"
+            )
+    length = {name: wanted.options.get(name) for name in ("epochs", "max_steps")}
+    if has_checkpoint(out) and length["max_steps"] is not None:
+        done = last_step(out)
+        if length["max_steps"] < done:
+            raise UsageError(f"--max-steps is {length['max_steps']}, but the run is at step {done} already")
+    return run.with_length(**length) if any(length.values()) else run
+
+
+def prepare(config: "RunConfig", data: Data) -> "Prepared":
+    """Read, split, tokenize and encode the corpus, with a live count where stderr is a terminal."""
+    from rich.console import Console
+
+    from ..train import dataset
+    from ..train.tokenizer import load_tokenizer
+
+    console = Console(stderr=True)
+    ready = load_tokenizer(data.tokenizer) if data.tokenizer else None
+    with console.status("reading") as status:
+        return dataset.prepare(
+            data.open(),
+            config.data,
+            tokenizer=ready,
+            valid=data.open_valid(),
+            progress=lambda what, count: status.update(f"{what} {count:,}"),
+        )
+
+
+def show_corpus(prepared: "Prepared", json: bool) -> None:
+    """The result of --dry-run."""
+    from ..train.dataset import samples
+
+    shown = samples(prepared, 3)
+    if json:
+        report = prepared.report.to_json()
+        put_json(
+            {
+                "report": report,
+                "vocabulary": _vocabulary(prepared.codec),
+                "samples": [asdict(s) for s in shown],
+            }
+        )
+        return
+    for line in prepared.report.lines():
+        put(line)
+    put("")
+    put(f"vocabulary  {prepared.codec.vocab_size:,} tokens, among them the longest and the last learned:")
+    put("            " + " ".join(map(repr, _vocabulary(prepared.codec))))
+    for number, sample in enumerate(shown, 1):
+        put("")
+        put(f"sample {number}")
+        put(f"  source  {' <sep> '.join(sample.source)}")
+        put(f"          {' '.join(map(str, sample.source_ids))}")
+        put(f"          {'|'.join(sample.source_pieces)}")
+        put(f"  target  {sample.target}")
+        put(f"          {' '.join(map(str, sample.target_ids))}")
+        put(f"          {'|'.join(sample.target_pieces)}")
+
+
+def find_learning_rate(config: "RunConfig", data: Data, device: str, json: bool) -> None:
+    """The result of --find-lr: some of the rates that were tried, and the suggestion."""
+    from ..train import finder
+
+    prepared = prepare(config, data)
+    with counting("trying", finder.STEPS) as progress:
+        found = finder.find_learning_rate(
+            config,
+            prepared.train,
+            prepared.codec.vocab_size,
+            device,
+            progress=progress,
+        )
+    if json:
+        put_json({"suggestion": found.suggestion, "tried": [asdict(one) for one in found.tried]})
+        return
+    put("learning rate     loss")
+    for one in found.tried[:: max(1, len(found.tried) // 20)]:
+        put(f"{one.rate:>13.1e}  {one.loss:7.4f}")
+    put(f"suggestion: --learning-rate {found.suggestion:g}")
+
+
+def _vocabulary(codec: "TextCodec") -> list[str]:
+    """A few tokens that show what the tokenizer learned."""
+    tokens = [codec.decode([id]) for id in range(codec.vocab_size)]
+    longest = sorted(tokens, key=len, reverse=True)[:6]
+    return [*longest, *(token for token in tokens[-6:] if token not in longest)]
+
+
+def compare_environment(run: "Run", device: str, threads: int | None, world: "World") -> None:
+    """Train with the threads that the run was begun with unless others are asked for. What rounds in
+    another way than it did then is said."""
+    from ..train.run import environment
+
+    begun = {"precision": "fp32", "processes": 1, **run.info.get("environment", {})}
+    set_torch_threads(threads or begun.get("threads"))
+    for name, now in environment(device, run.config.training.amp, world.size).items():
+        if begun.get(name) != now and world.writes:
+            say(
+                f"warning: {name} is {now}, the run was begun with {begun.get(name)}: it goes on, but its "
+                "weights may differ in the last digits from an uninterrupted run's"
+            )
+
+
+def train_run(run: "Run", device: str, max_minutes: float | None, world: "World") -> "Result":
+    from ..train.trainer import Trainer
+
+    with stop_request() as should_stop, TrainingProgress(shown=world.writes) as display:
+        trainer = Trainer(
+            run,
+            device=device,
+            world=world,
+            on_step=display.step,
+            on_validation=display.validated,
+            should_stop=should_stop,
+            max_minutes=max_minutes,
+        )
+        display.begin(trainer, device)
+        return trainer.train()
+
+
+def say_end(run: "Run", result: "Result", json: bool) -> None:
+    """Say how it ended, and what comes next."""
+    position = result.position
+    say(f"{result.ended} at step {position.step:,} of {result.total_steps:,}")
+    if json:
+        put_json(
+            {
+                "run": str(run.folder),
+                "ended": result.ended,
+                "total_steps": result.total_steps,
+                **asdict(position),
+            }
+        )
+    if result.ended in ("finished", "stopped early"):
+        say(f"next: edgechat export {run.folder} --out BUNDLE")
+    else:
+        say(f"go on with: edgechat train --resume --out {run.folder}")
