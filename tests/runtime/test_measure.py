@@ -24,6 +24,19 @@ def test_calls_take_turns_and_the_first_turn_warms_up():
     assert times == {"a": [1000.0, 1000.0], "b": [1000.0, 1000.0]}  # a tick is a second
 
 
+def test_progress_counts_every_call_and_takes_none_of_their_time():
+    done = []
+    ticks = iter(range(100))
+    times = interleaved(
+        {"a": lambda: None, "b": lambda: None},
+        2,
+        clock=lambda: float(next(ticks)),
+        progress=lambda count: (done.append(count), next(ticks)),
+    )
+    assert sum(done) == 6
+    assert times == {"a": [1000.0, 1000.0], "b": [1000.0, 1000.0]}
+
+
 @pytest.mark.parametrize(("percent", "value"), [(0, 10), (50, 30), (75, 40), (90, 46), (100, 50)])
 def test_percentiles_lie_between_neighbours(percent, value):
     assert percentile([50, 10, 40, 20, 30], percent) == pytest.approx(
