@@ -7,6 +7,7 @@ context only. A conversation with nothing of the kind gives no line.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .store import reply_to_json
 from .values import Exchange, ReplyFacts
@@ -26,7 +27,7 @@ def to_markdown(title: str, exchanges: Sequence[Exchange]) -> str:
 
 
 def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
-    """For programs: everything there is, with the settings of each reply."""
+    """For programs: everything there is, with the settings of each reply, but no path of this machine."""
     values = {
         "title": title,
         "exchanges": [
@@ -35,8 +36,8 @@ def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
                 "state": exchange.state,
                 "mark": exchange.mark,
                 "answer": exchange.answer,
-                "reply": exchange.reply and reply_to_json(exchange.reply),
-                "other": exchange.other and reply_to_json(exchange.other),
+                "reply": exchange.reply and _without_path(exchange.reply),
+                "other": exchange.other and _without_path(exchange.other),
             }
             for exchange in exchanges
         ],
@@ -81,6 +82,12 @@ def wrong_with_file(text: str) -> str:
     if not file.absolute().parent.is_dir():
         return f"There is no folder {file.absolute().parent}"
     return ""
+
+
+def _without_path(reply: ReplyFacts) -> dict[str, Any]:
+    values = reply_to_json(reply)
+    del values["made"]["path"]
+    return values
 
 
 def _how(reply: ReplyFacts, exchange: Exchange) -> str:

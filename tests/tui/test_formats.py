@@ -65,6 +65,14 @@ def test_the_json_has_everything_with_the_settings_of_each_reply():
     assert exchange["other"] is None
 
 
+def test_no_export_says_where_a_bundle_lies():
+    reply = ReplyFacts("hi", made=Made("demo", path="/somewhere/secret/demo", fingerprint="ab12"))
+    exchange = Exchange("hello", reply=reply, other=reply, mark="good")
+    for write in (to_json, to_jsonl, to_markdown):
+        assert "secret" not in write("title", [exchange])
+    assert "ab12" in to_json("title", [exchange])
+
+
 def test_the_markdown_quotes_what_was_said():
     text = to_markdown("my\ntitle", SAID[:2])
     assert text.splitlines() == [
