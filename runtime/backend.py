@@ -6,8 +6,7 @@ before, C candidates a row, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,7 @@ Floats = npt.NDArray[np.float32]
 State = TypeVar("State")
 
 
-@dataclass(frozen=True, slots=True)
-class StepOutput:
+class StepOutput(NamedTuple):
     """What one decoder step gives. Candidates of a row are sorted: likelier first, then lower id."""
 
     cand_ids: Ints  # [N, C]

@@ -157,14 +157,15 @@ class DecodingOptions:
 
     def _check_company(self) -> None:
         """Refuse what does not go together."""
+        given = self.given
         for option, (mode, value) in GOES_WITH.items():
-            if option in self.given and getattr(self, mode) != value:
+            if option in given and getattr(self, mode) != value:
                 raise UsageError(
                     f"{option} goes with {mode}={value!r}, not with {mode}={getattr(self, mode)!r}"
                 )
         for option in EXCLUDES:
-            if option in self.given:
-                refuse_company(option, self.given)
+            if option in given:
+                refuse_company(option, given)
 
     @property
     def given(self) -> frozenset[str]:

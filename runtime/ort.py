@@ -5,8 +5,7 @@ memory and which the recurrent state comes from the manifest's state map, so tha
 other state needs no change here.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -18,8 +17,7 @@ from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
 
-@dataclass(frozen=True, slots=True)
-class OrtState:
+class OrtState(NamedTuple):
     memory: dict[str, Floats | Ints]  # keys, values, bias: [B, S, ..]; with copy attention src: i64 [B, S]
     recurrent: dict[str, Floats]  # h, c: [L, M, H]; attn: [M, H]
 

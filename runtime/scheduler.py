@@ -34,30 +34,30 @@ class Batch(Generic[State]):
 
     def step(self) -> bool:
         """Advance every search by one token; false once all are done."""
-        wants = [search.want() for search in self._searches]
-        tokens = np.array([token for want in wants for token in want.tokens], dtype=np.int64)
-        parents = np.array(
-            [
-                origin + parent
-                for origin, want in zip(self._origins, wants, strict=True)
-                for parent in want.parents
-            ],
-            dtype=np.int64,
-        )
+        tokens: list[int] = []
+        parents: list[int] = []
+        candidates, whole = 1, False
+        for origin, search in zip(self._origins, self._searches, strict=True):
+            want = search.want()
+            tokens += want.tokens
+            parents += [origin + parent for parent in want.parents]
+            candidates = max(candidates, want.candidates)
+            whole = whole or want.whole
         out, self._state = self._backend.step(
             self._state,
-            tokens,
-            parents,
-            max(want.candidates for want in wants),
-            whole=any(want.whole for want in wants),
+            np.array(tokens, dtype=np.int64),
+            np.array(parents, dtype=np.int64),
+            candidates,
+            whole=whole,
         )
+        ids, logps = out.cand_ids.tolist(), out.cand_logp.tolist()
         K = self._searches[0].rows
-        for i, search in enumerate(self._searches):
+        self._origins = list(range(0, len(ids), K))
+        for first, search in zip(self._origins, self._searches, strict=True):
             if not search.done:
-                rows = slice(i * K, (i + 1) * K)
+                rows = slice(first, first + K)
                 logp = None if out.logp is None else out.logp[rows]
-                search.advance(out.cand_ids[rows], out.cand_logp[rows], out.align[rows], logp)
-        self._origins = [i * K for i in range(len(self._searches))]
+                search.advance(ids[rows], logps[rows], out.align[rows], logp)
         return self._leave()
 
     def _leave(self) -> bool:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .backend import Floats, Ints
+from .backend import Floats
 from .choice import Choice, Extension, first_k, in_banks, in_groups
 from .constraints import NO_TEXTS, Rules, RuleState, TextRules
 from .errors import EdgeChatError
@@ -133,6 +133,10 @@ class BeamSearch:
         self._over = [False] * options.groups
         self._sampler = Sampler(options) if options.sample else None
         self._whole = options.sample or self._rules.required is not None
+        # Of each live row: banned ids, the only ones allowed, and those that rank lower by a penalty.
+        self._banned: list[frozenset[int]] = [self._rules.banned(self._rules.start)] * self.rows
+        self._allowed: list[Sequence[int] | None] = [None] * self.rows
+        self._lowered: list[frozenset[int]] = [_NONE] * self.rows
         begun = options.beam if options.sample else options.groups
         self._live = [
             _Live((), (), 0.0, 0.0, self._rules.start, (), row % options.groups) for row in range(begun)
@@ -143,13 +147,19 @@ class BeamSearch:
         """What to compute next; asked only while not `done`."""
         return self._request
 
-    def advance(self, cand_ids: Ints, cand_logp: Floats, align: Floats, logp: Floats | None = None) -> None:
+    def advance(
+        self,
+        cand_ids: list[list[int]],
+        cand_logp: list[list[float]],
+        align: Floats,
+        logp: Floats | None = None,
+    ) -> None:
         """Take the candidates [K, C] of the rows that `want` asked for, their attention [K, S], and the
         whole distribution [K, V] where it was wanted.
 
         C may exceed what was asked, and S the source: attention is 0 on padding."""
         count = len(self._live)
-        ids, logps = cand_ids[:count].tolist(), cand_logp[:count].tolist()
+        ids, logps = cand_ids[:count], cand_logp[:count]
         alignments = align[:count, : self._source_length].tolist() if self._aligned else None
         self._steps += 1
         if self._sampler:
@@ -201,16 +211,15 @@ class BeamSearch:
     ) -> list[Iterable[Candidate]]:
         """The candidates of each row, likeliest first: all that are allowed where only some are, and with
         required texts those that come nearer to them too."""
-        candidates: list[Iterable[Candidate]] = [
-            zip(*row, strict=True) for row in zip(ids, logps, strict=True)
-        ]
+        candidates: list[Iterable[Candidate]] = list(map(zip, ids, logps))
         if whole is not None:
-            for row, allowed in enumerate(self._allowed):
+            for row, live in enumerate(self._live):
+                allowed = self._allowed[row]
                 if allowed is not None:
                     values = whole[row, list(allowed)].tolist()
                     candidates[row] = sorted(zip(allowed, values, strict=True), key=_likeliest)
                 elif self._rules.required:
-                    nearer = self._rules.nearer(self._live[row].state)
+                    nearer = self._rules.nearer(live.state)
                     more = zip(nearer, whole[row, nearer].tolist(), strict=True)
                     candidates[row] = sorted({*candidates[row], *more}, key=_likeliest)
         return candidates
@@ -318,23 +327,23 @@ class BeamSearch:
     def _prepare(self, tokens: list[int], parents: list[int]) -> None:
         """Ask for the next step of the live hypotheses, whose last ids and rows before these are."""
         rules, live = self._rules, self._live
+        whole = self._whole
         if rules.any:
             self._banned = [rules.banned(each.state) for each in live]
-        else:
-            self._banned = [rules.banned(rules.start)] * len(live)
-        self._allowed = [rules.allowed(each.state) for each in live] if rules.only else [None] * len(live)
-        self._lowered = [frozenset(each.tokens) for each in live] if self._penalized else [_NONE] * len(live)
-        most = max(map(len, self._banned), default=0)
+        if rules.only:
+            self._allowed = [rules.allowed(each.state) for each in live]
+            whole = whole or any(allowed is not None for allowed in self._allowed)
         if self._penalized:
-            most += max(map(len, self._lowered), default=0)
+            self._lowered = [frozenset(each.tokens) for each in live]
+        losing = max(map(len, self._banned), default=0) + max(map(len, self._lowered), default=0)
         if self.options.groups > 1:
-            most += self.options.beam  # ids that earlier groups go on with
+            losing += self.options.beam  # ids that earlier groups go on with
         spare = self.rows - len(tokens)
         self._request = StepRequest(
             tokens + [PAD] * spare,
             parents + [0] * spare,
-            min(self._vocab_size, self.options.beam + 2 + most),
-            self._whole or any(allowed is not None for allowed in self._allowed),
+            min(self._vocab_size, self.options.beam + 2 + losing),
+            whole,
         )
 
     def _note_step(

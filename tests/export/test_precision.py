@@ -203,7 +203,7 @@ def test_a_variant_whose_replies_depend_on_their_batch_is_not_proved(model, exac
         def step(self, state, tokens, parents, candidates, *, whole=False):
             largest = max(float(np.abs(value).max()) for value in state.recurrent.values())
             coarse = {k: np.rint(v / largest * 6) * largest / 6 for k, v in state.recurrent.items()}
-            state = dataclasses.replace(state, recurrent={k: v.astype(np.float32) for k, v in coarse.items()})
+            state = state._replace(recurrent={k: v.astype(np.float32) for k, v in coarse.items()})
             return super().step(state, tokens, parents, candidates, whole=whole)
 
     other = backend_of(model, Float32())

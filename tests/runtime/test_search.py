@@ -60,8 +60,8 @@ def started(beam: int, **options: object) -> BeamSearch:
 def take(search: BeamSearch, *rows: dict[int, float]) -> None:
     """Advance by candidates given as id -> log-probability, likelier first, the same number a row."""
     search.advance(
-        np.array([list(row) for row in rows], dtype=np.int64),
-        np.array([list(row.values()) for row in rows], dtype=np.float32),
+        [list(row) for row in rows],
+        np.array([list(row.values()) for row in rows], dtype=np.float32).tolist(),
         np.ones((len(rows), 1), dtype=np.float32),
     )
 
