@@ -1,14 +1,10 @@
 """The command line: `edgechat train`, `export`, `reply`, `tui` and the rest. Nothing imports it."""
 
-import os
 import sys
 
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
-    # numpy's OpenBLAS makes its threads when it is loaded, and they spin for work for a while before they
-    # sleep. 4 is the shortest while: it spares 10 to 50 ms of CPU time.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
         from .app import app
         from .console import speak_utf8

@@ -3,6 +3,7 @@
 Needs onnxruntime, numpy and tokenizers, and nothing else.
 """
 
+from . import numpy_at_rest as numpy_at_rest  # before anything imports NumPy
 from .chat import Candidate, ChatModel, ChatSession, Reply, ReplyStream
 from .errors import (
     BundleError,

@@ -60,6 +60,21 @@ def test_the_runtime_loads_nothing_of_training_command_line_or_chat(tmp_path):
     assert not {"asyncio", "importlib.resources"} & set(loaded)  # a tenth of the start, and seldom used
 
 
+def test_the_runtime_keeps_the_threads_of_numpy_from_spinning_and_leaves_the_environment(tmp_path):
+    say = (
+        "import os, time, edgechat.runtime; "
+        "print(os.environ.get('OPENBLAS_THREAD_TIMEOUT'), time.process_time() - time.thread_time())"
+    )
+    variable, at_rest = python(say, tmp_path).split()
+    assert variable == "None"
+    spin = "import os; os.environ['OPENBLAS_THREAD_TIMEOUT'] = '28'; "
+    variable, spinning = python(spin + say, tmp_path).split()
+    assert variable == "28"  # who asks for it has it
+    if float(spinning) < 0.01:
+        pytest.skip("NumPy has one thread here, or another BLAS")
+    assert float(at_rest) < float(spinning) / 4  # seconds of CPU of the other threads
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["reply", "--help"], ["train", "--help"]])
 def test_help_does_not_wait_for_what_only_training_or_the_chat_need(tmp_path, arguments):
     code = f"""
