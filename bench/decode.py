@@ -211,7 +211,13 @@ def targets(rows: list[Row], around: float | None, over_floor: float | None) -> 
         yield Target("classic, batch 1: fp32 over its bandwidth floor", over_floor, 1.6, at_most=True)
     if around is not None:
         yield Target("small int8, batch 1: Python around a step, share of it", around, 0.15, at_most=True)
-    peers = (("opennmt", 1, 11), ("joeynmt", 1, 11), ("optimum", 1, 6), ("opennmt", 32, 5))
+    peers = (
+        ("opennmt", 1, 11),
+        ("joeynmt", 1, 11),
+        ("optimum", 1, 6),
+        ("marian", 1, 3),
+        ("opennmt", 32, 5),
+    )
     for name, batch, bound in peers:
         row = found.get(("small", batch))
         if row and name in row.cpu:

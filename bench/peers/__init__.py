@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 #: Name, and the import that tells whether an environment has it.
-PEERS = {"opennmt": "onmt", "joeynmt": "joeynmt", "optimum": "optimum.onnxruntime"}
+PEERS = {"opennmt": "onmt", "joeynmt": "joeynmt", "optimum": "optimum.onnxruntime", "marian": "_pymarian"}
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,4 @@ def find_peers(folder: Path) -> tuple[list[Peer], list[str]]:
             missing.append(f"{name}: {python} cannot import {module}")
         else:
             found.append(Peer(name, python))
-    missing.append("marian: its own int8 decoder has to be built from source (bench/README.md)")
     return found, missing
