@@ -1,0 +1,51 @@
+"""A command model in an app: what is understood is done, and of what is not, nothing.
+
+    edgechat train examples/lights.jsonl --epochs 60 --batch-size 16 --save-every 100 --out runs/lights
+    edgechat export runs/lights --out bundles/lights
+    python examples/lights.py bundles/lights
+
+Type commands, one a line. It needs what the runtime needs: onnxruntime, numpy and tokenizers.
+"""
+
+import math
+import sys
+
+from edgechat.runtime import ChatModel, DecodingOptions, EdgeChatError
+
+ROOMS = (
+    *("attic", "bathroom", "bedroom", "cellar", "garage"),
+    *("garden", "hall", "kitchen", "living room", "office"),
+)
+#: The app says what commands there are: the model can say one of these, and nothing else.
+COMMANDS = DecodingOptions(
+    replies=tuple(f"LIGHT {state} {room}" for state in ("ON", "OFF", "DIM") for room in ROOMS)
+)
+SURE = 0.9  # the least probability at which a command is carried out
+
+
+def understood(model: ChatModel, text: str) -> tuple[str, str] | None:
+    """(state, room), or None where the model is not sure enough."""
+    best = model.reply(text, COMMANDS).candidates[0]
+    if math.exp(best.logp) < SURE:
+        return None
+    _, state, room = best.text.split(" ", 2)
+    return state, room
+
+
+def main() -> None:
+    try:
+        model = ChatModel.load(sys.argv[1] if len(sys.argv) > 1 else "bundles/lights")
+    except EdgeChatError as error:
+        sys.exit(f"lights: {error}")
+    lights = dict.fromkeys(ROOMS, "OFF")
+    for line in sys.stdin:
+        if command := understood(model, line.strip()):
+            state, room = command
+            lights[room] = state  # here a real app switches something
+            print(f"{room}: {state.lower()}", flush=True)
+        else:
+            print("I did not understand that.", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What the pages show is what happens: their Python is run, and their links lead somewhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from edgechat.runtime import ChatModel
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "bench/README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+]
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/embedding.md"])
+def test_the_python_of_a_page_runs(page, capsys):
+    blocks = PYTHON.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks:
+        exec(block.replace('"bundles/demo"', '"demo"'), names)
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            name, _, anchor = target.partition("#")
+            other = (page.parent / name) if name else page
+            assert other.exists(), target
+            assert not anchor or anchor in anchors(other), target
+
+
+def test_the_example_app_does_what_was_understood_and_nothing_else(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("lights", ROOT / "examples/lights.py")
+    lights = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lights)
+    assert {(ROOT / "examples/lights.jsonl").read_text().count(r) > 0 for r in lights.COMMANDS.replies} == {
+        True
+    }
+    with ChatModel.load("demo") as stranger:  # it never heard of lights
+        assert lights.understood(stranger, "turn on the kitchen light") is None
+        monkeypatch.setattr(lights, "SURE", 0.0)
+        state, room = lights.understood(stranger, "turn on the kitchen light")
+    assert state in ("ON", "OFF", "DIM")
+    assert room in lights.ROOMS
