@@ -149,6 +149,7 @@ def info(
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
             ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
+            ("made of", checkpoint_shown(manifest.provenance)),
             ("training", f"{source.get('steps')} steps on {source.get('train_pairs')} pairs"),
             (
                 "held-out perplexity",
@@ -214,6 +215,11 @@ def _confidence(calibration: dict[str, Any] | None) -> str:
         f"calibrated on {calibration.get('pairs')} held-out pairs, "
         f"expected error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
     )
+
+
+def checkpoint_shown(provenance: dict[str, Any]) -> str:
+    """Which checkpoint of its run a bundle is, or a run was taken at."""
+    return f"the {provenance.get('checkpoint')} checkpoint, step {_shown(provenance.get('steps'))}"
 
 
 def _shown(value: object) -> str:

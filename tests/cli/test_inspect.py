@@ -74,7 +74,14 @@ def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
     done = invoke("info", bundle_folder)
     manifest = read_bundle(bundle_folder).manifest
     assert (done.returncode, done.stderr) == (0, "")
-    for shown in ("precision", "fp32", "hidden 48", "pairs.jsonl", *manifest.files):
+    for shown in (
+        "precision",
+        "fp32",
+        "hidden 48",
+        "the last checkpoint, step 240",
+        "pairs.jsonl",
+        *manifest.files,
+    ):
         assert shown in done.stdout
 
 
