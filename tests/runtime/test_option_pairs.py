@@ -1,17 +1,22 @@
 """Every two options of the search, in every mode: refused, or both do what their definitions say."""
 
+import asyncio
 import itertools
+import unicodedata
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from edgechat.runtime import DecodingOptions, UsageError
+from edgechat.runtime import ChatModel, DecodingOptions, Reply, UsageError
 from edgechat.runtime.constraints import TextRules, text_rules
-from edgechat.runtime.replies import ClosedSet
+from edgechat.runtime.ensemble import EnsembleBackend
+from edgechat.runtime.replies import ClosedSet, closed_set
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
-from edgechat.runtime.text import EOS, NEVER_GENERATED
+from edgechat.runtime.text import EOS, NEVER_GENERATED, TextCodec
+from edgechat.train.tokenizer import train_tokenizer
 
 from .tables import (
     Ids,
@@ -203,7 +208,7 @@ def sight(table: Table, options: DecodingOptions) -> Any:
 @pytest.mark.parametrize("pair", ACCEPTED, ids=" ".join)
 def test_two_options_that_go_together_both_do_what_they_are_defined_to_do(pair):
     options = DecodingOptions(**together(*pair))
-    for table in TABLES[:6]:
+    for table in TABLES[:3]:
         search = search_of(table, options)
         check_kept(table, options, search)
         expected = expected_of(table, options)
@@ -223,3 +228,139 @@ def test_neither_of_two_options_is_ignored_beside_the_other(pair):
         without = DecodingOptions(**{"beam": 3, **base, **SETTINGS[one][1], one: SETTINGS[one][0]})
         changed = any(sight(table, options) != sight(table, without) for table in TABLES)
         assert changed, f"{other} does nothing"
+
+
+# --- every road to a reply ------------------------------------------------------------------------
+
+CODEC = TextCodec(
+    train_tokenizer(["he said hello", "hello to the hen"] * 3, 300), max_source=20, max_target=10
+)
+#: The same options, with texts for these tokens.
+SPOKEN = {
+    "banned": ("l",),
+    "prefix": "he",
+    "required": ("to",),
+    "replies": ("hello", "he said", "the hen", "to", "said hello"),
+}
+PROMPTS = ["hello", "", "the hen said hello to the hen"]
+
+
+def talker(*, closed: tuple[str, ...] = (), models: int = 1) -> ChatModel:
+    size = CODEC.vocab_size
+    backends = [TableBackend(random_table(n, size, ending=4.0), size) for n in range(models)]
+    model = ChatModel(
+        EnsembleBackend(backends) if models > 1 else backends[0], CODEC, DecodingOptions(), device="cpu"
+    )
+    model.closed = closed_set(closed, CODEC) if closed else None
+    return model
+
+
+def spoken(*names: str) -> DecodingOptions:
+    return DecodingOptions(**together(*names) | {n: SPOKEN[n] for n in names if n in SPOKEN})
+
+
+def shown(reply: Reply) -> Any:
+    """What must not hang on the road: all but the time."""
+    return reply.text, reply.candidates, reply.trace, reply.truncated
+
+
+def streamed(model: ChatModel, prompt: str, options: DecodingOptions) -> Reply:
+    stream = model.stream(prompt, options)
+    assert "".join(stream) == stream.reply.text
+    return stream.reply
+
+
+def in_a_batch(model: ChatModel, prompt: str, options: DecodingOptions) -> Reply:
+    return model.reply_batch([*PROMPTS[1:], prompt], options)[-1]
+
+
+ROADS: dict[str, Callable[[ChatModel, str, DecodingOptions], Reply]] = {
+    "stream": streamed,
+    "batch": in_a_batch,
+    "session": lambda model, prompt, options: model.session().reply(prompt, options),
+    "coroutine": lambda model, prompt, options: asyncio.run(model.areply(prompt, options)),
+}
+
+
+@pytest.mark.parametrize(("models", "roads"), [(1, list(ROADS)), (2, ["stream", "batch"])])
+def test_any_two_options_give_the_same_reply_by_every_road(models, roads):
+    model = talker(models=models)
+    for pair in ACCEPTED:
+        options = spoken(*pair)
+        reply = model.reply(PROMPTS[0], options)
+        check_said(reply, options)
+        for road in roads:
+            assert shown(ROADS[road](model, PROMPTS[0], options)) == shown(reply), (pair, road)
+
+
+def check_said(reply: Reply, options: DecodingOptions) -> None:
+    """What a user sees of the rules, in the text of every candidate."""
+    assert 1 <= len(reply.candidates) <= options.n_best
+    assert len({candidate.text for candidate in reply.candidates}) == len(reply.candidates)
+    for candidate in reply.candidates:
+        assert not any(text in candidate.text for text in options.banned)
+        assert not options.replies or candidate.text in options.replies
+        if candidate.finished:
+            assert candidate.text.startswith(options.prefix or "")
+            assert all(text in candidate.text for text in options.required)
+            assert len(candidate.tokens) >= options.min_length
+        assert len(candidate.tokens) + candidate.finished <= (options.max_length or CODEC.max_target)
+        assert (candidate.alignments is not None) == options.alignments
+    assert (reply.trace is not None) == options.trace
+
+
+def test_beside_a_bundles_closed_set_every_option_is_refused_or_says_one_of_it():
+    model = talker(closed=SPOKEN["replies"])
+    for names in (*itertools.combinations(SETTINGS, 1), *ACCEPTED):
+        options = spoken(*names)
+        if set(names) & set(SAID):
+            with pytest.raises(UsageError, match="does not go with replies"):
+                model.reply("hello", options)
+            continue
+        for candidate in model.reply("hello", options).candidates:
+            assert candidate.finished
+            assert candidate.text in SPOKEN["replies"]
+
+
+# --- what cannot be -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"banned": ("he",), "required": ("hello",)}, "required 'hello' holds 'he', which is banned"),
+        ({"banned": ("hello",), "required": ("hello",)}, "required 'hello' holds 'hello', which is banned"),
+        ({"banned": ("l",), "prefix": "hello"}, "prefix holds 'l', which is banned"),
+        ({"replies": ("hello",), "prefix": "the"}, "prefix does not go with replies"),
+        ({"min_length": 10}, "min_length is 10, but replies of this model have at most 10"),
+        ({"prefix": "hello " * 20}, "prefix has more tokens than a reply may have"),
+        ({"required": ("hello " * 20,)}, "required texts have more tokens than a reply may have"),
+        ({"replies": ("hello " * 20,)}, "reply 1 of the closed set.* tokens"),
+    ],
+)
+def test_what_no_reply_can_be_is_refused_before_the_search(values, said):
+    with pytest.raises(UsageError, match=said):
+        talker().reply("hello", DecodingOptions(**values))
+
+
+@pytest.mark.parametrize("text", ["🍵", "<eos>", "\x00", "e\u0301", "\n", " "])
+def test_any_text_can_be_forced_banned_required_and_be_the_only_reply(text):
+    model, normal = talker(), unicodedata.normalize("NFC", text)
+    assert model.reply("hello", DecodingOptions(prefix=text)).text.startswith(normal)
+    assert normal in model.reply("hello", DecodingOptions(required=(text,))).text
+    assert model.reply("hello", DecodingOptions(replies=(text,))).text == normal
+    for candidate in model.reply("hello", DecodingOptions(n_best=5, banned=(text,))).candidates:
+        assert normal not in candidate.text
+
+
+def test_more_replies_than_there_are_give_those_that_there_are():
+    model = talker()
+    replies = SPOKEN["replies"]
+    reply = model.reply("hello", DecodingOptions(beam=50, n_best=50, replies=replies))
+    assert sorted(candidate.text for candidate in reply.candidates) == sorted(replies)
+
+
+def test_the_widest_beam_and_the_longest_reply_that_may_be_asked_for_are_searched():
+    options = DecodingOptions(beam=1024, n_best=1024, max_length=2, top_k=1_000_000, sample=True, seed=3)
+    assert len(talker().reply("hello", options).candidates) > 20
+    assert talker().reply("hello", DecodingOptions(max_length=10_000)).candidates[0].finished
