@@ -97,6 +97,7 @@ def verify(
                     if proof
                     else []
                 ),
+                *([("beside fp32", _proved_beside_fp32(proof))] if proof and "against_fp32" in proof else []),
             ]
         )
         put(
@@ -106,6 +107,11 @@ def verify(
         )
     if not result.passed:
         raise typer.Exit(FAILED)
+
+
+def _proved_beside_fp32(proof: dict[str, Any]) -> str:
+    beyond = ", beyond its limits, and written by force" if proof["beyond_limits"] else ""
+    return beside_fp32(proof["against_fp32"]) + beyond
 
 
 def _prove_against(bundle: "Bundle", run: Path) -> dict[str, Any]:
@@ -188,6 +194,15 @@ def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found.get('fp32_perplexity')}{forced}",
         )
     ]
+
+
+def beside_fp32(quality: dict[str, Any]) -> str:
+    """What a precision costs, of `quality` as the export and the proof give it."""
+    change = quality["perplexity"] / quality["fp32_perplexity"] - 1
+    return (
+        f"{quality['agreement']:.1%} of tokens the same, perplexity {change:+.2%}, log-probabilities off by "
+        f"{quality['mean_logp']:.3f} in the mean and {quality['worst_logp']:.2f} at worst"
+    )
 
 
 def _signature(bundle: "Bundle", required: Path | None) -> dict[str, Any] | None:
