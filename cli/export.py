@@ -1,11 +1,12 @@
 """`edgechat export`: from a run to a bundle."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from .console import check_writable, put_json, say
+from .inspect import beside_fp32
 from .options import (
     BeamOption,
     ForceOption,
@@ -99,7 +100,7 @@ def export(
     if quality["valid_perplexity"] is not None:
         say(f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs")
     if "against_fp32" in quality:
-        say(f"{precision} beside fp32: {_beside_fp32(quality['against_fp32'])}")
+        say(f"{precision} beside fp32: {beside_fp32(quality['against_fp32'])}")
         if quality["forced"]:
             say(f"{precision} is beyond its limits: written by force, and the bundle says so")
     if (fitted := exported.manifest.calibration) is not None:
@@ -110,11 +111,3 @@ def export(
     signed = "" if sign is None else f", signed with {sign}"
     say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s{signed}")
     say(f'next: edgechat reply {out} "YOUR TEXT", or edgechat tui {out}')
-
-
-def _beside_fp32(quality: dict[str, Any]) -> str:
-    change = quality["perplexity"] / quality["fp32_perplexity"] - 1
-    return (
-        f"{quality['agreement']:.1%} of tokens the same, perplexity {change:+.2%}, log-probabilities off by "
-        f"{quality['mean_logp']:.3f} in the mean and {quality['worst_logp']:.2f} at worst"
-    )

@@ -97,6 +97,7 @@ def verify(
                     if proof
                     else []
                 ),
+                *([("beside fp32", _proved_beside_fp32(proof))] if proof and "against_fp32" in proof else []),
             ]
         )
         put(
@@ -106,6 +107,11 @@ def verify(
         )
     if not result.passed:
         raise typer.Exit(FAILED)
+
+
+def _proved_beside_fp32(proof: dict[str, Any]) -> str:
+    beyond = ", beyond its limits, and written by force" if proof["beyond_limits"] else ""
+    return beside_fp32(proof["against_fp32"]) + beyond
 
 
 def _prove_against(bundle: "Bundle", run: Path) -> dict[str, Any]:
@@ -149,6 +155,7 @@ def info(
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
             ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
+            ("made of", checkpoint_shown(manifest.provenance)),
             ("training", f"{source.get('steps')} steps on {source.get('train_pairs')} pairs"),
             (
                 "held-out perplexity",
@@ -189,6 +196,15 @@ def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def beside_fp32(quality: dict[str, Any]) -> str:
+    """What a precision costs, of `quality` as the export and the proof give it."""
+    change = quality["perplexity"] / quality["fp32_perplexity"] - 1
+    return (
+        f"{quality['agreement']:.1%} of tokens the same, perplexity {change:+.2%}, log-probabilities off by "
+        f"{quality['mean_logp']:.3f} in the mean and {quality['worst_logp']:.2f} at worst"
+    )
+
+
 def _signature(bundle: "Bundle", required: Path | None) -> dict[str, Any] | None:
     """The signature of a bundle for programs: of which key (its fingerprint), and whether it was checked."""
     from ..runtime.signature import fingerprint, signing_key
@@ -214,6 +230,11 @@ def _confidence(calibration: dict[str, Any] | None) -> str:
         f"calibrated on {calibration.get('pairs')} held-out pairs, "
         f"expected error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
     )
+
+
+def checkpoint_shown(provenance: dict[str, Any]) -> str:
+    """Which checkpoint of its run a bundle is, or a run was taken at."""
+    return f"the {provenance.get('checkpoint')} checkpoint, step {_shown(provenance.get('steps'))}"
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .console import put_json, put_table, say
+from .inspect import checkpoint_shown
 from .options import (
     BeamOption,
     DeviceOption,
@@ -75,12 +76,15 @@ def evaluate(
             raise UsageError("--require-signature is of a bundle: a run is not signed")
         run = open_run(Path(model))
         set_torch_threads(threads)
-        chat = run.chat_model(checkpoint or "best", device=torch_device(device))
+        checkpoint = checkpoint or "best"
+        chat = run.chat_model(checkpoint, device=torch_device(device))
+        source = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
         pairs = [(pair["turns"], pair["response"]) for pair in run.held_out()] if data is None else None
     else:
         if checkpoint is not None:
             raise UsageError("--checkpoint is of a run: a bundle holds one model")
         chat = ChatModel.load(model, device=device, threads=threads, require_signature=require_signature)
+        source = chat.manifest.provenance if chat.manifest else {}
         pairs = None
         if data is None:
             raise UsageError(
@@ -100,10 +104,12 @@ def evaluate(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
         )
     if json:
-        put_json({"model": model, "device": chat.device, **result.to_json()})
+        made_of = {name: source.get(name) for name in ("checkpoint", "steps")}
+        put_json({"model": model, **made_of, "device": chat.device, **result.to_json()})
         return
     put_table(
         [
+            ("model", f"{model}, {checkpoint_shown(source)}"),
             ("pairs", f"{result.pairs:,}"),
             ("perplexity", f"{result.perplexity:.3f}"),
             ("exact match", f"{result.exact_match:.2%}"),

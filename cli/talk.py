@@ -144,7 +144,7 @@ def reply(
             say(f"{bundle} on {model.device}")
         options = decoding_options(
             model.defaults,
-            beam=(n_best or 1) if sample and beam is None else beam,
+            beam=beam,
             n_best=n_best,
             normalize=normalize,
             length_penalty=length_penalty,
@@ -192,8 +192,10 @@ def reply(
 
 def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":
     """`defaults` with what was given on the command line. A length penalty that belongs to another
-    normalization than the one asked for does not stay."""
+    normalization than the one asked for does not stay, and as many replies are drawn as are to be shown."""
     changed = {name: value for name, value in given.items() if value is not None}
+    if changed.get("sample"):
+        changed.setdefault("beam", changed.get("n_best", 1))
     if changed.get("normalize", "gnmt") != "gnmt":
         changed.setdefault("length_penalty", None)
     if "beam" in changed and "n_best" not in changed:

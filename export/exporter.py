@@ -157,7 +157,7 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
         reasons = quality.beyond(LIMITS[built.precision])
         if reasons and manifest.quality.get("forced") is not True:
             raise ProofError(f"the {built.precision} graphs are not near the fp32 ones: {'; '.join(reasons)}")
-        proof["against_fp32"] = quality.to_json()
+        proof |= {"against_fp32": quality.to_json(), "beyond_limits": reasons}
     return proof
 
 

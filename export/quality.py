@@ -46,7 +46,10 @@ class Quality:
     worst_logp: float
 
     def to_json(self) -> dict[str, Any]:
-        return {name: float(f"{value:.6g}") for name, value in asdict(self).items()}
+        return {
+            name: value if isinstance(value, int) else float(f"{value:.6g}")
+            for name, value in asdict(self).items()
+        }
 
     @property
     def perplexity_change(self) -> float:

@@ -408,7 +408,7 @@ class BeamSearch:
             self.min_gap = min(self.min_gap, better.score - worse.score)
 
     def _cut(self) -> list[Hypothesis]:
-        """The live ones as they are, best first."""
+        """The live ones as they are, best first, each once: two groups, or two draws, may hold the same."""
         cut = [
             Hypothesis(
                 live.tokens,
@@ -418,7 +418,7 @@ class BeamSearch:
                 False,
                 live.alignments,
             )
-            for live in self._live
+            for live in {each.tokens: each for each in self._live}.values()
         ]
         return sorted(cut, key=_best_first)
 

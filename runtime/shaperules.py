@@ -193,6 +193,10 @@ def _indices(call: Call) -> list[Value]:
 def _layer_normalization(call: Call) -> list[Value]:
     shape = call.shape()
     axis = call.axis("axis", -1, len(shape))
+    for i in range(1, max(2, len(call.inputs))):
+        # Scale and bias. A bias that is there but left out, by an empty name, crashes ONNX Runtime.
+        if call.shape(i) != shape[axis:]:
+            raise RuleError(f"has {text(call.shape(i))} as input {i}, not {text(shape[axis:])}")
     statistic = Value((*shape[:axis], *[1] * (len(shape) - axis)))
     return [Value(shape), statistic, statistic]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from .errors import BundleError
+from .tokenizerfile import byte_of_character, check_tokenizer
 
 PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
 SPECIAL_TOKENS = ("<pad>", "<go>", "<eos>", "<unk>", "<sep>")
@@ -44,14 +45,6 @@ def normal_form(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-@functools.cache
-def _byte_of_character() -> dict[str, int]:
-    """The byte-level alphabet of GPT-2 (Radford et al. 2019): each byte as one printable character."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
 @dataclass(frozen=True)
 class EncodedSource:
     """A prompt, with its context, as the encoder sees it."""
@@ -68,6 +61,7 @@ class TextCodec:
     """
 
     def __init__(self, tokenizer_json: bytes, *, max_source: int, max_target: int, turns: int = 1) -> None:
+        check_tokenizer(tokenizer_json)
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
         except Exception as error:  # tokenizers raises plain Exception for anything it cannot parse
@@ -138,7 +132,7 @@ class TextCodec:
         found = self._bytes.get(id)
         if found is None:
             token = "" if id < len(SPECIAL_TOKENS) else self._tokenizer.id_to_token(id) or ""
-            alphabet = _byte_of_character()
+            alphabet = byte_of_character()
             # As the decoder of `tokenizers`: a token with any other character is one that was added as text.
             in_alphabet = all(c in alphabet for c in token)
             found = bytes(alphabet[c] for c in token) if in_alphabet else token.encode()

@@ -210,6 +210,11 @@ def has_checkpoint(run: Path) -> bool:
     return bool(_folders(run))
 
 
+def newest_step(folders: list[Path]) -> int:
+    """The step of the newest of several checkpoints."""
+    return max(map(_step, folders))
+
+
 def last_step(run: Path) -> int:
     """The step of the last checkpoint."""
     return _step(checkpoint_folder(run, "last"))

@@ -28,7 +28,7 @@ from ..runtime.files import TEMPORARY, folder_atomic, write_atomic
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
-from .checkpoint import Position, checkpoint_folders, load_mean_weights
+from .checkpoint import Position, checkpoint_folders, load_mean_weights, newest_step
 from .config import RunConfig
 from .dataset import EncodedPairs, HeldOut, Prepared
 from .lock import LOCK
@@ -107,6 +107,10 @@ class Run:
         """The model of a checkpoint behind the runtime's own interface, run by PyTorch."""
         model, _ = self.load_model(which)
         return ChatModel(TorchBackend(model.to(device)), self.codec, DecodingOptions(), device=device)
+
+    def step(self, which: str = "best") -> int:
+        """Where a checkpoint stood; of several that are averaged, the newest."""
+        return newest_step(checkpoint_folders(self.folder, which))
 
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
         """The model of a checkpoint, or the mean of several (see `checkpoint_folders`), in evaluation mode,

@@ -8,21 +8,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from ..runtime.errors import BundleError, DataError, UsageError
 from ..runtime.text import SPECIAL_TOKENS, TextCodec
+from ..runtime.tokenizerfile import WORDS
 from .report import Progress
 
 #: The special tokens and the 256 bytes.
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
-
-#: What no token crosses: a word with the space before it and its apostrophes, digits, signs, spaces.
-#: Underscores belong to words, since commands are written with them, and so do combining marks.
-#: `\p{White_Space}` and not `\s`, which differs between JavaScript and Rust at U+0085 and U+FEFF.
-WORDS = (
-    r" ?[\p{L}\p{M}_]+(?:['’][\p{L}\p{M}]+)*"
-    r"| ?\p{N}+"
-    r"| ?[^\p{White_Space}\p{L}\p{M}\p{N}_]+"
-    r"|\p{White_Space}+(?!\P{White_Space})"
-    r"|\p{White_Space}+"
-)
 
 #: A pair of tokens that was seen once is no pattern: without this, small corpora become
 #: vocabularies of whole sentences.
@@ -93,15 +83,6 @@ def load_tokenizer(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except BundleError as error:
         raise DataError(f"{path} cannot be used: {error}") from None
-    tokenizer = Tokenizer.from_str(content.decode("utf-8"))
-    if tokenizer.truncation or tokenizer.padding:
-        raise DataError(f"{path} truncates or pads what it encodes: save it without")
-    if getattr(tokenizer.model, "dropout", None):
-        raise DataError(f"{path} encodes at random (it has a dropout): save it without")
-    if missing := [c for c in pre_tokenizers.ByteLevel.alphabet() if tokenizer.token_to_id(c) is None]:
-        raise DataError(
-            f"{path} is not a byte-level tokenizer: {len(missing)} of the 256 bytes have no token"
-        )
     for probe in _PROBES:
         if not _round_trips(codec, probe):
             raise DataError(f"{path} alters text: it does not give back {probe[:40]!a}")

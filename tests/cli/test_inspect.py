@@ -74,7 +74,14 @@ def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
     done = invoke("info", bundle_folder)
     manifest = read_bundle(bundle_folder).manifest
     assert (done.returncode, done.stderr) == (0, "")
-    for shown in ("precision", "fp32", "hidden 48", "pairs.jsonl", *manifest.files):
+    for shown in (
+        "precision",
+        "fp32",
+        "hidden 48",
+        "the last checkpoint, step 240",
+        "pairs.jsonl",
+        *manifest.files,
+    ):
         assert shown in done.stdout
 
 
@@ -146,6 +153,11 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
     assert found["passed"] is True
     assert found["against"]["replies"] > 0
     assert f"against {run_folder}" in invoke("verify", bundle_folder, "--against", run_folder).stdout
+    exported = invoke("export", run_folder, "--out", tmp_path / "int8", "--force")  # whatever it costs
+    [costs] = re.findall("int8 beside fp32: (.*)", exported.stderr)
+    shown = invoke("verify", tmp_path / "int8", "--against", run_folder).stdout
+    forced = ", beyond its limits, and written by force" if "by force" in exported.stderr else ""
+    assert re.search(rf"^beside fp32 +{re.escape(costs + forced)}$", shown, re.MULTILINE)
     missing = invoke("verify", bundle_folder, "--against", tmp_path / "none")
     assert missing.returncode == 2
     assert "there is no run" in missing.stderr

@@ -9,9 +9,9 @@ import pytest
 from edgechat.runtime import ChatModel
 
 EVALUATION = {
-    "model", "pairs", "perplexity", "exact_match", "bleu", "bleu_signature", "chrf", "chrf_signature",
-    "distinct_1", "distinct_2", "mean_length", "eos_rate", "most_common_reply", "most_common_share",
-    "truncated_prompts", "truncated_targets", "device", "seconds",
+    "model", "checkpoint", "steps", "pairs", "perplexity", "exact_match", "bleu", "bleu_signature", "chrf",
+    "chrf_signature", "distinct_1", "distinct_2", "mean_length", "eos_rate", "most_common_reply",
+    "most_common_share", "truncated_prompts", "truncated_targets", "device", "seconds",
 }  # fmt: skip
 
 #: What is said of the tests' corpus.
@@ -23,6 +23,7 @@ def test_eval_shows_its_figures_on_stdout_with_the_signature_of_sacrebleu(
 ):
     done = edgechat("eval", bundle_folder, "--data", corpus_file)
     assert (done.returncode, done.stderr) == (0, FEW)
+    assert done.stdout.splitlines()[0] == f"model              {bundle_folder}, the last checkpoint, step 240"
     for shown in ("perplexity", "exact match", "BLEU", "tok:13a", "chrF", "distinct-1", "commonest reply"):
         assert shown in done.stdout
 

@@ -388,5 +388,8 @@ def test_a_bundle_is_proved_against_its_run_and_against_no_other(
     monkeypatch.setattr(Run, "load_model", other_weights)
     with pytest.raises(ProofError, match="int8 graphs are not near the fp32 ones"):
         prove_bundle(bundle, run_folder)
+    quality = {**bundle.manifest.quality, "forced": True}  # as a bundle says that was written by force
+    forced = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, quality=quality))
+    assert any("of tokens agree" in reason for reason in prove_bundle(forced, run_folder)["beyond_limits"])
     with pytest.raises(ProofError, match="differ from the PyTorch model"):
         prove_bundle(read_bundle(bundle_folder), run_folder)

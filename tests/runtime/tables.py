@@ -274,7 +274,7 @@ def beam_to_the_end(
     each = [(sorted(ended, key=_by_score) if size > 1 else ended)[:wanted] for ended in finished]
     places = [sorted(filter(None, place), key=_by_score) for place in itertools.zip_longest(*each)]
     best = sorted(list(itertools.chain(*places))[: options.n_best], key=_by_score)
-    live = [tokens for group in groups for tokens in group]
+    live = dict.fromkeys(tokens for group in groups for tokens in group)
     cut = sorted(
         (scored(table, source, tokens, options, finished=False)[1] for tokens in live), key=_by_score
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime import ChatModel, DecodingOptions, EdgeChatError, UsageError
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.ensemble import EnsembleBackend, likeliest
 from edgechat.runtime.replies import write_replies
@@ -68,6 +68,20 @@ def test_sentences_leave_an_ensemble_as_they_leave_one_model():
     for source, search in zip(sources, together, strict=True):
         (alone,) = decode(backend, [source], DecodingOptions(beam=2), max_length=9)
         assert search.hypotheses() == alone.hypotheses()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("beam", [1, 5])
+def test_a_model_that_gives_no_numbers_raises_one_clear_error(value, beam):
+    def damaged(source: Ids, prefix: Ids):
+        logp = random_table(1, V)(source, prefix).copy()
+        logp[6] = value
+        return logp
+
+    backend = EnsembleBackend([TableBackend(random_table(2, V), V), TableBackend(damaged, V)])
+    with pytest.raises(EdgeChatError, match="of the ensemble gave log-probabilities that are not numbers"):
+        decode(backend, [list(SOURCE)], DecodingOptions(beam=beam), max_length=6)
 
 
 # --- of bundles -----------------------------------------------------------------------------------

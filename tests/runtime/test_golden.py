@@ -175,6 +175,8 @@ MALFORMED = {
     "nested beyond reason": b"[" * 100_000,
     "no cases": changed(lambda golden: golden.update(cases=[])),
     "cases of another kind": changed(lambda golden: golden.update(cases={"a": 1})),
+    "cases beyond count": changed(lambda golden: golden.update(cases=golden["cases"][:1] * 65)),
+    "a source without end": changed(of_first_case(src=[5] * 1001)),
     "no maximum length": changed(lambda golden: golden.pop("max_length")),
     "an endless maximum length": GOLDEN.replace(b'"max_length": 8', b'"max_length": 1e999'),
     "a giant maximum length": changed(lambda golden: golden.update(max_length=10**12)),

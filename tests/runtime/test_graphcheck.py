@@ -438,6 +438,17 @@ def attribute_of_no_type(model):
     model.graph.node[0].attribute[0].ClearField("type")
 
 
+def bias_left_out(model):
+    """A session of ONNX Runtime 1.31 crashes on it."""
+    scale = weight(model, "scale", np.ones(model.graph.initializer[0].dims[1], np.float32))
+    node(model, "LayerNormalization", [model.graph.initializer[0].name, scale, ""])
+
+
+def scale_of_another_size(model):
+    scale = weight(model, "scale", np.ones(1, np.float32))
+    node(model, "LayerNormalization", [model.graph.initializer[0].name, scale])
+
+
 #: Attacks on the encoder, with what the refusal says.
 ATTACKS: dict[Spoil, str] = {
     endless_loop: "node 'culprit' ('Loop') is of a kind that is not allowed",
@@ -512,6 +523,8 @@ ATTACKS: dict[Spoil, str] = {
     many_nodes: "nodes, 4,096 are allowed",
     attribute_twice: "has an attribute twice",
     attribute_of_no_type: "whose value is not of its type",
+    bias_left_out: "node 'culprit' ('LayerNormalization') has no input 2",
+    scale_of_another_size: "node 'culprit' ('LayerNormalization') has [1] as input 1, not [24]",
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from flips import check_flipped
 from fuzz import mutated
 from graphs import honest
+from harmless import check_mutants
 
 from edgechat.runtime.errors import BundleError
 from edgechat.runtime.graphcheck import check_graphs
@@ -39,3 +40,7 @@ def check_mutated(count: int, seed: int) -> None:
 
 def test_damaged_graphs_whose_hashes_fit_are_refused_in_one_sentence():
     check_mutated(2000, seed=1)
+
+
+def test_graphs_that_were_changed_as_graphs_are_refused_or_do_no_harm_to_onnx_runtime():
+    check_mutants("structure", 400, seed=1, timeout=120, least=10)

@@ -1,0 +1,126 @@
+"""What a bundle's tokenizer.json may be: checked before `tokenizers` sees it, which on some files panics,
+asks for all memory or takes for ever, as it reads them or as it encodes.
+
+It has to be a byte-level BPE that gives back the NFC form of any text, in the one way that those of
+`edgechat train` do. Whatever else the format knows is refused: what cuts, pads or varies what is encoded,
+what alters text, and patterns of a stranger, whose matching may take for ever.
+"""
+
+import functools
+import json
+from typing import Any
+
+from .errors import BundleError
+
+#: What no token crosses: a word with the space before it and its apostrophes, digits, signs, spaces.
+#: Underscores belong to words, since commands are written with them, and so do combining marks.
+#: `\p{White_Space}` and not `\s`, which differs between JavaScript and Rust at U+0085 and U+FEFF.
+WORDS = (
+    r" ?[\p{L}\p{M}_]+(?:['’][\p{L}\p{M}]+)*"
+    r"| ?\p{N}+"
+    r"| ?[^\p{White_Space}\p{L}\p{M}\p{N}_]+"
+    r"|\p{White_Space}+(?!\P{White_Space})"
+    r"|\p{White_Space}+"
+)
+_SPLIT = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
+_PARTS = {
+    *("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer"),
+    *("post_processor", "decoder", "model"),
+}
+#: Options of the BPE that change what is encoded, each of which must be off.
+_CHANGES_TOKENS = ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+
+
+@functools.cache
+def byte_of_character() -> dict[str, int]:
+    """The byte-level alphabet of GPT-2 (Radford et al. 2019): each byte as one printable character."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def check_tokenizer(raw: bytes) -> None:
+    """Refuse a tokenizer.json that is not safe to use.
+
+    Raises:
+        BundleError: says what is wrong with it.
+    """
+    try:
+        values = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+        model = values["model"]
+        missing = byte_of_character().keys() - model["vocab"].keys()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(f"tokenizer.json cannot be read: {_said(error)}") from None
+    if unknown := values.keys() - _PARTS:
+        raise BundleError(f"tokenizer.json has the unknown part {min(unknown)[:60]!r}")
+    if values.get("truncation") or values.get("padding"):
+        raise BundleError("tokenizer.json truncates or pads what it encodes")
+    if missing:
+        raise BundleError(
+            f"tokenizer.json is not a byte-level tokenizer: {len(missing)} of the 256 bytes have no token"
+        )
+    _check_model(model)
+    _check_ways(values)
+
+
+def _check_model(model: dict[str, Any]) -> None:
+    if model.get("type") != "BPE":
+        raise BundleError(f"tokenizer.json is a {str(model.get('type'))[:60]!r}, not a BPE")
+    if model.get("dropout"):
+        raise BundleError("tokenizer.json encodes at random: it has a dropout")
+    if used := [name for name in _CHANGES_TOKENS if model.get(name)]:
+        raise BundleError(f"tokenizer.json has a {used[0]}, which bytes have no use for")
+
+    tokens = model["vocab"]
+    try:
+        for merge in model["merges"]:
+            first, second = merge.split(" ") if isinstance(merge, str) else merge
+            if not (first in tokens and second in tokens and first + second in tokens):
+                raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise BundleError("tokenizer.json merges what are no two tokens, or into no token") from None
+
+
+def _check_ways(values: dict[str, Any]) -> None:
+    """How text becomes words, and those bytes."""
+    if _type(values.get("normalizer")) != "NFC":
+        raise BundleError(
+            "tokenizer.json alters text: it does not give back the NFC form, since its normalizer is "
+            f"{_type(values.get('normalizer'))!r}"
+        )
+    *splits, last = _steps(values.get("pre_tokenizer")) or [None]
+    if _type(last) != "ByteLevel":
+        raise BundleError("tokenizer.json is not a byte-level tokenizer: its words do not become bytes")
+    if last.get("add_prefix_space"):
+        raise BundleError("tokenizer.json alters text: its ByteLevel adds a space in front")
+    if splits not in ([], [_SPLIT]):
+        raise BundleError("tokenizer.json makes words of a text in another way than edgechat does")
+    for part in ("post_processor", "decoder"):
+        if _type(values.get(part)) not in ("nothing", "ByteLevel"):
+            raise BundleError(
+                f"tokenizer.json has the {part} {_type(values[part])!r}, but bytes need none or 'ByteLevel'"
+            )
+
+
+def _steps(pre_tokenizer: Any) -> list[Any]:
+    """What a pre-tokenizer does, one after the other."""
+    if _type(pre_tokenizer) != "Sequence":
+        return [pre_tokenizer]
+    steps = pre_tokenizer.get("pretokenizers")
+    return steps if isinstance(steps, list) else []
+
+
+def _type(part: Any) -> str:
+    return "nothing" if part is None else str(part.get("type") if isinstance(part, dict) else part)[:60]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object that names nothing twice: readers differ in which of the two they take."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("it names something twice in one object")
+    return values
+
+
+def _said(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,109 @@
+"""Every option of the search that a command has reaches the search, with the value that was given."""
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import typer
+
+import edgechat.tui
+from edgechat.cli.app import app
+from edgechat.runtime import DecodingOptions, chat, scheduler
+from edgechat.runtime.search import BeamSearch
+
+#: What is typed, and what it means.
+GIVEN: dict[str, tuple[list[object], Any]] = {
+    "beam": (["--beam", 4], 4),
+    "n_best": (["--n-best", 2], 2),
+    "normalize": (["--normalize", "average"], "average"),
+    "length_penalty": (["--length-penalty", 1.5], 1.5),
+    "coverage_penalty": (["--coverage-penalty", 0.2], 0.2),
+    "repetition_penalty": (["--repetition-penalty", 2], 2.0),
+    "no_repeat_ngram": (["--no-repeat-ngram", 3], 3),
+    "no_copy_ngram": (["--no-copy-ngram", 4], 4),
+    "banned": (["--banned", "one", "--banned", "two"], ("one", "two")),
+    "prefix": (["--prefix", "well"], "well"),
+    "required": (["--required", "a", "--required", "b"], ("a", "b")),
+    "replies": (["--replies", "REPLIES"], ("yes", "no")),
+    "min_length": (["--min-length", 2], 2),
+    "max_length": (["--max-length", 6], 6),
+    "stop": (["--stop", "first"], "first"),
+    "groups": (["--groups", 2, "--beam", 4], 2),
+    "diversity": (["--diversity", 0.1, "--groups", 5], 0.1),
+    "sample": (["--sample"], True),
+    "temperature": (["--temperature", 0.5, "--sample"], 0.5),
+    "top_k": (["--top-k", 3, "--sample"], 3),
+    "top_p": (["--top-p", 0.9, "--sample"], 0.9),
+    "typical_p": (["--typical-p", 0.8, "--sample"], 0.8),
+    "seed": (["--seed", 7, "--sample"], 7),
+    "alignments": (["--alignments", "--json"], True),
+    "trace": (["--trace", "TRACE"], True),
+}
+
+
+def options_of(command: str) -> set[str]:
+    """The options of the search that a command has."""
+    found = {parameter.name for parameter in typer.main.get_command(app).commands[command].params}
+    return found & {field.name for field in fields(DecodingOptions)}
+
+
+CASES = [
+    (command, name) for command in ("reply", "chat", "eval", "tui") for name in sorted(options_of(command))
+]
+
+
+@pytest.fixture
+def searched(monkeypatch) -> list[DecodingOptions]:
+    """The options of all searches that are made, and those that the terminal chat begins with."""
+    found: list[DecodingOptions] = []
+
+    class Watched(BeamSearch):
+        def __init__(self, options: DecodingOptions, **more: Any) -> None:
+            found.append(options)
+            super().__init__(options, **more)
+
+    monkeypatch.setattr(chat, "BeamSearch", Watched)
+    monkeypatch.setattr(scheduler, "BeamSearch", Watched)
+    monkeypatch.setattr(
+        edgechat.tui, "run_chat", lambda bundles, *, changes, **more: found.append(DecodingOptions(**changes))
+    )
+    monkeypatch.setenv("TEXTUAL_DRIVER", "none")
+    return found
+
+
+def run(invoke, command: str, bundle, given: list[object], tmp_path) -> Any:
+    (tmp_path / "replies.json").write_text('["yes", "no"]')
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "hello", "response": "hi there"}) + "\n")
+    files = {"REPLIES": tmp_path / "replies.json", "TRACE": tmp_path / "trace.json"}
+    more = {"reply": ["hello"], "eval": ["--data", tmp_path / "pairs.jsonl"]}.get(command, [])
+    options = [files.get(str(word), word) for word in given]
+    return invoke(command, bundle, *more, *options, stdin="hello\n")
+
+
+def test_reply_has_every_option_of_the_search():
+    assert options_of("reply") == set(GIVEN) == {field.name for field in fields(DecodingOptions)}
+
+
+@pytest.mark.parametrize(("command", "name"), CASES)
+def test_an_option_of_a_command_is_the_searchs(command, name, invoke, bundle_folder, searched, tmp_path):
+    given, value = GIVEN[name]
+    done = run(invoke, command, bundle_folder, given, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert searched
+    assert {getattr(options, name) for options in searched} == {value}
+
+
+@pytest.mark.parametrize("command", ["reply", "chat"])
+def test_a_plain_sample_is_one_draw(command, invoke, bundle_folder, searched, tmp_path):
+    run(invoke, command, bundle_folder, ["--sample"], tmp_path)
+    assert [options.beam for options in searched] == [1]
+    run(invoke, command, bundle_folder, ["--sample", "--beam", 3], tmp_path)
+    assert [options.beam for options in searched] == [1, 3]
+
+
+@pytest.mark.parametrize("command", ["reply", "chat", "eval", "tui"])
+def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invoke, bundle_folder, tmp_path):
+    done = run(invoke, command, bundle_folder, ["--length-penalty", "nan"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("edgechat: length_penalty must be a number from 0 to 10")

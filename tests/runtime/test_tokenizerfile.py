@@ -1,0 +1,187 @@
+"""A tokenizer.json of a stranger, with a hash that fits, is refused before `tokenizers` sees it."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from fuzz import mutated
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgechat.runtime.errors import BundleError
+from edgechat.runtime.text import TextCodec
+from edgechat.runtime.tokenizerfile import WORDS, check_tokenizer
+from edgechat.train.tokenizer import train_tokenizer
+
+TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 290)
+SPLIT = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+SENTENCES = {
+    # What each would do if it was let through: 20 GB at the first prompt, 2^60 letters, a panic of the
+    # regular expressions, a thousand prompts of one, a panic of the reader.
+    "padding": (
+        {"padding": {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_id": 0, "pad_token": "a"}},
+        "truncates or pads",
+    ),
+    "truncation": ({"truncation": {"max_length": 1, "strategy": "LongestFirst", "stride": 0}}, "truncates"),
+    "growing": (
+        {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 60,
+            }
+        },
+        "alters text.*'Sequence'",
+    ),
+    "no normal form": ({"normalizer": None}, "alters text.*'nothing'"),
+    "panicking": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "'Precompiled'"),
+    "backtracking": (
+        {
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [SPLIT | {"pattern": {"Regex": "(a+)+$"}}, BYTES],
+            }
+        },
+        "another way than edgechat",
+    ),
+    "dropping": (
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT | {"behavior": "Removed"}, BYTES]}},
+        "another way than edgechat",
+    ),
+    "bytes of bytes": (
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTES] * 40}},
+        "another way than edgechat",
+    ),
+    "no bytes": ({"pre_tokenizer": SPLIT}, "do not become bytes"),
+    "no steps": ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}, "do not become bytes"),
+    "a space in front": ({"pre_tokenizer": BYTES | {"add_prefix_space": True}}, "adds a space"),
+    "a thousand times": (
+        {
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 1000,
+            }
+        },
+        "post_processor 'TemplateProcessing'",
+    ),
+    "decoder": ({"decoder": {"type": "Strip", "content": "a", "start": 1, "stop": 1}}, "decoder 'Strip'"),
+    "unknown": ({"plugin": "x"}, "unknown part 'plugin'"),
+}
+MODELS = {
+    "type": ({"type": "Unigram"}, "not a BPE"),
+    "dropout": ({"dropout": 0.5}, "encodes at random"),
+    "prefix": ({"continuing_subword_prefix": "##"}, "continuing_subword_prefix"),
+    "merge of nothing": ({"merges": [["h", "<pad>"]]}, "merges what are no two tokens"),  # a panic
+    "merge of three": ({"merges": ["h e l"]}, "merges what are no two tokens"),
+    "merge of numbers": ({"merges": [[1, 2]]}, "merges what are no two tokens"),
+    "no merges": ({"merges": None}, "merges what are no two tokens"),
+}
+
+
+def refused(values: dict[str, Any], said: str) -> None:
+    raw = json.dumps(values).encode()
+    with pytest.raises(BundleError, match=rf"^tokenizer\.json .*{said}"):
+        check_tokenizer(raw)
+    with pytest.raises(BundleError):
+        TextCodec(raw, max_source=9, max_target=9)
+
+
+@pytest.mark.parametrize("which", SENTENCES)
+def test_what_would_do_harm_or_alter_text_is_refused(which):
+    changed, said = SENTENCES[which]
+    refused(json.loads(TOKENIZER) | changed, said)
+
+
+@pytest.mark.parametrize("which", MODELS)
+def test_a_model_that_is_no_plain_bpe_is_refused(which):
+    changed, said = MODELS[which]
+    values = json.loads(TOKENIZER)
+    refused(values | {"model": values["model"] | changed}, said)
+
+
+def test_a_tokenizer_without_all_bytes_is_refused():
+    values = json.loads(TOKENIZER)
+    del values["model"]["vocab"]["q"]
+    refused(values, "1 of the 256 bytes have no token")
+
+
+def test_a_name_that_is_given_twice_is_refused():
+    with pytest.raises(BundleError, match="names something twice"):
+        check_tokenizer(TOKENIZER.replace(b'"padding":null', b'"padding":{},"padding":null'))
+
+
+def test_nesting_without_end_is_refused():
+    with pytest.raises(BundleError, match="cannot be read"):
+        check_tokenizer(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "steps", [BYTES, BYTES | {"use_regex": True}, {"type": "Sequence", "pretokenizers": [BYTES]}]
+)
+def test_bytes_without_other_words_than_gpt_2s_are_taken(steps):
+    changed = json.loads(TOKENIZER) | {"pre_tokenizer": steps, "post_processor": BYTES}
+    codec = TextCodec(json.dumps(changed).encode(), max_source=9, max_target=9)
+    assert codec.decode(codec.encode("hello é🍵 the  hen")) == "hello é🍵 the  hen"
+
+
+#: Where a tokenizer.json is changed: every part but the single tokens and merges.
+VALUES = json.loads(TOKENIZER)
+PLACES = [(part,) for part in VALUES] + [
+    (part, name) for part in ("normalizer", "pre_tokenizer", "decoder", "model") for name in VALUES[part]
+]
+LEAVES = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        1,
+        -1,
+        300,
+        1 << 63,
+        1e300,
+        "",
+        "a",
+        "<pad>",
+        [],
+        {},
+        [[]],
+        ["h", "e"],
+        {"type": "Sequence"},
+        BYTES,
+    ]
+)
+
+
+@given(changes=st.lists(st.tuples(st.sampled_from(PLACES), LEAVES), min_size=1, max_size=2))
+@settings(max_examples=300, deadline=None)
+def test_whatever_else_stands_somewhere_is_refused_or_gives_back_text(changes):
+    values = json.loads(TOKENIZER)
+    for place, leaf in changes:
+        holder = values if len(place) == 1 else values[place[0]]
+        if isinstance(holder, dict):
+            holder[place[-1]] = leaf
+    is_refused_or_works(json.dumps(values).encode())
+
+
+def test_damage_is_refused_or_gives_back_text():
+    rng = random.Random(3)
+    outcomes = [is_refused_or_works(mutated(TOKENIZER, rng)) for _ in range(500)]
+    assert any(outcomes)
+    assert not all(outcomes)
+
+
+def is_refused_or_works(raw: bytes) -> bool:
+    """Whether it works; anything but a `BundleError` of one sentence, a panic of Rust too, fails the test."""
+    said = ""
+    try:
+        codec = TextCodec(raw, max_source=9, max_target=9)
+        ids = codec.encode("hello <pad> é🍵 1 ' hen")
+        codec.decode(ids)
+    except BundleError as error:
+        said = str(error)
+    else:
+        assert len(ids) < 100
+    assert "\n" not in said
+    assert len(said) < 500
+    return not said
