@@ -125,7 +125,11 @@ def train(
         typer.Option("--skip-bad", help="Count and skip lines that cannot be read.", rich_help_panel=_DATA),
     ] = False,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Use this tokenizer.json; do not train one.", rich_help_panel=_DATA)
+        Path | None,
+        typer.Option(
+            help="Use this tokenizer.json, such as that of another run; do not train one.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     vocab_size: Annotated[
         int | None, _number("Tokens of the tokenizer that is trained.", _DATA, max=_LARGEST)

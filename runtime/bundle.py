@@ -39,7 +39,7 @@ SIZE_CAPS = {
     "MODEL_CARD.md": 4 * MEGABYTE,
     "reverse_encoder.onnx": 2_000 * MEGABYTE,
     "reverse_decoder.onnx": 2_000 * MEGABYTE,
-    "replies.json": 64 * MEGABYTE,
+    "replies.json": 16 * MEGABYTE,  # a few seconds and hundreds of megabytes as a trie
 }
 REQUIRED = (MANIFEST, "tokenizer.json", "encoder.onnx", "decoder.onnx", "golden.json", "MODEL_CARD.md")
 
@@ -127,7 +127,16 @@ def write_bundle(
     replace_existing: bool,
     sign: Signer | None = None,
 ) -> Manifest:
-    """Seal `contents` into `manifest`, sign it where asked to, and store it; gives the sealed manifest."""
+    """Seal `contents` into `manifest`, sign it where asked to, and store it; gives the sealed manifest.
+
+    Raises:
+        UsageError: a file is larger than what `read_bundle` takes.
+    """
+    for name, data in contents.items():
+        if len(data) > SIZE_CAPS.get(name, len(data)):
+            raise UsageError(
+                f"{name} has {len(data):,} bytes, but a bundle's has at most {SIZE_CAPS[name]:,}"
+            )
     entries = {name: FileEntry(sha256(data), len(data)) for name, data in sorted(contents.items())}
     manifest = replace(manifest, files=entries)
     sealed = manifest.to_bytes()

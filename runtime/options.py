@@ -39,6 +39,7 @@ MAX_SEED = (1 << 53) - 1  # what a JSON number holds exactly
 MAX_TEXTS = 1000  # banned phrases
 MAX_REQUIRED = 16
 MAX_TEXT = 1000  # characters of one
+MAX_ALL = 20_000  # characters of all; the memory of their rules grows with the square of each one's length
 
 
 @dataclass(frozen=True)
@@ -250,4 +251,7 @@ def _text(name: str, value: object) -> str:
 def _texts(name: str, values: object, most: int) -> tuple[str, ...]:
     if not isinstance(values, list | tuple) or len(values) > most:
         raise UsageError(f"{name} must be a list of at most {most} texts, not {values!r}")
-    return tuple(_text(name, value) for value in values)
+    texts = tuple(_text(name, value) for value in values)
+    if (total := sum(map(len, texts))) > MAX_ALL:
+        raise UsageError(f"{name} must have at most {MAX_ALL:,} characters in all, not {total:,}")
+    return texts

@@ -80,6 +80,13 @@ class Call:
             raise RuleError(f"has no whole number {name!r}")
         return number
 
+    def flag(self, name: str, default: int) -> int:
+        """0 or 1; of other numbers, ONNX Runtime takes some for the one and some for the other."""
+        number = self.integer(name, default)
+        if number not in (0, 1):
+            raise RuleError(f"has {number} as {name!r}, which must be 0 or 1")
+        return number
+
     def integers(self, name: str) -> tuple[int, ...] | None:
         attribute = self.attributes.get(name)
         return attribute.ints if attribute else None
@@ -222,7 +229,7 @@ def _reshape(call: Call) -> list[Value]:
     value, wanted = call.value(0), call.numbers(1)
     shape: list[Size] = []
     for i, size in enumerate(wanted):
-        if size == 0 and not call.integer("allowzero", 0):
+        if size == 0 and not call.flag("allowzero", 0):
             if i >= len(value.shape):
                 raise RuleError("copies a size that its input does not have")
             size = value.shape[i]
@@ -422,9 +429,9 @@ def _reduce(call: Call) -> list[Value]:
     shape = call.shape()
     call.work = product(shape)
     axes = _axes(call.constants(1), len(shape)) if call.has(1) else []
-    if not axes and not call.integer("noop_with_empty_axes", 0):
+    if not axes and not call.flag("noop_with_empty_axes", 0):
         axes = list(range(len(shape)))
-    if call.integer("keepdims", 1):
+    if call.flag("keepdims", 1):
         return [Value(tuple(1 if i in axes else size for i, size in enumerate(shape)))]
     return [Value(tuple(size for i, size in enumerate(shape) if i not in axes))]
 
@@ -473,8 +480,8 @@ def _gemm(call: Call) -> list[Value]:
     a, b = call.shape(0), call.shape(1)
     if len(a) != 2 or len(b) != 2:
         raise RuleError("multiplies what are no matrices")
-    rows, inner = reversed(a) if call.integer("transA", 0) else a
-    other, columns = reversed(b) if call.integer("transB", 0) else b
+    rows, inner = reversed(a) if call.flag("transA", 0) else a
+    other, columns = reversed(b) if call.flag("transB", 0) else b
     shape = (rows, columns)
     if inner != other or (call.has(2) and _broadcast(shape, call.shape(2)) != shape):
         raise RuleError(f"multiplies {text(a)} with {text(b)}, which do not fit")
@@ -482,26 +489,10 @@ def _gemm(call: Call) -> list[Value]:
     return [Value(shape)]
 
 
-def _matmul_nbits(call: Call) -> list[Value]:
-    """[.., K] times K x N weights of 2 to 8 bits, packed by blocks of a column into [N, blocks, bytes]."""
-    shape = call.shape()
-    K, N, bits, block = (call.integer(name) for name in ("K", "N", "bits", "block_size"))
-    if bits not in (2, 4, 8) or not 16 <= block <= 1024 or min(K, N) < 1 or len(call.inputs) > 4:
-        raise RuleError(f"has {bits} bits in blocks of {block}, or more inputs than are known")
-    blocks = -(-K // block)
-    if not shape or shape[-1] != K or product(call.shape(1)) != N * blocks * (block * bits // 8):
-        raise RuleError(f"multiplies {text(shape)} with packed weights {text(call.shape(1))}")
-    if product(call.shape(2)) != N * blocks:
-        raise RuleError(f"has scales {text(call.shape(2))}")
-    result = (*shape[:-1], N)
-    call.work = product(result) * K
-    return [Value(result)]
-
-
 def _lstm(call: Call) -> list[Value]:
     """X [S,B,I], W [D,4H,I], R [D,4H,H], B [D,8H], sequence_lens [B], first h and c [D,B,H], P [D,3H] ->
     Y [S,D,B,H], h, c [D,B,H]; D is 2 where it runs both ways."""
-    if len(call.shape()) != 3 or call.integer("layout", 0):
+    if len(call.shape()) != 3 or call.flag("layout", 0):
         raise RuleError(f"takes {text(call.shape())}, not [S, B, I]")
     S, B, inputs = call.shape()
     H = call.integer("hidden_size")
@@ -560,5 +551,5 @@ _STANDARD: dict[str, Rule] = {
 #: The rule of each operation that a bundle's graph may use, by operator domain.
 RULES: dict[str, dict[str, Rule]] = {
     "": _STANDARD,
-    MICROSOFT: {"MatMulNBits": _matmul_nbits, "MatMulIntegerToFloat": _matmul_integer_to_float},
+    MICROSOFT: {"MatMulIntegerToFloat": _matmul_integer_to_float},
 }

@@ -144,6 +144,14 @@ def test_a_file_above_its_cap_is_refused_without_being_read(bundle, name):
     assert "allowed" in said
 
 
+def test_no_bundle_is_written_that_could_not_be_read(bundle, tmp_path, monkeypatch):
+    read = read_bundle(bundle)
+    monkeypatch.setitem(SIZE_CAPS, "golden.json", 9)
+    with pytest.raises(UsageError, match=r"golden\.json has .* bytes, but a bundle's has at most 9"):
+        write_bundle(tmp_path / "new", read.manifest, read.files, replace_existing=False)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_file_of_another_size_is_refused_before_it_is_hashed(bundle, monkeypatch):
     os.truncate(bundle / "decoder.onnx", (bundle / "decoder.onnx").stat().st_size - 1)
     hashed: list[int] = []

@@ -107,6 +107,22 @@ def test_half_a_surrogate_pair_is_no_text():
             DecodingOptions(**values)
 
 
+def test_texts_have_an_end_in_number_in_length_and_in_all():
+    """A stranger's manifest may hold them, too, and must not cost half a gigabyte."""
+    assert len(DecodingOptions(banned=["x" * 20] * 1000).banned) == 1000
+    for values, said in (
+        ({"banned": ["x"] * 1001}, "banned must be a list of at most 1000 texts"),
+        ({"required": ["x"] * 17}, "required must be a list of at most 16 texts"),
+        ({"banned": ["x" * 1001]}, "banned must be text of 1 to 1000 characters"),
+        (
+            {"banned": ["x" * 1000] * 20 + ["y"]},
+            "banned must have at most 20,000 characters in all, not 20,001",
+        ),
+    ):
+        with pytest.raises(UsageError, match=said):
+            DecodingOptions(**values)
+
+
 def test_what_was_given_is_what_is_not_at_its_default():
     assert DecodingOptions().given == frozenset()
     assert DecodingOptions(beam=5, prefix="a", banned=["b"]).given == {"prefix", "banned"}

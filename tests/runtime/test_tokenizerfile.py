@@ -1,5 +1,6 @@
 """A tokenizer.json of a stranger, with a hash that fits, is refused before `tokenizers` sees it."""
 
+import copy
 import json
 import random
 from typing import Any
@@ -160,7 +161,7 @@ def test_whatever_else_stands_somewhere_is_refused_or_gives_back_text(changes):
     for place, leaf in changes:
         holder = values if len(place) == 1 else values[place[0]]
         if isinstance(holder, dict):
-            holder[place[-1]] = leaf
+            holder[place[-1]] = copy.deepcopy(leaf)
     is_refused_or_works(json.dumps(values).encode())
 
 

@@ -26,7 +26,7 @@ def run(scan: Path, edgechat, tmp_path_factory: pytest.TempPathFactory) -> Path:
         25,
         "--out",
         out,
-        timeout=1500,
+        timeout=3600,
     )
     assert trained.returncode == 0, trained.stderr
     return out

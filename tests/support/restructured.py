@@ -20,7 +20,7 @@ _TYPES = {
     TensorProto.FLOAT16: "<f2",
     TensorProto.DOUBLE: "<f8",
 }
-_INTEGERS = (
+INTEGERS = (
     0,
     1,
     -1,
@@ -40,10 +40,10 @@ _INTEGERS = (
     -(1 << 63),
     (1 << 63) - 1,
 )
-_FLOATS = (0.0, 1.0, -1.0, 1e-30, 3e38, float("inf"), float("-inf"), float("nan"))
-_STRINGS = ("reverse", "bidirectional", "forward", "Sigmoid", "Tanh", "Affine", "Elu", "none", "add", "")
+FLOATS = (0.0, 1.0, -1.0, 1e-30, 3e38, float("inf"), float("-inf"), float("nan"))
+STRINGS = ("reverse", "bidirectional", "forward", "Sigmoid", "Tanh", "Affine", "Elu", "none", "add", "")
 #: Attributes that operations of the table know, beside those that a graph has.
-_ATTRIBUTES = (
+ATTRIBUTES = (
     "axis", "block_size", "output_dtype", "saturate", "hidden_size", "direction", "activations", "layout",
     "input_forget", "clip", "transA", "transB", "to", "keepdims", "noop_with_empty_axes", "allowzero",
     "largest", "sorted", "exclusive", "reverse", "num_outputs", "perm", "axes", "start", "end", "epsilon",
@@ -71,9 +71,9 @@ def _weight(model: ModelProto, rng: random.Random) -> TensorProto:
 def _numbers(count: int, dtype: int, rng: random.Random) -> bytes:
     kind = np.dtype(_TYPES[dtype])
     if kind.kind == "f":
-        values = np.array([rng.choice(_FLOATS) for _ in range(count)])
+        values = np.array([rng.choice(FLOATS) for _ in range(count)])
     else:
-        values = np.array([rng.choice(_INTEGERS) for _ in range(count)], dtype=np.int64)
+        values = np.array([rng.choice(INTEGERS) for _ in range(count)], dtype=np.int64)
     with np.errstate(all="ignore"):
         return values.astype(kind).tobytes()
 
@@ -181,26 +181,30 @@ def _reattributed(model: ModelProto, rng: random.Random) -> bool:
     if node.attribute and rng.random() < 0.7:
         attribute = rng.choice(node.attribute)
         if attribute.type == AttributeProto.INT:
-            attribute.i = rng.choice(_INTEGERS)
+            attribute.i = rng.choice(INTEGERS)
             return True
         if attribute.type == AttributeProto.INTS and attribute.ints:
-            attribute.ints[rng.randrange(len(attribute.ints))] = rng.choice(_INTEGERS)
+            attribute.ints[rng.randrange(len(attribute.ints))] = rng.choice(INTEGERS)
             return True
-    name = rng.choice(_ATTRIBUTES)
+    name = rng.choice(ATTRIBUTES)
     if any(attribute.name == name for attribute in node.attribute):
         return False
-    value = rng.choice(
+    node.attribute.append(helper.make_attribute(name, drawn_value(rng)))
+    return True
+
+
+def drawn_value(rng: random.Random) -> int | float | str | list[int] | list[float] | list[str]:
+    """What an attribute may be set to."""
+    return rng.choice(
         (
-            rng.choice(_INTEGERS),
-            rng.choice(_FLOATS),
-            rng.choice(_STRINGS),
-            [rng.choice(_INTEGERS) for _ in range(rng.randint(1, 3))],
-            [rng.choice(_FLOATS) for _ in range(rng.randint(1, 3))],
-            [rng.choice(_STRINGS) for _ in range(rng.choice((1, 3, 6)))],
+            rng.choice(INTEGERS),
+            rng.choice(FLOATS),
+            rng.choice(STRINGS),
+            [rng.choice(INTEGERS) for _ in range(rng.randint(1, 3))],
+            [rng.choice(FLOATS) for _ in range(rng.randint(1, 3))],
+            [rng.choice(STRINGS) for _ in range(rng.choice((1, 3, 6)))],
         )
     )
-    node.attribute.append(helper.make_attribute(name, value))
-    return True
 
 
 def _reoperated(model: ModelProto, rng: random.Random) -> bool:
@@ -255,7 +259,7 @@ def _inserted(model: ModelProto, rng: random.Random) -> bool:
     made.input.extend([first, *(rng.choice(before) for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 5))))])
     for name in ("axis", "to", "hidden_size", "K", "N", "bits", "block_size"):
         if rng.random() < 0.3:
-            made.attribute.append(helper.make_attribute(name, rng.choice(_INTEGERS)))
+            made.attribute.append(helper.make_attribute(name, rng.choice(INTEGERS)))
     if taken is not None:
         nodes[at].input[taken] = "inserted"
     _replace(model, [*nodes[:at], made, *nodes[at:]])
@@ -270,7 +274,7 @@ def _reported(model: ModelProto, rng: random.Random) -> bool:
         return True
     dim = rng.choice(kind.shape.dim)
     if rng.random() < 0.5:
-        dim.dim_value = rng.choice(_INTEGERS)
+        dim.dim_value = rng.choice(INTEGERS)
     else:
         dim.dim_param = rng.choice(("B", "S", "N", "M", "C", ""))
     return True
