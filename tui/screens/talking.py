@@ -208,7 +208,7 @@ class Talking(Viewing):
         if (turn := self._turn_of(message)) is not None:
             if turn.purpose == "reply":
                 self.conversation.advance(turn.exchange, message.side, message.settled, message.tail)
-            turn.drawn()
+            self.call_after_refresh(turn.drawn)
 
     def on_reply_finished(self, message: ReplyFinished) -> None:
         if (turn := self._turn_of(message)) is None:
