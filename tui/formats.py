@@ -51,9 +51,8 @@ def to_jsonl(title: str, exchanges: Sequence[Exchange]) -> str:
     for exchange in exchanges:
         said = exchange.said
         if said is not None:
-            learn = exchange.answer is not None or exchange.mark == "good"
             turns.append({"text": exchange.prompt, "train": False})
-            turns.append({"text": said, "train": learn})
+            turns.append({"text": said, "train": exchange.teaches})
     if not any(turn["train"] for turn in turns):
         return ""
     return json.dumps({"turns": turns}, ensure_ascii=False) + "\n"

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +87,15 @@ class Store:
 
     # --- Conversations
 
-    def create(self, title: str, bundle: str) -> int:
-        """A new conversation."""
+    def create(self, title: str, bundle: str, exchanges: Sequence[Exchange] = ()) -> tuple[int, list[int]]:
+        """A new conversation with these exchanges; gives its id, and theirs."""
         with self._write():
             row = self._db.execute(
                 "INSERT INTO conversations (title, bundle, updated) VALUES (?, ?, ?)",
                 (title, bundle, time.time()),
             )
             assert row.lastrowid is not None
-            return row.lastrowid
+            return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
 
     def find(self, query: str = "", limit: int = 500) -> list[Summary]:
         """Those in which every word of `query` occurs, in the title or in what was said, newest first."""
@@ -162,15 +162,8 @@ class Store:
         with self._write():
             if not self._db.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation,)).fetchone():
                 raise StoreError("this conversation was deleted in another window: begin a new one")
-            row = self._db.execute(
-                "INSERT INTO exchanges (conversation, prompt, state, reply, mark, answer, details) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (conversation, *_columns(exchange)),
-            )
-            assert row.lastrowid is not None
-            self._index(row.lastrowid)
             self._touch(conversation)
-            return row.lastrowid
+            return self._insert(conversation, exchange)
 
     def update(self, exchange: Exchange, id: int) -> None:
         """Write what changed of an exchange that was appended."""
@@ -270,6 +263,16 @@ class Store:
     def _unindex(self, exchanges: list[int]) -> None:
         if self._fts:
             self._db.executemany("DELETE FROM said WHERE rowid = ?", [(id,) for id in exchanges])
+
+    def _insert(self, conversation: int, exchange: Exchange) -> int:
+        row = self._db.execute(
+            "INSERT INTO exchanges (conversation, prompt, state, reply, mark, answer, details) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (conversation, *_columns(exchange)),
+        )
+        assert row.lastrowid is not None
+        self._index(row.lastrowid)
+        return row.lastrowid
 
     def _touch(self, conversation: int) -> None:
         """Something was said in it: it is the newest, and no longer deleted."""

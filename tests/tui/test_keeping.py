@@ -286,13 +286,13 @@ async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(cha
 
 async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, monkeypatch):
     threads = set()
-    append = Store.append
+    create = Store.create
 
     def noting(*args):
         threads.add(threading.current_thread().name)
-        return append(*args)
+        return create(*args)
 
-    monkeypatch.setattr(Store, "append", noting)
+    monkeypatch.setattr(Store, "create", noting)
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.kept()

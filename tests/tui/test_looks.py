@@ -151,10 +151,8 @@ def pictures(tmp_path_factory):
 
 async def photograph(make, act, size, folder):
     store = Store(folder / "chats.db")
-    store.append(
-        store.create("about the weather", "demo"), Exchange("tomorrow?", reply=ReplyFacts("it will rain"))
-    )
-    store.append(store.create("a joke", "demo"), Exchange("tell one", reply=ReplyFacts("no")))
+    store.create("about the weather", "demo", [Exchange("tomorrow?", reply=ReplyFacts("it will rain"))])
+    store.create("a joke", "demo", [Exchange("tell one", reply=ReplyFacts("no"))])
     keeper = Keeper(partial(Store, folder / "chats.db"))
     models = {"demo": make(), "other": FakeModel(Script(end=reply("something else")), precision="fp32")}
     app = ChatApp(models.__getitem__, list(models), keeper=keeper)

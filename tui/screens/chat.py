@@ -46,7 +46,11 @@ class ChatScreen(Talking):
         """An action that has nothing to act on is greyed out."""
         if action == "stop":
             return True if self.turn is not None or self.editing is not None else None
-        if action in ("regenerate", "edit_last", "replay", "mark", "answer", "copy_reply", "copy_prompt"):
+        if action in ("regenerate", "edit"):
+            # What does not give way must be kept.
+            number = None if self.turn else self.looked_at
+            return True if number and (self.talk.kept or self.talk.gives_way(number)) else None
+        if action in ("replay", "mark", "answer", "copy_reply", "copy_prompt"):
             return True if self.exchange and self.turn is None else None
         if action in ("export", "copy_conversation", "rename", "select"):
             return True if len(self.talk) else None

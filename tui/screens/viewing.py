@@ -230,11 +230,16 @@ class Viewing(Screen[None]):
             return "loading"
         if self.bundles.engine is None:
             return "not loaded"
-        return "editing the last prompt" if self.editing is not None else ""
+        if self.editing is None:
+            return ""
+        if self.talk.gives_way(self.editing):
+            return "editing the last prompt"
+        return f"editing turn {self.talk.numbers.index(self.editing) + 1}, in a copy"
 
     def show_status(self) -> None:
         engine = self.bundles.engine
-        reply = self.exchange.reply if self.exchange and self.turn is None else None
+        idle = self.turn is None and self.editing is None
+        reply = self.exchange.reply if self.exchange and idle else None
         self.status_line.status = Status(
             self.bundles.title,
             state=self.state(),
