@@ -105,7 +105,7 @@ CHAT = (
         "ctrl+r,f5",
         "regenerate",
         "Again",
-        "Reply to the prompt anew; to an earlier one in a copy of the conversation",
+        "Reply to the prompt anew; to an earlier one in a copy",
         footer=True,
     ),
     Action(
@@ -113,7 +113,7 @@ CHAT = (
         "f6,alt+e",
         "edit",
         "Edit",
-        "Put the prompt back, to change and resend it; an earlier one in a copy of the conversation",
+        "Put the prompt back, to change and resend; an earlier one in a copy",
         footer=True,
     ),
     Action(

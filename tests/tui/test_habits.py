@@ -207,6 +207,12 @@ async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat
         assert "^o New line" in text
     async with chat(FakeModel(turns=3)) as c:
         assert "the last 3 turns" in " ".join(c.drawn.split())
+        c.screen.set_focus(None)  # as in a browser, before it is clicked into
+        c.screen.greet()
+        await c.pilot.pause()
+        assert "^o New line" not in c.drawn
+        c.screen.prompt.focus()
+        await c.until(lambda: "^o New line" in c.drawn)
 
 
 async def test_the_inspector_is_at_the_side_when_wide_and_asked_for_when_narrow(chat):

@@ -53,7 +53,7 @@ class Talking(Viewing):
 
     def on_mount(self) -> None:
         if not self._first:
-            self.welcome.show_nothing(self.key_hints())
+            self.greet()
         else:
             self.welcome.show_loading(name_of(self.bundles.current))
         for path in self._first:
@@ -95,7 +95,7 @@ class Talking(Viewing):
             return
         wanted = message.path == self.bundles.current
         if wanted and not self.bundles:
-            self.welcome.show_nothing(self.key_hints())
+            self.greet()
             self.conversation.report(f"{message.error}. There is nobody to talk to.")
         else:
             self.notify(plain(message.error), severity="error", markup=False)
@@ -112,7 +112,7 @@ class Talking(Viewing):
         else:
             if wrong := self.dial.fit():
                 self.notify(plain(wrong), severity="warning", markup=False)
-            self.welcome.show_model(engine.facts, self.key_hints(), demo=path == "demo")
+            self.greet()
         self.prompt.ready = engine is not None and self.turn is None
         self._show_dial()
 

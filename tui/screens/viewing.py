@@ -52,6 +52,18 @@ class Viewing(Screen[None]):
         yield StatusLine(Status(self.bundles.title))
         yield Keys(compact=True)
 
+    def greet(self) -> None:
+        """The welcome tells which bundle there is, and which keys there are now."""
+        if engine := self.bundles.engine:
+            self.welcome.show_model(engine.facts, self.key_hints(), demo=self.bundles.current == "demo")
+        else:
+            self.welcome.show_nothing(self.key_hints())
+
+    def on_descendant_focus(self) -> None:
+        # The prompt's keys are there while it has the focus: a browser gives it late.
+        if self.bundles.engine and self.welcome.display:
+            self.greet()
+
     def hold(self, talk: Talk) -> None:
         """Go on with a conversation: a new one, or one that was kept."""
         self.talk, self.editing = talk, None
