@@ -18,10 +18,9 @@ KEYS, SETTINGS, CHATS = "keys.toml", "settings.json", "chats.db"
 
 @dataclass(frozen=True)
 class Settings:
-    """Choices that outlive a window. Empty or None is our own default."""
+    """Choices that outlive a window. Empty is our own default."""
 
     theme: str = ""
-    inspector: bool | None = None
 
 
 def config_folder() -> Path:
