@@ -110,8 +110,7 @@ async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_
         await c.until(lambda: isinstance(c.app.screen, CommandPalette))
 
 
-@pytest.mark.parametrize("closing", ["f1", "escape"])
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+@pytest.mark.parametrize(("size", "closing"), [((80, 24), "f1"), ((140, 40), "escape")])
 async def test_help_begins_with_what_has_the_focus_and_is_closed_again(chat, size, closing):
     async with chat(FakeModel(), size=size) as c:
         await c.press("f1")

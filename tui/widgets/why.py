@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len
+from textual import events
 from textual.binding import BindingType
 
 from ..keys import BEAM, bindings
@@ -142,6 +143,10 @@ class BeamTree(Lines):
         if insight is None or not insight.steps:
             self.say(hint if insight is None else NOT_FOLLOWED)
         else:
+            self._fill()
+
+    def on_resize(self, event: events.Resize) -> None:
+        if self._insight and self._insight.steps:
             self._fill()
 
     def action_sideways(self, by: int) -> None:
