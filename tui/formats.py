@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .store import reply_to_json
+from .records import reply_to_json
 from .values import Exchange, ReplyFacts
 
 
