@@ -20,7 +20,7 @@ from ..turn import Turn
 from ..values import Exchange, KeyHint, Looked, ReplyFacts, Status
 from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcome
 from ..widgets.footer import Keys
-from ..widgets.why import NOT_FOLLOWED, NOT_KEPT, NOTHING
+from ..widgets.hints import NOT_FOLLOWED, NOT_KEPT, NOTHING
 from .ask import Ask
 
 

@@ -8,8 +8,8 @@ from textual import events
 
 from ..knobs import KNOBS
 from ..values import ReplyFacts
+from .hints import NOTHING
 from .lines import Line, Lines, one_line, spark
-from .why import NOTHING
 
 _NAME = 13  # cells
 
