@@ -14,7 +14,7 @@ from .messages import ReplyAdvanced, ReplyFailed, ReplyFinished
 from .values import Insight, ReplyFacts
 
 #: Seconds between two drawings of a reply that streams.
-FRAME = 1 / 30
+FRAME = 1 / 20
 
 #: A new reply, or one that was made before.
 Purpose = Literal["reply", "replay"]
