@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgechat.runtime.files import write_atomic
+
 from .records import reply_to_json
 from .values import Exchange, ReplyFacts
 
@@ -69,6 +71,15 @@ FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
 def file_of(text: str) -> Path:
     """The file that was written of."""
     return Path(text.strip()).expanduser()
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write an export, whole or not at all, and in the place of no other file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_atomic(file, text.encode("utf-8", "replace"), replace=False)
 
 
 def wrong_with_file(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from textual import work
 from textual.binding import BindingType
 
-from ..formats import FORMATS, file_of, to_markdown, wrong_with_file
+from ..formats import FORMATS, file_of, to_markdown, write_file, wrong_with_file
 from ..keeper import Keeper, Kept
 from ..keys import CHAT, bindings
 from ..knobs import Changes
@@ -167,8 +167,7 @@ class ChatScreen(Talking):
             )
             return
         try:
-            with file.open("x", encoding="utf-8", errors="replace") as opened:
-                opened.write(text)
+            write_file(file, text)
         except OSError as error:
             self.notify(plain(f"{file} cannot be written: {error.strerror}"), severity="error", markup=False)
         else:
