@@ -37,7 +37,7 @@ class Keys(Footer):
 
     async def recompose(self) -> None:
         """Nothing, where the same would be shown again: each key is a widget, and costs time."""
-        if self._shown != tuple(self._fitting()):
+        if self.is_attached and self._shown != tuple(self._fitting()):
             await super().recompose()
 
     def on_resize(self, event: events.Resize) -> None:
