@@ -224,7 +224,11 @@ def test_an_older_file_is_migrated_with_all_it_has(path, monkeypatch):
     assert [e.prompt for e in migrated.load(id)[1]] == ["first"]
 
 
-@pytest.mark.parametrize("contents", [b"this is no database" * 100, b"SQLite format 3\0" + b"x" * 4096])
+@pytest.mark.parametrize(
+    "contents",
+    [b"this is no database" * 100, b"SQLite format 3\0" + b"x" * 4096],
+    ids=["no SQLite", "damaged"],
+)
 def test_a_file_that_is_no_database_is_one_sentence_and_stays(path, contents):
     path.parent.mkdir()
     path.write_bytes(contents)
