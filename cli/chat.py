@@ -246,6 +246,10 @@ def _serve(host: str, port: int) -> None:
     except ModuleNotFoundError:
         raise EdgeChatError('--serve needs textual-serve: pip install "edgechat[serve]"') from None
     arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
-    Server(
-        shlex.join([sys.executable, "-m", "edgechat", *arguments]), host=host, port=port, title="edgechat"
-    ).serve()
+    command = shlex.join([sys.executable, "-m", "edgechat", *arguments])
+    try:
+        Server(command, host=host, port=port, title="edgechat").serve()
+    except OSError as error:
+        raise EdgeChatError(
+            f"the chat cannot be served at {host}, port {port}: {error.strerror}; choose another --port"
+        ) from error

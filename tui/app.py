@@ -1,5 +1,6 @@
 """The application: it opens the chat screen, keeps what the user chose, and offers every action by name."""
 
+import gc
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -196,6 +197,8 @@ def run_chat(
             keeper=keeper,
             config=config_folder(),
         )
+        # What was imported stays: a collection of garbage, for which a key has to wait, passes over it.
+        gc.freeze()
         app.run(inline=inline)
     finally:
         keeper.close()

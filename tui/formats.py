@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .store import reply_to_json
+from edgechat.runtime.files import write_atomic
+
+from .records import reply_to_json
 from .values import Exchange, ReplyFacts
 
 
@@ -51,9 +53,8 @@ def to_jsonl(title: str, exchanges: Sequence[Exchange]) -> str:
     for exchange in exchanges:
         said = exchange.said
         if said is not None:
-            learn = exchange.answer is not None or exchange.mark == "good"
             turns.append({"text": exchange.prompt, "train": False})
-            turns.append({"text": said, "train": learn})
+            turns.append({"text": said, "train": exchange.teaches})
     if not any(turn["train"] for turn in turns):
         return ""
     return json.dumps({"turns": turns}, ensure_ascii=False) + "\n"
@@ -70,6 +71,15 @@ FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
 def file_of(text: str) -> Path:
     """The file that was written of."""
     return Path(text.strip()).expanduser()
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write an export, whole or not at all, and in the place of no other file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_atomic(file, text.encode("utf-8", "replace"), replace=False)
 
 
 def wrong_with_file(text: str) -> str:

@@ -1,7 +1,7 @@
 """The store's thread: it alone touches the file, in the order in which it was asked to."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -48,7 +48,11 @@ class Keeper:
 
 class Kept:
     """A conversation as it is kept while it goes on: each change is written behind it. Its exchanges have
-    numbers of their own here; what goes wrong is told to `report`, from the keeper's thread."""
+    numbers of their own here; what goes wrong is told to `report`, from the keeper's thread.
+
+    One that is in the store has an `id`, and `rows` by number. One that is not begins there with the first
+    exchange that is added, after `before`, which have the numbers from 1 on.
+    """
 
     def __init__(
         self,
@@ -57,19 +61,29 @@ class Kept:
         *,
         id: int | None = None,
         rows: dict[int, int] | None = None,
+        title: str = "",
+        before: Sequence[Exchange] = (),
     ) -> None:
         self._keeper, self._report = keeper, report
-        # The keeper's thread alone looks at these two, and so in order.
+        # The keeper's thread alone looks at these, and so in order.
         self._id = id
         self._rows = rows or {}
+        self._title, self._before = title, tuple(before)
+
+    def another(self, title: str, before: Sequence[Exchange]) -> "Kept":
+        """How a conversation is kept that begins with what was said in this one."""
+        return Kept(self._keeper, self._report, title=title, before=before)
 
     def append(self, number: int, exchange: Exchange, bundle: str) -> None:
         """Keep one more; with the first the conversation begins."""
 
         def work(store: Store) -> None:
-            if self._id is None:
-                self._id = store.create(title_of(exchange.prompt), bundle)
-            self._rows[number] = store.append(self._id, exchange)
+            if self._id is not None:
+                self._rows[number] = store.append(self._id, exchange)
+                return
+            title = self._title or title_of(exchange.prompt)
+            self._id, ids = store.create(title, bundle, [*self._before, exchange])
+            self._rows = dict(zip([*range(1, len(ids)), number], ids, strict=True))
 
         self._begin(work)
 
@@ -92,9 +106,10 @@ class Kept:
         self._begin(work)
 
     def rename(self, title: str) -> None:
-        """Give the conversation a title; one that has not begun has none."""
+        """Give the conversation a title; one that has not begun will have it."""
 
         def work(store: Store) -> None:
+            self._title = title
             if self._id is not None:
                 store.rename(self._id, title)
 

@@ -101,14 +101,19 @@ CHAT = (
     ),
     Action("chat.knobs", "f4,alt+k", "knobs", "Knobs", "Turn the settings of the search", footer=True),
     Action(
-        "chat.regenerate", "ctrl+r,f5", "regenerate", "Again", "Reply to the last prompt anew", footer=True
+        "chat.regenerate",
+        "ctrl+r,f5",
+        "regenerate",
+        "Again",
+        "Reply to the prompt anew; to an earlier one in a copy",
+        footer=True,
     ),
     Action(
         "chat.edit",
         "f6,alt+e",
-        "edit_last",
-        "Edit last",
-        "Put the last prompt back, to change and resend it",
+        "edit",
+        "Edit",
+        "Put the prompt back, to change and resend; an earlier one in a copy",
         footer=True,
     ),
     Action(

@@ -5,7 +5,6 @@
 """
 
 import json
-import os
 import tomllib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
@@ -13,15 +12,16 @@ from pathlib import Path
 
 import platformdirs
 
+from edgechat.runtime.files import write_atomic
+
 KEYS, SETTINGS, CHATS = "keys.toml", "settings.json", "chats.db"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Choices that outlive a window. Empty or None is our own default."""
+    """Choices that outlive a window. Empty is our own default."""
 
     theme: str = ""
-    inspector: bool | None = None
 
 
 def config_folder() -> Path:
@@ -44,11 +44,9 @@ def load_settings(folder: Path) -> Settings:
 
 def save_settings(folder: Path, settings: Settings) -> str:
     """Write them, whole or not at all; gives what went wrong, in one sentence, or ""."""
-    temporary = folder / f".tmp-{os.getpid()}-{SETTINGS}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
-        temporary.replace(folder / SETTINGS)
+        write_atomic(folder / SETTINGS, json.dumps(asdict(settings)) + "\n")
     except OSError as error:
         return f"settings cannot be kept in {folder / SETTINGS}: {error.strerror}"
     return ""

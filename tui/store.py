@@ -5,17 +5,15 @@ connection belongs to the thread that opened it; `keeper.py` gives it one.
 """
 
 import contextlib
-import dataclasses
-import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from edgechat.runtime import EdgeChatError
 
-from .values import CandidateRow, Exchange, Made, ReplyFacts, Summary
+from .records import columns, exchange_of
+from .values import Exchange, Summary
 
 #: Scripts that bring the file from version n to n + 1 (`PRAGMA user_version`). A released one never changes.
 MIGRATIONS = (
@@ -87,15 +85,15 @@ class Store:
 
     # --- Conversations
 
-    def create(self, title: str, bundle: str) -> int:
-        """A new conversation."""
+    def create(self, title: str, bundle: str, exchanges: Sequence[Exchange] = ()) -> tuple[int, list[int]]:
+        """A new conversation with these exchanges; gives its id, and theirs."""
         with self._write():
             row = self._db.execute(
                 "INSERT INTO conversations (title, bundle, updated) VALUES (?, ?, ?)",
                 (title, bundle, time.time()),
             )
             assert row.lastrowid is not None
-            return row.lastrowid
+            return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
 
     def find(self, query: str = "", limit: int = 500) -> list[Summary]:
         """Those in which every word of `query` occurs, in the title or in what was said, newest first."""
@@ -133,7 +131,7 @@ class Store:
                 "WHERE conversation = ? ORDER BY id",
                 (conversation,),
             )
-            return title[0], [_exchange(row) for row in rows]
+            return title[0], [exchange_of(row) for row in rows]
 
     def rename(self, conversation: int, title: str) -> None:
         with self._write():
@@ -162,15 +160,8 @@ class Store:
         with self._write():
             if not self._db.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation,)).fetchone():
                 raise StoreError("this conversation was deleted in another window: begin a new one")
-            row = self._db.execute(
-                "INSERT INTO exchanges (conversation, prompt, state, reply, mark, answer, details) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (conversation, *_columns(exchange)),
-            )
-            assert row.lastrowid is not None
-            self._index(row.lastrowid)
             self._touch(conversation)
-            return row.lastrowid
+            return self._insert(conversation, exchange)
 
     def update(self, exchange: Exchange, id: int) -> None:
         """Write what changed of an exchange that was appended."""
@@ -178,7 +169,7 @@ class Store:
             self._db.execute(
                 "UPDATE exchanges SET prompt = ?, state = ?, reply = ?, mark = ?, answer = ?, details = ?, "
                 "indexed = 0 WHERE id = ?",
-                (*_columns(exchange), id),
+                (*columns(exchange), id),
             )
             self._index(id)
 
@@ -271,6 +262,16 @@ class Store:
         if self._fts:
             self._db.executemany("DELETE FROM said WHERE rowid = ?", [(id,) for id in exchanges])
 
+    def _insert(self, conversation: int, exchange: Exchange) -> int:
+        row = self._db.execute(
+            "INSERT INTO exchanges (conversation, prompt, state, reply, mark, answer, details) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (conversation, *columns(exchange)),
+        )
+        assert row.lastrowid is not None
+        self._index(row.lastrowid)
+        return row.lastrowid
+
     def _touch(self, conversation: int) -> None:
         """Something was said in it: it is the newest, and no longer deleted."""
         self._db.execute(
@@ -326,56 +327,6 @@ def title_of(prompt: str) -> str:
     """A title for a conversation that begins with `prompt`."""
     line = " ".join(prompt.split())
     return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
-
-
-def reply_to_json(reply: ReplyFacts) -> dict[str, Any]:
-    return dataclasses.asdict(reply)
-
-
-def reply_from_json(values: dict[str, Any]) -> ReplyFacts:
-    """The reply that `reply_to_json` wrote; keys of a newer version are left out."""
-    known = _known(ReplyFacts, values)
-    candidates = tuple(
-        CandidateRow(
-            **_known(CandidateRow, row)
-            | {"tokens": tuple(row["tokens"]), "token_logps": tuple(row["token_logps"])}
-        )
-        for row in values["candidates"]
-    )
-    made = Made(**_known(Made, values["made"]) | {"seen": tuple(values["made"]["seen"])})
-    return ReplyFacts(**known | {"candidates": candidates, "made": made, "step_ms": tuple(values["step_ms"])})
-
-
-def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    return {f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values}
-
-
-def _columns(exchange: Exchange) -> tuple[Any, ...]:
-    replies = {
-        name: reply_to_json(reply)
-        for name, reply in (("reply", exchange.reply), ("other", exchange.other))
-        if reply
-    }
-    texts = [reply.text for reply in (exchange.reply, exchange.other) if reply]
-    return (
-        _text(exchange.prompt),
-        exchange.state,
-        _text("\n".join(texts)),
-        exchange.mark,
-        None if exchange.answer is None else _text(exchange.answer),
-        json.dumps(replies),  # in ASCII: half a surrogate pair, which SQLite refuses, is escaped
-    )
-
-
-def _text(text: str) -> str:
-    """What SQLite can keep of `text`: half a surrogate pair is no text."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _exchange(row: tuple[Any, ...]) -> Exchange:
-    id, prompt, state, mark, answer, details = row
-    replies = {name: reply_from_json(values) for name, values in json.loads(details).items()}
-    return Exchange(prompt, state, replies.get("reply"), replies.get("other"), mark, answer, id)
 
 
 def _holds(text: str, term: str) -> bool:

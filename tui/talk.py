@@ -4,10 +4,13 @@ about. It is kept as it goes on, where somebody keeps it."""
 from collections.abc import Iterator, Sequence
 
 from .keeper import Kept
+from .store import title_of
 from .values import Exchange, Insight
 
 #: Replies whose way is remembered, to be looked at.
 REMEMBERED = 100
+#: Ends the title of a conversation that goes another way than the one that it is a copy of.
+EDITED = ", edited"
 
 
 class Talk:
@@ -67,6 +70,22 @@ class Talk:
         self._insights.pop(number, None)
         if self.kept:
             self.kept.remove(number)
+
+    def gives_way(self, number: int) -> bool:
+        """Whether an exchange goes when there is another reply to its prompt: the last one does, unless a
+        model shall learn from it."""
+        return number == self.numbers[-1] and not self[number].teaches
+
+    def until(self, number: int) -> "Talk":
+        """A copy of what was said before exchange `number`, to go on from there in another way. It is kept
+        where this one is, from the first exchange on that is new."""
+        numbers = [n for n in self._exchanges if n < number]
+        exchanges = [self[n] for n in numbers]
+        title = title_of(self.title).removesuffix(EDITED) + EDITED if exchanges else ""
+        copy = Talk(exchanges, title, self.kept.another(title, exchanges) if self.kept else None)
+        for new, old in enumerate(numbers, start=1):
+            copy.remember(new, self.insight(old))
+        return copy
 
     def turns(self, prompt: str, before: int | None = None) -> list[str]:
         """All turns, oldest first, and `prompt` last: what was said before exchange `before`, or at all.

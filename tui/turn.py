@@ -14,7 +14,7 @@ from .messages import ReplyAdvanced, ReplyFailed, ReplyFinished
 from .values import Insight, ReplyFacts
 
 #: Seconds between two drawings of a reply that streams.
-FRAME = 1 / 30
+FRAME = 1 / 20
 
 #: A new reply, or one that was made before.
 Purpose = Literal["reply", "replay"]
@@ -45,7 +45,7 @@ class Turn:
         self._stopped = threading.Event()
         self._drawn = threading.Event()
         self._drawn.set()
-        self._last = 0.0
+        self._last = self._next = 0.0
         self._stream: Cancellable | None = None
 
     @property
@@ -56,7 +56,7 @@ class Turn:
         """What `stop` is to cancel; a turn that was stopped before has it cancelled at once. The first
         progress of a stream is always due."""
         self._stream = stream
-        self._last = 0.0
+        self._next = 0.0
         self._drawn.set()
         if self.stopped:
             stream.cancel()
@@ -68,10 +68,11 @@ class Turn:
             self._stream.cancel()
 
     def due(self) -> bool:
-        """Whether the worker shall show its progress now: a frame has passed and the screen has drawn
-        what it was given before. So a flood of steps costs the screen no more than it can do."""
+        """Whether the worker shall show its progress now: a frame has passed, and the screen has drawn what
+        it was given before and had as much time for other things, such as a key. So a flood of steps costs
+        the screen no more than half its time."""
         now = time.monotonic()
-        if not self._drawn.is_set() or now - self._last < FRAME:
+        if not self._drawn.is_set() or now < self._next:
             return False
         self._drawn.clear()
         self._last = now
@@ -79,6 +80,8 @@ class Turn:
 
     def drawn(self) -> None:
         """The screen has drawn the progress it was given."""
+        took = time.monotonic() - self._last
+        self._next = self._last + max(FRAME, 2 * took)
         self._drawn.set()
 
 

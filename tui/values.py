@@ -164,6 +164,11 @@ class Exchange:
             return self.answer
         return self.reply.text if self.reply and self.state == "done" else None
 
+    @property
+    def teaches(self) -> bool:
+        """Whether a model shall learn what was said: the user marked it good, or wrote it."""
+        return self.said is not None and (self.answer is not None or self.mark == "good")
+
 
 @dataclass(frozen=True)
 class Looked:

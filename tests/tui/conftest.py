@@ -94,6 +94,21 @@ class Chat:
         await self.pilot.pause()
 
 
+@pytest.fixture(autouse=True)
+def quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two keys Textual waits twice until the process has idled for a fiftieth of a second. A tenth of
+    that will do; after the last key `Chat.press` waits for all that comes of it."""
+
+    async def idle(min_sleep: float = 0) -> None:
+        for _ in range(50):
+            used = time.process_time()
+            await asyncio.sleep(0.002)
+            if time.process_time() - used < 0.0005:
+                return
+
+    monkeypatch.setattr("textual.app.wait_for_idle", idle)
+
+
 OpenChat = Callable[..., AbstractAsyncContextManager[Chat]]
 
 

@@ -110,8 +110,7 @@ async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_
         await c.until(lambda: isinstance(c.app.screen, CommandPalette))
 
 
-@pytest.mark.parametrize("closing", ["f1", "escape"])
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+@pytest.mark.parametrize(("size", "closing"), [((80, 24), "f1"), ((140, 40), "escape")])
 async def test_help_begins_with_what_has_the_focus_and_is_closed_again(chat, size, closing):
     async with chat(FakeModel(), size=size) as c:
         await c.press("f1")
@@ -207,6 +206,12 @@ async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat
         assert "^o New line" in text
     async with chat(FakeModel(turns=3)) as c:
         assert "the last 3 turns" in " ".join(c.drawn.split())
+        c.screen.set_focus(None)  # as in a browser, before it is clicked into
+        c.screen.greet()
+        await c.pilot.pause()
+        assert "^o New line" not in c.drawn
+        c.screen.prompt.focus()
+        await c.until(lambda: "^o New line" in c.drawn)
 
 
 async def test_the_inspector_is_at_the_side_when_wide_and_asked_for_when_narrow(chat):

@@ -171,8 +171,9 @@ async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
         assert c.messages[-1] == "bot: so far\n■ stopped"
         await correct(c, "ONE")
         await c.say("two")
+        c.app.clear_notifications()
         await c.press("alt+b")
-        assert len(c.notices) == 2
+        assert "This is no whole reply" in c.notices[-1]
         await correct(c, "TWO")
         c.screen.prompt.write("")
         await c.say("three")
@@ -286,13 +287,13 @@ async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(cha
 
 async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, monkeypatch):
     threads = set()
-    append = Store.append
+    create = Store.create
 
     def noting(*args):
         threads.add(threading.current_thread().name)
-        return append(*args)
+        return create(*args)
 
-    monkeypatch.setattr(Store, "append", noting)
+    monkeypatch.setattr(Store, "create", noting)
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.kept()

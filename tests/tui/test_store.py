@@ -52,7 +52,7 @@ def searched(request, path, monkeypatch):
 
 
 def say(store, title, *prompts, reply="fine"):
-    id = store.create(title, "demo")
+    id, _ = store.create(title, "demo")
     for prompt in prompts:
         store.append(id, Exchange(prompt, reply=ReplyFacts(reply)))
     return id
@@ -60,7 +60,7 @@ def say(store, title, *prompts, reply="fine"):
 
 def test_what_was_said_comes_back_as_it_was(path):
     first = Store(path)
-    id = first.create("greeting", "demo")
+    id, _ = first.create("greeting", "demo")
     said = [
         Exchange("how are you?", reply=REPLY, other=ReplyFacts("good"), mark="bad", answer="well\n你好 🙂"),
         Exchange("stop", "stopped", ReplyFacts("so far", finished=False)),
@@ -224,7 +224,11 @@ def test_an_older_file_is_migrated_with_all_it_has(path, monkeypatch):
     assert [e.prompt for e in migrated.load(id)[1]] == ["first"]
 
 
-@pytest.mark.parametrize("contents", [b"this is no database" * 100, b"SQLite format 3\0" + b"x" * 4096])
+@pytest.mark.parametrize(
+    "contents",
+    [b"this is no database" * 100, b"SQLite format 3\0" + b"x" * 4096],
+    ids=["no SQLite", "damaged"],
+)
 def test_a_file_that_is_no_database_is_one_sentence_and_stays(path, contents):
     path.parent.mkdir()
     path.write_bytes(contents)
@@ -240,7 +244,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 
 
 def test_half_a_surrogate_pair_can_be_kept(store):
-    id = store.create("t", "demo")
+    id, _ = store.create("t", "demo")
     store.append(id, Exchange("a\ud800", reply=ReplyFacts("b\udfff"), answer="\ud800"))
     assert store.load(id)[1][0].prompt == "a?"
 
@@ -272,7 +276,7 @@ def live(folder):
     def tell(what):
         print(what, file=out, flush=True)
     opened = store.Store(folder / "chats.db")
-    id = opened.create("t", "demo")
+    id, _ = opened.create("t", "demo")
     for n in range(2):
         opened.append(id, Exchange(f"prompt {n}", reply=ReplyFacts(f"needle {n}")))
         tell("appended")
@@ -283,6 +287,8 @@ def live(folder):
     opened.restore(id)
     opened.remove(2)
     tell("removed")
+    opened.create("copy", "demo", [Exchange(f"copied {n}", reply=ReplyFacts("needle")) for n in range(2)])
+    tell("copied")
 
 for n in range(300):
     folder = pathlib.Path(sys.argv[1], str(n))
@@ -310,6 +316,12 @@ def test_a_kill_between_any_two_statements_loses_nothing_that_was_said_to_be_kep
         store = Store(tmp_path / str(n) / "chats.db")
         assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         prompts = [prompt for (prompt,) in store._db.execute("SELECT prompt FROM exchanges ORDER BY id")]
+        # A copy is there whole, or is not.
+        copied = [prompt for prompt in prompts if prompt.startswith("copied")]
+        assert copied in ([], ["copied 0", "copied 1"])
+        assert bool(copied) == any(s.title == "copy" for s in store.find())
+        assert copied or "copied" not in said
+        prompts = prompts[: len(prompts) - len(copied)]
         appended = said.count("appended")
         if "removed" in said:
             assert prompts == ["prompt 0"]
@@ -325,4 +337,4 @@ def test_a_kill_between_any_two_statements_loses_nothing_that_was_said_to_be_kep
         ids = store._db.execute("SELECT id FROM exchanges").fetchall()
         assert store._db.execute("SELECT rowid FROM said").fetchall() == ids
         store.close()
-    assert "removed" in said
+    assert "copied" in said

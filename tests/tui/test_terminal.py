@@ -95,7 +95,7 @@ def test_nothing_from_a_bundles_name_or_a_stored_conversation_reaches_the_termin
     shutil.copytree(find_bundle("demo"), bundle)
     store = Store(tmp_path / "xdg_data_home" / "edgechat" / "chats.db")
     said = Exchange(HOSTILE, reply=ReplyFacts(HOSTILE), mark="bad", answer=HOSTILE)
-    store.append(store.create(HOSTILE, HOSTILE), said)
+    store.create(HOSTILE, HOSTILE, [said])
     store.close()
     one = terminal("tui", str(bundle))
     one.until(SHOWN)  # in the welcome

@@ -1,5 +1,7 @@
 """A turn between the screen and the thread that decodes: pacing, and stopping at any moment."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from edgechat.tui import turn as turn_module
@@ -13,18 +15,36 @@ class Stream:
         self.cancelled = True
 
 
-def test_progress_is_due_once_a_frame_and_not_before_the_last_was_drawn(monkeypatch: pytest.MonkeyPatch):
-    now = 100.0
-    monkeypatch.setattr(turn_module.time, "monotonic", lambda: now)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What time it is, for a turn."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(turn_module.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+def test_progress_is_due_once_a_frame_and_not_before_the_last_was_drawn(clock):
     turn = Turn(1, 1, [])
     assert turn.due()
     turn.drawn()
     assert not turn.due()  # no time has passed
-    now += 2 * FRAME
+    clock.now += 2 * FRAME
     assert turn.due()
-    now += 2 * FRAME
+    clock.now += 2 * FRAME
     assert not turn.due()  # not drawn yet
     turn.drawn()
+    clock.now += 2 * FRAME
+    assert turn.due()
+
+
+def test_a_screen_that_draws_slowly_gets_as_long_for_other_things(clock):
+    turn = Turn(1, 1, [])
+    assert turn.due()
+    clock.now += 5 * FRAME
+    turn.drawn()
+    clock.now += 4.9 * FRAME
+    assert not turn.due()
+    clock.now += 0.2 * FRAME
     assert turn.due()
 
 

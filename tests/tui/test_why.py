@@ -1,6 +1,7 @@
 """How a reply came about, the knobs, and other ways to a reply: again, edited, replayed, by two bundles."""
 
 import math
+import threading
 
 import pytest
 from textual.widgets import Input
@@ -252,6 +253,93 @@ async def test_the_last_prompt_is_edited_and_sent_in_its_place_or_left_as_it_was
         await c.press("f6", "!", "enter")
         await c.until(lambda: c.messages == ["you: first!", "bot: two"])
         assert model.asked[-1] == ["first!"]
+
+
+@pytest.fixture
+def replies():
+    """A model that gives its replies numbers."""
+    return FakeModel(*(Script(end=reply(f"reply {n}")) for n in range(1, 10)))
+
+
+async def said_in(c):
+    """What the store has: by title, what was said and, of it, the marks."""
+    await c.kept()
+    found = await c.keeper.do(lambda store: [store.load(summary.id) for summary in store.find()])
+    return {title: [(e.prompt, e.said, e.mark) for e in exchanges] for title, exchanges in found}
+
+
+async def test_an_earlier_prompt_is_edited_in_a_copy_and_the_conversation_stays_as_it_was(
+    chat, tmp_path, replies
+):
+    async with chat(replies, store=tmp_path / "chats.db") as c:
+        for prompt in ("one", "two", "three"):
+            await c.say(prompt)
+        await c.press("ctrl+up", "ctrl+up", "ctrl+g", "ctrl+down", "f6")
+        assert c.prompt == "two"
+        assert "editing turn 2, in a copy" in c.drawn
+        await c.press("!", "enter")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.messages == ["you: one", "bot: reply 1\n✓ good", "you: two!", "bot: reply 4"]
+        assert "in a copy" in c.notices[-1]
+        assert replies.asked[-1] == ["reply 1", "two!"]
+        await c.say("and on")
+        await c.press("alt+b")
+        one = ("one", "reply 1", "good")
+        assert await said_in(c) == {
+            "one, edited": [one, ("two!", "reply 4", None), ("and on", "reply 5", "bad")],
+            "one": [one, ("two", "reply 2", None), ("three", "reply 3", None)],
+        }
+
+
+async def test_again_at_an_earlier_turn_goes_on_in_a_copy_too_with_a_name_of_its_own(chat, tmp_path, replies):
+    async with chat(replies, store=tmp_path / "chats.db") as c:
+        for prompt in ("one", "two", "three"):
+            await c.say(prompt)
+        await c.press("ctrl+up", "ctrl+r")
+        await c.until(lambda: c.messages[-1] == "bot: reply 4")
+        await c.say("four")
+        await c.press("ctrl+up", "ctrl+r")
+        await c.until(lambda: c.messages[-1] == "bot: reply 6")
+        await c.press("ctrl+up", "ctrl+r")
+        await c.until(lambda: c.messages == ["you: one", "bot: reply 7"])
+        titles = [s.title for s in await c.keeper.do(lambda store: store.find())]
+        assert titles == ["one", "one, edited", "one, edited", "one"]
+
+
+async def test_what_a_model_shall_learn_gives_way_to_no_other_reply(chat, tmp_path, replies):
+    async with chat(replies, store=tmp_path / "chats.db") as c:
+        await c.say("one")
+        await c.press("ctrl+g", "ctrl+r")
+        await c.until(lambda: c.messages == ["you: one", "bot: reply 2"])
+        await c.press("alt+b", "ctrl+r")  # what is bad is of no use
+        await c.until(lambda: c.messages == ["you: one", "bot: reply 3"])
+        await c.kept()
+        found = await c.keeper.do(lambda store: [store.load(s.id)[1] for s in store.find()])
+        assert [[(e.said, e.mark) for e in exchanges] for exchanges in found] == [
+            [("reply 3", None)],
+            [("reply 1", "good")],
+        ]
+
+
+async def test_where_nothing_is_kept_only_the_last_prompt_is_offered_again(chat, replies):
+    async with chat(replies) as c:
+        await c.say("one")
+        await c.say("two")
+        await c.press("ctrl+up", "ctrl+r", "f6")
+        assert c.messages[-1] == "bot: reply 2"
+        assert c.prompt == ""
+        await c.press("ctrl+down", "ctrl+r")
+        await c.until(lambda: c.messages[-1] == "bot: reply 3")
+
+
+async def test_a_conversation_has_the_title_that_it_was_given_while_its_first_reply_came(chat, tmp_path):
+    gate = threading.Event()
+    async with chat(FakeModel(Script(gate=gate)), store=tmp_path / "chats.db") as c:
+        await c.say("hello", wait=False)
+        c.screen.talk.rename("a greeting")
+        gate.set()
+        await c.until(lambda: c.screen.prompt.ready)
+        assert await said_in(c) == {"a greeting": [("hello", "fine", None)]}
 
 
 async def test_two_bundles_reply_side_by_side_and_the_difference_is_named(chat):

@@ -9,7 +9,7 @@ from typing import ClassVar
 from textual import work
 from textual.binding import BindingType
 
-from ..formats import FORMATS, file_of, to_markdown, wrong_with_file
+from ..formats import FORMATS, file_of, to_markdown, write_file, wrong_with_file
 from ..keeper import Keeper, Kept
 from ..keys import CHAT, bindings
 from ..knobs import Changes
@@ -46,7 +46,11 @@ class ChatScreen(Talking):
         """An action that has nothing to act on is greyed out."""
         if action == "stop":
             return True if self.turn is not None or self.editing is not None else None
-        if action in ("regenerate", "edit_last", "replay", "mark", "answer", "copy_reply", "copy_prompt"):
+        if action in ("regenerate", "edit"):
+            # What does not give way must be kept.
+            number = None if self.turn else self.looked_at
+            return True if number and (self.talk.kept or self.talk.gives_way(number)) else None
+        if action in ("replay", "mark", "answer", "copy_reply", "copy_prompt"):
             return True if self.exchange and self.turn is None else None
         if action in ("export", "copy_conversation", "rename", "select"):
             return True if len(self.talk) else None
@@ -163,8 +167,7 @@ class ChatScreen(Talking):
             )
             return
         try:
-            with file.open("x", encoding="utf-8", errors="replace") as opened:
-                opened.write(text)
+            write_file(file, text)
         except OSError as error:
             self.notify(plain(f"{file} cannot be written: {error.strerror}"), severity="error", markup=False)
         else:

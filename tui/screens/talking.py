@@ -53,7 +53,7 @@ class Talking(Viewing):
 
     def on_mount(self) -> None:
         if not self._first:
-            self.welcome.show_nothing(self.key_hints())
+            self.greet()
         else:
             self.welcome.show_loading(name_of(self.bundles.current))
         for path in self._first:
@@ -95,7 +95,7 @@ class Talking(Viewing):
             return
         wanted = message.path == self.bundles.current
         if wanted and not self.bundles:
-            self.welcome.show_nothing(self.key_hints())
+            self.greet()
             self.conversation.report(f"{message.error}. There is nobody to talk to.")
         else:
             self.notify(plain(message.error), severity="error", markup=False)
@@ -112,7 +112,7 @@ class Talking(Viewing):
         else:
             if wrong := self.dial.fit():
                 self.notify(plain(wrong), severity="warning", markup=False)
-            self.welcome.show_model(engine.facts, self.key_hints(), demo=path == "demo")
+            self.greet()
         self.prompt.ready = engine is not None and self.turn is None
         self._show_dial()
 
@@ -183,12 +183,22 @@ class Talking(Viewing):
             return
         self.editing = None
         if instead_of is not None:
-            self.talk.remove(instead_of)
-            self.conversation.drop(instead_of)
+            self._make_way(instead_of)
         captioned = len(jobs) > 1 or self._speaker_changes(jobs[0])
         number = self.talk.begin(prompt)
         self.conversation.begin(number, prompt, [job.engine.facts.label if captioned else "" for job in jobs])
         self._begin(Turn(self._turns + 1, number, jobs))
+
+    def _make_way(self, number: int) -> None:
+        """For another reply to the prompt of this exchange. What does not give way stays where it is, and a
+        copy of what was said before goes on."""
+        if self.talk.gives_way(number):
+            self.talk.remove(number)
+            self.conversation.drop(number)
+        else:
+            self.hold(self.talk.until(number))
+            library = self._keys().get("chat.library", "Chats")
+            self.notify(f"This goes on in a copy: {library} has the conversation as it was")
 
     def _speaker_changes(self, job: Job) -> bool:
         """Whether the last reply was another bundle's."""
@@ -208,7 +218,7 @@ class Talking(Viewing):
         if (turn := self._turn_of(message)) is not None:
             if turn.purpose == "reply":
                 self.conversation.advance(turn.exchange, message.side, message.settled, message.tail)
-            turn.drawn()
+            self.call_after_refresh(turn.drawn)
 
     def on_reply_finished(self, message: ReplyFinished) -> None:
         if (turn := self._turn_of(message)) is None:
@@ -276,17 +286,17 @@ class Talking(Viewing):
     # --- Once more
 
     def action_regenerate(self) -> None:
-        """Reply to the last prompt anew, with the knobs as they are now."""
-        number = self.talk.numbers[-1]
-        if self.bundles.engine is not None:
-            self.ask(self.talk[number].prompt, instead_of=number)
+        """Reply to the prompt anew, with the knobs as they are now."""
+        if self.exchange is not None and self.bundles.engine is not None:
+            self.ask(self.exchange.prompt, instead_of=self.looked_at)
 
-    def action_edit_last(self) -> None:
-        number = self.talk.numbers[-1]
-        self.editing = number
-        self.prompt.write(self.talk[number].prompt)
-        self.prompt.focus()
-        self.changed()
+    def action_edit(self) -> None:
+        """Put the prompt back, to be changed."""
+        if self.exchange is not None:
+            self.editing = self.looked_at
+            self.prompt.write(self.exchange.prompt)
+            self.prompt.focus()
+            self.changed()
 
     def action_replay(self) -> None:
         """Make the reply again, with the settings and the context it was made with, by the same bundle:

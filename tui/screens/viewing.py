@@ -20,7 +20,7 @@ from ..turn import Turn
 from ..values import Exchange, KeyHint, Looked, ReplyFacts, Status
 from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcome
 from ..widgets.footer import Keys
-from ..widgets.why import NOT_FOLLOWED, NOT_KEPT, NOTHING
+from ..widgets.hints import NOT_FOLLOWED, NOT_KEPT, NOTHING
 from .ask import Ask
 
 
@@ -51,6 +51,18 @@ class Viewing(Screen[None]):
         yield Prompt(placeholder="Say something, Enter sends it")
         yield StatusLine(Status(self.bundles.title))
         yield Keys(compact=True)
+
+    def greet(self) -> None:
+        """The welcome tells which bundle there is, and which keys there are now."""
+        if engine := self.bundles.engine:
+            self.welcome.show_model(engine.facts, self.key_hints(), demo=self.bundles.current == "demo")
+        else:
+            self.welcome.show_nothing(self.key_hints())
+
+    def on_descendant_focus(self) -> None:
+        # The prompt's keys are there while it has the focus: a browser gives it late.
+        if self.bundles.engine and self.welcome.display:
+            self.greet()
 
     def hold(self, talk: Talk) -> None:
         """Go on with a conversation: a new one, or one that was kept."""
@@ -230,11 +242,16 @@ class Viewing(Screen[None]):
             return "loading"
         if self.bundles.engine is None:
             return "not loaded"
-        return "editing the last prompt" if self.editing is not None else ""
+        if self.editing is None:
+            return ""
+        if self.talk.gives_way(self.editing):
+            return "editing the last prompt"
+        return f"editing turn {self.talk.numbers.index(self.editing) + 1}, in a copy"
 
     def show_status(self) -> None:
         engine = self.bundles.engine
-        reply = self.exchange.reply if self.exchange and self.turn is None else None
+        idle = self.turn is None and self.editing is None
+        reply = self.exchange.reply if self.exchange and idle else None
         self.status_line.status = Status(
             self.bundles.title,
             state=self.state(),

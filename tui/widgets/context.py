@@ -1,5 +1,7 @@
 """What the model was given to read: of a conversation it sees only the end."""
 
+from collections.abc import Sequence
+
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
@@ -7,8 +9,8 @@ from textual.widgets import Static
 from ..plain import content
 from ..values import BundleFacts, Insight, ReplyFacts
 from .hanging import Hanging
+from .hints import NOTHING
 from .message import WHO
-from .why import NOTHING, roles
 
 
 class Context(VerticalScroll, can_focus=True):
@@ -30,7 +32,7 @@ class Context(VerticalScroll, can_focus=True):
             return
         turns = insight.seen if insight else reply.made.seen
         rows = [
-            Static(Hanging(Content.styled(who, "bold"), content(text), WHO)) for who, text in roles(turns)
+            Static(Hanging(Content.styled(who, "bold"), content(text), WHO)) for who, text in _roles(turns)
         ]
         self.mount(Static(content(_how_much(reply, insight), "dim")), *rows)
         notes = []
@@ -52,3 +54,8 @@ def _how_much(reply: ReplyFacts, insight: Insight | None) -> str:
     if insight is None:
         return f"{said}:"
     return f"{said}, {len(insight.source)} of at most {insight.longest} tokens:"
+
+
+def _roles(turns: Sequence[str]) -> list[tuple[str, str]]:
+    """Who said each of a conversation's turns, the last being the user's."""
+    return [("you" if (len(turns) - n) % 2 else "bot", text) for n, text in enumerate(turns)]

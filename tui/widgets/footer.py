@@ -1,5 +1,7 @@
 """The keys that do something now, as many as there is room for, the most particular first."""
 
+from collections.abc import Iterator
+
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding
@@ -8,6 +10,9 @@ from textual.widgets import Footer
 from textual.widgets._footer import FooterKey
 
 from ..keys import ALL
+
+#: A key, whether it does something now, and what.
+Shown = tuple[Binding, bool, str]
 
 _ORDER = {action.id: n for n, action in enumerate(ALL)}
 
@@ -24,25 +29,35 @@ class Keys(Footer):
     """Never cut off: of what does not fit, the last in the order of declaration are left out. Those of the
     application (help, quit, palette) stand at the end, and always fit."""
 
+    _shown: tuple[Shown, ...] = ()
+
     def compose(self) -> ComposeResult:
+        self._shown = tuple(self._fitting())
+        yield from (self._key(*shown) for shown in self._shown)
+
+    async def recompose(self) -> None:
+        """Nothing, where the same would be shown again: each key is a widget, and costs time."""
+        if self.is_attached and self._shown != tuple(self._fitting()):
+            await super().recompose()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.refresh(recompose=True)
+
+    def _fitting(self) -> Iterator[Shown]:
         if not self._bindings_ready:
             return
-        shown: dict[str, tuple[Binding, bool, str]] = {}
-        last: dict[str, tuple[Binding, bool, str]] = {}
+        shown: dict[str, Shown] = {}
+        last: dict[str, Shown] = {}
         for node, binding, enabled, tooltip in in_order(self.screen):
             if binding.show and binding.action not in shown:
                 (last if node is self.app else shown)[binding.action] = (binding, enabled, tooltip)
         room = self.size.width - sum(self._width(binding) for binding, _, _ in last.values())
-        for binding, enabled, tooltip in shown.values():
-            room -= self._width(binding)
+        for key in shown.values():
+            room -= self._width(key[0])
             if room < 0:
                 break
-            yield self._key(binding, enabled, tooltip)
-        for binding, enabled, tooltip in last.values():
-            yield self._key(binding, enabled, tooltip)
-
-    def on_resize(self, event: events.Resize) -> None:
-        self.refresh(recompose=True)
+            yield key
+        yield from last.values()
 
     def _width(self, binding: Binding) -> int:
         return len(self.app.get_key_display(binding)) + len(binding.description) + 2
@@ -55,4 +70,5 @@ class Keys(Footer):
             binding.action,
             disabled=not enabled,
             tooltip=tooltip,
-        ).data_bind(compact=Footer.compact)
+            classes="-compact",
+        )

@@ -12,11 +12,13 @@ from textual.widgets import ContentSwitcher, Static
 from ..keys import VIEW, bindings
 from ..messages import ViewPicked
 from ..values import Looked
+from .attention import Attention
+from .beam import BeamTree
 from .candidates import Candidates
+from .confidence import Tokens
 from .context import Context
 from .knobs import Knobs
 from .meter import Meter
-from .why import Attention, BeamTree, Tokens
 
 #: Name of each view, with the widget that shows it.
 VIEWS: dict[str, type[Widget]] = {

@@ -3,6 +3,7 @@
 A row costs nothing until it is in view. Columns line up whatever is in them: widths are in cells.
 """
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import ClassVar
@@ -178,3 +179,9 @@ def spark(values: Sequence[float], width: int) -> str:
     shares = [values[i * len(values) // n : (i + 1) * len(values) // n] for i in range(n)]
     most = max(values) or 1.0
     return "".join(_SPARKS[min(7, int(max(share) / most * 7.999))] for share in shares)
+
+
+def percent(logp: float) -> str:
+    """The probability of a natural logarithm, as it is written."""
+    share = 100 * math.exp(min(0.0, logp))
+    return f"{share:.0f}%" if share >= 0.95 or share == 0 else f"{share:.1f}%"

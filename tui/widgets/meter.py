@@ -6,9 +6,10 @@ from typing import Any
 
 from textual import events
 
+from ..knobs import KNOBS
 from ..values import ReplyFacts
+from .hints import NOTHING
 from .lines import Line, Lines, one_line, spark
-from .why import NOTHING
 
 _NAME = 13  # cells
 
@@ -79,11 +80,11 @@ def _row(name: str, value: str, look: str = "") -> Line:
 
 
 def _settings(options: dict[str, Any]) -> list[str]:
-    hidden = ("trace", "n_best", "alignments")
+    """As the knobs are written; those that were not set are left out."""
     return [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in options.items()
-        if name not in hidden and value not in (None, (), [])
+        f"{knob.name.replace('_', ' ')} {knob.kind.show(options[knob.name])}"
+        for knob in KNOBS
+        if options.get(knob.name) not in (None, (), [])
     ] or ["not known"]
 
 

@@ -1,0 +1,223 @@
+"""From key to echo in the terminal chat, while a model of the size `classic` decodes.
+
+    .venv/bin/python bench/echo.py --check --json echo.json
+
+`edgechat tui` runs at a pseudo-terminal of 140 columns and 40 rows with an int8 bundle of random weights,
+whose replies have 400 tokens. Keys are written to it at the pace of somebody who types fast, and of each the
+time is taken until its character is in what the chat draws: first with nothing else to do, then while replies
+are decoded and drawn. Let nothing else run meanwhile.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pty
+import random
+import select
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from dataclasses import asdict, dataclass, replace
+from fcntl import ioctl
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from edgechat.export.graphs import graph_spec
+from edgechat.export.variants import build
+from edgechat.runtime import DecodingOptions
+from edgechat.runtime.bundle import find_bundle, read_bundle, write_bundle
+from edgechat.runtime.text import SPECIAL_TOKENS
+from edgechat.train.config import load_preset
+from edgechat.train.model import Seq2Seq
+
+MOST = 50.0  # milliseconds from key to echo, in the median and at the 95th percentile
+TOKENS = 400  # of a reply
+COLUMNS, ROWS = 140, 40
+PAUSE = (0.05, 0.15)  # seconds between two keys
+PATIENCE = 60.0  # seconds
+#: Characters that are typed, each once, and that nothing else on the screen has: they begin here.
+FIRST = 0x4E00
+KEYS_A_REPLY = 10
+
+
+@dataclass(frozen=True)
+class Echo:
+    """Milliseconds from key to echo."""
+
+    keys: int
+    median: float
+    p95: float
+    p99: float
+    worst: float
+
+    @classmethod
+    def of(cls, times: list[float]) -> "Echo":
+        cuts = statistics.quantiles(times, n=100, method="inclusive")
+        return cls(len(times), statistics.median(times), cuts[94], cuts[98], max(times))
+
+
+class Chat:
+    """`edgechat tui` at a pseudo-terminal."""
+
+    def __init__(self, bundle: Path, threads: int) -> None:
+        self._master, slave = pty.openpty()
+        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        command = [sys.executable, "-m", "edgechat", "tui", bundle, "--private", "--device", "cpu"]
+        self._process = subprocess.Popen(
+            [*command, "--threads", str(threads)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
+        )
+        os.close(slave)
+        self._drawn = b""
+
+    def press(self, keys: str) -> int:
+        """Where in all that is drawn begins what is drawn after these keys."""
+        os.write(self._master, keys.encode())
+        return len(self._drawn)
+
+    def until(self, text: str, since: int = 0) -> None:
+        """Wait until this is drawn."""
+        end = time.perf_counter() + PATIENCE
+        while not self.drew(text, since):
+            if time.perf_counter() > end:
+                raise SystemExit(f"the chat does not draw {text!r}; it drew {self._drawn[-1000:]!r}")
+            self._read(PATIENCE)
+
+    def drew(self, text: str, since: int) -> bool:
+        return text.encode() in self._drawn[since:]
+
+    def echo(self, key: str) -> float:
+        """Milliseconds until a key is drawn."""
+        begun = time.perf_counter()
+        self.until(key, self.press(key))
+        return (time.perf_counter() - begun) * 1e3
+
+    def look_on(self, seconds: float) -> None:
+        """Read what is drawn for so long: a chat whose terminal does not read has to wait for it."""
+        end = time.perf_counter() + seconds
+        while (left := end - time.perf_counter()) > 0:
+            self._read(left)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+
+    def _read(self, seconds: float) -> None:
+        if select.select([self._master], [], [], seconds)[0]:
+            self._drawn += os.read(self._master, 1 << 16)
+
+
+def make_bundle(size: str, folder: Path) -> Path:
+    """With random weights, and words that nobody types for tokens."""
+    torch.manual_seed(0)
+    config = load_preset(size)
+    model = Seq2Seq(config.model, config.data.vocab_size).eval()
+    some = [[5 + (31 * n + k) % 1000 for k in range(12)] for n in range(32)]
+    built = build(model, "int8", (some, some))
+    shipped, spec = read_bundle(find_bundle("demo")).manifest, graph_spec(model)
+    manifest = replace(
+        shipped,
+        model=replace(
+            shipped.model,
+            layers=config.model.layers,
+            hidden=config.model.hidden,
+            embedding=config.model.embedding,
+            attention=model.attention.size,
+            memory=config.model.hidden,
+            vocab_size=model.vocab_size,
+            reverse_source=config.model.reverse_source,
+        ),
+        text=replace(shipped.text, max_target=TOKENS),
+        memory=spec.memory,
+        state=spec.state,
+        decoding=DecodingOptions(beam=5, min_length=TOKENS - 1),
+        calibration=None,
+    )
+    contents = {
+        "tokenizer.json": _tokenizer(model.vocab_size),
+        "encoder.onnx": built.encoder,
+        "decoder.onnx": built.decoder,
+        "golden.json": b"{}",
+        "MODEL_CARD.md": b"random weights\n",
+    }
+    write_bundle(folder / size, manifest, contents, replace_existing=False)
+    return folder / size
+
+
+def _tokenizer(vocab_size: int) -> bytes:
+    names = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    words = [f"Ġword{n}" for n in range(vocab_size - len(names))]
+    vocabulary = {name: id for id, name in enumerate([*names, *words])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer.to_str().encode()
+
+
+def measure(chat: Chat, keys: int) -> dict[str, Echo]:
+    """With nothing else to do, and while replies are decoded. What is typed during one is the next prompt."""
+    typed = map(chr, range(FIRST, FIRST + 20_000))
+    pace = random.Random(0)
+    chat.until("beam 5")  # the bundle is there
+    idle, busy = [], []
+    for key in itertools.islice(typed, keys):
+        chat.look_on(pace.uniform(*PAUSE))
+        idle.append(chat.echo(key))
+    while len(busy) < keys:
+        sent = chat.press("\r")
+        chat.until("replying", sent)
+        for key in itertools.islice(typed, KEYS_A_REPLY):
+            chat.look_on(pace.uniform(*PAUSE))
+            ms = chat.echo(key)
+            if not chat.drew("tokens/s", sent):  # the reply is still being decoded
+                busy.append(ms)
+        chat.until("tokens/s", sent)
+    return {"with nothing else to do": Echo.of(idle), "while a reply is decoded": Echo.of(busy)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", default="classic", help="a preset")
+    parser.add_argument("--threads", type=int, default=1, help="of the chat's decoding")
+    parser.add_argument("--keys", type=int, default=200)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where the target is missed")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        chat = Chat(make_bundle(arguments.size, Path(folder)), arguments.threads)
+        try:
+            echoes = measure(chat, arguments.keys)
+        finally:
+            chat.close()
+    print(f"{'ms from key to echo':<26} {'keys':>5} {'median':>7} {'p95':>7} {'p99':>7} {'worst':>7}")
+    for name, echo in echoes.items():
+        times = (echo.median, echo.p95, echo.p99, echo.worst)
+        print(f"{name:<26} {echo.keys:>5}" + "".join(f" {ms:>7.1f}" for ms in times))
+    busy = echoes["while a reply is decoded"]
+    met = max(busy.median, busy.p95) < MOST
+    print(f"{'pass' if met else 'MISSED'}  median and p95 while a reply is decoded, below {MOST:g} ms")
+    if arguments.json:
+        values = {name: asdict(echo) for name, echo in echoes.items()}
+        settings = {"size": arguments.size, "threads": arguments.threads, "tokens": TOKENS}
+        arguments.json.write_text(json.dumps(settings | values | {"met": met}, indent=2) + "\n")
+    if arguments.check and not met:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
