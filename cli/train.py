@@ -205,6 +205,12 @@ def train(
         float | None,
         _number("Share of fed words that are the model's own at the end.  [default: 0]", _REGULARIZATION),
     ] = None,
+    bpe_dropout: Annotated[
+        float | None,
+        _number(
+            "Cut training text into other tokens each epoch; 0.1 is usual.  [default: 0]", _REGULARIZATION
+        ),
+    ] = None,
     weight_decay: Annotated[
         float | None, _number("Of matrices, for adamw and sgd.  [default: 0]", _REGULARIZATION)
     ] = None,

@@ -251,6 +251,7 @@ def show_corpus(prepared: "Prepared", json: bool) -> None:
 def find_learning_rate(config: "RunConfig", data: Data, device: str, json: bool) -> None:
     """The result of --find-lr: some of the rates that were tried, and the suggestion."""
     from ..train import finder
+    from ..train.bpe_dropout import BpeDropout
 
     prepared = prepare(config, data)
     with counting("trying", finder.STEPS) as progress:
@@ -259,6 +260,7 @@ def find_learning_rate(config: "RunConfig", data: Data, device: str, json: bool)
             prepared.train,
             prepared.codec.vocab_size,
             device,
+            dropout=BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec),
             progress=progress,
         )
     if json:

@@ -62,6 +62,8 @@ class TrainingConfig:
     """Share of the target's probability that goes evenly to the vocabulary (Szegedy et al. 2016)."""
     scheduled_sampling: float = 0.0
     """Share of the fed tokens that are the model's own at the end; it rises from 0 (Bengio et al. 2015)."""
+    bpe_dropout: float = 0.0
+    """Probability that a merge of the BPE is left out in training pairs (Provilkov et al. 2020)."""
     amp: Amp = "off"
     """Computing in bfloat16 or float16 where that is safe; see precision.py."""
     ema: float = 0.0
@@ -97,8 +99,9 @@ class TrainingConfig:
             raise UsageError(f"weight_decay must be at least 0, not {self.weight_decay}")
         for name in ("momentum", "label_smoothing", "ema"):
             _share(name, getattr(self, name))
-        if not 0 <= self.scheduled_sampling <= 1:
-            raise UsageError(f"scheduled_sampling must be from 0 to 1, not {self.scheduled_sampling}")
+        for name in ("scheduled_sampling", "bpe_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if not 0 < self.decay < 1:
             raise UsageError(f"decay must be above 0 and below 1, not {self.decay}")
         for name, kind in (

@@ -19,7 +19,8 @@ from ..runtime.errors import CheckpointError, EdgeChatError, UsageError
 from ..runtime.files import remove_leftovers
 from ..runtime.options import DecodingOptions
 from .backend import TorchBackend, evaluating
-from .batches import epoch_order, make_batch, ordered_batches
+from .batches import Batch, epoch_order, make_batch, ordered_batches
+from .bpe_dropout import BpeDropout
 from .checkpoint import Position, checkpoint_folder, has_checkpoint, load_checkpoint, save_checkpoint
 from .dataset import EncodedPairs
 from .distributed import ALONE, World
@@ -100,6 +101,7 @@ class Trainer:
         self._decodes = self._config.early_stop in ("exact-match", "bleu")
         if self._decodes and not len(self._valid):
             raise UsageError(f"--early-stop {self._config.early_stop} needs held-out pairs: give --valid")
+        self._dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.writes else None
         try:
             self._updater = Updater(run.new_model(), self._config, device, world)
@@ -201,10 +203,11 @@ class Trainer:
     def _step(self, group: list[np.ndarray]) -> None:
         """One update of the weights, from the batches of `group`."""
         position, config = self._position, self._config
-        tokens = sum(int(self._target_len[indices].sum()) for indices in group)
+        shares = [self._share(indices) for indices in group]
+        tokens = self._target_tokens(group, shares)
         rate = self._rate()
         outcome = self._updater.update(
-            [self._share(indices) for indices in group],
+            shares,
             tokens,
             step=position.step + 1,
             rate=rate,
@@ -225,7 +228,19 @@ class Trainer:
 
     def _share(self, indices: np.ndarray) -> Share:
         own, weight = self._world.share(indices)
-        return make_batch(self._train, own), weight
+        return self._batch(own), weight
+
+    def _batch(self, indices: np.ndarray) -> Batch:
+        if self._dropout is None:
+            return make_batch(self._train, indices)
+        return self._dropout.make_batch(self._train, indices, self._position.epoch)
+
+    def _target_tokens(self, group: list[np.ndarray], shares: list[Share]) -> int:
+        """How many tokens the targets of these batches have, over all processes."""
+        if self._dropout is None:
+            return sum(int(self._target_len[indices].sum()) for indices in group)
+        own = sum(weight * int(batch.target_len.sum()) for batch, weight in shares)
+        return int(self._world.sum(own)[0])
 
     def _rate(self) -> float:
         """The learning rate of the next update."""
