@@ -10,7 +10,7 @@ from .progress import TrainingProgress, counting
 
 if TYPE_CHECKING:
     from ..runtime.text import TextCodec
-    from ..train.config import RunConfig
+    from ..train.config import RunConfig, RunOptions
     from ..train.corpus import Corpus
     from ..train.dataset import Prepared
     from ..train.distributed import World
@@ -31,6 +31,18 @@ class Data:
     tokenizer: Path | None
     skip_bad: bool
     pretrained: Path | None
+
+    @classmethod
+    def of(cls, options: "RunOptions") -> "Data":
+        return cls(
+            list(options.data),
+            options.source,
+            options.target,
+            options.valid,
+            options.tokenizer,
+            options.skip_bad,
+            options.pretrained_embeddings,
+        )
 
     @property
     def given(self) -> bool:
@@ -78,6 +90,13 @@ class Wanted:
 
         given = {name: self.parameters[name] for name in option_names() if name in self.parameters}
         return {name: value for name, value in given.items() if value is not None}
+
+    def run_options(self) -> "RunOptions":
+        """What is read, what is written, and on what it is computed: options over the file."""
+        from ..train.config import RunOptions, load_run_options
+
+        begun = RunOptions() if self.file is None else load_run_options(self.file)
+        return begun.changed({**self.parameters, "data": tuple(self.parameters["data"] or ())})
 
     def source(self, name: str) -> str:
         """What gave the value of `name`, as it stands on the command line."""
