@@ -146,6 +146,7 @@ def open_or_create(
         "name": ", ".join(source.name for source in prepared.report.sources),
         "sha256": prepared.report.sha256,
         "valid_sha256": _valid_sha256(prepared.report) if data.valid else None,
+        "sources": [asdict(source) for source in prepared.report.sources],
     }
     pretrained = _read_pretrained(config, data, prepared.codec)
     return create_run(

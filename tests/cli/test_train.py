@@ -38,6 +38,10 @@ def test_training_reports_the_corpus_and_its_progress_on_stderr_alone(edgechat, 
     for said in ("pairs.jsonl", "held out", "training to step 2 on cpu", "finished at step 2 of 2", "next: "):
         assert said in done.stderr
     assert "warning" not in done.stderr
+    corpus = json.loads((tmp_path / "run" / "run.json").read_text())["corpus"]
+    assert f"sha256 {corpus['sha256'][:12]}" in done.stderr
+    assert done.stderr.count("sha256") == 1
+    assert [source["name"] for source in corpus["sources"]] == ["pairs.jsonl"]
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
         "run.json", "config.toml", "tokenizer.json", "corpus", "valid.jsonl", "checkpoints",
