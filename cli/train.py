@@ -228,7 +228,7 @@ def train(
         float | None, _number("Stop after this time with a checkpoint that --resume continues.", _LENGTH)
     ] = None,
     early_stop: Annotated[
-        Literal["loss", "perplexity", "exact-match", "bleu"] | None,
+        Literal["loss", "perplexity", "exact-match", "bleu", "chrf"] | None,
         typer.Option(
             help="End when this has not improved on the held-out pairs; it decides which checkpoint is best.",
             rich_help_panel=_LENGTH,

@@ -22,7 +22,7 @@ from .toml import of_type, read_toml, refuse_unknown, section, to_toml
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"]
 Device = Literal["auto", "cpu", "cuda"]
-Metric = Literal["loss", "perplexity", "exact-match", "bleu"]
+Metric = Literal["loss", "perplexity", "exact-match", "bleu", "chrf"]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from .model import Seq2Seq
 from .precision import Precision, autocast
 from .run import Run
 from .schedule import learning_rate, sampling_share
-from .updates import Share, Updater
+from .updates import Share, Updater, naming_batch
 
 Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 
@@ -98,7 +98,7 @@ class Trainer:
         self._on_step, self._on_validation, self._should_stop = on_step, on_validation, should_stop
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.pairs("train"), run.pairs("valid")
-        self._decodes = self._config.early_stop in ("exact-match", "bleu")
+        self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
         if self._decodes and not len(self._valid):
             raise UsageError(f"--early-stop {self._config.early_stop} needs held-out pairs: give --valid")
         self._dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
@@ -299,9 +299,10 @@ class Trainer:
         averaged = updater.average.applied(model) if updater.average else contextlib.nullcontext()
         with averaged:
             with autocast(updater.precision, self._device):
-                total, tokens = self._world.sum(
-                    *summed_validation_loss(model, self._valid, self._config.batch_size, self._world)
+                own = summed_validation_loss(
+                    model, self._valid, self._config.batch_size, self._world, step=self._position.step
                 )
+                total, tokens = self._world.sum(*own)
             measured = {"loss": total / max(1, tokens)}
             if self._decodes:
                 measured |= self._decoded_scores(model)
@@ -311,7 +312,7 @@ class Trainer:
         """How good replies to held-out prompts are. The first process decodes, the others wait for it."""
         from .evaluate import decoded_scores
 
-        scores = {"exact_match": 0.0, "bleu": 0.0}
+        scores = {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0}
         if self._world.writes:
             texts = self._run.held_out()
             chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
@@ -321,8 +322,8 @@ class Trainer:
 
     def _score(self, loss: float, measured: dict[str, float]) -> float:
         """What "best" goes by: lower is better."""
-        if self._decodes:
-            return -measured["bleu" if self._config.early_stop == "bleu" else "exact_match"]
+        if self._decodes and self._config.early_stop is not None:
+            return -measured[self._config.early_stop.replace("-", "_")]
         return math.inf if math.isnan(loss) else loss
 
     def _watch_plateau(self, loss: float) -> None:
@@ -348,16 +349,17 @@ class Trainer:
 
 @torch.inference_mode()
 def summed_validation_loss(
-    model: Seq2Seq, pairs: EncodedPairs, batch_size: int, world: World = ALONE
+    model: Seq2Seq, pairs: EncodedPairs, batch_size: int, world: World = ALONE, *, step: int = 0
 ) -> tuple[float, float]:
     """Cross entropy (natural log), summed over the target tokens of this process's share of `pairs`, and
-    how many these are. Dropout is off."""
+    how many these are. Dropout is off. The error for a batch that does not fit into memory names `step`."""
     device = model.embedding.weight.device
     total, tokens = 0.0, 0
     with evaluating(model):
         for number, batch in enumerate(ordered_batches(pairs, batch_size)):
             if number % world.size == world.rank:
-                logits, labels = model(*batch.to(device))
+                with naming_batch(batch, f"in the validation at step {step}"):
+                    logits, labels = model(*batch.to(device))
                 total += token_loss(logits, labels).item() * len(labels)
                 tokens += len(labels)
     return total, float(tokens)

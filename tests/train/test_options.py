@@ -72,7 +72,7 @@ def test_the_plateau_schedule_cuts_after_its_patience_and_waits_again(run, monke
     assert Trainer(with_options(run, schedule="plateau", **options)).position.rate_scale == 0.125
 
 
-@pytest.mark.parametrize("metric", ["exact-match", "bleu"])
+@pytest.mark.parametrize("metric", ["exact-match", "bleu", "chrf"])
 def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric):
     options = {"max_steps": 4, "epochs": 99, "save_every": 2, "early_stop": metric, "patience": 9}
     result = Trainer(with_options(run, **options)).train()
