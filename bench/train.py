@@ -150,9 +150,13 @@ def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
     return Seq2Seq(config, vocab_size)
 
 
-def contestants(config: ModelConfig, vocab_size: int, learners: list[Learner]) -> list[Contestant]:
+def contestants(
+    config: ModelConfig, direction: int, vocab_size: int, learners: list[Learner]
+) -> list[Contestant]:
     """All of them, with weights of their own making."""
-    sizes = Learning(config.layers, config.hidden, config.embedding, vocab_size, config.dropout, RATE, CLIP)
+    sizes = Learning(
+        config.layers, config.hidden, direction, config.embedding, vocab_size, config.dropout, RATE, CLIP
+    )
     for learner in learners:
         learner.start(sizes)
     return [
@@ -233,11 +237,11 @@ def perplexity(one: Contestant, valid: EncodedPairs) -> float:
 
 
 def compare(
-    config: ModelConfig, vocab_size: int, size: int, learners: list[Learner], pairs: EncodedPairs,
-    updates: int, valid: EncodedPairs | None,
+    config: ModelConfig, direction: int, vocab_size: int, size: int, learners: list[Learner],
+    pairs: EncodedPairs, updates: int, valid: EncodedPairs | None,
 ) -> Iterator[Row]:  # fmt: skip
     try:
-        all_of_them = contestants(config, vocab_size, learners)
+        all_of_them = contestants(config, direction, vocab_size, learners)
         speeds = measure(all_of_them, batches_of(pairs, size), updates)
         for one in all_of_them:
             speed = speeds[one.name]
@@ -272,6 +276,9 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--embedding", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument(
+        "--direction", type=int, help="hidden size of each direction of JoeyNMT's encoder; half of --hidden"
+    )
     parser.add_argument("--peers", type=Path, default=Path("build/peers"), help="where NAME/bin/python are")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     arguments = parser.parse_args()
@@ -284,6 +291,7 @@ def main() -> None:
     sizes = {"layers": arguments.layers, "hidden": arguments.hidden, "embedding": arguments.embedding}
     # With few updates dropout decides more than who learns: without it for those.
     config = ModelConfig(**sizes, attention=256, dropout=0.0 if arguments.data else DROPOUT)
+    direction = arguments.direction or arguments.hidden // 2
     valid, vocab_size, updates = None, VOCABULARY, arguments.rounds + 1
     if arguments.data:
         prepared = prepare(open_corpus(arguments.data), DataOptions(vocab_size=VOCABULARY))
@@ -294,7 +302,7 @@ def main() -> None:
     rows = []
     for size in arguments.batches:
         pairs = prepared.train if arguments.data else random_pairs(size * 200)
-        for row in compare(config, vocab_size, size, learners, pairs, updates, valid):
+        for row in compare(config, direction, vocab_size, size, learners, pairs, updates, valid):
             print(row, flush=True)
             rows.append(row)
     if arguments.data:

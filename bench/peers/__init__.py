@@ -30,6 +30,7 @@ class Learning:
 
     layers: int
     hidden: int
+    direction: int  # hidden size of each direction, of an encoder that can only have two
     embedding: int
     vocab_size: int
     dropout: float

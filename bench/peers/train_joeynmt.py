@@ -36,9 +36,10 @@ def make(size: SimpleNamespace) -> Trained:
         "num_layers": size.layers,
         "dropout": size.dropout,
     }
-    # Version 2.3.0 cannot run an encoder of one direction: two of half the size are as wide.
-    encoder = {**side, "hidden_size": size.hidden // 2, "bidirectional": True}
-    decoder = {**side, "hidden_size": size.hidden, "attention": "bahdanau", "init_hidden": "last"}
+    # Version 2.3.0 cannot run an encoder of one direction.
+    encoder = {**side, "hidden_size": size.direction, "bidirectional": True}
+    first = "last" if 2 * size.direction == size.hidden else "bridge"
+    decoder = {**side, "hidden_size": size.hidden, "attention": "bahdanau", "init_hidden": first}
     words = Vocabulary([str(i) for i in range(size.vocab_size - len(THEIRS))], SPECIAL)
     model = build_model({"encoder": encoder, "decoder": decoder}, words, words)
     model.loss_function = ("crossentropy", 0.0)
