@@ -150,28 +150,30 @@ def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
     return Seq2Seq(config, vocab_size)
 
 
-def contestants(
-    config: ModelConfig, direction: int, vocab_size: int, learners: list[Learner]
-) -> list[Contestant]:
-    """All of them, with weights of their own making."""
-    sizes = Learning(
-        config.layers, config.hidden, direction, config.embedding, vocab_size, config.dropout, RATE, CLIP
-    )
+def contestants(config: ModelConfig, vocab_size: int, learners: list[Learner]) -> Iterator[Contestant]:
+    """All of them, with weights of their own making. The processes of `learners` are started."""
+    yield plain_loop(config, vocab_size)
     for learner in learners:
-        learner.start(sizes)
-    return [
-        plain_loop(config, vocab_size),
-        *(
-            Contestant(
-                NAMES[one.name],
-                lambda pairs, one=one: one.update(*pairs),
-                lambda pairs, one=one: one.loss(*pairs),
+        # JoeyNMT's hidden size is that of a direction, of which it always has two.
+        direction = config.hidden // 2 if learner.halved else config.hidden
+        learner.start(
+            Learning(
+                config.layers, config.hidden, direction, config.embedding, vocab_size, config.dropout,
+                RATE, CLIP,
             )
-            for one in learners
-        ),
-        edgechat(config, vocab_size, "off"),
-        edgechat(config, vocab_size, "bf16"),
-    ]
+        )  # fmt: skip
+        yield there(learner)
+    yield edgechat(config, vocab_size, "off")
+    yield edgechat(config, vocab_size, "bf16")
+
+
+def there(learner: Learner) -> Contestant:
+    """One that trains in a process of its own."""
+    return Contestant(
+        NAMES[learner.name] + (" half" if learner.halved else ""),
+        lambda pairs: learner.update(*pairs),
+        lambda pairs: learner.loss(*pairs),
+    )
 
 
 def random_pairs(count: int) -> EncodedPairs:
@@ -237,11 +239,11 @@ def perplexity(one: Contestant, valid: EncodedPairs) -> float:
 
 
 def compare(
-    config: ModelConfig, direction: int, vocab_size: int, size: int, learners: list[Learner],
-    pairs: EncodedPairs, updates: int, valid: EncodedPairs | None,
+    config: ModelConfig, vocab_size: int, size: int, learners: list[Learner], pairs: EncodedPairs,
+    updates: int, valid: EncodedPairs | None,
 ) -> Iterator[Row]:  # fmt: skip
     try:
-        all_of_them = contestants(config, direction, vocab_size, learners)
+        all_of_them = list(contestants(config, vocab_size, learners))
         speeds = measure(all_of_them, batches_of(pairs, size), updates)
         for one in all_of_them:
             speed = speeds[one.name]
@@ -276,9 +278,6 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--embedding", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument(
-        "--direction", type=int, help="hidden size of each direction of JoeyNMT's encoder; half of --hidden"
-    )
     parser.add_argument("--peers", type=Path, default=Path("build/peers"), help="where NAME/bin/python are")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     arguments = parser.parse_args()
@@ -291,7 +290,6 @@ def main() -> None:
     sizes = {"layers": arguments.layers, "hidden": arguments.hidden, "embedding": arguments.embedding}
     # With few updates dropout decides more than who learns: without it for those.
     config = ModelConfig(**sizes, attention=256, dropout=0.0 if arguments.data else DROPOUT)
-    direction = arguments.direction or arguments.hidden // 2
     valid, vocab_size, updates = None, VOCABULARY, arguments.rounds + 1
     if arguments.data:
         prepared = prepare(open_corpus(arguments.data), DataOptions(vocab_size=VOCABULARY))
@@ -302,12 +300,13 @@ def main() -> None:
     rows = []
     for size in arguments.batches:
         pairs = prepared.train if arguments.data else random_pairs(size * 200)
-        for row in compare(config, direction, vocab_size, size, learners, pairs, updates, valid):
+        for row in compare(config, vocab_size, size, learners, pairs, updates, valid):
             print(row, flush=True)
             rows.append(row)
     if arguments.data:
         return
-    print("versions      " + ", ".join(f"{NAMES[one.name]} {one.version}" for one in learners))
+    versions = {NAMES[one.name]: one.version for one in learners}
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
     missed = False
     for what, measured, least in targets(rows):
         missed |= measured < least

@@ -44,6 +44,7 @@ class _Process:
     def __init__(self, name: str, python: Path) -> None:
         self.name, self.version = name, ""
         self._python = python
+        self._process: subprocess.Popen[str] | None = None
 
     def _launch(self, script: str, sizes: dict) -> None:
         self._process = subprocess.Popen(
@@ -56,12 +57,14 @@ class _Process:
         self.version = self._answer()["version"]
 
     def _ask(self, line: str) -> dict:
+        assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict:
+        assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -70,9 +73,11 @@ class _Process:
         return json.loads(line)
 
     def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        """End it, if it was started."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
 
 
 class Peer(_Process):
@@ -96,7 +101,11 @@ class Peer(_Process):
 
 
 class Learner(_Process):
-    """A peer that trains."""
+    """A peer that trains; `halved`, with directions of half the size where its encoder can only have two."""
+
+    def __init__(self, name: str, python: Path, *, halved: bool = False) -> None:
+        super().__init__(name, python)
+        self.halved = halved
 
     def start(self, sizes: Learning) -> None:
         self._launch(f"train_{self.name}.py", asdict(sizes))
@@ -121,9 +130,12 @@ def find_peers(folder: Path) -> tuple[list[Peer], list[str]]:
 
 
 def find_learners(folder: Path) -> tuple[list[Learner], list[str]]:
-    """The same of those that train."""
+    """The same of those that train. JoeyNMT comes in two sizes, halved and not."""
     environments, missing = _environments(folder, ["opennmt", "joeynmt"])
-    return [Learner(name, python) for name, python in environments.items()], missing
+    found = [Learner(name, python) for name, python in environments.items()]
+    if "joeynmt" in environments:
+        found.append(Learner("joeynmt", environments["joeynmt"], halved=True))
+    return found, missing
 
 
 def _environments(folder: Path, names: list[str]) -> tuple[dict[str, Path], list[str]]:
