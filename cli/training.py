@@ -117,6 +117,7 @@ def open_or_create(
 ) -> "Run":
     """The run to train: continued with --resume, else new. Nothing is overwritten unasked."""
     from ..runtime.errors import UsageError
+    from ..train.bpe_dropout import BpeDropout
     from ..train.lock import RunLock
     from ..train.run import create_run, is_only_a_run, is_run
 
@@ -140,6 +141,7 @@ def open_or_create(
     config = wanted.fresh()
     check_writable(out)
     prepared = prepare(config, data)
+    BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)  # refuses what is no plain BPE
     for line in prepared.report.lines():
         say(line)
     corpus = {

@@ -221,6 +221,19 @@ def test_find_lr_prints_rates_and_a_suggestion_and_writes_nothing(invoke, corpus
     assert "--find-lr trains a model that is not kept" in invoke(*command, "--resume").sentence
 
 
+def test_bpe_dropout_of_a_tokenizer_that_does_more_than_merge_is_refused_and_no_run_is_begun(
+    invoke, corpus_file, quick_run, tmp_path
+):
+    tokenizer = json.loads((quick_run / "tokenizer.json").read_text())
+    tokenizer["model"]["ignore_merges"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    options = ["--tokenizer", tmp_path / "tokenizer.json", "--bpe-dropout", 0.1]
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *options, "--hidden", 16, "--max-steps", 1)
+    assert done.returncode == 2
+    assert "--bpe-dropout leaves out merges, and the tokenizer is no plain BPE" in done.sentence
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_is_being_trained_is_neither_resumed_nor_replaced(
     invoke, corpus_file, quick_run, tmp_path
 ):
