@@ -1,37 +1,59 @@
-"""Training speed beside a plain LSTMCell loop in PyTorch, OpenNMT-py and JoeyNMT (where installed).
+"""Training speed beside a plain LSTMCell loop in PyTorch, OpenNMT-py and JoeyNMT (where there are
+environments of theirs), and with --updates how well each predicts held-out text after as many updates.
 
     .venv/bin/python bench/train.py                  H 512, E 256, L 2, V 8000, batches of 64 and 128
+    .venv/bin/python bench/train.py --data FILE --updates 500 --batches 64
 
-All take the same batches of random pairs and make whole updates (forward, backward, clipping to 5.0, Adam),
-in turns, in one process with one thread. Figures are medians of target tokens a second of CPU time; ratios
-are to the plain loop. Let nothing else run meanwhile.
+All take the same batches in turns and make whole updates: forward, backward, clipping to 5.0, Adam, with one
+thread. The toolkits run in processes of their own and make the steps of their own trainers. Figures are
+target tokens a second of CPU time, medians of the updates; ratios are to the plain loop. Let nothing else
+run meanwhile.
 """
 
 import argparse
-import importlib.util
+import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from peers import Learner, Learning, find_learners
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from edgechat.runtime.text import GO, PAD
+from edgechat.runtime.text import EOS, GO
 from edgechat.train.attention import MASKED
-from edgechat.train.batches import Batch, epoch_order, make_batch
+from edgechat.train.backend import evaluating
+from edgechat.train.batches import Batch, collate, epoch_order
 from edgechat.train.config import TrainingConfig
-from edgechat.train.dataset import EncodedPairs
+from edgechat.train.corpus import open_corpus
+from edgechat.train.dataset import DataOptions, EncodedPairs, prepare
 from edgechat.train.distributed import ALONE
 from edgechat.train.loss import real_tokens
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.updates import Updater
 
-CONFIG = ModelConfig(layers=2, hidden=512, embedding=256, attention=256, dropout=0.2)
+RATE, CLIP, DROPOUT = 1e-3, 5.0, 0.2
 VOCABULARY = 8000
+MOST_VALIDATED = 500  # held-out pairs
+NAMES = {"opennmt": "OpenNMT-py", "joeynmt": "JoeyNMT"}
 
-Update = Callable[[Batch], float]
+#: Sources and targets of a batch, as ids; each target ends with end-of-sentence.
+Pairs = tuple[list[list[int]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Whoever trains. `update` gives the seconds of CPU time that it took, `loss` the summed loss (natural
+    log) without dropout."""
+
+    name: str
+    update: Callable[[Pairs], float]
+    loss: Callable[[Pairs], float]
 
 
 class PlainLoop(nn.Module):
@@ -60,7 +82,7 @@ class PlainLoop(nn.Module):
         vectors = []
         for x in embedded.unbind(1):
             y = torch.cat([x, attn], dim=-1)
-            for layer, cell in enumerate(m.decoder_cells()):
+            for layer, cell in enumerate(m.cells):
                 hidden[layer] = cell(y, hidden[layer])
                 y = m.dropout(hidden[layer][0]) if layer + 1 < len(hidden) else hidden[layer][0]
             context, _ = m.attention(m.attention.query(y), *memory)
@@ -73,98 +95,85 @@ class PlainLoop(nn.Module):
         )
 
 
-def update_of(model: nn.Module, loss_of: Callable[[Batch], Tensor]) -> Update:
+def here(
+    name: str, update: Callable[[Batch], None], model: nn.Module, summed: Callable[[Batch], Tensor]
+) -> Contestant:
+    """One that trains in this process."""
+
+    def timed(pairs: Pairs) -> float:
+        batch = collate(*pairs)
+        start = time.process_time()
+        update(batch)
+        return time.process_time() - start
+
+    @torch.no_grad()
+    def loss(pairs: Pairs) -> float:
+        with evaluating(model):
+            return summed(collate(*pairs)).item()
+
+    return Contestant(name, timed, loss)
+
+
+def plain_loop(config: ModelConfig, vocab_size: int) -> Contestant:
     """A whole update as anybody would write it."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    loop = PlainLoop(new_model(config, vocab_size))
+    optimizer = torch.optim.Adam(loop.parameters(), lr=RATE)
 
-    def update(batch: Batch) -> float:
+    def update(batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(batch)
+        loss = loop(*batch)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(loop.parameters(), CLIP)
         optimizer.step()
-        return loss.item()
+        loss.item()
 
-    return update
-
-
-def plain_update() -> Update:
-    loop = PlainLoop(new_model())
-    return update_of(loop, lambda batch: loop(*batch))
+    return here("plain loop", update, loop, lambda batch: loop(*batch) * batch.target_len.sum())
 
 
-def opennmt_update() -> Update:
-    """OpenNMT-py's input-feeding decoder with its own additive attention, and a linear generator."""
-    from onmt.decoders.decoder import InputFeedRNNDecoder
-    from onmt.encoders.rnn_encoder import RNNEncoder
-    from onmt.models.model import NMTModel
-    from onmt.modules.embeddings import Embeddings
-
-    c = CONFIG
-
-    def embeddings() -> nn.Module:
-        return Embeddings(c.embedding, VOCABULARY, PAD, dropout=c.dropout)
-
-    encoder = RNNEncoder("LSTM", False, c.layers, c.hidden, c.dropout, embeddings())
-    decoder = InputFeedRNNDecoder(
-        "LSTM", False, c.layers, c.hidden, attn_type="mlp", dropout=c.dropout, embeddings=embeddings()
-    )
-    model, generator = NMTModel(encoder, decoder), nn.Linear(c.hidden, VOCABULARY)
-
-    def loss_of(batch: Batch) -> Tensor:
-        target = torch.cat([torch.full_like(batch.target[:, :1], GO), batch.target], dim=1)
-        out, _ = model(batch.src[..., None], target[..., None], batch.src_len)  # (B, T, H)
-        return nn.functional.cross_entropy(
-            generator(out).flatten(0, 1), batch.target.flatten(), ignore_index=PAD
-        )
-
-    return update_of(nn.ModuleList([model, generator]), loss_of)
-
-
-def joeynmt_update() -> Update:
-    """JoeyNMT's recurrent encoder, which is bidirectional, H / 2 a direction, and its decoder."""
-    from joeynmt.decoders import RecurrentDecoder
-    from joeynmt.embeddings import Embeddings
-    from joeynmt.encoders import RecurrentEncoder
-    from joeynmt.loss import XentLoss
-
-    c, drop = CONFIG, {"dropout": CONFIG.dropout, "emb_dropout": CONFIG.dropout}
-    encoder = RecurrentEncoder("lstm", c.hidden // 2, c.embedding, c.layers, bidirectional=True, **drop)
-    decoder = RecurrentDecoder(
-        "lstm", c.embedding, c.hidden, encoder, "bahdanau", c.layers, VOCABULARY,
-        init_hidden="last", input_feeding=True, **drop,
-    )  # fmt: skip
-    source, target = (
-        Embeddings(embedding_dim=c.embedding, vocab_size=VOCABULARY, padding_idx=PAD) for _ in range(2)
-    )
-    criterion = XentLoss(pad_index=PAD)
-
-    def loss_of(batch: Batch) -> Tensor:
-        order = batch.src_len.argsort(descending=True)  # its encoder wants the longest first
-        src, src_len, labels, target_len = (tensor[order] for tensor in batch)
-        fed = torch.cat([torch.full_like(labels[:, :1], GO), labels[:, :-1]], dim=1)
-        mask = (src != PAD)[:, None]
-        memory, hidden = encoder(source(src), src_len, mask)[:2]
-        out = decoder(target(fed), memory, hidden, mask, fed.shape[1])[0]  # (B, T, V)
-        return criterion(out.log_softmax(dim=-1), trg=labels) / target_len.sum()
-
-    return update_of(nn.ModuleList([encoder, decoder, source, target]), loss_of)
-
-
-def our_update(amp: str) -> Update:
-    updater = Updater(new_model(), TrainingConfig(amp=amp), "cpu", ALONE)  # type: ignore[arg-type]
+def edgechat(config: ModelConfig, vocab_size: int, amp: str) -> Contestant:
+    """What `edgechat train` does in a step."""
+    options = TrainingConfig(amp=amp, clip=CLIP)  # type: ignore[arg-type]
+    updater = Updater(new_model(config, vocab_size), options, "cpu", ALONE)
     steps = iter(range(1, 1 << 30))
 
-    def update(batch: Batch) -> float:
-        tokens = int(batch.target_len.sum())
-        return updater.update([(batch, 1.0)], tokens, step=next(steps), rate=1e-3).loss
+    def update(batch: Batch) -> None:
+        updater.update([(batch, 1.0)], int(batch.target_len.sum()), step=next(steps), rate=RATE)
 
-    return update
+    def summed(batch: Batch) -> Tensor:
+        return nn.functional.cross_entropy(*updater.model(*batch), reduction="sum")
+
+    return here(f"edgechat {updater.precision}", update, updater.model, summed)
 
 
-def new_model() -> Seq2Seq:
+def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
     torch.manual_seed(0)
-    return Seq2Seq(CONFIG, VOCABULARY)
+    return Seq2Seq(config, vocab_size)
+
+
+def contestants(config: ModelConfig, vocab_size: int, learners: list[Learner]) -> Iterator[Contestant]:
+    """All of them, with weights of their own making. The processes of `learners` are started."""
+    yield plain_loop(config, vocab_size)
+    for learner in learners:
+        # JoeyNMT's hidden size is that of a direction, of which it always has two.
+        direction = config.hidden // 2 if learner.halved else config.hidden
+        learner.start(
+            Learning(
+                config.layers, config.hidden, direction, config.embedding, vocab_size, config.dropout,
+                RATE, CLIP,
+            )
+        )  # fmt: skip
+        yield there(learner)
+    yield edgechat(config, vocab_size, "off")
+    yield edgechat(config, vocab_size, "bf16")
+
+
+def there(learner: Learner) -> Contestant:
+    """One that trains in a process of its own."""
+    return Contestant(
+        NAMES[learner.name] + (" half" if learner.halved else ""),
+        lambda pairs: learner.update(*pairs),
+        lambda pairs: learner.loss(*pairs),
+    )
 
 
 def random_pairs(count: int) -> EncodedPairs:
@@ -176,27 +185,86 @@ def random_pairs(count: int) -> EncodedPairs:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         return random.integers(5, VOCABULARY, size=int(offsets[-1])).astype(np.uint16), offsets
 
-    return EncodedPairs(*side(), *side())
+    (src_ids, src_offsets), (tgt_ids, tgt_offsets) = side(), side()
+    tgt_ids[tgt_offsets[1:] - 1] = EOS
+    return EncodedPairs(src_ids, src_offsets, tgt_ids, tgt_offsets)
 
 
-def others() -> dict[str, Update]:
-    """Those that are installed."""
-    known = {"OpenNMT-py": ("onmt", opennmt_update), "JoeyNMT": ("joeynmt", joeynmt_update)}
-    found = {name: make for name, (package, make) in known.items() if importlib.util.find_spec(package)}
-    return {name: make() for name, make in found.items()}
+def batches_of(pairs: EncodedPairs, size: int) -> Iterator[Pairs]:
+    """Batches of similar length, epoch after epoch."""
+    epoch = 0
+    while True:
+        for indices in epoch_order(pairs, size, seed=0, epoch=epoch):
+            yield chosen(pairs, indices)
+        epoch += 1
 
 
-def measure(updates: dict[str, Update], batches: Iterator[Batch], rounds: int) -> dict[str, float]:
-    """Median target tokens a second of CPU time, after one round that warms up."""
-    speeds: dict[str, list[float]] = {name: [] for name in updates}
-    for number in range(rounds + 1):
-        batch = next(batches)
-        for name, update in updates.items():
-            start = time.process_time()
-            update(batch)
-            if number:
-                speeds[name].append(int(batch.target_len.sum()) / (time.process_time() - start))
+def chosen(pairs: EncodedPairs, indices: np.ndarray) -> Pairs:
+    return [pairs.source(i).tolist() for i in indices], [pairs.target(i).tolist() for i in indices]
+
+
+def tokens_of(pairs: Pairs) -> int:
+    return sum(map(len, pairs[1]))
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    batch: int
+    speed: float  # target tokens a second of CPU time
+    ratio: float  # to the plain loop
+    perplexity: float | None
+
+    def __str__(self) -> str:
+        perplexity = "" if self.perplexity is None else f" {self.perplexity:>10.3f}"
+        return f"{self.name:<14} {self.batch:>5} {self.speed:>9.0f} {self.ratio:>5.2f}x{perplexity}"
+
+
+def measure(all_of_them: list[Contestant], batches: Iterator[Pairs], updates: int) -> dict[str, float]:
+    """Median target tokens a second of CPU time. The first update warms up, and does not count."""
+    speeds: dict[str, list[float]] = {one.name: [] for one in all_of_them}
+    for number in range(updates):
+        pairs = next(batches)
+        for one in all_of_them:
+            seconds = one.update(pairs)
+            if number or updates == 1:
+                speeds[one.name].append(tokens_of(pairs) / seconds)
     return {name: statistics.median(values) for name, values in speeds.items()}
+
+
+def perplexity(one: Contestant, valid: EncodedPairs) -> float:
+    order = np.unique(np.linspace(0, len(valid) - 1, num=min(MOST_VALIDATED, len(valid)), dtype=np.int64))
+    batches = [chosen(valid, order[i : i + 50]) for i in range(0, len(order), 50)]
+    return math.exp(sum(map(one.loss, batches)) / sum(map(tokens_of, batches)))
+
+
+def compare(
+    config: ModelConfig, vocab_size: int, size: int, learners: list[Learner], pairs: EncodedPairs,
+    updates: int, valid: EncodedPairs | None,
+) -> Iterator[Row]:  # fmt: skip
+    try:
+        all_of_them = list(contestants(config, vocab_size, learners))
+        speeds = measure(all_of_them, batches_of(pairs, size), updates)
+        for one in all_of_them:
+            speed = speeds[one.name]
+            measured = perplexity(one, valid) if valid is not None else None
+            yield Row(one.name, size, speed, speed / speeds["plain loop"], measured)
+    finally:
+        for learner in learners:
+            learner.stop()
+
+
+def targets(rows: list[Row]) -> Iterator[tuple[str, float, float]]:
+    """What the project promises at its own sizes, as far as it was measured: what, measured, at least."""
+    found = {(row.name, row.batch): row.speed for row in rows}
+    bf16, fp32, plain = "edgechat bf16", "edgechat fp32", "plain loop"
+    promised = [(bf16, plain, 64, 1.5), (bf16, plain, 128, 1.8)]
+    for batch in (64, 128):
+        promised += [(bf16, "OpenNMT-py", batch, 1.6), (bf16, "JoeyNMT", batch, 3.0)]
+        promised += [(fp32, "OpenNMT-py", batch, 1.0), (fp32, "JoeyNMT", batch, 1.0)]
+    for ours, theirs, batch, least in promised:
+        if {(ours, batch), (theirs, batch)} <= found.keys():
+            yield f"{ours} beside {theirs}, batch {batch}", found[ours, batch] / found[theirs, batch], least
 
 
 def main() -> None:
@@ -204,21 +272,48 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batches", nargs="+", type=int, default=[64, 128])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="updates that are timed")
+    parser.add_argument("--data", nargs="+", metavar="FILE", help="learn these, in place of random ids")
+    parser.add_argument("--updates", type=int, metavar="N", help="with --data: held-out perplexity after N")
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--embedding", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--peers", type=Path, default=Path("build/peers"), help="where NAME/bin/python are")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     arguments = parser.parse_args()
+    if (arguments.data is None) != (arguments.updates is None):
+        parser.error("--data and --updates go together")
     torch.set_num_threads(1)
-    if not others():
-        print("OpenNMT-py and JoeyNMT are compared where they are installed; see bench/README.md")
-    print(f"{'':<14} {'batch':>5} {'tokens/s':>9} {'ratio':>6}   target tokens a second of CPU time")
+    learners, missing = find_learners(arguments.peers)
+    for line in missing:
+        print(f"skipped {line}")
+    sizes = {"layers": arguments.layers, "hidden": arguments.hidden, "embedding": arguments.embedding}
+    # With few updates dropout decides more than who learns: without it for those.
+    config = ModelConfig(**sizes, attention=256, dropout=0.0 if arguments.data else DROPOUT)
+    valid, vocab_size, updates = None, VOCABULARY, arguments.rounds + 1
+    if arguments.data:
+        prepared = prepare(open_corpus(arguments.data), DataOptions(vocab_size=VOCABULARY))
+        valid, vocab_size, updates = prepared.valid, prepared.codec.vocab_size, arguments.updates
+        print(f"{len(prepared.train):,} pairs, vocabulary {vocab_size:,}, {updates:,} updates, no dropout")
+    last = " perplexity" if arguments.data else ""
+    print(f"{'':<14} {'batch':>5} {'tokens/s':>9} {'ratio':>6}{last}   target tokens a second of CPU time")
+    rows = []
     for size in arguments.batches:
-        pairs = random_pairs(size * 200)
-        order = epoch_order(pairs, size, seed=0, epoch=0)
-        batches = (make_batch(pairs, indices) for indices in order)
-        updates = {"plain loop": plain_update(), **others()}
-        updates |= {"edgechat fp32": our_update("off"), "edgechat bf16": our_update("bf16")}
-        speeds = measure(updates, batches, arguments.rounds)
-        for name, speed in speeds.items():
-            print(f"{name:<14} {size:>5} {speed:>9.0f} {speed / speeds['plain loop']:>5.2f}x")
+        pairs = prepared.train if arguments.data else random_pairs(size * 200)
+        for row in compare(config, vocab_size, size, learners, pairs, updates, valid):
+            print(row, flush=True)
+            rows.append(row)
+    if arguments.data:
+        return
+    versions = {NAMES[one.name]: one.version for one in learners}
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    missed = False
+    for what, measured, least in targets(rows):
+        missed |= measured < least
+        verdict = "pass" if measured >= least else "MISSED"
+        print(f"{verdict:<6}  {what:<45} {measured:>6.2f}x  at least {least:g}x")
+    if arguments.check and missed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="A TOML file of such settings, as the config.toml of a run; flags change single ones.",
+            help="A TOML file of settings, and with a section [run] of data and --out too; flags change "
+            "single ones.",
             rich_help_panel=_RUN,
             show_default=False,
         ),
@@ -87,12 +88,13 @@ def train(
         ),
     ] = False,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"],
+        Literal["auto", "cpu", "cuda"] | None,
         typer.Option(
-            help="auto takes CUDA where PyTorch has it.",
+            help="auto takes CUDA where PyTorch has it.  [default: auto]",
             rich_help_panel=_RUN,
+            show_default=False,
         ),
-    ] = "auto",
+    ] = None,
     threads: Annotated[
         int | None, _number("CPU threads of PyTorch; a resume keeps the run's.", _RUN, min=1, max=1024)
     ] = None,
@@ -209,6 +211,12 @@ def train(
         float | None,
         _number("Share of fed words that are the model's own at the end.  [default: 0]", _REGULARIZATION),
     ] = None,
+    bpe_dropout: Annotated[
+        float | None,
+        _number(
+            "Cut training text into other tokens each epoch; 0.1 is usual.  [default: 0]", _REGULARIZATION
+        ),
+    ] = None,
     weight_decay: Annotated[
         float | None, _number("Of matrices, for adamw and sgd.  [default: 0]", _REGULARIZATION)
     ] = None,
@@ -224,7 +232,7 @@ def train(
         float | None, _number("Stop after this time with a checkpoint that --resume continues.", _LENGTH)
     ] = None,
     early_stop: Annotated[
-        Literal["loss", "perplexity", "exact-match", "bleu"] | None,
+        Literal["loss", "perplexity", "exact-match", "bleu", "chrf"] | None,
         typer.Option(
             help="End when this has not improved on the held-out pairs; it decides which checkpoint is best.",
             rich_help_panel=_LENGTH,
@@ -308,44 +316,44 @@ def train(
     from ..train.run import is_run, open_run
 
     wanted = Wanted(preset, config, context.params)
-    if max_minutes is not None and not max_minutes > 0:
-        raise UsageError(f"--max-minutes must be above 0, not {max_minutes}")
     if preset is not None and config is not None:
         raise UsageError(
-            f"--preset {preset} and --config {config} are both a whole configuration: give one of them"
+            f"--preset {preset} and --config {config} are both a whole configuration: give one of them, or "
+            "preset in the section run of the file"
         )
-    from_data = Data(data or [], source, target, valid, tokenizer, skip_bad, pretrained_embeddings)
+    options = wanted.run_options()
+    from_data = Data.of(options)
     if find_lr:
-        if resume or dry_run or pretrained_embeddings:
+        if resume or dry_run or options.pretrained_embeddings:
             raise UsageError(
                 "--find-lr trains a model that is not kept: it goes with DATA and settings alone"
             )
-        set_torch_threads(threads)
-        find_learning_rate(wanted.fresh(), from_data, torch_device(device), json)
+        set_torch_threads(options.threads)
+        find_learning_rate(wanted.fresh(), from_data, torch_device(options.device), json)
         return
     if dry_run:
         show_corpus(prepare(wanted.fresh(), from_data), json)
         return
-    if out is None:
+    if options.out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
-    chosen = torch_device(device)
-    set_torch_threads(threads)
+    run_folder, chosen = options.out, torch_device(options.device)
+    set_torch_threads(options.threads)
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
-    if tokenizer and vocab_size is not None:
+    if options.tokenizer and vocab_size is not None:
         raise UsageError("--vocab-size is of a tokenizer that is trained: it does not go with --tokenizer")
     if batch_size is not None and batch_tokens is not None:
         raise UsageError("--batch-tokens takes the place of --batch-size: give one of them")
     with joined(chosen) as world:
-        goes_on = resume or (world.restarted and is_run(out))
+        goes_on = resume or (world.restarted and is_run(run_folder))
         run = world.first_does(
             lambda: open_or_create(
-                out, wanted, from_data, chosen, world, resume=goes_on, force=force and not goes_on
+                run_folder, wanted, from_data, chosen, world, resume=goes_on, force=force and not goes_on
             ),
-            others=lambda: open_run(out),
+            others=lambda: open_run(run_folder),
         )
-        compare_environment(run, chosen, threads, world)
-        result = train_run(run, chosen, max_minutes, world)
+        compare_environment(run, chosen, options.threads, world)
+        result = train_run(run, chosen, options.max_minutes, world)
         if world.writes:
             say_end(run, result, json)
     if result.ended == "interrupted":

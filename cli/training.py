@@ -10,7 +10,7 @@ from .progress import TrainingProgress, counting
 
 if TYPE_CHECKING:
     from ..runtime.text import TextCodec
-    from ..train.config import RunConfig
+    from ..train.config import RunConfig, RunOptions
     from ..train.corpus import Corpus
     from ..train.dataset import Prepared
     from ..train.distributed import World
@@ -31,6 +31,18 @@ class Data:
     tokenizer: Path | None
     skip_bad: bool
     pretrained: Path | None
+
+    @classmethod
+    def of(cls, options: "RunOptions") -> "Data":
+        return cls(
+            list(options.data),
+            options.source,
+            options.target,
+            options.valid,
+            options.tokenizer,
+            options.skip_bad,
+            options.pretrained_embeddings,
+        )
 
     @property
     def given(self) -> bool:
@@ -79,6 +91,13 @@ class Wanted:
         given = {name: self.parameters[name] for name in option_names() if name in self.parameters}
         return {name: value for name, value in given.items() if value is not None}
 
+    def run_options(self) -> "RunOptions":
+        """What is read, what is written, and on what it is computed: options over the file."""
+        from ..train.config import RunOptions, load_run_options
+
+        begun = RunOptions() if self.file is None else load_run_options(self.file)
+        return begun.changed({**self.parameters, "data": tuple(self.parameters["data"] or ())})
+
     def source(self, name: str) -> str:
         """What gave the value of `name`, as it stands on the command line."""
         if name in self.options:
@@ -98,6 +117,7 @@ def open_or_create(
 ) -> "Run":
     """The run to train: continued with --resume, else new. Nothing is overwritten unasked."""
     from ..runtime.errors import UsageError
+    from ..train.bpe_dropout import BpeDropout
     from ..train.lock import RunLock
     from ..train.run import create_run, is_only_a_run, is_run
 
@@ -121,12 +141,14 @@ def open_or_create(
     config = wanted.fresh()
     check_writable(out)
     prepared = prepare(config, data)
+    BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)  # refuses what is no plain BPE
     for line in prepared.report.lines():
         say(line)
     corpus = {
         "name": ", ".join(source.name for source in prepared.report.sources),
         "sha256": prepared.report.sha256,
         "valid_sha256": _valid_sha256(prepared.report) if data.valid else None,
+        "sources": [asdict(source) for source in prepared.report.sources],
     }
     pretrained = _read_pretrained(config, data, prepared.codec)
     return create_run(
@@ -251,6 +273,7 @@ def show_corpus(prepared: "Prepared", json: bool) -> None:
 def find_learning_rate(config: "RunConfig", data: Data, device: str, json: bool) -> None:
     """The result of --find-lr: some of the rates that were tried, and the suggestion."""
     from ..train import finder
+    from ..train.bpe_dropout import BpeDropout
 
     prepared = prepare(config, data)
     with counting("trying", finder.STEPS) as progress:
@@ -259,6 +282,7 @@ def find_learning_rate(config: "RunConfig", data: Data, device: str, json: bool)
             prepared.train,
             prepared.codec.vocab_size,
             device,
+            dropout=BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec),
             progress=progress,
         )
     if json:

@@ -75,8 +75,12 @@ def _cuts(lengths: np.ndarray, most: int) -> list[int]:
 
 def make_batch(pairs: EncodedPairs, indices: np.ndarray) -> Batch:
     """Collate the pairs of `indices`."""
-    src, src_len = pad([pairs.source(i).tolist() for i in indices])
-    target, target_len = pad([pairs.target(i).tolist() for i in indices])
+    return collate([pairs.source(i).tolist() for i in indices], [pairs.target(i).tolist() for i in indices])
+
+
+def collate(sources: list[list[int]], targets: list[list[int]]) -> Batch:
+    """A batch of these ids; each target ends with end-of-sentence."""
+    (src, src_len), (target, target_len) = pad(sources), pad(targets)
     return Batch(*map(torch.from_numpy, (src, src_len, target, target_len)))
 
 

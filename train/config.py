@@ -1,5 +1,8 @@
 """The configuration of a run: a TOML file, which a preset is too, whose single values the command line
-changes. What was in effect is kept in the run folder, as such a file again."""
+changes. What was in effect is kept in the run folder, as such a file again.
+
+A file has a fourth section, `run`: what is read, what is written, and on what it is computed.
+"""
 
 import dataclasses
 import math
@@ -11,13 +14,15 @@ from typing import Any, Literal
 
 from ..runtime.errors import UsageError
 from .dataset import DataOptions
+from .importers import importer
 from .model import ModelConfig
 from .precision import Amp
 from .toml import of_type, read_toml, refuse_unknown, section, to_toml
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"]
-Metric = Literal["loss", "perplexity", "exact-match", "bleu"]
+Device = Literal["auto", "cpu", "cuda"]
+Metric = Literal["loss", "perplexity", "exact-match", "bleu", "chrf"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class TrainingConfig:
     """Share of the target's probability that goes evenly to the vocabulary (Szegedy et al. 2016)."""
     scheduled_sampling: float = 0.0
     """Share of the fed tokens that are the model's own at the end; it rises from 0 (Bengio et al. 2015)."""
+    bpe_dropout: float = 0.0
+    """Probability that a merge of the BPE is left out in training pairs (Provilkov et al. 2020)."""
     amp: Amp = "off"
     """Computing in bfloat16 or float16 where that is safe; see precision.py."""
     ema: float = 0.0
@@ -97,8 +104,9 @@ class TrainingConfig:
             raise UsageError(f"weight_decay must be at least 0, not {self.weight_decay}")
         for name in ("momentum", "label_smoothing", "ema"):
             _share(name, getattr(self, name))
-        if not 0 <= self.scheduled_sampling <= 1:
-            raise UsageError(f"scheduled_sampling must be from 0 to 1, not {self.scheduled_sampling}")
+        for name in ("scheduled_sampling", "bpe_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if not 0 < self.decay < 1:
             raise UsageError(f"decay must be above 0 and below 1, not {self.decay}")
         for name, kind in (
@@ -191,6 +199,58 @@ class RunConfig:
             raise UsageError(f"{where}: {error}") from None
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What is read, what is written, and on what it is computed: nothing that shapes the weights but for the
+    data. A run folder keeps none of it, so that it holds no path."""
+
+    data: tuple[str, ...] = ()
+    """Files or packaged corpora."""
+    source: Path | None = None
+    """Parallel text, with `target`."""
+    target: Path | None = None
+    valid: str | None = None
+    skip_bad: bool = False
+    tokenizer: Path | None = None
+    pretrained_embeddings: Path | None = None
+    out: Path | None = None
+    preset: str | None = None
+    """Gives what the other sections of the file leave out."""
+    device: Device = "auto"
+    threads: int | None = None
+    max_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            _at_least(1, "threads", self.threads)
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise UsageError(f"max_minutes must be above 0, not {self.max_minutes}")
+
+    def relative_to(self, folder: Path) -> "RunOptions":
+        """With the paths of a file that lies in `folder`."""
+
+        def there(item: str) -> str:
+            path = folder / item
+            return item if importer(item) is not None and not path.exists() else str(path)
+
+        paths = ("source", "target", "tokenizer", "pretrained_embeddings", "out")
+        named = {name: getattr(self, name) for name in paths}
+        return dataclasses.replace(
+            self,
+            data=tuple(map(there, self.data)),
+            valid=None if self.valid is None else there(self.valid),
+            **{name: folder / path for name, path in named.items() if path is not None},
+        )
+
+    def changed(self, values: dict[str, Any]) -> "RunOptions":
+        """A copy in which options have the values given; None, false and nothing leave one as it is. Data of
+        any kind takes the place of all data."""
+        named = {f.name: values.get(f.name) for f in dataclasses.fields(self)}
+        given = {k: v for k, v in named.items() if v is not None and v is not False and v != ()}
+        kinds: dict[str, Any] = {"data": (), "source": None, "target": None}
+        return dataclasses.replace(self, **{**(kinds if kinds.keys() & given.keys() else {}), **given})
+
+
 def option_names() -> list[str]:
     """The names of all values of a configuration, each once."""
     kinds = (ModelConfig, DataOptions, TrainingConfig)
@@ -213,5 +273,25 @@ def load_preset(name: str) -> RunConfig:
 
 
 def load_config(path: Path) -> RunConfig:
-    """The configuration of a TOML file of the user's."""
-    return RunConfig.from_dict(read_toml(path), str(path))
+    """The configuration of a TOML file of the user's, on top of the preset that its section `run` names."""
+    values = _sections(path)
+    preset = load_run_options(path).preset
+    if preset is not None:
+        below = asdict(load_preset(preset))
+        for name in below:
+            part = values.get(name, {})
+            values[name] = {**below[name], **part} if isinstance(part, dict) else part
+    return RunConfig.from_dict(values, str(path))
+
+
+def load_run_options(path: Path) -> RunOptions:
+    """The section `run` of a TOML file of the user's."""
+    given = read_toml(path).get("run", {})
+    return section(RunOptions, given, f"{path}, section run").relative_to(path.parent)
+
+
+def _sections(path: Path) -> dict[str, Any]:
+    """The sections of a file that are the run's configuration."""
+    values = read_toml(path)
+    refuse_unknown(values, (*(part.name for part in dataclasses.fields(RunConfig)), "run"), str(path))
+    return {name: part for name, part in values.items() if name != "run"}

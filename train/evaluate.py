@@ -114,7 +114,7 @@ def distinct(replies: Sequence[Sequence[str]], n: int) -> float:
 
 
 def decoded_scores(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, float]:
-    """`exact_match` (0 to 1) and `bleu` (0 to 100) of greedy replies: quick, for validation."""
+    """`exact_match` (0 to 1), `bleu` and `chrf` (0 to 100) of greedy replies: quick, for validation."""
     replies = [
         reply.text for reply in model.reply_turns([turns for turns, _ in pairs], DecodingOptions(beam=1))
     ]
@@ -123,4 +123,5 @@ def decoded_scores(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, float]:
     return {
         "exact_match": float(np.mean(same)),
         "bleu": float(BLEU().corpus_score(replies, [references]).score),
+        "chrf": float(CHRF().corpus_score(replies, [references]).score),
     }

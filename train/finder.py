@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .batches import epoch_order, make_batch
+from .bpe_dropout import BpeDropout
 from .config import RunConfig
 from .dataset import EncodedPairs
 from .distributed import ALONE
@@ -43,19 +44,24 @@ def find_learning_rate(
     vocab_size: int,
     device: str,
     *,
+    dropout: BpeDropout | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Found:
     """Try growing rates on a new model of this configuration, whose own rate and schedule do not count."""
     torch.manual_seed(config.training.seed)
     updater = Updater(Seq2Seq(config.model, vocab_size), config.training, device, ALONE)
-    groups, target_len = _groups(config, pairs), np.diff(pairs.tgt_offsets)
+    groups = _groups(config, pairs)
     tried: list[Tried] = []
     mean, lowest = 0.0, math.inf
     for step in range(1, STEPS + 1):
         rate = LOWEST * (HIGHEST / LOWEST) ** ((step - 1) / (STEPS - 1))
-        group = next(groups)
-        tokens = sum(int(target_len[indices].sum()) for indices in group)
-        shares = [(make_batch(pairs, indices), 1.0) for indices in group]
+        epoch, group = next(groups)
+        batches = [
+            dropout.make_batch(pairs, indices, epoch) if dropout else make_batch(pairs, indices)
+            for indices in group
+        ]
+        tokens = sum(int(batch.target_len.sum()) for batch in batches)
+        shares = [(batch, 1.0) for batch in batches]
         outcome = updater.update(shares, tokens, step=step, rate=rate)
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * outcome.loss
         loss = mean / (1 - _SMOOTHING**step)  # as in Adam: the mean began at 0
@@ -73,8 +79,8 @@ def suggestion(tried: list[Tried]) -> float:
     return float(f"{best.rate / 10:.0e}")
 
 
-def _groups(config: RunConfig, pairs: EncodedPairs) -> Iterator[list[np.ndarray]]:
-    """The batches of each update, epoch after epoch."""
+def _groups(config: RunConfig, pairs: EncodedPairs) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The batches of each update, epoch after epoch, and the epoch."""
     training, epoch = config.training, 0
     while True:
         order = epoch_order(
@@ -85,5 +91,5 @@ def _groups(config: RunConfig, pairs: EncodedPairs) -> Iterator[list[np.ndarray]
             batch_tokens=training.batch_tokens,
         )
         for start in range(0, len(order), training.accumulate):
-            yield order[start : start + training.accumulate]
+            yield epoch, order[start : start + training.accumulate]
         epoch += 1

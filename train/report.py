@@ -71,12 +71,9 @@ class CorpusReport:
 
     def lines(self) -> list[str]:
         """The report as lines of a plain text table."""
-        rows = [
-            (s.name, f"{s.dialogues:,} dialogues, sha256 {s.sha256[:12]}")
-            for s in (*self.sources, *self.valid_sources)
-        ]
+        rows = [(s.name, f"{s.dialogues:,} dialogues") for s in (*self.sources, *self.valid_sources)]
         rows += [
-            ("dialogues", f"{self.dialogues:,}"),
+            ("dialogues", f"{self.dialogues:,}, sha256 {self.sha256[:12]}"),
             ("turns", f"{self.turns:,}"),
             ("pairs", f"{self.pairs:,}"),
             ("to train", f"{self.train_pairs:,} pairs of {self.train_dialogues:,} dialogues"),

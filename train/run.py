@@ -134,7 +134,7 @@ def create_run(
     """Write a new run folder with its encoded corpus, all or nothing.
 
     run.json keeps `device` and `processes`, which it is begun on, and `corpus`: the `name` and `sha256` of
-    what was read.
+    what was read, and of each source of it.
     """
     info = {
         "corpus": corpus,

@@ -1,6 +1,7 @@
 """Configuration files: sections of typed values, read from and written as TOML.
 
-A section is a frozen dataclass of numbers, truth values, texts, and None for what is left out.
+A section is a frozen dataclass of numbers, truth values, texts, paths, lists of texts, and None for what is
+left out.
 """
 
 import dataclasses
@@ -88,12 +89,19 @@ def of_type(value: Any, wanted: Any, what: str) -> Any:
             return None
         (wanted,) = (kind for kind in get_args(wanted) if kind is not NoneType)
         return of_type(value, wanted, what)
+    if get_origin(wanted) is tuple:  # of texts; one will do for a list of one
+        texts = [value] if isinstance(value, str) else value
+        if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
+            return tuple(texts)
+        raise UsageError(f"{what} must be a text or a list of texts, not {value!r}")
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
     fits = isinstance(value, bool) if wanted is bool else not isinstance(value, bool)
     if wanted is float and fits and isinstance(value, int | float):
         return float(value)
     if fits and isinstance(value, wanted):
         return value
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a text"}
     raise UsageError(f"{what} must be {kinds[wanted]}, not {value!r}")
 
 

@@ -19,7 +19,8 @@ from ..runtime.errors import CheckpointError, EdgeChatError, UsageError
 from ..runtime.files import remove_leftovers
 from ..runtime.options import DecodingOptions
 from .backend import TorchBackend, evaluating
-from .batches import epoch_order, make_batch, ordered_batches
+from .batches import Batch, epoch_order, make_batch, ordered_batches
+from .bpe_dropout import BpeDropout
 from .checkpoint import Position, checkpoint_folder, has_checkpoint, load_checkpoint, save_checkpoint
 from .dataset import EncodedPairs
 from .distributed import ALONE, World
@@ -30,7 +31,7 @@ from .model import Seq2Seq
 from .precision import Precision, autocast
 from .run import Run
 from .schedule import learning_rate, sampling_share
-from .updates import Share, Updater
+from .updates import Share, Updater, naming_batch
 
 Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 
@@ -97,9 +98,10 @@ class Trainer:
         self._on_step, self._on_validation, self._should_stop = on_step, on_validation, should_stop
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.pairs("train"), run.pairs("valid")
-        self._decodes = self._config.early_stop in ("exact-match", "bleu")
+        self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
         if self._decodes and not len(self._valid):
             raise UsageError(f"--early-stop {self._config.early_stop} needs held-out pairs: give --valid")
+        self._dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.writes else None
         try:
             self._updater = Updater(run.new_model(), self._config, device, world)
@@ -201,10 +203,11 @@ class Trainer:
     def _step(self, group: list[np.ndarray]) -> None:
         """One update of the weights, from the batches of `group`."""
         position, config = self._position, self._config
-        tokens = sum(int(self._target_len[indices].sum()) for indices in group)
+        shares = [self._share(indices) for indices in group]
+        tokens = self._target_tokens(group, shares)
         rate = self._rate()
         outcome = self._updater.update(
-            [self._share(indices) for indices in group],
+            shares,
             tokens,
             step=position.step + 1,
             rate=rate,
@@ -225,7 +228,19 @@ class Trainer:
 
     def _share(self, indices: np.ndarray) -> Share:
         own, weight = self._world.share(indices)
-        return make_batch(self._train, own), weight
+        return self._batch(own), weight
+
+    def _batch(self, indices: np.ndarray) -> Batch:
+        if self._dropout is None:
+            return make_batch(self._train, indices)
+        return self._dropout.make_batch(self._train, indices, self._position.epoch)
+
+    def _target_tokens(self, group: list[np.ndarray], shares: list[Share]) -> int:
+        """How many tokens the targets of these batches have, over all processes."""
+        if self._dropout is None:
+            return sum(int(self._target_len[indices].sum()) for indices in group)
+        own = sum(weight * int(batch.target_len.sum()) for batch, weight in shares)
+        return int(self._world.sum(own)[0])
 
     def _rate(self) -> float:
         """The learning rate of the next update."""
@@ -284,9 +299,10 @@ class Trainer:
         averaged = updater.average.applied(model) if updater.average else contextlib.nullcontext()
         with averaged:
             with autocast(updater.precision, self._device):
-                total, tokens = self._world.sum(
-                    *summed_validation_loss(model, self._valid, self._config.batch_size, self._world)
+                own = summed_validation_loss(
+                    model, self._valid, self._config.batch_size, self._world, step=self._position.step
                 )
+                total, tokens = self._world.sum(*own)
             measured = {"loss": total / max(1, tokens)}
             if self._decodes:
                 measured |= self._decoded_scores(model)
@@ -296,7 +312,7 @@ class Trainer:
         """How good replies to held-out prompts are. The first process decodes, the others wait for it."""
         from .evaluate import decoded_scores
 
-        scores = {"exact_match": 0.0, "bleu": 0.0}
+        scores = {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0}
         if self._world.writes:
             texts = self._run.held_out()
             chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
@@ -306,8 +322,8 @@ class Trainer:
 
     def _score(self, loss: float, measured: dict[str, float]) -> float:
         """What "best" goes by: lower is better."""
-        if self._decodes:
-            return -measured["bleu" if self._config.early_stop == "bleu" else "exact_match"]
+        if self._decodes and self._config.early_stop is not None:
+            return -measured[self._config.early_stop.replace("-", "_")]
         return math.inf if math.isnan(loss) else loss
 
     def _watch_plateau(self, loss: float) -> None:
@@ -333,16 +349,17 @@ class Trainer:
 
 @torch.inference_mode()
 def summed_validation_loss(
-    model: Seq2Seq, pairs: EncodedPairs, batch_size: int, world: World = ALONE
+    model: Seq2Seq, pairs: EncodedPairs, batch_size: int, world: World = ALONE, *, step: int = 0
 ) -> tuple[float, float]:
     """Cross entropy (natural log), summed over the target tokens of this process's share of `pairs`, and
-    how many these are. Dropout is off."""
+    how many these are. Dropout is off. The error for a batch that does not fit into memory names `step`."""
     device = model.embedding.weight.device
     total, tokens = 0.0, 0
     with evaluating(model):
         for number, batch in enumerate(ordered_batches(pairs, batch_size)):
             if number % world.size == world.rank:
-                logits, labels = model(*batch.to(device))
+                with naming_batch(batch, f"in the validation at step {step}"):
+                    logits, labels = model(*batch.to(device))
                 total += token_loss(logits, labels).item() * len(labels)
                 tokens += len(labels)
     return total, float(tokens)

@@ -72,18 +72,27 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for number, (batch, weight) in enumerate(shares, start=1):
-            with self._world.synchronized(self._parallel, number == len(shares)), _naming(batch, step):
+            with (
+                self._world.synchronized(self._parallel, number == len(shares)),
+                naming_batch(batch, f"at step {step}"),
+            ):
                 losses.append(self._accumulate(batch.to(self._device), weight / tokens, sampling))
         (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
+        with naming_batch(shares[-1][0], f"at step {step}"):  # the first step makes the optimizer's moments
+            applied = self._apply(math.isfinite(total), step)
+        return Outcome(total / tokens, applied)
+
+    def _apply(self, finite: bool, step: int) -> bool:
+        """Clip the gradients and let them change the weights, if they and the loss are `finite`."""
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip)
-        applied = math.isfinite(total) and math.isfinite(norm.item())
+        applied = finite and math.isfinite(norm.item())
         if applied:
             self.scaler.step(self.optimizer)
             if self.average is not None:
                 self.average.update(self.model, step)
         self.scaler.update()
-        return Outcome(total / tokens, applied)
+        return applied
 
     def _accumulate(self, batch: Batch, weight: float, sampling: float) -> Tensor:
         """Add the gradient of a batch's summed objective, times `weight`. Gives its summed loss, times
@@ -116,7 +125,7 @@ def seed_step(seed: int, step: int, process: int) -> None:
 
 
 @contextlib.contextmanager
-def _naming(batch: Batch, step: int) -> Iterator[None]:
+def naming_batch(batch: Batch, when: str) -> Iterator[None]:
     """Say which batch memory did not suffice for."""
     try:
         yield
@@ -125,7 +134,7 @@ def _naming(batch: Batch, step: int) -> Iterator[None]:
             raise
         pairs, longest_source = batch.src.shape
         raise EdgeChatError(
-            f"out of memory at step {step} on a batch of {pairs} pairs, sources to {longest_source} and "
+            f"out of memory {when} on a batch of {pairs} pairs, sources to {longest_source} and "
             f"targets to {batch.target.shape[1]} tokens: halve --batch-size or --batch-tokens and double "
             "--accumulate, which gives the same updates, or lower --max-source and --max-target"
         ) from error

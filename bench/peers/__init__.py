@@ -24,39 +24,47 @@ class Shape:
     beam: int
 
 
-class Peer:
-    """A peer that runs; `times` are the CPU milliseconds of its calls but the first, which warms up."""
+@dataclass(frozen=True)
+class Learning:
+    """What every peer that trains is built with."""
+
+    layers: int
+    hidden: int
+    direction: int  # hidden size of each direction, of an encoder that can only have two
+    embedding: int
+    vocab_size: int
+    dropout: float
+    learning_rate: float
+    clip: float
+
+
+class _Process:
+    """A peer in its own environment, which answers a line of JSON to each line."""
 
     def __init__(self, name: str, python: Path) -> None:
         self.name, self.version = name, ""
-        self.times: list[float] = []
         self._python = python
+        self._process: subprocess.Popen[str] | None = None
 
-    def start(self, shape: Shape, batch: int) -> Callable[[], None]:
-        """Start it, and give what has it decode once."""
+    def _launch(self, script: str, sizes: dict) -> None:
         self._process = subprocess.Popen(
-            [self._python, HERE / f"run_{self.name}.py", json.dumps({**asdict(shape), "batch": batch})],
+            [self._python, HERE / script, json.dumps(sizes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
         self.version = self._answer()["version"]
-        called: list[float] = []
-        self.times = []
 
-        def call() -> None:
-            assert self._process.stdin is not None
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
-            answer = self._answer()
-            if answer["steps"] != shape.steps:
-                raise SystemExit(f"{self.name} took {answer['steps']} steps, not {shape.steps}")
-            (self.times if called else called).append(answer["ms"])
-
-        return call
+    def _ask(self, line: str) -> dict:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._answer()
 
     def _answer(self) -> dict:
+        assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -65,20 +73,80 @@ class Peer:
         return json.loads(line)
 
     def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        """End it, if it was started."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
+
+
+class Peer(_Process):
+    """A peer that decodes; `times` are the CPU milliseconds of its calls but the first, which warms up."""
+
+    times: list[float]
+
+    def start(self, shape: Shape, batch: int) -> Callable[[], None]:
+        """Start it, and give what has it decode once."""
+        self._launch(f"run_{self.name}.py", {**asdict(shape), "batch": batch})
+        called: list[float] = []
+        self.times = []
+
+        def call() -> None:
+            answer = self._ask("go")
+            if answer["steps"] != shape.steps:
+                raise SystemExit(f"{self.name} took {answer['steps']} steps, not {shape.steps}")
+            (self.times if called else called).append(answer["ms"])
+
+        return call
+
+
+class Learner(_Process):
+    """A peer that trains; `halved`, with directions of half the size where its encoder can only have two."""
+
+    def __init__(self, name: str, python: Path, *, halved: bool = False) -> None:
+        super().__init__(name, python)
+        self.halved = halved
+
+    def start(self, sizes: Learning) -> None:
+        self._launch(f"train_{self.name}.py", asdict(sizes))
+
+    def update(self, sources: list[list[int]], targets: list[list[int]]) -> float:
+        """Make an update from these pairs; seconds of CPU time. Targets end with end-of-sentence."""
+        return self._batch(sources, targets, learn=True)["ms"] / 1e3
+
+    def loss(self, sources: list[list[int]], targets: list[list[int]]) -> float:
+        """The summed loss (natural log) of these pairs, without dropout."""
+        return self._batch(sources, targets, learn=False)["loss"]
+
+    def _batch(self, sources: list[list[int]], targets: list[list[int]], learn: bool) -> dict:
+        return self._ask(json.dumps({"sources": sources, "targets": targets, "learn": learn}))
 
 
 def find_peers(folder: Path) -> tuple[list[Peer], list[str]]:
-    """The peers that `folder` has an environment for, and why others are skipped."""
-    found, missing = [], []
-    for name, module in PEERS.items():
+    """The peers that decode that `folder` has an environment for, and why others are skipped."""
+    environments, missing = _environments(folder, list(PEERS))
+    return [Peer(name, python) for name, python in environments.items()], missing
+
+
+def find_learners(folder: Path) -> tuple[list[Learner], list[str]]:
+    """The same of those that train. JoeyNMT comes in two sizes, halved and not."""
+    environments, missing = _environments(folder, ["opennmt", "joeynmt"])
+    found = [Learner(name, python) for name, python in environments.items()]
+    if "joeynmt" in environments:
+        found.append(Learner("joeynmt", environments["joeynmt"], halved=True))
+    return found, missing
+
+
+def _environments(folder: Path, names: list[str]) -> tuple[dict[str, Path], list[str]]:
+    """The interpreter of each environment that has its peer, and what is wrong with the others."""
+    found, missing = {}, []
+    for name in names:
+        module = PEERS[name]
         python = folder / name / "bin" / "python"
         if not python.exists():
             missing.append(f"{name}: there is no {python} (bench/README.md says how to make it)")
         elif subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
             missing.append(f"{name}: {python} cannot import {module}")
         else:
-            found.append(Peer(name, python))
+            found[name] = python
     return found, missing

@@ -4,7 +4,9 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 
 def serve(make: Callable[[SimpleNamespace], Callable[[], int]], version: str) -> None:
@@ -18,3 +20,37 @@ def serve(make: Callable[[SimpleNamespace], Callable[[], int]], version: str) ->
         steps = decode()
         ms = (time.process_time() - start) * 1e3
         print(json.dumps({"ms": ms, "steps": steps}), file=out, flush=True)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A toolkit's model while it is trained."""
+
+    batch: Callable[[list[list[int]], list[list[int]]], Any]
+    """The toolkit's own batch of sources and targets, which its data loader would make."""
+    update: Callable[[Any], None]
+    """Forward, backward, clipping and optimizer, as the toolkit does it."""
+    loss: Callable[[Any], float]
+    """The summed loss of a batch, without dropout."""
+
+
+def serve_training(make: Callable[[SimpleNamespace], Trained], version: str) -> None:
+    """Make an update, or compute a loss, for each batch of stdin."""
+    out, sys.stdout = sys.stdout, sys.stderr
+    trained = make(SimpleNamespace(**json.loads(sys.argv[1])))
+    print(json.dumps({"version": version}), file=out, flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        batch = trained.batch(asked["sources"], asked["targets"])
+        if asked["learn"]:
+            start = time.process_time()
+            trained.update(batch)
+            answer = {"ms": (time.process_time() - start) * 1e3}
+        else:
+            answer = {"loss": trained.loss(batch)}
+        print(json.dumps(answer), file=out, flush=True)
+
+
+def padded(rows: list[list[int]], padding: int) -> list[list[int]]:
+    longest = max(map(len, rows))
+    return [row + [padding] * (longest - len(row)) for row in rows]

@@ -1,5 +1,6 @@
 """`edgechat train`: what it prints, what it never overwrites, how it goes on."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -37,6 +38,10 @@ def test_training_reports_the_corpus_and_its_progress_on_stderr_alone(edgechat, 
     for said in ("pairs.jsonl", "held out", "training to step 2 on cpu", "finished at step 2 of 2", "next: "):
         assert said in done.stderr
     assert "warning" not in done.stderr
+    corpus = json.loads((tmp_path / "run" / "run.json").read_text())["corpus"]
+    assert f"sha256 {corpus['sha256'][:12]}" in done.stderr
+    assert done.stderr.count("sha256") == 1
+    assert [source["name"] for source in corpus["sources"]] == ["pairs.jsonl"]
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
         "run.json", "config.toml", "tokenizer.json", "corpus", "valid.jsonl", "checkpoints",
@@ -101,6 +106,47 @@ def test_the_same_file_gives_the_same_bytes_and_so_does_the_file_that_the_run_wr
     assert (training["seed"], training["batch_size"]) == (1, 8)
 
 
+def test_a_file_alone_says_everything_and_gives_the_same_bytes_twice(
+    invoke, corpus_file, tmp_path, monkeypatch
+):
+    folder = tmp_path / "project"
+    (folder / "texts").mkdir(parents=True)
+    lines = corpus_file.read_text().splitlines(keepends=True)
+    (folder / "texts" / "pairs.jsonl").write_text("".join(lines[:12]))
+    (folder / "texts" / "held-out.jsonl").write_text("".join(lines[12:]))
+    where = """
+    [run]
+    data = "texts/pairs.jsonl"
+    valid = "texts/held-out.jsonl"
+    out = "runs/mine"
+    device = "cpu"
+    threads = 1
+    """
+    (folder / "run.toml").write_text(where + SETTINGS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    command = ["train", "--config", "../project/run.toml", "--seed", 1]
+    first = invoke(*command)
+    assert first.returncode == 0, first.stderr
+    run = folder / "runs" / "mine"
+    files = [path for path in run.rglob("*") if path.is_file() and path.name != "metrics.png"]
+    before = {path: path.read_bytes() for path in files}
+    assert any(path.name == "model.safetensors" for path in files)
+    assert "exists: --resume continues it" in invoke(*command).sentence
+    assert invoke(*command, "--force").returncode == 0
+    assert before == {path: path.read_bytes() for path in files}
+    for path, content in before.items():  # where it lay is no part of a run
+        assert str(tmp_path).encode() not in content, path
+        assert path.name == "report.json" or b"texts/" not in content, path
+    report = json.loads((run / "corpus" / "report.json").read_text())
+    assert (report["train_pairs"], report["valid_pairs"]) == (12, 4)
+    assert invoke("train", "--resume", "--config", folder / "run.toml", "--seed", 1).returncode == 0
+    elsewhere = invoke(*command, "--out", "here", corpus_file)
+    assert elsewhere.returncode == 0
+    assert json.loads(Path("here/run.json").read_text())["corpus"]["name"] == corpus_file.name
+    assert json.loads(Path("here/corpus/report.json").read_text())["train_pairs"] == 16
+
+
 def test_an_option_overrides_the_file(invoke, corpus_file, tmp_path):
     (tmp_path / "run.toml").write_text(SETTINGS)
     out = tmp_path / "run"
@@ -129,9 +175,10 @@ def test_a_file_with_an_unknown_key_is_refused_and_no_run_is_begun(invoke, corpu
 
 def test_every_value_of_the_configuration_has_an_option():
     from edgechat.cli.train import train
-    from edgechat.train.config import option_names
+    from edgechat.train.config import RunOptions, option_names
 
-    assert set(option_names()) <= set(inspect.signature(train).parameters)
+    names = {*option_names(), *(field.name for field in dataclasses.fields(RunOptions))}
+    assert names <= set(inspect.signature(train).parameters)
 
 
 def test_a_dry_run_shows_report_vocabulary_and_three_samples_and_writes_nothing(
@@ -172,6 +219,19 @@ def test_find_lr_prints_rates_and_a_suggestion_and_writes_nothing(invoke, corpus
     assert not (tmp_path / "run").exists()
     assert tree(corpus_file.parent) == before
     assert "--find-lr trains a model that is not kept" in invoke(*command, "--resume").sentence
+
+
+def test_bpe_dropout_of_a_tokenizer_that_does_more_than_merge_is_refused_and_no_run_is_begun(
+    invoke, corpus_file, quick_run, tmp_path
+):
+    tokenizer = json.loads((quick_run / "tokenizer.json").read_text())
+    tokenizer["model"]["ignore_merges"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    options = ["--tokenizer", tmp_path / "tokenizer.json", "--bpe-dropout", 0.1]
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *options, "--hidden", 16, "--max-steps", 1)
+    assert done.returncode == 2
+    assert "--bpe-dropout leaves out merges, and the tokenizer is no plain BPE" in done.sentence
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_being_trained_is_neither_resumed_nor_replaced(

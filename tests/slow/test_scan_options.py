@@ -18,6 +18,8 @@ OPTIONS = {
     "scaled": ["--attention-kind", "scaled"],
     "unfed": ["--no-input-feeding"],
     "bidirectional": ["--bidirectional"],
+    "residual": ["--layers", 2, "--residual"],
+    "norm": ["--layers", 2, "--layer-norm"],
     "deep": ["--layers", 3, "--residual", "--layer-norm"],
     "tied": ["--tied-output"],
     "copy": ["--copy-attention"],

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime.errors import UsageError
-from edgechat.train.config import RunConfig, load_config, load_preset, preset_names
+from edgechat.train.config import RunConfig, load_config, load_preset, load_run_options, preset_names
 
 
 def test_every_preset_loads():
@@ -93,7 +93,7 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
     [
         ("[model]\nhiden = 3", "section model: unknown key 'hiden'; did you mean 'hidden'"),
         ("[modell]", "unknown key 'modell'; did you mean 'model'"),
-        ("hidden = 3", "unknown key 'hidden'; known are data, model, training"),
+        ("hidden = 3", "unknown key 'hidden'; known are data, model, run, training"),
         ("model = 3", "section model must be a section of keys and values, not 3"),
         ("[model]\nhidden = 'big'", "hidden must be a whole number, not 'big'"),
         ("[model]\nhidden = true", "hidden must be a whole number, not True"),
@@ -105,6 +105,14 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
         ("[model]\nlayers = 0", "layers must be at least 1, not 0"),
         ("[data]\nturns = 0", "section data: turns must be at least 1, not 0"),
         ("[model", "is not a TOML file"),
+        ("[run]\nouts = 'a'", "section run: unknown key 'outs'; did you mean 'out'"),
+        ("[run]\ndata = [3]", "section run: data must be a text or a list of texts, not [3]"),
+        ("[run]\nout = 3", "section run: out must be a text, not 3"),
+        ("[run]\nthreads = 0", "section run: threads must be at least 1, not 0"),
+        ("[run]\nmax_minutes = 0", "section run: max_minutes must be above 0, not 0"),
+        ("[run]\ndevice = 'gpu'", "section run: device must be auto, cpu or cuda, not 'gpu'"),
+        ("[run]\nskip_bad = 1", "section run: skip_bad must be true or false, not 1"),
+        ("[run]\npreset = 'tiny'\n[training]\nbatchsize = 1", "section training: unknown key 'batchsize'"),
     ],
 )
 def test_a_file_with_a_mistake_is_refused_with_its_name_and_the_mend(tmp_path, text, sentence):
@@ -124,3 +132,37 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
 def test_a_whole_number_will_do_for_a_number(tmp_path):
     (tmp_path / "a.toml").write_text("[training]\nlearning_rate = 1\nclip = 5")
     assert load_config(tmp_path / "a.toml").training.learning_rate == 1.0
+
+
+def test_a_file_begins_from_the_preset_that_it_names(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[run]\npreset = 'tiny'\n[model]\nhidden = 24\n[training]\nepochs = 2\n")
+    assert load_config(path) == load_preset("tiny").changed({"hidden": 24, "epochs": 2})
+    path.write_text("[run]\npreset = 'huge'")
+    with pytest.raises(UsageError, match="there is no preset 'huge'"):
+        load_config(path)
+
+
+def test_the_paths_of_a_file_are_relative_to_it_and_packaged_corpora_are_names(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "[run]\ndata = ['a.jsonl', 'chatterbot:english', '/b.txt']\nvalid = 'v.tsv'\nout = 'runs/x'"
+    )
+    options = load_run_options(path)
+    assert options.data == (str(tmp_path / "a.jsonl"), "chatterbot:english", "/b.txt")
+    assert options.valid == str(tmp_path / "v.tsv")
+    assert options.out == tmp_path / "runs/x"
+    path.write_text("[run]\ndata = 'a.jsonl'")
+    assert load_run_options(path).data == (str(tmp_path / "a.jsonl"),)
+
+
+def test_data_of_any_kind_takes_the_place_of_the_data_of_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[run]\nsource = 'a.txt'\ntarget = 'b.txt'\nskip_bad = true\nthreads = 3")
+    options = load_run_options(path)
+    assert options.changed({"data": (), "skip_bad": False, "threads": None}) == options
+    changed = options.changed({"data": ("c.tsv",), "threads": 1})
+    assert (changed.data, changed.source, changed.target) == (("c.tsv",), None, None)
+    assert (changed.skip_bad, changed.threads) == (True, 1)
+    with pytest.raises(UsageError, match="max_minutes must be above 0, not 0"):
+        options.changed({"max_minutes": 0.0})

@@ -74,7 +74,7 @@ def trained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = open_run(folder / name)
         # Batches of 3 and fewer, so that there are also some with one pair for two processes.
         training = {"epochs": 99, "max_steps": STEPS, "batch_size": 3, "save_every": 4, "accumulate": 2}
-        run.info["config"] = run.config.changed({**training, "ema": 0.9}).to_json()
+        run.info["config"] = run.config.changed({**training, "ema": 0.9, "bpe_dropout": 0.3}).to_json()
         (run.folder / "run.json").write_text(json.dumps(run.info))
     (folder / "together.py").write_text(_TOGETHER)
     done = torchrun(folder / "together.py", folder)

@@ -72,7 +72,7 @@ def test_the_plateau_schedule_cuts_after_its_patience_and_waits_again(run, monke
     assert Trainer(with_options(run, schedule="plateau", **options)).position.rate_scale == 0.125
 
 
-@pytest.mark.parametrize("metric", ["exact-match", "bleu"])
+@pytest.mark.parametrize("metric", ["exact-match", "bleu", "chrf"])
 def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric):
     options = {"max_steps": 4, "epochs": 99, "save_every": 2, "early_stop": metric, "patience": 9}
     result = Trainer(with_options(run, **options)).train()
@@ -137,6 +137,31 @@ def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
 
     total, tokens = summed_validation_loss(model, run.pairs("valid"), 4)
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_bpe_dropout_is_of_the_training_pairs_alone(run):
+    tokens: list[int] = []
+    dropped = with_options(run, max_steps=2, epochs=99, save_every=2, bpe_dropout=1.0)
+    trainer = Trainer(dropped)
+    update = trainer._updater.update
+
+    def spy(shares: Any, count: int, **others: Any) -> Any:
+        tokens.append(count)
+        assert count == sum(int(batch.target_len.sum()) for batch, _ in shares)
+        return update(shares, count, **others)
+
+    trainer._updater.update = spy  # type: ignore[method-assign]
+    trainer.train()
+    pairs, codec = run.pairs("train"), run.codec
+    for indices, count in zip(trainer._batches(0)[:2], tokens, strict=True):
+        replies = [codec.decode(pairs.target(i).tolist()) for i in indices]
+        assert count == sum(len(reply.encode()) + 1 for reply in replies)  # bytes, and the end
+    from edgechat.train.trainer import summed_validation_loss
+
+    model, _ = dropped.load_model("last")
+    total, counted = summed_validation_loss(model, run.pairs("valid"), 4)
+    assert counted == len(run.pairs("valid").tgt_ids)
+    assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / counted, rel=1e-5)
 
 
 def test_a_checkpoint_without_the_average_that_the_configuration_asks_for_is_refused(run):

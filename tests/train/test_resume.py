@@ -41,6 +41,7 @@ options = st.fixed_dictionaries(
         "batch_tokens": st.just({"batch_tokens": 64}),
         "amp": st.just({"amp": "bf16"}),
         "scheduled_sampling": st.just({"scheduled_sampling": 0.5}),
+        "bpe_dropout": st.just({"bpe_dropout": 0.2}),
         "label_smoothing": st.just({"label_smoothing": 0.1}),
         "early_stop": st.sampled_from(
             [{"early_stop": "bleu", "patience": 2}, {"early_stop": "loss", "patience": 1}]
@@ -122,7 +123,7 @@ def test_a_run_with_every_option_at_once_is_exact_too(untrained: Path, tmp_path:
         "schedule": "plateau", "plateau_patience": 1, "optimizer": "adamw", "weight_decay": 0.1,
         "dropout": 0.3, "embedding_dropout": 0.1, "attention_dropout": 0.2, "word_dropout": 0.2, "ema": 0.9,
         "accumulate": 2, "batch_tokens": 64, "amp": "bf16", "scheduled_sampling": 0.5,
-        "label_smoothing": 0.1, "early_stop": "exact-match", "patience": 9, "keep": 3,
+        "label_smoothing": 0.1, "bpe_dropout": 0.2, "early_stop": "exact-match", "patience": 9, "keep": 3,
     }  # fmt: skip
     whole = begin(untrained, tmp_path / "whole", everything)
     Trainer(whole).train()

@@ -185,12 +185,26 @@ def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(ru
         checkpoint_folder(run.folder, "last")
 
 
+def exhausted(*_):
+    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
+
+
+def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_told_too(run, monkeypatch):
+    trainer = Trainer(run)
+    monkeypatch.setattr(trainer._updater.optimizer, "step", exhausted)
+    with pytest.raises(EdgeChatError, match=r"out of memory at step 1 on a batch of \d+ pairs, sources to"):
+        trainer.train()
+    trainer = Trainer(run)
+    encode = trainer._updater.model.encode
+    monkeypatch.setattr(
+        trainer._updater.model, "encode", lambda *a: encode(*a) if torch.is_grad_enabled() else exhausted()
+    )
+    with pytest.raises(EdgeChatError, match=r"out of memory in the validation at step 12 on a batch of \d+"):
+        trainer.train()
+
+
 def test_memory_that_runs_out_names_the_batch_and_the_options(run, monkeypatch):
     trainer = Trainer(run)
-
-    def exhausted(*_):
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
-
     monkeypatch.setattr(trainer._updater.model, "encode", exhausted)
     pairs = len(trainer._batches(0)[0])
     with pytest.raises(

@@ -1,0 +1,179 @@
+"""BPE dropout: the tokenizer's merges, some of them left out, in a way that (seed, epoch, pair) decide."""
+
+import itertools
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests_corpus import PAIRS
+from tokenizers import Tokenizer, models
+
+from edgechat.runtime.errors import UsageError
+from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
+from edgechat.train.batches import make_batch
+from edgechat.train.bpe_dropout import BpeDropout
+from edgechat.train.config import TrainingConfig
+from edgechat.train.dataset import EncodedPairs
+from edgechat.train.tokenizer import train_tokenizer
+
+TOKENIZER = train_tokenizer((text for pair in PAIRS for text in pair), 400)
+CODEC = TextCodec(TOKENIZER, max_source=50, max_target=50, turns=2)
+_OF = {token: id for id, token in enumerate((*SPECIAL_TOKENS, *"lowabc", "lo", "ow", "low", "aa", "ab"))}
+
+
+def dropout(share: float, *, seed: int = 0, codec: TextCodec = CODEC) -> BpeDropout:
+    return BpeDropout(TOKENIZER, codec, share, seed=seed)
+
+
+def tiny(share: float, *merges: tuple[str, str]) -> BpeDropout:
+    """Of a merge table that is seen through."""
+    model = {"type": "BPE", "vocab": _OF, "merges": [list(merge) for merge in merges]}
+    tokenizer = Tokenizer(models.BPE(vocab=_OF, merges=list(merges)))
+    raw = json.dumps({**json.loads(tokenizer.to_str()), "model": model}).encode()
+    return BpeDropout(raw, TextCodec(raw, max_source=50, max_target=50), share, seed=0)
+
+
+def encoded(pairs: list[tuple[list[str], str]], codec: TextCodec = CODEC) -> EncodedPairs:
+    sides = zip(*((codec.encode_source(s).ids, codec.encode_target(t)[0]) for s, t in pairs), strict=True)
+    flat = []
+    for side in sides:
+        offsets = np.cumsum([0, *map(len, side)])
+        flat += [np.array([id for ids in side for id in ids], np.uint16), offsets.astype(np.int64)]
+    return EncodedPairs(*flat)
+
+
+def spelled(cut: tuple[int, ...]) -> str:
+    names = list(_OF)
+    return " ".join(names[id] for id in cut)
+
+
+LOW = (("l", "o"), ("o", "w"), ("lo", "w"))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "pieces"),
+    [
+        ((0, 0), "low"),
+        ((0, 1), "lo w"),
+        ((1, 0), "l ow"),  # l+ow is no merge
+        ((2, 0), "l o w"),
+        ((9, 9), "l o w"),
+    ],
+)
+def test_each_merge_is_the_best_but_those_that_are_left_out(left_out, pieces):
+    assert spelled(tiny(0.5, *LOW).cut("low", left_out)) == pieces
+
+
+def test_of_equal_merges_the_leftmost_come_first():
+    one = tiny(0.5, ("a", "a"), ("a", "b"))
+    # aaab: three merges can be made, a+a at 0, a+a at 1, a+b at 2
+    cuts = [spelled(one.cut("aaab", (skip, 9, 9))) for skip in (0, 1, 2, 3)]
+    assert cuts == ["aa a b", "a aa b", "a a ab", "a a a b"]
+
+
+def test_pieces_come_with_the_probability_that_the_merges_give_them():
+    share, n = 0.3, 20_000
+    one = tiny(share, *LOW)
+    random = np.random.default_rng(7)
+    drawn = np.array(one._left_out(2 * n, random)).reshape(n, 2)
+    seen = Counter(spelled(one.cut("low", tuple(row))) for row in drawn.tolist())
+    # l+o is made (0.7), then lo+w (0.7) or not (0.3); else o+w (0.3 * 0.7); else neither (0.3 * 0.3)
+    expected = {"low": 0.7 * 0.7, "lo w": 0.7 * 0.3, "l ow": 0.3 * 0.7, "l o w": 0.3 * 0.3}
+    assert seen.keys() == expected.keys()
+    for pieces, probability in expected.items():
+        assert seen[pieces] / n == pytest.approx(probability, abs=4 * (0.25 / n) ** 0.5)
+
+
+@given(st.text(max_size=60))
+@settings(deadline=None)
+def test_with_nothing_left_out_words_are_cut_as_by_the_tokenizer(text):
+    one = dropout(0.5)
+    text = text.encode("utf-8", "replace").decode()
+    ids = [id for word in one._words(text) for id in one.cut(word, (0,) * (len(word) - 1))]
+    assert ids == CODEC.encode(text)
+
+
+@given(st.text(max_size=40), st.lists(st.integers(0, 3), max_size=200))
+@settings(deadline=None)
+def test_however_it_is_cut_it_is_the_same_text(text, left_out):
+    one = dropout(0.5)
+    text = text.encode("utf-8", "replace").decode()
+    cycle = itertools.cycle(left_out or [0])
+    ids = [id for word in one._words(text) for id in one.cut(word, tuple(itertools.islice(cycle, len(word))))]
+    assert CODEC.decode(ids) == CODEC.decode(CODEC.encode(text))
+
+
+def test_turns_stay_apart_and_every_target_ends():
+    pairs = encoded([(["good morning", "how are you"], "i am fine thank you"), ([""], "hello")])
+    one = dropout(1.0)
+    source, target = one.pair(pairs, 0, 0)
+    cut = source.index(SEP)
+    assert (CODEC.decode(source[:cut]), CODEC.decode(source[cut + 1 :])) == ("good morning", "how are you")
+    assert len(source) == len(b"good morninghow are you") + 1  # single bytes
+    assert target[-1] == EOS
+    assert len(target) == len(b"i am fine thank you") + 1
+    assert one.pair(pairs, 1, 0)[0] == [EOS]
+
+
+def test_how_a_pair_is_cut_is_a_function_of_seed_epoch_and_pair_alone():
+    pairs = encoded([(["hello how are you"], "i am fine thank you")] * 3)
+
+    def cut(seed: int, epoch: int, i: int) -> tuple[list[int], list[int]]:
+        return dropout(0.4, seed=seed).pair(pairs, i, epoch)
+
+    again = dropout(0.4)
+    for epoch, i in ((1, 2), (0, 1), (1, 0)):
+        again.pair(pairs, i, epoch)
+    assert again.pair(pairs, 0, 0) == cut(0, 0, 0)
+    others = [cut(0, 0, 0), cut(1, 0, 0), cut(0, 1, 0), cut(0, 0, 1), cut(0, 0, 2)]
+    assert len({str(other) for other in others}) == 5
+    batch = again.make_batch(pairs, np.array([2, 0]), 0)
+    expected = [cut(0, 0, i) for i in (2, 0)]
+    assert [row[:n].tolist() for row, n in zip(batch.src, batch.src_len, strict=True)] == [
+        source for source, _ in expected
+    ]
+    assert batch.target_len.tolist() == [len(target) for _, target in expected]
+
+
+def test_a_side_that_would_be_too_long_stays_as_it_was():
+    text = "hello how are you"
+    whole = len(CODEC.encode(text))
+    codec = CODEC.limited(max_source=whole, max_target=50)
+    pairs = encoded([([text], text)], codec)
+    source, target = dropout(1.0, codec=codec).pair(pairs, 0, 0)
+    assert source == CODEC.encode(text)
+    assert len(target) == len(text) + 1
+    for epoch in range(50):
+        assert len(dropout(0.1, codec=codec).pair(pairs, 0, epoch)[0]) <= whole
+
+
+def test_text_that_was_cut_within_a_word_stays_as_it_was():
+    word = [CODEC.encode(c)[0] for c in "hello"]  # single letters, as the tokenizer would not cut it
+    assert CODEC.encode("hello") != word
+    pairs = EncodedPairs(*[np.array(word, np.uint16), np.array([0, 5])] * 2)
+    assert dropout(0.5).pair(pairs, 0, 0) == (word, word)
+    half = CODEC.encode("é")[1:]  # the second byte of a character
+    pairs = EncodedPairs(*[np.array(half, np.uint16), np.array([0, len(half)])] * 2)
+    assert dropout(0.5).pair(pairs, 0, 0) == (half, half)
+
+
+def test_a_configuration_without_it_asks_for_nothing():
+    assert BpeDropout.wanted(TrainingConfig(), TOKENIZER, CODEC) is None
+    pairs = encoded([(["hello"], "hello")])
+    assert BpeDropout.wanted(TrainingConfig(bpe_dropout=1.0), TOKENIZER, CODEC).pair(pairs, 0, 0) != (
+        pairs.source(0).tolist(), pairs.target(0).tolist()
+    )  # fmt: skip
+    assert make_batch(pairs, np.array([0])).src[0].tolist() == CODEC.encode("hello")
+
+
+@pytest.mark.parametrize(
+    "change", [{"type": "Unigram"}, {"ignore_merges": True}, {"end_of_word_suffix": "_"}]
+)
+def test_a_tokenizer_that_does_more_than_merge_is_refused(change):
+    raw = json.loads(TOKENIZER)
+    raw["model"] |= change
+    with pytest.raises(UsageError, match="the tokenizer is no plain BPE: train without --tokenizer"):
+        BpeDropout(json.dumps(raw).encode(), CODEC, 0.1, seed=0)

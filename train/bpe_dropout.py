@@ -1,0 +1,156 @@
+"""BPE dropout (Provilkov et al. 2020, arXiv:1910.13267): the same words in other pieces each epoch.
+
+Each merge of the BPE is left out with some probability, wherever it could be made. How pair i is cut in an
+epoch is a function of (seed, epoch, i) alone, so that a resumed run, and each of several processes, cuts it
+alike. `tokenizers` draws from a generator that cannot be seeded; hence a merge loop of our own, of its rules:
+the merge learned first comes first, of equal ones the leftmost.
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Sequence
+from heapq import nsmallest
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..runtime.errors import UsageError
+from ..runtime.text import SPECIAL_TOKENS, TextCodec
+from .batches import Batch, collate
+from .config import TrainingConfig
+from .dataset import EncodedPairs
+
+#: The last of the numbers that a pair's draws are seeded with: without it pair 0 would have those of the
+#: epoch's order, since a sequence of seeds is filled up with zeros.
+_STREAM = 1
+#: How words of up to so many bytes were cut is remembered, for so many of them.
+_SHORT, _REMEMBERED = 32, 1 << 16
+_NEVER = 1 << 30  # the rank of two neighbours that are never merged
+
+
+class BpeDropout:
+    """Cuts training pairs into pieces anew. `share` is the probability that a merge is left out: 0 gives the
+    tokenizer's own pieces, 1 single bytes."""
+
+    def __init__(self, tokenizer: bytes, codec: TextCodec, share: float, *, seed: int) -> None:
+        self._codec, self._share, self._seed = codec, share, seed
+        self._ids, self._merges = _table(json.loads(tokenizer)["model"])
+        self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
+        self._remembered = functools.lru_cache(_REMEMBERED)(self._cut)
+
+    @classmethod
+    def wanted(cls, config: TrainingConfig, tokenizer: bytes, codec: TextCodec) -> "BpeDropout | None":
+        """What the configuration asks for, if anything."""
+        share = config.bpe_dropout
+        return cls(tokenizer, codec, share, seed=config.seed) if share else None
+
+    def make_batch(self, pairs: EncodedPairs, indices: np.ndarray, epoch: int) -> Batch:
+        """Collate the pairs of `indices` as they are cut in this epoch."""
+        cut = [self.pair(pairs, int(i), epoch) for i in indices]
+        return collate([source for source, _ in cut], [target for _, target in cut])
+
+    def pair(self, pairs: EncodedPairs, i: int, epoch: int) -> tuple[list[int], list[int]]:
+        """Source and target of pair i. One that would be longer than the codec's limit stays as it was."""
+        random = np.random.default_rng([self._seed, epoch, i, _STREAM])
+        return (
+            self._side(pairs.source(i).tolist(), self._codec.max_source, random),
+            self._side(pairs.target(i).tolist(), self._codec.max_target, random),
+        )
+
+    def _side(self, ids: list[int], longest: int, random: np.random.Generator) -> list[int]:
+        """Text between special tokens is cut anew, those stay."""
+        new: list[int] = []
+        for special, run in itertools.groupby(ids, key=lambda id: id < len(SPECIAL_TOKENS)):
+            same = list(run)
+            new += same if special else self._text(same, random)
+        return new if len(new) <= longest else ids
+
+    def _text(self, ids: list[int], random: np.random.Generator) -> list[int]:
+        """Other ids of the same text; the same where they are not what the tokenizer makes of it, as at the
+        start of a source that was cut within a word."""
+        try:
+            text = b"".join(map(self._codec.token_bytes, ids)).decode("utf-8")
+        except UnicodeDecodeError:
+            return ids
+        words = self._words(text)
+        if [id for word in words for id in self.cut(word, (0,) * (len(word) - 1))] != ids:
+            return ids
+        drawn = self._left_out(sum(len(word) - 1 for word in words), random)
+        new: list[int] = []
+        start = 0
+        for word in words:
+            end = start + len(word) - 1
+            new += self.cut(word, tuple(drawn[start:end]))
+            start = end
+        return new
+
+    def _words(self, text: str) -> list[str]:
+        """What no merge crosses, in the alphabet of the vocabulary: a character for each byte."""
+        tokenizer = self._tokenizer
+        if tokenizer.normalizer is not None:
+            text = tokenizer.normalizer.normalize_str(text)
+        if tokenizer.pre_tokenizer is None:
+            return [text]
+        return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+    def _left_out(self, count: int, random: np.random.Generator) -> list[int]:
+        """For each merge that is made, how many better ones are left out before it."""
+        if self._share == 1:
+            return [_NEVER] * count
+        drawn: list[int] = (random.geometric(1 - self._share, size=count) - 1).tolist()
+        return drawn
+
+    def cut(self, word: str, left_out: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids of a word of n characters whose t-th merge is not the best that can be made, but the one
+        after the best `left_out[t]`; where there is none the word is done. n - 1 numbers.
+
+        Worked example: with the merges l+o, o+w, lo+w in this order, "low" is [low] with (0, 0), [lo, w]
+        with (0, 1), [l, ow] with (1, 0), and [l, o, w] with (2, 0).
+        """
+        if not any(left_out):  # the usual way is that of the tokenizer
+            left_out = ()
+        return self._remembered(word, left_out) if len(word) <= _SHORT else self._cut(word, left_out)
+
+    def _cut(self, word: str, left_out: Sequence[int]) -> tuple[int, ...]:
+        ids, merges, none = [self._ids[c] for c in word], self._merges, (_NEVER, 0)
+        ranks = [merges.get(pair, none)[0] for pair in itertools.pairwise(ids)]
+        for better in itertools.chain(left_out, itertools.repeat(0)):
+            if not ranks:
+                break
+            rank = nsmallest(better + 1, ranks)[-1] if 0 < better < len(ranks) else min(ranks)
+            if better >= len(ranks) or rank == _NEVER:
+                break
+            # Of equal ones the leftmost come first.
+            at = _nth(ranks, rank, better - sum(r < rank for r in ranks) if better else 0)
+            ids[at : at + 2] = [merges[ids[at], ids[at + 1]][1]]
+            del ranks[at]
+            for i in (at - 1, at):
+                if 0 <= i < len(ranks):
+                    ranks[i] = merges.get((ids[i], ids[i + 1]), none)[0]
+        return tuple(ids)
+
+
+def _nth(values: list[int], value: int, n: int) -> int:
+    """Where `value` stands for the n-th time, counted from 0."""
+    at = values.index(value)
+    for _ in range(n):
+        at = values.index(value, at + 1)
+    return at
+
+
+def _table(model: dict[str, Any]) -> tuple[dict[str, int], dict[tuple[int, int], tuple[int, int]]]:
+    """The ids of all tokens, and for each two that can be merged the rank of that and the id of the result.
+
+    Raises UsageError for a tokenizer that does not only merge.
+    """
+    ids: dict[str, int] = model.get("vocab", {})
+    marks = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+    if model.get("type") != "BPE" or any(model.get(mark) for mark in marks):
+        raise UsageError(
+            "--bpe-dropout leaves out merges, and the tokenizer is no plain BPE: train without --tokenizer, "
+            "or without --bpe-dropout"
+        )
+    split = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    return ids, {(ids[a], ids[b]): (rank, ids[a + b]) for rank, (a, b) in enumerate(split)}
