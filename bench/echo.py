@@ -27,7 +27,7 @@ from fcntl import ioctl
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from edgechat.export.graphs import graph_spec
 from edgechat.export.variants import build
@@ -161,6 +161,7 @@ def _tokenizer(vocab_size: int) -> bytes:
     words = [f"Ġword{n}" for n in range(vocab_size - len(names))]
     vocabulary = {name: id for id, name in enumerate([*names, *words])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))

@@ -35,6 +35,8 @@ from .talk import decoding_options
 if TYPE_CHECKING:
     from ..runtime import ChatModel, ChatSession, DecodingOptions
 
+_HOST, _PORT = "localhost", 8000  # where the chat is served, where nothing else is said
+
 
 def register(app: typer.Typer) -> None:
     app.command()(tui)
@@ -46,7 +48,8 @@ def tui(
         list[str] | None,
         typer.Argument(
             metavar="[BUNDLE]...",
-            help="Folders that `edgechat export` wrote; the first is the one to talk to.  [default: demo]",
+            help="Folders or .edgechat files that `edgechat export` wrote, or demo; the first is the one to "
+            "talk to.  [default: demo]",
             show_default=False,
         ),
     ] = None,
@@ -60,8 +63,8 @@ def tui(
     serve: Annotated[
         bool, typer.Option("--serve", help="Open the chat in a browser; Ctrl-C here ends it.")
     ] = False,
-    host: Annotated[str, typer.Option(help="With --serve: where to listen.")] = "localhost",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="With --serve: the port.")] = 8000,
+    host: Annotated[str, typer.Option(help="With --serve: where to listen.")] = _HOST,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="With --serve: the port.")] = _PORT,
     require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -80,10 +83,11 @@ def tui(
     if serve:
         _serve(host, port)
         return
-    # Textual reads stdin and draws on stderr, unless textual-serve gave it a driver that does neither.
-    if "TEXTUAL_DRIVER" not in os.environ and not all(
-        stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)
-    ):
+    served = "TEXTUAL_DRIVER" in os.environ  # textual-serve runs this very command, with a driver of its own
+    if not served and (host, port) != (_HOST, _PORT):
+        raise UsageError("--host and --port go with --serve")
+    # Textual reads stdin and draws on stderr.
+    if not served and not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError("edgechat tui needs a terminal: with pipes and files, use edgechat chat or reply")
     from ..tui import run_chat
 
@@ -119,7 +123,8 @@ def chat(
 
     Each line of stdin is a prompt, each reply is written to stdout as it is settled, and nothing is taken
     back or drawn over. /new forgets the conversation, /why lists what else the last reply might have been,
-    /quit or the end of stdin ends. A line that begins with two slashes is a prompt that begins with one.
+    /help lists these, /quit or the end of stdin ends. A line that begins with two slashes is a prompt that
+    begins with one.
     """
     from ..runtime import ChatModel
 
@@ -241,6 +246,8 @@ def _check(bundle: str, given: dict[str, Any], require_signature: Path | None) -
 
 def _serve(host: str, port: int) -> None:
     """Serve this command without --serve in a browser."""
+    from importlib.resources import files
+
     try:
         from textual_serve.server import Server
     except ModuleNotFoundError:
@@ -248,7 +255,9 @@ def _serve(host: str, port: int) -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
     command = shlex.join([sys.executable, "-m", "edgechat", *arguments])
     try:
-        Server(command, host=host, port=port, title="edgechat").serve()
+        # A page of our own: that of textual-serve has the browser ask Google for a font.
+        page = files("edgechat.tui") / "page"
+        Server(command, host=host, port=port, title="edgechat", templates_path=str(page)).serve()
     except OSError as error:
         raise EdgeChatError(
             f"the chat cannot be served at {host}, port {port}: {error.strerror}; choose another --port"

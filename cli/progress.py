@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,12 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
+#: Seconds without a line after which one says how far the training is, where there is no live bar.
+_SILENCE = 30.0
+
+
 class TrainingProgress:
-    """A live bar on a terminal, and a line for each validation everywhere."""
+    """A live bar on a terminal, now and then a line elsewhere, and a line for each validation everywhere."""
 
     def __init__(self, *, shown: bool = True) -> None:
         from rich.console import Console
@@ -46,6 +51,8 @@ class TrainingProgress:
             disable=not (shown and console.is_terminal),
         )
         self._task = self._bar.add_task("train", total=None, epoch=1, loss=0.0, ppl=0.0, speed=0.0)
+        self._begun = self._said = time.monotonic()
+        self._first_step = 0
 
     def __enter__(self) -> "TrainingProgress":
         self._bar.start()
@@ -64,6 +71,7 @@ class TrainingProgress:
             what += f", {trainer.processes} processes"
         self._say(f"{what}; Ctrl-C stops and keeps what was learned")
         self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
+        self._first_step = position.step
 
     def step(self, progress: Any) -> None:
         self._bar.update(
@@ -74,6 +82,13 @@ class TrainingProgress:
             ppl=progress.perplexity,
             speed=progress.tokens_per_second,
         )
+        if self._bar.disable and time.monotonic() - self._said >= _SILENCE:
+            rate = (progress.step - self._first_step) / (time.monotonic() - self._begun)  # steps a second
+            left = (progress.total_steps - progress.step) / rate / 60
+            self._say(
+                f"step {progress.step:>7,}  training loss {progress.loss:.4f}  {rate:.1f} steps a second, "
+                f"about {left:,.0f} minute{'s' * (round(left) != 1)} left"
+            )
 
     def validated(self, validated: Any) -> None:
         from ..train.loss import perplexity
@@ -87,6 +102,7 @@ class TrainingProgress:
         self._say(line + ("  best" if validated.best else ""))
 
     def _say(self, line: str) -> None:
+        self._said = time.monotonic()
         if not self._shown:
             return
         if self._bar.disable:

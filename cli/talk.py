@@ -1,6 +1,7 @@
 """`edgechat reply`: prompts in, replies out."""
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator
 from json import dumps
@@ -180,7 +181,8 @@ def reply(
             if stream:
                 continue
             if json:
-                put_json(reply_json(prompt, given) | _abstaining(given, abstain_below))
+                values = reply_json(prompt, given) | _abstaining(given, abstain_below)
+                put_json(values | (_source(model, prompt) if alignments else {}))
             elif abstain_below is not None and _abstains(given, abstain_below):
                 put("")
             else:
@@ -200,7 +202,13 @@ def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOpti
         changed.setdefault("length_penalty", None)
     if "beam" in changed and "n_best" not in changed:
         changed["n_best"] = min(defaults.n_best, changed["beam"])
-    return dataclasses.replace(defaults, **changed)
+    try:
+        return dataclasses.replace(defaults, **changed)
+    except UsageError as error:
+        names = "|".join(field.name for field in dataclasses.fields(defaults))
+        what, colon, why = str(error).partition(":")
+        on_the_command_line = re.sub(rf"\b({names})\b", lambda found: f"--{found[0].replace('_', '-')}", what)
+        raise UsageError(on_the_command_line + colon + why) from None
 
 
 def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
@@ -219,12 +227,17 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
     }
 
 
+def _source(model: "ChatModel", prompt: str) -> dict[str, Any]:
+    """The prompt's tokens, which are the columns of the alignments."""
+    return {"source": list(model.codec.pieces(model.codec.encode_source([prompt]).ids))}
+
+
 def _check_confident(model: "ChatModel", options: "DecodingOptions") -> None:
     """Refuse to abstain by a confidence that there is not."""
     if model.calibration is None:
         raise UsageError(
             "--abstain-below needs a bundle that was calibrated: export it from a run that holds out more "
-            "pairs"
+            "pairs, a larger part of its data or a file of their own (--valid-fraction, --valid)"
         )
     if model.confidence(0.0, options) is None:
         raise UsageError(

@@ -201,7 +201,10 @@ def train(
     ] = None,
     word_dropout: Annotated[
         float | None,
-        _number("Share of words that become <unk> in source and fed reply.  [default: 0]", _REGULARIZATION),
+        _number(
+            "Share of words that become the unknown token in source and fed reply.  [default: 0]",
+            _REGULARIZATION,
+        ),
     ] = None,
     label_smoothing: Annotated[
         float | None,

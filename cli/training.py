@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..train.trainer import Result
 
 
+#: Training pairs for each token of more than a byte, below which copying is warned of.
+_PAIRS_A_TOKEN = 10
+
+
 @dataclass(frozen=True)
 class Data:
     """Where the corpus comes from."""
@@ -120,6 +124,7 @@ def open_or_create(
     from ..train.bpe_dropout import BpeDropout
     from ..train.lock import RunLock
     from ..train.run import create_run, is_only_a_run, is_run
+    from ..train.tokenizer import SMALLEST_VOCABULARY
 
     there = out.exists() or out.is_symlink()
     if is_run(out):
@@ -144,6 +149,12 @@ def open_or_create(
     BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)  # refuses what is no plain BPE
     for line in prepared.report.lines():
         say(line)
+    merged = prepared.codec.vocab_size - SMALLEST_VOCABULARY  # tokens of more than a byte
+    if config.model.copy_attention and merged * _PAIRS_A_TOKEN > prepared.report.train_pairs:
+        say(
+            f"hint: --copy-attention copies token by token, and with so few pairs most of {merged:,} tokens "
+            f"are hardly learned: a --vocab-size nearer to {SMALLEST_VOCABULARY} copies new values better"
+        )
     corpus = {
         "name": ", ".join(source.name for source in prepared.report.sources),
         "sha256": prepared.report.sha256,

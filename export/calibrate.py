@@ -73,7 +73,7 @@ def calibrate(model: ChatModel, pairs: Sequence[tuple[Sequence[str], str]]) -> d
     if len(pairs) < LEAST_PAIRS:
         raise EdgeChatError(
             f"the run holds out {len(pairs)} pairs, and a calibration takes at least {LEAST_PAIRS}: "
-            "train with a larger --valid-fraction"
+            "train with a larger --valid-fraction, or with --valid FILE"
         )
     count = min(len(pairs), MOST_PAIRS)
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, num=count).astype(int)]

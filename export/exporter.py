@@ -90,7 +90,8 @@ def export(
     model, position = run.load_model(checkpoint)
     last = last_step(run_folder)
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
-    progress(f"taking the {what}, step {position.step:,}; the last is step {last:,}")
+    behind = f"; the last is step {last:,}" if position.step != last else ""
+    progress(f"taking the {what}, step {position.step:,}{behind}")
     data = run.config.data
     built = build(model, precision, _judged_on(run, _LIMIT_PAIRS), progress=progress)
     proof = prove_built(

@@ -77,7 +77,8 @@ def package_files(package: str) -> "Traversable":
 
 
 def find_bundle(name: str) -> Path:
-    """The path of a bundle; `demo` is the one that comes with the package, unless a path has that name.
+    """The path of a bundle; `demo` is the one that comes with the package, unless a path of that name is
+    one, or a run.
 
     Raises:
         UsageError: there is nothing of that name, or it is a run that was not exported.
@@ -87,7 +88,8 @@ def find_bundle(name: str) -> Path:
         if path.exists() or path.is_symlink():
             if (path / "run.json").is_file() and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
-            return path
+            if name != "demo" or not path.is_dir() or (path / MANIFEST).exists():
+                return path
     except OSError as error:  # a name that is too long, a folder that may not be searched
         raise UsageError(f"the bundle {name[:100]} cannot be opened: {error.strerror}") from None
     if name == "demo":

@@ -291,6 +291,10 @@ class ChatModel:
         ensemble.closed = first.closed
         return ensemble
 
+    def __repr__(self) -> str:
+        what = f", {self.manifest.precision}" if self.manifest else ""
+        return f"<ChatModel of {self.codec.vocab_size} tokens{what}, on {self.device}>"
+
     def reply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """The best reply to one prompt, outside any conversation."""
         return self.stream(prompt, options).reply

@@ -161,9 +161,9 @@ class DecodingOptions:
         given = self.given
         for option, (mode, value) in GOES_WITH.items():
             if option in given and getattr(self, mode) != value:
-                raise UsageError(
-                    f"{option} goes with {mode}={value!r}, not with {mode}={getattr(self, mode)!r}"
-                )
+                if value is True:
+                    raise UsageError(f"{option} goes with {mode}, which is off")
+                raise UsageError(f"{option} goes with {mode} {value}, not with {mode} {getattr(self, mode)}")
         for option in EXCLUDES:
             if option in given:
                 refuse_company(option, given)

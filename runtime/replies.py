@@ -124,6 +124,7 @@ def read_replies(path: Path) -> tuple[str, ...]:
     """The replies of a user's file: a JSON list of texts in a `.json`, else one a line.
 
     Raises:
+        UsageError: there is no such file.
         DataError: names the file and what is wrong with it.
     """
     try:
@@ -132,6 +133,8 @@ def read_replies(path: Path) -> tuple[str, ...]:
             return parse_replies(raw)
         lines = (line.rstrip("\r") for line in raw.decode("utf-8").split("\n"))
         return check_replies([line for line in lines if line])
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:

@@ -168,14 +168,14 @@ class BeamSearch:
         else:
             ended, extended, gap = self._choose(self._possible(ids, logps, logp))
         self.min_gap = min(self.min_gap, gap)
-        finished = [self._finished_by(extension, alignments) for extension in ended]
+        finished = [(extension, self._finished_by(extension, alignments)) for extension in ended]
         if self.options.trace:
             given = [list(zip(*row, strict=True)) for row in zip(ids, logps, strict=True)]
-            self._note_step(given, align, extended, list(zip(ended, finished, strict=True)))
-        for (_, row, _, _), hypothesis in zip(ended, finished, strict=True):
+            self._note_step(given, align, extended, finished)
+        for (_, row, _, _), hypothesis in finished:
             self._add_finished(hypothesis, self._live[row].group)
         if extended or any(self._finished):
-            self._live = [self._grown(extension, alignments) for extension in extended]
+            self._live = self._grown(extended, alignments)
             self._prepare([id for _, _, id, _ in extended], [row for _, row, _, _ in extended])
         else:  # nothing may follow: what there is was cut
             self.done = True
@@ -298,18 +298,23 @@ class BeamSearch:
             (ended if id == EOS else extended).append(extension)
         return Choice(ended, extended, nearest)
 
-    def _grown(self, extension: Extension, alignments: list[list[float]] | None) -> _Live:
-        minus, row, id, logp = extension
-        parent, rules = self._live[row], self._rules
-        return _Live(
-            (*parent.tokens, id),
-            (*parent.logps, logp),
-            parent.logp + logp,
-            -minus,
-            rules.after(parent.state, id) if rules.any else (),
-            (*parent.alignments, alignments[row]) if alignments else (),
-            parent.group,
-        )
+    def _grown(self, extended: list[Extension], alignments: list[list[float]] | None) -> list[_Live]:
+        live, rules = self._live, self._rules
+        grown = []
+        for minus, row, id, logp in extended:
+            parent = live[row]
+            grown.append(
+                _Live(
+                    (*parent.tokens, id),
+                    (*parent.logps, logp),
+                    parent.logp + logp,
+                    -minus,
+                    rules.after(parent.state, id) if rules.any else (),
+                    (*parent.alignments, alignments[row]) if alignments else (),
+                    parent.group,
+                )
+            )
+        return grown
 
     def _finished_by(self, extension: Extension, alignments: list[list[float]] | None) -> Hypothesis:
         minus, row, _, logp = extension

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import math
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -289,6 +290,7 @@ class _Encoder:
             train_pairs=len(train),
             valid_dialogues=self.dialogues[True],
             valid_pairs=len(valid),
+            valid_learned=_learned(valid, train),
             truncated_sources=self._truncated_sources,
             truncated_targets=self._truncated_targets,
             vocab_size=codec.vocab_size,
@@ -296,6 +298,16 @@ class _Encoder:
             target_tokens=percentiles(np.concatenate([np.diff(p.tgt_offsets) for p in (train, valid)])),
         )
         return Prepared(tokenizer, codec, train, valid, self._texts, report)
+
+
+def _learned(valid: EncodedPairs, train: EncodedPairs) -> int:
+    """How many pairs of `valid` are in `train` too."""
+
+    def pair(pairs: EncodedPairs, i: int) -> tuple[bytes, bytes]:
+        return pairs.source(i).tobytes(), pairs.target(i).tobytes()
+
+    wanted = Counter(pair(valid, i) for i in range(len(valid)))
+    return sum(wanted.pop(pair(train, i), 0) for i in range(len(train) if wanted else 0))
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class CorpusReport:
     train_pairs: int = 0
     valid_dialogues: int = 0
     valid_pairs: int = 0
+    valid_learned: int = 0  # held-out pairs that are among those to train on too
     truncated_sources: int = 0
     truncated_targets: int = 0
     vocab_size: int = 0
@@ -76,8 +77,8 @@ class CorpusReport:
             ("dialogues", f"{self.dialogues:,}, sha256 {self.sha256[:12]}"),
             ("turns", f"{self.turns:,}"),
             ("pairs", f"{self.pairs:,}"),
-            ("to train", f"{self.train_pairs:,} pairs of {self.train_dialogues:,} dialogues"),
-            ("held out", f"{self.valid_pairs:,} pairs of {self.valid_dialogues:,} dialogues"),
+            ("to train", _pairs(self.train_pairs, self.train_dialogues)),
+            ("held out", _pairs(self.valid_pairs, self.valid_dialogues) + self._learned_too()),
             ("vocabulary", f"{self.vocab_size:,} tokens"),
             ("tokens a source", _spread(self.source_tokens)),
             ("tokens a target", _spread(self.target_tokens)),
@@ -87,6 +88,13 @@ class CorpusReport:
         rows += _counted("ignored key", self.ignored_keys)
         width = max(len(label) for label, _ in rows)
         return [f"{label:<{width}}  {value}" for label, value in rows]
+
+    def _learned_too(self) -> str:
+        return f", {self.valid_learned:,} of them learned too" if self.valid_learned else ""
+
+
+def _pairs(pairs: int, dialogues: int) -> str:
+    return f"{pairs:,} pair{'s' * (pairs != 1)} of {dialogues:,} dialogue{'s' * (dialogues != 1)}"
 
 
 def percentiles(lengths: npt.NDArray[np.int64]) -> dict[str, int]:

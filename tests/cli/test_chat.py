@@ -67,6 +67,11 @@ def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder)
     assert served == [(f"{sys.executable} -m edgechat tui 'my bundle' --port 9000", "localhost", 9000)]
 
 
+def test_a_port_without_serving_is_refused(invoke, bundle_folder):
+    done = invoke("tui", bundle_folder, "--port", 9000)
+    assert (done.returncode, done.sentence) == (2, "--host and --port go with --serve")
+
+
 def test_serving_without_its_package_says_what_to_install(monkeypatch, bundle_folder, invoke):
     monkeypatch.setitem(sys.modules, "textual_serve.server", None)
     done = invoke("tui", bundle_folder, "--serve")

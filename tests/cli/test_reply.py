@@ -228,12 +228,32 @@ def test_an_ensemble_replies_as_one(invoke, bundle_folder, tmp_path):
     assert (done.returncode, "there is no bundle" in done.sentence) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--temperature", "2"], "--temperature goes with --sample, which is off"),
+        (["--n-best", "3", "--beam", "2"], "--n-best is 3, more than --beam, 2: raise beam"),
+        (
+            ["--normalize", "none", "--length-penalty", "1"],
+            "--length-penalty goes with --normalize gnmt, not with --normalize none",
+        ),
+        (["--replies", "nowhere.txt"], "there is no file nowhere.txt"),
+    ],
+)
+def test_what_is_wrong_with_options_names_them_as_they_were_written(invoke, bundle_folder, given, sentence):
+    done = invoke("reply", bundle_folder, "hello", *given)
+    assert (done.returncode, done.stdout, done.sentence) == (2, "", sentence)
+
+
 def test_alignments_are_a_row_of_weights_a_token(invoke, bundle_folder):
     done = invoke("reply", bundle_folder, "--json", "--alignments", "hello")
     (candidate,) = json.loads(done.stdout)["candidates"]
     assert list(candidate) == ["reply", "score", "logp", "tokens", "alignments"]
     assert len(candidate["alignments"]) == len(candidate["tokens"]) + 1  # the end-of-sentence looks too
     assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in candidate["alignments"])
+    source = json.loads(done.stdout)["source"]
+    assert "".join(source).strip() == "hello"
+    assert {len(row) for row in candidate["alignments"]} == {len(source)}
 
 
 @pytest.mark.parametrize(

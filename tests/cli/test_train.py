@@ -8,19 +8,56 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from edgechat.cli.progress import TrainingProgress
 from edgechat.train.checkpoint import checkpoint_folder
 from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
+from edgechat.train.trainer import Progress, Validated
 
 #: Two steps of the smallest model.
 QUICK = [
     "--hidden", 16, "--embedding", 8, "--attention", 8, "--vocab-size", 280, "--batch-size", 8,
     "--max-steps", 2, "--valid-fraction", 0.1, "--threads", 1, "--device", "cpu",
 ]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    step: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What a display asks of a trainer."""
+
+    position: Position
+    total_steps: int = 400
+    precision: str = "fp32"
+    processes: int = 1
+
+
+def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with TrainingProgress() as display:
+        display.begin(Planned(Position(100)), "cpu")
+        for step in range(101, 141):  # a second each
+            now[0] += 1.0
+            display.step(Progress(step, 400, 1, 2.5, 1e-3, 90.0))
+            if step == 120:
+                display.validated(Validated(120, 2.4, 2.6, True, 0))
+        now[0] += 20.0
+        display.step(Progress(141, 400, 1, 2.5, 1e-3, 90.0))
+    begun, validated, line = capsys.readouterr().err.splitlines()
+    assert begun == "training from step 100 to step 400 on cpu; Ctrl-C stops and keeps what was learned"
+    assert validated.endswith("best")
+    # 41 steps in 60 s; 259 are left
+    assert line == "step     141  training loss 2.5000  0.7 steps a second, about 6 minutes left"
 
 
 @pytest.fixture(scope="module")

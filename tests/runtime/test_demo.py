@@ -1,8 +1,11 @@
 """The bundle that comes with the package."""
 
 from importlib.resources import files
+from pathlib import Path
 
-from edgechat.runtime import ChatModel
+import pytest
+
+from edgechat.runtime import BundleError, ChatModel, UsageError
 from edgechat.runtime.bundle import find_bundle, read_bundle
 from edgechat.runtime.golden import check_golden
 
@@ -24,6 +27,19 @@ def test_the_demo_loses_less_than_a_percent_of_perplexity_to_int8_and_says_what_
     card = (files("edgechat.models") / "demo" / "MODEL_CARD.md").read_text()
     assert "chitchat, chatterbot:english" in card
     assert "MIT (chitchat-dataset), BSD-3-Clause (chatterbot-corpus)" in card
+
+
+def test_a_folder_of_its_name_that_is_no_bundle_does_not_hide_the_demo(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert find_bundle("demo").is_absolute()
+    with pytest.raises(BundleError):  # a path is a path
+        ChatModel.load("./demo", device="cpu")
+    (tmp_path / "demo" / "edgechat.json").touch()
+    assert find_bundle("demo") == Path("demo")
+    (tmp_path / "demo" / "edgechat.json").rename(tmp_path / "demo" / "run.json")
+    with pytest.raises(UsageError, match="demo is a run, not a bundle"):
+        find_bundle("demo")
 
 
 def test_the_demo_replies_by_its_name(monkeypatch, tmp_path):

@@ -204,7 +204,7 @@ def test_what_is_no_log_probability_raises(value):
 
 def test_options_of_the_draw_go_with_it_alone():
     for option, value in {"temperature": 0.5, "top_k": 1, "top_p": 0.5, "typical_p": 0.5, "seed": 1}.items():
-        with pytest.raises(UsageError, match=f"{option} goes with sample=True, not with sample=False"):
+        with pytest.raises(UsageError, match=f"{option} goes with sample, which is off"):
             DecodingOptions(**{option: value})
     with pytest.raises(
         UsageError, match="stop does not go with sample: samples are drawn, each for itself and to its end"

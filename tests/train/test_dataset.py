@@ -144,6 +144,17 @@ def test_with_a_corpus_to_validate_nothing_else_is_held_out() -> None:
     assert [source.dialogues for source in prepared.report.valid_sources] == [1]
 
 
+def test_held_out_pairs_that_are_learned_too_are_counted() -> None:
+    learned = corpus(["a", "b"], ["c", "d"], ["c", "d"], ["e", "f"])
+    prepared = prepare(learned, options(), valid=corpus(["c", "d"], ["c", "d"], ["a", "f"], ["x", "y"]))
+    assert prepared.report.valid_learned == 2  # c d twice, however often it is learned
+    (line,) = (line for line in prepared.report.lines() if line.startswith("held out"))
+    assert line.endswith("4 pairs of 4 dialogues, 2 of them learned too")
+    apart = prepare(learned, options(), valid=corpus(["x", "y"])).report
+    assert apart.valid_learned == 0
+    assert any(line.endswith(" 1 pair of 1 dialogue") for line in apart.lines())
+
+
 def test_only_the_second_speaker_is_learned_where_asked() -> None:
     prepared = prepare(corpus(*NUMBERED[:1]), options(targets="second", valid_fraction=0))
     assert [target for _, target in decoded(prepared, prepared.train)] == ["answer 0", "well 0"]

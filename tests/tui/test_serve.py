@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,8 @@ async def test_a_page_is_served_and_what_is_typed_there_gets_a_reply(tmp_path):
         async with asyncio.timeout(60), aiohttp.ClientSession() as browser:
             page = await once_there(browser, f"http://localhost:{port}")
             assert "edgechat" in page
+            elsewhere = re.findall(r"https?://(?!localhost:)[^\"']+", page)
+            assert not elsewhere, "the browser is sent to others"
             assert f"ws://localhost:{port}/ws" in page
             async with browser.ws_connect(f"ws://localhost:{port}/ws?width=100&height=30") as terminal:
                 await terminal.send_str(json.dumps(["focus"]))

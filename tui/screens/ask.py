@@ -23,7 +23,7 @@ class Ask(Over[str]):
         self._text, self._note, self._check = plain(text), note, check
 
     def compose_box(self) -> ComposeResult:
-        yield Input(self._text.replace("\n", " "), select_on_focus=False)
+        yield Input(self._text.replace("\n", " "))  # selected: what is typed takes its place
         yield Static(content(self._note), id="note")
         yield Static("", id="wrong")
 
@@ -50,7 +50,7 @@ class Write(Ask):
     BINDINGS: ClassVar[list[BindingType]] = bindings(WRITE)
 
     def compose_box(self) -> ComposeResult:
-        yield Static(content(self._note), id="note")
+        yield Static(content(f"{self._note} Enter breaks the line."), id="note")
         yield TextArea(self._text, highlight_cursor_line=False)
         yield Static("", id="wrong")
 
