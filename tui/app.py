@@ -1,6 +1,5 @@
 """The application: it opens the chat screen, keeps what the user chose, and offers every action by name."""
 
-import gc
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widget import Widget
 
+from . import keysfirst
 from .engine import load
 from .keeper import Keeper
 from .keys import ALL, APP, CHAT, IDS, PROMPT, bindings
@@ -197,8 +197,7 @@ def run_chat(
             keeper=keeper,
             config=config_folder(),
         )
-        # What was imported stays: a collection of garbage, for which a key has to wait, passes over it.
-        gc.freeze()
+        keysfirst.begin()
         app.run(inline=inline)
     finally:
         keeper.close()

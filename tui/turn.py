@@ -10,6 +10,7 @@ from textual import log
 from textual.message import Message
 
 from .engine import Engine, sentence
+from .keysfirst import keys_first
 from .messages import ReplyAdvanced, ReplyFailed, ReplyFinished
 from .values import Insight, ReplyFacts
 
@@ -88,6 +89,11 @@ class Turn:
 def decode(turn: Turn, post: Callable[[Message], object]) -> None:
     """Do the jobs of a turn, and post what comes of them: the way of a worker's thread. After a failure,
     or once it is stopped, the rest is not done."""
+    with keys_first():
+        _decode(turn, post)
+
+
+def _decode(turn: Turn, post: Callable[[Message], object]) -> None:
     for side, job in enumerate(turn.jobs):
         try:
             decoding = job.engine.decode(job.turns, job.options)
