@@ -121,7 +121,7 @@ def test_the_version_has_one_source(tmp_path):
 def in_wheel() -> set[str]:
     """Files of the tree that belong in the wheel, by their names in it."""
     found = {f"edgechat/{path.name}" for path in (ROOT / "src" / "edgechat").iterdir() if path.is_file()}
-    data = {"tui": (".tcss",), "models": (".toml",)}
+    data = {"tui": (".tcss", ".html"), "models": (".toml",)}
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
             demo = folder == "models" and path.parent.name == "demo"

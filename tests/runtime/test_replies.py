@@ -130,7 +130,7 @@ def test_a_users_file_may_have_a_reply_a_line(tmp_path):
     path.write_bytes(b"\xff\n")
     with pytest.raises(DataError, match="is not UTF-8"):
         read_replies(path)
-    with pytest.raises(DataError, match=r"nowhere.txt cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"there is no file .*nowhere.txt"):
         read_replies(tmp_path / "nowhere.txt")
 
 
