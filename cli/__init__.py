@@ -6,8 +6,8 @@ import sys
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
-    # OpenMP's threads, of PyTorch, spin while they wait for each other: on a machine that is busy a training
-    # takes ten times as long. Asleep they cost nothing that could be measured on one that is not.
+    # OpenMP's threads, of PyTorch, spin while they wait for each other: on a machine that is busy, a training
+    # with two of them took six to fifteen times as long as with one. Asleep, they do not.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from .app import app
