@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_corpus import PAIRS
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
@@ -21,7 +21,8 @@ from edgechat.train.tokenizer import train_tokenizer
 
 TOKENIZER = train_tokenizer((text for pair in PAIRS for text in pair), 400)
 CODEC = TextCodec(TOKENIZER, max_source=50, max_target=50, turns=2)
-_OF = {token: id for id, token in enumerate((*SPECIAL_TOKENS, *"lowabc", "lo", "ow", "low", "aa", "ab"))}
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+_OF = {token: id for id, token in enumerate((*SPECIAL_TOKENS, *_BYTES, "lo", "ow", "low", "aa", "ab"))}
 
 
 def dropout(share: float, *, seed: int = 0, codec: TextCodec = CODEC) -> BpeDropout:
@@ -32,6 +33,8 @@ def tiny(share: float, *merges: tuple[str, str]) -> BpeDropout:
     """Of a merge table that is seen through."""
     model = {"type": "BPE", "vocab": _OF, "merges": [list(merge) for merge in merges]}
     tokenizer = Tokenizer(models.BPE(vocab=_OF, merges=list(merges)))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw = json.dumps({**json.loads(tokenizer.to_str()), "model": model}).encode()
     return BpeDropout(raw, TextCodec(raw, max_source=50, max_target=50), share, seed=0)
 
