@@ -106,4 +106,4 @@ def test_a_plain_sample_is_one_draw(command, invoke, bundle_folder, searched, tm
 def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invoke, bundle_folder, tmp_path):
     done = run(invoke, command, bundle_folder, ["--length-penalty", "nan"], tmp_path)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("edgechat: length_penalty must be a number from 0 to 10")
+    assert done.stderr.splitlines()[-1].startswith("edgechat: --length-penalty must be a number from 0 to 10")
