@@ -1,11 +1,13 @@
 """A turn between the screen and the thread that decodes: pacing, and stopping at any moment."""
 
+import gc
 from types import SimpleNamespace
 
 import pytest
 
 from edgechat.tui import turn as turn_module
-from edgechat.tui.turn import FRAME, Turn
+from edgechat.tui.messages import ReplyAdvanced, ReplyFinished
+from edgechat.tui.turn import FRAME, Job, Turn, decode
 
 
 class Stream:
@@ -62,3 +64,23 @@ def test_a_turn_stopped_before_its_stream_was_there_cancels_it_on_arrival():
     turn.stop()
     turn.attach(stream)
     assert stream.cancelled
+
+
+def test_no_garbage_is_collected_while_a_turn_is_decoded():
+    collected = []
+
+    class Decoding(Stream):
+        def updates(self):
+            collected.append(gc.isenabled())
+            yield "hi", ""
+
+        def result(self):
+            collected.append(gc.isenabled())
+            return None, None
+
+    engine = SimpleNamespace(decode=lambda turns, options: Decoding())
+    posted = []
+    decode(Turn(1, 1, [Job(engine, ("hello",), {})]), posted.append)
+    assert [type(message) for message in posted] == [ReplyAdvanced, ReplyFinished]
+    assert collected == [False, False]
+    assert gc.isenabled()
