@@ -22,6 +22,7 @@ from .options import (
     MinLengthOption,
     NoRepeatOption,
     NormalizeOption,
+    RepliesOption,
     RequireSignatureOption,
     SampleOption,
     SeedOption,
@@ -30,7 +31,7 @@ from .options import (
     TopKOption,
     TopPOption,
 )
-from .talk import decoding_options
+from .talk import decoding_options, read_replies_option
 
 if TYPE_CHECKING:
     from ..runtime import ChatModel, ChatSession, DecodingOptions
@@ -109,6 +110,7 @@ def chat(
     length_penalty: LengthPenaltyOption = None,
     min_length: MinLengthOption = None,
     max_length: MaxLengthOption = None,
+    replies: RepliesOption = None,
     no_repeat_ngram: NoRepeatOption = None,
     sample: SampleOption = None,
     temperature: TemperatureOption = None,
@@ -136,6 +138,7 @@ def chat(
             length_penalty=length_penalty,
             min_length=min_length,
             max_length=max_length,
+            replies=read_replies_option(replies),
             no_repeat_ngram=no_repeat_ngram,
             sample=sample,
             temperature=temperature,

@@ -18,7 +18,10 @@ from .options import (
     SignOption,
     ask_passphrase,
 )
-from .talk import decoding_options
+from .talk import decoding_options, read_replies_option
+
+#: Share of held-out pairs that are answered word for word, below which a confidence tells little.
+_HARDLY_ANY = 0.02
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +65,6 @@ def export(
     """
     from ..export import export as export_run
     from ..runtime.options import DecodingOptions
-    from ..runtime.replies import read_replies
     from ..runtime.signature import load_signer
 
     defaults = decoding_options(
@@ -78,7 +80,7 @@ def export(
         decoding=defaults,
         data_licence=data_licence,
         sign=signer,
-        replies=None if replies is None else read_replies(replies),
+        replies=read_replies_option(replies),
         force=force,
         progress=say,
     )
@@ -108,6 +110,11 @@ def export(
             f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {fitted['right']:.1%} right: "
             f"expected error {fitted['ece_before']:.3f} before, {fitted['ece']:.3f} after"
         )
+        if fitted["right"] < _HARDLY_ANY:
+            say(
+                "hint: hardly any reply is word for word the held-out one, as is usual in open chat: "
+                "all confidences will be near 0, and --abstain-below of little use"
+            )
     signed = "" if sign is None else f", signed with {sign}"
     say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s{signed}")
     say(f'next: edgechat reply {out} "YOUR TEXT", or edgechat tui {out}')

@@ -13,13 +13,14 @@ from .options import (
     JsonOption,
     LengthPenaltyOption,
     NormalizeOption,
+    RepliesOption,
     RequireSignatureOption,
     ThreadsOption,
     set_torch_threads,
     torch_device,
 )
 from .progress import counting
-from .talk import decoding_options
+from .talk import decoding_options, read_replies_option
 
 _FEW = 20
 
@@ -59,6 +60,7 @@ def evaluate(
     beam: BeamOption = None,
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
+    replies: RepliesOption = None,
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
@@ -98,7 +100,13 @@ def evaluate(
     pairs = pairs[:limit]
     if 0 < len(pairs) < _FEW:
         say(f"with so few pairs ({len(pairs)}) the figures say little of others")
-    options = decoding_options(chat.defaults, beam=beam, normalize=normalize, length_penalty=length_penalty)
+    options = decoding_options(
+        chat.defaults,
+        beam=beam,
+        normalize=normalize,
+        length_penalty=length_penalty,
+        replies=read_replies_option(replies),
+    )
     with counting("evaluating", 2 * len(pairs)) as progress:
         result = run_evaluation(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress

@@ -64,6 +64,9 @@ class TrainingProgress:
 
     def begin(self, trainer: "Trainer", device: str) -> None:
         position = trainer.position
+        if position.step >= trainer.total_steps:
+            self._say("the run is finished already: more --epochs or --max-steps let it go on")
+            return
         where = f"from step {position.step:,} " if position.step else ""
         where_on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"
         what = f"training {where}to step {trainer.total_steps:,} on {where_on}"

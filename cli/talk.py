@@ -124,7 +124,6 @@ def reply(
     """
     from ..runtime import ChatModel
     from ..runtime.files import write_atomic
-    from ..runtime.replies import read_replies
 
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
@@ -153,7 +152,7 @@ def reply(
             repetition_penalty=repetition_penalty,
             min_length=min_length,
             max_length=max_length,
-            replies=None if replies is None else read_replies(replies),
+            replies=read_replies_option(replies),
             prefix=prefix,
             banned=banned,
             required=required,
@@ -190,6 +189,13 @@ def reply(
         if trace:
             values = finite({"format": 1, "replies": traced})
             write_atomic(trace, dumps(values, ensure_ascii=False) + "\n")
+
+
+def read_replies_option(file: Path | None) -> tuple[str, ...] | None:
+    """The closed set of --replies."""
+    from ..runtime.replies import read_replies
+
+    return None if file is None else read_replies(file)
 
 
 def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":

@@ -353,8 +353,11 @@ def say_end(run: "Run", result: "Result", json: bool) -> None:
             {
                 "run": str(run.folder),
                 "ended": result.ended,
+                "step": position.step,
                 "total_steps": result.total_steps,
-                **asdict(position),
+                "epoch": position.epoch,
+                "best_step": position.best_step,
+                "best_loss": position.best_loss,
             }
         )
     if result.ended in ("finished", "stopped early"):

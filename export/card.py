@@ -63,7 +63,10 @@ def _confidence(manifest: Manifest) -> str:
     fitted = manifest.calibration
     if fitted is None:
         return "not calibrated"
-    return f"calibrated on {fitted['pairs']:,} held-out pairs, expected error {fitted['ece']:.3f}"
+    return (
+        f"calibrated on {fitted['pairs']:,} held-out pairs, {fitted['right']:.1%} of them answered word "
+        f"for word; expected error {fitted['ece']:.3f}"
+    )
 
 
 def _exact(manifest: Manifest) -> str:

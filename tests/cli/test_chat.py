@@ -76,3 +76,12 @@ def test_serving_without_its_package_says_what_to_install(monkeypatch, bundle_fo
     monkeypatch.setitem(sys.modules, "textual_serve.server", None)
     done = invoke("tui", bundle_folder, "--serve")
     assert done.sentence == '--serve needs textual-serve: pip install "edgechat[serve]"'
+
+
+def test_a_conversation_may_be_held_to_given_replies(invoke, bundle_folder, tmp_path):
+    (tmp_path / "replies.txt").write_text("yes\nno\n")
+    done = invoke("chat", bundle_folder, "--replies", tmp_path / "replies.txt", stdin="hello\n/why\n")
+    assert done.returncode == 0
+    said, *ranked = done.stdout.splitlines()
+    assert said in ("yes", "no")
+    assert sorted(line.split(" ", 2)[2] for line in ranked) == ["no", "yes"]

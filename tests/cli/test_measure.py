@@ -213,3 +213,12 @@ def test_options_that_have_nothing_to_act_on_are_refused(
     done = invoke("eval", request.getfixturevalue(model), *data, *options)
     assert done.returncode == 2
     assert sentence in done.sentence
+
+
+def test_a_model_may_be_measured_with_given_replies(invoke, bundle_folder, corpus_file, tmp_path):
+    (tmp_path / "replies.txt").write_text("only this\n")
+    done = invoke(
+        "eval", bundle_folder, "--data", corpus_file, "--replies", tmp_path / "replies.txt", "--json"
+    )
+    values = json.loads(done.stdout)
+    assert (values["most_common_reply"], values["most_common_share"]) == ("only this", 1.0)

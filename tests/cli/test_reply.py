@@ -133,6 +133,7 @@ def sure_bundle(tmp_path_factory, invoke, run_folder) -> Path:
         done = invoke("export", run_folder, "--out", out, *options)
     assert done.returncode == 0, done.stderr
     assert "confidence calibrated on 2 held-out pairs" in done.stderr
+    assert ("hint: hardly any reply is word for word" in done.stderr) is (", 0.0% right" in done.stderr)
     return out
 
 

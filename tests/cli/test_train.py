@@ -93,7 +93,7 @@ def test_json_is_one_object_that_says_how_training_ended(invoke, corpus_file, tm
     assert (values["run"], values["ended"], values["step"], values["total_steps"]) == (
         str(out), "finished", 2, 2
     )  # fmt: skip
-    assert {"epoch", "batch", "best_step", "best_loss"} <= values.keys()
+    assert values.keys() == {"run", "ended", "step", "total_steps", "epoch", "best_step", "best_loss"}
 
 
 def test_a_run_records_the_threads_it_was_begun_with(quick_run):
@@ -350,6 +350,14 @@ def resumable(invoke, corpus_file, tmp_path) -> Path:
     done = invoke("train", corpus_file, "--out", out, *QUICK)
     assert done.returncode == 0, done.stderr
     return out
+
+
+def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(invoke, resumable, tree):
+    before = tree(resumable)
+    done = invoke("train", "--resume", "--out", resumable)
+    assert done.returncode == 0
+    assert "the run is finished already: more --epochs or --max-steps let it go on" in done.stderr
+    assert tree(resumable) == before
 
 
 def test_resume_without_data_goes_on_with_the_runs_own(invoke, resumable):
