@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -130,8 +130,8 @@ def plain_loop(config: ModelConfig, vocab_size: int) -> Contestant:
     return here("plain loop", update, loop, lambda batch: loop(*batch) * batch.target_len.sum())
 
 
-def edgechat(config: ModelConfig, vocab_size: int, amp: str) -> Contestant:
-    """What `edgechat train` does in a step."""
+def edgechat(config: ModelConfig, vocab_size: int, amp: str, kind: str = "") -> Contestant:
+    """What `edgechat train` does in a step. `kind`, for the table, is what sets the model apart."""
     options = TrainingConfig(amp=amp, clip=CLIP)  # type: ignore[arg-type]
     updater = Updater(new_model(config, vocab_size), options, "cpu", ALONE)
     steps = iter(range(1, 1 << 30))
@@ -142,7 +142,7 @@ def edgechat(config: ModelConfig, vocab_size: int, amp: str) -> Contestant:
     def summed(batch: Batch) -> Tensor:
         return nn.functional.cross_entropy(*updater.model(*batch), reduction="sum")
 
-    return here(f"edgechat {updater.precision}", update, updater.model, summed)
+    return here(f"edgechat {updater.precision}{kind}", update, updater.model, summed)
 
 
 def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
@@ -165,6 +165,8 @@ def contestants(config: ModelConfig, vocab_size: int, learners: list[Learner]) -
         yield there(learner)
     yield edgechat(config, vocab_size, "off")
     yield edgechat(config, vocab_size, "bf16")
+    # Beside JoeyNMT, which has no other encoder: one of the size of its half.
+    yield edgechat(replace(config, bidirectional=True), vocab_size, "off", " two-way")
 
 
 def there(learner: Learner) -> Contestant:
@@ -217,7 +219,7 @@ class Row:
 
     def __str__(self) -> str:
         perplexity = "" if self.perplexity is None else f" {self.perplexity:>10.3f}"
-        return f"{self.name:<14} {self.batch:>5} {self.speed:>9.0f} {self.ratio:>5.2f}x{perplexity}"
+        return f"{self.name:<21} {self.batch:>5} {self.speed:>9.0f} {self.ratio:>5.2f}x{perplexity}"
 
 
 def measure(all_of_them: list[Contestant], batches: Iterator[Pairs], updates: int) -> dict[str, float]:
@@ -296,7 +298,7 @@ def main() -> None:
         valid, vocab_size, updates = prepared.valid, prepared.codec.vocab_size, arguments.updates
         print(f"{len(prepared.train):,} pairs, vocabulary {vocab_size:,}, {updates:,} updates, no dropout")
     last = " perplexity" if arguments.data else ""
-    print(f"{'':<14} {'batch':>5} {'tokens/s':>9} {'ratio':>6}{last}   target tokens a second of CPU time")
+    print(f"{'':<21} {'batch':>5} {'tokens/s':>9} {'ratio':>6}{last}   target tokens a second of CPU time")
     rows = []
     for size in arguments.batches:
         pairs = prepared.train if arguments.data else random_pairs(size * 200)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .engine import Engine, Model, bundles_near, name_of
+from .engine import Engine, Model, bundles_near, name_of, place_of
 from .values import BundleChoice, Made
 
 
@@ -75,8 +75,8 @@ class Bundles:
 
     def at(self, path: str) -> Engine | None:
         """The open one at this place, however the path is written."""
-        wanted = Path(path).resolve()
-        return next((e for opened, e in self._engines.items() if Path(opened).resolve() == wanted), None)
+        wanted = place_of(path)
+        return next((e for opened, e in self._engines.items() if place_of(opened) == wanted), None)
 
     def choices(self) -> list[BundleChoice]:
         """Bundles to choose from: those that are open, then those nearby."""

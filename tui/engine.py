@@ -17,7 +17,9 @@ from edgechat.runtime import (
     ReplyStream,
     TracedRow,
     TracedStep,
+    UsageError,
 )
+from edgechat.runtime.bundle import find_bundle
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.options import GOES_WITH
@@ -192,6 +194,14 @@ def with_seed(options: dict[str, Any]) -> dict[str, Any]:
 def name_of(path: str) -> str:
     """What a bundle is called on screen."""
     return Path(path).resolve().name.removesuffix(".edgechat") or path
+
+
+def place_of(path: str) -> Path:
+    """Where a bundle lies, however it is named; `demo` lies in the package."""
+    try:
+        return find_bundle(path).resolve()
+    except UsageError:
+        return Path(path).resolve()
 
 
 def bundles_near(folder: Path) -> list[str]:

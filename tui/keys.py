@@ -171,7 +171,7 @@ CHAT = (
         "",
         "export_all",
         "Export for training",
-        "Write all that was marked or corrected as JSONL",
+        "Write what was marked or corrected, with this bundle, as JSONL",
     ),
     Action("chat.rename", "", "rename", "Rename", "Give the conversation a title"),
     Action(

@@ -137,3 +137,22 @@ def test_dropout_is_off_while_a_backend_decodes_and_on_again_after():
     states = [backend.encode(*pad([[5, 6, 7]])) for _ in range(2)]
     torch.testing.assert_close(states[0].memory.values, states[1].memory.values, atol=0, rtol=0)
     assert model.training
+
+
+def test_first_weights_are_glorots_gate_by_gate_and_forget_gates_start_open():
+    model = Seq2Seq(ModelConfig(layers=2, hidden=64, embedding=32, attention=48), 500)
+    for name, weight in model.named_parameters():
+        if "bias" in name:
+            if name.startswith("output"):
+                continue
+            expected = torch.zeros(256)
+            if "bias_ih" in name:
+                expected[64:128] = 1.0  # of i, f, g, o
+            assert torch.equal(weight, expected), name
+        elif weight.dim() == 2 and not name.startswith(("embedding", "output")):
+            rows = 64 if "weight_ih" in name or "weight_hh" in name else len(weight)
+            limit = (6 / (rows + weight.shape[1])) ** 0.5  # uniform within it
+            for part in weight.split(rows):
+                assert 0.95 * limit < part.abs().max() <= limit, name
+    assert model.embedding.weight[1:].std().item() == pytest.approx(32**-0.5, rel=0.05)
+    assert not model.embedding.weight[0].any()

@@ -12,6 +12,7 @@ from edgechat.runtime import UsageError
 from edgechat.tui.screens.library import Library
 from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store
+from edgechat.tui.values import Exchange, ReplyFacts
 
 from .fakes import FakeModel, Script, reply
 
@@ -316,3 +317,20 @@ def test_files_are_where_the_platform_keeps_them(monkeypatch, tmp_path):
     assert chats_file().name == "chats.db"
     assert "edgechat" in chats_file().parts
     assert "edgechat" in config_folder().parts
+
+
+async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(chat, tmp_path):
+    path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
+    store = Store(path)
+    for bundle in ("demo", "lights"):
+        store.create("t", bundle, [Exchange(f"to {bundle}", reply=ReplyFacts("?"), answer="yes")])
+    store.close()
+    async with chat(FakeModel(), store=path) as c:
+        c.screen.action_export_all()
+        await c.until(lambda: c.app.screen.query(Input))
+        assert "in conversations with demo" in " ".join(c.drawn.split())
+        c.app.screen.query_one(Input).value = str(file)
+        await c.press("enter")
+        await c.until(file.exists)
+    (line,) = file.read_text().splitlines()
+    assert json.loads(line)["turns"][0]["text"] == "to demo"

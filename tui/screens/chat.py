@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual import work
 from textual.binding import BindingType
 
+from ..engine import name_of
 from ..formats import FORMATS, file_of, to_markdown, write_file, wrong_with_file
 from ..keeper import Keeper, Kept
 from ..keys import CHAT, bindings
@@ -139,14 +140,16 @@ class ChatScreen(Talking):
 
     @work
     async def action_export_all(self) -> None:
-        if self._keeper is None:
+        if self._keeper is None or not self.bundles.current:
             return
-        note = "What was marked good or corrected in all conversations, for edgechat train."
+        name = name_of(self.bundles.current)
+        note = f"What was marked good or corrected in conversations with {plain(name)}, for edgechat train."
         file = await self._ask_for_file("chats.jsonl", note)
         if file is not None:
 
             def every(store: Store) -> str:
-                loaded = (store.load(summary.id) for summary in store.find(limit=1_000_000))
+                every_one = store.find(limit=1_000_000)
+                loaded = (store.load(summary.id) for summary in every_one if summary.bundle == name)
                 return "".join(FORMATS[file.suffix](title, exchanges) for title, exchanges in loaded)
 
             try:
