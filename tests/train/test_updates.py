@@ -91,13 +91,15 @@ def test_label_smoothing_shares_the_target_and_reports_the_plain_loss():
 
 
 def test_batches_that_are_accumulated_make_the_update_of_one_large_batch():
-    whole, parts = updater(), updater()
+    # Adam's first step is of the sign of a gradient, which of one near zero is chance.
+    sgd = TrainingConfig(optimizer="sgd")
+    whole, parts = updater(sgd), updater(sgd)
     one = whole.update([(batch(), 1.0)], 9, step=1, rate=0.1)
     shares = [(batch(slice(0, 1)), 1.0), (batch(slice(1, 3)), 1.0)]
     two = parts.update(shares, 9, step=1, rate=0.1)
     assert one.loss == pytest.approx(two.loss, rel=1e-6)
     for (name, a), b in zip(weights(whole).items(), weights(parts).values(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_a_share_without_weight_changes_nothing():
