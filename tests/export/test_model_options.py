@@ -10,7 +10,6 @@ from options import OPTIONS, model_with
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.precision import PRECISIONS
-from edgechat.export.proof import TOLERANCE
 from edgechat.export.variants import build, prove_built
 from edgechat.runtime.backend import pad
 from edgechat.runtime.errors import ProofError
@@ -39,12 +38,12 @@ def test_the_graphs_compute_what_pytorch_computes_over_a_grid_of_sizes(option):
         for step in range(3):
             out, a = ours.step(a, tokens, parents, C, whole=True)
             other, b = theirs.step(b, tokens, parents, C, whole=True)
-            np.testing.assert_allclose(out.logp, other.logp, rtol=0, atol=TOLERANCE)
+            np.testing.assert_allclose(out.logp, other.logp, atol=5e-5)
             np.testing.assert_allclose(out.align, other.align, atol=1e-5)
-            np.testing.assert_allclose(out.cand_logp, other.cand_logp, rtol=0, atol=TOLERANCE)
+            np.testing.assert_allclose(out.cand_logp, other.cand_logp, atol=5e-5)
             np.testing.assert_allclose(np.exp(other.logp).sum(axis=1), 1, atol=1e-4)
             for name, tensor in b.recurrent.items():
-                np.testing.assert_allclose(getattr(a.decoder, name).numpy(), tensor, rtol=0, atol=TOLERANCE)
+                np.testing.assert_allclose(getattr(a.decoder, name).numpy(), tensor, atol=5e-5)
             tokens = (tokens + step + 5 + np.arange(B * K)) % V
             parents = np.arange(B).repeat(K) * K + np.tile(np.arange(K)[::-1], B)  # rows change places
 
