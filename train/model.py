@@ -124,10 +124,14 @@ class Seq2Seq(nn.Module):
         return Between(c.layers, c.hidden, residual=c.residual, layer_norm=c.layer_norm, dropout=c.dropout)
 
     def _initialize(self) -> None:
-        """The first weights. Matrices are Glorot & Bengio's (2010), uniform, one gate at a time: wider than
-        PyTorch's own, with which a model takes about twice the updates to begin to attend. The output keeps
-        those of PyTorch, since Glorot's would be narrow with a large vocabulary."""
-        nn.init.normal_(self.embedding.weight, std=self.config.embedding**-0.5)
+        """The first weights: the embedding's of variance 1, the output's by He et al. (2015), all other
+        matrices by Glorot & Bengio (2010), one gate at a time. Each is wider than what is common in such
+        models, and each was seen to save updates (docs/training.md). An embedding that is the output's too
+        is scaled down, so that logits begin near 0."""
+        std = self.config.embedding**-0.5 if self.config.tied_output else 1.0
+        nn.init.normal_(self.embedding.weight, std=std)
+        if isinstance(self.output, nn.Linear):
+            nn.init.kaiming_uniform_(self.output.weight, nonlinearity="relu")
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
             for name, parameter in self.named_parameters():

@@ -1,5 +1,7 @@
 """The model against arithmetic, and against itself: padding, batch-mates and stepping change nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -140,7 +142,8 @@ def test_dropout_is_off_while_a_backend_decodes_and_on_again_after():
 
 
 def test_first_weights_are_glorots_gate_by_gate_and_forget_gates_start_open():
-    model = Seq2Seq(ModelConfig(layers=2, hidden=64, embedding=32, attention=48), 500)
+    config = ModelConfig(layers=2, hidden=64, embedding=32, attention=48)
+    model = Seq2Seq(config, 500)
     for name, weight in model.named_parameters():
         if "bias" in name:
             if name.startswith("output"):
@@ -154,5 +157,9 @@ def test_first_weights_are_glorots_gate_by_gate_and_forget_gates_start_open():
             limit = (6 / (rows + weight.shape[1])) ** 0.5  # uniform within it
             for part in weight.split(rows):
                 assert 0.95 * limit < part.abs().max() <= limit, name
-    assert model.embedding.weight[1:].std().item() == pytest.approx(32**-0.5, rel=0.05)
+    limit = (6 / 64) ** 0.5
+    assert 0.95 * limit < model.output.weight.abs().max() <= limit
+    assert model.embedding.weight[1:].std().item() == pytest.approx(1, rel=0.05)
     assert not model.embedding.weight[0].any()
+    tied = Seq2Seq(replace(config, tied_output=True), 500)
+    assert tied.embedding.weight[1:].std().item() == pytest.approx(32**-0.5, rel=0.05)
