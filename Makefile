@@ -6,10 +6,12 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint bench clean
+.PHONY: help install demo test slow lint bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed  ## Make the environment .venv, with everything
 
 demo: .venv/installed  ## Train on the packaged corpus, export, prove, reply to ten prompts (minutes)
 	$(BIN)/python examples/demo.py

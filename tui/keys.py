@@ -136,7 +136,7 @@ CHAT = (
     ),
     Action(
         "chat.bad",
-        "alt+b,f11",
+        "alt+d,f11",  # Alt-B is what terminals send for Ctrl-Left
         "mark('bad')",
         "Bad",
         "Mark the reply as bad, or take the mark off",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
@@ -72,6 +73,12 @@ class Chat:
     async def press(self, *keys: str) -> None:
         """Press keys, and wait until all came of it."""
         await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def type_fast(self, text: str, *keys: str) -> None:
+        """All of it at once, as a terminal gives what is pasted or typed while the chat was busy."""
+        for key in (*text, *keys):
+            self.app.post_message(Key(key, key if len(key) == 1 else None))
         await self.pilot.pause()
 
     async def view(self, name: str) -> str:

@@ -18,3 +18,11 @@ def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_path, 
     bundles = Bundles(["demo"])
     bundles.loaded("demo", FakeModel())
     assert [choice.path for choice in bundles.choices()] == ["demo"]
+
+
+async def test_enter_after_fast_typing_takes_the_path_that_was_typed(chat, tmp_path):
+    async with chat(FakeModel(), FakeModel()) as c:
+        await c.press("f8")
+        await c.type_fast(str(tmp_path / "gone"), "enter")
+        await c.until(lambda: c.notices)
+        assert str(tmp_path / "gone") in c.notices[-1]

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual.command import CommandPalette
 from textual.widgets import Input, OptionList
 
@@ -243,3 +244,11 @@ async def test_resizing_keeps_all_there_is(chat):
             assert c.prompt == "draft"
             assert [row[0] for row in c.candidates] == ["● 1", " 2"]
         assert "bot   one" in c.drawn
+
+
+def test_keys_with_alt_are_none_that_terminals_send_for_another():
+    """Alt and a letter come as escape and the letter, which for some is Ctrl and an arrow."""
+    letters = [key[4:] for action in ALL for key in action.keys.split(",") if key.startswith("alt+")]
+    single = [letter for letter in letters if len(letter) == 1]
+    assert "d" in single
+    assert [letter for letter in single if f"\x1b{letter}" in ANSI_SEQUENCES_KEYS] == []

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 
+import pytest
 from textual.widgets import Input, TextArea
 from typer.testing import CliRunner
 
@@ -108,7 +109,7 @@ async def test_any_turn_is_judged_and_corrected_and_a_model_that_learns_the_expo
         await correct(c, "OFF hall")
         await c.pilot.click(next(m for m in c.screen.query("UserMessage") if m.number == 3))
         await correct(c, "OFF cellar")
-        await c.press("ctrl+up", "alt+b")
+        await c.press("ctrl+up", "alt+d")
         await c.press("ctrl+down", "ctrl+down", "ctrl+g")
         judged = [message.split("\n")[1:] for message in c.messages[1::2]]
     assert judged == [
@@ -173,7 +174,7 @@ async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
         await correct(c, "ONE")
         await c.say("two")
         c.app.clear_notifications()
-        await c.press("alt+b")
+        await c.press("alt+d")
         assert "This is no whole reply" in c.notices[-1]
         await correct(c, "TWO")
         c.screen.prompt.write("")
@@ -334,3 +335,36 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
         await c.until(file.exists)
     (line,) = file.read_text().splitlines()
     assert json.loads(line)["turns"][0]["text"] == "to demo"
+
+
+async def test_a_key_after_fast_typing_takes_what_was_typed_and_not_what_was_listed_before(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        for prompt in ("the weather", "a joke"):
+            await c.say(prompt)
+            await c.press("ctrl+n")
+        for typed, found in (("weather", "you: the weather"), ("joke", "you: a joke")):
+            await c.press("ctrl+l")
+            await c.until(lambda: "the weather" in c.drawn and "a joke" in c.drawn)
+            await c.type_fast(typed, "enter")
+            await c.until(lambda said=found: c.app.screen is c.chat and c.messages[:1] == [said])
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+async def test_a_search_that_ends_when_the_library_is_closed_is_dropped(chat, tmp_path, size, monkeypatch):
+    closed, find = threading.Event(), Store.find
+
+    def slow(store, query="", limit=500):
+        assert not query or closed.wait(10)
+        return find(store, query, limit)
+
+    monkeypatch.setattr(Store, "find", slow)
+    async with chat(FakeModel(), store=tmp_path / "chats.db", size=size) as c:
+        await c.say("the weather")
+        await c.press("ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.type_fast("weather", "enter")
+        c.app.screen.dismiss()
+        await c.until(lambda: c.app.screen is c.chat)
+        closed.set()
+        await c.kept()
+        assert c.messages[:1] == ["you: the weather"]

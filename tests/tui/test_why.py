@@ -283,7 +283,7 @@ async def test_an_earlier_prompt_is_edited_in_a_copy_and_the_conversation_stays_
         assert "in a copy" in c.notices[-1]
         assert replies.asked[-1] == ["reply 1", "two!"]
         await c.say("and on")
-        await c.press("alt+b")
+        await c.press("alt+d")
         one = ("one", "reply 1", "good")
         assert await said_in(c) == {
             "one, edited": [one, ("two!", "reply 4", None), ("and on", "reply 5", "bad")],
@@ -311,7 +311,7 @@ async def test_what_a_model_shall_learn_gives_way_to_no_other_reply(chat, tmp_pa
         await c.say("one")
         await c.press("ctrl+g", "ctrl+r")
         await c.until(lambda: c.messages == ["you: one", "bot: reply 2"])
-        await c.press("alt+b", "ctrl+r")  # what is bad is of no use
+        await c.press("alt+d", "ctrl+r")  # what is bad is of no use
         await c.until(lambda: c.messages == ["you: one", "bot: reply 3"])
         await c.kept()
         found = await c.keeper.do(lambda store: [store.load(s.id)[1] for s in store.find()])

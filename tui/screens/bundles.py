@@ -28,17 +28,24 @@ class BundleList(Listing[str]):
         super().__init__(title, "Search, or the path of a bundle", note)
         self._choices = tuple(choices)
         self._shown: list[BundleChoice] = []
+        self._narrowed_by = ""
 
-    def action_open(self) -> None:
+    def open(self) -> None:
+        if self._narrowed_by != self._typed:
+            self.search()
         at = self.options.highlighted
-        typed = self.query_input.value.strip()
         if at is not None and at < len(self._shown):
             self.dismiss(self._shown[at].path)
-        elif typed:
-            self.dismiss(typed)
+        elif self._typed:
+            self.dismiss(self._typed)
+
+    @property
+    def _typed(self) -> str:
+        return self.query_input.value.strip()
 
     def search(self) -> None:
-        typed = self.query_input.value.strip().casefold()
+        self._narrowed_by = self._typed
+        typed = self._typed.casefold()
         self._shown = [c for c in self._choices if typed in c.path.casefold() or typed in c.name.casefold()]
         self.fill(map(_row, self._shown))
 

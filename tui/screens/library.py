@@ -47,9 +47,19 @@ class Library(Listing[int]):
             return None
         return True
 
-    def action_open(self) -> None:
-        if self.picked:
+    def open(self) -> None:
+        self._open()
+
+    @work
+    async def _open(self) -> None:
+        await self._find()
+        if self.picked and self._is_there:
             self.dismiss(self.picked.id)
+
+    @property
+    def _is_there(self) -> bool:
+        """A search may end when the window is closed."""
+        return self in self.app.screen_stack
 
     @work
     async def action_rename(self) -> None:
@@ -80,14 +90,24 @@ class Library(Listing[int]):
         self.search()
 
     def search(self) -> None:
-        self._search(self.query_input.value)
+        self._search()
 
     @work(exclusive=True, group="search")
-    async def _search(self, query: str) -> None:
+    async def _search(self) -> None:
+        await self._find()
+
+    async def _find(self) -> None:
+        """Show what goes with what is typed."""
+        if not self._is_there:
+            return
+        query = self.query_input.value
         try:
             found = await self._keeper.do(lambda store: store.find(query))
         except StoreError as error:
-            self.note.update(content(str(error)))
+            if self._is_there:
+                self.note.update(content(str(error)))
+            return
+        if not self._is_there:
             return
         at = self.options.highlighted or 0
         self._found = found

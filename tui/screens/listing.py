@@ -54,7 +54,11 @@ class Listing(Over[T]):
             self.options.action_cursor_down()
 
     def action_open(self) -> None:
-        """Take the row that is lit."""
+        # The key comes here at once, and what was typed before it to the queue of the input.
+        self.query_input.call_later(self.open)
+
+    def open(self) -> None:
+        """Take the row that is lit, of what goes with all that was typed."""
         raise NotImplementedError
 
     def search(self) -> None:
