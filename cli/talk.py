@@ -134,6 +134,8 @@ def reply(
         )
     if alignments and not json:
         raise UsageError("--alignments goes with --json: a line of text has no place for them")
+    if trace is not None and trace.is_dir():
+        raise UsageError(f"--trace is {trace}, which is a folder: name a file in it")
     if trace is not None and not trace.absolute().parent.is_dir():
         raise UsageError(f"--trace is {trace}, but there is no folder {trace.parent}")
     bundles = [bundle, *(ensemble or [])]

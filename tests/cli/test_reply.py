@@ -220,6 +220,9 @@ def test_a_trace_without_a_folder_to_be_in_is_refused_before_the_work(invoke, bu
     done = invoke("reply", bundle_folder, "--trace", tmp_path / "nowhere" / "trace.json", "hello")
     assert done.returncode == 2
     assert "there is no folder" in done.sentence
+    done = invoke("reply", bundle_folder, "--trace", tmp_path, "hello")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.sentence == f"--trace is {tmp_path}, which is a folder: name a file in it"
 
 
 def test_an_ensemble_replies_as_one(invoke, bundle_folder, tmp_path):
