@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from edgechat.cli.app import app
 from edgechat.runtime import UsageError
+from edgechat.tui.screens.ask import Ask
 from edgechat.tui.screens.library import Library
 from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store
@@ -347,6 +348,45 @@ async def test_a_key_after_fast_typing_takes_what_was_typed_and_not_what_was_lis
             await c.until(lambda: "the weather" in c.drawn and "a joke" in c.drawn)
             await c.type_fast(typed, "enter")
             await c.until(lambda said=found: c.app.screen is c.chat and c.messages[:1] == [said])
+
+
+@pytest.mark.parametrize("key", ["ctrl+d", "f8"])
+async def test_delete_after_fast_typing_takes_what_was_typed(chat, tmp_path, key):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        for prompt in ("the weather", "a joke"):
+            await c.say(prompt)
+            await c.press("ctrl+n")
+        await c.press("ctrl+l")
+        await c.until(lambda: "the weather" in c.drawn and "a joke" in c.drawn)
+        await c.type_fast("weather", key)
+        await c.until(lambda: "Deleted: the weather" in c.drawn)
+        assert [found.title for found in await c.keeper.do(lambda store: store.find())] == ["a joke"]
+
+
+async def test_rename_after_fast_typing_takes_what_was_typed(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        for prompt in ("the weather", "a joke"):
+            await c.say(prompt)
+            await c.press("ctrl+n")
+        await c.press("ctrl+l")
+        await c.until(lambda: "the weather" in c.drawn and "a joke" in c.drawn)
+        await c.type_fast("weather", "f2")
+        await c.until(lambda: isinstance(c.app.screen, Ask))
+        assert c.app.screen.query_one(Input).value == "the weather"
+
+
+async def test_delete_twice_at_once_takes_two(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        for prompt in ("one", "two", "three"):
+            await c.say(prompt)
+            await c.press("ctrl+n")
+        await c.press("ctrl+l")
+        await c.until(lambda: "three" in c.drawn)
+        await c.type_fast("", "f8", "f8")
+        await c.until(lambda: "Deleted: two" in c.drawn)
+        assert [found.title for found in await c.keeper.do(lambda store: store.find())] == ["one"]
+        await c.press("ctrl+z", "ctrl+z")
+        await c.until(lambda: "three" in c.drawn and "two" in c.drawn)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])

@@ -10,7 +10,7 @@ from edgechat.runtime import DecodingOptions, UsageError
 from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
 from edgechat.tui.messages import KnobTurned
-from edgechat.tui.values import AttendedToken, Insight
+from edgechat.tui.values import AttendedToken, CandidateRow, Insight
 from edgechat.tui.widgets.lines import bar, cells, spark, token
 
 from .conftest import Chat
@@ -54,6 +54,20 @@ async def test_another_candidate_is_put_in_place_and_the_conversation_goes_on_wi
         assert [row[0] for row in c.candidates] == [" 1", "● 2", " 3"]
         await c.say("go on")
         assert model.asked[-1] == ["two", "go on"]
+
+
+async def test_candidates_wrap_alike_whether_those_before_scrolled_or_not(chat):
+    long, few = tuple(CandidateRow(n, -1.0, -1.0, "word " * 200, True) for n in (1, 2)), []
+    async with chat(FakeModel(), size=(140, 40)) as c:
+        table = c.screen.inspector.candidates
+        for before in ((), long):
+            table.show(before)
+            await c.pilot.pause()
+            assert table.show_vertical_scrollbar == bool(before)
+            table.show((CandidateRow(1, -1.0, -1.0, "x" * 120, True),))
+            await c.pilot.pause()
+            few.append(c.drawn)
+        assert few[0] == few[1]
 
 
 async def test_a_turn_is_picked_by_key_or_mouse_and_the_inspector_shows_it(chat):

@@ -1,5 +1,6 @@
 """All conversations: to find, open, rename and delete."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import ClassVar
@@ -36,11 +37,7 @@ class Library(Listing[int]):
         self._keeper = keeper
         self._found: list[Summary] = []
         self._deleted: list[Summary] = []
-
-    @property
-    def picked(self) -> Summary | None:
-        at = self.options.highlighted
-        return self._found[at] if at is not None and at < len(self._found) else None
+        self._deleting = asyncio.Lock()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "undo" and not self._deleted:
@@ -52,28 +49,40 @@ class Library(Listing[int]):
 
     @work
     async def _open(self) -> None:
+        if picked := await self._pick():
+            self.dismiss(picked.id)
+
+    async def _pick(self) -> Summary | None:
+        """The one that is lit, of what goes with all that was typed."""
         await self._find()
-        if self.picked and self._is_there:
-            self.dismiss(self.picked.id)
+        at = self.options.highlighted
+        return self._found[at] if self._is_there and at is not None and at < len(self._found) else None
 
     @property
     def _is_there(self) -> bool:
         """A search may end when the window is closed."""
         return self in self.app.screen_stack
 
+    def action_rename(self) -> None:
+        self.once_typed(self._rename)
+
     @work
-    async def action_rename(self) -> None:
-        if picked := self.picked:
+    async def _rename(self) -> None:
+        if picked := await self._pick():
             title = await self.app.push_screen_wait(Ask("rename", picked.title, note="The new title"))
             if title and title.strip():
                 await self._do(lambda store: store.rename(picked.id, " ".join(title.split())))
 
+    def action_delete(self) -> None:
+        self.once_typed(self._delete)
+
     @work
-    async def action_delete(self) -> None:
-        if picked := self.picked:
-            self._deleted.append(picked)
-            await self._do(lambda store: store.delete(picked.id))
-            self.refresh_bindings()
+    async def _delete(self) -> None:
+        async with self._deleting:  # the key again takes the next one
+            if picked := await self._pick():
+                self._deleted.append(picked)
+                await self._do(lambda store: store.delete(picked.id))
+                self.refresh_bindings()
 
     @work
     async def action_undo(self) -> None:

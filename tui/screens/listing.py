@@ -1,6 +1,6 @@
 """A list to choose from, narrowed by what is typed above it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from textual import getters
@@ -54,8 +54,11 @@ class Listing(Over[T]):
             self.options.action_cursor_down()
 
     def action_open(self) -> None:
-        # The key comes here at once, and what was typed before it to the queue of the input.
-        self.query_input.call_later(self.open)
+        self.once_typed(self.open)
+
+    def once_typed(self, do: Callable[[], object]) -> None:
+        """A key may come here at once, and what was typed before it to the queue of the input."""
+        self.query_input.call_later(do)
 
     def open(self) -> None:
         """Take the row that is lit, of what goes with all that was typed."""
