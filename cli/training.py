@@ -1,9 +1,11 @@
 """What `edgechat train` does with what it was given: the configuration and the data, the run, its end."""
 
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.errors import UsageError
 from .console import check_writable, put, put_json, say, stop_request
 from .options import set_torch_threads
 from .progress import TrainingProgress, counting
@@ -85,7 +87,10 @@ class Wanted:
             begun = load_config(self.file)
         elif self.preset is not None:
             begun = load_preset(self.preset)
-        return begun.changed(self.options)
+        try:
+            return begun.changed(self.options)
+        except UsageError as error:
+            raise UsageError(self._as_options(str(error))) from None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -100,7 +105,20 @@ class Wanted:
         from ..train.config import RunOptions, load_run_options
 
         begun = RunOptions() if self.file is None else load_run_options(self.file)
-        return begun.changed({**self.parameters, "data": tuple(self.parameters["data"] or ())})
+        try:
+            return begun.changed({**self.parameters, "data": tuple(self.parameters["data"] or ())})
+        except UsageError as error:
+            raise UsageError(self._as_options(str(error))) from None
+
+    def _as_options(self, message: str) -> str:
+        """With names of values as the options that set them, where no file did."""
+        from ..train.config import option_names
+
+        for name in ["max_minutes", *(option_names() if self.file is None else self.options)]:
+            # "layers" and its like are words of a sentence too, but not where it begins or says what to set.
+            before = r"\b" if "_" in name else r"(?:^|(?<=set ))"
+            message = re.sub(rf"{before}{name}\b", "--" + name.replace("_", "-"), message)
+        return message
 
     def source(self, name: str) -> str:
         """What gave the value of `name`, as it stands on the command line."""
@@ -120,7 +138,6 @@ def open_or_create(
     force: bool,
 ) -> "Run":
     """The run to train: continued with --resume, else new. Nothing is overwritten unasked."""
-    from ..runtime.errors import UsageError
     from ..train.bpe_dropout import BpeDropout
     from ..train.lock import RunLock
     from ..train.run import create_run, is_only_a_run, is_run
@@ -193,7 +210,6 @@ def _valid_sha256(report: "CorpusReport") -> str:
 def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
     """The run in `out`, if the options and the data given are those it was begun with. Only how long it
     goes on may change."""
-    from ..runtime.errors import UsageError
     from ..train.checkpoint import has_checkpoint, last_step
     from ..train.pretrained import file_sha256
     from ..train.run import open_run

@@ -11,7 +11,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -52,6 +52,7 @@ class Bundle:
     files: dict[str, bytes]  # those that the manifest has the hashes of
     sealed: bytes  # edgechat.json as it was read: what a signature is of
     signature: bytes | None = None  # signature.ed25519; checked only where one was required
+    path: Path | None = field(default=None, compare=False)  # where it was read
 
     @property
     def size(self) -> int:
@@ -244,7 +245,10 @@ def _check(path: Path, source: _Source, public_key: bytes | None) -> Bundle:
         check_signature(path, sealed, signature, public_key)
     elif signature is not None:
         check_form(path, signature)
-    manifest = Manifest.from_bytes(sealed)
+    try:
+        manifest = Manifest.from_bytes(sealed)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error.__cause__
     odd = (set(source.names) - {MANIFEST, SIGNATURE}) ^ set(manifest.files)
     if odd:
         raise BundleError(f"{path}: {min(odd)!r} is in the bundle or in edgechat.json, but not in both")
@@ -255,7 +259,7 @@ def _check(path: Path, source: _Source, public_key: bytes | None) -> Bundle:
             raise BundleError(
                 f"{path / name} is damaged or was changed: its sha256 differs from edgechat.json"
             )
-    return Bundle(manifest, contents, sealed, signature)
+    return Bundle(manifest, contents, sealed, signature, path)
 
 
 def _check_names(path: Path, names: list[str]) -> None:

@@ -14,7 +14,7 @@ from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
 from .constraints import NO_TEXTS, TextRules, text_rules
-from .device import resolve_device
+from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, EdgeChatError, ModelClosedError, UsageError
 from .manifest import Manifest
@@ -231,9 +231,18 @@ class ChatModel:
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":
         """A model of a bundle that was already read and checked."""
-        manifest, files, chosen = bundle.manifest, bundle.files, resolve_device(device)
+        chosen = resolve_device(device)
+        try:
+            return cls._of(bundle, chosen, threads)
+        except BundleError as error:
+            where = "" if bundle.path is None else f"{bundle.path}: "
+            raise BundleError(f"{where}{error}") from error.__cause__
+
+    @classmethod
+    def _of(cls, bundle: Bundle, device: Device, threads: int) -> "ChatModel":
+        manifest, files = bundle.manifest, bundle.files
         backend = OrtBackend(
-            manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=chosen, threads=threads
+            manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=device, threads=threads
         )
         text = manifest.text
         codec = TextCodec(
@@ -243,7 +252,7 @@ class ChatModel:
             raise BundleError(
                 f"tokenizer.json has {codec.vocab_size} tokens, but the model has {backend.vocab_size}"
             )
-        model = cls(backend, codec, manifest.decoding, device=chosen)
+        model = cls(backend, codec, manifest.decoding, device=device)
         model.manifest = manifest
         if REPLIES in files:
             try:

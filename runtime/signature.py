@@ -145,6 +145,8 @@ def _private_key(path: Path, ask: Callable[[], str] | None) -> "Ed25519PrivateKe
         if passphrase is not None:
             raise UsageError(f"that is not the passphrase of {path}") from None
         key = None
+    if b"PUBLIC KEY" in raw:
+        raise UsageError(f"{path} is a public key, which only checks: give the private one, NAME.key")
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(
             f"{path} is not a PEM file with an Ed25519 private key (PKCS#8): edgechat keygen makes one"

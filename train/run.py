@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..runtime.bundle import MANIFEST
 from ..runtime.chat import ChatModel
 from ..runtime.errors import CheckpointError, UsageError
 from ..runtime.files import TEMPORARY, folder_atomic, write_atomic
@@ -180,7 +181,10 @@ def open_run(folder: Path) -> Run:
         tokenizer = (folder / "tokenizer.json").read_bytes()
         str(info["corpus"]["sha256"])
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is not a run: it has no {Path(error.filename).name}") from None
+        bundle = " (it looks like a bundle)" if (folder / MANIFEST).exists() else ""
+        raise CheckpointError(
+            f"{folder} is not a run{bundle}: it has no {Path(error.filename).name}"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     data = config.data

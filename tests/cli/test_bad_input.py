@@ -171,6 +171,7 @@ def test_a_bundle_that_is_damaged_changed_or_unknown(invoke, tree, tmp_path, bun
         done = invoke(*command)
         assert done.returncode == 1
         assert said in done.sentence
+        assert str(bundle) in done.sentence
     assert tree(bundle) == before
 
 

@@ -94,6 +94,7 @@ def test_force_replaces_a_bundle(invoke, run_folder, bundle_folder, tmp_path):
 
 def test_a_run_that_is_none_or_has_no_checkpoint_gives_a_sentence_and_no_bundle(invoke, run_folder, tmp_path):
     out = tmp_path / "bundle"
+    demo = Path(__file__).parents[2] / "models" / "demo"
     (tmp_path / "empty").mkdir()
     shutil.copytree(run_folder, tmp_path / "young")
     shutil.rmtree(tmp_path / "young" / "checkpoints")
@@ -101,6 +102,7 @@ def test_a_run_that_is_none_or_has_no_checkpoint_gives_a_sentence_and_no_bundle(
         ("nowhere", 2, "there is no run"),
         ("empty", 1, "is not a run"),
         ("young", 1, "has no checkpoint yet"),
+        (demo, 1, "is not a run (it looks like a bundle): it has no run.json"),
     ):
         done = invoke("export", tmp_path / name, "--out", out)
         assert done.returncode == code

@@ -206,6 +206,14 @@ def test_a_required_signature_is_checked_by_every_command(
     assert "is a private key" in done.sentence
 
 
+def test_sign_with_a_public_key_is_refused_as_that(invoke, tree, bundle_folder, keys):
+    before = tree(bundle_folder)
+    done = invoke("sign", bundle_folder, "--key", keys / "mine.pub")
+    assert done.returncode == 2
+    assert "mine.pub is a public key, which only checks: give the private one" in done.sentence
+    assert tree(bundle_folder) == before
+
+
 class Terminal:
     """A standard stream that says it is a terminal."""
 

@@ -498,8 +498,29 @@ def test_a_time_limit_stops_with_a_checkpoint_that_resumes(invoke, corpus_file, 
 def test_values_that_cannot_be_are_refused_and_no_run_is_begun(invoke, corpus_file, tmp_path, options):
     done = invoke("train", corpus_file, "--out", tmp_path / "run", *options)
     assert done.returncode == 2
-    assert done.sentence
+    name = {"--preset": "preset", "--tokenizer": "tokenizer", "--vocab-size": "vocabulary size"}
+    assert name.get(options[0], options[0]) in done.sentence
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--bidirectional", "--hidden", "15"], "--bidirectional halves hidden, which must be even, not 15"),
+        (["--residual"], "--residual is of what lies between layers: set --layers to 2 or more, not 1"),
+        (["--schedule", "inverse-sqrt"], "--schedule inverse-sqrt needs a warm-up: set --warmup-steps, 400"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_named_as_the_options_that_set_it(
+    invoke, corpus_file, tmp_path, options, said
+):
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", "--layers", "1", *options)
+    assert done.returncode == 2
+    assert said in done.sentence
+    (tmp_path / "run.toml").write_text("[model]\nlayers = 0\n")
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", "--config", tmp_path / "run.toml")
+    assert "run.toml: layers must be at least 1" in done.sentence
 
 
 @pytest.mark.parametrize(

@@ -553,7 +553,8 @@ def no_session(monkeypatch) -> None:
 def refused(path: Path) -> str:
     with pytest.raises(BundleError) as raised:
         ChatModel.load(path, device="cpu")
-    said = str(raised.value)
+    where, said = str(raised.value).split(": ", 1)
+    assert where == str(path)
     assert "\n" not in said
     assert len(said) < 400
     return said
@@ -577,7 +578,7 @@ def test_the_command_line_says_the_sentence(sealed, bundle_folder, edgechat):
         assert done.stdout == ""
         assert (
             done.stderr
-            == "edgechat: encoder.onnx: node 'culprit' ('Loop') is of a kind that is not allowed\n"
+            == f"edgechat: {path}: encoder.onnx: node 'culprit' ('Loop') is of a kind that is not allowed\n"
         )
 
 

@@ -164,6 +164,20 @@ async def correct(c, answer):
     await c.press("ctrl+s")
 
 
+async def test_closing_does_not_drop_a_written_correction_the_first_time(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("one")
+        await c.press("f10", "escape")
+        assert c.app.screen is c.chat  # nothing was written
+        await c.press("f10", "o", "h", "escape")
+        assert "Close again to drop what you wrote" in c.drawn
+        await c.press("!")
+        assert "Close again" not in c.drawn
+        await c.press("escape", "escape")
+        assert c.app.screen is c.chat
+        assert "oh" not in c.messages[-1]
+
+
 async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
     model = FakeModel(Script([("so far", "")], stalls=True), Script(end=UsageError("no")), Script())
     async with chat(model) as c:

@@ -38,14 +38,17 @@ class Ask(Over[str]):
         """The answer, where it will do."""
         wrong = self._check(text) if self._check else ""
         if wrong:
-            self.query_one("#wrong", Static).update(content(wrong))
-            self.add_class("-wrong")
+            self.refuse(wrong)
         else:
             self.dismiss(text)
 
+    def refuse(self, why: str) -> None:
+        self.query_one("#wrong", Static).update(content(why))
+        self.add_class("-wrong")
+
 
 class Write(Ask):
-    """Several lines."""
+    """Several lines. What was written is dropped only by closing it twice."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(WRITE)
 
@@ -58,5 +61,14 @@ class Write(Ask):
         area = self.query_one(TextArea)
         area.move_cursor(area.document.end)
 
+    def on_text_area_changed(self) -> None:
+        self.remove_class("-wrong")
+
     def action_done(self) -> None:
         self.take(self.query_one(TextArea).text)
+
+    def action_close(self) -> None:
+        if self.query_one(TextArea).text == self._text or self.has_class("-wrong"):
+            self.dismiss(None)
+        else:
+            self.refuse("Not taken yet. Close again to drop what you wrote.")
