@@ -21,7 +21,7 @@ from edgechat.train.dialogue import examples
 from edgechat.train.run import open_run
 
 TRAIN = [
-    "chatterbot:english", "--preset", "tiny", "--max-target", "60", "--epochs", "80", "--batch-size", "32",
+    "chatterbot:english", "--preset", "tiny", "--max-target", "60", "--epochs", "50", "--batch-size", "32",
     "--save-every", "360", "--threads", "1", "--device", "cpu",
 ]  # fmt: skip
 

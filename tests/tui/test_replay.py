@@ -37,7 +37,7 @@ async def test_after_a_replay_a_kept_reply_shows_all_that_it_showed_when_it_was_
         await c.say("hello")
         await c.say("how are you?")
         shown = {view: panel(await c.view(view)) for view in VIEWS}
-        assert "█" in "".join(shown["attention"])
+        assert "▓" in "".join(shown["attention"])
     async with chat(load("demo"), size=(140, 40), store=store) as c:
         await reopen(c)
         messages = c.messages
