@@ -1,14 +1,17 @@
 """Cross entropy over real target tokens, and perplexity."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.autograd import Function
+
+#: Logits that are worked on at a time on a CPU: a megabyte of them.
+_CACHED = 1 << 18
 
 
 class Losses(NamedTuple):
@@ -24,18 +27,64 @@ def summed_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Los
     With smoothing e the objective of a token is (1 - e) * nll + e * mean over V of -log p, the cross
     entropy to a target that shares e evenly over the vocabulary (Szegedy et al. 2016, section 7).
     """
-    logits = logits.float()
-    if not smoothing:
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
-        return Losses(loss, loss.detach())
-    logp = logits.log_softmax(dim=-1)  # (n, V)
-    nll = -logp.gather(1, labels[:, None]).sum()
-    return Losses((1 - smoothing) * nll - smoothing * logp.mean(dim=-1).sum(), nll.detach())
+    objective, nll = _CrossEntropy.apply(logits, labels, smoothing)  # type: ignore[no-untyped-call]
+    return Losses(objective, nll)
+
+
+class _CrossEntropy(Function):
+    """Computed in float32, a few rows at a time that stay in a CPU's cache: whole, the logits of a batch are
+    tens of megabytes, and each step of the formula would be a way to memory and back. The gradient of a row
+    is p - (1 - e) * onehot - e / V, with p = softmax; what is kept for it are the logits as they came."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        nll = logits.new_empty(len(logits), dtype=torch.float32)
+        norms, means = torch.empty_like(nll), torch.zeros_like(nll)  # log of the sum of exp; mean of logp
+        for rows in _cached(logits):
+            z = logits[rows].to(torch.float32, copy=True)
+            largest = z.amax(dim=-1, keepdim=True)
+            z -= largest  # no exponent is above 0, and small losses keep their digits
+            label = z.gather(1, labels[rows, None])[:, 0]
+            if smoothing:
+                means[rows] = z.mean(dim=-1)
+            norm = z.exp_().sum(dim=-1).log_()
+            nll[rows] = norm - label
+            means[rows] -= norm
+            norms[rows] = norm + largest[:, 0]
+        ctx.save_for_backward(logits, labels, norms)
+        ctx.smoothing = smoothing
+        ctx.set_materialize_grads(False)
+        total = nll.sum()
+        ctx.mark_non_differentiable(total)
+        objective = (1 - smoothing) * total - smoothing * means.sum() if smoothing else total.clone()
+        return objective, total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
+        if scale is None:
+            return None, None, None
+        logits, labels, norms = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for rows in _cached(logits):
+            p = logits[rows].to(torch.float32, copy=True).sub_(norms[rows, None]).exp_()
+            if ctx.smoothing:
+                p -= ctx.smoothing / logits.shape[1]
+            label = labels[rows, None]
+            p.scatter_add_(1, label, p.new_full(label.shape, ctx.smoothing - 1))
+            gradient[rows] = p.mul_(scale)
+        return gradient, None, None
+
+
+def _cached(logits: Tensor) -> Iterator[slice]:
+    """Rows of `logits` [n, V] that are worked on at a time: all on a GPU, which has no use for few."""
+    n, V = logits.shape
+    rows = max(1, _CACHED // V) if logits.device.type == "cpu" else n
+    return (slice(start, start + rows) for start in range(0, n, rows))
 
 
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean natural-log cross entropy of `labels` [n] under `logits` [n, V]; padding is not among the n."""
-    return functional.cross_entropy(logits.float(), labels)
+    return summed_losses(logits, labels).objective / len(labels)
 
 
 def perplexity(loss: float) -> float:

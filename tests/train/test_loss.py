@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from edgechat.train.loss import perplexity, real_tokens, token_loss
+from edgechat.train import loss
+from edgechat.train.loss import perplexity, real_tokens, summed_losses, token_loss
 
 
 def test_the_loss_is_the_mean_negative_log_probability_of_the_labels():
@@ -14,6 +16,45 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_labels():
     assert token_loss(logits, torch.tensor([1, 1])).item() == pytest.approx(
         -(math.log(3 / 4) + math.log(1 / 5)) / 2
     )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cached", [1, 100, 1 << 18])  # a row, two rows, all of them at a time
+def test_loss_and_gradient_are_those_of_pytorch_however_many_rows_are_cached(
+    monkeypatch, smoothing, dtype, cached
+):
+    monkeypatch.setattr(loss, "_CACHED", cached)
+    torch.manual_seed(0)
+    logits = (10 * torch.randn(7, 50)).to(dtype)
+    labels = torch.tensor([0, 49, 3, 3, 17, 25, 8])
+    before = logits.clone()
+    found = []
+    for of in (
+        lambda z: summed_losses(z, labels, smoothing).objective,
+        lambda z: cross_entropy(z.float(), labels, label_smoothing=smoothing, reduction="sum"),
+    ):
+        z = logits.clone().requires_grad_()
+        value = of(z)
+        (value * 0.5).backward()
+        assert torch.equal(z.detach(), before)
+        found.append((value.item(), z.grad))
+    (ours, our_gradient), (theirs, their_gradient) = found
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    assert our_gradient.dtype == dtype
+    torch.testing.assert_close(
+        our_gradient, their_gradient, rtol=1e-5 if dtype == torch.float32 else 0.01, atol=1e-6
+    )
+
+
+def test_a_loss_near_0_keeps_its_digits():
+    logits = torch.tensor([[1000.0, 1000.0 - 10.0]])
+    assert token_loss(logits, torch.tensor([0])).item() == pytest.approx(math.log1p(math.exp(-10)), rel=0.01)
+
+
+def test_a_logit_that_is_no_number_makes_the_loss_none():
+    for wrong in (math.nan, math.inf):
+        assert math.isnan(token_loss(torch.tensor([[wrong, 1.0]]), torch.tensor([1])).item())
 
 
 def test_perplexity_of_a_uniform_guess_is_the_vocabulary():
