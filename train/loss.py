@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional
 
-#: Logits that are worked on at a time on a CPU: a megabyte of them.
+#: Logits that are worked on at a time: a megabyte of them.
 _CACHED = 1 << 18
 
 
@@ -27,14 +28,26 @@ def summed_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Los
     With smoothing e the objective of a token is (1 - e) * nll + e * mean over V of -log p, the cross
     entropy to a target that shares e evenly over the vocabulary (Szegedy et al. 2016, section 7).
     """
-    objective, nll = _CrossEntropy.apply(logits, labels, smoothing)  # type: ignore[no-untyped-call]
-    return Losses(objective, nll)
+    if logits.device.type == "cpu":
+        return Losses(*_CrossEntropy.apply(logits, labels, smoothing))  # type: ignore[no-untyped-call]
+    return fused_losses(logits, labels, smoothing)
+
+
+def fused_losses(logits: Tensor, labels: Tensor, smoothing: float) -> Losses:
+    """By PyTorch's own, which on a GPU is a kernel or two."""
+    logits = logits.float()
+    nll = functional.cross_entropy(logits, labels, reduction="sum")
+    if not smoothing:
+        return Losses(nll, nll.detach())
+    objective = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
+    return Losses(objective, nll.detach())
 
 
 class _CrossEntropy(Function):
-    """Computed in float32, a few rows at a time that stay in a CPU's cache: whole, the logits of a batch are
-    tens of megabytes, and each step of the formula would be a way to memory and back. The gradient of a row
-    is p - (1 - e) * onehot - e / V, with p = softmax; what is kept for it are the logits as they came."""
+    """Computed in float32, a few rows at a time that stay in the CPU's cache: whole, the logits of a batch
+    are tens of megabytes, and each step of the formula would be a way to memory and back. The gradient of a
+    row is p - (1 - e) * onehot - e / V, with p = softmax; what is kept for it are the logits as they came.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -76,9 +89,9 @@ class _CrossEntropy(Function):
 
 
 def _cached(logits: Tensor) -> Iterator[slice]:
-    """Rows of `logits` [n, V] that are worked on at a time: all on a GPU, which has no use for few."""
+    """Rows of `logits` [n, V] that are worked on at a time."""
     n, V = logits.shape
-    rows = max(1, _CACHED // V) if logits.device.type == "cpu" else n
+    rows = max(1, _CACHED // V)
     return (slice(start, start + rows) for start in range(0, n, rows))
 
 
