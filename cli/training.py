@@ -1,5 +1,6 @@
 """What `edgechat train` does with what it was given: the configuration and the data, the run, its end."""
 
+import math
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -210,7 +211,7 @@ def _valid_sha256(report: "CorpusReport") -> str:
 def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
     """The run in `out`, if the options and the data given are those it was begun with. Only how long it
     goes on may change."""
-    from ..train.checkpoint import has_checkpoint, last_step
+    from ..train.checkpoint import has_checkpoint, last_position
     from ..train.pretrained import file_sha256
     from ..train.run import open_run
     from ..train.tokenizer import load_tokenizer
@@ -240,10 +241,15 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
     length = {name: wanted.options.get(name) for name in ("epochs", "max_steps")}
-    if has_checkpoint(out) and length["max_steps"] is not None:
-        done = last_step(out)
-        if length["max_steps"] < done:
-            raise UsageError(f"--max-steps is {length['max_steps']}, but the run is at step {done} already")
+    if has_checkpoint(out) and any(length.values()):
+        done = last_position(out)
+        if (length["max_steps"] or math.inf) < done.step:
+            raise UsageError(
+                f"--max-steps is {length['max_steps']}, but the run is at step {done.step} already"
+            )
+        epochs = done.epoch + (done.batch > 0)
+        if (length["epochs"] or math.inf) < epochs:
+            raise UsageError(f"--epochs is {length['epochs']}, but the run is in epoch {epochs} already")
     return run.with_length(**length) if any(length.values()) else run
 
 

@@ -220,6 +220,11 @@ def last_step(run: Path) -> int:
     return _step(checkpoint_folder(run, "last"))
 
 
+def last_position(run: Path) -> Position:
+    """Where the last checkpoint stands."""
+    return Position(**_read_state(checkpoint_folder(run, "last"))["position"])
+
+
 def _folders(run: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     folders = (run / "checkpoints").glob("step-*")

@@ -7,6 +7,7 @@ A file has a fourth section, `run`: what is read, what is written, and on what i
 import dataclasses
 import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -188,10 +189,9 @@ class RunConfig:
 
         Raises UsageError for an unknown key, with the nearest known one, and for a value of another type.
         """
-        kinds: dict[str, Any] = {"model": ModelConfig, "data": DataOptions, "training": TrainingConfig}
-        refuse_unknown(values, kinds, where)
+        _refuse_unknown_sections(values, _SECTIONS, where)
         parts: dict[str, Any] = {
-            name: section(kinds[name], part, f"{where}, section {name}") for name, part in values.items()
+            name: section(_SECTIONS[name], part, f"{where}, section {name}") for name, part in values.items()
         }
         try:
             return cls(**parts)
@@ -251,6 +251,18 @@ class RunOptions:
         return dataclasses.replace(self, **{**(kinds if kinds.keys() & given.keys() else {}), **given})
 
 
+_SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataOptions, "training": TrainingConfig}
+
+
+def _refuse_unknown_sections(given: Iterable[str], known: dict[str, Any], where: str) -> None:
+    """Raise UsageError for a section that there is not, or a value that is in none."""
+    for name in given:
+        for part, kind in known.items():
+            if name not in known and name in {field.name for field in dataclasses.fields(kind)}:
+                raise UsageError(f"{where}: {name!r} is in no section: write [{part}] in the line above it")
+    refuse_unknown(given, known, where)
+
+
 def option_names() -> list[str]:
     """The names of all values of a configuration, each once."""
     kinds = (ModelConfig, DataOptions, TrainingConfig)
@@ -293,5 +305,5 @@ def load_run_options(path: Path) -> RunOptions:
 def _sections(path: Path) -> dict[str, Any]:
     """The sections of a file that are the run's configuration."""
     values = read_toml(path)
-    refuse_unknown(values, (*(part.name for part in dataclasses.fields(RunConfig)), "run"), str(path))
+    _refuse_unknown_sections(values, {**_SECTIONS, "run": RunOptions}, str(path))
     return {name: part for name, part in values.items() if name != "run"}

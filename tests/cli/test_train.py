@@ -633,6 +633,17 @@ def _training(*arguments: object) -> "subprocess.Popen[str]":
     )
 
 
+def test_a_resume_to_fewer_epochs_than_were_trained_is_refused(invoke, corpus_file, tmp_path, tree):
+    out = tmp_path / "run"
+    done = invoke("train", corpus_file, "--out", out, *QUICK, "--max-steps", 1000, "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    before = tree(out)
+    done = invoke("train", "--resume", "--out", out, "--epochs", 1)
+    assert done.returncode == 2
+    assert "--epochs is 1, but the run is in epoch 2 already" in done.sentence
+    assert tree(out) == before
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

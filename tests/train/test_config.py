@@ -93,7 +93,9 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
     [
         ("[model]\nhiden = 3", "section model: unknown key 'hiden'; did you mean 'hidden'"),
         ("[modell]", "unknown key 'modell'; did you mean 'model'"),
-        ("hidden = 3", "unknown key 'hidden'; known are data, model, run, training"),
+        ("hidden = 3", "'hidden' is in no section: write [model] in the line above it"),
+        ("out = 'a'", "'out' is in no section: write [run] in the line above it"),
+        ("colour = 3", "unknown key 'colour'; known are data, model, run, training"),
         ("model = 3", "section model must be a section of keys and values, not 3"),
         ("[model]\nhidden = 'big'", "hidden must be a whole number, not 'big'"),
         ("[model]\nhidden = true", "hidden must be a whole number, not True"),
