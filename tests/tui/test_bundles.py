@@ -20,6 +20,14 @@ def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_path, 
     assert [choice.path for choice in bundles.choices()] == ["demo"]
 
 
+async def test_enter_after_a_fast_arrow_takes_the_one_that_the_arrow_lit(chat):
+    async with chat(FakeModel(), FakeModel()) as c:
+        await c.press("ctrl+b")
+        await c.until(lambda: "other1" in c.drawn)
+        await c.type_fast("", "down", "enter")
+        await c.until(lambda: c.app.screen is c.chat and c.chat.bundles.current == "other1")
+
+
 async def test_enter_after_fast_typing_takes_the_path_that_was_typed(chat, tmp_path):
     async with chat(FakeModel(), FakeModel()) as c:
         await c.press("f8")

@@ -57,8 +57,18 @@ class Listing(Over[T]):
         self.once_typed(self.open)
 
     def once_typed(self, do: Callable[[], object]) -> None:
-        """A key may come here at once, and what was typed before it to the queue of the input."""
-        self.query_input.call_later(do)
+        """A key may come here at once. What was typed before it goes to the input's queue, and an arrow,
+        which the input does not want, from there up to the app's, where its binding is looked for."""
+        nodes = iter(self.query_input.ancestors_with_self)
+
+        def climb() -> None:
+            node = next(nodes, None)
+            if node is None:
+                do()
+            else:
+                node.call_later(climb)
+
+        climb()
 
     def open(self) -> None:
         """Take the row that is lit, of what goes with all that was typed."""
