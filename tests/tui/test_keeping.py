@@ -364,14 +364,18 @@ async def test_a_key_after_fast_typing_takes_what_was_typed_and_not_what_was_lis
             await c.until(lambda said=found: c.app.screen is c.chat and c.messages[:1] == [said])
 
 
+async def two_in_the_library(c):
+    for prompt in ("the weather", "a joke"):
+        await c.say(prompt)
+        await c.press("ctrl+n")
+    await c.press("ctrl+l")
+    await c.until(lambda: "the weather" in c.drawn and "a joke" in c.drawn)
+
+
 @pytest.mark.parametrize("key", ["ctrl+d", "f8"])
 async def test_delete_after_fast_typing_takes_what_was_typed(chat, tmp_path, key):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
-        for prompt in ("the weather", "a joke"):
-            await c.say(prompt)
-            await c.press("ctrl+n")
-        await c.press("ctrl+l")
-        await c.until(lambda: "the weather" in c.drawn and "a joke" in c.drawn)
+        await two_in_the_library(c)
         await c.type_fast("weather", key)
         await c.until(lambda: "Deleted: the weather" in c.drawn)
         assert [found.title for found in await c.keeper.do(lambda store: store.find())] == ["a joke"]
@@ -379,11 +383,7 @@ async def test_delete_after_fast_typing_takes_what_was_typed(chat, tmp_path, key
 
 async def test_rename_after_fast_typing_takes_what_was_typed(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
-        for prompt in ("the weather", "a joke"):
-            await c.say(prompt)
-            await c.press("ctrl+n")
-        await c.press("ctrl+l")
-        await c.until(lambda: "the weather" in c.drawn and "a joke" in c.drawn)
+        await two_in_the_library(c)
         await c.type_fast("weather", "f2")
         await c.until(lambda: isinstance(c.app.screen, Ask))
         assert c.app.screen.query_one(Input).value == "the weather"
