@@ -25,6 +25,12 @@ _TRAINING_PACKAGES = ("torch", "onnx", "safetensors", "sacrebleu", "matplotlib",
 #: What `str.splitlines` breaks lines at.
 _LINE_BREAK = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _NO_MEMORY = "not enough memory: use a smaller preset, --batch-size or --beam"
+#: What Typer's parser calls these mistakes, without the value that was wrong, and what they are.
+_NO_NUMBER = {
+    "int_parsing": "not a whole number",
+    "int_from_float": "not a whole number",
+    "float_parsing": "not a number",
+}
 #: What JSON may hold raw, but a terminal would obey, a reader of lines would split at, or UTF-8 lacks.
 _ESCAPED_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -37,6 +43,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except EdgeChatError as error:
             fail(str(error), error.exit_code)
+        except typer.BadParameter as error:
+            error.message = _with_value(error)
+            raise
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)
         except BrokenPipeError:
@@ -63,6 +72,14 @@ class Commands(TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             hint = " (free some space and try again)" if error.errno == errno.ENOSPC else ""
             fail(f"{where}{os.strerror(error.errno)}{hint}", FAILED)
+
+
+def _with_value(error: typer.BadParameter) -> str:
+    """Typer's message on a wrong value, with that value, and without what its parser puts before it."""
+    errors: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
+    if errors and (wrong := _NO_NUMBER.get(errors[0]["type"])):
+        return f"{errors[0]['input']!r} is {wrong}."
+    return error.message.removeprefix("Value error, ")
 
 
 def fail(sentence: str, code: int) -> None:
@@ -135,7 +152,9 @@ def check_writable(out: Path) -> None:
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
-        raise EdgeChatError(f"{out} cannot be written: {error.strerror}") from None
+        raise EdgeChatError(
+            f"{out} cannot be written: {parent} takes no new file ({error.strerror})"
+        ) from None
 
 
 _STOPPING = b"stopping after this step; Ctrl-C again stops at once and loses the steps since the checkpoint\n"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..runtime.text import counted
 from .console import FAILED, put, put_json, put_table, say
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 
@@ -148,10 +149,13 @@ def info(
         [
             ("format", manifest.format),
             ("precision", manifest.precision),
-            ("model", f"{model.layers} layers, hidden {model.hidden}, embedding {model.embedding}"),
+            (
+                "model",
+                f"{counted(model.layers, 'layer')}, hidden {model.hidden}, embedding {model.embedding}",
+            ),
             ("options", model.options),
             ("vocabulary", f"{model.vocab_size:,} tokens"),
-            ("source", f"{manifest.text.turns} turn(s), at most {manifest.text.max_source} tokens"),
+            ("source", f"{counted(manifest.text.turns, 'turn')}, at most {manifest.text.max_source} tokens"),
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
             ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),

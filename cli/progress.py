@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.text import counted
 from .console import say
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class TrainingProgress:
             left = (progress.total_steps - progress.step) / rate / 60
             self._say(
                 f"step {progress.step:>7,}  training loss {progress.loss:.4f}  {rate:.1f} steps a second, "
-                f"about {left:,.0f} minute{'s' * (round(left) != 1)} left"
+                f"about {counted(round(left), 'minute')} left"
             )
 
     def validated(self, validated: Any) -> None:

@@ -102,7 +102,10 @@ def sign(
 
 def keygen(
     out: Annotated[
-        Path, typer.Option(metavar="NAME", help="Where to write NAME.key and NAME.pub; never overwritten.")
+        Path,
+        typer.Option(
+            metavar="NAME", help="Where to write NAME.key and NAME.pub, making its folder; never overwritten."
+        ),
     ],
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Ask for a passphrase that protects the private key.")

@@ -4,7 +4,7 @@ Needs onnxruntime, numpy and tokenizers, and nothing else.
 """
 
 from . import numpy_at_rest as numpy_at_rest  # before anything imports NumPy
-from .chat import Candidate, ChatModel, ChatSession, Reply, ReplyStream
+from .chat import ChatModel, ChatSession
 from .errors import (
     BundleError,
     CheckpointError,
@@ -17,6 +17,7 @@ from .errors import (
     UsageError,
 )
 from .options import DecodingOptions
+from .stream import Candidate, Reply, ReplyStream
 from .trace import TracedCandidate, TracedRow, TracedStep
 
 __all__ = [

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from .errors import BundleError
+from .errors import BundleError, UsageError
 from .tokenizerfile import byte_of_character, check_tokenizer
 
 PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
@@ -30,6 +30,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_visible(c) for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 turn`, `2 turns`, `1,000 turns`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _visible(c: str) -> str:
@@ -99,9 +104,15 @@ class TextCodec:
         """Ids of the last turns of a conversation, oldest first, joined by the separator.
 
         The oldest text goes first where it does not fit. An empty source is one end-of-sentence.
+        Raises UsageError where a turn is no text.
         Worked example, turns=2, max_source=5: ["a", "b c", "d e f"] has the last two turns
         [b c <sep> d e f], of which the last five ids stay: [c <sep> d e f].
         """
+        if isinstance(turns, str):
+            raise UsageError("the turns of a conversation are a list of texts, not one text")
+        for turn in turns:
+            if not isinstance(turn, str):
+                raise UsageError(f"a prompt is a text (str), not {turn!r}")
         # Cut by characters before tokenizing: a megabyte costs no more than the longest source.
         longest = self.max_source * self._longest_token
         ids: list[int] = []

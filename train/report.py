@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.text import counted
+
 #: Called now and then with what is being done ("reading", "tokenizer", "encoding") and how many
 #: dialogues, or texts for the tokenizer, are behind it.
 Progress = Callable[[str, int], None]
@@ -72,7 +74,7 @@ class CorpusReport:
 
     def lines(self) -> list[str]:
         """The report as lines of a plain text table."""
-        rows = [(s.name, f"{s.dialogues:,} dialogues") for s in (*self.sources, *self.valid_sources)]
+        rows = [(s.name, counted(s.dialogues, "dialogue")) for s in (*self.sources, *self.valid_sources)]
         rows += [
             ("dialogues", f"{self.dialogues:,}, sha256 {self.sha256[:12]}"),
             ("turns", f"{self.turns:,}"),
@@ -82,7 +84,10 @@ class CorpusReport:
             ("vocabulary", f"{self.vocab_size:,} tokens"),
             ("tokens a source", _spread(self.source_tokens)),
             ("tokens a target", _spread(self.target_tokens)),
-            ("truncated", f"{self.truncated_sources:,} sources, {self.truncated_targets:,} targets"),
+            (
+                "truncated",
+                f"{counted(self.truncated_sources, 'source')}, {counted(self.truncated_targets, 'target')}",
+            ),
         ]
         rows += _counted("dropped", self.dropped)
         rows += _counted("ignored key", self.ignored_keys)
@@ -94,7 +99,7 @@ class CorpusReport:
 
 
 def _pairs(pairs: int, dialogues: int) -> str:
-    return f"{pairs:,} pair{'s' * (pairs != 1)} of {dialogues:,} dialogue{'s' * (dialogues != 1)}"
+    return f"{counted(pairs, 'pair')} of {counted(dialogues, 'dialogue')}"
 
 
 def percentiles(lengths: npt.NDArray[np.int64]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from textual.content import Content
 
+from edgechat.runtime.text import counted as counted
 from edgechat.runtime.text import printable
 
 #: Characters of one text that are drawn: a pasted megabyte would take seconds to wrap.

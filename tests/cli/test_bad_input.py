@@ -377,6 +377,21 @@ def test_a_bug_is_not_hidden(error):
     assert CliRunner().invoke(_failing(error), ["fail"]).exception is error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("reply", "demo", "hi", "--beam", "many"), "'--beam': 'many' is not a whole number."),
+        (("reply", "demo", "hi", "--beam", "1.5"), "'--beam': '1.5' is not a whole number."),
+        (("train", "a.jsonl", "--learning-rate", "low"), "'--learning-rate': 'low' is not a number."),
+        (("export", "run", "--precision", "int4"), "'--precision': 'int4' is not one of"),
+    ],
+)
+def test_a_value_that_the_parser_refuses_is_said_with_its_option(invoke, arguments, said):
+    done = invoke(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Invalid value for {said}" in " ".join(done.stderr.replace("│", " ").split())
+
+
 def _failing(error: BaseException) -> typer.Typer:
     app = typer.Typer(cls=Commands)
 

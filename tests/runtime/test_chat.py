@@ -544,6 +544,27 @@ def test_a_wrong_batch_size_is_refused_by_name(model, batch_size):
         model.reply_batch(PROMPTS, batch_size=batch_size)
 
 
+MISUSES: dict[str, tuple[Callable[[ChatModel], object], str]] = {
+    "a number": (lambda m: m.reply(3), r"a prompt is a text \(str\), not 3"),
+    "nothing": (lambda m: m.session().reply(None), r"a prompt is a text \(str\), not None"),
+    "bytes": (lambda m: m.stream(b"hen"), r"a prompt is a text \(str\), not b'hen'"),
+    "a list for one": (lambda m: m.reply(["hen"]), r"a prompt is a text \(str\), not \['hen'\]"),
+    "one for a list": (lambda m: m.reply_batch("hen"), r"takes a list of prompts, not one: give \[prompt\]"),
+    "one for its turns": (
+        lambda m: m.reply_turns(["hen"]),
+        "the turns of a conversation are a list of texts",
+    ),
+    "a dict of options": (lambda m: m.reply("hen", {"beam": 2}), r"a DecodingOptions, not \{'beam': 2\}"),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_what_is_no_prompt_and_no_options_is_refused_with_what_is(model, misuse):
+    ask, said = MISUSES[misuse]
+    with pytest.raises(UsageError, match=said):
+        ask(model)
+
+
 def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
     """Every way to use a model."""
     begun, session = chat.stream("hen"), chat.session()

@@ -11,7 +11,7 @@ from textual.content import Content
 
 from ..keeper import Keeper
 from ..keys import LIBRARY, bindings
-from ..plain import content
+from ..plain import content, counted
 from ..store import Store, StoreError
 from ..values import Summary
 from ..widgets.lines import one_line
@@ -134,8 +134,7 @@ class Library(Listing[int]):
 
 
 def _row(summary: Summary) -> Content:
-    turns = "1 turn" if summary.turns == 1 else f"{summary.turns} turns"
-    about = f"\n  {summary.bundle} · {turns} · {_ago(time.time() - summary.updated)}"
+    about = f"\n  {summary.bundle} · {counted(summary.turns, 'turn')} · {_ago(time.time() - summary.updated)}"
     lines = content(one_line(summary.title) or "(no title)", "bold") + content(
         one_line(about).replace("⏎", "\n"), "dim"
     )
@@ -148,5 +147,5 @@ def _ago(seconds: float) -> str:
     for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         n = int(seconds // size)
         if n >= 1:
-            return f"{n} {name}{'s' * (n > 1)} ago"
+            return f"{counted(n, name)} ago"
     return "just now"

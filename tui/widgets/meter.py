@@ -7,6 +7,7 @@ from typing import Any
 from textual import events
 
 from ..knobs import KNOBS
+from ..plain import counted
 from ..values import ReplyFacts
 from .hints import NOTHING
 from .lines import Line, Lines, one_line, spark
@@ -52,7 +53,7 @@ class Meter(Lines):
         width = max(8, self.scrollable_content_region.width - _NAME)
         rows = [
             _row("bundle", reply.made.label),
-            _row("reply", f"{_ms(reply.ms)} for {reply.tokens} token{'s' * (reply.tokens != 1)}"),
+            _row("reply", f"{_ms(reply.ms)} for {counted(reply.tokens, 'token')}"),
         ]
         if reply.confidence is not None:
             rows.append(_row("confidence", f"{100 * reply.confidence:.0f}% that it is right"))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widgets import Static
 
-from ..plain import content
+from ..plain import content, counted
 from ..values import BundleFacts, KeyHint
 
 #: Columns of keys, and the cells of one.
@@ -74,8 +74,7 @@ def _hint(hint: KeyHint) -> Content:
 def _figures(facts: BundleFacts) -> str:
     details = []
     if facts.layers is not None and facts.hidden is not None:
-        layers = "1 layer" if facts.layers == 1 else f"{facts.layers} layers"
-        details.append(f"{layers} of {facts.hidden} units")
+        details.append(f"{counted(facts.layers, 'layer')} of {facts.hidden} units")
     if facts.vocabulary is not None:
         details.append(f"{facts.vocabulary:,} tokens")
     if facts.precision:
