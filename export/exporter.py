@@ -83,6 +83,7 @@ def export(
         CheckpointError: the run has no checkpoint, or it is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
         QualityError: the precision changes too much; nothing is written.
+        BundleError: `decoding` asks for too much of a reply.
     """
     start = time.perf_counter()
     check_out(out, force)
@@ -93,19 +94,16 @@ def export(
     behind = f"; the last is step {last:,}" if position.step != last else ""
     progress(f"taking the {what}, step {position.step:,}{behind}")
     data = run.config.data
+    manifest = _manifest(
+        run, model, checkpoint, position.step, precision, decoding or DecodingOptions(), data_licence
+    )
     built = build(model, precision, _judged_on(run, _LIMIT_PAIRS), progress=progress)
     proof = prove_built(
         model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress
     )
     progress("measuring held-out perplexity")
     quality, ms = _quality(built, run, force=force)
-    manifest = replace(
-        _manifest(
-            run, model, checkpoint, position.step, precision, decoding or DecodingOptions(), data_licence
-        ),
-        proof=proof,
-        quality=quality,
-    )
+    manifest = replace(manifest, proof=proof, quality=quality)
     manifest = replace(manifest, calibration=_calibration(run, built.variant, manifest, replies, progress))
     progress("making golden vectors")
     golden = make_golden(

@@ -17,6 +17,8 @@ from .text import EOS, GO, PAD, SEP, UNK
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
 #: Numbers that a recurrent tensor may have a row: far more than any model needs.
 LARGEST_STATE = 1 << 20
+#: Decoder rows, beam by the most tokens, of the reply that a bundle asks for. A caller may ask for more.
+LARGEST_REPLY = 200_000
 _ZERO = "0" * 64
 _DEEPEST = 20
 _SEAL = '\n  "sha256": "{}"'
@@ -127,6 +129,14 @@ class Manifest:
     calibration: dict[str, Any] | None = None
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
     extra: dict[str, Any] = field(default_factory=dict)  # minor additions of a newer format
+
+    def __post_init__(self) -> None:
+        most = self.text.max_target if self.decoding.max_length is None else self.decoding.max_length
+        if self.decoding.beam * most > LARGEST_REPLY:
+            raise BundleError(
+                f"edgechat.json asks for beam {self.decoding.beam} and replies of up to {most:,} tokens, "
+                f"together more than {LARGEST_REPLY:,} rows of the decoder"
+            )
 
     @property
     def graphs(self) -> GraphSpec:

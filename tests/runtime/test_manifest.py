@@ -204,6 +204,20 @@ def test_decoding_options_that_cannot_be_are_refused_as_the_bundles_fault():
         Manifest.from_bytes(seal(values))
 
 
+@pytest.mark.parametrize(("beam", "max_target", "taken"), [(20, 10_000, True), (21, 10_000, False)])
+def test_a_bundle_may_not_ask_for_a_reply_of_hours(beam, max_target, taken):
+    values = plain()
+    values["decoding"] |= {"beam": beam, "max_length": None}
+    values["text"]["max_target"] = max_target
+    if taken:
+        assert Manifest.from_bytes(seal(values)).decoding.beam == beam
+    else:
+        with pytest.raises(BundleError, match=r"beam 21 and replies of up to 10,000 tokens, .* 200,000 rows"):
+            Manifest.from_bytes(seal(values))
+    values["decoding"]["max_length"] = 50  # what counts is the length that it asks for
+    assert Manifest.from_bytes(seal(values)).decoding.beam == beam
+
+
 def test_notes_nested_so_deep_that_they_could_not_be_shown_are_refused():
     deep: Any = 1
     for _ in range(100):
