@@ -88,12 +88,8 @@ class BpeDropout:
 
     def _words(self, text: str) -> list[str]:
         """What no merge crosses, in the alphabet of the vocabulary: a character for each byte."""
-        tokenizer = self._tokenizer
-        if tokenizer.normalizer is not None:
-            text = tokenizer.normalizer.normalize_str(text)
-        if tokenizer.pre_tokenizer is None:
-            return [text]
-        return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+        normalized = self._tokenizer.normalizer.normalize_str(text)
+        return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
 
     def _left_out(self, count: int, random: np.random.Generator) -> list[int]:
         """For each merge that is made, how many better ones are left out before it."""

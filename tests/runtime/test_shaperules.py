@@ -13,6 +13,8 @@ from edgechat.runtime.onnxfile import Node, read_model
 from edgechat.runtime.shaperules import MICROSOFT, RULES, Call, RuleError, Value
 from edgechat.runtime.sizes import Poly, at_least, divide, letter, product, terms_of, upper
 
+Feeds = dict[str, np.ndarray]
+
 B, S, K = map(letter, "BSK")
 
 
@@ -196,16 +198,7 @@ def test_a_rule_says_what_onnx_runtime_does(case):
     rule = RULES[read.domain][read.op_type]
     said = rule(Call(read, [None if x is None else known(x) for x in inputs], constant_of(read)))
     feeds = {f"i{n}": array for n, array in enumerate(inputs) if array is not None}
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
-    ports = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in feeds.items()
-    ]
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)]
-    graph = helper.make_graph([node], "g", ports, outputs)
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    made = session.run(None, feeds)
+    made = list(run_graph([node], {}, feeds).values())
     for value, array in zip(said, made, strict=False):
         assert value.shape == array.shape
         if value.numbers is not None:
@@ -317,22 +310,32 @@ def check_changed_operations(count: int, seed: int) -> tuple[int, int]:
     return ran, refused
 
 
-def run_one(node: onnx.NodeProto, feeds: dict[str, np.ndarray], options) -> list[np.ndarray] | None:
-    ports = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in feeds.items()
-    ]
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)]
-    graph = helper.make_graph([node], "g", ports, outputs)
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+def run_one(node: onnx.NodeProto, feeds: Feeds, options=None) -> list[np.ndarray] | None:
+    """The outputs of one node; None where ONNX Runtime refuses it."""
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return session.run(None, feeds)
+        return list(run_graph([node], {}, feeds, options).values())
     except Exception:
         return None
+
+
+def run_graph(
+    nodes: list[onnx.NodeProto], constants: Feeds, feeds: Feeds, options=None
+) -> dict[str, np.ndarray]:
+    """Every value that the nodes make, with inputs of free sizes, as those of a bundle's graphs are."""
+    ports = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
+        for name, array in feeds.items()
+    ]
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    names = [name for node in nodes for name in node.output]
+    outputs = [onnx.ValueInfoProto(name=name) for name in names]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)]
+    graph = helper.make_graph(nodes, "g", ports, outputs, weights)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return dict(zip(names, session.run(None, feeds), strict=True))
 
 
 def test_an_operation_that_is_wrong_in_one_place_is_refused_or_does_what_its_rule_says():
@@ -467,20 +470,8 @@ def run_what_can(nodes, constants, feeds, options) -> dict[str, np.ndarray]:
 
 
 def run_all(nodes, constants, feeds, options) -> dict[str, np.ndarray] | None:
-    names = [name for node in nodes for name in node.output]
-    ports = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, [None] * array.ndim)
-        for name, array in feeds.items()
-    ]
-    weights = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
-    outputs = [onnx.ValueInfoProto(name=name) for name in names]
-    graph = helper.make_graph(nodes, "g", ports, outputs, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return dict(zip(names, session.run(None, feeds), strict=True))
+        return run_graph(nodes, constants, feeds, options)
     except Exception:
         return None
 
