@@ -1,6 +1,7 @@
 """Progress on stderr: a live bar where that is a terminal, plain lines elsewhere."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -97,7 +98,9 @@ class TrainingProgress:
     def validated(self, validated: Any) -> None:
         from ..train.loss import perplexity
 
-        line = f"step {validated.step:>7,}  training loss {validated.train_loss:.4f}"
+        line = f"step {validated.step:>7,}"
+        if not math.isnan(validated.train_loss):
+            line += f"  training loss {validated.train_loss:.4f}"
         if validated.valid_loss is not None:
             line += f"  held-out loss {validated.valid_loss:.4f}"
             line += f"  perplexity {perplexity(validated.valid_loss):.3f}"

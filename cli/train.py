@@ -70,6 +70,15 @@ def train(
             "--resume", help="Go on with the run in --out from its last checkpoint.", rich_help_panel=_RUN
         ),
     ] = False,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Begin with the best weights of this run, its tokenizer and its settings, and learn DATA.",
+            rich_help_panel=_RUN,
+            show_default=False,
+        ),
+    ] = None,
     force: ForceOption = False,
     dry_run: Annotated[
         bool,
@@ -332,10 +341,11 @@ def train(
                 "--find-lr trains a model that is not kept: it goes with DATA and settings alone"
             )
         set_torch_threads(options.threads)
-        find_learning_rate(wanted.fresh(), from_data, torch_device(options.device), json)
+        find_learning_rate(wanted, from_data, torch_device(options.device), json)
         return
     if dry_run:
-        show_corpus(prepare(wanted.fresh(), from_data), json)
+        base = from_data.open_base()
+        show_corpus(prepare(wanted.fresh(base), from_data, base), json)
         return
     if options.out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
@@ -343,8 +353,9 @@ def train(
     set_torch_threads(options.threads)
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
-    if options.tokenizer and vocab_size is not None:
-        raise UsageError("--vocab-size is of a tokenizer that is trained: it does not go with --tokenizer")
+    given = "--tokenizer" if options.tokenizer else "--from-run"
+    if (options.tokenizer or options.from_run) and vocab_size is not None:
+        raise UsageError(f"--vocab-size is of a tokenizer that is trained: it does not go with {given}")
     if batch_size is not None and batch_tokens is not None:
         raise UsageError("--batch-tokens takes the place of --batch-size: give one of them")
     with joined(chosen) as world:

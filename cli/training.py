@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import UsageError
+from ..runtime.files import sha256
 from .console import check_writable, put, put_json, say, stop_request
 from .options import set_torch_threads
 from .progress import TrainingProgress, counting
@@ -38,6 +39,7 @@ class Data:
     tokenizer: Path | None
     skip_bad: bool
     pretrained: Path | None
+    base: Path | None
 
     @classmethod
     def of(cls, options: "RunOptions") -> "Data":
@@ -49,6 +51,7 @@ class Data:
             options.tokenizer,
             options.skip_bad,
             options.pretrained_embeddings,
+            options.from_run,
         )
 
     @property
@@ -59,6 +62,17 @@ class Data:
         from ..train.corpus import open_corpus
 
         return open_corpus(self.names, source=self.source, target=self.target, skip_bad=self.skip_bad)
+
+    def open_base(self) -> "Run | None":
+        """The run to begin with, which gives the tokenizer."""
+        from ..train.run import open_run
+
+        if self.base is None:
+            return None
+        for option, value in (("tokenizer", self.tokenizer), ("pretrained-embeddings", self.pretrained)):
+            if value is not None:
+                raise UsageError(f"--from-run begins with all of a run, so --{option} does not go with it")
+        return open_run(self.base)
 
     def open_valid(self) -> "Corpus | None":
         from ..train.corpus import open_corpus
@@ -74,11 +88,22 @@ class Wanted:
     file: Path | None
     parameters: dict[str, Any]  # of the command, by name
 
-    def fresh(self) -> "RunConfig":
-        """For a new run."""
+    def fresh(self, base: "Run | None" = None) -> "RunConfig":
+        """For a new run, which has the model of `base` where it begins with that."""
         from ..train.config import load_preset
 
-        return self.on(load_preset("tiny"))
+        if base is None:
+            return self.on(load_preset("tiny"))
+        config = self.on(base.config)
+        of_base = base.config.model.shape()
+        for name, value in config.model.shape().items():
+            if value != of_base[name]:
+                given = self.source(name)
+                raise UsageError(
+                    f"{given} gives {name} {value}, but the model of {base.folder} has {of_base[name]}: "
+                    f"with --from-run it stays as it is, so leave {given} out"
+                )
+        return config
 
     def on(self, begun: "RunConfig") -> "RunConfig":
         """What `begun` becomes: it is the start only where neither a preset nor a file is given."""
@@ -161,9 +186,12 @@ def open_or_create(
                 f"{out} is not a run, or holds other files too, so --force does not replace it: "
                 "choose another --out"
             )
-    config = wanted.fresh()
+    base = data.open_base()
+    if base is not None and out.exists() and base.folder.samefile(out):
+        raise UsageError(f"--from-run and --out are both {out}: name another --out, the run stays as it is")
+    config = wanted.fresh(base)
     check_writable(out)
-    prepared = prepare(config, data)
+    prepared = prepare(config, data, base)
     BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)  # refuses what is no plain BPE
     for line in prepared.report.lines():
         say(line)
@@ -173,6 +201,8 @@ def open_or_create(
             f"hint: --copy-attention copies token by token, and with so few pairs most of {merged:,} tokens "
             f"are hardly learned: a --vocab-size nearer to {SMALLEST_VOCABULARY} copies new values better"
         )
+    if base is not None:
+        say(f"begins with the best weights of {base.folder}, step {base.step():,}")
     corpus = {
         "name": ", ".join(source.name for source in prepared.report.sources),
         "sha256": prepared.report.sha256,
@@ -188,6 +218,7 @@ def open_or_create(
         device=device,
         processes=world.size,
         pretrained=pretrained,
+        base=base,
         replace=force,
     )
 
@@ -226,7 +257,7 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
                     f"{given} gives {name} {changed[part][name]}, but the run was begun with {value}: "
                     f"resume without {given}, or start another run"
                 )
-    valid = data.open_valid()
+    valid, base = data.open_valid(), data.open_base()
     for name, same in (
         ("DATA", not data.given or data.open().read().sha256 == run.corpus_sha256),
         ("--valid", valid is None or valid.read().sha256 == run.info["corpus"].get("valid_sha256")),
@@ -235,6 +266,7 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
             not data.pretrained or file_sha256(data.pretrained) == (run.pretrained or {}).get("sha256"),
         ),
         ("--tokenizer", not data.tokenizer or load_tokenizer(data.tokenizer) == run.tokenizer),
+        ("--from-run", base is None or sha256(base.best_weights()) == (run.begun_from or {}).get("sha256")),
     ):
         if not same:
             raise UsageError(
@@ -253,15 +285,16 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
     return run.with_length(**length) if any(length.values()) else run
 
 
-def prepare(config: "RunConfig", data: Data) -> "Prepared":
-    """Read, split, tokenize and encode the corpus, with a live count where stderr is a terminal."""
+def prepare(config: "RunConfig", data: Data, base: "Run | None" = None) -> "Prepared":
+    """Read, split, tokenize and encode the corpus, with a live count where stderr is a terminal. The
+    tokenizer is that of `base`, if one is given."""
     from rich.console import Console
 
     from ..train import dataset
     from ..train.tokenizer import load_tokenizer
 
     console = Console(stderr=True)
-    ready = load_tokenizer(data.tokenizer) if data.tokenizer else None
+    ready = base.tokenizer if base else load_tokenizer(data.tokenizer) if data.tokenizer else None
     with console.status("reading") as status:
         return dataset.prepare(
             data.open(),
@@ -303,17 +336,21 @@ def show_corpus(prepared: "Prepared", json: bool) -> None:
         put(f"          {'|'.join(sample.target_pieces)}")
 
 
-def find_learning_rate(config: "RunConfig", data: Data, device: str, json: bool) -> None:
+def find_learning_rate(wanted: Wanted, data: Data, device: str, json: bool) -> None:
     """The result of --find-lr: some of the rates that were tried, and the suggestion."""
     from ..train import finder
     from ..train.bpe_dropout import BpeDropout
+    from ..train.run import first_model
 
-    prepared = prepare(config, data)
+    base = data.open_base()
+    config = wanted.fresh(base)
+    prepared = prepare(config, data, base)
+    model = first_model(config, prepared.codec.vocab_size, base.best_weights() if base else None)
     with counting("trying", finder.STEPS) as progress:
         found = finder.find_learning_rate(
             config,
+            model,
             prepared.train,
-            prepared.codec.vocab_size,
             device,
             dropout=BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec),
             progress=progress,

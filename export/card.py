@@ -10,6 +10,8 @@ def model_card(manifest: Manifest) -> str:
     perplexity = quality.get("valid_perplexity")
     vectors = provenance.get("pretrained_tokens")
     started = f", {vectors:,} tokens begun with pretrained vectors" if vectors else ""
+    before = provenance.get("begun_at_step")
+    continued = "" if before is None else f", after {before:,} steps of another run"
     held_out = (
         f"{perplexity:.2f} on {quality['valid_pairs']:,} held-out pairs"
         if perplexity
@@ -44,7 +46,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 | data | {provenance["data"]} |
 | sha256 of the data | `{provenance["data_sha256"]}` |
 | licence of the data | {provenance["data_licence"]} |
-| training | {provenance["steps"]:,} steps on {provenance["train_pairs"]:,} pairs |
+| training | {provenance["steps"]:,} steps on {provenance["train_pairs"]:,} pairs{continued} |
 | trained with | edgechat {provenance["edgechat"]} |
 | perplexity | {held_out} |
 

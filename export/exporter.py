@@ -189,7 +189,7 @@ def _manifest(
     data_licence: str | None,
 ) -> Manifest:
     config, data, spec = model.config, run.config.data, graph_spec(model)
-    name = str(run.info["corpus"]["name"])
+    name = run.data_name
     known = sorted({_LICENCES.get(part.strip().split(":")[0], "not stated") for part in name.split(", ")})
     return Manifest(
         model=ModelSpec(
@@ -236,6 +236,7 @@ def _manifest(
             "steps": steps,
             "train_pairs": len(run.pairs("train")),
             **({} if run.pretrained is None else {"pretrained_tokens": run.pretrained["found"]}),
+            **({} if run.begun_from is None else {"begun_at_step": run.begun_from["step"]}),
         },
         proof={},
         quality={},

@@ -113,7 +113,7 @@ def save_checkpoint(
     folder.parent.mkdir(exist_ok=True)
     remove_leftovers(folder.parent)
     contents = {
-        _MODEL: safetensors.torch.save(_contiguous(learned.model.state_dict())),
+        _MODEL: weights_to_bytes(learned.model),
         _OPTIMIZER: safetensors.torch.save(_optimizer_tensors(learned.model, learned.optimizer)),
     }
     if learned.average is not None:
@@ -171,6 +171,24 @@ def load_mean_weights(folders: list[Path], model: nn.Module) -> Position:
     return max(positions, key=lambda position: position.step)
 
 
+def weights_to_bytes(model: nn.Module) -> bytes:
+    """The weights alone, as safetensors."""
+    return safetensors.torch.save(_contiguous(model.state_dict()))
+
+
+def fill(model: nn.Module, weights: bytes, name: str) -> None:
+    """Give a model the weights that `weights_to_bytes` made of one of the same sizes.
+
+    Raises:
+        CheckpointError: they do not fit, or are damaged; `name` is said.
+    """
+    try:
+        tensors = safetensors.torch.load(weights)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{name} is damaged: {error}") from None
+    _fill(model, tensors, name)
+
+
 def load_checkpoint(folder: Path, learned: Learned) -> Position:
     """Load all of a training: it goes on as if it had never stopped.
 
@@ -189,11 +207,11 @@ def load_checkpoint(folder: Path, learned: Learned) -> Position:
     return Position(**state["position"])
 
 
-def _fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+def _fill(model: nn.Module, weights: dict[str, Tensor], name: object) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit the run's configuration: {error}") from None
+        raise CheckpointError(f"{name} does not fit the run's configuration: {error}") from None
 
 
 def _read_tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:

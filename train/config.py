@@ -213,6 +213,8 @@ class RunOptions:
     skip_bad: bool = False
     tokenizer: Path | None = None
     pretrained_embeddings: Path | None = None
+    from_run: Path | None = None
+    """The run whose best weights, tokenizer and model this one begins with."""
     out: Path | None = None
     preset: str | None = None
     """Gives what the other sections of the file leave out."""
@@ -233,7 +235,7 @@ class RunOptions:
             path = folder / item
             return item if importer(item) is not None and not path.exists() else str(path)
 
-        paths = ("source", "target", "tokenizer", "pretrained_embeddings", "out")
+        paths = ("source", "target", "tokenizer", "pretrained_embeddings", "from_run", "out")
         named = {name: getattr(self, name) for name in paths}
         return dataclasses.replace(
             self,

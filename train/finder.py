@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from .batches import epoch_order, make_batch
 from .bpe_dropout import BpeDropout
@@ -40,16 +39,16 @@ class Found:
 
 def find_learning_rate(
     config: RunConfig,
+    model: Seq2Seq,
     pairs: EncodedPairs,
-    vocab_size: int,
     device: str,
     *,
     dropout: BpeDropout | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Found:
-    """Try growing rates on a new model of this configuration, whose own rate and schedule do not count."""
-    torch.manual_seed(config.training.seed)
-    updater = Updater(Seq2Seq(config.model, vocab_size), config.training, device, ALONE)
+    """Try growing rates on a model with its first weights, which are not kept. The configuration's own rate
+    and schedule do not count."""
+    updater = Updater(model, config.training, device, ALONE)
     groups = _groups(config, pairs)
     tried: list[Tried] = []
     mean, lowest = 0.0, math.inf

@@ -102,7 +102,7 @@ def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def perplexity(loss: float) -> float:
     """exp(loss), infinite from a loss of 300 on, where exp would soon overflow."""
-    return math.exp(loss) if loss < 300 else math.inf
+    return math.inf if loss >= 300 else math.exp(loss)
 
 
 def perplexity_of(logps: Sequence[npt.NDArray[np.float32]]) -> float:

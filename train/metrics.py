@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,16 +50,18 @@ def plot_metrics(run: Path) -> None:
     curves = {"training": ("train_loss", "--"), "held out": ("valid_loss", "-")}
     if rows[0]["valid_loss"] is None:
         del curves["held out"]
+    steps = [row["step"] for row in rows]
     score = "valid_loss" if "held out" in curves else "train_loss"
-    best = min(rows, key=lambda row: row[score])
+    drawn = {key: [math.nan if row[key] is None else row[key] for row in rows] for key, _ in curves.values()}
+    best = min(range(len(rows)), key=lambda n: math.inf if math.isnan(drawn[score][n]) else drawn[score][n])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
     values: tuple[Callable[[float], float], ...] = (float, perplexity)
     for panel, value in zip(axes, values, strict=True):
         for label, (key, style) in curves.items():
-            panel.plot([row["step"] for row in rows], [value(row[key]) for row in rows], style, label=label)
-        label = f"best {value(best[score]):.3g} at {best['step']:,}"
-        panel.plot(best["step"], value(best[score]), "o", label=label)
+            panel.plot(steps, list(map(value, drawn[key])), style, label=label)
+        lowest = value(drawn[score][best])
+        panel.plot(steps[best], lowest, "o", label=f"best {lowest:.3g} at {steps[best]:,}")
         panel.legend()
         panel.grid(alpha=0.3)
     axes[0].set(title="Loss", xlabel="step", ylabel="natural log a target token")

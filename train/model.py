@@ -7,7 +7,7 @@ Names and shapes are those of the ONNX graphs (docs/architecture.md).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,10 @@ class ModelConfig:
         for name in ("residual", "layer_norm"):
             if getattr(self, name) and self.layers < 2:
                 raise UsageError(f"{name} is of what lies between layers: set layers to 2 or more, not 1")
+
+    def shape(self) -> dict[str, Any]:
+        """All that decides which weights there are, and what they mean: shares that training drops do not."""
+        return {name: value for name, value in vars(self).items() if not name.endswith("dropout")}
 
 
 class Memory(NamedTuple):

@@ -6,6 +6,7 @@
     corpus/               train.safetensors, valid.safetensors, report.json
     valid.jsonl           the held-out pairs as text
     embedding.safetensors first rows of the embedding, where they were learned elsewhere
+    first.safetensors     first weights, where they are those of another run
     checkpoints/          see checkpoint.py
     lock                  while a process trains in it, see lock.py
     metrics.jsonl         one row a validation;  metrics.png: the same as curves
@@ -25,11 +26,18 @@ from .. import __version__
 from ..runtime.bundle import MANIFEST
 from ..runtime.chat import ChatModel
 from ..runtime.errors import CheckpointError, UsageError
-from ..runtime.files import TEMPORARY, folder_atomic, write_atomic
+from ..runtime.files import TEMPORARY, folder_atomic, sha256, write_atomic
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
-from .checkpoint import Position, checkpoint_folders, load_mean_weights, newest_step
+from .checkpoint import (
+    Position,
+    checkpoint_folders,
+    fill,
+    load_mean_weights,
+    newest_step,
+    weights_to_bytes,
+)
 from .config import RunConfig
 from .dataset import EncodedPairs, HeldOut, Prepared
 from .lock import LOCK
@@ -40,11 +48,13 @@ from .pretrained import Pretrained, set_rows
 RUN = "run.json"
 _CONFIG = "config.toml"
 _EMBEDDING = "embedding.safetensors"
+_FIRST = "first.safetensors"
 _NAMES = {
     RUN,
     _CONFIG,
     LOCK,
     _EMBEDDING,
+    _FIRST,
     "tokenizer.json",
     "corpus",
     "valid.jsonl",
@@ -90,13 +100,30 @@ class Run:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
 
     def new_model(self) -> Seq2Seq:
-        """The model with its first weights, which depend on the seed and on pretrained vectors alone."""
-        torch.manual_seed(self.config.training.seed)
-        model = Seq2Seq(self.config.model, self.codec.vocab_size)
-        kept = self.folder / _EMBEDDING
+        """The model with its first weights, which depend on the seed and on pretrained vectors alone, or are
+        those of another run."""
+        kept, first = self.folder / _EMBEDDING, self.folder / _FIRST
+        weights = _read_first(first, self.begun_from["sha256"]) if self.begun_from else None
+        model = first_model(self.config, self.codec.vocab_size, weights)
         if kept.is_file():
             set_rows(model.embedding, kept)
         return model
+
+    @property
+    def begun_from(self) -> dict[str, Any] | None:
+        """The `data` that the run whose weights this one began with had learned from, at which `step` these
+        stood, and their `sha256`; None where it began anew."""
+        return self.info.get("from")
+
+    @property
+    def data_name(self) -> str:
+        """What the weights were learned from, by name, what they had learned before this run included."""
+        before = self.begun_from["data"].split(", ") if self.begun_from else []
+        return ", ".join(dict.fromkeys([*before, *str(self.info["corpus"]["name"]).split(", ")]))
+
+    def best_weights(self) -> bytes:
+        """Those of the best checkpoint, for another run to begin with."""
+        return weights_to_bytes(self.load_model("best")[0])
 
     @property
     def pretrained(self) -> dict[str, Any] | None:
@@ -121,6 +148,25 @@ class Run:
         return model.eval(), position
 
 
+def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None) -> Seq2Seq:
+    """A model with the first weights that the seed gives, or with `weights` of `Run.best_weights`."""
+    torch.manual_seed(config.training.seed)
+    model = Seq2Seq(config.model, vocab_size)
+    if weights is not None:
+        fill(model, weights, _FIRST)
+    return model
+
+
+def _read_first(path: Path, digest: str) -> bytes:
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if sha256(weights) != digest:
+        raise CheckpointError(f"{path} is damaged: its sha256 differs from {RUN}")
+    return weights
+
+
 def create_run(
     folder: Path,
     config: RunConfig,
@@ -130,13 +176,15 @@ def create_run(
     device: str,
     processes: int = 1,
     pretrained: Pretrained | None = None,
+    base: Run | None = None,
     replace: bool,
 ) -> Run:
     """Write a new run folder with its encoded corpus, all or nothing.
 
     run.json keeps `device` and `processes`, which it is begun on, and `corpus`: the `name` and `sha256` of
-    what was read, and of each source of it.
+    what was read, and of each source of it. The run begins with the best weights of `base`, if one is given.
     """
+    first = None if base is None else base.best_weights()
     info = {
         "corpus": corpus,
         "config": config.to_json(),
@@ -148,8 +196,12 @@ def create_run(
             "tokens": pretrained.vocab_size,
             "sha256": pretrained.sha256,
         }
+    if base is not None and first is not None:
+        info["from"] = {"data": base.data_name, "step": base.step("best"), "sha256": sha256(first)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(folder, replace=replace) as temporary:
+        if first is not None:
+            write_atomic(temporary / _FIRST, first)
         if pretrained is not None:
             write_atomic(temporary / _EMBEDDING, pretrained.to_bytes())
         (temporary / "corpus").mkdir()

@@ -62,7 +62,7 @@ class Validated:
     """After each validation. Losses are natural log a target token."""
 
     step: int
-    train_loss: float
+    train_loss: float  # not a number where no step was made since the last one
     valid_loss: float | None  # None where nothing is held out
     best: bool
     skipped: int  # steps since the last one whose loss or gradient was no finite number
@@ -159,6 +159,9 @@ class Trainer:
 
     def _train_to_end(self) -> Ended:
         position, config = self._position, self._config
+        if self._run.begun_from and position.step == 0 and (measured := self._validate()):
+            # To compare with. It is never the best: whoever trains on wants what is learned from now on.
+            self._on_validation(Validated(0, math.nan, measured["loss"], best=False, skipped=0))
         while position.step < self.total_steps:
             if config.early_stop is not None and position.waited >= config.patience:
                 return "stopped early"
@@ -275,7 +278,7 @@ class Trainer:
             "step": position.step,
             "epoch": position.epoch + position.batch / len(self._batches(position.epoch)),
             "learning_rate": self._rate(),
-            "train_loss": train_loss,
+            "train_loss": train_loss if position.tokens else None,
             "valid_loss": measured.get("loss"),
             "valid_perplexity": perplexity(measured["loss"]) if measured else None,
             "skipped": position.skipped,

@@ -1,0 +1,146 @@
+"""A run that begins with the weights of another one: it has all of that, and then nothing more of it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgechat.runtime.bundle import read_bundle
+from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.run import open_run
+from edgechat.train.trainer import summed_validation_loss
+
+#: The tests' run was trained at ten times this rate.
+GENTLY = ["--learning-rate", 1e-3, "--threads", 1, "--device", "cpu", "--save-every", 2]
+MORE = [("what do cats eat", "cats eat fish"), ("what do hens eat", "hens eat corn"), ("bye", "see you")]
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("more") / "more.jsonl"
+    lines = [json.dumps({"prompt": prompt, "response": response}) + "\n" for prompt, response in MORE]
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def continued(tmp_path_factory: pytest.TempPathFactory, edgechat, run_folder, more) -> Path:
+    """A run of four steps on other data. Tests must not change it."""
+    out = tmp_path_factory.mktemp("continued") / "run"
+    done = edgechat("train", more, "--from-run", run_folder, "--out", out, "--max-steps", 4, *GENTLY)
+    assert done.returncode == 0, done.stderr
+    (out.parent / "said").write_text(done.stderr)
+    return out
+
+
+def weights(run: Path, which: str = "last") -> bytes:
+    return (checkpoint_folder(run, which) / "model.safetensors").read_bytes()
+
+
+def test_it_begins_with_the_best_weights_the_tokenizer_and_the_model_of_the_other(continued, run_folder):
+    base, run = open_run(run_folder), open_run(continued)
+    assert run.tokenizer == base.tokenizer
+    assert run.config.model == base.config.model
+    best = base.load_model("best")[0].state_dict()
+    for name, weight in run.new_model().state_dict().items():
+        assert weight.equal(best[name]), name
+    assert not run.load_model("last")[0].embedding.weight.equal(best["embedding.weight"])
+
+
+def test_what_it_begins_with_is_measured_first_but_is_never_the_best(continued, run_folder):
+    said = (continued.parent / "said").read_text()
+    assert f"begins with the best weights of {run_folder}, step {open_run(run_folder).step()}" in said
+    base, run = open_run(run_folder), open_run(continued)
+    loss, tokens = summed_validation_loss(base.load_model("best")[0], run.pairs("valid"), 4)
+    first = re.search(r"step +0  held-out loss ([0-9.]+)  perplexity [0-9.]+$", said, re.MULTILINE)
+    assert first
+    assert float(first[1]) == pytest.approx(loss / tokens, abs=1e-3)
+    assert run.step("best") > 0
+
+
+def test_it_needs_the_other_no_more_and_resumes_to_the_same_bytes(
+    tmp_path, edgechat, run_folder, more, continued
+):
+    base, out = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(run_folder, base)
+    begun = edgechat("train", more, "--from-run", base, "--out", out, "--max-steps", 4, *GENTLY)
+    assert begun.returncode == 0, begun.stderr
+    shutil.rmtree(base)
+    assert weights(out) == weights(continued)
+    shutil.rmtree(out / "checkpoints")  # as if it had been killed before its first one
+    again = edgechat("train", "--resume", "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert weights(out) == weights(continued)
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 4]
+
+
+def test_resumed_with_another_run_it_is_refused_and_with_the_same_it_goes_on(
+    tmp_path, edgechat, run_folder, continued
+):
+    out = tmp_path / "run"
+    shutil.copytree(continued, out)
+    refused = edgechat("train", "--resume", "--out", out, "--from-run", continued, "--max-steps", 5)
+    assert refused.returncode == 2
+    assert "--from-run is not what" in refused.stderr
+    assert weights(out) == weights(continued)
+    done = edgechat("train", "--resume", "--out", out, "--from-run", run_folder, "--max-steps", 5)
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_bundle_names_the_data_of_both_and_no_path(tmp_path, edgechat, continued, run_folder):
+    exported = edgechat("export", continued, "--out", tmp_path / "b", "--precision", "fp32")
+    assert exported.returncode == 0, exported.stderr
+    bundle = read_bundle(tmp_path / "b")
+    assert bundle.manifest.provenance["data"] == "pairs.jsonl, more.jsonl"
+    before = open_run(run_folder).step()
+    assert f"after {before} steps of another run" in bundle.files["MODEL_CARD.md"].decode()
+    whole = b"".join(bundle.files.values()) + bundle.manifest.to_bytes()
+    assert str(run_folder.parent).encode() not in whole
+
+
+def test_a_learning_rate_is_sought_from_its_weights(edgechat, run_folder, corpus_file):
+    seek = ["train", corpus_file, "--find-lr", "--json", "--device", "cpu", "--threads", 1]
+    found = edgechat(*seek, "--from-run", run_folder)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["tried"][0]["loss"] < 0.5  # a new model begins at ln 320 = 5.8
+
+
+REFUSED = {
+    "another model": (["--hidden", 32], "--hidden gives hidden 32, but the model of {base} has 48"),
+    "a preset's": (["--preset", "small"], "--preset small gives layers 2, but the model of {base} has 1"),
+    "a vocabulary": (["--vocab-size", 500], "--vocab-size is of a tokenizer that is trained"),
+    "a tokenizer": (["--tokenizer", "t.json"], "--tokenizer does not go with it"),
+    "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with it"),
+    "itself": (["--out", "{base}", "--force"], "--from-run and --out are both {base}"),
+    "a bundle": (["--from-run", "{bundle}"], "it looks like a bundle"),
+    "nothing": (["--from-run", "nowhere"], "there is no run nowhere"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_go_with_it_is_refused(tmp_path, invoke, tree, run_folder, bundle_folder, more, what):
+    options, said = REFUSED[what]
+    names = {"base": str(run_folder), "bundle": str(bundle_folder)}
+    filled = [option.format(**names) if isinstance(option, str) else option for option in options]
+    before = tree(run_folder)
+    done = invoke("train", more, "--from-run", run_folder, "--out", tmp_path / "run", *filled)
+    assert done.returncode in (1, 2)
+    assert said.format(**names) in done.sentence
+    assert tree(run_folder) == before
+    assert not (tmp_path / "run").exists()
+
+
+def test_first_weights_that_are_damaged_are_named(tmp_path, edgechat, continued):
+    out = tmp_path / "run"
+    shutil.copytree(continued, out)
+    first = out / "first.safetensors"
+    raw = bytearray(first.read_bytes())
+    raw[-1] ^= 1
+    first.write_bytes(raw)
+    done = edgechat("train", "--resume", "--out", out, "--max-steps", 5)
+    assert done.returncode == 1
+    assert f"{first} is damaged" in done.stderr
+    assert weights(out) == weights(continued)
