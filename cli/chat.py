@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,8 @@ def tui(
     Conversations are kept on this machine; F1 in the chat explains the keys. With pipes, or a screen
     reader, use edgechat chat.
     """
+    if serve and inline:
+        raise UsageError("--inline is of a terminal and --serve of a browser: give one of them")
     changes = {"beam": beam, "normalize": normalize, "length_penalty": length_penalty}
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = bundles if bundles else _shipped()
@@ -249,19 +252,23 @@ def _check(bundle: str, given: dict[str, Any], require_signature: Path | None) -
 
 def _serve(host: str, port: int) -> None:
     """Serve this command without --serve in a browser."""
-    from importlib.resources import files
-
     try:
-        from textual_serve.server import Server
-    except ModuleNotFoundError:
+        from ..tui.serve import is_loopback, serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("textual_serve", "aiohttp"):
+            raise
         raise EdgeChatError('--serve needs textual-serve: pip install "edgechat[serve]"') from None
+    if not is_loopback(host):
+        say(
+            f"warning: whoever reaches port {port} of {host} can read your conversations, and write files in "
+            "your name"
+        )
     arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
-    command = shlex.join([sys.executable, "-m", "edgechat", *arguments])
     try:
-        # A page of our own: that of textual-serve has the browser ask Google for a font.
-        page = files("edgechat.tui") / "page"
-        Server(command, host=host, port=port, title="edgechat", templates_path=str(page)).serve()
+        serve(shlex.join([sys.executable, "-m", "edgechat", *arguments]), host, port)
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host} is no address of this machine: {error.strerror}") from None
     except OSError as error:
         raise EdgeChatError(
             f"the chat cannot be served at {host}, port {port}: {error.strerror}; choose another --port"
-        ) from error
+        ) from None

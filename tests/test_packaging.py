@@ -60,6 +60,25 @@ def test_the_runtime_loads_nothing_of_training_command_line_or_chat(tmp_path):
     assert not {"asyncio", "importlib.resources"} & set(loaded)  # a tenth of the start, and seldom used
 
 
+@pytest.mark.parametrize("command", [["reply", "demo", "hello"], ["chat", "demo"], ["verify", "demo"]])
+def test_nothing_is_reported_and_nothing_left_at_home(tmp_path, command):
+    """ONNX Runtime would keep an identifier and a queue of events there, for its maker."""
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "edgechat", *command],
+        input="hello\n",
+        env=environment | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_the_runtime_keeps_the_threads_of_numpy_from_spinning_and_leaves_the_environment(tmp_path):
     say = (
         "import os, time, edgechat.runtime; "

@@ -73,6 +73,7 @@ def test_a_port_without_serving_is_refused(invoke, bundle_folder):
 
 
 def test_serving_without_its_package_says_what_to_install(monkeypatch, bundle_folder, invoke):
+    monkeypatch.delitem(sys.modules, "edgechat.tui.serve", raising=False)
     monkeypatch.setitem(sys.modules, "textual_serve.server", None)
     done = invoke("tui", bundle_folder, "--serve")
     assert done.sentence == '--serve needs textual-serve: pip install "edgechat[serve]"'

@@ -4,15 +4,20 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("textual_serve")
 aiohttp = pytest.importorskip("aiohttp")
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
@@ -41,6 +46,45 @@ async def test_a_page_is_served_and_what_is_typed_there_gets_a_reply(tmp_path):
                 await until(terminal, "nothing you write leaves it")
                 await terminal.send_str(json.dumps(["stdin", "how are you?\r"]))
                 await until(terminal, "tokens/s")
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(server.wait(), 30) == 0
+
+
+async def test_no_other_page_may_talk_and_a_chat_that_dies_is_over(tmp_path):
+    port = free_port()
+    bundle = tmp_path / "bundle"
+    shutil.copytree(ROOT / "models" / "demo", bundle)
+    command = [str(bundle) if argument == "demo" else argument for argument in serve(port)]
+    server = await asyncio.create_subprocess_exec(
+        *command, cwd=tmp_path, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    here = f"http://localhost:{port}"
+    try:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as browser:
+            await once_there(browser, here)
+            strangers = [
+                {"Origin": "http://evil.example"},
+                {"Origin": "null"},
+                {"Origin": f"http://localhost:{port + 1}"},
+                {"Origin": f"http://evil.example:{port}", "Host": f"evil.example:{port}"},
+                {"Host": "evil.example"},
+            ]
+            for headers in strangers:
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await browser.ws_connect(f"{here}/ws?width=80&height=24", headers=headers)
+                assert refused.value.status == 403
+                async with browser.get(here, headers=headers) as page:
+                    assert page.status == 403
+            for headers in ({"Origin": here}, {"Host": f"127.0.0.1:{port}"}):
+                async with browser.ws_connect(f"{here}/ws?width=80&height=24", headers=headers) as terminal:
+                    await terminal.send_str(json.dumps(["focus"]))
+                    await until(terminal, "nothing you write leaves it")
+            shutil.rmtree(bundle)  # the next chat ends before it begins
+            async with browser.ws_connect(
+                f"{here}/ws?width=80&height=24", headers={"Origin": here}
+            ) as terminal:
+                assert (await terminal.receive()).type is aiohttp.WSMsgType.CLOSE
     finally:
         server.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(server.wait(), 30) == 0
@@ -75,4 +119,19 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
         port = taken.getsockname()[1]
         done = subprocess.run(serve(port), cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert f"cannot be served at localhost, port {port}" in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 1
+    assert f"cannot be served at localhost, port {port}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--inline"], "--inline is of a terminal and --serve of a browser"),
+        (["--host", "no-such-host.invalid"], "--host no-such-host.invalid is no address of this machine"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(tmp_path, options, said):
+    command = [*serve(free_port()), *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
