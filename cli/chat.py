@@ -229,6 +229,9 @@ def _lines() -> Iterator[str]:
         except EOFError:
             typer.echo("")
             return
+        except KeyboardInterrupt:
+            typer.echo("")  # what comes next is not of the line that was being written
+            raise
 
 
 def _shipped() -> list[str]:
