@@ -58,9 +58,12 @@ class Dial:
         """Turn a knob to the next value that goes together with the others: groups that share a beam of 6
         are 1, 2, 3 and 6. Where there is none near, what is wrong with the first is told."""
         kind = _knob(name).kind
-        value, wrong = self.values.get(name), ""
+        here = value = self.values.get(name)
+        wrong = ""
         for _ in range(TRIES):
-            value = kind.step(value, by)
+            before, value = value, kind.step(value, by)
+            if value in (here, before):  # the last there is, or once around
+                break
             self.turn(name, value)
             if not self.wrong:
                 return

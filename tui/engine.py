@@ -25,7 +25,7 @@ from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.options import GOES_WITH
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
 
-from .knobs import Changes, settle
+from .knobs import Changes, same, settle
 from .values import (
     SEPARATOR,
     AttendedToken,
@@ -137,7 +137,7 @@ class Engine:
         """
         settled = settle({**changes, name: value}, name, self._plain(), GOES_WITH, self._options)
         defaults = self.defaults
-        return {option: value for option, value in settled.items() if defaults.get(option) != value}
+        return {option: v for option, v in settled.items() if not same(option, v, defaults.get(option))}
 
     def decode(self, turns: Sequence[str], options: dict[str, Any]) -> Decoding:
         """Begin a reply to these turns, oldest first, with options of `options`, or of a reply made before.

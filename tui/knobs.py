@@ -29,26 +29,29 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """From `least` to `most`. With `off`, one step below the least is None, shown as that word."""
+    """From `least` to `most`. With `off`, one step below the least is None, shown as that word. With
+    `default`, that number is None."""
 
     least: float
     most: float
     by: float = 1
     off: str = ""
+    default: float | None = None
 
     def step(self, value: Any, by: int) -> Any:
-        if value is None:
+        start = self.default if value is None else value
+        if start is None:
             return self._whole(self.least) if by > 0 else None
-        moved = round(value + by * self.by, 6)
-        if moved < self.least:
-            return None if self.off else self._whole(self.least)
-        return self._whole(min(moved, self.most))
+        moved = round(start + by * self.by, 6)
+        if moved < self.least and self.off:
+            return None
+        return self._number(max(self.least, min(moved, self.most)))
 
     def parse(self, text: str) -> Any:
-        if self.off and text.strip() in ("", self.off):
+        if text.strip() in (self._none, "") and self._none:
             return None
         try:
-            return int(text) if self._integral else float(text)
+            return self._number(int(text) if self._integral else float(text))
         except ValueError:
             kind = "a whole number" if self._integral else "a number"
             raise ValueError(
@@ -56,7 +59,15 @@ class Number:
             ) from None
 
     def show(self, value: Any) -> str:
-        return self.off if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        return self._none if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    @property
+    def _none(self) -> str:
+        """How None is shown, "" where it is no value."""
+        return self.off if self.default is None else f"{self.default:g}"
+
+    def _number(self, value: float) -> float | None:
+        return None if value == self.default else self._whole(value)
 
     @property
     def _integral(self) -> bool:
@@ -133,7 +144,7 @@ class Knob:
 KNOBS = (
     Knob("beam", Number(1, 64), "hypotheses kept at each step; 1 is greedy"),
     Knob("normalize", Choice(("none", "gnmt", "average")), "how scores are made fair to long replies"),
-    Knob("length_penalty", Number(0.0, 3.0, 0.1, off="0.6"), "alpha of gnmt: more favours longer replies"),
+    Knob("length_penalty", Number(0.0, 3.0, 0.1, default=0.6), "alpha of gnmt: more favours longer replies"),
     Knob("coverage_penalty", Number(0.0, 3.0, 0.1), "what a reply loses that leaves parts unattended"),
     Knob("min_length", Number(0, 200), "tokens that a reply has at least"),
     Knob("max_length", Number(1, 500, off="learned"), "tokens that a reply has at most"),
@@ -142,9 +153,9 @@ KNOBS = (
     Knob("no_repeat_ngram", Number(1, 10, off="off"), "no n tokens come twice in a reply"),
     Knob("no_copy_ngram", Number(1, 10, off="off"), "no n tokens of the prompt come in the reply"),
     Knob("groups", Number(1, 16), "hypotheses in groups that avoid each other's tokens"),
-    Knob("diversity", Number(0.0, 5.0, 0.1, off="0.5"), "how much the groups avoid each other"),
+    Knob("diversity", Number(0.0, 5.0, 0.1, default=0.5), "how much the groups avoid each other"),
     Knob("sample", Switch(), "draw replies at random, as many as the beam"),
-    Knob("temperature", Number(0.1, 5.0, 0.1, off="1"), "below 1 surer of the likely, above 1 wilder"),
+    Knob("temperature", Number(0.1, 5.0, 0.1, default=1.0), "below 1 surer of the likely, above 1 wilder"),
     Knob("top_k", Number(1, 1000, off="off"), "draw from the k likeliest tokens only"),
     Knob("top_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the likeliest that make up p"),
     Knob("typical_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the most typical that make up p"),
@@ -183,6 +194,13 @@ def states(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Knob
     )
 
 
+def same(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of an option are one: None is the number that is its default."""
+    kind = next((knob.kind for knob in KNOBS if knob.name == name), None)
+    default = kind.default if isinstance(kind, Number) else None
+    return bool((default if one is None else one) == (default if other is None else other))
+
+
 def presets(values: Mapping[str, Any]) -> dict[str, Changes]:
     """Those that these options can express."""
     return {name: changes for name, changes in PRESETS.items() if changes.keys() <= values.keys()}
@@ -204,7 +222,8 @@ def settle(
 
     An option goes with a mode (`goes_with`): one that is turned brings its mode, and a mode that is left
     takes along what went with it. Of what still excludes another, one is put back to `plain`, but no number:
-    those are for the user to weigh. `valid` raises what is wrong; where nothing mends it, so does this.
+    those are for the user to weigh. `valid` raises what is wrong; where nothing mends it, so does this, with
+    the option's mode in force: that the mode is off is not what stands in the way.
     """
     try:
         valid(changes)
@@ -222,7 +241,8 @@ def settle(
     for tried in (mended, *(mended | {other: plain[other]} for other in loose)):
         try:
             valid(tried)
-        except Exception:
+        except Exception as error:
+            wrong = error if tried is mended else wrong
             continue
         return tried
     raise wrong

@@ -211,6 +211,44 @@ def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_bac
             assert Engine(FakeModel(beam=4), "demo").turned(company, knob.name, up)[knob.name] == up
 
 
+@pytest.mark.parametrize(
+    ("name", "shown", "more", "less"),
+    [("length_penalty", "0.6", 0.7, 0.5), ("temperature", "1", 1.1, 0.9), ("diversity", "0.5", 0.6, 0.4)],
+)
+def test_a_number_steps_from_the_default_that_is_shown_and_back_to_it(name, shown, more, less):
+    (kind,) = (knob.kind for knob in knobs.KNOBS if knob.name == name)
+    assert kind.show(None) == shown
+    assert (kind.step(None, 1), kind.step(None, -1)) == (more, less)
+    assert kind.step(more, -1) is kind.step(less, 1) is kind.parse(shown) is None
+    assert kind.step(kind.least, -1) == kind.least  # there is no word below it
+    own = Engine(FakeModel(), "demo")
+    own.model.defaults = DecodingOptions(length_penalty=0.6)
+    assert own.turned({"length_penalty": 0.7}, "length_penalty", None) == {}  # as the bundle has it
+
+
+def test_below_the_least_of_a_knob_that_has_a_word_there_is_that_word():
+    kinds = {knob.name: knob.kind for knob in knobs.KNOBS}
+    for name, word, least in (("max_length", "learned", 1), ("top_k", "off", 1), ("seed", "new", 0)):
+        assert kinds[name].show(kinds[name].step(least, -1)) == word
+        assert kinds[name].step(None, -1) is None
+        assert kinds[name].step(None, 1) == least
+
+
+async def test_an_arrow_that_is_refused_says_why_as_does_the_value_that_is_typed(chat):
+    async with chat(FakeModel(beam=5), size=(140, 40)) as c:
+        c.screen.use_preset({"groups": 5})
+        await c.press("f4")
+        names = [state.knob.name for state in c.screen.dial.states()]
+        why = "groups does not go with sample: samples are drawn, each for itself and to its end"
+        for name, value in (("sample", "on"), ("temperature", "1.1")):
+            assert c.screen.dial.wrong_with(name, value) == why
+            c.screen.inspector.knobs.light(1 + names.index(name))
+            await c.press("up", "down", "right")
+            beside = [line[78:].strip() for line in c.drawn.splitlines()]
+            assert why in " ".join(beside)  # whole, though it is longer than a line
+            assert c.screen.dial.changes == {"groups": 5}
+
+
 async def test_a_knob_passes_over_values_that_do_not_go_with_the_others(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         c.screen.use_preset({"beam": 6, "groups": 3})

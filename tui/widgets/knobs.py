@@ -1,5 +1,6 @@
 """The knobs of the search, to be turned while talking."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -38,6 +39,10 @@ class Knobs(Lines):
         self._states, self._wrong, self._preset = tuple(states), wrong, preset or "my own"
         self._fill()
 
+    def on_resize(self, event: events.Resize) -> None:
+        if self._states:
+            self._fill()
+
     def lit_changed(self) -> None:
         self._wrong = ""
         self._fill()
@@ -49,8 +54,10 @@ class Knobs(Lines):
             name, value = knob.name.replace("_", " "), knob.kind.show(state.value)
             rows.append(_row("●" if state.changed else "", name, value, changed=state.changed))
         does = self._knob.knob.does if self._knob else "several knobs at once"
-        told = (self._wrong, "bad") if self._wrong else (does, "dim")
-        self.draw(rows, [[told], []])
+        # A line is cut at the edge, and Right turns a knob here.
+        told = textwrap.wrap(one_line(self._wrong or does), max(20, self.size.width))
+        head: list[Line] = [[(line, "bad" if self._wrong else "dim")] for line in told]
+        self.draw(rows, head + [[]] * max(0, 2 - len(head)))
 
     def action_sideways(self, by: int) -> None:
         if self._knob is None:
