@@ -200,6 +200,9 @@ VIEW = (
     _BACK,
 )
 
+#: For a view whose text wraps: it scrolls one way only.
+UP_AND_DOWN = tuple(action for action in VIEW if action.id not in ("view.left", "view.right"))
+
 CANDIDATES = (
     Action(
         "candidates.choose",

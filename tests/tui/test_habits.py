@@ -167,6 +167,39 @@ async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat,
         assert c.messages == []
 
 
+async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_prompt_its_own(chat, tmp_path):
+    keys = {"view.down": "down,j", "view.up": "k", "view.last": "G", "view.first": "g"}
+    (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in keys.items()))
+    model = FakeModel(Script(end=reply(*(f"reply {n}" for n in range(40)))), turns=2)
+    async with chat(model, config=tmp_path) as c:
+        await c.say("first " * 100)
+        await c.say("second " * 100)
+        for view in VIEWS:
+            await c.view(view)
+            shown = c.screen.inspector.shown
+            shown.focus()
+            places = []
+            for key in ("g", "j", "down", "k", "G", "g"):
+                await c.press(key)
+                lit = shown.cursor_row if view == "candidates" else getattr(shown, "lit", 0)
+                places.append((lit, shown.scroll_offset.y))
+            if view in ("candidates", "seen", "knobs"):  # the others have no more than a page here
+                top, once, twice, back, last, again = places
+                assert top == again < once == back < twice < last
+            bound = c.screen.active_bindings
+            assert {bound[key].binding.id for key in ("j", "down")} == {"view.down"}
+            assert "up" not in bound
+            await c.press("f1")
+            await c.until(lambda: "↓ j" in c.drawn)
+            await c.press("escape")
+        assert c.prompt == ""
+        c.screen.prompt.focus()
+        await c.press("up")  # through what was said
+        assert c.prompt == "second " * 100
+        await c.press("down")
+        assert c.prompt == ""
+
+
 def test_a_keys_file_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "keys.toml").write_text("chat.new = [\n")
     keys, (problem,) = load_keys(tmp_path, IDS)

@@ -8,7 +8,7 @@ from textual import events
 from textual.binding import BindingType
 from textual.widgets import DataTable
 
-from ..keys import CANDIDATES, VIEW, bindings
+from ..keys import CANDIDATES, UP_AND_DOWN, bindings
 from ..messages import CandidateChosen
 from ..plain import content
 from ..values import CandidateRow
@@ -33,9 +33,7 @@ class Candidates(DataTable[Text]):
     """
 
     BINDING_GROUP_TITLE = "Candidates"
-    BINDINGS: ClassVar[list[BindingType]] = bindings(
-        (*CANDIDATES, *(action for action in VIEW if action.id == "inspector.back"))
-    )
+    BINDINGS: ClassVar[list[BindingType]] = bindings((*CANDIDATES, *UP_AND_DOWN))
 
     def __init__(self) -> None:
         super().__init__(cursor_type="row", zebra_stripes=False)
@@ -53,6 +51,10 @@ class Candidates(DataTable[Text]):
     def action_choose(self) -> None:
         if self._candidates:
             self.post_message(CandidateChosen(self.cursor_row))
+
+    def action_move(self, by: int) -> None:
+        if self.row_count:
+            self.move_cursor(row=max(0, min(self.cursor_row + by, self.row_count - 1)))
 
     def _fill(self, cursor: int) -> None:
         # A column's width is fixed when it is added, hence the columns anew for each size.

@@ -1,11 +1,14 @@
 """What the model was given to read: of a conversation it sees only the end."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from ..keys import UP_AND_DOWN, bindings
 from ..plain import content
 from ..values import BundleFacts, Insight, ReplyFacts
 from .hanging import Hanging
@@ -23,6 +26,10 @@ class Context(VerticalScroll, can_focus=True):
     to see. What was said earlier it does not know. A token is a word or a part of one.
     """
     BINDING_GROUP_TITLE = "Seen"
+    BINDINGS: ClassVar[list[BindingType]] = bindings(UP_AND_DOWN)
+
+    def action_move(self, by: int) -> None:
+        self.scroll_relative(y=by, animate=False)
 
     def show(self, reply: ReplyFacts | None, insight: Insight | None, facts: BundleFacts | None) -> None:
         """For this reply."""

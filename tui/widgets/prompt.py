@@ -9,7 +9,7 @@ from textual.events import Key, Paste
 from textual.widgets import TextArea
 
 from ..history import PromptHistory
-from ..keys import CHAT, PROMPT, bindings
+from ..keys import APP, CHAT, PROMPT, bindings
 from ..messages import PromptRefused, PromptSubmitted
 from ..plain import plain
 
@@ -21,6 +21,8 @@ _REDO = Binding("alt+z", "redo", "Redo", show=False)
 _KEYS = (*bindings(PROMPT), _REDO)
 #: Keys of the screen that the text area would take for itself.
 _LEFT_TO_THE_SCREEN = {key for action in CHAT for key in action.keys.split(",")}
+#: Actions that there are while the text area has the focus.
+_WITH_THE_PROMPT = {action.id for action in (*APP, *PROMPT, *CHAT)}
 
 
 def _editing_keys() -> Iterator[Binding]:
@@ -55,9 +57,10 @@ class Prompt(TextArea, inherit_bindings=False):
         self._history = PromptHistory()
 
     def on_mount(self) -> None:
-        """A key that the user gave to an action is not the editor's any more."""
-        for keys in self.app._keymap.values():
-            for key in keys.split(","):
+        """A key that the user gave to an action of the chat is not the editor's any more. One of a view's is:
+        it counts there."""
+        for id, keys in self.app._keymap.items():
+            for key in keys.split(",") if id in _WITH_THE_PROMPT else ():
                 bindings = self._bindings.key_to_bindings.get(key, [])
                 if not any(binding.id for binding in bindings):
                     self._bindings.key_to_bindings.pop(key, None)
