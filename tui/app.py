@@ -89,7 +89,7 @@ class ChatApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action that does something now, the views, the presets, and Textual's own commands."""
-        titles = {"Keys"}  # our help is its Keys
+        titles = set(_TEXTUALS_OWN)
         for active in screen.active_bindings.values():
             if active.binding.action == "command_palette":
                 continue
@@ -163,6 +163,10 @@ class ChatApp(App[None]):
             )
         ]
 
+
+#: Commands of Textual's that are not offered: our help is its Keys, and who made the prompt as large as the
+#: window would see no reply.
+_TEXTUALS_OWN = ("Keys", "Maximize", "Minimize")
 
 #: Where the keys that are everywhere stand in help.
 _LAST = {"Everywhere": 1, "Editing": 2}

@@ -7,7 +7,7 @@ from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual.command import CommandPalette
 from textual.widgets import Input, OptionList
 
-from edgechat.tui.keys import ALL, APP, CANDIDATES, CHAT, IDS, LIBRARY, OVER, PROMPT, VIEW, WRITE
+from edgechat.tui.keys import ALL, APP, ASK, CANDIDATES, CHAT, IDS, LIBRARY, OVER, PROMPT, VIEW, WRITE
 from edgechat.tui.plain import LONGEST_DRAWN, content, plain
 from edgechat.tui.settings import load_keys
 from edgechat.tui.widgets import VIEWS
@@ -103,6 +103,8 @@ async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_
         ours = {action.label for action in (*APP, *PROMPT, *CHAT)}
         assert ours - {"Stop", "All"} <= commands.keys()  # nothing to stop now, and this is "All"
         assert "Stop" not in commands
+        assert not {"Maximize", "Minimize", "Keys"} & commands.keys()
+        assert {"Theme", "Quit"} <= commands.keys()
         assert {f"View: {name}" for name in VIEWS} <= commands.keys()
         await commands["New"].callback()
         await c.until(lambda: c.messages == [])
@@ -127,8 +129,33 @@ async def test_help_begins_with_what_has_the_focus_and_is_closed_again(chat, siz
         await c.until(lambda: "A row for each token of the reply" in c.drawn)
 
 
+async def test_help_over_a_list_and_over_a_question_names_the_keys_that_count_there(chat, tmp_path):
+    async with chat(FakeModel(), size=(80, 50), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        for key in ("ctrl+l", "ctrl+b", "ctrl+s"):
+            await c.press(key)
+            await c.press("f1")
+            await c.until(lambda: "Close: go back" in c.drawn)
+            here = c.drawn.split("Here")[1].split("Everywhere")[0]
+            if key == "ctrl+s":
+                assert "⏎                 Done: take what is written" in here
+            else:
+                assert "↑                 Up: move to the one above" in here
+                assert "↓                 Down: move to the one below" in here
+            assert "Scroll" not in c.drawn
+            await c.press("escape")
+            assert ("⏎ Done" if key == "ctrl+s" else "⏎ Open") in c.drawn.splitlines()[-1]
+            await c.press("escape")
+
+
 def test_no_two_actions_of_one_place_have_the_same_key():
-    for place in ((*APP, *PROMPT, *CHAT), (*VIEW, *CANDIDATES), (*LIBRARY, *OVER), (*WRITE, *OVER)):
+    for place in (
+        (*APP, *PROMPT, *CHAT),
+        (*VIEW, *CANDIDATES),
+        (*LIBRARY, *OVER),
+        (*WRITE, *OVER),
+        (*ASK, *OVER),
+    ):
         keys = [key for action in place for key in action.keys.split(",") if key]
         assert len(keys) == len(set(keys))
 

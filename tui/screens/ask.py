@@ -9,6 +9,7 @@ from textual.widgets import Input, Static, TextArea
 
 from ..keys import WRITE, bindings
 from ..plain import content, plain
+from .field import Answer
 from .over import Over
 
 #: Gives what is wrong with an answer, "" where nothing is.
@@ -23,7 +24,7 @@ class Ask(Over[str]):
         self._text, self._note, self._check = plain(text), note, check
 
     def compose_box(self) -> ComposeResult:
-        yield Input(self._text.replace("\n", " "))  # selected: what is typed takes its place
+        yield Answer(self._text.replace("\n", " "))  # selected: what is typed takes its place
         yield Static(content(self._note), id="note")
         yield Static("", id="wrong")
 

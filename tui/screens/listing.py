@@ -10,6 +10,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ..plain import content
+from .field import Field
 from .over import Over
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class Listing(Over[T]):
         self._placeholder, self._first_note = placeholder, note
 
     def compose_box(self) -> ComposeResult:
-        yield Input(placeholder=self._placeholder, select_on_focus=False)
+        yield Field(placeholder=self._placeholder, select_on_focus=False)
         yield OptionList()
         yield Static(content(self._first_note), id="note")
 
