@@ -8,11 +8,14 @@ import json
 import tomllib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 import platformdirs
 
 from edgechat.runtime.files import write_atomic
+
+from .keynames import key_like, key_named
 
 KEYS, SETTINGS, CHATS = "keys.toml", "settings.json", "chats.db"
 
@@ -65,9 +68,23 @@ def load_keys(folder: Path, known: Collection[str]) -> tuple[dict[str, str], lis
     keys, problems = {}, []
     for id, key in values.items():
         if id not in known:
-            problems.append(f"{file} names {id!r}, which is no action: F1 lists them")
+            hint = next(iter(get_close_matches(id, known, 1)), None)
+            meant = f": perhaps {hint!r}" if hint else ""
+            problems.append(f"{file} names {id!r}, which is no action{meant}; F1 names each beside its key")
         elif not isinstance(key, str) or not key.strip():
             problems.append(f'{file}: {id!r} must be a key such as "ctrl+g", or several with commas')
         else:
-            keys[id] = ",".join(part.strip() for part in key.split(","))
+            parts = [part.strip() for part in key.split(",")]
+            named = [key_named(part) for part in parts]
+            if all(named):
+                keys[id] = ",".join(filter(None, named))
+            else:
+                problems.append(f"{file}: {id!r} keeps its keys: {_no_key(parts[named.index(None)])}")
     return keys, problems
+
+
+def _no_key(text: str) -> str:
+    """That there is no such key, and what one is."""
+    hint = key_like(text)
+    meant = f"perhaps {hint!r}" if hint else "a key is written as 'ctrl+g', 'f5' or 'question_mark'"
+    return f"{text!r} is no key, {meant}"

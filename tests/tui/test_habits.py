@@ -4,9 +4,11 @@ import re
 
 import pytest
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
+from textual._xterm_parser import XTermParser
 from textual.command import CommandPalette
 from textual.widgets import Input, OptionList
 
+from edgechat.tui.keynames import key_like, key_named
 from edgechat.tui.keys import ALL, APP, ASK, CANDIDATES, CHAT, IDS, LIBRARY, OVER, PROMPT, VIEW, WRITE
 from edgechat.tui.plain import LONGEST_DRAWN, content, plain
 from edgechat.tui.settings import load_keys
@@ -183,7 +185,7 @@ async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
 async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):
     (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
     async with chat(FakeModel(), config=tmp_path) as c:
-        assert "'nonsense', which is no action" in c.notices[0]
+        assert "'nonsense', which is no action; F1 names each beside its key" in c.notices[0]
         await c.say("hello")
         assert "^k New" in c.drawn
         await c.press("f1")
@@ -232,6 +234,58 @@ def test_a_keys_file_that_cannot_be_read_is_one_sentence(tmp_path):
     keys, (problem,) = load_keys(tmp_path, IDS)
     assert keys == {}
     assert "keys.toml cannot be read, the usual keys are in force" in problem
+
+
+def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like(tmp_path):
+    lines = {
+        "chat.new": "kontrol+q",
+        "chat.good": "ctrl+g, Return",
+        "chat.copy": "ctrl+g,",
+        "chat.nwe": "f5",
+        "view.down": "down,j,?,shift+ctrl+left",
+    }
+    (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
+    keys, problems = load_keys(tmp_path, IDS)
+    assert keys == {"view.down": "down,j,question_mark,ctrl+shift+left"}
+    assert [problem.split("keys.toml")[1] for problem in problems] == [
+        ": 'chat.new' keeps its keys: 'kontrol+q' is no key, perhaps 'ctrl+q'",
+        ": 'chat.good' keeps its keys: 'Return' is no key, perhaps 'enter'",
+        ": 'chat.copy' keeps its keys: '' is no key, a key is written as 'ctrl+g', 'f5' or 'question_mark'",
+        " names 'chat.nwe', which is no action: perhaps 'chat.new'; F1 names each beside its key",
+    ]
+
+
+def test_every_key_that_a_terminal_sends_can_be_named():
+    named = {key for action in ALL for key in action.keys.split(",") if key}
+    for sent in (*ANSI_SEQUENCES_KEYS, *map(chr, range(32, 127)), "\x1b[97;6u", "\x1b[57363u"):
+        named |= {event.key for event in XTermParser()._sequence_to_key_events(sent)}
+    named = {key for key in named if key.isprintable() and not key.startswith("<")}  # others are no keys
+    assert {"ctrl+shift+f5", "question_mark", "a", "A", "space", "shift+tab", "ctrl+shift+a", "menu"} <= named
+    assert {key: key_named(key) for key in named} == {key: key for key in named}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "like"),
+    [
+        ("?", "question_mark", "question_mark"),
+        ("ctrl+\\", "ctrl+backslash", "ctrl+backslash"),
+        ("shift+ctrl+left", "ctrl+shift+left", "ctrl+shift+left"),
+        ("Ctrl+N", None, "ctrl+n"),  # with Ctrl a terminal sends the small letter
+        ("^n", None, "ctrl+n"),
+        ("ctrl-n", None, "ctrl+n"),
+        ("shift+a", None, None),  # that is A
+        ("page_down", None, "pagedown"),
+        ("esc", None, "escape"),
+        ("latin_small_letter_a", None, None),
+        ("ctrl+ctrl+a", None, None),
+        ("hold+a", None, None),
+        ("ctrl+", None, None),
+        ("\x1b", None, None),
+    ],
+)
+def test_a_key_is_written_as_textual_names_it(text, key, like):
+    assert key_named(text) == key
+    assert key_like(text) == like
 
 
 async def test_the_theme_is_kept(chat, tmp_path):
