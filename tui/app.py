@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -128,7 +128,10 @@ class ChatApp(App[None]):
             node = node.parent
         note = f"Every action is in the palette, {self._palette_key()}, too."
         if self._config:
-            note += f' Other keys: a line such as "chat.new" = "ctrl+g" in {self._config / KEYS}'
+            note += (
+                " Other keys: a line with the dim name beside it,"
+                f' such as "chat.new" = "ctrl+k", in {self._config / KEYS}'
+            )
         self.push_screen(Help(about, self._sections(), note))
 
     def _palette_key(self) -> str:
@@ -139,7 +142,7 @@ class ChatApp(App[None]):
         """Keys that do something now, by where they are from: ours first, in the order of their declaration,
         then those of the editor."""
         ours = {action.id: n for n, action in enumerate(ALL)}
-        groups: dict[str, dict[str, tuple[int, list[str], str]]] = {}
+        groups: dict[str, dict[str, _Row]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.system or not (binding.description or binding.tooltip):
@@ -147,21 +150,36 @@ class ChatApp(App[None]):
             title = active.node.BINDING_GROUP_TITLE or "Everywhere"
             if binding.id not in ours:
                 title = "Editing" if active.node is self.screen.focused else "Everywhere"
-            order = ours.get(binding.id or "", len(ours))
-            does = (
-                f"{binding.description}: {_lower(binding.tooltip)}"
-                if binding.tooltip
-                else binding.description
-            )
-            _, keys, _ = groups.setdefault(title, {}).setdefault(binding.action, (order, [], does))
-            keys.append(self.get_key_display(binding))
+            id = binding.id if binding.id in ours else None
+            does = _said(binding.description, binding.tooltip)
+            row = _Row(ours.get(id or "", len(ours)), does, id or "", [])
+            row = groups.setdefault(title, {}).setdefault(binding.action, row)
+            row.keys.append(self.get_key_display(binding))
+        if isinstance(self.screen, ChatScreen):
+            chat = groups[ChatScreen.BINDING_GROUP_TITLE]
+            bound = {binding.id for _, bindings in self.screen._binding_chain for _, binding in bindings}
+            for action in CHAT:
+                if action.id not in bound:  # never had a key, or lost it: it can be given one
+                    does = _said(action.label, action.does)
+                    chat[action.action] = _Row(ours[action.id], does, action.id, ["–"])
         return [
-            KeySection(title, tuple(KeyHint(" ".join(dict.fromkeys(keys)), does) for _, keys, does in rows))
-            for title, rows in (
-                (title, sorted(rows.values(), key=lambda row: row[0]))
-                for title, rows in sorted(groups.items(), key=lambda item: _LAST.get(item[0], 0))
-            )
+            KeySection(title, tuple(row.hint for row in sorted(rows.values(), key=lambda row: row.order)))
+            for title, rows in sorted(groups.items(), key=lambda item: _LAST.get(item[0], 0))
         ]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An action in help, with all of its keys."""
+
+    order: int
+    does: str
+    id: str
+    keys: list[str]
+
+    @property
+    def hint(self) -> KeyHint:
+        return KeyHint(" ".join(dict.fromkeys(self.keys)), self.does, self.id)
 
 
 #: Commands of Textual's that are not offered: our help is its Keys, and who made the prompt as large as the
@@ -172,8 +190,8 @@ _TEXTUALS_OWN = ("Keys", "Maximize", "Minimize")
 _LAST = {"Everywhere": 1, "Editing": 2}
 
 
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
+def _said(label: str, does: str) -> str:
+    return f"{label}: {does[:1].lower()}{does[1:]}" if does else label
 
 
 def run_chat(

@@ -195,10 +195,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class KeyHint:
-    """A key as it is shown, and what it does."""
+    """A key as it is shown, and what it does; `id` is what the keys file calls that."""
 
     key: str
     does: str
+    id: str = ""
 
 
 @dataclass(frozen=True)

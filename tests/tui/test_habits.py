@@ -150,6 +150,47 @@ async def test_help_over_a_list_and_over_a_question_names_the_keys_that_count_th
             await c.press("escape")
 
 
+async def test_help_names_every_action_that_the_keys_file_can_where_it_counts(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db", size=(100, 24)) as c:
+        await c.say("hello")
+        named = {}
+
+        def look():
+            named.update({hint.id: hint for section in c.app._sections() for hint in section.keys})
+
+        for widget in (c.screen.prompt, c.screen.conversation, *c.screen.inspector.switcher.children):
+            if widget.id in VIEWS:
+                c.screen.show_view(widget.id)
+            widget.focus()
+            await c.pilot.pause()
+            look()
+        await c.press("f1")
+        await c.until(lambda: "knobs.less" in c.drawn)
+        assert "←                 Less: turn it down  knobs.less" in c.drawn
+        await c.press("escape")
+        for key in ("ctrl+l", "ctrl+s", "f10"):
+            await c.press(key)
+            look()
+            await c.press("escape")
+        assert set(named) - {""} == IDS
+        assert named["chat.new"].key == "^n"
+        assert named["chat.rename"].key == "–"
+        assert {id for id, hint in named.items() if hint.key == "–"} == {a.id for a in ALL if not a.keys}
+
+
+async def test_an_action_without_a_key_can_be_given_one(chat, tmp_path):
+    (tmp_path / "keys.toml").write_text('"chat.copy_prompt" = "ctrl+k,ctrl+n"\n')
+    async with chat(FakeModel(), config=tmp_path) as c:
+        await c.say("hello")
+        for key in ("ctrl+k", "ctrl+n"):
+            c.app.copy_to_clipboard("")
+            await c.press(key)
+            assert c.app.clipboard == "hello"
+        hints = {hint.id: hint for section in c.app._sections() for hint in section.keys}
+        assert hints["chat.copy_prompt"].key == "^k ^n"
+        assert hints["chat.new"].key == "–"  # whose key was given away
+
+
 def test_no_two_actions_of_one_place_have_the_same_key():
     for place in (
         (*APP, *PROMPT, *CHAT),

@@ -39,6 +39,7 @@ class Help(Over[None]):
             for section in self._sections:
                 yield Static(content(section.title, "bold $text-primary"))
                 for hint in section.keys:
-                    yield Static(Hanging(content(hint.key, "bold $text-accent"), content(hint.does), _KEY))
+                    does = content(hint.does) + content(f"  {hint.id}" if hint.id else "", "dim")
+                    yield Static(Hanging(content(hint.key, "bold $text-accent"), does, _KEY))
                 yield Static()
             yield Static(content(self._note, "dim"), classes="section")
