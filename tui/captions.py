@@ -45,7 +45,12 @@ def _of_reply(reply: ReplyFacts) -> Iterator[str]:
     if not reply.finished:
         yield "… cut at the maximum length"
     if reply.truncated:
-        yield "▲ the prompt is longer than the model reads: its beginning was cut"
+        alone = len(reply.made.seen) < 2
+        yield (
+            "▲ the prompt is longer than the model reads: its beginning was cut"
+            if alone
+            else "▲ the prompt and what was before it are longer than the model reads: the oldest was cut"
+        )
     if reply.chosen:
         yield f"⇅ candidate {reply.chosen + 1}, put in place by you"
 

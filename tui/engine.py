@@ -23,7 +23,7 @@ from edgechat.runtime.bundle import find_bundle
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.options import GOES_WITH
-from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
+from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, normal_form
 
 from .knobs import Changes, same, settle
 from .values import (
@@ -267,6 +267,9 @@ def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequen
     ids = codec.encode_source(turns).ids
     pieces = [SEPARATOR if id == SEP else text for id, text in zip(ids, codec.pieces(ids), strict=True)]
     rows = [{row.tokens: row for row in step.rows} for step in trace]
+    seen = tuple(_split(codec, ids))
+    if reply.truncated and len(seen) > 1 and not seen[0]:
+        seen = seen[1:]  # only the separator after it was left
     names: dict[int, str] = {}
 
     def name(id: int) -> str:
@@ -277,10 +280,11 @@ def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequen
 
     return Insight(
         tuple(pieces),
-        tuple(_split(codec, ids)),
+        seen,
         codec.max_source,
         tuple(_follow(codec, name, rows, candidate) for candidate in reply.candidates),
         tuple(tuple(_beam_row(codec, name, row) for row in step.rows) for step in trace),
+        reply.truncated and seen[0] != normal_form(turns[-len(seen)]),
     )
 
 

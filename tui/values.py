@@ -134,10 +134,11 @@ class Insight:
     """How a reply came about. It is not kept: a replay finds it again."""
 
     source: tuple[str, ...]  # the source's tokens; between turns stands `SEPARATOR`
-    seen: tuple[str, ...]  # the turns as the model read them, oldest first
+    seen: tuple[str, ...]  # the turns as the model read them, oldest first; none that was cut altogether
     longest: int  # tokens that a source may have
     replies: tuple[tuple[AttendedToken, ...], ...]  # for each candidate; empty where it was not followed
     steps: tuple[tuple[BeamRow, ...], ...]
+    cut: bool = False  # of the oldest turn of `seen` the end is there only
 
 
 #: Stands for the token between two turns.

@@ -237,13 +237,21 @@ async def test_quitting_ends_promptly_while_a_reply_is_decoded(chat):
 
 
 async def test_what_cut_a_reply_or_its_prompt_is_said_below_it(chat):
-    scripts = [Script(end=reply("long", finished=False)), Script(end=reply("", truncated=True))]
+    scripts = [
+        Script(end=reply("", truncated=True)),
+        Script(end=reply("long", finished=False)),
+        Script(end=reply("b", truncated=True)),
+    ]
     async with chat(FakeModel(*scripts)) as c:
         await c.say("one")
-        assert c.messages[-1] == "bot: long\n… cut at the maximum length"
-        await c.say("two")
         assert c.messages[-1] == (
             "bot: ∅ an empty reply\n▲ the prompt is longer than the model reads: its beginning was cut"
+        )
+        await c.say("two")
+        assert c.messages[-1] == "bot: long\n… cut at the maximum length"
+        await c.say("three")
+        assert c.messages[-1] == (
+            "bot: b\n▲ the prompt and what was before it are longer than the model reads: the oldest was cut"
         )
 
 

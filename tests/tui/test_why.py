@@ -4,9 +4,9 @@ import math
 import threading
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
-from edgechat.runtime import DecodingOptions, UsageError
+from edgechat.runtime import ChatModel, DecodingOptions, UsageError
 from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
 from edgechat.tui.messages import KnobTurned
@@ -14,7 +14,7 @@ from edgechat.tui.values import AttendedToken, CandidateRow, Insight
 from edgechat.tui.widgets.lines import bar, cells, spark, token
 
 from .conftest import Chat
-from .fakes import FakeModel, Script, reply, table_model
+from .fakes import FakeModel, Script, TableBackend, byte_codec, reply, table_model
 
 #: Greedy would say "ab"; "cd" begins less likely.
 TABLE = {"ab": 0.6, "cd": 0.4}
@@ -91,6 +91,57 @@ async def test_what_the_model_saw_of_the_conversation_is_shown(chat):
         drawn = " ".join((await c.view("seen")).split())
         assert "The prompt and the turn before it" in drawn
         assert "bot fine you second It sees the last 2 turns" in drawn
+
+
+B, OK = ("you", "b" * 32), ("bot", "ok")
+
+
+@pytest.mark.parametrize(
+    ("length", "said", "rows", "cut"),
+    [
+        (6, "The prompt and the 2 turns before it, 42 of", [B, OK, ("you", "c" * 6)], ""),
+        (40, "The prompt and the 2 turns before it, the oldest cut, 64 of", [("you", "b" * 20), OK], "."),
+        (60, "The prompt and the turn before it, 64 of", [OK], ", 1 turn of it altogether."),
+        (62, "The prompt and the turn before it, the oldest cut, 64 of", [("bot", "k")], ", 1 turn of it"),
+        (63, "The prompt alone, 64 of", [("you", "c" * 63)], ", 2 turns of it altogether."),
+        (80, "The end of the prompt, 64 of", [("you", "c" * 64)], ", 2 turns of it altogether."),
+    ],
+)
+async def test_what_was_cut_of_what_the_model_read_is_not_counted_as_seen(
+    chat, tmp_path, length, said, rows, cut
+):
+    codec = byte_codec(turns=3)
+    model = ChatModel(TableBackend(codec, {"ok": 1.0}), codec, DecodingOptions(beam=1), device="cpu")
+    if rows[-1][1][0] != "c":
+        rows = [*rows, ("you", "c" * length)]
+    async with chat(model, store=tmp_path / "chats.db") as c:
+        for prompt in ("a" * 60, "b" * 32, "c" * length):
+            await c.say(prompt)
+        head, shown, note = await seen(c)
+        assert head.startswith(said)
+        assert head.endswith(" of at most 64 tokens:")
+        assert shown == rows
+        told = "▲ There was more than the model reads: the oldest was cut"
+        assert note.startswith(told + cut) if cut else "▲" not in note
+        mark = "▲ the prompt and what was before it are longer than the model reads: the oldest was cut"
+        assert (mark in c.messages[-1]) == bool(cut)
+        # The conversation is kept, but not what was left of it: that a replay shows.
+        await c.kept()
+        await c.press("ctrl+l")
+        await c.until(lambda: "3 turns" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.app.screen is c.chat and not c.chat.talk.insight(3))
+        head, shown, note = await seen(c)
+        assert head == f"The prompt and the 2 turns before it{', the oldest cut' if cut else ''}:"
+        assert shown == [B, OK, ("you", "c" * length)]
+        assert note.startswith(f"{told}. It stands here whole; a replay") if cut else "▲" not in note
+
+
+async def seen(c):
+    """What the view of that name says: its head, who said what, and the note below."""
+    await c.view("seen")
+    head, *rows, note = (row.visual for row in c.chat.inspector.seen.query(Static))
+    return head.plain, [(row.label.plain, row.text.plain) for row in rows], note.plain
 
 
 async def test_a_row_of_attention_is_lit_by_key_and_mouse(chat):

@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from ..keys import UP_AND_DOWN, bindings
-from ..plain import content
+from ..plain import content, counted
 from ..values import BundleFacts, Insight, ReplyFacts
 from .hanging import Hanging
 from .hints import NOTHING
@@ -38,13 +38,14 @@ class Context(VerticalScroll, can_focus=True):
             self.mount(Static(content(NOTHING, "dim")))
             return
         turns = insight.seen if insight else reply.made.seen
+        cut = insight.cut if insight else reply.truncated
         rows = [
             Static(Hanging(Content.styled(who, "bold"), content(text), WHO)) for who, text in _roles(turns)
         ]
-        self.mount(Static(content(_how_much(reply, insight), "dim")), *rows)
+        self.mount(Static(content(_how_much(len(turns), cut, insight), "dim")), *rows)
         notes = []
         if reply.truncated:
-            notes.append("▲ It is longer than the model reads: the beginning was cut.")
+            notes.append(_what_was_cut(reply, insight))
         if facts and facts.turns is not None:
             notes.append(
                 "It sees one prompt at a time, and nothing of what was said before."
@@ -54,13 +55,25 @@ class Context(VerticalScroll, can_focus=True):
         self.mount(Static(content("\n".join(notes), "dim")))
 
 
-def _how_much(reply: ReplyFacts, insight: Insight | None) -> str:
-    turns = len(reply.made.seen)
+def _how_much(turns: int, cut: bool, insight: Insight | None) -> str:
     before = "turn" if turns == 2 else f"{turns - 1} turns"
-    said = "The prompt alone" if turns == 1 else f"The prompt and the {before} before it"
+    if turns == 1 and cut:
+        said = "The end of the prompt" if insight else "The prompt alone, its beginning cut"
+    elif turns == 1:
+        said = "The prompt alone"
+    else:
+        said = f"The prompt and the {before} before it" + (", the oldest cut" if cut else "")
     if insight is None:
         return f"{said}:"
     return f"{said}, {len(insight.source)} of at most {insight.longest} tokens:"
+
+
+def _what_was_cut(reply: ReplyFacts, insight: Insight | None) -> str:
+    said = "▲ There was more than the model reads: the oldest was cut"
+    if insight is None:
+        return f"{said}. It stands here whole; a replay shows what was left of it."
+    gone = len(reply.made.seen) - len(insight.seen)
+    return f"{said}, {counted(gone, 'turn')} of it altogether." if gone else f"{said}."
 
 
 def _roles(turns: Sequence[str]) -> list[tuple[str, str]]:
