@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edgechat.runtime.options import GOES_WITH
+
 #: What an option is changed to, by name; what is not named is the bundle's own.
 Changes = Mapping[str, Any]
 
@@ -134,35 +136,54 @@ class Words:
 
 @dataclass(frozen=True)
 class Knob:
-    """An option that can be turned. `name` is that of `DecodingOptions`."""
+    """An option that can be turned. `name` is that of `DecodingOptions`; at a value of `idle` it does
+    nothing."""
 
     name: str
     kind: Kind
     does: str
+    idle: tuple[Any, ...] = (None,)
 
+
+_NO_TEXTS: tuple[Any, ...] = ((), [])  # as it is, and as a kept reply has it
 
 KNOBS = (
     Knob("beam", Number(1, 64), "hypotheses kept at each step; 1 is greedy"),
     Knob("normalize", Choice(("none", "gnmt", "average")), "how scores are made fair to long replies"),
-    Knob("length_penalty", Number(0.0, 3.0, 0.1, default=0.6), "alpha of gnmt: more favours longer replies"),
-    Knob("coverage_penalty", Number(0.0, 3.0, 0.1), "what a reply loses that leaves parts unattended"),
-    Knob("min_length", Number(0, 200), "tokens that a reply has at least"),
-    Knob("max_length", Number(1, 500, off="learned"), "tokens that a reply has at most"),
+    Knob(
+        "length_penalty",
+        Number(0.0, 3.0, 0.1, default=0.6),
+        "alpha of gnmt: more favours longer replies",
+        idle=(),
+    ),
+    Knob(
+        "coverage_penalty",
+        Number(0.0, 3.0, 0.1),
+        "what a reply loses that leaves parts unattended",
+        idle=(0,),
+    ),
+    Knob("min_length", Number(0, 200), "tokens that a reply has at least", idle=(0,)),
+    Knob("max_length", Number(1, 500, off="learned"), "tokens that a reply has at most", idle=()),
     Knob("stop", Choice(("exact", "first")), "when the search ends"),
-    Knob("repetition_penalty", Number(1.0, 5.0, 0.1), "what tokens lose that were said already"),
+    Knob("repetition_penalty", Number(1.0, 5.0, 0.1), "what tokens lose that were said already", idle=(1,)),
     Knob("no_repeat_ngram", Number(1, 10, off="off"), "no n tokens come twice in a reply"),
     Knob("no_copy_ngram", Number(1, 10, off="off"), "no n tokens of the prompt come in the reply"),
-    Knob("groups", Number(1, 16), "hypotheses in groups that avoid each other's tokens"),
-    Knob("diversity", Number(0.0, 5.0, 0.1, default=0.5), "how much the groups avoid each other"),
-    Knob("sample", Switch(), "draw replies at random, as many as the beam"),
-    Knob("temperature", Number(0.1, 5.0, 0.1, default=1.0), "below 1 surer of the likely, above 1 wilder"),
+    Knob("groups", Number(1, 16), "hypotheses in groups that avoid each other's tokens", idle=(1,)),
+    Knob("diversity", Number(0.0, 5.0, 0.1, default=0.5), "how much the groups avoid each other", idle=()),
+    Knob("sample", Switch(), "draw replies at random, as many as the beam", idle=(False,)),
+    Knob(
+        "temperature",
+        Number(0.1, 5.0, 0.1, default=1.0),
+        "below 1 surer of the likely, above 1 wilder",
+        idle=(),
+    ),
     Knob("top_k", Number(1, 1000, off="off"), "draw from the k likeliest tokens only"),
     Knob("top_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the likeliest that make up p"),
     Knob("typical_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the most typical that make up p"),
     Knob("seed", Number(0, 2**31, off="new"), "the same seed draws the same"),
     Knob("prefix", Words(), "what every reply begins with"),
-    Knob("banned", Words(several=True), "texts that no reply holds"),
-    Knob("required", Words(several=True), "texts that every reply holds"),
+    Knob("banned", Words(several=True), "texts that no reply holds", idle=_NO_TEXTS),
+    Knob("required", Words(several=True), "texts that every reply holds", idle=_NO_TEXTS),
 )
 
 #: One is offered where the runtime has all of its options.
@@ -199,6 +220,25 @@ def same(name: str, one: Any, other: Any) -> bool:
     kind = next((knob.kind for knob in KNOBS if knob.name == name), None)
     default = kind.default if isinstance(kind, Number) else None
     return bool((default if one is None else one) == (default if other is None else other))
+
+
+def in_force(options: Mapping[str, Any]) -> list[str]:
+    """What a reply is made with, each knob as it is written: a default too, but none that does nothing."""
+    return [
+        f"{knob.name.replace('_', ' ')} {knob.kind.show(options[knob.name])}"
+        for knob in KNOBS
+        if knob.name in options and _acts(knob.name, options) and options[knob.name] not in knob.idle
+    ]
+
+
+def _acts(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether an option says anything beside the others."""
+    if name == "stop":  # each sample is drawn to its end
+        return not options.get("sample")
+    if name == "diversity":
+        return bool(options.get("groups", 1) > 1)
+    mode, value = GOES_WITH.get(name, ("", None))
+    return options.get(mode) == value
 
 
 def presets(values: Mapping[str, Any]) -> dict[str, Changes]:

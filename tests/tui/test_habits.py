@@ -1,6 +1,7 @@
 """Keys, help, palette, layouts, and texts that would harm a terminal."""
 
 import re
+from pathlib import Path
 
 import pytest
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
@@ -259,9 +260,8 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
             bound = c.screen.active_bindings
             assert {bound[key].binding.id for key in ("j", "down")} == {"view.down"}
             assert "up" not in bound
-            await c.press("f1")
-            await c.until(lambda: "↓ j" in c.drawn)
-            await c.press("escape")
+            hints = {hint.id: hint.key for section in c.app._sections() for hint in section.keys}  # of F1
+            assert (hints["view.down"], hints["view.up"], hints["view.last"]) == ("↓ j", "k", "G")
         assert c.prompt == ""
         c.screen.prompt.focus()
         await c.press("up")  # through what was said
@@ -294,6 +294,13 @@ def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like
         ": 'chat.copy' keeps its keys: '' is no key, a key is written as 'ctrl+g', 'f5' or 'question_mark'",
         " names 'chat.nwe', which is no action: perhaps 'chat.new'; F1 names each beside its key",
     ]
+
+
+def test_the_keys_file_in_the_docs_is_one(tmp_path):
+    docs = (Path(__file__).parents[2] / "docs" / "chat.md").read_text()
+    (tmp_path / "keys.toml").write_text(docs.split("```toml\n")[1].split("```")[0])
+    keys, problems = load_keys(tmp_path, IDS)
+    assert (keys["view.down"], problems) == ("down,j", [])
 
 
 def test_every_key_that_a_terminal_sends_can_be_named():

@@ -1,7 +1,9 @@
 """How a reply came about, the knobs, and other ways to a reply: again, edited, replayed, by two bundles."""
 
+import json
 import math
 import threading
+from dataclasses import replace
 
 import pytest
 from textual.widgets import Input, Static
@@ -305,6 +307,44 @@ async def test_a_knob_passes_over_values_that_do_not_go_with_the_others(chat):
         c.screen.use_preset({"beam": 6, "groups": 3})
         c.screen.post_message(KnobTurned("groups", 1))
         await c.until(lambda: c.screen.values["groups"] == 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "normalize gnmt · length penalty 0.6 · max length learned · stop exact"),
+        (
+            {"normalize": "none", "groups": 3, "min_length": 2, "banned": ("x", "y")},
+            "normalize none · min length 2 · max length learned · stop exact · groups 3 · diversity 0.5 · "
+            "banned x, y",
+        ),
+        (
+            {"sample": True, "top_p": 0.9, "seed": 7},
+            "normalize gnmt · length penalty 0.6 · max length learned · sample on · temperature 1 · "
+            "top p 0.9 · seed 7",
+        ),
+    ],
+)
+def test_what_a_reply_is_made_with_names_defaults_and_nothing_that_is_off(changes, said):
+    options = Engine(FakeModel(beam=3), "demo").options(changes)
+    for kept in (options, json.loads(json.dumps(options))):
+        assert " · ".join(knobs.in_force(kept)) == f"beam 3 · {said}"
+
+
+async def test_the_whole_meter_fits_into_a_small_terminal_with_every_default(chat):
+    async with chat(table_model(TABLE)) as c:
+        for prompt in ("one", "two"):
+            await c.say(prompt)
+        await c.view("meter")
+        reply = replace(c.screen.exchange.reply, confidence=0.83, first_ms=7.25, step_ms=(1.0,) * 60)
+        c.screen.inspector.meter.show(reply, [100.0, 200.0])
+        await c.pilot.pause()
+        names = ("bundle", "settings", "reply", "confidence", "speed", "first words", "steps", "memory")
+        rows = [line.strip() for line in c.drawn.splitlines()]
+        for name in names:
+            assert any(row.startswith(f"{name} ") for row in rows), name
+        text = " ".join(c.drawn.split())
+        assert "beam 3 · normalize gnmt · length penalty 0.6 · max length learned stop exact" in text
 
 
 async def test_a_preset_turns_several_knobs_and_all_back(chat):

@@ -2,17 +2,17 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
+from rich.cells import cell_len
 from textual import events
 
-from ..knobs import KNOBS
+from ..knobs import in_force
 from ..plain import counted
 from ..values import ReplyFacts
 from .hints import NOTHING
 from .lines import Line, Lines, one_line, spark
 
-_NAME = 13  # cells
+_NAME, _BARS = 13, 16  # cells
 
 
 class Meter(Lines):
@@ -24,12 +24,14 @@ class Meter(Lines):
     **first words**: until the first text that is never taken back. Under beam search that can be late: it is
     what all hypotheses begin with.
 
+    **speed**: of this reply, and as bars of all of the conversation's.
+
     **steps**: the time of each step of the search, the first with the reading of the prompt.
 
     **confidence**: how often replies that looked so were right, on the pairs that training held out. Only a
     calibrated bundle knows.
 
-    **settings**: those that the reply was made with. A replay uses them again.
+    **settings**: those that the reply was made with, less those that do nothing. A replay uses them again.
     """
     BINDING_GROUP_TITLE = "Meter"
 
@@ -51,42 +53,50 @@ class Meter(Lines):
             self.say(NOTHING)
             return
         width = max(8, self.scrollable_content_region.width - _NAME)
+        settings = _packed(in_force(reply.made.options) or ["not known"], width)
         rows = [
             _row("bundle", reply.made.label),
+            *(_row("" if n else "settings", said) for n, said in enumerate(settings)),
             _row("reply", f"{_ms(reply.ms)} for {counted(reply.tokens, 'token')}"),
         ]
         if reply.confidence is not None:
             rows.append(_row("confidence", f"{100 * reply.confidence:.0f}% that it is right"))
         if reply.tokens_per_second is not None:
-            rows.append(_row("speed", f"{reply.tokens_per_second:,.0f} tokens a second"))
+            speed = f"{reply.tokens_per_second:,.0f} tokens a second"
+            rows += _with_bars("speed", speed, speeds if len(speeds) > 1 else (), width)
         if reply.first_ms is not None:
             rows.append(_row("first words", _ms(reply.first_ms)))
         if reply.step_ms:
             median, slowest = statistics.median(reply.step_ms), max(reply.step_ms)
-            rows.append(_row("steps", f"{len(reply.step_ms)}, median {_ms(median)}, slowest {_ms(slowest)}"))
-            rows.append(_row("", spark(reply.step_ms, width), "accent"))
-        if len(speeds) > 1:
-            rows.append(_row("speeds", spark(speeds, width), "accent"))
+            steps = f"{len(reply.step_ms)}, median {_ms(median)}, slowest {_ms(slowest)}"
+            rows += _with_bars("steps", steps, reply.step_ms, width)
         if reply.memory is not None:
             rows.append(_row("memory", f"{reply.memory / 1e6:,.0f} MB"))
-        rows.append([])
-        rows += [
-            _row("settings" if n == 0 else "", said) for n, said in enumerate(_settings(reply.made.options))
-        ]
         self.draw(rows)
+
+
+def _packed(parts: Sequence[str], width: int) -> list[str]:
+    """As many of the parts on each line as fit."""
+    lines = [one_line(parts[0])]
+    for part in map(one_line, parts[1:]):
+        longer = f"{lines[-1]} · {part}"
+        if cell_len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
+
+
+def _with_bars(name: str, value: str, values: Sequence[float], width: int) -> list[Line]:
+    """Values as bars: behind what is said of them, or below where there is no room for that."""
+    room = width - len(value) - 2
+    if room < min(len(values), _BARS):
+        return [_row(name, value), _row("", spark(values, width), "accent")]
+    return [[*_row(name, f"{value}  "), (spark(values, room), "accent")]]
 
 
 def _row(name: str, value: str, look: str = "") -> Line:
     return [(name.ljust(_NAME), "dim"), (one_line(value), look)]
-
-
-def _settings(options: dict[str, Any]) -> list[str]:
-    """As the knobs are written; those that were not set are left out."""
-    return [
-        f"{knob.name.replace('_', ' ')} {knob.kind.show(options[knob.name])}"
-        for knob in KNOBS
-        if options.get(knob.name) not in (None, (), [])
-    ] or ["not known"]
 
 
 def _ms(ms: float) -> str:
