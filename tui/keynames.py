@@ -2,31 +2,21 @@
 
 from difflib import get_close_matches
 
-from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
-from textual._keyboard_protocol import FUNCTIONAL_KEYS
 from textual.keys import (
     KEY_DISPLAY_ALIASES,
     KEY_NAME_REPLACEMENTS,
     KEY_TO_UNICODE_NAME,
+    Keys,
     _character_to_key,
     key_to_character,
 )
 
 _MODIFIERS = ("alt", "ctrl", "hyper", "meta", "shift", "super")
-#: All that a terminal can send, with the modifiers in the order that Textual gives them.
-_SENT = {
-    key.value
-    for keys in ANSI_SEQUENCES_KEYS.values()
-    if isinstance(keys, tuple)
-    for key in keys
-    if not key.value.startswith("<")
-}
-_NAMES = (
-    {key.rpartition("+")[2] for key in _SENT}
-    | {*FUNCTIONAL_KEYS.values()}
-    | {*KEY_NAME_REPLACEMENTS.values()}
-)
-
+_NO_KEYS = ("<any>", "<ignore>", "return", "ctrl-at")  # of Textual's list; Return is called enter
+#: What terminals send, with the modifiers in the order that Textual gives them.
+_SENT = {key.value for key in Keys} - {*_NO_KEYS}
+_KITTY = ("kp_begin", "menu", "pause", "print_screen")  # that only terminals with kitty's protocol send
+_NAMES = {key.rpartition("+")[2] for key in _SENT} | {*KEY_NAME_REPLACEMENTS.values(), *_KITTY}
 
 #: What a key is called elsewhere: in the footer, and on the keyboard.
 _CALLED = {shown: key for key, shown in KEY_DISPLAY_ALIASES.items()} | {"return": "enter"}
