@@ -10,6 +10,7 @@ from typing import ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.events import Event, Key, Paste
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -70,6 +71,11 @@ class ChatApp(App[None]):
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep(theme=theme.name))
         for problem in self._problems:
             self.notify(plain(problem), severity="warning", markup=False)
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, (Key, Paste)) and not event.is_forwarded and isinstance(self.screen, ChatScreen):
+            self.screen.lead_to_prompt(event)
+        await super().on_event(event)
 
     def _keep(self, theme: str) -> None:
         """Remember a choice."""

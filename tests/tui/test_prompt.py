@@ -1,5 +1,8 @@
 """The input: lines, history, pastes, and keys in the order in which they were typed."""
 
+import asyncio
+
+import pytest
 from textual import events
 
 from edgechat.tui.history import PromptHistory
@@ -106,3 +109,38 @@ async def test_typing_goes_to_the_prompt_wherever_the_focus_is(chat):
             await c.pilot.press("a", "b")
         assert c.prompt == "abab"
         assert c.screen.focused is c.screen.prompt
+
+
+@pytest.mark.parametrize("pause", [None, 0.0])
+async def test_fast_typing_after_a_click_elsewhere_keeps_every_letter_and_its_order(chat, pause):
+    async with chat(FakeModel(Script(stalls=True))) as c:
+        await c.pilot.click(c.screen.conversation)
+        assert c.screen.focused is c.screen.conversation
+        for key in (*"webdeleted", "enter", *"and"):
+            c.app.post_message(events.Key(key, key if len(key) == 1 else None))
+            if pause is not None:
+                await asyncio.sleep(pause)
+        await c.until(lambda: c.prompt == "and")
+        assert c.messages[0] == "you: webdeleted"
+
+
+async def test_a_paste_goes_to_the_prompt_wherever_the_focus_is_in_order_with_what_is_typed(chat):
+    async with chat(FakeModel()) as c:
+        await c.pilot.click(c.screen.conversation)
+        c.app.post_message(events.Paste("pasted"))
+        for key in "xy":
+            c.app.post_message(events.Key(key, key))
+        await c.until(lambda: c.prompt == "pastedxy")
+
+
+async def test_joiners_are_written_as_they_are_typed(chat):
+    async with chat(FakeModel()) as c:
+        c.screen.conversation.focus()
+        await c.pilot.pause()
+        family = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}\N{ZERO WIDTH NON-JOINER}x"
+        for character in family:
+            name = {"\u200d": "zero_width_joiner", "\u200c": "zero_width_non_joiner"}.get(
+                character, character
+            )
+            c.app.post_message(events.Key(name, character))
+        await c.until(lambda: c.prompt == family)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from textual import work
-from textual.events import Key
+from textual.events import Key, Paste
 from textual.message import Message
 
 from ..captions import FAILED, STOPPED, alike, replayed, voice
@@ -28,6 +28,7 @@ from ..messages import (
 from ..plain import plain
 from ..turn import Job, Turn, decode
 from ..values import Exchange, Insight, Made, ReplyFacts, State
+from ..widgets.prompt import writes
 from .bundles import BundleList
 from .viewing import Viewing
 
@@ -147,13 +148,16 @@ class Talking(Viewing):
 
     # --- A turn
 
-    def on_key(self, event: Key) -> None:
-        """Who types wants to write, wherever a click or Tab has put the focus."""
-        bound = self.active_bindings.get(event.key) or event.key.startswith("alt+")
-        if event.is_printable and event.character and self.focused is not self.prompt and not bound:
-            self.prompt.focus()
-            self.prompt.insert(event.character)
-            event.stop()
+    def lead_to_prompt(self, event: Key | Paste) -> None:
+        """Who types or pastes wants to write, wherever a click or Tab has put the focus. This is asked before
+        anything is given the event: a key that came back from elsewhere could be overtaken by the next."""
+        if not self.is_mounted or self.focused is self.prompt:
+            return
+        if isinstance(event, Key):
+            bound = event.key in self.active_bindings or event.key.startswith("alt+")
+            if bound or not writes(event):
+                return
+        self.set_focus(self.prompt)
 
     def on_prompt_refused(self, _: PromptRefused) -> None:
         if self.turn is not None:

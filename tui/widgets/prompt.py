@@ -1,5 +1,6 @@
 """The input: several lines, Enter sends, up and down walk through what was sent before."""
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -36,6 +37,16 @@ def _editing_keys() -> Iterator[Binding]:
             )
 
 
+def writes(event: Key) -> bool:
+    """Whether a key writes its character."""
+    return event.is_printable or _formats(event)
+
+
+def _formats(event: Key) -> bool:
+    """Such as the joiners within words and emoji, which Python, and so a text area, take for unprintable."""
+    return any(unicodedata.category(character) == "Cf" for character in event.character or "")
+
+
 class Prompt(TextArea, inherit_bindings=False):
     """Where the user writes. It posts `PromptSubmitted` where it is `ready`, and is not until it is
     made so again; else `PromptRefused`, and keeps its text."""
@@ -68,6 +79,11 @@ class Prompt(TextArea, inherit_bindings=False):
     async def on_key(self, event: Key) -> None:
         """Run our own bindings here, in order with the characters. Textual looks for bindings only when
         a key has bubbled up: in what a slow line delivers at once, text would overtake Enter."""
+        if _formats(event):
+            event.stop()
+            event.prevent_default()
+            self._put(event.character or "")
+            return
         with_alt = event.key.startswith("alt+")  # it comes with the letter, which was not meant
         active = self.screen.active_bindings.get(event.key) if with_alt or not event.is_printable else None
         ours = active is not None and (active.node is self or with_alt)
@@ -104,8 +120,7 @@ class Prompt(TextArea, inherit_bindings=False):
         self.post_message(PromptSubmitted(text))
 
     def action_newline(self) -> None:
-        self.replace("\n", *self.selection, maintain_selection_offset=False)
-        self.scroll_cursor_visible()
+        self._put("\n")
 
     def action_cursor_up(self, select: bool = False) -> None:
         if select or not self.navigator.is_first_wrapped_line(self.cursor_location):
@@ -126,5 +141,9 @@ class Prompt(TextArea, inherit_bindings=False):
         if len(event.text) > LONGEST - len(self.text):
             self.notify(f"That is too long: a prompt has at most {LONGEST:,} characters", severity="warning")
             return
-        self.replace(plain(event.text), *self.selection, maintain_selection_offset=False)
+        self._put(event.text)
+
+    def _put(self, text: str) -> None:
+        """Write a text where the cursor is, in place of what is selected."""
+        self.replace(plain(text), *self.selection, maintain_selection_offset=False)
         self.scroll_cursor_visible()
