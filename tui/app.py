@@ -23,6 +23,7 @@ from .plain import plain
 from .screens import ChatScreen, Help, KeySection
 from .screens.talking import Load
 from .settings import KEYS, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
+from .signals import quitting
 from .store import Store
 from .themes import DARK, THEMES
 from .values import KeyHint
@@ -56,6 +57,7 @@ class ChatApp(App[None]):
         self._keeper, self._config = keeper, config
         self._settings = load_settings(config) if config else Settings()
         self._problems: list[str] = []
+        self._quits = False
         for theme in THEMES:
             self.register_theme(theme)
         known = self._settings.theme in self.available_themes
@@ -71,6 +73,14 @@ class ChatApp(App[None]):
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep(theme=theme.name))
         for problem in self._problems:
             self.notify(plain(problem), severity="warning", markup=False)
+        if self._quits:
+            self.exit()
+
+    def quit_soon(self) -> None:
+        """Quit, or do so once the application runs: for a signal's handler, which may come at any time."""
+        self._quits = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.exit)
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, (Key, Paste)) and not event.is_forwarded and isinstance(self.screen, ChatScreen):
@@ -217,15 +227,16 @@ def run_chat(
     nothing that is said is kept; with `inline` the chat takes the lower part of the terminal only.
     """
     keeper = Keeper(partial(Store, ":memory:" if private else chats_file()))
-    try:
-        app = ChatApp(
-            partial(load, device=device, threads=threads, require_signature=require_signature),
-            bundles,
-            changes=changes,
-            keeper=keeper,
-            config=config_folder(),
-        )
-        keysfirst.begin()
-        app.run(inline=inline)
-    finally:
-        keeper.close()
+    app = ChatApp(
+        partial(load, device=device, threads=threads, require_signature=require_signature),
+        bundles,
+        changes=changes,
+        keeper=keeper,
+        config=config_folder(),
+    )
+    keysfirst.begin()
+    with quitting(app.quit_soon):
+        try:
+            app.run(inline=inline)
+        finally:
+            keeper.close()

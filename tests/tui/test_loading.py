@@ -1,5 +1,8 @@
 """The bundle is loaded off the UI thread; where it cannot be, the chat says so and can be left."""
 
+import asyncio
+import os
+import signal
 import threading
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from edgechat.runtime import BundleError
 from edgechat.tui import ChatApp, run_chat
 from edgechat.tui.engine import name_of
+from edgechat.tui.signals import quitting
 
 from .conftest import Chat
 from .fakes import FakeModel
@@ -72,3 +76,24 @@ def test_run_chat_names_bundles_by_their_folder_and_hands_all_on(monkeypatch, tm
     assert app._changes == {"beam": 2}
     assert name_of(bundle) == "mine"
     assert list(tmp_path.iterdir()) == []  # nothing was said or chosen, so nothing is kept
+
+
+async def test_a_signal_before_the_first_drawing_quits_too():
+    app = ChatApp({"demo": FakeModel()}.__getitem__, ["demo"])
+    app.quit_soon()
+    await asyncio.wait_for(app.run_async(headless=True), 10)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_signals_quit_while_the_chat_is_open_and_no_longer_and_not_where_they_are_ignored():
+    quits = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with quitting(lambda: quits.append("quit")):
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+        assert quits == ["quit", "quit"]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

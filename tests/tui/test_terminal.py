@@ -5,6 +5,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -32,6 +33,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # it is told when the terminal is closed
             env=env | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environ,
         )
         os.close(slave)
@@ -47,7 +49,7 @@ class Terminal:
             assert time.monotonic() < deadline, f"{text!r} did not come: {self.written[-2000:]!r}"
             self._read()
 
-    def end(self, keys: str) -> int:
+    def end(self, keys: str = "") -> int:
         """Press keys that end it; the exit code."""
         self.press(keys)
         deadline = time.monotonic() + 10
@@ -57,11 +59,22 @@ class Terminal:
         self._read()
         return self._process.returncode
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def hang_up(self) -> int:
+        """Close the terminal, as the user closes its window; the exit code."""
+        os.close(self._master)
+        self._master = None
+        self.signal(signal.SIGHUP)  # once more, as from a shell
+        return self._process.wait(10)
+
     def close(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        os.close(self._master)
+        if self._master is not None:
+            os.close(self._master)
 
     def _read(self) -> None:
         if select.select([self._master], [], [], 0.05)[0]:
@@ -117,9 +130,49 @@ def test_nothing_from_a_bundles_name_or_a_stored_conversation_reaches_the_termin
     # Without the controls, the clipboard's too.
     (clipboard,) = re.findall(rb"\x1b\]52;c;([^\x07]*)\x07", one.written)
     assert base64.b64decode(clipboard).decode().startswith(SHOWN)
-    # What was taken is given back: the alternate screen, the mouse, the cursor.
-    for taken, back in (("?1049h", "?1049l"), ("?1000h", "?1000l"), ("?25l", "?25h")):
-        assert one.written.rindex(f"\x1b[{back}".encode()) > one.written.rindex(f"\x1b[{taken}".encode())
+    assert given_back(one, *TAKEN)
+
+
+#: The alternate screen, the mouse, the cursor: how they are taken, and how given back.
+TAKEN = (("?1049h", "?1049l"), ("?1000h", "?1000l"), ("?25l", "?25h"))
+
+
+def given_back(one, *taken):
+    last = [[one.written.rindex(f"\x1b[{code}".encode()) for code in pair] for pair in taken]
+    return all(took < gave for took, gave in last)
+
+
+def with_a_deleted_conversation(terminal, *options):
+    one = terminal("tui", "demo", *options)
+    one.until("nothing you write leaves it")
+    one.press("my secret needle\r")
+    one.until("tokens/s")
+    one.press("\x0c")  # Ctrl-L
+    one.until("1 turn")
+    one.press("\x04")  # Ctrl-D
+    one.until("Undo brings it back")
+    return one
+
+
+def files(folder):
+    return b"".join(file.read_bytes() for file in (folder / "xdg_data_home" / "edgechat").iterdir())
+
+
+@pytest.mark.parametrize(("options", "taken"), [((), TAKEN), (("--inline",), TAKEN[1:])], ids=["", "inline"])
+def test_a_signal_to_end_quits_as_the_key_does(terminal, tmp_path, options, taken):
+    one = with_a_deleted_conversation(terminal, *options)
+    assert b"needle" in files(tmp_path)
+    one.signal(signal.SIGTERM)
+    assert one.end() == 0
+    assert given_back(one, *taken)
+    assert b"needle" not in files(tmp_path)
+
+
+@pytest.mark.parametrize("options", [(), ("--inline",)], ids=["", "inline"])
+def test_a_terminal_that_is_closed_quits_as_the_key_does(terminal, tmp_path, options):
+    one = with_a_deleted_conversation(terminal, *options)
+    assert one.hang_up() == 0
+    assert b"needle" not in files(tmp_path)
 
 
 def test_inline_and_without_colours_the_terminal_keeps_its_screen_and_gets_none(terminal, tmp_path):
