@@ -226,7 +226,7 @@ def run_chat(
     the bundle's own. `require_signature` is the public key by which each must be signed. With `private`
     nothing that is said is kept; with `inline` the chat takes the lower part of the terminal only.
     """
-    keeper = Keeper(partial(Store, ":memory:" if private else chats_file()))
+    keeper = Keeper(partial(Store, ":memory:" if private else chats_file()), lasts=not private)
     app = ChatApp(
         partial(load, device=device, threads=threads, require_signature=require_signature),
         bundles,

@@ -1,21 +1,26 @@
 """The store's thread: it alone touches the file, in the order in which it was asked to."""
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from .store import Store, title_of
+from .store import GONE, GoneError, Store, StoreError, title_of
 from .values import Exchange
 
 T = TypeVar("T")
 
 
 class Keeper:
-    """Runs work on a store in a thread of its own. The file is opened with the first of it."""
+    """Runs work on a store in a thread of its own. The file is opened with the first of it. Where nothing is
+    on a disk, it does not `last`."""
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
+    def __init__(self, open_store: Callable[[], Store], *, lasts: bool = True) -> None:
+        self.lasts = lasts
         self._open = open_store
+        self._unwritten: deque[Callable[[Store], None]] = deque()
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
 
@@ -31,6 +36,16 @@ class Keeper:
         """As `do`, without waiting."""
         return self._thread.submit(lambda: work(self._opened()))
 
+    def write(self, work: Callable[[Store], None]) -> "Future[None]":
+        """As `begin`, for what shall not be lost: where the store cannot be written to, it is tried again
+        before the next such work, and in the end."""
+        return self._thread.submit(self._write, work)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that could not be written yet."""
+        return bool(self._unwritten)
+
     def close(self) -> None:
         """Wait for what is being written, and close the file."""
         self._thread.submit(self._close)
@@ -41,14 +56,32 @@ class Keeper:
             self._store = self._open()
         return self._store
 
+    def _write(self, work: Callable[[Store], None]) -> None:
+        self._unwritten.append(work)
+        self._write_all()
+
+    def _write_all(self) -> None:
+        while self._unwritten:
+            try:
+                self._unwritten[0](self._opened())
+            except StoreError:
+                raise
+            except BaseException:  # no other time would help
+                self._unwritten.popleft()
+                raise
+            self._unwritten.popleft()
+
     def _close(self) -> None:
+        with contextlib.suppress(StoreError):
+            self._write_all()
         if self._store is not None:
             self._store.close()
 
 
 class Kept:
     """A conversation as it is kept while it goes on: each change is written behind it. Its exchanges have
-    numbers of their own here; what goes wrong is told to `report`, from the keeper's thread.
+    numbers of their own here. After each write `report` is told what went wrong, "" where nothing did, from
+    the keeper's thread.
 
     One that is in the store has an `id`, and `rows` by number. One that is not begins there with the first
     exchange that is added, after `before`, which have the numbers from 1 on.
@@ -69,6 +102,12 @@ class Kept:
         self._id = id
         self._rows = rows or {}
         self._title, self._before = title, tuple(before)
+        self._gone = False
+
+    @property
+    def lasts(self) -> bool:
+        """Whether all that is said here outlives the window, as far as is known."""
+        return self._keeper.lasts and not self._keeper.behind and not self._gone
 
     def another(self, title: str, before: Sequence[Exchange]) -> "Kept":
         """How a conversation is kept that begins with what was said in this one."""
@@ -91,8 +130,9 @@ class Kept:
         """Keep what changed of one."""
 
         def work(store: Store) -> None:
-            if number in self._rows:
-                store.update(exchange, self._rows[number])
+            if number not in self._rows:
+                raise GoneError(f"{GONE}: what you change is not kept")
+            store.update(exchange, self._rows[number])
 
         self._begin(work)
 
@@ -116,8 +156,16 @@ class Kept:
         self._begin(work)
 
     def _begin(self, work: Callable[[Store], None]) -> None:
-        def done(future: "Future[None]") -> None:
-            if error := future.exception():
+        def write(store: Store) -> None:
+            try:
+                work(store)
+            except GoneError as error:  # it is so for ever
+                self._gone = True
                 self._report(str(error))
+            else:
+                self._gone = False
 
-        self._keeper.begin(work).add_done_callback(done)
+        def done(future: "Future[None]") -> None:
+            self._report(str(future.exception() or ""))
+
+        self._keeper.write(write).add_done_callback(done)

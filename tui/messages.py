@@ -61,8 +61,8 @@ class ReplyFailed(Message):
 
 
 @dataclass
-class NotKept(Message):
-    """The store could not keep what was said."""
+class Written(Message):
+    """The store has written what was said, or could not: `error` says why, "" where it has."""
 
     error: str
 

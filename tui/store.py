@@ -44,6 +44,8 @@ MIGRATIONS = (
 KEPT_DELETED = 24 * 3600.0
 #: Seconds to wait for another window's write.
 PATIENCE = 5.0
+#: Why a conversation is not there.
+GONE = "this conversation was deleted in another window"
 #: Characters of a prompt that become the title.
 TITLE = 60
 #: Characters of a term that the index of SQLite's trigram tokenizer can find; shorter ones are looked for.
@@ -52,6 +54,10 @@ _TRIGRAM = 3
 
 class StoreError(EdgeChatError):
     """Conversations cannot be kept or read; the text names the file."""
+
+
+class GoneError(StoreError):
+    """What this is about was deleted for good, in another window."""
 
 
 class Store:
@@ -118,14 +124,14 @@ class Store:
         """Its title and what was said.
 
         Raises:
-            StoreError: also where it was deleted for good.
+            GoneError: it was deleted for good.
         """
         with self._errors():
             title = self._db.execute(
                 "SELECT title FROM conversations WHERE id = ?", (conversation,)
             ).fetchone()
             if title is None:
-                raise StoreError("this conversation was deleted in another window")
+                raise GoneError(GONE)
             rows = self._db.execute(
                 "SELECT id, prompt, state, mark, answer, details FROM exchanges "
                 "WHERE conversation = ? ORDER BY id",
@@ -134,8 +140,15 @@ class Store:
             return title[0], [exchange_of(row) for row in rows]
 
     def rename(self, conversation: int, title: str) -> None:
+        """Give it another title.
+
+        Raises:
+            GoneError: it was deleted for good.
+        """
         with self._write():
-            self._db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation))
+            change = "UPDATE conversations SET title = ? WHERE id = ?"
+            if not self._db.execute(change, (title, conversation)).rowcount:
+                raise GoneError(GONE)
 
     def delete(self, conversation: int) -> None:
         """Take it off the list; `restore` brings it back until this store is closed."""
@@ -155,22 +168,28 @@ class Store:
         """Add an exchange at the end; gives its id.
 
         Raises:
-            StoreError: also where the conversation was deleted for good.
+            GoneError: the conversation was deleted for good.
         """
         with self._write():
             if not self._db.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation,)).fetchone():
-                raise StoreError("this conversation was deleted in another window: begin a new one")
+                raise GoneError(f"{GONE}: begin a new one")
             self._touch(conversation)
             return self._insert(conversation, exchange)
 
     def update(self, exchange: Exchange, id: int) -> None:
-        """Write what changed of an exchange that was appended."""
+        """Write what changed of an exchange that was appended.
+
+        Raises:
+            GoneError: it was removed, or deleted for good with its conversation.
+        """
         with self._write():
-            self._db.execute(
+            changed = self._db.execute(
                 "UPDATE exchanges SET prompt = ?, state = ?, reply = ?, mark = ?, answer = ?, details = ?, "
                 "indexed = 0 WHERE id = ?",
                 (*columns(exchange), id),
             )
+            if not changed.rowcount:
+                raise GoneError("this turn was deleted in another window: what you change of it is not kept")
             self._index(id)
 
     def remove(self, id: int) -> None:
@@ -206,10 +225,11 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite itself takes back what found the disk full
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _open(self) -> None:
         self._db.create_function("holds", 2, _holds, deterministic=True)

@@ -208,6 +208,7 @@ class Status:
     """What the status line shows; what is None or empty is left out."""
 
     bundle: str
+    kept: bool = True  # what is said outlives the window
     state: str = ""
     precision: str = ""
     device: str = ""

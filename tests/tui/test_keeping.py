@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from functools import partial
 
 import pytest
 from textual.widgets import Input, TextArea
@@ -10,12 +11,15 @@ from typer.testing import CliRunner
 
 from edgechat.cli.app import app
 from edgechat.runtime import UsageError
+from edgechat.tui import ChatApp
+from edgechat.tui.keeper import Keeper
 from edgechat.tui.screens.ask import Ask
 from edgechat.tui.screens.library import Library
 from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store
 from edgechat.tui.values import Exchange, ReplyFacts
 
+from .conftest import Chat
 from .fakes import FakeModel, Script, reply
 
 
@@ -299,7 +303,92 @@ async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(cha
         await c.say("hello")
         assert c.messages[-1] == "bot: fine"
         assert len(c.notices) == 1
+        assert "demo · not kept" in c.drawn
     assert path.read_bytes() == b"no database at all" * 100
+
+
+def full(store):
+    """The disk has no room from now on: what SQLite says then, it says at a limit of the file's size too."""
+    store._db.execute("PRAGMA max_page_count = 1")
+
+
+def room(store):
+    store._db.execute("PRAGMA max_page_count = 100000")
+
+
+LONG = "word " * 1000
+
+
+async def test_what_was_said_on_a_full_disk_is_kept_as_soon_as_there_is_room(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("before")
+        assert "not kept" not in c.drawn
+        await c.keeper.do(full)
+        for n in range(2):
+            await c.say(f"{n} {LONG}")
+            await c.kept()
+            assert "disk is full" in c.notices[-1]
+            assert "demo · not kept" in c.drawn
+        await c.press("ctrl+g", "ctrl+n")
+        await c.say(LONG)  # another conversation
+        await c.kept()
+        await c.keeper.do(room)
+        await c.say("after")
+        await c.kept()
+        assert "not kept" not in c.drawn
+    assert prompts(path) == [[LONG, "after"], ["before", f"0 {LONG}", f"1 {LONG}"]]
+    store = Store(path)
+    assert [e.mark for e in store.load(1)[1]] == [None, None, "good"]
+    store.close()
+
+
+async def test_what_could_not_be_written_is_tried_once_more_when_the_chat_is_left(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.keeper.do(full)
+        await c.say(LONG)
+        await c.keeper.do(room)
+    assert prompts(path) == [[LONG]]
+
+
+async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_be_not_kept(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.kept()
+        other = Store(path)
+        other.delete(1)
+        other.close()
+        await c.press("ctrl+g")
+        await c.kept()
+        assert "deleted in another window" in c.notices[-1]
+        assert "demo · not kept" in c.drawn
+        c.app.clear_notifications()
+        await c.say("again")
+        await c.kept()
+        assert "begin a new one" in c.notices[-1]
+        c.app.clear_notifications()
+        await c.press("ctrl+g")
+        await c.kept()
+        assert "not kept" in c.notices[-1]
+        assert "demo · not kept" in c.drawn
+        await c.press("ctrl+n")
+        assert "not kept" not in c.screen.status_line.render().plain
+        await c.say("anew")
+        await c.kept()
+    assert prompts(path) == [["anew"]]
+
+
+async def test_what_is_said_where_nothing_is_kept_is_told_to_be_so(chat):
+    keeper = Keeper(partial(Store, ":memory:"), lasts=False)
+    async with ChatApp({"demo": FakeModel()}.__getitem__, ["demo"], keeper=keeper).run_test() as pilot:
+        c = Chat(pilot.app, pilot, keeper)
+        await c.until(lambda: c.screen.prompt.ready)
+        await c.say("hello")
+        await c.kept()
+        assert "demo · not kept · int8" in c.drawn
+    keeper.close()
 
 
 async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, monkeypatch):

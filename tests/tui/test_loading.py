@@ -54,7 +54,7 @@ async def test_a_bundle_that_cannot_be_loaded_is_a_message_and_the_chat_can_be_l
         c = Chat(app, pilot)
         await c.until(lambda: c.messages)
         assert c.messages == [f"error: {said}. There is nobody to talk to."]
-        assert "demo · not loaded" in c.drawn
+        assert "demo · not kept · not loaded" in c.drawn
         await pilot.press("h", "i", "enter", "ctrl+n", "ctrl+y", "escape")
         assert c.prompt == "hi"
         await pilot.press("ctrl+q")

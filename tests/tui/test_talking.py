@@ -255,9 +255,10 @@ async def test_what_cut_a_reply_or_its_prompt_is_said_below_it(chat):
         )
 
 
-async def test_the_status_line_tells_the_bundle_its_figures_and_the_last_reply(chat):
+async def test_the_status_line_tells_the_bundle_its_figures_and_the_last_reply(chat, tmp_path):
     gate = threading.Event()
-    async with chat(FakeModel(Script(end=reply("a b c", ms=20.0), gate=gate))) as c:
+    model = FakeModel(Script(end=reply("a b c", ms=20.0), gate=gate))
+    async with chat(model, store=tmp_path / "chats.db") as c:
         assert "demo · int8 · cpu · beam 3\n" in c.drawn
         await c.say("hello", wait=False)
         await c.until(lambda: "demo · int8 · cpu · beam 3 · replying" in c.drawn)

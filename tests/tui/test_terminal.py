@@ -189,3 +189,4 @@ def test_inline_and_without_colours_the_terminal_keeps_its_screen_and_gets_none(
     assert looks <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"9", b"39", b"49"}  # bold, dim and the like
     assert b"1" in looks
     assert list(tmp_path.rglob("*.db")) == []  # --private
+    assert "demo · not kept".encode() in one.written

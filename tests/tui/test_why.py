@@ -513,7 +513,7 @@ async def test_bundles_are_switched_while_talking_and_who_spoke_is_told(chat):
     async with chat(FakeModel(), other) as c:
         await c.say("hello")
         await c.press("ctrl+b", "down", "enter")
-        await c.until(lambda: "other1 · fp32 · cpu" in c.drawn)
+        await c.until(lambda: "other1 · not kept · fp32 · cpu" in c.drawn)
         await c.say("and you?")
         assert c.messages[-1] == "bot: other1 · fp32 · cpu\nfrom the other"
         assert other.asked == [["fine", "and you?"]]

@@ -14,7 +14,7 @@ from ..formats import FORMATS, file_of, to_markdown, write_file, wrong_with_file
 from ..keeper import Keeper, Kept
 from ..keys import CHAT, bindings
 from ..knobs import Changes
-from ..messages import CandidateChosen, NotKept
+from ..messages import CandidateChosen, Written
 from ..plain import plain
 from ..store import Store, StoreError
 from ..talk import Talk
@@ -39,6 +39,7 @@ class ChatScreen(Talking):
     ) -> None:
         super().__init__(load, bundles, changes)
         self._keeper = keeper
+        self.talk = Talk(kept=self._kept())
 
     def on_mount(self) -> None:
         for action in CHAT:  # what has no key may have one of the user's
@@ -183,25 +184,27 @@ class ChatScreen(Talking):
 
     def _kept(self, id: int | None = None, rows: dict[int, int] | None = None) -> Kept | None:
         """How a conversation is kept: one that is new, or that of `id`."""
-        return Kept(self._keeper, self._report_not_kept, id=id, rows=rows) if self._keeper else None
+        return Kept(self._keeper, self._report_written, id=id, rows=rows) if self._keeper else None
 
-    def _report_not_kept(self, error: str) -> None:
+    def _report_written(self, error: str) -> None:
         """From the keeper's thread."""
-        self.post_message(NotKept(error))
+        self.post_message(Written(error))
 
-    def on_not_kept(self, message: NotKept) -> None:
-        self.notify(plain(message.error), severity="error", markup=False)
+    def on_written(self, message: Written) -> None:
+        if message.error:
+            self.notify(plain(message.error), severity="error", markup=False)
+        self.show_status()
 
     @work
     async def _begin_keeping(self) -> None:
-        self.hold(Talk(kept=self._kept()))
+        self.hold(self.talk)
         if self._keeper:
             try:
                 self.prompt.remember(await self._keeper.do(lambda store: store.prompts()))
             except StoreError as error:
                 self._keeper = self.talk.kept = None
                 self.notify(plain(f"{error}. What is said now is not kept."), severity="error", markup=False)
-                self.refresh_bindings()
+                self.changed()
 
     @work
     async def action_library(self) -> None:

@@ -254,6 +254,7 @@ class Viewing(Screen[None]):
         reply = self.exchange.reply if self.exchange and idle else None
         self.status_line.status = Status(
             self.bundles.title,
+            kept=self.talk.kept is not None and self.talk.kept.lasts,
             state=self.state(),
             precision=engine.facts.precision if engine else "",
             device=engine.facts.device if engine else "",

@@ -21,7 +21,7 @@ class StatusLine(Static):
 
 
 def _parts(status: Status) -> list[str]:
-    parts = [status.bundle, status.precision, status.device]
+    parts = [status.bundle, "" if status.kept else "not kept", status.precision, status.device]
     if status.beam is not None:
         parts.append("greedy" if status.beam == 1 else f"beam {status.beam}")
     if status.changed:
