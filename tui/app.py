@@ -38,8 +38,9 @@ class ChatApp(App[None]):
 
     TITLE = "edgechat"
     CSS_PATH = "edgechat.tcss"
-    # Textual declares it as an instance variable.
+    # Textual declares them as instance variables.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = bindings(APP)
 
     def __init__(

@@ -414,3 +414,16 @@ def test_keys_with_alt_are_none_that_terminals_send_for_another():
     single = [letter for letter in letters if len(letter) == 1]
     assert "d" in single
     assert [letter for letter in single if f"\x1b{letter}" in ANSI_SEQUENCES_KEYS] == []
+
+
+async def test_in_forty_columns_and_ten_rows_replies_knobs_and_conversations_are_seen(chat, tmp_path):
+    async with chat(FakeModel(), size=(40, 10), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        assert "you   hello" in c.drawn
+        assert "bot   fine" in c.drawn
+        await c.press("f4")
+        assert "beam" in c.drawn.split("\u256d")[0].split("\n", 1)[1]  # below the tabs, above the prompt
+        await c.press("f4", "f2", "ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.press("escape", "f10", *"ly")
+        assert "finely" in c.drawn

@@ -190,3 +190,11 @@ def test_inline_and_without_colours_the_terminal_keeps_its_screen_and_gets_none(
     assert b"1" in looks
     assert list(tmp_path.rglob("*.db")) == []  # --private
     assert "demo · not kept".encode() in one.written
+
+
+def test_inline_in_a_small_terminal_there_is_room_for_a_reply(terminal):
+    one = terminal("tui", "demo", "--inline", "--private", size=(40, 10))
+    one.until("Say something")
+    one.press("hello\r")
+    one.until("bot")
+    assert one.end("\x11") == 0
