@@ -40,7 +40,7 @@ MIGRATIONS = (
     CREATE INDEX conversations_by_time ON conversations (updated);
     """,
 )
-#: Seconds that a deleted conversation can be brought back, unless the window that deleted it was closed.
+#: Seconds that what a killed window deleted stays while others are open: they may be who can bring it back.
 KEPT_DELETED = 24 * 3600.0
 #: Seconds to wait for another window's write.
 PATIENCE = 5.0
@@ -215,8 +215,7 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise StoreError(f"conversations cannot be kept in {self.path}: {reason}") from error
+            raise StoreError(f"conversations cannot be kept in {self.path}: {_reason(error)}") from error
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[None]:
@@ -248,10 +247,25 @@ class Store:
                     self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             self._fts = self._open_index()
-        old = self._db.execute(
-            "SELECT id FROM conversations WHERE deleted < ?", (time.time() - KEPT_DELETED,)
-        )
-        self._purge(tuple(id for (id,) in old.fetchall()))
+        self._purge(self._lost())
+
+    def _lost(self) -> tuple[int, ...]:
+        """Ids of deleted conversations that no window can bring back: the one that deleted it was killed."""
+        deleted = self._db.execute("SELECT id, deleted FROM conversations WHERE deleted NOTNULL").fetchall()
+        alone = bool(deleted) and self._is_alone()
+        return tuple(id for id, at in deleted if alone or at < time.time() - KEPT_DELETED)
+
+    def _is_alone(self) -> bool:
+        """Whether no other window has the file open: else it cannot leave WAL mode."""
+        self._db.execute("PRAGMA busy_timeout = 0")
+        try:
+            (mode,) = self._db.execute("PRAGMA journal_mode = DELETE").fetchone()
+        except sqlite3.OperationalError:  # it is locked
+            return False
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {PATIENCE * 1e3:.0f}")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        return bool(mode == "delete")
 
     def _open_index(self) -> bool:
         """Make the full-text index where this SQLite can, and add what was written where it could not."""
@@ -309,6 +323,8 @@ class Store:
                     rows = self._db.execute("SELECT id FROM exchanges WHERE conversation = ?", (id,))
                     self._unindex([row for (row,) in rows.fetchall()])
                     self._db.execute("DELETE FROM conversations WHERE id = ?", (id,))
+        with contextlib.suppress(sqlite3.OperationalError):  # another window may be reading
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # out of the log of writes too
 
     # --- Search
 
@@ -341,6 +357,13 @@ class Store:
                     if _holds(text, term):
                         return _around(text, term)
         return ""
+
+
+def _reason(error: sqlite3.Error | OSError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # SQLite's words for damage may name an inner table. Python has no class of its own for it.
+    return f"the file is damaged ({error})" if type(error) is sqlite3.DatabaseError else str(error)
 
 
 def title_of(prompt: str) -> str:
