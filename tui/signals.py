@@ -13,20 +13,19 @@ _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(si
 @contextlib.contextmanager
 def quitting(quit: Callable[[], None]) -> Iterator[None]:
     """Inside, each of them calls `quit`, between any two instructions of the main thread. They may come more
-    than once: a shell passes on what it is sent. One that is ignored, as `nohup` has it, stays so."""
+    than once: a shell passes on what it is sent. SIGHUP does so too where it was ignored, as `nohup` has it:
+    without a terminal there is nothing left to do."""
 
     def end(*_: object) -> None:
         _leave_closed_terminal()
         quit()
 
-    taken = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, end)
+    before = {number: signal.signal(number, end) for number in _ENDING}
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leave_closed_terminal() -> None:
