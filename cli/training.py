@@ -94,23 +94,25 @@ class Wanted:
 
         if base is None:
             return self.on(load_preset("tiny"))
-        config = self.on(base.config)
+        config = self.on(base.config, goes_on=True)
         of_base = base.config.model.shape()
         for name, value in config.model.shape().items():
             if value != of_base[name]:
                 given = self.source(name)
+                out = given if name in self.options or self.file is None else f"{name}, or its preset,"
                 raise UsageError(
                     f"{given} gives {name} {value}, but the model of {base.folder} has {of_base[name]}: "
-                    f"with --from-run it stays as it is, so leave {given} out"
+                    f"with --from-run it stays as it is, so leave {out} out"
                 )
         return config
 
-    def on(self, begun: "RunConfig") -> "RunConfig":
-        """What `begun` becomes: it is the start only where neither a preset nor a file is given."""
+    def on(self, begun: "RunConfig", *, goes_on: bool = False) -> "RunConfig":
+        """What `begun` becomes: it is the start only where neither a preset nor a file is given, or where the
+        run `goes_on` from another one, and the file leaves something out."""
         from ..train.config import load_config, load_preset
 
         if self.file is not None:
-            begun = load_config(self.file)
+            begun = load_config(self.file, begun if goes_on else None)
         elif self.preset is not None:
             begun = load_preset(self.preset)
         try:
@@ -248,7 +250,7 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
     from ..train.tokenizer import load_tokenizer
 
     run = open_run(out)
-    changed = wanted.on(run.config).to_json()
+    changed = wanted.on(run.config, goes_on=run.begun_from is not None).to_json()
     for part, values in run.config.to_json().items():
         for name, value in values.items():
             if changed[part][name] != value and name not in ("epochs", "max_steps"):
@@ -293,6 +295,10 @@ def prepare(config: "RunConfig", data: Data, base: "Run | None" = None) -> "Prep
     from ..train import dataset
     from ..train.tokenizer import load_tokenizer
 
+    if base is not None and not data.given:
+        raise UsageError(
+            "--from-run learns more from DATA: name it, as in edgechat train DATA --from-run RUN"
+        )
     console = Console(stderr=True)
     ready = base.tokenizer if base else load_tokenizer(data.tokenizer) if data.tokenizer else None
     with console.status("reading") as status:

@@ -286,15 +286,17 @@ def load_preset(name: str) -> RunConfig:
     return RunConfig.from_dict(tomllib.loads(text), f"preset {name}")
 
 
-def load_config(path: Path) -> RunConfig:
-    """The configuration of a TOML file of the user's, on top of the preset that its section `run` names."""
+def load_config(path: Path, below: RunConfig | None = None) -> RunConfig:
+    """The configuration of a TOML file of the user's, on top of the preset that its section `run` names, else
+    of `below`."""
     values = _sections(path)
     preset = load_run_options(path).preset
     if preset is not None:
-        below = asdict(load_preset(preset))
-        for name in below:
+        below = load_preset(preset)
+    if below is not None:
+        for name, lower in asdict(below).items():
             part = values.get(name, {})
-            values[name] = {**below[name], **part} if isinstance(part, dict) else part
+            values[name] = {**lower, **part} if isinstance(part, dict) else part
     return RunConfig.from_dict(values, str(path))
 
 

@@ -1,18 +1,23 @@
 """The learning-rate range test of Smith 2017 (arXiv:1506.01186): updates at a rate that grows from tiny to
 too large, until the loss runs away. Nothing of it is kept."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from .backend import evaluating
 from .batches import epoch_order, make_batch
 from .bpe_dropout import BpeDropout
 from .config import RunConfig
 from .dataset import EncodedPairs
 from .distributed import ALONE
+from .loss import token_loss
 from .model import Seq2Seq
+from .precision import autocast
 from .updates import Updater
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -20,6 +25,7 @@ STEPS = 120
 #: The loss has run away when it is so many times the lowest.
 _AWAY = 4.0
 _SMOOTHING = 0.9
+_BEFORE = 20  # updates
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ def find_learning_rate(
     updater = Updater(model, config.training, device, ALONE)
     groups = _groups(config, pairs)
     tried: list[Tried] = []
-    mean, lowest = 0.0, math.inf
+    mean = _loss_before(updater, config, pairs, device)
+    lowest = mean
     for step in range(1, STEPS + 1):
         rate = LOWEST * (HIGHEST / LOWEST) ** ((step - 1) / (STEPS - 1))
         epoch, group = next(groups)
@@ -63,13 +70,26 @@ def find_learning_rate(
         shares = [(batch, 1.0) for batch in batches]
         outcome = updater.update(shares, tokens, step=step, rate=rate)
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * outcome.loss
-        loss = mean / (1 - _SMOOTHING**step)  # as in Adam: the mean began at 0
-        if not outcome.applied or loss > _AWAY * lowest:
+        if not outcome.applied or mean > _AWAY * lowest:
             break
-        tried.append(Tried(rate, loss))
-        lowest = min(lowest, loss)
+        tried.append(Tried(rate, mean))
+        lowest = min(lowest, mean)
         progress(1)
     return Found(tried, suggestion(tried))
+
+
+@torch.inference_mode()
+def _loss_before(updater: Updater, config: RunConfig, pairs: EncodedPairs, device: str) -> float:
+    """The mean loss of the first batches before any update, which the smoothed one begins with: of a model
+    that has learned most of the pairs, single batches say little."""
+    total, tokens = 0.0, 0
+    groups = itertools.islice(_groups(config, pairs), _BEFORE)
+    with evaluating(updater.model), autocast(updater.precision, device):
+        for indices in (indices for _, group in groups for indices in group):
+            logits, labels = updater.model(*make_batch(pairs, indices).to(device))
+            total += token_loss(logits, labels).item() * len(labels)
+            tokens += len(labels)
+    return total / tokens
 
 
 def suggestion(tried: list[Tried]) -> float:

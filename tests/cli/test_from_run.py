@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,35 @@ def test_a_learning_rate_is_sought_from_its_weights(edgechat, run_folder, corpus
     seek = ["train", corpus_file, "--find-lr", "--json", "--device", "cpu", "--threads", 1]
     found = edgechat(*seek, "--from-run", run_folder)
     assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["suggestion"] > 1e-6
     assert json.loads(found.stdout)["tried"][0]["loss"] < 0.5  # a new model begins at ln 320 = 5.8
+
+
+def test_what_a_file_leaves_out_is_the_other_runs(tmp_path, edgechat, run_folder, more):
+    (tmp_path / "more.jsonl").write_bytes(more.read_bytes())
+    (tmp_path / "run.toml").write_text(
+        f'[run]\ndata = "more.jsonl"\nfrom_run = "{run_folder}"\nout = "run"\nthreads = 1\n'
+        "[training]\nmax_steps = 2\nlearning_rate = 1e-3\n"
+    )
+    done = edgechat("train", "--config", tmp_path / "run.toml", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    base, run = open_run(run_folder).config, open_run(tmp_path / "run").config
+    assert (run.model, run.data) == (base.model, base.data)
+    assert run.training == replace(base.training, max_steps=2, learning_rate=1e-3)
+    again = edgechat("train", "--config", tmp_path / "run.toml", "--resume", "--max-steps", 3)
+    assert again.returncode == 0, again.stderr
+    with (tmp_path / "run.toml").open("a") as file:
+        file.write("[model]\nhidden = 32\n")
+    refused = edgechat("train", "--config", tmp_path / "run.toml", "--out", tmp_path / "other")
+    assert refused.returncode == 2
+    assert "gives hidden 32" in refused.stderr
+    assert "leave hidden, or its preset, out" in refused.stderr
+
+
+def test_without_data_there_is_nothing_more_to_learn(invoke, run_folder, tmp_path):
+    done = invoke("train", "--from-run", run_folder, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--from-run learns more from DATA" in done.sentence
 
 
 REFUSED = {
