@@ -106,7 +106,6 @@ def test_a_learning_rate_is_sought_from_its_weights(edgechat, run_folder, corpus
     seek = ["train", corpus_file, "--find-lr", "--json", "--device", "cpu", "--threads", 1]
     found = edgechat(*seek, "--from-run", run_folder)
     assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["suggestion"] > 1e-6
     assert json.loads(found.stdout)["tried"][0]["loss"] < 0.5  # a new model begins at ln 320 = 5.8
 
 

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from edgechat.train.dataset import EncodedPairs
 from edgechat.train.finder import HIGHEST, LOWEST, STEPS, Tried, find_learning_rate, suggestion
 from edgechat.train.run import open_run
 
@@ -28,3 +30,21 @@ def test_rates_grow_evenly_and_too_large_ones_end_the_test(run_folder):
     assert 1e-4 < found.suggestion < 1
     again = find_learning_rate(run.config, run.new_model(), run.pairs("train"), "cpu")
     assert again == found
+
+
+def test_one_batch_that_a_learned_model_does_not_know_is_no_loss_that_runs_away(run_folder):
+    torch.set_num_threads(1)
+    run = open_run(run_folder)
+    known = run.pairs("train")
+    targets = [known.target(i).tolist() for i in range(len(known))]
+    targets[-4:] = reversed(targets[-4:])  # the others are known by heart, at a loss near 0
+    pairs = EncodedPairs(
+        known.src_ids,
+        known.src_offsets,
+        np.concatenate(targets).astype(known.tgt_ids.dtype),
+        np.cumsum([0, *map(len, targets)]),
+    )
+    model = run.load_model("best")[0]
+    found = find_learning_rate(run.config, model, pairs, "cpu")
+    assert len(found.tried) > STEPS / 3
+    assert found.suggestion > 1e-6
