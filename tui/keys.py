@@ -252,7 +252,9 @@ OVER = (
 ASK = (Action("ask.done", "enter", "submit", "Done", "Take what is written", footer=True),)
 
 #: Where the second key is needed, since `enter` breaks the line there.
-WRITE = (Action("write.done", "ctrl+j,ctrl+s,f2", "done", "Done", "Take what is written", footer=True),)
+WRITE = (
+    Action("write.done", "ctrl+j,ctrl+s,f2", "screen.done", "Done", "Take what is written", footer=True),
+)
 
 ALL = (*APP, *PROMPT, *CHAT, *CONVERSATION, *VIEW, *CANDIDATES, *BEAM, *KNOBS, *LIBRARY, *OVER, *ASK, *WRITE)
 IDS = frozenset(action.id for action in ALL)

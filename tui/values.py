@@ -1,7 +1,7 @@
 """The plain values that screens, widgets and the store hand to each other: none of them knows the runtime."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 State = Literal["done", "stopped", "failed"]
@@ -169,6 +169,14 @@ class Exchange:
     def teaches(self) -> bool:
         """Whether a model shall learn what was said: the user marked it good, or wrote it."""
         return self.said is not None and (self.answer is not None or self.mark == "good")
+
+    def corrected(self, answer: str) -> "Exchange":
+        """With what it should have said. An empty answer takes an earlier one back, and so does what the bot
+        itself said, with the mark that came with it."""
+        answer = answer.strip()
+        if answer and not (self.state == "done" and self.reply and answer == self.reply.text.strip()):
+            return replace(self, answer=answer, mark="bad")
+        return self if self.answer is None else replace(self, answer=None, mark=None)
 
 
 @dataclass(frozen=True)

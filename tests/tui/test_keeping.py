@@ -6,6 +6,7 @@ import threading
 from functools import partial
 
 import pytest
+from textual.events import Key, Paste
 from textual.widgets import Input, TextArea
 from typer.testing import CliRunner
 
@@ -180,6 +181,49 @@ async def test_closing_does_not_drop_a_written_correction_the_first_time(chat):
         await c.press("escape", "escape")
         assert c.app.screen is c.chat
         assert "oh" not in c.messages[-1]
+
+
+async def test_a_correction_that_is_taken_back_takes_its_mark_along(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("one")
+        for taken_back in ("", " fine\n"):
+            await correct(c, "better")
+            assert c.messages[-1] == "bot: fine\n✗ bad\n✎ should have said: better"
+            await correct(c, taken_back)
+            assert c.messages[-1] == "bot: fine"
+        await c.press("ctrl+g")
+        await correct(c, "fine")
+        assert c.messages[-1] == "bot: fine\n✓ good"  # nothing was corrected
+
+
+async def test_keys_that_arrive_at_once_keep_their_order_in_the_box_of_a_correction(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("one")
+        await c.press("f10")
+        keys = ("home", "x", "delete", "y", "end", "!", "enter", "z", "backspace", "q", "ctrl+s", "n")
+        await c.type_fast("", *keys)
+        await c.until(lambda: c.app.screen is c.chat)
+        assert c.messages[-1] == "bot: fine\n✗ bad\n✎ should have said: xyine!\nq"
+
+
+async def test_a_correction_takes_no_control_sequence_no_letter_of_alt_and_no_megabyte(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("one")
+        await c.press("f10")
+        c.app.post_message(Paste("a\r\n\x1b[2J"))
+        c.app.post_message(Key("alt+q", "q"))
+        c.app.post_message(Paste("x" * 1_000_000))
+        await c.until(lambda: c.notices)
+        assert c.app.screen.query_one(TextArea).text == "finea\n␛[2J"
+
+
+async def test_keys_that_arrive_at_once_keep_their_order_in_a_line_to_write_in(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("one")
+        await c.kept()
+        await c.press("ctrl+l", "ctrl+r")
+        await c.type_fast("", "end", "2", "home", "a", "backspace", "b", "enter")
+        await c.until(lambda: "bone2" in c.drawn)
 
 
 async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):

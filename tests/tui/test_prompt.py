@@ -6,7 +6,7 @@ import pytest
 from textual import events
 
 from edgechat.tui.history import PromptHistory
-from edgechat.tui.widgets.prompt import LONGEST
+from edgechat.tui.widgets.editor import LONGEST
 
 from .fakes import FakeModel, Script
 

@@ -1,15 +1,12 @@
 """A question that is answered in writing."""
 
 from collections.abc import Callable
-from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import BindingType
-from textual.widgets import Input, Static, TextArea
+from textual.widgets import Input, Static
 
-from ..keys import WRITE, bindings
 from ..plain import content, plain
-from .field import Answer
+from .field import Answer, Draft
 from .over import Over
 
 #: Gives what is wrong with an answer, "" where nothing is.
@@ -51,25 +48,23 @@ class Ask(Over[str]):
 class Write(Ask):
     """Several lines. What was written is dropped only by closing it twice."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(WRITE)
-
     def compose_box(self) -> ComposeResult:
         yield Static(content(f"{self._note} Enter breaks the line."), id="note")
-        yield TextArea(self._text, highlight_cursor_line=False)
+        yield Draft(self._text, highlight_cursor_line=False)
         yield Static("", id="wrong")
 
     def on_mount(self) -> None:
-        area = self.query_one(TextArea)
+        area = self.query_one(Draft)
         area.move_cursor(area.document.end)
 
     def on_text_area_changed(self) -> None:
         self.remove_class("-wrong")
 
     def action_done(self) -> None:
-        self.take(self.query_one(TextArea).text)
+        self.take(self.query_one(Draft).text)
 
     def action_close(self) -> None:
-        if self.query_one(TextArea).text == self._text or self.has_class("-wrong"):
+        if self.query_one(Draft).text == self._text or self.has_class("-wrong"):
             self.dismiss(None)
         else:
             self.refuse("Not taken yet. Close again to drop what you wrote.")

@@ -99,9 +99,7 @@ class ChatScreen(Talking):
         note = "What it should have said. The conversation goes on with that; empty takes it back."
         answer = await self.app.push_screen_wait(Write("correct", text, note=note))
         if answer is not None and number in self.talk.numbers:
-            corrected = answer.strip() or None
-            mark: Mark | None = "bad" if corrected else self.talk[number].mark
-            self.put(number, replace(self.talk[number], answer=corrected, mark=mark))
+            self.put(number, self.talk[number].corrected(answer))
 
     def action_copy_reply(self) -> None:
         exchange = self.exchange

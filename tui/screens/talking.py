@@ -28,7 +28,7 @@ from ..messages import (
 from ..plain import plain
 from ..turn import Job, Turn, decode
 from ..values import Exchange, Insight, Made, ReplyFacts, State
-from ..widgets.prompt import writes
+from ..widgets.editor import writes
 from .bundles import BundleList
 from .viewing import Viewing
 
