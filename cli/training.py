@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.errors import UsageError
+from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import sha256
 from .console import check_writable, put, put_json, say, stop_request
 from .options import set_torch_threads
@@ -178,6 +178,8 @@ def open_or_create(
         return _resumed(out, wanted, data)
     if resume and not data.given:
         raise UsageError(f"there is no run {out} to resume: give DATA to start one")
+    if resume:
+        say(f"there is no run {out} to resume: this begins it")
     if there:
         if not force:
             raise UsageError(
@@ -259,7 +261,11 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
                     f"{given} gives {name} {changed[part][name]}, but the run was begun with {value}: "
                     f"resume without {given}, or start another run"
                 )
-    valid, base = data.open_valid(), data.open_base()
+    try:
+        base = data.open_base()
+    except EdgeChatError as error:
+        raise type(error)(f"{error} (a resume does not need --from-run: leave it out)") from None
+    valid = data.open_valid()
     for name, same in (
         ("DATA", not data.given or data.open().read().sha256 == run.corpus_sha256),
         ("--valid", valid is None or valid.read().sha256 == run.info["corpus"].get("valid_sha256")),

@@ -52,8 +52,10 @@ class ChatApp(App[None]):
         keeper: Keeper | None = None,
         config: Path | None = None,
     ) -> None:
-        # Where NO_COLOR is set, Textual leaves out "native" colours; of others it makes greys.
-        super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
+        # Where NO_COLOR is set, Textual leaves out "native" colours; of others it makes greys. An empty one
+        # counts as none (no-color.org), for Textual too where it is gone.
+        colourless = bool(os.environ.get("NO_COLOR") or os.environ.pop("NO_COLOR", None))
+        super().__init__(ansi_color=True if colourless else None)
         self._load, self._bundles, self._changes = load, tuple(bundles), changes
         self._keeper, self._config = keeper, config
         self._settings = load_settings(config) if config else Settings()

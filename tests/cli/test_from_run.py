@@ -70,6 +70,7 @@ def test_it_needs_the_other_no_more_and_resumes_to_the_same_bytes(
     assert begun.returncode == 0, begun.stderr
     shutil.rmtree(base)
     assert weights(out) == weights(continued)
+    assert "to resume" not in begun.stderr
     shutil.rmtree(out / "checkpoints")  # as if it had been killed before its first one
     again = edgechat("train", "--resume", "--out", out)
     assert again.returncode == 0, again.stderr
@@ -87,6 +88,10 @@ def test_resumed_with_another_run_it_is_refused_and_with_the_same_it_goes_on(
     assert refused.returncode == 2
     assert "--from-run is not what" in refused.stderr
     assert weights(out) == weights(continued)
+    gone = edgechat("train", "--resume", "--out", out, "--from-run", "gone", "--max-steps", 5)
+    assert gone.returncode == 2
+    assert "there is no run gone" in gone.stderr
+    assert "a resume does not need --from-run: leave it out" in " ".join(gone.stderr.split())
     done = edgechat("train", "--resume", "--out", out, "--from-run", run_folder, "--max-steps", 5)
     assert done.returncode == 0, done.stderr
 

@@ -381,6 +381,7 @@ def test_resume_of_what_is_not_there_starts_it_if_data_is_given(invoke, corpus_f
     assert "give DATA" in done.sentence
     done = invoke("train", corpus_file, "--resume", "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0
+    assert f"there is no run {tmp_path / 'run'} to resume: this begins it" in " ".join(done.stderr.split())
     assert checkpoint_folder(tmp_path / "run", "last").name == "step-00000002"
 
 

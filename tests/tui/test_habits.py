@@ -361,6 +361,20 @@ async def test_without_colours_and_with_the_terminals_own_everything_is_there(ch
         assert "█100" in await c.view("attention")
 
 
+@pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True), (None, True)])
+async def test_an_empty_no_color_counts_as_none(chat, monkeypatch, value, coloured):
+    if value is None:
+        monkeypatch.delenv("NO_COLOR", raising=False)
+    else:
+        monkeypatch.setenv("NO_COLOR", value)
+    async with chat(FakeModel()) as c:
+        assert c.app.no_color != coloured
+        assert bool(c.app.native_ansi_color) != coloured
+        colours = {segment.style.color.name for strip in c.app.screen._compositor.render_strips()
+                   for segment in strip if segment.style and segment.style.color}  # fmt: skip
+        assert bool(colours)
+
+
 async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat):
     async with chat(FakeModel(turns=1)) as c:
         text = " ".join(c.drawn.split())
