@@ -60,7 +60,7 @@ class ChatApp(App[None]):
         self._keeper, self._config = keeper, config
         self._settings = load_settings(config) if config else Settings()
         self._problems: list[str] = []
-        self._quits = False
+        self._quits = self._drawn = False
         for theme in THEMES:
             self.register_theme(theme)
         known = self._settings.theme in self.available_themes
@@ -76,13 +76,17 @@ class ChatApp(App[None]):
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep(theme=theme.name))
         for problem in self._problems:
             self.notify(plain(problem), severity="warning", markup=False)
+
+    def on_ready(self) -> None:
+        """The first screen is there. What is half made cannot be left."""
+        self._drawn = True
         if self._quits:
             self.exit()
 
     def quit_soon(self) -> None:
-        """Quit, or do so once the application runs: for a signal's handler, which may come at any time."""
+        """Quit, or do so once there is a screen: for a signal's handler, which may come at any time."""
         self._quits = True
-        if self._loop is not None:
+        if self._loop is not None and self._drawn:
             self._loop.call_soon_threadsafe(self.exit)
 
     async def on_event(self, event: Event) -> None:

@@ -5,7 +5,7 @@ context only. A conversation with nothing of the kind gives no line.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +82,18 @@ def write_file(file: Path, text: str) -> None:
     write_atomic(file, text.encode("utf-8", "replace"), replace=False)
 
 
-def wrong_with_file(text: str) -> str:
+def wrong_with_file(text: str, endings: Collection[str] = tuple(FORMATS)) -> str:
     """Why nothing can be exported there, "" where it can."""
-    file = file_of(text)
-    if file.suffix not in FORMATS:
-        return f"The name must end with one of {', '.join(FORMATS)}"
-    if file.exists():
-        return f"{file} is there already: choose another name"
-    if not file.absolute().parent.is_dir():
-        return f"There is no folder {file.absolute().parent}"
+    try:
+        file = file_of(text)
+        if file.suffix not in endings:
+            return f"The name must end with {' or '.join(endings)}"
+        if file.exists():
+            return f"{file} is there already: choose another name"
+        if not file.absolute().parent.is_dir():
+            return f"There is no folder {file.absolute().parent}"
+    except (OSError, RuntimeError, ValueError) as error:  # too long, the home of nobody, a NUL
+        return f"This cannot be the name of a file: {getattr(error, 'strerror', None) or error}"
     return ""
 
 

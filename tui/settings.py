@@ -7,7 +7,7 @@
 import json
 import tomllib
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -40,8 +40,8 @@ def load_settings(folder: Path) -> Settings:
     """The settings of `folder`; ours where there are none, or none that can be read."""
     try:
         values = json.loads((folder / SETTINGS).read_bytes())
-        return Settings(**{f.name: values[f.name] for f in fields(Settings) if f.name in values})
-    except (OSError, ValueError, TypeError):
+        return Settings(theme=str(values.get("theme", "")))
+    except (OSError, ValueError, AttributeError):
         return Settings()
 
 

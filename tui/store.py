@@ -7,6 +7,7 @@ connection belongs to the thread that opened it; `keeper.py` gives it one.
 import contextlib
 import sqlite3
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -39,6 +40,10 @@ MIGRATIONS = (
     CREATE INDEX exchanges_of ON exchanges (conversation, id);
     CREATE INDEX conversations_by_time ON conversations (updated);
     """,
+    """
+    DROP TABLE IF EXISTS said;
+    UPDATE exchanges SET indexed = 0;
+    """,  # the index has folded text now
 )
 #: Seconds that what a killed window deleted stays while others are open: they may be who can bring it back.
 KEPT_DELETED = 24 * 3600.0
@@ -137,7 +142,12 @@ class Store:
                 "WHERE conversation = ? ORDER BY id",
                 (conversation,),
             )
-            return title[0], [exchange_of(row) for row in rows]
+            try:
+                return title[0], [exchange_of(row) for row in rows]
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise StoreError(
+                    f"the conversation {title[0]!r} in {self.path} is damaged: {type(error).__name__} {error}"
+                ) from error
 
     def rename(self, conversation: int, title: str) -> None:
         """Give it another title.
@@ -232,6 +242,7 @@ class Store:
 
     def _open(self) -> None:
         self._db.create_function("holds", 2, _holds, deterministic=True)
+        self._db.create_function("folded", 1, _folded, deterministic=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
@@ -286,8 +297,8 @@ class Store:
         if self._fts:
             self._db.execute("DELETE FROM said WHERE rowid = ?", (exchange,))
             self._db.execute(
-                "INSERT INTO said (rowid, prompt, reply, answer) "
-                "SELECT id, prompt, reply, coalesce(answer, '') FROM exchanges WHERE id = ?",
+                "INSERT INTO said (rowid, prompt, reply, answer) SELECT id, folded(prompt), folded(reply), "
+                "folded(coalesce(answer, '')) FROM exchanges WHERE id = ?",
                 (exchange,),
             )
             self._db.execute("UPDATE exchanges SET indexed = 1 WHERE id = ?", (exchange,))
@@ -330,9 +341,10 @@ class Store:
 
     def _containing(self, term: str) -> set[int]:
         """Ids of the conversations that hold `term`, whatever the case."""
-        if self._fts and len(term) >= _TRIGRAM:
+        folded = _folded(term)
+        if self._fts and len(folded) >= _TRIGRAM:
             said = "SELECT rowid FROM said WHERE said MATCH ?"
-            wanted = '"' + term.replace('"', '""') + '"'
+            wanted = '"' + folded.replace('"', '""') + '"'
         else:
             all_said = "prompt || char(10) || reply || char(10) || coalesce(answer, '')"
             said = f"SELECT id FROM exchanges WHERE holds({all_said}, ?)"
@@ -372,13 +384,18 @@ def title_of(prompt: str) -> str:
     return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
 
 
+def _folded(text: str) -> str:
+    """What is compared in a search: whatever the case, and however an accent is written."""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
 def _holds(text: str, term: str) -> bool:
-    return term.casefold() in text.casefold()
+    return _folded(term) in _folded(text)
 
 
 def _around(text: str, term: str) -> str:
     """The line of `text` with `term`, cut to begin shortly before it."""
     line = next((line for line in text.splitlines() if _holds(line, term)), text)
-    at = max(0, line.casefold().find(term.casefold()))
+    at = max(0, _folded(line).find(_folded(term)))
     begin = max(0, at - 20)
     return ("…" if begin else "") + line[begin : begin + 120]

@@ -343,9 +343,10 @@ async def test_the_theme_is_kept(chat, tmp_path):
         await c.pilot.pause()
     async with chat(FakeModel(), config=tmp_path) as c:
         assert c.app.theme == "textual-light"
-    (tmp_path / "settings.json").write_text('{"theme": "gone"')
-    async with chat(FakeModel(), config=tmp_path) as c:
-        assert c.app.theme == "edgechat-dark"
+    for damaged in ('{"theme": "gone"', '{"theme": ["x"]}', '["theme"]', '{"theme": "gone"}'):
+        (tmp_path / "settings.json").write_text(damaged)
+        async with chat(FakeModel(), config=tmp_path) as c:
+            assert c.app.theme == "edgechat-dark"
 
 
 async def test_without_colours_and_with_the_terminals_own_everything_is_there(chat, monkeypatch):

@@ -17,7 +17,7 @@ from edgechat.tui.keeper import Keeper
 from edgechat.tui.screens.ask import Ask
 from edgechat.tui.screens.library import Library
 from edgechat.tui.settings import chats_file, config_folder
-from edgechat.tui.store import Store
+from edgechat.tui.store import Store, StoreError
 from edgechat.tui.values import Exchange, ReplyFacts
 
 from .conftest import Chat
@@ -253,12 +253,16 @@ async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat
         name = c.app.screen.query_one(Input)
         for path, said in (
             ("there.md", "there already"),
-            ("chat.pdf", ".md, .json, .jsonl"),
+            ("chat.pdf", ".md or .json or .jsonl"),
             ("no/chat.md", "There is no folder"),
+            ("x" * 300 + ".md", "This cannot be the name of a file"),
         ):
             name.value = str(tmp_path / path)
             await c.press("enter")
             assert said in " ".join(c.drawn.split())
+        name.value = "~no-such-user/chat.md"
+        await c.press("enter")
+        assert "This cannot be the name of a file" in " ".join(c.drawn.split())
         name.value = str(tmp_path / "chat.md")
         await c.press("enter")
         await c.until(lambda: (tmp_path / "chat.md").exists())
@@ -274,6 +278,9 @@ async def test_all_that_was_corrected_is_one_file_to_train_with(chat, tmp_path):
         await c.say("not marked")
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
+        c.app.screen.query_one(Input).value = str(tmp_path / "all.json")
+        await c.press("enter")
+        assert "The name must end with .jsonl" in c.drawn
         c.app.screen.query_one(Input).value = str(tmp_path / "all.jsonl")
         await c.press("enter")
         await c.until(lambda: (tmp_path / "all.jsonl").exists())
@@ -520,6 +527,58 @@ async def test_rename_after_fast_typing_takes_what_was_typed(chat, tmp_path):
         await c.type_fast("weather", "f2")
         await c.until(lambda: isinstance(c.app.screen, Ask))
         assert c.app.screen.query_one(Input).value == "the weather"
+
+
+@pytest.mark.parametrize("key", ["ctrl+l", "ctrl+s", "ctrl+b", "f8", "f10"])
+async def test_a_key_twice_at_once_opens_one_box(chat, tmp_path, key):
+    async with chat(FakeModel(), FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        await c.kept()
+        await c.type_fast("", key, key)
+        await c.until(lambda: len(c.app.screen_stack) > 1)
+        await c.pilot.pause()
+        assert len(c.app.screen_stack) == 2
+
+
+async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_on(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.kept()
+        db = sqlite3.connect(path)
+        db.execute("UPDATE exchanges SET details = ?", ('{"reply": {"text": "r"}}',))
+        db.commit()
+        db.close()
+        await c.press("ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.notices)
+        assert f"the conversation 'hello' in {path} is damaged" in c.notices[0]
+        await c.say("still there")
+
+
+async def test_what_could_not_be_deleted_or_brought_back_is_not_told_to_be(chat, tmp_path, monkeypatch):
+    def broken(self, id):
+        raise StoreError("the disk is full")
+
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        await c.kept()
+        await c.press("ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "delete", broken)
+            await c.press("ctrl+d")
+            await c.until(lambda: c.notices)
+            assert "Undo brings it back" not in c.drawn
+        await c.press("ctrl+d")
+        await c.until(lambda: "Undo brings it back" in c.drawn)
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "restore", broken)
+            await c.press("ctrl+z")
+            await c.until(lambda: len(c.notices) == 2)
+        await c.type_fast("", "ctrl+z", "ctrl+z")
+        await c.until(lambda: "1 turn" in c.drawn)
 
 
 async def test_delete_twice_at_once_takes_two(chat, tmp_path):

@@ -10,6 +10,8 @@ import pytest
 from edgechat.runtime import BundleError
 from edgechat.tui import ChatApp, run_chat
 from edgechat.tui.engine import name_of
+from edgechat.tui.screens.talking import Talking
+from edgechat.tui.screens.viewing import Viewing
 from edgechat.tui.signals import quitting
 
 from .conftest import Chat
@@ -78,10 +80,27 @@ def test_run_chat_names_bundles_by_their_folder_and_hands_all_on(monkeypatch, tm
     assert list(tmp_path.iterdir()) == []  # nothing was said or chosen, so nothing is kept
 
 
-async def test_a_signal_before_the_first_drawing_quits_too():
+@pytest.mark.parametrize(
+    ("owner", "moment"),
+    [
+        (ChatApp, "get_default_screen"),
+        (ChatApp, "on_mount"),
+        (Viewing, "compose"),
+        (Talking, "on_mount"),
+        (ChatApp, "on_ready"),
+    ],
+)
+async def test_a_signal_before_the_first_drawing_quits_too(owner, moment, monkeypatch):
     app = ChatApp({"demo": FakeModel()}.__getitem__, ["demo"])
-    app.quit_soon()
+    usual = getattr(owner, moment)
+
+    def interrupted(self):
+        app.quit_soon()
+        return usual(self)
+
+    monkeypatch.setattr(owner, moment, interrupted)
     await asyncio.wait_for(app.run_async(headless=True), 10)
+    assert app.return_code == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")

@@ -1,5 +1,7 @@
 """A reply that was kept is made again, by the same bundle and in the same way, to see how it came about."""
 
+import threading
+
 import pytest
 
 from edgechat.runtime import UsageError
@@ -143,6 +145,28 @@ async def test_without_the_bundle_that_made_it_a_reply_is_not_replayed_and_a_sen
             await said(c, f"This cannot be replayed: {refused}")
             assert c.screen.prompt.ready
         assert c.messages == ["you: hello", "bot: fine"]
+
+
+async def test_a_bundle_that_is_chosen_while_a_replay_waits_for_it_and_fails_leaves_the_other(chat, tmp_path):
+    store, maker, other = tmp_path / "chats.db", FakeModel(weights="a"), FakeModel(weights="b")
+    await held_with_another_bundle(chat, store, maker, other)
+    gate = threading.Event()
+
+    def load_again(path):
+        gate.wait(5)
+        raise UsageError(f"there is no bundle {path}")
+
+    async with chat(other, store=store) as c:
+        c.screen._load = load_again
+        await reopen(c)
+        await c.press("f12")
+        await said(c, "Opening other1, to replay the reply")
+        c.screen._talk_to("other1")
+        assert c.screen.state() == "loading"
+        gate.set()
+        await said(c, "This cannot be replayed: there is no bundle other1")
+        assert c.screen.bundles.current == "demo"
+        assert c.screen.prompt.ready
 
 
 async def test_a_replay_can_be_stopped(chat):

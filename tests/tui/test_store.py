@@ -110,12 +110,14 @@ def test_the_list_has_the_latest_said_in_first(store):
         ("100%", ["fun"]),
         ("_", []),
         ("ÄRGER", ["fun"]),
+        ("STRASSE", ["fun"]),
+        ("a\N{COMBINING DIAERESIS}rger", ["fun"]),
     ],
 )
 def test_search_finds_parts_of_words_in_titles_prompts_replies_and_answers(searched, query, found):
     say(searched, "sky", "how is the Weather?", reply="it will rain")
     say(searched, "greeting", "你好，世界")
-    say(searched, "fun", "tell a joke", "100% ärger")
+    say(searched, "fun", "tell a joke", "100% ärger auf der Straße")
     assert [s.title for s in searched.find(query)] == found
 
 
@@ -252,12 +254,23 @@ def test_an_older_file_is_migrated_with_all_it_has(path, monkeypatch):
     store = Store(path)
     id = say(store, "t", "first")
     store.close()
+    known = len(store_module.MIGRATIONS)
     later = (*store_module.MIGRATIONS, "ALTER TABLE conversations ADD COLUMN pinned INTEGER DEFAULT 7")
     monkeypatch.setattr(store_module, "MIGRATIONS", later)
     migrated = Store(path)
     assert migrated._db.execute("SELECT pinned FROM conversations").fetchall() == [(7,)]
-    assert migrated._db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert migrated._db.execute("PRAGMA user_version").fetchone() == (known + 1,)
     assert [e.prompt for e in migrated.load(id)[1]] == ["first"]
+
+
+def test_a_file_whose_index_is_as_it_was_written_is_indexed_anew(path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:1])
+        patched.setattr(store_module, "_folded", lambda text: text)
+        first = Store(path)
+        say(first, "t", "die Straße")
+        first.close()
+    assert [s.title for s in Store(path).find("strasse")] == ["t"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """The chat screen: what one does with a conversation that is there. How it is shown is in `viewing.py`, how a
 prompt becomes a reply in `talking.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from textual import work
 from textual.binding import BindingType
 
 from ..engine import name_of
-from ..formats import FORMATS, file_of, to_markdown, write_file, wrong_with_file
+from ..formats import FORMATS, file_of, to_jsonl, to_markdown, write_file, wrong_with_file
 from ..keeper import Keeper, Kept
 from ..keys import CHAT, bindings
 from ..knobs import Changes
@@ -21,6 +22,7 @@ from ..talk import Talk
 from ..values import Mark
 from .ask import Ask, Write
 from .library import Library
+from .over import answer_of
 from .talking import Load, Talking
 
 
@@ -97,7 +99,7 @@ class ChatScreen(Talking):
             return
         text = exchange.answer or (exchange.reply.text if exchange.reply else "")
         note = "What it should have said. The conversation goes on with that; empty takes it back."
-        answer = await self.app.push_screen_wait(Write("correct", text, note=note))
+        answer = await answer_of(Write("correct", text, note=note), self)
         if answer is not None and number in self.talk.numbers:
             self.put(number, self.talk[number].corrected(answer))
 
@@ -127,9 +129,7 @@ class ChatScreen(Talking):
 
     @work
     async def action_rename(self) -> None:
-        title = await self.app.push_screen_wait(
-            Ask("rename", self.talk.title, note="The conversation's title")
-        )
+        title = await answer_of(Ask("rename", self.talk.title, note="The conversation's title"), self)
         if title and title.strip():
             self.talk.rename(" ".join(title.split()))
 
@@ -146,23 +146,24 @@ class ChatScreen(Talking):
             return
         name = name_of(self.bundles.current)
         note = f"What was marked good or corrected in conversations with {plain(name)}, for edgechat train."
-        file = await self._ask_for_file("chats.jsonl", note)
+        file = await self._ask_for_file("chats.jsonl", note, [".jsonl"])
         if file is not None:
 
             def every(store: Store) -> str:
                 every_one = store.find(limit=1_000_000)
                 loaded = (store.load(summary.id) for summary in every_one if summary.bundle == name)
-                return "".join(FORMATS[file.suffix](title, exchanges) for title, exchanges in loaded)
+                return "".join(to_jsonl(title, exchanges) for title, exchanges in loaded)
 
             try:
                 self._write(file, await self._keeper.do(every))
             except StoreError as error:
                 self.notify(plain(str(error)), severity="error", markup=False)
 
-    async def _ask_for_file(self, proposed: str, note: str) -> Path | None:
-        text = await self.app.push_screen_wait(
-            Ask("export to a file", proposed, note=note, check=wrong_with_file)
-        )
+    async def _ask_for_file(
+        self, proposed: str, note: str, endings: Collection[str] = tuple(FORMATS)
+    ) -> Path | None:
+        check = partial(wrong_with_file, endings=endings)
+        text = await answer_of(Ask("export to a file", proposed, note=note, check=check), self)
         return file_of(text) if text else None
 
     def _write(self, file: Path, text: str) -> None:
@@ -208,7 +209,7 @@ class ChatScreen(Talking):
     async def action_library(self) -> None:
         if self._keeper is None:
             return
-        id = await self.app.push_screen_wait(Library(self._keeper))
+        id = await answer_of(Library(self._keeper), self)
         if id is not None:
             try:
                 title, exchanges = await self._keeper.do(lambda store: store.load(id))

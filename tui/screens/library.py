@@ -17,6 +17,7 @@ from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
 from .listing import Listing
+from .over import answer_of
 
 
 class Library(Listing[int]):
@@ -37,7 +38,7 @@ class Library(Listing[int]):
         self._keeper = keeper
         self._found: list[Summary] = []
         self._deleted: list[Summary] = []
-        self._deleting = asyncio.Lock()
+        self._changing = asyncio.Lock()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "undo" and not self._deleted:
@@ -69,7 +70,7 @@ class Library(Listing[int]):
     @work
     async def _rename(self) -> None:
         if picked := await self._pick():
-            title = await self.app.push_screen_wait(Ask("rename", picked.title, note="The new title"))
+            title = await answer_of(Ask("rename", picked.title, note="The new title"), self)
             if title and title.strip():
                 await self._do(lambda store: store.rename(picked.id, " ".join(title.split())))
 
@@ -78,25 +79,31 @@ class Library(Listing[int]):
 
     @work
     async def _delete(self) -> None:
-        async with self._deleting:  # the key again takes the next one
+        async with self._changing:  # the key again takes the next one
             if picked := await self._pick():
-                self._deleted.append(picked)
-                await self._do(lambda store: store.delete(picked.id))
+                if await self._do(lambda store: store.delete(picked.id)):
+                    self._deleted.append(picked)
                 self.refresh_bindings()
 
     @work
     async def action_undo(self) -> None:
-        if self._deleted:
-            last = self._deleted.pop()
-            await self._do(lambda store: store.restore(last.id))
-            self.refresh_bindings()
+        async with self._changing:
+            if self._deleted:
+                last = self._deleted[-1]
+                if await self._do(lambda store: store.restore(last.id)):
+                    self._deleted.pop()
+                self.refresh_bindings()
 
-    async def _do(self, change: Callable[[Store], None]) -> None:
+    async def _do(self, change: Callable[[Store], None]) -> bool:
+        """Whether it was done."""
         try:
             await self._keeper.do(change)
+            return True
         except StoreError as error:
             self.notify(one_line(str(error)), severity="error", markup=False)
-        self.search()
+            return False
+        finally:
+            self.search()
 
     def search(self) -> None:
         self._search()

@@ -1,17 +1,25 @@
 """What lies over the chat: a box with a title, closed with Escape, its keys in a footer of its own."""
 
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 
 from ..keys import OVER, bindings
 from ..plain import plain
 from ..widgets.footer import Keys
 
 T = TypeVar("T")
+
+
+async def answer_of(over: "Over[T]", below: Screen[Any]) -> T | None:
+    """What is chosen in `over`, laid over `below`: None where it was closed, or where something lies there
+    already, since a key may come twice at once."""
+    if below.app.screen is not below:
+        return None
+    return await below.app.push_screen_wait(over)
 
 
 class Over(ModalScreen[T | None], Generic[T]):

@@ -30,6 +30,7 @@ from ..turn import Job, Turn, decode
 from ..values import Exchange, Insight, Made, ReplyFacts, State
 from ..widgets.editor import writes
 from .bundles import BundleList
+from .over import answer_of
 from .viewing import Viewing
 
 Load = Callable[[str], Model]
@@ -91,15 +92,16 @@ class Talking(Viewing):
 
     def on_load_failed(self, message: LoadFailed) -> None:
         self.bundles.failed(message.path)
-        if self._take_awaited(message.path):
+        awaited = self._take_awaited(message.path)
+        if awaited:
             self._refuse_replay(message.error)
-            return
         wanted = message.path == self.bundles.current
         if wanted and not self.bundles:
             self.greet()
             self.conversation.report(f"{message.error}. There is nobody to talk to.")
         else:
-            self.notify(plain(message.error), severity="error", markup=False)
+            if not awaited:
+                self.notify(plain(message.error), severity="error", markup=False)
             if wanted:
                 self._talk_to(self.bundles.fallback)
         self.show_status()
@@ -119,13 +121,8 @@ class Talking(Viewing):
 
     @work
     async def action_bundles(self) -> None:
-        path = await self.app.push_screen_wait(
-            BundleList(
-                "talk to a bundle",
-                self.bundles.choices(),
-                "The conversation goes on with the one you choose.",
-            )
-        )
+        note = "The conversation goes on with the one you choose."
+        path = await answer_of(BundleList("talk to a bundle", self.bundles.choices(), note), self)
         if path and self.turn is None:
             self._talk_to(path)
         elif path:
@@ -140,7 +137,7 @@ class Talking(Viewing):
         else:
             others = [choice for choice in bundles.choices() if choice.path != bundles.current]
             note = "Each prompt goes to both; the conversation goes on with the first one's reply."
-            chosen = await self.app.push_screen_wait(BundleList("compare with a bundle", others, note))
+            chosen = await answer_of(BundleList("compare with a bundle", others, note), self)
             if chosen and chosen != bundles.current:
                 bundles.beside = chosen
                 self._open(chosen)

@@ -2,6 +2,7 @@
 knobs, the status line."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from textual import getters, work
@@ -22,6 +23,7 @@ from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcom
 from ..widgets.footer import Keys
 from ..widgets.hints import NOT_FOLLOWED, NOT_KEPT, NOTHING
 from .ask import Ask
+from .over import answer_of
 
 
 class Viewing(Screen[None]):
@@ -207,14 +209,9 @@ class Viewing(Screen[None]):
         if self.bundles.engine is None:
             return
         does = next(knob.does for knob in KNOBS if knob.name == name)
-        text = await self.app.push_screen_wait(
-            Ask(
-                name.replace("_", " "),
-                self.dial.shown(name),
-                note=does,
-                check=lambda text: self.dial.wrong_with(name, text),
-            )
-        )
+        check = partial(self.dial.wrong_with, name)
+        ask = Ask(name.replace("_", " "), self.dial.shown(name), note=does, check=check)
+        text = await answer_of(ask, self)
         if text is not None:
             self.dial.write(name, text)
             self._show_dial()
