@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -14,7 +14,9 @@ from textual.events import Event, Key, Paste
 from textual.screen import Screen
 from textual.widget import Widget
 
-from . import keysfirst
+from edgechat.runtime import EdgeChatError
+
+from . import keysfirst, terminalinput
 from .engine import load
 from .keeper import Keeper
 from .keys import ALL, APP, CHAT, IDS, PROMPT, bindings
@@ -88,6 +90,13 @@ class ChatApp(App[None]):
         self._quits = True
         if self._loop is not None and self._drawn:
             self._loop.call_soon_threadsafe(self.exit)
+
+    def exit(self, *arguments: Any, **options: Any) -> None:
+        """A reply that is being made is stopped, as by its key: its prompt is kept."""
+        for screen in self.screen_stack:
+            if isinstance(screen, ChatScreen) and screen.turn:
+                screen.action_stop()
+        super().exit(*arguments, **options)
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, (Key, Paste)) and not event.is_forwarded and isinstance(self.screen, ChatScreen):
@@ -242,8 +251,11 @@ def run_chat(
         config=config_folder(),
     )
     keysfirst.begin()
+    terminalinput.tolerate()
     with quitting(app.quit_soon):
         try:
             app.run(inline=inline)
         finally:
-            keeper.close()
+            lost = keeper.close()
+    if lost:
+        raise EdgeChatError(f"the last of what was said is not kept: {lost}")

@@ -46,10 +46,11 @@ class Keeper:
         """Whether there is something that could not be written yet."""
         return bool(self._unwritten)
 
-    def close(self) -> None:
-        """Wait for what is being written, and close the file."""
-        self._thread.submit(self._close)
+    def close(self) -> str:
+        """Wait for what is being written, and close the file. Gives why not all could be written, or ""."""
+        closed = self._thread.submit(self._close)
         self._thread.shutdown()
+        return closed.result()
 
     def _opened(self) -> Store:
         if self._store is None:
@@ -71,11 +72,16 @@ class Keeper:
                 raise
             self._unwritten.popleft()
 
-    def _close(self) -> None:
-        with contextlib.suppress(StoreError):
+    def _close(self) -> str:
+        wrong = ""
+        try:
             self._write_all()
+        except StoreError as error:
+            wrong = str(error)
         if self._store is not None:
-            self._store.close()
+            with contextlib.suppress(StoreError):  # what was deleted is forgotten by the next window
+                self._store.close()
+        return wrong
 
 
 class Kept:
@@ -113,12 +119,14 @@ class Kept:
         """How a conversation is kept that begins with what was said in this one."""
         return Kept(self._keeper, self._report, title=title, before=before)
 
-    def append(self, number: int, exchange: Exchange, bundle: str) -> None:
-        """Keep one more; with the first the conversation begins."""
+    def append(self, number: int, exchange: Exchange, bundle: str, *, instead_of: int | None = None) -> None:
+        """Keep one more, in the place of another if one is named; with the first the conversation begins."""
 
         def work(store: Store) -> None:
             if self._id is not None:
-                self._rows[number] = store.append(self._id, exchange)
+                old = None if instead_of is None else self._rows.get(instead_of)
+                self._rows[number] = store.append(self._id, exchange, instead_of=old)
+                self._rows.pop(instead_of or 0, None)
                 return
             title = self._title or title_of(exchange.prompt)
             self._id, ids = store.create(title, bundle, [*self._before, exchange])
@@ -133,15 +141,6 @@ class Kept:
             if number not in self._rows:
                 raise GoneError(f"{GONE}: what you change is not kept")
             store.update(exchange, self._rows[number])
-
-        self._begin(work)
-
-    def remove(self, number: int) -> None:
-        """Forget one."""
-
-        def work(store: Store) -> None:
-            if number in self._rows:
-                store.remove(self._rows.pop(number))
 
         self._begin(work)
 

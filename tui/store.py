@@ -174,8 +174,8 @@ class Store:
 
     # --- What was said
 
-    def append(self, conversation: int, exchange: Exchange) -> int:
-        """Add an exchange at the end; gives its id.
+    def append(self, conversation: int, exchange: Exchange, *, instead_of: int | None = None) -> int:
+        """Add an exchange at the end, in the place of one that goes if its id is given; gives its id.
 
         Raises:
             GoneError: the conversation was deleted for good.
@@ -184,6 +184,9 @@ class Store:
             if not self._db.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation,)).fetchone():
                 raise GoneError(f"{GONE}: begin a new one")
             self._touch(conversation)
+            if instead_of is not None:
+                self._unindex([instead_of])
+                self._db.execute("DELETE FROM exchanges WHERE id = ?", (instead_of,))
             return self._insert(conversation, exchange)
 
     def update(self, exchange: Exchange, id: int) -> None:
@@ -201,12 +204,6 @@ class Store:
             if not changed.rowcount:
                 raise GoneError("this turn was deleted in another window: what you change of it is not kept")
             self._index(id)
-
-    def remove(self, id: int) -> None:
-        """Forget an exchange."""
-        with self._write():
-            self._unindex([id])
-            self._db.execute("DELETE FROM exchanges WHERE id = ?", (id,))
 
     def prompts(self, limit: int = 200) -> list[str]:
         """The last prompts of all conversations, oldest first."""

@@ -22,6 +22,7 @@ class Talk:
         self._exchanges = dict(enumerate(exchanges, start=1))
         self._last = len(exchanges)
         self._insights: dict[int, Insight] = {}
+        self._replaced: tuple[int, Exchange] | None = None  # until what takes its place has ended
 
     def __len__(self) -> int:
         return len(self._exchanges)
@@ -47,8 +48,12 @@ class Talk:
         if self.kept:
             self.kept.rename(title)
 
-    def begin(self, prompt: str) -> int:
-        """The number of a new exchange, which is not kept before it ends."""
+    def begin(self, prompt: str, *, instead_of: int | None = None) -> int:
+        """The number of a new exchange, which is not kept before it ends. Where it takes the place of the
+        last one, that stays kept until then."""
+        self._replaced = None
+        if instead_of is not None:
+            self._replaced = instead_of, self._exchanges.pop(instead_of)
         self._last += 1
         self._exchanges[self._last] = Exchange(prompt)
         return self._last
@@ -56,20 +61,27 @@ class Talk:
     def end(self, number: int, exchange: Exchange, bundle: str) -> None:
         """What became of an exchange that was begun with the bundle of this name."""
         self._exchanges[number] = exchange
+        replaced, self._replaced = self._replaced, None
+        if replaced:
+            self._insights.pop(replaced[0], None)
         if self.kept:
-            self.kept.append(number, exchange, bundle)
+            self.kept.append(number, exchange, bundle, instead_of=replaced[0] if replaced else None)
+
+    def take_back(self, number: int) -> bool:
+        """As if an exchange had never begun, where it was to take the place of another, which is back."""
+        if self._replaced is None:
+            return False
+        del self._exchanges[number]
+        old, exchange = self._replaced
+        self._exchanges[old] = exchange
+        self._replaced = None
+        return True
 
     def change(self, number: int, exchange: Exchange) -> None:
         """Put another in the place of one that has ended."""
         self._exchanges[number] = exchange
         if self.kept:
             self.kept.update(number, exchange)
-
-    def remove(self, number: int) -> None:
-        del self._exchanges[number]
-        self._insights.pop(number, None)
-        if self.kept:
-            self.kept.remove(number)
 
     def gives_way(self, number: int) -> bool:
         """Whether an exchange goes when there is another reply to its prompt: the last one does, unless a

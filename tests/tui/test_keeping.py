@@ -11,9 +11,9 @@ from textual.widgets import Input, TextArea
 from typer.testing import CliRunner
 
 from edgechat.cli.app import app
-from edgechat.runtime import UsageError
-from edgechat.tui import ChatApp
-from edgechat.tui.keeper import Keeper
+from edgechat.runtime import EdgeChatError, UsageError
+from edgechat.tui import ChatApp, run_chat
+from edgechat.tui.keeper import Keeper, Kept
 from edgechat.tui.screens.ask import Ask
 from edgechat.tui.screens.library import Library
 from edgechat.tui.settings import chats_file, config_folder
@@ -391,6 +391,73 @@ async def test_what_was_said_on_a_full_disk_is_kept_as_soon_as_there_is_room(cha
     assert prompts(path) == [[LONG, "after"], ["before", f"0 {LONG}", f"1 {LONG}"]]
     store = Store(path)
     assert [e.mark for e in store.load(1)[1]] == [None, None, "good"]
+    store.close()
+
+
+def test_what_could_not_be_written_in_the_end_is_an_error_of_the_command(monkeypatch, tmp_path):
+    def run(app, **_):
+        app._keeper.begin(full).result()
+        Kept(app._keeper, lambda error: None).append(1, Exchange(LONG), "demo")
+
+    monkeypatch.setattr(ChatApp, "run", run)
+    for name, path in (("chats_file", tmp_path / "chats.db"), ("config_folder", tmp_path)):
+        monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
+    with pytest.raises(EdgeChatError, match=r"the last of what was said is not kept: .*disk is full"):
+        run_chat(["demo"])
+
+
+@pytest.mark.parametrize("end", ["kill", "ctrl+q", "escape"])
+async def test_a_reply_that_is_made_anew_takes_the_place_of_the_old_one_when_it_is_there(chat, tmp_path, end):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(Script(), Script(stalls=True), Script()), store=path) as c:
+        await c.say("hello")
+        await c.kept()
+        await c.press("ctrl+r")
+        await c.until(lambda: c.screen.state() == "replying")
+        assert c.messages == ["you: hello", "bot: ▌"]
+        if end == "kill":
+            await c.kept()
+            assert prompts(path) == [["hello"]]
+        await c.press("escape" if end == "kill" else end)
+        if end == "escape":
+            assert c.messages == ["you: hello", "bot: fine"]
+            await c.say("again")
+    store = Store(path)
+    said = [(e.prompt, e.state, e.said) for e in store.load(1)[1]]
+    assert said[0] == ("hello", "done", "fine")
+    assert len(said) == (2 if end == "escape" else 1)
+    store.close()
+
+
+async def test_a_reply_that_was_made_anew_stands_in_the_place_of_the_old_one(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(Script(), Script([("so far", "")], stalls=True), Script()), store=path) as c:
+        await c.say("hello")
+        await c.press("ctrl+r")
+        await c.until(lambda: "so far" in c.messages[-1])
+        await c.press("escape")
+        await c.kept()
+        db = sqlite3.connect(path)
+        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("stopped", "so far")]
+        await c.press("ctrl+r")
+        await c.until(lambda: c.screen.prompt.ready)
+        await c.kept()
+        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("done", "fine")]
+        db.close()
+
+
+@pytest.mark.parametrize("key", ["ctrl+q", "signal"])
+async def test_quitting_while_a_reply_is_made_keeps_its_prompt(chat, tmp_path, key):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(Script([("so far", "")], stalls=True)), store=path) as c:
+        await c.say("hello", wait=False)
+        await c.until(lambda: "so far" in c.messages[-1])
+        if key == "signal":
+            c.app.quit_soon()
+        else:
+            await c.press(key)
+    store = Store(path)
+    assert [(e.prompt, e.state, e.reply.text) for e in store.load(1)[1]] == [("hello", "stopped", "so far")]
     store.close()
 
 

@@ -6,6 +6,8 @@ import pytest
 from textual import events
 
 from edgechat.tui.history import PromptHistory
+from edgechat.tui.store import Store
+from edgechat.tui.values import Exchange, ReplyFacts
 from edgechat.tui.widgets.editor import LONGEST
 
 from .fakes import FakeModel, Script
@@ -80,6 +82,22 @@ async def test_a_paste_loses_its_control_sequences_and_keeps_its_lines(chat):
         c.app.post_message(events.Paste("a\r\nb\rc\x1b]0;title\x07"))
         await c.until(lambda: c.prompt)
         assert c.prompt == "a\nb\nc␛]0;title␇"
+
+
+async def test_a_kept_prompt_comes_back_without_its_control_sequences(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    store = Store(path)
+    store.create("t", "demo", [Exchange("a\x1b]52;c;aGFjaw==\x07b\x9b", reply=ReplyFacts("r"))])
+    store.close()
+    async with chat(FakeModel(), store=path) as c:
+        await c.pilot.press("up")
+        assert c.prompt == "a␛]52;c;aGFjaw==␇b�"
+        await c.press("ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: len(c.messages) == 2)
+        await c.press("f6")
+        assert c.prompt == "a␛]52;c;aGFjaw==␇b�"
 
 
 async def test_a_paste_of_a_megabyte_is_refused(chat):

@@ -75,14 +75,17 @@ def test_what_was_said_comes_back_as_it_was(path):
     assert [Exchange(**{**vars(e), "id": None}) for e in exchanges] == said
 
 
-def test_an_exchange_is_changed_and_removed(store):
+def test_an_exchange_is_changed_and_replaced(store):
     id = say(store, "t", "one", "two")
     _, (one, two) = store.load(id)
     store.update(Exchange("uno", reply=REPLY, mark="good"), one.id)
-    store.remove(two.id)
+    three = store.append(id, Exchange("three", reply=REPLY), instead_of=two.id)
     _, exchanges = store.load(id)
-    assert exchanges == [Exchange("uno", reply=REPLY, mark="good", id=one.id)]
-    assert [s.id for s in store.find("uno")] == [id]
+    assert exchanges == [
+        Exchange("uno", reply=REPLY, mark="good", id=one.id),
+        Exchange("three", reply=REPLY, id=three),
+    ]
+    assert [s.id for s in store.find("uno three")] == [id]
     assert store.find("one") == store.find("two") == []
 
 
@@ -351,8 +354,8 @@ def live(folder):
     tell("deleted")
     opened.restore(id)
     tell("restored")
-    opened.remove(2)
-    tell("removed")
+    opened.append(id, Exchange("prompt 2", reply=ReplyFacts("needle 2")), instead_of=2)
+    tell("replaced")
     opened.create("copy", "demo", [Exchange(f"copied {n}", reply=ReplyFacts("needle")) for n in range(2)])
     tell("copied")
 
@@ -389,10 +392,10 @@ def test_a_kill_between_any_two_statements_loses_nothing_that_was_said_to_be_kep
         assert copied or "copied" not in said
         prompts = prompts[: len(prompts) - len(copied)]
         appended = said.count("appended")
-        if "removed" in said:
-            assert prompts == ["prompt 0"]
+        if "replaced" in said:
+            assert prompts == ["prompt 0", "prompt 2"]
         elif "restored" in said:
-            assert prompts in (["prompt 0", "prompt 1"], ["prompt 0"])
+            assert prompts in (["prompt 0", "prompt 1"], ["prompt 0", "prompt 2"])
         elif "deleted" in said:
             assert prompts in ([], ["prompt 0", "prompt 1"])  # nobody else can bring it back
         else:

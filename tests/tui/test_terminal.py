@@ -39,8 +39,8 @@ class Terminal:
         os.close(slave)
         self.written = b""
 
-    def press(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
+    def press(self, keys: str | bytes) -> None:
+        os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
 
     def until(self, text: str, seconds: float = 20) -> None:
         """Until the terminal was sent this text, since the last time that it was waited for."""
@@ -198,3 +198,13 @@ def test_inline_in_a_small_terminal_there_is_room_for_a_reply(terminal):
     one.press("hello\r")
     one.until("bot")
     assert one.end("\x11") == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--inline",)], ids=["", "inline"])
+def test_bytes_that_are_no_text_and_a_paste_with_escapes_end_up_in_the_prompt(terminal, options):
+    one = terminal("tui", "demo", "--private", *options)
+    one.until("Say something")
+    one.press(b"caf\xe9 \x1b[200~\x1b[31mred\x11\x1b[0m\ntwo\x1b[201~ end")
+    one.until("two end")
+    assert one.end("\x11") == 0
+    assert "caf\ufffd ␛[31mred␑␛[0m".encode() in one.written

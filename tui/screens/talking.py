@@ -183,23 +183,23 @@ class Talking(Viewing):
             self.prompt.ready = True
             return
         self.editing = None
-        if instead_of is not None:
-            self._make_way(instead_of)
+        if instead_of is not None and not self._gives_way(instead_of):
+            instead_of = None
+        number = self.talk.begin(prompt, instead_of=instead_of)
         captioned = len(jobs) > 1 or self._speaker_changes(jobs[0])
-        number = self.talk.begin(prompt)
         self.conversation.begin(number, prompt, [job.engine.facts.label if captioned else "" for job in jobs])
         self._begin(Turn(self._turns + 1, number, jobs))
 
-    def _make_way(self, number: int) -> None:
-        """For another reply to the prompt of this exchange. What does not give way stays where it is, and a
+    def _gives_way(self, number: int) -> bool:
+        """Whether this exchange goes for another reply to its prompt. What does not stays where it is, and a
         copy of what was said before goes on."""
         if self.talk.gives_way(number):
-            self.talk.remove(number)
             self.conversation.drop(number)
-        else:
-            self.hold(self.talk.until(number))
-            library = self._keys().get("chat.library", "Chats")
-            self.notify(f"This goes on in a copy: {library} has the conversation as it was")
+            return True
+        self.hold(self.talk.until(number))
+        library = self._keys().get("chat.library", "Chats")
+        self.notify(f"This goes on in a copy: {library} has the conversation as it was")
+        return False
 
     def _speaker_changes(self, job: Job) -> bool:
         """Whether the last reply was another bundle's."""
@@ -258,6 +258,10 @@ class Talking(Viewing):
         made = replace(turn.done[0][0], finished=False) if turn.done else None
         if made is None and text:
             made = ReplyFacts(text, finished=False, made=job.engine.made(job.options, job.turns))
+        if made is None and self.talk.take_back(turn.exchange):
+            self.hold(self.talk)  # nothing came that could take the place of what was said before
+            self._over(None)
+            return
         self._end(turn, replace(self.talk[turn.exchange], state=state, reply=made))
 
     def _end(self, turn: Turn, exchange: Exchange) -> None:

@@ -85,8 +85,8 @@ class Editor(InOrder, TextArea, inherit_bindings=False):
                     self._bindings.key_to_bindings.pop(key, None)
 
     def write(self, text: str) -> None:
-        """Put a text in place of what was there."""
-        self.load_text(text)
+        """Put a text in place of what was there. One that was kept may hold anything."""
+        self.load_text(plain(text))
         self.move_cursor(self.document.end)
 
     def on_paste(self, event: Paste) -> None:
