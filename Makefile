@@ -16,8 +16,8 @@ install: .venv/installed  ## Make the environment .venv, with everything
 demo: .venv/installed  ## Train on the packaged corpus, export, prove, reply to ten prompts (minutes)
 	$(BIN)/python examples/demo.py
 
-test: .venv/installed  ## Run the tests
-	$(BIN)/python -m pytest
+test: .venv/installed  ## Run the tests, a file a core at a time
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 slow: .venv/installed  ## Run the slow tests; those on real data need EDGECHAT_DATA
 	$(BIN)/python -m pytest -m slow
