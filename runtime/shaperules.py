@@ -179,10 +179,18 @@ def _arithmetic(operation: Callable[[Size, Size], Size | None]) -> Rule:
     return rule
 
 
+def _divide(call: Call) -> list[Value]:
+    """Of whole numbers, by what is known to be at least 1. By 0, and the least number by -1, a processor
+    refuses to divide: that ends the process, before ONNX Runtime could raise an error. Types are not
+    followed, so floats are not divided either; `Reciprocal`, which takes no whole numbers, does as well."""
+    divisors = call.value(1).numbers
+    if divisors is None or not all(at_least(divisor, 1) for divisor in divisors):
+        raise RuleError(f"divides by {call.node.inputs[1][:60]!r}, which is not known to be 1 or more")
+    return _arithmetic(_quotient)(call)
+
+
 def _quotient(a: Size, b: Size) -> Size | None:
-    """Where nothing is rounded, or both are constants above 0; a divisor's letters are at least 1."""
-    if not at_least(b, 1):
-        return None
+    """By a `b` of at least 1: where nothing is rounded, or both are constants and `a` is not below 0."""
     if isinstance(a, int) and isinstance(b, int):
         return a // b if a >= 0 else None
     return divide(a, b)
@@ -524,7 +532,7 @@ _STANDARD: dict[str, Rule] = {
     "Add": _arithmetic(lambda a, b: a + b),
     "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _arithmetic(lambda a, b: a * b),
-    "Div": _arithmetic(_quotient),
+    "Div": _divide,
     "Cast": _cast,
     "Concat": _concat,
     "Constant": _constant,

@@ -449,6 +449,16 @@ def scale_of_another_size(model):
     node(model, "LayerNormalization", [model.graph.initializer[0].name, scale])
 
 
+def least_number_by_minus_one(model):
+    """SIGFPE as ONNX Runtime folds it, while it makes the session."""
+    least, minus = weight(model, "least", np.iinfo(np.int64).min), weight(model, "minus", np.int64(-1))
+    node(model, "Div", [least, minus])
+
+
+def division_by_what_a_prompt_holds(model):
+    node(model, "Div", ["src", "src"])
+
+
 #: Attacks on the encoder, with what the refusal says.
 ATTACKS: dict[Spoil, str] = {
     endless_loop: "node 'culprit' ('Loop') is of a kind that is not allowed",
@@ -524,6 +534,8 @@ ATTACKS: dict[Spoil, str] = {
     attribute_twice: "has an attribute twice",
     attribute_of_no_type: "whose value is not of its type",
     bias_left_out: "node 'culprit' ('LayerNormalization') has no input 2",
+    least_number_by_minus_one: "node 'culprit' ('Div') divides by 'minus', which is not known to be 1",
+    division_by_what_a_prompt_holds: "node 'culprit' ('Div') divides by 'src', which is not known",
     scale_of_another_size: "node 'culprit' ('LayerNormalization') has [1] as input 1, not [24]",
 }
 
@@ -744,8 +756,8 @@ def quantized_product(model: onnx.ModelProto, name: str, product: onnx.NodeProto
     nodes: list[onnx.NodeProto] = []
     x, (inner, columns) = product.input[0], shape
     largest = op("ReduceMax", op("Abs", x), add("axis", np.array([-1])), keepdims=1)
-    scale = op("Div", op("Max", largest, add("tiny", np.float32(1e-9))), add("qa", np.float32(127)))
-    rounded = op("Round", op("Div", x, scale))
+    scale = op("Mul", op("Max", largest, add("tiny", np.float32(1e-9))), add("qa", np.float32(1 / 127)))
+    rounded = op("Round", op("Mul", x, op("Reciprocal", scale)))
     shifted = op("Clip", op("Add", rounded, add("zero", np.float32(128))), add("low", np.float32(1)), "")
     bytes_ = op("Cast", shifted, to=TensorProto.UINT8)
     whole = add("weight", np.ones((inner, columns), np.int8))
