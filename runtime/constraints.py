@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from .errors import UsageError
 from .options import DecodingOptions
-from .text import EOS, NEVER_GENERATED, normal_form
+from .text import EOS, NEVER_GENERATED, SPECIAL_TOKENS, normal_form
 
 #: The name, in a trace, of what bans the ids that are no words.
 SPECIAL = "special"
@@ -96,7 +96,10 @@ class NoRepeat:
 
 
 class NoCopy:
-    """No n-gram of the source is said. State: the last n - 1 ids."""
+    """No n-gram of the source's words is said. State: the last n - 1 ids.
+
+    Special ids are no words: an empty source is one end-of-sentence, which every reply has to say.
+    """
 
     name = "no_copy_ngram"
     start: tuple[int, ...] = ()
@@ -105,8 +108,9 @@ class NoCopy:
         self._before = n - 1
         self._following: dict[tuple[int, ...], set[int]] = {}
         for at in range(len(source) - n + 1):
-            *before, last = source[at : at + n]
-            self._following.setdefault(tuple(before), set()).add(last)
+            *before, last = gram = source[at : at + n]
+            if min(gram) >= len(SPECIAL_TOKENS):
+                self._following.setdefault(tuple(before), set()).add(last)
 
     def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
         said = (*state, id)
