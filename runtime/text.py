@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from .errors import BundleError, UsageError
+from .tokenizerfile import SPECIAL_TOKENS as SPECIAL_TOKENS
 from .tokenizerfile import byte_of_character, check_tokenizer
 
 PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
-SPECIAL_TOKENS = ("<pad>", "<go>", "<eos>", "<unk>", "<sep>")
 #: Ids that a reply never holds: the search bans them at every step.
 NEVER_GENERATED = (PAD, GO, UNK, SEP)
 
@@ -144,7 +144,7 @@ class TextCodec:
         if found is None:
             token = "" if id < len(SPECIAL_TOKENS) else self._tokenizer.id_to_token(id) or ""
             alphabet = byte_of_character()
-            # As the decoder of `tokenizers`: a token with any other character is one that was added as text.
+            # As the decoder of `tokenizers`: a token with any other character is text as it stands.
             in_alphabet = all(c in alphabet for c in token)
             found = bytes(alphabet[c] for c in token) if in_alphabet else token.encode()
             self._bytes[id] = found
