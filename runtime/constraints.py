@@ -256,6 +256,21 @@ def _begun(text: bytes, said: bytes) -> int:
     return next((n for n in range(longest, 0, -1) if said.endswith(text[:n])), 0)
 
 
+def together(texts: Iterable[str]) -> str:
+    """A text that holds all of these, nearly the shortest: the two that share most become one, until there is
+    one left.
+
+    Worked example: "left turn" and "turn around" share "turn", and "urn" stands within either: "left turn
+    around".
+    """
+    left = sorted({normal_form(text).encode() for text in texts})
+    while len(left) > 1:
+        pairs = [(_begun(then, first), first, then) for first, then in itertools.permutations(left, 2)]
+        shared, first, then = max(pairs, key=lambda pair: pair[0])
+        left = [*(text for text in left if text not in (first, then)), first + then[shared:]]
+    return b"".join(left).decode()
+
+
 @dataclass(frozen=True)
 class TextRules:
     """The rules that texts among the options make with one vocabulary."""
