@@ -22,14 +22,20 @@ PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
 NEVER_GENERATED = (PAD, GO, UNK, SEP)
 
 
-def printable(text: str) -> str:
+#: Embeddings, overrides and isolates reach past the text they stand in: a terminal that obeys them reorders
+#: what stands beside it.
+BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def printable(text: str, *, bidi: bool = False) -> str:
     """`text` with control characters made visible (ESC becomes ␛), so that a terminal obeys none.
 
-    Line feeds and tabs stay. C1 controls and DEL become U+FFFD and ␡.
+    Line feeds and tabs stay. C1 controls and DEL become U+FFFD and ␡, and so do the controls of writing
+    direction, but with `bidi`, where no terminal reads.
     """
     if text.isprintable():
         return text
-    return "".join(_visible(c) for c in text)
+    return "".join(c if bidi and c in BIDI_CONTROLS else _visible(c) for c in text)
 
 
 def counted(number: int, noun: str) -> str:
@@ -38,7 +44,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def _visible(c: str) -> str:
-    if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"):
+    if c in "\n\t" or not (c in BIDI_CONTROLS or unicodedata.category(c) in ("Cc", "Cs")):
         return c
     if ord(c) < 0x20:
         return chr(0x2400 + ord(c))

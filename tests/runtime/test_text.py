@@ -254,6 +254,12 @@ def test_escape_delete_and_c1_are_shown_by_their_signs():
     assert printable("\x00") == "␀"
 
 
+@pytest.mark.parametrize("control", "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069", ids=ascii)
+def test_what_reorders_a_terminals_line_is_shown_and_goes_to_a_file_as_it_is(control):
+    assert printable(f"a{control}\x1bb") == "a\ufffd␛b"
+    assert printable(f"a{control}\x1bb", bidi=True) == f"a{control}␛b"
+
+
 def test_lone_surrogates_are_printable_afterwards():
     assert printable("a\ud800") == "a\ufffd"
     printable("a\ud800").encode()
@@ -262,7 +268,7 @@ def test_lone_surrogates_are_printable_afterwards():
 @given(text=ANY_TEXT)
 @settings(max_examples=200, deadline=None)
 def test_all_else_is_printed_as_it_is(text):
-    shown = printable(text)
+    shown = printable(text, bidi=True)
     assert len(shown) == len(text)
     for before, after in zip(text, shown, strict=True):
         if unicodedata.category(before) not in ("Cc", "Cs"):
