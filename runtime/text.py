@@ -52,7 +52,9 @@ def _visible(c: str) -> str:
 
 
 def normal_form(text: str) -> str:
-    """NFC, in which all replies are."""
+    """NFC, in which every text is encoded, so that models learn replies in it. Nothing is normalized as it is
+    decoded: a model may still say a letter and its accent one after the other.
+    """
     return unicodedata.normalize("NFC", text)
 
 

@@ -83,6 +83,11 @@ def test_ids_outside_the_vocabulary_stand_for_no_text():
     assert CODEC.decode([CODEC.vocab_size, 10**6]) == ""
 
 
+def test_what_is_decoded_is_as_it_was_said():
+    assert CODEC.decode([*CODEC.encode("e"), *CODEC.encode("\u0301")]) == "e\u0301"
+    assert CODEC.decode(CODEC.encode("e\u0301")) == "\u00e9"
+
+
 def test_a_token_of_other_characters_than_those_of_bytes_is_decoded_as_it_is_written():
     values = json.loads(TOKENIZER)
     values["model"]["vocab"]["new word é"] = CODEC.vocab_size
