@@ -34,11 +34,13 @@ PERCENTS = (50, 90, 99)
 _STARTS = 5
 _PAUSE = 0.02  # seconds in which threads that spin for work fall asleep
 _STEPS = 50
-#: What an application does that embeds a bundle and wants one reply.
+#: What an application does that embeds a bundle and wants one reply. The prompt comes by stdin: an argument
+#: has no zero byte, and a limit.
 _FRESH = """
 import sys
 from edgechat.runtime import ChatModel
-bundle, device, threads, prompt = sys.argv[1:]
+bundle, device, threads = sys.argv[1:]
+prompt = sys.stdin.buffer.read().decode()
 print(ChatModel.load(bundle, device=device, threads=int(threads)).reply(prompt))
 """
 
@@ -125,7 +127,7 @@ def bench(
         "beam": options.beam,
         "load_ms": round(loaded, 1),
         **asdict(own),
-        "start": _start([str(path), model.device, str(threads), texts[0]], min(_STARTS, repeat)),
+        "start": _start([str(path), model.device, str(threads)], texts[0], min(_STARTS, repeat)),
         "bytes": _sizes(checked),
         "step": _step(checked, model, options.beam) if model.device == "cpu" else None,
         "against": {name: asdict(speed) for name, speed in speeds.items()},
@@ -203,11 +205,12 @@ def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
     return {f"p{percent}": round(percentile(milliseconds, percent), 2) for percent in PERCENTS}
 
 
-def _start(arguments: list[str], repeat: int) -> dict[str, Any] | None:
+def _start(arguments: list[str], prompt: str, repeat: int) -> dict[str, Any] | None:
     """Medians of fresh processes that load the bundle and reply once; None where the system says nothing."""
     from ..runtime.measure import process_cost
 
-    costs = [process_cost([sys.executable, "-c", _FRESH, *arguments]) for _ in range(repeat)]
+    command = [sys.executable, "-c", _FRESH, *arguments]
+    costs = [process_cost(command, prompt.encode()) for _ in range(repeat)]
     known = [cost for cost in costs if cost is not None]
     if not known:
         return None

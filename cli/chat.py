@@ -173,12 +173,10 @@ class LineChat:
                 self._reply(line.removeprefix("/") if command.startswith("//") else line)
 
     def _reply(self, prompt: str) -> None:
-        from ..runtime.text import printable
-
         for piece in self._session.stream(prompt, self._options):
-            typer.echo(printable(one_line(piece)), nl=False)
+            put(one_line(piece), end="")
             sys.stdout.flush()
-        typer.echo("")
+        put("")
         sys.stdout.flush()
 
     def _command(self, command: str) -> None:

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..runtime.errors import EdgeChatError, UsageError
-from ..runtime.text import printable
+from ..runtime.text import BIDI_CONTROLS, printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 _TRAINING_PACKAGES = ("torch", "onnx", "safetensors", "sacrebleu", "matplotlib", "yaml")
@@ -32,7 +32,7 @@ _NO_NUMBER = {
     "float_parsing": "not a number",
 }
 #: What JSON may hold raw, but a terminal would obey, a reader of lines would split at, or UTF-8 lacks.
-_ESCAPED_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ESCAPED_IN_JSON = re.compile(f"[\x7f-\x9f\u2028\u2029{BIDI_CONTROLS}\ud800-\udfff]")
 
 
 class Commands(TyperGroup):
@@ -109,9 +109,10 @@ def speak_utf8() -> None:
         sys.stdout.reconfigure(encoding=encoding, errors="replace")
 
 
-def put(text: str) -> None:
-    """A line of data, on stdout."""
-    typer.echo(printable(text))
+def put(text: str, *, end: str = "\n") -> None:
+    """A line of data, or a piece of one, on stdout. A file or a pipe gets the controls of writing direction
+    as they are: they belong to texts, and only a terminal is reordered by them."""
+    typer.echo(printable(text, bidi=not sys.stdout.isatty()) + end, nl=False)
 
 
 def put_json(values: Any) -> None:

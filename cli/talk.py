@@ -280,13 +280,11 @@ def _put_reply(reply: "Reply", n_best: int) -> None:
 
 
 def _stream(model: "ChatModel", prompt: str, options: "DecodingOptions") -> "Reply":
-    from ..runtime.text import printable
-
     stream = model.stream(prompt, options)
     for piece in stream:
-        typer.echo(printable(one_line(piece)), nl=False)
+        put(one_line(piece), end="")
         sys.stdout.flush()
-    typer.echo("")
+    put("")
     return stream.reply
 
 

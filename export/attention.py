@@ -5,13 +5,9 @@ Keys and values are not repeated for the K rows of a sentence: queries [N,A] bec
 
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
-from torch import Tensor
-
 from ..train.attention import Attention, AttentionKind, BahdanauAttention
 from ..train.model import Seq2Seq
-from .builder import GraphBuilder
+from .builder import GraphBuilder, array_of
 from .precision import Precision
 
 #: graph, attention, queries [1,N,A], keys [B,S,A], B [1] -> [B,K,S]
@@ -22,11 +18,11 @@ def make_keys(g: GraphBuilder, p: Precision, attention: Attention, values: str) 
     """[B,S,A] of values [B,S,D]."""
     if attention.key is None:
         return g.op("Identity", values)
-    key = p.stored(g, "attention.key.weight", _array(attention.key.weight))
+    key = p.stored(g, "attention.key.weight", array_of(attention.key.weight))
     keys = g.op("MatMul", values, g.op("Transpose", key, perm=[1, 0]))
     if attention.key.bias is None:
         return keys
-    return g.op("Add", keys, g.weight("attention.key.bias", _array(attention.key.bias)))
+    return g.op("Add", keys, g.weight("attention.key.bias", array_of(attention.key.bias)))
 
 
 def attend(
@@ -37,7 +33,7 @@ def attend(
     B = g.op("Shape", keys, start=0, end=1)  # [1]
     S = g.op("Shape", keys, start=1, end=2)
     if attention.query is not None:
-        query = p.linear(g, query, "attention.query.weight", _array(attention.query.weight).T)
+        query = p.linear(g, query, "attention.query.weight", array_of(attention.query.weight).T)
     scores = _SCORES[model.config.attention_kind](g, attention, query, keys, B)
     masked = g.op("Add", scores, g.op("Unsqueeze", bias, g.constant([1])))
     align = g.op("Softmax", masked, axis=-1)  # [B,K,S]
@@ -57,7 +53,7 @@ def _additive(g: GraphBuilder, attention: Attention, queries: str, keys: str, B:
     grouped = g.op("Reshape", queries, shape)  # [B,K,1,A]
     mixed = g.op("Tanh", g.op("Add", grouped, g.op("Unsqueeze", keys, g.constant([1]))))  # [B,K,S,A]
     # A product with a vector, which ONNX Runtime computes five times slower as a MatMul.
-    weighted = g.op("Mul", mixed, g.weight("attention.v", _array(attention.vector())))
+    weighted = g.op("Mul", mixed, g.weight("attention.v", array_of(attention.vector())))
     return g.op("ReduceSum", weighted, g.constant([-1]), keepdims=0)
 
 
@@ -79,8 +75,3 @@ _SCORES: dict[AttentionKind, _Scores] = {
     "luong-general": _dot,
     "scaled": _scaled_dot,
 }
-
-
-def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().astype(np.float32)
-    return array

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
 
 OPSET = 18
 _IR_VERSION = 8
@@ -15,6 +16,13 @@ MICROSOFT = "com.microsoft"
 
 FLOAT, FLOAT16, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 Shape = Sequence[int | str]
+Array = npt.NDArray[np.float32]
+
+
+def array_of(tensor: Tensor) -> Array:
+    """The numbers of a weight of PyTorch."""
+    array: Array = tensor.detach().cpu().numpy().astype(np.float32)
+    return array
 
 
 class GraphBuilder:

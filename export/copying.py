@@ -1,12 +1,8 @@
 """Copy attention as ONNX operations: what `train/copying.py` computes, said again."""
 
-import numpy as np
-import numpy.typing as npt
-from torch import Tensor
-
 from ..train.copying import CopyAttention
 from .attention import by_row
-from .builder import GraphBuilder
+from .builder import GraphBuilder, array_of
 
 
 def mix(
@@ -45,10 +41,10 @@ def _gate(g: GraphBuilder, copying: CopyAttention, attn: str, embedded: str) -> 
     weighted = g.op(
         "Mul",
         g.op("Concat", attn, embedded, axis=1),
-        g.weight("copying.gate.weight", _array(copying.gate.weight)),
+        g.weight("copying.gate.weight", array_of(copying.gate.weight)),
     )
     total = g.op("ReduceSum", weighted, g.constant([-1]), keepdims=1)
-    return g.op("Add", total, g.weight("copying.gate.bias", _array(copying.gate.bias)))
+    return g.op("Add", total, g.weight("copying.gate.bias", array_of(copying.gate.bias)))
 
 
 def _log_sigmoid(g: GraphBuilder, x: str) -> str:
@@ -65,8 +61,3 @@ def _log_add_exp(g: GraphBuilder, a: str, b: str) -> str:
 def _log_one_plus_exp(g: GraphBuilder, x: str) -> str:
     """log(1 + exp(-x)) of x >= 0."""
     return g.op("Log", g.op("Add", g.op("Exp", g.op("Neg", x)), g.constant(1.0)))
-
-
-def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().astype(np.float32)
-    return array

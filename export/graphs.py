@@ -9,7 +9,6 @@ C candidates a row. Weights keep the names they have in PyTorch.
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -19,11 +18,9 @@ from ..train.model import Seq2Seq
 from ..train.output import TiedOutput
 from ..train.stack import Between, Cell
 from .attention import attend, by_row, make_keys
-from .builder import FLOAT, INT64, GraphBuilder
+from .builder import FLOAT, INT64, Array, GraphBuilder, array_of
 from .copying import mix
 from .precision import Float32, Precision
-
-Array = npt.NDArray[np.float32]
 
 
 def graph_spec(model: Seq2Seq) -> GraphSpec:
@@ -51,7 +48,7 @@ def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     src_len = g.input("src_len", INT64, ["B"])
     lengths = g.op("Cast", src_len, to=6)  # int32, as LSTM wants it
 
-    x = p.lookup(g, src, "embedding.weight", _array(model.embedding.weight))  # [B,S,E]
+    x = p.lookup(g, src, "embedding.weight", array_of(model.embedding.weight))  # [B,S,E]
     x = g.op("Transpose", x, perm=[1, 0, 2])  # [S,B,E]
     hs, cs = [], []
     direction = "reverse" if config.reverse_source else "forward"
@@ -121,7 +118,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     c_before = _layers(g, g.op("Gather", c_in, parent, axis=1), L)
     attn_before = attn_in and g.op("Gather", attn_in, g.op("Unsqueeze", parent, first), axis=0)  # [1,N,H]
     row_tokens = g.op("Unsqueeze", tokens, first)  # [1,N]
-    embedded = p.lookup(g, row_tokens, "embedding.weight", _array(model.embedding.weight))
+    embedded = p.lookup(g, row_tokens, "embedding.weight", array_of(model.embedding.weight))
 
     x = g.op("Concat", embedded, attn_before, axis=2) if attn_before else embedded  # [1,N,E+F]
     hs, cs = [], []
@@ -144,7 +141,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     context, align, S = attend(g, p, model, x, keys, values, bias)
     align_rows = by_row(g, align, S)  # [N,S]
     joined = g.op("Concat", x, context, axis=2)  # [1,N,2H]
-    attn = p.linear(g, joined, "attention_vector.weight", _array(model.attention_vector.weight).T)
+    attn = p.linear(g, joined, "attention_vector.weight", array_of(model.attention_vector.weight).T)
     attn = g.op("Squeeze", attn, first)  # [N,H]
     logits = _output(g, p, model, attn)  # [N,V]
     if src is None:
@@ -174,13 +171,13 @@ def _layers(g: GraphBuilder, stacked: str, count: int) -> list[str]:
 
 def _output(g: GraphBuilder, p: Precision, model: Seq2Seq, attn: str) -> str:
     """Logits [N,V] of the attention vectors [N,H]."""
-    bias = g.weight("output.bias", _array(model.output.bias))
+    bias = g.weight("output.bias", array_of(model.output.bias))
     if not isinstance(model.output, TiedOutput):
-        return p.linear(g, attn, "output.weight", _array(model.output.weight).T, bias)
+        return p.linear(g, attn, "output.weight", array_of(model.output.weight).T, bias)
     if model.output.projection is not None:
-        projection = _array(model.output.projection.weight).T
+        projection = array_of(model.output.projection.weight).T
         attn = p.linear(g, attn, "output.projection.weight", projection)  # [N,E]
-    return p.by_table(g, attn, "embedding.weight", _array(model.embedding.weight), bias)
+    return p.by_table(g, attn, "embedding.weight", array_of(model.embedding.weight), bias)
 
 
 def _into(g: GraphBuilder, between: Between, name: str, layer: int, below: str) -> str:
@@ -188,7 +185,7 @@ def _into(g: GraphBuilder, between: Between, name: str, layer: int, below: str) 
     norm = between.norms[layer - 1] if layer else None
     if not isinstance(norm, nn.LayerNorm):
         return below
-    scale, offset = (g.weight(f"{name}.{part}", _array(getattr(norm, part))) for part in ("weight", "bias"))
+    scale, offset = (g.weight(f"{name}.{part}", array_of(getattr(norm, part))) for part in ("weight", "bias"))
     return g.op("LayerNormalization", below, scale, offset, axis=-1, epsilon=norm.eps)
 
 
@@ -211,7 +208,7 @@ def _lstm_weights(cells: Sequence[Cell]) -> tuple[Array, Array, Array]:
     """W [D,4H,I], R [D,4H,H] and B [D,8H] of an encoder layer with D directions of H, as the LSTM operation
     wants them."""
     w, r, b_ih, b_hh = (
-        np.stack([_onnx_gates(_array(tensor)) for tensor in both]) for both in zip(*cells, strict=True)
+        np.stack([_onnx_gates(array_of(tensor)) for tensor in both]) for both in zip(*cells, strict=True)
     )
     return w, r, np.concatenate([b_ih, b_hh], axis=1)
 
@@ -227,15 +224,10 @@ def _cell_weights(cell: Cell) -> tuple[Array, Array]:
     that pass the sigmoid lie together."""
     weight = torch.cat([cell.weight_ih, cell.weight_hh], dim=1)
     offset = cell.bias_ih + cell.bias_hh
-    rows = [np.concatenate(_ifog(_array(tensor))) for tensor in (weight, offset)]
+    rows = [np.concatenate(_ifog(array_of(tensor))) for tensor in (weight, offset)]
     return rows[0].T, rows[1]
 
 
 def _ifog(array: Array) -> list[Array]:
     i, f, g, o = np.split(array, 4)
     return [i, f, o, g]
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    array: Array = tensor.detach().cpu().numpy().astype(np.float32)
-    return array

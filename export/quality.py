@@ -1,14 +1,15 @@
 """What a precision costs: a variant's graphs beside the fp32 ones, on held-out text and on the clock."""
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..runtime.backend import pad
+from ..runtime.measure import interleaved
 from ..runtime.ort import OrtBackend
 from ..runtime.scheduler import BATCH_SIZE, batches_of
 from ..runtime.text import GO
@@ -123,25 +124,14 @@ def compare(
 def step_ms(
     backends: Mapping[PrecisionName, OrtBackend], source: Sequence[int], *, beam: int = 5
 ) -> dict[PrecisionName, float]:
-    """Median CPU milliseconds of a decoder step at batch 1, taken in turns."""
-    calls: dict[PrecisionName, Callable[[], object]] = {}
+    """Median CPU milliseconds of a decoder step at batch 1, taken in turns; each backend has one thread."""
+    calls: dict[str, Callable[[], object]] = {}
     for name, backend in backends.items():
         state = backend.encode(*pad([source]))
         tokens, parents = np.full(beam, GO, dtype=np.int64), np.zeros(beam, dtype=np.int64)
-
-        def step(
-            backend: OrtBackend = backend, state: Any = state, tokens: Any = tokens, parents: Any = parents
-        ) -> object:
-            return backend.step(state, tokens, parents, beam + 2)
-
-        calls[name] = step
-    times: dict[PrecisionName, list[float]] = {name: [] for name in calls}
-    for _ in range(30):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            times[name].append((time.process_time() - start) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
+        calls[name] = partial(backend.step, state, tokens, parents, beam + 2)
+    times = interleaved(calls, 30)
+    return {name: statistics.median(times[name]) for name in backends}
 
 
 def beyond_limits(

@@ -11,7 +11,7 @@ from typing import Any
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
-from .constraints import NO_TEXTS, TextRules, text_rules
+from .constraints import NO_TEXTS, TextRules, text_rules, together
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
@@ -312,7 +312,7 @@ class ChatModel:
         most = self.max_length(options)
         if options.prefix is not None and len(self.codec.encode(options.prefix)) >= most:
             raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
-        if sum(len(self.codec.encode(text)) for text in options.required) >= most:
+        if len(self.codec.encode(together(options.required))) >= most:
             raise UsageError(f"required texts have more tokens than a reply may have, {most} with its end")
         return text_rules(options, self.codec.vocabulary)
 

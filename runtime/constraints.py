@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from .errors import UsageError
 from .options import DecodingOptions
-from .text import EOS, NEVER_GENERATED, normal_form
+from .text import EOS, NEVER_GENERATED, SPECIAL_TOKENS, normal_form
 
 #: The name, in a trace, of what bans the ids that are no words.
 SPECIAL = "special"
@@ -96,7 +96,10 @@ class NoRepeat:
 
 
 class NoCopy:
-    """No n-gram of the source is said. State: the last n - 1 ids."""
+    """No n-gram of the source's words is said. State: the last n - 1 ids.
+
+    Special ids are no words: an empty source is one end-of-sentence, which every reply has to say.
+    """
 
     name = "no_copy_ngram"
     start: tuple[int, ...] = ()
@@ -105,8 +108,9 @@ class NoCopy:
         self._before = n - 1
         self._following: dict[tuple[int, ...], set[int]] = {}
         for at in range(len(source) - n + 1):
-            *before, last = source[at : at + n]
-            self._following.setdefault(tuple(before), set()).add(last)
+            *before, last = gram = source[at : at + n]
+            if min(gram) >= len(SPECIAL_TOKENS):
+                self._following.setdefault(tuple(before), set()).add(last)
 
     def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
         said = (*state, id)
@@ -250,6 +254,21 @@ def _begun(text: bytes, said: bytes) -> int:
         return len(text)
     longest = min(len(text) - 1, len(said))
     return next((n for n in range(longest, 0, -1) if said.endswith(text[:n])), 0)
+
+
+def together(texts: Iterable[str]) -> str:
+    """A text that holds all of these, nearly the shortest: the two that share most become one, until there is
+    one left.
+
+    Worked example: "left turn" and "turn around" share "turn", and "urn" stands within either: "left turn
+    around".
+    """
+    left = sorted({normal_form(text).encode() for text in texts})
+    while len(left) > 1:
+        pairs = [(_begun(then, first), first, then) for first, then in itertools.permutations(left, 2)]
+        shared, first, then = max(pairs, key=lambda pair: pair[0])
+        left = [*(text for text in left if text not in (first, then)), first + then[shared:]]
+    return b"".join(left).decode()
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class QualityError(EdgeChatError):
 
 
 class DeviceError(EdgeChatError):
-    """The device that was asked for cannot be used."""
+    """The device that was asked for cannot be used, or its memory is too small for what was asked for."""
 
 
 class ModelClosedError(EdgeChatError):

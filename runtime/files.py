@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+_NO_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fcntl.h and linux/fs.h
 
 # The only way to read it is to set it; done once, at import, before there are other threads to disturb.
@@ -47,13 +48,17 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable. Platforms that cannot open a folder (Windows) skip it."""
-    with contextlib.suppress(PermissionError):
+    """Make the names in `folder` durable, where a system can: Windows opens no folder, and some network and
+    shared file systems sync none."""
+    try:
         fd = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def write_atomic(path: Path, data: bytes | str, *, replace: bool = True) -> None:
@@ -70,15 +75,31 @@ def write_atomic(path: Path, data: bytes | str, *, replace: bool = True) -> None
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_UMASK)
-        if not replace and (path.exists() or path.is_symlink()):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        Path(name).replace(path)
+        if replace:
+            Path(name).replace(path)
+        else:
+            _place(Path(name), path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         _name_target(error, name, path)
         raise
     sync_folder(path.parent)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Rename, but replace nothing. A second name is given only where there is no such name, and the first
+    taken away; where files have but one name, another's that comes right after the look is replaced."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if path.exists() or path.is_symlink():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.replace(path)
+    else:
+        temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -96,7 +117,7 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with file.open("rb") as opened:
+                with file.open("r+b") as opened:  # Windows syncs only what may be written
                     os.fsync(opened.fileno())
         for folder in (temporary, *(f for f in temporary.rglob("*") if f.is_dir())):
             sync_folder(folder)

@@ -13,13 +13,15 @@ import numpy as np
 
 from .backend import Backend, State, pad
 from .errors import BundleError
+from .manifest import LARGEST_REPLY
 from .options import MAX_LENGTH, DecodingOptions
 from .scheduler import decode
 from .text import GO, SPECIAL_TOKENS
 
 MARGIN = 0.1  # natural log
 TOLERANCE = 0.05  # natural log
-#: A stranger's file may not make the check run for hours. Ours have 8 sources of at most 20 ids.
+#: A stranger's file may not make the check run for hours: together its replies may take as many rows of the
+#: decoder as one that a bundle asks for, `LARGEST_REPLY`. Ours have 8 sources of at most 20 ids.
 MAX_CASES = 64
 MAX_SOURCE = 1000
 _CANDIDATES = 8
@@ -27,6 +29,7 @@ _OPTIONS = {
     "greedy": DecodingOptions(beam=1, normalize="none"),
     "beam5": DecodingOptions(beam=5, n_best=2, normalize="none"),
 }
+_ROWS = sum(options.rows for options in _OPTIONS.values())  # of a source, at each step
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class GoldenResult:
 
 
 def make_golden(backend: Backend[State], *, seed: int, count: int, max_source: int, max_length: int) -> bytes:
-    """golden.json for `count` sources of 1 to `max_source` random ids."""
+    """golden.json for `count` sources of 1 to `max_source` random ids, and replies of `max_length` tokens or
+    as many as a check allows."""
+    max_length = min(max_length, LARGEST_REPLY // (count * _ROWS))
     random = np.random.default_rng(seed)
     low = min(len(SPECIAL_TOKENS), backend.vocab_size - 1)
     longest = min(max_source, 20)
@@ -89,6 +94,8 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
             raise ValueError("sources are missing or hold ids outside the vocabulary")
         if not 1 <= max_length <= MAX_LENGTH:
             raise ValueError(f"max_length must be from 1 to {MAX_LENGTH}, not {max_length}")
+        if (rows := len(cases) * _ROWS * max_length) > LARGEST_REPLY:
+            raise ValueError(f"its replies take {rows:,} rows of the decoder, {LARGEST_REPLY:,} are allowed")
         return _check(backend, cases, sources, max_length)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BundleError(f"golden.json cannot be used: {error}") from error

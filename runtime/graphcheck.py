@@ -7,7 +7,8 @@ its weights in the file and with the inputs and outputs of docs/architecture.md.
 branches, functions or subgraphs, so every node runs once.
 
 Then its nodes are walked with sizes that are polynomials in B, S, K, M and C. No size comes from a tensor's
-contents (but for the host's `top_k`, which is C), so what is found holds for every request:
+contents (but for the decoder's input `top_k`, which the host sets to C), so what is found holds for every
+request:
 - Nothing is empty.
 - Nothing grows faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused.
 - What all values have in elements together, and what all nodes have in multiplications together, is bounded
@@ -54,6 +55,7 @@ class _Port(NamedTuple):
 
     dtype: int
     shape: Shape
+    numbers: Shape | None = None  # what it holds, where that is a size
 
 
 def check_graphs(spec: GraphSpec, encoder: bytes, decoder: bytes) -> None:
@@ -69,7 +71,7 @@ def check_graphs(spec: GraphSpec, encoder: bytes, decoder: bytes) -> None:
     ids = {"src": _Port(INT64, (B, S)), "src_len": _Port(INT64, (B,))}
     begun = {t.input: _Port(_FLOAT, _shape(t, B)) for t in spec.state if t.first == "encoder"}
     first.check(ids, {**memory, **begun}, spec, memory)
-    ids = {"tokens": _Port(INT64, (N,)), "parent": _Port(INT64, (N,)), "top_k": _Port(INT64, (1,))}
+    ids = {"tokens": _Port(INT64, (N,)), "parent": _Port(INT64, (N,)), "top_k": _Port(INT64, (1,), (C,))}
     if then.takes("src"):  # with copy attention
         ids["src"] = _Port(INT64, (B, S))
     before = {t.input: _Port(_FLOAT, _shape(t, M)) for t in spec.state}
@@ -180,7 +182,7 @@ class _Checked:
         self._check_ports(self._graph.inputs, inputs, sizes)
         self._check_ports(self._graph.outputs, outputs, sizes)
         for name, port in inputs.items():
-            self._make(name, Value(port.shape))
+            self._make(name, Value(port.shape, port.numbers))
         if len(self._graph.nodes) > MOST_NODES:
             raise self._refused(f"it has {len(self._graph.nodes):,} nodes, {MOST_NODES:,} are allowed")
         for node in self._graph.nodes:

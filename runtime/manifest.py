@@ -143,9 +143,9 @@ class Manifest:
         return GraphSpec(self.model.vocab_size, self.memory, self.state)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the seal."""
+        """Everything but the seal, minor additions of a newer format too, but for those within a part."""
         values = asdict(self)
-        values.pop("extra")
+        values |= values.pop("extra")
         values["model"] = {
             name: value
             for name, value in values["model"].items()

@@ -23,7 +23,7 @@ _STREAMED = 1 << 28  # bytes: more than the last-level cache of an edge machine
 _LAUNCHER = """
 import json, os, subprocess, sys, time
 start = time.perf_counter()
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
 _, status, usage = os.wait4(child.pid, 0)
 print(json.dumps([time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, status]))
 """
@@ -87,9 +87,9 @@ def weight_bytes(decoder: bytes) -> int:
     )
 
 
-def process_cost(command: Sequence[str]) -> ProcessCost | None:
-    """Run a command in a process of its own, without input, and measure it; None on a system that does not
-    say what a process took, as Windows.
+def process_cost(command: Sequence[str], stdin: bytes = b"") -> ProcessCost | None:
+    """Run a command in a process of its own, which may read `stdin`, and measure it; None on a system that
+    does not say what a process took, as Windows.
 
     Raises:
         EdgeChatError: the command failed.
@@ -97,11 +97,15 @@ def process_cost(command: Sequence[str]) -> ProcessCost | None:
     if not hasattr(os, "wait4"):
         return None
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command], capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command],
+        input=stdin,
+        capture_output=True,
+        check=False,
     )
+    said = done.stderr.decode(errors="replace").strip()
     if done.returncode:
-        raise EdgeChatError(f"{command[0]} could not be run: {done.stderr.strip()}")
+        raise EdgeChatError(f"{command[0]} could not be run: {said}")
     wall, cpu, peak, status = json.loads(done.stdout)
     if status:
-        raise EdgeChatError(f"{' '.join(command)} failed: {done.stderr.strip()}")
+        raise EdgeChatError(f"{' '.join(command)} failed: {said}")
     return ProcessCost(wall, cpu, peak if sys.platform == "darwin" else peak * 1024)

@@ -5,6 +5,7 @@ memory and which the recurrent state comes from the manifest's state map, so tha
 other state needs no change here.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ from .device import Device, providers
 from .errors import BundleError, DeviceError
 from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
+
+#: What ONNX Runtime and CUDA say where memory is short; its errors have no kinds.
+_NO_MEMORY = re.compile("[Ff]ailed to allocate|out of memory|smaller than requested bytes")
 
 
 class OrtState(NamedTuple):
@@ -93,7 +97,7 @@ def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Devic
         session = ort.InferenceSession(graph, options, providers=providers(device), enable_fallback=0)
     except Exception as error:
         raise BundleError(f"{name} cannot be run by ONNX Runtime: {' '.join(str(error).split())}") from error
-    if session.get_providers()[0] != providers(device)[0]:
+    if session.get_providers()[0] != providers(device)[0][0]:
         raise DeviceError(
             f"{name} was to run on {device}, but ONNX Runtime fell back to {session.get_providers()[0]}"
         )
@@ -104,5 +108,9 @@ def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dic
     try:
         outputs: list[Any] = session.run(wanted, feeds)
     except Exception as error:  # ONNX Runtime has no root of its exceptions
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            raise DeviceError(
+                f"{name} needs more memory than there is: a smaller batch or beam needs less"
+            ) from error
         raise BundleError(f"{name} does not fit its manifest: {' '.join(str(error).split())}") from error
     return outputs

@@ -131,7 +131,8 @@ def read_replies(path: Path) -> tuple[str, ...]:
         raw = path.read_bytes()
         if path.suffix == ".json":
             return parse_replies(raw)
-        lines = (line.rstrip("\r") for line in raw.decode("utf-8").split("\n"))
+        # Notepad begins a file with a mark that is no part of the first line.
+        lines = (line.rstrip("\r") for line in raw.decode("utf-8-sig").split("\n"))
         return check_replies([line for line in lines if line])
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None

@@ -1,9 +1,10 @@
 """What each operation that a bundle's graph may use does to shapes: one table, `RULES`.
 
 Shapes are `Size`s, so that what a rule finds holds for every batch, length and beam. A size never comes
-from a tensor's contents, unless they are known here exactly: constants and what Shape gives, through
-Gather, Concat, Slice, exact arithmetic and the like. What a rule cannot determine it refuses, by raising
-`RuleError` with the reason. Types are not followed: ONNX Runtime checks them as it makes a session.
+from a tensor's contents, unless they are known here exactly: constants, the decoder's `top_k` and what Shape
+gives, through Gather, Concat, Slice, exact arithmetic and the like. What a rule cannot determine it refuses,
+by raising `RuleError` with the reason. Types are not followed: ONNX Runtime checks them as it makes a
+session.
 
 Adding an operation is a line of `RULES`, with a function of its own where no rule here fits. Semantics:
 https://onnx.ai/onnx/operators/, opset 18 to 21.
@@ -179,10 +180,18 @@ def _arithmetic(operation: Callable[[Size, Size], Size | None]) -> Rule:
     return rule
 
 
+def _divide(call: Call) -> list[Value]:
+    """Of whole numbers, by what is known to be at least 1. By 0, and the least number by -1, a processor
+    refuses to divide: that ends the process, before ONNX Runtime could raise an error. Types are not
+    followed, so floats are not divided either; `Reciprocal`, which takes no whole numbers, does as well."""
+    divisors = call.value(1).numbers
+    if divisors is None or not all(at_least(divisor, 1) for divisor in divisors):
+        raise RuleError(f"divides by {call.node.inputs[1][:60]!r}, which is not known to be 1 or more")
+    return _arithmetic(_quotient)(call)
+
+
 def _quotient(a: Size, b: Size) -> Size | None:
-    """Where nothing is rounded, or both are constants above 0; a divisor's letters are at least 1."""
-    if not at_least(b, 1):
-        return None
+    """By a `b` of at least 1: where nothing is rounded, or both are constants and `a` is not below 0."""
     if isinstance(a, int) and isinstance(b, int):
         return a // b if a >= 0 else None
     return divide(a, b)
@@ -437,13 +446,13 @@ def _reduce(call: Call) -> list[Value]:
 
 
 def _top_k(call: Call) -> list[Value]:
-    """How many is a constant, or C, which the host asks for by the input `top_k` and is at most V."""
+    """How many is a constant, or C, which is what the decoder's input `top_k` holds and is at most V."""
     shape = call.shape()
     axis = call.axis("axis", -1, len(shape))
     if call.shape(1) != (1,):
         raise RuleError("takes no single number of candidates")
-    k: Size = _C if call.node.inputs[1] == "top_k" else call.constants(1)[0]
-    if isinstance(k, int) and not (at_least(shape[axis] - k, 0) and k >= 0):
+    [k] = call.numbers(1)
+    if k != _C and not (isinstance(k, int) and k >= 0 and at_least(shape[axis] - k, 0)):
         raise RuleError(f"takes the first {k} of {shape[axis]}")
     call.work = product(shape)
     result = Value((*shape[:axis], k, *shape[axis + 1 :]))
@@ -524,7 +533,7 @@ _STANDARD: dict[str, Rule] = {
     "Add": _arithmetic(lambda a, b: a + b),
     "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _arithmetic(lambda a, b: a * b),
-    "Div": _arithmetic(_quotient),
+    "Div": _divide,
     "Cast": _cast,
     "Concat": _concat,
     "Constant": _constant,

@@ -14,22 +14,28 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from .errors import BundleError, UsageError
+from .tokenizerfile import SPECIAL_TOKENS as SPECIAL_TOKENS
 from .tokenizerfile import byte_of_character, check_tokenizer
 
 PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
-SPECIAL_TOKENS = ("<pad>", "<go>", "<eos>", "<unk>", "<sep>")
 #: Ids that a reply never holds: the search bans them at every step.
 NEVER_GENERATED = (PAD, GO, UNK, SEP)
 
 
-def printable(text: str) -> str:
+#: Embeddings, overrides and isolates reach past the text they stand in: a terminal that obeys them reorders
+#: what stands beside it.
+BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def printable(text: str, *, bidi: bool = False) -> str:
     """`text` with control characters made visible (ESC becomes ␛), so that a terminal obeys none.
 
-    Line feeds and tabs stay. C1 controls and DEL become U+FFFD and ␡.
+    Line feeds and tabs stay. C1 controls and DEL become U+FFFD and ␡, and so do the controls of writing
+    direction, but with `bidi`, where no terminal reads.
     """
     if text.isprintable():
         return text
-    return "".join(_visible(c) for c in text)
+    return "".join(c if bidi and c in BIDI_CONTROLS else _visible(c) for c in text)
 
 
 def counted(number: int, noun: str) -> str:
@@ -38,7 +44,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def _visible(c: str) -> str:
-    if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"):
+    if c in "\n\t" or not (c in BIDI_CONTROLS or unicodedata.category(c) in ("Cc", "Cs")):
         return c
     if ord(c) < 0x20:
         return chr(0x2400 + ord(c))
@@ -46,7 +52,9 @@ def _visible(c: str) -> str:
 
 
 def normal_form(text: str) -> str:
-    """NFC, in which all replies are."""
+    """NFC, in which every text is encoded, so that models learn replies in it. Nothing is normalized as it is
+    decoded: a model may still say a letter and its accent one after the other.
+    """
     return unicodedata.normalize("NFC", text)
 
 
@@ -144,7 +152,7 @@ class TextCodec:
         if found is None:
             token = "" if id < len(SPECIAL_TOKENS) else self._tokenizer.id_to_token(id) or ""
             alphabet = byte_of_character()
-            # As the decoder of `tokenizers`: a token with any other character is one that was added as text.
+            # As the decoder of `tokenizers`: a token with any other character is text as it stands.
             in_alphabet = all(c in alphabet for c in token)
             found = bytes(alphabet[c] for c in token) if in_alphabet else token.encode()
             self._bytes[id] = found

@@ -22,6 +22,11 @@ WORDS = (
     r"|\p{White_Space}+(?!\P{White_Space})"
     r"|\p{White_Space}+"
 )
+#: The tokens beside words and bytes, by id: padding, the begin and the end of a reply, unknown, and what
+#: stands between turns. None is looked for in a text.
+SPECIAL_TOKENS = ("<pad>", "<go>", "<eos>", "<unk>", "<sep>")
+_PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_ADDED = [{"id": id, "content": token} | _PLAIN for id, token in enumerate(SPECIAL_TOKENS)]
 _SPLIT = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
 _PARTS = {
     *("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer"),
@@ -83,6 +88,11 @@ def _check_model(model: dict[str, Any]) -> None:
 
 def _check_ways(values: dict[str, Any]) -> None:
     """How text becomes words, and those bytes."""
+    if values.get("added_tokens") != _ADDED:  # one more is cut out of a text, with the spaces around it
+        raise BundleError(
+            f"tokenizer.json may alter text: its added_tokens are not just {', '.join(SPECIAL_TOKENS)}, "
+            "special and without options, as edgechat writes them"
+        )
     if _type(values.get("normalizer")) != "NFC":
         raise BundleError(
             "tokenizer.json alters text: it does not give back the NFC form, since its normalizer is "

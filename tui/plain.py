@@ -8,15 +8,13 @@ from edgechat.runtime.text import printable
 #: Characters of one text that are drawn: a pasted megabyte would take seconds to wrap.
 LONGEST_DRAWN = 8_000
 
-# Line and paragraph separators break a row for some terminals only. Embeddings, overrides and isolates
-# reach past the text they stand in: a terminal that obeys them reorders the columns beside it.
-_SEPARATORS, _BIDI_CONTROLS = "\u2028\u2029", "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-_HARMLESS = str.maketrans(dict.fromkeys(_SEPARATORS, "\n") | dict.fromkeys(_BIDI_CONTROLS, "\ufffd"))
+# Line and paragraph separators break a row for some terminals only.
+_SEPARATORS = str.maketrans(dict.fromkeys("\u2028\u2029", "\n"))
 
 
 def plain(text: str) -> str:
     """`text` with line ends as line feeds, and with everything visible that a terminal would obey."""
-    return printable(text.replace("\r\n", "\n").replace("\r", "\n")).translate(_HARMLESS)
+    return printable(text.replace("\r\n", "\n").replace("\r", "\n")).translate(_SEPARATORS)
 
 
 def content(text: str, style: str = "") -> Content:

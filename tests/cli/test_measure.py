@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from edgechat.runtime import ChatModel
+from edgechat.runtime.bundle import read_bundle, write_bundle
+from edgechat.runtime.text import TextCodec
 
 EVALUATION = {
     "model", "checkpoint", "steps", "pairs", "perplexity", "exact_match", "bleu", "bleu_signature", "chrf",
@@ -129,6 +131,17 @@ def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_f
     assert 0 < step["weight_bytes"] < values["bytes"]["decoder.onnx"]
     assert step["floor_ms"] == pytest.approx(step["weight_bytes"] / step["bytes_per_second"] * 1e3, abs=1e-3)
     assert step["ms"] > 0
+
+
+def test_bench_of_a_bundle_whose_first_golden_source_has_a_zero_byte(invoke, bundle_folder, tmp_path):
+    bundle = read_bundle(bundle_folder)
+    golden = json.loads(bundle.files["golden.json"])
+    [zero] = TextCodec(bundle.files["tokenizer.json"], max_source=9, max_target=9).encode("\0")
+    golden["cases"][0]["src"].insert(0, zero)
+    files = {**bundle.files, "golden.json": json.dumps(golden).encode()}
+    write_bundle(tmp_path / "zero", bundle.manifest, files, replace_existing=False)
+    done = invoke("bench", tmp_path / "zero", "--repeat", 3, "--json")
+    assert json.loads(done.stdout)["start"]["cpu_s"] > 0.05
 
 
 def test_bench_shows_a_table(invoke, bundle_folder):

@@ -347,6 +347,21 @@ def test_a_streamed_reply_with_line_breaks_is_the_line_that_is_printed_without_s
     assert whole.stdout == "␛[2Jred\ufffd31m␇ and  so\ton\n"
 
 
+def test_a_terminal_is_not_told_to_reorder_its_lines_and_a_pipe_gets_texts_as_they_are(capsys, monkeypatch):
+    console.put("a\u202eb")
+    console.put("\u2067c", end="")
+    assert capsys.readouterr().out == "a\u202eb\n\u2067c"
+    console.put_json({"reply": "a\u202eb"})
+    assert json.loads(line := capsys.readouterr().out) == {"reply": "a\u202eb"}
+    assert line.isascii()
+    console.say("a\u202eb")
+    assert capsys.readouterr().err == "a\ufffdb\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    console.put("a\u202eb")
+    console.put("\u2067c", end="")
+    assert capsys.readouterr().out == "a\ufffdb\n\ufffdc"
+
+
 def test_json_numbers_that_json_lacks_become_null(capsys):
     console.put_json({"a": float("inf"), "b": [float("nan")], "c": {"d": -float("inf")}, "e": 1.5})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None], "c": {"d": None}, "e": 1.5}

@@ -1,6 +1,8 @@
 """int8 and fp16: the numbers by hand, the same row in any company, and what is too coarse is refused."""
 
 import dataclasses
+import threading
+import time
 
 import numpy as np
 import onnx
@@ -15,7 +17,7 @@ from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.limits import measure_limits
 from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.proof import prove_batching
-from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare
+from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare, step_ms
 from edgechat.export.quantize import CHOICES, Limits, choose_limits, quantize_columns, quantized_product
 from edgechat.export.variants import exact_backend
 from edgechat.runtime import ChatModel, ProofError, QualityError, UsageError
@@ -287,6 +289,42 @@ def test_each_limit_refuses_with_its_figures(worse, said):
     assert beyond_limits("int8", GOOD, size=1, fp32_size=4, ms=ms) == []
     (reason,) = beyond_limits("int8", dataclasses.replace(GOOD, **worse), size=1, fp32_size=4, ms=ms)
     assert said in reason
+
+
+def test_a_step_is_timed_without_its_first_run_and_without_what_other_threads_do():
+    class Stepping:
+        """Slow at first, while another thread works. It notes the order of all steps."""
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def encode(self, *_: object) -> None:
+            pass
+
+        def step(self, *_: object) -> None:
+            spend(0.05 if self.name not in steps else 0.001)
+            steps.append(self.name)
+
+    def spend(seconds: float) -> None:
+        start = time.thread_time()
+        while time.thread_time() < start + seconds:
+            pass
+
+    def other() -> None:
+        while not over.is_set():
+            spend(0.001)
+
+    steps: list[str] = []
+    over = threading.Event()
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        ms = step_ms({"fp32": Stepping("fp32"), "int8": Stepping("int8")}, [5])
+    finally:
+        over.set()
+        thread.join()
+    assert steps == ["fp32", "int8"] * 31  # one turn warms up
+    assert all(1 <= ms[name] < 1.5 for name in ("fp32", "int8"))
 
 
 def test_slower_and_no_smaller_is_refused_but_either_alone_is_not():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgechat.runtime import ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.choice import first_k, in_banks, in_groups
-from edgechat.runtime.constraints import RequiredTexts, text_rules
+from edgechat.runtime.constraints import RequiredTexts, text_rules, together
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS
 
@@ -176,6 +176,22 @@ def test_a_required_text_that_holds_what_is_banned_is_refused():
         text_rules(DecodingOptions(required=("bab",), banned=("ab",)), VOCABULARY)
 
 
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ((), ""),
+        (("a",), "a"),
+        (("turn around", "urn", "left turn"), "left turn around"),
+        (("abc", "xabcx", "bcq"), "bcqxabcx"),
+        (("cd", "ab", "bc", "ab"), "abcd"),
+        (("é", "e\u0301t"), "ét"),
+        (("é", "ê"), "éê"),  # their first byte is one
+    ],
+)
+def test_what_required_texts_share_is_said_once(texts, said):
+    assert together(texts) == said
+
+
 def test_every_reply_of_the_bundle_holds_what_is_required(bundle_folder):
     with ChatModel.load(bundle_folder, device="cpu") as model:
         for required in (("green",), ("tea", "my"), ("zebra",), ("é",)):
@@ -190,5 +206,8 @@ def test_every_reply_of_the_bundle_holds_what_is_required(bundle_folder):
         )
         with pytest.raises(UsageError, match="required texts have more tokens than a reply may have"):
             model.reply("hello", DecodingOptions(required=("never ever",), max_length=3))
+        long = "do you like green tea"
+        most = len(model.codec.encode(long)) + 1
+        model.texts(DecodingOptions(required=(long, "you like", "green tea"), max_length=most))
         diverse = model.reply("hello", DecodingOptions(beam=6, n_best=6, groups=3, diversity=50))
         assert len({c.text[:1] for c in diverse.candidates}) > 1

@@ -1,5 +1,6 @@
 """What may not, or must, be said: each rule by hand, and all of them against their definitions."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -17,7 +18,7 @@ from edgechat.runtime.constraints import (
 )
 from edgechat.runtime.scheduler import Batch, decode
 from edgechat.runtime.search import BeamSearch
-from edgechat.runtime.text import EOS, PAD
+from edgechat.runtime.text import EOS, PAD, SEP
 
 from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, texts
 
@@ -69,6 +70,14 @@ def test_an_ngram_of_the_source_is_not_said():
     assert banned_after(rule, AB) == set()
     assert banned_after(NoCopy(1, SOURCE), AB) == {A, B, BA}
     assert banned_after(NoCopy(9, SOURCE), AB) == set()
+
+
+def test_special_ids_are_no_words_of_the_source():
+    assert banned_after(NoCopy(1, (EOS,))) == set()  # an empty prompt
+    turns = (A, SEP, B, AB)
+    assert banned_after(NoCopy(1, turns)) == {A, B, AB}
+    assert banned_after(NoCopy(2, turns), A) == set()  # A and B were said by two
+    assert banned_after(NoCopy(2, turns), B) == {AB}
 
 
 def test_a_banned_text_is_kept_out_however_it_would_be_spelled():
@@ -287,6 +296,12 @@ def test_a_prefix_is_taken_in_the_normal_form_that_replies_have(model):
 def test_a_prefix_without_room_for_it_is_refused(model):
     with pytest.raises(UsageError, match="prefix has more tokens than a reply may have, 3"):
         model.reply("hello", DecodingOptions(prefix="something quite long", max_length=3))
+
+
+def test_a_reply_to_nothing_ends_though_nothing_is_copied(model):
+    free, copies_not = model.reply(""), model.reply("", DecodingOptions(no_copy_ngram=1))
+    assert copies_not == dataclasses.replace(free, ms=copies_not.ms)
+    assert free.candidates[0].finished
 
 
 def test_no_ngram_of_the_prompt_is_copied(model):

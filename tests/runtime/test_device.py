@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edgechat.runtime import BundleError, DeviceError, UsageError, device, ort
 from edgechat.runtime.backend import pad
@@ -9,6 +10,17 @@ from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.device import CPU, CUDA, CudaState, cuda_state, providers, resolve_device
 from edgechat.runtime.ort import OrtBackend
 
+#: out = ConstantOfShape(shape), all float zeros.
+CONSTANT_OF_SHAPE = helper.make_model(
+    helper.make_graph(
+        [helper.make_node("ConstantOfShape", ["shape"], ["out"])],
+        "g",
+        [helper.make_tensor_value_info("shape", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None])],
+    ),
+    ir_version=8,
+    opset_imports=[helper.make_opsetid("", 18)],
+).SerializeToString()
 USABLE, NOT = CudaState(True, "usable"), CudaState(False, "no NVIDIA driver was found")
 
 
@@ -45,8 +57,24 @@ def test_an_unknown_device_is_refused_by_name(name):
 
 
 def test_cuda_falls_back_to_the_processor_for_what_it_cannot_run():
-    assert providers("cuda") == [CUDA, CPU]
-    assert providers("cpu") == [CPU]
+    assert [name for name, _ in providers("cuda")] == [CUDA, CPU]
+    assert [name for name, _ in providers("cpu")] == [CPU]
+
+
+def test_fp32_is_not_rounded_to_tf32_on_cuda(monkeypatch, bundle_folder):
+    asked: list[dict[str, str]] = []
+
+    class Session(FakeCudaSession):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            asked.append(dict(self.asked)[CUDA])
+
+        def get_inputs(self) -> list[object]:
+            return []
+
+    monkeypatch.setattr(ort.ort, "InferenceSession", Session)
+    backend_of(bundle_folder, "cuda")
+    assert asked == [{"use_tf32": "0"}] * 2
 
 
 # --- whether CUDA can be used -----------------------------------------------------------------------
@@ -153,6 +181,34 @@ def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(bundle_folder, monkey
     monkeypatch.setattr(ort.ort, "InferenceSession", refuses)
     with pytest.raises(BundleError, match=r"^encoder\.onnx cannot be run by ONNX Runtime: no kernel$"):
         backend_of(bundle_folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("std::bad_alloc"),
+        RuntimeError("[ONNXRuntimeError] : 1 : Failed to allocate memory for requested buffer of size 9"),
+        RuntimeError("[ONNXRuntimeError] : 6 : Available memory of 1 is smaller than requested bytes of 2"),
+        RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0"),
+    ],
+    ids=["C++", "arena", "limit", "CUDA"],
+)
+def test_a_step_that_finds_no_memory_is_not_the_bundles_fault(bundle_folder, error):
+    class Session:
+        def run(self, *_: object) -> None:
+            raise error
+
+    backend = backend_of(bundle_folder, "cpu")
+    backend._encoder = Session()
+    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than there is: [^\n]+$"):
+        backend.encode(*pad([[5]]))
+
+
+def test_memory_that_there_is_not_is_told_as_such(bundle_folder):
+    """By ONNX Runtime itself: a table of a petabyte."""
+    shape = ort.ort.InferenceSession(CONSTANT_OF_SHAPE, providers=[CPU])
+    with pytest.raises(DeviceError, match="needs more memory than there is"):
+        ort._run("x.onnx", shape, ["out"], {"shape": np.array([1 << 48])})
 
 
 def test_graphs_that_do_not_fit_the_state_map_are_refused_by_name(bundle_folder):

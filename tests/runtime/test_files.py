@@ -86,6 +86,48 @@ def test_every_file_and_folder_is_on_the_disk_before_it_has_its_name(tmp_path, m
     assert synced[-1] == (str(tmp_path), True)
 
 
+def test_what_is_synced_may_be_written_which_windows_asks_for(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    readable_alone: list[bool] = []
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            readable_alone.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    with folder_atomic(tmp_path / "out") as folder:
+        (folder / "file").write_text("text")
+    write_atomic(tmp_path / "file", "text")
+    assert readable_alone == [False, False]
+
+
+def failing_for_folders(code: int):
+    """An fsync that does so."""
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(fd)
+
+    return fsync
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EPERM])
+def test_a_file_system_that_syncs_no_folders_is_written_to(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(files.os, "fsync", failing_for_folders(code))
+    write_atomic(tmp_path / "file", "text")
+    with folder_atomic(tmp_path / "out") as folder:
+        (folder / "file").write_text("text")
+    assert names(tmp_path) == ["file", "out"]
+
+
+def test_a_folder_that_could_not_be_synced_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", failing_for_folders(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        write_atomic(tmp_path / "file", "text")
+
+
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_block_that_fails_leaves_what_was_there(tmp_path, replace):
     out = tmp_path / "out"
@@ -203,6 +245,26 @@ def test_a_file_that_is_not_to_be_replaced_stays(tmp_path):
         write_atomic(tmp_path / "file", "new", replace=False)
     assert (tmp_path / "file").read_text() == "old"
     assert names(tmp_path) == ["file"]
+
+
+def test_a_file_that_comes_after_the_look_stays(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("another's")
+    monkeypatch.setattr(Path, "exists", lambda self, **_: False)
+    with pytest.raises(FileExistsError) as raised:
+        write_atomic(path, "new", replace=False)
+    assert raised.value.filename == str(path)
+    assert raised.value.filename2 is None
+    assert path.read_text() == "another's"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_file_that_is_not_to_be_replaced_stays_where_files_have_but_one_name(tmp_path, monkeypatch):
+    def link(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(files.os, "link", link)
+    test_a_file_that_is_not_to_be_replaced_stays(tmp_path)
 
 
 #: Dies as by SIGKILL at the n-th call of a function of `os`, or beside the swap of two names: nothing is

@@ -148,6 +148,17 @@ def test_the_same_seed_gives_the_same_bytes():
     assert golden_of(clear_table(1), seed=2) != GOLDEN
 
 
+def test_a_check_takes_no_more_rows_of_the_decoder_than_the_longest_reply():
+    # Two rows for greedy search and five for the beam, of 12 sources: 200,000 // (12 * 7) = 2,380 tokens.
+    assert json.loads(golden_of(clear_table(1), max_length=10_000))["max_length"] == 2_380
+    many = json.loads(GOLDEN)
+    many["cases"], many["max_length"] = many["cases"][:1] * 64, 447  # 64 * 7 * 447 = 200,256
+    with pytest.raises(
+        BundleError, match="its replies take 200,256 rows of the decoder, 200,000 are allowed"
+    ):
+        check_golden(TableBackend(clear_table(1), V), json.dumps(many).encode())
+
+
 @pytest.mark.parametrize("max_source", [1, 5, 50])
 def test_sources_are_random_words_of_the_vocabulary_and_fit(max_source):
     golden = json.loads(golden_of(clear_table(1), max_source=max_source))

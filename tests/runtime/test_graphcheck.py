@@ -449,6 +449,22 @@ def scale_of_another_size(model):
     node(model, "LayerNormalization", [model.graph.initializer[0].name, scale])
 
 
+def length_by_the_name_of_the_hosts(model):
+    """`top_k` in the encoder is no input, and here the length of the prompt."""
+    node(model, "TopK", [model.graph.initializer[0].name, "top_k"], "best", "places", axis=0)
+    node(model, "Shape", ["src"], "top_k", start=1, end=2)
+
+
+def least_number_by_minus_one(model):
+    """SIGFPE as ONNX Runtime folds it, while it makes the session."""
+    least, minus = weight(model, "least", np.iinfo(np.int64).min), weight(model, "minus", np.int64(-1))
+    node(model, "Div", [least, minus])
+
+
+def division_by_what_a_prompt_holds(model):
+    node(model, "Div", ["src", "src"])
+
+
 #: Attacks on the encoder, with what the refusal says.
 ATTACKS: dict[Spoil, str] = {
     endless_loop: "node 'culprit' ('Loop') is of a kind that is not allowed",
@@ -524,6 +540,9 @@ ATTACKS: dict[Spoil, str] = {
     attribute_twice: "has an attribute twice",
     attribute_of_no_type: "whose value is not of its type",
     bias_left_out: "node 'culprit' ('LayerNormalization') has no input 2",
+    length_by_the_name_of_the_hosts: "node 'culprit' ('TopK') takes the first S of 320",
+    least_number_by_minus_one: "node 'culprit' ('Div') divides by 'minus', which is not known to be 1",
+    division_by_what_a_prompt_holds: "node 'culprit' ('Div') divides by 'src', which is not known",
     scale_of_another_size: "node 'culprit' ('LayerNormalization') has [1] as input 1, not [24]",
 }
 
@@ -590,9 +609,16 @@ def most_candidates_from_a_weight(model):
     top.input[1] = weight(model, "many", np.array([1 << 40]))
 
 
-def size_from_top_k(model):
-    """The host's number of candidates is no size of anything else."""
-    node(model, "ConstantOfShape", ["top_k"])
+def square_of_the_candidates(model):
+    node(model, "Concat", ["top_k", "top_k"], "cc", axis=0, first=True)
+    model.graph.node.insert(1, helper.make_node("ConstantOfShape", ["cc"], ["evil"], "culprit"))
+
+
+def one_candidate_more_than_the_host_asks_for(model):
+    """Which may be one more than there are words."""
+    node(model, "Add", ["top_k", weight(model, "one", np.array([1]))], "more")
+    [top] = [n for n in model.graph.node if n.op_type == "TopK"]
+    top.input[1] = "more"
 
 
 def rows_for_each_row(model):
@@ -621,7 +647,8 @@ def everything_for_each_candidate(model):
 
 DECODER_ATTACKS: dict[Spoil, str] = {
     most_candidates_from_a_weight: "takes the first 1099511627776 of 320",
-    size_from_top_k: "takes a size from 'top_k', which is known only as it runs",
+    square_of_the_candidates: "makes C*C numbers, which grows faster",
+    one_candidate_more_than_the_host_asks_for: "takes the first C + 1 of 320",
     rows_for_each_row: "makes B*B*K*K numbers, which grows faster",
     vocabulary_for_each_source_token: "makes 5,000 numbers a B*K*S: with what is before it, above",
     everything_for_each_candidate: "makes 1,000 numbers a B*C*K: with what is before it, above 64",
@@ -744,8 +771,8 @@ def quantized_product(model: onnx.ModelProto, name: str, product: onnx.NodeProto
     nodes: list[onnx.NodeProto] = []
     x, (inner, columns) = product.input[0], shape
     largest = op("ReduceMax", op("Abs", x), add("axis", np.array([-1])), keepdims=1)
-    scale = op("Div", op("Max", largest, add("tiny", np.float32(1e-9))), add("qa", np.float32(127)))
-    rounded = op("Round", op("Div", x, scale))
+    scale = op("Mul", op("Max", largest, add("tiny", np.float32(1e-9))), add("qa", np.float32(1 / 127)))
+    rounded = op("Round", op("Mul", x, op("Reciprocal", scale)))
     shifted = op("Clip", op("Add", rounded, add("zero", np.float32(128))), add("low", np.float32(1)), "")
     bytes_ = op("Cast", shifted, to=TensorProto.UINT8)
     whole = add("weight", np.ones((inner, columns), np.int8))

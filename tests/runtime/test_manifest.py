@@ -93,6 +93,9 @@ def test_minor_additions_of_a_newer_format_are_kept_apart_and_otherwise_ignored(
     values["files"] = {name: entry | {"colour": "blue"} for name, entry in values["files"].items()}
     read = Manifest.from_bytes(seal(values))
     assert read.extra == {"mood": {"calm": True}}
+    assert read.to_json()["mood"] == {"calm": True}
+    assert Manifest.from_bytes(read.to_bytes()) == read
+    assert read.to_bytes() != dataclasses.replace(read, extra={"mood": {"calm": False}}).to_bytes()
     assert dataclasses.replace(read, extra={}, format=PLAIN.format) == PLAIN
 
 

@@ -84,6 +84,14 @@ def test_a_process_costs_what_it_uses_whatever_its_parent_holds():
     assert large.wall >= 0.2
 
 
+def test_a_process_reads_what_it_is_given():
+    read = "import sys; given = sys.stdin.buffer.read(); sys.exit(f'it read {given}')"
+    with pytest.raises(EdgeChatError, match=r"it read b'a\\x00\\xc3\\xa9\\r\\n'$"):
+        process_cost([sys.executable, "-c", read], "a\0é\r\n".encode())
+    with pytest.raises(EdgeChatError, match=r"it read b''$"):
+        process_cost([sys.executable, "-c", read])
+
+
 def test_a_process_that_fails_is_a_sentence():
     with pytest.raises(EdgeChatError, match="no such thing"):
         process_cost([sys.executable, "-c", "raise SystemExit('no such thing')"])

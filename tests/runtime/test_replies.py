@@ -127,6 +127,8 @@ def test_a_users_file_may_have_a_reply_a_line(tmp_path):
     path = tmp_path / "replies.txt"
     path.write_bytes("LIGHT ON\r\n\nLIGHT\u2028OFF\n".encode())
     assert read_replies(path) == ("LIGHT ON", "LIGHT\u2028OFF")
+    path.write_bytes(b"\xef\xbb\xbfLIGHT ON\r\nLIGHT OFF\r\n")  # as Notepad writes
+    assert read_replies(path) == ("LIGHT ON", "LIGHT OFF")
     path.write_bytes(b"\xff\n")
     with pytest.raises(DataError, match="is not UTF-8"):
         read_replies(path)

@@ -74,7 +74,7 @@ CASES = [
         for op in ["Sqrt", "Tanh", "LogSoftmax", "Softmax", "Identity", "Transpose", "Shape"]
     ),
     *((op, [f(2, 3)], {}, 1) for op in ("Relu", "Round", "Sigmoid")),
-    *((op, [f(2, 1, 3), f(4, 1)], {}, 1) for op in ["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"]),
+    *((op, [f(2, 1, 3), f(4, 1)], {}, 1) for op in ["Add", "Sub", "Mul", "Pow", "Max", "Min"]),
     *((op, [f(3), f(2, 3)], {}, 1) for op in ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]),
     *((op, [b(3), b(2, 1)], {}, 1) for op in ["And", "Or"]),
     *(
@@ -91,6 +91,7 @@ CASES = [
     ("Sub", [i(1, 2), i(3, 4)], {}, 1),
     ("Mul", [NUMBER(3), i(3, -4)], {}, 1),
     ("Div", [i(7, 9), NUMBER(2)], {}, 1),
+    ("Div", [np.array([[7, -9]]), i(2)], {}, 1),
     ("Clip", [f(2, 3), NUMBER(np.float32(0)), NUMBER(np.float32(1))], {}, 1),
     ("CumSum", [f(2, 3), NUMBER(1)], {}, 1),
     ("Where", [b(2, 1), f(3), f(1)], {}, 1),
@@ -234,6 +235,18 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(op, shapes, flag, number
     node = read_node(helper.make_node(op, [f"i{n}" for n in range(len(shapes))], ["o"], **{flag: number}))
     with pytest.raises(RuleError, match=f"'{flag}', which must be 0 or 1"):
         RULES[""][op](Call(node, [Value(shape) for shape in shapes], None))
+
+
+@pytest.mark.parametrize(
+    "divisor",
+    [None, (0,), (-1,), (3, 0), (S - 1,), (2 - S,)],
+    ids=["unknown", "zero", "least by -1", "one of two", "of a length", "of another length"],
+)
+def test_a_division_that_could_end_the_process_is_refused(divisor):
+    node = read_node(helper.make_node("Div", ["a", "b"], ["c"]))
+    inputs = [Value((1,), (-(1 << 63),)), Value((len(divisor or "x"),), divisor)]
+    with pytest.raises(RuleError, match="divides by 'b', which is not known to be 1"):
+        RULES[""]["Div"](Call(node, inputs, None))
 
 
 def test_every_rule_is_compared():

@@ -83,14 +83,16 @@ def test_ids_outside_the_vocabulary_stand_for_no_text():
     assert CODEC.decode([CODEC.vocab_size, 10**6]) == ""
 
 
-def test_an_added_token_is_decoded_as_it_is_written():
-    added = json.loads(TOKENIZER)
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    added["added_tokens"].append({"id": CODEC.vocab_size, "content": "new word é", **flags})
-    other = TextCodec(json.dumps(added).encode(), max_source=9, max_target=9)
-    ids = other.encode("a new word é")
-    assert ids[-1] == CODEC.vocab_size
-    assert other.decode(ids) == "a new word é"
+def test_what_is_decoded_is_as_it_was_said():
+    assert CODEC.decode([*CODEC.encode("e"), *CODEC.encode("\u0301")]) == "e\u0301"
+    assert CODEC.decode(CODEC.encode("e\u0301")) == "\u00e9"
+
+
+def test_a_token_of_other_characters_than_those_of_bytes_is_decoded_as_it_is_written():
+    values = json.loads(TOKENIZER)
+    values["model"]["vocab"]["new word é"] = CODEC.vocab_size
+    other = TextCodec(json.dumps(values).encode(), max_source=9, max_target=9)
+    assert other.decode([CODEC.vocab_size]) == "new word é"
 
 
 # --- pieces ---------------------------------------------------------------------------------------
@@ -231,8 +233,9 @@ def test_a_broken_tokenizer_is_refused(raw):
 
 
 def test_a_tokenizer_with_other_special_ids_is_refused():
-    swapped = TOKENIZER.replace(b'"<go>"', b'"<xx>"')
-    with pytest.raises(BundleError, match=r"tokenizer\.json gives '<go>' the id None, not 1"):
+    swapped = TOKENIZER.replace(b'"<go>":1,"<eos>":2', b'"<eos>":1,"<go>":2')
+    assert swapped != TOKENIZER
+    with pytest.raises(BundleError, match=r"tokenizer\.json gives '<go>' the id 2, not 1"):
         TextCodec(swapped, max_source=9, max_target=9)
 
 
@@ -256,6 +259,12 @@ def test_escape_delete_and_c1_are_shown_by_their_signs():
     assert printable("\x00") == "␀"
 
 
+@pytest.mark.parametrize("control", "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069", ids=ascii)
+def test_what_reorders_a_terminals_line_is_shown_and_goes_to_a_file_as_it_is(control):
+    assert printable(f"a{control}\x1bb") == "a\ufffd␛b"
+    assert printable(f"a{control}\x1bb", bidi=True) == f"a{control}␛b"
+
+
 def test_lone_surrogates_are_printable_afterwards():
     assert printable("a\ud800") == "a\ufffd"
     printable("a\ud800").encode()
@@ -264,7 +273,7 @@ def test_lone_surrogates_are_printable_afterwards():
 @given(text=ANY_TEXT)
 @settings(max_examples=200, deadline=None)
 def test_all_else_is_printed_as_it_is(text):
-    shown = printable(text)
+    shown = printable(text, bidi=True)
     assert len(shown) == len(text)
     for before, after in zip(text, shown, strict=True):
         if unicodedata.category(before) not in ("Cc", "Cs"):

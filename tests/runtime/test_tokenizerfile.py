@@ -17,6 +17,9 @@ from edgechat.train.tokenizer import train_tokenizer
 
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 290)
 SPLIT = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
+ADDED = json.loads(TOKENIZER)["added_tokens"]
+#: As Hugging Face adds a word, which takes the spaces around it and has no bytes.
+WORD = {"id": 290, "content": "he", "single_word": False, "lstrip": True, "rstrip": True, "normalized": True}
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 SENTENCES = {
     # What each would do if it was let through: 20 GB at the first prompt, 2^60 letters, a panic of the
@@ -67,6 +70,15 @@ SENTENCES = {
         "post_processor 'TemplateProcessing'",
     ),
     "decoder": ({"decoder": {"type": "Strip", "content": "a", "start": 1, "stop": 1}}, "decoder 'Strip'"),
+    "a word more": ({"added_tokens": [*ADDED, WORD | {"special": False}]}, "added_tokens are not just <pad>"),
+    "none added": ({"added_tokens": []}, "added_tokens are not just"),
+    **{
+        f"special with {option}": (
+            {"added_tokens": [*ADDED[:4], ADDED[4] | {option: not ADDED[4][option]}]},
+            "added_tokens are not just",
+        )
+        for option in ("single_word", "lstrip", "rstrip", "normalized", "special")
+    },
     "unknown": ({"plugin": "x"}, "unknown part 'plugin'"),
 }
 MODELS = {

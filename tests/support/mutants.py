@@ -6,6 +6,7 @@ import random
 import resource
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 from fuzz import mutated
@@ -18,6 +19,8 @@ from edgechat.runtime.ort import OrtBackend
 
 #: Bytes of address space; what asks for more fails, and is told by the word "alloc".
 MOST_MEMORY = 6 << 30
+#: No prompt and no reply holds them; a processor traps where it divides the one by the other.
+_NO_IDS = (np.iinfo(np.int64).min, -1)
 #: Graphs of every kind: what is stored how, and what the options of the model add.
 _HONEST = {
     "bytes": [honest(hidden=1, vocab=5)],
@@ -56,6 +59,11 @@ def main(seed: int, count: int, how: str) -> None:
             for parents in ([0, 0, 1, 1], [1, 1, 3, 2]):
                 _, state = backend.step(state, np.ones(4, np.int64), np.array(parents), 3, whole=True)
             ran += 1
+            for number in _NO_IDS:
+                with suppress(BundleError):
+                    backend.step(state, np.full(4, number), np.array(parents), 3)
+                with suppress(BundleError):
+                    backend.encode(np.full((2, 3), number), np.array([3, 2]))
         except BundleError as error:
             if "alloc" in str(error):  # it asked for more than there is
                 raise

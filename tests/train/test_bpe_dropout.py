@@ -35,7 +35,8 @@ def tiny(share: float, *merges: tuple[str, str]) -> BpeDropout:
     tokenizer = Tokenizer(models.BPE(vocab=_OF, merges=list(merges)))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw = json.dumps({**json.loads(tokenizer.to_str()), "model": model}).encode()
+    added = json.loads(TOKENIZER)["added_tokens"]
+    raw = json.dumps({**json.loads(tokenizer.to_str()), "model": model, "added_tokens": added}).encode()
     return BpeDropout(raw, TextCodec(raw, max_source=50, max_target=50), share, seed=0)
 
 

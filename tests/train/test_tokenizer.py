@@ -146,9 +146,10 @@ def dropout(trained: bytes) -> bytes:
         (lambda _: b"", "cannot be read"),
         (lambda _: b"\xff\xfe", "cannot be read"),
         (lambda _: b"{}", "cannot be read"),
-        (special_ids_swapped, "'<pad>' the id"),
+        (special_ids_swapped, "added_tokens are not just <pad>"),
         (no_byte_level, "not a byte-level tokenizer"),
         (dropout, "encodes at random"),
+        (lambda t: changed(t, lambda k: k.add_tokens(["hello"])), "added_tokens are not just <pad>"),
         (lambda t: changed(t, lambda k: k.enable_truncation(4)), "truncates or pads"),
         (lambda t: changed(t, lambda k: k.enable_padding()), "truncates or pads"),
         (
@@ -156,7 +157,10 @@ def dropout(trained: bytes) -> bytes:
             "alters text: it does not give back",
         ),
     ],
-    ids=["empty", "binary", "no tokenizer", "ids", "byte level", "dropout", "truncation", "padding", "lossy"],
+    ids=[
+        *("empty", "binary", "no tokenizer", "ids", "byte level", "dropout", "added", "truncation"),
+        *("padding", "lossy"),
+    ],
 )
 def test_a_tokenizer_that_would_break_the_promise_is_refused(
     trained: bytes, tmp_path: Path, make, sentence: str
