@@ -10,6 +10,7 @@ checkpoints that were there. Only then are older ones removed, the last and the 
 states of random numbers: those of a step are a function of the seed and the step (see updates.py).
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.errors import CheckpointError, UsageError
-from ..runtime.files import folder_atomic, remove_leftovers, sha256
+from ..runtime.files import TEMPORARY, folder_atomic, remove_leftovers, sha256, sync_folder
 from .averaging import MovingAverage, mean_weights
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -111,6 +112,7 @@ def save_checkpoint(
     `keep` best that were validated. `score`, lower being better, is of a validation at this very step."""
     folder = run / "checkpoints" / f"step-{position.step:08d}"
     folder.parent.mkdir(exist_ok=True)
+    sync_folder(run)  # a power cut could take it, with all that is synced in it
     remove_leftovers(folder.parent)
     contents = {
         _MODEL: weights_to_bytes(learned.model),
@@ -137,7 +139,9 @@ def _remove_all_but(run: Path, keep: int, steps: set[int]) -> None:
     kept = {folder for kind in ("last", "best") for folder, _ in _ranked(scores, kind)[:keep]}
     for old in _folders(run):
         if _step(old) not in steps and old not in kept:
-            shutil.rmtree(old, ignore_errors=True)
+            # Half deleted it must not look like a checkpoint: a kill leaves what the next save removes first.
+            with contextlib.suppress(OSError):
+                shutil.rmtree(old.rename(old.with_name(TEMPORARY + old.name)), ignore_errors=True)
 
 
 def _scores(run: Path) -> dict[Path, float]:
@@ -299,10 +303,14 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 def _restore_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    for name, parameter in model.named_parameters():
-        prefix = f"{name}."
-        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if state:  # Adam counts its steps on the CPU, whatever the device
-            optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-            }
+    """Give the optimizer the state that `_optimizer_tensors` made. On which device and in which type each
+    tensor must be is PyTorch's to say: a fused Adam counts its steps on the GPU, another one on the CPU."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for number, parameter in enumerate(parameters):
+        prefix = f"{names[parameter]}."
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if own:
+            state[number] = own
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
