@@ -238,6 +238,66 @@ async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat,
         assert c.messages == []
 
 
+@pytest.mark.parametrize(
+    ("lines", "pressed", "key_of", "said"),
+    [
+        # Send has two keys of its own, which are not lost to it.
+        (
+            {"prompt.send": "ctrl+s"},
+            "ctrl+s",
+            {"chat.export": "alt+s"},
+            ["Export lost its key ctrl+s to Send"],
+        ),
+        ({"app.help": "f11"}, "f11", {"chat.bad": "alt+d"}, ["Bad lost its key f11 to Help"]),
+        ({"chat.good": "ctrl+n"}, "ctrl+n", {"chat.new": "–"}, ["New lost its key ctrl+n to Good"]),
+        ({"chat.good": "home"}, "home", {"chat.bad": "alt+d f11"}, []),
+        ({"chat.good": ""}, "ctrl+g", {"chat.good": "–"}, []),
+    ],
+)
+async def test_a_key_of_the_users_file_is_taken_from_who_had_it_and_that_is_said(
+    chat, tmp_path, lines, pressed, key_of, said
+):
+    (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
+    async with chat(FakeModel(), config=tmp_path, size=(140, 40)) as c:
+        assert c.notices == [f"keys.toml: {sentence}" for sentence in said]
+        await c.say("hello")
+        c.screen.prompt.insert("more")
+        bound = {hint.id: hint.key for section in c.app._sections() for hint in section.keys}
+        assert {id: bound[id] for id in key_of} == key_of
+        footer = c.drawn.splitlines()[-1]
+        assert "<" not in footer
+        await c.press(pressed)
+        await c.until(lambda: c.chat.prompt.ready)
+        (done,) = lines
+        assert (c.prompt == "") == (done == "prompt.send")
+        assert (c.app.screen is not c.chat) == (done == "app.help")
+        assert c.messages[1] == "bot: fine" + "\n✓ good" * (lines.get("chat.good", "") != "")
+
+
+def test_a_key_that_is_written_or_another_actions_in_the_file_is_refused_with_the_reason(tmp_path):
+    lines = {
+        "chat.good": "ctrl+k",
+        "chat.bad": "f11,ctrl+k",
+        "chat.new": "g",
+        "chat.why": "space",
+        "ask.done": "?",
+        "view.down": "down,space",
+        "beam.after": "down",
+        "chat.quit": "f5",
+    }
+    (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
+    keys, problems = load_keys(tmp_path)
+    assert keys == {"chat.good": "ctrl+k", "view.down": "down,space", "beam.after": "down"}
+    written = "is written where one writes; only what is done in a view can have such a key"
+    assert [problem.split("keys.toml")[1] for problem in problems] == [
+        ": 'chat.bad' keeps its keys: 'ctrl+k' is given to 'chat.good' already",
+        f": 'chat.new' keeps its keys: 'g' {written}",
+        f": 'chat.why' keeps its keys: 'space' {written}",
+        f": 'ask.done' keeps its keys: '?' {written}",
+        " names 'chat.quit', which is no action: perhaps 'app.quit'; F1 names each beside its key",
+    ]
+
+
 async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_prompt_its_own(chat, tmp_path):
     keys = {"view.down": "down,j", "view.up": "k", "view.last": "G", "view.first": "g"}
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in keys.items()))
@@ -272,7 +332,7 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
 
 def test_a_keys_file_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "keys.toml").write_text("chat.new = [\n")
-    keys, (problem,) = load_keys(tmp_path, IDS)
+    keys, (problem,) = load_keys(tmp_path)
     assert keys == {}
     assert "keys.toml cannot be read, the usual keys are in force" in problem
 
@@ -286,7 +346,7 @@ def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like
         "view.down": "down,j,?,shift+ctrl+left",
     }
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
-    keys, problems = load_keys(tmp_path, IDS)
+    keys, problems = load_keys(tmp_path)
     assert keys == {"view.down": "down,j,question_mark,ctrl+shift+left"}
     assert [problem.split("keys.toml")[1] for problem in problems] == [
         ": 'chat.new' keeps its keys: 'kontrol+q' is no key, perhaps 'ctrl+q'",
@@ -299,7 +359,7 @@ def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like
 def test_the_keys_file_in_the_docs_is_one(tmp_path):
     docs = (Path(__file__).parents[2] / "docs" / "chat.md").read_text()
     (tmp_path / "keys.toml").write_text(docs.split("```toml\n")[1].split("```")[0])
-    keys, problems = load_keys(tmp_path, IDS)
+    keys, problems = load_keys(tmp_path)
     assert (keys["view.down"], problems) == ("down,j", [])
 
 

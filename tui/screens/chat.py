@@ -44,9 +44,6 @@ class ChatScreen(Talking):
         self.talk = Talk(kept=self._kept())
 
     def on_mount(self) -> None:
-        for action in CHAT:  # what has no key may have one of the user's
-            if not action.keys and action.id in self.app._keymap:
-                self._bindings._add_binding(replace(action, keys=f"<{action.id}>").binding)
         self._begin_keeping()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

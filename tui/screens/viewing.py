@@ -13,7 +13,7 @@ from textual.screen import Screen
 from ..bundles import Bundles
 from ..dial import Dial
 from ..engine import WIDEST_TRACE
-from ..keys import APP, CHAT, PROMPT, Action
+from ..keys import APP, CHAT, PROMPT, Action, is_key
 from ..knobs import KNOBS, Changes
 from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned, TurnPicked, ViewPicked
 from ..talk import Talk
@@ -281,4 +281,5 @@ class Viewing(Screen[None]):
     def _keys(self) -> dict[str, str]:
         """The first key of each action that has one now, as it is shown."""
         active = reversed(self.active_bindings.values())
-        return {a.binding.id: self.app.get_key_display(a.binding) for a in active if a.binding.id}
+        bound = (a.binding for a in active if is_key(a.binding.key))
+        return {binding.id: self.app.get_key_display(binding) for binding in bound if binding.id}

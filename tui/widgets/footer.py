@@ -9,7 +9,7 @@ from textual.screen import Screen
 from textual.widgets import Footer
 from textual.widgets._footer import FooterKey
 
-from ..keys import ALL
+from ..keys import ALL, is_key
 
 #: A key, whether it does something now, and what.
 Shown = tuple[Binding, bool, str]
@@ -49,7 +49,7 @@ class Keys(Footer):
         shown: dict[str, Shown] = {}
         last: dict[str, Shown] = {}
         for node, binding, enabled, tooltip in in_order(self.screen):
-            if binding.show and binding.action not in shown:
+            if binding.show and is_key(binding.key) and binding.action not in shown:
                 (last if node is self.app else shown)[binding.action] = (binding, enabled, tooltip)
         room = self.size.width - sum(self._width(binding) for binding, _, _ in last.values())
         for key in shown.values():
