@@ -46,6 +46,23 @@ async def test_the_inspector_follows_the_reply_and_its_figures_are_the_searchs(c
         assert "The prompt alone, 2 of at most 64 tokens" in drawn
 
 
+async def test_a_part_of_a_character_is_not_called_the_end(chat):
+    """Each byte is a token here: é is C3 A9, è is C3 A8."""
+    async with chat(table_model({"é": 0.6, "è": 0.4}), size=(140, 40)) as c:
+        await c.say("ñ")
+
+        async def tokens(view):
+            return [line[78:].split() for line in (await c.view(view)).splitlines()]
+
+        attention = await tokens("attention")
+        assert attention[3] == ["·", "ñ"]  # of the prompt
+        assert [row[0] for row in attention[4:7]] == ["·", "é", "⟨end⟩"]
+        confidence = await tokens("tokens")
+        assert [row[0] for row in confidence[4:7]] == ["·", "é", "⟨end⟩"]
+        assert "\\xa8 40%" in " ".join(confidence[5])
+        assert "● \\xc3" in await c.view("beam")
+
+
 async def test_another_candidate_is_put_in_place_and_the_conversation_goes_on_with_it(chat):
     model = FakeModel(Script(end=reply("one", "two", "three")))
     async with chat(model, size=(140, 40)) as c:
@@ -579,4 +596,4 @@ def test_figures_as_bars():
     assert spark([1, 4, 8], 10) == "▁▄█"
     assert spark([1, 1, 8, 1], 2) == "▁█"  # a cell shows the largest of its share
     assert spark([], 5) == ""
-    assert [token(t) for t in ("", " ", " day", "\n", "\x1b")] == ["⟨end⟩", "␣", "day", "⏎", "␛"]
+    assert [token(t) for t in ("", " ", " day", "\n", "\x1b")] == ["·", "␣", "day", "⏎", "␛"]

@@ -160,7 +160,7 @@ def one_line(text: str) -> str:
 def token(text: str) -> str:
     """A token as it is shown alone."""
     if not text:
-        return "⟨end⟩"
+        return "·"
     return one_line(text).strip(" ") or "␣"
 
 
