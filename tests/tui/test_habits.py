@@ -82,12 +82,28 @@ async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(
         assert "ctrl+q" in c.notices[0]
 
 
+@pytest.mark.parametrize("view", list(VIEWS))
+async def test_ctrl_c_after_dragging_in_a_view_leaves_the_clipboard_as_it_was(chat, view):
+    async with chat(table_model({"ok": 1.0}), size=(140, 40)) as c:
+        await c.say("hello")
+        await c.press("ctrl+y")
+        await c.view(view)
+        shown = c.screen.inspector.shown
+        await c.pilot.mouse_down(shown, offset=(3, 1))
+        await c.pilot.hover(shown, offset=(12, 3))
+        await c.pilot.mouse_up(shown, offset=(12, 3))
+        await c.press("ctrl+c")
+        assert not c.screen.get_selected_text()
+        assert c.app.clipboard == "ok"
+
+
 async def test_the_text_of_a_message_is_selected_without_who_said_it(chat):
     async with chat(FakeModel(Script(end=reply("select me")))) as c:
         await c.say("hello")
         c.screen.query("ReplyMessage").last().text_select_all()
         await c.pilot.press("ctrl+c")
         assert c.app.clipboard == "select me"
+        assert c.notices == ["What is marked is in the clipboard"]
 
 
 async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from textual import getters, work
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
@@ -138,6 +139,14 @@ class Viewing(Screen[None]):
             self.conversation.action_page_up()
         else:
             self.conversation.action_page_down()
+
+    def action_copy_text(self) -> None:
+        """Copy what the mouse has marked. In a view it marks nothing that could be copied."""
+        text = self.get_selected_text()
+        if not text:
+            raise SkipAction
+        self.app.copy_to_clipboard(text)
+        self.notify("What is marked is in the clipboard")
 
     # --- The inspector
 

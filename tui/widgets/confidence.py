@@ -18,7 +18,8 @@ class Tokens(Lines):
 
     **instead**: the other tokens that it held most likely there.
 
-    `·` is a part of a character, which a token below completes; among the others its bytes are shown, `\\xc3`.
+    `·` is a part of a character, which a token below completes; of another token such a part is shown as
+    its bytes, `\\xc3`.
     """
     BINDING_GROUP_TITLE = "Confidence"
 
