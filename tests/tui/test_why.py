@@ -239,6 +239,31 @@ async def test_a_knob_that_is_turned_counts_for_the_next_reply_and_is_remembered
         assert "beam 5" in await c.view("meter")
 
 
+async def test_a_click_on_an_arrow_turns_the_knob_of_its_row_and_lights_it_elsewhere(chat):
+    async with chat(FakeModel(beam=3), size=(140, 40)) as c:
+        await c.press("f4")
+        knobs = c.screen.inspector.knobs
+        head, normalize = 2, 2  # rows above, and the knob's among the others
+
+        async def click(row, text):
+            """With no motion before."""
+            drawn = c.drawn.splitlines()[knobs.region.y + head + row]
+            await c.pilot.click(knobs, (drawn.index(text) - knobs.region.x, head + row))
+            await c.pilot.pause()
+            return knobs.lit, c.screen.dial.changes
+
+        assert await click(1, "beam") == (1, {})
+        assert await click(0, "‹") == (0, {"sample": True, "temperature": 0.8, "top_p": 0.9})
+        assert await click(0, "›") == (0, {})
+        assert await click(1, "›") == (1, {"beam": 4})
+        assert await click(1, "4") == (1, {"beam": 4})
+        await click(1, "‹")
+        assert await click(1, "‹") == (1, {"beam": 2})
+        assert await click(normalize, "›") == (normalize, {"beam": 2, "normalize": "average"})
+        await c.pilot.click(knobs, (2, 0))
+        assert knobs.lit == normalize
+
+
 async def test_a_value_is_typed_and_a_wrong_one_refused_with_its_reason(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         await c.press("f4", "down", "enter")
