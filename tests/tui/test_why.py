@@ -299,6 +299,7 @@ def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_bac
     for knob in shown:
         value = options[knob.name]
         assert knob.kind.parse(knob.kind.show(value).strip("–")) == value
+        assert ("commas" in knob.does) == getattr(knob.kind, "several", False)  # which nobody would guess
         up = knob.kind.step(value, 1)
         if up != value:
             assert knob.kind.parse(knob.kind.show(up)) == up
