@@ -108,11 +108,13 @@ async def test_the_text_of_a_message_is_selected_without_who_said_it(chat):
 
 async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
     async with chat(FakeModel(Script(stalls=True))) as c:
-        assert not c.screen.active_bindings["escape"].enabled
-        await c.say("hello", wait=False)
-        assert c.screen.active_bindings["escape"].enabled
-        await c.pilot.press("escape")
-        assert not c.screen.active_bindings["escape"].enabled
+        for something in (c.say("hello", wait=False), c.press("f6")):
+            assert not c.screen.active_bindings["escape"].enabled
+            await c.until(lambda: "Stop" not in c.drawn)
+            await something
+            assert c.screen.active_bindings["escape"].enabled
+            await c.until(lambda: c.drawn.splitlines()[-1].startswith("esc Stop"))
+            await c.press("escape")
 
 
 async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_path):

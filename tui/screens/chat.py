@@ -47,7 +47,7 @@ class ChatScreen(Talking):
         self._begin_keeping()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """An action that has nothing to act on is greyed out."""
+        """An action that has nothing to act on is not offered, and is listed in help alone."""
         if action == "stop":
             return True if self.turn is not None or self.editing is not None else None
         if action in ("regenerate", "edit"):
