@@ -242,6 +242,21 @@ async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
                 assert all(key.region.right <= width for key in c.screen.query("FooterKey"))
 
 
+async def test_the_name_of_the_view_that_is_shown_is_in_view_in_forty_columns(chat):
+    async with chat(FakeModel(), size=(40, 20)) as c:
+        for name in (*VIEWS, "candidates"):
+            await c.view(name)
+            await c.until(
+                lambda name=name: c.screen.query_one("#tabs").region.contains_region(
+                    c.screen.query_one(f"#tab-{name}").region
+                )
+            )
+        await c.view("knobs")
+        for width in (100, 40):
+            await c.pilot.resize_terminal(width, 20)
+            await c.until(lambda: "meter  knobs" in c.drawn)
+
+
 async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):
     (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
     async with chat(FakeModel(), config=tmp_path) as c:
