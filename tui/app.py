@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.dom import DOMNode
-from textual.events import Event, Key, Paste
+from textual.events import DeliveryFailed, Event, Key, Paste
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -110,6 +110,11 @@ class ChatApp(App[None]):
         self._settings = replace(self._settings, theme=theme)
         if self._config and (problem := save_settings(self._config, self._settings)):
             self.notify(plain(problem), severity="warning", markup=False)
+
+    def on_delivery_failed(self, event: DeliveryFailed) -> None:
+        """A screenshot that cannot be written: Textual's own notice leaves out the reason."""
+        event.prevent_default()
+        self.notify(plain(f"The screenshot is not saved: {event.exception}"), severity="error", markup=False)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action that does something now, the views, the presets, and Textual's own commands."""

@@ -257,6 +257,16 @@ async def test_the_name_of_the_view_that_is_shown_is_in_view_in_forty_columns(ch
             await c.until(lambda: "meter  knobs" in c.drawn)
 
 
+async def test_a_screenshot_that_cannot_be_written_says_why(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr("textual.app.user_downloads_path", lambda: tmp_path / "gone")
+    async with chat(FakeModel()) as c:
+        c.app.deliver_screenshot("chat.svg")
+        await c.until(lambda: c.notices)
+        (said,) = c.notices
+        assert said.startswith("The screenshot is not saved: ")
+        assert f"No such file or directory: '{tmp_path / 'gone' / 'chat.svg'}'" in said
+
+
 async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):
     (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
     async with chat(FakeModel(), config=tmp_path) as c:
