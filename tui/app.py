@@ -155,19 +155,25 @@ class ChatApp(App[None]):
         while node is not None and not about:
             about = node.HELP if isinstance(node, Widget) and node.HELP else ""
             node = node.parent
-        note = f"Every action is in the palette{self._palette_key()} too."
+        palette = self._key_of("app.palette")
+        notes = [f"Every action is in the palette, {palette}, too."] if palette else []
         if self._config:
-            note += (
-                " Other keys: a line with the dim name beside it,"
+            notes.append(
+                "Other keys: a line with the dim name beside it,"
                 f' such as "chat.new" = "ctrl+k", in {self._config / KEYS}'
             )
-        self.push_screen(Help(about, self._sections(), note))
+        self.push_screen(Help(about, self._sections(), " ".join(notes)))
 
-    def _palette_key(self) -> str:
-        """Between commas; "" where it has none."""
+    def action_help_quit(self) -> None:
+        """Ctrl-C, where there is nothing to copy: Textual tells which key quits."""
+        if self._key_of("app.quit"):
+            super().action_help_quit()
+
+    def _key_of(self, id: str) -> str:
+        """The first key of an action as it is shown, "" where it has none now."""
         bound = (active.binding for active in self.screen.active_bindings.values())
-        keys = (self.get_key_display(b) for b in bound if b.id == "app.palette" and is_key(b.key))
-        return "".join(f", {key}," for key in [*keys][:1])
+        keys = (self.get_key_display(b) for b in bound if b.id == id and is_key(b.key))
+        return next(keys, "")
 
     def _sections(self) -> list[KeySection]:
         """Keys that do something now, by where they are from: ours first, in the order of their declaration,

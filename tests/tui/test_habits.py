@@ -73,6 +73,17 @@ async def test_what_has_no_key_is_done_from_the_palette(chat, tmp_path):
             await c.until(lambda copied=copied: copied in c.app.clipboard)
 
 
+async def test_help_and_ctrl_c_name_the_keys_that_palette_and_quit_have(chat, tmp_path):
+    for key, shown in (("ctrl+k", "^k"), ("", "")):
+        (tmp_path / "keys.toml").write_text(f'"app.palette" = "{key}"\n"app.quit" = "{key and "f5"}"\n')
+        async with chat(FakeModel(), config=tmp_path) as c:
+            await c.press("ctrl+c")
+            assert ["f5" in said for said in c.notices[-1:]] == [True] * bool(key)
+            c.app.action_help()
+            note = c.app.screen._note
+            assert note.startswith(f"Every action is in the palette, {shown}, too." if key else "Other keys")
+
+
 async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(chat):
     async with chat(FakeModel()) as c:
         c.screen.prompt.insert("draft")
