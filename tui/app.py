@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.dom import DOMNode
-from textual.events import Event, Key, Paste
+from textual.events import DeliveryFailed, Event, Key, Paste
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -19,7 +19,7 @@ from edgechat.runtime import EdgeChatError
 from . import keysfirst, terminalinput
 from .engine import load
 from .keeper import Keeper
-from .keys import ALL, APP, CHAT, IDS, PROMPT, bindings
+from .keys import ALL, APP, CHAT, PROMPT, bindings, is_key, keymap
 from .knobs import Changes, presets
 from .plain import plain
 from .screens import ChatScreen, Help, KeySection
@@ -68,7 +68,9 @@ class ChatApp(App[None]):
         known = self._settings.theme in self.available_themes
         self.theme = self._settings.theme if known else DARK.name
         if config:
-            keys, self._problems = load_keys(config, IDS)
+            chosen, self._problems = load_keys(config)
+            keys, lost = keymap(chosen)
+            self._problems += [f"{KEYS}: {loss}" for loss in lost]
             self.set_keymap(keys)
 
     def get_default_screen(self) -> Screen[None]:
@@ -109,15 +111,10 @@ class ChatApp(App[None]):
         if self._config and (problem := save_settings(self._config, self._settings)):
             self.notify(plain(problem), severity="warning", markup=False)
 
-    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
-        """A key of the user's file that was another action's: the user's counts."""
-        for binding in clashed_bindings:
-            problem = (
-                f"{binding.description} lost its key {binding.key}, which {KEYS} gives to another action"
-            )
-            if problem not in self._problems:
-                self._problems.append(problem)
-                self.notify(plain(problem), severity="warning", markup=False)
+    def on_delivery_failed(self, event: DeliveryFailed) -> None:
+        """A screenshot that cannot be written: Textual's own notice leaves out the reason."""
+        event.prevent_default()
+        self.notify(plain(f"The screenshot is not saved: {event.exception}"), severity="error", markup=False)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action that does something now, the views, the presets, and Textual's own commands."""
@@ -158,17 +155,25 @@ class ChatApp(App[None]):
         while node is not None and not about:
             about = node.HELP if isinstance(node, Widget) and node.HELP else ""
             node = node.parent
-        note = f"Every action is in the palette, {self._palette_key()}, too."
+        palette = self._key_of("app.palette")
+        notes = [f"Every action is in the palette, {palette}, too."] if palette else []
         if self._config:
-            note += (
-                " Other keys: a line with the dim name beside it,"
+            notes.append(
+                "Other keys: a line with the dim name beside it,"
                 f' such as "chat.new" = "ctrl+k", in {self._config / KEYS}'
             )
-        self.push_screen(Help(about, self._sections(), note))
+        self.push_screen(Help(about, self._sections(), " ".join(notes)))
 
-    def _palette_key(self) -> str:
-        active = self.screen.active_bindings.get(self.COMMAND_PALETTE_BINDING)
-        return self.get_key_display(active.binding) if active else self.COMMAND_PALETTE_BINDING
+    def action_help_quit(self) -> None:
+        """Ctrl-C, where there is nothing to copy: Textual tells which key quits."""
+        if self._key_of("app.quit"):
+            super().action_help_quit()
+
+    def _key_of(self, id: str) -> str:
+        """The first key of an action as it is shown, "" where it has none now."""
+        bound = (active.binding for active in self.screen.active_bindings.values())
+        keys = (self.get_key_display(b) for b in bound if b.id == id and is_key(b.key))
+        return next(keys, "")
 
     def _sections(self) -> list[KeySection]:
         """Keys that do something now, by where they are from: ours first, in the order of their declaration,
@@ -186,14 +191,8 @@ class ChatApp(App[None]):
             does = _said(binding.description, binding.tooltip)
             row = _Row(ours.get(id or "", len(ours)), does, id or "", [])
             row = groups.setdefault(title, {}).setdefault(binding.action, row)
-            row.keys.append(self.get_key_display(binding))
-        if isinstance(self.screen, ChatScreen):
-            chat = groups[ChatScreen.BINDING_GROUP_TITLE]
-            bound = {binding.id for _, bindings in self.screen._binding_chain for _, binding in bindings}
-            for action in CHAT:
-                if action.id not in bound:  # never had a key, or lost it: it can be given one
-                    does = _said(action.label, action.does)
-                    chat[action.action] = _Row(ours[action.id], does, action.id, ["–"])
+            if is_key(binding.key):
+                row.keys.append(self.get_key_display(binding))
         return [
             KeySection(title, tuple(row.hint for row in sorted(rows.values(), key=lambda row: row.order)))
             for title, rows in sorted(groups.items(), key=lambda item: _LAST.get(item[0], 0))
@@ -211,7 +210,7 @@ class _Row:
 
     @property
     def hint(self) -> KeyHint:
-        return KeyHint(" ".join(dict.fromkeys(self.keys)), self.does, self.id)
+        return KeyHint(" ".join(dict.fromkeys(self.keys)) or "–", self.does, self.id)
 
 
 #: Commands of Textual's that are not offered: our help is its Keys, and who made the prompt as large as the

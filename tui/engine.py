@@ -27,6 +27,7 @@ from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, normal_fo
 
 from .knobs import Changes, same, settle
 from .values import (
+    END,
     SEPARATOR,
     AttendedToken,
     BeamCandidate,
@@ -265,7 +266,8 @@ def _candidate_row(rank: int, candidate: Candidate) -> CandidateRow:
 
 def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequence[TracedStep]) -> Insight:
     ids = codec.encode_source(turns).ids
-    pieces = [SEPARATOR if id == SEP else text for id, text in zip(ids, codec.pieces(ids), strict=True)]
+    marks = {SEP: SEPARATOR, EOS: END}
+    pieces = [marks.get(id, text) for id, text in zip(ids, codec.pieces(ids), strict=True)]
     rows = [{row.tokens: row for row in step.rows} for step in trace]
     seen = tuple(_split(codec, ids))
     if reply.truncated and len(seen) > 1 and not seen[0]:
@@ -274,8 +276,8 @@ def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequen
 
     def name(id: int) -> str:
         if id not in names:
-            special = id < len(SPECIAL_TOKENS)
-            names[id] = "" if id == EOS else SPECIAL_TOKENS[id] if special else codec.decode([id])
+            special = END if id == EOS else SPECIAL_TOKENS[id] if id < len(SPECIAL_TOKENS) else ""
+            names[id] = special or codec.token_bytes(id).decode("utf-8", "backslashreplace")
         return names[id]
 
     return Insight(
@@ -310,7 +312,7 @@ def _follow(
     if ids is None:
         return ()
     way = []
-    pieces = [*codec.pieces([id for id in ids if id != EOS]), ""]
+    pieces = [*codec.pieces([id for id in ids if id != EOS]), END]
     for n, (id, logp) in enumerate(zip(ids, candidate.token_logps, strict=False)):
         row = rows[n].get(tuple(ids[:n])) if n < len(rows) else None
         if row is None:

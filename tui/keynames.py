@@ -43,6 +43,12 @@ def key_named(text: str) -> str | None:
     return "+".join([*sorted(modifiers), name])
 
 
+def is_written(key: str) -> bool:
+    """Whether a key writes a character where one writes."""
+    character = key_to_character(key)
+    return character is not None and character.isprintable()
+
+
 def key_like(text: str) -> str | None:
     """The key whose name is most like `text`, None where none is."""
     text = text.strip().lower().replace("^", "ctrl+")

@@ -5,7 +5,7 @@ Keys that some terminals do not deliver (function keys, Shift-Enter, Alt) have a
 action is in the palette.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from textual.binding import Binding, BindingType
@@ -26,7 +26,7 @@ class Action:
     @property
     def binding(self) -> Binding:
         return Binding(
-            self.keys,
+            self.keys or no_key(self.id),
             self.action,
             self.label,
             tooltip=self.does,
@@ -38,7 +38,17 @@ class Action:
 
 def bindings(actions: Iterable[Action]) -> list[BindingType]:
     """For a `BINDINGS`."""
-    return [action.binding for action in actions if action.keys]
+    return [action.binding for action in actions]
+
+
+def no_key(id: str) -> str:
+    """What stands for the key of an action without one, which can be given one so: no terminal sends it."""
+    return f"<{id}>"
+
+
+def is_key(key: str) -> bool:
+    """Whether it is one that can be pressed."""
+    return not key.startswith("<")
 
 
 APP = (
@@ -258,3 +268,41 @@ WRITE = (
 
 ALL = (*APP, *PROMPT, *CHAT, *CONVERSATION, *VIEW, *CANDIDATES, *BEAM, *KNOBS, *LIBRARY, *OVER, *ASK, *WRITE)
 IDS = frozenset(action.id for action in ALL)
+
+#: Where nothing is written, and a character may be a key.
+READING = frozenset(action.id for action in (*CONVERSATION, *VIEW, *CANDIDATES, *BEAM, *KNOBS))
+
+#: Actions that are there at once. Between places, what has the focus comes first.
+PLACES = (
+    (*APP, *PROMPT, *CHAT),
+    CONVERSATION,
+    VIEW,
+    CANDIDATES,
+    BEAM,
+    KNOBS,
+    (*LIBRARY, *OVER),
+    (*ASK, *OVER),
+    (*WRITE, *OVER),
+)
+
+
+def beside(id: str) -> list[Action]:
+    """The actions that are there at once with this one."""
+    places = [place for place in PLACES if any(action.id == id for action in place)]
+    return [action for place in places for action in place if action.id != id]
+
+
+def keymap(chosen: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The keys of all actions that have others than here, where the user chose these, "" for none; and who
+    lost which to whom: a key that is chosen for one action is no other's beside it."""
+    given = {id: keys or no_key(id) for id, keys in chosen.items()}
+    lost = []
+    for id in chosen:
+        (label,) = (action.label for action in ALL if action.id == id)
+        taken = given[id].split(",")
+        for other in beside(id):
+            keys = given.get(other.id, other.keys).split(",")
+            if other.id not in chosen and (gone := [key for key in keys if key in taken]):
+                given[other.id] = ",".join(key for key in keys if key not in gone) or no_key(other.id)
+                lost.append(f"{other.label} lost its key {', '.join(gone)} to {label}")
+    return given, lost

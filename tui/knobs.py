@@ -182,8 +182,10 @@ KNOBS = (
     Knob("typical_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the most typical that make up p"),
     Knob("seed", Number(0, 2**31, off="new"), "the same seed draws the same"),
     Knob("prefix", Words(), "what every reply begins with"),
-    Knob("banned", Words(several=True), "texts that no reply holds", idle=_NO_TEXTS),
-    Knob("required", Words(several=True), "texts that every reply holds", idle=_NO_TEXTS),
+    Knob("banned", Words(several=True), "texts that no reply holds, with commas between", idle=_NO_TEXTS),
+    Knob(
+        "required", Words(several=True), "texts that every reply holds, with commas between", idle=_NO_TEXTS
+    ),
 )
 
 #: One is offered where the runtime has all of its options.

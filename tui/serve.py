@@ -1,8 +1,9 @@
 """The chat in a browser, by textual-serve: our page, and who may ask for it."""
 
+import asyncio
 import socket
 from importlib.resources import files
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import textual_serve.server
@@ -18,7 +19,7 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(command: str, host: str, port: int) -> None:
-    """Serve what `command` runs, a process for each page that is opened, until Ctrl-C.
+    """Serve what `command` runs, a process for each page that is opened, until Ctrl-C or SIGTERM.
 
     Raises:
         OSError: nothing can listen there.
@@ -41,10 +42,14 @@ def _check_free(host: str, port: int) -> None:
 class _ChatProcess(AppService):
     """One whose page is told, however the process ends: textual-serve's own waits for ever where it died."""
 
+    running: ClassVar[set["_ChatProcess"]] = set()
+
     async def run(self) -> None:
+        self.running.add(self)
         try:
             await super().run()
         finally:
+            self.running.discard(self)
             await self.remote_close()
 
 
@@ -53,6 +58,10 @@ class _Server(textual_serve.server.Server):
         app = await super()._make_app()
         app.middlewares.append(self._refuse_strangers)
         return app
+
+    async def on_shutdown(self, app: web.Application) -> None:
+        """Ctrl-C ends the chats too, SIGTERM the server alone: it would wait for each page to be closed."""
+        await asyncio.gather(*(chat.send_meta({"type": "quit"}) for chat in _ChatProcess.running))
 
     @web.middleware
     async def _refuse_strangers(self, request: web.Request, handler: Any) -> web.StreamResponse:

@@ -144,6 +144,9 @@ class Insight:
 #: Stands for the token between two turns.
 SEPARATOR = "⏐"
 
+#: Stands for the end-of-sentence. A token that is "" is a part of a character, which a later one completes.
+END = "⟨end⟩"
+
 
 @dataclass(frozen=True)
 class Exchange:

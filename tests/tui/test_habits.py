@@ -73,6 +73,17 @@ async def test_what_has_no_key_is_done_from_the_palette(chat, tmp_path):
             await c.until(lambda copied=copied: copied in c.app.clipboard)
 
 
+async def test_help_and_ctrl_c_name_the_keys_that_palette_and_quit_have(chat, tmp_path):
+    for key, shown in (("ctrl+k", "^k"), ("", "")):
+        (tmp_path / "keys.toml").write_text(f'"app.palette" = "{key}"\n"app.quit" = "{key and "f5"}"\n')
+        async with chat(FakeModel(), config=tmp_path) as c:
+            await c.press("ctrl+c")
+            assert ["f5" in said for said in c.notices[-1:]] == [True] * bool(key)
+            c.app.action_help()
+            note = c.app.screen._note
+            assert note.startswith(f"Every action is in the palette, {shown}, too." if key else "Other keys")
+
+
 async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(chat):
     async with chat(FakeModel()) as c:
         c.screen.prompt.insert("draft")
@@ -82,21 +93,39 @@ async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(
         assert "ctrl+q" in c.notices[0]
 
 
+@pytest.mark.parametrize("view", list(VIEWS))
+async def test_ctrl_c_after_dragging_in_a_view_leaves_the_clipboard_as_it_was(chat, view):
+    async with chat(table_model({"ok": 1.0}), size=(140, 40)) as c:
+        await c.say("hello")
+        await c.press("ctrl+y")
+        await c.view(view)
+        shown = c.screen.inspector.shown
+        await c.pilot.mouse_down(shown, offset=(3, 1))
+        await c.pilot.hover(shown, offset=(12, 3))
+        await c.pilot.mouse_up(shown, offset=(12, 3))
+        await c.press("ctrl+c")
+        assert not c.screen.get_selected_text()
+        assert c.app.clipboard == "ok"
+
+
 async def test_the_text_of_a_message_is_selected_without_who_said_it(chat):
     async with chat(FakeModel(Script(end=reply("select me")))) as c:
         await c.say("hello")
         c.screen.query("ReplyMessage").last().text_select_all()
         await c.pilot.press("ctrl+c")
         assert c.app.clipboard == "select me"
+        assert c.notices == ["What is marked is in the clipboard"]
 
 
 async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
     async with chat(FakeModel(Script(stalls=True))) as c:
-        assert not c.screen.active_bindings["escape"].enabled
-        await c.say("hello", wait=False)
-        assert c.screen.active_bindings["escape"].enabled
-        await c.pilot.press("escape")
-        assert not c.screen.active_bindings["escape"].enabled
+        for something in (c.say("hello", wait=False), c.press("f6")):
+            assert not c.screen.active_bindings["escape"].enabled
+            await c.until(lambda: "Stop" not in c.drawn)
+            await something
+            assert c.screen.active_bindings["escape"].enabled
+            await c.until(lambda: c.drawn.splitlines()[-1].startswith("esc Stop"))
+            await c.press("escape")
 
 
 async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_path):
@@ -224,6 +253,31 @@ async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
                 assert all(key.region.right <= width for key in c.screen.query("FooterKey"))
 
 
+async def test_the_name_of_the_view_that_is_shown_is_in_view_in_forty_columns(chat):
+    async with chat(FakeModel(), size=(40, 20)) as c:
+        for name in (*VIEWS, "candidates"):
+            await c.view(name)
+            await c.until(
+                lambda name=name: c.screen.query_one("#tabs").region.contains_region(
+                    c.screen.query_one(f"#tab-{name}").region
+                )
+            )
+        await c.view("knobs")
+        for width in (100, 40):
+            await c.pilot.resize_terminal(width, 20)
+            await c.until(lambda: "meter  knobs" in c.drawn)
+
+
+async def test_a_screenshot_that_cannot_be_written_says_why(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr("textual.app.user_downloads_path", lambda: tmp_path / "gone")
+    async with chat(FakeModel()) as c:
+        c.app.deliver_screenshot("chat.svg")
+        await c.until(lambda: c.notices)
+        (said,) = c.notices
+        assert said.startswith("The screenshot is not saved: ")
+        assert f"No such file or directory: '{tmp_path / 'gone' / 'chat.svg'}'" in said
+
+
 async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):
     (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
     async with chat(FakeModel(), config=tmp_path) as c:
@@ -236,6 +290,66 @@ async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat,
         assert c.messages
         await c.press("ctrl+k")  # the editor's own, otherwise
         assert c.messages == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "pressed", "key_of", "said"),
+    [
+        # Send has two keys of its own, which are not lost to it.
+        (
+            {"prompt.send": "ctrl+s"},
+            "ctrl+s",
+            {"chat.export": "alt+s"},
+            ["Export lost its key ctrl+s to Send"],
+        ),
+        ({"app.help": "f11"}, "f11", {"chat.bad": "alt+d"}, ["Bad lost its key f11 to Help"]),
+        ({"chat.good": "ctrl+n"}, "ctrl+n", {"chat.new": "–"}, ["New lost its key ctrl+n to Good"]),
+        ({"chat.good": "home"}, "home", {"chat.bad": "alt+d f11"}, []),
+        ({"chat.good": ""}, "ctrl+g", {"chat.good": "–"}, []),
+    ],
+)
+async def test_a_key_of_the_users_file_is_taken_from_who_had_it_and_that_is_said(
+    chat, tmp_path, lines, pressed, key_of, said
+):
+    (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
+    async with chat(FakeModel(), config=tmp_path, size=(140, 40)) as c:
+        assert c.notices == [f"keys.toml: {sentence}" for sentence in said]
+        await c.say("hello")
+        c.screen.prompt.insert("more")
+        bound = {hint.id: hint.key for section in c.app._sections() for hint in section.keys}
+        assert {id: bound[id] for id in key_of} == key_of
+        footer = c.drawn.splitlines()[-1]
+        assert "<" not in footer
+        await c.press(pressed)
+        await c.until(lambda: c.chat.prompt.ready)
+        (done,) = lines
+        assert (c.prompt == "") == (done == "prompt.send")
+        assert (c.app.screen is not c.chat) == (done == "app.help")
+        assert c.messages[1] == "bot: fine" + "\n✓ good" * (lines.get("chat.good", "") != "")
+
+
+def test_a_key_that_is_written_or_another_actions_in_the_file_is_refused_with_the_reason(tmp_path):
+    lines = {
+        "chat.good": "ctrl+k",
+        "chat.bad": "f11,ctrl+k",
+        "chat.new": "g",
+        "chat.why": "space",
+        "ask.done": "?",
+        "view.down": "down,space",
+        "beam.after": "down",
+        "chat.quit": "f5",
+    }
+    (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
+    keys, problems = load_keys(tmp_path)
+    assert keys == {"chat.good": "ctrl+k", "view.down": "down,space", "beam.after": "down"}
+    written = "is written where one writes; only what is done in a view can have such a key"
+    assert [problem.split("keys.toml")[1] for problem in problems] == [
+        ": 'chat.bad' keeps its keys: 'ctrl+k' is given to 'chat.good' already",
+        f": 'chat.new' keeps its keys: 'g' {written}",
+        f": 'chat.why' keeps its keys: 'space' {written}",
+        f": 'ask.done' keeps its keys: '?' {written}",
+        " names 'chat.quit', which is no action: perhaps 'app.quit'; F1 names each beside its key",
+    ]
 
 
 async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_prompt_its_own(chat, tmp_path):
@@ -272,7 +386,7 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
 
 def test_a_keys_file_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "keys.toml").write_text("chat.new = [\n")
-    keys, (problem,) = load_keys(tmp_path, IDS)
+    keys, (problem,) = load_keys(tmp_path)
     assert keys == {}
     assert "keys.toml cannot be read, the usual keys are in force" in problem
 
@@ -286,7 +400,7 @@ def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like
         "view.down": "down,j,?,shift+ctrl+left",
     }
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
-    keys, problems = load_keys(tmp_path, IDS)
+    keys, problems = load_keys(tmp_path)
     assert keys == {"view.down": "down,j,question_mark,ctrl+shift+left"}
     assert [problem.split("keys.toml")[1] for problem in problems] == [
         ": 'chat.new' keeps its keys: 'kontrol+q' is no key, perhaps 'ctrl+q'",
@@ -299,7 +413,7 @@ def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like
 def test_the_keys_file_in_the_docs_is_one(tmp_path):
     docs = (Path(__file__).parents[2] / "docs" / "chat.md").read_text()
     (tmp_path / "keys.toml").write_text(docs.split("```toml\n")[1].split("```")[0])
-    keys, problems = load_keys(tmp_path, IDS)
+    keys, problems = load_keys(tmp_path)
     assert (keys["view.down"], problems) == ("down,j", [])
 
 

@@ -26,7 +26,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-async def test_a_page_is_served_and_what_is_typed_there_gets_a_reply(tmp_path):
+async def test_a_page_is_served_what_is_typed_there_gets_a_reply_and_sigterm_ends_it_at_once(tmp_path):
     port = free_port()
     server = await asyncio.create_subprocess_exec(
         *serve(port),
@@ -46,9 +46,15 @@ async def test_a_page_is_served_and_what_is_typed_there_gets_a_reply(tmp_path):
                 await until(terminal, "nothing you write leaves it")
                 await terminal.send_str(json.dumps(["stdin", "how are you?\r"]))
                 await until(terminal, "tokens/s")
+                server.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(10):  # less than the pages have where nobody tells them
+                    async for _ in terminal:
+                        pass
+                    assert await server.wait() == 0
     finally:
-        server.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(server.wait(), 30) == 0
+        if server.returncode is None:
+            server.kill()
+            await server.wait()
 
 
 async def test_no_other_page_may_talk_and_a_chat_that_dies_is_over(tmp_path):

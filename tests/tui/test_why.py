@@ -46,6 +46,23 @@ async def test_the_inspector_follows_the_reply_and_its_figures_are_the_searchs(c
         assert "The prompt alone, 2 of at most 64 tokens" in drawn
 
 
+async def test_a_part_of_a_character_is_not_called_the_end(chat):
+    """Each byte is a token here: é is C3 A9, è is C3 A8."""
+    async with chat(table_model({"é": 0.6, "è": 0.4}), size=(140, 40)) as c:
+        await c.say("ñ")
+
+        async def tokens(view):
+            return [line[78:].split() for line in (await c.view(view)).splitlines()]
+
+        attention = await tokens("attention")
+        assert attention[3] == ["·", "ñ"]  # of the prompt
+        assert [row[0] for row in attention[4:7]] == ["·", "é", "⟨end⟩"]
+        confidence = await tokens("tokens")
+        assert [row[0] for row in confidence[4:7]] == ["·", "é", "⟨end⟩"]
+        assert "\\xa8 40%" in " ".join(confidence[5])
+        assert "● \\xc3" in await c.view("beam")
+
+
 async def test_another_candidate_is_put_in_place_and_the_conversation_goes_on_with_it(chat):
     model = FakeModel(Script(end=reply("one", "two", "three")))
     async with chat(model, size=(140, 40)) as c:
@@ -222,6 +239,31 @@ async def test_a_knob_that_is_turned_counts_for_the_next_reply_and_is_remembered
         assert "beam 5" in await c.view("meter")
 
 
+async def test_a_click_on_an_arrow_turns_the_knob_of_its_row_and_lights_it_elsewhere(chat):
+    async with chat(FakeModel(beam=3), size=(140, 40)) as c:
+        await c.press("f4")
+        knobs = c.screen.inspector.knobs
+        head, normalize = 2, 2  # rows above, and the knob's among the others
+
+        async def click(row, text):
+            """With no motion before."""
+            drawn = c.drawn.splitlines()[knobs.region.y + head + row]
+            await c.pilot.click(knobs, (drawn.index(text) - knobs.region.x, head + row))
+            await c.pilot.pause()
+            return knobs.lit, c.screen.dial.changes
+
+        assert await click(1, "beam") == (1, {})
+        assert await click(0, "‹") == (0, {"sample": True, "temperature": 0.8, "top_p": 0.9})
+        assert await click(0, "›") == (0, {})
+        assert await click(1, "›") == (1, {"beam": 4})
+        assert await click(1, "4") == (1, {"beam": 4})
+        await click(1, "‹")
+        assert await click(1, "‹") == (1, {"beam": 2})
+        assert await click(normalize, "›") == (normalize, {"beam": 2, "normalize": "average"})
+        await c.pilot.click(knobs, (2, 0))
+        assert knobs.lit == normalize
+
+
 async def test_a_value_is_typed_and_a_wrong_one_refused_with_its_reason(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         await c.press("f4", "down", "enter")
@@ -257,6 +299,7 @@ def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_bac
     for knob in shown:
         value = options[knob.name]
         assert knob.kind.parse(knob.kind.show(value).strip("–")) == value
+        assert ("commas" in knob.does) == getattr(knob.kind, "several", False)  # which nobody would guess
         up = knob.kind.step(value, 1)
         if up != value:
             assert knob.kind.parse(knob.kind.show(up)) == up
@@ -579,4 +622,4 @@ def test_figures_as_bars():
     assert spark([1, 4, 8], 10) == "▁▄█"
     assert spark([1, 1, 8, 1], 2) == "▁█"  # a cell shows the largest of its share
     assert spark([], 5) == ""
-    assert [token(t) for t in ("", " ", " day", "\n", "\x1b")] == ["⟨end⟩", "␣", "day", "⏎", "␛"]
+    assert [token(t) for t in ("", " ", " day", "\n", "\x1b")] == ["·", "␣", "day", "⏎", "␛"]

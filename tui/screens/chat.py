@@ -44,13 +44,10 @@ class ChatScreen(Talking):
         self.talk = Talk(kept=self._kept())
 
     def on_mount(self) -> None:
-        for action in CHAT:  # what has no key may have one of the user's
-            if not action.keys and action.id in self.app._keymap:
-                self._bindings._add_binding(replace(action, keys=f"<{action.id}>").binding)
         self._begin_keeping()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """An action that has nothing to act on is greyed out."""
+        """An action that has nothing to act on is not offered, and is listed in help alone."""
         if action == "stop":
             return True if self.turn is not None or self.editing is not None else None
         if action in ("regenerate", "edit"):

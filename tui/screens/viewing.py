@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from textual import getters, work
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
@@ -13,7 +14,7 @@ from textual.screen import Screen
 from ..bundles import Bundles
 from ..dial import Dial
 from ..engine import WIDEST_TRACE
-from ..keys import APP, CHAT, PROMPT, Action
+from ..keys import APP, CHAT, PROMPT, Action, is_key
 from ..knobs import KNOBS, Changes
 from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned, TurnPicked, ViewPicked
 from ..talk import Talk
@@ -138,6 +139,14 @@ class Viewing(Screen[None]):
             self.conversation.action_page_up()
         else:
             self.conversation.action_page_down()
+
+    def action_copy_text(self) -> None:
+        """Copy what the mouse has marked. In a view it marks nothing that could be copied."""
+        text = self.get_selected_text()
+        if not text:
+            raise SkipAction
+        self.app.copy_to_clipboard(text)
+        self.notify("What is marked is in the clipboard")
 
     # --- The inspector
 
@@ -281,4 +290,5 @@ class Viewing(Screen[None]):
     def _keys(self) -> dict[str, str]:
         """The first key of each action that has one now, as it is shown."""
         active = reversed(self.active_bindings.values())
-        return {a.binding.id: self.app.get_key_display(a.binding) for a in active if a.binding.id}
+        bound = (a.binding for a in active if is_key(a.binding.key))
+        return {binding.id: self.app.get_key_display(binding) for binding in bound if binding.id}

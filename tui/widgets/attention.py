@@ -25,6 +25,8 @@ class Attention(Lines):
     of its attention was there, in percent; a row adds up to 100. The shade says the same: `░` from 5, `▒`
     from 15, `▓` from 30, `█` from 60.
 
+    A token that is `·` is a part of a character, which a later one completes.
+
     Up and Down, or the mouse, light a row. Left and Right scroll.
     """
     BINDING_GROUP_TITLE = "Attention"

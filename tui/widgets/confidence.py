@@ -2,7 +2,7 @@
 
 import math
 
-from ..values import CandidateRow, Insight
+from ..values import END, CandidateRow, Insight
 from .lines import Line, Lines, bar, cells, percent, token
 
 _TOKEN, _SHARE = 12, 5  # cells
@@ -17,6 +17,9 @@ class Tokens(Lines):
     **p**: the probability that the model gave the token, when it came to it. The bar says the same.
 
     **instead**: the other tokens that it held most likely there.
+
+    `·` is a part of a character, which a token below completes; of another token such a part is shown as
+    its bytes, `\\xc3`.
     """
     BINDING_GROUP_TITLE = "Confidence"
 
@@ -26,7 +29,7 @@ class Tokens(Lines):
             self.say(hint)
             return
         way = insight.replies[reply] if insight and reply < len(insight.replies) else ()
-        texts = [*row.tokens, ""]
+        texts = [*row.tokens, END]
         rows: list[Line] = []
         for n, logp in enumerate(row.token_logps):
             p = math.exp(min(0.0, logp))

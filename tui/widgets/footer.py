@@ -9,10 +9,10 @@ from textual.screen import Screen
 from textual.widgets import Footer
 from textual.widgets._footer import FooterKey
 
-from ..keys import ALL
+from ..keys import ALL, is_key
 
-#: A key, whether it does something now, and what.
-Shown = tuple[Binding, bool, str]
+#: A key, and what it does.
+Shown = tuple[Binding, str]
 
 _ORDER = {action.id: n for n, action in enumerate(ALL)}
 
@@ -49,9 +49,9 @@ class Keys(Footer):
         shown: dict[str, Shown] = {}
         last: dict[str, Shown] = {}
         for node, binding, enabled, tooltip in in_order(self.screen):
-            if binding.show and binding.action not in shown:
-                (last if node is self.app else shown)[binding.action] = (binding, enabled, tooltip)
-        room = self.size.width - sum(self._width(binding) for binding, _, _ in last.values())
+            if binding.show and enabled and is_key(binding.key) and binding.action not in shown:
+                (last if node is self.app else shown)[binding.action] = (binding, tooltip)
+        room = self.size.width - sum(self._width(binding) for binding, _ in last.values())
         for key in shown.values():
             room -= self._width(key[0])
             if room < 0:
@@ -62,13 +62,12 @@ class Keys(Footer):
     def _width(self, binding: Binding) -> int:
         return len(self.app.get_key_display(binding)) + len(binding.description) + 2
 
-    def _key(self, binding: Binding, enabled: bool, tooltip: str) -> FooterKey:
+    def _key(self, binding: Binding, tooltip: str) -> FooterKey:
         return FooterKey(
             binding.key,
             self.app.get_key_display(binding),
             binding.description,
             binding.action,
-            disabled=not enabled,
             tooltip=tooltip,
             classes="-compact",
         )

@@ -82,6 +82,14 @@ class Inspector(Vertical):
         self.switcher.current = name
         for tab in self.query(Tab):
             tab.set_class(tab.id == f"tab-{name}", "-shown")
+        self.call_after_refresh(self._show_tab)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._show_tab()
+
+    def _show_tab(self) -> None:
+        """In a narrow terminal not all of them have room."""
+        self.query_one(f"#tab-{self.view}").scroll_visible(animate=False)
 
     @property
     def shown(self) -> Widget:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import events
 from textual.binding import BindingType
 
@@ -12,7 +13,7 @@ from ..knobs import KnobState
 from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned
 from .lines import Line, Lines, cells, one_line
 
-_NAME = 21  # cells
+_SIGN, _NAME, _ARROW = 2, 21, 2  # cells
 
 
 class Knobs(Lines):
@@ -21,8 +22,8 @@ class Knobs(Lines):
     HELP = """
     ### Knobs
 
-    The settings of the search, for the replies to come. Left and Right turn a knob, Enter lets you write a
-    value, Backspace takes the bundle's own.
+    The settings of the search, for the replies to come. Left and Right turn a knob, as clicks on `‹` and `›`
+    do, Enter lets you write a value, Backspace takes the bundle's own.
 
     `●` marks what is not the bundle's own. A reply remembers what it was made with.
     """
@@ -75,8 +76,19 @@ class Knobs(Lines):
         self.post_message(KnobReset(self._knob.knob.name if self._knob else None))
 
     def on_click(self, event: events.Click) -> None:
-        """A click on the name turns it up, with Shift down."""
-        self.action_sideways(-1 if event.shift else 1)
+        """A click lights its row, since not every terminal tells where the mouse was before; one on an arrow
+        turns the knob."""
+        row = self.row_at(event.y)
+        if row is None:
+            return
+        value, _ = self._lines[row][-1]
+        before = event.x + self.scroll_offset.x - _SIGN - _NAME
+        behind = cell_len(value) - 1 - before
+        self.light(row)
+        if 0 <= before < _ARROW:
+            self.action_sideways(-1)
+        elif 0 <= behind < _ARROW:
+            self.action_sideways(1)
 
     @property
     def _knob(self) -> KnobState | None:
@@ -86,7 +98,7 @@ class Knobs(Lines):
 
 def _row(sign: str, name: str, value: str, *, changed: bool = False) -> Line:
     return [
-        (cells(sign, 2), "accent"),
+        (cells(sign, _SIGN), "accent"),
         (cells(name, _NAME), ""),
         (f"‹ {one_line(value)} ›", "bold" if changed else ""),
     ]

@@ -130,13 +130,17 @@ class Lines(ScrollView, can_focus=True):
     def lit_changed(self) -> None:
         """For what depends on the lit row."""
 
+    def row_at(self, y: int) -> int | None:
+        """The row that is drawn there, None where there is none."""
+        row = y - len(self._head) + self.scroll_offset.y
+        return row if y >= len(self._head) and row < len(self._lines) else None
+
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        if self._lights and self.has_rows and event.y >= len(self._head):
-            row = event.y - len(self._head) + self.scroll_offset.y
-            if row < len(self._lines) and row != self.lit:
-                self.lit = row
-                self.refresh()
-                self.lit_changed()
+        row = self.row_at(event.y)
+        if self._lights and self.has_rows and row is not None and row != self.lit:
+            self.lit = row
+            self.refresh()
+            self.lit_changed()
 
 
 def _width(line: Line) -> int:
@@ -160,7 +164,7 @@ def one_line(text: str) -> str:
 def token(text: str) -> str:
     """A token as it is shown alone."""
     if not text:
-        return "⟨end⟩"
+        return "·"
     return one_line(text).strip(" ") or "␣"
 
 
