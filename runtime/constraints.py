@@ -13,6 +13,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
+from .backend import Ints
+from .choice import Progress
 from .errors import UsageError
 from .options import DecodingOptions
 from .text import EOS, NEVER_GENERATED, SPECIAL_TOKENS, normal_form
@@ -201,7 +205,22 @@ class RequiredTexts:
         self._texts = tuple(texts)
         self._vocabulary = vocabulary
         self.start = (0,) * len(self._texts)
-        self._nearer: dict[tuple[int, ...], list[int]] = {}
+        cuts = range(1, max(map(len, vocabulary)) + 1)
+        begin = tuple(text[:n] for text in self._texts for n in cuts)
+        end = tuple(text[-n:] for text in self._texts for n in cuts)
+        #: Ids whose bytes overlap a text: after any other, what was begun of one is begun no more.
+        self._touching = [
+            id
+            for id, said in enumerate(vocabulary)
+            if said
+            and (
+                said.startswith(end)
+                or said.endswith(begin)
+                or any(said in text or text in said for text in self._texts)
+            )
+        ]
+        self._others = sorted(set(range(len(vocabulary))).difference(self._touching, [EOS]))
+        self._leading: dict[tuple[int, ...], list[tuple[Progress, Ints]]] = {}
 
     def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
         said = self._vocabulary[id]
@@ -217,34 +236,22 @@ class RequiredTexts:
         """How many texts were said."""
         return sum(n == len(text) for n, text in zip(state, self._texts, strict=True))
 
-    def progress(self, state: tuple[int, ...]) -> tuple[int, int]:
-        """The bank of a state, two a text that was said and one more where another is begun; and how many
-        bytes of the texts are said."""
+    def progress(self, state: tuple[int, ...]) -> Progress:
+        """How near a state is to holding all texts."""
         whole = self.whole(state)
         begun = any(0 < n < len(text) for n, text in zip(state, self._texts, strict=True))
         return 2 * whole + begun, sum(state)
 
-    def nearer(self, state: tuple[int, ...]) -> list[int]:
-        """Ids that go on with a text that is not whole, or begin one; the end where all are whole."""
-        found = self._nearer.get(state)
+    def leading(self, state: tuple[int, ...]) -> list[tuple[Progress, Ints]]:
+        """All ids, lower ones first, those together that lead equally near, and the end by itself."""
+        found = self._leading.get(state)
         if found is None:
-            if self.whole(state) == len(self._texts):
-                return [EOS]
-            rests = [text[n:] for n, text in zip(state, self._texts, strict=True) if n < len(text)]
-            unsaid = [text for n, text in zip(state, self._texts, strict=True) if n < len(text)]
-            begin = tuple(text[:n] for text in unsaid for n in range(1, len(text) + 1))
-            found = [
-                id
-                for id, said in enumerate(self._vocabulary)
-                if said
-                and (
-                    said.startswith(tuple(rests))
-                    or any(rest.startswith(said) for rest in rests)
-                    or said.endswith(begin)
-                    or any(text in said for text in unsaid)
-                )
-            ]
-            self._nearer[state] = found
+            lost = tuple(n if n == len(text) else 0 for n, text in zip(state, self._texts, strict=True))
+            alike = {self.progress(lost): list(self._others)}
+            for id in self._touching:
+                alike.setdefault(self.progress(self.after(state, id)), []).append(id)
+            found = [(progress, np.array(sorted(ids))) for progress, ids in alike.items()]
+            self._leading[state] = found = [*found, (self.progress(state), np.array([EOS]))]
         return found
 
 
@@ -353,15 +360,10 @@ class Rules:
         """The only ids that may come next, but for the banned ones; None where there is no such rule."""
         return self.only.allowed(state[-1]) if self.only else None
 
-    def progress(self, state: RuleState, id: int) -> tuple[int, int]:
-        """How near the required texts `id` leads: `RequiredTexts.progress`."""
+    def leading(self, state: RuleState) -> list[tuple[Progress, Ints]]:
+        """How near to the required texts each id leads: `RequiredTexts.leading`."""
         assert self.required is not None
-        return self.required.progress(state[0] if id == EOS else self.required.after(state[0], id))
-
-    def nearer(self, state: RuleState) -> list[int]:
-        """Ids that lead nearer to the required texts."""
-        assert self.required is not None
-        return self.required.nearer(state[0])
+        return self.required.leading(state[0])
 
     def blocks(self, state: RuleState, id: int) -> str | None:
         """The name of the first rule that keeps `id` from coming next."""
