@@ -9,6 +9,7 @@ hold whatever tokens the model takes.
 """
 
 import itertools
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -57,8 +58,9 @@ class Only(Protocol):
 
     def after(self, state: Any, id: int) -> Any: ...
 
-    def allowed(self, state: Any) -> Sequence[int] | None:
-        """None where any may follow."""
+    def allowed(self, state: Any, left: int) -> Sequence[int] | None:
+        """Where `left` tokens may still come, this one and the end-of-sentence among them; None where any
+        may follow."""
         ...
 
 
@@ -168,7 +170,8 @@ class ForcedPrefix:
     """Every text begins with this. State: the bytes of it that are still to come.
 
     A token may be a part of the rest or begin with all of it, so that the model chooses how to spell it:
-    of "turn", all of "t", "tu", "turn" and "turning" may be first.
+    of "turn", all of "t", "tu", "turn" and "turning" may be first. Only a spelling that would leave no room
+    for the rest and the end-of-sentence may not be begun.
     """
 
     name = "prefix"
@@ -176,23 +179,36 @@ class ForcedPrefix:
     def __init__(self, text: bytes, vocabulary: Sequence[bytes]) -> None:
         self.start = text
         self._vocabulary = vocabulary
-        self._allowed: dict[bytes, list[int]] = {}
+        longest = max(map(len, vocabulary))
+        beginnings = {said[:n] for said in vocabulary for n in range(1, len(said) + 1)}
+        whole = set(vocabulary)
+        #: The fewest tokens that spell the last n bytes of the text, or more.
+        self._fewest: list[float] = [0]
+        for n in range(1, len(text) + 1):
+            rest = text[-n:]
+            after = [self._fewest[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole]
+            self._fewest.append(1 if rest in beginnings else 1 + min(after, default=math.inf))
+        self._needed: dict[bytes, dict[int, float]] = {}
+
+    @property
+    def fewest(self) -> float:
+        """The fewest tokens that spell all of it."""
+        return self._fewest[-1]
 
     def after(self, state: bytes, id: int) -> bytes:
         return state[len(self._vocabulary[id]) :]
 
-    def allowed(self, state: bytes) -> Sequence[int] | None:
+    def allowed(self, state: bytes, left: int) -> Sequence[int] | None:
         if not state:
             return None
-        found = self._allowed.get(state)
-        if found is None:
-            found = [
-                id
+        needed = self._needed.get(state)  # by each id that goes on with it, how many tokens must follow
+        if needed is None:
+            needed = self._needed[state] = {
+                id: self._fewest[len(self.after(state, id))]
                 for id, said in enumerate(self._vocabulary)
                 if said and (said.startswith(state) or state.startswith(said))
-            ]
-            self._allowed[state] = found
-        return found
+            }
+        return [id for id, more in needed.items() if more + 2 <= left]
 
 
 class RequiredTexts:
@@ -356,21 +372,21 @@ class Rules:
             return _SPECIAL
         return _SPECIAL.union(*(ban.banned(each) for ban, each in zip(self._bans, state, strict=False)))
 
-    def allowed(self, state: RuleState) -> Sequence[int] | None:
+    def allowed(self, state: RuleState, left: int) -> Sequence[int] | None:
         """The only ids that may come next, but for the banned ones; None where there is no such rule."""
-        return self.only.allowed(state[-1]) if self.only else None
+        return self.only.allowed(state[-1], left) if self.only else None
 
     def leading(self, state: RuleState) -> list[tuple[Progress, Ints]]:
         """How near to the required texts each id leads: `RequiredTexts.leading`."""
         assert self.required is not None
         return self.required.leading(state[0])
 
-    def blocks(self, state: RuleState, id: int) -> str | None:
+    def blocks(self, state: RuleState, id: int, left: int) -> str | None:
         """The name of the first rule that keeps `id` from coming next."""
         if id in _SPECIAL:
             return SPECIAL
         for ban, each in zip(self._bans, state, strict=False):
             if id in ban.banned(each):
                 return ban.name
-        allowed = self.allowed(state)
+        allowed = self.allowed(state, left)
         return self.only.name if self.only and allowed is not None and id not in allowed else None

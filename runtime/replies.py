@@ -55,7 +55,7 @@ class ClosedSet:
         first = bisect_left(self._replies, id, low, high, key=next_id)
         return first, bisect_right(self._replies, id, first, high, key=next_id), depth + 1
 
-    def allowed(self, state: Node) -> Sequence[int]:
+    def allowed(self, state: Node, left: int) -> Sequence[int]:
         low, high, depth = state
         if high - low < _REMEMBERED:
             return sorted({reply[depth] for reply in self._replies[low:high]})

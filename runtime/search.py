@@ -366,7 +366,8 @@ class BeamSearch:
         if rules.any:
             self._banned = [rules.banned(each.state) for each in live]
         if rules.only:
-            self._allowed = [rules.allowed(each.state) for each in live]
+            left = self.max_length - self._steps
+            self._allowed = [rules.allowed(each.state, left) for each in live]
             whole = whole or any(allowed is not None for allowed in self._allowed)
         if self._penalized:
             self._lowered = [frozenset(each.tokens) for each in live]
@@ -399,7 +400,7 @@ class BeamSearch:
             shown = {*candidates[row], *((id, logp) for _, at, id, logp in chosen if at == row)}
             traced = []
             for id, logp in sorted(shown, key=_likeliest):
-                rule = self._rules.blocks(live.state, id)
+                rule = self._rules.blocks(live.state, id, self.max_length - self._steps + 1)
                 fate, value = fates.get((row, id), ("banned" if rule else "pruned", None))
                 total = self._total(row, id, logp)
                 traced.append(TracedCandidate(id, logp, total, fate, rule, value))
