@@ -194,9 +194,10 @@ class BeamSearch:
         if not any(self._finished):
             return [live.tokens for live in self._live]
         best = self.hypotheses()[0]
-        rivals = (live for live in self._live if self._bound(live) > best.score)
+        going_on = [live for live in self._live if not self._over[live.group]]
+        rivals = (live for live in going_on if self._bound(live) > best.score)
         if self.options.groups > 1:  # else an equal score that comes later does not win over it
-            rivals = (live for live in self._live if self._bound(live) >= best.score)
+            rivals = (live for live in going_on if self._bound(live) >= best.score)
         return [best.tokens, *(live.tokens for live in rivals)]
 
     def hypotheses(self) -> list[Hypothesis]:

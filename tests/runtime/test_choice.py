@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from edgechat.runtime import ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.choice import first_k, in_banks, in_groups
 from edgechat.runtime.constraints import RequiredTexts, text_rules, together
 from edgechat.runtime.scheduler import decode
+from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS
 
 from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, texts
@@ -108,6 +110,13 @@ def test_every_id_leads_where_its_bytes_do(texts, said):
     assert sorted(led) == list(range(V))
     assert led[EOS] == rule.progress(state)
     assert all(led[id] == rule.progress(rule.after(state, id)) for id in range(A, V))
+
+
+def test_what_goes_on_in_a_group_that_is_over_does_not_contend():
+    search = BeamSearch(DecodingOptions(beam=2, groups=2), max_length=9, vocab_size=V, source=SOURCE)
+    first, second = {EOS: -0.1, A: -0.11}, {B: -0.1, EOS: -5.0}
+    search.advance([[*first], [*second]], [[*first.values()], [*second.values()]], np.ones((2, 4)))
+    assert search.contenders() == [(), (B,)]  # not (A,), of the first group, which took its end
 
 
 # --- against definitions --------------------------------------------------------------------------
