@@ -200,7 +200,7 @@ def test_a_seed_draws_the_same_line_again(invoke, bundle_folder):
 @pytest.mark.parametrize("options", [[], ["--stream"], ["--json"]], ids=str)
 def test_a_trace_is_a_file_of_json_beside_the_usual_output(invoke, bundle_folder, tmp_path, options):
     path = tmp_path / "trace.json"
-    path.write_text("old")
+    path.write_text('{"format": 1, "replies": []}')
     prompts = ["hello", "do you like tea"]
     done = invoke("reply", bundle_folder, "--trace", path, *options, *prompts)
     assert (done.returncode, done.stderr) == (0, "")
@@ -223,6 +223,17 @@ def test_a_trace_without_a_folder_to_be_in_is_refused_before_the_work(invoke, bu
     done = invoke("reply", bundle_folder, "--trace", tmp_path, "hello")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.sentence == f"--trace is {tmp_path}, which is a folder: name a file in it"
+
+
+def test_only_a_trace_is_replaced_by_a_trace(invoke, bundle_folder, tmp_path):
+    path = tmp_path / "golden.json"
+    shutil.copy(bundle_folder / "golden.json", path)
+    done = invoke("reply", bundle_folder, "--trace", path, "hello")
+    assert done.returncode == 2
+    assert done.sentence == f"--trace is {path}, which exists and is no trace: choose another file"
+    assert path.read_bytes() == (bundle_folder / "golden.json").read_bytes()
+    path.write_bytes(b"")  # as mktemp makes it
+    assert invoke("reply", bundle_folder, "--trace", path, "hello").returncode == 0
 
 
 def test_an_ensemble_replies_as_one(invoke, bundle_folder, tmp_path):
