@@ -279,7 +279,7 @@ def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
 
 def _prompts(path: Path) -> list[str]:
     """The lines of a file that are not empty."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     prompts = [line.rstrip("\r") for line in lines if line.strip()]
     if not prompts:
         raise UsageError(f"--prompts is {path}, which has no prompt in it: give one a line")

@@ -136,6 +136,10 @@ def reply(
             "--abstain-below judges one whole reply: it does not go with --stream, and with --n-best "
             "in --json only"
         )
+    if abstain_below is not None and ensemble:
+        raise UsageError(
+            "--abstain-below does not go with --ensemble: a bundle's confidence was calibrated for it alone"
+        )
     if alignments and not json:
         raise UsageError("--alignments goes with --json: a line of text has no place for them")
     if trace is not None:
@@ -313,10 +317,10 @@ def _traced(model: "ChatModel", prompt: str, reply: "Reply") -> dict[str, Any]:
 
 
 def _lines() -> Iterator[str]:
-    """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD."""
+    """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD; a byte order mark is no part of the first."""
     if sys.stdin is None:
         raise UsageError("there is no TEXT, and stdin is closed: give prompts as arguments")
     if sys.stdin.isatty():
         say("a prompt a line; Ctrl-D ends")
-    for line in sys.stdin.buffer:
-        yield line.decode("utf-8", "replace").rstrip("\r\n")
+    for number, line in enumerate(sys.stdin.buffer):
+        yield line.decode("utf-8" if number else "utf-8-sig", "replace").rstrip("\r\n")

@@ -86,7 +86,7 @@ def find_bundle(name: str) -> Path:
     """
     path = Path(name)
     try:
-        if path.exists() or path.is_symlink():
+        if name and (path.exists() or path.is_symlink()):  # an empty one would be this folder
             if (path / "run.json").is_file() and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
             if name != "demo" or not path.is_dir() or (path / MANIFEST).exists():
@@ -101,7 +101,9 @@ def find_bundle(name: str) -> Path:
             "this installation has no demo bundle: train and export one, or run `make demo` in the "
             "repository, which makes bundles/demo"
         )
-    raise UsageError(f"there is no bundle {name}: give the folder or file that `edgechat export` wrote")
+    raise UsageError(
+        f"there is no bundle {name or repr(name)}: give the folder or file that `edgechat export` wrote"
+    )
 
 
 def read_bundle(path: Path, *, require_signature: str | os.PathLike[str] | None = None) -> Bundle:

@@ -92,7 +92,7 @@ class ChatModel:
             BundleError: the bundle is damaged, incomplete, unknown, or not signed as is required.
             DeviceError: `device="cuda"` cannot be used.
         """
-        whole_number("threads", threads, 1, 1024)
+        threads = whole_number("threads", threads, 1, 1024)
         checked = read_bundle(find_bundle(os.fspath(bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
@@ -148,6 +148,8 @@ class ChatModel:
         Raises:
             UsageError: the bundles differ in their tokenizer, in the turns they see or in their closed set.
         """
+        if isinstance(bundles, str | os.PathLike):
+            raise UsageError("load_ensemble takes a list of bundles, not one: give [bundle], or call load")
         if not bundles:
             raise UsageError("an ensemble needs at least one bundle")
         first, *others = (

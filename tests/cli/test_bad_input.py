@@ -180,7 +180,7 @@ def test_a_bundle_that_is_not_there(invoke, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for command in ("reply", "verify", "info", "bench"):
         done = invoke(command, name, *(["hello"] if command == "reply" else []))
-        assert done.returncode == (1 if name == "" else 2)  # "" is the folder one is in
+        assert done.returncode == 2
         assert len(done.sentence) < 400
 
 

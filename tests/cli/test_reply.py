@@ -34,6 +34,18 @@ def test_prompts_on_stdin_get_one_line_each_in_order_the_empty_line_too(edgechat
     assert lines[1] == lines[3]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, "--json", stdin="\ufeffhello\n\ufeffhello\n")
+    assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == ["hello", "\ufeffhello"]
+
+
+def test_a_bundle_without_a_name_is_not_the_folder_one_is_in(invoke, bundle_folder, monkeypatch):
+    monkeypatch.chdir(bundle_folder)
+    done = invoke("reply", "", "hello")
+    assert done.returncode == 2
+    assert done.sentence.startswith("there is no bundle '': give")
+
+
 def test_no_prompt_gets_no_reply(invoke, bundle_folder):
     done = invoke("reply", bundle_folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -177,6 +189,9 @@ def test_a_bundle_that_was_not_calibrated_cannot_abstain(invoke, bundle_folder):
     done = invoke("reply", bundle_folder, "--abstain-below", 0.5, "jump")
     assert done.returncode == 2
     assert "--abstain-below needs a bundle that was calibrated" in done.sentence
+    done = invoke("reply", bundle_folder, "--ensemble", bundle_folder, "--abstain-below", 0.5, "hello")
+    assert done.returncode == 2
+    assert "--abstain-below does not go with --ensemble" in done.sentence
 
 
 def test_a_set_of_replies_may_be_given_at_run_time(invoke, bundle_folder, tmp_path):

@@ -125,7 +125,7 @@ def test_a_file_that_is_no_list_of_texts_is_refused_by_name(raw, said, tmp_path)
 
 def test_a_users_file_may_have_a_reply_a_line(tmp_path):
     path = tmp_path / "replies.txt"
-    path.write_bytes("LIGHT ON\r\n\nLIGHT\u2028OFF\n".encode())
+    path.write_bytes("LIGHT ON\r\n\n  \r\nLIGHT\u2028OFF\n".encode())
     assert read_replies(path) == ("LIGHT ON", "LIGHT\u2028OFF")
     path.write_bytes(b"\xef\xbb\xbfLIGHT ON\r\nLIGHT OFF\r\n")  # as Notepad writes
     assert read_replies(path) == ("LIGHT ON", "LIGHT OFF")
