@@ -10,6 +10,7 @@ hold whatever tokens the model takes.
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -179,15 +180,17 @@ class ForcedPrefix:
     def __init__(self, text: bytes, vocabulary: Sequence[bytes]) -> None:
         self.start = text
         self._vocabulary = vocabulary
-        longest = max(map(len, vocabulary))
-        beginnings = {said[:n] for said in vocabulary for n in range(1, len(said) + 1)}
-        whole = set(vocabulary)
+        whole, ordered = set(vocabulary), sorted(vocabulary)
+        longest = len(max(ordered, key=len))
         #: The fewest tokens that spell the last n bytes of the text, or more.
         self._fewest: list[float] = [0]
         for n in range(1, len(text) + 1):
             rest = text[-n:]
             after = [self._fewest[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole]
-            self._fewest.append(1 if rest in beginnings else 1 + min(after, default=math.inf))
+            at = bisect_left(ordered, rest)  # if tokens begin with the rest, the first of them is here
+            if at < len(ordered) and ordered[at].startswith(rest):
+                after.append(0)
+            self._fewest.append(1 + min(after, default=math.inf))
         self._needed: dict[bytes, dict[int, float]] = {}
 
     @property
@@ -221,7 +224,7 @@ class RequiredTexts:
         self._texts = tuple(texts)
         self._vocabulary = vocabulary
         self.start = (0,) * len(self._texts)
-        cuts = range(1, max(map(len, vocabulary)) + 1)
+        cuts = range(1, min(max(map(len, vocabulary)), max(map(len, self._texts))) + 1)
         begin = tuple(text[:n] for text in self._texts for n in cuts)
         end = tuple(text[-n:] for text in self._texts for n in cuts)
         #: Ids whose bytes overlap a text: after any other, what was begun of one is begun no more.
