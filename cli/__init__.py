@@ -1,7 +1,9 @@
 """The command line: `edgechat train`, `export`, `reply`, `tui` and the rest. Nothing imports it."""
 
 import os
+import signal
 import sys
+from typing import Any
 
 
 def main() -> None:
@@ -10,11 +12,18 @@ def main() -> None:
     # with two of them took six to fifteen times as long as with one. Asleep, they do not.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        # What is being imported may make another error of an interrupt, as ONNX Runtime does.
+        interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if interruptible:
+            signal.signal(signal.SIGINT, _leave)
         from .app import app
         from .console import speak_utf8
 
         speak_utf8()
-    except KeyboardInterrupt:  # before there is a command to interrupt
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        app(prog_name="edgechat")
+    except KeyboardInterrupt:  # before a command runs; of those that run, `console` tells
         sys.exit(130)
     except (ImportError, AttributeError) as error:
         if getattr(error, "name", None) == "typer":  # a small box that only embeds has no command line
@@ -24,4 +33,8 @@ def main() -> None:
             raise
         mend = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
         sys.exit(f"edgechat: onnxruntime is missing or only partly installed ({error}): {mend}")
-    app(prog_name="edgechat")
+
+
+def _leave(number: int, frame: Any) -> None:
+    """End before there is anything to end well."""
+    os._exit(130)

@@ -1,5 +1,6 @@
 """`edgechat bench`: how fast a bundle is on this machine."""
 
+import io
 import itertools
 import statistics
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import BundleError, UsageError
-from .console import put_json, put_table, say
+from .console import check_file, put_json, put_table, say
 from .options import (
     BeamOption,
     BundleArgument,
@@ -278,7 +279,7 @@ def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
 
 def _prompts(path: Path) -> list[str]:
     """The lines of a file that are not empty."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     prompts = [line.rstrip("\r") for line in lines if line.strip()]
     if not prompts:
         raise UsageError(f"--prompts is {path}, which has no prompt in it: give one a line")
@@ -332,13 +333,14 @@ def _check_plot(path: Path) -> None:
 
     if path.suffix != ".png":
         raise UsageError(f"--plot is {path}, but a plot is a .png")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"--plot is {path}, but there is no folder {path.parent}")
+    check_file("--plot", path)
 
 
 def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
     """Percentiles of latency, and throughput by batch size, side by side for each engine."""
     from matplotlib.figure import Figure
+
+    from ..runtime.files import write_atomic
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     latency, throughput = figure.subplots(1, 2)
@@ -354,4 +356,6 @@ def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
         axes.margins(y=0.15)  # room for the labels
     latency.legend(loc="upper left")
     figure.suptitle(bundle, parse_math=False)
-    figure.savefig(path, dpi=120)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120)
+    write_atomic(path, png.getvalue())

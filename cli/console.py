@@ -158,6 +158,18 @@ def check_writable(out: Path) -> None:
         ) from None
 
 
+def check_file(option: str, path: Path) -> None:
+    """Fail early where the file that an option names cannot be written, or may not lie there."""
+    from ..runtime.bundle import check_outside
+
+    if path.is_dir():
+        raise UsageError(f"{option} is {path}, which is a folder: name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} is {path}, but there is no folder {path.parent}")
+    check_outside(path, option)
+    check_writable(path)
+
+
 _STOPPING = b"stopping after this step; Ctrl-C again stops at once and loses the steps since the checkpoint\n"
 
 

@@ -73,9 +73,7 @@ def sign(
     The signature is of edgechat.json, which holds the hash of every other file, and is the same in a folder
     and in one file. `--require-signature NAME.pub` of the other commands checks it.
     """
-    import dataclasses
-
-    from ..runtime.bundle import find_bundle, read_bundle, store_bundle
+    from ..runtime.bundle import find_bundle, read_bundle, store_signature
     from ..runtime.signature import fingerprint, load_signer, signing_key
 
     path = find_bundle(bundle)
@@ -94,9 +92,7 @@ def sign(
             "give --force to replace its signature"
         )
     if before != signature:
-        signed = dataclasses.replace(checked, signature=signature)
-        # A link to a bundle folder stays a link.
-        store_bundle(path.resolve() if path.is_dir() else path, signed, replace_existing=True)
+        store_signature(path, checked, signature)
     say(f"signed {bundle} with the key {fingerprint(signing_key(signature))}")
 
 
@@ -116,6 +112,7 @@ def keygen(
     Keep NAME.key to yourself (its mode is 600): whoever has it can sign in your name. Give NAME.pub to those
     who load your bundles, by a way that they trust.
     """
+    from ..runtime.bundle import check_outside
     from ..runtime.files import write_new
     from ..runtime.signature import fingerprint, load_public_key, make_key
 
@@ -123,6 +120,7 @@ def keygen(
     for path in (private, public):
         if path.exists() or path.is_symlink():
             raise UsageError(f"{path} exists, and a key is never overwritten: choose another --out")
+    check_outside(out)
     check_writable(private)
     secret = None
     if passphrase:

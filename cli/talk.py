@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import UsageError
-from .console import finite, one_line, put, put_json, say
+from .console import check_file, finite, one_line, put, put_json, say
 from .options import (
     SEARCH,
     AlignmentsOption,
@@ -46,6 +46,10 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..runtime import ChatModel, DecodingOptions, Reply
+
+
+#: What a trace begins with.
+_TRACE = {"format": 1}
 
 
 def register(app: typer.Typer) -> None:
@@ -132,12 +136,14 @@ def reply(
             "--abstain-below judges one whole reply: it does not go with --stream, and with --n-best "
             "in --json only"
         )
+    if abstain_below is not None and ensemble:
+        raise UsageError(
+            "--abstain-below does not go with --ensemble: a bundle's confidence was calibrated for it alone"
+        )
     if alignments and not json:
         raise UsageError("--alignments goes with --json: a line of text has no place for them")
-    if trace is not None and trace.is_dir():
-        raise UsageError(f"--trace is {trace}, which is a folder: name a file in it")
-    if trace is not None and not trace.absolute().parent.is_dir():
-        raise UsageError(f"--trace is {trace}, but there is no folder {trace.parent}")
+    if trace is not None:
+        _check_trace(trace)
     bundles = [bundle, *(ensemble or [])]
     with ChatModel.load_ensemble(
         bundles, device=device, threads=threads, require_signature=require_signature
@@ -189,7 +195,7 @@ def reply(
             else:
                 _put_reply(given, n_best or 1)
         if trace:
-            values = finite({"format": 1, "replies": traced})
+            values = finite({**_TRACE, "replies": traced})
             write_atomic(trace, dumps(values, ensure_ascii=False) + "\n")
 
 
@@ -288,6 +294,20 @@ def _stream(model: "ChatModel", prompt: str, options: "DecodingOptions") -> "Rep
     return stream.reply
 
 
+def _check_trace(path: Path) -> None:
+    """Fail before the work where the trace could not be written; only another trace is replaced."""
+    check_file("--trace", path)
+    if path.exists() and not (path.is_file() and _is_trace(path)):
+        raise UsageError(f"--trace is {path}, which exists and is no trace: choose another file")
+
+
+def _is_trace(path: Path) -> bool:
+    """Whether a file is a trace, or empty."""
+    begins = dumps(_TRACE).rstrip("}").encode()
+    with path.open("rb") as file:
+        return file.read(len(begins)) in (begins, b"")
+
+
 def _traced(model: "ChatModel", prompt: str, reply: "Reply") -> dict[str, Any]:
     from ..runtime.trace import trace_json
 
@@ -297,10 +317,10 @@ def _traced(model: "ChatModel", prompt: str, reply: "Reply") -> dict[str, Any]:
 
 
 def _lines() -> Iterator[str]:
-    """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD."""
+    """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD; a byte order mark is no part of the first."""
     if sys.stdin is None:
         raise UsageError("there is no TEXT, and stdin is closed: give prompts as arguments")
     if sys.stdin.isatty():
         say("a prompt a line; Ctrl-D ends")
-    for line in sys.stdin.buffer:
-        yield line.decode("utf-8", "replace").rstrip("\r\n")
+    for number, line in enumerate(sys.stdin.buffer):
+        yield line.decode("utf-8" if number else "utf-8-sig", "replace").rstrip("\r\n")

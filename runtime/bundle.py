@@ -86,7 +86,7 @@ def find_bundle(name: str) -> Path:
     """
     path = Path(name)
     try:
-        if path.exists() or path.is_symlink():
+        if name and (path.exists() or path.is_symlink()):  # an empty one would be this folder
             if (path / "run.json").is_file() and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
             if name != "demo" or not path.is_dir() or (path / MANIFEST).exists():
@@ -101,7 +101,9 @@ def find_bundle(name: str) -> Path:
             "this installation has no demo bundle: train and export one, or run `make demo` in the "
             "repository, which makes bundles/demo"
         )
-    raise UsageError(f"there is no bundle {name}: give the folder or file that `edgechat export` wrote")
+    raise UsageError(
+        f"there is no bundle {name or repr(name)}: give the folder or file that `edgechat export` wrote"
+    )
 
 
 def read_bundle(path: Path, *, require_signature: str | os.PathLike[str] | None = None) -> Bundle:
@@ -148,8 +150,9 @@ def write_bundle(
     return manifest
 
 
-def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool) -> None:
-    """Write a bundle, all or nothing: one file where `path` ends with .edgechat, else a folder.
+def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool, mode: int | None = None) -> None:
+    """Write a bundle, all or nothing: one file, with the rights `mode`, where `path` ends with .edgechat,
+    else a folder.
 
     It is read back and checked before it has its name. Both forms have the same files, byte for byte.
 
@@ -164,7 +167,7 @@ def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool) -> None:
         archive = Archive(io.BytesIO(raw), len(raw), path, SIZE_CAPS)
         _check_names(path, archive.names)
         _check(path, archive, None)
-        write_atomic(path, raw, replace=replace_existing)
+        write_atomic(path, raw, replace=replace_existing, mode=mode)
         return
     with folder_atomic(path, replace=replace_existing) as folder:
         for name, data in files.items():
@@ -172,10 +175,26 @@ def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool) -> None:
         read_bundle(folder)
 
 
+def store_signature(path: Path, bundle: Bundle, signature: bytes) -> None:
+    """Put a signature into the bundle that was read at `path`; all else of it stays, the rights too."""
+    if path.is_dir():
+        mode = stat.S_IMODE((path / MANIFEST).stat().st_mode)
+        # Not even for a moment is anything else in a bundle.
+        write_atomic(path / SIGNATURE, signature, mode=mode, beside=path.resolve())
+    else:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        store_bundle(path, replace(bundle, signature=signature), replace_existing=True, mode=mode)
+
+
+def check_outside(out: Path, option: str = "--out") -> None:
+    """Refuse to write into a bundle, which would be none any more."""
+    if (out.parent / MANIFEST).exists():
+        raise UsageError(f"{out.parent} is a bundle, and nothing else may lie in it: choose another {option}")
+
+
 def check_out(out: Path, force: bool) -> None:
     """Refuse to write a bundle over anything, and with `force` over anything but a bundle of that form."""
-    if (out.parent / MANIFEST).exists():
-        raise UsageError(f"{out.parent} is a bundle, and nothing else may lie in it: choose another --out")
+    check_outside(out)
     if not out.exists() and not out.is_symlink():
         return
     if not force:

@@ -11,7 +11,7 @@ from typing import Any
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
-from .constraints import NO_TEXTS, TextRules, text_rules, together
+from .constraints import NO_TEXTS, ForcedPrefix, TextRules, text_rules, together
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
@@ -92,7 +92,7 @@ class ChatModel:
             BundleError: the bundle is damaged, incomplete, unknown, or not signed as is required.
             DeviceError: `device="cuda"` cannot be used.
         """
-        whole_number("threads", threads, 1, 1024)
+        threads = whole_number("threads", threads, 1, 1024)
         checked = read_bundle(find_bundle(os.fspath(bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
@@ -148,6 +148,8 @@ class ChatModel:
         Raises:
             UsageError: the bundles differ in their tokenizer, in the turns they see or in their closed set.
         """
+        if isinstance(bundles, str | os.PathLike):
+            raise UsageError("load_ensemble takes a list of bundles, not one: give [bundle], or call load")
         if not bundles:
             raise UsageError("an ensemble needs at least one bundle")
         first, *others = (
@@ -310,11 +312,12 @@ class ChatModel:
             closed = closed_set(options.replies, self.codec)
             return TextRules(only=closed, longest=closed.longest)
         most = self.max_length(options)
-        if options.prefix is not None and len(self.codec.encode(options.prefix)) >= most:
-            raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
         if len(self.codec.encode(together(options.required))) >= most:
             raise UsageError(f"required texts have more tokens than a reply may have, {most} with its end")
-        return text_rules(options, self.codec.vocabulary)
+        rules = text_rules(options, self.codec.vocabulary)
+        if isinstance(rules.only, ForcedPrefix) and rules.only.fewest >= most:
+            raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
+        return rules
 
     def confidence(self, logp: float, options: DecodingOptions) -> float | None:
         """The probability that a reply of this natural-log probability is right, by the bundle's

@@ -1,7 +1,7 @@
 """Which extensions of the live hypotheses end, and which live on."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from .text import EOS
@@ -9,6 +9,10 @@ from .text import EOS
 #: A live hypothesis and one more id: minus what they rank by, the row, the id, its log-probability.
 #: In order, the best is first, and ties go to the lower row, then to the lower id.
 Extension = tuple[float, int, int, float]
+
+#: How near to holding all required texts: a bank, two a text that was said and one more where another is
+#: begun; and how many bytes of the texts are said.
+Progress = tuple[int, int]
 
 
 class Choice(NamedTuple):
@@ -37,51 +41,43 @@ def first_k(ranked: Sequence[Extension], beam: int) -> Choice:
     return Choice(ended, extended, gap)
 
 
-def in_groups(groups: Sequence[Sequence[Extension]], beam: int, diversity: float) -> Choice:
+def in_groups(
+    groups: Sequence[Callable[[Mapping[int, float]], Sequence[Extension]]], beam: int, diversity: float
+) -> Choice:
     """The first K of each group, one group after the other; an extension by an id that c hypotheses of
     earlier groups go on with ranks lower by c * diversity (Vijayakumar et al. 2016, arXiv:1610.02424).
 
+    Each of `groups` gives its extensions, ranked with what is taken off an id; so they are given back.
     Worked example, K 1, diversity 0.5: the first group goes on with 5; of the second's 5 at -1.0 and 6 at
     -1.2, the 5 counts as -1.5, so it goes on with 6.
     """
-    said: Counter[int] = Counter()
+    taken: Counter[int] = Counter()
     chosen = Choice([], [], float("inf"))
-    for group in groups:
-        lowered = {(row, id): minus for minus, row, id, _ in group}
-        ranked = sorted((minus + diversity * said[id], row, id, logp) for minus, row, id, logp in group)
-        ended, extended, gap = first_k(ranked, beam)
-        said.update(id for _, _, id, _ in extended)
-        ended, extended = (
-            [(lowered[row, id], row, id, logp) for _, row, id, logp in part] for part in (ended, extended)
-        )
+    for extensions in groups:
+        ended, extended, gap = first_k(extensions({id: c * diversity for id, c in taken.items()}), beam)
+        taken.update(id for _, _, id, _ in extended)
         chosen = Choice(chosen.ended + ended, chosen.extended + extended, min(chosen.gap, gap))
     return chosen
 
 
-def in_banks(
-    ranked: Sequence[Extension],
-    beam: int,
-    progress: Callable[[Extension], tuple[int, int]],
-    *,
-    last: bool,
-) -> Choice:
+def in_banks(reached: Sequence[tuple[Extension, Progress]], beam: int, *, last: bool) -> Choice:
     """The beam shared among the banks of extensions that are equally near to holding all required texts
     (after Post & Vilar 2018, arXiv:1804.06609).
 
-    `progress` gives a bank, higher is nearer, and how many bytes of the required texts are said. First
-    comes the extension with the most bytes, so that one always gets there; then the banks take turns, the
-    nearest first, each with its best. Ends, which only the nearest can have, count among the first K of
-    their bank; at the `last` step the first K do.
+    `reached` has the extensions, best first, and how near each leads; of those that lead equally near, the
+    first K that end and the first K that go on are enough. First comes the extension with the most bytes
+    said, so that one always gets there; then the banks take turns, the nearest first, each with its best.
+    Ends, which only the nearest can have, count among the first K of their bank; at the `last` step the
+    first K do.
     """
     banks: dict[int, list[Extension]] = {}
-    reached = [(progress(extension), extension) for extension in ranked]
-    for (bank, _), extension in reached:
+    for extension, (bank, _) in reached:
         banks.setdefault(bank, []).append(extension)
     ended: list[Extension] = []
     for extensions in banks.values():
         among = [each for each in extensions if each[2] == EOS] if last else extensions
         ended += [each for each in among[:beam] if each[2] == EOS]
-    going_on = [(said, extension) for (_, said), extension in reached if extension[2] != EOS]
+    going_on = [(said, extension) for extension, (_, said) in reached if extension[2] != EOS]
     furthest = max(going_on, key=lambda each: (each[0], -each[1][0]), default=None)
     extended = [] if furthest is None else [furthest[1]]
     queues = [

@@ -9,10 +9,16 @@ hold whatever tokens the model takes.
 """
 
 import itertools
+import math
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
+from .backend import Ints
+from .choice import Progress
 from .errors import UsageError
 from .options import DecodingOptions
 from .text import EOS, NEVER_GENERATED, SPECIAL_TOKENS, normal_form
@@ -53,8 +59,9 @@ class Only(Protocol):
 
     def after(self, state: Any, id: int) -> Any: ...
 
-    def allowed(self, state: Any) -> Sequence[int] | None:
-        """None where any may follow."""
+    def allowed(self, state: Any, left: int) -> Sequence[int] | None:
+        """Where `left` tokens may still come, this one and the end-of-sentence among them; None where any
+        may follow."""
         ...
 
 
@@ -164,7 +171,8 @@ class ForcedPrefix:
     """Every text begins with this. State: the bytes of it that are still to come.
 
     A token may be a part of the rest or begin with all of it, so that the model chooses how to spell it:
-    of "turn", all of "t", "tu", "turn" and "turning" may be first.
+    of "turn", all of "t", "tu", "turn" and "turning" may be first. Only a spelling that would leave no room
+    for the rest and the end-of-sentence may not be begun.
     """
 
     name = "prefix"
@@ -172,23 +180,38 @@ class ForcedPrefix:
     def __init__(self, text: bytes, vocabulary: Sequence[bytes]) -> None:
         self.start = text
         self._vocabulary = vocabulary
-        self._allowed: dict[bytes, list[int]] = {}
+        whole, ordered = set(vocabulary), sorted(vocabulary)
+        longest = len(max(ordered, key=len))
+        #: The fewest tokens that spell the last n bytes of the text, or more.
+        self._fewest: list[float] = [0]
+        for n in range(1, len(text) + 1):
+            rest = text[-n:]
+            after = [self._fewest[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole]
+            at = bisect_left(ordered, rest)  # if tokens begin with the rest, the first of them is here
+            if at < len(ordered) and ordered[at].startswith(rest):
+                after.append(0)
+            self._fewest.append(1 + min(after, default=math.inf))
+        self._needed: dict[bytes, dict[int, float]] = {}
+
+    @property
+    def fewest(self) -> float:
+        """The fewest tokens that spell all of it."""
+        return self._fewest[-1]
 
     def after(self, state: bytes, id: int) -> bytes:
         return state[len(self._vocabulary[id]) :]
 
-    def allowed(self, state: bytes) -> Sequence[int] | None:
+    def allowed(self, state: bytes, left: int) -> Sequence[int] | None:
         if not state:
             return None
-        found = self._allowed.get(state)
-        if found is None:
-            found = [
-                id
+        needed = self._needed.get(state)  # by each id that goes on with it, how many tokens must follow
+        if needed is None:
+            needed = self._needed[state] = {
+                id: self._fewest[len(self.after(state, id))]
                 for id, said in enumerate(self._vocabulary)
                 if said and (said.startswith(state) or state.startswith(said))
-            ]
-            self._allowed[state] = found
-        return found
+            }
+        return [id for id, more in needed.items() if more + 2 <= left]
 
 
 class RequiredTexts:
@@ -201,7 +224,22 @@ class RequiredTexts:
         self._texts = tuple(texts)
         self._vocabulary = vocabulary
         self.start = (0,) * len(self._texts)
-        self._nearer: dict[tuple[int, ...], list[int]] = {}
+        cuts = range(1, min(max(map(len, vocabulary)), max(map(len, self._texts))) + 1)
+        begin = tuple(text[:n] for text in self._texts for n in cuts)
+        end = tuple(text[-n:] for text in self._texts for n in cuts)
+        #: Ids whose bytes overlap a text: after any other, what was begun of one is begun no more.
+        self._touching = [
+            id
+            for id, said in enumerate(vocabulary)
+            if said
+            and (
+                said.startswith(end)
+                or said.endswith(begin)
+                or any(said in text or text in said for text in self._texts)
+            )
+        ]
+        self._others = sorted(set(range(len(vocabulary))).difference(self._touching, [EOS]))
+        self._leading: dict[tuple[int, ...], list[tuple[Progress, Ints]]] = {}
 
     def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
         said = self._vocabulary[id]
@@ -217,34 +255,22 @@ class RequiredTexts:
         """How many texts were said."""
         return sum(n == len(text) for n, text in zip(state, self._texts, strict=True))
 
-    def progress(self, state: tuple[int, ...]) -> tuple[int, int]:
-        """The bank of a state, two a text that was said and one more where another is begun; and how many
-        bytes of the texts are said."""
+    def progress(self, state: tuple[int, ...]) -> Progress:
+        """How near a state is to holding all texts."""
         whole = self.whole(state)
         begun = any(0 < n < len(text) for n, text in zip(state, self._texts, strict=True))
         return 2 * whole + begun, sum(state)
 
-    def nearer(self, state: tuple[int, ...]) -> list[int]:
-        """Ids that go on with a text that is not whole, or begin one; the end where all are whole."""
-        found = self._nearer.get(state)
+    def leading(self, state: tuple[int, ...]) -> list[tuple[Progress, Ints]]:
+        """All ids, lower ones first, those together that lead equally near, and the end by itself."""
+        found = self._leading.get(state)
         if found is None:
-            if self.whole(state) == len(self._texts):
-                return [EOS]
-            rests = [text[n:] for n, text in zip(state, self._texts, strict=True) if n < len(text)]
-            unsaid = [text for n, text in zip(state, self._texts, strict=True) if n < len(text)]
-            begin = tuple(text[:n] for text in unsaid for n in range(1, len(text) + 1))
-            found = [
-                id
-                for id, said in enumerate(self._vocabulary)
-                if said
-                and (
-                    said.startswith(tuple(rests))
-                    or any(rest.startswith(said) for rest in rests)
-                    or said.endswith(begin)
-                    or any(text in said for text in unsaid)
-                )
-            ]
-            self._nearer[state] = found
+            lost = tuple(n if n == len(text) else 0 for n, text in zip(state, self._texts, strict=True))
+            alike = {self.progress(lost): list(self._others)}
+            for id in self._touching:
+                alike.setdefault(self.progress(self.after(state, id)), []).append(id)
+            found = [(progress, np.array(sorted(ids))) for progress, ids in alike.items()]
+            self._leading[state] = found = [*found, (self.progress(state), np.array([EOS]))]
         return found
 
 
@@ -349,26 +375,21 @@ class Rules:
             return _SPECIAL
         return _SPECIAL.union(*(ban.banned(each) for ban, each in zip(self._bans, state, strict=False)))
 
-    def allowed(self, state: RuleState) -> Sequence[int] | None:
+    def allowed(self, state: RuleState, left: int) -> Sequence[int] | None:
         """The only ids that may come next, but for the banned ones; None where there is no such rule."""
-        return self.only.allowed(state[-1]) if self.only else None
+        return self.only.allowed(state[-1], left) if self.only else None
 
-    def progress(self, state: RuleState, id: int) -> tuple[int, int]:
-        """How near the required texts `id` leads: `RequiredTexts.progress`."""
+    def leading(self, state: RuleState) -> list[tuple[Progress, Ints]]:
+        """How near to the required texts each id leads: `RequiredTexts.leading`."""
         assert self.required is not None
-        return self.required.progress(state[0] if id == EOS else self.required.after(state[0], id))
+        return self.required.leading(state[0])
 
-    def nearer(self, state: RuleState) -> list[int]:
-        """Ids that lead nearer to the required texts."""
-        assert self.required is not None
-        return self.required.nearer(state[0])
-
-    def blocks(self, state: RuleState, id: int) -> str | None:
+    def blocks(self, state: RuleState, id: int, left: int) -> str | None:
         """The name of the first rule that keeps `id` from coming next."""
         if id in _SPECIAL:
             return SPECIAL
         for ban, each in zip(self._bans, state, strict=False):
             if id in ban.banned(each):
                 return ban.name
-        allowed = self.allowed(state)
+        allowed = self.allowed(state, left)
         return self.only.name if self.only and allowed is not None and id not in allowed else None

@@ -61,29 +61,37 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
-def write_atomic(path: Path, data: bytes | str, *, replace: bool = True) -> None:
-    """Write `data` to `path`, replacing what is there only once the new content is on the disk.
+def write_atomic(
+    path: Path,
+    data: bytes | str,
+    *,
+    replace: bool = True,
+    mode: int | None = None,
+    beside: Path | None = None,
+) -> None:
+    """Write `data` to `path`, replacing what is there only once the new content is on the disk. `mode` are
+    the rights it has; None follows the umask. The temporary file lies beside `path`, or what else is named.
 
     Raises:
         FileExistsError: `path` is there, and `replace` is false.
     """
     raw = data.encode() if isinstance(data, str) else data
-    fd, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_UMASK)
-        if replace:
-            Path(name).replace(path)
-        else:
-            _place(Path(name), path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        _name_target(error, name, path)
-        raise
+    with _beside(beside or path) as folder:
+        fd, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o666 & ~_UMASK if mode is None else mode)
+            if replace:
+                Path(name).replace(path)
+            else:
+                _place(Path(name), path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
     sync_folder(path.parent)
 
 
@@ -112,34 +120,45 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
     there is always one whole version on the disk, but a kill between the two renames leaves both beside
     `path`, the old one in a folder `.tmp-old-...`.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("r+b") as opened:  # Windows syncs only what may be written
-                    os.fsync(opened.fileno())
-        for folder in (temporary, *(f for f in temporary.rglob("*") if f.is_dir())):
-            sync_folder(folder)
-        temporary.chmod(0o777 & ~_UMASK)
-        if replace and path.exists() and _exchange(temporary, path):
-            _remove(temporary)  # the old one
-        elif replace and path.exists():
-            aside = Path(tempfile.mkdtemp(prefix=TEMPORARY + "old-", dir=path.parent))
-            path.rename(aside / path.name)
-            try:
+    with _beside(path) as parent:
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("r+b") as opened:  # Windows syncs only what may be written
+                        os.fsync(opened.fileno())
+            for folder in (temporary, *(f for f in temporary.rglob("*") if f.is_dir())):
+                sync_folder(folder)
+            temporary.chmod(0o777 & ~_UMASK)
+            if replace and path.exists() and _exchange(temporary, path):
+                _remove(temporary)  # the old one
+            elif replace and path.exists():
+                aside = Path(tempfile.mkdtemp(prefix=TEMPORARY + "old-", dir=parent))
+                path.rename(aside / path.name)
+                try:
+                    temporary.rename(path)
+                except BaseException:
+                    (aside / path.name).rename(path)
+                    aside.rmdir()
+                    raise
+                _remove(aside)
+            else:
                 temporary.rename(path)
-            except BaseException:
-                (aside / path.name).rename(path)
-                aside.rmdir()
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            temporary.rename(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _name_target(error, str(temporary), path)
+            sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """The folder for what is temporary while `path` is written; an error of that names `path`."""
+    parent = path.parent.resolve()
+    try:
+        yield parent
+    except OSError as error:
+        _name_target(error, str(parent / TEMPORARY), path)
         raise
 
 
@@ -158,10 +177,15 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
+    """Delete what nothing hangs on; what cannot be deleted is said, and no failure."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+    if path.exists():
+        import logging  # slow to load
+
+        logging.getLogger(__name__).warning("%s cannot be removed: it is of no use any more", path)
 
 
 def remove_leftovers(folder: Path) -> None:

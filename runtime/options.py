@@ -3,8 +3,11 @@
 docs/decoding.md explains each option with its formula and where it is from.
 """
 
-from collections.abc import Collection
+import math
+import operator
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from typing import Any, Literal, get_args
 
 from .errors import UsageError
@@ -106,11 +109,11 @@ class DecodingOptions:
     """Keep what each step did: `Reply.trace`."""
 
     def __post_init__(self) -> None:
-        whole_number("beam", self.beam, 1, MAX_BEAM)
-        whole_number("n_best", self.n_best, 1, MAX_BEAM)
-        whole_number("min_length", self.min_length, 0, MAX_LENGTH)
+        self._keep(whole_number, "beam", 1, MAX_BEAM)
+        self._keep(whole_number, "n_best", 1, MAX_BEAM)
+        self._keep(whole_number, "min_length", 0, MAX_LENGTH)
         if self.max_length is not None:
-            whole_number("max_length", self.max_length, 1, MAX_LENGTH)
+            self._keep(whole_number, "max_length", 1, MAX_LENGTH)
             if self.min_length >= self.max_length:
                 raise UsageError(
                     f"min_length is {self.min_length}, which must be below max_length, {self.max_length}: "
@@ -124,25 +127,25 @@ class DecodingOptions:
             _true_or_false(name, getattr(self, name))
         for name in ("no_repeat_ngram", "no_copy_ngram"):
             if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name), 1, MAX_LENGTH)
+                self._keep(whole_number, name, 1, MAX_LENGTH)
         if self.length_penalty is not None:
-            number("length_penalty", self.length_penalty, 0, 10)
-        number("coverage_penalty", self.coverage_penalty, 0, 10)
-        number("repetition_penalty", self.repetition_penalty, 1, 100)
+            self._keep(number, "length_penalty", 0, 10)
+        self._keep(number, "coverage_penalty", 0, 10)
+        self._keep(number, "repetition_penalty", 1, 100)
         if self.temperature is not None:
-            number("temperature", self.temperature, 0.01, 100)
+            self._keep(number, "temperature", 0.01, 100)
         if self.top_k is not None:
-            whole_number("top_k", self.top_k, 1, MAX_TOP_K)
+            self._keep(whole_number, "top_k", 1, MAX_TOP_K)
         for name in ("top_p", "typical_p"):
             if getattr(self, name) is not None:
-                number(name, getattr(self, name), 0.0001, 1)
+                self._keep(number, name, 0.0001, 1)
         if self.seed is not None:
-            whole_number("seed", self.seed, 0, MAX_SEED)
-        whole_number("groups", self.groups, 1, MAX_BEAM)
+            self._keep(whole_number, "seed", 0, MAX_SEED)
+        self._keep(whole_number, "groups", 1, MAX_BEAM)
         if self.beam % self.groups:
             raise UsageError(f"beam is {self.beam}, which {self.groups} groups cannot share: take a multiple")
         if self.diversity is not None:
-            number("diversity", self.diversity, 0, 100)
+            self._keep(number, "diversity", 0, 100)
             if self.groups == 1:
                 raise UsageError("diversity goes with groups, of which there is one")
         object.__setattr__(self, "banned", _texts("banned", self.banned, MAX_TEXTS))
@@ -155,6 +158,10 @@ class DecodingOptions:
             except ValueError as error:
                 raise UsageError(f"replies: {error}") from None
         self._check_company()
+
+    def _keep(self, kind: Callable[..., float], name: str, least: float, most: float) -> None:
+        """Check a number, and keep it as Python's own."""
+        object.__setattr__(self, name, kind(name, getattr(self, name), least, most))
 
     def _check_company(self) -> None:
         """Refuse what does not go together."""
@@ -218,16 +225,27 @@ def refuse_company(option: str, given: Collection[str]) -> None:
             raise UsageError(f"{other} does not go with {option}: {why}")
 
 
-def whole_number(name: str, value: object, least: int, most: int) -> None:
-    """Raises UsageError, with the name and the value, where `value` is not what it must be."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise UsageError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+def whole_number(name: str, value: Any, least: int, most: int) -> int:
+    """`value` as an int, NumPy's taken too.
+
+    Raises:
+        UsageError: with the name and the value, where it is not what it must be.
+    """
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is not None and least <= whole <= most:
+        return whole
+    raise UsageError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
 
 
-def number(name: str, value: object, least: float, most: float) -> None:
-    """As `whole_number`, for any number; NaN is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise UsageError(f"{name} must be a number from {least} to {most}, not {value!r}")
+def number(name: str, value: Any, least: float, most: float) -> float:
+    """As `whole_number`, for any number, which stays whole where it is; NaN is none."""
+    real: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if least <= real <= most:
+        return int(real) if isinstance(real, int) else float(real)
+    raise UsageError(f"{name} must be a number from {least} to {most}, not {value!r}")
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

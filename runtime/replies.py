@@ -55,7 +55,7 @@ class ClosedSet:
         first = bisect_left(self._replies, id, low, high, key=next_id)
         return first, bisect_right(self._replies, id, first, high, key=next_id), depth + 1
 
-    def allowed(self, state: Node) -> Sequence[int]:
+    def allowed(self, state: Node, left: int) -> Sequence[int]:
         low, high, depth = state
         if high - low < _REMEMBERED:
             return sorted({reply[depth] for reply in self._replies[low:high]})
@@ -133,7 +133,7 @@ def read_replies(path: Path) -> tuple[str, ...]:
             return parse_replies(raw)
         # Notepad begins a file with a mark that is no part of the first line.
         lines = (line.rstrip("\r") for line in raw.decode("utf-8-sig").split("\n"))
-        return check_replies([line for line in lines if line])
+        return check_replies([line for line in lines if line.strip()])
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
     except OSError as error:

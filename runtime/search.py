@@ -11,22 +11,26 @@ A row's first K + 1 allowed candidates always suffice: it can give K live ones a
 is asked for, so that how narrowly the next one missed is known. Which ids of a row are banned, or lose
 by a penalty, is known before the step, and as many more are asked for. Where only some ids are allowed,
 their log-probabilities are read from the whole distribution.
-With `groups` or `required` texts, the K that live on are chosen otherwise (`choice`).
+With `groups` or `required` texts, the K that live on are chosen otherwise (`choice`); for required texts,
+of each row the first K that lead equally near to them are read from the whole distribution.
 With `sample`, K rows start, and each is extended by one id that is drawn (`sampling`).
 Hypotheses cut at the maximum length are the n best only where none has finished.
 """
 
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from .backend import Floats
-from .choice import Choice, Extension, first_k, in_banks, in_groups
+from .choice import Choice, Extension, Progress, first_k, in_banks, in_groups
 from .constraints import NO_TEXTS, Rules, RuleState, TextRules
+from .ensemble import likeliest
 from .errors import EdgeChatError
 from .options import DecodingOptions
 from .penalties import bound, coverage_penalty, repeated, score
@@ -38,6 +42,7 @@ _INF = float("inf")
 _LEAST = -sys.float_info.max  # the least that is no infinity
 _NO_NUMBERS = "the model gave log-probabilities that are not numbers: its weights are damaged"
 _NONE: frozenset[int] = frozenset()
+_NOTHING: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,7 @@ class BeamSearch:
             assert logp is not None
             ended, extended, gap = self._draw(self._sampler, logp)
         else:
-            ended, extended, gap = self._choose(self._possible(ids, logps, logp))
+            ended, extended, gap = self._choose(ids, logps, logp)
         self.min_gap = min(self.min_gap, gap)
         finished = [(extension, self._finished_by(extension, alignments)) for extension in ended]
         if self.options.trace:
@@ -189,9 +194,10 @@ class BeamSearch:
         if not any(self._finished):
             return [live.tokens for live in self._live]
         best = self.hypotheses()[0]
-        rivals = (live for live in self._live if self._bound(live) > best.score)
+        going_on = [live for live in self._live if not self._over[live.group]]
+        rivals = (live for live in going_on if self._bound(live) > best.score)
         if self.options.groups > 1:  # else an equal score that comes later does not win over it
-            rivals = (live for live in self._live if self._bound(live) >= best.score)
+            rivals = (live for live in going_on if self._bound(live) >= best.score)
         return [best.tokens, *(live.tokens for live in rivals)]
 
     def hypotheses(self) -> list[Hypothesis]:
@@ -209,23 +215,19 @@ class BeamSearch:
     def _possible(
         self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None
     ) -> list[Iterable[Candidate]]:
-        """The candidates of each row, likeliest first: all that are allowed where only some are, and with
-        required texts those that come nearer to them too."""
+        """The candidates of each row, likeliest first: all that are allowed where only some are."""
         candidates: list[Iterable[Candidate]] = list(map(zip, ids, logps))
         if whole is not None:
-            for row, live in enumerate(self._live):
-                allowed = self._allowed[row]
+            for row, allowed in enumerate(self._allowed[: len(self._live)]):
                 if allowed is not None:
                     values = whole[row, list(allowed)].tolist()
                     candidates[row] = sorted(zip(allowed, values, strict=True), key=_likeliest)
-                elif self._rules.required:
-                    nearer = self._rules.nearer(live.state)
-                    more = zip(nearer, whole[row, nearer].tolist(), strict=True)
-                    candidates[row] = sorted({*candidates[row], *more}, key=_likeliest)
         return candidates
 
-    def _extensions(self, candidates: Sequence[Iterable[Candidate]], enough: int) -> list[Extension]:
-        """The allowed extensions, the `enough` best of them, best first."""
+    def _extensions(
+        self, enough: int, candidates: Sequence[Iterable[Candidate]], taken: Mapping[int, float] = _NOTHING
+    ) -> list[Extension]:
+        """The allowed extensions, the `enough` best of them, best first, after what is `taken` off an id."""
         penalty = self.options.repetition_penalty
         found: list[Extension] = []
         least = _LEAST  # what ranks below it cannot matter any more
@@ -241,6 +243,8 @@ class BeamSearch:
                     break
                 if lowered and id in lowered:
                     total = rank + repeated(logp, penalty)
+                if taken and id in taken:
+                    total -= taken[id]
                 found.append((-total, row, id, logp))
             found.sort()
             if len(found) >= enough:
@@ -248,31 +252,58 @@ class BeamSearch:
                 least = -found[-1][0]
         return found
 
-    def _choose(self, candidates: list[Iterable[Candidate]]) -> Choice:
+    def _choose(self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None) -> Choice:
         options = self.options
-        if options.groups > 1:
-            groups = [
-                self._extensions(
-                    [
-                        c if live.group == group else ()
-                        for c, live in zip(candidates, self._live, strict=True)
-                    ],
-                    sys.maxsize,
-                )
-                for group in range(options.groups)
-            ]
-            return in_groups(groups, options.beam // options.groups, options.hamming)
-        if self._rules.required:
-            last = self._steps == self.max_length
-            return in_banks(
-                self._extensions(candidates, sys.maxsize), options.beam, self._progress, last=last
-            )
         # Of 2K + 1, at most K are ends, K live on, and one tells how near the next was.
-        return first_k(self._extensions(candidates, 2 * options.beam + 1), options.beam)
+        enough = 2 * options.beam // options.groups + 1
+        if self._rules.required:
+            assert whole is not None
+            return in_banks(self._reached(whole), options.beam, last=self._steps == self.max_length)
+        candidates = self._possible(ids, logps, whole)
+        if options.groups == 1:
+            return first_k(self._extensions(enough, candidates), options.beam)
+        groups = [
+            [c if live.group == group else () for c, live in zip(candidates, self._live, strict=True)]
+            for group in range(options.groups)
+        ]
+        ended, extended, gap = in_groups(
+            [partial(self._extensions, enough, group) for group in groups],
+            options.beam // options.groups,
+            options.hamming,
+        )
+        return Choice(self._alone(ended), self._alone(extended), gap)
 
-    def _progress(self, extension: Extension) -> tuple[int, int]:
-        _, row, id, _ = extension
-        return self._rules.progress(self._live[row].state, id)
+    def _alone(self, extensions: Iterable[Extension]) -> list[Extension]:
+        """The extensions ranked by what they are, whatever other groups go on with."""
+        return [(-self._total(row, id, logp), row, id, logp) for _, row, id, logp in extensions]
+
+    def _total(self, row: int, id: int, logp: float) -> float:
+        """What a row ranks by with one more id."""
+        if id in self._lowered[row]:
+            logp = repeated(logp, self.options.repetition_penalty)
+        return self._live[row].rank + logp
+
+    def _reached(self, whole: Floats) -> list[tuple[Extension, Progress]]:
+        """The allowed extensions, best first, and how near to the required texts each leads: the first K of
+        all that lead equally near, and the first K ends."""
+        if not (whole[: len(self._live)] < _INF).all():  # NaN is not less either
+            raise EdgeChatError(_NO_NUMBERS)
+        alike: dict[tuple[Progress, bool], list[Iterable[Candidate]]] = {}
+        for row, live in enumerate(self._live):
+            allowed = self._allowed[row]
+            losing = len(self._banned[row]) + len(self._lowered[row])
+            for progress, among in self._rules.leading(live.state):
+                ids = among if allowed is None else among[np.isin(among, allowed)]
+                if ids.size:
+                    logps = whole[row, ids]
+                    best = likeliest(logps, min(len(ids), self.options.beam + losing))
+                    rows = alike.setdefault((progress, ids[0] == EOS), [()] * len(self._live))
+                    rows[row] = zip(ids[best].tolist(), logps[best].tolist(), strict=True)
+        return sorted(
+            (extension, progress)
+            for (progress, _), rows in alike.items()
+            for extension in self._extensions(self.options.beam, rows)
+        )
 
     def _draw(self, sampler: Sampler, whole: Floats) -> Choice:
         """One extension of each row, drawn."""
@@ -336,7 +367,8 @@ class BeamSearch:
         if rules.any:
             self._banned = [rules.banned(each.state) for each in live]
         if rules.only:
-            self._allowed = [rules.allowed(each.state) for each in live]
+            left = self.max_length - self._steps
+            self._allowed = [rules.allowed(each.state, left) for each in live]
             whole = whole or any(allowed is not None for allowed in self._allowed)
         if self._penalized:
             self._lowered = [frozenset(each.tokens) for each in live]
@@ -364,15 +396,14 @@ class BeamSearch:
         for (_, row, id, _), hypothesis in ended:
             fates[row, id] = "finished", hypothesis.score
         chosen = [*extended, *(extension for extension, _ in ended)]
-        penalty = self.options.repetition_penalty
         rows = []
         for row, live in enumerate(self._live):
             shown = {*candidates[row], *((id, logp) for _, at, id, logp in chosen if at == row)}
             traced = []
             for id, logp in sorted(shown, key=_likeliest):
-                rule = self._rules.blocks(live.state, id)
+                rule = self._rules.blocks(live.state, id, self.max_length - self._steps + 1)
                 fate, value = fates.get((row, id), ("banned" if rule else "pruned", None))
-                total = live.rank + (repeated(logp, penalty) if id in self._lowered[row] else logp)
+                total = self._total(row, id, logp)
                 traced.append(TracedCandidate(id, logp, total, fate, rule, value))
             looked_at = tuple(align[row, : self._source_length].tolist())
             rows.append(TracedRow(live.tokens, live.logp, looked_at, tuple(traced)))

@@ -48,6 +48,16 @@ class Reply:
     """The probability, from 0 to 1, that this is the right reply, where the bundle was calibrated and the
     options allow what its own do; else None."""
 
+    @property
+    def logp(self) -> float:
+        """The natural-log probability of the best reply."""
+        return self.candidates[0].logp
+
+    @property
+    def finished(self) -> bool:
+        """False where the maximum length or a cancellation cut it."""
+        return self.candidates[0].finished
+
     def __str__(self) -> str:
         return self.text
 
@@ -80,7 +90,13 @@ class ReplyStream:
         self.tail = ""
 
     def __iter__(self) -> Iterator[str]:
-        return (piece for piece, _ in self.updates() if piece)
+        return self
+
+    def __next__(self) -> str:
+        for piece, _ in self.updates():
+            if piece:
+                return piece
+        raise StopIteration
 
     def updates(self) -> Iterator[tuple[str, str]]:
         """One `(piece, tail)` each step: what was settled now (often nothing), and the unsettled text."""

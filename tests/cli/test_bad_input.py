@@ -180,7 +180,7 @@ def test_a_bundle_that_is_not_there(invoke, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for command in ("reply", "verify", "info", "bench"):
         done = invoke(command, name, *(["hello"] if command == "reply" else []))
-        assert done.returncode == (1 if name == "" else 2)  # "" is the folder one is in
+        assert done.returncode == 2
         assert len(done.sentence) < 400
 
 
@@ -300,6 +300,8 @@ def test_a_folder_that_may_not_be_written_is_said_before_the_work(
     for command in (
         ["train", corpus_file, "--out", locked / "deep" / "run"],
         ["export", run_folder, "--out", locked / "bundle", "--force"],
+        ["reply", bundle_folder, "hello", "--trace", locked / "trace.json"],
+        ["bench", bundle_folder, "--plot", locked / "speed.png"],
     ):
         done = _run(command, _give_up_the_power_of_root)
         assert (done.returncode, done.stdout) == (1, "")
@@ -310,6 +312,26 @@ def test_a_folder_that_may_not_be_written_is_said_before_the_work(
     assert (done.returncode, done.stdout, done.stderr) == (0, "hi there\n", "")
     locked.chmod(0o755)
     (locked / "bundle").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["reply", "hello", "--trace", "trace.json"],
+        ["bench", "--plot", "speed.png"],
+        ["keygen", "--out", "key"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_written_into_a_bundle(invoke, bundle_folder, tmp_path, tree, command):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, bundle)
+    name, *rest, file = command
+    given = [] if name == "keygen" else [bundle_folder]
+    done = invoke(name, *given, *rest, bundle / file)
+    assert done.returncode == 2
+    assert f"{bundle} is a bundle, and nothing else may lie in it: choose another {rest[-1]}" in done.sentence
+    assert tree(bundle) == tree(bundle_folder)
 
 
 def test_a_file_where_a_folder_must_be_is_said_before_the_work(invoke, corpus_file, run_folder, tmp_path):

@@ -170,7 +170,7 @@ def test_bench_replies_to_given_prompts(invoke, bundle_folder, tmp_path, monkeyp
     reply = ChatModel.reply
     monkeypatch.setattr(ChatModel, "reply", lambda self, p, *o: (replied.append(p), reply(self, p, *o))[1])
     prompts = tmp_path / "prompts.txt"
-    prompts.write_bytes("hello\r\n\ngood\u2028night".encode())
+    prompts.write_bytes("\ufeffhello\r\n\ngood\u2028night".encode())
     assert invoke("bench", bundle_folder, "--repeat", 3, "--prompts", prompts).returncode == 0
     assert replied == ["hello", "good\u2028night"] * 2  # one warms up
 

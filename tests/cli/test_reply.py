@@ -34,6 +34,18 @@ def test_prompts_on_stdin_get_one_line_each_in_order_the_empty_line_too(edgechat
     assert lines[1] == lines[3]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, "--json", stdin="\ufeffhello\n\ufeffhello\n")
+    assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == ["hello", "\ufeffhello"]
+
+
+def test_a_bundle_without_a_name_is_not_the_folder_one_is_in(invoke, bundle_folder, monkeypatch):
+    monkeypatch.chdir(bundle_folder)
+    done = invoke("reply", "", "hello")
+    assert done.returncode == 2
+    assert done.sentence.startswith("there is no bundle '': give")
+
+
 def test_no_prompt_gets_no_reply(invoke, bundle_folder):
     done = invoke("reply", bundle_folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -177,6 +189,9 @@ def test_a_bundle_that_was_not_calibrated_cannot_abstain(invoke, bundle_folder):
     done = invoke("reply", bundle_folder, "--abstain-below", 0.5, "jump")
     assert done.returncode == 2
     assert "--abstain-below needs a bundle that was calibrated" in done.sentence
+    done = invoke("reply", bundle_folder, "--ensemble", bundle_folder, "--abstain-below", 0.5, "hello")
+    assert done.returncode == 2
+    assert "--abstain-below does not go with --ensemble" in done.sentence
 
 
 def test_a_set_of_replies_may_be_given_at_run_time(invoke, bundle_folder, tmp_path):
@@ -200,7 +215,7 @@ def test_a_seed_draws_the_same_line_again(invoke, bundle_folder):
 @pytest.mark.parametrize("options", [[], ["--stream"], ["--json"]], ids=str)
 def test_a_trace_is_a_file_of_json_beside_the_usual_output(invoke, bundle_folder, tmp_path, options):
     path = tmp_path / "trace.json"
-    path.write_text("old")
+    path.write_text('{"format": 1, "replies": []}')
     prompts = ["hello", "do you like tea"]
     done = invoke("reply", bundle_folder, "--trace", path, *options, *prompts)
     assert (done.returncode, done.stderr) == (0, "")
@@ -223,6 +238,17 @@ def test_a_trace_without_a_folder_to_be_in_is_refused_before_the_work(invoke, bu
     done = invoke("reply", bundle_folder, "--trace", tmp_path, "hello")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.sentence == f"--trace is {tmp_path}, which is a folder: name a file in it"
+
+
+def test_only_a_trace_is_replaced_by_a_trace(invoke, bundle_folder, tmp_path):
+    path = tmp_path / "golden.json"
+    shutil.copy(bundle_folder / "golden.json", path)
+    done = invoke("reply", bundle_folder, "--trace", path, "hello")
+    assert done.returncode == 2
+    assert done.sentence == f"--trace is {path}, which exists and is no trace: choose another file"
+    assert path.read_bytes() == (bundle_folder / "golden.json").read_bytes()
+    path.write_bytes(b"")  # as mktemp makes it
+    assert invoke("reply", bundle_folder, "--trace", path, "hello").returncode == 0
 
 
 def test_an_ensemble_replies_as_one(invoke, bundle_folder, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgechat.cli import options, seal
+from edgechat.runtime import files as bundle_files
 from edgechat.runtime.bundle import read_bundle
 
 #: The export that the tests' `bundle_folder` is.
@@ -176,6 +177,45 @@ def test_a_link_to_a_folder_stays_a_link_when_the_folder_is_signed(invoke, bundl
     assert invoke("sign", tmp_path / "link", "--key", keys / "mine.key").returncode == 0
     assert (tmp_path / "link").is_symlink()
     assert read_bundle(tmp_path / "real").signature is not None
+
+
+@pytest.mark.parametrize("form", ["folder", "one.edgechat"])
+def test_a_signature_changes_nothing_else(invoke, bundle_folder, keys, tmp_path, monkeypatch, form):
+    bundle = tmp_path / form
+    invoke("pack" if bundle.suffix else "unpack", bundle_folder, "--out", bundle)
+    files = [*bundle.iterdir()] if bundle.is_dir() else [bundle]
+    for path in files:
+        path.chmod(0o600)
+    if bundle.is_dir():
+        bundle.chmod(0o700)
+        monkeypatch.chdir(bundle)
+    before = bundle.stat()
+    kept = {path: path.stat() for path in files if path != bundle}
+    assert (
+        invoke("sign", Path.cwd() if bundle.is_dir() else bundle, "--key", keys / "mine.key").returncode == 0
+    )
+    assert bundle.stat().st_mode == before.st_mode
+    assert {path: path.stat() for path in kept} == kept
+    if bundle.is_dir():
+        assert Path.cwd() == bundle
+        assert bundle.stat().st_ino == before.st_ino  # a shell in it is not left in a deleted folder
+        assert stat.S_IMODE((bundle / "signature.ed25519").stat().st_mode) == 0o600
+    read_bundle(bundle, require_signature=keys / "mine.pub")
+
+
+def test_a_folder_is_never_anything_but_a_bundle_while_it_is_signed(
+    invoke, bundle_folder, keys, tmp_path, monkeypatch
+):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, bundle)
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        read_bundle(bundle)
+        real(fd)
+
+    monkeypatch.setattr(bundle_files.os, "fsync", fsync)
+    assert invoke("sign", bundle, "--key", keys / "mine.key").returncode == 0
 
 
 REQUIRING = {

@@ -149,8 +149,11 @@ def ngrams(tokens: Ids, n: int) -> list[Ids]:
     return [tokens[at : at + n] for at in range(len(tokens) - n + 1)]
 
 
-def may_be(tokens: Ids, source: Ids, options: DecodingOptions, vocabulary: Sequence[bytes]) -> bool:
-    """Whether a reply that keeps all options' rules may begin with these ids, by their definition."""
+def may_be(
+    tokens: Ids, source: Ids, options: DecodingOptions, vocabulary: Sequence[bytes], left: int = 9
+) -> bool:
+    """Whether a reply that keeps all options' rules may begin with these ids, by their definition, where
+    `left` more tokens may come, the end-of-sentence counted."""
     text, prefix = text_of(tokens, vocabulary), (options.prefix or "").encode()
     repeats = ngrams(tokens, options.no_repeat_ngram) if options.no_repeat_ngram else []
     copies = set(ngrams(tokens, options.no_copy_ngram or 1)) & set(ngrams(source, options.no_copy_ngram or 1))
@@ -159,7 +162,27 @@ def may_be(tokens: Ids, source: Ids, options: DecodingOptions, vocabulary: Seque
         and len(set(repeats)) == len(repeats)
         and not (options.no_copy_ngram and copies)
         and not any(banned.encode() in text for banned in options.banned)
-        and (text.startswith(prefix) or (prefix.startswith(text) and all(vocabulary[id] for id in tokens)))
+        and (
+            text.startswith(prefix)
+            or (
+                prefix.startswith(text)
+                and all(vocabulary[id] for id in tokens)
+                and can_be_said(prefix[len(text) :], left - 1, vocabulary)
+            )
+        )
+    )
+
+
+def can_be_said(rest: bytes, tokens: int, vocabulary: Sequence[bytes]) -> bool:
+    """Whether at most so many tokens may begin with `rest`."""
+    return not rest or any(
+        said
+        and (
+            said.startswith(rest)
+            or (rest.startswith(said) and can_be_said(rest[len(said) :], tokens - 1, vocabulary))
+        )
+        for said in vocabulary
+        if tokens > 0
     )
 
 
@@ -244,7 +267,7 @@ def beam_to_the_end(
     groups: list[list[Ids]] = [[()] for _ in range(options.groups)]
     finished: list[list[Hypothesis]] = [[] for _ in groups]
     known: set[Ids] = set()  # what one group found, another does not find
-    for _ in range(max_length):
+    for step in range(1, max_length + 1):
         said: list[int] = []  # by earlier groups at this step
         following = []
         for live, ended in zip(groups, finished, strict=True):
@@ -255,7 +278,7 @@ def beam_to_the_end(
                     if value > -np.inf and (
                         may_end(tokens, options, vocabulary)
                         if ends
-                        else may_be((*tokens, id), source, options, vocabulary)
+                        else may_be((*tokens, id), source, options, vocabulary, max_length - step)
                     ):
                         longer = tokens if ends else (*tokens, id)
                         rank, reply = scored(table, source, longer, options, finished=ends)

@@ -135,6 +135,7 @@ def test_a_reply_says_all_about_itself(model):
     best = reply.candidates[0]
     assert str(reply) == reply.text == best.text == "i am fine, thanks"
     assert (reply.tokens, reply.score) == (best.tokens, best.score)
+    assert (reply.logp, reply.finished) == (best.logp, best.finished)
     assert reply.ms > 0
     assert reply.truncated is False
     assert len({c.text for c in reply.candidates}) == len(reply.candidates) > 1
@@ -160,6 +161,7 @@ def test_a_reply_that_is_cut_is_not_finished(model):
     reply = model.reply("turn right thrice and jump", DecodingOptions(max_length=1))
     assert len(reply.tokens) == 1
     assert not reply.candidates[0].finished
+    assert not reply.finished
 
 
 def test_two_spellings_of_one_text_are_one_reply():
@@ -311,6 +313,16 @@ def test_under_every_option_pieces_are_never_taken_back_and_whole_characters(see
     if options.replies:
         assert stream.reply.text in {unicodedata.normalize("NFC", reply) for reply in options.replies}
     assert not any(unicodedata.normalize("NFC", text) in stream.reply.text for text in options.banned)
+
+
+def test_a_stream_goes_on_where_it_was_left(model):
+    stream = model.stream("how are you")
+    first = next(stream)
+    rest = list(stream)
+    assert first
+    assert rest
+    assert first + "".join(rest) == "i am fine, thanks"
+    assert (list(stream), next(stream, None)) == ([], None)
 
 
 def test_a_stream_that_was_left_can_still_be_asked_for_its_reply(model):

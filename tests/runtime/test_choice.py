@@ -1,5 +1,8 @@
 """Who lives on: the first K, groups that keep off each other's words, and banks of required texts."""
 
+import itertools
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +11,7 @@ from edgechat.runtime import ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.choice import first_k, in_banks, in_groups
 from edgechat.runtime.constraints import RequiredTexts, text_rules, together
 from edgechat.runtime.scheduler import decode
+from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS
 
 from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, texts
@@ -35,12 +39,14 @@ def test_the_first_k_live_on_and_ends_among_them_end():
 
 
 def test_a_group_keeps_off_the_words_of_those_before_it():
-    group = [(-1.0, A), (-1.2, B), (-2.0, EOS)]
-    groups = [ranked(*((rank, row, id) for rank, id in group)) for row in range(3)]
+    group = {A: -1.0, B: -1.2, EOS: -2.0}
+    groups = [
+        lambda taken, row=row: ranked(*((rank - taken.get(id, 0), row, id) for id, rank in group.items()))
+        for row in range(3)
+    ]
     # The second's A counts as -1.5, so it takes B; the third's A and B as -1.5 and -1.7, so it takes A.
     choice = in_groups(groups, 1, 0.5)
     assert ids(choice.extended) == [(0, A), (1, B), (2, A)]
-    assert [rank for rank, *_ in choice.extended] == [1.0, 1.2, 1.0]  # the penalty is in no score
     assert ids(in_groups(groups, 1, 0.0).extended) == [(0, A), (1, A), (2, A)]
     # At 2.0 the third's A and B count as -3 and -3.2, and its end, at -2, ends it before A.
     assert ids(in_groups(groups, 1, 2.0).ended) == [(2, EOS)]
@@ -49,7 +55,7 @@ def test_a_group_keeps_off_the_words_of_those_before_it():
 def test_banks_take_turns_and_the_furthest_comes_first():
     extensions = ranked((-1.0, 0, 10), (-1.5, 0, 11), (-3.0, 1, 12), (-7.0, 1, 13), (-9.0, 1, 14))
     progress = {10: (0, 0), 11: (0, 0), 12: (1, 1), 13: (1, 2), 14: (1, 2)}
-    choose = lambda beam: in_banks(extensions, beam, lambda e: progress[e[2]], last=False)  # noqa: E731
+    choose = lambda beam: in_banks([(e, progress[e[2]]) for e in extensions], beam, last=False)  # noqa: E731
     assert {id for _, id in ids(choose(1).extended)} == {13}  # the most bytes, the likelier of two
     assert {id for _, id in ids(choose(3).extended)} == {13, 12, 10}
     assert {id for _, id in ids(choose(4).extended)} == {13, 12, 10, 14}
@@ -58,10 +64,10 @@ def test_banks_take_turns_and_the_furthest_comes_first():
 def test_an_end_counts_among_the_first_k_of_its_bank():
     extensions = ranked((-1.0, 0, 10), (-1.5, 0, 11), (-3.0, 1, 12), (-4.0, 1, EOS))
     progress = {10: (0, 0), 11: (0, 0), 12: (2, 3), EOS: (2, 3)}
-    choice = in_banks(extensions, 2, lambda e: progress[e[2]], last=False)
-    assert ids(choice.ended) == [(1, EOS)]
-    assert not in_banks(extensions, 1, lambda e: progress[e[2]], last=False).ended
-    assert in_banks(extensions, 1, lambda e: progress[e[2]], last=True).ended
+    reached = [(extension, progress[extension[2]]) for extension in extensions]
+    assert ids(in_banks(reached, 2, last=False).ended) == [(1, EOS)]
+    assert not in_banks(reached, 1, last=False).ended
+    assert in_banks(reached, 1, last=True).ended
 
 
 def test_how_much_of_a_required_text_was_said():
@@ -77,8 +83,40 @@ def test_how_much_of_a_required_text_was_said():
         (0, 0), (1, 1), (2, 2), (3, 4), (4, 5),
     ]  # fmt: skip
     assert (rule.banned((3, 1)), rule.banned((3, 2))) == ((EOS,), ())
-    assert rule.nearer((2, 2)) == [A, AB, BA]  # a ends it, as does the a of ab; ba ends with a beginning
-    assert rule.nearer((3, 1)) == [B, AB, BA]
+
+
+def test_ids_that_lead_equally_near_a_required_text_are_together():
+    rule = RequiredTexts([b"aba", b"bb"], VOCABULARY)
+    lead = lambda *state: [(progress, ids.tolist()) for progress, ids in rule.leading(state)]  # noqa: E731
+    special = [0, 1, 3, 4]
+    # After "ab": "aba" says the first text and loses the second, which "abab" has begun; "abb" says the
+    # second and loses the first, which "abba" has begun.
+    assert lead(2, 1) == [
+        ((0, 0), special), ((2, 3), [A]), ((2, 2), [B]), ((3, 4), [AB]), ((3, 3), [BA]), ((1, 3), [EOS]),
+    ]  # fmt: skip
+
+
+@given(
+    texts=st.lists(st.text("ab", min_size=1, max_size=6).map(str.encode), min_size=1, max_size=3),
+    said=st.lists(st.integers(A, BA), max_size=5),
+)
+@settings(max_examples=200, deadline=None)
+def test_every_id_leads_where_its_bytes_do(texts, said):
+    rule = RequiredTexts(texts, VOCABULARY)
+    state = rule.start
+    for id in said:
+        state = rule.after(state, id)
+    led = {id: progress for progress, ids in rule.leading(state) for id in ids.tolist()}
+    assert sorted(led) == list(range(V))
+    assert led[EOS] == rule.progress(state)
+    assert all(led[id] == rule.progress(rule.after(state, id)) for id in range(A, V))
+
+
+def test_what_goes_on_in_a_group_that_is_over_does_not_contend():
+    search = BeamSearch(DecodingOptions(beam=2, groups=2), max_length=9, vocab_size=V, source=SOURCE)
+    first, second = {EOS: -0.1, A: -0.11}, {B: -0.1, EOS: -5.0}
+    search.advance([[*first], [*second]], [[*first.values()], [*second.values()]], np.ones((2, 4)))
+    assert search.contenders() == [(), (B,)]  # not (A,), of the first group, which took its end
 
 
 # --- against definitions --------------------------------------------------------------------------
@@ -145,6 +183,39 @@ def test_the_narrowest_beam_gets_the_required_texts_said(seed, required, beam, e
         text = b"".join(VOCABULARY[id] for id in h.tokens)
         assert h.finished
         assert all(each.encode() in text for each in required)
+
+
+class Generous(TableBackend):
+    """Gives all candidates, as if another sentence of the batch had asked for them."""
+
+    def step(self, state, tokens, parents, candidates, *, whole=False):
+        return super().step(state, tokens, parents, self.vocab_size, whole=whole)
+
+
+#: Every text of one to three of a, b and c: too many for a row's candidates to be all of them.
+MANY = (*[b""] * 5, *("".join(w).encode() for n in (1, 2, 3) for w in itertools.product("abc", repeat=n)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"beam": 4, "required": ("a", "b")},
+        {"beam": 3, "required": ("a",), "no_copy_ngram": 1, "repetition_penalty": 1.5},
+        {"beam": 4, "groups": 2, "diversity": 5.0},
+        {"beam": 4, "groups": 4, "n_best": 4, "banned": ("ab",)},
+    ],
+    ids=str,
+)
+def test_no_reply_hangs_on_what_others_of_its_batch_ask_for(values):
+    options = DecodingOptions(**values)
+    rules = text_rules(options, MANY)
+    for seed in range(20):
+        table = random_table(seed, len(MANY))
+        alone, among = (
+            decode(backend(table, len(MANY)), [list(SOURCE)], options, max_length=6, texts=rules)[0]
+            for backend in (TableBackend, Generous)
+        )
+        assert alone.hypotheses() == among.hypotheses()
 
 
 # --- what is refused, and on a real bundle ---------------------------------------------------------

@@ -94,11 +94,37 @@ def test_a_banned_text_is_kept_out_however_it_would_be_spelled():
 
 def test_a_prefix_is_spelled_as_the_model_likes():
     rule = ForcedPrefix(b"aba", VOCABULARY)
-    assert set(rule.allowed(rule.start)) == {A, AB}
-    assert set(rule.allowed(state_after(rule, A))) == {B, BA}
-    assert set(rule.allowed(state_after(rule, AB))) == {A, AB}  # "ab" goes past its end
-    assert rule.allowed(state_after(rule, AB, AB)) is None
-    assert rule.allowed(state_after(rule, A, BA)) is None
+    assert set(rule.allowed(rule.start, 9)) == {A, AB}
+    assert set(rule.allowed(state_after(rule, A), 9)) == {B, BA}
+    assert set(rule.allowed(state_after(rule, AB), 9)) == {A, AB}  # "ab" goes past its end
+    assert rule.allowed(state_after(rule, AB, AB), 9) is None
+    assert rule.allowed(state_after(rule, A, BA), 9) is None
+
+
+def test_no_spelling_of_a_prefix_is_begun_that_leaves_no_room_for_its_rest():
+    rule = ForcedPrefix(b"abab", VOCABULARY)
+    assert rule.fewest == 2  # ab ab
+    assert rule.allowed(rule.start, 2) == []  # the end-of-sentence is the third
+    assert rule.allowed(rule.start, 3) == [AB]
+    assert set(rule.allowed(rule.start, 4)) == {A, AB}  # a ba b or a b ab, and the end
+    assert rule.allowed(state_after(rule, A), 3) == [B, BA]
+    assert rule.allowed(state_after(rule, A, B), 2) == [AB]
+    assert rule.allowed(state_after(rule, A, B), 3) == [A, AB]
+
+
+@given(
+    text=st.text("ab", min_size=1, max_size=6).map(str.encode),
+    words=st.sets(st.text("ab", min_size=1, max_size=4).map(str.encode), max_size=4),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_fewest_tokens_of_a_prefix_are_those_that_trying_all_finds(text, words):
+    vocabulary = (*[b""] * 5, *sorted({b"a", b"b"} | words))
+    tried = (
+        n
+        for n in itertools.count(1)
+        if any(b"".join(said).startswith(text) for said in itertools.product(vocabulary[5:], repeat=n))
+    )
+    assert ForcedPrefix(text, vocabulary).fewest == next(tried)
 
 
 # --- all of them against their definitions --------------------------------------------------------
@@ -302,6 +328,16 @@ def test_a_reply_to_nothing_ends_though_nothing_is_copied(model):
     free, copies_not = model.reply(""), model.reply("", DecodingOptions(no_copy_ngram=1))
     assert copies_not == dataclasses.replace(free, ms=copies_not.ms)
     assert free.candidates[0].finished
+
+
+def test_a_prefix_that_barely_fits_is_said_whole(model):
+    for prefix in ("i am fine, thanks", "qxzzyk q", "turn it on"):
+        most = len(model.codec.encode(prefix)) + 1
+        for beam in (1, 5):
+            options = DecodingOptions(beam=beam, n_best=beam, prefix=prefix, max_length=most)
+            replies = [model.reply("hello", options), *model.reply_batch(["how are you", "no"], options)]
+            for reply in replies:
+                assert all(c.text.startswith(prefix) for c in reply.candidates)
 
 
 def test_no_ngram_of_the_prompt_is_copied(model):

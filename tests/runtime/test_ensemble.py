@@ -128,6 +128,9 @@ def test_bundles_of_different_minds_are_refused(bundle_folder, tmp_path):
             ChatModel.load_ensemble([bundle_folder, other], device="cpu")
     with pytest.raises(UsageError, match="at least one bundle"):
         ChatModel.load_ensemble([])
+    for one in ("demo", bundle_folder):
+        with pytest.raises(UsageError, match="takes a list of bundles, not one"):
+            ChatModel.load_ensemble(one)
 
 
 def test_the_same_closed_set_is_the_ensembles(bundle_folder, tmp_path):

@@ -57,6 +57,31 @@ def test_a_write_that_fails_keeps_the_old_file_and_says_which_it_was(tmp_path, m
     assert names(tmp_path) == ["file"]
 
 
+def test_a_write_that_cannot_even_begin_names_what_was_to_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "nowhere" / "file", Path("nowhere/file")):
+        with pytest.raises(FileNotFoundError) as raised:
+            write_atomic(path, "new")
+        assert raised.value.filename == str(path)
+        with pytest.raises(FileNotFoundError) as raised, folder_atomic(path):
+            pass
+        assert raised.value.filename == str(path)
+
+
+def test_a_file_has_the_rights_that_are_asked_for(tmp_path):
+    write_atomic(tmp_path / "file", "private", mode=0o600)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_what_cannot_be_removed_is_said(tmp_path, monkeypatch, caplog):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(files.shutil, "rmtree", lambda path, ignore_errors: None)
+    with folder_atomic(tmp_path / "out", replace=True) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path / "out") == ["new"]
+    assert caplog.messages == [f"{folder} cannot be removed: it is of no use any more"]
+
+
 def test_a_folder_appears_whole(tmp_path):
     with folder_atomic(tmp_path / "out") as folder:
         (folder / "deep").mkdir()

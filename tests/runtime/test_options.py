@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,21 @@ WRONG = [
     ({"prefix": 7}, "prefix", "7"),
     ({"alignments": 1}, "alignments", "1"),
 ]
+
+
+def test_numbers_of_numpy_are_taken_as_pythons_own():
+    given = DecodingOptions(
+        beam=np.int64(4), n_best=np.uint8(2), coverage_penalty=np.float32(0.5), length_penalty=np.float64(1.5)
+    )
+    assert given == DecodingOptions(beam=4, n_best=2, coverage_penalty=0.5, length_penalty=1.5)
+    assert DecodingOptions.from_json(json.loads(json.dumps(given.to_json()))) == given
+    assert {type(given.beam), type(given.coverage_penalty), type(given.length_penalty)} == {int, float}
+    for wrong in ({"beam": np.float64(5)}, {"beam": np.int64(0)}, {"coverage_penalty": np.float32("nan")}):
+        with pytest.raises(UsageError, match="must be a"):
+            DecodingOptions(**wrong)
+    with pytest.raises(UsageError, match="must be a"):
+        DecodingOptions(beam=np.True_)
+
 
 OPTIONS = st.builds(
     DecodingOptions,

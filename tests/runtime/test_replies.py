@@ -38,11 +38,11 @@ def test_a_node_allows_the_ids_with_which_a_reply_of_the_set_goes_on():
     closed = ClosedSet([(5, 6), (8,), (5, 7), (5, 7, 5), (8,)])
     assert (len(closed), closed.longest) == (4, 4)
     root = closed.start
-    assert closed.allowed(root) == [5, 8]
-    assert closed.allowed(closed.after(root, 8)) == [EOS]
+    assert closed.allowed(root, 9) == [5, 8]
+    assert closed.allowed(closed.after(root, 8), 9) == [EOS]
     five = closed.after(root, 5)
-    assert closed.allowed(five) == [6, 7]
-    assert closed.allowed(closed.after(five, 7)) == [EOS, 5]
+    assert closed.allowed(five, 9) == [6, 7]
+    assert closed.allowed(closed.after(five, 7), 9) == [EOS, 5]
 
 
 @given(replies=st.lists(IDS, min_size=1, max_size=200))
@@ -52,7 +52,7 @@ def test_the_walks_of_the_trie_are_the_replies(replies):
     found, nodes = set(), [((), closed.start)]
     while nodes:
         ids, node = nodes.pop()
-        for id in closed.allowed(node):
+        for id in closed.allowed(node, 9):
             if id == EOS:
                 found.add(ids)
             else:
@@ -125,7 +125,7 @@ def test_a_file_that_is_no_list_of_texts_is_refused_by_name(raw, said, tmp_path)
 
 def test_a_users_file_may_have_a_reply_a_line(tmp_path):
     path = tmp_path / "replies.txt"
-    path.write_bytes("LIGHT ON\r\n\nLIGHT\u2028OFF\n".encode())
+    path.write_bytes("LIGHT ON\r\n\n  \r\nLIGHT\u2028OFF\n".encode())
     assert read_replies(path) == ("LIGHT ON", "LIGHT\u2028OFF")
     path.write_bytes(b"\xef\xbb\xbfLIGHT ON\r\nLIGHT OFF\r\n")  # as Notepad writes
     assert read_replies(path) == ("LIGHT ON", "LIGHT OFF")
@@ -225,4 +225,4 @@ def test_options_with_a_set_come_back_from_json():
 def test_every_reply_is_spelled_as_the_model_learned_it(model):
     closed = closed_set(["turn left", "turn right"], model.codec)
     first = model.codec.encode("turn left")[0]
-    assert closed.allowed(closed.start) == [first]
+    assert closed.allowed(closed.start, 9) == [first]

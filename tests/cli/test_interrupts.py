@@ -1,0 +1,69 @@
+"""Ctrl-C while a command starts, at any moment: exit code 130 and no traceback."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+_MAIN = """
+import os, signal, sys
+from edgechat.cli import main
+sys.argv[0] = "edgechat"
+{}
+print("up", flush=True)
+main()
+"""
+#: An interrupt within an import, of which the module makes an error of its own.
+_WITHIN_AN_IMPORT = """
+class Interrupting:
+    def find_spec(name, path=None, target=None):
+        if name == "onnxruntime":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                sum(range(1000))
+            except KeyboardInterrupt:
+                raise ImportError("initialization failed") from None
+sys.meta_path.insert(0, Interrupting)
+"""
+#: An interrupt when all is imported, and no command runs yet.
+_BEFORE_A_COMMAND = """
+import typer.main
+def interrupting(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    sum(range(1000))
+typer.main.get_params_from_function = interrupting
+"""
+
+
+def start(before: str) -> "subprocess.Popen[str]":
+    """`edgechat --help`, about to start."""
+    command = [sys.executable, "-c", _MAIN.format(before), "reply", "--help"]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "up\n"
+    return started
+
+
+@pytest.mark.parametrize("before", [_WITHIN_AN_IMPORT, _BEFORE_A_COMMAND], ids=["import", "command"])
+def test_an_interrupt_that_something_else_takes_is_one_all_the_same(before):
+    started = start(before)
+    assert started.communicate(timeout=60)[1] == ""
+    assert started.returncode == 130
+
+
+def test_a_start_may_be_interrupted_at_any_moment():
+    begun = time.perf_counter()
+    start("").communicate(timeout=60)
+    chance, longest = random.Random(1), time.perf_counter() - begun
+    codes = set()
+    for _ in range(8):
+        started = start("")
+        time.sleep(chance.uniform(0, 0.5 * longest))
+        started.send_signal(signal.SIGINT)
+        assert "Traceback" not in started.communicate(timeout=60)[1]
+        codes.add(started.returncode)
+    assert 130 in codes
+    assert codes <= {0, 130, -signal.SIGINT}  # where Python itself ends, it is ended by the signal
