@@ -10,6 +10,7 @@ checkpoints that were there. Only then are older ones removed, the last and the 
 states of random numbers: those of a step are a function of the seed and the step (see updates.py).
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.errors import CheckpointError, UsageError
-from ..runtime.files import folder_atomic, remove_leftovers, sha256
+from ..runtime.files import TEMPORARY, folder_atomic, remove_leftovers, sha256
 from .averaging import MovingAverage, mean_weights
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -137,7 +138,9 @@ def _remove_all_but(run: Path, keep: int, steps: set[int]) -> None:
     kept = {folder for kind in ("last", "best") for folder, _ in _ranked(scores, kind)[:keep]}
     for old in _folders(run):
         if _step(old) not in steps and old not in kept:
-            shutil.rmtree(old, ignore_errors=True)
+            # Half deleted it must not look like a checkpoint: a kill leaves what the next save removes first.
+            with contextlib.suppress(OSError):
+                shutil.rmtree(old.rename(old.with_name(TEMPORARY + old.name)), ignore_errors=True)
 
 
 def _scores(run: Path) -> dict[Path, float]:
