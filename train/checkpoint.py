@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.errors import CheckpointError, UsageError
-from ..runtime.files import TEMPORARY, folder_atomic, remove_leftovers, sha256
+from ..runtime.files import TEMPORARY, folder_atomic, remove_leftovers, sha256, sync_folder
 from .averaging import MovingAverage, mean_weights
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -112,6 +112,7 @@ def save_checkpoint(
     `keep` best that were validated. `score`, lower being better, is of a validation at this very step."""
     folder = run / "checkpoints" / f"step-{position.step:08d}"
     folder.parent.mkdir(exist_ok=True)
+    sync_folder(run)  # a power cut could take it, with all that is synced in it
     remove_leftovers(folder.parent)
     contents = {
         _MODEL: weights_to_bytes(learned.model),

@@ -26,7 +26,7 @@ from .. import __version__
 from ..runtime.bundle import MANIFEST
 from ..runtime.chat import ChatModel
 from ..runtime.errors import CheckpointError, UsageError
-from ..runtime.files import TEMPORARY, folder_atomic, sha256, write_atomic
+from ..runtime.files import TEMPORARY, folder_atomic, sha256, sync_folder, write_atomic
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
@@ -198,7 +198,7 @@ def create_run(
         }
     if base is not None and first is not None:
         info["from"] = {"data": base.data_name, "step": base.step("best"), "sha256": sha256(first)}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder.parent)
     with folder_atomic(folder, replace=replace) as temporary:
         if first is not None:
             write_atomic(temporary / _FIRST, first)
@@ -215,6 +215,14 @@ def create_run(
         lines = (json.dumps(pair, ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
         write_atomic(temporary / "valid.jsonl", "".join(lines))
     return open_run(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those that it lies in, as durable as what is written to it later."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in made:
+        sync_folder(path.parent)
 
 
 def open_run(folder: Path) -> Run:
