@@ -303,10 +303,14 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 def _restore_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    for name, parameter in model.named_parameters():
-        prefix = f"{name}."
-        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if state:  # Adam counts its steps on the CPU, whatever the device
-            optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-            }
+    """Give the optimizer the state that `_optimizer_tensors` made. On which device and in which type each
+    tensor must be is PyTorch's to say: a fused Adam counts its steps on the GPU, another one on the CPU."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for number, parameter in enumerate(parameters):
+        prefix = f"{names[parameter]}."
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if own:
+            state[number] = own
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

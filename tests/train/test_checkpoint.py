@@ -8,8 +8,17 @@ import torch
 from torch import nn
 
 from edgechat.train import checkpoint, run
-from edgechat.train.checkpoint import Learned, Position, checkpoint_folders, save_checkpoint
+from edgechat.train.checkpoint import (
+    Learned,
+    Position,
+    checkpoint_folder,
+    checkpoint_folders,
+    load_checkpoint,
+    save_checkpoint,
+)  # fmt: skip
+from edgechat.train.config import TrainingConfig
 from edgechat.train.dataset import Prepared
+from edgechat.train.optimizer import make_optimizer
 from edgechat.train.report import CorpusReport
 
 
@@ -23,10 +32,11 @@ def save(run: Path, step: int, learned: Learned | None = None) -> None:
     save_checkpoint(run, learned or small(), position, score=100.0 - step, keep=2)
 
 
-def small() -> Learned:
+def small(config: TrainingConfig | None = None) -> Learned:
+    torch.manual_seed(0)
     model = nn.Linear(2, 2)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Learned(model, torch.optim.SGD(model.parameters(), lr=0.1), None, scaler)
+    return Learned(model, make_optimizer(model, config or TrainingConfig()), None, scaler)
 
 
 def steps(run: Path) -> list[str]:
@@ -65,3 +75,42 @@ def test_the_folders_that_a_new_run_lies_in_are_durable_as_it_is(run_folder, tmp
     out, corpus = tmp_path / "a" / "b" / "run", {"name": "none", "sha256": ""}
     run.create_run(out, begun.config, prepared, corpus, device="cpu", replace=False)
     assert sorted(synced) == [tmp_path, tmp_path / "a"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainingConfig(optimizer="adam"),
+        TrainingConfig(optimizer="adamw", weight_decay=0.1),
+        TrainingConfig(optimizer="sgd", momentum=0.9),
+        TrainingConfig(optimizer="sgd"),
+    ],
+    ids=lambda config: f"{config.optimizer} {config.momentum}",
+)
+def test_an_optimizer_gets_the_state_back_that_its_own_state_dict_would_give_it(tmp_path, config):
+    before, after = small(config), small(config)
+    before.model(torch.ones(1, 2)).sum().backward()
+    before.optimizer.step()
+    save(tmp_path, 1, before)
+    load_checkpoint(checkpoint_folder(tmp_path, "last"), after)
+    own = small(config).optimizer
+    own.load_state_dict(before.optimizer.state_dict())
+    torch.testing.assert_close(after.optimizer.state_dict(), own.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_are_counted_where_the_optimizer_wants_them(fused):
+    """As on a GPU, whose fused Adam refuses a count that lies on the CPU."""
+    model = nn.Linear(2, 2, device="meta")
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.param_groups[0]["fused"] = fused
+    kept = {
+        f"{name}.{key}": torch.ones(() if key == "step" else parameter.shape)
+        for name, parameter in model.named_parameters()
+        for key in ("step", "exp_avg", "exp_avg_sq")
+    }
+    checkpoint._restore_optimizer(model, optimizer, kept)
+    for state in optimizer.state.values():
+        assert [state[key].device.type for key in ("step", "exp_avg", "exp_avg_sq")] == [
+            "meta" if fused else "cpu", "meta", "meta",
+        ]  # fmt: skip
