@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from .precision import wide
+
 
 class CopyAttention(nn.Module):
     """Mixes what the vocabulary gives with what the source holds."""
@@ -27,9 +29,10 @@ class CopyAttention(nn.Module):
         logits [n, V]; attention vectors [n, H]; embeddings of what was fed [n, E]; alignment [n, S] to src
         [n, S], of whose tokens `first` [n, S] is true where one stands for the first time.
         """
-        gate = _wide(self.gate(torch.cat([attn, x], dim=-1)))  # (n, 1)
-        logp = _wide(logits).log_softmax(dim=-1) + logsigmoid(gate)  # (n, V)
-        held = torch.zeros_like(logp).scatter_add(1, src, _wide(align))  # (n, V)
+        # Small probabilities are added up and divided by.
+        gate = wide(self.gate(torch.cat([attn, x], dim=-1)))  # (n, 1)
+        logp = wide(logits).log_softmax(dim=-1) + logsigmoid(gate)  # (n, V)
+        held = torch.zeros_like(logp).scatter_add(1, src, wide(align))  # (n, V)
         copied = held.gather(1, src)  # (n, S) of all equal tokens together
         generated = logp.gather(1, src)  # (n, S)
         # The logarithm of 0, and its gradient, are kept out of what is learned from.
@@ -38,11 +41,6 @@ class CopyAttention(nn.Module):
         mixed = torch.where(some, mixed, generated)
         # Equal tokens are written more than once, with one value; the gradient is that of the first alone.
         return logp.scatter(1, src, torch.where(first, mixed, mixed.detach()))
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least in single precision: small probabilities are added up and divided by."""
-    return x.to(torch.promote_types(torch.float32, x.dtype))
 
 
 def first_of_its_kind(src: Tensor) -> Tensor:

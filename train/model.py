@@ -19,6 +19,7 @@ from .attention import MASKED, AttentionKind, Read, new_attention
 from .copying import CopyAttention, first_of_its_kind
 from .loss import real_tokens
 from .output import TiedOutput
+from .precision import wide
 from .projection import Projection, ProjectionKind, computing_dtype, plain, read_through_time, through_time
 from .recurrence import lstm_cell, lstm_layer
 from .stack import Between, Cell, LSTMStack, cell_of
@@ -163,8 +164,10 @@ class Seq2Seq(nn.Module):
         packed_values, h, c = self._encode_packed(packed)  # h, c (L, B, H)
         values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
         values = values.gather(1, order[..., None].expand_as(values))  # (B, S, H), in text order again
-        bias = torch.zeros(src.shape, dtype=values.dtype, device=values.device)
-        bias = bias.masked_fill(~real, MASKED)  # (B, S)
+        # Under autocast cuDNN's LSTM gives float16, which has no room for MASKED; all states of the decoder
+        # would be of its type, too.
+        h, c = wide(h), wide(c)
+        bias = h.new_zeros(src.shape).masked_fill(~real, MASKED)  # (B, S)
         memory = Memory(self.attention.keys(values), values, bias, src)
         fed = self.config.hidden if self.config.input_feeding else 0  # F
         return memory, DecoderState(h, c, h.new_zeros((len(src), fed)))

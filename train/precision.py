@@ -1,12 +1,14 @@
 """Which numbers a training computes in: float32, or bfloat16 or float16 where PyTorch's autocast has it.
 
-Weights, their moments, cell states and the loss stay float32 in each case.
+Weights, their moments, cell states and the loss stay float32 in each case, but for the states within cuDNN's
+LSTMs, which autocast lets compute in float16 whichever of the two is asked for.
 """
 
 import contextlib
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ..runtime.errors import UsageError
 
@@ -42,6 +44,12 @@ def _multiplies_bf16(device: str) -> bool:
         torch.cpu, "get_capabilities", dict
     )()  # older PyTorch does not know: then fp32 it is
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
+
+
+def wide(x: Tensor) -> Tensor:
+    """In single precision, or double where it is that: for what adds up, is divided by, or has no room in
+    16 bits."""
+    return x.to(torch.promote_types(torch.float32, x.dtype))
 
 
 def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[object]:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, UNK
@@ -222,6 +223,44 @@ def test_bfloat16_gives_nearly_the_update_of_float32_and_keeps_the_weights_in_it
     assert all(parameter.dtype == torch.float32 for parameter in rounded.model.parameters())
     gradients = [torch.cat([p.grad.flatten() for p in one.model.parameters()]) for one in (exact, rounded)]
     assert nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bidirectional": True, "attention_kind": "luong-general"},
+        {"attention_kind": "scaled"},
+        {"residual": True, "layer_norm": True, "copy_attention": True, "attention_kind": "bahdanau-normed"},
+    ],
+    ids=str,
+)
+def test_what_must_be_float32_is_it_also_where_the_encoder_gives_16_bits_as_cudnn_does(dtype, options):
+    model = updater(**options).model
+    encode = model._encode_packed
+
+    def as_cudnn(packed: PackedSequence) -> tuple[PackedSequence, torch.Tensor, torch.Tensor]:
+        values, h, c = encode(packed)
+        return values._replace(data=values.data.to(dtype)), h.to(dtype), c.to(dtype)
+
+    model._encode_packed = as_cudnn  # type: ignore[method-assign]
+    given = batch()
+    with torch.autocast("cpu", dtype):
+        logits, labels = model(*given)
+        losses = summed_losses(logits, labels)
+    losses.objective.backward()
+    assert losses.objective.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        memory, state = model.encode(given.src, given.src_len)
+        for _ in range(2):
+            _, following, align = model.step(torch.tensor([5, 6, 7]), state, memory)
+            assert memory.bias.dtype == state.h.dtype == state.c.dtype == torch.float32
+            assert align.dtype == torch.float32
+            assert align[1, 2:].tolist() == [0.0]
+            assert align[2, 1:].tolist() == [0.0, 0.0]
+            state = following
 
 
 def test_amp_is_off_unless_asked_for_and_float16_is_refused_on_a_cpu(monkeypatch):
