@@ -6,6 +6,7 @@ same updates. How many they are changes nothing but the order in which sums roun
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,8 @@ Result = TypeVar("Result")
 
 #: A process that is this late is taken for lost.
 _PATIENCE = timedelta(minutes=10)
+#: What the first process says of what it does while the others wait.
+_DONE, _FAILED, _BUSY = 0.0, 1.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,42 @@ class World:
         self.sum(0.0)
 
     def first_does(self, work: Callable[[], Result], others: Callable[[], Result]) -> Result:
-        """Let the first process do its work while the others wait, and then these theirs. Where it fails they
-        leave without a word, since it says why."""
+        """Let the first process do its work, however long, while the others wait, and then these theirs.
+        Where it fails they leave without a word, since it says why."""
         if not self.writes:
-            if self.sum(0.0)[0]:
+            while (said := self.sum(0.0)[0]) == _BUSY:
+                pass
+            if said == _FAILED:
                 raise SystemExit(1)
             return others()
         try:
-            done = work()
+            with self._heard():
+                done = work()
         except BaseException:
-            self.sum(1.0)
+            self.sum(_FAILED)
             raise
-        self.sum(0.0)
+        self.sum(_DONE)
         return done
+
+    @contextlib.contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Say now and then that the first process is busy, so that the others do not take it for lost."""
+        over = threading.Event()
+
+        def say() -> None:
+            with contextlib.suppress(EdgeChatError):  # one is lost: said where the work ends
+                while not over.wait(_PATIENCE.total_seconds() / 10):
+                    self.sum(_BUSY)
+
+        thread = threading.Thread(target=say, daemon=True)
+        if self.size > 1:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if self.size > 1:
+                thread.join()
 
 
 ALONE = World()

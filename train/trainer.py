@@ -315,12 +315,13 @@ class Trainer:
         """How good replies to held-out prompts are. The first process decodes, the others wait for it."""
         from .evaluate import decoded_scores
 
-        scores = {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0}
-        if self._world.writes:
+        def decode() -> dict[str, float]:
             texts = self._run.held_out()
             chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
             chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
-            scores = decoded_scores(chat, [(texts[i]["turns"], texts[i]["response"]) for i in chosen])
+            return decoded_scores(chat, [(texts[i]["turns"], texts[i]["response"]) for i in chosen])
+
+        scores = self._world.first_does(decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0})
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
 
     def _score(self, loss: float, measured: dict[str, float]) -> float:

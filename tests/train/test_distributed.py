@@ -2,6 +2,11 @@
 
 import json
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +16,7 @@ import torch
 from together import torchrun
 
 from edgechat.runtime.errors import EdgeChatError
+from edgechat.train import distributed
 from edgechat.train.checkpoint import checkpoint_folder
 from edgechat.train.distributed import ALONE, World, losing
 from edgechat.train.metrics import read_metrics
@@ -141,6 +147,45 @@ def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_b
     assert [row["step"] for row in rows[0]] == [3, 6, 8]
     for one, two in zip(*rows, strict=True):
         assert one["valid_loss"] == pytest.approx(two["valid_loss"], rel=1e-4)
+
+
+@dataclass(frozen=True)
+class Thread(World):
+    """One of two processes that are threads, and meet within a second or not at all."""
+
+    said: dict[int, float] = field(default_factory=dict)
+    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=1))
+
+    def sum(self, *values: float) -> list[float]:
+        (self.said[self.rank],) = values
+        self.meeting.wait()
+        total = sum(self.said.values())
+        self.meeting.wait()
+        return [total]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(monkeypatch, fails):
+    monkeypatch.setattr(distributed, "_PATIENCE", timedelta(seconds=1))
+    first = Thread(0, 2)
+    second = replace(first, rank=1)
+
+    def work() -> str:
+        time.sleep(2.5)
+        if fails:
+            raise OSError("full")
+        return "done"
+
+    with ThreadPoolExecutor() as threads:
+        waits = threads.submit(second.first_does, work, lambda: "then these")
+        if fails:
+            with pytest.raises(OSError, match="full"):
+                first.first_does(work, str)
+            with pytest.raises(SystemExit):
+                waits.result()
+        else:
+            assert first.first_does(work, str) == "done"
+            assert waits.result() == "then these"
 
 
 def test_a_batch_is_shared_out_and_nobody_goes_without():
