@@ -31,6 +31,7 @@ from torch import nn
 
 from ..runtime.errors import DataError, UsageError
 from ..runtime.text import SPECIAL_TOKENS, TextCodec
+from .readers import READ_ERRORS, unusable
 
 Floats = npt.NDArray[np.float32]
 _WEIGHT = "embedding.weight"
@@ -73,7 +74,9 @@ def read_pretrained(path: Path, codec: TextCodec, size: int) -> Pretrained:
     try:
         rows = _of_tokens(path, codec, size) if path.suffix == ".safetensors" else _of_text(path, codec, size)
         found = dict(sorted(rows))
-    except (OSError, EOFError, SafetensorError) as error:
+    except READ_ERRORS as error:
+        raise unusable(path, error) from None
+    except SafetensorError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not found:
         raise UsageError(f"{path} has none of the {codec.vocab_size:,} tokens of this vocabulary")

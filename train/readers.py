@@ -22,6 +22,9 @@ ENDINGS = (".jsonl", ".tsv", ".csv", ".txt")
 #: Bytes. A longer line is a bad line: it is passed over in pieces and never held whole.
 LONGEST_LINE = 1 << 20
 
+#: What reading a file may raise that is gzipped or not; `unusable` has words for each.
+READ_ERRORS = (OSError, EOFError, zlib.error)
+
 _PROMPT_NAMES = {"prompt", "source", "question", "input"}
 _RESPONSE_NAMES = {"response", "target", "answer", "output"}
 
@@ -60,7 +63,6 @@ class _BadLineError(Exception):
         self.reason, self.detail, self.where = reason, detail, where
 
 
-_READ_ERRORS = (OSError, EOFError, zlib.error)
 _Opened = io.BufferedReader | gzip.GzipFile
 
 
@@ -96,7 +98,7 @@ class _Lines(Iterator[str]):
     def _readline(self, limit: int) -> bytes:
         try:
             return self._file.readline(limit)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise unusable(self.path, error) from None
 
 
@@ -113,7 +115,7 @@ def _opened(path: Path) -> Iterator[_Lines]:
             zipped = path.suffix.lower() == ".gz"
             file: _Opened = stack.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
             head = file.peek(4096)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise unusable(path, error) from None
         if not head:
             raise DataError(f"{path} is empty")

@@ -101,6 +101,19 @@ def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(codec, tmp_path, c
         read_pretrained(path, codec, 2)
 
 
+@pytest.mark.parametrize("damage", ["cut", "a bit"])
+def test_a_gzip_file_that_is_cut_or_changed_is_told_as_one(codec, tmp_path, damage):
+    raw = bytearray(gzip.compress(b"hello 1 2\n" * 100, mtime=0))
+    if damage == "cut":
+        del raw[-9:]
+    else:
+        raw[10] ^= 6  # the kind of the first block, which there is none of then
+    path = tmp_path / "v.txt.gz"
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"v\.txt\.gz is not a whole gzip file"):
+        read_pretrained(path, codec, 2)
+
+
 def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
     path = tmp_path / "v.safetensors"
     path.write_bytes(b"not one")
