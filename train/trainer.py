@@ -333,7 +333,8 @@ class Trainer:
     def _watch_plateau(self, loss: float) -> None:
         """Cut the rate of the plateau schedule where the loss has not fallen for its patience."""
         position, config = self._position, self._config
-        if position.lowest_loss is None or loss < position.lowest_loss:
+        lowest = math.inf if position.lowest_loss is None else position.lowest_loss
+        if loss < lowest:  # never where it is no number
             position.lowest_loss, position.plateau = loss, 0
             return
         position.plateau += 1

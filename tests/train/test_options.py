@@ -1,5 +1,6 @@
 """What the options do to a run: early stops, cuts of the rate, kept and averaged checkpoints."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ def test_the_plateau_schedule_cuts_after_its_patience_and_waits_again(run, monke
     # measured before the cut: validations 2 and 3 stand still, 4 is lower, 5 and 6, 7 and 8 stand still
     assert rates == pytest.approx([0.08, 0.08, 0.08, 0.04, 0.04, 0.04, 0.02, 0.02])
     assert Trainer(with_options(run, schedule="plateau", **options)).position.rate_scale == 0.125
+
+
+def test_a_first_loss_that_is_no_number_is_not_the_lowest_of_the_plateau_schedule(run, monkeypatch):
+    scripted(monkeypatch, [math.nan, 5.0, 4.0, 3.0])
+    options = {"max_steps": 4, "epochs": 99, "save_every": 1, "plateau_patience": 2}
+    result = Trainer(with_options(run, schedule="plateau", **options)).train()
+    assert (result.position.lowest_loss, result.position.rate_scale) == (3.0, 1.0)
 
 
 @pytest.mark.parametrize("metric", ["exact-match", "bleu", "chrf"])
