@@ -5,6 +5,7 @@ file `lock`, which names the process, may stay behind and is taken over.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ LOCK = "lock"
 class RunLock:
     """Held from its creation until `release`, or the end of the process.
 
-    Raises CheckpointError where another process, or another lock of this one, has it.
+    Raises CheckpointError where another process, or another lock of this one, has it, or nobody can.
     """
 
     def __init__(self, run: Path) -> None:
@@ -26,13 +27,10 @@ class RunLock:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 _lock(file)
-            except OSError:
-                holder = _content(file)
+            except OSError as error:
+                said = _why_not(error, file)
                 os.close(file)
-                raise CheckpointError(
-                    f"{run} is being trained by process {holder or '(unknown)'}: wait for it, end it, or "
-                    "choose another --out"
-                ) from None
+                raise CheckpointError(f"{run} {said}") from None
             if self._is_in_place(file):
                 self._file = file
             else:
@@ -59,6 +57,16 @@ class RunLock:
 
     def __del__(self) -> None:
         self.release()
+
+
+def _why_not(error: OSError, file: int) -> str:
+    if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # Windows says the second
+        holder = _content(file) or "(unknown)"
+        return f"is being trained by process {holder}: wait for it, end it, or choose another --out"
+    return (
+        f"cannot be locked against a second training ({error.strerror}): choose an --out on another disk, "
+        "whose file system has locks"
+    )
 
 
 def _content(file: int) -> str:

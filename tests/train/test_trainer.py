@@ -1,5 +1,6 @@
 """Training: it learns, clips, stops where it should, and says what went wrong."""
 
+import errno
 import json
 import math
 import os
@@ -240,6 +241,18 @@ def test_the_lock_of_a_killed_process_is_taken_over(run):
         holder.wait()
     assert (run.folder / "lock").read_text() == f" {holder.pid}\n"
     assert Trainer(run).train().ended == "finished"
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_process(run, monkeypatch):
+    from edgechat.train import lock
+
+    def none(_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock, "_lock", none)
+    with pytest.raises(CheckpointError) as error:
+        Trainer(run)
+    assert "cannot be locked against a second training (No locks available): choose an" in str(error.value)
 
 
 def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monkeypatch):
