@@ -79,7 +79,8 @@ def evaluate(
         [turns for turns, _ in pairs], options, batch_size=batch_size, progress=progress
     )
     texts = [reply.text for reply in replies]
-    # Replies are NFC, as everything the tokenizer decodes is.
+    # As the model learned them. Its replies are compared as they are: decoding does not normalize, so
+    # one that spells a letter in another normal form is another one.
     references = [unicodedata.normalize("NFC", response) for _, response in pairs]
     bleu, chrf = BLEU(tokenize=tokenize), CHRF()
     bleu_score, chrf_score = (metric.corpus_score(texts, [references]).score for metric in (bleu, chrf))
