@@ -32,6 +32,8 @@ class TorchBackend:
     def step(
         self, state: TorchState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
     ) -> tuple[StepOutput, TorchState]:
+        """As `Backend.step`. Which of equally likely tokens come in at the edge of the candidates is open, as
+        `topk` leaves it: a search that hangs on it is a near tie (`BeamSearch.min_gap`)."""
         rows = self._tensor(parents)
         h, c, attn = state.decoder
         continued = DecoderState(h[:, rows], c[:, rows], attn[rows])
@@ -39,7 +41,7 @@ class TorchBackend:
             logits, following, align = self._model.step(self._tensor(tokens), continued, state.memory)
         logp = logits.log_softmax(dim=-1)  # (N, V)
         top, ids = (t.cpu().numpy() for t in logp.topk(candidates, dim=-1))  # (N, C)
-        order = np.lexsort((ids, -top))  # topk leaves the order of equal values open: lower id first
+        order = np.lexsort((ids, -top))  # nor does topk order equal ones: lower id first
         out = StepOutput(
             np.take_along_axis(ids, order, axis=-1),
             np.take_along_axis(top, order, axis=-1),
