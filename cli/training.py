@@ -1,6 +1,5 @@
 """What `edgechat train` does with what it was given: the configuration and the data, the run, its end."""
 
-import math
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -127,6 +126,14 @@ class Wanted:
 
         given = {name: self.parameters[name] for name in option_names() if name in self.parameters}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def length(self) -> dict[str, int | None]:
+        """How long a run is to go on: what an option or the file itself says, not what is so by default."""
+        from ..train.config import given_values
+
+        given = {**({} if self.file is None else given_values(self.file)), **self.options}
+        return {name: given.get(name) for name in ("epochs", "max_steps")}
 
     def run_options(self) -> "RunOptions":
         """What is read, what is written, and on what it is computed: options over the file."""
@@ -280,17 +287,21 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
             raise UsageError(
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
-    length = {name: wanted.options.get(name) for name in ("epochs", "max_steps")}
-    if has_checkpoint(out) and any(length.values()):
+    config = run.config.changed(wanted.length)
+    if config == run.config:
+        return run
+    if has_checkpoint(out):
         done = last_position(out)
-        if (length["max_steps"] or math.inf) < done.step:
-            raise UsageError(
-                f"--max-steps is {length['max_steps']}, but the run is at step {done.step} already"
-            )
-        epochs = done.epoch + (done.batch > 0)
-        if (length["epochs"] or math.inf) < epochs:
-            raise UsageError(f"--epochs is {length['epochs']}, but the run is in epoch {epochs} already")
-    return run.with_length(**length) if any(length.values()) else run
+        for name, reached, where in (
+            ("max_steps", done.step, "at step"),
+            ("epochs", done.epoch + (done.batch > 0), "in epoch"),
+        ):
+            length = wanted.length[name]
+            if length is not None and length < reached:
+                raise UsageError(
+                    f"{wanted.source(name)} gives {name} {length}, but the run is {where} {reached} already"
+                )
+    return run.with_length(**wanted.length)
 
 
 def prepare(config: "RunConfig", data: Data, base: "Run | None" = None) -> "Prepared":

@@ -300,6 +300,11 @@ def load_config(path: Path, below: RunConfig | None = None) -> RunConfig:
     return RunConfig.from_dict(values, str(path))
 
 
+def given_values(path: Path) -> dict[str, Any]:
+    """The values of the configuration that a file gives itself, by name, and not by its preset."""
+    return {name: value for part in _sections(path).values() for name, value in part.items()}
+
+
 def load_run_options(path: Path) -> RunOptions:
     """The section `run` of a TOML file of the user's."""
     given = read_toml(path).get("run", {})

@@ -197,6 +197,32 @@ def test_an_option_overrides_the_file(invoke, corpus_file, tmp_path):
     assert f"--config {tmp_path / 'run.toml'} gives hidden 16" in refused.sentence
 
 
+def test_a_resume_is_as_long_as_the_file_says_and_not_as_its_preset_or_a_default_does(
+    invoke, corpus_file, tmp_path, tree
+):
+    file, out = tmp_path / "run.toml", tmp_path / "run"
+    resume = ["train", "--resume", "--config", file, "--out", out]
+    settings = "[run]\npreset = 'tiny'\n" + SETTINGS.replace("max_steps = 2", "")
+    file.write_text(settings)
+    begin = ["train", corpus_file, "--config", file, "--out", out, "--epochs", 1, "--threads", 1]
+    assert invoke(*begin).returncode == 0
+    before = tree(out)
+    assert "finished at step 2 of 2" in invoke(*resume).stderr  # tiny has 30 epochs
+    assert tree(out) == before
+    file.write_text(f"{settings}epochs = 2\n")
+    assert "finished at step 4 of 4" in invoke(*resume).stderr
+    assert "epochs = 2\n" in (out / "config.toml").read_text()
+    assert "finished at step 5 of 5" in invoke(*resume, "--epochs", 3, "--max-steps", 5).stderr
+    before = tree(out)
+    for length, said in (("epochs = 2", "epochs 2, but the run is in epoch 3"),
+                         ("max_steps = 4", "max_steps 4, but the run is at step 5")):  # fmt: skip
+        file.write_text(f"{settings}{length}\n")
+        refused = invoke(*resume)
+        assert refused.returncode == 2
+        assert f"--config {file} gives {said} already" in refused.sentence
+    assert tree(out) == before
+
+
 def test_a_file_with_an_unknown_key_is_refused_and_no_run_is_begun(invoke, corpus_file, tmp_path):
     (tmp_path / "run.toml").write_text("[training]\nbatchsize = 3\n")
     done = invoke("train", corpus_file, "--config", tmp_path / "run.toml", "--out", tmp_path / "run")
@@ -641,7 +667,7 @@ def test_a_resume_to_fewer_epochs_than_were_trained_is_refused(invoke, corpus_fi
     before = tree(out)
     done = invoke("train", "--resume", "--out", out, "--epochs", 1)
     assert done.returncode == 2
-    assert "--epochs is 1, but the run is in epoch 2 already" in done.sentence
+    assert "--epochs gives epochs 1, but the run is in epoch 2 already" in done.sentence
     assert tree(out) == before
 
 
@@ -649,7 +675,7 @@ def test_a_resume_to_fewer_epochs_than_were_trained_is_refused(invoke, corpus_fi
     ("options", "sentence"),
     [
         (["--resume", "--force"], "give one of them"),
-        (["--resume", "--max-steps", 1], "--max-steps is 1, but the run is at step 2 already"),
+        (["--resume", "--max-steps", 1], "--max-steps gives max_steps 1, but the run is at step 2 already"),
         (["--resume", "--preset", "small"], "--preset small gives layers 2, but the run was begun with 1"),
     ],
 )
