@@ -23,15 +23,15 @@ _RUN, _DATA = "Run", "Data"
 _MODEL, _OPTIMIZATION, _REGULARIZATION, _LENGTH = (
     f"{panel} (default: the preset's)" for panel in ("Model", "Optimisation", "Regularisation", "Length")
 )
-_WIDEST, _LARGEST = 1 << 16, (1 << 31) - 1  # what the libraries below can count
 
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
 
 
-def _number(help: str, panel: str, **bounds: Any) -> Any:
-    return typer.Option(help=help, rich_help_panel=panel, show_default=False, **bounds)
+def _number(help: str, panel: str) -> Any:
+    """From where to where it goes is in train/ranges.py, for files too."""
+    return typer.Option(help=help, rich_help_panel=panel, show_default=False)
 
 
 def _switch(name: str, help: str) -> Any:
@@ -104,9 +104,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    threads: Annotated[
-        int | None, _number("CPU threads of PyTorch; a resume keeps the run's.", _RUN, min=1, max=1024)
-    ] = None,
+    threads: Annotated[int | None, _number("CPU threads of PyTorch; a resume keeps the run's.", _RUN)] = None,
     json: JsonOption = False,
     source: Annotated[
         Path | None, typer.Option(help="Parallel text: one prompt a line.", rich_help_panel=_DATA)
@@ -142,15 +140,13 @@ def train(
             rich_help_panel=_DATA,
         ),
     ] = None,
-    vocab_size: Annotated[
-        int | None, _number("Tokens of the tokenizer that is trained.", _DATA, max=_LARGEST)
-    ] = None,
+    vocab_size: Annotated[int | None, _number("Tokens of the tokenizer that is trained.", _DATA)] = None,
     max_source: Annotated[int | None, _number("Longest source, in tokens.", _DATA)] = None,
     max_target: Annotated[int | None, _number("Longest reply, in tokens.", _DATA)] = None,
-    layers: Annotated[int | None, _number("LSTM layers of encoder and of decoder.", _MODEL, max=64)] = None,
-    hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL, max=_WIDEST)] = None,
-    embedding: Annotated[int | None, _number("Size of the token embedding.", _MODEL, max=_WIDEST)] = None,
-    attention: Annotated[int | None, _number("Size of the attention keys.", _MODEL, max=_WIDEST)] = None,
+    layers: Annotated[int | None, _number("LSTM layers of encoder and of decoder.", _MODEL)] = None,
+    hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL)] = None,
+    embedding: Annotated[int | None, _number("Size of the token embedding.", _MODEL)] = None,
+    attention: Annotated[int | None, _number("Size of the attention keys.", _MODEL)] = None,
     dropout: Annotated[
         float | None, _number("Share of values dropped between layers, and of the output.", _REGULARIZATION)
     ] = None,
@@ -314,7 +310,7 @@ def train(
     ] = None,
     seed: Annotated[
         int | None,
-        _number("Of split, first weights and order.  [default: 0]", _OPTIMIZATION, min=0, max=_LARGEST),
+        _number("Of split, first weights and order.  [default: 0]", _OPTIMIZATION),
     ] = None,
 ) -> None:
     """Train a model on dialogue data; Ctrl-C keeps what was learned and --resume goes on.

@@ -149,7 +149,7 @@ class Wanted:
         """With names of values as the options that set them, where no file did."""
         from ..train.config import option_names
 
-        for name in ["max_minutes", *(option_names() if self.file is None else self.options)]:
+        for name in ["threads", "max_minutes", *(option_names() if self.file is None else self.options)]:
             # "layers" and its like are words of a sentence too, but not where it begins or says what to set.
             before = r"\b" if "_" in name else r"(?:^|(?<=set ))"
             message = re.sub(rf"{before}{name}\b", "--" + name.replace("_", "-"), message)

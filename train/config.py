@@ -5,7 +5,6 @@ A file has a fourth section, `run`: what is read, what is written, and on what i
 """
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from .dataset import DataOptions
 from .importers import importer
 from .model import ModelConfig
 from .precision import Amp
+from .ranges import check_ranges
 from .toml import of_type, read_toml, refuse_unknown, section, to_toml
 
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -84,32 +84,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "batch_size",
-            "accumulate",
-            "plateau_patience",
-            "save_every",
-            "keep",
-            "patience",
-        ):
-            _at_least(1, name, getattr(self, name))
-        for name in ("max_steps", "batch_tokens", "decay_start", "decay_every"):
-            if getattr(self, name) is not None:
-                _at_least(1, name, getattr(self, name))
-        _at_least(0, "warmup_steps", self.warmup_steps)
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(f"weight_decay must be at least 0, not {self.weight_decay}")
-        for name in ("momentum", "label_smoothing", "ema"):
-            _share(name, getattr(self, name))
-        for name in ("scheduled_sampling", "bpe_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
-        if not 0 < self.decay < 1:
-            raise UsageError(f"decay must be above 0 and below 1, not {self.decay}")
+        check_ranges(self)
         for name, kind in (
             ("optimizer", Optimizer), ("schedule", Schedule), ("amp", Amp), ("early_stop", Metric | None),
         ):  # fmt: skip
@@ -130,16 +105,6 @@ class TrainingConfig:
                 raise UsageError(f"{name} is of schedule luong, not of {self.schedule}")
 
 
-def _at_least(least: int, name: str, value: int) -> None:
-    if value < least:
-        raise UsageError(f"{name} must be at least {least}, not {value}")
-
-
-def _share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise UsageError(f"{name} must be at least 0 and below 1, not {value}")
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that shapes the weights of a run, but for the corpus itself."""
@@ -149,12 +114,6 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden", "embedding", "attention"):
-            _at_least(1, name, getattr(self.model, name))
-        _share("dropout", self.model.dropout)
-        for name in ("embedding_dropout", "attention_dropout", "word_dropout"):
-            if getattr(self.model, name) is not None:
-                _share(name, getattr(self.model, name))
         longest = max(self.data.max_source, self.data.max_target)
         if self.training.batch_tokens is not None and self.training.batch_tokens < longest:
             raise UsageError(
@@ -223,10 +182,7 @@ class RunOptions:
     max_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None:
-            _at_least(1, "threads", self.threads)
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise UsageError(f"max_minutes must be above 0, not {self.max_minutes}")
+        check_ranges(self)
 
     def relative_to(self, folder: Path) -> "RunOptions":
         """With the paths of a file that lies in `folder`."""

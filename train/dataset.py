@@ -21,6 +21,7 @@ from ..runtime.files import write_atomic
 from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec
 from .corpus import Corpus
 from .dialogue import Dialogue, Targets, examples
+from .ranges import check_ranges
 from .report import CorpusReport, Progress, percentiles
 from .tokenizer import train_tokenizer
 
@@ -118,17 +119,9 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("turns", self.turns, 1),
-            ("max_source", self.max_source, 1),
-            ("max_target", self.max_target, 2),
-        ):
-            if value < least:
-                raise UsageError(f"{name} must be at least {least}, not {value}")
+        check_ranges(self)
         if self.targets not in ("all", "second"):
             raise UsageError(f"targets must be all or second, not {self.targets!r}")
-        if not 0 <= self.valid_fraction < 1:
-            raise UsageError(f"valid_fraction must be at least 0 and below 1, not {self.valid_fraction}")
 
 
 class HeldOut(TypedDict):

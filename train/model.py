@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..runtime.errors import UsageError
+from ..runtime.graphcheck import LARGEST_ROW
+from ..runtime.manifest import LARGEST_STATE
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
 from .attention import MASKED, AttentionKind, Read, new_attention
 from .copying import CopyAttention, first_of_its_kind
@@ -21,6 +23,7 @@ from .loss import real_tokens
 from .output import TiedOutput
 from .precision import wide
 from .projection import Projection, ProjectionKind, computing_dtype, plain, read_through_time, through_time
+from .ranges import check_ranges
 from .recurrence import lstm_cell, lstm_layer
 from .stack import Between, Cell, LSTMStack, cell_of
 
@@ -58,11 +61,19 @@ class ModelConfig:
     """A reply may take words from its prompt (See et al. 2017)."""
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.bidirectional and self.hidden % 2:
             raise UsageError(f"bidirectional halves hidden, which must be even, not {self.hidden}")
         for name in ("residual", "layer_norm"):
             if getattr(self, name) and self.layers < 2:
                 raise UsageError(f"{name} is of what lies between layers: set layers to 2 or more, not 1")
+
+        state = (2 * self.layers + self.input_feeding) * self.hidden  # h and c of each layer, and what is fed
+        if self.layers * self.hidden > LARGEST_STATE or state > LARGEST_ROW:
+            raise UsageError(
+                f"layers {self.layers} with hidden {self.hidden} make a state of {state:,} numbers, and a "
+                f"bundle has room for {LARGEST_ROW:,}: lower one of them"
+            )
 
     def shape(self) -> dict[str, Any]:
         """All that decides which weights there are, and what they mean: shares that training drops do not."""

@@ -92,13 +92,18 @@ def of_type(value: Any, wanted: Any, what: str) -> Any:
     if get_origin(wanted) is tuple:  # of texts; one will do for a list of one
         texts = [value] if isinstance(value, str) else value
         if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
-            return tuple(texts)
+            return tuple(of_type(text, str, what) for text in texts)
         raise UsageError(f"{what} must be a text or a list of texts, not {value!r}")
     if wanted is Path and isinstance(value, str):
-        return Path(value)
+        return Path(of_type(value, str, what))
+    if wanted is str and isinstance(value, str) and "\0" in value:
+        raise UsageError(f"{what} must be a text without NUL, not {value!r}")
     fits = isinstance(value, bool) if wanted is bool else not isinstance(value, bool)
     if wanted is float and fits and isinstance(value, int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UsageError(f"{what} is too large a number") from None
     if fits and isinstance(value, wanted):
         return value
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a text"}

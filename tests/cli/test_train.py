@@ -525,7 +525,7 @@ def test_a_time_limit_stops_with_a_checkpoint_that_resumes(invoke, corpus_file, 
 def test_values_that_cannot_be_are_refused_and_no_run_is_begun(invoke, corpus_file, tmp_path, options):
     done = invoke("train", corpus_file, "--out", tmp_path / "run", *options)
     assert done.returncode == 2
-    name = {"--preset": "preset", "--tokenizer": "tokenizer", "--vocab-size": "vocabulary size"}
+    name = {"--preset": "preset", "--tokenizer": "tokenizer"}
     assert name.get(options[0], options[0]) in done.sentence
     assert not list(tmp_path.iterdir())
 
@@ -547,7 +547,7 @@ def test_what_does_not_go_together_is_named_as_the_options_that_set_it(
     assert said in done.sentence
     (tmp_path / "run.toml").write_text("[model]\nlayers = 0\n")
     done = invoke("train", corpus_file, "--out", tmp_path / "run", "--config", tmp_path / "run.toml")
-    assert "run.toml: layers must be at least 1" in done.sentence
+    assert "run.toml, section model: layers must be at least 1" in done.sentence
 
 
 @pytest.mark.parametrize(
@@ -560,6 +560,8 @@ def test_what_does_not_go_together_is_named_as_the_options_that_set_it(
         ["--layers", "1000000"],
         ["--threads", "0"],
         ["--threads", "100000"],
+        ["--max-source", "20000"],
+        ["--layers", "64", "--hidden", "65536"],
         ["--device", "tpu"],
         ["--schedule", "linear"],
         ["--targets", "third"],

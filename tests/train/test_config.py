@@ -66,7 +66,7 @@ def test_a_value_out_of_range_is_refused_by_name(name, value):
     changes=st.fixed_dictionaries(
         {},
         optional={
-            "hidden": st.integers(1, 10**6), "dropout": st.floats(0, 0.99), "reverse_source": st.booleans(),
+            "hidden": st.integers(1, 1 << 16), "dropout": st.floats(0, 0.99), "reverse_source": st.booleans(),
             "targets": st.sampled_from(["all", "second"]), "max_steps": st.none() | st.integers(1, 10**9),
             "learning_rate": st.floats(1e-300, 1e300), "clip": st.floats(1e-9, float("inf")),
         },
@@ -114,6 +114,24 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
         ("[run]\nmax_minutes = 0", "section run: max_minutes must be above 0, not 0"),
         ("[run]\ndevice = 'gpu'", "section run: device must be auto, cpu or cuda, not 'gpu'"),
         ("[run]\nskip_bad = 1", "section run: skip_bad must be true or false, not 1"),
+        ("[run]\nthreads = 1025", "section run: threads must be at most 1024, not 1025"),
+        ('[run]\nout = "a\\u0000"', r"section run: out must be a text without NUL, not 'a\x00'"),
+        ('[run]\ndata = ["a", "\\u0000"]', r"section run: data must be a text without NUL, not '\x00'"),
+        ('[run]\nvalid = "\\u0000"', r"section run: valid must be a text without NUL, not '\x00'"),
+        ("[training]\nseed = -1", "section training: seed must be at least 0, not -1"),
+        ("[data]\nseed = 9007199254740992", "seed must be at most 9007199254740991, not 9007199254740992"),
+        ("[data]\nvocab_size = -3", "section data: vocab_size must be at least 261, not -3"),
+        ("[data]\nvocab_size = 1048577", "vocab_size must be at most 1048576, not 1048577"),
+        ("[data]\nturns = 10001", "section data: turns must be at most 10000, not 10001"),
+        ("[data]\nmax_source = 20000", "section data: max_source must be at most 10000, not 20000"),
+        ("[data]\nmax_target = 20000", "section data: max_target must be at most 10000, not 20000"),
+        ("[model]\nhidden = 9999999999", "section model: hidden must be at most 65536, not 9999999999"),
+        # (2 * 16 + 1) * 32768 = 1,081,344 numbers
+        ("[model]\nlayers = 16\nhidden = 32768", "layers 16 with hidden 32768 make a state of 1,081,344"),
+        ("[training]\nlearning_rate = inf", "learning_rate must be a finite number, not inf"),
+        ("[training]\nlearning_rate = 1" + "0" * 400, "learning_rate is too large a number"),
+        ("[training]\nclip = nan", "section training: clip must be above 0, not nan"),
+        ("[training]\nbatch_size = 99999999999", "batch_size must be at most 2147483647, not 99999999999"),
         ("[run]\npreset = 'tiny'\n[training]\nbatchsize = 1", "section training: unknown key 'batchsize'"),
     ],
 )
