@@ -7,6 +7,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ..runtime.errors import BundleError, DataError, UsageError
+from ..runtime.graphcheck import LARGEST_ROW
 from ..runtime.text import SPECIAL_TOKENS, TextCodec
 from ..runtime.tokenizerfile import WORDS
 from .report import Progress
@@ -71,8 +72,8 @@ def load_tokenizer(path: Path) -> bytes:
     """The content of a ready `tokenizer.json`, once it is known to do what ours do.
 
     Raises UsageError where there is no such file, and DataError where it cannot be read, has other
-    special tokens, lacks one of the 256 bytes, cuts, pads or varies what it encodes, or does not
-    give back the NFC form of a text.
+    special tokens, lacks one of the 256 bytes, has more tokens than a bundle may, cuts, pads or varies
+    what it encodes, or does not give back the NFC form of a text.
     """
     if not path.is_file():
         raise UsageError(f"--tokenizer {path} is not a file")
@@ -83,6 +84,11 @@ def load_tokenizer(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except BundleError as error:
         raise DataError(f"{path} cannot be used: {error}") from None
+    if codec.vocab_size > LARGEST_ROW:
+        raise DataError(
+            f"{path} has {codec.vocab_size:,} tokens, and a bundle has room for {LARGEST_ROW:,}: "
+            "take one with fewer"
+        )
     for probe in _PROBES:
         if not _round_trips(codec, probe):
             raise DataError(f"{path} alters text: it does not give back {probe[:40]!a}")

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from edgechat.runtime.errors import DataError, EdgeChatError, UsageError
 from edgechat.runtime.text import SPECIAL_TOKENS, TextCodec
+from edgechat.train import tokenizer
 from edgechat.train.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer
 
 TEXTS = [
@@ -182,3 +183,14 @@ def test_a_tokenizer_that_leaves_out_ids_is_refused(tmp_path):
     path.write_text(json.dumps(model))
     with pytest.raises(EdgeChatError, match="leaves out ids"):
         load_tokenizer(path)
+
+
+def test_a_ready_one_with_more_tokens_than_a_bundle_may_have_is_refused(trained, tmp_path, monkeypatch):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(trained)
+    count = Tokenizer.from_str(trained.decode()).get_vocab_size()
+    monkeypatch.setattr(tokenizer, "LARGEST_ROW", count - 1)
+    with pytest.raises(DataError, match=rf"json has {count} tokens, and a bundle has room for {count - 1}:"):
+        load_tokenizer(path)
+    monkeypatch.setattr(tokenizer, "LARGEST_ROW", count)
+    assert load_tokenizer(path) == trained
