@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -68,7 +68,9 @@ class World:
         if self.size == 1:
             return model
         with losing(self):
-            return cast(nn.Module, DistributedDataParallel(model))
+            parallel = DistributedDataParallel(model)
+        parallel.register_comm_hook(self.size, _average)
+        return cast(nn.Module, parallel)
 
     @contextlib.contextmanager
     def synchronized(self, parallel: nn.Module, last: bool) -> Iterator[None]:
@@ -134,6 +136,19 @@ class World:
 
 
 ALONE = World()
+
+
+def _average(
+    size: int,
+    bucket: torch.distributed.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """Average the gradients of a bucket over `size` processes, each by itself.
+
+    In which order three numbers are summed depends on where they lie in what is sent, and PyTorch regroups
+    its buckets after the first backward pass of a process, so that a resume would round otherwise.
+    """
+    sums = [torch.distributed.all_reduce(one, async_op=True).get_future() for one in bucket.gradients()]
+    return torch.futures.collect_all(sums).then(lambda _: bucket.buffer().div_(size))
 
 
 def started_by_torchrun() -> bool:

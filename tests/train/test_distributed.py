@@ -53,6 +53,25 @@ with joined("cpu") as world:
     train("stopped", 7)
 """
 
+# Whether a model that has made two updates has the gradients in the third that a fresh one has.
+_GRADIENTS = """
+import torch
+from edgechat.train.distributed import joined
+torch.set_num_threads(1)
+with joined("cpu") as world:
+    def gradients(steps):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Linear(32, 32), torch.nn.LSTM(32, 32))
+        parallel = world.parallel(model)
+        for step in steps:
+            torch.manual_seed(100 * step + world.rank)
+            model.zero_grad()
+            with world.synchronized(parallel, last=True):
+                parallel(torch.randn(5, 7, 32))[0].square().sum().backward()
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    print(torch.equal(gradients([1, 2, 3]), gradients([3])), flush=True)
+"""
+
 # The command, of which the second process dies at step 5 of its first life.
 _DYING = """
 import os, signal, sys
@@ -137,6 +156,13 @@ def test_two_processes_resume_to_the_same_bytes(trained):
         files = [checkpoint_folder(trained / run, "last") / name for run in ("whole", "halves")]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert read_metrics(trained / "whole") == read_metrics(trained / "halves")
+
+
+def test_the_gradients_of_three_processes_are_those_of_a_start_at_that_step(tmp_path):
+    # Two numbers have one sum. Of three, PyTorch alone sums the first gradients after a start in another order.
+    (tmp_path / "gradients.py").write_text(_GRADIENTS)
+    done = torchrun(tmp_path / "gradients.py", processes=3)
+    assert (done.returncode, done.stdout) == (0, "True\n" * 3), done.stderr
 
 
 def test_one_process_goes_on_where_two_stopped_with_the_same_data(trained):
