@@ -323,7 +323,7 @@ def train(
     metrics.png. On the same machine the same command gives the same weights, also through kills and resumes.
     """
     from ..runtime.errors import UsageError
-    from ..train.distributed import joined
+    from ..train.distributed import is_first, joined
     from ..train.run import open_run
 
     wanted = Wanted(preset, config, context.params)
@@ -334,6 +334,8 @@ def train(
         )
     options = wanted.run_options()
     from_data = Data.of(options)
+    if (find_lr or dry_run) and not is_first():
+        return  # one is enough for it
     if find_lr:
         if resume or dry_run or options.pretrained_embeddings:
             raise UsageError(

@@ -155,6 +155,11 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
+def is_first() -> bool:
+    """Whether this process is the first, or the only one."""
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, on `cpu` (gloo) or `cuda` (nccl, a GPU a process)."""
@@ -170,6 +175,8 @@ def joined(device: str) -> Iterator[World]:
                 f"give --nproc-per-node {there}, or --device cpu"
             )
         torch.cuda.set_device(local)
+        # Its default ends the process where another one is lost; so the next call says so instead.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
     with losing(world):
         # torchrun's store outlives a restart, and with it the addresses of the processes that are gone.
         store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
@@ -183,8 +190,13 @@ def joined(device: str) -> Iterator[World]:
         )
     try:
         yield world
-    finally:
-        torch.distributed.destroy_process_group()
+    except BaseException:
+        if (
+            device != "cuda"
+        ):  # nccl would wait for what was sent to a lost one; the end of the process does not
+            torch.distributed.destroy_process_group()
+        raise
+    torch.distributed.destroy_process_group()
 
 
 def meet(world: World) -> str:
@@ -233,4 +245,5 @@ def _is_lost(error: Any) -> bool:
 
 
 def _first_line(error: Any) -> str:
-    return str(error).strip().splitlines()[0].split("] ")[-1].rstrip(".:")
+    """Without its place in the source before, and advice behind."""
+    return str(error).strip().splitlines()[0].split("] ")[-1].split(". ")[0].rstrip(".:")

@@ -159,7 +159,7 @@ def test_two_processes_resume_to_the_same_bytes(trained):
 
 
 def test_the_gradients_of_three_processes_are_those_of_a_start_at_that_step(tmp_path):
-    # Two numbers have one sum. Of three, PyTorch alone sums the first gradients after a start in another order.
+    # Two numbers have one sum. Of three, PyTorch sums the first gradients after a start in another order.
     (tmp_path / "gradients.py").write_text(_GRADIENTS)
     done = torchrun(tmp_path / "gradients.py", processes=3)
     assert (done.returncode, done.stdout) == (0, "True\n" * 3), done.stderr
@@ -296,6 +296,20 @@ def test_a_batch_is_shared_out_and_nobody_goes_without():
     own, weight = World(1, 2).share(indices[:1])
     assert (own.tolist(), weight) == ([10], 0.0)
     assert ALONE.share(indices)[0].tolist() == indices.tolist()
+
+
+def test_a_lost_connection_is_told_without_its_place_and_without_advice():
+    said = (
+        "[/pytorch/gloo/transport/tcp/pair.cc:547] Read error [127.0.0.1]:390: Connection reset by peer. "
+        "This is typically caused by a remote worker hanging. GLHF! \N{BEACH WITH UMBRELLA}"
+    )
+    with (
+        pytest.raises(
+            EdgeChatError, match=r"another one \(Read error .*:390: Connection reset by peer\): all"
+        ),
+        losing(World(1, 2)),
+    ):
+        raise RuntimeError(said)
 
 
 def test_only_what_a_lost_connection_says_is_taken_for_one():
