@@ -104,6 +104,9 @@ class TrainingProgress:
         if validated.valid_loss is not None:
             line += f"  held-out loss {validated.valid_loss:.4f}"
             line += f"  perplexity {perplexity(validated.valid_loss):.3f}"
+        if validated.metric is not None:
+            name, value = validated.metric
+            line += f"  {name} {value:.{4 if name == 'exact-match' else 2}f}"
         if validated.skipped:
             line += f"  {validated.skipped:,} steps skipped: no finite gradient"
         self._say(line + ("  best" if validated.best else ""))

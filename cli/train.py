@@ -1,7 +1,7 @@
 """`edgechat train`: from data to a run folder. Here are its options; `training.py` does what they say."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from .training import (
     show_corpus,
     train_run,
 )
+
+if TYPE_CHECKING:
+    from ..train.run import Run
 
 _RUN, _DATA = "Run", "Data"
 _MODEL, _OPTIMIZATION, _REGULARIZATION, _LENGTH = (
@@ -320,8 +323,8 @@ def train(
     metrics.png. On the same machine the same command gives the same weights, also through kills and resumes.
     """
     from ..runtime.errors import UsageError
-    from ..train.distributed import joined
-    from ..train.run import is_run, open_run
+    from ..train.distributed import is_first, joined
+    from ..train.run import open_run
 
     wanted = Wanted(preset, config, context.params)
     if preset is not None and config is not None:
@@ -331,6 +334,8 @@ def train(
         )
     options = wanted.run_options()
     from_data = Data.of(options)
+    if (find_lr or dry_run) and not is_first():
+        return  # one is enough for it
     if find_lr:
         if resume or dry_run or options.pretrained_embeddings:
             raise UsageError(
@@ -355,13 +360,15 @@ def train(
     if batch_size is not None and batch_tokens is not None:
         raise UsageError("--batch-tokens takes the place of --batch-size: give one of them")
     with joined(chosen) as world:
-        goes_on = resume or (world.restarted and is_run(run_folder))
-        run = world.first_does(
-            lambda: open_or_create(
-                run_folder, wanted, from_data, chosen, world, resume=goes_on, force=force and not goes_on
-            ),
-            others=lambda: open_run(run_folder),
-        )
+
+        def begin() -> "Run":
+            goes_on = resume or world.begun
+            replaces = force and not goes_on
+            run = open_or_create(run_folder, wanted, from_data, chosen, world, resume=goes_on, force=replaces)
+            world.remember_begun()
+            return run
+
+        run = world.first_does(begin, others=lambda: open_run(run_folder))
         compare_environment(run, chosen, options.threads, world)
         result = train_run(run, chosen, options.max_minutes, world)
         if world.writes:

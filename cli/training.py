@@ -177,6 +177,7 @@ def open_or_create(
     from ..train.lock import RunLock
     from ..train.run import create_run, is_only_a_run, is_run
     from ..train.tokenizer import SMALLEST_VOCABULARY
+    from ..train.trainer import check_early_stop
 
     there = out.exists() or out.is_symlink()
     if is_run(out):
@@ -204,6 +205,7 @@ def open_or_create(
     check_writable(out)
     prepared = prepare(config, data, base)
     BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)  # refuses what is no plain BPE
+    check_early_stop(config.training, len(prepared.valid))
     for line in prepared.report.lines():
         say(line)
     merged = prepared.codec.vocab_size - SMALLEST_VOCABULARY  # tokens of more than a byte
@@ -412,16 +414,20 @@ def compare_environment(run: "Run", device: str, threads: int | None, world: "Wo
 def train_run(run: "Run", device: str, max_minutes: float | None, world: "World") -> "Result":
     from ..train.trainer import Trainer
 
-    with stop_request() as should_stop, TrainingProgress(shown=world.writes) as display:
-        trainer = Trainer(
-            run,
-            device=device,
-            world=world,
-            on_step=display.step,
-            on_validation=display.validated,
-            should_stop=should_stop,
-            max_minutes=max_minutes,
-        )
+    display = TrainingProgress(shown=world.writes)
+    trainer = Trainer(
+        run,
+        device=device,
+        world=world,
+        on_step=display.step,
+        on_validation=display.validated,
+        should_stop=lambda: should_stop(),
+        max_minutes=max_minutes,
+    )
+    with (
+        stop_request() as should_stop,
+        display,
+    ):  # only now: it may take long to count the steps of many epochs
         display.begin(trainer, device)
         return trainer.train()
 

@@ -99,8 +99,8 @@ def checkpoint_folders(run: Path, which: str) -> list[Path]:
     scores = _scores(run)
     if len(scores) < int(number):
         raise UsageError(
-            f"--checkpoint {which}: {run} has kept {len(scores)} validated checkpoints; "
-            f"train with --keep {number} to have so many"
+            f"--checkpoint {which}: {run} has {len(scores)} validated checkpoints: ask for no more, or train "
+            f"longer, with --keep {number} or higher"
         )
     return [folder for folder, _ in _ranked(scores, kind)[: int(number)]]
 

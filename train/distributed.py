@@ -7,14 +7,16 @@ same updates. How many they are changes nothing but the order in which sums roun
 import contextlib
 import os
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,6 +28,8 @@ Result = TypeVar("Result")
 _PATIENCE = timedelta(minutes=10)
 #: What the first process says of what it does while the others wait.
 _DONE, _FAILED, _BUSY = 0.0, 1.0, 2.0
+#: In torchrun's store: that a process of this launch has made or opened the run.
+_BEGUN = "edgechat/begun"
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,24 @@ class World:
 
     rank: int = 0
     size: int = 1
-    restarted: bool = False
-    """Whether torchrun started the processes again after one was lost."""
+    store: Any = None
+    """torchrun's, which outlives its processes and goes with the launch; None without torchrun."""
 
     @property
     def writes(self) -> bool:
         return self.rank == 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether this launch made or resumed its run before torchrun started the processes again."""
+        with losing(self):
+            return self.store is not None and bool(self.store.check([_BEGUN]))
+
+    def remember_begun(self) -> None:
+        """Let the processes that torchrun may start in the place of these know that the run is theirs."""
+        if self.store is not None:
+            with losing(self):
+                self.store.set(_BEGUN, "")
 
     def share(self, indices: np.ndarray) -> tuple[np.ndarray, float]:
         """This process's pairs of a batch, and their weight: 0 for a pair that is only there to keep it in
@@ -52,7 +68,9 @@ class World:
         if self.size == 1:
             return model
         with losing(self):
-            return cast(nn.Module, DistributedDataParallel(model))
+            parallel = DistributedDataParallel(model)
+        parallel.register_comm_hook(self.size, _average)
+        return cast(nn.Module, parallel)
 
     @contextlib.contextmanager
     def synchronized(self, parallel: nn.Module, last: bool) -> Iterator[None]:
@@ -120,8 +138,26 @@ class World:
 ALONE = World()
 
 
+def _average(
+    size: int,
+    bucket: torch.distributed.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """Average the gradients of a bucket over `size` processes, each by itself.
+
+    In which order three numbers are summed depends on where they lie in what is sent, and PyTorch regroups
+    its buckets after the first backward pass of a process, so that a resume would round otherwise.
+    """
+    sums = [torch.distributed.all_reduce(one, async_op=True).get_future() for one in bucket.gradients()]
+    return torch.futures.collect_all(sums).then(lambda _: bucket.buffer().div_(size))
+
+
 def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process is the first, or the only one."""
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
 @contextlib.contextmanager
@@ -130,8 +166,7 @@ def joined(device: str) -> Iterator[World]:
     if not started_by_torchrun():
         yield ALONE
         return
-    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), restarted=attempt > 0)
+    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if device == "cuda":
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= there:
@@ -140,20 +175,53 @@ def joined(device: str) -> Iterator[World]:
                 f"give --nproc-per-node {there}, or --device cpu"
             )
         torch.cuda.set_device(local)
+        # Its default ends the process where another one is lost; so the next call says so instead.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
     with losing(world):
         # torchrun's store outlives a restart, and with it the addresses of the processes that are gone.
         store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        world = replace(world, store=store)
         torch.distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
-            store=torch.distributed.PrefixStore(f"attempt-{attempt}", store),  # type: ignore[attr-defined]
+            store=torch.distributed.PrefixStore(meet(world), store),  # type: ignore[attr-defined]
             rank=world.rank,
             world_size=world.size,
             timeout=_PATIENCE,
         )
     try:
         yield world
-    finally:
-        torch.distributed.destroy_process_group()
+    except BaseException:
+        if (
+            device != "cuda"
+        ):  # nccl would wait for what was sent to a lost one; the end of the process does not
+            torch.distributed.destroy_process_group()
+        raise
+    torch.distributed.destroy_process_group()
+
+
+def meet(world: World) -> str:
+    """A name that the processes of this start agree on, and that none of an earlier one had.
+
+    torchrun counts restarts for each machine by itself, so that no number it gives is the same for all. When
+    it starts processes, those of before are gone, but what they wrote in the store is still there: the first
+    process answers whoever wrote, until all have read an answer of its own.
+    """
+    store, mine = world.store, uuid.uuid4().hex
+    if not world.writes:
+        store.set(f"edgechat/here/{world.rank}", mine)
+        name = str(store.get(mine).decode())
+        store.set(f"{name}/{world.rank}", "")
+        return name
+    missing, end = set(range(1, world.size)), time.monotonic() + _PATIENCE.total_seconds()
+    while missing:
+        for rank in missing:
+            if store.check([f"edgechat/here/{rank}"]):
+                store.set(store.get(f"edgechat/here/{rank}").decode(), mine)
+        missing = {rank for rank in missing if not store.check([f"{mine}/{rank}"])}
+        if time.monotonic() > end:
+            raise RuntimeError(f"process {min(missing)} timed out")
+        time.sleep(0.05)
+    return mine
 
 
 @contextlib.contextmanager
@@ -173,8 +241,9 @@ def losing(world: World) -> Iterator[None]:
 def _is_lost(error: Any) -> bool:
     text = str(error).lower()
     signs = ("connection closed by peer", "connection reset", "timed out", "broken pipe", "nccl", "gloo")
-    return isinstance(error, torch.distributed.DistBackendError) or any(sign in text for sign in signs)
+    return isinstance(error, torch.distributed.DistError) or any(sign in text for sign in signs)
 
 
 def _first_line(error: Any) -> str:
-    return str(error).strip().splitlines()[0].split("] ")[-1].rstrip(".:")
+    """Without its place in the source before, and advice behind."""
+    return str(error).strip().splitlines()[0].split("] ")[-1].split(". ")[0].rstrip(".:")

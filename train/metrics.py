@@ -26,10 +26,16 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _line(row: dict[str, Any]) -> str:
+    """The row as JSON, which has no infinities and no NaN: null stands for them."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
 def append_metrics(run: Path, row: dict[str, Any]) -> None:
     """Add a row, durably."""
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(_line(row))
         file.flush()
         os.fsync(file.fileno())
 
@@ -37,7 +43,7 @@ def append_metrics(run: Path, row: dict[str, Any]) -> None:
 def cut_metrics(run: Path, step: int) -> None:
     """Drop the rows after `step`: a resumed run writes them again."""
     kept = [row for row in read_metrics(run) if row["step"] <= step]
-    write_atomic(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+    write_atomic(run / "metrics.jsonl", "".join(map(_line, kept)))
 
 
 def plot_metrics(run: Path) -> None:
@@ -48,7 +54,7 @@ def plot_metrics(run: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = {"training": ("train_loss", "--"), "held out": ("valid_loss", "-")}
-    if rows[0]["valid_loss"] is None:
+    if all(row["valid_loss"] is None for row in rows):
         del curves["held out"]
     steps = [row["step"] for row in rows]
     score = "valid_loss" if "held out" in curves else "train_loss"

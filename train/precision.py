@@ -10,8 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..runtime.errors import UsageError
-
 Amp = Literal["off", "auto", "bf16", "fp16"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -19,22 +17,14 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(amp: Amp, device: str) -> Precision:
-    """What `amp` means on this device: "auto" is bf16 where the hardware multiplies it, else fp32.
-
-    Raises UsageError for fp16 on a CPU, whose small gradients would be lost without the scaling that
-    PyTorch has for CUDA alone.
-    """
+    """What `amp` means on this device: "auto" is bf16 where the hardware multiplies it, else fp32."""
     match amp:
         case "off":
             return "fp32"
         case "auto":
             return "bf16" if _multiplies_bf16(device) else "fp32"
-        case "bf16":
-            return "bf16"
-        case "fp16":
-            if device == "cuda":
-                return "fp16"
-            raise UsageError(f"--amp fp16 is for CUDA, and this run is on {device}: use --amp bf16 or auto")
+        case "bf16" | "fp16":
+            return amp
 
 
 def _multiplies_bf16(device: str) -> bool:

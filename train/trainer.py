@@ -22,6 +22,7 @@ from .backend import TorchBackend, evaluating
 from .batches import Batch, epoch_order, make_batch, ordered_batches
 from .bpe_dropout import BpeDropout
 from .checkpoint import Position, checkpoint_folder, has_checkpoint, load_checkpoint, save_checkpoint
+from .config import TrainingConfig
 from .dataset import EncodedPairs
 from .distributed import ALONE, World
 from .lock import RunLock
@@ -31,7 +32,7 @@ from .model import Seq2Seq
 from .precision import Precision, autocast
 from .run import Run
 from .schedule import learning_rate, sampling_share
-from .updates import Share, Updater, naming_batch
+from .updates import Outcome, Share, Updater, naming_batch
 
 Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 
@@ -66,6 +67,7 @@ class Validated:
     valid_loss: float | None  # None where nothing is held out
     best: bool
     skipped: int  # steps since the last one whose loss or gradient was no finite number
+    metric: tuple[str, float] | None = None  # what early stopping goes by, where that is not the loss
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,7 @@ class Trainer:
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.pairs("train"), run.pairs("valid")
         self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
-        if self._decodes and not len(self._valid):
-            raise UsageError(f"--early-stop {self._config.early_stop} needs held-out pairs: give --valid")
+        check_early_stop(self._config, len(self._valid))
         self._dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.writes else None
         try:
@@ -113,12 +114,12 @@ class Trainer:
             if world.writes:
                 remove_leftovers(run.folder)
                 cut_metrics(run.folder, self._position.step)
+            self._target_len = np.diff(self._train.tgt_offsets)
+            self._order_epoch, self._order = -1, list[np.ndarray]()
+            self.total_steps = self._planned_steps()
         except BaseException:
             self._unlock()
             raise
-        self._target_len = np.diff(self._train.tgt_offsets)
-        self._order_epoch, self._order = -1, list[np.ndarray]()
-        self.total_steps = self._planned_steps()
         self._smoothed: float | None = None
         self._speed = _Speed()
 
@@ -173,7 +174,7 @@ class Trainer:
             if position.step % config.save_every == 0 or position.step == self.total_steps:
                 self._validate_and_save()
             stop, late = self._world.sum(self._should_stop(), time.monotonic() >= self._deadline)
-            if stop or late:
+            if (stop or late) and position.step < self.total_steps:
                 self._save()
                 return "interrupted" if stop else "out of time"
         self._save()
@@ -217,7 +218,7 @@ class Trainer:
             sampling=sampling_share(position.step, self.total_steps, config),
         )
         if not outcome.applied:
-            self._count_skipped(outcome.loss)
+            self._count_skipped(outcome)
             return
         position.skipped_in_row = 0
         position.loss_sum += outcome.loss * tokens
@@ -249,28 +250,38 @@ class Trainer:
         """The learning rate of the next update."""
         return learning_rate(self._position.step, self.total_steps, self._config, self._position.rate_scale)
 
-    def _count_skipped(self, loss: float) -> None:
+    def _count_skipped(self, outcome: Outcome) -> None:
         """A step whose loss or gradient was no finite number left the weights as they were."""
-        position, config = self._position, self._config
+        position = self._position
         position.skipped += 1
-        if self._updater.may_overflow:
+        if outcome.rescaled:
             return
         position.skipped_in_row += 1
         if position.skipped_in_row >= _MOST_SKIPPED:
-            good = f"that of step {self._saved_step}" if self._saved_step >= 0 else "none yet"
-            raise EdgeChatError(
-                f"the loss or its gradient was no finite number (loss {loss}) in {_MOST_SKIPPED} steps in a "
-                f"row, to step {position.step + 1}: lower --learning-rate, now {config.learning_rate}, or "
-                f"--clip, now {config.clip}; the last good checkpoint is {good}"
+            raise self._diverged(
+                f"the loss or its gradient was no finite number (loss {outcome.loss}) in {_MOST_SKIPPED} "
+                f"steps in a row, to step {position.step + 1}"
             )
 
+    def _diverged(self, what: str) -> EdgeChatError:
+        """What went wrong, and how one goes on: a run keeps its rate, so with another run."""
+        config, best = self._config, self._position.best_step
+        begin = (
+            f"with --from-run {self._run.folder} from its best checkpoint, step {best}" if best else "anew"
+        )
+        return EdgeChatError(
+            f"{what}: begin another run {begin}, with a lower --learning-rate, now {config.learning_rate}, "
+            f"or --clip, now {config.clip}"
+        )
+
     def _validate_and_save(self) -> None:
-        position = self._position
+        position, config = self._position, self._config
         train_loss = position.loss_sum / position.tokens if position.tokens else math.nan
         measured = self._validate()
         loss = measured.get("loss", train_loss)
         score = self._score(loss, measured)
-        best = position.best_score is None or score < position.best_score
+        finite = math.isfinite(loss)  # nor is it where nothing is held out and all steps were skipped
+        best = finite and (position.best_score is None or score < position.best_score)
         if best:
             position.best_loss, position.best_step, position.best_score = loss, position.step, score
         position.waited = 0 if best else position.waited + 1
@@ -284,12 +295,15 @@ class Trainer:
             "skipped": position.skipped,
             **{f"valid_{name}": value for name, value in measured.items() if name != "loss"},
         }
-        validated = Validated(position.step, train_loss, measured.get("loss"), best, position.skipped)
+        metric = (str(config.early_stop), -score) if self._decodes else None
+        validated = Validated(position.step, train_loss, measured.get("loss"), best, position.skipped, metric)
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
         self._watch_plateau(loss)
         if self._world.writes:
             append_metrics(self._run.folder, row)
-        self._save(score)
+        if measured and not finite:
+            raise self._diverged(f"the held-out loss is no finite number at step {position.step}")
+        self._save(score if finite else None)
         self._on_validation(validated)
 
     def _validate(self) -> dict[str, float]:
@@ -328,7 +342,7 @@ class Trainer:
         """What "best" goes by: lower is better."""
         if self._decodes and self._config.early_stop is not None:
             return -measured[self._config.early_stop.replace("-", "_")]
-        return math.inf if math.isnan(loss) else loss
+        return loss
 
     def _watch_plateau(self, loss: float) -> None:
         """Cut the rate of the plateau schedule where the loss has not fallen for its patience."""
@@ -350,6 +364,14 @@ class Trainer:
             )
         self._world.wait()
         self._saved_step = self._position.step
+
+
+def check_early_stop(config: TrainingConfig, held_out: int) -> None:
+    """Raise UsageError where nothing is held out that early stopping could go by."""
+    if config.early_stop is not None and not held_out:
+        raise UsageError(
+            f"--early-stop {config.early_stop} needs held-out pairs: give --valid, or more --valid-fraction"
+        )
 
 
 @torch.inference_mode()

@@ -36,6 +36,7 @@ class Outcome:
 
     loss: float  # natural log a target token, without smoothing
     applied: bool  # False where loss or gradient was no finite number, so that the weights stayed
+    rescaled: bool = False  # that only said that the scale of float16 was still too high: it is lower now
 
 
 class Updater:
@@ -54,11 +55,6 @@ class Updater:
     def learned(self) -> Learned:
         """What a checkpoint keeps."""
         return Learned(self.model, self.optimizer, self.average, self.scaler)
-
-    @property
-    def may_overflow(self) -> bool:
-        """Whether a gradient that is infinite only says that the scale of float16 is still too high."""
-        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def update(
         self, shares: Sequence[Share], tokens: int, *, step: int, rate: float, sampling: float = 0.0
@@ -79,11 +75,12 @@ class Updater:
                 losses.append(self._accumulate(batch.to(self._device), weight / tokens, sampling))
         (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
         with naming_batch(shares[-1][0], f"at step {step}"):  # the first step makes the optimizer's moments
-            applied = self._apply(math.isfinite(total), step)
-        return Outcome(total / tokens, applied)
+            applied, rescaled = self._apply(math.isfinite(total), step)
+        return Outcome(total / tokens, applied, rescaled)
 
-    def _apply(self, finite: bool, step: int) -> bool:
-        """Clip the gradients and let them change the weights, if they and the loss are `finite`."""
+    def _apply(self, finite: bool, step: int) -> tuple[bool, bool]:
+        """Clip the gradients and let them change the weights, if they and the loss are `finite`. Gives
+        whether they did, and whether they did not but the scale of float16 is lower now."""
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip)
         applied = finite and math.isfinite(norm.item())
@@ -91,8 +88,9 @@ class Updater:
             self.scaler.step(self.optimizer)
             if self.average is not None:
                 self.average.update(self.model, step)
+        before = 0.0 if applied else self.scaler.get_scale()
         self.scaler.update()
-        return applied
+        return applied, before > 1 and self.scaler.get_scale() < before
 
     def _accumulate(self, batch: Batch, weight: float, sampling: float) -> Tensor:
         """Add the gradient of a batch's summed objective, times `weight`. Gives its summed loss, times
@@ -111,7 +109,8 @@ class Updater:
         (parallel scheduled sampling, one pass; Duckworth et al. 2019, arXiv:1906.04331)."""
         with evaluating(self.model):
             logits, _ = self.model(*batch)
-        drawn = torch.multinomial(logits.float().softmax(dim=-1), 1).squeeze(1)  # (n,)
+        likely = logits.float().nan_to_num().softmax(dim=-1)  # (n, V); what is no number is skipped later
+        drawn = torch.multinomial(likely, 1).squeeze(1)  # (n,)
         own = torch.rand(drawn.shape, device=drawn.device) < share
         mixed, real = batch.target.clone(), real_tokens(batch.target, batch.target_len)
         mixed[real] = torch.where(own, drawn, batch.target[real])

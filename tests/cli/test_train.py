@@ -50,12 +50,12 @@ def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monke
             now[0] += 1.0
             display.step(Progress(step, 400, 1, 2.5, 1e-3, 90.0))
             if step == 120:
-                display.validated(Validated(120, 2.4, 2.6, True, 0))
+                display.validated(Validated(120, 2.4, 2.6, True, 0, ("bleu", 31.25)))
         now[0] += 20.0
         display.step(Progress(141, 400, 1, 2.5, 1e-3, 90.0))
     begun, validated, line = capsys.readouterr().err.splitlines()
     assert begun == "training from step 100 to step 400 on cpu; Ctrl-C stops and keeps what was learned"
-    assert validated.endswith("best")
+    assert validated.endswith("  bleu 31.25  best")
     # 41 steps in 60 s; 259 are left
     assert line == "step     141  training loss 2.5000  0.7 steps a second, about 6 minutes left"
 
@@ -486,6 +486,44 @@ def test_parallel_text_is_trained_on(invoke, tmp_path):
     done = invoke("train", *texts, "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0
     assert "5 pairs of 5 dialogues" in done.stderr
+
+
+@pytest.mark.parametrize("goal", ["loss", "bleu"])
+def test_early_stopping_without_held_out_pairs_is_refused_and_no_run_is_begun(
+    invoke, corpus_file, tmp_path, goal
+):
+    options = ["--early-stop", goal, "--valid-fraction", 0]
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *QUICK, *options)
+    assert done.returncode == 2
+    assert f"--early-stop {goal} needs held-out pairs: give --valid" in done.sentence
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--find-lr", "--dry-run"])
+def test_of_several_processes_the_first_alone_tries_rates_and_shows_the_corpus(
+    invoke, corpus_file, monkeypatch, option
+):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    for rank in (0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        done = invoke("train", corpus_file, option, *QUICK)
+        assert done.returncode == 0
+        assert bool(done.stdout) == (rank == 0)
+
+
+def test_sigterm_ends_the_count_of_the_steps_of_a_great_many_epochs(corpus_file, tmp_path):
+    options = ["--epochs", "1000000000", "--batch-tokens", "60", "--vocab-size", "280", "--device", "cpu"]
+    with _training(corpus_file, "--out", str(tmp_path / "run"), *options) as process:
+        for line in process.stderr:
+            if line.startswith("truncated"):
+                break
+        while not (tmp_path / "run" / "lock").exists():
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(timeout=10) != 0
+        finally:
+            process.kill()
 
 
 def test_a_time_limit_stops_with_a_checkpoint_that_resumes(invoke, corpus_file, tmp_path):

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 
-def torchrun(*arguments: object, restarts: int = 0) -> "subprocess.CompletedProcess[str]":
-    """Two processes of a script, or of a module with "-m"."""
+def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> "subprocess.CompletedProcess[str]":
+    """Some processes of a script, or of a module with "-m"."""
     return subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            "--max-restarts", str(restarts), "--monitor-interval", "0.1", *map(str, arguments),
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            "--nproc-per-node", str(processes), "--max-restarts", str(restarts),
+            "--monitor-interval", "0.1", *map(str, arguments),
         ],
         capture_output=True,
         text=True,

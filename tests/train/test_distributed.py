@@ -1,7 +1,10 @@
 """Two processes that train together (gloo, on a CPU) do what one does, and losing one is told."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +21,7 @@ from together import torchrun
 from edgechat.runtime.errors import EdgeChatError
 from edgechat.train import distributed
 from edgechat.train.checkpoint import checkpoint_folder
-from edgechat.train.distributed import ALONE, World, losing
+from edgechat.train.distributed import ALONE, World, losing, meet
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import open_run
 from edgechat.train.trainer import Trainer
@@ -50,6 +53,25 @@ with joined("cpu") as world:
     train("stopped", 7)
 """
 
+# Whether a model that has made two updates has the gradients in the third that a fresh one has.
+_GRADIENTS = """
+import torch
+from edgechat.train.distributed import joined
+torch.set_num_threads(1)
+with joined("cpu") as world:
+    def gradients(steps):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Linear(32, 32), torch.nn.LSTM(32, 32))
+        parallel = world.parallel(model)
+        for step in steps:
+            torch.manual_seed(100 * step + world.rank)
+            model.zero_grad()
+            with world.synchronized(parallel, last=True):
+                parallel(torch.randn(5, 7, 32))[0].square().sum().backward()
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    print(torch.equal(gradients([1, 2, 3]), gradients([3])), flush=True)
+"""
+
 # The command, of which the second process dies at step 5 of its first life.
 _DYING = """
 import os, signal, sys
@@ -60,6 +82,21 @@ def seed_step(seed, step, process):
         os.kill(os.getpid(), signal.SIGKILL)
     real(seed, step, process)
 updates.seed_step = seed_step
+from edgechat.cli import main
+sys.argv[0] = "edgechat"
+main()
+"""
+
+# The command, which is killed while it reads the data in its first life.
+_KILLED_READING = """
+import os, signal, sys
+from edgechat.train import dataset
+real = dataset.prepare
+def prepare(*given, **options):
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*given, **options)
+dataset.prepare = prepare
 from edgechat.cli import main
 sys.argv[0] = "edgechat"
 main()
@@ -119,6 +156,13 @@ def test_two_processes_resume_to_the_same_bytes(trained):
         files = [checkpoint_folder(trained / run, "last") / name for run in ("whole", "halves")]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert read_metrics(trained / "whole") == read_metrics(trained / "halves")
+
+
+def test_the_gradients_of_three_processes_are_those_of_a_start_at_that_step(tmp_path):
+    # Two numbers have one sum. Of three, PyTorch sums the first gradients after a start in another order.
+    (tmp_path / "gradients.py").write_text(_GRADIENTS)
+    done = torchrun(tmp_path / "gradients.py", processes=3)
+    assert (done.returncode, done.stdout) == (0, "True\n" * 3), done.stderr
 
 
 def test_one_process_goes_on_where_two_stopped_with_the_same_data(trained):
@@ -188,6 +232,63 @@ def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(m
             assert waits.result() == "then these"
 
 
+def test_processes_that_torchrun_started_again_differently_often_train_together():
+    # As it does on two machines, of which one lost its process and the other only saw that.
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True)
+    code = (
+        "from edgechat.train.distributed import joined\n"
+        'with joined("cpu") as world: print(world.begun, world.sum(world.rank + 1.0))'
+    )
+
+    def start(rank: int) -> "subprocess.Popen[str]":
+        environment = {
+            "RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": 2,
+            "MASTER_ADDR": "localhost", "MASTER_PORT": store.port, "TORCHELASTIC_RUN_ID": "mine",
+            "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": rank,
+        }  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **{name: str(value) for name, value in environment.items()}},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    started = [start(rank) for rank in (0, 1)]
+    try:
+        said = [process.communicate(timeout=60)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert said == ["False [3.0]\n"] * 2
+
+
+def test_the_processes_of_a_start_meet_whatever_earlier_ones_have_left():
+    store = torch.distributed.HashStore()
+    worlds = [World(rank, 3, store) for rank in range(3)]
+    store.set("edgechat/here/1", "killed while it waited")
+    with ThreadPoolExecutor(3) as pool:
+        starts = [set(pool.map(meet, order)) for order in (worlds, worlds[::-1], worlds)]
+    assert [len(names) for names in starts] == [1, 1, 1]
+    assert len(set.union(*starts)) == 3
+
+
+def test_a_restart_by_torchrun_goes_on_only_with_a_run_that_this_launch_began(
+    corpus_file, tmp_path, edgechat
+):
+    run = tmp_path / "run"
+    assert edgechat("train", corpus_file, *_OPTIONS, "--out", run).returncode == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    command = ["train", corpus_file, *_OPTIONS, "--out", run]
+    refused = torchrun("-m", "edgechat", *command, processes=1, restarts=1)
+    assert refused.returncode != 0
+    assert refused.stderr.count(f"edgechat: {run} exists: --resume continues it") == 2
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    (tmp_path / "killed.py").write_text(_KILLED_READING)
+    replaced = torchrun(tmp_path / "killed.py", *command, "--force", "--seed", 1, processes=1, restarts=1)
+    assert replaced.returncode == 0, replaced.stderr
+    assert json.loads((run / "run.json").read_text())["config"]["training"]["seed"] == 1
+
+
 def test_a_batch_is_shared_out_and_nobody_goes_without():
     indices = np.array([10, 11, 12, 13, 14])
     shares = [World(rank, 2).share(indices) for rank in (0, 1)]
@@ -195,6 +296,20 @@ def test_a_batch_is_shared_out_and_nobody_goes_without():
     own, weight = World(1, 2).share(indices[:1])
     assert (own.tolist(), weight) == ([10], 0.0)
     assert ALONE.share(indices)[0].tolist() == indices.tolist()
+
+
+def test_a_lost_connection_is_told_without_its_place_and_without_advice():
+    said = (
+        "[/pytorch/gloo/transport/tcp/pair.cc:547] Read error [127.0.0.1]:390: Connection reset by peer. "
+        "This is typically caused by a remote worker hanging. GLHF! \N{BEACH WITH UMBRELLA}"
+    )
+    with (
+        pytest.raises(
+            EdgeChatError, match=r"another one \(Read error .*:390: Connection reset by peer\): all"
+        ),
+        losing(World(1, 2)),
+    ):
+        raise RuntimeError(said)
 
 
 def test_only_what_a_lost_connection_says_is_taken_for_one():

@@ -169,8 +169,7 @@ def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_c
         trainer.train()
     for part in (
         "loss nan) in 5 steps in a row, to step 7",
-        "lower --learning-rate, now 0.01",
-        "the last good checkpoint is that of step 1",
+        "begin another run anew, with a lower --learning-rate, now 0.01, or --clip, now 5.0",
     ):
         assert part in str(error.value)
     assert weights(run.folder) == good
@@ -180,10 +179,91 @@ def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(ru
     trainer = Trainer(run)
     with torch.no_grad():
         trainer._updater.model.output.bias.fill_(float("nan"))
-    with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, to step 5: .* checkpoint is none yet"):
+    with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, to step 5: begin another run anew"):
         trainer.train()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         checkpoint_folder(run.folder, "last")
+
+
+def changed(run: Run, **options: object) -> Run:
+    run.info["config"] = run.config.changed(options).to_json()
+    (run.folder / "run.json").write_text(json.dumps(run.info))
+    return open_run(run.folder)
+
+
+@pytest.mark.parametrize("early_stop", [None, "bleu"])
+def test_a_held_out_loss_that_is_no_number_ends_the_run_at_its_last_good_checkpoint(
+    run, monkeypatch, early_stop
+):
+    from edgechat.train import trainer as module
+
+    real = module.summed_validation_loss
+    trainer = Trainer(changed(run, save_every=4, early_stop=early_stop, keep=3))
+
+    def loss(*given, step, **options):
+        total, tokens = real(*given, step=step, **options)
+        return (math.nan if step == 8 else total), tokens
+
+    monkeypatch.setattr(module, "summed_validation_loss", loss)
+    with pytest.raises(EdgeChatError) as error:
+        trainer.train()
+    assert str(error.value) == (
+        f"the held-out loss is no finite number at step 8: begin another run with --from-run {run.folder} "
+        "from its best checkpoint, step 4, with a lower --learning-rate, now 0.01, or --clip, now 5.0"
+    )
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step-00000004"]
+    rows = (run.folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row, parse_constant=pytest.fail)["valid_loss"] is None for row in rows] == [
+        False, True
+    ]  # fmt: skip
+
+
+def test_what_the_end_of_training_is_to_come_from_is_the_best_checkpoint(run, monkeypatch):
+    trainer = Trainer(changed(run, save_every=2))
+    poisoned(trainer, set(range(3, 100)), monkeypatch)
+    with pytest.raises(
+        EdgeChatError, match=f"--from-run {run.folder} from its best checkpoint, step 2, with"
+    ):
+        trainer.train()
+
+
+def test_no_infinity_stands_in_metrics_and_one_of_before_goes_at_a_resume(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train_loss": 1.0, "valid_loss": NaN}\n')
+    append_metrics(tmp_path, {"step": 20, "train_loss": math.inf, "valid_loss": 2.0})
+    cut_metrics(tmp_path, 20)
+    assert (tmp_path / "metrics.jsonl").read_text() == (
+        '{"step": 10, "train_loss": 1.0, "valid_loss": null}\n'
+        '{"step": 20, "train_loss": null, "valid_loss": 2.0}\n'
+    )
+    plot_metrics(tmp_path)
+    assert (tmp_path / "metrics.png").exists()
+
+
+def test_float16_on_a_cpu_finds_its_scale_and_resumes_to_the_same_weights(run, tmp_path):
+    run = changed(run, amp="fp16")
+    twin = tmp_path / "twin"
+    shutil.copytree(run.folder, twin)
+    whole = Trainer(open_run(twin))
+    assert whole.precision == "fp16"
+    whole.train()
+    Trainer(run, should_stop=lambda: True).train()
+    Trainer(run).train()
+    assert weights(run.folder) == weights(twin)
+    states = [
+        json.loads((checkpoint_folder(f, "last") / "state.json").read_text()) for f in (run.folder, twin)
+    ]
+    assert states[0]["scaler"] == states[1]["scaler"]
+    assert states[0]["scaler"]["scale"] > 0
+
+
+def test_a_run_whose_time_is_out_at_its_last_step_is_finished(run):
+    assert Trainer(run.with_length(epochs=None, max_steps=1), max_minutes=0).train().ended == "finished"
+
+
+def test_what_early_stopping_goes_by_is_told_at_each_validation(run):
+    seen = []
+    Trainer(changed(run, early_stop="chrf"), on_validation=seen.append).train()
+    assert seen[0].metric == ("chrf", read_metrics(run.folder)[0]["valid_chrf"])
 
 
 def exhausted(*_):

@@ -202,6 +202,14 @@ def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
     assert 0.25 < share < 0.35
 
 
+def test_scheduled_sampling_of_a_model_that_gives_no_numbers_is_a_step_that_is_skipped():
+    one = updater()
+    with torch.no_grad():
+        one.model.output.bias.fill_(math.nan)
+    outcome = one.update([(batch(), 1.0)], 9, step=1, rate=0.1, sampling=1.0)
+    assert (outcome.applied, math.isnan(outcome.loss)) == (False, True)
+
+
 def test_what_is_fed_is_go_and_then_the_previous_tokens_but_the_last():
     model = updater().model.eval()
     given = torch.tensor([[5, 6, 7, 11], [8, 4, 0, 0], [9, 10, 4, 0]])
@@ -263,10 +271,24 @@ def test_what_must_be_float32_is_it_also_where_the_encoder_gives_16_bits_as_cudn
             state = following
 
 
-def test_amp_is_off_unless_asked_for_and_float16_is_refused_on_a_cpu(monkeypatch):
+def test_float16_skips_until_its_scale_fits_and_a_norm_that_overflows_is_not_taken_for_that(monkeypatch):
+    one = updater(TrainingConfig(amp="fp16"))
+    start = weights(one)
+    one.scaler.load_state_dict({**one.scaler.state_dict(), "scale": 2.0**100})
+    outcome = one.update([(batch(), 1.0)], 9, step=1, rate=0.01)
+    assert (outcome.applied, outcome.rescaled, one.scaler.get_scale()) == (False, True, 2.0**99)
+    assert all(torch.equal(start[name], weight) for name, weight in weights(one).items())
+    one.scaler.load_state_dict({**one.scaler.state_dict(), "scale": 2.0**10, "growth_interval": 1})
+    outcome = one.update([(batch(), 1.0)], 9, step=2, rate=0.01)
+    assert (outcome.applied, outcome.rescaled, one.scaler.get_scale()) == (True, False, 2.0**11)
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    outcome = one.update([(batch(), 1.0)], 9, step=3, rate=0.01)
+    assert (outcome.applied, outcome.rescaled) == (False, False)
+
+
+def test_amp_is_off_unless_asked_for(monkeypatch):
     assert resolve("off", "cpu") == "fp32"
-    with pytest.raises(UsageError, match="--amp fp16 is for CUDA, and this run is on cpu"):
-        resolve("fp16", "cpu")
+    assert resolve("fp16", "cpu") == "fp16"
     for has, meant in (({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has, raising=False)
         assert resolve("auto", "cpu") == meant
