@@ -142,6 +142,7 @@ class BeamSearch:
         self._banned: list[frozenset[int]] = [self._rules.banned(self._rules.start)] * self.rows
         self._allowed: list[Sequence[int] | None] = [None] * self.rows
         self._lowered: list[frozenset[int]] = [_NONE] * self.rows
+        self._losing = self._count_losing()
         begun = options.beam if options.sample else options.groups
         self._live = [
             _Live((), (), 0.0, 0.0, self._rules.start, (), row % options.groups) for row in range(begun)
@@ -233,6 +234,7 @@ class BeamSearch:
         least = _LEAST  # what ranks below it cannot matter any more
         for row, live in enumerate(self._live):
             rank, banned, lowered = live.rank, self._banned[row], self._lowered[row]
+            ranks_lower = bool(lowered or taken)
             for id, logp in candidates[row]:
                 if id in banned:
                     continue
@@ -241,10 +243,10 @@ class BeamSearch:
                     if not total < _INF:  # NaN is not less either
                         raise EdgeChatError(_NO_NUMBERS)
                     break
-                if lowered and id in lowered:
-                    total = rank + repeated(logp, penalty)
-                if taken and id in taken:
-                    total -= taken[id]
+                if ranks_lower:
+                    if id in lowered:
+                        total = rank + repeated(logp, penalty)
+                    total -= taken.get(id, 0.0)
                 found.append((-total, row, id, logp))
             found.sort()
             if len(found) >= enough:
@@ -331,6 +333,7 @@ class BeamSearch:
 
     def _grown(self, extended: list[Extension], alignments: list[list[float]] | None) -> list[_Live]:
         live, rules = self._live, self._rules
+        ruled = rules.any
         grown = []
         for minus, row, id, logp in extended:
             parent = live[row]
@@ -340,7 +343,7 @@ class BeamSearch:
                     (*parent.logps, logp),
                     parent.logp + logp,
                     -minus,
-                    rules.after(parent.state, id) if rules.any else (),
+                    rules.after(parent.state, id) if ruled else (),
                     (*parent.alignments, alignments[row]) if alignments else (),
                     parent.group,
                 )
@@ -372,16 +375,21 @@ class BeamSearch:
             whole = whole or any(allowed is not None for allowed in self._allowed)
         if self._penalized:
             self._lowered = [frozenset(each.tokens) for each in live]
-        losing = max(map(len, self._banned), default=0) + max(map(len, self._lowered), default=0)
-        if self.options.groups > 1:
-            losing += self.options.beam  # ids that earlier groups go on with
+        if rules.any or self._penalized:
+            self._losing = self._count_losing()
         spare = self.rows - len(tokens)
         self._request = StepRequest(
             tokens + [PAD] * spare,
             parents + [0] * spare,
-            min(self._vocab_size, self.options.beam + 2 + losing),
+            min(self._vocab_size, self.options.beam + 2 + self._losing),
             whole,
         )
+
+    def _count_losing(self) -> int:
+        """How many of a row's ids may be banned or lose by a penalty."""
+        losing = max(map(len, self._banned), default=0) + max(map(len, self._lowered), default=0)
+        # With groups, those that earlier ones go on with lose too.
+        return losing + (self.options.beam if self.options.groups > 1 else 0)
 
     def _note_step(
         self,
