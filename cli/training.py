@@ -424,10 +424,8 @@ def train_run(run: "Run", device: str, max_minutes: float | None, world: "World"
         should_stop=lambda: should_stop(),
         max_minutes=max_minutes,
     )
-    with (
-        stop_request() as should_stop,
-        display,
-    ):  # only now: it may take long to count the steps of many epochs
+    # Only now is Ctrl-C kept for the end of a step: to count the steps of many epochs may take long.
+    with stop_request() as should_stop, display:
         display.begin(trainer, device)
         return trainer.train()
 

@@ -191,9 +191,8 @@ def joined(device: str) -> Iterator[World]:
     try:
         yield world
     except BaseException:
-        if (
-            device != "cuda"
-        ):  # nccl would wait for what was sent to a lost one; the end of the process does not
+        # nccl would wait for what was sent to a lost one; the end of the process does not.
+        if device != "cuda":
             torch.distributed.destroy_process_group()
         raise
     torch.distributed.destroy_process_group()
