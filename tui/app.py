@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import BindingType
 from textual.dom import DOMNode
-from textual.events import DeliveryFailed, Event, Key, Paste
+from textual.events import DeliveryFailed, Key, Paste
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -18,6 +18,7 @@ from edgechat.runtime import EdgeChatError
 
 from . import keysfirst, terminalinput
 from .engine import load
+from .inorder import KeysInOrder
 from .keeper import Keeper
 from .keys import ALL, APP, CHAT, PROMPT, bindings, is_key, keymap
 from .knobs import Changes, presets
@@ -32,7 +33,7 @@ from .values import KeyHint
 from .widgets import VIEWS
 
 
-class ChatApp(App[None]):
+class ChatApp(KeysInOrder):
     """A chat with the bundles at `bundles`, each of which `load` is called with, in a thread.
 
     `config` is the folder of settings and keys; without it nothing that is chosen outlives the window.
@@ -100,10 +101,9 @@ class ChatApp(App[None]):
                 screen.action_stop()
         super().exit(*arguments, **options)
 
-    async def on_event(self, event: Event) -> None:
-        if isinstance(event, (Key, Paste)) and not event.is_forwarded and isinstance(self.screen, ChatScreen):
+    def before_key(self, event: Key | Paste) -> None:
+        if isinstance(self.screen, ChatScreen):
             self.screen.lead_to_prompt(event)
-        await super().on_event(event)
 
     def _keep(self, theme: str) -> None:
         """Remember a choice."""

@@ -28,11 +28,8 @@ class BundleList(Listing[str]):
         super().__init__(title, "Search, or the path of a bundle", note)
         self._choices = tuple(choices)
         self._shown: list[BundleChoice] = []
-        self._narrowed_by = ""
 
-    def open(self) -> None:
-        if self._narrowed_by != self._typed:
-            self.search()
+    def action_open(self) -> None:
         at = self.options.highlighted
         if at is not None and at < len(self._shown):
             self.dismiss(self._shown[at].path)
@@ -44,7 +41,6 @@ class BundleList(Listing[str]):
         return self.query_input.value.strip()
 
     def search(self) -> None:
-        self._narrowed_by = self._typed
         typed = self._typed.casefold()
         self._shown = [c for c in self._choices if typed in c.path.casefold() or typed in c.name.casefold()]
         self.fill(map(_row, self._shown))

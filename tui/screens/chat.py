@@ -22,7 +22,7 @@ from ..talk import Talk
 from ..values import Mark
 from .ask import Ask, Write
 from .library import Library
-from .over import answer_of
+from .over import IN_ORDER, answer_of
 from .talking import Load, Talking
 
 
@@ -89,7 +89,7 @@ class ChatScreen(Talking):
         else:
             self.put(number, replace(exchange, mark=None if exchange.mark == mark else mark))
 
-    @work
+    @work(group=IN_ORDER)
     async def action_answer(self) -> None:
         number, exchange = self.looked_at, self.exchange
         if number is None or exchange is None:
@@ -124,20 +124,20 @@ class ChatScreen(Talking):
         self.app.copy_to_clipboard(plain(to_markdown(self.talk.title, list(self.talk))))
         self.notify("The conversation is in the clipboard, as Markdown")
 
-    @work
+    @work(group=IN_ORDER)
     async def action_rename(self) -> None:
         title = await answer_of(Ask("rename", self.talk.title, note="The conversation's title"), self)
         if title and title.strip():
             self.talk.rename(" ".join(title.split()))
 
-    @work
+    @work(group=IN_ORDER)
     async def action_export(self) -> None:
         note = "The ending says how: .md to read, .json for programs, .jsonl to train with."
         file = await self._ask_for_file("chat.md", note)
         if file is not None:
             self._write(file, FORMATS[file.suffix](self.talk.title, list(self.talk)))
 
-    @work
+    @work(group=IN_ORDER)
     async def action_export_all(self) -> None:
         if self._keeper is None or not self.bundles.current:
             return
@@ -202,7 +202,7 @@ class ChatScreen(Talking):
                 self.notify(plain(f"{error}. What is said now is not kept."), severity="error", markup=False)
                 self.changed()
 
-    @work
+    @work(group=IN_ORDER)
     async def action_library(self) -> None:
         if self._keeper is None:
             return

@@ -8,10 +8,10 @@ from textual.widgets import Input
 
 from ..keys import ASK, OVER, WRITE, bindings
 from ..plain import plain
-from ..widgets.editor import LONGEST, Editor, InOrder
+from ..widgets.editor import LONGEST, Editor, Writable
 
 
-class Field(InOrder, Input, inherit_bindings=False):
+class Field(Writable, Input, inherit_bindings=False):
     """One line, without the keys that would scroll it: Up and Down are those of the list below, if any."""
 
     BINDINGS: ClassVar[list[BindingType]] = list(Input.BINDINGS)

@@ -1,6 +1,5 @@
 """All conversations: to find, open, rename and delete."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import ClassVar
@@ -17,7 +16,7 @@ from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
 from .listing import Listing
-from .over import answer_of
+from .over import IN_ORDER, answer_of
 
 
 class Library(Listing[int]):
@@ -38,18 +37,14 @@ class Library(Listing[int]):
         self._keeper = keeper
         self._found: list[Summary] = []
         self._deleted: list[Summary] = []
-        self._changing = asyncio.Lock()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "undo" and not self._deleted:
             return None
         return True
 
-    def open(self) -> None:
-        self._open()
-
-    @work
-    async def _open(self) -> None:
+    @work(group=IN_ORDER)
+    async def action_open(self) -> None:
         if picked := await self._pick():
             self.dismiss(picked.id)
 
@@ -64,35 +59,27 @@ class Library(Listing[int]):
         """A search may end when the window is closed."""
         return self in self.app.screen_stack
 
-    def action_rename(self) -> None:
-        self.once_typed(self._rename)
-
-    @work
-    async def _rename(self) -> None:
+    @work(group=IN_ORDER)
+    async def action_rename(self) -> None:
         if picked := await self._pick():
             title = await answer_of(Ask("rename", picked.title, note="The new title"), self)
             if title and title.strip():
                 await self._do(lambda store: store.rename(picked.id, " ".join(title.split())))
 
-    def action_delete(self) -> None:
-        self.once_typed(self._delete)
+    @work(group=IN_ORDER)
+    async def action_delete(self) -> None:
+        if picked := await self._pick():
+            if await self._do(lambda store: store.delete(picked.id)):
+                self._deleted.append(picked)
+            self.refresh_bindings()
 
-    @work
-    async def _delete(self) -> None:
-        async with self._changing:  # the key again takes the next one
-            if picked := await self._pick():
-                if await self._do(lambda store: store.delete(picked.id)):
-                    self._deleted.append(picked)
-                self.refresh_bindings()
-
-    @work
+    @work(group=IN_ORDER)
     async def action_undo(self) -> None:
-        async with self._changing:
-            if self._deleted:
-                last = self._deleted[-1]
-                if await self._do(lambda store: store.restore(last.id)):
-                    self._deleted.pop()
-                self.refresh_bindings()
+        if self._deleted:
+            last = self._deleted.pop()
+            if not await self._do(lambda store: store.restore(last.id)):
+                self._deleted.append(last)
+            self.refresh_bindings()
 
     async def _do(self, change: Callable[[Store], None]) -> bool:
         """Whether it was done."""

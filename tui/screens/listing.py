@@ -1,6 +1,6 @@
 """A list to choose from, narrowed by what is typed above it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 from textual import getters
@@ -54,25 +54,8 @@ class Listing(Over[T]):
         else:
             self.options.action_cursor_down()
 
-    def action_open(self) -> None:
-        self.once_typed(self.open)
-
-    def once_typed(self, do: Callable[[], object]) -> None:
-        """A key may come here at once. What was typed before it goes to the input's queue, and an arrow,
-        which the input does not want, from there up to the app's, where its binding is looked for."""
-        nodes = iter(self.query_input.ancestors_with_self)
-
-        def climb() -> None:
-            node = next(nodes, None)
-            if node is None:
-                do()
-            else:
-                node.call_later(climb)
-
-        climb()
-
-    def open(self) -> None:
-        """Take the row that is lit, of what goes with all that was typed."""
+    def action_open(self) -> object:
+        """Take the row that is lit, or what is typed."""
         raise NotImplementedError
 
     def search(self) -> None:

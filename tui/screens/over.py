@@ -6,6 +6,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen, Screen
+from textual.worker import Worker, get_current_worker
 
 from ..keys import OVER, bindings
 from ..plain import plain
@@ -13,12 +14,17 @@ from ..widgets.footer import Keys
 
 T = TypeVar("T")
 
+#: The group of the workers of actions: the keys that come next wait until such a one is done, or asks
+#: something in a box.
+IN_ORDER = "in order"
+
 
 async def answer_of(over: "Over[T]", below: Screen[Any]) -> T | None:
     """What is chosen in `over`, laid over `below`: None where it was closed, or where something lies there
-    already, since a key may come twice at once."""
+    already. To be called in a worker."""
     if below.app.screen is not below:
         return None
+    over.asked_by = get_current_worker()
     return await below.app.push_screen_wait(over)
 
 
@@ -31,6 +37,7 @@ class Over(ModalScreen[T | None], Generic[T]):
     def __init__(self, title: str) -> None:
         super().__init__()
         self._title = plain(title)
+        self.asked_by: Worker[Any] | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(id="over") as box:

@@ -30,7 +30,7 @@ from ..turn import Job, Turn, decode
 from ..values import Exchange, Insight, Made, ReplyFacts, State
 from ..widgets.editor import writes
 from .bundles import BundleList
-from .over import answer_of
+from .over import IN_ORDER, answer_of
 from .viewing import Viewing
 
 Load = Callable[[str], Model]
@@ -119,7 +119,7 @@ class Talking(Viewing):
         self.prompt.ready = engine is not None and self.turn is None
         self._show_dial()
 
-    @work
+    @work(group=IN_ORDER)
     async def action_bundles(self) -> None:
         note = "The conversation goes on with the one you choose."
         path = await answer_of(BundleList("talk to a bundle", self.bundles.choices(), note), self)
@@ -128,7 +128,7 @@ class Talking(Viewing):
         elif path:
             self.notify("Wait for the reply, or stop it, to talk to another bundle", severity="warning")
 
-    @work
+    @work(group=IN_ORDER)
     async def action_compare(self) -> None:
         bundles = self.bundles
         if bundles.beside is not None:

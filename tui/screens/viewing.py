@@ -24,7 +24,7 @@ from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcom
 from ..widgets.footer import Keys
 from ..widgets.hints import NOT_FOLLOWED, NOT_KEPT, NOTHING
 from .ask import Ask
-from .over import answer_of
+from .over import IN_ORDER, answer_of
 
 
 class Viewing(Screen[None]):
@@ -212,7 +212,7 @@ class Viewing(Screen[None]):
         self.dial.next_preset(message.by)
         self._show_dial()
 
-    @work
+    @work(group=IN_ORDER)
     async def on_knob_typed(self, message: KnobTyped) -> None:
         name = message.name
         if self.bundles.engine is None:

@@ -1,4 +1,4 @@
-"""What can be written in: keys count in the order they were typed, and no control sequence gets in."""
+"""What can be written in. No control sequence gets in."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -35,23 +35,16 @@ else:  # a mixin that is a widget itself would cut the other base's styles off
     Widget = object
 
 
-class InOrder(Widget):
-    """Runs its own bindings at once, in order with the characters. Textual looks for bindings only when a key
-    has bubbled up: in what a slow line or a macro delivers at once, text would overtake Enter or Home."""
+class Writable(Widget):
+    """Takes all that can be typed, and leaves keys that mean something else to their bindings."""
 
-    async def on_key(self, event: Key) -> None:
+    def on_key(self, event: Key) -> None:
+        with_alt = event.key.startswith("alt+")  # it comes with the letter, which was not meant
         if _formats(event):
             event.stop()
             event.prevent_default()
             self.put(event.character or "")
-            return
-        with_alt = event.key.startswith("alt+")  # it comes with the letter, which was not meant
-        active = self.screen.active_bindings.get(event.key) if with_alt or not event.is_printable else None
-        ours = active is not None and (active.node is self or with_alt)
-        if active and ours and await self.app.run_action(active.binding.action, active.node):
-            event.stop()
-            event.prevent_default()
-        elif with_alt and event.is_printable:
+        elif with_alt or (not event.is_printable and event.key in self.screen.active_bindings):
             event.prevent_default()
 
     def put(self, text: str) -> None:
@@ -59,7 +52,7 @@ class InOrder(Widget):
         raise NotImplementedError
 
 
-class Editor(InOrder, TextArea, inherit_bindings=False):
+class Editor(Writable, TextArea, inherit_bindings=False):
     """Several lines. `ACTIONS` are all that there are while it has the focus: their keys do not edit."""
 
     ACTIONS: ClassVar[tuple[Action, ...]] = ()
