@@ -10,7 +10,7 @@ from .values import Exchange, Insight
 #: Replies whose way is remembered, to be looked at.
 REMEMBERED = 100
 #: Ends the title of a conversation that goes another way than the one that it is a copy of.
-EDITED = ", edited"
+ANOTHER_WAY = ", another way"
 
 
 class Talk:
@@ -93,7 +93,7 @@ class Talk:
         where this one is, from the first exchange on that is new."""
         numbers = [n for n in self._exchanges if n < number]
         exchanges = [self[n] for n in numbers]
-        title = title_of(self.title).removesuffix(EDITED) + EDITED if exchanges else ""
+        title = title_of(self.title).removesuffix(ANOTHER_WAY) + ANOTHER_WAY if exchanges else ""
         copy = Talk(exchanges, title, self.kept.another(title, exchanges) if self.kept else None)
         for new, old in enumerate(numbers, start=1):
             copy.remember(new, self.insight(old))

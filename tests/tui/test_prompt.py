@@ -162,3 +162,17 @@ async def test_joiners_are_written_as_they_are_typed(chat):
             )
             c.app.post_message(events.Key(name, character))
         await c.until(lambda: c.prompt == family)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("", "Say something, Enter sends it"),
+        ('"prompt.send" = "ctrl+g"', "Say something, ^g sends it"),
+        ('"prompt.send" = ""', "Say something"),
+    ],
+)
+async def test_an_empty_prompt_tells_how_to_send(chat, tmp_path, chosen, said):
+    (tmp_path / "keys.toml").write_text(chosen)
+    async with chat(FakeModel(), config=tmp_path) as c:
+        await c.until(lambda: f"{said}  " in c.drawn)

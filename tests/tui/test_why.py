@@ -441,6 +441,18 @@ async def test_the_last_prompt_is_edited_and_sent_in_its_place_or_left_as_it_was
         assert model.asked[-1] == ["first!"]
 
 
+async def test_an_edited_prompt_that_is_stopped_before_any_word_is_back_in_the_input(chat):
+    async with chat(FakeModel(Script(end=reply("one")), Script(stalls=True))) as c:
+        await c.say("first")
+        await c.press("f6", "!", "enter", "escape")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.messages == ["you: first", "bot: one"]
+        assert c.prompt == "first!"
+        await c.type_fast("", "ctrl+u", "ctrl+r", "escape")  # the same prompt: there is nothing to give back
+        await c.until(lambda: c.screen.prompt.ready and not c.chat.turn)
+        assert c.prompt == ""
+
+
 @pytest.fixture
 def replies():
     """A model that gives its replies numbers."""
@@ -472,7 +484,7 @@ async def test_an_earlier_prompt_is_edited_in_a_copy_and_the_conversation_stays_
         await c.press("alt+d")
         one = ("one", "reply 1", "good")
         assert await said_in(c) == {
-            "one, edited": [one, ("two!", "reply 4", None), ("and on", "reply 5", "bad")],
+            "one, another way": [one, ("two!", "reply 4", None), ("and on", "reply 5", "bad")],
             "one": [one, ("two", "reply 2", None), ("three", "reply 3", None)],
         }
 
@@ -489,7 +501,7 @@ async def test_again_at_an_earlier_turn_goes_on_in_a_copy_too_with_a_name_of_its
         await c.press("ctrl+up", "ctrl+r")
         await c.until(lambda: c.messages == ["you: one", "bot: reply 7"])
         titles = [s.title for s in await c.keeper.do(lambda store: store.find())]
-        assert titles == ["one", "one, edited", "one, edited", "one"]
+        assert titles == ["one", "one, another way", "one, another way", "one"]
 
 
 async def test_what_a_model_shall_learn_gives_way_to_no_other_reply(chat, tmp_path, replies):

@@ -258,9 +258,12 @@ class Talking(Viewing):
         made = replace(turn.done[0][0], finished=False) if turn.done else None
         if made is None and text:
             made = ReplyFacts(text, finished=False, made=job.engine.made(job.options, job.turns))
+        prompt = self.talk[turn.exchange].prompt
         if made is None and self.talk.take_back(turn.exchange):
             self.hold(self.talk)  # nothing came that could take the place of what was said before
             self._over(None)
+            if prompt not in {exchange.prompt for exchange in self.talk}:
+                self.prompt.give_back(prompt)
             return
         self._end(turn, replace(self.talk[turn.exchange], state=state, reply=made))
 

@@ -51,7 +51,7 @@ class Viewing(Screen[None]):
         with Container(id="body"):
             yield Conversation(Welcome())
             yield Inspector()
-        yield Prompt(placeholder="Say something, Enter sends it")
+        yield Prompt()
         yield StatusLine(Status(self.bundles.title))
         yield Keys(compact=True)
 
@@ -64,6 +64,8 @@ class Viewing(Screen[None]):
 
     def on_descendant_focus(self) -> None:
         # The prompt's keys are there while it has the focus: a browser gives it late.
+        if send := self._keys().get("prompt.send"):
+            self.prompt.placeholder = f"Say something, {send.replace('⏎', 'Enter')} sends it"
         if self.bundles.engine and self.welcome.display:
             self.greet()
 

@@ -28,8 +28,8 @@ class Prompt(Editor, inherit_bindings=False):
     ACTIONS = (*APP, *PROMPT, *CHAT)
     WHAT = "a prompt"
 
-    def __init__(self, *, placeholder: str) -> None:
-        super().__init__(placeholder=placeholder, highlight_cursor_line=False)
+    def __init__(self) -> None:
+        super().__init__(placeholder="Say something", highlight_cursor_line=False)
         self.ready = False
         self._history = PromptHistory()
 
