@@ -11,6 +11,7 @@ from aiohttp import web
 from textual_serve.app_service import AppService
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PATIENCE = 10.0  # seconds that chats have to end
 
 
 def is_loopback(host: str) -> bool:
@@ -48,9 +49,18 @@ class _ChatProcess(AppService):
         self.running.add(self)
         try:
             await super().run()
+            await self._ended()
         finally:
             self.running.discard(self)
             await self.remote_close()
+
+    async def end(self) -> None:
+        await self.send_meta({"type": "quit"})
+        await self._ended()
+
+    async def _ended(self) -> None:
+        if self._process is not None:
+            await self._process.wait()
 
 
 class _Server(textual_serve.server.Server):
@@ -61,7 +71,8 @@ class _Server(textual_serve.server.Server):
 
     async def on_shutdown(self, app: web.Application) -> None:
         """Ctrl-C ends the chats too, SIGTERM the server alone: it would wait for each page to be closed."""
-        await asyncio.gather(*(chat.send_meta({"type": "quit"}) for chat in _ChatProcess.running))
+        if ending := [asyncio.create_task(chat.end()) for chat in _ChatProcess.running]:
+            await asyncio.wait(ending, timeout=_PATIENCE)
 
     @web.middleware
     async def _refuse_strangers(self, request: web.Request, handler: Any) -> web.StreamResponse:

@@ -32,6 +32,7 @@ async def test_a_page_is_served_what_is_typed_there_gets_a_reply_and_sigterm_end
         *serve(port),
         cwd=tmp_path,
         stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         env=os.environ | {"XDG_CONFIG_HOME": str(tmp_path)},
     )
     try:
@@ -51,6 +52,7 @@ async def test_a_page_is_served_what_is_typed_there_gets_a_reply_and_sigterm_end
                     async for _ in terminal:
                         pass
                     assert await server.wait() == 0
+                    assert await server.stderr.read() == b""  # the chat ended before the server did
     finally:
         if server.returncode is None:
             server.kill()
