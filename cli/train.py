@@ -77,7 +77,16 @@ def train(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Begin with the best weights of this run, its tokenizer and its settings, and learn DATA.",
+            help="Begin with the weights of this run, its tokenizer and its settings, and learn DATA.",
+            rich_help_panel=_RUN,
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --from-run: best (on held-out pairs) or last; best:N or last:N averages so many.  "
+            "[default: best]",
             rich_help_panel=_RUN,
             show_default=False,
         ),
@@ -333,6 +342,8 @@ def train(
             "preset in the section run of the file"
         )
     options = wanted.run_options()
+    if options.checkpoint and not options.from_run:
+        raise UsageError("--checkpoint is of the run that --from-run names: give both, or neither")
     from_data = Data.of(options)
     if (find_lr or dry_run) and not is_first():
         return  # one is enough for it

@@ -39,6 +39,7 @@ class Data:
     skip_bad: bool
     pretrained: Path | None
     base: Path | None
+    checkpoint: str  # of `base`
 
     @classmethod
     def of(cls, options: "RunOptions") -> "Data":
@@ -51,6 +52,7 @@ class Data:
             options.skip_bad,
             options.pretrained_embeddings,
             options.from_run,
+            options.checkpoint or "best",
         )
 
     @property
@@ -71,7 +73,9 @@ class Data:
         for option, value in (("tokenizer", self.tokenizer), ("pretrained-embeddings", self.pretrained)):
             if value is not None:
                 raise UsageError(f"--from-run begins with all of a run, so --{option} does not go with it")
-        return open_run(self.base)
+        base = open_run(self.base)
+        base.step(self.checkpoint)  # refuses what is none
+        return base
 
     def open_valid(self) -> "Corpus | None":
         from ..train.corpus import open_corpus
@@ -215,7 +219,8 @@ def open_or_create(
             f"are hardly learned: a --vocab-size nearer to {SMALLEST_VOCABULARY} copies new values better"
         )
     if base is not None:
-        say(f"begins with the best weights of {base.folder}, step {base.step():,}")
+        step = base.step(data.checkpoint)
+        say(f"begins with the {data.checkpoint} weights of {base.folder}, step {step:,}")
     corpus = {
         "name": ", ".join(source.name for source in prepared.report.sources),
         "sha256": prepared.report.sha256,
@@ -232,6 +237,7 @@ def open_or_create(
         processes=world.size,
         pretrained=pretrained,
         base=base,
+        checkpoint=data.checkpoint,
         replace=force,
     )
 
@@ -283,7 +289,10 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
             not data.pretrained or file_sha256(data.pretrained) == (run.pretrained or {}).get("sha256"),
         ),
         ("--tokenizer", not data.tokenizer or load_tokenizer(data.tokenizer) == run.tokenizer),
-        ("--from-run", base is None or sha256(base.best_weights()) == (run.begun_from or {}).get("sha256")),
+        (
+            "--from-run",
+            base is None or sha256(base.weights(data.checkpoint)) == (run.begun_from or {}).get("sha256"),
+        ),
     ):
         if not same:
             raise UsageError(
@@ -370,7 +379,7 @@ def find_learning_rate(wanted: Wanted, data: Data, device: str, json: bool) -> N
     base = data.open_base()
     config = wanted.fresh(base)
     prepared = prepare(config, data, base)
-    model = first_model(config, prepared.codec.vocab_size, base.best_weights() if base else None)
+    model = first_model(config, prepared.codec.vocab_size, base.weights(data.checkpoint) if base else None)
     with counting("trying", finder.STEPS) as progress:
         found = finder.find_learning_rate(
             config,

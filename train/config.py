@@ -173,7 +173,9 @@ class RunOptions:
     tokenizer: Path | None = None
     pretrained_embeddings: Path | None = None
     from_run: Path | None = None
-    """The run whose best weights, tokenizer and model this one begins with."""
+    """The run whose weights, tokenizer and model this one begins with."""
+    checkpoint: str | None = None
+    """Of `from_run`: "best", where it is None, or as for `checkpoint_folders`."""
     out: Path | None = None
     preset: str | None = None
     """Gives what the other sections of the file leave out."""

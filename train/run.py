@@ -121,9 +121,9 @@ class Run:
         before = self.begun_from["data"].split(", ") if self.begun_from else []
         return ", ".join(dict.fromkeys([*before, *str(self.info["corpus"]["name"]).split(", ")]))
 
-    def best_weights(self) -> bytes:
-        """Those of the best checkpoint, for another run to begin with."""
-        return weights_to_bytes(self.load_model("best")[0])
+    def weights(self, which: str = "best") -> bytes:
+        """Those of a checkpoint, for another run to begin with."""
+        return weights_to_bytes(self.load_model(which)[0])
 
     @property
     def pretrained(self) -> dict[str, Any] | None:
@@ -149,7 +149,7 @@ class Run:
 
 
 def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None) -> Seq2Seq:
-    """A model with the first weights that the seed gives, or with `weights` of `Run.best_weights`."""
+    """A model with the first weights that the seed gives, or with `weights` of `Run.weights`."""
     torch.manual_seed(config.training.seed)
     model = Seq2Seq(config.model, vocab_size)
     if weights is not None:
@@ -177,14 +177,16 @@ def create_run(
     processes: int = 1,
     pretrained: Pretrained | None = None,
     base: Run | None = None,
+    checkpoint: str = "best",
     replace: bool,
 ) -> Run:
     """Write a new run folder with its encoded corpus, all or nothing.
 
     run.json keeps `device` and `processes`, which it is begun on, and `corpus`: the `name` and `sha256` of
-    what was read, and of each source of it. The run begins with the best weights of `base`, if one is given.
+    what was read, and of each source of it. The run begins with the weights of `checkpoint` of `base`, if one
+    is given.
     """
-    first = None if base is None else base.best_weights()
+    first = None if base is None else base.weights(checkpoint)
     info = {
         "corpus": corpus,
         "config": config.to_json(),
@@ -197,7 +199,7 @@ def create_run(
             "sha256": pretrained.sha256,
         }
     if base is not None and first is not None:
-        info["from"] = {"data": base.data_name, "step": base.step("best"), "sha256": sha256(first)}
+        info["from"] = {"data": base.data_name, "step": base.step(checkpoint), "sha256": sha256(first)}
     _make_folder(folder.parent)
     with folder_atomic(folder, replace=replace) as temporary:
         if first is not None:

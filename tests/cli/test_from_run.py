@@ -96,6 +96,25 @@ def test_resumed_with_another_run_it_is_refused_and_with_the_same_it_goes_on(
     assert done.returncode == 0, done.stderr
 
 
+def test_it_begins_with_the_checkpoint_that_is_named(tmp_path, edgechat, run_folder, more):
+    out, base = tmp_path / "run", open_run(run_folder)
+    assert base.weights("last") != base.weights("best")
+    file = tmp_path / "more.toml"
+    file.write_text(f'[run]\nfrom_run = "{run_folder}"\ncheckpoint = "last"\nout = "run"\nmax_minutes = 5\n')
+    begun = edgechat("train", more, "--config", file, "--max-steps", 2, *GENTLY)
+    assert begun.returncode == 0, begun.stderr
+    assert f"begins with the last weights of {run_folder}, step {base.step('last')}" in begun.stderr
+    assert open_run(out).new_model().state_dict().keys() == base.load_model("last")[0].state_dict().keys()
+    last = base.load_model("last")[0].state_dict()
+    assert all(weight.equal(last[name]) for name, weight in open_run(out).new_model().state_dict().items())
+    assert open_run(out).begun_from["step"] == base.step("last")
+    same = edgechat("train", "--resume", "--out", out, "--from-run", run_folder, "--checkpoint", "last")
+    assert same.returncode == 0, same.stderr
+    other = edgechat("train", "--resume", "--out", out, "--from-run", run_folder)
+    assert other.returncode == 2
+    assert "--from-run is not what" in other.stderr
+
+
 def test_its_bundle_names_the_data_of_both_and_no_path(tmp_path, edgechat, continued, run_folder):
     exported = edgechat("export", continued, "--out", tmp_path / "b", "--precision", "fp32")
     assert exported.returncode == 0, exported.stderr
@@ -141,6 +160,12 @@ def test_without_data_there_is_nothing_more_to_learn(invoke, run_folder, tmp_pat
     assert "--from-run learns more from DATA" in done.sentence
 
 
+def test_a_checkpoint_of_no_run_is_refused(invoke, more, tmp_path):
+    done = invoke("train", more, "--checkpoint", "last", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--checkpoint is of the run that --from-run names" in done.sentence
+
+
 REFUSED = {
     "another model": (["--hidden", 32], "--hidden gives hidden 32, but the model of {base} has 48"),
     "a preset's": (["--preset", "small"], "--preset small gives layers 2, but the model of {base} has 1"),
@@ -150,6 +175,8 @@ REFUSED = {
     "itself": (["--out", "{base}", "--force"], "--from-run and --out are both {base}"),
     "a bundle": (["--from-run", "{bundle}"], "it looks like a bundle"),
     "nothing": (["--from-run", "nowhere"], "there is no run nowhere"),
+    "no checkpoint": (["--checkpoint", "first"], "--checkpoint must be best or last"),
+    "too many checkpoints": (["--checkpoint", "last:90"], "--checkpoint last:90: {base} has"),
 }
 
 
