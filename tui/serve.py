@@ -1,6 +1,7 @@
 """The chat in a browser, by textual-serve: our page, and who may ask for it."""
 
 import asyncio
+import os
 import socket
 from importlib.resources import files
 from typing import Any, ClassVar
@@ -44,6 +45,11 @@ class _ChatProcess(AppService):
     """One whose page is told, however the process ends: textual-serve's own waits for ever where it died."""
 
     running: ClassVar[set["_ChatProcess"]] = set()
+
+    def _build_environment(self, width: int = 80, height: int = 24) -> dict[str, str]:
+        """The clock of drawing is the chat's (`tui/__init__.py`), as in a terminal."""
+        clock = {"TEXTUAL_FPS": os.environ["TEXTUAL_FPS"]}
+        return super()._build_environment(width, height) | clock
 
     async def run(self) -> None:
         self.running.add(self)

@@ -143,3 +143,20 @@ def test_what_cannot_be_served_is_refused(tmp_path, options, said):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_it_is_drawn_in_a_browser_at_the_clock_of_a_terminal(monkeypatch):
+    from edgechat.tui.serve import _ChatProcess
+
+    monkeypatch.setenv("TEXTUAL_FPS", "77")
+    chat = _ChatProcess(
+        "true",
+        write_bytes=print,
+        write_str=print,
+        close=print,
+        download_manager=None,
+        debug=False,
+    )
+    environment = chat._build_environment(100, 30)
+    assert environment["TEXTUAL_FPS"] == "77"
+    assert environment["COLUMNS"] == "100"
