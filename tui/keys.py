@@ -134,6 +134,13 @@ CHAT = (
         "Give each prompt to a second bundle too, side by side",
         footer=True,
     ),
+    Action(
+        "chat.other",
+        "alt+o",
+        "other",
+        "Other reply",
+        "Look at the reply of the other bundle that was compared",
+    ),
     Action("chat.previous", "ctrl+up,alt+up", "select(-1)", "Turn before", "Look at the turn before"),
     Action("chat.next", "ctrl+down,alt+down", "select(1)", "Turn after", "Look at the turn after"),
     Action(

@@ -69,9 +69,10 @@ class Written(Message):
 
 @dataclass
 class TurnPicked(Message):
-    """The user wants to look at this exchange."""
+    """The user wants to look at a reply of this exchange."""
 
     number: int
+    side: int
 
 
 @dataclass

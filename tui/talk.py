@@ -11,6 +11,8 @@ from .values import Exchange, Insight
 REMEMBERED = 100
 #: Ends the title of a conversation that goes another way than the one that it is a copy of.
 ANOTHER_WAY = ", another way"
+#: Of an exchange: the bundle that one talks to, and the one that it is compared with.
+SIDES = (0, 1)
 
 
 class Talk:
@@ -21,7 +23,7 @@ class Talk:
         self._title = title
         self._exchanges = dict(enumerate(exchanges, start=1))
         self._last = len(exchanges)
-        self._insights: dict[int, Insight] = {}
+        self._insights: dict[tuple[int, int], Insight] = {}  # by number and side
         self._replaced: tuple[int, Exchange] | None = None  # until what takes its place has ended
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ class Talk:
         self._exchanges[number] = exchange
         replaced, self._replaced = self._replaced, None
         if replaced:
-            self._insights.pop(replaced[0], None)
+            self._forget(replaced[0])
         if self.kept:
             self.kept.append(number, exchange, bundle, instead_of=replaced[0] if replaced else None)
 
@@ -96,7 +98,8 @@ class Talk:
         title = title_of(self.title).removesuffix(ANOTHER_WAY) + ANOTHER_WAY if exchanges else ""
         copy = Talk(exchanges, title, self.kept.another(title, exchanges) if self.kept else None)
         for new, old in enumerate(numbers, start=1):
-            copy.remember(new, self.insight(old))
+            for side in SIDES:
+                copy.remember(new, self.insight(old, side), side)
         return copy
 
     def turns(self, prompt: str, before: int | None = None) -> list[str]:
@@ -110,13 +113,17 @@ class Talk:
                 turns += [exchange.prompt, exchange.said]
         return [*turns, prompt]
 
-    def insight(self, number: int) -> Insight | None:
+    def insight(self, number: int, side: int = 0) -> Insight | None:
         """How a reply came about, where that is remembered."""
-        return self._insights.get(number)
+        return self._insights.get((number, side))
 
-    def remember(self, number: int, insight: Insight | None) -> None:
+    def remember(self, number: int, insight: Insight | None, side: int = 0) -> None:
         """Of many the oldest are forgotten: a trace is large, and a replay finds it again."""
         if insight is not None:
-            self._insights[number] = insight
+            self._insights[number, side] = insight
             while len(self._insights) > REMEMBERED:
                 del self._insights[next(iter(self._insights))]
+
+    def _forget(self, number: int) -> None:
+        for side in SIDES:
+            self._insights.pop((number, side), None)

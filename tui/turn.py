@@ -38,10 +38,14 @@ class Job:
 
 class Turn:
     """The jobs of one exchange, done one after the other, so that their times can be compared. The screen
-    stops it and notes in `done` what has come; the worker asks `due` and `stopped`."""
+    stops it and notes in `done` what has come; the worker asks `due` and `stopped`. `side` is that of the
+    reply that is replayed."""
 
-    def __init__(self, number: int, exchange: int, jobs: Sequence[Job], purpose: Purpose = "reply") -> None:
+    def __init__(
+        self, number: int, exchange: int, jobs: Sequence[Job], purpose: Purpose = "reply", side: int = 0
+    ) -> None:
         self.number, self.exchange, self.jobs, self.purpose = number, exchange, tuple(jobs), purpose
+        self.side = side
         self.done: list[tuple[ReplyFacts, Insight | None]] = []
         self._stopped = threading.Event()
         self._drawn = threading.Event()

@@ -162,6 +162,11 @@ class Exchange:
     id: int | None = None
 
     @property
+    def sides(self) -> tuple[ReplyFacts | None, ReplyFacts | None]:
+        """The replies, as they stand side by side."""
+        return self.reply, self.other
+
+    @property
     def said(self) -> str | None:
         """What the conversation goes on with as the bot's turn; None where it said nothing that counts."""
         if self.answer is not None:

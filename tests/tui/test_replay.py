@@ -8,6 +8,7 @@ from edgechat.runtime import UsageError
 from edgechat.tui.captions import alike, replayed
 from edgechat.tui.engine import Engine, load
 from edgechat.tui.values import CandidateRow, ReplyFacts
+from edgechat.tui.widgets.message import ReplyMessage
 
 from .fakes import FakeModel, Script, reply, table_model
 
@@ -209,3 +210,35 @@ def test_a_bundle_is_known_by_all_that_is_in_it_and_by_a_place_that_outlives_the
     (tmp_path / "x").mkdir()
     assert Engine(FakeModel(), "demo", str(tmp_path / "x" / "..")).facts.path == str(tmp_path)
     assert Engine(FakeModel(), "demo", "demo").facts.path == "demo"  # the shipped one has no place
+
+
+async def test_the_second_of_two_replies_is_looked_at_copied_and_replayed_as_the_first_is(chat, tmp_path):
+    store = tmp_path / "chats.db"
+    models = table_model(TABLE), table_model({"xy": 0.7, "ab": 0.3})
+    async with chat(*models, size=(140, 40), store=store) as c:
+        await c.press("f8", "enter")
+        await c.say("hi")
+        first = panel(await c.view("beam"))
+        await c.press("alt+o")
+        second = panel(await c.view("beam"))
+        assert first != second
+        await c.view("candidates")
+        assert [row[-1] for row in c.candidates][:2] == ["xy", "ab"]
+        c.screen.inspector.candidates.focus()
+        await c.press("down", "enter", "ctrl+y")
+        assert c.notices[0] == "The conversation goes on with the first one's reply"
+        assert c.app.clipboard == "xy"
+        assert c.chat.talk.turns("and?") == ["hi", "ab", "and?"]
+        await c.press("alt+o")
+        assert [row[-1] for row in c.candidates][:2] == ["ab", "cd"]
+        await c.pilot.click(c.chat.query(ReplyMessage)[1])
+        assert [row[-1] for row in c.candidates][:2] == ["xy", "ab"]
+    async with chat(*models, size=(140, 40), store=store) as c:
+        await reopen(c)
+        await c.press("alt+o", "f12")
+        await said(c, "Replayed: the same reply, token by token")
+        c.app.clear_notifications()
+        await c.pilot.pause()
+        assert panel(await c.view("beam")) == second
+        await c.press("alt+o")
+        assert "f12 replays the reply" in " ".join((await c.view("beam")).split())

@@ -50,6 +50,8 @@ class ChatScreen(Talking):
         """An action that has nothing to act on is not offered, and is listed in help alone."""
         if action == "stop":
             return True if self.turn is not None or self.editing is not None else None
+        if action == "other":
+            return True if self.exchange and self.exchange.other else None
         if action in ("regenerate", "edit"):
             # What does not give way must be kept.
             number = None if self.turn else self.looked_at
@@ -77,7 +79,9 @@ class ChatScreen(Talking):
         reply = exchange.reply if exchange else None
         if number is None or exchange is None or reply is None or self.turn is not None:
             return
-        if message.index < len(reply.candidates):
+        if self.side:
+            self.notify("The conversation goes on with the first one's reply", severity="warning")
+        elif message.index < len(reply.candidates):
             self.put(number, replace(exchange, reply=reply.with_chosen(message.index)))
 
     def action_mark(self, mark: Mark) -> None:
@@ -102,10 +106,11 @@ class ChatScreen(Talking):
 
     def action_copy_reply(self) -> None:
         exchange = self.exchange
-        if exchange is None or exchange.reply is None or not exchange.reply.text:
+        if exchange is None or self.reply is None or not self.reply.text:
             self.notify("There is no reply to copy yet", severity="warning")
         else:
-            self.app.copy_to_clipboard(plain(exchange.answer or exchange.reply.text))
+            answer = None if self.side else exchange.answer
+            self.app.copy_to_clipboard(plain(answer or self.reply.text))
             self.notify("The reply is in the clipboard")
 
     def action_copy_prompt(self) -> None:

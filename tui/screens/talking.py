@@ -51,7 +51,8 @@ class Talking(Viewing):
         super().__init__(bundles, changes)
         self._load, self._first = load, tuple(bundles)
         self._turns = 0
-        self._awaited: tuple[int, Made] | None = None  # to be replayed when its bundle is there
+        # A reply to be replayed when its bundle is there: its exchange and side, and how it was made.
+        self._awaited: tuple[int, int, Made] | None = None
 
     def on_mount(self) -> None:
         if not self._first:
@@ -210,7 +211,7 @@ class Talking(Viewing):
         self._turns = turn.number
         self.turn = turn
         self.prompt.ready = False
-        self.look(None if turn.purpose == "reply" else turn.exchange)
+        self.look(None if turn.purpose == "reply" else turn.exchange, turn.side)
         self.changed()
         work = partial(decode, turn, self.post_message)
         self.run_worker(work, thread=True, group="decode", exit_on_error=False)
@@ -230,11 +231,11 @@ class Talking(Viewing):
         elif turn.purpose == "replay":
             self._end_replay(turn, *turn.done[0])
         else:
-            (reply, insight), *rest = turn.done
-            other = rest[0][0] if rest else None
+            reply, other = [*(facts for facts, _ in turn.done), None][:2]
             exchange = replace(self.talk[turn.exchange], reply=reply, other=other)
             self.conversation.finish(turn.exchange, exchange)
-            self.talk.remember(turn.exchange, insight)
+            for side, (_, insight) in enumerate(turn.done):
+                self.talk.remember(turn.exchange, insight, side)
             self._end(turn, exchange)
 
     def on_reply_failed(self, message: ReplyFailed) -> None:
@@ -242,7 +243,7 @@ class Talking(Viewing):
             return
         self.conversation.report(message.error)
         if turn.purpose == "replay":
-            self._over(turn.exchange)
+            self._over(turn.exchange, turn.side)
         else:
             self.prompt.give_back(self.talk[turn.exchange].prompt)
             self._break_off(turn, "failed", FAILED)
@@ -272,18 +273,18 @@ class Talking(Viewing):
         self.talk.end(turn.exchange, exchange, turn.jobs[0].engine.facts.name)
         self._over(None)
 
-    def _over(self, looked_at: int | None) -> None:
+    def _over(self, looked_at: int | None, side: int = 0) -> None:
         """There is no turn any more: one can write again, and looks at this exchange."""
         self.turn = None
         self.prompt.ready = self.bundles.engine is not None
-        self.look(looked_at)
+        self.look(looked_at, side)
         self.changed()
 
     def action_stop(self) -> None:
         if self.turn:
             self.turn.stop()
             if self.turn.purpose == "replay":
-                self._over(self.turn.exchange)
+                self._over(self.turn.exchange, self.turn.side)
             else:
                 self._break_off(self.turn, "stopped", STOPPED)
         elif self.editing is not None:
@@ -309,20 +310,21 @@ class Talking(Viewing):
     def action_replay(self) -> None:
         """Make the reply again, with the settings and the context it was made with, by the same bundle:
         where that is not open, it is opened."""
-        number = self.looked_at
-        made = self.exchange.reply.made if self.exchange and self.exchange.reply else None
+        number, side = self.looked_at, self.side
+        made = self.reply.made if self.reply else None
         if number is None or made is None or not made.seen:
             self.notify("There is no reply to replay", severity="warning")
         elif made.path and not self.bundles.maker(made) and not self.bundles.at(made.path):
-            self._awaited = number, made
+            self._awaited = number, side, made
             self.notify(plain(f"Opening {made.path}, to replay the reply"), markup=False)
             self._open(made.path)
         else:
-            self._replay(number, made)
+            self._replay(number, side, made)
 
-    def _replay(self, number: int, made: Made) -> None:
+    def _replay(self, number: int, side: int, made: Made) -> None:
         if engine := self.bundles.maker(made):
-            self._begin(Turn(self._turns + 1, number, [Job(engine, made.seen, made.options)], "replay"))
+            job = Job(engine, made.seen, made.options)
+            self._begin(Turn(self._turns + 1, number, [job], "replay", side))
         elif made.path:
             self._refuse_replay(f"{made.path} is another bundle now than the one that made the reply")
         else:
@@ -331,19 +333,19 @@ class Talking(Viewing):
     def _refuse_replay(self, why: str) -> None:
         self.notify(plain(f"This cannot be replayed: {why}"), severity="warning", markup=False)
 
-    def _take_awaited(self, path: str) -> tuple[int, Made] | None:
+    def _take_awaited(self, path: str) -> tuple[int, int, Made] | None:
         """The reply that was to be replayed when the bundle at `path` has been loaded, if it still can be."""
-        if self._awaited is None or self._awaited[1].path != path:
+        if self._awaited is None or self._awaited[2].path != path:
             return None
-        (number, made), self._awaited = self._awaited, None
-        reply = self.talk[number].reply if number in self.talk.numbers else None
-        return (number, made) if reply and reply.made is made and self.turn is None else None
+        (number, side, made), self._awaited = self._awaited, None
+        reply = self.talk[number].sides[side] if number in self.talk.numbers else None
+        return (number, side, made) if reply and reply.made is made and self.turn is None else None
 
     def _end_replay(self, turn: Turn, reply: ReplyFacts, insight: Insight | None) -> None:
         """The views show the way of the replay where the same replies came: else it is not this reply's."""
-        made = self.talk[turn.exchange].reply
+        made = self.talk[turn.exchange].sides[turn.side]
         if made:
             if alike(made, reply):
-                self.talk.remember(turn.exchange, insight)
+                self.talk.remember(turn.exchange, insight, turn.side)
             self.notify(plain(replayed(made, reply)), markup=False)
-        self._over(turn.exchange)
+        self._over(turn.exchange, turn.side)

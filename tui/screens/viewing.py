@@ -46,6 +46,7 @@ class Viewing(Screen[None]):
         self.turn: Turn | None = None  # the one being decoded
         self.editing: int | None = None  # the exchange whose prompt is being changed
         self._picked: int | None = None  # the exchange that is looked at
+        self._side = 0  # of its replies
 
     def compose(self) -> ComposeResult:
         with Container(id="body"):
@@ -97,22 +98,34 @@ class Viewing(Screen[None]):
         """The one that is looked at."""
         return None if self.looked_at is None else self.talk[self.looked_at]
 
-    def look(self, number: int | None) -> None:
-        """Look at an exchange; None is the newest, whichever that is."""
+    @property
+    def side(self) -> int:
+        """Which of its replies is looked at: 1 is that of the bundle that is compared."""
+        return self._side if self.exchange and self.exchange.other else 0
+
+    @property
+    def reply(self) -> ReplyFacts | None:
+        """The reply that is looked at."""
+        return self.exchange.sides[self.side] if self.exchange else None
+
+    def look(self, number: int | None, side: int = 0) -> None:
+        """Look at a reply of an exchange; None is the newest, whichever that is."""
         self._picked = number if number in self.talk.numbers else None
-        self.conversation.pick(self._picked)
+        self._side = side
+        self.conversation.pick(self._picked, self.side)
         self._fill_view()
+        self.refresh_bindings()
 
     def _fill_view(self) -> None:
         if self.inspector.view == "knobs":
             self._show_knobs()
             return
-        number, engine = self.looked_at, self.bundles.engine
-        reply = self.exchange.reply if self.exchange else None
-        speeds = (e.reply.tokens_per_second for e in self.talk if e.reply)
+        number, side, reply = self.looked_at, self.side, self.reply
+        engine = self.bundles.maker(reply.made) if side and reply else self.bundles.engine
+        speeds = (each.tokens_per_second for e in self.talk if (each := e.sides[side]))
         looked = Looked(
             reply,
-            None if number is None else self.talk.insight(number),
+            None if number is None else self.talk.insight(number, side),
             engine.facts if engine else None,
             tuple(speed for speed in speeds if speed),
             self._hint(reply),
@@ -128,7 +141,10 @@ class Viewing(Screen[None]):
         return NOT_KEPT.format(key=self._keys().get("chat.replay", "Replay"))
 
     def on_turn_picked(self, message: TurnPicked) -> None:
-        self.look(message.number)
+        self.look(message.number, message.side)
+
+    def action_other(self) -> None:
+        self.look(self.looked_at, 1 - self.side)
 
     def action_select(self, by: int) -> None:
         numbers = self.talk.numbers

@@ -44,7 +44,7 @@ class Conversation(VerticalScroll, can_focus=True):
         widgets: list[Widget] = []
         before: tuple[str, str] | None = None
         for number, exchange in said:
-            replies = [reply for reply in (exchange.reply, exchange.other) if reply] or [ReplyFacts("")]
+            replies = [reply for reply in exchange.sides if reply] or [ReplyFacts("")]
             speaker = voice(replies[0])
             changes = before is not None and speaker != before
             before = speaker
@@ -73,8 +73,7 @@ class Conversation(VerticalScroll, can_focus=True):
 
     def finish(self, number: int, exchange: Exchange) -> None:
         """Show the replies of an exchange as they are now."""
-        replies = (exchange.reply, exchange.other)
-        for side, (message, reply) in enumerate(zip(self._replies[number], replies, strict=False)):
+        for side, (message, reply) in enumerate(zip(self._replies[number], exchange.sides, strict=False)):
             text = reply.text if reply else ""
             above = caption(reply, compared=True) if reply and exchange.other else None
             message.finish(text, marks(exchange, side), above)
@@ -89,10 +88,12 @@ class Conversation(VerticalScroll, can_focus=True):
         """Add an error."""
         self._add(ErrorMessage(error))
 
-    def pick(self, number: int | None) -> None:
-        """Mark the messages of an exchange as those that are looked at, and have them in view."""
+    def pick(self, number: int | None, side: int) -> None:
+        """Mark the prompt and the reply that are looked at, and have them in view."""
         for message in self.query(ChatMessage):
             picked = number is not None and message.number == number
+            if isinstance(message, ReplyMessage):
+                picked = picked and message.side == side
             message.set_class(picked, "-picked")
             if picked and isinstance(message, ReplyMessage):
                 self.scroll_to_widget(message, animate=False)
@@ -111,7 +112,9 @@ class Conversation(VerticalScroll, can_focus=True):
         self.scroll_home(animate=False)
 
     def _new(self, number: int, prompt: str, captions: Sequence[str]) -> list[Widget]:
-        replies = self._replies[number] = [ReplyMessage(number, caption) for caption in captions]
+        replies = self._replies[number] = [
+            ReplyMessage(number, side, caption) for side, caption in enumerate(captions)
+        ]
         return [UserMessage(prompt, number), *([ReplyPair(*replies)] if len(replies) > 1 else replies)]
 
     def _add(self, *messages: Widget) -> None:

@@ -21,14 +21,14 @@ WHO = 6
 
 class ChatMessage(Static):
     """A text with who says it in front. The text keeps clear of the names' column when it wraps. `number`
-    is the exchange's that it belongs to, None for one that belongs to none."""
+    is the exchange's that it belongs to, None for one that belongs to none, and `side` the reply's."""
 
     WHO: ClassVar[str]
     STYLE: ClassVar[str] = "bold"
 
-    def __init__(self, text: str, number: int | None = None) -> None:
+    def __init__(self, text: str, number: int | None = None, side: int = 0) -> None:
         super().__init__()
-        self.number = number
+        self.number, self.side = number, side
         self._show(content(text))
 
     def get_selection(self, selection: Selection) -> tuple[str, str]:
@@ -36,7 +36,7 @@ class ChatMessage(Static):
 
     def on_click(self, event: events.Click) -> None:
         if self.number is not None:
-            self.post_message(TurnPicked(self.number))
+            self.post_message(TurnPicked(self.number, self.side))
 
     def _show(self, text: Content, *, streaming: bool = False) -> None:
         self._hanging = Hanging(Content.styled(self.WHO, self.STYLE), text, WHO)
@@ -67,9 +67,9 @@ class ReplyMessage(ChatMessage):
     WHO = "bot"
     STYLE = "bold $text-primary"
 
-    def __init__(self, number: int | None = None, caption: str = "") -> None:
+    def __init__(self, number: int | None = None, side: int = 0, caption: str = "") -> None:
         self._caption = caption
-        super().__init__("", number)
+        super().__init__("", number, side)
         self.advance("", "")
 
     @property
