@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import EdgeChatError, UsageError
-from .console import one_line, put, say
+from .console import lines_of, one_line, put, say
 from .options import (
     BeamOption,
     BundleArgument,
@@ -216,20 +216,28 @@ def _lines() -> Iterator[str]:
     if sys.stdin is None:
         raise UsageError("stdin is closed: there is nobody to talk to")
     if not _interactive():
-        for raw in sys.stdin.buffer:
-            yield raw.decode("utf-8", "replace").rstrip("\r\n")
+        yield from lines_of(sys.stdin.buffer)
         return
     with contextlib.suppress(ImportError):  # Windows has none: its console edits
         import readline  # noqa: F401 - gives `input` its editing
     while True:
         try:
-            yield input("you: ")
+            yield _written()
         except EOFError:
-            typer.echo("")
+            say("")
             return
         except KeyboardInterrupt:
-            typer.echo("")  # what comes next is not of the line that was being written
+            say("")  # what comes next is not of the line that was being written
             raise
+
+
+def _written() -> str:
+    """The line that a person writes. It is asked for on the terminal, also where stdout is a file: `input`
+    would ask there."""
+    if sys.stdout.isatty():
+        return input("you: ")
+    typer.echo("you: ", nl=False, err=True)
+    return input()
 
 
 def _shipped() -> list[str]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import typer
 from typer.core import TyperGroup
@@ -142,6 +142,13 @@ def put_table(rows: list[tuple[str, Any]]) -> None:
 def one_line(text: str) -> str:
     """`text` with each line break as a space: of pieces, joined, it is the same as of the whole."""
     return _LINE_BREAK.sub(" ", text)
+
+
+def lines_of(stream: BinaryIO) -> Iterator[str]:
+    """The lines of a text as they come, without their ends. Bytes that are no UTF-8 become U+FFFD; a byte
+    order mark is no part of the first."""
+    for number, line in enumerate(stream):
+        yield line.decode("utf-8" if number else "utf-8-sig", "replace").rstrip("\r\n")
 
 
 def check_writable(out: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import UsageError
-from .console import check_file, finite, one_line, put, put_json, say
+from .console import check_file, finite, lines_of, one_line, put, put_json, say
 from .options import (
     SEARCH,
     AlignmentsOption,
@@ -317,10 +317,9 @@ def _traced(model: "ChatModel", prompt: str, reply: "Reply") -> dict[str, Any]:
 
 
 def _lines() -> Iterator[str]:
-    """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD; a byte order mark is no part of the first."""
+    """Prompts on stdin."""
     if sys.stdin is None:
         raise UsageError("there is no TEXT, and stdin is closed: give prompts as arguments")
     if sys.stdin.isatty():
         say("a prompt a line; Ctrl-D ends")
-    for number, line in enumerate(sys.stdin.buffer):
-        yield line.decode("utf-8" if number else "utf-8-sig", "replace").rstrip("\r\n")
+    yield from lines_of(sys.stdin.buffer)

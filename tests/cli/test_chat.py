@@ -1,5 +1,7 @@
 """`edgechat chat`, a conversation in lines, and what `edgechat tui` checks before it takes the terminal."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -30,6 +32,27 @@ def test_new_forgets_why_lists_other_replies_and_quit_ends(invoke, bundle_folder
     assert lines[1].startswith("1. ")
     assert lines[1].endswith(lines[0])
     assert 3 <= len(lines) <= 5  # the reply, up to three candidates, the reply
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
+def test_at_a_terminal_only_replies_go_to_a_file_of_stdout(bundle_folder, model):
+    ours, theirs = os.openpty()
+    os.write(ours, b"hello\n\x04")
+    command = [sys.executable, "-m", "edgechat", "chat", str(bundle_folder)]
+    done = subprocess.run(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=True
+    )
+    told = os.read(ours, 100_000)
+    os.close(ours)
+    os.close(theirs)
+    assert done.stdout.decode() == model.reply("hello").text + "\n"
+    assert b"you: " in told
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(invoke, bundle_folder):
+    done = invoke("chat", bundle_folder, stdin="\ufeff/nonsense\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "/nonsense is no command" in done.stderr
 
 
 def test_two_slashes_begin_a_prompt_and_an_unknown_command_is_told(invoke, bundle_folder, model):
