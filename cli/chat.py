@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shlex
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,10 +275,16 @@ def _serve(host: str, port: int) -> None:
         )
     arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
     try:
-        serve(shlex.join([sys.executable, "-m", "edgechat", *arguments]), host, port)
+        serve(_for_shell([sys.executable, "-m", "edgechat", *arguments]), host, port)
     except socket.gaierror as error:
         raise UsageError(f"--host {host} is no address of this machine: {error.strerror}") from None
     except OSError as error:
         raise EdgeChatError(
             f"the chat cannot be served at {host}, port {port}: {error.strerror}; choose another --port"
         ) from None
+
+
+def _for_shell(command: list[str]) -> str:
+    """A command as the system's shell reads it, which textual-serve gives it to; that of Windows knows no
+    single quotes."""
+    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)

@@ -77,7 +77,8 @@ def test_a_bundle_that_cannot_be_used_is_told_before_the_terminal_is_taken(invok
     assert invoke("tui", bundle_folder, "--beam", 0).returncode == 2
 
 
-def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder):
+@pytest.mark.parametrize(("platform", "quoted"), [("linux", "'my bundle'"), ("win32", '"my bundle"')])
+def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder, platform, quoted):
     pytest.importorskip("textual_serve")
     from textual_serve import server
 
@@ -86,8 +87,9 @@ def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder)
         server.Server, "serve", lambda self: served.append((self.command, self.host, self.port))
     )
     monkeypatch.setattr(sys, "argv", ["edgechat", "tui", "my bundle", "--serve", "--port", "9000"])
+    monkeypatch.setattr(sys, "platform", platform)
     chat.tui([str(bundle_folder)], serve=True, port=9000, host="localhost")
-    assert served == [(f"{sys.executable} -m edgechat tui 'my bundle' --port 9000", "localhost", 9000)]
+    assert served == [(f"{sys.executable} -m edgechat tui {quoted} --port 9000", "localhost", 9000)]
 
 
 def test_a_port_without_serving_is_refused(invoke, bundle_folder):
