@@ -21,10 +21,10 @@ from .options import (
     JsonOption,
     RequireSignatureOption,
     ThreadsOption,
+    decoding_options,
     set_torch_threads,
 )
 from .progress import counting
-from .talk import decoding_options
 
 if TYPE_CHECKING:
     from ..runtime import ChatModel, DecodingOptions

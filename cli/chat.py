@@ -32,8 +32,9 @@ from .options import (
     ThreadsOption,
     TopKOption,
     TopPOption,
+    decoding_options,
+    given_options,
 )
-from .talk import decoding_options, read_replies_option
 
 if TYPE_CHECKING:
     from ..runtime import ChatModel, ChatSession, DecodingOptions
@@ -108,6 +109,7 @@ def tui(
 
 
 def chat(
+    context: typer.Context,
     bundle: BundleArgument = "demo",
     beam: BeamOption = None,
     normalize: NormalizeOption = None,
@@ -135,21 +137,7 @@ def chat(
     from ..runtime import ChatModel
 
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
-        options = decoding_options(
-            model.defaults,
-            beam=beam,
-            normalize=normalize,
-            length_penalty=length_penalty,
-            min_length=min_length,
-            max_length=max_length,
-            replies=read_replies_option(replies),
-            no_repeat_ngram=no_repeat_ngram,
-            sample=sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
+        options = decoding_options(model.defaults, **given_options(context))
         LineChat(model, options, greet=_interactive()).run(_lines())
 
 
