@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import json
-import math
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..runtime.errors import EdgeChatError, UsageError
+from ..runtime.finite import finite
 from ..runtime.text import BIDI_CONTROLS, printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
@@ -119,17 +119,6 @@ def put_json(values: Any) -> None:
     """One JSON object on one line of stdout. Infinities and NaN, which JSON lacks, become null."""
     text = json.dumps(finite(values), ensure_ascii=False)
     typer.echo(_ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
-
-
-def finite(values: Any) -> Any:
-    """`values` with null for the infinities and NaN that JSON lacks."""
-    if isinstance(values, float) and not math.isfinite(values):
-        return None
-    if isinstance(values, dict):
-        return {key: finite(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
-    return values
 
 
 def put_table(rows: list[tuple[str, Any]]) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import UsageError
-from .console import check_file, finite, lines_of, one_line, put, put_json, say
+from ..runtime.finite import finite
+from .console import check_file, lines_of, one_line, put, put_json, say
 from .options import (
     SEARCH,
     AlignmentsOption,
