@@ -54,10 +54,7 @@ class Quality:
 
     @property
     def perplexity_change(self) -> float:
-        """Relative; 0 where both are infinite."""
-        if self.perplexity == self.fp32_perplexity:
-            return 0.0
-        return self.perplexity / self.fp32_perplexity - 1
+        return perplexity_change(self.perplexity, self.fp32_perplexity)
 
     def beyond(self, limits: QualityLimits) -> list[str]:
         """What is worse than the limits, each as a phrase with its figures. NaN is beyond any."""
@@ -80,6 +77,11 @@ class Quality:
             ),
         )
         return [phrase for within, phrase in measured if not within]
+
+
+def perplexity_change(perplexity: float, fp32_perplexity: float) -> float:
+    """How much it rises, as a share of that in fp32; 0 where both are infinite."""
+    return 0.0 if perplexity == fp32_perplexity else perplexity / fp32_perplexity - 1
 
 
 def compare(

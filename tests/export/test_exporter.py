@@ -14,7 +14,8 @@ from edgechat.export import export
 from edgechat.export.exporter import check_out
 from edgechat.runtime import ChatModel, ProofError, UsageError
 from edgechat.runtime.bundle import read_bundle
-from edgechat.train.evaluate import distinct, evaluate
+from edgechat.runtime.options import DecodingOptions
+from edgechat.train.evaluate import decoded_scores, distinct, evaluate
 from edgechat.train.run import open_run
 
 
@@ -57,6 +58,20 @@ def test_a_run_and_its_bundle_evaluate_to_the_same_figures(run_folder, bundle_fo
     assert ours.perplexity == pytest.approx(theirs.perplexity, rel=1e-4)
     assert (ours.exact_match, ours.bleu, ours.chrf) == (theirs.exact_match, theirs.bleu, theirs.chrf)
     assert "tok:13a" in ours.bleu_signature
+
+
+def test_a_validation_scores_replies_as_an_evaluation_does(bundle_folder):
+    model, pairs = (
+        ChatModel.load(bundle_folder),
+        [([p], r) for p, r in [*PAIRS[:9], ("hello", "hi the\u0301re")]],
+    )
+    whole = evaluate(model, pairs, DecodingOptions(beam=1))
+    assert 0 < whole.exact_match < 1
+    assert decoded_scores(model, pairs) == {
+        "exact_match": whole.exact_match,
+        "bleu": whole.bleu,
+        "chrf": whole.chrf,
+    }
 
 
 def test_distinct_counts_different_words_over_all_words():

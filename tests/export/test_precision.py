@@ -12,6 +12,7 @@ import torch
 
 from edgechat.export import export, exporter
 from edgechat.export.builder import FLOAT, GraphBuilder
+from edgechat.export.card import model_card
 from edgechat.export.exporter import prove_bundle
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.limits import measure_limits
@@ -22,7 +23,7 @@ from edgechat.export.quantize import CHOICES, Limits, choose_limits, quantize_co
 from edgechat.export.variants import exact_backend
 from edgechat.runtime import ChatModel, ProofError, QualityError, UsageError
 from edgechat.runtime.backend import pad
-from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.bundle import find_bundle, read_bundle
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.scheduler import decode
@@ -246,6 +247,13 @@ def test_every_large_weight_is_stored_in_the_precision(model):
             for weight in onnx.load_from_string(graph).graph.initializer:
                 if np.prod(weight.dims) > 10 * V:
                     assert weight.data_type == kind, weight.name
+
+
+def test_where_both_perplexities_are_infinite_the_card_says_that_neither_changed():
+    manifest = read_bundle(find_bundle("demo")).manifest
+    beside = {**manifest.quality["against_fp32"], "perplexity": np.inf, "fp32_perplexity": np.inf}
+    card = model_card(dataclasses.replace(manifest, quality={**manifest.quality, "against_fp32": beside}))
+    assert "perplexity\nchanges by +0.00%," in card
 
 
 def test_the_comparison_counts_tokens_and_is_zero_with_itself(exact, int8):
