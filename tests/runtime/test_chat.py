@@ -352,6 +352,32 @@ def test_a_stream_that_failed_says_so_each_time():
         _ = stream.reply
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [{"banned": ("hen",)}, {"prefix": "he"}, {"required": ("hen",)}, {"replies": ("he", "hen")}],
+    ids=lambda texts: next(iter(texts)),
+)
+def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
+    chat, _ = table_model()
+    rules = chat.texts(DecodingOptions(beam=3, **texts))
+    for other in ({"n_best": 3}, {"trace": True}, {"repetition_penalty": 2.0}):
+        assert chat.texts(DecodingOptions(beam=4, **other, **texts)) is rules
+    if "required" not in texts:
+        for seed in (1, 2):
+            assert chat.texts(DecodingOptions(beam=3, sample=True, seed=seed, **texts)) is rules
+    assert chat.texts(DecodingOptions(banned=("he said",))) is not rules
+
+
+def test_the_rules_of_texts_are_checked_anew_for_another_length():
+    chat, _ = table_model()
+    for texts, said in (({"prefix": "he said"}, "prefix has more"), ({"required": ("he said",)}, "required")):
+        chat.texts(DecodingOptions(**texts))
+        with pytest.raises(UsageError, match=said):
+            chat.texts(DecodingOptions(max_length=1, **texts))
+        with pytest.raises(UsageError, match="min_length is 12"):
+            chat.texts(DecodingOptions(min_length=12, **texts))
+
+
 # --- cancelling -----------------------------------------------------------------------------------
 
 
