@@ -358,7 +358,7 @@ class ChatModel:
             ms,
             truncated,
             trace,
-            self.confidence(best.logp, search.options) if best.finished else None,
+            self.confidence(best.logp, search.options) if search.done and best.finished else None,
         )
 
     def _candidate(self, hypothesis: Hypothesis, aligned: bool) -> Candidate:

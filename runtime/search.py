@@ -47,7 +47,7 @@ _NOTHING: Mapping[int, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A reply as ids. `finished` is false where the maximum length or a cancellation cut it."""
+    """A reply as ids. Where it is not `finished`, the maximum length or a cancellation cut it."""
 
     tokens: tuple[int, ...]  # without the end-of-sentence
     token_logps: tuple[float, ...]  # natural log; with the end-of-sentence where finished

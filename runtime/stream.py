@@ -24,7 +24,7 @@ class Candidate:
     logp: float
     tokens: tuple[str, ...]  # joined they are the text, up to surrounding space
     token_logps: tuple[float, ...]  # natural log; one more than tokens, the end-of-sentence, where finished
-    finished: bool  # false where the maximum length or a cancellation cut it
+    finished: bool  # whether it came to its end; else the maximum length or a cancellation cut it
     #: With DecodingOptions(alignments=True), for each of `token_logps`: its attention over the source's
     #: tokens, in text order; each sums to 1.
     alignments: tuple[tuple[float, ...], ...] | None = None
@@ -46,7 +46,7 @@ class Reply:
     trace: tuple[TracedStep, ...] | None = None  # with DecodingOptions(trace=True): what each step did
     confidence: float | None = None
     """The probability, from 0 to 1, that this is the right reply, where the bundle was calibrated and the
-    options allow what its own do; else None."""
+    options allow what its own do. None where not, and where the reply or its search was cut."""
 
     @property
     def logp(self) -> float:
@@ -55,7 +55,7 @@ class Reply:
 
     @property
     def finished(self) -> bool:
-        """False where the maximum length or a cancellation cut it."""
+        """Whether the best reply came to its end; else the maximum length or a cancellation cut it."""
         return self.candidates[0].finished
 
     def __str__(self) -> str:
@@ -117,7 +117,8 @@ class ReplyStream:
                 return
 
     def cancel(self) -> None:
-        """Stop before the next step; the reply is then the best so far, not finished."""
+        """Stop before the next step. The reply is then the best so far, and has no confidence: one that had
+        finished by then, or else one that is cut, as long as it was."""
         self._cancelled.set()
 
     @property

@@ -27,6 +27,7 @@ from edgechat.runtime import (
     UsageError,
 )
 from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.device import cuda_state
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
@@ -424,6 +425,32 @@ def test_a_stream_that_is_cancelled_between_pieces_ends_with_what_it_has():
     assert backend.steps == 5
     assert "".join(pieces) == stream.reply.text
     assert len(stream.reply.tokens) == 5
+
+
+def test_a_reply_whose_search_is_cancelled_has_no_confidence_though_it_is_finished():
+    # "he" ends in the third step; "hello" is less likely, but might end better until its sixth.
+    chat, _ = table_model(script_of(CODEC, {"he": 0.6, "hello": 0.4}))
+    chat.calibration = Calibration(1.0, 0.0)  # leaves a probability as it is
+    assert chat.reply("hen").confidence == pytest.approx(0.6)
+    stream = chat.stream("hen", DecodingOptions(n_best=2))
+    updates = stream.updates()
+    for _ in range(3):
+        next(updates)
+    stream.cancel()
+    assert (stream.reply.text, stream.reply.finished) == ("he", True)
+    assert stream.reply.confidence is None
+    whole = chat.reply("hen", DecodingOptions(n_best=2))
+    assert (whole.text, whole.confidence) == ("he", pytest.approx(0.6))
+
+
+def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
+    script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
+    options = DecodingOptions(beam=1, max_length=2)
+    chat, _ = table_model(script, defaults=options)
+    chat.calibration = Calibration(1.0, 0.0)
+    reply = chat.reply("hen")
+    assert (reply.text, reply.finished, reply.confidence) == ("he", False, None)
+    assert chat.confidence(reply.logp, options) is not None
 
 
 def test_a_stream_that_is_cancelled_before_it_begins_takes_no_step():
