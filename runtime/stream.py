@@ -144,13 +144,14 @@ class ReplyStream:
             return False
         self._model.check_process()
         try:
-            if self._batch is None:
+            if self._batch is None and not self.cancelled:
                 self._batch = Batch(self._model.backend, [self._source.ids], [self._search])
-            if not self.cancelled and self._batch.step():
+            if self._batch is not None and not self.cancelled and self._batch.step():
                 return True
         except BaseException:
-            self._failed = True
+            self._failed, self._batch = True, None
             raise
+        self._batch = None  # it holds the sessions, which are to be free once the model is closed
         self._reply = self._model.make_reply(self._search, self._start, self._source.truncated)
         if not self.cancelled:
             self._done(self._reply)

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gc
 import json
 import os
 import select
@@ -9,9 +10,11 @@ import signal
 import threading
 import time
 import unicodedata
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
@@ -24,6 +27,7 @@ from edgechat.runtime import (
     EdgeChatError,
     ModelClosedError,
     Reply,
+    ReplyStream,
     UsageError,
 )
 from edgechat.runtime.bundle import read_bundle
@@ -458,7 +462,8 @@ def test_a_stream_that_is_cancelled_before_it_begins_takes_no_step():
     stream = chat.stream("hen")
     stream.cancel()
     assert list(stream) == []
-    assert (stream.reply.text, stream.reply.candidates[0].finished, backend.steps) == ("", False, 0)
+    assert (stream.reply.text, stream.reply.candidates[0].finished) == ("", False)
+    assert (backend.sources, backend.steps) == ([], 0)  # nor is the prompt encoded
 
 
 async def test_a_cancelled_task_stops_its_search():
@@ -668,6 +673,34 @@ def test_a_reply_that_runs_ends_well_though_the_model_is_closed():
     next(stream.updates())
     chat.close()
     assert len(stream.reply.tokens) == 5
+
+
+def test_a_stream_that_is_over_does_not_keep_the_sessions_of_a_closed_model():
+    def broken(source: Ids, prefix: Ids):
+        return np.full(CODEC.vocab_size, np.nan, dtype=np.float32)
+
+    def kept(table: Table | None, end: Callable[[ReplyStream], object]) -> bool:
+        chat, backend = table_model(table)
+        stream, alive = chat.stream("hen"), weakref.ref(backend)
+        end(stream)
+        chat.close()
+        del backend
+        gc.collect()
+        return alive() is not None
+
+    def cancelled(stream: ReplyStream) -> None:
+        next(stream.updates())
+        stream.cancel()
+        assert not stream.reply.finished
+
+    def failed(stream: ReplyStream) -> None:
+        with pytest.raises(EdgeChatError):
+            _ = stream.reply
+
+    assert not kept(None, lambda stream: stream.reply)
+    assert not kept(Gate()._table, cancelled)
+    assert not kept(broken, failed)
+    assert kept(Gate()._table, lambda stream: next(stream.updates()))  # this one may go on
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
