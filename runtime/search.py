@@ -150,7 +150,8 @@ class BeamSearch:
         self._prepare([GO] * begun, [0] * begun)
 
     def want(self) -> StepRequest:
-        """What to compute next; asked only while not `done`."""
+        """What to compute next. In a batch a search that is `done` is asked on, until it leaves: it still has
+        its rows, and what comes for them is not taken."""
         return self._request
 
     def advance(
