@@ -16,7 +16,7 @@ from edgechat.export.exporter import prove_bundle
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.limits import measure_limits
 from edgechat.export.precision import Float16, Float32, Int8
-from edgechat.export.proof import prove_batching
+from edgechat.export.proof import prove, prove_batching
 from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare, step_ms
 from edgechat.export.quantize import CHOICES, Limits, choose_limits, quantize_columns, quantized_product
 from edgechat.export.variants import exact_backend
@@ -26,7 +26,9 @@ from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.scheduler import decode
+from edgechat.runtime.scoring import score_targets
 from edgechat.runtime.text import EOS, GO
+from edgechat.train.backend import TorchBackend
 from edgechat.train.config import load_preset
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.run import open_run
@@ -170,6 +172,26 @@ def test_the_graph_computes_that_product(limits, biased):
     np.testing.assert_allclose(found, quantized_product(x, weight, limits) + bias, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found, x @ weight + bias, atol=0.03 * np.abs(x @ weight).max())
     assert np.array_equal(found[3], bias)
+
+
+def test_whatever_is_measured_or_proved_every_sentence_has_two_rows(model):
+    """With one, the attention product takes another kernel than in any reply."""
+    rows: list[int] = []
+
+    class Counted(OrtBackend):
+        def step(self, state, tokens, parents, candidates, *, whole=False):
+            rows.append(len(tokens) // len(state.memory["keys"]))
+            return super().step(state, tokens, parents, candidates, whole=whole)
+
+    backend = backend_of(model, Float32())
+    backend.__class__ = Counted
+    sources = sources_of(3)
+    measure_limits(model, backend, sources, sources)
+    compare(backend, backend, sources, sources)
+    score_targets(backend, sources, sources)
+    assert set(rows) == {2}
+    prove(TorchBackend(model), backend, sources, sources, max_length=3)
+    assert set(rows) == {2, 5}  # of a beam of 5
 
 
 # --- the same row in any company -----------------------------------------------------------------
