@@ -367,6 +367,7 @@ class ChatModel:
             hypothesis.score,
             hypothesis.logp,
             tuple(self.codec.pieces(hypothesis.tokens)),
+            hypothesis.tokens,
             hypothesis.token_logps,
             hypothesis.finished,
             tuple(map(tuple, hypothesis.alignments)) if aligned else None,

@@ -23,6 +23,7 @@ class Candidate:
     score: float
     logp: float
     tokens: tuple[str, ...]  # joined they are the text, up to surrounding space
+    ids: tuple[int, ...]  # of the tokens: of two ways to spell the text, the likelier
     token_logps: tuple[float, ...]  # natural log; one more than tokens, the end-of-sentence, where finished
     finished: bool  # whether it came to its end; else the maximum length or a cancellation cut it
     #: With DecodingOptions(alignments=True), for each of `token_logps`: its attention over the source's

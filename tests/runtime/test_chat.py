@@ -175,7 +175,11 @@ def test_two_spellings_of_one_text_are_one_reply():
     script = {(): {he: 0.7, h: 0.3}, (he,): {EOS: 1.0}, (h,): {e: 1.0}, (h, e): {EOS: 1.0}}
     chat, _ = table_model(scripted_table(CODEC.vocab_size, script))
     reply = chat.reply("hen", DecodingOptions(beam=3, n_best=2, normalize="none"))
-    assert [(c.text, c.tokens) for c in reply.candidates] == [("he", ("he",))]
+    assert [(c.text, c.tokens, c.ids) for c in reply.candidates] == [("he", ("he",), (he,))]
+    script |= {(): {he: 0.3, h: 0.7}}
+    chat, _ = table_model(scripted_table(CODEC.vocab_size, script))
+    reply = chat.reply("hen", DecodingOptions(beam=3, n_best=2, normalize="none"))
+    assert [(c.text, c.tokens, c.ids) for c in reply.candidates] == [("he", ("h", "e"), (h, e))]
 
 
 # --- nothing changes by company -------------------------------------------------------------------
