@@ -98,6 +98,16 @@ def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_reply_that_is_too_long_is_refused_before_anything_is_proved(run_folder, tmp_path):
+    said: list[str] = []
+    with pytest.raises(UsageError, match="reply 2 of the closed set, 'hi hi hi"):
+        export(
+            run_folder, tmp_path / "b", checkpoint="last", replies=["hi", "hi " * 200], progress=said.append
+        )
+    assert said == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_folder, tmp_path):
     copy = tmp_path / "bundle"
     shutil.copytree(bundle_folder, copy)

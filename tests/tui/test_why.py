@@ -63,6 +63,22 @@ async def test_a_part_of_a_character_is_not_called_the_end(chat):
         assert "● \\xc3" in await c.view("beam")
 
 
+def test_of_two_spellings_of_a_reply_the_one_that_was_said_is_followed():
+    # he·h·e is the likelier until its end (0.55), which comes only with 0.25 / 0.55; h·e·he then wins.
+    said, other = ("h", "e", "he"), ("he", "h", "e")
+    codec = byte_codec(("h", "e"))
+    table = TableBackend(codec, {other: 0.25, (*other, "he"): 0.3, said: 0.45})
+    engine = Engine(ChatModel(table, codec, DecodingOptions(beam=3), device="cpu"), "demo")
+    decoding = engine.decode(["hello"], engine.options({"normalize": "none"}))
+    list(decoding.updates())
+    facts, insight = decoding.result()
+    assert [row.tokens for row in facts.candidates] == [said, (*other, "he")]
+    for row, way in zip(facts.candidates, insight.replies, strict=True):
+        assert [token.text for token in way] == [*row.tokens, "⟨end⟩"]
+        assert [token.logp for token in way] == list(row.token_logps)
+    assert [token.rivals[0][0] for token in insight.replies[0][:1]] == ["he"]
+
+
 async def test_another_candidate_is_put_in_place_and_the_conversation_goes_on_with_it(chat):
     model = FakeModel(Script(end=reply("one", "two", "three")))
     async with chat(model, size=(140, 40)) as c:
