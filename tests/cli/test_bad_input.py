@@ -149,7 +149,10 @@ BUNDLES: dict[str, tuple[Damage, str]] = {
     "another file": (lambda bundle: (bundle / "run.sh").write_text("rm"), "'run.sh'"),
     "newer format": (lambda bundle: _reseal(bundle, format="2.0"), "format 2.0"),
     "no format": (lambda bundle: _reseal(bundle, format=None), "format"),
-    "no manifest": (lambda bundle: (bundle / "edgechat.json").write_text("{"), "not JSON"),
+    "no manifest": (
+        lambda bundle: (bundle / "edgechat.json").write_text("{"),
+        "edgechat.json cannot be read: Expecting",
+    ),
     "wrong values": (lambda bundle: _reseal(bundle, model={"layers": "two"}), "layers"),
     "wrong decoding": (lambda bundle: _reseal(bundle, decoding={"beam": 0}), "beam"),
     "wrong state": (lambda bundle: _reseal(bundle, state=[1]), "state"),
