@@ -65,6 +65,24 @@ def test_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
     assert "--data is missing" in done.sentence
 
 
+def test_bad_lines_are_skipped_and_said_where_that_is_asked_for(invoke, bundle_folder, corpus_file, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(corpus_file.read_bytes() + b'{"prompt": "x", "response": \n')
+    done = invoke("eval", bundle_folder, "--data", bad, "--json")
+    assert done.returncode == 1
+    assert "--skip-bad" in done.sentence
+    done = invoke("eval", bundle_folder, "--data", bad, "--json", "--skip-bad")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["pairs"] == len(corpus_file.read_bytes().splitlines())
+    assert "dropped  1 × bad line: is not JSON\n" in done.stderr
+
+
+def test_skipping_bad_lines_of_no_data_is_wrong_use(invoke, run_folder):
+    done = invoke("eval", run_folder, "--skip-bad")
+    assert done.returncode == 2
+    assert "--skip-bad goes with --data" in done.sentence
+
+
 def test_a_limit_takes_the_first_pairs(invoke, bundle_folder, corpus_file):
     done = invoke("eval", bundle_folder, "--data", corpus_file, "--limit", 3, "--json", "--tokenize", "none")
     values = json.loads(done.stdout)
