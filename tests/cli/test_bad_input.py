@@ -381,7 +381,12 @@ def _ends_with_a_sentence(stderr: str, said: str) -> None:
         (MemoryError(), 1, "not enough memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory"),
-        (ModuleNotFoundError("no torch", name="torch.nn"), 1, 'torch.nn: pip install "edgechat[train]"'),
+        (
+            ModuleNotFoundError("no torch", name="torch.nn"),
+            1,
+            "this command needs torch.nn: pip install torch\n",
+        ),
+        (ModuleNotFoundError("no yaml", name="yaml"), 1, "this command needs yaml: pip install pyyaml\n"),
     ],
     ids=repr,
 )
@@ -390,6 +395,48 @@ def test_an_error_becomes_one_sentence_and_an_exit_code(error, code, said):
     assert (done.exit_code, done.stdout) == (code, "")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--help"], ["--version"], ["--show-completion"], ["reply", "--help"], ["info"]],
+    ids=" ".join,
+)
+def test_a_stdout_that_takes_nothing_is_a_sentence(bundle_folder, arguments):
+    given = [*arguments, bundle_folder] if arguments == ["info"] else arguments
+    environment = {**os.environ, "SHELL": "/bin/bash"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgechat", *given],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120, env=environment,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"edgechat: {os.strerror(errno.ENOSPC)} (free some space and try again)\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
+@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["reply", "hello"]], ids=" ".join)
+def test_a_stdout_that_is_closed_is_a_sentence(bundle_folder, command):
+    name, *rest = command
+    done = _run([name, bundle_folder, *rest], lambda: os.close(1))
+    assert done.returncode == 1
+    assert (
+        done.stderr == "edgechat: stdout is closed, and the result would go there: give it a file or a pipe\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no broken pipes of this kind")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["reply", "--help"]], ids=" ".join)
+def test_a_reader_of_help_that_left_is_no_failure(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "edgechat", *arguments],
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
