@@ -193,18 +193,18 @@ def check_outside(out: Path, option: str = "--out") -> None:
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Refuse to write a bundle over anything, and with `force` over anything but a bundle of that form."""
+    """Refuse to write over anything but a bundle of that form, and over that without `force`."""
     check_outside(out)
     if not out.exists() and not out.is_symlink():
         return
-    if not force:
-        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
     if not _replaceable(out):
         kind = "a bundle file" if out.suffix == ENDING else "a bundle"
         raise UsageError(
             f"{out} is not {kind}, or holds other files too, so --force does not replace it: "
             "choose another --out"
         )
+    if not force:
+        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
 
 
 def _replaceable(out: Path) -> bool:
@@ -218,7 +218,7 @@ def _replaceable(out: Path) -> bool:
     try:
         with _open_bundle(out) as source:
             return isinstance(source, Archive)
-    except BundleError:
+    except (BundleError, UsageError):
         return False
 
 

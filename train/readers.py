@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, UsageError
 from .dialogue import Dialogue, Tally, Turn, tidy
 
 ENDINGS = (".jsonl", ".tsv", ".csv", ".txt")
@@ -106,9 +106,9 @@ class _Lines(Iterator[str]):
 def _opened(path: Path) -> Iterator[_Lines]:
     """The lines of a file, gzipped or not; whatever is wrong with it as a whole is a DataError."""
     if path.is_dir():
-        raise DataError(f"{path} is a folder: name a file in it")
+        raise UsageError(f"{path} is a folder: name a file in it")
     if path.exists() and not path.is_file():
-        raise DataError(f"{path} is not a regular file, and a corpus is read more than once: save it as one")
+        raise UsageError(f"{path} is not a regular file, and a corpus is read more than once: save it as one")
     with contextlib.ExitStack() as stack:
         try:
             raw = stack.enter_context(path.open("rb"))

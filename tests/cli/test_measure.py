@@ -138,6 +138,7 @@ def test_bench_measures_a_bundle_as_it_is(edgechat, bundle_folder):
     check_speed(values)
     assert values["bytes"] == {path.name: path.stat().st_size for path in bundle_folder.iterdir()}
     assert done.stderr.startswith("timing fp32 on ")
+    assert ", 1 thread, beam 2\n" in done.stderr
 
 
 def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_folder):

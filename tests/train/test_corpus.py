@@ -273,7 +273,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence_even_with_skip_bad(
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         open_corpus([str(tmp_path)]).read()
 
 
