@@ -82,13 +82,17 @@ def find_bundle(name: str) -> Path:
     one, or a run.
 
     Raises:
-        UsageError: there is nothing of that name, or it is a run that was not exported.
+        UsageError: there is nothing of that name, or it is a run that was not exported, or another folder.
     """
     path = Path(name)
     try:
         if name and (path.exists() or path.is_symlink()):  # an empty one would be this folder
             if (path / "run.json").is_file() and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
+            if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
+                raise UsageError(
+                    f"{path} is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
+                )
             if name != "demo" or not path.is_dir() or (path / MANIFEST).exists():
                 return path
     except OSError as error:  # a name that is too long, a folder that may not be searched

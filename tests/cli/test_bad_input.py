@@ -185,6 +185,15 @@ def test_a_bundle_that_is_not_there(invoke, tmp_path, monkeypatch, name):
         assert len(done.sentence) < 400
 
 
+def test_another_folder_in_place_of_a_bundle(invoke, tmp_path):
+    for command in ("verify", "info", "bench"):
+        done = invoke(command, tmp_path)
+        assert done.returncode == 2
+        assert f"{tmp_path} is not a bundle: give the folder" in done.sentence
+    (tmp_path / "thesis.txt").write_text("the only copy")
+    assert "is not a bundle: give the folder" in invoke("reply", tmp_path, "hello").sentence
+
+
 def test_a_file_in_place_of_a_bundle(invoke, bundle_folder):
     done = invoke("reply", bundle_folder / "encoder.onnx", "hello")
     assert done.returncode == 2
