@@ -14,7 +14,7 @@ import typer
 
 from ..runtime.errors import BundleError, UsageError
 from ..runtime.text import counted
-from .console import check_file, put_json, put_table, say
+from .console import check_file, lines_of, put_json, put_table, say
 from .options import (
     BeamOption,
     BundleArgument,
@@ -22,10 +22,10 @@ from .options import (
     JsonOption,
     RequireSignatureOption,
     ThreadsOption,
+    decoding_options,
     set_torch_threads,
 )
 from .progress import counting
-from .talk import decoding_options
 
 if TYPE_CHECKING:
     from ..runtime import ChatModel, DecodingOptions
@@ -281,8 +281,8 @@ def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
 
 def _prompts(path: Path) -> list[str]:
     """The lines of a file that are not empty."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
-    prompts = [line.rstrip("\r") for line in lines if line.strip()]
+    with path.open("rb") as file:
+        prompts = [line for line in lines_of(file) if line.strip()]
     if not prompts:
         raise UsageError(f"--prompts is {path}, which has no prompt in it: give one a line")
     return prompts

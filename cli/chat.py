@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shlex
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import EdgeChatError, UsageError
-from .console import one_line, put, say
+from .console import lines_of, one_line, put, say
 from .options import (
     BeamOption,
     BundleArgument,
@@ -31,8 +32,9 @@ from .options import (
     ThreadsOption,
     TopKOption,
     TopPOption,
+    decoding_options,
+    given_options,
 )
-from .talk import decoding_options, read_replies_option
 
 if TYPE_CHECKING:
     from ..runtime import ChatModel, ChatSession, DecodingOptions
@@ -107,6 +109,7 @@ def tui(
 
 
 def chat(
+    context: typer.Context,
     bundle: BundleArgument = "demo",
     beam: BeamOption = None,
     normalize: NormalizeOption = None,
@@ -134,21 +137,7 @@ def chat(
     from ..runtime import ChatModel
 
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
-        options = decoding_options(
-            model.defaults,
-            beam=beam,
-            normalize=normalize,
-            length_penalty=length_penalty,
-            min_length=min_length,
-            max_length=max_length,
-            replies=read_replies_option(replies),
-            no_repeat_ngram=no_repeat_ngram,
-            sample=sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
+        options = decoding_options(model.defaults, **given_options(context))
         LineChat(model, options, greet=_interactive()).run(_lines())
 
 
@@ -216,20 +205,28 @@ def _lines() -> Iterator[str]:
     if sys.stdin is None:
         raise UsageError("stdin is closed: there is nobody to talk to")
     if not _interactive():
-        for raw in sys.stdin.buffer:
-            yield raw.decode("utf-8", "replace").rstrip("\r\n")
+        yield from lines_of(sys.stdin.buffer)
         return
     with contextlib.suppress(ImportError):  # Windows has none: its console edits
         import readline  # noqa: F401 - gives `input` its editing
     while True:
         try:
-            yield input("you: ")
+            yield _written()
         except EOFError:
-            typer.echo("")
+            say("")
             return
         except KeyboardInterrupt:
-            typer.echo("")  # what comes next is not of the line that was being written
+            say("")  # what comes next is not of the line that was being written
             raise
+
+
+def _written() -> str:
+    """The line that a person writes. It is asked for on the terminal, also where stdout is a file: `input`
+    would ask there."""
+    if sys.stdout.isatty():
+        return input("you: ")
+    typer.echo("you: ", nl=False, err=True)
+    return input()
 
 
 def _shipped() -> list[str]:
@@ -266,10 +263,16 @@ def _serve(host: str, port: int) -> None:
         )
     arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
     try:
-        serve(shlex.join([sys.executable, "-m", "edgechat", *arguments]), host, port)
+        serve(_for_shell([sys.executable, "-m", "edgechat", *arguments]), host, port)
     except socket.gaierror as error:
         raise UsageError(f"--host {host} is no address of this machine: {error.strerror}") from None
     except OSError as error:
         raise EdgeChatError(
             f"the chat cannot be served at {host}, port {port}: {error.strerror}; choose another --port"
         ) from None
+
+
+def _for_shell(command: list[str]) -> str:
+    """A command as the system's shell reads it, which textual-serve gives it to; that of Windows knows no
+    single quotes."""
+    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)

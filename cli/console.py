@@ -4,7 +4,6 @@ import contextlib
 import errno
 import importlib.util
 import json
-import math
 import os
 import re
 import signal
@@ -13,12 +12,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import typer
 from typer.core import TyperGroup
 
 from ..runtime.errors import EdgeChatError, UsageError
+from ..runtime.finite import finite
 from ..runtime.text import BIDI_CONTROLS, printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
@@ -157,17 +157,6 @@ def put_json(values: Any) -> None:
     typer.echo(_ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def finite(values: Any) -> Any:
-    """`values` with null for the infinities and NaN that JSON lacks."""
-    if isinstance(values, float) and not math.isfinite(values):
-        return None
-    if isinstance(values, dict):
-        return {key: finite(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
-    return values
-
-
 def put_table(rows: list[tuple[str, Any]]) -> None:
     """Names and values in two columns, on stdout."""
     width = max(len(name) for name, _ in rows)
@@ -178,6 +167,13 @@ def put_table(rows: list[tuple[str, Any]]) -> None:
 def one_line(text: str) -> str:
     """`text` with each line break as a space: of pieces, joined, it is the same as of the whole."""
     return _LINE_BREAK.sub(" ", text)
+
+
+def lines_of(stream: BinaryIO) -> Iterator[str]:
+    """The lines of a text as they come, without their ends. Bytes that are no UTF-8 become U+FFFD; a byte
+    order mark is no part of the first."""
+    for number, line in enumerate(stream):
+        yield line.decode("utf-8" if number else "utf-8-sig", "replace").rstrip("\r\n")
 
 
 def check_writable(out: Path) -> None:

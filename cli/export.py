@@ -17,8 +17,9 @@ from .options import (
     RepliesOption,
     SignOption,
     ask_passphrase,
+    decoding_options,
+    read_replies_option,
 )
-from .talk import decoding_options, read_replies_option
 
 #: Share of held-out pairs that are answered word for word, below which a confidence tells little.
 _HARDLY_ANY = 0.02

@@ -202,7 +202,9 @@ def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:
 
 def beside_fp32(quality: dict[str, Any]) -> str:
     """What a precision costs, of `quality` as the export and the proof give it."""
-    change = quality["perplexity"] / quality["fp32_perplexity"] - 1
+    from ..export.quality import perplexity_change
+
+    change = perplexity_change(quality["perplexity"], quality["fp32_perplexity"])
     return (
         f"{quality['agreement']:.1%} of tokens the same, perplexity {change:+.2%}, log-probabilities off by "
         f"{quality['mean_logp']:.3f} in the mean and {quality['worst_logp']:.2f} at worst"

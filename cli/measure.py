@@ -16,11 +16,12 @@ from .options import (
     RepliesOption,
     RequireSignatureOption,
     ThreadsOption,
+    decoding_options,
+    given_options,
     set_torch_threads,
     torch_device,
 )
 from .progress import counting
-from .talk import decoding_options, read_replies_option
 
 _FEW = 20
 
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A run folder (PyTorch) or a bundle.")],
     data: Annotated[
         str | None,
@@ -105,13 +107,7 @@ def evaluate(
     pairs = pairs[:limit]
     if 0 < len(pairs) < _FEW:
         say(f"with so few pairs ({len(pairs)}) the figures say little of others")
-    options = decoding_options(
-        chat.defaults,
-        beam=beam,
-        normalize=normalize,
-        length_penalty=length_penalty,
-        replies=read_replies_option(replies),
-    )
+    options = decoding_options(chat.defaults, **given_options(context))
     with counting("evaluating", 2 * len(pairs)) as progress:
         result = run_evaluation(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress

@@ -1,13 +1,18 @@
 """Options that several commands have, so that each is spelled and explained once."""
 
+import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..runtime.errors import DeviceError
+from ..runtime.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    from ..runtime import DecodingOptions
 
 BundleArgument = Annotated[
     str,
@@ -193,6 +198,47 @@ SignOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def given_options(context: typer.Context) -> dict[str, Any]:
+    """The options of the search that a command was given, by name. Of those that name a file, --replies is
+    what is in it, and --trace that there shall be one."""
+    from ..runtime import DecodingOptions
+
+    names = [field.name for field in dataclasses.fields(DecodingOptions)]
+    # () is a list that was not given: it leaves the bundle's own.
+    given = {name: context.params[name] for name in names if context.params.get(name) not in (None, ())}
+    if "replies" in given:
+        given["replies"] = read_replies_option(given["replies"])
+    if "trace" in given:
+        given["trace"] = True
+    return given
+
+
+def read_replies_option(file: Path | None) -> tuple[str, ...] | None:
+    """The closed set of --replies."""
+    from ..runtime.replies import read_replies
+
+    return None if file is None else read_replies(file)
+
+
+def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":
+    """`defaults` with what was given on the command line. A length penalty that belongs to another
+    normalization than the one asked for does not stay, and as many replies are drawn as are to be shown."""
+    changed = {name: value for name, value in given.items() if value is not None}
+    if changed.get("sample"):
+        changed.setdefault("beam", changed.get("n_best", 1))
+    if changed.get("normalize", "gnmt") != "gnmt":
+        changed.setdefault("length_penalty", None)
+    if "beam" in changed and "n_best" not in changed:
+        changed["n_best"] = min(defaults.n_best, changed["beam"])
+    try:
+        return dataclasses.replace(defaults, **changed)
+    except UsageError as error:
+        names = "|".join(field.name for field in dataclasses.fields(defaults))
+        what, colon, why = str(error).partition(":")
+        on_the_command_line = re.sub(rf"\b({names})\b", lambda found: f"--{found[0].replace('_', '-')}", what)
+        raise UsageError(on_the_command_line + colon + why) from None
 
 
 def ask_passphrase(key: Path) -> Callable[[], str] | None:

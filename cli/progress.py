@@ -11,18 +11,34 @@ from ..runtime.text import counted
 from .console import say
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from ..train.trainer import Trainer
+
+
+def _bar(what: str, *figures: str, shown: bool = True) -> "Progress":
+    """A live bar on stderr, where that is a terminal: what is counted, how far it is, what else there is to
+    say, and the time that is left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn(what),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        *map(TextColumn, figures),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (shown and console.is_terminal),
+    )
 
 
 @contextlib.contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, where that is a terminal. Gives what advances it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with _bar("{task.description}") as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
 
@@ -35,25 +51,14 @@ class TrainingProgress:
     """A live bar on a terminal, now and then a line elsewhere, and a line for each validation everywhere."""
 
     def __init__(self, *, shown: bool = True) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         self._shown = shown
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn(
-                "loss {task.fields[loss]:.3f}  ppl {task.fields[ppl]:.3f}  {task.fields[speed]:,.0f} tok/s"
-            ),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (shown and console.is_terminal),
+        self._bar = _bar(
+            "epoch {task.fields[epoch]}",
+            "loss {task.fields[loss]:.3f}  ppl {task.fields[ppl]:.3f}  {task.fields[speed]:,.0f} tok/s",
+            shown=shown,
         )
         self._task = self._bar.add_task("train", total=None, epoch=1, loss=0.0, ppl=0.0, speed=0.0)
-        self._begun = self._said = time.monotonic()
+        self._begun = self._said = time.monotonic()  # of the first step; of the last line
         self._first_step = 0
 
     def __enter__(self) -> "TrainingProgress":
@@ -76,7 +81,7 @@ class TrainingProgress:
             what += f", {trainer.processes} processes"
         self._say(f"{what}; Ctrl-C stops and keeps what was learned")
         self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
-        self._first_step = position.step
+        self._first_step, self._begun = position.step, time.monotonic()
 
     def step(self, progress: Any) -> None:
         self._bar.update(

@@ -1,7 +1,5 @@
 """`edgechat reply`: prompts in, replies out."""
 
-import dataclasses
-import re
 import sys
 from collections.abc import Iterator
 from json import dumps
@@ -11,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import UsageError
-from .console import check_file, finite, one_line, put, put_json, say
+from ..runtime.finite import finite
+from .console import check_file, lines_of, one_line, put, put_json, say
 from .options import (
     SEARCH,
     AlignmentsOption,
@@ -42,6 +41,8 @@ from .options import (
     TopKOption,
     TopPOption,
     TypicalOption,
+    decoding_options,
+    given_options,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def register(app: typer.Typer) -> None:
 
 
 def reply(
+    context: typer.Context,
     bundle: BundleArgument,
     text: Annotated[
         list[str] | None,
@@ -150,34 +152,7 @@ def reply(
     ) as model:
         if device == "auto" and sys.stderr.isatty():
             say(f"{bundle} on {model.device}")
-        options = decoding_options(
-            model.defaults,
-            beam=beam,
-            n_best=n_best,
-            normalize=normalize,
-            length_penalty=length_penalty,
-            coverage_penalty=coverage_penalty,
-            repetition_penalty=repetition_penalty,
-            min_length=min_length,
-            max_length=max_length,
-            replies=read_replies_option(replies),
-            prefix=prefix,
-            banned=banned,
-            required=required,
-            no_repeat_ngram=no_repeat_ngram,
-            no_copy_ngram=no_copy_ngram,
-            stop=stop,
-            groups=groups,
-            diversity=diversity,
-            sample=sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            typical_p=typical_p,
-            seed=seed,
-            alignments=alignments,
-            trace=True if trace else None,
-        )
+        options = decoding_options(model.defaults, **given_options(context))
         if abstain_below is not None:
             _check_confident(model, options)
         traced = []
@@ -199,32 +174,6 @@ def reply(
         if trace:
             values = finite({**_TRACE, "replies": traced})
             write_atomic(trace, dumps(values, ensure_ascii=False) + "\n")
-
-
-def read_replies_option(file: Path | None) -> tuple[str, ...] | None:
-    """The closed set of --replies."""
-    from ..runtime.replies import read_replies
-
-    return None if file is None else read_replies(file)
-
-
-def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":
-    """`defaults` with what was given on the command line. A length penalty that belongs to another
-    normalization than the one asked for does not stay, and as many replies are drawn as are to be shown."""
-    changed = {name: value for name, value in given.items() if value is not None}
-    if changed.get("sample"):
-        changed.setdefault("beam", changed.get("n_best", 1))
-    if changed.get("normalize", "gnmt") != "gnmt":
-        changed.setdefault("length_penalty", None)
-    if "beam" in changed and "n_best" not in changed:
-        changed["n_best"] = min(defaults.n_best, changed["beam"])
-    try:
-        return dataclasses.replace(defaults, **changed)
-    except UsageError as error:
-        names = "|".join(field.name for field in dataclasses.fields(defaults))
-        what, colon, why = str(error).partition(":")
-        on_the_command_line = re.sub(rf"\b({names})\b", lambda found: f"--{found[0].replace('_', '-')}", what)
-        raise UsageError(on_the_command_line + colon + why) from None
 
 
 def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
@@ -320,10 +269,9 @@ def _traced(model: "ChatModel", prompt: str, reply: "Reply") -> dict[str, Any]:
 
 
 def _lines() -> Iterator[str]:
-    """Prompts on stdin. Bytes that are no UTF-8 become U+FFFD; a byte order mark is no part of the first."""
+    """Prompts on stdin."""
     if sys.stdin is None:
         raise UsageError("there is no TEXT, and stdin is closed: give prompts as arguments")
     if sys.stdin.isatty():
         say("a prompt a line; Ctrl-D ends")
-    for number, line in enumerate(sys.stdin.buffer):
-        yield line.decode("utf-8" if number else "utf-8-sig", "replace").rstrip("\r\n")
+    yield from lines_of(sys.stdin.buffer)

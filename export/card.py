@@ -1,6 +1,7 @@
 """MODEL_CARD.md: what a bundle is, for people who are handed one."""
 
 from ..runtime.manifest import Manifest
+from .quality import perplexity_change
 
 
 def model_card(manifest: Manifest) -> str:
@@ -88,7 +89,7 @@ def _variant(manifest: Manifest) -> str:
     if quality is None:
         return ""
     batching = manifest.proof[manifest.precision]
-    change = quality["perplexity"] / quality["fp32_perplexity"] - 1
+    change = perplexity_change(quality["perplexity"], quality["fp32_perplexity"])
     forced = (
         "\nThis is beyond the declared limits: it was written by force." if manifest.quality["forced"] else ""
     )

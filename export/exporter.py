@@ -24,7 +24,7 @@ from ..runtime.golden import make_golden
 from ..runtime.manifest import Manifest, ModelSpec, TextSpec
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
-from ..runtime.replies import REPLIES, closed_set, write_replies
+from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
 from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.checkpoint import last_step
@@ -79,7 +79,8 @@ def export(
     With `force`, an existing bundle is replaced, and a precision beyond its limits is written all the same.
 
     Raises:
-        UsageError: `out` exists and is not to be replaced, or is no bundle.
+        UsageError: `out` exists and is not to be replaced, or is no bundle; or a reply is longer than the
+            model's longest.
         CheckpointError: the run has no checkpoint, or it is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
         QualityError: the precision changes too much; nothing is written.
@@ -89,6 +90,7 @@ def export(
     check_out(out, force)
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
+    closed = None if replies is None else closed_set(replies, run.codec)
     last = last_step(run_folder)
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
     behind = f"; the last is step {last:,}" if position.step != last else ""
@@ -104,7 +106,7 @@ def export(
     progress("measuring held-out perplexity")
     quality, ms = _quality(built, run, force=force)
     manifest = replace(manifest, proof=proof, quality=quality)
-    manifest = replace(manifest, calibration=_calibration(run, built.variant, manifest, replies, progress))
+    manifest = replace(manifest, calibration=_calibration(run, built.variant, manifest, closed, progress))
     progress("making golden vectors")
     golden = make_golden(
         built.variant,
@@ -285,12 +287,11 @@ def _quality(built: Built, run: Run, *, force: bool) -> tuple[dict[str, Any], di
 
 
 def _calibration(
-    run: Run, backend: OrtBackend, manifest: Manifest, replies: Sequence[str] | None, progress: Told
+    run: Run, backend: OrtBackend, manifest: Manifest, closed: ClosedSet | None, progress: Told
 ) -> dict[str, Any] | None:
     """What the probabilities of the bundle's replies are worth; None where that cannot be said."""
     model = ChatModel(backend, run.codec, manifest.decoding, device="cpu")
-    if replies is not None:
-        model.closed = closed_set(replies, run.codec)
+    model.closed = closed
     progress("calibrating the confidence")
     try:
         return calibrate(model, [(pair["turns"], pair["response"]) for pair in run.held_out()])

@@ -7,7 +7,7 @@ import onnxruntime as ort
 
 from ..runtime.backend import pad
 from ..runtime.ort import OrtBackend
-from ..runtime.text import GO
+from ..runtime.scoring import forced_steps
 from ..train.model import Seq2Seq
 from .graphs import build_decoder
 from .precision import Recording
@@ -49,16 +49,10 @@ def _inputs(
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     outputs = [f"input:{name}" for name in names]
     seen: dict[str, list[Floats]] = {name: [] for name in names}
-    src, src_len = pad(sources)
     target, lengths = pad(targets)
-    rows = np.arange(len(sources))
-    tokens = np.full(len(sources), GO, dtype=np.int64)
-    state = backend.encode(src, src_len)
-    for t in range(target.shape[1]):
-        feeds = backend.feeds(state, tokens, rows, 1)
+    for t, step in enumerate(forced_steps(backend, backend.encode(*pad(sources)), target)):
+        feeds = backend.feeds(step.before, step.tokens, step.parents, 1)
         for name, x in zip(names, session.run(outputs, feeds), strict=True):
-            seen[name].append(x[t < lengths])
-        _, state = backend.step(state, tokens, rows, 1)
-        tokens = target[:, t]
+            seen[name].append(x[::2][t < lengths])
     shuffled = np.random.default_rng(0).permutation(int(lengths.sum()))
     return {name: np.concatenate(parts)[shuffled] for name, parts in seen.items()}

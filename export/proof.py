@@ -17,8 +17,9 @@ from ..runtime.errors import ProofError
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend, OrtState
 from ..runtime.scheduler import decode
+from ..runtime.scoring import forced_steps
 from ..runtime.search import BeamSearch
-from ..runtime.text import GO, counted
+from ..runtime.text import counted
 from ..train.backend import TorchBackend, TorchState
 
 TOLERANCE = 1e-4  # states, alignments, log-probabilities of tokens
@@ -26,7 +27,7 @@ TIE = 1e-4
 BATCHING_TOLERANCE = 1e-2  # log-probabilities of a variant's tokens: one rounded input is the next value
 _BATCH_SIZES = (1, 7, 64)
 _RAGGED = (2, 7, 64)
-#: Steps of one row are slow in PyTorch, so fewer pairs are stepped through alone than in batches.
+#: Steps of one sentence are slow in PyTorch, so fewer pairs are stepped through alone than in batches.
 _NUMBERS_AT_BATCH_1 = 12
 _BEAMS = (1, 5)
 
@@ -157,18 +158,15 @@ class _Numbers:
         for name in ("keys", "values", "bias"):
             ours_memory = getattr(ours.memory, name).numpy()
             self._see_state(ours_memory[real], theirs.memory[name][real])
-        rows = np.arange(len(sources))
-        tokens = np.full(len(sources), GO, dtype=np.int64)
-        for t in range(target.shape[1]):
-            out, ours = torch_backend.step(ours, tokens, rows, 1, whole=True)
-            other, theirs = ort_backend.step(theirs, tokens, rows, 1, whole=True)
-            assert out.logp is not None and other.logp is not None  # noqa: PT018
+        steps = zip(
+            forced_steps(torch_backend, ours, target), forced_steps(ort_backend, theirs, target), strict=True
+        )
+        for t, (our, their) in enumerate(steps):
             live = t < lengths
             self.steps += int(live.sum())
-            self.logp = _worse(self.logp, _difference(out.logp[live], other.logp[live]))
-            self.align = _worse(self.align, _difference(out.align[live], other.align[live]))
-            self._see_states(ours, theirs, live)
-            tokens = target[:, t]
+            self.logp = _worse(self.logp, _difference(our.logp[live], their.logp[live]))
+            self.align = _worse(self.align, _difference(our.align[live], their.align[live]))
+            self._see_states(our.after, their.after, live.repeat(2))
 
     def _see_states(self, ours: TorchState, theirs: OrtState, live: Any) -> None:
         for name, tensor in theirs.recurrent.items():

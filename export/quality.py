@@ -12,6 +12,7 @@ from ..runtime.backend import pad
 from ..runtime.measure import interleaved
 from ..runtime.ort import OrtBackend
 from ..runtime.scheduler import BATCH_SIZE, batches_of
+from ..runtime.scoring import forced_steps
 from ..runtime.text import GO
 from ..train.loss import perplexity_of
 from .precision import PrecisionName
@@ -54,10 +55,7 @@ class Quality:
 
     @property
     def perplexity_change(self) -> float:
-        """Relative; 0 where both are infinite."""
-        if self.perplexity == self.fp32_perplexity:
-            return 0.0
-        return self.perplexity / self.fp32_perplexity - 1
+        return perplexity_change(self.perplexity, self.fp32_perplexity)
 
     def beyond(self, limits: QualityLimits) -> list[str]:
         """What is worse than the limits, each as a phrase with its figures. NaN is beyond any."""
@@ -82,6 +80,11 @@ class Quality:
         return [phrase for within, phrase in measured if not within]
 
 
+def perplexity_change(perplexity: float, fp32_perplexity: float) -> float:
+    """How much it rises, as a share of that in fp32; 0 where both are infinite."""
+    return 0.0 if perplexity == fp32_perplexity else perplexity / fp32_perplexity - 1
+
+
 def compare(
     exact: OrtBackend,
     variant: OrtBackend,
@@ -93,21 +96,15 @@ def compare(
     agreeing = 0
     lengths = [(len(target), len(source)) for source, target in zip(sources, targets, strict=True)]
     for chosen in batches_of(lengths, BATCH_SIZE):
-        states = [backend.encode(*pad([sources[i] for i in chosen])) for backend in (exact, variant)]
+        source = pad([sources[i] for i in chosen])
         target, target_len = pad([targets[i] for i in chosen])  # [B, T]
-        B = len(chosen)
-        fed = np.full(B, GO, dtype=np.int64)
-        parents = np.arange(B).repeat(2)  # two rows a sentence, as in every decoder call
-        for t in range(target.shape[1]):
+        both = (forced_steps(backend, backend.encode(*source), target) for backend in (exact, variant))
+        for t, steps in enumerate(zip(*both, strict=True)):
             live = t < target_len
-            best = []
-            for which, backend in enumerate((exact, variant)):
-                out, states[which] = backend.step(states[which], fed.repeat(2), parents, 1, whole=True)
-                assert out.logp is not None
-                logps[which].append(out.logp[::2][np.arange(B), target[:, t]][live])
-                best.append(out.cand_ids[::2, 0])
-            agreeing += int((best[0] == best[1])[live].sum())
-            fed, parents = target[:, t], np.arange(2 * B)
+            for found, step in zip(logps, steps, strict=True):
+                found.append(step.logp[np.arange(len(chosen)), target[:, t]][live])
+            ours, theirs = (step.logp.argmax(axis=1) for step in steps)
+            agreeing += int((ours == theirs)[live].sum())
     ours, theirs = (np.concatenate(parts) for parts in logps)
     errors = np.abs(ours.astype(np.float64) - theirs)
     return Quality(

@@ -6,6 +6,7 @@ The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `or
 import os
 import time
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from .backend import Backend
@@ -24,8 +25,11 @@ from .search import BeamSearch, Hypothesis
 from .stream import Candidate, Reply, ReplyStream
 from .text import TextCodec
 
-#: Sets of options whose rules of texts a model remembers.
+#: Sets of texts whose rules a model remembers.
 _KEPT_TEXTS = 16
+#: The options that `ChatModel._make_texts` reads, and no others: whatever the seed or the beam, the rules are
+#: the same.
+_TEXTS = attrgetter("banned", "prefix", "required", "replies", "min_length", "max_length")
 
 
 class ChatSession:
@@ -70,7 +74,7 @@ class ChatModel:
         self.calibration: Calibration | None = None
         self._backend: Backend[Any] | None = backend
         self._process = os.getpid()
-        self._texts: dict[DecodingOptions, TextRules] = {}
+        self._texts: dict[tuple[object, ...], TextRules] = {}
 
     @classmethod
     def load(
@@ -299,12 +303,13 @@ class ChatModel:
             return TextRules(only=self.closed, longest=self.closed.longest)
         if not options.has_texts:
             return NO_TEXTS
-        rules = self._texts.get(options)
+        key = _TEXTS(options)
+        rules = self._texts.get(key)
         if rules is None:
             rules = self._make_texts(options)
             if len(self._texts) >= _KEPT_TEXTS:
                 self._texts.clear()
-            self._texts[options] = rules
+            self._texts[key] = rules
         return rules
 
     def _make_texts(self, options: DecodingOptions) -> TextRules:
@@ -353,7 +358,7 @@ class ChatModel:
             ms,
             truncated,
             trace,
-            self.confidence(best.logp, search.options) if best.finished else None,
+            self.confidence(best.logp, search.options) if search.done and best.finished else None,
         )
 
     def _candidate(self, hypothesis: Hypothesis, aligned: bool) -> Candidate:
@@ -362,6 +367,7 @@ class ChatModel:
             hypothesis.score,
             hypothesis.logp,
             tuple(self.codec.pieces(hypothesis.tokens)),
+            hypothesis.tokens,
             hypothesis.token_logps,
             hypothesis.finished,
             tuple(map(tuple, hypothesis.alignments)) if aligned else None,

@@ -13,6 +13,7 @@ import numpy as np
 
 from .backend import Backend, State, pad
 from .errors import BundleError
+from .jsonobject import once
 from .manifest import LARGEST_REPLY
 from .options import MAX_LENGTH, DecodingOptions
 from .scheduler import decode
@@ -80,7 +81,7 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
         BundleError: golden.json is not what `make_golden` writes.
     """
     try:
-        golden = json.loads(raw, parse_constant=_no_number)
+        golden = json.loads(raw, parse_constant=_no_number, object_pairs_hook=once)
         cases, max_length = golden["cases"], int(golden["max_length"])
         if len(cases) > MAX_CASES or any(len(case["src"]) > MAX_SOURCE for case in cases):
             raise ValueError(f"it has more than {MAX_CASES} sources, or one of more than {MAX_SOURCE} ids")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .errors import BundleError
 from .files import sha256
+from .jsonobject import once
 from .options import MAX_LENGTH, DecodingOptions
 from .text import EOS, GO, PAD, SEP, UNK
 
@@ -166,13 +167,13 @@ class Manifest:
         """Parse and check `raw`.
 
         Raises:
-            BundleError: no JSON, a newer major format, changed since it was sealed, or a value is
-                missing or of the wrong kind.
+            BundleError: no JSON, something named twice in it, a newer major format, changed since it was
+                sealed, or a value is missing or of the wrong kind.
         """
         try:
-            values = json.loads(raw)
+            values = json.loads(raw, object_pairs_hook=once)
         except (ValueError, RecursionError) as error:
-            raise BundleError(f"edgechat.json is not JSON: {error}") from None
+            raise BundleError(f"edgechat.json cannot be read: {error}") from None
         if _nested(values, _DEEPEST):
             raise BundleError(f"edgechat.json nests its values deeper than {_DEEPEST}")
         if not isinstance(values, dict):

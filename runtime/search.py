@@ -47,7 +47,7 @@ _NOTHING: Mapping[int, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A reply as ids. `finished` is false where the maximum length or a cancellation cut it."""
+    """A reply as ids. Where it is not `finished`, the maximum length or a cancellation cut it."""
 
     tokens: tuple[int, ...]  # without the end-of-sentence
     token_logps: tuple[float, ...]  # natural log; with the end-of-sentence where finished
@@ -150,7 +150,8 @@ class BeamSearch:
         self._prepare([GO] * begun, [0] * begun)
 
     def want(self) -> StepRequest:
-        """What to compute next; asked only while not `done`."""
+        """What to compute next. In a batch a search that is `done` is asked on, until it leaves: it still has
+        its rows, and what comes for them is not taken."""
         return self._request
 
     def advance(

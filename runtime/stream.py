@@ -23,8 +23,9 @@ class Candidate:
     score: float
     logp: float
     tokens: tuple[str, ...]  # joined they are the text, up to surrounding space
+    ids: tuple[int, ...]  # of the tokens: of two ways to spell the text, the likelier
     token_logps: tuple[float, ...]  # natural log; one more than tokens, the end-of-sentence, where finished
-    finished: bool  # false where the maximum length or a cancellation cut it
+    finished: bool  # whether it came to its end; else the maximum length or a cancellation cut it
     #: With DecodingOptions(alignments=True), for each of `token_logps`: its attention over the source's
     #: tokens, in text order; each sums to 1.
     alignments: tuple[tuple[float, ...], ...] | None = None
@@ -46,7 +47,7 @@ class Reply:
     trace: tuple[TracedStep, ...] | None = None  # with DecodingOptions(trace=True): what each step did
     confidence: float | None = None
     """The probability, from 0 to 1, that this is the right reply, where the bundle was calibrated and the
-    options allow what its own do; else None."""
+    options allow what its own do. None where not, and where the reply or its search was cut."""
 
     @property
     def logp(self) -> float:
@@ -55,7 +56,7 @@ class Reply:
 
     @property
     def finished(self) -> bool:
-        """False where the maximum length or a cancellation cut it."""
+        """Whether the best reply came to its end; else the maximum length or a cancellation cut it."""
         return self.candidates[0].finished
 
     def __str__(self) -> str:
@@ -117,7 +118,8 @@ class ReplyStream:
                 return
 
     def cancel(self) -> None:
-        """Stop before the next step; the reply is then the best so far, not finished."""
+        """Stop before the next step. The reply is then the best so far, and has no confidence: one that had
+        finished by then, or else one that is cut, as long as it was."""
         self._cancelled.set()
 
     @property
@@ -143,13 +145,14 @@ class ReplyStream:
             return False
         self._model.check_process()
         try:
-            if self._batch is None:
+            if self._batch is None and not self.cancelled:
                 self._batch = Batch(self._model.backend, [self._source.ids], [self._search])
-            if not self.cancelled and self._batch.step():
+            if self._batch is not None and not self.cancelled and self._batch.step():
                 return True
         except BaseException:
-            self._failed = True
+            self._failed, self._batch = True, None
             raise
+        self._batch = None  # it holds the sessions, which are to be free once the model is closed
         self._reply = self._model.make_reply(self._search, self._start, self._source.truncated)
         if not self.cancelled:
             self._done(self._reply)

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from .errors import BundleError
+from .jsonobject import once
 
 #: What no token crosses: a word with the space before it and its apostrophes, digits, signs, spaces.
 #: Underscores belong to words, since commands are written with them, and so do combining marks.
@@ -51,7 +52,7 @@ def check_tokenizer(raw: bytes) -> None:
         BundleError: says what is wrong with it.
     """
     try:
-        values = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+        values = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
         model = values["model"]
         missing = byte_of_character().keys() - model["vocab"].keys()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -122,14 +123,6 @@ def _steps(pre_tokenizer: Any) -> list[Any]:
 
 def _type(part: Any) -> str:
     return "nothing" if part is None else str(part.get("type") if isinstance(part, dict) else part)[:60]
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object that names nothing twice: readers differ in which of the two they take."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("it names something twice in one object")
-    return values
 
 
 def _said(error: Exception) -> str:

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
@@ -20,6 +20,16 @@ from ..runtime.scoring import score_targets
 from .loss import perplexity_of
 
 Pair = tuple[Sequence[str], str]  # the turns of the context, oldest first, and the reply
+
+
+class Likeness(NamedTuple):
+    """How like the given replies a model's own are: a share from 0 to 1, BLEU and chrF from 0 to 100."""
+
+    exact_match: float  # share of replies that are the given one, to the letter
+    bleu: float
+    bleu_signature: str
+    chrf: float
+    chrf_signature: str
 
 
 @dataclass(frozen=True)
@@ -79,23 +89,12 @@ def evaluate(
         [turns for turns, _ in pairs], options, batch_size=batch_size, progress=progress
     )
     texts = [reply.text for reply in replies]
-    # As the model learned them. Its replies are compared as they are: decoding does not normalize, so
-    # one that spells a letter in another normal form is another one.
-    references = [unicodedata.normalize("NFC", response) for _, response in pairs]
-    bleu, chrf = BLEU(tokenize=tokenize), CHRF()
-    bleu_score, chrf_score = (metric.corpus_score(texts, [references]).score for metric in (bleu, chrf))
     common, count = Counter(texts).most_common(1)[0]
     words = [text.split() for text in texts]
     return Evaluation(
         pairs=len(pairs),
         perplexity=perplexity_of(logps),
-        exact_match=float(
-            np.mean([text == reference for text, reference in zip(texts, references, strict=True)])
-        ),
-        bleu=bleu_score,
-        bleu_signature=str(bleu.get_signature()),
-        chrf=chrf_score,
-        chrf_signature=str(chrf.get_signature()),
+        **likeness(texts, [response for _, response in pairs], tokenize=tokenize)._asdict(),
         distinct_1=distinct(words, 1),
         distinct_2=distinct(words, 2),
         mean_length=float(np.mean([len(w) for w in words])),
@@ -105,6 +104,21 @@ def evaluate(
         truncated_prompts=sum(source.truncated for source in sources),
         truncated_targets=sum(truncated for _, truncated in targets),
         seconds=time.perf_counter() - start,
+    )
+
+
+def likeness(replies: Sequence[str], given: Sequence[str], *, tokenize: str = "13a") -> Likeness:
+    """Of a model's replies to those that are given, pair by pair."""
+    # As the model learned them. Its replies are compared as they are: decoding does not normalize, so
+    # one that spells a letter in another normal form is another one.
+    references = [unicodedata.normalize("NFC", response) for response in given]
+    bleu, chrf = BLEU(tokenize=tokenize), CHRF()
+    return Likeness(
+        exact_match=float(np.mean([a == b for a, b in zip(replies, references, strict=True)])),
+        bleu=float(bleu.corpus_score(replies, [references]).score),
+        bleu_signature=str(bleu.get_signature()),
+        chrf=float(chrf.corpus_score(replies, [references]).score),
+        chrf_signature=str(chrf.get_signature()),
     )
 
 
@@ -119,10 +133,5 @@ def decoded_scores(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, float]:
     replies = [
         reply.text for reply in model.reply_turns([turns for turns, _ in pairs], DecodingOptions(beam=1))
     ]
-    references = [unicodedata.normalize("NFC", response) for _, response in pairs]
-    same = [reply == reference for reply, reference in zip(replies, references, strict=True)]
-    return {
-        "exact_match": float(np.mean(same)),
-        "bleu": float(BLEU().corpus_score(replies, [references]).score),
-        "chrf": float(CHRF().corpus_score(replies, [references]).score),
-    }
+    like = likeness(replies, [response for _, response in pairs])
+    return {"exact_match": like.exact_match, "bleu": like.bleu, "chrf": like.chrf}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.files import write_atomic
+from ..runtime.finite import finite
 from .loss import perplexity
 
 
@@ -27,9 +28,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    """The row as JSON, which has no infinities and no NaN: null stands for them."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    return json.dumps(finite, allow_nan=False) + "\n"
+    return json.dumps(finite(row), allow_nan=False) + "\n"
 
 
 def append_metrics(run: Path, row: dict[str, Any]) -> None:

@@ -145,11 +145,12 @@ def _of_tokens(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
     with safe_open(path, "pt") as file:
         words = (file.metadata() or {}).get("words")
         names = list(file.keys())
-        name = _WEIGHT if words is None else names[0]
-        if name not in names or (words is not None and len(names) != 1):
+        fits = _WEIGHT in names if words is None else len(names) == 1
+        if not fits:
             raise DataError(
                 f"{path} has neither a tensor {_WEIGHT} nor, with words in its metadata, one of their vectors"
             )
+        name = _WEIGHT if words is None else names[0]
         tensor = file.get_tensor(name)
     if tensor.ndim != 2 or not tensor.is_floating_point():
         raise DataError(f"{path}: {name} must be a matrix of numbers, not {tuple(tensor.shape)}")

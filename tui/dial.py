@@ -96,7 +96,7 @@ class Dial:
 
     def shown(self, name: str) -> str:
         """A knob's value as it is written, "" for none."""
-        return _knob(name).kind.show(self.values[name]).strip("–")
+        return _knob(name).kind.show(self.values[name])
 
     def wrong_with(self, name: str, text: str) -> str:
         """Why a knob does not take what was written, "" where it does."""

@@ -284,7 +284,7 @@ def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequen
         tuple(pieces),
         seen,
         codec.max_source,
-        tuple(_follow(codec, name, rows, candidate) for candidate in reply.candidates),
+        tuple(_follow(name, rows, candidate) for candidate in reply.candidates),
         tuple(tuple(_beam_row(codec, name, row) for row in step.rows) for step in trace),
         reply.truncated and seen[0] != normal_form(turns[-len(seen)]),
     )
@@ -302,40 +302,20 @@ def _split(codec: TextCodec, ids: Sequence[int]) -> Iterator[str]:
 
 
 def _follow(
-    codec: TextCodec,
     name: Callable[[int], str],
     rows: Sequence[dict[tuple[int, ...], TracedRow]],
     candidate: Candidate,
 ) -> tuple[AttendedToken, ...]:
     """The way of a candidate through the search; nothing where its steps are not all there."""
-    ids = _ids_of(codec, rows, candidate)
-    if ids is None:
-        return ()
     way = []
-    pieces = [*codec.pieces([id for id in ids if id != EOS]), END]
-    for n, (id, logp) in enumerate(zip(ids, candidate.token_logps, strict=False)):
-        row = rows[n].get(tuple(ids[:n])) if n < len(rows) else None
+    ids, pieces = (*candidate.ids, EOS), (*candidate.tokens, END)
+    for n, (id, logp) in enumerate(zip(ids, candidate.token_logps, strict=False)):  # no end where it was cut
+        row = rows[n].get(ids[:n]) if n < len(rows) else None
         if row is None:
             return ()
         rivals = tuple((name(c.id), c.logp) for c in row.candidates if c.id != id and c.fate != "banned")
         way.append(AttendedToken(pieces[n], logp, tuple(row.align), rivals[:RIVALS]))
     return tuple(way)
-
-
-def _ids_of(
-    codec: TextCodec, rows: Sequence[dict[tuple[int, ...], TracedRow]], candidate: Candidate
-) -> list[int] | None:
-    """The ids of a candidate, of which the runtime gives the text: the traced hypothesis that ends so."""
-    n = len(candidate.token_logps)  # the end-of-sentence among them, where it finished
-    if not 1 <= n <= len(rows):
-        return None
-    fates = ("finished",) if candidate.finished else ("live", "pruned")
-    for tokens, row in rows[n - 1].items():
-        for next in row.candidates:
-            ids = [*tokens, next.id]
-            if next.fate in fates and codec.decode(ids) == candidate.text:
-                return ids
-    return None
 
 
 def _beam_row(codec: TextCodec, name: Callable[[int], str], row: TracedRow) -> BeamRow:

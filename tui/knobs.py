@@ -1,6 +1,7 @@
 """The knobs of the search, one line each. Which of them a model has, its options say: a knob whose option
 the installed runtime lacks is not shown."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,7 +27,9 @@ class Kind(Protocol):
         """
         ...
 
-    def show(self, value: Any) -> str: ...
+    def show(self, value: Any) -> str:
+        """It as it would be typed, "" for none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -124,14 +127,24 @@ class Words:
         return value
 
     def parse(self, text: str) -> Any:
-        if self.several:
-            return tuple(part.strip() for part in text.split(",") if part.strip())
-        return text or None
+        if not self.several:
+            return text or None
+        found = (quoted.replace('""', '"') or bare for quoted, bare in _ONE_OF_SEVERAL.findall(text))
+        return tuple(filter(None, found))
 
     def show(self, value: Any) -> str:
-        if not value:
-            return "–"
-        return ", ".join(value) if self.several else str(value)
+        return ", ".join(map(_one_of_several, value or ())) if self.several else value or ""
+
+
+#: One of several texts, and the comma behind it. In quotation marks, doubled within, it is as it stands.
+_ONE_OF_SEVERAL = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:,|\Z)')
+
+
+def _one_of_several(text: str) -> str:
+    """As `_ONE_OF_SEVERAL` reads it."""
+    if text == text.strip() and "," not in text and not text.startswith('"'):
+        return text
+    return '"' + text.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True)
@@ -182,9 +195,17 @@ KNOBS = (
     Knob("typical_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the most typical that make up p"),
     Knob("seed", Number(0, 2**31, off="new"), "the same seed draws the same"),
     Knob("prefix", Words(), "what every reply begins with"),
-    Knob("banned", Words(several=True), "texts that no reply holds, with commas between", idle=_NO_TEXTS),
     Knob(
-        "required", Words(several=True), "texts that every reply holds, with commas between", idle=_NO_TEXTS
+        "banned",
+        Words(several=True),
+        'texts that no reply holds, with commas between; "a, b" is one',
+        idle=_NO_TEXTS,
+    ),
+    Knob(
+        "required",
+        Words(several=True),
+        'texts that every reply holds, with commas between; "a, b" is one',
+        idle=_NO_TEXTS,
     ),
 )
 

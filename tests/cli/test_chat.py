@@ -1,5 +1,7 @@
 """`edgechat chat`, a conversation in lines, and what `edgechat tui` checks before it takes the terminal."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -32,6 +34,27 @@ def test_new_forgets_why_lists_other_replies_and_quit_ends(invoke, bundle_folder
     assert 3 <= len(lines) <= 5  # the reply, up to three candidates, the reply
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
+def test_at_a_terminal_only_replies_go_to_a_file_of_stdout(bundle_folder, model):
+    ours, theirs = os.openpty()
+    os.write(ours, b"hello\n\x04")
+    command = [sys.executable, "-m", "edgechat", "chat", str(bundle_folder)]
+    done = subprocess.run(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=True
+    )
+    told = os.read(ours, 100_000)
+    os.close(ours)
+    os.close(theirs)
+    assert done.stdout.decode() == model.reply("hello").text + "\n"
+    assert b"you: " in told
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(invoke, bundle_folder):
+    done = invoke("chat", bundle_folder, stdin="\ufeff/nonsense\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "/nonsense is no command" in done.stderr
+
+
 def test_two_slashes_begin_a_prompt_and_an_unknown_command_is_told(invoke, bundle_folder, model):
     done = invoke("chat", bundle_folder, stdin="//new\n/nonsense x\n/help\n")
     assert done.stdout.splitlines() == [model.reply("/new").text]
@@ -54,7 +77,8 @@ def test_a_bundle_that_cannot_be_used_is_told_before_the_terminal_is_taken(invok
     assert invoke("tui", bundle_folder, "--beam", 0).returncode == 2
 
 
-def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder):
+@pytest.mark.parametrize(("platform", "quoted"), [("linux", "'my bundle'"), ("win32", '"my bundle"')])
+def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder, platform, quoted):
     pytest.importorskip("textual_serve")
     from textual_serve import server
 
@@ -63,8 +87,9 @@ def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder)
         server.Server, "serve", lambda self: served.append((self.command, self.host, self.port))
     )
     monkeypatch.setattr(sys, "argv", ["edgechat", "tui", "my bundle", "--serve", "--port", "9000"])
+    monkeypatch.setattr(sys, "platform", platform)
     chat.tui([str(bundle_folder)], serve=True, port=9000, host="localhost")
-    assert served == [(f"{sys.executable} -m edgechat tui 'my bundle' --port 9000", "localhost", 9000)]
+    assert served == [(f"{sys.executable} -m edgechat tui {quoted} --port 9000", "localhost", 9000)]
 
 
 def test_a_port_without_serving_is_refused(invoke, bundle_folder):

@@ -9,6 +9,7 @@ import typer
 
 import edgechat.tui
 from edgechat.cli.app import app
+from edgechat.cli.options import given_options
 from edgechat.runtime import DecodingOptions, chat, scheduler
 from edgechat.runtime.search import BeamSearch
 
@@ -92,6 +93,12 @@ def test_an_option_of_a_command_is_the_searchs(command, name, invoke, bundle_fol
     assert done.returncode == 0, done.stderr
     assert searched
     assert {getattr(options, name) for options in searched} == {value}
+
+
+@pytest.mark.parametrize("command", ["reply", "chat", "eval"])
+def test_an_option_that_is_not_given_changes_nothing_of_the_bundles_own(command):
+    with typer.main.get_command(app).commands[command].make_context(command, ["demo"]) as context:
+        assert given_options(context) == {}
 
 
 @pytest.mark.parametrize("command", ["reply", "chat"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from edgechat import __version__
+from edgechat.cli.inspect import beside_fp32
 from edgechat.runtime.bundle import read_bundle, write_bundle
 
 
@@ -161,3 +163,9 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
     missing = invoke("verify", bundle_folder, "--against", tmp_path / "none")
     assert missing.returncode == 2
     assert "there is no run" in missing.stderr
+
+
+def test_two_infinite_perplexities_are_the_same():
+    quality = {"agreement": 1.0, "mean_logp": 0.0, "worst_logp": 0.0}
+    perplexities = {"perplexity": math.inf, "fp32_perplexity": math.inf}
+    assert "perplexity +0.00%" in beside_fp32(quality | perplexities)

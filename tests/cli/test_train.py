@@ -46,6 +46,7 @@ def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monke
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with TrainingProgress() as display:
+        now[0] += 600.0  # to count the steps of many epochs may take long
         display.begin(Planned(Position(100)), "cpu")
         for step in range(101, 141):  # a second each
             now[0] += 1.0

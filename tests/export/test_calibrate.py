@@ -82,7 +82,7 @@ class Model:
 
     def _reply(self, i: int) -> Reply:
         text = "right \u00e9" if self._right[i] else "wrong"
-        only = Candidate(text, self._logps[i], self._logps[i], (text,), (), finished=True)
+        only = Candidate(text, self._logps[i], self._logps[i], (text,), (), (), finished=True)
         return Reply(text, only.score, only.tokens, (only,), 1.0, truncated=False)
 
 

@@ -14,7 +14,8 @@ from edgechat.export import export
 from edgechat.export.exporter import check_out
 from edgechat.runtime import ChatModel, ProofError, UsageError
 from edgechat.runtime.bundle import read_bundle
-from edgechat.train.evaluate import distinct, evaluate
+from edgechat.runtime.options import DecodingOptions
+from edgechat.train.evaluate import decoded_scores, distinct, evaluate
 from edgechat.train.run import open_run
 
 
@@ -59,6 +60,20 @@ def test_a_run_and_its_bundle_evaluate_to_the_same_figures(run_folder, bundle_fo
     assert "tok:13a" in ours.bleu_signature
 
 
+def test_a_validation_scores_replies_as_an_evaluation_does(bundle_folder):
+    model, pairs = (
+        ChatModel.load(bundle_folder),
+        [([p], r) for p, r in [*PAIRS[:9], ("hello", "hi the\u0301re")]],
+    )
+    whole = evaluate(model, pairs, DecodingOptions(beam=1))
+    assert 0 < whole.exact_match < 1
+    assert decoded_scores(model, pairs) == {
+        "exact_match": whole.exact_match,
+        "bleu": whole.bleu,
+        "chrf": whole.chrf,
+    }
+
+
 def test_distinct_counts_different_words_over_all_words():
     assert distinct([["a", "b", "a"], ["a"]], 1) == 2 / 4
     assert distinct([["a", "b", "a"], ["a"]], 2) == 2 / 2
@@ -80,6 +95,16 @@ def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(variants, "build_decoder", other_weights)
     with pytest.raises(ProofError):
         export(run_folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reply_that_is_too_long_is_refused_before_anything_is_proved(run_folder, tmp_path):
+    said: list[str] = []
+    with pytest.raises(UsageError, match="reply 2 of the closed set, 'hi hi hi"):
+        export(
+            run_folder, tmp_path / "b", checkpoint="last", replies=["hi", "hi " * 200], progress=said.append
+        )
+    assert said == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,21 +12,24 @@ import torch
 
 from edgechat.export import export, exporter
 from edgechat.export.builder import FLOAT, GraphBuilder
+from edgechat.export.card import model_card
 from edgechat.export.exporter import prove_bundle
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.limits import measure_limits
 from edgechat.export.precision import Float16, Float32, Int8
-from edgechat.export.proof import prove_batching
+from edgechat.export.proof import prove, prove_batching
 from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare, step_ms
 from edgechat.export.quantize import CHOICES, Limits, choose_limits, quantize_columns, quantized_product
 from edgechat.export.variants import exact_backend
 from edgechat.runtime import ChatModel, ProofError, QualityError, UsageError
 from edgechat.runtime.backend import pad
-from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.bundle import find_bundle, read_bundle
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.scheduler import decode
+from edgechat.runtime.scoring import score_targets
 from edgechat.runtime.text import EOS, GO
+from edgechat.train.backend import TorchBackend
 from edgechat.train.config import load_preset
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.run import open_run
@@ -108,8 +111,15 @@ def test_a_fixed_range_is_the_same_for_every_row_and_cuts_off_what_exceeds_it():
 
 @pytest.mark.parametrize("limits", [*CHOICES, FIXED], ids=str)
 def test_no_pair_of_products_can_leave_16_bits(limits):
-    largest = 2 * limits.activation if limits.range is None else 255
-    assert 2 * largest * limits.weight <= 32_767
+    # What CPUs without VNNI do with the largest bytes: two products of uint8 and int8, added in int16.
+    x = np.array([100.0, 100.0])  # beyond the fixed range of 4; else it is the row's own range
+    step = (limits.range or x.max()) / limits.activation
+    qx = np.clip(np.rint(x / step) + limits.activation, 0, 255).astype(np.uint8)
+    for sign in (1, -1):
+        qw, _ = quantize_columns(np.full((2, 1), sign, dtype=np.float32), limits.weight)
+        exact = int((qx.astype(np.int32) * qw[:, 0]).sum())
+        assert abs(exact) > 32_000  # hardly a bit is given away
+        assert int(np.clip(exact, -32_768, 32_767)) == exact
 
 
 @pytest.mark.parametrize("wrong", [(127, 65), (91, 91), (128, 1), (1, 0), (127, 65, 1.0), (90, 91, 1.0)])
@@ -163,6 +173,26 @@ def test_the_graph_computes_that_product(limits, biased):
     np.testing.assert_allclose(found, quantized_product(x, weight, limits) + bias, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found, x @ weight + bias, atol=0.03 * np.abs(x @ weight).max())
     assert np.array_equal(found[3], bias)
+
+
+def test_whatever_is_measured_or_proved_every_sentence_has_two_rows(model):
+    """With one, the attention product takes another kernel than in any reply."""
+    rows: list[int] = []
+
+    class Counted(OrtBackend):
+        def step(self, state, tokens, parents, candidates, *, whole=False):
+            rows.append(len(tokens) // len(state.memory["keys"]))
+            return super().step(state, tokens, parents, candidates, whole=whole)
+
+    backend = backend_of(model, Float32())
+    backend.__class__ = Counted
+    sources = sources_of(3)
+    measure_limits(model, backend, sources, sources)
+    compare(backend, backend, sources, sources)
+    score_targets(backend, sources, sources)
+    assert set(rows) == {2}
+    prove(TorchBackend(model), backend, sources, sources, max_length=3)
+    assert set(rows) == {2, 5}  # of a beam of 5
 
 
 # --- the same row in any company -----------------------------------------------------------------
@@ -246,6 +276,13 @@ def test_every_large_weight_is_stored_in_the_precision(model):
             for weight in onnx.load_from_string(graph).graph.initializer:
                 if np.prod(weight.dims) > 10 * V:
                     assert weight.data_type == kind, weight.name
+
+
+def test_where_both_perplexities_are_infinite_the_card_says_that_neither_changed():
+    manifest = read_bundle(find_bundle("demo")).manifest
+    beside = {**manifest.quality["against_fp32"], "perplexity": np.inf, "fp32_perplexity": np.inf}
+    card = model_card(dataclasses.replace(manifest, quality={**manifest.quality, "against_fp32": beside}))
+    assert "perplexity\nchanges by +0.00%," in card
 
 
 def test_the_comparison_counts_tokens_and_is_zero_with_itself(exact, int8):

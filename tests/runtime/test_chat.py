@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gc
 import json
 import os
 import select
@@ -9,9 +10,11 @@ import signal
 import threading
 import time
 import unicodedata
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
@@ -24,9 +27,11 @@ from edgechat.runtime import (
     EdgeChatError,
     ModelClosedError,
     Reply,
+    ReplyStream,
     UsageError,
 )
 from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.device import cuda_state
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
@@ -170,7 +175,11 @@ def test_two_spellings_of_one_text_are_one_reply():
     script = {(): {he: 0.7, h: 0.3}, (he,): {EOS: 1.0}, (h,): {e: 1.0}, (h, e): {EOS: 1.0}}
     chat, _ = table_model(scripted_table(CODEC.vocab_size, script))
     reply = chat.reply("hen", DecodingOptions(beam=3, n_best=2, normalize="none"))
-    assert [(c.text, c.tokens) for c in reply.candidates] == [("he", ("he",))]
+    assert [(c.text, c.tokens, c.ids) for c in reply.candidates] == [("he", ("he",), (he,))]
+    script |= {(): {he: 0.3, h: 0.7}}
+    chat, _ = table_model(scripted_table(CODEC.vocab_size, script))
+    reply = chat.reply("hen", DecodingOptions(beam=3, n_best=2, normalize="none"))
+    assert [(c.text, c.tokens, c.ids) for c in reply.candidates] == [("he", ("h", "e"), (h, e))]
 
 
 # --- nothing changes by company -------------------------------------------------------------------
@@ -352,6 +361,32 @@ def test_a_stream_that_failed_says_so_each_time():
         _ = stream.reply
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [{"banned": ("hen",)}, {"prefix": "he"}, {"required": ("hen",)}, {"replies": ("he", "hen")}],
+    ids=lambda texts: next(iter(texts)),
+)
+def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
+    chat, _ = table_model()
+    rules = chat.texts(DecodingOptions(beam=3, **texts))
+    for other in ({"n_best": 3}, {"trace": True}, {"repetition_penalty": 2.0}):
+        assert chat.texts(DecodingOptions(beam=4, **other, **texts)) is rules
+    if "required" not in texts:
+        for seed in (1, 2):
+            assert chat.texts(DecodingOptions(beam=3, sample=True, seed=seed, **texts)) is rules
+    assert chat.texts(DecodingOptions(banned=("he said",))) is not rules
+
+
+def test_the_rules_of_texts_are_checked_anew_for_another_length():
+    chat, _ = table_model()
+    for texts, said in (({"prefix": "he said"}, "prefix has more"), ({"required": ("he said",)}, "required")):
+        chat.texts(DecodingOptions(**texts))
+        with pytest.raises(UsageError, match=said):
+            chat.texts(DecodingOptions(max_length=1, **texts))
+        with pytest.raises(UsageError, match="min_length is 12"):
+            chat.texts(DecodingOptions(min_length=12, **texts))
+
+
 # --- cancelling -----------------------------------------------------------------------------------
 
 
@@ -400,12 +435,39 @@ def test_a_stream_that_is_cancelled_between_pieces_ends_with_what_it_has():
     assert len(stream.reply.tokens) == 5
 
 
+def test_a_reply_whose_search_is_cancelled_has_no_confidence_though_it_is_finished():
+    # "he" ends in the third step; "hello" is less likely, but might end better until its sixth.
+    chat, _ = table_model(script_of(CODEC, {"he": 0.6, "hello": 0.4}))
+    chat.calibration = Calibration(1.0, 0.0)  # leaves a probability as it is
+    assert chat.reply("hen").confidence == pytest.approx(0.6)
+    stream = chat.stream("hen", DecodingOptions(n_best=2))
+    updates = stream.updates()
+    for _ in range(3):
+        next(updates)
+    stream.cancel()
+    assert (stream.reply.text, stream.reply.finished) == ("he", True)
+    assert stream.reply.confidence is None
+    whole = chat.reply("hen", DecodingOptions(n_best=2))
+    assert (whole.text, whole.confidence) == ("he", pytest.approx(0.6))
+
+
+def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
+    script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
+    options = DecodingOptions(beam=1, max_length=2)
+    chat, _ = table_model(script, defaults=options)
+    chat.calibration = Calibration(1.0, 0.0)
+    reply = chat.reply("hen")
+    assert (reply.text, reply.finished, reply.confidence) == ("he", False, None)
+    assert chat.confidence(reply.logp, options) is not None
+
+
 def test_a_stream_that_is_cancelled_before_it_begins_takes_no_step():
     chat, backend = table_model()
     stream = chat.stream("hen")
     stream.cancel()
     assert list(stream) == []
-    assert (stream.reply.text, stream.reply.candidates[0].finished, backend.steps) == ("", False, 0)
+    assert (stream.reply.text, stream.reply.candidates[0].finished) == ("", False)
+    assert (backend.sources, backend.steps) == ([], 0)  # nor is the prompt encoded
 
 
 async def test_a_cancelled_task_stops_its_search():
@@ -615,6 +677,34 @@ def test_a_reply_that_runs_ends_well_though_the_model_is_closed():
     next(stream.updates())
     chat.close()
     assert len(stream.reply.tokens) == 5
+
+
+def test_a_stream_that_is_over_does_not_keep_the_sessions_of_a_closed_model():
+    def broken(source: Ids, prefix: Ids):
+        return np.full(CODEC.vocab_size, np.nan, dtype=np.float32)
+
+    def kept(table: Table | None, end: Callable[[ReplyStream], object]) -> bool:
+        chat, backend = table_model(table)
+        stream, alive = chat.stream("hen"), weakref.ref(backend)
+        end(stream)
+        chat.close()
+        del backend
+        gc.collect()
+        return alive() is not None
+
+    def cancelled(stream: ReplyStream) -> None:
+        next(stream.updates())
+        stream.cancel()
+        assert not stream.reply.finished
+
+    def failed(stream: ReplyStream) -> None:
+        with pytest.raises(EdgeChatError):
+            _ = stream.reply
+
+    assert not kept(None, lambda stream: stream.reply)
+    assert not kept(Gate()._table, cancelled)
+    assert not kept(broken, failed)
+    assert kept(Gate()._table, lambda stream: next(stream.updates()))  # this one may go on
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

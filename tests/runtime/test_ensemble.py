@@ -40,6 +40,32 @@ def test_the_mean_is_of_probabilities():
     assert backend.step(state, np.array([1, 0]), np.array([0, 0]), 3)[0].logp is None
 
 
+class Looking(TableBackend):
+    """A table that looks at one token of the source, whatever it is fed."""
+
+    at = 0
+
+    def step(self, *fed, **asked):
+        out, following = super().step(*fed, **asked)
+        align = np.zeros_like(out.align)
+        align[:, self.at] = 1
+        return out._replace(align=align), following
+
+
+def test_the_attention_is_the_mean_of_the_models():
+    one, other = Looking(random_table(1, V), V), Looking(random_table(2, V), V)
+    other.at = 1
+    backend = EnsembleBackend([one, other, other])
+    state = backend.encode(np.array([SOURCE]), np.array([2]))
+    out, _ = backend.step(state, np.array([1, 1]), np.array([0, 0]), 1)
+    np.testing.assert_allclose(out.align, [[1 / 3, 2 / 3], [1 / 3, 2 / 3]], rtol=1e-6)
+    (search,) = decode(
+        EnsembleBackend([one, other]), [list(SOURCE)], DecodingOptions(alignments=True), max_length=4
+    )
+    for row in search.hypotheses()[0].alignments:
+        assert row == [0.5, 0.5]
+
+
 @given(values=st.lists(st.sampled_from([-3.0, -2.0, -1.0, -np.inf]), min_size=1, max_size=12), data=st.data())
 def test_the_likeliest_ids_come_in_order_ties_to_the_lower(values, data):
     count = data.draw(st.integers(1, len(values)))

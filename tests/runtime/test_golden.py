@@ -181,6 +181,7 @@ MALFORMED = {
     "nothing": b"",
     "no JSON": b"{",
     "no UTF-8": b"\xff\xfe\x00",
+    "a name twice": GOLDEN.replace(b'"max_length": 8', b'"max_length": 8, "max_length": 8'),
     "a list": b"[]",
     "null": b"null",
     "nested beyond reason": b"[" * 100_000,

@@ -46,9 +46,9 @@ _values = st.recursive(
 _notes = st.dictionaries(st.text(max_size=8), _values, max_size=4)
 
 
-def seal(values: dict[str, Any]) -> bytes:
-    """The bytes of a manifest of any values, with a seal that fits."""
-    text = json.dumps(values | {"sha256": "0" * 64}, ensure_ascii=False)
+def seal(values: dict[str, Any], *, added: str = "") -> bytes:
+    """The bytes of a manifest of any values, and of what is `added` in front, with a seal that fits."""
+    text = "{" + added + json.dumps(values | {"sha256": "0" * 64}, ensure_ascii=False)[1:]
     return text.replace("0" * 64, sha256(text.encode())).encode()
 
 
@@ -120,6 +120,13 @@ def test_a_newer_format_is_named_with_what_to_do():
 def test_what_is_no_json_object_is_refused(raw):
     with pytest.raises(BundleError):
         Manifest.from_bytes(raw)
+
+
+def test_a_name_that_is_given_twice_is_refused():
+    assert Manifest.from_bytes(seal(plain(), added='"later": {"a": {}}, ')).extra == {"later": {"a": {}}}
+    for added in ('"precision": "fp16", ', '"later": {"a": 1, "b": {}, "a": 1}, '):
+        with pytest.raises(BundleError, match=r"edgechat\.json cannot be read: it names something twice"):
+            Manifest.from_bytes(seal(plain(), added=added))
 
 
 @pytest.mark.parametrize("seal", [None, "", "0" * 64, "A" * 64, "a" * 63, "a" * 64, 1])

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from edgechat.runtime import UsageError
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.scheduler import decode
-from edgechat.runtime.scoring import score_targets
+from edgechat.runtime.scoring import forced_steps, score_targets
 from edgechat.runtime.text import EOS
 
-from .tables import TableBackend, random_table, scripted_table
+from .tables import TableBackend, attention, random_table, scripted_table
 
 V = 9
 IDS = st.integers(5, V - 1)
@@ -29,6 +29,23 @@ def test_each_token_is_scored_given_the_ones_before_it():
     (scores,) = score_targets(TableBackend(scripted_table(V, script), V), [[7]], [[5, 6, EOS]])
     assert scores.dtype == np.float32
     assert scores.tolist() == pytest.approx([math.log(0.5), math.log(0.125), math.log(0.75)])
+
+
+def test_a_step_says_what_it_was_fed_and_what_it_gave():
+    table = random_table(3, V)
+    backend, sources = TableBackend(table, V), [(5, 6), (7,)]
+    target = np.array([[5, EOS], [8, 6]])
+    state = backend.encode(np.array([[5, 6], [7, 0]]), np.array([2, 1]))
+    first, second = forced_steps(backend, state, target)
+    assert (first.tokens.tolist(), first.parents.tolist()) == ([1, 1, 1, 1], [0, 0, 1, 1])
+    assert (second.tokens.tolist(), second.parents.tolist()) == ([5, 5, 8, 8], [0, 1, 2, 3])
+    assert first.before is state
+    assert first.after is second.before
+    assert second.after.rows == [((5, 6), (5,)), ((5, 6), (5,)), ((7,), (8,)), ((7,), (8,))]
+    for step, fed in ((first, [(), ()]), (second, [(5,), (8,)])):
+        for source, prefix, logp, align in zip(sources, fed, step.logp, step.align, strict=True):
+            assert logp.tolist() == table(source, prefix).tolist()
+            assert align[: len(source)].tolist() == attention(source, prefix).tolist()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])

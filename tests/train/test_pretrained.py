@@ -121,6 +121,8 @@ def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
         read_pretrained(path, codec, 2)
     for tensors, words, said in (
         ({"other": torch.zeros(2, 2)}, None, "neither a tensor embedding.weight nor"),
+        ({}, ["one"], "nor, with words in its metadata, one of their vectors"),
+        ({"v": torch.zeros(1, 2), "w": torch.zeros(1, 2)}, ["one"], "nor, with words in its metadata, one"),
         ({"v": torch.zeros(2, 2)}, ["one"], "as many texts as there are vectors, 2"),
         ({"v": torch.zeros(2)}, ["a", "b"], "must be a matrix of numbers"),
     ):

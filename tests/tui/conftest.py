@@ -78,7 +78,8 @@ class Chat:
     async def type_fast(self, text: str, *keys: str) -> None:
         """All of it at once, as a terminal gives what is pasted or typed while the chat was busy."""
         for key in (*text, *keys):
-            self.app.post_message(Key(key, key if len(key) == 1 else None))
+            written = key.removeprefix("alt+")  # comes with its letter
+            self.app.post_message(Key(key, written if len(written) == 1 else None))
         await self.pilot.pause()
 
     async def view(self, name: str) -> str:

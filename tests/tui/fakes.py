@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from edgechat.runtime.text import EOS, SPECIAL_TOKENS, TextCodec
 def reply(*texts: str, ms: float = 12.5, truncated: bool = False, finished: bool = True) -> Reply:
     """A reply whose candidates are `texts`; the k-th has score -k/4 and logp -k."""
     candidates = tuple(
-        Candidate(text, -k / 4, -float(k), tuple(text.split()), (), finished)
+        Candidate(text, -k / 4, -float(k), tuple(text.split()), (), (), finished)
         for k, text in enumerate(texts, start=1)
     )
     best = candidates[0]
@@ -107,11 +107,12 @@ def manifest(*, turns: int = 1, precision: str = "int8", weights: str = "0") -> 
     )
 
 
-def byte_codec(*, turns: int = 1) -> TextCodec:
-    """A byte-level tokenizer without a merge: each byte is one token."""
+def byte_codec(*merges: tuple[str, str], turns: int = 1) -> TextCodec:
+    """A byte-level tokenizer: each byte is one token but for these merges."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: id for id, token in enumerate((*SPECIAL_TOKENS, *alphabet))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokens = (*SPECIAL_TOKENS, *alphabet, *map("".join, merges))
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -125,11 +126,17 @@ class TableState:
 
 
 class TableBackend:
-    """A backend whose replies and their probabilities are a table, whatever the source says."""
+    """A backend whose replies and their probabilities are a table, whatever the source says. A reply in
+    parts is spelled part by part."""
 
-    def __init__(self, codec: TextCodec, replies: dict[str, float], seconds: float = 0.0) -> None:
+    def __init__(
+        self, codec: TextCodec, replies: Mapping[str | tuple[str, ...], float], seconds: float = 0.0
+    ) -> None:
         self.vocab_size = codec.vocab_size
-        self._replies = {(*codec.encode(text), EOS): p for text, p in replies.items()}
+        self._replies: dict[tuple[int, ...], float] = {}
+        for reply, p in replies.items():
+            parts = (reply,) if isinstance(reply, str) else reply
+            self._replies[*(id for part in parts for id in codec.encode(part)), EOS] = p
         self._seconds = seconds
 
     def encode(self, src: Ints, src_len: Ints) -> TableState:

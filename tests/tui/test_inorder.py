@@ -1,13 +1,15 @@
 """Keys that come at once count in order, also where one of them opens a box or closes it."""
 
 import threading
+import time
 
 import pytest
 from textual.events import Key, Paste
-from textual.widgets import Input, TextArea
+from textual.widgets import Input
 
 from edgechat.tui import inorder
 from edgechat.tui.screens.ask import Ask, Write
+from edgechat.tui.screens.field import Draft
 from edgechat.tui.store import Store
 
 from .fakes import FakeModel, Script
@@ -58,9 +60,7 @@ async def test_a_paste_waits_for_the_box_too(chat):
         c.app.post_message(Key("f2", None))
         c.app.post_message(Key("f10", None))
         c.app.post_message(Paste(" or not"))
-        await c.until(
-            lambda: isinstance(c.app.screen, Write) and "or not" in c.app.screen.query_one(TextArea).text
-        )
+        await c.until(lambda: any("or not" in area.text for area in c.app.screen.query(Draft)))
         assert c.prompt == ""
 
 
@@ -88,3 +88,54 @@ async def test_an_action_that_does_not_end_holds_keys_for_a_while_only(chat, tmp
         await c.until(lambda: c.app.screen.query_one(Input).value == "weatherxyz")
         found.set()
         await c.until(lambda: isinstance(c.app.screen, Ask))
+
+
+async def test_who_waits_and_then_quits_does_not_wait_for_what_is_typed_before(chat):
+    gate = threading.Event()
+    async with chat(FakeModel(Script(gate=gate), Script())) as c:
+        await c.type_fast("one", "enter")
+        lines = [Key(key, key if len(key) == 1 else None) for _ in range(200) for key in ("x", "enter")]
+        for key in (*lines, Key("escape", None), Key("y", "y"), Key("z", "z")):
+            c.app.post_message(key)
+        late = Key("escape", None)
+        late.time += 2 * inorder._PATIENCE
+        c.app.post_message(late)
+        c.app.post_message(Key("q", "q"))
+        await c.until(lambda: c.prompt.endswith("q"))
+        assert "y" not in c.prompt
+        assert c.messages[-1].endswith("■ stopped")
+        gate.set()
+
+
+async def test_keys_that_come_after_the_one_that_quits_are_nobodys(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("one")
+        await c.type_fast("", "ctrl+q", *"after", "enter", "ctrl+l", *"x", "ctrl+d", "f1")
+        await c.until(lambda: not c.app.is_running)
+    assert c.app.return_code == 0
+
+
+async def test_the_list_is_there_before_an_arrow_moves_in_it(chat, tmp_path, monkeypatch):
+    def slow(store, query="", limit=500):
+        time.sleep(0.1)
+        return find(store, query, limit)
+
+    find = Store.find
+    monkeypatch.setattr(Store, "find", slow)
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        for prompt in ("weather one", "a joke", "weather two", "weather three"):
+            await c.say(prompt)
+            await c.press("ctrl+n")
+        await c.type_fast("", "ctrl+l", "down", "down", "enter")
+        await c.until(lambda: c.messages[:1] == ["you: a joke"])
+        await c.type_fast("", "ctrl+l", "down", *"weather", "down", "enter")
+        await c.until(lambda: c.messages[:1] == ["you: weather one"])
+
+
+async def test_who_holds_enter_while_a_reply_is_made_is_told_once(chat):
+    gate = threading.Event()
+    async with chat(FakeModel(Script(gate=gate))) as c:
+        await c.type_fast("one", "enter", *"two", *["enter"] * 20, "!")
+        await c.until(lambda: c.prompt == "two!")
+        assert c.notices == ["Wait for the reply, or stop it, to send the next prompt"]
+        gate.set()

@@ -208,3 +208,15 @@ def test_bytes_that_are_no_text_and_a_paste_with_escapes_end_up_in_the_prompt(te
     one.until("two end")
     assert one.end("\x11") == 0
     assert "caf\ufffd ␛[31mred␑␛[0m".encode() in one.written
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["hello\r\x11after\r\x0c\x04", "hello\x11after\r\x0cx\x04\x1bOP\x1bOQ", "\x0cgone\x1b\x11and more"],
+)
+def test_keys_that_come_with_the_one_that_quits_are_nobodys(terminal, keys):
+    one = terminal("tui", "demo", "--private")
+    one.until("beam 5")
+    assert one.end(keys) == 0
+    assert b"Traceback" not in one.written
+    assert b"No nodes" not in one.written

@@ -1,6 +1,8 @@
 """What terminals send: any bytes, and pastes with anything in them."""
 
 import pytest
+from textual import constants
+from textual._xterm_parser import XTermParser
 
 from edgechat.tui.terminalinput import TerminalInput
 
@@ -24,3 +26,25 @@ def test_bytes_that_are_no_text_are_replaced_and_the_rest_is_read():
     reader = TerminalInput()
     assert reader.decode(b"caf\xe9 au lait \xff\xc3") == "caf� au lait �"
     assert reader.decode(b"\xa9") == "é"
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [
+        ("\x1bkx", "alt+k x"),
+        ("\x1bk\x1b[B", "alt+k down"),
+        ("\x1bd\x1b[<35;3;3M", "alt+d"),  # the mouse moves
+        ("\x1bkab\x1bk", "alt+k a b alt+k"),
+        ("\x1b\x1bk", "escape alt+k"),
+        ("\x1bb\x1bf\x1bOP\x1b[1;3D", "ctrl+left ctrl+right f1 alt+left"),
+    ],
+)
+def test_alt_with_a_letter_is_a_key_at_once_whatever_follows(sent, keys):
+    parser = XTermParser()
+    read = [*parser.feed(TerminalInput().decode(sent.encode()))]
+    assert " ".join(event.key for event in read if hasattr(event, "key")) == keys
+
+
+def test_where_kittys_protocol_is_off_alt_stays_as_it_came(monkeypatch):
+    monkeypatch.setattr(constants, "DISABLE_KITTY_KEY", True)
+    assert TerminalInput().decode(b"\x1bk") == "\x1bk"

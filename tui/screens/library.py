@@ -16,7 +16,7 @@ from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
 from .listing import Listing
-from .over import IN_ORDER, answer_of
+from .over import FILLING, IN_ORDER, answer_of
 
 
 class Library(Listing[int]):
@@ -57,7 +57,7 @@ class Library(Listing[int]):
     @property
     def _is_there(self) -> bool:
         """A search may end when the window is closed."""
-        return self in self.app.screen_stack
+        return self in self.app.screen_stack and bool(self.query("#note"))
 
     @work(group=IN_ORDER)
     async def action_rename(self) -> None:
@@ -95,7 +95,7 @@ class Library(Listing[int]):
     def search(self) -> None:
         self._search()
 
-    @work(exclusive=True, group="search")
+    @work(exclusive=True, group=FILLING)
     async def _search(self) -> None:
         await self._find()
 

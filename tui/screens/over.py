@@ -14,9 +14,9 @@ from ..widgets.footer import Keys
 
 T = TypeVar("T")
 
-#: The group of the workers of actions: the keys that come next wait until such a one is done, or asks
-#: something in a box.
-IN_ORDER = "in order"
+#: The groups of the workers of actions, and of those that fill a list: the keys that come next wait until
+#: such a one is done, or asks something in a box.
+IN_ORDER, FILLING = "in order", "filling"
 
 
 async def answer_of(over: "Over[T]", below: Screen[Any]) -> T | None:

@@ -6,6 +6,8 @@ decode worker, a thread -> `ReplyAdvanced` and `ReplyFinished`, with the turn's 
 the `Talk`.
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +15,7 @@ from functools import partial
 from textual import work
 from textual.events import Key, Paste
 from textual.message import Message
+from textual.notifications import Notification
 
 from ..captions import FAILED, STOPPED, alike, replayed, voice
 from ..engine import Model, name_of, sentence, with_seed
@@ -51,6 +54,7 @@ class Talking(Viewing):
         super().__init__(bundles, changes)
         self._load, self._first = load, tuple(bundles)
         self._turns = 0
+        self._refused_at = -math.inf  # when it was last told that a prompt cannot be sent
         # A reply to be replayed when its bundle is there: its exchange and side, and how it was made.
         self._awaited: tuple[int, int, Made] | None = None
 
@@ -151,10 +155,8 @@ class Talking(Viewing):
         anything is given the event: a key that came back from elsewhere could be overtaken by the next."""
         if not self.is_mounted or self.focused is self.prompt:
             return
-        if isinstance(event, Key):
-            bound = event.key in self.active_bindings or event.key.startswith("alt+")
-            if bound or not writes(event):
-                return
+        if isinstance(event, Key) and (event.key in self.active_bindings or not writes(event)):
+            return
         self.set_focus(self.prompt)
 
     def on_prompt_refused(self, _: PromptRefused) -> None:
@@ -164,7 +166,9 @@ class Talking(Viewing):
             said = "There is nobody to talk to: open a bundle"
         else:
             said = f"{self.bundles.title} is {self.state()}"
-        self.notify(plain(said), severity="warning", markup=False)
+        if time.monotonic() - self._refused_at > Notification.timeout:  # who holds Enter is told once
+            self._refused_at = time.monotonic()
+            self.notify(plain(said), severity="warning", markup=False)
 
     def on_prompt_submitted(self, message: PromptSubmitted) -> None:
         self.ask(message.text, instead_of=self.editing)

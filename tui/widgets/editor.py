@@ -20,8 +20,8 @@ _REDO = Binding("alt+z", "redo", "Redo", show=False)
 
 
 def writes(event: Key) -> bool:
-    """Whether a key writes its character."""
-    return event.is_printable or _formats(event)
+    """Whether a key writes its character. With Alt it comes with the letter, which was not meant."""
+    return (event.is_printable and not event.key.startswith("alt+")) or _formats(event)
 
 
 def _formats(event: Key) -> bool:
@@ -39,12 +39,11 @@ class Writable(Widget):
     """Takes all that can be typed, and leaves keys that mean something else to their bindings."""
 
     def on_key(self, event: Key) -> None:
-        with_alt = event.key.startswith("alt+")  # it comes with the letter, which was not meant
         if _formats(event):
             event.stop()
             event.prevent_default()
             self.put(event.character or "")
-        elif with_alt or (not event.is_printable and event.key in self.screen.active_bindings):
+        elif not writes(event) and (event.is_printable or event.key in self.screen.active_bindings):
             event.prevent_default()
 
     def put(self, text: str) -> None:

@@ -52,7 +52,7 @@ class Knobs(Lines):
         rows: list[Line] = [_row("", "preset", self._preset)]
         for state in self._states:
             knob = state.knob
-            name, value = knob.name.replace("_", " "), knob.kind.show(state.value)
+            name, value = knob.name.replace("_", " "), knob.kind.show(state.value) or "–"
             rows.append(_row("●" if state.changed else "", name, value, changed=state.changed))
         does = self._knob.knob.does if self._knob else "several knobs at once"
         # A line is cut at the edge, and Right turns a knob here.
