@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import BundleError, UsageError
+from ..runtime.text import counted
 from .console import check_file, lines_of, put_json, put_table, say
 from .options import (
     BeamOption,
@@ -73,6 +74,7 @@ def bench(
     prompts: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             help="Prompts to reply to, one a line.  [default: the golden vectors', random tokens]",
             show_default=False,
         ),
@@ -112,7 +114,7 @@ def bench(
     engines = {checked.manifest.precision: model}
     if against is not None:
         engines |= _others(checked, against, model, threads)
-    say(f"timing {', '.join(engines)} on {model.device}, {threads} thread(s), beam {options.beam}")
+    say(f"timing {', '.join(engines)} on {model.device}, {counted(threads, 'thread')}, beam {options.beam}")
     rounds = max(3, repeat // 10)
     with counting("timing", len(engines) * (2 * (repeat + 1) + len(BATCHES) * (rounds + 1))) as progress:
         speeds = _speeds(

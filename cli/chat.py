@@ -255,7 +255,7 @@ def _serve(host: str, port: int) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("textual_serve", "aiohttp"):
             raise
-        raise EdgeChatError('--serve needs textual-serve: pip install "edgechat[serve]"') from None
+        raise EdgeChatError("--serve needs textual-serve: pip install textual-serve") from None
     if not is_loopback(host):
         say(
             f"warning: whoever reaches port {port} of {host} can read your conversations, and write files in "

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -21,7 +22,11 @@ from ..runtime.finite import finite
 from ..runtime.text import BIDI_CONTROLS, printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
-_TRAINING_PACKAGES = ("torch", "onnx", "safetensors", "sacrebleu", "matplotlib", "yaml")
+#: What `edgechat[train]` brings, by what is imported, with the names that pip knows.
+_TRAINING_PACKAGES = {
+    **{name: name for name in ("torch", "onnx", "safetensors", "sacrebleu", "matplotlib")},
+    "yaml": "pyyaml",
+}
 #: What `str.splitlines` breaks lines at.
 _LINE_BREAK = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _NO_MEMORY = "not enough memory: use a smaller preset, --batch-size or --beam"
@@ -38,40 +43,64 @@ _ESCAPED_IN_JSON = re.compile(f"[\x7f-\x9f\u2028\u2029{BIDI_CONTROLS}\ud800-\udf
 class Commands(TyperGroup):
     """The one place where an exception becomes text and an exit code. A traceback means a bug."""
 
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        """What comes before a command is printed here: --help, --version, the completion of a shell."""
+        with _in_a_sentence():
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _in_a_sentence():
             return super().invoke(ctx)
-        except EdgeChatError as error:
-            fail(str(error), error.exit_code)
-        except typer.BadParameter as error:
-            error.message = _with_value(error)
+
+
+@contextlib.contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    try:
+        yield
+    except EdgeChatError as error:
+        fail(str(error), error.exit_code)
+    except typer.BadParameter as error:
+        error.message = _with_value(error)
+        raise
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does: that is no failure of ours.
+        _discard(sys.stdout)
+        raise typer.Exit(0) from None
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
             raise
-        except KeyboardInterrupt:
-            fail("interrupted", INTERRUPTED)
-        except BrokenPipeError:
-            # The reader of our output left, as `head` does: that is no failure of ours.
-            _discard(sys.stdout)
-            raise typer.Exit(0) from None
-        except ModuleNotFoundError as error:
-            package = (error.name or "").split(".")[0]
-            if package in ("rich", "textual"):
-                fail(f"this command needs {package}: pip install {package}", FAILED)
-            if package not in _TRAINING_PACKAGES:
-                raise
-            fail(f'this command needs {error.name}: pip install "edgechat[train]"', FAILED)
-        except MemoryError:
-            fail(_NO_MEMORY, FAILED)
-        except RuntimeError as error:
-            # PyTorch's own MemoryError.
-            if not re.search("can't allocate memory|out of memory", str(error)):
-                raise
-            fail(_NO_MEMORY, FAILED)
-        except OSError as error:
-            if error.errno is None:
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            hint = " (free some space and try again)" if error.errno == errno.ENOSPC else ""
-            fail(f"{where}{os.strerror(error.errno)}{hint}", FAILED)
+        raise typer.Exit(0) from None  # the same, of what rich was printing: it has discarded the rest
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("rich", "textual"):
+            fail(f"this command needs {package}: pip install {package}", FAILED)
+        if package not in _TRAINING_PACKAGES:
+            raise
+        fail(f"this command needs {error.name}: pip install {_missing(package)}", FAILED)
+    except MemoryError:
+        fail(_NO_MEMORY, FAILED)
+    except RuntimeError as error:
+        # PyTorch's own MemoryError.
+        if not re.search("can't allocate memory|out of memory", str(error)):
+            raise
+        fail(_NO_MEMORY, FAILED)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        hint = " (free some space and try again)" if error.errno == errno.ENOSPC else ""
+        fail(f"{where}{os.strerror(error.errno)}{hint}", FAILED)
+
+
+def _missing(package: str) -> str:
+    """`package` and what else of training is not installed, as pip calls them."""
+    return " ".join(
+        pip
+        for name, pip in _TRAINING_PACKAGES.items()
+        if name == package or importlib.util.find_spec(name) is None
+    )
 
 
 def _with_value(error: typer.BadParameter) -> str:
@@ -112,11 +141,18 @@ def speak_utf8() -> None:
 def put(text: str, *, end: str = "\n") -> None:
     """A line of data, or a piece of one, on stdout. A file or a pipe gets the controls of writing direction
     as they are: they belong to texts, and only a terminal is reordered by them."""
+    _check_open()
     typer.echo(printable(text, bidi=not sys.stdout.isatty()) + end, nl=False)
+
+
+def _check_open() -> None:
+    if sys.stdout is None:
+        raise EdgeChatError("stdout is closed, and the result would go there: give it a file or a pipe")
 
 
 def put_json(values: Any) -> None:
     """One JSON object on one line of stdout. Infinities and NaN, which JSON lacks, become null."""
+    _check_open()
     text = json.dumps(finite(values), ensure_ascii=False)
     typer.echo(_ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 

@@ -61,6 +61,8 @@ def export(
     The proof compares states, alignments, log-probabilities and the replies to held-out prompts; where it
     fails, nothing is written. int8 and fp16 are then judged against fp32 on held-out text, and refused where
     they change what the model says; --force writes them all the same, and the bundle says so.
+    OUT.report.json beside the bundle says when, of which run and on which machine it was made, and how fast
+    a step was there: it is for you, and need not be shipped.
     --beam, --normalize and --length-penalty become the bundle's defaults. Where the run holds out 30 pairs or
     more, the confidence of replies is calibrated on them.
     """

@@ -59,6 +59,9 @@ def evaluate(
             help="Turns of the dialogues in --data to reply to.  [default: all]", show_default=False
         ),
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Count and skip lines of --data that cannot be read.")
+    ] = False,
     beam: BeamOption = None,
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
@@ -96,9 +99,11 @@ def evaluate(
             )
     if data is None and targets is not None:
         raise UsageError("--targets goes with --data: held-out pairs are what they are")
+    if data is None and skip_bad:
+        raise UsageError("--skip-bad goes with --data: held-out pairs were read already")
     if pairs is None:
         assert data is not None
-        pairs = _pairs(data, chat.codec.turns, targets or "all")
+        pairs = _pairs(data, chat.codec.turns, targets or "all", skip_bad)
     pairs = pairs[:limit]
     if 0 < len(pairs) < _FEW:
         say(f"with so few pairs ({len(pairs)}) the figures say little of others")
@@ -133,9 +138,13 @@ def evaluate(
     )
 
 
-def _pairs(data: str, turns: int, targets: Any) -> list[tuple[list[str], str]]:
+def _pairs(data: str, turns: int, targets: Any, skip_bad: bool) -> list[tuple[list[str], str]]:
+    """The pairs of a corpus; what of it is left out is said."""
     from ..train.corpus import open_corpus
     from ..train.dialogue import examples
 
-    corpus = open_corpus([data])
-    return [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]
+    corpus = open_corpus([data], skip_bad=skip_bad)
+    pairs = [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]
+    for reason, count in corpus.report.dropped.items():
+        say(f"dropped  {count:,} × {reason}")
+    return pairs

@@ -24,6 +24,7 @@ RequireSignatureOption = Annotated[
     Path | None,
     typer.Option(
         metavar="KEY",
+        readable=False,
         help="Public key (PEM): use the bundle only if it is signed by it and was not changed since.",
         show_default=False,
     ),
@@ -139,6 +140,7 @@ AlignmentsOption = Annotated[
 RepliesOption = Annotated[
     Path | None,
     typer.Option(
+        readable=False,  # what cannot be read is said where it is read, in the words of all files
         help="The only replies that may be given: a .json list of texts, or one a line.",
         rich_help_panel=SAYS,
         show_default=False,
@@ -191,6 +193,7 @@ SignOption = Annotated[
     Path | None,
     typer.Option(
         metavar="KEY",
+        readable=False,
         help="Sign the bundle with this Ed25519 private key (PEM, PKCS#8), as `edgechat keygen` makes one.",
         show_default=False,
     ),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..runtime.errors import UsageError
+from ..runtime.errors import EdgeChatError, UsageError
 from .console import check_writable, say
 from .options import BundleArgument, ForceOption, ask_passphrase
 
@@ -64,7 +64,11 @@ def sign(
     bundle: Annotated[str, typer.Argument(help="Folder or .edgechat file; the signature is put into it.")],
     key: Annotated[
         Path,
-        typer.Option(metavar="KEY", help="Ed25519 private key (PEM, PKCS#8): NAME.key of `edgechat keygen`."),
+        typer.Option(
+            metavar="KEY",
+            readable=False,
+            help="Ed25519 private key (PEM, PKCS#8): NAME.key of `edgechat keygen`.",
+        ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace the signature of another key.")] = False,
 ) -> None:
@@ -92,7 +96,12 @@ def sign(
             "give --force to replace its signature"
         )
     if before != signature:
-        store_signature(path, checked, signature)
+        try:
+            store_signature(path, checked, signature)
+        except PermissionError as error:
+            raise EdgeChatError(
+                f"{bundle} cannot be written: it takes no new file ({error.strerror})"
+            ) from None
     say(f"signed {bundle} with the key {fingerprint(signing_key(signature))}")
 
 

@@ -125,8 +125,8 @@ def reply(
     """Reply to prompts, one line each on stdout, in order.
 
     With --n-best N each reply is N lines of score, tab, text. --json prints one object a line: prompt, reply,
-    score, tokens, candidates (reply, score, logp, tokens) and ms. Scores are natural-log probabilities,
-    normalized by length as --normalize says.
+    score, tokens, candidates (reply, score, logp, tokens), truncated (only the end of the prompt
+    was read) and ms. Scores are natural-log probabilities, normalized by length as --normalize says.
     """
     from ..runtime import ChatModel
     from ..runtime.files import write_atomic
@@ -158,6 +158,8 @@ def reply(
         traced = []
         for prompt in text or _lines():
             given = _stream(model, prompt, options) if stream else model.reply(prompt, options)
+            if given.truncated:
+                say(f"only the end of a prompt was read: it has more than {model.codec.max_source} tokens")
             if trace:
                 traced.append(_traced(model, prompt, given))
             if stream:
@@ -186,6 +188,7 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
             | ({} if c.alignments is None else {"alignments": [list(row) for row in c.alignments]})
             for c in reply.candidates
         ],
+        "truncated": reply.truncated,
         "ms": round(reply.ms, 3),
     }
 

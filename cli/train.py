@@ -61,6 +61,7 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             help="A TOML file of settings, and with a section [run] of data and --out too; flags change "
             "single ones.",
             rich_help_panel=_RUN,
@@ -119,10 +120,12 @@ def train(
     threads: Annotated[int | None, _number("CPU threads of PyTorch; a resume keeps the run's.", _RUN)] = None,
     json: JsonOption = False,
     source: Annotated[
-        Path | None, typer.Option(help="Parallel text: one prompt a line.", rich_help_panel=_DATA)
+        Path | None,
+        typer.Option(help="Parallel text: one prompt a line.", readable=False, rich_help_panel=_DATA),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option(help="Parallel text: one reply a line.", rich_help_panel=_DATA)
+        Path | None,
+        typer.Option(help="Parallel text: one reply a line.", readable=False, rich_help_panel=_DATA),
     ] = None,
     valid: Annotated[
         str | None, typer.Option(help="Held-out data, in place of a fraction of DATA.", rich_help_panel=_DATA)
@@ -148,6 +151,7 @@ def train(
     tokenizer: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             help="Use this tokenizer.json, such as that of another run; do not train one.",
             rich_help_panel=_DATA,
         ),
@@ -204,6 +208,7 @@ def train(
     pretrained_embeddings: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             help="Begin with these word vectors, of --embedding numbers each: text (GloVe, word2vec), .gz, "
             ".safetensors.",
             rich_help_panel=_MODEL,

@@ -192,19 +192,18 @@ def open_or_create(
         raise UsageError(f"there is no run {out} to resume: give DATA to start one")
     if resume:
         say(f"there is no run {out} to resume: this begins it")
-    if there:
-        if not force:
-            raise UsageError(
-                f"{out} exists: --resume continues it, --force replaces it, or choose another --out"
-            )
-        if not is_only_a_run(out) and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(
-                f"{out} is not a run, or holds other files too, so --force does not replace it: "
-                "choose another --out"
-            )
     base = data.open_base()
     if base is not None and out.exists() and base.folder.samefile(out):
         raise UsageError(f"--from-run and --out are both {out}: name another --out, the run stays as it is")
+    if there:
+        go_on = "--resume continues it, or " if is_run(out) and not force else ""
+        if not is_only_a_run(out) and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(
+                f"{out} is not a run, or holds other files too, so --force does not replace it: "
+                f"{go_on}choose another --out"
+            )
+        if not force:
+            raise UsageError(f"{out} exists: {go_on}--force replaces it, or choose another --out")
     config = wanted.fresh(base)
     check_writable(out)
     prepared = prepare(config, data, base)
@@ -321,12 +320,15 @@ def prepare(config: "RunConfig", data: Data, base: "Run | None" = None) -> "Prep
     from rich.console import Console
 
     from ..train import dataset
+    from ..train.corpus import DEFAULT_CORPUS
     from ..train.tokenizer import load_tokenizer
 
     if base is not None and not data.given:
         raise UsageError(
             "--from-run learns more from DATA: name it, as in edgechat train DATA --from-run RUN"
         )
+    if not data.given:
+        say(f"no DATA was named: this learns {DEFAULT_CORPUS}")
     console = Console(stderr=True)
     ready = base.tokenizer if base else load_tokenizer(data.tokenizer) if data.tokenizer else None
     with console.status("reading") as status:

@@ -19,6 +19,7 @@ from ..runtime.ort import OrtBackend, OrtState
 from ..runtime.scheduler import decode
 from ..runtime.scoring import forced_steps
 from ..runtime.search import BeamSearch
+from ..runtime.text import counted
 from ..train.backend import TorchBackend, TorchState
 
 TOLERANCE = 1e-4  # states, alignments, log-probabilities of tokens
@@ -64,7 +65,7 @@ def prove(
     Raises:
         ProofError: they differ; says in what, and by how much.
     """
-    progress(f"comparing {len(sources)} pairs step by step")
+    progress(f"comparing {counted(len(sources), 'pair')} step by step")
     numbers = _Numbers()
     for size in _BATCH_SIZES:
         for start in range(0, min(len(sources), _NUMBERS_AT_BATCH_1 * size), size):
@@ -79,7 +80,7 @@ def prove(
             )
     replies = _Replies(TOLERANCE)
     for beam in _BEAMS:
-        progress(f"comparing replies to {len(sources)} prompts, beam {beam}")
+        progress(f"comparing replies to {counted(len(sources), 'prompt')}, beam {beam}")
         replies.compare_backends(torch_backend, ort_backend, sources, beam, max_length)
     return Proof(
         pairs=len(sources),
@@ -123,8 +124,9 @@ def prove_batching(
         ProofError: they differ; says in which reply.
     """
     replies = _Replies(BATCHING_TOLERANCE)
+    prompts = counted(len(sources), "prompt")
     for beam in _BEAMS:
-        progress(f"comparing {precision} replies to {len(sources)} prompts alone and in batches, beam {beam}")
+        progress(f"comparing {precision} replies to {prompts} alone and in batches, beam {beam}")
         replies.compare_batches(backend, sources, beam, max_length)
     return BatchingProof(
         replies=replies.count,

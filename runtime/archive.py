@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import BundleError
+from .errors import BundleError, UsageError
 
 ENDING = ".edgechat"
 #: Bytes of the largest file: a zip's offsets have 32 bits.
@@ -80,6 +80,7 @@ class Archive:
     have, in the order in which they come, with the most bytes of each. Errors name the file `path`.
 
     Raises:
+        UsageError: neither its name nor its first bytes are those of a bundle.
         BundleError: it is not what `write_archive` writes.
     """
 
@@ -88,7 +89,8 @@ class Archive:
         self._members: dict[str, _Member] = {}
         order, offset = list(caps), 0
         if self._at(0, len(_LOCAL_MARK)) != _LOCAL_MARK:
-            raise BundleError(
+            error = BundleError if path.suffix == ENDING else UsageError
+            raise error(
                 f"{path} is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
             )
         while (header := self._at(offset, _LOCAL.size)).startswith(_LOCAL_MARK):

@@ -82,13 +82,17 @@ def find_bundle(name: str) -> Path:
     one, or a run.
 
     Raises:
-        UsageError: there is nothing of that name, or it is a run that was not exported.
+        UsageError: there is nothing of that name, or it is a run that was not exported, or another folder.
     """
     path = Path(name)
     try:
         if name and (path.exists() or path.is_symlink()):  # an empty one would be this folder
             if (path / "run.json").is_file() and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
+            if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
+                raise UsageError(
+                    f"{path} is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
+                )
             if name != "demo" or not path.is_dir() or (path / MANIFEST).exists():
                 return path
     except OSError as error:  # a name that is too long, a folder that may not be searched
@@ -193,18 +197,18 @@ def check_outside(out: Path, option: str = "--out") -> None:
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Refuse to write a bundle over anything, and with `force` over anything but a bundle of that form."""
+    """Refuse to write over anything but a bundle of that form, and over that without `force`."""
     check_outside(out)
     if not out.exists() and not out.is_symlink():
         return
-    if not force:
-        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
     if not _replaceable(out):
         kind = "a bundle file" if out.suffix == ENDING else "a bundle"
         raise UsageError(
             f"{out} is not {kind}, or holds other files too, so --force does not replace it: "
             "choose another --out"
         )
+    if not force:
+        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
 
 
 def _replaceable(out: Path) -> bool:
@@ -218,7 +222,7 @@ def _replaceable(out: Path) -> bool:
     try:
         with _open_bundle(out) as source:
             return isinstance(source, Archive)
-    except BundleError:
+    except (BundleError, UsageError):
         return False
 
 

@@ -124,11 +124,13 @@ def read_replies(path: Path) -> tuple[str, ...]:
     """The replies of a user's file: a JSON list of texts in a `.json`, else one a line.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or no reply in it.
         DataError: names the file and what is wrong with it.
     """
     try:
         raw = path.read_bytes()
+        if not raw.removeprefix(b"\xef\xbb\xbf").strip():
+            raise UsageError(f"{path} has no reply in it: give one a line, or a .json list of texts")
         if path.suffix == ".json":
             return parse_replies(raw)
         # Notepad begins a file with a mark that is no part of the first line.

@@ -167,6 +167,4 @@ def _need_cryptography() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError:
-        raise EdgeChatError(
-            'signatures need the package cryptography: pip install "edgechat[sign]"'
-        ) from None
+        raise EdgeChatError("signatures need the package cryptography: pip install cryptography") from None

@@ -32,7 +32,7 @@ def test_the_python_of_a_page_runs(page, capsys):
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(block.replace('"bundles/demo"', '"demo"'), names)
-    assert capsys.readouterr().out.strip()
+        assert "print(" not in block or capsys.readouterr().out.strip(), block
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

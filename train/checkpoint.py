@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..runtime.errors import CheckpointError, UsageError
 from ..runtime.files import TEMPORARY, folder_atomic, remove_leftovers, sha256, sync_folder
+from ..runtime.text import counted
 from .averaging import MovingAverage, mean_weights
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -98,8 +99,9 @@ def checkpoint_folders(run: Path, which: str) -> list[Path]:
     checkpoint_folder(run, "last")  # there is one
     scores = _scores(run)
     if len(scores) < int(number):
+        there_are = counted(len(scores), "validated checkpoint")
         raise UsageError(
-            f"--checkpoint {which}: {run} has {len(scores)} validated checkpoints: ask for no more, or train "
+            f"--checkpoint {which}: {run} has {there_are}: ask for no more, or train "
             f"longer, with --keep {number} or higher"
         )
     return [folder for folder, _ in _ranked(scores, kind)[: int(number)]]

@@ -104,7 +104,10 @@ def _source(item: str, skip_bad: bool) -> Source:
     path = Path(item)
     if _exists(path):
         if not path.is_dir() and ending(path) not in ENDINGS:
-            raise UsageError(f"{path} has none of the known endings {endings}, each with .gz or without")
+            raise UsageError(
+                f"{path} has none of the known endings {endings}, each with .gz or without; "
+                "a .jsonl file has one object a line"
+            )
         return _File(path, skip_bad)
     if (dialogues := importers.importer(item)) is not None:
         return _Imported(item, dialogues)

@@ -255,7 +255,7 @@ class _Encoder:
         self._sides = (_Growing(codec.vocab_size), _Growing(codec.vocab_size))
         self._texts: list[HeldOut] = []
         self.dialogues = [0, 0]
-        self._truncated_sources = self._truncated_targets = self._whole = 0
+        self._truncated_sources = self._truncated_targets = self._empty_prompts = self._whole = 0
 
     def add(self, pairs: list[tuple[list[str], str]], held_out: bool) -> None:
         self.dialogues[held_out] += 1
@@ -267,6 +267,7 @@ class _Encoder:
                 self._texts.append({"turns": turns, "response": response})
             self._truncated_sources += source.truncated
             self._truncated_targets += truncated
+            self._empty_prompts += not turns[-1]
             self._whole += not (source.truncated or truncated)
 
     def finish(self, tokenizer: bytes, codec: TextCodec, report: CorpusReport) -> Prepared:
@@ -286,6 +287,7 @@ class _Encoder:
             valid_learned=_learned(valid, train),
             truncated_sources=self._truncated_sources,
             truncated_targets=self._truncated_targets,
+            empty_prompts=self._empty_prompts,
             vocab_size=codec.vocab_size,
             source_tokens=percentiles(np.concatenate([np.diff(p.src_offsets) for p in (train, valid)])),
             target_tokens=percentiles(np.concatenate([np.diff(p.tgt_offsets) for p in (train, valid)])),

@@ -24,7 +24,12 @@ class RunLock:
     def __init__(self, run: Path) -> None:
         self._path, self._file = run / LOCK, -1
         while self._file < 0:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{run} cannot be written: it takes no new file ({error.strerror})"
+                ) from None
             try:
                 _lock(file)
             except OSError as error:

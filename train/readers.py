@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, UsageError
 from .dialogue import Dialogue, Tally, Turn, tidy
 
 ENDINGS = (".jsonl", ".tsv", ".csv", ".txt")
@@ -106,9 +106,9 @@ class _Lines(Iterator[str]):
 def _opened(path: Path) -> Iterator[_Lines]:
     """The lines of a file, gzipped or not; whatever is wrong with it as a whole is a DataError."""
     if path.is_dir():
-        raise DataError(f"{path} is a folder: name a file in it")
+        raise UsageError(f"{path} is a folder: name a file in it")
     if path.exists() and not path.is_file():
-        raise DataError(f"{path} is not a regular file, and a corpus is read more than once: save it as one")
+        raise UsageError(f"{path} is not a regular file, and a corpus is read more than once: save it as one")
     with contextlib.ExitStack() as stack:
         try:
             raw = stack.enter_context(path.open("rb"))
@@ -120,7 +120,7 @@ def _opened(path: Path) -> Iterator[_Lines]:
         if not head:
             raise DataError(f"{path} is empty")
         if b"\0" in head[:4096]:
-            raise DataError(f"{path} is a binary file, not UTF-8 text")
+            raise DataError(f"{path} is a binary file, not UTF-8 text: save it as UTF-8")
         yield _Lines(path, file)
 
 
@@ -176,11 +176,15 @@ def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
 def _parse_json(ignored_keys: Counter[str], line: str) -> _Record:
     if not line.strip():
         return None
+    text = line.rstrip()  # a column is one of this line, not of the next
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        detail = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text) or error.msg.startswith("Unterminated string")
+        detail = "it ends too early" if cut else f"{error.msg}, column {error.colno}"
         raise _BadLineError("is not JSON", detail) from None
+    except (ValueError, RecursionError):
+        raise _BadLineError("is not JSON") from None
     if not isinstance(record, dict):
         raise _BadLineError("is not a JSON object")
     if "turns" in record:
@@ -194,9 +198,17 @@ def _parse_json(ignored_keys: Counter[str], line: str) -> _Record:
             raise _BadLineError('has a "prompt" or "response" that is not a string')
         parsed = (Turn(record["prompt"]), Turn(record["response"]))
     else:
-        raise _BadLineError('has neither "turns" nor both "prompt" and "response"')
+        raise _BadLineError('has neither "turns" nor both "prompt" and "response"', _keys(record))
     ignored_keys.update(record.keys() - known)
     return parsed
+
+
+def _keys(record: dict[str, Any]) -> str:
+    """The first keys of a record that has none of ours, to be shown."""
+    if not record:
+        return "it has no keys"
+    shown = ", ".join(json.dumps(key[:20], ensure_ascii=False) for key in list(record)[:5])
+    return f"it has {shown}" + (f" and {len(record) - 5:,} more" if len(record) > 5 else "")
 
 
 def _parse_turn(turn: Any, ignored_keys: Counter[str]) -> Turn:

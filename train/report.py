@@ -50,6 +50,7 @@ class CorpusReport:
     valid_learned: int = 0  # held-out pairs that are among those to train on too
     truncated_sources: int = 0
     truncated_targets: int = 0
+    empty_prompts: int = 0  # pairs that are learned as they are: what is said first, or to nothing
     vocab_size: int = 0
     source_tokens: dict[str, int] = field(default_factory=dict)
     target_tokens: dict[str, int] = field(default_factory=dict)
@@ -89,6 +90,8 @@ class CorpusReport:
                 f"{counted(self.truncated_sources, 'source')}, {counted(self.truncated_targets, 'target')}",
             ),
         ]
+        if self.empty_prompts:
+            rows.append(("empty prompts", f"{self.empty_prompts:,}, learned as they are"))
         rows += _counted("dropped", self.dropped)
         rows += _counted("ignored key", self.ignored_keys)
         width = max(len(label) for label, _ in rows)

@@ -231,22 +231,22 @@ def open_run(folder: Path) -> Run:
     """Open a run folder.
 
     Raises:
-        UsageError: there is no such folder.
-        CheckpointError: it is not a run, or a file of it is damaged.
+        UsageError: there is no such folder, or it is not a run.
+        CheckpointError: a file of it is missing or damaged.
     """
     path = folder / RUN
     if not folder.is_dir():
         raise UsageError(f"there is no run {folder}: give the folder that `edgechat train --out` made")
+    if not path.exists():
+        bundle = " (it looks like a bundle)" if (folder / MANIFEST).exists() else ""
+        raise UsageError(f"{folder} is not a run{bundle}: it has no {RUN}")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         config = RunConfig.from_dict(info["config"], str(path))
         tokenizer = (folder / "tokenizer.json").read_bytes()
         str(info["corpus"]["sha256"])
     except FileNotFoundError as error:
-        bundle = " (it looks like a bundle)" if (folder / MANIFEST).exists() else ""
-        raise CheckpointError(
-            f"{folder} is not a run{bundle}: it has no {Path(error.filename).name}"
-        ) from None
+        raise CheckpointError(f"{folder} is not a whole run: it has no {Path(error.filename).name}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     data = config.data

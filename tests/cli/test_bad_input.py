@@ -5,6 +5,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_a_folder_or_a_pipe_in_place_of_a_corpus(invoke, tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     for name in ("folder.jsonl", "pipe.jsonl"):
         done = invoke("train", tmp_path / name, "--out", tmp_path / "run")
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert name in done.sentence
     assert not (tmp_path / "run").exists()
 
@@ -187,9 +188,18 @@ def test_a_bundle_that_is_not_there(invoke, tmp_path, monkeypatch, name):
         assert len(done.sentence) < 400
 
 
+def test_another_folder_in_place_of_a_bundle(invoke, tmp_path):
+    for command in ("verify", "info", "bench"):
+        done = invoke(command, tmp_path)
+        assert done.returncode == 2
+        assert f"{tmp_path} is not a bundle: give the folder" in done.sentence
+    (tmp_path / "thesis.txt").write_text("the only copy")
+    assert "is not a bundle: give the folder" in invoke("reply", tmp_path, "hello").sentence
+
+
 def test_a_file_in_place_of_a_bundle(invoke, bundle_folder):
     done = invoke("reply", bundle_folder / "encoder.onnx", "hello")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "encoder.onnx is not a bundle: give the folder" in done.sentence
 
 
@@ -208,8 +218,10 @@ def test_a_prompt_of_a_megabyte_gets_an_answer_in_bounded_time(invoke, bundle_fo
     start = time.monotonic()
     done = invoke("reply", bundle_folder, *options, stdin=MEGABYTES[kind] + "\nhello\n")
     assert time.monotonic() - start < 20
-    assert (done.returncode, done.stderr) == (0, "")
-    last = done.stdout.splitlines()[1]
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert re.match("only the end of a prompt was read: it has more than [0-9]+ tokens", done.stderr)
+    first, last = done.stdout.splitlines()[:2]
+    assert options != ["--json"] or json.loads(first)["truncated"] is True
     assert (json.loads(last)["reply"] if options == ["--json"] else last) == "hi there"
 
 
@@ -317,6 +329,48 @@ def test_a_folder_that_may_not_be_written_is_said_before_the_work(
     (locked / "bundle").chmod(0o755)
 
 
+def test_a_run_or_a_bundle_that_may_not_be_written_is_a_sentence(run_folder, bundle_folder, tmp_path, invoke):
+    if sys.platform != "linux":
+        pytest.skip("permissions are taken from root in the way of Linux")
+    run, bundle = (
+        shutil.copytree(run_folder, tmp_path / "run"),
+        shutil.copytree(bundle_folder, tmp_path / "b"),
+    )
+    assert invoke("keygen", "--out", tmp_path / "mine").returncode == 0
+    for folder, command in (
+        (run, ["train", "--resume", "--out", run, "--epochs", "61"]),
+        (bundle, ["sign", bundle, "--key", tmp_path / "mine.key"]),
+    ):
+        (folder / "lock").unlink(missing_ok=True)
+        folder.chmod(0o555)
+        done = _run(command, _give_up_the_power_of_root)
+        folder.chmod(0o755)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert (
+            done.stderr == f"edgechat: {folder} cannot be written: it takes no new file (Permission denied)\n"
+        )
+
+
+def test_a_file_that_may_not_be_read_is_a_sentence(bundle_folder, tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("permissions are taken from root in the way of Linux")
+    secret = tmp_path / "secret"
+    secret.write_text("hello")
+    secret.chmod(0o000)
+    for command in (
+        ["reply", bundle_folder, "hello", "--replies", secret],
+        ["reply", bundle_folder, "hello", "--require-signature", secret],
+        ["bench", bundle_folder, "--prompts", secret],
+        ["train", "--config", secret],
+        ["train", "--dry-run", "--source", secret, "--target", secret],
+        ["train", "--dry-run", "--tokenizer", secret, "chatterbot"],
+    ):
+        done = _run(command, _give_up_the_power_of_root)
+        assert (done.returncode in (1, 2), done.stdout, done.stderr.count("\n")) == (True, "", 1)
+        assert str(secret) in done.stderr
+        _ends_with_a_sentence(done.stderr, os.strerror(errno.EACCES))
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -384,7 +438,12 @@ def _ends_with_a_sentence(stderr: str, said: str) -> None:
         (MemoryError(), 1, "not enough memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory"),
-        (ModuleNotFoundError("no torch", name="torch.nn"), 1, 'torch.nn: pip install "edgechat[train]"'),
+        (
+            ModuleNotFoundError("no torch", name="torch.nn"),
+            1,
+            "this command needs torch.nn: pip install torch\n",
+        ),
+        (ModuleNotFoundError("no yaml", name="yaml"), 1, "this command needs yaml: pip install pyyaml\n"),
     ],
     ids=repr,
 )
@@ -393,6 +452,48 @@ def test_an_error_becomes_one_sentence_and_an_exit_code(error, code, said):
     assert (done.exit_code, done.stdout) == (code, "")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--help"], ["--version"], ["--show-completion"], ["reply", "--help"], ["info"]],
+    ids=" ".join,
+)
+def test_a_stdout_that_takes_nothing_is_a_sentence(bundle_folder, arguments):
+    given = [*arguments, bundle_folder] if arguments == ["info"] else arguments
+    environment = {**os.environ, "SHELL": "/bin/bash"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgechat", *given],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120, env=environment,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"edgechat: {os.strerror(errno.ENOSPC)} (free some space and try again)\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
+@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["reply", "hello"]], ids=" ".join)
+def test_a_stdout_that_is_closed_is_a_sentence(bundle_folder, command):
+    name, *rest = command
+    done = _run([name, bundle_folder, *rest], lambda: os.close(1))
+    assert done.returncode == 1
+    assert (
+        done.stderr == "edgechat: stdout is closed, and the result would go there: give it a file or a pipe\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no broken pipes of this kind")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["reply", "--help"]], ids=" ".join)
+def test_a_reader_of_help_that_left_is_no_failure(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "edgechat", *arguments],
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,10 @@ def test_force_refuses_what_is_no_bundle(invoke, run_folder, tmp_path, tree):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     before = tree(tmp_path)
     for name in ("folder", "file", "link"):
-        done = invoke("export", run_folder, "--out", tmp_path / name, "--force")
-        assert done.returncode == 2
-        assert f"{name} is not a bundle" in done.sentence
+        for force in ([], ["--force"]):
+            done = invoke("export", run_folder, "--out", tmp_path / name, *force)
+            assert done.returncode == 2
+            assert f"{name} is not a bundle" in done.sentence
     assert tree(tmp_path) == before
 
 
@@ -100,9 +101,9 @@ def test_a_run_that_is_none_or_has_no_checkpoint_gives_a_sentence_and_no_bundle(
     shutil.rmtree(tmp_path / "young" / "checkpoints")
     for name, code, said in (
         ("nowhere", 2, "there is no run"),
-        ("empty", 1, "is not a run"),
+        ("empty", 2, "is not a run"),
         ("young", 1, "has no checkpoint yet"),
-        (demo, 1, "is not a run (it looks like a bundle): it has no run.json"),
+        (demo, 2, "is not a run (it looks like a bundle): it has no run.json"),
     ):
         done = invoke("export", tmp_path / name, "--out", out)
         assert done.returncode == code
@@ -134,7 +135,8 @@ def test_a_run_with_a_damaged_or_missing_file_is_refused(invoke, run_folder, tmp
     else:
         (run / name).write_bytes(content)
     done = invoke("export", run, "--out", tmp_path / "bundle")
-    assert (done.returncode, done.stdout) == (1, "")
+    is_none = content is None and name == "run.json"  # wrong use
+    assert (done.returncode, done.stdout) == (2 if is_none else 1, "")
     assert done.stderr.splitlines()[-1].startswith("edgechat: ")
     assert Path(name).name in done.stderr
     assert not (tmp_path / "bundle").exists()

@@ -173,6 +173,7 @@ REFUSED = {
     "a tokenizer": (["--tokenizer", "t.json"], "--tokenizer does not go with it"),
     "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with it"),
     "itself": (["--out", "{base}", "--force"], "--from-run and --out are both {base}"),
+    "itself, unforced": (["--out", "{base}"], "--from-run and --out are both {base}"),
     "a bundle": (["--from-run", "{bundle}"], "it looks like a bundle"),
     "nothing": (["--from-run", "nowhere"], "there is no run nowhere"),
     "no checkpoint": (["--checkpoint", "first"], "--checkpoint must be best or last"),

@@ -65,6 +65,24 @@ def test_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
     assert "--data is missing" in done.sentence
 
 
+def test_bad_lines_are_skipped_and_said_where_that_is_asked_for(invoke, bundle_folder, corpus_file, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(corpus_file.read_bytes() + b'{"prompt": "x", "response": \n')
+    done = invoke("eval", bundle_folder, "--data", bad, "--json")
+    assert done.returncode == 1
+    assert "--skip-bad" in done.sentence
+    done = invoke("eval", bundle_folder, "--data", bad, "--json", "--skip-bad")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["pairs"] == len(corpus_file.read_bytes().splitlines())
+    assert "dropped  1 × bad line: is not JSON\n" in done.stderr
+
+
+def test_skipping_bad_lines_of_no_data_is_wrong_use(invoke, run_folder):
+    done = invoke("eval", run_folder, "--skip-bad")
+    assert done.returncode == 2
+    assert "--skip-bad goes with --data" in done.sentence
+
+
 def test_a_limit_takes_the_first_pairs(invoke, bundle_folder, corpus_file):
     done = invoke("eval", bundle_folder, "--data", corpus_file, "--limit", 3, "--json", "--tokenize", "none")
     values = json.loads(done.stdout)
@@ -120,6 +138,7 @@ def test_bench_measures_a_bundle_as_it_is(edgechat, bundle_folder):
     check_speed(values)
     assert values["bytes"] == {path.name: path.stat().st_size for path in bundle_folder.iterdir()}
     assert done.stderr.startswith("timing fp32 on ")
+    assert ", 1 thread, beam 2\n" in done.stderr
 
 
 def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_folder):
@@ -209,7 +228,7 @@ def test_bench_without_matplotlib_says_what_to_install(invoke, bundle_folder, mo
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = invoke("bench", bundle_folder, "--plot", "speed.png")
     assert done.returncode == 1
-    assert 'pip install "edgechat[train]"' in done.sentence
+    assert done.sentence == "this command needs matplotlib: pip install matplotlib"
 
 
 @pytest.mark.parametrize(

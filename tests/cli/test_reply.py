@@ -80,7 +80,7 @@ def test_json_is_an_object_a_line_with_exactly_the_documented_keys(edgechat, bun
     assert (done.returncode, done.stderr) == (0, "")
     assert [row["prompt"] for row in rows] == ["hello", "jump"]
     for row in rows:
-        assert list(row) == ["prompt", "reply", "score", "tokens", "candidates", "ms"]
+        assert list(row) == ["prompt", "reply", "score", "tokens", "candidates", "truncated", "ms"]
         assert 1 < len(row["candidates"]) <= 3
         for candidate in row["candidates"]:
             assert list(candidate) == ["reply", "score", "logp", "tokens"]
@@ -90,6 +90,7 @@ def test_json_is_an_object_a_line_with_exactly_the_documented_keys(edgechat, bun
             key: best[key] for key in ("reply", "score", "tokens")
         }
         assert row["ms"] > 0
+        assert row["truncated"] is False
 
 
 def test_n_best_prints_distinct_replies_with_scores_that_fall(invoke, bundle_folder):

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -259,6 +260,19 @@ def test_a_dry_run_shows_report_vocabulary_and_three_samples_and_writes_nothing(
     assert tree(corpus_file.parent) == before
 
 
+def test_what_is_learned_without_data_is_said(invoke):
+    done = invoke("train", "--dry-run", "--vocab-size", 300)
+    assert (done.returncode, done.stderr) == (0, "no DATA was named: this learns chatterbot:english\n")
+    assert invoke("train", "chatterbot:english", "--dry-run", "--vocab-size", 300).stderr == ""
+
+
+def test_prompts_that_are_empty_are_counted(invoke, corpus_file, tmp_path):
+    (tmp_path / "a.jsonl").write_text(corpus_file.read_text() + '{"prompt": "", "response": "hi"}\n')
+    done = invoke("train", tmp_path / "a.jsonl", "--dry-run", "--vocab-size", 300)
+    assert re.search("^empty prompts +1, learned as they are$", done.stdout, re.MULTILINE)
+    assert "empty prompts" not in invoke("train", corpus_file, "--dry-run", "--vocab-size", 300).stdout
+
+
 def test_a_dry_run_as_json_has_the_same_three_parts(invoke, corpus_file):
     values = json.loads(invoke("train", corpus_file, "--dry-run", "--json", "--vocab-size", 300).stdout)
     assert list(values) == ["report", "vocabulary", "samples"]
@@ -355,7 +369,25 @@ def test_a_run_that_holds_other_files_too_is_not_replaced(invoke, quick_run, tmp
     done = invoke("train", corpus_file, "--out", out, "--force", *QUICK)
     assert done.returncode == 2
     assert "holds other files too" in done.stderr
+    done = invoke("train", corpus_file, "--out", out, *QUICK)
+    assert done.sentence.endswith(
+        "so --force does not replace it: --resume continues it, or choose another --out"
+    )
     assert (out / "thesis.txt").read_text() == "the only copy"
+
+
+def test_what_is_no_run_is_said_at_once(invoke, corpus_file, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "data.csv").write_text("a,b")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "thesis.txt").write_text("the only copy")
+    for name in ("data.csv", "none"):
+        done = invoke("train", corpus_file, "--out", tmp_path / name, *QUICK)
+        assert done.returncode == 2
+        assert f"{name} is not a run" in done.sentence
+        assert "--resume" not in done.sentence
+    done = invoke("train", corpus_file, "--out", tmp_path / "folder", *QUICK)
+    assert done.sentence.endswith("folder exists: --force replaces it, or choose another --out")
 
 
 def test_force_with_a_corpus_that_cannot_be_read_keeps_the_run(invoke, quick_run, tmp_path, tree):

@@ -208,12 +208,18 @@ def test_minor_additions_of_the_format_are_read(bundle_folder, tmp_path):
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty"])
 def test_what_is_no_folder_or_an_empty_one_is_refused(tmp_path, kind):
-    path = tmp_path / "bundle"
+    path = tmp_path / ("bundle.edgechat" if kind == "file" else "bundle")
     if kind == "file":
         path.write_bytes(b"")
     elif kind == "empty":
         path.mkdir()
     assert "bundle" in refused(path)
+
+
+def test_a_file_of_another_name_that_is_no_bundle_is_wrong_use(tmp_path):
+    (tmp_path / "chats.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match="is not a bundle: give the folder"):
+        read_bundle(tmp_path / "chats.jsonl")
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

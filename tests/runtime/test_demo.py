@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgechat.runtime import BundleError, ChatModel, UsageError
+from edgechat.runtime import ChatModel, UsageError
 from edgechat.runtime.bundle import find_bundle, read_bundle
 from edgechat.runtime.golden import check_golden
 
@@ -33,7 +33,7 @@ def test_a_folder_of_its_name_that_is_no_bundle_does_not_hide_the_demo(monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
     assert find_bundle("demo").is_absolute()
-    with pytest.raises(BundleError):  # a path is a path
+    with pytest.raises(UsageError, match="demo is not a bundle"):  # a path is a path
         ChatModel.load("./demo", device="cpu")
     (tmp_path / "demo" / "edgechat.json").touch()
     assert find_bundle("demo") == Path("demo")

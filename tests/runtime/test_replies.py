@@ -130,6 +130,10 @@ def test_a_users_file_may_have_a_reply_a_line(tmp_path):
     assert read_replies(path) == ("LIGHT ON", "LIGHT\u2028OFF")
     path.write_bytes(b"\xef\xbb\xbfLIGHT ON\r\nLIGHT OFF\r\n")  # as Notepad writes
     assert read_replies(path) == ("LIGHT ON", "LIGHT OFF")
+    for empty in (b"", b"\n \n", b"\xef\xbb\xbf\n"):
+        path.write_bytes(empty)
+        with pytest.raises(UsageError, match=r"replies.txt has no reply in it: give one a line"):
+            read_replies(path)
     path.write_bytes(b"\xff\n")
     with pytest.raises(DataError, match="is not UTF-8"):
         read_replies(path)

@@ -212,9 +212,9 @@ def test_what_is_no_key_is_a_sentence(tmp_path, keys):
 def test_without_cryptography_a_bundle_is_read_but_none_that_must_be_signed(signed, keys, monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
     assert read_bundle(signed).signature is not None
-    with pytest.raises(EdgeChatError, match=r'pip install "edgechat\[sign\]"'):
+    with pytest.raises(EdgeChatError, match=r"pip install cryptography$"):
         read_bundle(signed, require_signature=keys / "mine.pub")
-    with pytest.raises(EdgeChatError, match=r'pip install "edgechat\[sign\]"'):
+    with pytest.raises(EdgeChatError, match=r"pip install cryptography$"):
         load_signer(keys / "mine.key")
 
 

@@ -146,7 +146,19 @@ BAD_LINES = {
     "not JSON": ("a.jsonl", '{"prompt": "a", "response"', "is not JSON"),
     "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON"),
     "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object"),
-    "missing keys": ("a.jsonl", '{"prompt": "a"}', 'neither "turns" nor both "prompt" and "response"'),
+    "cut off": ("a.jsonl", '{"prompt": "x", "response": ', "is not JSON (it ends too early)"),
+    "cut in a text": ("a.jsonl", '{"prompt": "x", "response": "y', "is not JSON (it ends too early)"),
+    "missing keys": (
+        "a.jsonl",
+        '{"prompt": "a", "reply": "b"}',
+        'neither "turns" nor both "prompt" and "response" (it has "prompt", "reply")',
+    ),
+    "many keys": (
+        "a.jsonl",
+        '{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1}',
+        '(it has "a", "b", "c", "d", "e" and 1 more)',
+    ),
+    "no keys": ("a.jsonl", "{}", "(it has no keys)"),
     "wrong type": (
         "a.jsonl",
         '{"prompt": "a", "response": 1}',
@@ -239,6 +251,7 @@ UNUSABLE = {
     "empty": ("a.jsonl", b"", "is empty"),
     "empty gz": ("a.jsonl.gz", gzip.compress(b""), "is empty"),
     "binary": ("a.csv", bytes(range(256)), "is a binary file"),
+    "UTF-16": ("a.csv", "a,b".encode("utf-16"), "is a binary file, not UTF-8 text: save it as UTF-8"),
     "gz without its ending": ("a.jsonl", gzip.compress(b"hello" * 99), "is a binary file"),
     "not gz": ("a.jsonl.gz", b"hello", "is not a whole gzip file"),
     "truncated gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 9999)[:-20], "is not a whole gzip file"),
@@ -260,7 +273,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence_even_with_skip_bad(
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         open_corpus([str(tmp_path)]).read()
 
 
@@ -293,7 +306,7 @@ def test_half_of_a_parallel_text_is_wrong_use(tmp_path: Path) -> None:
 
 
 def test_an_unknown_ending_or_name_says_what_is_known(write: Write) -> None:
-    with pytest.raises(UsageError, match=r"\.jsonl, \.tsv, \.csv, \.txt"):
+    with pytest.raises(UsageError, match=r"\.jsonl, \.tsv, \.csv, \.txt.* one object a line"):
         open_corpus([str(write("a.xml", "<a/>"))])
     with pytest.raises(
         UsageError, match=r"'nothing' is neither a file .*\.jsonl.* nor .*chitchat, chatterbot"

@@ -43,5 +43,5 @@ def package_folder(module: str, distribution: str) -> Path:
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise EdgeChatError(f'the package {distribution} is not installed: pip install "edgechat[train]"')
+        raise EdgeChatError(f"the package {distribution} is not installed: pip install {distribution}")
     return Path(spec.submodule_search_locations[0])
