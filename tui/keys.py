@@ -136,7 +136,7 @@ CHAT = (
     ),
     Action(
         "chat.other",
-        "alt+o",
+        "alt+o,shift+f8",
         "other",
         "Other reply",
         "Look at the reply of the other bundle that was compared",

@@ -546,6 +546,16 @@ def test_keys_with_alt_are_none_that_terminals_send_for_another():
     assert [letter for letter in single if f"\x1b{letter}" in ANSI_SEQUENCES_KEYS] == []
 
 
+def test_a_key_that_some_terminals_keep_has_a_second_of_another_kind():
+    def kind(key):
+        return "function" if re.search(r"\bf\d", key) else "alt" if key.startswith("alt+") else "any"
+
+    for action in ALL:
+        kinds = {kind(key) for key in action.keys.split(",") if key}
+        # Help is in the palette too, which has a key of its own.
+        assert "any" in kinds or len(kinds) != 1 or action.id in ("app.help", "over.help"), action
+
+
 async def test_in_forty_columns_and_ten_rows_replies_knobs_and_conversations_are_seen(chat, tmp_path):
     async with chat(FakeModel(), size=(40, 10), store=tmp_path / "chats.db") as c:
         await c.say("hello")
