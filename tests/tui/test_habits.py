@@ -567,3 +567,12 @@ async def test_in_forty_columns_and_ten_rows_replies_knobs_and_conversations_are
         await c.until(lambda: "1 turn" in c.drawn)
         await c.press("escape", "f10", *"ly")
         assert "finely" in c.drawn
+
+
+@pytest.mark.parametrize("width", [40, 58, 80, 110, 120, 140])
+async def test_no_key_of_the_welcome_is_on_another_line_than_what_it_does(chat, width):
+    async with chat(FakeModel(), size=(width, 40)) as c:
+        await c.until(lambda: c.chat.welcome.size.width)
+        hints = [f"{hint.key} {hint.does}" for hint in c.chat.key_hints()]
+        assert len(hints) > 5
+        await c.until(lambda: all(hint in c.drawn for hint in hints))

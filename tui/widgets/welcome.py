@@ -8,7 +8,7 @@ from textual.widgets import Static
 from ..plain import content, counted
 from ..values import BundleFacts, KeyHint
 
-#: Columns of keys, and the cells of one.
+#: Columns of keys where there is room for them, and the cells of one.
 COLUMNS, COLUMN = 3, 20
 
 #: From a file of dialogues to a chat with the model that learned it.
@@ -22,8 +22,14 @@ COMMANDS = (
 class Welcome(Static):
     """A text for whoever opens the chat for the first time."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._paragraphs: tuple[Content, ...] = ()
+        self._keys: tuple[KeyHint, ...] = ()
+
     def show_loading(self, bundle: str) -> None:
         """The model is not there yet."""
+        self._paragraphs = ()
         self.update(content(f"Loading {bundle} …", "dim"))
 
     def show_nothing(self, keys: Sequence[KeyHint]) -> None:
@@ -37,7 +43,7 @@ class Welcome(Static):
             + content('{"prompt": "hello", "response": "hi there"}', "$text-accent")
             + content(":"),
             _commands(),
-            _hints(keys),
+            keys=keys,
         )
 
     def show_model(self, facts: BundleFacts, keys: Sequence[KeyHint], *, demo: bool = False) -> None:
@@ -51,19 +57,28 @@ class Welcome(Static):
                 + _memory(facts.turns)
             ),
             *([content("Make your own:"), _commands()] if demo else []),
-            _hints(keys),
+            keys=keys,
         )
 
-    def _show(self, *paragraphs: Content) -> None:
-        self.update(Content("\n\n").join(paragraphs))
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _show(self, *paragraphs: Content, keys: Sequence[KeyHint]) -> None:
+        self._paragraphs, self._keys = paragraphs, tuple(keys)
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._paragraphs:
+            columns = max(1, min(COLUMNS, self.content_size.width // COLUMN))
+            self.update(Content("\n\n").join([*self._paragraphs, _hints(self._keys, columns)]))
 
 
 def _commands() -> Content:
     return Content("\n").join(content(f"  {command}", "$text-accent") for command in COMMANDS)
 
 
-def _hints(keys: Sequence[KeyHint]) -> Content:
-    rows = (keys[row : row + COLUMNS] for row in range(0, len(keys), COLUMNS))
+def _hints(keys: Sequence[KeyHint], columns: int) -> Content:
+    rows = (keys[row : row + columns] for row in range(0, len(keys), columns))
     return Content("\n").join(Content("").join(map(_hint, row)) for row in rows)
 
 
