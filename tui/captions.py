@@ -1,6 +1,7 @@
 """What is said about a reply in the conversation: above it who speaks, below it what is to be noted."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import zip_longest
 
 from .values import Exchange, ReplyFacts
@@ -8,11 +9,14 @@ from .values import Exchange, ReplyFacts
 STOPPED, FAILED = "■ stopped", "✗ failed"
 
 
-def caption(reply: ReplyFacts, *, compared: bool) -> str:
-    """Above a reply of a bundle that is not the only one to speak."""
-    if not compared:
-        return reply.made.label
-    return f"{reply.made.label} · {reply.ms:.0f} ms"
+def caption(reply: ReplyFacts, beside: ReplyFacts | None = None) -> str:
+    """Above a reply of a bundle that is not the only one to speak: with its time where one is `beside` it,
+    and with its path where the bundle of that one has the same name."""
+    made = reply.made
+    if beside is None:
+        return made.label
+    named = replace(made, bundle=made.path or made.bundle) if made.label == beside.made.label else made
+    return f"{named.label} · {reply.ms:.0f} ms"
 
 
 def voice(reply: ReplyFacts) -> tuple[str, str]:

@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from edgechat.runtime import UsageError
-from edgechat.tui.captions import alike, replayed
+from edgechat.tui.captions import alike, caption, replayed
 from edgechat.tui.engine import Engine, load
-from edgechat.tui.values import CandidateRow, ReplyFacts
+from edgechat.tui.values import CandidateRow, Made, ReplyFacts
 from edgechat.tui.widgets.message import ReplyMessage
 
 from .fakes import FakeModel, Script, reply, table_model
@@ -242,3 +242,14 @@ async def test_the_second_of_two_replies_is_looked_at_copied_and_replayed_as_the
         assert panel(await c.view("beam")) == second
         await c.press("alt+o")
         assert "f12 replays the reply" in " ".join((await c.view("beam")).split())
+
+
+def test_two_bundles_of_one_name_are_told_apart_by_their_paths():
+    def made(path, precision="int8"):
+        return ReplyFacts("hi", ms=12.4, made=Made("demo", precision, "cpu", path=path))
+
+    assert caption(made("old/demo")) == "demo · int8 · cpu"
+    assert caption(made("old/demo"), made("new/demo")) == "old/demo · int8 · cpu · 12 ms"
+    assert caption(made("new/demo"), made("old/demo")) == "new/demo · int8 · cpu · 12 ms"
+    assert caption(made("old/demo"), made("new/demo", "fp32")) == "demo · int8 · cpu · 12 ms"
+    assert caption(made(""), made("")) == "demo · int8 · cpu · 12 ms"

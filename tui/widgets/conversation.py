@@ -51,7 +51,7 @@ class Conversation(VerticalScroll, can_focus=True):
             widgets += self._new(
                 number,
                 exchange.prompt,
-                [caption(reply, compared=False) if changes else "" for reply in replies],
+                [caption(reply) if changes else "" for reply in replies],
             )
         if widgets:
             self._add(*widgets)
@@ -75,7 +75,8 @@ class Conversation(VerticalScroll, can_focus=True):
         """Show the replies of an exchange as they are now."""
         for side, (message, reply) in enumerate(zip(self._replies[number], exchange.sides, strict=False)):
             text = reply.text if reply else ""
-            above = caption(reply, compared=True) if reply and exchange.other else None
+            beside = exchange.sides[1 - side]
+            above = caption(reply, beside) if reply and beside else None
             message.finish(text, marks(exchange, side), above)
 
     def break_off(self, number: int, first: int, mark: str) -> str:
