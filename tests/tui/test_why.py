@@ -643,6 +643,23 @@ async def test_a_bundle_that_cannot_be_opened_leaves_the_one_there_is(chat):
         assert c.messages[-1] == "bot: fine"
 
 
+async def test_another_reason_why_a_prompt_waits_is_told_at_once(chat):
+    gate = threading.Event()
+
+    def load(path):
+        gate.wait()
+        return FakeModel()
+
+    app = ChatApp(load, [])
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        c = Chat(app, pilot)
+        await c.press("h", "i", "enter", "enter")
+        await c.press("ctrl+b", *"mine", "enter", "enter", "enter")
+        assert c.notices == ["There is nobody to talk to: open a bundle", "mine is loading"]
+        gate.set()
+
+
 async def test_without_a_bundle_the_welcome_tells_how_to_make_one(chat):
     app = ChatApp(lambda path: FakeModel(), [])
     async with app.run_test() as pilot:

@@ -54,7 +54,7 @@ class Talking(Viewing):
         super().__init__(bundles, changes)
         self._load, self._first = load, tuple(bundles)
         self._turns = 0
-        self._refused_at = -math.inf  # when it was last told that a prompt cannot be sent
+        self._refused = "", -math.inf  # why a prompt could not be sent, and when that was last told
         # A reply to be replayed when its bundle is there: its exchange and side, and how it was made.
         self._awaited: tuple[int, int, Made] | None = None
 
@@ -166,8 +166,9 @@ class Talking(Viewing):
             said = "There is nobody to talk to: open a bundle"
         else:
             said = f"{self.bundles.title} is {self.state()}"
-        if time.monotonic() - self._refused_at > Notification.timeout:  # who holds Enter is told once
-            self._refused_at = time.monotonic()
+        told, at = self._refused
+        if said != told or time.monotonic() - at > Notification.timeout:  # who holds Enter is told once
+            self._refused = said, time.monotonic()
             self.notify(plain(said), severity="warning", markup=False)
 
     def on_prompt_submitted(self, message: PromptSubmitted) -> None:
