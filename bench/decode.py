@@ -179,14 +179,12 @@ def around_step(backend: OrtBackend, repeat: int) -> float:
     decoder's runs: what Python adds to a step."""
     kept = backend._encoder, backend._decoder
     encoder, decoder = backend._encoder, backend._decoder = Watched(kept[0]), Watched(kept[1])
-    shares = []
+    sources, options, shares = sources_of(1, backend.vocab_size), DecodingOptions(beam=BEAM), []
     try:
         for _ in range(repeat + 1):
             encoder.seconds = decoder.seconds = 0.0
             start = time.thread_time()
-            [found] = search(
-                backend, sources_of(1, backend.vocab_size), DecodingOptions(beam=BEAM), max_length=STEPS
-            )
+            [found] = search(backend, sources, options, max_length=STEPS)
             whole = time.thread_time() - start
             assert len(found.hypotheses()[0].token_logps) == STEPS
             shares.append((whole - encoder.seconds - decoder.seconds) / decoder.seconds)
