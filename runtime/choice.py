@@ -26,17 +26,17 @@ def first_k(ranked: Sequence[Extension], beam: int) -> Choice:
     ended: list[Extension] = []
     extended: list[Extension] = []
     previous, gap = 0.0, float("inf")
-    for rank, extension in enumerate(ranked):
+    for place, extension in enumerate(ranked):
         minus = extension[0]
-        if rank == beam or len(extended) == beam:
+        if place == beam or len(extended) == beam:
             gap = min(gap, minus - previous)
-            if rank >= beam and len(extended) == beam:
+            if place >= beam and len(extended) == beam:
                 break
         previous = minus
         if extension[2] != EOS:
             if len(extended) < beam:
                 extended.append(extension)
-        elif rank < beam:
+        elif place < beam:
             ended.append(extension)
     return Choice(ended, extended, gap)
 

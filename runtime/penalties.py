@@ -38,21 +38,21 @@ def repeated(logp: float, penalty: float) -> float:
     return logp * penalty
 
 
-def score(logp: float, length: int, options: DecodingOptions) -> float:
-    """The score of a hypothesis of `length` tokens whose log-probabilities sum to `logp`, without its
-    coverage penalty."""
+def score(total: float, length: int, options: DecodingOptions) -> float:
+    """The score of a hypothesis of `length` tokens whose log-probabilities, with what penalties take, sum to
+    `total`; without its coverage penalty."""
     if options.normalize == "gnmt":
-        return logp / gnmt_length_penalty(length, options.alpha)
+        return total / gnmt_length_penalty(length, options.alpha)
     if options.normalize == "average":
-        return logp / max(1, length)
-    return logp
+        return total / max(1, length)
+    return total
 
 
-def bound(logp: float, max_length: int, options: DecodingOptions) -> float:
+def bound(total: float, max_length: int, options: DecodingOptions) -> float:
     """The best score that any continuation of a live hypothesis can reach.
 
     Each further token adds at most 0 to a sum that is at most 0, and the largest divisor is that of
     the maximum length; so no continuation scores above the present sum over that divisor. The coverage
     penalty is at best 0: what is left out now may still be attended.
     """
-    return score(logp, max_length, options)
+    return score(total, max_length, options)

@@ -67,10 +67,10 @@ class StepRequest(NamedTuple):
 
 
 #: An id and its natural-log probability.
-Candidate = tuple[int, float]
+TokenLogp = tuple[int, float]
 
 
-def _likeliest(candidate: Candidate) -> tuple[float, int]:
+def _likeliest(candidate: TokenLogp) -> tuple[float, int]:
     """The order of candidates: the likelier first, then the lower id."""
     return -candidate[1], candidate[0]
 
@@ -82,21 +82,21 @@ def _best_first(hypothesis: Hypothesis) -> float:
 class _Live:
     """A hypothesis that goes on."""
 
-    __slots__ = ("alignments", "group", "logp", "logps", "rank", "state", "tokens")
+    __slots__ = ("alignments", "group", "logp", "logps", "state", "tokens", "total")
 
     def __init__(
         self,
         tokens: tuple[int, ...],
         logps: tuple[float, ...],
         logp: float,
-        rank: float,
+        total: float,
         state: RuleState,
         alignments: tuple[Sequence[float], ...],
         group: int,
     ) -> None:
         self.group = group  # of diverse beam groups
         self.tokens, self.logps, self.logp, self.state = tokens, logps, logp, state
-        self.rank = rank  # logp and what penalties take: what it ranks by
+        self.total = total  # logp and what penalties take: what it ranks by
         self.alignments = alignments  # a row a token, where they are kept
 
 
@@ -216,9 +216,9 @@ class BeamSearch:
 
     def _possible(
         self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None
-    ) -> list[Iterable[Candidate]]:
+    ) -> list[Iterable[TokenLogp]]:
         """The candidates of each row, likeliest first: all that are allowed where only some are."""
-        candidates: list[Iterable[Candidate]] = list(map(zip, ids, logps))
+        candidates: list[Iterable[TokenLogp]] = list(map(zip, ids, logps))
         if whole is not None:
             for row, allowed in enumerate(self._allowed[: len(self._live)]):
                 if allowed is not None:
@@ -227,26 +227,26 @@ class BeamSearch:
         return candidates
 
     def _extensions(
-        self, enough: int, candidates: Sequence[Iterable[Candidate]], taken: Mapping[int, float] = _NOTHING
+        self, enough: int, candidates: Sequence[Iterable[TokenLogp]], taken: Mapping[int, float] = _NOTHING
     ) -> list[Extension]:
         """The allowed extensions, the `enough` best of them, best first, after what is `taken` off an id."""
         penalty = self.options.repetition_penalty
         found: list[Extension] = []
         least = _LEAST  # what ranks below it cannot matter any more
         for row, live in enumerate(self._live):
-            rank, banned, lowered = live.rank, self._banned[row], self._lowered[row]
+            so_far, banned, lowered = live.total, self._banned[row], self._lowered[row]
             ranks_lower = bool(lowered or taken)
             for id, logp in candidates[row]:
                 if id in banned:
                     continue
-                total = rank + logp
+                total = so_far + logp
                 if not least <= total < _INF:
                     if not total < _INF:  # NaN is not less either
                         raise EdgeChatError(_NO_NUMBERS)
                     break
                 if ranks_lower:
                     if id in lowered:
-                        total = rank + repeated(logp, penalty)
+                        total = so_far + repeated(logp, penalty)
                     total -= taken.get(id, 0.0)
                 found.append((-total, row, id, logp))
             found.sort()
@@ -284,14 +284,14 @@ class BeamSearch:
         """What a row ranks by with one more id."""
         if id in self._lowered[row]:
             logp = repeated(logp, self.options.repetition_penalty)
-        return self._live[row].rank + logp
+        return self._live[row].total + logp
 
     def _reached(self, whole: Floats) -> list[tuple[Extension, Progress]]:
         """The allowed extensions, best first, and how near to the required texts each leads: the first K of
         all that lead equally near, and the first K ends."""
         if not (whole[: len(self._live)] < _INF).all():  # NaN is not less either
             raise EdgeChatError(_NO_NUMBERS)
-        alike: dict[tuple[Progress, bool], list[Iterable[Candidate]]] = {}
+        alike: dict[tuple[Progress, bool], list[Iterable[TokenLogp]]] = {}
         for row, live in enumerate(self._live):
             allowed = self._allowed[row]
             losing = len(self._banned[row]) + len(self._lowered[row])
@@ -328,7 +328,7 @@ class BeamSearch:
                 continue  # nothing may follow
             id, gap = sampler.draw(logp)
             nearest = min(nearest, gap)
-            extension = (-(live.rank + float(logp[id])), row, id, float(whole[row, id]))
+            extension = (-(live.total + float(logp[id])), row, id, float(whole[row, id]))
             (ended if id == EOS else extended).append(extension)
         return Choice(ended, extended, nearest)
 
@@ -394,7 +394,7 @@ class BeamSearch:
 
     def _note_step(
         self,
-        candidates: list[list[Candidate]],
+        candidates: list[list[TokenLogp]],
         align: Floats,
         extended: list[Extension],
         ended: list[tuple[Extension, Hypothesis]],
@@ -459,7 +459,7 @@ class BeamSearch:
                 live.tokens,
                 live.logps,
                 live.logp,
-                self._score(live.rank, len(live.tokens), live.alignments),
+                self._score(live.total, len(live.tokens), live.alignments),
                 False,
                 live.alignments,
             )
@@ -467,10 +467,10 @@ class BeamSearch:
         ]
         return sorted(cut, key=_best_first)
 
-    def _score(self, rank: float, length: int, alignments: Iterable[Sequence[float]]) -> float:
-        value = score(rank, length, self.options)
+    def _score(self, total: float, length: int, alignments: Iterable[Sequence[float]]) -> float:
+        value = score(total, length, self.options)
         beta = self.options.coverage_penalty
         return value + coverage_penalty(alignments, beta) if beta else value
 
     def _bound(self, live: _Live) -> float:
-        return bound(live.rank, self.max_length, self.options)
+        return bound(live.total, self.max_length, self.options)
