@@ -78,7 +78,8 @@ class DecodingOptions:
     required: tuple[str, ...] = ()
     """Texts that every finished reply holds, in any order."""
     replies: tuple[str, ...] | None = None
-    """A closed set: one of these is said, nothing else; None is the bundle's own set, where it has one."""
+    """A closed set: one of these is said, nothing else; None is the bundle's own set, where it has one. They
+    are kept in NFC, in which they are said."""
     min_length: int = 0
     """Tokens that a reply has at least, end-of-sentence not counted."""
     max_length: int | None = None

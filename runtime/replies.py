@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .errors import BundleError, DataError, UsageError
-from .text import EOS, TextCodec
+from .text import EOS, TextCodec, normal_form
 
 REPLIES = "replies.json"
 MAX_REPLIES = 100_000
@@ -84,19 +84,22 @@ def closed_set(replies: Sequence[str], codec: TextCodec) -> ClosedSet:
 
 
 def check_replies(values: object) -> tuple[str, ...]:
-    """`values` as replies.
+    """`values` as replies, in the normal form that they are said in: what is said is then one of them.
 
     Raises:
         ValueError: says what is wrong with them.
     """
     if not isinstance(values, list | tuple) or not 0 < len(values) <= MAX_REPLIES:
         raise ValueError(f"must be a list of 1 to {MAX_REPLIES:,} texts")
+    replies = []
     for number, value in enumerate(values, start=1):
-        if not isinstance(value, str) or not 0 < len(value) <= MAX_REPLY:
+        text = normal_form(value) if isinstance(value, str) else ""
+        if not 0 < len(text) <= MAX_REPLY:
             raise ValueError(f"reply {number} must be text of 1 to {MAX_REPLY:,} characters")
-        if any("\ud800" <= c <= "\udfff" for c in value):
+        if any("\ud800" <= c <= "\udfff" for c in text):
             raise ValueError(f"reply {number} holds half of a surrogate pair, which is no text")
-    return tuple(values)
+        replies.append(text)
+    return tuple(replies)
 
 
 def parse_replies(raw: bytes) -> tuple[str, ...]:
