@@ -327,9 +327,22 @@ class ChatModel:
     def confidence(self, logp: float, options: DecodingOptions) -> float | None:
         """The probability that a reply of this natural-log probability is right, by the bundle's
         calibration. None where there is none, or other replies are possible than those it was made with."""
-        if self.calibration is None or not options.asks_the_same(self.defaults):
+        if self.calibration is None or not self._asks_the_same(options):
             return None
         return self.calibration.confidence(logp)
+
+    def _asks_the_same(self, options: DecodingOptions) -> bool:
+        """Whether these let and favour the same replies as the model's own options."""
+        own, longest = self.defaults, self.codec.max_target
+        return (
+            options.asks_the_same(own)
+            and (options.max_length or longest) == (own.max_length or longest)
+            and self._closed_set(options) == self._closed_set(own)
+        )
+
+    def _closed_set(self, options: DecodingOptions) -> ClosedSet | None:
+        only = self.texts(options).only
+        return only if isinstance(only, ClosedSet) else None
 
     def search(self, options: DecodingOptions, source: Sequence[int]) -> BeamSearch:
         """A search for one reply of this model to a source of ids."""

@@ -6,7 +6,7 @@ docs/decoding.md explains each option with its formula and where it is from.
 import math
 import operator
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -34,6 +34,9 @@ EXCLUDES = {
     "sample": (("stop", "groups", "required"), "samples are drawn, each for itself and to its end"),
     "required": (("groups",), "both share the beam out"),
 }
+
+#: What `DecodingOptions.asks_the_same` leaves out.
+_NOT_ASKED = ("beam", "n_best", "stop", "alignments", "trace", "max_length", "replies")
 
 MAX_BEAM = 1024
 MAX_LENGTH = 10_000
@@ -182,9 +185,14 @@ class DecodingOptions:
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
     def asks_the_same(self, other: "DecodingOptions") -> bool:
-        """Whether both let and favour the same replies, but for how widely they are searched."""
-        searched = {name: getattr(self, name) for name in ("beam", "n_best", "stop", "alignments", "trace")}
-        return self == replace(other, **searched)
+        """Whether both let and favour the same replies, however widely they are searched, and but for what a
+        model completes: the longest reply and the closed set."""
+        return self._asked == other._asked
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_ASKED}
+        return values | {"length_penalty": self.alpha, "diversity": self.hamming}
 
     @property
     def has_texts(self) -> bool:

@@ -175,6 +175,12 @@ def test_a_doubtful_reply_is_an_empty_line(invoke, sure_bundle):
     assert abstained["candidates"][0]["reply"]
 
 
+def test_the_bundles_own_options_may_be_given_to_abstain_too(invoke, sure_bundle):
+    own = ["--length-penalty", 0.6, "--replies", sure_bundle / "replies.json"]
+    done = invoke("reply", sure_bundle, "--abstain-below", 0, *own, "jump")
+    assert (done.returncode, done.stdout) == (0, "JUMP\n")
+
+
 @pytest.mark.parametrize(
     "options",
     [["--stream"], ["--n-best", 2], ["--normalize", "none"], ["--sample"], ["--coverage-penalty", 1]],

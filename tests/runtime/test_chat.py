@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import gc
 import json
+import math
 import os
 import select
 import signal
@@ -33,6 +34,7 @@ from edgechat.runtime import (
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.device import cuda_state
+from edgechat.runtime.replies import closed_set
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
 from edgechat.train.tokenizer import train_tokenizer
@@ -459,6 +461,41 @@ def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
     reply = chat.reply("hen")
     assert (reply.text, reply.finished, reply.confidence) == ("he", False, None)
     assert chat.confidence(reply.logp, options) is not None
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "same"),
+    [
+        ({}, {"length_penalty": 0.6}, True),
+        ({"length_penalty": 0.6}, {}, True),
+        ({}, {"length_penalty": 0.7}, False),
+        ({}, {"max_length": 12}, True),  # the longest of the model
+        ({}, {"max_length": 11}, False),
+        ({"groups": 3}, {"groups": 3, "diversity": 0.5}, True),
+        ({"groups": 3}, {"groups": 3, "diversity": 0.6}, False),
+        ({"groups": 3}, {"beam": 2}, False),
+        ({}, {"beam": 6, "n_best": 2, "stop": "first", "alignments": True, "trace": True}, True),
+    ],
+    ids=str,
+)
+def test_a_confidence_holds_where_the_options_ask_for_what_the_models_own_do(own, asked, same):
+    chat, _ = table_model(defaults=DecodingOptions(**{"beam": 3, **own}))
+    chat.calibration = Calibration(1.0, 0.0)
+    confidence = chat.confidence(-1.0, DecodingOptions(**{"beam": 3, **asked}))
+    assert confidence == (pytest.approx(math.exp(-1)) if same else None)
+
+
+def test_a_confidence_holds_for_the_models_own_closed_set_however_it_is_given():
+    own = ("he", "caf\u00e9")
+    chat, _ = table_model()
+    chat.calibration, chat.closed = Calibration(1.0, 0.0), closed_set(own, CODEC)
+    assert chat.reply("hen").confidence is not None
+    for replies in (own, ("cafe\u0301", "he", "he")):
+        assert chat.reply("hen", DecodingOptions(beam=3, replies=replies)).confidence is not None
+    for replies in (("he",), ("he", "cafe")):
+        assert chat.reply("hen", DecodingOptions(beam=3, replies=replies)).confidence is None
+    chat.closed = None
+    assert chat.reply("hen", DecodingOptions(beam=3, replies=own)).confidence is None
 
 
 def test_a_stream_that_is_cancelled_before_it_begins_takes_no_step():
