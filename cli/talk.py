@@ -125,9 +125,9 @@ def reply(
     """Reply to prompts, one line each on stdout, in order.
 
     With --n-best N each reply is N lines of score, tab, text. --json prints one object a line: prompt, reply,
-    score, tokens, candidates (reply, score, logp, tokens), confidence (the probability that the reply is right;
-    null where it cannot be told), truncated (only the end of the prompt was read) and ms. Scores are
-    natural-log probabilities, normalized by length as --normalize says.
+    score, tokens, candidates (reply, score, logp, tokens), confidence (the probability that the reply is
+    right, or null), truncated (only the end of the prompt was read) and ms. Scores are natural-log
+    probabilities, normalized by length as --normalize says.
     """
     from ..runtime import ChatModel
     from ..runtime.files import write_atomic

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from .arguments import listed, path_text, shown
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
@@ -97,7 +98,7 @@ class ChatModel:
             DeviceError: `device="cuda"` cannot be used.
         """
         threads = whole_number("threads", threads, 1, 1024)
-        checked = read_bundle(find_bundle(os.fspath(bundle)), require_signature=require_signature)
+        checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
@@ -152,8 +153,7 @@ class ChatModel:
         Raises:
             UsageError: the bundles differ in their tokenizer, in the turns they see or in their closed set.
         """
-        if isinstance(bundles, str | os.PathLike):
-            raise UsageError("load_ensemble takes a list of bundles, not one: give [bundle], or call load")
+        bundles = listed(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
         if not bundles:
             raise UsageError("an ensemble needs at least one bundle")
         first, *others = (
@@ -213,8 +213,7 @@ class ChatModel:
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
         """Replies to many prompts, in their order: the same as one by one, several times faster."""
-        if isinstance(prompts, str):
-            raise UsageError("reply_batch takes a list of prompts, not one: give [prompt], or call reply")
+        prompts = listed(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
         return self.reply_turns(
             [[prompt] for prompt in prompts], options, batch_size=batch_size, progress=progress
         )
@@ -230,6 +229,7 @@ class ChatModel:
         """As `reply_batch`, each to the turns of a conversation, oldest first."""
         start, backend = time.perf_counter(), self.backend
         options = self._options(options)
+        conversations = listed(conversations, "reply_turns takes a list of conversations")
         sources = [self.codec.encode_source(turns) for turns in conversations]
         searches = decode(
             backend,
@@ -247,9 +247,9 @@ class ChatModel:
 
     def _options(self, options: DecodingOptions | None) -> DecodingOptions:
         if options is None:
-            return self.defaults
+            options = self.defaults
         if not isinstance(options, DecodingOptions):
-            raise UsageError(f"options are a DecodingOptions, not {options!r}")
+            raise UsageError(f"options are a DecodingOptions, not {shown(options)}")
         return options
 
     def session(self) -> ChatSession:

@@ -5,6 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from .arguments import shown
 from .errors import BundleError, DataError, UsageError
 from .text import EOS, TextCodec, normal_form
 
@@ -76,7 +77,7 @@ def closed_set(replies: Sequence[str], codec: TextCodec) -> ClosedSet:
         ids = codec.encode(reply)
         if len(ids) >= codec.max_target:
             raise UsageError(
-                f"reply {number} of the closed set, {reply[:40]!r}, has {len(ids)} tokens: replies of this "
+                f"reply {number} of the closed set, {shown(reply)}, has {len(ids)} tokens: replies of this "
                 f"model have at most {codec.max_target}, with their end"
             )
         encoded.append(ids)

@@ -660,7 +660,10 @@ MISUSES: dict[str, tuple[Callable[[ChatModel], object], str]] = {
     "nothing": (lambda m: m.session().reply(None), r"a prompt is a text \(str\), not None"),
     "bytes": (lambda m: m.stream(b"hen"), r"a prompt is a text \(str\), not b'hen'"),
     "a list for one": (lambda m: m.reply(["hen"]), r"a prompt is a text \(str\), not \['hen'\]"),
-    "one for a list": (lambda m: m.reply_batch("hen"), r"takes a list of prompts, not one: give \[prompt\]"),
+    "one for a list": (
+        lambda m: m.reply_batch("hen"),
+        r"takes a list of prompts, not 'hen': give \[prompt\]",
+    ),
     "one for its turns": (
         lambda m: m.reply_turns(["hen"]),
         "the turns of a conversation are a list of texts",
