@@ -88,7 +88,8 @@ class ChatModel:
     ) -> "ChatModel":
         """Check a bundle, a folder or one file, and make its sessions. "demo" is the one in the package.
 
-        `threads` are ONNX Runtime's intra-op threads; one is the fastest for small models.
+        `threads` are ONNX Runtime's intra-op threads; one is the fastest for small models, and more than
+        there are cores only hinder each other.
         `require_signature` is the path of a public key (PEM) by which the bundle must be signed; it needs
         the package cryptography.
 
@@ -291,7 +292,8 @@ class ChatModel:
         most = self.codec.max_target if options.max_length is None else options.max_length
         if options.min_length >= most:
             raise UsageError(
-                f"min_length is {options.min_length}, but replies of this model have at most {most} tokens"
+                f"min_length is {options.min_length}, but replies of this model have at most {most} tokens "
+                "where max_length is not given"
             )
         return most
 

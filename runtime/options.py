@@ -51,7 +51,8 @@ MAX_ALL = 20_000  # characters of all; the memory of their rules grows with the 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """Options of the search. All are checked when the object is made.
+    """Options of the search. All are checked when the object is made; a list of texts, as JSON has it, is
+    kept as a tuple.
 
     Raises:
         UsageError: names the option and the value it got, or the two options that do not go together.

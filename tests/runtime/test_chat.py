@@ -631,8 +631,19 @@ def test_a_wrong_device_is_refused_by_name(bundle_folder):
 
 
 def test_a_bundle_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"there is no bundle .*nowhere"):
+    with pytest.raises(UsageError, match=r"there is no bundle .*nowhere: give the folder or file"):
         ChatModel.load(tmp_path / "nowhere")
+
+
+def test_a_tilde_is_a_letter_of_a_path_as_any_other(bundle_folder, tmp_path, monkeypatch):
+    with pytest.raises(
+        UsageError, match=r"there is no bundle ~/b2 \(~ is not expanded here\): give the folder"
+    ):
+        ChatModel.load("~/b2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~/b2").symlink_to(bundle_folder)
+    assert ChatModel.load("~/b2", device="cpu").reply("hello").text == "hi there"
 
 
 def test_a_tokenizer_of_another_model_is_refused(bundle_folder):
@@ -645,8 +656,11 @@ def test_a_tokenizer_of_another_model_is_refused(bundle_folder):
 def test_a_minimum_length_that_no_reply_of_the_model_can_have_is_refused(model):
     options = DecodingOptions(min_length=60)
     for ask in (model.reply, lambda p, o: model.reply_batch([p], o), model.session().reply):
-        with pytest.raises(UsageError, match=r"min_length is 60, but replies .* at most 50 tokens"):
+        with pytest.raises(
+            UsageError, match=r"min_length is 60, .* at most 50 tokens where max_length is not"
+        ):
             ask("hello", options)
+    assert len(model.reply("hello", DecodingOptions(min_length=60, max_length=61)).tokens) == 60
 
 
 @pytest.mark.parametrize("batch_size", [0, -3])
