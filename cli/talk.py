@@ -125,8 +125,9 @@ def reply(
     """Reply to prompts, one line each on stdout, in order.
 
     With --n-best N each reply is N lines of score, tab, text. --json prints one object a line: prompt, reply,
-    score, tokens, candidates (reply, score, logp, tokens), truncated (only the end of the prompt
-    was read) and ms. Scores are natural-log probabilities, normalized by length as --normalize says.
+    score, tokens, candidates (reply, score, logp, tokens), confidence (the probability that the reply is
+    right, or null), truncated (only the end of the prompt was read) and ms. Scores are natural-log
+    probabilities, normalized by length as --normalize says.
     """
     from ..runtime import ChatModel
     from ..runtime.files import write_atomic
@@ -188,6 +189,7 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
             | ({} if c.alignments is None else {"alignments": [list(row) for row in c.alignments]})
             for c in reply.candidates
         ],
+        "confidence": reply.confidence,
         "truncated": reply.truncated,
         "ms": round(reply.ms, 3),
     }
@@ -223,8 +225,7 @@ def _abstaining(reply: "Reply", least: float | None) -> dict[str, Any]:
     if least is None:
         return {}
     abstained = _abstains(reply, least)
-    added: dict[str, Any] = {"confidence": reply.confidence, "abstained": abstained}
-    return {**added, "reply": ""} if abstained else added
+    return {"abstained": abstained} | ({"reply": ""} if abstained else {})
 
 
 def _put_reply(reply: "Reply", n_best: int) -> None:

@@ -105,8 +105,10 @@ def find_bundle(name: str) -> Path:
             "this installation has no demo bundle: train and export one, or run `make demo` in the "
             "repository, which makes bundles/demo"
         )
+    literally = " (~ is not expanded here)" if name.startswith("~") else ""
     raise UsageError(
-        f"there is no bundle {name or repr(name)}: give the folder or file that `edgechat export` wrote"
+        f"there is no bundle {name or repr(name)}{literally}: give the folder or file that `edgechat export` "
+        "wrote"
     )
 
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from .arguments import shown
 from .errors import BundleError
 
 _LEAST, _MOST = (
@@ -47,5 +48,5 @@ class Calibration:
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e6:
-        raise BundleError(f"edgechat.json: a and b of 'calibration' must be numbers, not {value!r}")
+        raise BundleError(f"edgechat.json: a and b of 'calibration' must be numbers, not {shown(value)}")
     return float(value)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from .arguments import listed, path_text, shown
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
@@ -87,7 +88,8 @@ class ChatModel:
     ) -> "ChatModel":
         """Check a bundle, a folder or one file, and make its sessions. "demo" is the one in the package.
 
-        `threads` are ONNX Runtime's intra-op threads; one is the fastest for small models.
+        `threads` are ONNX Runtime's intra-op threads; one is the fastest for small models, and more than
+        there are cores only hinder each other.
         `require_signature` is the path of a public key (PEM) by which the bundle must be signed; it needs
         the package cryptography.
 
@@ -97,7 +99,7 @@ class ChatModel:
             DeviceError: `device="cuda"` cannot be used.
         """
         threads = whole_number("threads", threads, 1, 1024)
-        checked = read_bundle(find_bundle(os.fspath(bundle)), require_signature=require_signature)
+        checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
@@ -152,8 +154,7 @@ class ChatModel:
         Raises:
             UsageError: the bundles differ in their tokenizer, in the turns they see or in their closed set.
         """
-        if isinstance(bundles, str | os.PathLike):
-            raise UsageError("load_ensemble takes a list of bundles, not one: give [bundle], or call load")
+        bundles = listed(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
         if not bundles:
             raise UsageError("an ensemble needs at least one bundle")
         first, *others = (
@@ -213,8 +214,7 @@ class ChatModel:
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
         """Replies to many prompts, in their order: the same as one by one, several times faster."""
-        if isinstance(prompts, str):
-            raise UsageError("reply_batch takes a list of prompts, not one: give [prompt], or call reply")
+        prompts = listed(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
         return self.reply_turns(
             [[prompt] for prompt in prompts], options, batch_size=batch_size, progress=progress
         )
@@ -230,6 +230,7 @@ class ChatModel:
         """As `reply_batch`, each to the turns of a conversation, oldest first."""
         start, backend = time.perf_counter(), self.backend
         options = self._options(options)
+        conversations = listed(conversations, "reply_turns takes a list of conversations")
         sources = [self.codec.encode_source(turns) for turns in conversations]
         searches = decode(
             backend,
@@ -247,9 +248,9 @@ class ChatModel:
 
     def _options(self, options: DecodingOptions | None) -> DecodingOptions:
         if options is None:
-            return self.defaults
+            options = self.defaults
         if not isinstance(options, DecodingOptions):
-            raise UsageError(f"options are a DecodingOptions, not {options!r}")
+            raise UsageError(f"options are a DecodingOptions, not {shown(options)}")
         return options
 
     def session(self) -> ChatSession:
@@ -291,7 +292,8 @@ class ChatModel:
         most = self.codec.max_target if options.max_length is None else options.max_length
         if options.min_length >= most:
             raise UsageError(
-                f"min_length is {options.min_length}, but replies of this model have at most {most} tokens"
+                f"min_length is {options.min_length}, but replies of this model have at most {most} tokens "
+                "where max_length is not given"
             )
         return most
 
@@ -327,9 +329,22 @@ class ChatModel:
     def confidence(self, logp: float, options: DecodingOptions) -> float | None:
         """The probability that a reply of this natural-log probability is right, by the bundle's
         calibration. None where there is none, or other replies are possible than those it was made with."""
-        if self.calibration is None or not options.asks_the_same(self.defaults):
+        if self.calibration is None or not self._asks_the_same(options):
             return None
         return self.calibration.confidence(logp)
+
+    def _asks_the_same(self, options: DecodingOptions) -> bool:
+        """Whether these let and favour the same replies as the model's own options."""
+        own, longest = self.defaults, self.codec.max_target
+        return (
+            options.asks_the_same(own)
+            and (options.max_length or longest) == (own.max_length or longest)
+            and self._closed_set(options) == self._closed_set(own)
+        )
+
+    def _closed_set(self, options: DecodingOptions) -> ClosedSet | None:
+        only = self.texts(options).only
+        return only if isinstance(only, ClosedSet) else None
 
     def search(self, options: DecodingOptions, source: Sequence[int]) -> BeamSearch:
         """A search for one reply of this model to a source of ids."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .arguments import shown
 from .backend import Ints
 from .choice import Progress
 from .errors import UsageError
@@ -321,11 +322,11 @@ def text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRul
     banned = [normal_form(text).encode() for text in options.banned]
     for text in banned:
         if prefix is not None and text in prefix:
-            raise UsageError(f"prefix holds {text.decode()!r}, which is banned")
+            raise UsageError(f"prefix holds {shown(text.decode())}, which is banned")
     required = [normal_form(text).encode() for text in options.required]
     for text, held in itertools.product(banned, required):
         if text in held:
-            raise UsageError(f"required {held.decode()!r} holds {text.decode()!r}, which is banned")
+            raise UsageError(f"required {shown(held.decode())} holds {shown(text.decode())}, which is banned")
     return TextRules(
         bans=(BannedTexts(banned, vocabulary),) if banned else (),
         required=RequiredTexts(required, vocabulary) if required else None,

@@ -11,7 +11,8 @@ from typing import Literal
 
 import onnxruntime as ort
 
-from .errors import DeviceError, UsageError
+from .arguments import one_of
+from .errors import DeviceError
 
 Device = Literal["cpu", "cuda"]
 DEVICES = ("auto", "cpu", "cuda")
@@ -64,10 +65,10 @@ def resolve_device(device: str) -> Device:
     """The device that `auto`, `cpu` or `cuda` means here.
 
     Raises:
+        UsageError: it is none of these.
         DeviceError: `cuda` was asked for and cannot be used; the reason is in the text.
     """
-    if device not in DEVICES:
-        raise UsageError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    one_of("device", device, DEVICES)
     if device == "cpu":
         return "cpu"
     state = cuda_state()

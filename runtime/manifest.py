@@ -9,6 +9,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from .arguments import shown
 from .errors import BundleError
 from .files import sha256
 from .jsonobject import once
@@ -226,7 +227,7 @@ def _nested(value: object, depth: int) -> bool:
 
 def _check_format(version: object) -> None:
     if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
-        raise BundleError(f"edgechat.json has no valid format version but {version!r}")
+        raise BundleError(f"edgechat.json has no valid format version but {shown(version)}")
     if int(version.split(".")[0]) != FORMAT_MAJOR:
         raise BundleError(
             f"the bundle has format {version}, this edgechat reads {FORMAT_MAJOR}.x: "
@@ -261,7 +262,7 @@ def _state(tensor: object) -> StateTensor:
         )
     first = _typed(tensor, "first", str)
     if first not in ("encoder", "zeros"):
-        raise BundleError(f"edgechat.json: 'first' in 'state' must be encoder or zeros, not {first!r}")
+        raise BundleError(f"edgechat.json: 'first' in 'state' must be encoder or zeros, not {shown(first)}")
     return StateTensor(_typed(tensor, "input", str), _typed(tensor, "output", str), tuple(shape), first)
 
 

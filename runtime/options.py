@@ -5,11 +5,12 @@ docs/decoding.md explains each option with its formula and where it is from.
 
 import math
 import operator
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, fields
 from numbers import Real
 from typing import Any, Literal, get_args
 
+from .arguments import one_of, shown
 from .errors import UsageError
 from .replies import check_replies
 
@@ -35,6 +36,9 @@ EXCLUDES = {
     "required": (("groups",), "both share the beam out"),
 }
 
+#: What `DecodingOptions.asks_the_same` leaves out.
+_NOT_ASKED = ("beam", "n_best", "stop", "alignments", "trace", "max_length", "replies")
+
 MAX_BEAM = 1024
 MAX_LENGTH = 10_000
 MAX_TOP_K = 1_000_000
@@ -47,7 +51,8 @@ MAX_ALL = 20_000  # characters of all; the memory of their rules grows with the 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """Options of the search. All are checked when the object is made.
+    """Options of the search. All are checked when the object is made; a list of texts, as JSON has it, is
+    kept as a tuple.
 
     Raises:
         UsageError: names the option and the value it got, or the two options that do not go together.
@@ -78,7 +83,8 @@ class DecodingOptions:
     required: tuple[str, ...] = ()
     """Texts that every finished reply holds, in any order."""
     replies: tuple[str, ...] | None = None
-    """A closed set: one of these is said, nothing else; None is the bundle's own set, where it has one."""
+    """A closed set: one of these is said, nothing else; None is the bundle's own set, where it has one. They
+    are kept in NFC, in which they are said."""
     min_length: int = 0
     """Tokens that a reply has at least, end-of-sentence not counted."""
     max_length: int | None = None
@@ -121,8 +127,8 @@ class DecodingOptions:
                 )
         if self.n_best > self.beam:
             raise UsageError(f"n_best is {self.n_best}, more than beam, {self.beam}: raise beam")
-        _one_of("normalize", self.normalize, get_args(Normalize))
-        _one_of("stop", self.stop, get_args(Stop))
+        one_of("normalize", self.normalize, get_args(Normalize))
+        one_of("stop", self.stop, get_args(Stop))
         for name in ("sample", "alignments", "trace"):
             _true_or_false(name, getattr(self, name))
         for name in ("no_repeat_ngram", "no_copy_ngram"):
@@ -181,9 +187,14 @@ class DecodingOptions:
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
     def asks_the_same(self, other: "DecodingOptions") -> bool:
-        """Whether both let and favour the same replies, but for how widely they are searched."""
-        searched = {name: getattr(self, name) for name in ("beam", "n_best", "stop", "alignments", "trace")}
-        return self == replace(other, **searched)
+        """Whether both let and favour the same replies, however widely they are searched, and but for what a
+        model completes: the longest reply and the closed set."""
+        return self._asked == other._asked
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_ASKED}
+        return values | {"length_penalty": self.alpha, "diversity": self.hamming}
 
     @property
     def has_texts(self) -> bool:
@@ -210,10 +221,13 @@ class DecodingOptions:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "DecodingOptions":
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise UsageError(f"unknown decoding option {min(unknown)!r}")
+    def from_json(cls, values: Mapping[str, Any]) -> "DecodingOptions":
+        if not isinstance(values, Mapping):
+            raise UsageError(f"decoding options are an object, not {shown(values)}")
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise UsageError(f"unknown decoding option {shown(name)}")
         return cls(**values)
 
 
@@ -237,7 +251,7 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
         whole = None
     if whole is not None and least <= whole <= most:
         return whole
-    raise UsageError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+    raise UsageError(f"{name} must be a whole number from {least} to {most}, not {shown(value)}")
 
 
 def number(name: str, value: Any, least: float, most: float) -> float:
@@ -245,30 +259,25 @@ def number(name: str, value: Any, least: float, most: float) -> float:
     real: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if least <= real <= most:
         return int(real) if isinstance(real, int) else float(real)
-    raise UsageError(f"{name} must be a number from {least} to {most}, not {value!r}")
-
-
-def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    raise UsageError(f"{name} must be a number from {least} to {most}, not {shown(value)}")
 
 
 def _true_or_false(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise UsageError(f"{name} must be True or False, not {value!r}")
+        raise UsageError(f"{name} must be True or False, not {shown(value)}")
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
-        raise UsageError(f"{name} must be text of 1 to {MAX_TEXT} characters, not {value!r}")
+        raise UsageError(f"{name} must be text of 1 to {MAX_TEXT} characters, not {shown(value)}")
     if any("\ud800" <= c <= "\udfff" for c in value):
-        raise UsageError(f"{name} must be text, not half of a surrogate pair: {value!r}")
+        raise UsageError(f"{name} must be text, not half of a surrogate pair: {shown(value)}")
     return value
 
 
 def _texts(name: str, values: object, most: int) -> tuple[str, ...]:
     if not isinstance(values, list | tuple) or len(values) > most:
-        raise UsageError(f"{name} must be a list of at most {most} texts, not {values!r}")
+        raise UsageError(f"{name} must be a list of at most {most} texts, not {shown(values)}")
     texts = tuple(_text(name, value) for value in values)
     if (total := sum(map(len, texts))) > MAX_ALL:
         raise UsageError(f"{name} must have at most {MAX_ALL:,} characters in all, not {total:,}")

@@ -5,8 +5,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from .arguments import shown
 from .errors import BundleError, DataError, UsageError
-from .text import EOS, TextCodec
+from .text import EOS, TextCodec, normal_form
 
 REPLIES = "replies.json"
 MAX_REPLIES = 100_000
@@ -76,7 +77,7 @@ def closed_set(replies: Sequence[str], codec: TextCodec) -> ClosedSet:
         ids = codec.encode(reply)
         if len(ids) >= codec.max_target:
             raise UsageError(
-                f"reply {number} of the closed set, {reply[:40]!r}, has {len(ids)} tokens: replies of this "
+                f"reply {number} of the closed set, {shown(reply)}, has {len(ids)} tokens: replies of this "
                 f"model have at most {codec.max_target}, with their end"
             )
         encoded.append(ids)
@@ -84,19 +85,22 @@ def closed_set(replies: Sequence[str], codec: TextCodec) -> ClosedSet:
 
 
 def check_replies(values: object) -> tuple[str, ...]:
-    """`values` as replies.
+    """`values` as replies, in the normal form that they are said in: what is said is then one of them.
 
     Raises:
         ValueError: says what is wrong with them.
     """
     if not isinstance(values, list | tuple) or not 0 < len(values) <= MAX_REPLIES:
         raise ValueError(f"must be a list of 1 to {MAX_REPLIES:,} texts")
+    replies = []
     for number, value in enumerate(values, start=1):
-        if not isinstance(value, str) or not 0 < len(value) <= MAX_REPLY:
+        text = normal_form(value) if isinstance(value, str) else ""
+        if not 0 < len(text) <= MAX_REPLY:
             raise ValueError(f"reply {number} must be text of 1 to {MAX_REPLY:,} characters")
-        if any("\ud800" <= c <= "\udfff" for c in value):
+        if any("\ud800" <= c <= "\udfff" for c in text):
             raise ValueError(f"reply {number} holds half of a surrogate pair, which is no text")
-    return tuple(values)
+        replies.append(text)
+    return tuple(replies)
 
 
 def parse_replies(raw: bytes) -> tuple[str, ...]:

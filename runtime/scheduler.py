@@ -107,6 +107,6 @@ def decode(
         batch = Batch(backend, [sources[i] for i in chosen], [searches[i] for i in chosen])
         while not cancelled() and batch.step():
             pass
-        if progress:
+        if progress is not None:
             progress(len(chosen))
     return searches

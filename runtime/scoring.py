@@ -59,6 +59,6 @@ def score_targets(
             logps[:, t] = step.logp[np.arange(len(chosen)), target[:, t]]
         for i, row, length in zip(chosen, logps, target_len, strict=True):
             scores[i] = row[:length]
-        if progress:
+        if progress is not None:
             progress(len(chosen))
     return scores

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import path_text
 from .errors import BundleError, EdgeChatError, UsageError
 from .files import sha256
 
@@ -76,7 +77,8 @@ def load_public_key(path: str | os.PathLike[str]) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-    raw = _read(Path(path))
+    path = path_text("require_signature", path)
+    raw = _read(path)
     if b"PRIVATE KEY" in raw:
         raise UsageError(f"{path} is a private key, which stays with who signs: give the public one")
     try:
@@ -154,13 +156,13 @@ def _private_key(path: Path, ask: Callable[[], str] | None) -> "Ed25519PrivateKe
     return key
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str | Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             return file.read(_LARGEST_KEY_FILE)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"the key {path} cannot be read: {reason}") from None
+        raise UsageError(f"the key {path or repr(path)} cannot be read: {reason}") from None
 
 
 def _need_cryptography() -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the n best replies. `score` is `logp` (natural log) normalized by length."""
+    """One of the n best replies. `score` is `logp` (natural log) with the repetition penalty, normalized by
+    length, and with the coverage penalty (docs/decoding.md has the formula)."""
 
     text: str
     score: float

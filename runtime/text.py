@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
+from .arguments import listed, shown
 from .errors import BundleError, UsageError
 from .tokenizerfile import SPECIAL_TOKENS as SPECIAL_TOKENS
 from .tokenizerfile import byte_of_character, check_tokenizer
@@ -112,15 +113,14 @@ class TextCodec:
         """Ids of the last turns of a conversation, oldest first, joined by the separator.
 
         The oldest text goes first where it does not fit. An empty source is one end-of-sentence.
-        Raises UsageError where a turn is no text.
+        Raises UsageError where they are no list, or a turn is no text.
         Worked example, turns=2, max_source=5: ["a", "b c", "d e f"] has the last two turns
         [b c <sep> d e f], of which the last five ids stay: [c <sep> d e f].
         """
-        if isinstance(turns, str):
-            raise UsageError("the turns of a conversation are a list of texts, not one text")
+        turns = listed(turns, "the turns of a conversation are a list of texts")
         for turn in turns:
             if not isinstance(turn, str):
-                raise UsageError(f"a prompt is a text (str), not {turn!r}")
+                raise UsageError(f"a prompt is a text (str), not {shown(turn)}")
         # Cut by characters before tokenizing: a megabyte costs no more than the longest source.
         longest = self.max_source * self._longest_token
         ids: list[int] = []

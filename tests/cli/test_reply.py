@@ -80,7 +80,9 @@ def test_json_is_an_object_a_line_with_exactly_the_documented_keys(edgechat, bun
     assert (done.returncode, done.stderr) == (0, "")
     assert [row["prompt"] for row in rows] == ["hello", "jump"]
     for row in rows:
-        assert list(row) == ["prompt", "reply", "score", "tokens", "candidates", "truncated", "ms"]
+        assert list(row) == [
+            "prompt", "reply", "score", "tokens", "candidates", "confidence", "truncated", "ms"
+        ]  # fmt: skip
         assert 1 < len(row["candidates"]) <= 3
         for candidate in row["candidates"]:
             assert list(candidate) == ["reply", "score", "logp", "tokens"]
@@ -173,6 +175,24 @@ def test_a_doubtful_reply_is_an_empty_line(invoke, sure_bundle):
     assert (kept["reply"], kept["abstained"], kept["confidence"]) == ("JUMP", False, sure)
     assert (abstained["reply"], abstained["abstained"], abstained["confidence"]) == ("", True, unsure)
     assert abstained["candidates"][0]["reply"]
+
+
+def test_json_has_the_confidence_though_nothing_is_abstained_from(invoke, sure_bundle, bundle_folder):
+    def confidence(bundle, *options):
+        given = json.loads(invoke("reply", bundle, "--json", *options, "jump").stdout)
+        assert "abstained" not in given
+        return given["confidence"]
+
+    assert 0 < confidence(sure_bundle) < 1
+    assert confidence(sure_bundle, "--n-best", 2) == confidence(sure_bundle)
+    assert confidence(sure_bundle, "--normalize", "none") is None
+    assert confidence(bundle_folder) is None
+
+
+def test_the_bundles_own_options_may_be_given_to_abstain_too(invoke, sure_bundle):
+    own = ["--length-penalty", 0.6, "--replies", sure_bundle / "replies.json"]
+    done = invoke("reply", sure_bundle, "--abstain-below", 0, *own, "jump")
+    assert (done.returncode, done.stdout) == (0, "JUMP\n")
 
 
 @pytest.mark.parametrize(

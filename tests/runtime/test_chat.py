@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import gc
 import json
+import math
 import os
 import select
 import signal
@@ -33,6 +34,7 @@ from edgechat.runtime import (
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.device import cuda_state
+from edgechat.runtime.replies import closed_set
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
 from edgechat.train.tokenizer import train_tokenizer
@@ -461,6 +463,41 @@ def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
     assert chat.confidence(reply.logp, options) is not None
 
 
+@pytest.mark.parametrize(
+    ("own", "asked", "same"),
+    [
+        ({}, {"length_penalty": 0.6}, True),
+        ({"length_penalty": 0.6}, {}, True),
+        ({}, {"length_penalty": 0.7}, False),
+        ({}, {"max_length": 12}, True),  # the longest of the model
+        ({}, {"max_length": 11}, False),
+        ({"groups": 3}, {"groups": 3, "diversity": 0.5}, True),
+        ({"groups": 3}, {"groups": 3, "diversity": 0.6}, False),
+        ({"groups": 3}, {"beam": 2}, False),
+        ({}, {"beam": 6, "n_best": 2, "stop": "first", "alignments": True, "trace": True}, True),
+    ],
+    ids=str,
+)
+def test_a_confidence_holds_where_the_options_ask_for_what_the_models_own_do(own, asked, same):
+    chat, _ = table_model(defaults=DecodingOptions(**{"beam": 3, **own}))
+    chat.calibration = Calibration(1.0, 0.0)
+    confidence = chat.confidence(-1.0, DecodingOptions(**{"beam": 3, **asked}))
+    assert confidence == (pytest.approx(math.exp(-1)) if same else None)
+
+
+def test_a_confidence_holds_for_the_models_own_closed_set_however_it_is_given():
+    own = ("he", "caf\u00e9")
+    chat, _ = table_model()
+    chat.calibration, chat.closed = Calibration(1.0, 0.0), closed_set(own, CODEC)
+    assert chat.reply("hen").confidence is not None
+    for replies in (own, ("cafe\u0301", "he", "he")):
+        assert chat.reply("hen", DecodingOptions(beam=3, replies=replies)).confidence is not None
+    for replies in (("he",), ("he", "cafe")):
+        assert chat.reply("hen", DecodingOptions(beam=3, replies=replies)).confidence is None
+    chat.closed = None
+    assert chat.reply("hen", DecodingOptions(beam=3, replies=own)).confidence is None
+
+
 def test_a_stream_that_is_cancelled_before_it_begins_takes_no_step():
     chat, backend = table_model()
     stream = chat.stream("hen")
@@ -594,8 +631,19 @@ def test_a_wrong_device_is_refused_by_name(bundle_folder):
 
 
 def test_a_bundle_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"there is no bundle .*nowhere"):
+    with pytest.raises(UsageError, match=r"there is no bundle .*nowhere: give the folder or file"):
         ChatModel.load(tmp_path / "nowhere")
+
+
+def test_a_tilde_is_a_letter_of_a_path_as_any_other(bundle_folder, tmp_path, monkeypatch):
+    with pytest.raises(
+        UsageError, match=r"there is no bundle ~/b2 \(~ is not expanded here\): give the folder"
+    ):
+        ChatModel.load("~/b2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~/b2").symlink_to(bundle_folder)
+    assert ChatModel.load("~/b2", device="cpu").reply("hello").text == "hi there"
 
 
 def test_a_tokenizer_of_another_model_is_refused(bundle_folder):
@@ -608,8 +656,11 @@ def test_a_tokenizer_of_another_model_is_refused(bundle_folder):
 def test_a_minimum_length_that_no_reply_of_the_model_can_have_is_refused(model):
     options = DecodingOptions(min_length=60)
     for ask in (model.reply, lambda p, o: model.reply_batch([p], o), model.session().reply):
-        with pytest.raises(UsageError, match=r"min_length is 60, but replies .* at most 50 tokens"):
+        with pytest.raises(
+            UsageError, match=r"min_length is 60, .* at most 50 tokens where max_length is not"
+        ):
             ask("hello", options)
+    assert len(model.reply("hello", DecodingOptions(min_length=60, max_length=61)).tokens) == 60
 
 
 @pytest.mark.parametrize("batch_size", [0, -3])
@@ -623,7 +674,10 @@ MISUSES: dict[str, tuple[Callable[[ChatModel], object], str]] = {
     "nothing": (lambda m: m.session().reply(None), r"a prompt is a text \(str\), not None"),
     "bytes": (lambda m: m.stream(b"hen"), r"a prompt is a text \(str\), not b'hen'"),
     "a list for one": (lambda m: m.reply(["hen"]), r"a prompt is a text \(str\), not \['hen'\]"),
-    "one for a list": (lambda m: m.reply_batch("hen"), r"takes a list of prompts, not one: give \[prompt\]"),
+    "one for a list": (
+        lambda m: m.reply_batch("hen"),
+        r"takes a list of prompts, not 'hen': give \[prompt\]",
+    ),
     "one for its turns": (
         lambda m: m.reply_turns(["hen"]),
         "the turns of a conversation are a list of texts",

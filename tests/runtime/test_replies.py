@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError, ChatModel, DataError, DecodingOptions, UsageError
@@ -19,7 +19,7 @@ from edgechat.runtime.replies import (
     write_replies,
 )
 from edgechat.runtime.scheduler import decode
-from edgechat.runtime.text import EOS
+from edgechat.runtime.text import EOS, normal_form
 
 from .tables import TableBackend, random_table, scored, texts
 
@@ -171,7 +171,7 @@ def test_a_bundle_says_what_is_in_its_set_and_nothing_else(closed_bundle, model)
             assert "".join(stream) == stream.reply.text == reply.text
             asked = model.reply(prompt, DecodingOptions(replies=SET))  # the same set, at run time
             assert (asked.text, asked.score) == (reply.text, pytest.approx(reply.score, abs=1e-4))
-            assert reply.text in {*SET[:-1], "\u00e9"}  # in the normal form
+            assert reply.text in bundled_replies(write_replies(SET))
             assert reply.candidates[0].finished
         assert [reply.text for reply in batch[:3]] == ["LEFT LEFT", "RIGHT RIGHT", "JUMP"]
         # Another set at run time takes its place.
@@ -212,6 +212,28 @@ def test_a_damaged_set_is_refused_at_load(bundle_folder, tmp_path):
     write_bundle(tmp_path / "bundle", read.manifest, files, replace_existing=False)
     with pytest.raises(BundleError, match=r"replies\.json: must be a list"):
         ChatModel.load(tmp_path / "bundle", device="cpu")
+
+
+@given(
+    replies=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), min_size=1)
+)
+@example(replies=["cafe\u0301", "cafe\u0301 au lait", "caf\u00e9"])
+@example(replies=["\u0958", "\u212b", "q\u0307\u0323", "<eos>", "  a "])
+@settings(max_examples=40, deadline=None)
+def test_what_is_said_is_among_the_options_own_texts(model, replies):
+    """A set may come in any normal form, as file names of macOS do; models learn, and say, NFC."""
+    options = DecodingOptions(replies=replies, n_best=5)
+    assert [normal_form(text) for text in replies] == list(options.replies)
+    assert dataclasses.replace(options, beam=6).replies == options.replies
+    reply = model.reply("hello", options)
+    assert {candidate.text for candidate in reply.candidates} <= set(options.replies)
+
+
+def test_a_set_in_another_normal_form_is_still_no_longer_than_a_set_may_be():
+    """Of NFC, U+0958 has two letters."""
+    assert DecodingOptions(replies=["e\u0301" * 10_000]).replies == ("\u00e9" * 10_000,)
+    with pytest.raises(UsageError, match="reply 1 must be text of 1 to 10,000 characters"):
+        DecodingOptions(replies=["\u0958" * 5_001])
 
 
 def test_a_set_is_refused_where_no_list_of_texts_is_given():

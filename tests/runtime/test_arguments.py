@@ -1,0 +1,152 @@
+"""Whatever is given where something else is wanted, an error says so, on one line that ends soon."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime.arguments import listed, path_text, shown
+
+from .test_chat import table_model
+
+HUGE = 10**5000  # Python refuses to write more than 4,300 digits
+LONG = "x" * 5_000_000
+ARRAY = np.array([["gnmt"], ["exact"]])
+
+
+class Silent:
+    def __repr__(self) -> str:
+        raise KeyError("no repr")
+
+
+FLAT = st.none() | st.integers() | st.floats() | st.text() | st.binary()
+
+
+@given(value=FLAT | st.lists(FLAT, max_size=6))
+def test_what_is_short_is_shown_as_python_writes_it(value):
+    if len(repr(value)) < 30:
+        assert shown(value) == repr(value)
+    assert len(shown(value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [HUGE, -HUGE, [HUGE], LONG, [LONG] * 99, {LONG: {LONG: [LONG]}}, ARRAY, Silent(), {Silent()}, b"x" * 999],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_long_or_cannot_be_written_is_shown_in_short(value):
+    assert 0 < len(shown(value)) < 1000
+    assert "\n" not in shown(value)
+
+
+def test_a_list_is_whatever_gives_one_after_the_other():
+    for values in (["a", "b"], ("a", "b"), iter("ab"), np.array(["a", "b"]), {"a": 1, "b": 2}):
+        assert listed(values, "takes a list") == ["a", "b"]
+    for one in ("ab", b"ab", None, 1, Path("ab"), np.array("ab")):
+        with pytest.raises(UsageError, match=r"^takes a list, not .*: give more$"):
+            listed(one, "takes a list", ": give more")
+
+
+def test_a_path_is_text_or_what_has_it():
+    assert [path_text("key", path) for path in ("a", Path("a"))] == ["a", "a"]
+    for wrong in (None, 1, b"a", ["a"], Silent()):
+        with pytest.raises(UsageError, match=r"^key must be a path, not "):
+            path_text("key", wrong)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{name: value} for name in ("beam", "seed", "length_penalty", "max_length") for value in (HUGE, -HUGE)]
+    + [{name: value} for name in ("normalize", "stop", "sample", "prefix") for value in (ARRAY, LONG, HUGE)]
+    + [{"banned": value} for value in (LONG, [LONG], [HUGE], [LONG] * 1001, ARRAY)],
+    ids=lambda values: f"{next(iter(values))}-{type(next(iter(values.values()))).__name__}",
+)
+def test_options_of_any_kind_and_size_are_refused_by_name(values):
+    with pytest.raises(UsageError, match=f"^{next(iter(values))} must be ") as caught:
+        DecodingOptions(**values)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("values", ["", 1, [], None, [("beam", 2)], {1: 2, "x": 3}, {"x": 3, 1: 2}], ids=str)
+def test_what_is_no_object_of_options_is_refused(values):
+    with pytest.raises(UsageError, match=r"^(decoding options are an object, not|unknown decoding option) "):
+        DecodingOptions.from_json(values)
+
+
+@pytest.mark.parametrize("bundle", [None, 1, b"demo", ["demo"]], ids=str)
+def test_what_is_no_path_is_no_bundle_and_no_key(bundle):
+    with pytest.raises(UsageError, match=r"^bundle must be a path, not "):
+        ChatModel.load(bundle)
+    with pytest.raises(UsageError, match=r"^bundle must be a path, not "):
+        ChatModel.load_ensemble([bundle])
+    if bundle is not None:
+        with pytest.raises(UsageError, match=r"^require_signature must be a path, not "):
+            ChatModel.load("demo", require_signature=bundle)
+
+
+def test_no_key_is_none():
+    with pytest.raises(UsageError, match=r"^the key '' cannot be read"):
+        ChatModel.load("demo", require_signature="")
+
+
+@pytest.mark.parametrize("device", [ARRAY, HUGE, None, LONG], ids=lambda value: type(value).__name__)
+def test_no_device_is_refused(device):
+    with pytest.raises(UsageError, match=r"^device must be one of auto, cpu, cuda, not ") as caught:
+        ChatModel.load("demo", device=device)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("wrong", [None, 1, HUGE, LONG, b"hen"], ids=lambda value: type(value).__name__)
+def test_what_is_no_list_is_refused_wherever_one_is_taken(wrong):
+    chat, _ = table_model()
+    for ask, said in (
+        (chat.reply_batch, r"reply_batch takes a list of prompts, not .*: give \[prompt\], or call reply"),
+        (chat.reply_turns, "reply_turns takes a list of conversations, not "),
+        (lambda turns: chat.reply_turns([turns]), "the turns of a conversation are a list of texts, not "),
+        (
+            lambda turns: chat.stream_turns(turns, None, lambda reply: None),
+            "the turns of a conversation are a list of texts, not ",
+        ),
+        (ChatModel.load_ensemble, r"load_ensemble takes a list of bundles, not .*: give \[bundle\]"),
+    ):
+        with pytest.raises(UsageError, match=f"^{said}") as caught:
+            ask(wrong)
+        assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("prompt", [HUGE, ["hen"] * 1_000_000, None, b"hen"], ids=lambda p: type(p).__name__)
+def test_what_is_no_prompt_is_shown_in_short(prompt):
+    chat, _ = table_model()
+    for ask in (chat.reply, chat.session().reply, lambda p: chat.reply_batch(["hen", p])):
+        with pytest.raises(UsageError, match=r"^a prompt is a text \(str\), not ") as caught:
+            ask(prompt)
+        assert len(str(caught.value)) < 1000
+
+
+def test_turns_may_come_one_by_one():
+    chat, _ = table_model(turns=3)
+    (reply,) = chat.reply_turns(["he", "hello", "hen"] for _ in range(1))
+    assert chat.reply_turns([iter(("he", "hello", "hen"))])[0].text == reply.text
+
+
+def test_options_that_are_none_are_refused_where_they_were_set_too():
+    chat, _ = table_model()
+    chat.defaults = {"beam": 2}
+    with pytest.raises(UsageError, match=r"options are a DecodingOptions, not \{'beam': 2\}"):
+        chat.reply("hen")
+
+
+def test_progress_is_told_to_whatever_it_is():
+    class Bar(list[int]):
+        __call__ = list.append
+
+    chat, _ = table_model()
+    bar: Any = Bar()  # an empty list, and so false
+    chat.reply_batch(["hen", "he"], progress=bar)
+    assert bar == [2]
+    with pytest.raises(TypeError, match="not callable"):
+        chat.reply_batch(["hen"], progress=0)
