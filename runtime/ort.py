@@ -5,7 +5,10 @@ memory and which the recurrent state comes from the manifest's state map, so tha
 other state needs no change here.
 """
 
+import ctypes
+import os
 import re
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +22,8 @@ from .manifest import GraphSpec, StateTensor
 
 #: What ONNX Runtime and CUDA say where memory is short; its errors have no kinds.
 _NO_MEMORY = re.compile("[Ff]ailed to allocate|out of memory|smaller than requested bytes")
+#: All whose sessions are not freed yet.
+_LIVE: "weakref.WeakSet[OrtBackend]" = weakref.WeakSet()
 
 
 class OrtState(NamedTuple):
@@ -46,6 +51,7 @@ class OrtBackend:
         self.vocab_size = spec.vocab_size
         self._memory = spec.memory
         self._state = spec.state
+        _LIVE.add(self)
         self._encoder = _session("encoder.onnx", encoder, options, device)
         self._decoder = _session("decoder.onnx", decoder, options, device)
         self._copies = any(port.name == "src" for port in self._decoder.get_inputs())  # copy attention
@@ -86,6 +92,17 @@ class OrtBackend:
 
     def select(self, state: OrtState, sentences: Ints) -> OrtState:
         return OrtState({name: value[sentences] for name, value in state.memory.items()}, state.recurrent)
+
+
+def _keep_for_ever() -> None:
+    """In a forked child: the parent's sessions are never freed, for that waits for threads that the child
+    does not have, or crashes."""
+    for backend in _LIVE:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_for_ever)
 
 
 def _shape(tensor: StateTensor, rows: int) -> list[int]:

@@ -7,6 +7,8 @@ import json
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 import time
 import unicodedata
@@ -56,6 +58,12 @@ needs_cuda = pytest.mark.skipif(not cuda_state().usable, reason=f"no CUDA here: 
 def model(bundle_folder):
     with ChatModel.load(bundle_folder, device="cpu") as loaded:
         yield loaded
+
+
+def run_python(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Code in a process of its own."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 300)
@@ -738,6 +746,44 @@ def test_a_model_refuses_in_a_forked_child(model):
     refusal = "the model was loaded before this process was forked: load it in the child"
     assert json.loads(raw) == dict.fromkeys(uses, refusal)
     assert model.reply("hello").text == "hi there"  # the parent goes on
+
+
+CHILD_ENDS = """
+import os, sys, time
+from edgechat.runtime import ChatModel
+
+bundle = sys.argv[1]
+model = ChatModel.load(bundle, device="cpu", threads=4)
+model.reply("hello")
+child = os.fork()
+if child == 0:
+    {ending}
+for _ in range(1000):
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.01)
+os.kill(child, 9)
+sys.exit("the child hangs")
+"""
+ENDINGS = {
+    "it ends": "sys.exit(7)",
+    "it closes the parent's": "model.close(); os._exit(7)",
+    "it loads its own in the parent's place": (
+        "model = ChatModel.load(bundle, device='cpu', threads=4); "
+        "sys.exit(7 if model.reply('hello').text == 'hi there' else 8)"
+    ),
+    "it forks": (
+        "child = os.fork(); sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else 7)"
+    ),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_forked_child_ends_well_though_the_parent_has_threads_of_onnx_runtime(bundle_folder, ending):
+    done = run_python(CHILD_ENDS.format(ending=ENDINGS[ending]), bundle_folder)
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_a_stream_may_be_read_by_many_threads(model):
