@@ -35,6 +35,7 @@ from edgechat.runtime import (
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.device import cuda_state
+from edgechat.runtime.ort import _Calls
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
 from edgechat.train.tokenizer import train_tokenizer
@@ -784,6 +785,76 @@ ENDINGS = {
 def test_a_forked_child_ends_well_though_the_parent_has_threads_of_onnx_runtime(bundle_folder, ending):
     done = run_python(CHILD_ENDS.format(ending=ENDINGS[ending]), bundle_folder)
     assert (done.returncode, done.stderr) == (7, "")
+
+
+ENDS = """
+import os, signal, sys, threading
+from edgechat.runtime import ChatModel, ModelClosedError
+
+bundle = sys.argv[1]
+model = ChatModel.load(bundle, device="cpu")
+begun = threading.Semaphore(0)
+
+def use():
+    try:
+        while True:
+            {use}
+            begun.release()
+    except ModelClosedError as error:
+        os.write(1, f"{{error}}\\n".encode())
+
+for _ in range(4):
+    threading.Thread(target=use, daemon=True).start()
+    begun.acquire()
+{ending}
+"""
+REFUSED_AT_THE_END = "the process ends: join the threads that reply before it does"
+
+
+@pytest.mark.parametrize("use", ["model.reply('how are you')", "ChatModel.load(bundle, device='cpu')"])
+def test_a_process_ends_well_while_its_daemon_threads_use_a_model(bundle_folder, use):
+    for _ in range(3):  # one may end well by chance
+        done = run_python(ENDS.format(use=use, ending=""), bundle_folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert set(done.stdout.splitlines()) <= {REFUSED_AT_THE_END}
+
+
+def test_the_end_of_a_process_waits_for_the_calls_of_other_threads_and_lets_none_begin():
+    calls, begun, go_on = _Calls(), threading.Event(), threading.Event()
+
+    def call() -> None:
+        with calls:
+            begun.set()
+            assert go_on.wait(20)
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(call)
+        assert begun.wait(20)
+        ending = pool.submit(calls.end)
+        with pytest.raises(TimeoutError):
+            ending.result(0.1)
+        with pytest.raises(ModelClosedError, match=REFUSED_AT_THE_END), calls:
+            pass
+        go_on.set()
+        ending.result(5)
+    calls.threads.add(threading.get_ident())  # of the thread that ends: Ctrl-C broke its call off
+    start = time.monotonic()
+    calls.end()
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_wait_at_its_end_for_the_threads_of_its_parent(bundle_folder):
+    ending = """
+child = os.fork()
+if child:
+    ended, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+signal.alarm(5)
+"""
+    for _ in range(3):
+        done = run_python(ENDS.format(use="model.reply('how are you')", ending=ending), bundle_folder)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_stream_may_be_read_by_many_threads(model):
