@@ -164,7 +164,8 @@ class BeamSearch:
         """Take the candidates [K, C] of the rows that `want` asked for, their attention [K, S], and the
         whole distribution [K, V] where it was wanted.
 
-        C may exceed what was asked, and S the source: attention is 0 on padding."""
+        More candidates than were asked for change nothing but the trace. S may exceed the source: attention
+        is 0 on padding."""
         count = len(self._live)
         ids, logps = cand_ids[:count], cand_logp[:count]
         alignments = align[:count, : self._source_length].tolist() if self._aligned else None
