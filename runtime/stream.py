@@ -81,7 +81,7 @@ class ReplyStream:
         self._model, self._done = model, done
         self._source = model.codec.encode_source(turns)
         self._search = model.search(options, self._source.ids)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `done` may ask for the reply
         self._batch: Batch[Any] | None = None
         self._failed = False
         self._cancelled = threading.Event()
