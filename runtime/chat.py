@@ -4,6 +4,7 @@ The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `or
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -30,6 +31,14 @@ _KEPT_TEXTS = 16
 #: The options that `ChatModel._make_texts` reads, and no others: whatever the seed or the beam, the rules are
 #: the same.
 _TEXTS = attrgetter("banned", "prefix", "required", "replies", "min_length", "max_length")
+
+
+class _KeptRules:
+    """Rules that one thread makes while others that ask for them wait."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.rules: TextRules | None = None
 
 
 class ChatSession:
@@ -74,7 +83,7 @@ class ChatModel:
         self.calibration: Calibration | None = None
         self._backend: Backend[Any] | None = backend
         self._process = os.getpid()
-        self._texts: dict[tuple[object, ...], TextRules] = {}
+        self._texts: dict[tuple[object, ...], _KeptRules] = {}
 
     @classmethod
     def load(
@@ -257,8 +266,10 @@ class ChatModel:
         return ChatSession(self)
 
     def close(self) -> None:
-        """Let go of the sessions; replies that are being searched still end, and free them with the last."""
+        """Let go of the sessions and of what is kept; replies that are being searched still end, and free the
+        sessions with the last."""
         self._backend = None
+        self._texts.clear()
 
     def __enter__(self) -> "ChatModel":
         return self
@@ -304,13 +315,13 @@ class ChatModel:
         if not options.has_texts:
             return NO_TEXTS
         key = _TEXTS(options)
-        rules = self._texts.get(key)
-        if rules is None:
-            rules = self._make_texts(options)
-            if len(self._texts) >= _KEPT_TEXTS:
-                self._texts.clear()
-            self._texts[key] = rules
-        return rules
+        if key not in self._texts and len(self._texts) >= _KEPT_TEXTS:
+            self._texts.clear()
+        kept = self._texts.setdefault(key, _KeptRules())
+        with kept.lock:
+            if kept.rules is None:
+                kept.rules = self._make_texts(options)
+            return kept.rules
 
     def _make_texts(self, options: DecodingOptions) -> TextRules:
         if options.replies is not None:

@@ -34,6 +34,7 @@ from edgechat.runtime import (
 )
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.calibration import Calibration
+from edgechat.runtime.constraints import text_rules
 from edgechat.runtime.device import cuda_state
 from edgechat.runtime.ort import _Calls
 from edgechat.runtime.scheduler import decode
@@ -386,6 +387,42 @@ def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
     assert chat.texts(DecodingOptions(banned=("he said",))) is not rules
 
 
+def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypatch):
+    made, began, go_on = [], threading.Event(), threading.Event()
+
+    def slow(options: DecodingOptions, vocabulary: object):
+        made.append(options.banned)
+        if options.banned == ("hen",):
+            began.set()
+            assert go_on.wait(20)
+        return text_rules(options, vocabulary)
+
+    monkeypatch.setattr("edgechat.runtime.chat.text_rules", slow)
+    chat, _ = table_model()
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(chat.texts, DecodingOptions(banned=("hen",))) for _ in range(7)]
+        assert began.wait(20)
+        chat.texts(DecodingOptions(banned=("he",)))  # which nobody makes waits for nobody
+        go_on.set()
+        assert len({id(each.result(20)) for each in asked}) == 1
+    assert made == [("hen",), ("he",)]
+
+
+def test_rules_of_texts_that_are_refused_are_refused_again():
+    chat, _ = table_model()
+    for _ in range(2):
+        with pytest.raises(UsageError, match="prefix has more"):
+            chat.texts(DecodingOptions(prefix="hen " * 20))
+
+
+def test_a_closed_model_lets_go_of_the_rules_of_texts():
+    chat, _ = table_model()
+    rules = weakref.ref(chat.texts(DecodingOptions(banned=("hen",))))
+    chat.close()
+    gc.collect()
+    assert rules() is None
+
+
 def test_the_rules_of_texts_are_checked_anew_for_another_length():
     chat, _ = table_model()
     for texts, said in (({"prefix": "he said"}, "prefix has more"), ({"required": ("he said",)}, "required")):
@@ -539,6 +576,17 @@ def test_a_streamed_reply_is_remembered_at_its_end():
     assert session.turns == ("he", text)
     assert stream.reply.text == text
     assert session.turns == ("he", text)
+
+
+def test_who_is_told_of_a_reply_may_ask_the_stream_for_it():
+    chat, _ = table_model()
+    told: list[Reply] = []
+    stream = chat.stream_turns(["he"], None, lambda reply: told.append(stream.reply))
+    asking = threading.Thread(target=lambda: stream.reply, daemon=True)
+    asking.start()
+    asking.join(20)
+    assert not asking.is_alive()
+    assert told == [stream.reply]
 
 
 def test_a_cancelled_reply_leaves_no_turn():
