@@ -6,7 +6,8 @@ The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `or
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -14,6 +15,7 @@ from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
 from .constraints import NO_TEXTS, ForcedPrefix, TextRules, text_rules, together
+from .coroutines import Threads
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
@@ -69,6 +71,14 @@ class ChatSession:
             [*self.context, prompt], options, lambda reply: self._turns.extend((prompt, reply.text))
         )
 
+    async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
+        """As `reply`, for coroutines: see `ChatModel.areply`."""
+        return await self._model.coroutine_threads.reply(partial(self.stream, prompt, options))
+
+    def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
+        """As `stream`, for coroutines: see `ChatModel.astream`."""
+        return self._model.coroutine_threads.pieces(partial(self.stream, prompt, options))
+
 
 class ChatModel:
     """A model that replies. Thread-safe; the arrays of a call live only as long as the call."""
@@ -84,6 +94,7 @@ class ChatModel:
         self._backend: Backend[Any] | None = backend
         self._process = os.getpid()
         self._texts: dict[tuple[object, ...], _KeptRules] = {}
+        self._threads: Threads | None = None
 
     @classmethod
     def load(
@@ -193,17 +204,16 @@ class ChatModel:
 
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """As `reply`, in a thread; cancelling the task stops the search before its next step."""
-        import asyncio  # whoever has a coroutine has it loaded; nobody else pays a tenth of the start for it
+        return await self.coroutine_threads.reply(partial(self.stream, prompt, options))
 
-        stream = self.stream(prompt, options)
-        try:
-            return await asyncio.to_thread(lambda: stream.reply)
-        except asyncio.CancelledError:
-            stream.cancel()
-            raise
+    def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
+        """As `stream`, for `async for`: each piece is searched in a thread once it is asked for. Cancelling
+        the task, or closing the generator, stops the search before its next step."""
+        return self.coroutine_threads.pieces(partial(self.stream, prompt, options))
 
     def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
-        """A reply that arrives piece by piece; nothing is computed before it is iterated."""
+        """A reply that arrives piece by piece. The call encodes the prompt and makes the rules of texts, and
+        refuses what is wrong; the model computes nothing before the stream is iterated."""
         return self.stream_turns([prompt], options, lambda reply: None)
 
     def stream_turns(
@@ -268,7 +278,7 @@ class ChatModel:
     def close(self) -> None:
         """Let go of the sessions and of what is kept; replies that are being searched still end, and free the
         sessions with the last."""
-        self._backend = None
+        self._backend = self._threads = None
         self._texts.clear()
 
     def __enter__(self) -> "ChatModel":
@@ -296,6 +306,15 @@ class ChatModel:
         self.check_open()
         assert backend is not None
         return backend
+
+    @property
+    def coroutine_threads(self) -> Threads:
+        """The threads in which coroutines have their replies searched, made when first asked for."""
+        self.check_open()
+        threads = self._threads
+        if threads is None:
+            threads = self._threads = Threads()
+        return threads
 
     def max_length(self, options: DecodingOptions) -> int:
         """Tokens that a reply has at most, end-of-sentence counted."""

@@ -525,8 +525,112 @@ async def test_a_cancelled_task_stops_its_search():
     with pytest.raises(asyncio.CancelledError):
         await task
     gate.opened.set()
-    await asyncio.get_running_loop().shutdown_default_executor()
+    await all_done(chat)
     assert backend.steps == 3
+
+
+async def all_done(chat: ChatModel) -> None:
+    """Once nothing runs in the threads of a model."""
+    await asyncio.to_thread(chat.coroutine_threads._pool.shutdown)
+
+
+def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Rules of texts that are not made before the gate is opened."""
+    gate = Gate()
+
+    def make(options: DecodingOptions, vocabulary: object):
+        gate.reached.set()
+        assert gate.opened.wait(20)
+        return text_rules(options, vocabulary)
+
+    monkeypatch.setattr("edgechat.runtime.chat.text_rules", make)
+    return gate
+
+
+async def test_areply_leaves_the_event_loop_free_while_the_rules_of_texts_are_made(monkeypatch):
+    gate = slow_rules(monkeypatch)
+    chat, _ = table_model()
+    task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    gate.opened.set()
+    assert (await task).text
+
+
+async def test_a_task_that_is_cancelled_while_its_stream_is_made_takes_no_step(monkeypatch):
+    gate = slow_rules(monkeypatch)
+    chat, backend = table_model()
+    task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.opened.set()
+    await all_done(chat)
+    assert (backend.sources, backend.steps) == ([], 0)
+
+
+async def test_replies_do_not_keep_other_threads_of_the_event_loop_waiting():
+    gate = Gate()
+    chat, _ = table_model(gate, max_target=4)
+    tasks = [asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1))) for _ in range(40)]
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 10) == "done"
+    gate.opened.set()
+    assert {len((await task).tokens) for task in tasks} == {4}
+
+
+async def test_the_threads_of_a_model_end_with_it():
+    before = set(threading.enumerate())
+    for end in (ChatModel.close, lambda chat: None):
+        chat, _ = table_model()
+        await asyncio.gather(*(chat.areply("hen") for _ in range(3)))
+        assert set(threading.enumerate()) - before
+        end(chat)
+        del chat
+        while set(threading.enumerate()) - before:
+            await asyncio.sleep(0.001)
+
+
+async def test_astream_gives_the_pieces_of_a_stream(model):
+    for prompt in PROMPTS:
+        assert [piece async for piece in model.astream(prompt)] == list(model.stream(prompt))
+
+
+async def test_a_cancelled_task_stops_its_astream():
+    gate = Gate()
+    gate._table = script_of(CODEC, {"🍵": 1.0})  # four steps, and one piece
+    chat, backend = table_model(gate)
+
+    async def read() -> None:
+        async for _ in chat.astream("hen", DecodingOptions(beam=1)):
+            pass
+
+    task = asyncio.create_task(read())
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.opened.set()
+    await all_done(chat)
+    assert backend.steps == 3
+
+
+async def test_an_astream_that_is_left_takes_no_other_step_and_ends_though_the_model_is_closed():
+    chat, backend = table_model(script_of(CODEC, {"hello": 1.0}))
+    left = chat.astream("hen", DecodingOptions(beam=1))
+    assert await anext(left) == "h"
+    await left.aclose()
+    assert [piece async for piece in left] == []
+    assert backend.steps == 1
+    goes_on = chat.astream("hen", DecodingOptions(beam=1))
+    pieces = [await anext(goes_on)]
+    chat.close()
+    pieces += [piece async for piece in goes_on]
+    assert "".join(pieces) == "hello"
 
 
 async def test_areply_leaves_the_event_loop_free():
@@ -595,6 +699,30 @@ def test_a_cancelled_reply_leaves_no_turn():
     next(stream.updates())
     stream.cancel()
     assert stream.reply.text
+    assert session.turns == ()
+
+
+async def test_a_session_remembers_the_replies_that_coroutines_waited_for():
+    chat, backend = table_model(turns=3)
+    session = chat.session()
+    one = (await session.areply("he")).text
+    two = "".join([piece async for piece in session.astream("hen")])
+    assert session.turns == ("he", one, "hen", two)
+    assert backend.sources[1] == [tuple(chat.codec.encode_source(["he", one, "hen"]).ids)]
+
+
+async def test_a_cancelled_task_leaves_no_turn():
+    gate = Gate()
+    chat, _ = table_model(gate, turns=3)
+    session = chat.session()
+    task = asyncio.create_task(session.areply("he", ENDLESS))
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.opened.set()
+    await all_done(chat)
     assert session.turns == ()
 
 
@@ -706,6 +834,7 @@ def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
         "reply_batch": lambda: chat.reply_batch(["hen"]),
         "an empty batch": lambda: chat.reply_batch([]),
         "areply": lambda: asyncio.run(chat.areply("hen")),
+        "astream": lambda: asyncio.run(anext(chat.astream("hen"))),
         "session": lambda: session.reply("hen"),
         "backend": lambda: chat.backend,
     }
