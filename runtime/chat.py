@@ -84,9 +84,11 @@ class ChatModel:
     """A model that replies. Thread-safe; the arrays of a call live only as long as the call."""
 
     def __init__(
-        self, backend: Backend[Any], codec: TextCodec, defaults: DecodingOptions, *, device: str
+        self, backend: Backend[Any], codec: TextCodec, defaults: DecodingOptions, *, device: Device
     ) -> None:
-        self.codec, self.defaults, self.device = codec, defaults, device
+        self.codec: TextCodec = codec
+        self.defaults: DecodingOptions = defaults
+        self.device: Device = device
         self.manifest: Manifest | None = None
         #: The only replies that the model gives, where its bundle says so.
         self.closed: ClosedSet | None = None

@@ -118,11 +118,11 @@ class BeamSearch:
         source: Sequence[int],
         texts: TextRules = NO_TEXTS,
     ) -> None:
-        self.options = options
-        self.max_length = max_length if texts.longest is None else min(max_length, texts.longest)
-        self.rows = options.rows
-        self.done = False
-        self.min_gap = _INF
+        self.options: DecodingOptions = options
+        self.max_length: int = max_length if texts.longest is None else min(max_length, texts.longest)
+        self.rows: int = options.rows
+        self.done: bool = False
+        self.min_gap: float = _INF
         """The smallest score difference that decided what lives on or how the n best are ordered: replies
         of two backends may only differ where this is within their numerical difference."""
         self.trace: list[TracedStep] = []

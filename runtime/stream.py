@@ -88,7 +88,7 @@ class ReplyStream:
         self._reply: Reply | None = None
         self._emitted = ""
         #: What the best reply so far has after what is settled; it may still change.
-        self.tail = ""
+        self.tail: str = ""
 
     def __iter__(self) -> Iterator[str]:
         return self
