@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NoReturn
 
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
@@ -118,14 +118,13 @@ class ChatModel:
             BundleError: the bundle is damaged, incomplete, unknown, or not signed as is required.
             DeviceError: `device="cuda"` cannot be used.
         """
-        threads = whole_number("threads", threads, 1, 1024)
         checked = read_bundle(find_bundle(os.fspath(bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":
         """A model of a bundle that was already read and checked."""
-        chosen = resolve_device(device)
+        chosen, threads = resolve_device(device), whole_number("threads", threads, 1, 1024)
         try:
             return cls._of(bundle, chosen, threads)
         except BundleError as error:
@@ -195,6 +194,9 @@ class ChatModel:
         ensemble = cls(backend, codec, first.defaults, device=first.device)
         ensemble.closed = first.closed
         return ensemble
+
+    def __reduce__(self) -> NoReturn:  # nor what holds one: a session, a stream, a bound method
+        raise UsageError("a model is neither pickled nor copied: load it in the worker")
 
     def __repr__(self) -> str:
         what = f", {self.manifest.precision}" if self.manifest else ""

@@ -1,10 +1,12 @@
 """The embedding API, with the real bundle and with a model that is a table."""
 
 import asyncio
+import copy
 import dataclasses
 import gc
 import json
 import os
+import pickle
 import select
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import unicodedata
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -766,11 +769,24 @@ def test_a_megabyte_is_answered_as_its_end_is_and_as_fast(model, unit):
 # --- what is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1025, True, 1.5, "2", None])
+@pytest.mark.parametrize("threads", [0, -1, 1025, 10**20, True, 1.5, "2", None])
 def test_wrong_threads_are_refused_by_name(bundle_folder, threads):
-    with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1024, not") as caught:
-        ChatModel.load(bundle_folder, threads=threads)
-    assert str(caught.value).endswith(repr(threads))
+    bundle = read_bundle(bundle_folder)
+    for load in (
+        lambda **given: ChatModel.load(bundle_folder, **given),
+        partial(ChatModel.from_bundle, bundle),
+    ):
+        with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1024, not") as caught:
+            load(threads=threads)
+        assert str(caught.value).endswith(repr(threads))
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+def test_what_holds_sessions_is_neither_pickled_nor_copied(copied):
+    chat, _ = table_model()
+    for thing in (chat, chat.session(), chat.stream("hen"), chat.reply):
+        with pytest.raises(UsageError, match="a model is neither pickled nor copied: load it in the worker"):
+            copied(thing)
 
 
 def test_a_wrong_device_is_refused_by_name(bundle_folder):
