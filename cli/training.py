@@ -12,6 +12,7 @@ from .options import set_torch_threads
 from .progress import TrainingProgress, counting
 
 if TYPE_CHECKING:
+    from ..runtime.device import Device
     from ..runtime.text import TextCodec
     from ..train.config import RunConfig, RunOptions
     from ..train.corpus import Corpus
@@ -422,7 +423,7 @@ def compare_environment(run: "Run", device: str, threads: int | None, world: "Wo
             )
 
 
-def train_run(run: "Run", device: str, max_minutes: float | None, world: "World") -> "Result":
+def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "World") -> "Result":
     from ..train.trainer import Trainer
 
     display = TrainingProgress(shown=world.writes)

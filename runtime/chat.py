@@ -4,16 +4,19 @@ The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `or
 """
 
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NoReturn
 
 from .arguments import listed, path_text, shown
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
 from .constraints import NO_TEXTS, ForcedPrefix, TextRules, text_rules, together
+from .coroutines import Threads
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
@@ -31,6 +34,14 @@ _KEPT_TEXTS = 16
 #: The options that `ChatModel._make_texts` reads, and no others: whatever the seed or the beam, the rules are
 #: the same.
 _TEXTS = attrgetter("banned", "prefix", "required", "replies", "min_length", "max_length")
+
+
+class _KeptRules:
+    """Rules that one thread makes while others that ask for them wait."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.rules: TextRules | None = None
 
 
 class ChatSession:
@@ -61,21 +72,32 @@ class ChatSession:
             [*self.context, prompt], options, lambda reply: self._turns.extend((prompt, reply.text))
         )
 
+    async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
+        """As `reply`, for coroutines: see `ChatModel.areply`."""
+        return await self._model.coroutine_threads.reply(partial(self.stream, prompt, options))
+
+    def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
+        """As `stream`, for coroutines: see `ChatModel.astream`."""
+        return self._model.coroutine_threads.pieces(partial(self.stream, prompt, options))
+
 
 class ChatModel:
     """A model that replies. Thread-safe; the arrays of a call live only as long as the call."""
 
     def __init__(
-        self, backend: Backend[Any], codec: TextCodec, defaults: DecodingOptions, *, device: str
+        self, backend: Backend[Any], codec: TextCodec, defaults: DecodingOptions, *, device: Device
     ) -> None:
-        self.codec, self.defaults, self.device = codec, defaults, device
+        self.codec: TextCodec = codec
+        self.defaults: DecodingOptions = defaults
+        self.device: Device = device
         self.manifest: Manifest | None = None
         #: The only replies that the model gives, where its bundle says so.
         self.closed: ClosedSet | None = None
         self.calibration: Calibration | None = None
         self._backend: Backend[Any] | None = backend
         self._process = os.getpid()
-        self._texts: dict[tuple[object, ...], TextRules] = {}
+        self._texts: dict[tuple[object, ...], _KeptRules] = {}
+        self._threads: Threads | None = None
 
     @classmethod
     def load(
@@ -98,14 +120,13 @@ class ChatModel:
             BundleError: the bundle is damaged, incomplete, unknown, or not signed as is required.
             DeviceError: `device="cuda"` cannot be used.
         """
-        threads = whole_number("threads", threads, 1, 1024)
         checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":
         """A model of a bundle that was already read and checked."""
-        chosen = resolve_device(device)
+        chosen, threads = resolve_device(device), whole_number("threads", threads, 1, 1024)
         try:
             return cls._of(bundle, chosen, threads)
         except BundleError as error:
@@ -175,6 +196,9 @@ class ChatModel:
         ensemble.closed = first.closed
         return ensemble
 
+    def __reduce__(self) -> NoReturn:  # nor what holds one: a session, a stream, a bound method
+        raise UsageError("a model is neither pickled nor copied: load it in the worker")
+
     def __repr__(self) -> str:
         what = f", {self.manifest.precision}" if self.manifest else ""
         return f"<ChatModel of {self.codec.vocab_size} tokens{what}, on {self.device}>"
@@ -185,17 +209,16 @@ class ChatModel:
 
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """As `reply`, in a thread; cancelling the task stops the search before its next step."""
-        import asyncio  # whoever has a coroutine has it loaded; nobody else pays a tenth of the start for it
+        return await self.coroutine_threads.reply(partial(self.stream, prompt, options))
 
-        stream = self.stream(prompt, options)
-        try:
-            return await asyncio.to_thread(lambda: stream.reply)
-        except asyncio.CancelledError:
-            stream.cancel()
-            raise
+    def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
+        """As `stream`, for `async for`: each piece is searched in a thread once it is asked for. Cancelling
+        the task, or closing the generator, stops the search before its next step."""
+        return self.coroutine_threads.pieces(partial(self.stream, prompt, options))
 
     def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
-        """A reply that arrives piece by piece; nothing is computed before it is iterated."""
+        """A reply that arrives piece by piece. The call encodes the prompt and makes the rules of texts, and
+        refuses what is wrong; the model computes nothing before the stream is iterated."""
         return self.stream_turns([prompt], options, lambda reply: None)
 
     def stream_turns(
@@ -258,8 +281,10 @@ class ChatModel:
         return ChatSession(self)
 
     def close(self) -> None:
-        """Let go of the sessions; replies that are being searched still end, and free them with the last."""
-        self._backend = None
+        """Let go of the sessions and of what is kept; replies that are being searched still end, and free the
+        sessions with the last."""
+        self._backend = self._threads = None
+        self._texts.clear()
 
     def __enter__(self) -> "ChatModel":
         return self
@@ -287,6 +312,15 @@ class ChatModel:
         assert backend is not None
         return backend
 
+    @property
+    def coroutine_threads(self) -> Threads:
+        """The threads in which coroutines have their replies searched, made when first asked for."""
+        self.check_open()
+        threads = self._threads
+        if threads is None:
+            threads = self._threads = Threads()
+        return threads
+
     def max_length(self, options: DecodingOptions) -> int:
         """Tokens that a reply has at most, end-of-sentence counted."""
         most = self.codec.max_target if options.max_length is None else options.max_length
@@ -306,13 +340,13 @@ class ChatModel:
         if not options.has_texts:
             return NO_TEXTS
         key = _TEXTS(options)
-        rules = self._texts.get(key)
-        if rules is None:
-            rules = self._make_texts(options)
-            if len(self._texts) >= _KEPT_TEXTS:
-                self._texts.clear()
-            self._texts[key] = rules
-        return rules
+        if key not in self._texts and len(self._texts) >= _KEPT_TEXTS:
+            self._texts.clear()
+        kept = self._texts.setdefault(key, _KeptRules())
+        with kept.lock:
+            if kept.rules is None:
+                kept.rules = self._make_texts(options)
+            return kept.rules
 
     def _make_texts(self, options: DecodingOptions) -> TextRules:
         if options.replies is not None:

@@ -224,7 +224,7 @@ class RequiredTexts:
     def __init__(self, texts: Sequence[bytes], vocabulary: Sequence[bytes]) -> None:
         self._texts = tuple(texts)
         self._vocabulary = vocabulary
-        self.start = (0,) * len(self._texts)
+        self.start: tuple[int, ...] = (0,) * len(self._texts)
         cuts = range(1, min(max(map(len, vocabulary)), max(map(len, self._texts))) + 1)
         begin = tuple(text[:n] for text in self._texts for n in cuts)
         end = tuple(text[-n:] for text in self._texts for n in cuts)

@@ -39,4 +39,5 @@ class DeviceError(EdgeChatError):
 
 
 class ModelClosedError(EdgeChatError):
-    """The model was closed, or is used in a child process that was forked after it was loaded."""
+    """The model was closed, or is used while the process ends, or in a child that was forked after it was
+    loaded."""

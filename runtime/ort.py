@@ -5,7 +5,13 @@ memory and which the recurrent state comes from the manifest's state map, so tha
 other state needs no change here.
 """
 
+import atexit
+import ctypes
+import os
 import re
+import time
+import weakref
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +19,16 @@ import onnxruntime as ort
 
 from .backend import Floats, Ints, StepOutput
 from .device import Device, providers
-from .errors import BundleError, DeviceError
+from .errors import BundleError, DeviceError, ModelClosedError
 from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
 #: What ONNX Runtime and CUDA say where memory is short; its errors have no kinds.
 _NO_MEMORY = re.compile("[Ff]ailed to allocate|out of memory|smaller than requested bytes")
+#: Seconds that an ending process waits for calls that go on.
+_LONGEST_WAIT = 10.0
+#: All whose sessions are not freed yet.
+_LIVE: "weakref.WeakSet[OrtBackend]" = weakref.WeakSet()
 
 
 class OrtState(NamedTuple):
@@ -42,12 +52,14 @@ class OrtBackend:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is raised
-        self.device = device
-        self.vocab_size = spec.vocab_size
+        self.device: Device = device
+        self.vocab_size: int = spec.vocab_size
         self._memory = spec.memory
         self._state = spec.state
-        self._encoder = _session("encoder.onnx", encoder, options, device)
-        self._decoder = _session("decoder.onnx", decoder, options, device)
+        _LIVE.add(self)
+        with _CALLS:
+            self._encoder = _session("encoder.onnx", encoder, options, device)
+            self._decoder = _session("decoder.onnx", decoder, options, device)
         self._copies = any(port.name == "src" for port in self._decoder.get_inputs())  # copy attention
         self._encoded = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]
         self._stepped = ["cand_ids", "cand_logp", "align", *(t.output for t in self._state)]
@@ -88,6 +100,48 @@ class OrtBackend:
         return OrtState({name: value[sentences] for name, value in state.memory.items()}, state.recurrent)
 
 
+class _Calls:
+    """The calls into ONNX Runtime that go on. A daemon thread that comes back from one while the interpreter
+    ends is ended in the midst of C++, which aborts the process: so at its end no call begins any more, and
+    those that go on are waited for."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()  # no lock: a call writes, then reads `_over`, and `end` the reverse
+        self._over = False
+
+    def __enter__(self) -> None:
+        self.threads.add(get_ident())
+        if self._over:
+            self.threads.discard(get_ident())
+            raise ModelClosedError("the process ends: join the threads that reply before it does")
+
+    def __exit__(self, *_: object) -> None:
+        self.threads.discard(get_ident())
+
+    def end(self) -> None:
+        self._over = True
+        self.threads.discard(get_ident())  # noted by a call that Ctrl-C broke off
+        latest = time.monotonic() + _LONGEST_WAIT
+        while self.threads and time.monotonic() < latest:
+            time.sleep(0.001)
+
+
+_CALLS = _Calls()
+atexit.register(_CALLS.end)
+
+
+def _begin_child() -> None:
+    """In a forked child: the parent's sessions are never freed, for that waits for threads that the child
+    does not have, or crashes."""
+    _CALLS.threads.clear()  # nor does it have those
+    for backend in _LIVE:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_child)
+
+
 def _shape(tensor: StateTensor, rows: int) -> list[int]:
     return [rows if size == "M" else size for size in tensor.shape]
 
@@ -105,12 +159,13 @@ def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Devic
 
 
 def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dict[str, Any]) -> list[Any]:
-    try:
-        outputs: list[Any] = session.run(wanted, feeds)
-    except Exception as error:  # ONNX Runtime has no root of its exceptions
-        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-            raise DeviceError(
-                f"{name} needs more memory than there is: a smaller batch or beam needs less"
-            ) from error
-        raise BundleError(f"{name} does not fit its manifest: {' '.join(str(error).split())}") from error
+    with _CALLS:
+        try:
+            outputs: list[Any] = session.run(wanted, feeds)
+        except Exception as error:  # ONNX Runtime has no root of its exceptions
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+                raise DeviceError(
+                    f"{name} needs more memory than there is: a smaller batch or beam needs less"
+                ) from error
+            raise BundleError(f"{name} does not fit its manifest: {' '.join(str(error).split())}") from error
     return outputs

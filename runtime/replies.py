@@ -34,7 +34,7 @@ class ClosedSet:
 
     def __init__(self, replies: Iterable[Sequence[int]]) -> None:
         self._replies = sorted({(*ids, EOS) for ids in replies})
-        self.longest = max(map(len, self._replies))  # in tokens, end-of-sentence counted
+        self.longest: int = max(map(len, self._replies))  # in tokens, end-of-sentence counted
         self.start: Node = (0, len(self._replies), 0)
         self._children: dict[Node, list[int]] = {}
 

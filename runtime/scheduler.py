@@ -36,28 +36,28 @@ class Batch(Generic[State]):
         """Advance every search by one token; false once all are done."""
         tokens: list[int] = []
         parents: list[int] = []
-        candidates, whole = 1, False
-        for origin, search in zip(self._origins, self._searches, strict=True):
-            want = search.want()
+        wants = [search.want() for search in self._searches]
+        for origin, want in zip(self._origins, wants, strict=True):
             tokens += want.tokens
             parents += [origin + parent for parent in want.parents]
-            candidates = max(candidates, want.candidates)
-            whole = whole or want.whole
         out, self._state = self._backend.step(
             self._state,
             np.array(tokens, dtype=np.int64),
             np.array(parents, dtype=np.int64),
-            candidates,
-            whole=whole,
+            max(want.candidates for want in wants),
+            whole=any(want.whole for want in wants),
         )
-        ids, logps = out.cand_ids.tolist(), out.cand_logp.tolist()
         K = self._searches[0].rows
-        self._origins = list(range(0, len(ids), K))
-        for first, search in zip(self._origins, self._searches, strict=True):
+        self._origins = list(range(0, len(tokens), K))
+        for first, search, want in zip(self._origins, self._searches, wants, strict=True):
             if not search.done:
-                rows = slice(first, first + K)
-                logp = None if out.logp is None else out.logp[rows]
-                search.advance(ids[rows], logps[rows], out.align[rows], logp)
+                rows, C = slice(first, first + K), want.candidates
+                search.advance(
+                    out.cand_ids[rows, :C].tolist(),
+                    out.cand_logp[rows, :C].tolist(),
+                    out.align[rows],
+                    None if out.logp is None else out.logp[rows],
+                )
         return self._leave()
 
     def _leave(self) -> bool:

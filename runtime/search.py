@@ -118,11 +118,11 @@ class BeamSearch:
         source: Sequence[int],
         texts: TextRules = NO_TEXTS,
     ) -> None:
-        self.options = options
-        self.max_length = max_length if texts.longest is None else min(max_length, texts.longest)
-        self.rows = options.rows
-        self.done = False
-        self.min_gap = _INF
+        self.options: DecodingOptions = options
+        self.max_length: int = max_length if texts.longest is None else min(max_length, texts.longest)
+        self.rows: int = options.rows
+        self.done: bool = False
+        self.min_gap: float = _INF
         """The smallest score difference that decided what lives on or how the n best are ordered: replies
         of two backends may only differ where this is within their numerical difference."""
         self.trace: list[TracedStep] = []
@@ -164,7 +164,8 @@ class BeamSearch:
         """Take the candidates [K, C] of the rows that `want` asked for, their attention [K, S], and the
         whole distribution [K, V] where it was wanted.
 
-        C may exceed what was asked, and S the source: attention is 0 on padding."""
+        More candidates than were asked for change nothing but the trace. S may exceed the source: attention
+        is 0 on padding."""
         count = len(self._live)
         ids, logps = cand_ids[:count], cand_logp[:count]
         alignments = align[:count, : self._source_length].tolist() if self._aligned else None

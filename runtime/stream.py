@@ -82,14 +82,14 @@ class ReplyStream:
         self._model, self._done = model, done
         self._source = model.codec.encode_source(turns)
         self._search = model.search(options, self._source.ids)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `done` may ask for the reply
         self._batch: Batch[Any] | None = None
         self._failed = False
         self._cancelled = threading.Event()
         self._reply: Reply | None = None
         self._emitted = ""
         #: What the best reply so far has after what is settled; it may still change.
-        self.tail = ""
+        self.tail: str = ""
 
     def __iter__(self) -> Iterator[str]:
         return self

@@ -90,7 +90,9 @@ class TextCodec:
             raise BundleError("tokenizer.json leaves out ids, or gives one twice")
         # Not saved in tokenizer.json: a special token that a user types stays plain text.
         self._tokenizer.encode_special_tokens = True
-        self.max_source, self.max_target, self.turns = max_source, max_target, turns
+        self.max_source: int = max_source
+        self.max_target: int = max_target
+        self.turns: int = turns
         self.vocab_size: int = len(vocabulary)
         self._bytes: dict[int, bytes] = {}
 

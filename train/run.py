@@ -25,6 +25,7 @@ import torch
 from .. import __version__
 from ..runtime.bundle import MANIFEST
 from ..runtime.chat import ChatModel
+from ..runtime.device import Device
 from ..runtime.errors import CheckpointError, UsageError
 from ..runtime.files import TEMPORARY, folder_atomic, sha256, sync_folder, write_atomic
 from ..runtime.options import DecodingOptions
@@ -131,7 +132,7 @@ class Run:
         `sha256` of their file; None where all began at random."""
         return self.info.get("pretrained")
 
-    def chat_model(self, which: str = "best", *, device: str = "cpu") -> ChatModel:
+    def chat_model(self, which: str = "best", *, device: Device = "cpu") -> ChatModel:
         """The model of a checkpoint behind the runtime's own interface, run by PyTorch."""
         model, _ = self.load_model(which)
         return ChatModel(TorchBackend(model.to(device)), self.codec, DecodingOptions(), device=device)

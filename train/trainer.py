@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..runtime.chat import ChatModel
+from ..runtime.device import Device
 from ..runtime.errors import CheckpointError, EdgeChatError, UsageError
 from ..runtime.files import remove_leftovers
 from ..runtime.options import DecodingOptions
@@ -89,7 +90,7 @@ class Trainer:
         self,
         run: Run,
         *,
-        device: str = "cpu",
+        device: Device = "cpu",
         world: World = ALONE,
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Validated], None] = lambda validated: None,

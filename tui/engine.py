@@ -20,6 +20,7 @@ from edgechat.runtime import (
     UsageError,
 )
 from edgechat.runtime.bundle import find_bundle
+from edgechat.runtime.device import Device
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.options import GOES_WITH
@@ -53,7 +54,7 @@ class Model(Protocol):
     """As much of a `ChatModel` as the chat uses."""
 
     defaults: DecodingOptions
-    device: str
+    device: Device
     manifest: Manifest | None
     codec: TextCodec
 

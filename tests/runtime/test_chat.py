@@ -1,19 +1,24 @@
 """The embedding API, with the real bundle and with a model that is a table."""
 
 import asyncio
+import copy
 import dataclasses
 import gc
 import json
 import math
 import os
+import pickle
 import select
 import signal
+import subprocess
+import sys
 import threading
 import time
 import unicodedata
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -33,7 +38,9 @@ from edgechat.runtime import (
 )
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.calibration import Calibration
+from edgechat.runtime.constraints import text_rules
 from edgechat.runtime.device import cuda_state
+from edgechat.runtime.ort import _Calls
 from edgechat.runtime.replies import closed_set
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
@@ -58,6 +65,12 @@ needs_cuda = pytest.mark.skipif(not cuda_state().usable, reason=f"no CUDA here: 
 def model(bundle_folder):
     with ChatModel.load(bundle_folder, device="cpu") as loaded:
         yield loaded
+
+
+def run_python(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Code in a process of its own."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 300)
@@ -379,6 +392,42 @@ def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
     assert chat.texts(DecodingOptions(banned=("he said",))) is not rules
 
 
+def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypatch):
+    made, began, go_on = [], threading.Event(), threading.Event()
+
+    def slow(options: DecodingOptions, vocabulary: object):
+        made.append(options.banned)
+        if options.banned == ("hen",):
+            began.set()
+            assert go_on.wait(20)
+        return text_rules(options, vocabulary)
+
+    monkeypatch.setattr("edgechat.runtime.chat.text_rules", slow)
+    chat, _ = table_model()
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(chat.texts, DecodingOptions(banned=("hen",))) for _ in range(7)]
+        assert began.wait(20)
+        chat.texts(DecodingOptions(banned=("he",)))  # which nobody makes waits for nobody
+        go_on.set()
+        assert len({id(each.result(20)) for each in asked}) == 1
+    assert made == [("hen",), ("he",)]
+
+
+def test_rules_of_texts_that_are_refused_are_refused_again():
+    chat, _ = table_model()
+    for _ in range(2):
+        with pytest.raises(UsageError, match="prefix has more"):
+            chat.texts(DecodingOptions(prefix="hen " * 20))
+
+
+def test_a_closed_model_lets_go_of_the_rules_of_texts():
+    chat, _ = table_model()
+    rules = weakref.ref(chat.texts(DecodingOptions(banned=("hen",))))
+    chat.close()
+    gc.collect()
+    assert rules() is None
+
+
 def test_the_rules_of_texts_are_checked_anew_for_another_length():
     chat, _ = table_model()
     for texts, said in (({"prefix": "he said"}, "prefix has more"), ({"required": ("he said",)}, "required")):
@@ -516,8 +565,112 @@ async def test_a_cancelled_task_stops_its_search():
     with pytest.raises(asyncio.CancelledError):
         await task
     gate.opened.set()
-    await asyncio.get_running_loop().shutdown_default_executor()
+    await all_done(chat)
     assert backend.steps == 3
+
+
+async def all_done(chat: ChatModel) -> None:
+    """Once nothing runs in the threads of a model."""
+    await asyncio.to_thread(chat.coroutine_threads._pool.shutdown)
+
+
+def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Rules of texts that are not made before the gate is opened."""
+    gate = Gate()
+
+    def make(options: DecodingOptions, vocabulary: object):
+        gate.reached.set()
+        assert gate.opened.wait(20)
+        return text_rules(options, vocabulary)
+
+    monkeypatch.setattr("edgechat.runtime.chat.text_rules", make)
+    return gate
+
+
+async def test_areply_leaves_the_event_loop_free_while_the_rules_of_texts_are_made(monkeypatch):
+    gate = slow_rules(monkeypatch)
+    chat, _ = table_model()
+    task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    gate.opened.set()
+    assert (await task).text
+
+
+async def test_a_task_that_is_cancelled_while_its_stream_is_made_takes_no_step(monkeypatch):
+    gate = slow_rules(monkeypatch)
+    chat, backend = table_model()
+    task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.opened.set()
+    await all_done(chat)
+    assert (backend.sources, backend.steps) == ([], 0)
+
+
+async def test_replies_do_not_keep_other_threads_of_the_event_loop_waiting():
+    gate = Gate()
+    chat, _ = table_model(gate, max_target=4)
+    tasks = [asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1))) for _ in range(40)]
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 10) == "done"
+    gate.opened.set()
+    assert {len((await task).tokens) for task in tasks} == {4}
+
+
+async def test_the_threads_of_a_model_end_with_it():
+    before = set(threading.enumerate())
+    for end in (ChatModel.close, lambda chat: None):
+        chat, _ = table_model()
+        await asyncio.gather(*(chat.areply("hen") for _ in range(3)))
+        assert set(threading.enumerate()) - before
+        end(chat)
+        del chat
+        while set(threading.enumerate()) - before:
+            await asyncio.sleep(0.001)
+
+
+async def test_astream_gives_the_pieces_of_a_stream(model):
+    for prompt in PROMPTS:
+        assert [piece async for piece in model.astream(prompt)] == list(model.stream(prompt))
+
+
+async def test_a_cancelled_task_stops_its_astream():
+    gate = Gate()
+    gate._table = script_of(CODEC, {"🍵": 1.0})  # four steps, and one piece
+    chat, backend = table_model(gate)
+
+    async def read() -> None:
+        async for _ in chat.astream("hen", DecodingOptions(beam=1)):
+            pass
+
+    task = asyncio.create_task(read())
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.opened.set()
+    await all_done(chat)
+    assert backend.steps == 3
+
+
+async def test_an_astream_that_is_left_takes_no_other_step_and_ends_though_the_model_is_closed():
+    chat, backend = table_model(script_of(CODEC, {"hello": 1.0}))
+    left = chat.astream("hen", DecodingOptions(beam=1))
+    assert await anext(left) == "h"
+    await left.aclose()
+    assert [piece async for piece in left] == []
+    assert backend.steps == 1
+    goes_on = chat.astream("hen", DecodingOptions(beam=1))
+    pieces = [await anext(goes_on)]
+    chat.close()
+    pieces += [piece async for piece in goes_on]
+    assert "".join(pieces) == "hello"
 
 
 async def test_areply_leaves_the_event_loop_free():
@@ -569,12 +722,47 @@ def test_a_streamed_reply_is_remembered_at_its_end():
     assert session.turns == ("he", text)
 
 
+def test_who_is_told_of_a_reply_may_ask_the_stream_for_it():
+    chat, _ = table_model()
+    told: list[Reply] = []
+    stream = chat.stream_turns(["he"], None, lambda reply: told.append(stream.reply))
+    asking = threading.Thread(target=lambda: stream.reply, daemon=True)
+    asking.start()
+    asking.join(20)
+    assert not asking.is_alive()
+    assert told == [stream.reply]
+
+
 def test_a_cancelled_reply_leaves_no_turn():
     session = table_model(Gate()._table, turns=3)[0].session()
     stream = session.stream("he", ENDLESS)
     next(stream.updates())
     stream.cancel()
     assert stream.reply.text
+    assert session.turns == ()
+
+
+async def test_a_session_remembers_the_replies_that_coroutines_waited_for():
+    chat, backend = table_model(turns=3)
+    session = chat.session()
+    one = (await session.areply("he")).text
+    two = "".join([piece async for piece in session.astream("hen")])
+    assert session.turns == ("he", one, "hen", two)
+    assert backend.sources[1] == [tuple(chat.codec.encode_source(["he", one, "hen"]).ids)]
+
+
+async def test_a_cancelled_task_leaves_no_turn():
+    gate = Gate()
+    chat, _ = table_model(gate, turns=3)
+    session = chat.session()
+    task = asyncio.create_task(session.areply("he", ENDLESS))
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.opened.set()
+    await all_done(chat)
     assert session.turns == ()
 
 
@@ -618,11 +806,24 @@ def test_a_megabyte_is_answered_as_its_end_is_and_as_fast(model, unit):
 # --- what is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1025, True, 1.5, "2", None])
+@pytest.mark.parametrize("threads", [0, -1, 1025, 10**20, True, 1.5, "2", None])
 def test_wrong_threads_are_refused_by_name(bundle_folder, threads):
-    with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1024, not") as caught:
-        ChatModel.load(bundle_folder, threads=threads)
-    assert str(caught.value).endswith(repr(threads))
+    bundle = read_bundle(bundle_folder)
+    for load in (
+        lambda **given: ChatModel.load(bundle_folder, **given),
+        partial(ChatModel.from_bundle, bundle),
+    ):
+        with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1024, not") as caught:
+            load(threads=threads)
+        assert str(caught.value).endswith(repr(threads))
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+def test_what_holds_sessions_is_neither_pickled_nor_copied(copied):
+    chat, _ = table_model()
+    for thing in (chat, chat.session(), chat.stream("hen"), chat.reply):
+        with pytest.raises(UsageError, match="a model is neither pickled nor copied: load it in the worker"):
+            copied(thing)
 
 
 def test_a_wrong_device_is_refused_by_name(bundle_folder):
@@ -703,6 +904,7 @@ def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
         "reply_batch": lambda: chat.reply_batch(["hen"]),
         "an empty batch": lambda: chat.reply_batch([]),
         "areply": lambda: asyncio.run(chat.areply("hen")),
+        "astream": lambda: asyncio.run(anext(chat.astream("hen"))),
         "session": lambda: session.reply("hen"),
         "backend": lambda: chat.backend,
     }
@@ -792,6 +994,114 @@ def test_a_model_refuses_in_a_forked_child(model):
     refusal = "the model was loaded before this process was forked: load it in the child"
     assert json.loads(raw) == dict.fromkeys(uses, refusal)
     assert model.reply("hello").text == "hi there"  # the parent goes on
+
+
+CHILD_ENDS = """
+import os, sys, time
+from edgechat.runtime import ChatModel
+
+bundle = sys.argv[1]
+model = ChatModel.load(bundle, device="cpu", threads=4)
+model.reply("hello")
+child = os.fork()
+if child == 0:
+    {ending}
+for _ in range(1000):
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.01)
+os.kill(child, 9)
+sys.exit("the child hangs")
+"""
+ENDINGS = {
+    "it ends": "sys.exit(7)",
+    "it closes the parent's": "model.close(); os._exit(7)",
+    "it loads its own in the parent's place": (
+        "model = ChatModel.load(bundle, device='cpu', threads=4); "
+        "sys.exit(7 if model.reply('hello').text == 'hi there' else 8)"
+    ),
+    "it forks": (
+        "child = os.fork(); sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else 7)"
+    ),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_forked_child_ends_well_though_the_parent_has_threads_of_onnx_runtime(bundle_folder, ending):
+    done = run_python(CHILD_ENDS.format(ending=ENDINGS[ending]), bundle_folder)
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+ENDS = """
+import os, signal, sys, threading
+from edgechat.runtime import ChatModel, ModelClosedError
+
+bundle = sys.argv[1]
+model = ChatModel.load(bundle, device="cpu")
+begun = threading.Semaphore(0)
+
+def use():
+    try:
+        while True:
+            {use}
+            begun.release()
+    except ModelClosedError as error:
+        os.write(1, f"{{error}}\\n".encode())
+
+for _ in range(4):
+    threading.Thread(target=use, daemon=True).start()
+    begun.acquire()
+{ending}
+"""
+REFUSED_AT_THE_END = "the process ends: join the threads that reply before it does"
+
+
+@pytest.mark.parametrize("use", ["model.reply('how are you')", "ChatModel.load(bundle, device='cpu')"])
+def test_a_process_ends_well_while_its_daemon_threads_use_a_model(bundle_folder, use):
+    for _ in range(3):  # one may end well by chance
+        done = run_python(ENDS.format(use=use, ending=""), bundle_folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert set(done.stdout.splitlines()) <= {REFUSED_AT_THE_END}
+
+
+def test_the_end_of_a_process_waits_for_the_calls_of_other_threads_and_lets_none_begin():
+    calls, begun, go_on = _Calls(), threading.Event(), threading.Event()
+
+    def call() -> None:
+        with calls:
+            begun.set()
+            assert go_on.wait(20)
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(call)
+        assert begun.wait(20)
+        ending = pool.submit(calls.end)
+        with pytest.raises(TimeoutError):
+            ending.result(0.1)
+        with pytest.raises(ModelClosedError, match=REFUSED_AT_THE_END), calls:
+            pass
+        go_on.set()
+        ending.result(5)
+    calls.threads.add(threading.get_ident())  # of the thread that ends: Ctrl-C broke its call off
+    start = time.monotonic()
+    calls.end()
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_wait_at_its_end_for_the_threads_of_its_parent(bundle_folder):
+    ending = """
+child = os.fork()
+if child:
+    ended, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+signal.alarm(5)
+"""
+    for _ in range(3):
+        done = run_python(ENDS.format(use="model.reply('how are you')", ending=ending), bundle_folder)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_stream_may_be_read_by_many_threads(model):

@@ -109,12 +109,16 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
         return row
 
     options = [
-        DecodingOptions(beam=1),
-        DecodingOptions(beam=2, n_best=2, normalize="none"),
-        DecodingOptions(beam=2, min_length=3, stop="first"),
+        DecodingOptions(beam=1, trace=True),
+        DecodingOptions(beam=2, n_best=2, normalize="none", trace=True),
+        DecodingOptions(beam=2, min_length=3, stop="first", trace=True),
+        DecodingOptions(beam=2, repetition_penalty=3, trace=True),
     ] * 6
     sources = some_sources(len(options))
-    searches = [BeamSearch(each, max_length=6, vocab_size=wide, source=(5,)) for each in options]
+    searches = [
+        BeamSearch(each, max_length=6, vocab_size=wide, source=source)
+        for each, source in zip(options, sources, strict=True)
+    ]
     batch = Batch(TableBackend(tempting, wide), sources, searches)
     while batch.step():
         pass
@@ -122,6 +126,42 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
         (alone,) = decode(TableBackend(tempting, wide), [source], each, max_length=6)
         assert search.hypotheses() == alone.hypotheses()
         assert search.min_gap == alone.min_gap
+        assert search.trace == alone.trace
+
+
+class Wanting(BeamSearch):
+    """Takes every id of the vocabulary for a candidate."""
+
+    def want(self):
+        return super().want()._replace(candidates=self._vocab_size)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    beam=st.integers(1, 4),
+    more=st.sampled_from(
+        [
+            {},
+            {"stop": "first"},
+            {"groups": 2},
+            {"repetition_penalty": 2.0},
+            {"no_repeat_ngram": 1},
+            {"min_length": 2},
+            {"coverage_penalty": 0.5},
+        ]
+    ),
+)
+@settings(max_examples=200, deadline=None)
+def test_more_candidates_than_were_wanted_find_nothing_else(seed, beam, more):
+    beam *= more.get("groups", 1)
+    options, found = DecodingOptions(beam=beam, n_best=beam, **more), []
+    for kind in (BeamSearch, Wanting):
+        search = kind(options, max_length=6, vocab_size=14, source=(5, 6))
+        batch = Batch(TableBackend(random_table(seed, 14, ending=1.0), 14), [(5, 6)], [search])
+        while batch.step():
+            pass
+        found.append((search.hypotheses(), search.min_gap))
+    assert found[0] == found[1]
 
 
 def test_a_search_that_is_done_stays_as_it_is_while_it_waits_for_the_others():
