@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .errors import BundleError
 from .files import sha256
-from .jsonobject import once
+from .jsonobject import read_json
 from .options import MAX_LENGTH, DecodingOptions
 from .text import EOS, GO, PAD, SEP, UNK
 
@@ -171,8 +171,8 @@ class Manifest:
                 sealed, or a value is missing or of the wrong kind.
         """
         try:
-            values = json.loads(raw, object_pairs_hook=once)
-        except (ValueError, RecursionError) as error:
+            values = read_json(raw)
+        except ValueError as error:
             raise BundleError(f"edgechat.json cannot be read: {error}") from None
         if _nested(values, _DEEPEST):
             raise BundleError(f"edgechat.json nests its values deeper than {_DEEPEST}")
