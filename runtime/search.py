@@ -133,8 +133,8 @@ class BeamSearch:
         self._aligned = options.alignments or options.coverage_penalty > 0
         self._steps = 0
         self._quota = -(-options.n_best // options.groups)  # wanted of each group
-        self._finished: list[list[Hypothesis]] = [[] for _ in range(options.groups)]  # each best first
-        self._said: set[tuple[int, ...]] = set()  # all that ever finished
+        self._ended: list[tuple[int, Hypothesis]] = []  # by which group, best first
+        self._finished: list[list[Hypothesis]] = [[] for _ in range(options.groups)]  # what counts for each
         self._over = [False] * options.groups
         self._sampler = Sampler(options) if options.sample else None
         self._whole = options.sample or self._rules.required is not None
@@ -209,10 +209,13 @@ class BeamSearch:
         n_best = self.options.n_best
         if self.options.groups == 1:
             return list(self._finished[0]) or self._cut()[:n_best]
-        taken: list[Hypothesis] = []
-        for place in itertools.zip_longest(*self._finished):
-            taken += sorted(filter(None, place), key=_best_first)
-        return sorted(taken[:n_best], key=_best_first) or self._cut()[:n_best]
+        taken = itertools.chain(*self._places())
+        return sorted(itertools.islice(taken, n_best), key=_best_first) or self._cut()[:n_best]
+
+    def _places(self) -> list[list[Hypothesis]]:
+        """The best of each group, best first, then the second of each, and so on."""
+        places = itertools.zip_longest(*self._finished)
+        return [sorted(filter(None, place), key=_best_first) for place in places]
 
     def _possible(
         self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None
@@ -419,15 +422,30 @@ class BeamSearch:
         self.trace.append(TracedStep(tuple(rows)))
 
     def _add_finished(self, hypothesis: Hypothesis, group: int) -> None:
-        finished = self._finished[group]
-        again = hypothesis.tokens in self._said  # drawn twice, or found by two groups
-        self._said.add(hypothesis.tokens)
-        if again or self._over[group]:
+        """Keep what a group ended, while it is not over, and find what counts for each.
+
+        Worked example, one reply wanted of each of two groups: the first ended P at -1 and Q at -2, the
+        second Q and R at -3. P counts for the first, so Q for the second; without P, Q for the first.
+        """
+        if self._over[group]:
             return
-        finished.append(hypothesis)
-        finished.sort(key=_best_first)  # stable: an earlier one wins a tie
-        self._note_gaps(finished)
-        del finished[self._quota :]
+        # Rows differ in rounding, but what two groups end is one reply.
+        same = (each for _, each in self._ended if each.tokens == hypothesis.tokens)
+        ended = group, next(same, hypothesis)
+        if ended in self._ended:  # drawn twice
+            return
+        self._ended.append(ended)
+        self._ended.sort(key=lambda each: -each[1].score)  # stable: an earlier one wins a tie
+        own = [each for at, each in self._ended if at == group]
+        self._note_gaps(own)
+        if len(own) > self._quota * self.options.groups:  # as many better ones as count in all
+            self._ended.remove((group, own[-1]))
+        self._finished = [[] for _ in self._finished]
+        counted: set[tuple[int, ...]] = set()
+        for at, each in self._ended:
+            if len(self._finished[at]) < self._quota and each.tokens not in counted:
+                counted.add(each.tokens)
+                self._finished[at].append(each)
 
     def _finish(self) -> None:
         """Decide whether the search is over."""
@@ -438,6 +456,9 @@ class BeamSearch:
             self.done = True
             if not any(self._finished):
                 self._note_gaps(self._cut()[: self.options.n_best + 1])
+            elif self.options.groups > 1:
+                for ranked in (*self._places(), self.hypotheses()):
+                    self._note_gaps(ranked)
 
     def _group_is_over(self, group: int) -> bool:
         """Whether a group that has what is wanted of it can find no better."""
