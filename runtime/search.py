@@ -31,7 +31,7 @@ from .backend import Floats
 from .choice import Choice, Extension, Progress, first_k, in_banks, in_groups
 from .constraints import NO_TEXTS, Rules, RuleState, TextRules
 from .ensemble import likeliest
-from .errors import EdgeChatError
+from .errors import BundleError
 from .options import DecodingOptions
 from .penalties import bound, coverage_penalty, repeated, score
 from .sampling import Sampler
@@ -40,7 +40,10 @@ from .trace import Fate, TracedCandidate, TracedRow, TracedStep
 
 _INF = float("inf")
 _LEAST = -sys.float_info.max  # the least that is no infinity
-_NO_NUMBERS = "the model gave log-probabilities that are not numbers: its weights are damaged"
+#: The most that a log-probability may be by rounding: the exact stop counts on none above 0.
+_MOST = 1e-3
+_NO_LOGPS = "the model gave log-probabilities that are above 0 or not numbers: its weights are damaged"
+_NO_WEIGHTS = "the model gave attention weights that are not numbers: its weights are damaged"
 _NONE: frozenset[int] = frozenset()
 _NOTHING: Mapping[int, float] = MappingProxyType({})
 
@@ -106,7 +109,8 @@ class BeamSearch:
     `texts` are the rules of the texts among the options, for the vocabulary (`constraints.text_rules`).
 
     Raises:
-        EdgeChatError: from `advance`, where the model gives something that is no number.
+        BundleError: from `advance`, where the model gives what is no log-probability, or no number as
+            attention where that is used.
     """
 
     def __init__(
@@ -167,7 +171,12 @@ class BeamSearch:
         C may exceed what was asked, and S the source: attention is 0 on padding."""
         count = len(self._live)
         ids, logps = cand_ids[:count], cand_logp[:count]
-        alignments = align[:count, : self._source_length].tolist() if self._aligned else None
+        alignments = None
+        if self._aligned or self.options.trace:
+            looked = align[:count, : self._source_length]
+            if not np.isfinite(looked).all():
+                raise BundleError(_NO_WEIGHTS)
+            alignments = looked.tolist() if self._aligned else None
         self._steps += 1
         if self._sampler:
             assert logp is not None
@@ -238,14 +247,15 @@ class BeamSearch:
         least = _LEAST  # what ranks below it cannot matter any more
         for row, live in enumerate(self._live):
             so_far, banned, lowered = live.total, self._banned[row], self._lowered[row]
+            most = so_far + _MOST
             ranks_lower = bool(lowered or taken)
             for id, logp in candidates[row]:
                 if id in banned:
                     continue
                 total = so_far + logp
-                if not least <= total < _INF:
-                    if not total < _INF:  # NaN is not less either
-                        raise EdgeChatError(_NO_NUMBERS)
+                if not least <= total <= most:
+                    if not total <= most:  # NaN is not less either
+                        raise BundleError(_NO_LOGPS)
                     break
                 if ranks_lower:
                     if id in lowered:
@@ -292,8 +302,8 @@ class BeamSearch:
     def _reached(self, whole: Floats) -> list[tuple[Extension, Progress]]:
         """The allowed extensions, best first, and how near to the required texts each leads: the first K of
         all that lead equally near, and the first K ends."""
-        if not (whole[: len(self._live)] < _INF).all():  # NaN is not less either
-            raise EdgeChatError(_NO_NUMBERS)
+        if not (whole[: len(self._live)] <= _MOST).all():  # NaN is not less either
+            raise BundleError(_NO_LOGPS)
         alike: dict[tuple[Progress, bool], list[Iterable[TokenLogp]]] = {}
         for row, live in enumerate(self._live):
             allowed = self._allowed[row]
@@ -318,8 +328,8 @@ class BeamSearch:
         nearest = _INF
         for row, live in enumerate(self._live):
             logp = whole[row].astype(np.float64)  # [V]
-            if not (logp < _INF).all():  # NaN is not less either
-                raise EdgeChatError(_NO_NUMBERS)
+            if not (logp <= _MOST).all():  # NaN is not less either
+                raise BundleError(_NO_LOGPS)
             logp[list(self._lowered[row])] *= self.options.repetition_penalty
             allowed = self._allowed[row]
             if allowed is not None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.choice import first_k, in_banks, in_groups
 from edgechat.runtime.constraints import RequiredTexts, text_rules, together
 from edgechat.runtime.scheduler import Batch, decode
@@ -246,6 +246,12 @@ def test_a_wide_beam_finds_the_best_reply_that_holds_the_required_texts(seed, op
     ours = [h for h in search.hypotheses() if h.finished]
     assert texts(ours) == texts(expected)
     assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.01])
+def test_what_is_no_log_probability_raises_with_required_texts_too(value):
+    with pytest.raises(BundleError, match="above 0 or not numbers"):
+        found(lambda source, prefix: np.full(V, value, dtype=np.float32), DecodingOptions(required=["a"]), 6)
 
 
 @given(
