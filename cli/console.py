@@ -158,10 +158,11 @@ def put_json(values: Any) -> None:
 
 
 def put_table(rows: list[tuple[str, Any]]) -> None:
-    """Names and values in two columns, on stdout."""
+    """Names and values in two columns, on stdout: for people, so nothing in it reorders its lines, wherever
+    they are read."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        put(f"{name:<{width}}  {one_line(str(value))}")
+        put(printable(f"{name:<{width}}  {one_line(str(value))}"))
 
 
 def one_line(text: str) -> str:

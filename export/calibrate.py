@@ -81,7 +81,7 @@ def calibrate(model: ChatModel, pairs: Sequence[tuple[Sequence[str], str]]) -> d
     logps = [reply.candidates[0].logp for reply in replies]
     right = [reply.text == normal_form(text) for reply, (_, text) in zip(replies, chosen, strict=True)]
     fitted = fit_platt(logps, right)
-    if fitted.a <= 0:
+    if round(fitted.a, 6) <= 0:
         raise EdgeChatError(
             "no calibration fits the held-out pairs: the likelier replies are not more often right"
         )

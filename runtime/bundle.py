@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from .archive import ENDING, LARGEST, Archive, write_archive
 from .errors import BundleError, UsageError
 from .files import folder_atomic, sha256, write_atomic
+from .jsonobject import shown
 from .manifest import FileEntry, Manifest
 from .signature import Signer, check_form, check_signature, load_public_key
 
@@ -276,7 +277,7 @@ def _check(path: Path, source: _Source, public_key: bytes | None) -> Bundle:
         raise BundleError(f"{path}: {error}") from error.__cause__
     odd = (set(source.names) - {MANIFEST, SIGNATURE}) ^ set(manifest.files)
     if odd:
-        raise BundleError(f"{path}: {min(odd)!r} is in the bundle or in edgechat.json, but not in both")
+        raise BundleError(f"{path}: {shown(min(odd))} is in the bundle or in edgechat.json, but not in both")
     contents = {}
     for name, entry in sorted(manifest.files.items()):
         contents[name] = source.read(name, entry.size)

@@ -11,6 +11,7 @@ from typing import Any
 
 from .arguments import shown
 from .errors import BundleError
+from .jsonobject import shown
 
 _LEAST, _MOST = (
     -1e3,
@@ -39,11 +40,15 @@ class Calibration:
         """What a manifest says of it; None where it is of a kind that this version does not know.
 
         Raises:
-            BundleError: a value is missing or no finite number.
+            BundleError: a value is missing or no finite number, or the likelier replies would be less
+                often right.
         """
         if values.get("kind") != "platt":
             return None
-        return cls(_number(values.get("a")), _number(values.get("b")))
+        a, b = _number(values.get("a")), _number(values.get("b"))
+        if a <= 0:
+            raise BundleError(f"edgechat.json: a of 'calibration' must be above 0, not {a}")
+        return cls(a, b)
 
 
 def _number(value: object) -> float:

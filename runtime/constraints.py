@@ -83,24 +83,32 @@ class MinLength:
 
 @dataclass(frozen=True)
 class NoRepeat:
-    """No n-gram comes twice. State: the ids so far.
+    """No n-gram comes twice. State: the ids so far, each as a character: what was said is found many times
+    faster in a text than in a tuple.
 
     Worked example, n = 2: after [5 6 5], 6 is banned, since 5 6 was said.
     """
 
     n: int
     name = "no_repeat_ngram"
-    start: tuple[int, ...] = ()
+    start = ""
 
-    def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
-        return (*state, id)
+    def after(self, state: str, id: int) -> str:
+        return state + chr(id)  # graphs have at most 2^20 ids, and Unicode has more characters
 
-    def banned(self, state: tuple[int, ...]) -> Collection[int]:
+    def banned(self, state: str) -> Collection[int]:
         before = self.n - 1
-        if len(state) < before:
+        if not before:
+            return set(map(ord, state))
+        if len(state) <= before:
             return ()
-        last = state[len(state) - before :]
-        return {state[at + before] for at in range(len(state) - before) if state[at : at + before] == last}
+        last, end = state[len(state) - before :], len(state) - 1  # something follows what lies before the end
+        found = set()
+        at = state.find(last, 0, end)
+        while at >= 0:
+            found.add(ord(state[at + before]))
+            at = state.find(last, at + 1, end)
+        return found
 
 
 class NoCopy:

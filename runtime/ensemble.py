@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Backend, Floats, Ints, StepOutput
-from .errors import EdgeChatError
+from .errors import BundleError
 
 
 class EnsembleBackend:
@@ -51,14 +51,14 @@ def _mean(logps: Sequence[Floats]) -> Floats:
     """log(mean(exp(logps))).
 
     Raises:
-        EdgeChatError: one of them holds what is no number.
+        BundleError: one of them holds what is no number.
     """
     mean = logps[0]
     with np.errstate(invalid="ignore"):  # that is raised below
         for logp in logps[1:]:
             mean = np.logaddexp(mean, logp)
     if not (mean < np.inf).all():  # NaN is not less either
-        raise EdgeChatError(
+        raise BundleError(
             "a bundle of the ensemble gave log-probabilities that are not numbers: its weights are damaged"
         )
     shared: Floats = mean - np.float32(np.log(len(logps)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from .backend import Backend, State, pad
 from .errors import BundleError
-from .jsonobject import once
+from .jsonobject import misfit, read_json
 from .manifest import LARGEST_REPLY
 from .options import MAX_LENGTH, DecodingOptions
 from .scheduler import decode
@@ -81,7 +81,7 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
         BundleError: golden.json is not what `make_golden` writes.
     """
     try:
-        golden = json.loads(raw, parse_constant=_no_number, object_pairs_hook=once)
+        golden = read_json(raw, parse_constant=_no_number)
         cases, max_length = golden["cases"], int(golden["max_length"])
         if len(cases) > MAX_CASES or any(len(case["src"]) > MAX_SOURCE for case in cases):
             raise ValueError(f"it has more than {MAX_CASES} sources, or one of more than {MAX_SOURCE} ids")
@@ -95,11 +95,13 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
             raise ValueError("sources are missing or hold ids outside the vocabulary")
         if not 1 <= max_length <= MAX_LENGTH:
             raise ValueError(f"max_length must be from 1 to {MAX_LENGTH}, not {max_length}")
+        if any(len(case["candidates"]["ids"]) != len(case["candidates"]["logp"]) for case in cases):
+            raise ValueError("its candidates have not one log-probability each")
         if (rows := len(cases) * _ROWS * max_length) > LARGEST_REPLY:
             raise ValueError(f"its replies take {rows:,} rows of the decoder, {LARGEST_REPLY:,} are allowed")
         return _check(backend, cases, sources, max_length)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"golden.json cannot be used: {error}") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise BundleError(f"golden.json cannot be used: {misfit(error)}") from error
 
 
 def _no_number(name: str) -> None:

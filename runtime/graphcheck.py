@@ -25,6 +25,7 @@ from struct import unpack
 from typing import NamedTuple
 
 from .errors import BundleError
+from .jsonobject import shown
 from .manifest import GraphSpec, StateTensor
 from .onnxfile import Attribute, Graph, Node, Tensor, ValueInfo, read_model
 from .shaperules import INT64, MICROSOFT, MOST_NUMBERS, RULES, Call, RuleError, Value, text
@@ -95,9 +96,7 @@ def _check_spec(spec: GraphSpec, memory: Mapping[str, _Port]) -> None:
         raise BundleError("edgechat.json names a tensor of the graphs twice")
     for tensor in spec.state:
         if tensor.shape.count("M") != 1:
-            raise BundleError(
-                f"edgechat.json: the shape of the state {_quoted(tensor.input)} must have one M"
-            )
+            raise BundleError(f"edgechat.json: the shape of the state {shown(tensor.input)} must have one M")
     row, token = _widths(spec, memory)
     for what, count in (("vocabulary", spec.vocab_size), ("state", row), ("memory", token)):
         if count > LARGEST_ROW:
@@ -163,9 +162,7 @@ class _Checked:
             raise self._misfit(name)
         rest = tuple(size for size in dims[2:] if isinstance(size, int) and 1 <= size <= LARGEST_ROW)
         if len(dims) < 2 or len(rest) != len(dims) - 2:
-            raise self._refused(
-                f"output {_quoted(name)} must have the shape [B, S, ..] with fixed last sizes"
-            )
+            raise self._refused(f"output {shown(name)} must have the shape [B, S, ..] with fixed last sizes")
         return (B, S, *rest)
 
     def check(
@@ -189,13 +186,13 @@ class _Checked:
             try:
                 self._run(node, budget)
             except RuleError as error:
-                which = _quoted(node.name or next(iter(node.outputs), ""))
-                raise self._refused(f"node {which} ({node.op_type[:60]!r}) {error}") from None
+                which = shown(node.name or next(iter(node.outputs), ""))
+                raise self._refused(f"node {which} ({shown(node.op_type)}) {error}") from None
         for name, port in outputs.items():
             found = self._values.get(name)
             if found is None or found.shape != port.shape:
                 what = text(found.shape) if found else "never made"
-                raise self._refused(f"output {_quoted(name)} must be {text(port.shape)}, but is {what}")
+                raise self._refused(f"output {shown(name)} must be {text(port.shape)}, but is {what}")
 
     def _check_model(self) -> None:
         model = self._model
@@ -207,7 +204,7 @@ class _Checked:
         for domain, version in model.opsets:
             allowed = _VERSIONS.get(domain)
             if allowed is None:
-                raise self._refused(f"it imports the operator domain {_quoted(domain)}, which is not allowed")
+                raise self._refused(f"it imports the operator domain {shown(domain)}, which is not allowed")
             if version not in allowed:
                 raise self._refused(f"it imports opset {version}, allowed are {_span(allowed)}")
         self._refuse_other("the model", model.other)
@@ -217,7 +214,7 @@ class _Checked:
         """Check the weights; gives how many numbers they have in all."""
         count = 0
         for tensor in self._graph.initializers:
-            self._make(tensor.name, self._constant(f"weight {_quoted(tensor.name)}", tensor))
+            self._make(tensor.name, self._constant(f"weight {shown(tensor.name)}", tensor))
             count += prod(tensor.dims)
         return count
 
@@ -230,7 +227,7 @@ class _Checked:
         for name in sorted(names.keys() ^ expected.keys()):
             raise self._misfit(name)
         for port in declared:
-            what, wanted = _quoted(port.name), expected[port.name]
+            what, wanted = shown(port.name), expected[port.name]
             self._refuse_other(what, port.other)
             dims = port.dims or ()
             if names[port.name] > 1:
@@ -243,12 +240,12 @@ class _Checked:
             for dim, size in zip(dims, wanted.shape, strict=True):
                 named = sizes.setdefault(dim, size) if isinstance(dim, str) and dim else size
                 if named != size or (isinstance(dim, int) and dim != size):
-                    raise self._refused(f"{what} declares {str(dim)[:60]!r} where it must have {size}")
+                    raise self._refused(f"{what} declares {shown(str(dim))} where it must have {size}")
 
     def _run(self, node: Node, budget: _Budget) -> None:
         """Find what `node` makes, and count it."""
         if node.domain not in RULES:
-            raise RuleError(f"is of the operator domain {_quoted(node.domain)}, which is not allowed")
+            raise RuleError(f"is of the operator domain {shown(node.domain)}, which is not allowed")
         rule = RULES[node.domain].get(node.op_type)
         if rule is None:
             raise RuleError("is of a kind that is not allowed")
@@ -256,7 +253,7 @@ class _Checked:
             raise RuleError(f"has {node.other[0]}, which a bundle's graph does not need")
         for name in node.inputs:
             if name and name not in self._values:
-                raise RuleError(f"takes {_quoted(name)}, which nothing before it makes")
+                raise RuleError(f"takes {shown(name)}, which nothing before it makes")
         inputs = [self._values[name] if name else None for name in node.inputs]
         call = Call(node, inputs, self._check_attributes(node))
         made = rule(call)
@@ -276,7 +273,7 @@ class _Checked:
         if len({attribute.name for attribute in node.attributes}) != len(node.attributes):
             raise RuleError("has an attribute twice")
         for attribute in node.attributes:
-            what = f"the attribute {_quoted(attribute.name)}"
+            what = f"the attribute {shown(attribute.name)}"
             if "g" in attribute.other or "graphs" in attribute.other:
                 raise RuleError(f"holds a subgraph in {what}: branches, loops and scans are refused")
             if attribute.other:
@@ -300,7 +297,7 @@ class _Checked:
     def _held(self, attribute: Attribute) -> Value | None:
         """The value of a Constant."""
         if attribute.t is not None:
-            return self._constant(f"the tensor {_quoted(attribute.name)} of a node", attribute.t)
+            return self._constant(f"the tensor {shown(attribute.name)} of a node", attribute.t)
         match attribute.name:
             case "value_int" if attribute.i is not None:
                 return Value((), (attribute.i,))
@@ -334,9 +331,9 @@ class _Checked:
 
     def _make(self, name: str, value: Value) -> None:
         if not name or name in self._values:
-            raise self._refused(f"{_quoted(name)} is made twice, be it by a node, an input or a weight")
+            raise self._refused(f"{shown(name)} is made twice, be it by a node, an input or a weight")
         if not all(at_least(size, 1) for size in value.shape):  # operations differ in what they make of those
-            raise self._refused(f"{_quoted(name)} has the shape {text(value.shape)}, which may be empty")
+            raise self._refused(f"{shown(name)} has the shape {text(value.shape)}, which may be empty")
         self._values[name] = value
 
     def _refuse_other(self, what: str, other: tuple[str, ...]) -> None:
@@ -344,7 +341,7 @@ class _Checked:
             raise self._refused(f"{what} has {other[0]}, which a bundle's graph does not need")
 
     def _misfit(self, name: str) -> BundleError:
-        return self._refused(f"input or output {_quoted(name)} does not fit the state map of edgechat.json")
+        return self._refused(f"input or output {shown(name)} does not fit the state map of edgechat.json")
 
     def _refused(self, why: str) -> BundleError:
         return BundleError(f"{self._file}: {why}")
@@ -367,10 +364,6 @@ def _count(so_far: Counter[str], size: Size, most: Callable[[str], int], does: s
 def _grows_slowly(letters: str) -> bool:
     kinds = set(letters)
     return len(kinds) == len(letters) and (kinds <= set("BKS") or kinds <= set("BCK") or kinds <= {"M"})
-
-
-def _quoted(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:60] + "…")
 
 
 def _span(versions: range) -> str:

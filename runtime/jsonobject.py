@@ -1,15 +1,47 @@
-"""JSON objects of a bundle: they are to mean the same to every reader."""
+"""The JSON of a bundle: it is to mean the same to every reader, and what is wrong with it is one sentence."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
+_LONGEST_SHOWN = 60  # characters
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object that names nothing twice, for the `object_pairs_hook` of `json.loads`: readers differ in
-    which of the two they take.
+
+def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """What `raw` says. Objects must not name anything twice: readers differ in which of the two they take.
 
     Raises:
-        ValueError: it does.
+        ValueError: one sentence of what is wrong.
     """
+    try:
+        return json.loads(raw, object_pairs_hook=_once, parse_constant=parse_constant)
+    except RecursionError:
+        raise ValueError("it nests its values too deep") from None
+    except ValueError as error:
+        if "integer string conversion" in str(error):  # Python's own sentence is about its settings
+            raise ValueError("it has a number with thousands of digits") from None
+        raise
+
+
+def shown(value: object) -> str:
+    """A stranger's value as a sentence has it: in quotes, and cut where it is long."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _LONGEST_SHOWN else value[:_LONGEST_SHOWN] + "…")
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+
+
+def misfit(error: Exception) -> str:
+    """What an error means that came of values being other than they must."""
+    if isinstance(error, KeyError):
+        return f"it has no {shown(error.args[0])}"
+    if isinstance(error, ValueError):
+        return str(error)
+    return "a value in it is of another kind than edgechat writes"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object that names nothing twice, for the `object_pairs_hook` of `json.loads`."""
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("it names something twice in one object")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from .arguments import shown
 from .errors import BundleError
 from .files import sha256
-from .jsonobject import once
+from .jsonobject import read_json, shown
 from .options import MAX_LENGTH, DecodingOptions
 from .text import EOS, GO, PAD, SEP, UNK
 
@@ -21,6 +21,11 @@ FORMAT_MAJOR, FORMAT_MINOR = 1, 0
 LARGEST_STATE = 1 << 20
 #: Decoder rows, beam by the most tokens, of the reply that a bundle asks for. A caller may ask for more.
 LARGEST_REPLY = 200_000
+#: Numbers that a step of it gives, beam by vocabulary: some copies of them are made.
+LARGEST_STEP = 20_000_000
+PRECISIONS = ("fp32", "fp16", "int8")
+#: Characters that a string has at most, but for those in the parts that are for people.
+_LONGEST = 100
 _ZERO = "0" * 64
 _DEEPEST = 20
 _SEAL = '\n  "sha256": "{}"'
@@ -47,6 +52,13 @@ class ModelSpec:
     layer_norm: bool = False
     tied_output: bool = False
     copy_attention: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden", "embedding", "attention", "memory", "vocab_size"):
+            if not 1 <= getattr(self, name) <= LARGEST_STATE:
+                raise BundleError(
+                    f"edgechat.json: {name} must be from 1 to {LARGEST_STATE:,}, not {getattr(self, name):,}"
+                )
 
     @property
     def options(self) -> str:
@@ -139,6 +151,21 @@ class Manifest:
                 f"edgechat.json asks for beam {self.decoding.beam} and replies of up to {most:,} tokens, "
                 f"together more than {LARGEST_REPLY:,} rows of the decoder"
             )
+        if self.decoding.rows * self.model.vocab_size > LARGEST_STEP:
+            raise BundleError(
+                f"edgechat.json asks for beam {self.decoding.beam} with {self.model.vocab_size:,} tokens, "
+                f"together more than {LARGEST_STEP:,} numbers at a step"
+            )
+        if self.decoding.min_length >= most:
+            raise BundleError(
+                f"edgechat.json asks for replies of at least {self.decoding.min_length:,} tokens and their "
+                f"end, of at most {most:,}"
+            )
+        if self.precision not in PRECISIONS:
+            raise BundleError(
+                f"edgechat.json: precision must be one of {', '.join(PRECISIONS)}, "
+                f"not {shown(self.precision)}"
+            )
 
     @property
     def graphs(self) -> GraphSpec:
@@ -172,8 +199,8 @@ class Manifest:
                 sealed, or a value is missing or of the wrong kind.
         """
         try:
-            values = json.loads(raw, object_pairs_hook=once)
-        except (ValueError, RecursionError) as error:
+            values = read_json(raw)
+        except ValueError as error:
             raise BundleError(f"edgechat.json cannot be read: {error}") from None
         if _nested(values, _DEEPEST):
             raise BundleError(f"edgechat.json nests its values deeper than {_DEEPEST}")
@@ -238,7 +265,9 @@ def _check_format(version: object) -> None:
 def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
     value = values.get(key)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BundleError(f"edgechat.json: {key!r} must be a {kind.__name__}")
+        raise BundleError(f"edgechat.json: {shown(key)} must be a {kind.__name__}")
+    if isinstance(value, str):
+        _check_short(key, value)
     return value
 
 
@@ -246,7 +275,16 @@ def _names(values: dict[str, Any], key: str) -> list[str]:
     names = _typed(values, key, list)
     if not all(isinstance(name, str) for name in names):
         raise BundleError(f"edgechat.json: {key!r} must be a list of strings")
+    for name in names:
+        _check_short(key, name)
     return list(names)
+
+
+def _check_short(key: str, value: str) -> None:
+    if len(value) > _LONGEST:
+        raise BundleError(
+            f"edgechat.json: {key!r} has {len(value):,} characters, more than the {_LONGEST} allowed"
+        )
 
 
 def _state(tensor: object) -> StateTensor:
@@ -274,10 +312,10 @@ def _record(kind: type, values: dict[str, Any], key: str) -> Any:
         if name not in raw and _may_be_left_out(kind, name):
             continue
         if name not in raw:
-            raise BundleError(f"edgechat.json: {key!r} has no {name!r}")
+            raise BundleError(f"edgechat.json: {shown(key)} has no {name!r}")
         known[name] = _typed(raw, name, annotation)
         if annotation is int and not 0 <= known[name] < 1 << 53:  # what JSON numbers hold exactly
-            raise BundleError(f"edgechat.json: {name!r} in {key!r} is out of range")
+            raise BundleError(f"edgechat.json: {name!r} in {shown(key)} is out of range")
     return kind(**known)
 
 

@@ -6,9 +6,9 @@ It reads the protobuf wire format (https://protobuf.dev/programming-guides/encod
 of onnx.proto that the bundle's graphs consist of. Where another reader could understand a file in
 another way, it is refused: a single field that comes twice, a field that is unknown or of another wire
 type, groups, numbers that do not fit. What exists in ONNX but not in a bundle (functions, subgraphs,
-sparse and external tensors, training information, metadata) is not followed: its field's name is
-listed in `other` of the message that holds it. So the depth is that of the messages here, the work is
-bounded by `MAX_FIELDS`, and the bytes of weights are views, never copies.
+sparse and external tensors, training information, metadata, descriptions) is not followed: its
+field's name is listed in `other` of the message that holds it. So the depth is that of the messages here,
+the work is bounded by `MAX_FIELDS`, and the bytes of weights are views, never copies.
 
 The records here are named tuples: that many dataclasses would take 10 ms to define, at every start.
 """
@@ -22,7 +22,7 @@ from .errors import BundleError
 
 #: Fields and numbers in lists that a file may have in all; the largest graphs of ours have some 3,000.
 MAX_FIELDS = 100_000
-#: Bytes that a name may have.
+#: Bytes that a name may have, be it for people.
 MAX_NAME = 1024
 
 
@@ -116,7 +116,7 @@ class _Kind(Enum):
     VIEW = auto()
     ONE = auto()  # a message
     MANY = auto()  # messages
-    IGNORED = auto()  # text for people
+    IGNORED = auto()  # a name for people
     OTHER = auto()  # listed in `other`
 
 
@@ -192,6 +192,7 @@ class _Reader:
         """Put one field's `value`, a number or where its bytes lie, into `values`."""
         kind = field.kind
         if kind is _Kind.IGNORED:
+            self._short(*value)
             return
         if kind is _Kind.OTHER:
             values.setdefault("other", []).append(field.name)
@@ -324,7 +325,7 @@ _TENSOR = _Message(
         (9, "raw", _Kind.VIEW),
         (10, "double_data", _Kind.OTHER),
         (11, "uint64_data", _Kind.OTHER),
-        (12, _DOC, _Kind.IGNORED),
+        (12, _DOC, _Kind.OTHER),
         (13, "external_data", _Kind.OTHER),
         (14, "location", _Kind.INT32),
         (16, _PROPS, _Kind.OTHER),
@@ -345,7 +346,7 @@ _ATTRIBUTE = _Message(
         (9, "strings", _Kind.BYTESES),
         (10, "tensors", _Kind.OTHER),
         (11, "graphs", _Kind.OTHER),
-        (13, _DOC, _Kind.IGNORED),
+        (13, _DOC, _Kind.OTHER),
         (14, "tp", _Kind.OTHER),
         (15, "type_protos", _Kind.OTHER),
         (20, "type", _Kind.INT32),
@@ -363,7 +364,7 @@ _NODE = _Message(
         (3, "name", _Kind.NAME),
         (4, "op_type", _Kind.NAME),
         (5, "attributes", _Kind.MANY, _ATTRIBUTE),
-        (6, _DOC, _Kind.IGNORED),
+        (6, _DOC, _Kind.OTHER),
         (7, "domain", _Kind.NAME),
         (8, "overload", _Kind.OTHER),
         (9, _PROPS, _Kind.OTHER),
@@ -398,7 +399,7 @@ _VALUE_INFO = _Message(
     _fields(
         (1, "name", _Kind.NAME),
         (2, "type", _Kind.ONE, _TYPE),
-        (3, _DOC, _Kind.IGNORED),
+        (3, _DOC, _Kind.OTHER),
         (4, _PROPS, _Kind.OTHER),
     ),
 )
@@ -409,7 +410,7 @@ _GRAPH = _Message(
         (1, "nodes", _Kind.MANY, _NODE),
         (2, "name", _Kind.IGNORED),
         (5, "initializers", _Kind.MANY, _TENSOR),
-        (10, _DOC, _Kind.IGNORED),
+        (10, _DOC, _Kind.OTHER),
         (11, "inputs", _Kind.MANY, _VALUE_INFO),
         (12, "outputs", _Kind.MANY, _VALUE_INFO),
         (13, "value_info", _Kind.OTHER),
@@ -428,7 +429,7 @@ _MODEL = _Message(
         (3, "producer_version", _Kind.IGNORED),
         (4, "domain", _Kind.IGNORED),
         (5, "model_version", _Kind.OTHER),
-        (6, _DOC, _Kind.IGNORED),
+        (6, _DOC, _Kind.OTHER),
         (7, "graph", _Kind.ONE, _GRAPH),
         (8, "opsets", _Kind.MANY, _OPSET),
         (14, _PROPS, _Kind.OTHER),

@@ -31,7 +31,7 @@ from .backend import Floats
 from .choice import Choice, Extension, Progress, first_k, in_banks, in_groups
 from .constraints import NO_TEXTS, Rules, RuleState, TextRules
 from .ensemble import likeliest
-from .errors import EdgeChatError
+from .errors import BundleError
 from .options import DecodingOptions
 from .penalties import bound, coverage_penalty, repeated, score
 from .sampling import Sampler
@@ -40,7 +40,10 @@ from .trace import Fate, TracedCandidate, TracedRow, TracedStep
 
 _INF = float("inf")
 _LEAST = -sys.float_info.max  # the least that is no infinity
-_NO_NUMBERS = "the model gave log-probabilities that are not numbers: its weights are damaged"
+#: The most that a log-probability may be by rounding: the exact stop counts on none above 0.
+_MOST = 1e-3
+_NO_LOGPS = "the model gave log-probabilities that are above 0 or not numbers: its weights are damaged"
+_NO_WEIGHTS = "the model gave attention weights that are not numbers: its weights are damaged"
 _NONE: frozenset[int] = frozenset()
 _NOTHING: Mapping[int, float] = MappingProxyType({})
 
@@ -106,7 +109,8 @@ class BeamSearch:
     `texts` are the rules of the texts among the options, for the vocabulary (`constraints.text_rules`).
 
     Raises:
-        EdgeChatError: from `advance`, where the model gives something that is no number.
+        BundleError: from `advance`, where the model gives what is no log-probability, or no number as
+            attention where that is used.
     """
 
     def __init__(
@@ -133,8 +137,8 @@ class BeamSearch:
         self._aligned = options.alignments or options.coverage_penalty > 0
         self._steps = 0
         self._quota = -(-options.n_best // options.groups)  # wanted of each group
-        self._finished: list[list[Hypothesis]] = [[] for _ in range(options.groups)]  # each best first
-        self._said: set[tuple[int, ...]] = set()  # all that ever finished
+        self._ended: list[tuple[int, Hypothesis]] = []  # by which group, best first
+        self._finished: list[list[Hypothesis]] = [[] for _ in range(options.groups)]  # what counts for each
         self._over = [False] * options.groups
         self._sampler = Sampler(options) if options.sample else None
         self._whole = options.sample or self._rules.required is not None
@@ -168,7 +172,12 @@ class BeamSearch:
         is 0 on padding."""
         count = len(self._live)
         ids, logps = cand_ids[:count], cand_logp[:count]
-        alignments = align[:count, : self._source_length].tolist() if self._aligned else None
+        alignments = None
+        if self._aligned or self.options.trace:
+            looked = align[:count, : self._source_length]
+            if not np.isfinite(looked).all():
+                raise BundleError(_NO_WEIGHTS)
+            alignments = looked.tolist() if self._aligned else None
         self._steps += 1
         if self._sampler:
             assert logp is not None
@@ -210,10 +219,13 @@ class BeamSearch:
         n_best = self.options.n_best
         if self.options.groups == 1:
             return list(self._finished[0]) or self._cut()[:n_best]
-        taken: list[Hypothesis] = []
-        for place in itertools.zip_longest(*self._finished):
-            taken += sorted(filter(None, place), key=_best_first)
-        return sorted(taken[:n_best], key=_best_first) or self._cut()[:n_best]
+        taken = itertools.chain(*self._places())
+        return sorted(itertools.islice(taken, n_best), key=_best_first) or self._cut()[:n_best]
+
+    def _places(self) -> list[list[Hypothesis]]:
+        """The best of each group, best first, then the second of each, and so on."""
+        places = itertools.zip_longest(*self._finished)
+        return [sorted(filter(None, place), key=_best_first) for place in places]
 
     def _possible(
         self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None
@@ -236,14 +248,15 @@ class BeamSearch:
         least = _LEAST  # what ranks below it cannot matter any more
         for row, live in enumerate(self._live):
             so_far, banned, lowered = live.total, self._banned[row], self._lowered[row]
+            most = so_far + _MOST
             ranks_lower = bool(lowered or taken)
             for id, logp in candidates[row]:
                 if id in banned:
                     continue
                 total = so_far + logp
-                if not least <= total < _INF:
-                    if not total < _INF:  # NaN is not less either
-                        raise EdgeChatError(_NO_NUMBERS)
+                if not least <= total <= most:
+                    if not total <= most:  # NaN is not less either
+                        raise BundleError(_NO_LOGPS)
                     break
                 if ranks_lower:
                     if id in lowered:
@@ -290,8 +303,8 @@ class BeamSearch:
     def _reached(self, whole: Floats) -> list[tuple[Extension, Progress]]:
         """The allowed extensions, best first, and how near to the required texts each leads: the first K of
         all that lead equally near, and the first K ends."""
-        if not (whole[: len(self._live)] < _INF).all():  # NaN is not less either
-            raise EdgeChatError(_NO_NUMBERS)
+        if not (whole[: len(self._live)] <= _MOST).all():  # NaN is not less either
+            raise BundleError(_NO_LOGPS)
         alike: dict[tuple[Progress, bool], list[Iterable[TokenLogp]]] = {}
         for row, live in enumerate(self._live):
             allowed = self._allowed[row]
@@ -316,8 +329,8 @@ class BeamSearch:
         nearest = _INF
         for row, live in enumerate(self._live):
             logp = whole[row].astype(np.float64)  # [V]
-            if not (logp < _INF).all():  # NaN is not less either
-                raise EdgeChatError(_NO_NUMBERS)
+            if not (logp <= _MOST).all():  # NaN is not less either
+                raise BundleError(_NO_LOGPS)
             logp[list(self._lowered[row])] *= self.options.repetition_penalty
             allowed = self._allowed[row]
             if allowed is not None:
@@ -420,15 +433,30 @@ class BeamSearch:
         self.trace.append(TracedStep(tuple(rows)))
 
     def _add_finished(self, hypothesis: Hypothesis, group: int) -> None:
-        finished = self._finished[group]
-        again = hypothesis.tokens in self._said  # drawn twice, or found by two groups
-        self._said.add(hypothesis.tokens)
-        if again or self._over[group]:
+        """Keep what a group ended, while it is not over, and find what counts for each.
+
+        Worked example, one reply wanted of each of two groups: the first ended P at -1 and Q at -2, the
+        second Q and R at -3. P counts for the first, so Q for the second; without P, Q for the first.
+        """
+        if self._over[group]:
             return
-        finished.append(hypothesis)
-        finished.sort(key=_best_first)  # stable: an earlier one wins a tie
-        self._note_gaps(finished)
-        del finished[self._quota :]
+        # Rows differ in rounding, but what two groups end is one reply.
+        same = (each for _, each in self._ended if each.tokens == hypothesis.tokens)
+        ended = group, next(same, hypothesis)
+        if ended in self._ended:  # drawn twice
+            return
+        self._ended.append(ended)
+        self._ended.sort(key=lambda each: -each[1].score)  # stable: an earlier one wins a tie
+        own = [each for at, each in self._ended if at == group]
+        self._note_gaps(own)
+        if len(own) > self._quota * self.options.groups:  # as many better ones as count in all
+            self._ended.remove((group, own[-1]))
+        self._finished = [[] for _ in self._finished]
+        counted: set[tuple[int, ...]] = set()
+        for at, each in self._ended:
+            if len(self._finished[at]) < self._quota and each.tokens not in counted:
+                counted.add(each.tokens)
+                self._finished[at].append(each)
 
     def _finish(self) -> None:
         """Decide whether the search is over."""
@@ -439,6 +467,9 @@ class BeamSearch:
             self.done = True
             if not any(self._finished):
                 self._note_gaps(self._cut()[: self.options.n_best + 1])
+            elif self.options.groups > 1:
+                for ranked in (*self._places(), self.hypotheses()):
+                    self._note_gaps(ranked)
 
     def _group_is_over(self, group: int) -> bool:
         """Whether a group that has what is wanted of it can find no better."""

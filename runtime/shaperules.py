@@ -13,6 +13,7 @@ https://onnx.ai/onnx/operators/, opset 18 to 21.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from .jsonobject import shown
 from .onnxfile import Node
 from .sizes import Poly, Size, at_least, divide, letter, product, terms_of
 
@@ -63,7 +64,7 @@ class Call:
         """The contents of input `i`, which decides on a shape."""
         numbers = self.value(i).numbers
         if numbers is None:
-            raise RuleError(f"takes a size from {self.node.inputs[i][:60]!r}, which is known only as it runs")
+            raise RuleError(f"takes a size from {shown(self.node.inputs[i])}, which is known only as it runs")
         return numbers
 
     def constants(self, i: int) -> tuple[int, ...]:
@@ -71,7 +72,7 @@ class Call:
         numbers = self.numbers(i)
         constants = tuple(number for number in numbers if isinstance(number, int))
         if len(constants) != len(numbers):
-            raise RuleError(f"takes {self.node.inputs[i][:60]!r}, which must be constant")
+            raise RuleError(f"takes {shown(self.node.inputs[i])}, which must be constant")
         return constants
 
     def integer(self, name: str, default: int | None = None) -> int:
@@ -186,7 +187,7 @@ def _divide(call: Call) -> list[Value]:
     followed, so floats are not divided either; `Reciprocal`, which takes no whole numbers, does as well."""
     divisors = call.value(1).numbers
     if divisors is None or not all(at_least(divisor, 1) for divisor in divisors):
-        raise RuleError(f"divides by {call.node.inputs[1][:60]!r}, which is not known to be 1 or more")
+        raise RuleError(f"divides by {shown(call.node.inputs[1])}, which is not known to be 1 or more")
     return _arithmetic(_quotient)(call)
 
 

@@ -7,11 +7,10 @@ what alters text, and patterns of a stranger, whose matching may take for ever.
 """
 
 import functools
-import json
 from typing import Any
 
 from .errors import BundleError
-from .jsonobject import once
+from .jsonobject import misfit, read_json, shown
 
 #: What no token crosses: a word with the space before it and its apostrophes, digits, signs, spaces.
 #: Underscores belong to words, since commands are written with them, and so do combining marks.
@@ -26,6 +25,8 @@ WORDS = (
 #: The tokens beside words and bytes, by id: padding, the begin and the end of a reply, unknown, and what
 #: stands between turns. None is looked for in a text.
 SPECIAL_TOKENS = ("<pad>", "<go>", "<eos>", "<unk>", "<sep>")
+#: Bytes that a token stands for at most: each id of a reply may be one of that length.
+LONGEST_TOKEN = 256
 _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 _ADDED = [{"id": id, "content": token} | _PLAIN for id, token in enumerate(SPECIAL_TOKENS)]
 _SPLIT = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
@@ -52,13 +53,14 @@ def check_tokenizer(raw: bytes) -> None:
         BundleError: says what is wrong with it.
     """
     try:
-        values = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
+        raw.decode("utf-8")  # which `tokenizers` takes alone
+        values = read_json(raw)
         model = values["model"]
         missing = byte_of_character().keys() - model["vocab"].keys()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(f"tokenizer.json cannot be read: {_said(error)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"tokenizer.json cannot be read: {misfit(error)}") from None
     if unknown := values.keys() - _PARTS:
-        raise BundleError(f"tokenizer.json has the unknown part {min(unknown)[:60]!r}")
+        raise BundleError(f"tokenizer.json has the unknown part {shown(min(unknown))}")
     if values.get("truncation") or values.get("padding"):
         raise BundleError("tokenizer.json truncates or pads what it encodes")
     if missing:
@@ -71,20 +73,31 @@ def check_tokenizer(raw: bytes) -> None:
 
 def _check_model(model: dict[str, Any]) -> None:
     if model.get("type") != "BPE":
-        raise BundleError(f"tokenizer.json is a {str(model.get('type'))[:60]!r}, not a BPE")
+        raise BundleError(f"tokenizer.json is a {shown(model.get('type'))}, not a BPE")
     if model.get("dropout"):
         raise BundleError("tokenizer.json encodes at random: it has a dropout")
     if used := [name for name in _CHANGES_TOKENS if model.get(name)]:
         raise BundleError(f"tokenizer.json has a {used[0]}, which bytes have no use for")
 
-    tokens = model["vocab"]
+    tokens: dict[str, Any] = model["vocab"]
+    merges: Any = model.get("merges")
+    if (longest := max(map(len, tokens))) > LONGEST_TOKEN:
+        raise BundleError(
+            f"tokenizer.json has a token of {longest:,} bytes, more than the {LONGEST_TOKEN} allowed"
+        )
     try:
-        for merge in model["merges"]:
-            first, second = merge.split(" ") if isinstance(merge, str) else merge
+        if len(merges) > len(tokens):
+            raise BundleError(
+                f"tokenizer.json has {len(merges):,} merges, more than its {len(tokens):,} tokens"
+            )
+        pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+        for first, second in pairs:
             if not (first in tokens and second in tokens and first + second in tokens):
                 raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (TypeError, ValueError):
         raise BundleError("tokenizer.json merges what are no two tokens, or into no token") from None
+    if len(set(pairs)) < len(pairs):
+        raise BundleError("tokenizer.json merges the same two tokens twice")
 
 
 def _check_ways(values: dict[str, Any]) -> None:
@@ -123,7 +136,3 @@ def _steps(pre_tokenizer: Any) -> list[Any]:
 
 def _type(part: Any) -> str:
     return "nothing" if part is None else str(part.get("type") if isinstance(part, dict) else part)[:60]
-
-
-def _said(error: Exception) -> str:
-    return f"it has no {error}" if isinstance(error, KeyError) else str(error)

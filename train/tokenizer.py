@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from ..runtime.errors import BundleError, DataError, UsageError
 from ..runtime.graphcheck import LARGEST_ROW
 from ..runtime.text import SPECIAL_TOKENS, TextCodec
-from ..runtime.tokenizerfile import WORDS
+from ..runtime.tokenizerfile import LONGEST_TOKEN, WORDS
 from .report import Progress
 
 #: The special tokens and the 256 bytes.
@@ -53,6 +53,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Progress
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=_LEAST_SEEN,
+        max_token_length=LONGEST_TOKEN,  # a long line of signs would become one token
         special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

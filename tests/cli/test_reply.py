@@ -409,6 +409,11 @@ def test_a_terminal_is_not_told_to_reorder_its_lines_and_a_pipe_gets_texts_as_th
     assert capsys.readouterr().out == "a\ufffdb\n\ufffdc"
 
 
+def test_a_table_reorders_no_lines_even_where_a_pipe_gets_it(capsys):
+    console.put_table([("data", "a\u202eb\x1b[2J"), ("\u2067precision", 1)])
+    assert capsys.readouterr().out == "data        a\ufffdb␛[2J\n\ufffdprecision  1\n"
+
+
 def test_json_numbers_that_json_lacks_become_null(capsys):
     console.put_json({"a": float("inf"), "b": [float("nan")], "c": {"d": -float("inf")}, "e": 1.5})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None], "c": {"d": None}, "e": 1.5}

@@ -265,12 +265,11 @@ def beam_to_the_end(
     """The same beam as the search's, over whole distributions, that never stops before `max_length`."""
     size = options.beam // options.groups
     groups: list[list[Ids]] = [[()] for _ in range(options.groups)]
-    finished: list[list[Hypothesis]] = [[] for _ in groups]
-    known: set[Ids] = set()  # what one group found, another does not find
+    finished: list[tuple[int, Hypothesis]] = []  # by which group
     for step in range(1, max_length + 1):
         said: list[int] = []  # by earlier groups at this step
         following = []
-        for live, ended in zip(groups, finished, strict=True):
+        for group, live in enumerate(groups):
             extensions = []
             for row, tokens in enumerate(live):
                 for id, value in enumerate(table(source, tokens)):
@@ -284,17 +283,19 @@ def beam_to_the_end(
                         rank, reply = scored(table, source, longer, options, finished=ends)
                         extensions.append((options.hamming * said.count(id) - rank, row, id, reply))
             ranked = sorted(extensions, key=lambda extension: extension[:3])
-            for *_, id, reply in ranked[:size]:
-                if id == EOS and reply.tokens not in known:
-                    known.add(reply.tokens)
-                    ended.append(reply)
+            finished += [(group, reply) for *_, id, reply in ranked[:size] if id == EOS]
             following.append([reply.tokens for *_, id, reply in ranked if id != EOS][:size])
             said += [tokens[-1] for tokens in following[-1]]
-        if not any(following) and not any(finished):
+        if not any(following) and not finished:
             break
         groups = following
     wanted = -(-options.n_best // options.groups)  # of each group, and greedy ones take their first
-    each = [(sorted(ended, key=_by_score) if size > 1 else ended)[:wanted] for ended in finished]
+    each: list[list[Hypothesis]] = [[] for _ in groups]
+    known: set[Ids] = set()  # what one group has, another does not get
+    for group, reply in sorted(finished, key=lambda found: _by_score(found[1])) if size > 1 else finished:
+        if len(each[group]) < wanted and reply.tokens not in known:
+            known.add(reply.tokens)
+            each[group].append(reply)
     places = [sorted(filter(None, place), key=_by_score) for place in itertools.zip_longest(*each)]
     best = sorted(list(itertools.chain(*places))[: options.n_best], key=_by_score)
     live = dict.fromkeys(tokens for group in groups for tokens in group)

@@ -189,6 +189,15 @@ def test_a_file_that_only_the_manifest_knows_is_refused(bundle_folder, tmp_path)
     assert "'replies.json'" in refused(tmp_path / "bundle")
 
 
+def test_a_name_of_megabytes_is_cut_where_it_is_told(bundle):
+    values = json.loads((bundle / MANIFEST).read_bytes())
+    values["files"]["f" * 3_000_000] = {"sha256": "1" * 64, "size": 1}
+    values["sha256"] = "0" * 64
+    text = json.dumps(values)
+    (bundle / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
+    assert f"'{'f' * 60}…' is in the bundle or in edgechat.json" in refused(bundle)
+
+
 def test_a_manifest_cannot_name_files_outside_the_bundle(bundle, tmp_path):
     (tmp_path / "secret").write_bytes(b"x")
     values = json.loads((bundle / MANIFEST).read_bytes())

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.choice import first_k, in_banks, in_groups
 from edgechat.runtime.constraints import RequiredTexts, text_rules, together
-from edgechat.runtime.scheduler import decode
+from edgechat.runtime.scheduler import Batch, decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS
 
 from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, texts
 from .test_constraints import SOURCE, VOCABULARY, A, B, V, found, ruled
+from .test_search import settled
 
 AB, BA = 7, 8
 
@@ -119,6 +120,85 @@ def test_what_goes_on_in_a_group_that_is_over_does_not_contend():
     assert search.contenders() == [(), (B,)]  # not (A,), of the first group, which took its end
 
 
+def two_groups(**options: object) -> BeamSearch:
+    values = {"beam": 2, "groups": 2, "diversity": 0.0, "normalize": "none"} | options
+    return BeamSearch(DecodingOptions(**values), max_length=9, vocab_size=V, source=SOURCE)
+
+
+def take(search: BeamSearch, *rows: dict[int, float]) -> None:
+    search.advance([[*row] for row in rows], [[*row.values()] for row in rows], np.ones((len(rows), 4)))
+
+
+def test_what_a_group_that_is_over_ends_another_may_still_find():
+    search = two_groups(n_best=2)
+    take(search, *[{EOS: -0.1, A: -1.0}] * 2)  # the first has its reply; for the second it does not count
+    take(search, *[{EOS: -0.1, A: -1.0}] * 2)  # both end again, of which the first needs no more
+    assert search.done
+    assert texts(search.hypotheses()) == [(), (A,)]
+
+
+def test_what_a_group_has_better_replies_than_counts_for_the_next_that_ended_it():
+    search = two_groups(n_best=2, beam=4)
+    take(search, *[{A: -1.0, B: -1.5, AB: -9.0}] * 2)
+    take(search, *[{EOS: -0.3, AB: -9.0}, {EOS: -0.1, AB: -9.0}] * 2)  # both groups end A at -1.3, B at -1.6
+    assert search.done
+    assert texts(search.hypotheses()) == [(A,), (B,)]
+
+
+def test_how_near_the_replies_of_two_groups_are_is_seen():
+    search = two_groups(n_best=2)
+    take(search, {EOS: -0.1, A: -5.0}, {B: -0.05, A: -9.0})
+    take(search, {B: -1.0, A: -9.0}, {EOS: -0.06, A: -9.0})  # -0.05 - 0.06 = -0.11
+    assert texts(search.hypotheses()) == [(), (B,)]
+    assert search.min_gap == pytest.approx(0.01)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    groups=st.sampled_from([2, 3]),
+    size=st.sampled_from([1, 2, 3]),
+    n_best=st.integers(1, 3),
+    diversity=st.sampled_from([0.0, 0.5]),
+    stop=st.sampled_from(["exact", "first"]),
+    ending=st.sampled_from([-2.0, 0.0, 2.0]),
+)
+@settings(max_examples=150, deadline=None)
+def test_what_is_settled_of_groups_is_never_taken_back(seed, groups, size, n_best, diversity, stop, ending):
+    options = DecodingOptions(
+        beam=groups * size, groups=groups, n_best=min(n_best, groups * size), diversity=diversity, stop=stop
+    )
+    table = random_table(seed, V, ending=ending)
+    search = BeamSearch(options, max_length=7, vocab_size=V, source=SOURCE)
+    batch = Batch(TableBackend(table, V), [SOURCE], [search])
+    seen, running = [settled(search)], True
+    while running:
+        running = batch.step()
+        seen.append(settled(search))
+    for earlier, later in itertools.pairwise(seen):
+        assert later[: len(earlier)] == earlier
+    assert seen[-1] == list(search.hypotheses()[0].tokens)
+    assert len(set(texts(search.hypotheses()))) == len(search.hypotheses())
+
+
+def test_groups_of_nearly_equal_models_differ_only_where_the_search_says_it_was_near():
+    noise, steps, differ = 0.02, 3, 0
+    for seed in range(200):
+        options = DecodingOptions(beam=4, groups=2, n_best=1 + seed % 4, diversity=0.3)
+        exact, other = random_table(seed, V), random_table(seed + 1000, V, ties=True)
+
+        def shaken(source, prefix, exact=exact, other=other):
+            return exact(source, prefix) + np.float32(noise) * other(source, prefix)  # by at most `noise`
+
+        ours, theirs = (
+            decode(TableBackend(table, V), [list(SOURCE)], options, max_length=steps)[0]
+            for table in (exact, shaken)
+        )
+        if texts(ours.hypotheses()) != texts(theirs.hypotheses()):
+            differ += 1
+            assert min(ours.min_gap, theirs.min_gap) <= 2 * steps * noise
+    assert differ > 0
+
+
 # --- against definitions --------------------------------------------------------------------------
 
 
@@ -166,6 +246,12 @@ def test_a_wide_beam_finds_the_best_reply_that_holds_the_required_texts(seed, op
     ours = [h for h in search.hypotheses() if h.finished]
     assert texts(ours) == texts(expected)
     assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.01])
+def test_what_is_no_log_probability_raises_with_required_texts_too(value):
+    with pytest.raises(BundleError, match="above 0 or not numbers"):
+        found(lambda source, prefix: np.full(V, value, dtype=np.float32), DecodingOptions(required=["a"]), 6)
 
 
 @given(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from edgechat.runtime.scheduler import Batch, decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, PAD, SEP
 
-from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, texts
+from .tables import TableBackend, beam_to_the_end, enumerate_replies, ngrams, random_table, texts
 
 #: Five special ids, then tokens that overlap in every way.
 VOCABULARY = (b"", b"", b"", b"", b"", b"a", b"b", b"ab", b"ba")
@@ -60,6 +61,26 @@ def test_an_ngram_that_was_said_is_not_said_again():
     assert banned_after(NoRepeat(3), A, B, A, B) == {A}
     assert banned_after(NoRepeat(2), A) == banned_after(NoRepeat(2)) == set()
     assert banned_after(NoRepeat(1), A, B) == {A, B}
+
+
+@given(
+    n=st.integers(1, 4),
+    said=st.lists(st.sampled_from([A, B, 0xD7FF, 0xD800, (1 << 20) - 1]), max_size=30),
+)
+def test_what_would_complete_an_ngram_again_is_what_followed_its_beginning(n, said):
+    before = tuple(said[len(said) - n + 1 :])
+    begun = len(said) >= n - 1
+    followed = {gram[-1] for gram in ngrams(tuple(said), n) if gram[:-1] == before} if begun else set()
+    assert banned_after(NoRepeat(n), *said) == followed
+
+
+def test_a_long_reply_costs_an_ngram_rule_little_more_a_step_than_a_short_one():
+    rule = NoRepeat(3)
+    state = state_after(rule, *(5 + at % 3001 for at in range(10_000)))
+    start = time.thread_time()
+    for _ in range(2000):
+        rule.banned(state)
+    assert time.thread_time() - start < 0.5  # a look at each token takes 2 seconds
 
 
 def test_an_ngram_of_the_source_is_not_said():

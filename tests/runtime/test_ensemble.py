@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgechat.runtime import ChatModel, DecodingOptions, EdgeChatError, UsageError
+from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.ensemble import EnsembleBackend, likeliest
 from edgechat.runtime.replies import write_replies
@@ -106,7 +106,7 @@ def test_a_model_that_gives_no_numbers_raises_one_clear_error(value, beam):
         return logp
 
     backend = EnsembleBackend([TableBackend(random_table(2, V), V), TableBackend(damaged, V)])
-    with pytest.raises(EdgeChatError, match="of the ensemble gave log-probabilities that are not numbers"):
+    with pytest.raises(BundleError, match="of the ensemble gave log-probabilities that are not numbers"):
         decode(backend, [list(SOURCE)], DecodingOptions(beam=beam), max_length=6)
 
 

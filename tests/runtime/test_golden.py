@@ -208,6 +208,21 @@ MALFORMED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (MALFORMED["a list"], "a value in it is of another kind than edgechat writes"),
+        (MALFORMED["no maximum length"], "it has no 'max_length'"),
+        (MALFORMED["more ids than probabilities"], "its candidates have not one log-probability each"),
+        (b'{"cases": ' + b"9" * 5000 + b"}", "it has a number with thousands of digits"),
+    ],
+    ids=range(4),
+)
+def test_what_is_wrong_with_a_file_is_said_clearly(raw, said):
+    with pytest.raises(BundleError, match=rf"\Agolden\.json cannot be used: {said}\Z"):
+        check_golden(TableBackend(clear_table(1), V), raw)
+
+
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
 def test_a_malformed_file_is_refused_in_one_sentence(raw):
     with pytest.raises(BundleError, match=r"\Agolden\.json cannot be used: [^\n]+\Z"):

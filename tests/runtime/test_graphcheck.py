@@ -273,6 +273,14 @@ def metadata(model):
     helper.set_model_props(model, {"ort_config": '{"session_options": {}}'})
 
 
+def a_text_about_it(model):
+    model.doc_string = "x" * 100
+
+
+def a_text_about_a_node(model):
+    model.graph.node[0].doc_string = "x"
+
+
 def lying_inner_shape(model):
     model.graph.value_info.append(helper.make_tensor_value_info("cast_0_0", TensorProto.INT32, [1 << 40]))
 
@@ -502,6 +510,8 @@ ATTACKS: dict[Spoil, str] = {
     training: "the model has training_info",
     quantization_annotation: "the graph has quantization_annotation",
     metadata: "the model has metadata_props",
+    a_text_about_it: "the model has doc_string, which a bundle's graph does not need",
+    a_text_about_a_node: "has doc_string, which a bundle's graph does not need",
     lying_inner_shape: "the graph has value_info",
     reference_of_an_attribute: "has ref_attr_name",
     weight_with_an_inputs_name: "'src_len' is made twice, be it by a node, an input or a weight",

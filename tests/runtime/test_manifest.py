@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.errors import BundleError
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, StateTensor, TextSpec
@@ -226,6 +227,60 @@ def test_a_bundle_may_not_ask_for_a_reply_of_hours(beam, max_target, taken):
             Manifest.from_bytes(seal(values))
     values["decoding"]["max_length"] = 50  # what counts is the length that it asks for
     assert Manifest.from_bytes(seal(values)).decoding.beam == beam
+
+
+@pytest.mark.parametrize(("beam", "taken"), [(66, True), (67, False)])
+def test_a_bundle_may_not_ask_for_a_step_of_gigabytes(beam, taken):
+    values = plain()
+    values["decoding"]["beam"] = beam
+    values["model"]["vocab_size"] = 300_000  # 66 * 300,000 = 19,800,000
+    if taken:
+        assert Manifest.from_bytes(seal(values)).decoding.beam == beam
+    else:
+        with pytest.raises(
+            BundleError, match=r"beam 67 with 300,000 tokens, .* 20,000,000 numbers at a step"
+        ):
+            Manifest.from_bytes(seal(values))
+
+
+NONSENSE = {
+    "layers": ("model", {"layers": 10**9}, "layers must be from 1 to 1,048,576, not 1,000,000,000"),
+    "no numbers": ("model", {"hidden": 0}, "hidden must be from 1 to"),
+    "no words": ("model", {"vocab_size": 0}, "vocab_size must be from 1 to"),
+    "a reply longer than it may be": ("decoding", {"min_length": 10}, "at least 10 tokens .* at most 10"),
+    "an endless name": (
+        "model",
+        {"attention_kind": "k" * 10**6},
+        "'attention_kind' has 1,000,000 characters",
+    ),
+    "an endless tensor": (None, {"memory": ["m" * 101]}, "'memory' has 101 characters"),
+    "a precision": (None, {"precision": "int3"}, "precision must be one of fp32, fp16, int8, not 'int3'"),
+    "an endless version": (None, {"format": "9" * 10**6}, "no valid format version but '9{60}…'"),
+    "an endless file": (None, {"files": {"f" * 10**6: 1}}, "'f{60}…' must be a dict"),
+}
+
+
+@pytest.mark.parametrize("which", NONSENSE)
+def test_what_makes_no_sense_is_refused_in_a_short_sentence(which):
+    part, changed, said = NONSENSE[which]
+    values = plain()
+    (values[part] if part else values).update(changed)
+    with pytest.raises(BundleError, match=said) as refused:
+        Manifest.from_bytes(seal(values))
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("a", "said"), [(0, "above 0, not 0"), (-2, "above 0"), ("x" * 10**6, "not 'x{60}…'")]
+)
+def test_a_calibration_that_favours_the_less_likely_is_none(a, said):
+    with pytest.raises(BundleError, match=rf"\Aedgechat\.json: a .* must be .*{said}"):
+        Calibration.from_json({"kind": "platt", "a": a, "b": 0.0})
+
+
+def test_a_number_with_thousands_of_digits_is_named():
+    with pytest.raises(BundleError, match=r"\Aedgechat\.json cannot be read: it has a number with thousands"):
+        Manifest.from_bytes(b'{"format": ' + b"9" * 5000 + b"}")
 
 
 def test_notes_nested_so_deep_that_they_could_not_be_shown_are_refused():

@@ -69,6 +69,7 @@ def same(ours: Model, theirs: onnx.ModelProto) -> None:
         assert ours.other.count(what) >= len(getattr(theirs, what))
     if ours.graph is None:
         return
+    assert ("doc_string" in ours.graph.other) >= bool(graph.doc_string)
     for what in ("sparse_initializer", "quantization_annotation", "value_info"):
         assert ours.graph.other.count(what) >= len(getattr(graph, what))
     for tensor, expected in zip(ours.graph.initializers, graph.initializer, strict=True):
@@ -327,6 +328,7 @@ REFUSED = {
     ),
     "a name that is not UTF-8": (field(GRAPH, field(NODE, field(4, b"\xff"))), "a name is not UTF-8"),
     "a long name": (field(GRAPH, field(NODE, field(4, b"a" * (MAX_NAME + 1)))), "allowed"),
+    "a maker of megabytes": (field(2, b"a" * 2_000_000), "a name has 2,000,000 bytes"),
 }
 
 

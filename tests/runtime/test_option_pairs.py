@@ -192,7 +192,7 @@ def check_traced(search: BeamSearch) -> None:
 
 
 #: Whose replies are long, middling and short.
-TABLES = [random_table(seed, V, ending=ending) for seed in range(20) for ending in (-3.0, -1.0, 1.0)]
+TABLES = [random_table(seed, V, ending=ending) for seed in range(24) for ending in (-3.0, -1.0, 1.0)]
 
 
 def sight(table: Table, options: DecodingOptions) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgechat.runtime import ChatModel, DecodingOptions, EdgeChatError, UsageError
+from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.constraints import text_rules
 from edgechat.runtime.sampling import Sampler, probabilities
 from edgechat.runtime.scheduler import decode
@@ -196,9 +196,9 @@ def test_what_is_impossible_is_never_drawn():
     assert [(h.tokens, h.finished) for h in found] == [((5, 6), False)]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.01])
 def test_what_is_no_log_probability_raises(value):
-    with pytest.raises(EdgeChatError, match="not numbers: its weights are damaged"):
+    with pytest.raises(BundleError, match="not numbers: its weights are damaged"):
         drawn(lambda source, prefix: np.full(V, value, dtype=np.float32), DecodingOptions(sample=True), 5)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgechat.runtime.errors import EdgeChatError
+from edgechat.runtime.errors import BundleError
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.scheduler import Batch, decode
 from edgechat.runtime.search import BeamSearch
@@ -336,13 +336,40 @@ def test_replies_cut_at_the_maximum_length_only_count_where_none_has_finished():
 # --- what a model may give ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 100.0, 0.01])
 def test_what_is_no_log_probability_raises_one_clear_error(value):
     def table(source: Ids, prefix: Ids):
         return np.full(V, value, dtype=np.float32) if prefix else random_table(1, V)(source, prefix)
 
-    with pytest.raises(EdgeChatError, match="not numbers: its weights are damaged"):
+    with pytest.raises(BundleError, match="above 0 or not numbers: its weights are damaged"):
         search(table, DecodingOptions(beam=2, min_length=1), 9)
+
+
+def test_a_log_probability_may_be_above_0_by_rounding():
+    search = started(1)
+    take(search, {EOS: 1e-4, A: -9.0}, {A: 0.0, B: 0.0})
+    assert search.hypotheses()[0].finished
+
+
+class Blind(TableBackend):
+    """A graph may put what is no number into its attention alone."""
+
+    def step(self, *arguments, **options):
+        out, state = super().step(*arguments, **options)
+        out.align[:, -1] = math.nan
+        return out, state
+
+
+@pytest.mark.parametrize(
+    "values", [{"coverage_penalty": 0.2}, {"alignments": True}, {"trace": True}], ids=str
+)
+def test_attention_that_is_no_number_raises_where_it_is_used(values):
+    def find(options: DecodingOptions) -> BeamSearch:
+        return decode(Blind(random_table(1, V), V), [list(SOURCE)], options, max_length=4)[0]
+
+    with pytest.raises(BundleError, match="attention weights that are not numbers: its weights are damaged"):
+        find(DecodingOptions(**values))
+    assert find(DecodingOptions()).done
 
 
 def test_where_nothing_may_follow_the_reply_is_what_there_is():

@@ -89,6 +89,8 @@ MODELS = {
     "merge of three": ({"merges": ["h e l"]}, "merges what are no two tokens"),
     "merge of numbers": ({"merges": [[1, 2]]}, "merges what are no two tokens"),
     "no merges": ({"merges": None}, "merges what are no two tokens"),
+    "the same merge twice": ({"merges": [["h", "e"], "h e"]}, "merges the same two tokens twice"),
+    "merges without end": ({"merges": [["h", "e"]] * 291}, "has 291 merges, more than its 275 tokens"),
 }
 
 
@@ -127,6 +129,36 @@ def test_a_name_that_is_given_twice_is_refused():
 def test_nesting_without_end_is_refused():
     with pytest.raises(BundleError, match="cannot be read"):
         check_tokenizer(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"[]", "a value in it is of another kind than edgechat writes"),
+        (b'{"model": {"vocab": ["a"]}}', "a value in it is of another kind than edgechat writes"),
+        (b"{}", "it has no 'model'"),
+        (b'{"model": {"vocab": ' + b"9" * 5000 + b"}}", "it has a number with thousands of digits"),
+    ],
+    ids=lambda raw: repr(raw[:20]),
+)
+def test_what_is_no_tokenizer_is_refused_in_a_clear_sentence(raw, said):
+    with pytest.raises(BundleError, match=rf"\Atokenizer\.json cannot be read: {said}\Z"):
+        check_tokenizer(raw)
+
+
+def with_a_token_of(doublings: int) -> dict[str, Any]:
+    """A tokenizer in which each merge makes a token of twice the length of the one before."""
+    values = json.loads(TOKENIZER)
+    tokens, merges = values["model"]["vocab"], values["model"]["merges"]
+    for n in range(doublings):
+        tokens["^" * 2 ** (n + 1)] = len(tokens)
+        merges.append(["^" * 2**n] * 2)
+    return values
+
+
+def test_a_token_that_makes_a_reply_of_gigabytes_is_refused():
+    check_tokenizer(json.dumps(with_a_token_of(8)).encode())
+    refused(with_a_token_of(9), "has a token of 512 bytes, more than the 256 allowed")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from edgechat.runtime.errors import DataError, EdgeChatError, UsageError
 from edgechat.runtime.text import SPECIAL_TOKENS, TextCodec
+from edgechat.runtime.tokenizerfile import LONGEST_TOKEN
 from edgechat.train import tokenizer
 from edgechat.train.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer
 
@@ -98,6 +99,13 @@ def test_tokens_do_not_cross_words_numbers_or_signs() -> None:
     learned = [token for token in tokens[SMALLEST_VOCABULARY:] if token.isascii()]
     assert {"no", " 12", " x"} <= set(learned)
     assert all(whole.fullmatch(token) for token in learned)
+
+
+def test_a_long_line_of_signs_becomes_no_token_that_a_bundle_may_not_have() -> None:
+    trained = train_tokenizer(["=" * 1024, "and " + "=" * 700] * 3, 400)
+    assert 128 < max(map(len, json.loads(trained)["model"]["vocab"])) <= LONGEST_TOKEN
+    codec = TextCodec(trained, max_source=9, max_target=9)
+    assert codec.decode(codec.encode("=" * 1024)) == "=" * 1024
 
 
 def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
