@@ -1,4 +1,4 @@
-"""What a caller gives: of which kind it is, and how a message shows it."""
+"""What a caller gives: of which kind it is, and how a message shows it, or a value of a stranger's bundle."""
 
 import os
 import reprlib

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from .archive import ENDING, LARGEST, Archive, write_archive
+from .arguments import shown
 from .errors import BundleError, UsageError
 from .files import folder_atomic, sha256, write_atomic
-from .jsonobject import shown
 from .manifest import FileEntry, Manifest
 from .signature import Signer, check_form, check_signature, load_public_key
 

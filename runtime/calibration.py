@@ -11,7 +11,6 @@ from typing import Any
 
 from .arguments import shown
 from .errors import BundleError
-from .jsonobject import shown
 
 _LEAST, _MOST = (
     -1e3,

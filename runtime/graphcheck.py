@@ -24,8 +24,8 @@ from math import prod
 from struct import unpack
 from typing import NamedTuple
 
+from .arguments import shown
 from .errors import BundleError
-from .jsonobject import shown
 from .manifest import GraphSpec, StateTensor
 from .onnxfile import Attribute, Graph, Node, Tensor, ValueInfo, read_model
 from .shaperules import INT64, MICROSOFT, MOST_NUMBERS, RULES, Call, RuleError, Value, text

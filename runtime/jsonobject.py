@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-_LONGEST_SHOWN = 60  # characters
+from .arguments import shown
 
 
 def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
@@ -21,14 +21,6 @@ def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None)
         if "integer string conversion" in str(error):  # Python's own sentence is about its settings
             raise ValueError("it has a number with thousands of digits") from None
         raise
-
-
-def shown(value: object) -> str:
-    """A stranger's value as a sentence has it: in quotes, and cut where it is long."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= _LONGEST_SHOWN else value[:_LONGEST_SHOWN] + "…")
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
 def misfit(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from .arguments import shown
 from .errors import BundleError
 from .files import sha256
-from .jsonobject import read_json, shown
+from .jsonobject import read_json
 from .options import MAX_LENGTH, DecodingOptions
 from .text import EOS, GO, PAD, SEP, UNK
 

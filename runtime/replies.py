@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .arguments import shown
 from .errors import BundleError, DataError, UsageError
+from .jsonobject import read_json
 from .text import EOS, TextCodec, normal_form
 
 REPLIES = "replies.json"
@@ -110,8 +111,8 @@ def parse_replies(raw: bytes) -> tuple[str, ...]:
         ValueError: says what is wrong with it.
     """
     try:
-        values = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        values = read_json(raw)
+    except ValueError as error:
         raise ValueError(f"is no JSON: {error}") from None
     return check_replies(values)
 

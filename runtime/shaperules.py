@@ -13,7 +13,7 @@ https://onnx.ai/onnx/operators/, opset 18 to 21.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .jsonobject import shown
+from .arguments import shown
 from .onnxfile import Node
 from .sizes import Poly, Size, at_least, divide, letter, product, terms_of
 

@@ -9,8 +9,9 @@ what alters text, and patterns of a stranger, whose matching may take for ever.
 import functools
 from typing import Any
 
+from .arguments import shown
 from .errors import BundleError
-from .jsonobject import misfit, read_json, shown
+from .jsonobject import misfit, read_json
 
 #: What no token crosses: a word with the space before it and its apostrophes, digits, signs, spaces.
 #: Underscores belong to words, since commands are written with them, and so do combining marks.

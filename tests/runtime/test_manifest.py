@@ -255,8 +255,8 @@ NONSENSE = {
     ),
     "an endless tensor": (None, {"memory": ["m" * 101]}, "'memory' has 101 characters"),
     "a precision": (None, {"precision": "int3"}, "precision must be one of fp32, fp16, int8, not 'int3'"),
-    "an endless version": (None, {"format": "9" * 10**6}, "no valid format version but '9{60}…'"),
-    "an endless file": (None, {"files": {"f" * 10**6: 1}}, "'f{60}…' must be a dict"),
+    "an endless version": (None, {"format": "9" * 10**6}, "no valid format version but '9+\\.{3}9+'"),
+    "an endless file": (None, {"files": {"f" * 10**6: 1}}, "'f+\\.{3}f+' must be a dict"),
 }
 
 
@@ -271,7 +271,7 @@ def test_what_makes_no_sense_is_refused_in_a_short_sentence(which):
 
 
 @pytest.mark.parametrize(
-    ("a", "said"), [(0, "above 0, not 0"), (-2, "above 0"), ("x" * 10**6, "not 'x{60}…'")]
+    ("a", "said"), [(0, "above 0, not 0"), (-2, "above 0"), ("x" * 10**6, "not 'x+\\.{3}x+'")]
 )
 def test_a_calibration_that_favours_the_less_likely_is_none(a, said):
     with pytest.raises(BundleError, match=rf"\Aedgechat\.json: a .* must be .*{said}"):

@@ -103,7 +103,7 @@ WRONG = [
     (b'"on"', "must be a list of 1 to 100,000 texts"),
     (b'["on", 7]', "reply 2 must be text of 1 to 10,000 characters"),
     (b'["on", ""]', "reply 2 must be text of 1 to 10,000 characters"),
-    (b'["on", {"a": 1, "a": 2}]', "reply 2 must be text of 1 to 10,000 characters"),
+    (b'["on", {"a": 1, "a": 2}]', "is no JSON: it names something twice"),
     (b'["on", null]', "reply 2 must be text of 1 to 10,000 characters"),
     (b'["\\ud800"]', "reply 1 holds half of a surrogate pair, which is no text"),
     (json.dumps(["x" * 10_001]).encode(), "reply 1 must be text of 1 to 10,000 characters"),
