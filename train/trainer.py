@@ -148,8 +148,10 @@ class Trainer:
                 "what was saved before is whole, and --resume goes on from the last checkpoint"
             ) from error
         finally:
-            if self._world.writes:
-                with contextlib.suppress(OSError):  # the curves can be drawn again; an error above says more
+            if self._lock is not None:
+                # The curves can be drawn again; an error above says more.
+                with contextlib.suppress(OSError, CheckpointError):
+                    self._lock.check()
                     plot_metrics(self._run.folder)
             self._unlock()
         return Result(ended, self.position, self.total_steps)
@@ -299,7 +301,8 @@ class Trainer:
         validated = Validated(position.step, train_loss, measured.get("loss"), best, position.skipped, metric)
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
         self._watch_plateau(loss)
-        if self._world.writes:
+        if self._lock is not None:
+            self._lock.check()
             append_metrics(self._run.folder, row)
         if measured and not finite:
             raise self._diverged(f"the held-out loss is no finite number at step {position.step}")
@@ -358,7 +361,8 @@ class Trainer:
     def _save(self, score: float | None = None) -> None:
         if self._saved_step == self._position.step:
             return
-        if self._world.writes:
+        if self._lock is not None:
+            self._lock.check()
             save_checkpoint(
                 self._run.folder, self._updater.learned, self._position, score=score, keep=self._config.keep
             )

@@ -323,6 +323,28 @@ def test_the_lock_of_a_killed_process_is_taken_over(run):
     assert Trainer(run).train().ended == "finished"
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_that_was_moved_while_it_was_trained_is_told_and_its_place_is_left_alone(run, replaced):
+    there, moved = run.folder, run.folder.with_name("moved")
+
+    def move(_: object) -> None:
+        if not moved.exists():
+            there.rename(moved)
+            if replaced:
+                shutil.copytree(moved, there)  # its lock is none of ours
+
+    with pytest.raises(CheckpointError, match="run was moved or replaced while it was trained"):
+        Trainer(run, on_step=move).train()
+    if replaced:
+        assert sorted(path.name for path in there.iterdir()) == sorted(path.name for path in moved.iterdir())
+        assert (there / "lock").exists()
+        assert not (there / "metrics.png").exists()
+        assert not list(there.rglob("step-*"))
+    else:
+        assert not there.exists()
+    assert Trainer(open_run(moved)).train().ended == "finished"
+
+
 def test_a_file_system_without_locks_is_not_taken_for_another_process(run, monkeypatch):
     from edgechat.train import lock
 
