@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,12 @@ def unusable(path: Path, error: Exception) -> DataError:
 
 
 class _BadLineError(Exception):
-    """A line that can be skipped. `reason` is counted, so it says nothing about the one line;
-    `detail` does. `where` is None for the line that was just asked for."""
+    """A line that can be skipped, or `lines` of them. `reason` is counted, so it says nothing about the one
+    line; `detail` does. `where` is None for the line that was just asked for."""
 
     def __init__(self, reason: str, detail: str = "", where: str | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.detail, self.where = reason, detail, where
+        self.reason, self.detail, self.where, self.lines = reason, detail, where, 1
 
 
 _Opened = io.BufferedReader | gzip.GzipFile
@@ -146,7 +146,7 @@ def _dialogues(records: Iterator[_Record], lines: _Lines, tally: Tally, skip_bad
                 raise DataError(
                     f"{bad.where or where} {bad.reason}{detail}: mend it, or skip such lines with --skip-bad"
                 ) from None
-            tally.dropped[f"bad line: {bad.reason}"] += 1
+            tally.dropped[f"bad line: {bad.reason}"] += bad.lines
             continue
         if turns is not None and (dialogue := tidy(turns, tally.dropped)):
             yield dialogue
@@ -169,7 +169,7 @@ def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
     if kind == ".tsv":
         return map(_Columns(), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     if kind == ".csv":
-        return map(_Columns(), csv.reader(lines, strict=True))
+        return _CsvRows(lines)
     return _LinePairs(lines)
 
 
@@ -242,6 +242,50 @@ class _Columns:
                 return None
         prompt, response = reversed(row) if self._swapped else row
         return Turn(prompt), Turn(response)
+
+
+class _CsvRows(Iterator[_Record]):
+    """Rows of CSV, each of one line or, with quotes, of several.
+
+    A quote that is never closed takes in the lines behind it, up to where they cannot be a cell any more. So
+    after such a row it goes on at the second of its lines.
+    """
+
+    def __init__(self, lines: _Lines) -> None:
+        self._lines, self._columns = lines, _Columns()
+        self._row: list[str | _BadLineError] = []  # the lines of this row, as they were read
+        self._again: deque[str | _BadLineError] = deque()  # those of the row before that are to be read again
+
+    def __next__(self) -> _Record:
+        self._row.clear()
+        where = self._lines.where(self._lines.number - len(self._again) + 1)
+        try:
+            row = next(csv.reader(iter(self._line, None), strict=True))
+        except csv.Error as error:
+            self._go_back()
+            raise _BadLineError("is not well-formed", str(error), where) from None
+        except _BadLineError:
+            self._go_back()
+            raise
+        try:
+            return self._columns(row)
+        except _BadLineError as error:
+            error.where, error.lines = where, len(self._row)
+            raise
+
+    def _go_back(self) -> None:
+        self._again.extendleft(reversed(self._row[1:]))
+
+    def _line(self) -> str:
+        line: str | _BadLineError
+        try:
+            line = self._again.popleft() if self._again else next(self._lines)
+        except _BadLineError as error:
+            line = error
+        self._row.append(line)
+        if isinstance(line, _BadLineError):
+            raise line
+        return line
 
 
 class _LinePairs(Iterator[_Record]):

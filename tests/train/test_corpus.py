@@ -217,6 +217,32 @@ def test_a_multi_line_csv_record_is_named_by_its_first_line(write: Write) -> Non
         read(write("a.csv", 'a,b\n"c\nd\ne"\n'))
 
 
+@pytest.mark.parametrize("later", ["", 'x,"y z"\n', "too long\xff"])
+def test_a_quote_that_is_never_closed_takes_no_line_but_its_own_along(write: Write, later: str) -> None:
+    rows = "".join(f"a {n},b {n}\n" for n in range(20_000))  # more than one cell may hold
+    path = write("a.csv", ('c,d\n"e,f\n' + rows + later).encode("latin-1"))
+    corpus = open_corpus([str(path)], skip_bad=True)
+    learned = texts(corpus)
+    assert learned[:2] == [["c", "d"], ["a 0", "b 0"]]
+    assert len(learned) == 20_001 + later.count(",")
+    assert sum(corpus.report.dropped.values()) == 1 + later.count("\xff")
+    with pytest.raises(DataError, match="line 2 is not well-formed"):
+        read(path)
+
+
+def test_a_bad_line_within_a_cell_of_several_is_named_itself(write: Write) -> None:
+    path = write("a.csv", b'a,b\n"c\n\xff\nd",e\nf,g\n')
+    with pytest.raises(DataError, match="line 3 is not UTF-8"):
+        read(path)
+    assert read(path, skip_bad=True)[-1] == ["f", "g"]
+
+
+def test_a_row_of_several_lines_that_is_dropped_is_counted_by_its_lines(write: Write) -> None:
+    corpus = open_corpus([str(write("a.csv", 'a,b\n"c\nd\ne"\nf,g\n'))], skip_bad=True)
+    assert texts(corpus) == [["a", "b"], ["f", "g"]]
+    assert sum(corpus.report.dropped.values()) == 3
+
+
 def test_a_bad_prompt_takes_its_response_along_in_text_pairs(write: Write) -> None:
     path = write("a.txt", b"\xff\nb\nc\nd\n")
     assert read(path, skip_bad=True) == [["c", "d"]]
