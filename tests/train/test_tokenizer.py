@@ -1,5 +1,6 @@
 import json
 import re
+import time
 import unicodedata
 from pathlib import Path
 
@@ -98,6 +99,31 @@ def test_tokens_do_not_cross_words_numbers_or_signs() -> None:
     learned = [token for token in tokens[SMALLEST_VOCABULARY:] if token.isascii()]
     assert {"no", " 12", " x"} <= set(learned)
     assert all(whole.fullmatch(token) for token in learned)
+
+
+@pytest.mark.parametrize(
+    "long",
+    ["b" * 900_000, "=" * 200_000, "".join(chr(0x4E00 + n % 20_000) for n in range(100_000)), "1" * 300_000],
+    ids=["letters", "signs", "Chinese", "digits"],
+)
+def test_a_word_without_an_end_takes_bounded_time(long: str) -> None:
+    texts = [f"turn on light {n}" for n in range(40)] * 2
+    start = time.monotonic()
+    train_tokenizer([*texts, f"so {long} it is", f"so {long} it is"], 2000)
+    assert time.monotonic() - start < 10
+
+
+def test_a_long_text_of_words_with_an_end_is_learned_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["".join(f"don't word{n % 700}  {'x' * n}!\n" for n in range(1, 999)), *TEXTS]
+    bounded = train_tokenizer(texts, 600)
+    monkeypatch.setattr(tokenizer, "_LONGEST_WORD", 1 << 30)
+    assert train_tokenizer(texts, 600) == bounded
+
+
+def test_no_token_is_longer_than_a_bundle_may_have() -> None:
+    for text in ("====" * 500, "世" * 500, "ab" * 700):
+        vocabulary = json.loads(train_tokenizer([text] * 3, 2000))["model"]["vocab"]
+        assert max(map(len, vocabulary)) <= 256  # each character is a byte
 
 
 def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
