@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgechat.cli.progress import TrainingProgress
+from edgechat.cli.progress import TrainingProgress, reading
 from edgechat.train.checkpoint import checkpoint_folder
 from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
@@ -60,6 +61,23 @@ def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monke
     assert validated.endswith("  bleu 31.25  best")
     # 41 steps in 60 s; 259 are left
     assert line == "step     141  training loss 2.5000  0.7 steps a second, about 6 minutes left"
+
+
+def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_the_reading_is(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with reading() as progress:
+        for what in ("reading", "tokenizer", "encoding"):
+            for thousand in range(1, 9):  # five seconds each
+                now[0] += 5.0
+                progress(what, 1000 * thousand)
+    said = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+    assert said == [
+        "reading 6,000 so far",
+        "tokenizer 4,000 so far",
+        "encoding 2,000 so far",
+        "encoding 8,000 so far",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -666,7 +684,7 @@ LONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_an_uninterrupted_run(
     invoke, corpus_file, tmp_path, number, uninterrupted
 ):
@@ -716,6 +734,44 @@ def test_training_goes_on_when_nobody_reads_what_it_says(corpus_file, tmp_path):
     assert checkpoint_folder(out, "last").name == "step-00000002"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no /dev/full")
+def test_training_goes_on_when_the_disk_of_its_log_is_full(corpus_file, tmp_path):
+    out = tmp_path / "run"
+    with Path("/dev/full").open("w") as full:
+        assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(60) == 0
+    assert checkpoint_folder(out, "last").name == "step-00000002"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stderr")
+def test_training_goes_on_without_a_stderr(corpus_file, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *map(str, QUICK)]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=60)
+    assert done.returncode == 0
+    assert checkpoint_folder(out, "last").name == "step-00000002"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no terminals of this kind")
+def test_training_goes_on_under_nohup_when_its_terminal_is_gone(corpus_file, tmp_path):
+    import pty
+
+    out = tmp_path / "run"
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *LONG]
+    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *map(str, command)]
+    with subprocess.Popen(
+        ignoring, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=its
+    ) as process:
+        os.close(its)
+        seen = b""
+        while b"training to step" not in seen:
+            seen += os.read(ours, 4096)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+    assert checkpoint_folder(out, "last").name == "step-00000150"
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, invoke, corpus_file) -> Path:
     out = tmp_path_factory.mktemp("uninterrupted") / "run"
@@ -724,11 +780,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, invoke, corpus_file)
     return out
 
 
-def _training(*arguments: object) -> "subprocess.Popen[str]":
+def _training(*arguments: object, stderr: Any = subprocess.PIPE) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "edgechat", "train", *map(str, arguments)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
