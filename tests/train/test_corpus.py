@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_unknown_keys_are_ignored_and_counted(write: Write) -> None:
     ]
     corpus = open_corpus([str(write("a.jsonl", "\n".join(lines)))])
     assert corpus.read().ignored_keys == {"id": 2, "lang": 1}
+
+
+def test_names_and_keys_that_are_no_text_are_shown_as_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
+    path.write_text('{"prompt": "a", "response": "b", "\\ud83d": 1}\n')
+    corpus = open_corpus([str(path)])
+    corpus.read()
+    assert corpus.name == "caf\ufffd.jsonl"
+    assert corpus.report.ignored_keys == {"\ufffd": 1}
+
+
+def test_of_many_unknown_keys_the_most_frequent_are_kept_and_the_others_counted(write: Write) -> None:
+    lines = [{"prompt": "a", "response": "b", f"id{n}": 1, "id": n} for n in range(500)]
+    path = write("a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    corpus = open_corpus([str(path)])
+    report = corpus.read()
+    assert report.ignored_keys["id"] == 500
+    assert (len(report.ignored_keys), report.more_ignored_keys) == (10, 491)
+    assert report.lines()[-1].split() == ["ignored", "key", "and", "491", "more"]
 
 
 def test_a_corpus_can_be_read_again_and_hashes_the_same(write: Write) -> None:
