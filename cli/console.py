@@ -182,18 +182,19 @@ def keep_standard_files() -> None:
 def put(text: str, *, end: str = "\n") -> None:
     """A line of data, or a piece of one, on stdout. A file or a pipe gets the controls of writing direction
     as they are: they belong to texts, and only a terminal is reordered by them."""
-    _check_open()
+    check_stdout()
     typer.echo(printable(text, bidi=not sys.stdout.isatty()) + end, nl=False)
 
 
-def _check_open() -> None:
+def check_stdout() -> None:
+    """Raise EdgeChatError where there is none for a result."""
     if sys.stdout is None:
         raise EdgeChatError("stdout is closed, and the result would go there: give it a file or a pipe")
 
 
 def put_json(values: Any) -> None:
     """One JSON object on one line of stdout. Infinities and NaN, which JSON lacks, become null."""
-    _check_open()
+    check_stdout()
     text = json.dumps(finite(values), ensure_ascii=False)
     typer.echo(_ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 

@@ -96,6 +96,12 @@ class TrainingProgress:
         if position.step >= trainer.total_steps:
             self._say("the run is finished already: more --epochs or --max-steps let it go on")
             return
+        if trainer.out_of_patience:
+            self._say(
+                f"the run has stopped early already, at step {position.step:,}, and learns nothing more: what "
+                "goes on is another run, with --from-run this one"
+            )
+            return
         where = f"from step {position.step:,} " if position.step else ""
         where_on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"
         what = f"training {where}to step {trainer.total_steps:,} on {where_on}"

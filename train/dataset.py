@@ -57,7 +57,7 @@ class EncodedPairs:
 
     @classmethod
     def from_bytes(cls, raw: bytes, path: Path) -> "EncodedPairs":
-        """Read what `to_bytes` made, and what was read from `path`. Raises CheckpointError for anything else."""
+        """What `to_bytes` made `raw` of, read from `path`. Raises CheckpointError for anything else."""
         try:
             tensors = load_tensors(raw)
             pairs = cls(**tensors)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

@@ -25,8 +25,8 @@ LONGEST_LINE = 1 << 20
 #: What reading a file may raise that is gzipped or not; `unusable` has words for each.
 READ_ERRORS = (OSError, EOFError, zlib.error)
 
-_PROMPT_NAMES = {"prompt", "source", "question", "input"}
-_RESPONSE_NAMES = {"response", "target", "answer", "output"}
+_PROMPT_NAMES = {"prompt", "source", "question", "input", "query", "instruction"}
+_RESPONSE_NAMES = {"response", "target", "answer", "output", "reply", "completion"}
 
 
 def read_file(path: Path, tally: Tally, *, skip_bad: bool) -> Iterator[Dialogue]:
@@ -121,6 +121,8 @@ def _opened(path: Path) -> Iterator[_Lines]:
             raise DataError(f"{path} is empty")
         if b"\0" in head[:4096]:
             raise DataError(f"{path} is a binary file, not UTF-8 text: save it as UTF-8")
+        if head.count(b"\r") > 1 and b"\n" not in head:
+            raise DataError(f"{path} ends its lines with CR alone: save it with line feeds")
         yield _Lines(path, file)
 
 
@@ -182,11 +184,15 @@ def _parse_json(ignored_keys: Counter[str], line: str) -> _Record:
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text) or error.msg.startswith("Unterminated string")
         detail = "it ends too early" if cut else f"{error.msg}, column {error.colno}"
+        if text in ("[", "{"):  # JSON that is written over several lines
+            detail = "a .jsonl file has one object a line"
         raise _BadLineError("is not JSON", detail) from None
-    except (ValueError, RecursionError):
-        raise _BadLineError("is not JSON") from None
+    except ValueError:
+        raise _BadLineError("is not JSON", "a number in it is too long") from None
+    except RecursionError:
+        raise _BadLineError("is not JSON", "it is nested too deep") from None
     if not isinstance(record, dict):
-        raise _BadLineError("is not a JSON object")
+        raise _BadLineError("is not a JSON object", "a .jsonl file has one a line")
     if "turns" in record:
         known, turns = {"turns"}, record["turns"]
         if not isinstance(turns, list):
@@ -332,6 +338,8 @@ class _ParallelLines(Iterator[_Record]):
             raise StopIteration
         if prompt is None or response is None:
             shorter, longer = self._files if prompt is None else reversed(self._files)
+            if not bad and not (prompt or response or "").strip() and not any(map(str.strip, longer)):
+                raise StopIteration  # blank lines at the end
             raise DataError(
                 f"{shorter.path} ends at line {shorter.number} and {longer.path} goes on: "
                 "parallel texts need equal numbers of lines"

@@ -183,7 +183,7 @@ def _read(folder: Path, name: str, info: dict[str, Any]) -> bytes:
     digest = info["from"]["sha256"] if name == _FIRST else info.get("files", {}).get(name)
     if digest is not None and sha256(content) != digest:
         raise CheckpointError(
-            f"{path} is damaged, or another run's: its sha256 differs from {RUN}; put back the file that it was"
+            f"{path} is damaged, or another run's: its sha256 differs from {RUN}, so put back what it was"
         )
     return content
 

@@ -129,6 +129,11 @@ class Trainer:
         return replace(self._position)
 
     @property
+    def out_of_patience(self) -> bool:
+        """Whether early stopping has ended it."""
+        return self._config.early_stop is not None and self._position.waited >= self._config.patience
+
+    @property
     def processes(self) -> int:
         """How many train it together."""
         return self._world.size
@@ -143,9 +148,11 @@ class Trainer:
         try:
             ended = self._train_to_end()
         except OSError as error:
+            saved = has_checkpoint(self._run.folder)
             raise CheckpointError(
                 f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): "
-                "what was saved before is whole, and --resume goes on from the last checkpoint"
+                + ("what was saved before is whole, and " if saved else "there is no checkpoint yet: ")
+                + ("--resume goes on from the last checkpoint" if saved else "--resume begins it again")
             ) from error
         finally:
             if self._lock is not None:
@@ -166,7 +173,7 @@ class Trainer:
             # To compare with. It is never the best: whoever trains on wants what is learned from now on.
             self._on_validation(Validated(0, math.nan, measured["loss"], best=False, skipped=0))
         while position.step < self.total_steps:
-            if config.early_stop is not None and position.waited >= config.patience:
+            if self.out_of_patience:
                 return "stopped early"
             if position.batch >= len(self._batches(position.epoch)):
                 position.epoch, position.batch = position.epoch + 1, 0

@@ -154,9 +154,14 @@ def test_a_file_of_a_run_that_was_changed_is_told_wherever_it_is_read(run_folder
     raw = bytearray((run / name).read_bytes())
     raw[-3] ^= 1
     (run / name).write_bytes(raw)
-    with pytest.raises(CheckpointError) as caught:
+
+    def read() -> None:
         opened = open_run(run)
-        opened.pairs("train"), opened.held_out()
+        opened.pairs("train")
+        opened.held_out()
+
+    with pytest.raises(CheckpointError) as caught:
+        read()
     assert str(caught.value).startswith(f"{run / name} is damaged, or another run's")
 
 

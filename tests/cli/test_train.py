@@ -39,6 +39,7 @@ class Planned:
 
     position: Position
     total_steps: int = 400
+    out_of_patience: bool = False
     precision: str = "fp32"
     processes: int = 1
 
@@ -506,7 +507,8 @@ def test_resume_compares_validation_data_and_tokenizer_too(invoke, corpus_file, 
     for name, prompt in (("valid", "hi"), ("other", "ho")):
         (tmp_path / f"{name}.tsv").write_text(f"{prompt}\tthere\n{prompt} you\tthere\n")
     out, other = tmp_path / "run", tmp_path / "other"
-    start = ["train", corpus_file, *without_vocabulary(QUICK), "--valid", tmp_path / "valid.tsv"]
+    start = ["train", corpus_file, *without_vocabulary(QUICK[:-6]), "--valid", tmp_path / "valid.tsv"]
+    start += QUICK[-4:]  # without a fraction
     assert invoke(*start, "--out", out).returncode == 0
     assert invoke(*start, "--out", other, "--vocab-size", 270).returncode == 0
     tokenizers = [run / "tokenizer.json" for run in (out, other)]
@@ -548,6 +550,46 @@ def test_early_stopping_without_held_out_pairs_is_refused_and_no_run_is_begun(
     assert done.returncode == 2
     assert f"--early-stop {goal} needs held-out pairs: give --valid" in done.sentence
     assert not list(tmp_path.iterdir())
+
+
+def test_a_resume_of_what_stopped_early_says_that_nothing_more_is_learned(invoke, corpus_file, tmp_path):
+    options = ["--early-stop", "bleu", "--patience", 1, "--save-every", 1, "--max-steps", 50]
+    out = tmp_path / "run"
+    assert "stopped early at step" in invoke("train", corpus_file, "--out", out, *QUICK, *options).stderr
+    done = invoke("train", "--resume", "--out", out, "--max-steps", 60)
+    assert done.returncode == 0
+    assert re.search("the run has stopped early already, at step [0-9]+, .*--from-run this one", done.stderr)
+
+
+def test_held_out_data_and_a_fraction_to_hold_out_contradict_each_other(invoke, corpus_file, tmp_path):
+    done = invoke("train", corpus_file, "--valid", corpus_file, "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 2
+    assert done.sentence == "--valid takes the place of --valid-fraction: give one of them"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
+def test_a_closed_stdout_is_told_before_the_training_whose_result_would_go_there(corpus_file, tmp_path):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "edgechat",
+        "train",
+        corpus_file,
+        "--json",
+        "--out",
+        out,
+        *map(str, QUICK),
+    ]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.startswith("edgechat: stdout is closed")) == (1, True)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("option", ["--find-lr", "--dry-run"])

@@ -76,7 +76,9 @@ def test_quotes_are_plain_text_in_tsv(write: Write) -> None:
     assert read(write("a.tsv", '"a\tb"\n')) == [['"a', 'b"']]
 
 
-@pytest.mark.parametrize("header", ["prompt,response", "Question,Answer", "source , target", "input,output"])
+@pytest.mark.parametrize(
+    "header", ["prompt,response", "Question,Answer", "source , target", "input,output", "query,reply"]
+)
 def test_a_header_is_no_pair(write: Write, header: str) -> None:
     assert read(write("a.csv", f"{header}\na,b\n")) == [["a", "b"]]
 
@@ -164,8 +166,11 @@ def test_the_digest_depends_on_text_order_and_learned_turns_only() -> None:
 
 BAD_LINES = {
     "not JSON": ("a.jsonl", '{"prompt": "a", "response"', "is not JSON"),
-    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON"),
-    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object"),
+    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON (it is nested too deep)"),
+    "a number too long": ("a.jsonl", "1" * 5000, "is not JSON (a number in it is too long)"),
+    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object (a .jsonl file has one a line)"),
+    "printed over lines": ("a.jsonl", "{", "is not JSON (a .jsonl file has one object a line)"),
+    "an array over lines": ("a.jsonl", "[", "is not JSON (a .jsonl file has one object a line)"),
     "cut off": ("a.jsonl", '{"prompt": "x", "response": ', "is not JSON (it ends too early)"),
     "cut in a text": ("a.jsonl", '{"prompt": "x", "response": "y', "is not JSON (it ends too early)"),
     "missing keys": (
@@ -285,6 +290,12 @@ def test_a_truncated_half_of_parallel_text_is_named(tmp_path: Path) -> None:
             open_corpus([], source=source, target=target).read()
 
 
+def test_blank_lines_at_the_end_of_parallel_text_are_no_lines(write: Write) -> None:
+    long, short = write("long.txt", "a\nb\n\n \n"), write("short.txt", "x\ny\n")
+    assert texts(open_corpus([], source=long, target=short)) == [["a", "x"], ["b", "y"]]
+    assert texts(open_corpus([], source=short, target=long)) == [["x", "a"], ["y", "b"]]
+
+
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_parallel_text_needs_equal_numbers_of_lines(write: Write, skip_bad: bool) -> None:
     long, short = write("long.txt", "a\nb\nc\n"), write("short.txt", "x\ny\n")
@@ -298,6 +309,7 @@ UNUSABLE = {
     "empty gz": ("a.jsonl.gz", gzip.compress(b""), "is empty"),
     "binary": ("a.csv", bytes(range(256)), "is a binary file"),
     "UTF-16": ("a.csv", "a,b".encode("utf-16"), "is a binary file, not UTF-8 text: save it as UTF-8"),
+    "CR alone": ("a.tsv", b"a\tb\rc\td\r", "ends its lines with CR alone: save it with line feeds"),
     "gz without its ending": ("a.jsonl", gzip.compress(b"hello" * 99), "is a binary file"),
     "not gz": ("a.jsonl.gz", b"hello", "is not a whole gzip file"),
     "truncated gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 9999)[:-20], "is not a whole gzip file"),

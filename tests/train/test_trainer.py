@@ -467,7 +467,7 @@ def test_weights_for_another_vocabulary_are_told_in_a_sentence(run):
         CheckpointError, match=r"embedding\.weight is 320 × 24 and would have to be \d+ × 24$"
     ):
         open_run(run.folder).load_model("last")
-    with pytest.raises(CheckpointError, match="has ids that tokenizer.json of the run lacks"):
+    with pytest.raises(CheckpointError, match=r"has ids that tokenizer\.json of the run lacks"):
         open_run(run.folder).pairs("train")
 
 
