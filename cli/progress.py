@@ -98,8 +98,8 @@ class TrainingProgress:
             return
         if trainer.out_of_patience:
             self._say(
-                f"the run has stopped early already, at step {position.step:,}, and learns nothing more: what "
-                "goes on is another run, with --from-run this one"
+                f"the run has stopped early already, at step {position.step:,}, and learns nothing more: "
+                "what goes on is another run, with --from-run this one"
             )
             return
         where = f"from step {position.step:,} " if position.step else ""
