@@ -172,8 +172,8 @@ def _readable(folders: list[Path]) -> dict[Path, dict[str, Any]]:
     for folder in reversed(folders):
         try:
             states[folder] = _read_state(folder)
-        except CheckpointError as error:
-            _warn(f"{error} (this checkpoint is passed over)")
+        except CheckpointError:
+            _warn(f"{folder / _STATE} is damaged or missing: this checkpoint is passed over")
     return states
 
 
@@ -327,8 +327,11 @@ def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
 
 def _instead(folder: Path) -> str:
     """How one goes on without a checkpoint."""
-    before = [f"step {_step(other):,}" for other in _folders(folder.parent.parent) if other < folder]
-    return f"move {folder} away to go on from {before[-1] if before else 'the beginning'}"
+    others = [other for other in _folders(folder.parent.parent) if other != folder]
+    if others and others[-1] > folder:
+        return f"take the last one, step {_step(others[-1]):,}, with --checkpoint last"
+    before = f"step {_step(others[-1]):,}" if others else "the beginning"
+    return f"move {folder} away to go on from {before}"
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
