@@ -17,8 +17,9 @@ def main() -> None:
         if interruptible:
             signal.signal(signal.SIGINT, _leave)
         from .app import app
-        from .console import speak_utf8
+        from .console import keep_standard_files, speak_utf8
 
+        keep_standard_files()
         speak_utf8()
         if interruptible:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -119,10 +119,36 @@ def fail(sentence: str, code: int) -> None:
 
 def say(text: str) -> None:
     """A line for people, on stderr; control characters are shown, not obeyed."""
-    try:
+    with _heard_or_not():
         typer.echo(printable(text), err=True)
-    except BrokenPipeError:  # nobody listens any more: the work goes on
+
+
+@contextlib.contextmanager
+def _heard_or_not() -> Iterator[None]:
+    """Where nobody listens any more on stderr, or its disk is full, what is said is discarded from now on,
+    and the work goes on."""
+    try:
+        yield
+    except OSError:
         _discard(sys.stderr)
+
+
+class Log:
+    """stderr, as a file for what draws on a terminal; no write to it fails."""
+
+    def __init__(self) -> None:
+        self._stderr = sys.stderr  # as it is now: rich puts a file of its own there while it draws
+
+    def write(self, text: str) -> None:
+        with _heard_or_not():
+            self._stderr.write(text)
+
+    def flush(self) -> None:
+        with _heard_or_not():
+            self._stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stderr, name)
 
 
 def _discard(stream: Any) -> None:
@@ -138,21 +164,37 @@ def speak_utf8() -> None:
         sys.stdout.reconfigure(encoding=encoding, errors="replace")
 
 
+def keep_standard_files() -> None:
+    """Let none of stdin, stdout and stderr that whoever started us closed become the next file that is
+    opened, into which a library's warnings would go."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as we run
+
+
 def put(text: str, *, end: str = "\n") -> None:
     """A line of data, or a piece of one, on stdout. A file or a pipe gets the controls of writing direction
     as they are: they belong to texts, and only a terminal is reordered by them."""
-    _check_open()
+    check_stdout()
     typer.echo(printable(text, bidi=not sys.stdout.isatty()) + end, nl=False)
 
 
-def _check_open() -> None:
+def check_stdout() -> None:
+    """Raise EdgeChatError where there is none for a result."""
     if sys.stdout is None:
         raise EdgeChatError("stdout is closed, and the result would go there: give it a file or a pipe")
 
 
 def put_json(values: Any) -> None:
     """One JSON object on one line of stdout. Infinities and NaN, which JSON lacks, become null."""
-    _check_open()
+    check_stdout()
     text = json.dumps(finite(values), ensure_ascii=False)
     typer.echo(_ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
@@ -208,8 +250,9 @@ _STOPPING = b"stopping after this step; Ctrl-C again stops at once and loses the
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM only asks to stop, at a moment that loses nothing; the second
-    Ctrl-C ends at once. Gives what says whether it was asked."""
+    """Inside, the first Ctrl-C, SIGTERM or end of the terminal (SIGHUP, where it is not ignored as under
+    nohup) only asks to stop, at a moment that loses nothing; the second Ctrl-C ends at once. Gives what says
+    whether it was asked."""
     asked = False
 
     def ask(number: int, frame: Any) -> None:
@@ -220,7 +263,10 @@ def stop_request() -> Iterator[Callable[[], bool]]:
         with contextlib.suppress(OSError):
             os.write(2, _STOPPING)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in signals}
     try:
         yield lambda: asked
     finally:

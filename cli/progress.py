@@ -2,27 +2,32 @@
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..runtime.text import counted
-from .console import say
+from .console import Log, say
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from ..train.trainer import Trainer
 
 
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(file=cast(IO[str], Log()))
+
+
 def _bar(what: str, *figures: str, shown: bool = True) -> "Progress":
     """A live bar on stderr, where that is a terminal: what is counted, how far it is, what else there is to
     say, and the time that is left."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = _console()
     return Progress(
         TextColumn(what),
         BarColumn(bar_width=None),
@@ -35,16 +40,34 @@ def _bar(what: str, *figures: str, shown: bool = True) -> "Progress":
     )
 
 
+#: Seconds without a line after which one says how far it is, where there is no live bar.
+_SILENCE = 30.0
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[Callable[[str, int], None]]:
+    """How far a corpus is read, tokenized and encoded: live on a terminal, now and then a line elsewhere."""
+    console, said = _console(), time.monotonic()
+
+    def tell(what: str, count: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _SILENCE:
+            said = time.monotonic()
+            say(f"{what:<12}  {count:>9,} so far")
+
+    if not console.is_terminal:
+        yield tell
+        return
+    with console.status("reading") as status:
+        yield lambda what, count: status.update(f"{what} {count:,}")
+
+
 @contextlib.contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, where that is a terminal. Gives what advances it."""
     with _bar("{task.description}") as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
-
-
-#: Seconds without a line after which one says how far the training is, where there is no live bar.
-_SILENCE = 30.0
 
 
 class TrainingProgress:
@@ -67,12 +90,17 @@ class TrainingProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        sys.stderr.flush()
 
     def begin(self, trainer: "Trainer", device: str) -> None:
         position = trainer.position
         if position.step >= trainer.total_steps:
             self._say("the run is finished already: more --epochs or --max-steps let it go on")
+            return
+        if trainer.out_of_patience:
+            self._say(
+                f"the run has stopped early already, at step {position.step:,}, and learns nothing more: "
+                "what goes on is another run, with --from-run this one"
+            )
             return
         where = f"from step {position.step:,} " if position.step else ""
         where_on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .console import INTERRUPTED
+from .console import INTERRUPTED, check_stdout
 from .options import ForceOption, JsonOption, set_torch_threads, torch_device
 from .training import (
     Data,
@@ -366,6 +366,8 @@ def train(
         return
     if options.out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
+    if json:
+        check_stdout()
     run_folder, chosen = options.out, torch_device(options.device)
     set_torch_threads(options.threads)
     if resume and force:
@@ -373,6 +375,8 @@ def train(
     given = "--tokenizer" if options.tokenizer else "--from-run"
     if (options.tokenizer or options.from_run) and vocab_size is not None:
         raise UsageError(f"--vocab-size is of a tokenizer that is trained: it does not go with {given}")
+    if options.valid and valid_fraction is not None:
+        raise UsageError("--valid takes the place of --valid-fraction: give one of them")
     if batch_size is not None and batch_tokens is not None:
         raise UsageError("--batch-tokens takes the place of --batch-size: give one of them")
     with joined(chosen) as world:

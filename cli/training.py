@@ -9,7 +9,7 @@ from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import sha256
 from .console import check_writable, put, put_json, say, stop_request
 from .options import set_torch_threads
-from .progress import TrainingProgress, counting
+from .progress import TrainingProgress, counting, reading
 
 if TYPE_CHECKING:
     from ..runtime.device import Device
@@ -316,10 +316,7 @@ def _resumed(out: Path, wanted: Wanted, data: Data) -> "Run":
 
 
 def prepare(config: "RunConfig", data: Data, base: "Run | None" = None) -> "Prepared":
-    """Read, split, tokenize and encode the corpus, with a live count where stderr is a terminal. The
-    tokenizer is that of `base`, if one is given."""
-    from rich.console import Console
-
+    """Read, split, tokenize and encode the corpus. The tokenizer is that of `base`, if one is given."""
     from ..train import dataset
     from ..train.corpus import DEFAULT_CORPUS
     from ..train.tokenizer import load_tokenizer
@@ -330,15 +327,14 @@ def prepare(config: "RunConfig", data: Data, base: "Run | None" = None) -> "Prep
         )
     if not data.given:
         say(f"no DATA was named: this learns {DEFAULT_CORPUS}")
-    console = Console(stderr=True)
     ready = base.tokenizer if base else load_tokenizer(data.tokenizer) if data.tokenizer else None
-    with console.status("reading") as status:
+    with reading() as progress:
         return dataset.prepare(
             data.open(),
             config.data,
             tokenizer=ready,
             valid=data.open_valid(),
-            progress=lambda what, count: status.update(f"{what} {count:,}"),
+            progress=progress,
         )
 
 

@@ -11,7 +11,9 @@ states of random numbers: those of a step are a function of the seed and the ste
 """
 
 import contextlib
+import functools
 import json
+import logging
 import re
 import shutil
 from dataclasses import asdict, dataclass
@@ -69,7 +71,7 @@ def checkpoint_folder(run: Path, which: str) -> Path:
     """The folder of the `last` or the `best` checkpoint of a run.
 
     Raises:
-        CheckpointError: the run has none yet.
+        CheckpointError: the run has none yet, or the best one is not there.
     """
     folders = _folders(run)
     if not folders:
@@ -77,8 +79,19 @@ def checkpoint_folder(run: Path, which: str) -> Path:
     last = folders[-1]
     if which == "last":
         return last
-    best = _read_state(last)["position"]["best_step"]
-    return next((folder for folder in folders if _step(folder) == best), last)
+    states = _readable(folders)
+    if not states:
+        _read_state(last)  # says why
+    best = next(iter(states.values()))["position"]["best_step"]
+    if not best:  # none was validated
+        return last
+    for folder in folders:
+        if _step(folder) == best:
+            return folder
+    raise CheckpointError(
+        f"{run} has lost its best checkpoint, step {best:,}: take the last one, step {_step(last):,}, with "
+        "--checkpoint last"
+    )
 
 
 def checkpoint_folders(run: Path, which: str) -> list[Path]:
@@ -149,8 +162,24 @@ def _remove_all_but(run: Path, keep: int, steps: set[int]) -> None:
 def _scores(run: Path) -> dict[Path, float]:
     """The checkpoints at validations, with their scores. What an interruption wrote is not one of them,
     so that a run keeps the same ones whether it was interrupted or not."""
-    scores = {folder: _read_state(folder).get("score") for folder in _folders(run)}
+    scores = {folder: state.get("score") for folder, state in _readable(_folders(run)).items()}
     return {folder: float(score) for folder, score in scores.items() if score is not None}
+
+
+def _readable(folders: list[Path]) -> dict[Path, dict[str, Any]]:
+    """The states of checkpoints, newest first; that one cannot be read is said."""
+    states = {}
+    for folder in reversed(folders):
+        try:
+            states[folder] = _read_state(folder)
+        except CheckpointError:
+            _warn(f"{folder / _STATE} is damaged or missing: this checkpoint is passed over")
+    return states
+
+
+@functools.cache  # once is enough
+def _warn(sentence: str) -> None:
+    logging.getLogger(__name__).warning("%s", sentence)
 
 
 def _ranked(scores: dict[Path, float], kind: str) -> list[tuple[Path, float]]:
@@ -214,10 +243,20 @@ def load_checkpoint(folder: Path, learned: Learned) -> Position:
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], name: object) -> None:
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{name} does not fit the run's configuration: {error}") from None
+    own = model.state_dict()
+    for key in sorted(own.keys() | weights.keys()):
+        if key not in weights or key not in own:
+            wrong = f"it has {'no' if key in own else 'a'} {key}"
+        elif weights[key].shape != own[key].shape:
+            wrong = f"{key} is {_size(weights[key])} and would have to be {_size(own[key])}"
+        else:
+            continue
+        raise CheckpointError(f"{name} does not fit the run's configuration and tokenizer: {wrong}")
+    model.load_state_dict(weights)
+
+
+def _size(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape))
 
 
 def _read_tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
@@ -252,7 +291,9 @@ def last_position(run: Path) -> Position:
 def _folders(run: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     folders = (run / "checkpoints").glob("step-*")
-    return sorted(folder for folder in folders if re.fullmatch(r"step-\d{8,}", folder.name))
+    return sorted(
+        folder for folder in folders if re.fullmatch(r"step-\d{8,}", folder.name) and folder.is_dir()
+    )
 
 
 def _step(folder: Path) -> int:
@@ -268,9 +309,9 @@ def _read_state(folder: Path) -> dict[str, Any]:
             str(state["files"][name]["sha256"])
         return state
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): {_instead(folder)}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+        raise CheckpointError(f"{path} is damaged ({error}): {_instead(folder)}") from None
 
 
 def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
@@ -278,12 +319,19 @@ def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): {_instead(folder)}") from None
     if sha256(data) != state["files"][name]["sha256"]:
-        raise CheckpointError(
-            f"{path} is damaged: its sha256 differs from {_STATE}; move {folder} away to use another"
-        )
+        raise CheckpointError(f"{path} is damaged (its sha256 differs from {_STATE}): {_instead(folder)}")
     return data
+
+
+def _instead(folder: Path) -> str:
+    """How one goes on without a checkpoint."""
+    others = [other for other in _folders(folder.parent.parent) if other != folder]
+    if others and others[-1] > folder:
+        return f"take the last one, step {_step(others[-1]):,}, with --checkpoint last"
+    before = f"step {_step(others[-1]):,}" if others else "the beginning"
+    return f"move {folder} away to go on from {before}"
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,11 +11,13 @@ from typing import Protocol
 
 from ..runtime.errors import UsageError
 from . import importers
-from .dialogue import Dialogue, Tally
+from .dialogue import Dialogue, Tally, as_text
 from .readers import ENDINGS, ending, read_file, read_parallel, unusable
 from .report import CorpusReport, SourceReport
 
 DEFAULT_CORPUS = "chatterbot:english"
+#: Of the keys that are ignored so many are reported, the most frequent first, and so many characters of each.
+_MOST_KEYS, _LONGEST_KEY = 10, 100
 
 
 class Source(Protocol):
@@ -64,12 +66,14 @@ class Corpus:
                 turns += len(dialogue.turns)
                 yield dialogue
             reports.append(SourceReport(source.name, hashed.hexdigest(), dialogues))
+        ignored = sorted(tally.ignored_keys.items(), key=lambda item: (-item[1], item[0]))
         self._report = CorpusReport(
             sources=tuple(reports),
             dialogues=sum(report.dialogues for report in reports),
             turns=turns,
             dropped=dict(tally.dropped),
-            ignored_keys=dict(tally.ignored_keys),
+            ignored_keys={as_text(key[:_LONGEST_KEY]): count for key, count in ignored[:_MOST_KEYS]},
+            more_ignored_keys=len(ignored[_MOST_KEYS:]),
         )
 
 
@@ -142,7 +146,7 @@ class _File:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return as_text(self.path.name)
 
     def dialogues(self, tally: Tally) -> Iterator[Dialogue]:
         return read_file(self.path, tally, skip_bad=self.skip_bad)
@@ -156,7 +160,7 @@ class _Parallel:
 
     @property
     def name(self) -> str:
-        return f"{self.source.name} + {self.target.name}"
+        return as_text(f"{self.source.name} + {self.target.name}")
 
     def dialogues(self, tally: Tally) -> Iterator[Dialogue]:
         return read_parallel(self.source, self.target, tally, skip_bad=self.skip_bad)

@@ -17,7 +17,6 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ..runtime.errors import CheckpointError, DataError, UsageError
-from ..runtime.files import write_atomic
 from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec
 from .corpus import Corpus
 from .dialogue import Dialogue, Targets, examples
@@ -52,18 +51,16 @@ class EncodedPairs:
         """Target ids of pair i, [T], ending with end-of-sentence; a view."""
         return self.tgt_ids[self.tgt_offsets[i] : self.tgt_offsets[i + 1]]
 
-    def save(self, path: Path) -> None:
-        """Write a safetensors file, whole or not at all."""
-        write_atomic(path, save_tensors(dict(vars(self))))
+    def to_bytes(self) -> bytes:
+        """As a safetensors file."""
+        return save_tensors(dict(vars(self)))
 
     @classmethod
-    def load(cls, path: Path) -> "EncodedPairs":
-        """Read what `save` wrote. Raises CheckpointError for anything else."""
+    def from_bytes(cls, raw: bytes, path: Path) -> "EncodedPairs":
+        """What `to_bytes` made `raw` of, read from `path`. Raises CheckpointError for anything else."""
         try:
-            tensors = load_tensors(path.read_bytes())
+            tensors = load_tensors(raw)
             pairs = cls(**tensors)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
         except (SafetensorError, TypeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path} is no encoded corpus or is damaged: {error}") from None
         sides = ((pairs.src_ids, pairs.src_offsets), (pairs.tgt_ids, pairs.tgt_offsets))

@@ -3,10 +3,19 @@
 import functools
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def as_text(name: str) -> str:
+    """A file's name, or a key, whose bytes may be no UTF-8 or hold half of a surrogate pair, as what can be
+    written."""
+    return _SURROGATE.sub("\ufffd", name)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class RunLock:
     """
 
     def __init__(self, run: Path) -> None:
-        self._path, self._file = run / LOCK, -1
+        self._run, self._path, self._file = run, run / LOCK, -1
         while self._file < 0:
             try:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -43,20 +43,30 @@ class RunLock:
         os.ftruncate(self._file, 0)
         os.write(self._file, f" {os.getpid()}\n".encode("ascii"))
 
+    def check(self) -> None:
+        """Raise CheckpointError where the folder is no more the one that was locked, so that nothing may be
+        written to it."""
+        if not self._is_in_place(self._file):
+            raise CheckpointError(
+                f"{self._run} was moved or replaced while it was trained: nothing more is written there, and "
+                "what was saved before is where it was moved to"
+            )
+
     def _is_in_place(self, file: int) -> bool:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return os.path.samestat(os.fstat(file), self._path.stat())
         return False
 
     def release(self) -> None:
-        """Give it back and delete the file. A second time does nothing."""
+        """Give it back and delete the file, if that is still ours. A second time does nothing."""
         if self._file < 0:
             return
-        if _POSIX:  # Windows deletes no file that is open
+        ours = self._is_in_place(self._file)
+        if ours and _POSIX:  # Windows deletes no file that is open
             self._path.unlink(missing_ok=True)
         os.close(self._file)
         self._file = -1
-        if not _POSIX:
+        if ours and not _POSIX:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 

@@ -14,17 +14,21 @@ from .loss import perplexity
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run; a last line that a kill cut is not one."""
+    """The rows of a run; a last line that a kill cut, or one that is damaged, is none."""
     path = run / "metrics.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-            int(row["step"])
-        except (ValueError, KeyError, TypeError):
-            break
-        rows.append(row)
-    return rows
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    numbers = all(value is None or isinstance(value, int | float) for value in row.values())
+    return row if numbers else None
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -53,11 +57,13 @@ def plot_metrics(run: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = {"training": ("train_loss", "--"), "held out": ("valid_loss", "-")}
-    if all(row["valid_loss"] is None for row in rows):
+    if all(row.get("valid_loss") is None for row in rows):
         del curves["held out"]
     steps = [row["step"] for row in rows]
     score = "valid_loss" if "held out" in curves else "train_loss"
-    drawn = {key: [math.nan if row[key] is None else row[key] for row in rows] for key, _ in curves.values()}
+    drawn = {
+        key: [math.nan if row.get(key) is None else row[key] for row in rows] for key, _ in curves.values()
+    }
     best = min(range(len(rows)), key=lambda n: math.inf if math.isnan(drawn[score][n]) else drawn[score][n])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)

@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ LONGEST_LINE = 1 << 20
 #: What reading a file may raise that is gzipped or not; `unusable` has words for each.
 READ_ERRORS = (OSError, EOFError, zlib.error)
 
-_PROMPT_NAMES = {"prompt", "source", "question", "input"}
-_RESPONSE_NAMES = {"response", "target", "answer", "output"}
+_PROMPT_NAMES = {"prompt", "source", "question", "input", "query", "instruction"}
+_RESPONSE_NAMES = {"response", "target", "answer", "output", "reply", "completion"}
 
 
 def read_file(path: Path, tally: Tally, *, skip_bad: bool) -> Iterator[Dialogue]:
@@ -55,12 +55,12 @@ def unusable(path: Path, error: Exception) -> DataError:
 
 
 class _BadLineError(Exception):
-    """A line that can be skipped. `reason` is counted, so it says nothing about the one line;
-    `detail` does. `where` is None for the line that was just asked for."""
+    """A line that can be skipped, or `lines` of them. `reason` is counted, so it says nothing about the one
+    line; `detail` does. `where` is None for the line that was just asked for."""
 
     def __init__(self, reason: str, detail: str = "", where: str | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.detail, self.where = reason, detail, where
+        self.reason, self.detail, self.where, self.lines = reason, detail, where, 1
 
 
 _Opened = io.BufferedReader | gzip.GzipFile
@@ -121,6 +121,8 @@ def _opened(path: Path) -> Iterator[_Lines]:
             raise DataError(f"{path} is empty")
         if b"\0" in head[:4096]:
             raise DataError(f"{path} is a binary file, not UTF-8 text: save it as UTF-8")
+        if head.count(b"\r") > 1 and b"\n" not in head:
+            raise DataError(f"{path} ends its lines with CR alone: save it with line feeds")
         yield _Lines(path, file)
 
 
@@ -146,7 +148,7 @@ def _dialogues(records: Iterator[_Record], lines: _Lines, tally: Tally, skip_bad
                 raise DataError(
                     f"{bad.where or where} {bad.reason}{detail}: mend it, or skip such lines with --skip-bad"
                 ) from None
-            tally.dropped[f"bad line: {bad.reason}"] += 1
+            tally.dropped[f"bad line: {bad.reason}"] += bad.lines
             continue
         if turns is not None and (dialogue := tidy(turns, tally.dropped)):
             yield dialogue
@@ -169,7 +171,7 @@ def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
     if kind == ".tsv":
         return map(_Columns(), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     if kind == ".csv":
-        return map(_Columns(), csv.reader(lines, strict=True))
+        return _CsvRows(lines)
     return _LinePairs(lines)
 
 
@@ -182,11 +184,15 @@ def _parse_json(ignored_keys: Counter[str], line: str) -> _Record:
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text) or error.msg.startswith("Unterminated string")
         detail = "it ends too early" if cut else f"{error.msg}, column {error.colno}"
+        if text in ("[", "{"):  # JSON that is written over several lines
+            detail = "a .jsonl file has one object a line"
         raise _BadLineError("is not JSON", detail) from None
-    except (ValueError, RecursionError):
-        raise _BadLineError("is not JSON") from None
+    except ValueError:
+        raise _BadLineError("is not JSON", "a number in it is too long") from None
+    except RecursionError:
+        raise _BadLineError("is not JSON", "it is nested too deep") from None
     if not isinstance(record, dict):
-        raise _BadLineError("is not a JSON object")
+        raise _BadLineError("is not a JSON object", "a .jsonl file has one a line")
     if "turns" in record:
         known, turns = {"turns"}, record["turns"]
         if not isinstance(turns, list):
@@ -244,6 +250,50 @@ class _Columns:
         return Turn(prompt), Turn(response)
 
 
+class _CsvRows(Iterator[_Record]):
+    """Rows of CSV, each of one line or, with quotes, of several.
+
+    A quote that is never closed takes in the lines behind it, up to where they cannot be a cell any more. So
+    after such a row it goes on at the second of its lines.
+    """
+
+    def __init__(self, lines: _Lines) -> None:
+        self._lines, self._columns = lines, _Columns()
+        self._row: list[str | _BadLineError] = []  # the lines of this row, as they were read
+        self._again: deque[str | _BadLineError] = deque()  # those of the row before that are to be read again
+
+    def __next__(self) -> _Record:
+        self._row.clear()
+        where = self._lines.where(self._lines.number - len(self._again) + 1)
+        try:
+            row = next(csv.reader(iter(self._line, None), strict=True))
+        except csv.Error as error:
+            self._go_back()
+            raise _BadLineError("is not well-formed", str(error), where) from None
+        except _BadLineError:
+            self._go_back()
+            raise
+        try:
+            return self._columns(row)
+        except _BadLineError as error:
+            error.where, error.lines = where, len(self._row)
+            raise
+
+    def _go_back(self) -> None:
+        self._again.extendleft(reversed(self._row[1:]))
+
+    def _line(self) -> str:
+        line: str | _BadLineError
+        try:
+            line = self._again.popleft() if self._again else next(self._lines)
+        except _BadLineError as error:
+            line = error
+        self._row.append(line)
+        if isinstance(line, _BadLineError):
+            raise line
+        return line
+
+
 class _LinePairs(Iterator[_Record]):
     """A line of prompt, a line of response; blank lines between pairs."""
 
@@ -288,6 +338,8 @@ class _ParallelLines(Iterator[_Record]):
             raise StopIteration
         if prompt is None or response is None:
             shorter, longer = self._files if prompt is None else reversed(self._files)
+            if not bad and not (prompt or response or "").strip() and not any(map(str.strip, longer)):
+                raise StopIteration  # blank lines at the end
             raise DataError(
                 f"{shorter.path} ends at line {shorter.number} and {longer.path} goes on: "
                 "parallel texts need equal numbers of lines"

@@ -39,7 +39,8 @@ class CorpusReport:
     dialogues: int = 0
     turns: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    ignored_keys: dict[str, int] = field(default_factory=dict)
+    ignored_keys: dict[str, int] = field(default_factory=dict)  # the most frequent
+    more_ignored_keys: int = 0  # other ones
 
     valid_sources: tuple[SourceReport, ...] = ()
     pairs: int = 0
@@ -71,6 +72,7 @@ class CorpusReport:
             valid_sources=valid.sources,
             dropped=dict(Counter(self.dropped) + Counter(valid.dropped)),
             ignored_keys=dict(Counter(self.ignored_keys) + Counter(valid.ignored_keys)),
+            more_ignored_keys=self.more_ignored_keys + valid.more_ignored_keys,
         )
 
     def lines(self) -> list[str]:
@@ -94,6 +96,8 @@ class CorpusReport:
             rows.append(("empty prompts", f"{self.empty_prompts:,}, learned as they are"))
         rows += _counted("dropped", self.dropped)
         rows += _counted("ignored key", self.ignored_keys)
+        if self.more_ignored_keys:
+            rows.append(("ignored key", f"and {self.more_ignored_keys:,} more"))
         width = max(len(label) for label, _ in rows)
         return [f"{label:<{width}}  {value}" for label, value in rows]
 

@@ -1,6 +1,6 @@
 """A run folder: the configuration, the encoded corpus, the checkpoints and the metrics of one training.
 
-    run.json              configuration, corpus name and hash, versions and threads
+    run.json              configuration, corpus name and hash, versions and threads, hashes of the files below
     config.toml           the configuration again, for people and for `edgechat train --config`
     tokenizer.json        shared with every bundle that is exported from the run
     corpus/               train.safetensors, valid.safetensors, report.json
@@ -26,7 +26,7 @@ from .. import __version__
 from ..runtime.bundle import MANIFEST
 from ..runtime.chat import ChatModel
 from ..runtime.device import Device
-from ..runtime.errors import CheckpointError, UsageError
+from ..runtime.errors import BundleError, CheckpointError, UsageError
 from ..runtime.files import TEMPORARY, folder_atomic, sha256, sync_folder, write_atomic
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
@@ -50,15 +50,17 @@ RUN = "run.json"
 _CONFIG = "config.toml"
 _EMBEDDING = "embedding.safetensors"
 _FIRST = "first.safetensors"
+_TOKENIZER = "tokenizer.json"
+_HELD_OUT = "valid.jsonl"
 _NAMES = {
     RUN,
     _CONFIG,
     LOCK,
     _EMBEDDING,
     _FIRST,
-    "tokenizer.json",
+    _TOKENIZER,
     "corpus",
-    "valid.jsonl",
+    _HELD_OUT,
     "checkpoints",
     "metrics.jsonl",
     "metrics.png",
@@ -89,22 +91,30 @@ class Run:
 
     def pairs(self, part: str) -> EncodedPairs:
         """The encoded `train` or `valid` pairs."""
-        return EncodedPairs.load(self.folder / "corpus" / f"{part}.safetensors")
+        name = _corpus(part)
+        pairs = EncodedPairs.from_bytes(_read(self.folder, name, self.info), self.folder / name)
+        for ids in (pairs.src_ids, pairs.tgt_ids):
+            if len(ids) and not 0 <= ids.min() <= ids.max() < self.codec.vocab_size:
+                raise CheckpointError(f"{self.folder / name} has ids that {_TOKENIZER} of the run lacks")
+        return pairs
 
     def held_out(self) -> list[HeldOut]:
         """The held-out pairs as text."""
-        path = self.folder / "valid.jsonl"
-        try:
-            with path.open(encoding="utf-8", newline="\n") as lines:  # text may hold other line breaks
-                return [json.loads(line) for line in lines]
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        path = self.folder / _HELD_OUT
+        try:  # as bytes, since a text may hold what else breaks lines
+            pairs = [json.loads(line) for line in _read(self.folder, _HELD_OUT, self.info).splitlines()]
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from None
+        encoded = len(self.pairs("valid"))
+        if len(pairs) != encoded or not all(map(_is_held_out, pairs)):
+            raise CheckpointError(f"{path} is damaged: it does not hold the {encoded:,} held-out pairs")
+        return pairs
 
     def new_model(self) -> Seq2Seq:
         """The model with its first weights, which depend on the seed and on pretrained vectors alone, or are
         those of another run."""
-        kept, first = self.folder / _EMBEDDING, self.folder / _FIRST
-        weights = _read_first(first, self.begun_from["sha256"]) if self.begun_from else None
+        kept = self.folder / _EMBEDDING
+        weights = _read(self.folder, _FIRST, self.info) if self.begun_from else None
         model = first_model(self.config, self.codec.vocab_size, weights)
         if kept.is_file():
             set_rows(model.embedding, kept)
@@ -158,14 +168,31 @@ def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None
     return model
 
 
-def _read_first(path: Path, digest: str) -> bytes:
+def _corpus(part: str) -> str:
+    return f"corpus/{part}.safetensors"
+
+
+def _read(folder: Path, name: str, info: dict[str, Any]) -> bytes:
+    """A file of a run, if it is the one that the run was begun with; those of older runs have no hash."""
+    path = folder / name
     try:
-        weights = path.read_bytes()
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a whole run: it has no {name}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    if sha256(weights) != digest:
-        raise CheckpointError(f"{path} is damaged: its sha256 differs from {RUN}")
-    return weights
+    digest = info["from"]["sha256"] if name == _FIRST else info.get("files", {}).get(name)
+    if digest is not None and sha256(content) != digest:
+        raise CheckpointError(
+            f"{path} is damaged, or another run's: its sha256 differs from {RUN}, so put back what it was"
+        )
+    return content
+
+
+def _is_held_out(pair: Any) -> bool:
+    if not isinstance(pair, dict) or not isinstance(pair.get("turns"), list):
+        return False
+    return all(isinstance(text, str) for text in (*pair["turns"], pair.get("response")))
 
 
 def create_run(
@@ -188,10 +215,18 @@ def create_run(
     is given.
     """
     first = None if base is None else base.weights(checkpoint)
+    held_out = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
+    files = {
+        _TOKENIZER: prepared.tokenizer,
+        _corpus("train"): prepared.train.to_bytes(),
+        _corpus("valid"): prepared.valid.to_bytes(),
+        _HELD_OUT: held_out.encode(),
+    }
     info = {
         "corpus": corpus,
         "config": config.to_json(),
         "environment": environment(device, config.training.amp, processes),
+        "files": {name: sha256(content) for name, content in files.items()},
     }
     if pretrained is not None:
         info["pretrained"] = {
@@ -210,13 +245,10 @@ def create_run(
         (temporary / "corpus").mkdir()
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(temporary / _CONFIG, config.to_toml())
-        write_atomic(temporary / "tokenizer.json", prepared.tokenizer)
-        prepared.train.save(temporary / "corpus" / "train.safetensors")
-        prepared.valid.save(temporary / "corpus" / "valid.safetensors")
+        for name, content in files.items():
+            write_atomic(temporary / name, content)
         report = json.dumps(prepared.report.to_json(), indent=2, ensure_ascii=False) + "\n"
         write_atomic(temporary / "corpus" / "report.json", report)
-        lines = (json.dumps(pair, ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
-        write_atomic(temporary / "valid.jsonl", "".join(lines))
     return open_run(folder)
 
 
@@ -243,15 +275,18 @@ def open_run(folder: Path) -> Run:
         raise UsageError(f"{folder} is not a run{bundle}: it has no {RUN}")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        config = RunConfig.from_dict(info["config"], str(path))
-        tokenizer = (folder / "tokenizer.json").read_bytes()
-        str(info["corpus"]["sha256"])
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is not a whole run: it has no {Path(error.filename).name}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-    data = config.data
-    codec = TextCodec(tokenizer, max_source=data.max_source, max_target=data.max_target, turns=data.turns)
+    try:
+        config = RunConfig.from_dict(info["config"], str(path))
+        str(info["corpus"]["sha256"]), dict(info.get("files", {}))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise CheckpointError(f"{path} is damaged: it is not what `edgechat train` wrote") from None
+    tokenizer, data = _read(folder, _TOKENIZER, info), config.data
+    try:
+        codec = TextCodec(tokenizer, max_source=data.max_source, max_target=data.max_target, turns=data.turns)
+    except BundleError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
     return Run(folder, config, info, tokenizer, codec)
 
 

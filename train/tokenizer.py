@@ -18,6 +18,9 @@ SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
 #: A pair of tokens that was seen once is no pattern: without this, small corpora become
 #: vocabularies of whole sentences.
 _LEAST_SEEN = 2
+#: Characters. A longer word is cut into such parts to be learned from: the time that one takes grows with the
+#: square of its length.
+_LONGEST_WORD = 1000
 
 _PROBES = (
     *SPECIAL_TOKENS,
@@ -43,11 +46,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Progress
         raise UsageError(f"the vocabulary size must be at least {SMALLEST_VOCABULARY}, not {vocab_size}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
+    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -58,7 +59,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Progress
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_told(texts, progress), trainer)
+    parts = (part for text in _told(texts, progress) for part in _bounded(text, words))
+    tokenizer.train_from_iterator(parts, trainer)
     return tokenizer.to_str().encode("utf-8")
 
 
@@ -67,6 +69,16 @@ def _told(texts: Iterable[str], progress: Progress | None) -> Iterator[str]:
         yield text
         if progress and count % 1000 == 0:
             progress("tokenizer", count)
+
+
+def _bounded(text: str, words: pre_tokenizers.Split) -> Iterator[str]:
+    """`text` as it is, or, where a word of it is too long, in parts that end within that word."""
+    begin = 0
+    for _, (start, end) in words.pre_tokenize_str(text) if len(text) > _LONGEST_WORD else ():
+        for cut in range(start + _LONGEST_WORD, end, _LONGEST_WORD):
+            yield text[begin:cut]
+            begin = cut
+    yield text[begin:]
 
 
 def load_tokenizer(path: Path) -> bytes:

@@ -130,6 +130,11 @@ class Trainer:
         return replace(self._position)
 
     @property
+    def out_of_patience(self) -> bool:
+        """Whether early stopping has ended it."""
+        return self._config.early_stop is not None and self._position.waited >= self._config.patience
+
+    @property
     def processes(self) -> int:
         """How many train it together."""
         return self._world.size
@@ -144,13 +149,17 @@ class Trainer:
         try:
             ended = self._train_to_end()
         except OSError as error:
+            saved = has_checkpoint(self._run.folder)
             raise CheckpointError(
                 f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): "
-                "what was saved before is whole, and --resume goes on from the last checkpoint"
+                + ("what was saved before is whole, and " if saved else "there is no checkpoint yet: ")
+                + ("--resume goes on from the last checkpoint" if saved else "--resume begins it again")
             ) from error
         finally:
-            if self._world.writes:
-                with contextlib.suppress(OSError):  # the curves can be drawn again; an error above says more
+            if self._lock is not None:
+                # The curves can be drawn again; an error above says more.
+                with contextlib.suppress(OSError, CheckpointError):
+                    self._lock.check()
                     plot_metrics(self._run.folder)
             self._unlock()
         return Result(ended, self.position, self.total_steps)
@@ -165,7 +174,7 @@ class Trainer:
             # To compare with. It is never the best: whoever trains on wants what is learned from now on.
             self._on_validation(Validated(0, math.nan, measured["loss"], best=False, skipped=0))
         while position.step < self.total_steps:
-            if config.early_stop is not None and position.waited >= config.patience:
+            if self.out_of_patience:
                 return "stopped early"
             if position.batch >= len(self._batches(position.epoch)):
                 position.epoch, position.batch = position.epoch + 1, 0
@@ -300,7 +309,8 @@ class Trainer:
         validated = Validated(position.step, train_loss, measured.get("loss"), best, position.skipped, metric)
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
         self._watch_plateau(loss)
-        if self._world.writes:
+        if self._lock is not None:
+            self._lock.check()
             append_metrics(self._run.folder, row)
         if measured and not finite:
             raise self._diverged(f"the held-out loss is no finite number at step {position.step}")
@@ -359,7 +369,8 @@ class Trainer:
     def _save(self, score: float | None = None) -> None:
         if self._saved_step == self._position.step:
             return
-        if self._world.writes:
+        if self._lock is not None:
+            self._lock.check()
             save_checkpoint(
                 self._run.folder, self._updater.learned, self._position, score=score, keep=self._config.keep
             )

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.errors import CheckpointError
+from edgechat.train.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,50 @@ def test_a_run_with_a_damaged_or_missing_file_is_refused(invoke, run_folder, tmp
     assert done.stderr.splitlines()[-1].startswith("edgechat: ")
     assert Path(name).name in done.stderr
     assert not (tmp_path / "bundle").exists()
+
+
+OF_A_RUN = ["tokenizer.json", "corpus/train.safetensors", "corpus/valid.safetensors", "valid.jsonl"]
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_a_file_of_a_run_that_was_changed_is_told_wherever_it_is_read(run_folder, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    raw = bytearray((run / name).read_bytes())
+    raw[-3] ^= 1
+    (run / name).write_bytes(raw)
+
+    def read() -> None:
+        opened = open_run(run)
+        opened.pairs("train")
+        opened.held_out()
+
+    with pytest.raises(CheckpointError) as caught:
+        read()
+    assert str(caught.value).startswith(f"{run / name} is damaged, or another run's")
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]\n", b'{"turns": ["a"]}\n', b"\xff"])
+def test_held_out_pairs_of_an_older_run_that_are_damaged_are_told(invoke, run_folder, tmp_path, content):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    info = json.loads((run / "run.json").read_text())
+    del info["files"]  # it has no hashes
+    (run / "run.json").write_text(json.dumps(info))
+    assert invoke("eval", run, "--limit", 2).returncode == 0
+    (run / "valid.jsonl").write_bytes(content)
+    done = invoke("eval", run)
+    assert done.returncode == 1
+    assert f"{run / 'valid.jsonl'} is damaged: " in done.sentence
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"config": 1}'])
+def test_a_run_json_that_is_another_thing_is_told(invoke, run_folder, tmp_path, content):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    (run / "run.json").write_text(content)
+    done = invoke("eval", run)
+    assert f"{run / 'run.json'} is damaged: it is not what `edgechat train` wrote" == done.sentence
 
 
 def test_export_says_which_checkpoint_it_takes_and_which_is_the_last(invoke, run_folder, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from edgechat.runtime import ChatModel
 from edgechat.runtime.bundle import read_bundle, write_bundle
+from edgechat.runtime.files import sha256
 from edgechat.runtime.text import TextCodec
 
 EVALUATION = {
@@ -217,8 +218,10 @@ def test_bench_refuses_before_it_measures(
 def test_bench_against_a_run_that_the_bundle_is_not_of(invoke, bundle_folder, run_folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)
-    tokenizer = json.loads((other / "tokenizer.json").read_bytes())
+    tokenizer, info = (json.loads((other / name).read_bytes()) for name in ("tokenizer.json", "run.json"))
     (other / "tokenizer.json").write_text(json.dumps(tokenizer, indent=4))
+    info["files"]["tokenizer.json"] = sha256((other / "tokenizer.json").read_bytes())
+    (other / "run.json").write_text(json.dumps(info))
     done = invoke("bench", bundle_folder, "--against", other)
     assert done.returncode == 2
     assert "has another tokenizer than the bundle" in done.sentence

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgechat.cli.progress import TrainingProgress
+from edgechat.cli.progress import TrainingProgress, reading
 from edgechat.train.checkpoint import checkpoint_folder
 from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
@@ -38,6 +39,7 @@ class Planned:
 
     position: Position
     total_steps: int = 400
+    out_of_patience: bool = False
     precision: str = "fp32"
     processes: int = 1
 
@@ -60,6 +62,23 @@ def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monke
     assert validated.endswith("  bleu 31.25  best")
     # 41 steps in 60 s; 259 are left
     assert line == "step     141  training loss 2.5000  0.7 steps a second, about 6 minutes left"
+
+
+def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_the_reading_is(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with reading() as progress:
+        for what in ("reading", "tokenizer", "encoding"):
+            for thousand in range(1, 9):  # five seconds each
+                now[0] += 5.0
+                progress(what, 1000 * thousand)
+    said = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+    assert said == [
+        "reading 6,000 so far",
+        "tokenizer 4,000 so far",
+        "encoding 2,000 so far",
+        "encoding 8,000 so far",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -488,7 +507,8 @@ def test_resume_compares_validation_data_and_tokenizer_too(invoke, corpus_file, 
     for name, prompt in (("valid", "hi"), ("other", "ho")):
         (tmp_path / f"{name}.tsv").write_text(f"{prompt}\tthere\n{prompt} you\tthere\n")
     out, other = tmp_path / "run", tmp_path / "other"
-    start = ["train", corpus_file, *without_vocabulary(QUICK), "--valid", tmp_path / "valid.tsv"]
+    start = ["train", corpus_file, *without_vocabulary(QUICK[:-6]), "--valid", tmp_path / "valid.tsv"]
+    start += QUICK[-4:]  # without a fraction
     assert invoke(*start, "--out", out).returncode == 0
     assert invoke(*start, "--out", other, "--vocab-size", 270).returncode == 0
     tokenizers = [run / "tokenizer.json" for run in (out, other)]
@@ -530,6 +550,46 @@ def test_early_stopping_without_held_out_pairs_is_refused_and_no_run_is_begun(
     assert done.returncode == 2
     assert f"--early-stop {goal} needs held-out pairs: give --valid" in done.sentence
     assert not list(tmp_path.iterdir())
+
+
+def test_a_resume_of_what_stopped_early_says_that_nothing_more_is_learned(invoke, corpus_file, tmp_path):
+    options = ["--early-stop", "bleu", "--patience", 1, "--save-every", 1, "--max-steps", 50]
+    out = tmp_path / "run"
+    assert "stopped early at step" in invoke("train", corpus_file, "--out", out, *QUICK, *options).stderr
+    done = invoke("train", "--resume", "--out", out, "--max-steps", 60)
+    assert done.returncode == 0
+    assert re.search("the run has stopped early already, at step [0-9]+, .*--from-run this one", done.stderr)
+
+
+def test_held_out_data_and_a_fraction_to_hold_out_contradict_each_other(invoke, corpus_file, tmp_path):
+    done = invoke("train", corpus_file, "--valid", corpus_file, "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 2
+    assert done.sentence == "--valid takes the place of --valid-fraction: give one of them"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
+def test_a_closed_stdout_is_told_before_the_training_whose_result_would_go_there(corpus_file, tmp_path):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "edgechat",
+        "train",
+        corpus_file,
+        "--json",
+        "--out",
+        out,
+        *map(str, QUICK),
+    ]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.startswith("edgechat: stdout is closed")) == (1, True)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("option", ["--find-lr", "--dry-run"])
@@ -666,7 +726,7 @@ LONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_an_uninterrupted_run(
     invoke, corpus_file, tmp_path, number, uninterrupted
 ):
@@ -716,6 +776,44 @@ def test_training_goes_on_when_nobody_reads_what_it_says(corpus_file, tmp_path):
     assert checkpoint_folder(out, "last").name == "step-00000002"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no /dev/full")
+def test_training_goes_on_when_the_disk_of_its_log_is_full(corpus_file, tmp_path):
+    out = tmp_path / "run"
+    with Path("/dev/full").open("w") as full:
+        assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(60) == 0
+    assert checkpoint_folder(out, "last").name == "step-00000002"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stderr")
+def test_training_goes_on_without_a_stderr(corpus_file, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *map(str, QUICK)]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=60)
+    assert done.returncode == 0
+    assert checkpoint_folder(out, "last").name == "step-00000002"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no terminals of this kind")
+def test_training_goes_on_under_nohup_when_its_terminal_is_gone(corpus_file, tmp_path):
+    import pty
+
+    out = tmp_path / "run"
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *LONG]
+    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *map(str, command)]
+    with subprocess.Popen(
+        ignoring, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=its
+    ) as process:
+        os.close(its)
+        seen = b""
+        while b"training to step" not in seen:
+            seen += os.read(ours, 4096)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+    assert checkpoint_folder(out, "last").name == "step-00000150"
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, invoke, corpus_file) -> Path:
     out = tmp_path_factory.mktemp("uninterrupted") / "run"
@@ -724,11 +822,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, invoke, corpus_file)
     return out
 
 
-def _training(*arguments: object) -> "subprocess.Popen[str]":
+def _training(*arguments: object, stderr: Any = subprocess.PIPE) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "edgechat", "train", *map(str, arguments)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 

@@ -14,6 +14,7 @@ from edgechat.export import export
 from edgechat.export.exporter import check_out
 from edgechat.runtime import ChatModel, ProofError, UsageError
 from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.files import sha256
 from edgechat.runtime.options import DecodingOptions
 from edgechat.train.evaluate import decoded_scores, distinct, evaluate
 from edgechat.train.run import open_run
@@ -147,6 +148,10 @@ def test_a_reply_in_another_normal_form_still_matches_exactly(bundle_folder):
 def test_held_out_text_may_hold_any_line_break(run_folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
-    pair = {"turns": ["a\u2028b\u0085c"], "response": "d\u2029e"}
-    (run / "valid.jsonl").write_text(json.dumps(pair, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert open_run(run).held_out() == [pair]
+    pairs = [{"turns": ["a\u2028b\u0085c"], "response": "d\u2029e"}] * len(open_run(run).held_out())
+    lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    (run / "valid.jsonl").write_text(lines, encoding="utf-8")
+    info = json.loads((run / "run.json").read_text())
+    info["files"]["valid.jsonl"] = sha256(lines.encode())
+    (run / "run.json").write_text(json.dumps(info))
+    assert open_run(run).held_out() == pairs

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,9 @@ def test_quotes_are_plain_text_in_tsv(write: Write) -> None:
     assert read(write("a.tsv", '"a\tb"\n')) == [['"a', 'b"']]
 
 
-@pytest.mark.parametrize("header", ["prompt,response", "Question,Answer", "source , target", "input,output"])
+@pytest.mark.parametrize(
+    "header", ["prompt,response", "Question,Answer", "source , target", "input,output", "query,reply"]
+)
 def test_a_header_is_no_pair(write: Write, header: str) -> None:
     assert read(write("a.csv", f"{header}\na,b\n")) == [["a", "b"]]
 
@@ -118,6 +121,25 @@ def test_unknown_keys_are_ignored_and_counted(write: Write) -> None:
     assert corpus.read().ignored_keys == {"id": 2, "lang": 1}
 
 
+def test_names_and_keys_that_are_no_text_are_shown_as_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
+    path.write_text('{"prompt": "a", "response": "b", "\\ud83d": 1}\n')
+    corpus = open_corpus([str(path)])
+    corpus.read()
+    assert corpus.name == "caf\ufffd.jsonl"
+    assert corpus.report.ignored_keys == {"\ufffd": 1}
+
+
+def test_of_many_unknown_keys_the_most_frequent_are_kept_and_the_others_counted(write: Write) -> None:
+    lines = [{"prompt": "a", "response": "b", f"id{n}": 1, "id": n} for n in range(500)]
+    path = write("a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    corpus = open_corpus([str(path)])
+    report = corpus.read()
+    assert report.ignored_keys["id"] == 500
+    assert (len(report.ignored_keys), report.more_ignored_keys) == (10, 491)
+    assert report.lines()[-1].split() == ["ignored", "key", "and", "491", "more"]
+
+
 def test_a_corpus_can_be_read_again_and_hashes_the_same(write: Write) -> None:
     corpus = open_corpus([str(write(name, FORMATS[name])) for name in ("a.jsonl", "a.tsv")])
     first = corpus.read()
@@ -144,8 +166,11 @@ def test_the_digest_depends_on_text_order_and_learned_turns_only() -> None:
 
 BAD_LINES = {
     "not JSON": ("a.jsonl", '{"prompt": "a", "response"', "is not JSON"),
-    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON"),
-    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object"),
+    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON (it is nested too deep)"),
+    "a number too long": ("a.jsonl", "1" * 5000, "is not JSON (a number in it is too long)"),
+    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object (a .jsonl file has one a line)"),
+    "printed over lines": ("a.jsonl", "{", "is not JSON (a .jsonl file has one object a line)"),
+    "an array over lines": ("a.jsonl", "[", "is not JSON (a .jsonl file has one object a line)"),
     "cut off": ("a.jsonl", '{"prompt": "x", "response": ', "is not JSON (it ends too early)"),
     "cut in a text": ("a.jsonl", '{"prompt": "x", "response": "y', "is not JSON (it ends too early)"),
     "missing keys": (
@@ -217,6 +242,32 @@ def test_a_multi_line_csv_record_is_named_by_its_first_line(write: Write) -> Non
         read(write("a.csv", 'a,b\n"c\nd\ne"\n'))
 
 
+@pytest.mark.parametrize("later", ["", 'x,"y z"\n', "too long\xff"])
+def test_a_quote_that_is_never_closed_takes_no_line_but_its_own_along(write: Write, later: str) -> None:
+    rows = "".join(f"a {n},b {n}\n" for n in range(20_000))  # more than one cell may hold
+    path = write("a.csv", ('c,d\n"e,f\n' + rows + later).encode("latin-1"))
+    corpus = open_corpus([str(path)], skip_bad=True)
+    learned = texts(corpus)
+    assert learned[:2] == [["c", "d"], ["a 0", "b 0"]]
+    assert len(learned) == 20_001 + later.count(",")
+    assert sum(corpus.report.dropped.values()) == 1 + later.count("\xff")
+    with pytest.raises(DataError, match="line 2 is not well-formed"):
+        read(path)
+
+
+def test_a_bad_line_within_a_cell_of_several_is_named_itself(write: Write) -> None:
+    path = write("a.csv", b'a,b\n"c\n\xff\nd",e\nf,g\n')
+    with pytest.raises(DataError, match="line 3 is not UTF-8"):
+        read(path)
+    assert read(path, skip_bad=True)[-1] == ["f", "g"]
+
+
+def test_a_row_of_several_lines_that_is_dropped_is_counted_by_its_lines(write: Write) -> None:
+    corpus = open_corpus([str(write("a.csv", 'a,b\n"c\nd\ne"\nf,g\n'))], skip_bad=True)
+    assert texts(corpus) == [["a", "b"], ["f", "g"]]
+    assert sum(corpus.report.dropped.values()) == 3
+
+
 def test_a_bad_prompt_takes_its_response_along_in_text_pairs(write: Write) -> None:
     path = write("a.txt", b"\xff\nb\nc\nd\n")
     assert read(path, skip_bad=True) == [["c", "d"]]
@@ -239,6 +290,12 @@ def test_a_truncated_half_of_parallel_text_is_named(tmp_path: Path) -> None:
             open_corpus([], source=source, target=target).read()
 
 
+def test_blank_lines_at_the_end_of_parallel_text_are_no_lines(write: Write) -> None:
+    long, short = write("long.txt", "a\nb\n\n \n"), write("short.txt", "x\ny\n")
+    assert texts(open_corpus([], source=long, target=short)) == [["a", "x"], ["b", "y"]]
+    assert texts(open_corpus([], source=short, target=long)) == [["x", "a"], ["y", "b"]]
+
+
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_parallel_text_needs_equal_numbers_of_lines(write: Write, skip_bad: bool) -> None:
     long, short = write("long.txt", "a\nb\nc\n"), write("short.txt", "x\ny\n")
@@ -252,6 +309,7 @@ UNUSABLE = {
     "empty gz": ("a.jsonl.gz", gzip.compress(b""), "is empty"),
     "binary": ("a.csv", bytes(range(256)), "is a binary file"),
     "UTF-16": ("a.csv", "a,b".encode("utf-16"), "is a binary file, not UTF-8 text: save it as UTF-8"),
+    "CR alone": ("a.tsv", b"a\tb\rc\td\r", "ends its lines with CR alone: save it with line feeds"),
     "gz without its ending": ("a.jsonl", gzip.compress(b"hello" * 99), "is a binary file"),
     "not gz": ("a.jsonl.gz", b"hello", "is not a whole gzip file"),
     "truncated gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 9999)[:-20], "is not a whole gzip file"),

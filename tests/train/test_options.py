@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edgechat.runtime.errors import UsageError
+from edgechat.runtime.files import sha256
 from edgechat.train.checkpoint import checkpoint_folder, checkpoint_folders, load_weights
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
@@ -94,7 +95,8 @@ def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric
 def test_early_stops_by_replies_need_held_out_pairs(run):
     empty = run.pairs("valid")
     cut = type(empty)(empty.src_ids[:0], empty.src_offsets[:1], empty.tgt_ids[:0], empty.tgt_offsets[:1])
-    cut.save(run.folder / "corpus" / "valid.safetensors")
+    (run.folder / "corpus" / "valid.safetensors").write_bytes(cut.to_bytes())
+    run.info["files"]["corpus/valid.safetensors"] = sha256(cut.to_bytes())
     with pytest.raises(UsageError, match="--early-stop bleu needs held-out pairs: give --valid"):
         Trainer(with_options(run, early_stop="bleu"))
 

@@ -108,6 +108,25 @@ def test_a_long_line_of_signs_becomes_no_token_that_a_bundle_may_not_have() -> N
     assert codec.decode(codec.encode("=" * 1024)) == "=" * 1024
 
 
+@pytest.mark.parametrize(
+    "long",
+    ["b" * 900_000, "=" * 200_000, "".join(chr(0x4E00 + n % 20_000) for n in range(100_000)), "1" * 300_000],
+    ids=["letters", "signs", "Chinese", "digits"],
+)
+def test_a_word_without_an_end_is_learned_from_in_parts(long: str) -> None:
+    """Whole, the first would take half an hour."""
+    texts = [f"turn on light {n}" for n in range(40)] * 2
+    trained = train_tokenizer([*texts, f"so {long} it is", f"so {long} it is"], 2000)
+    assert "Ġlight" in json.loads(trained)["model"]["vocab"]
+
+
+def test_a_long_text_of_words_with_an_end_is_learned_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["".join(f"don't word{n % 700}  {'x' * n}!\n" for n in range(1, 999)), *TEXTS]
+    bounded = train_tokenizer(texts, 600)
+    monkeypatch.setattr(tokenizer, "_LONGEST_WORD", 1 << 30)
+    assert train_tokenizer(texts, 600) == bounded
+
+
 def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 261, not 260"):
         train_tokenizer(TEXTS, 260)

@@ -1,5 +1,6 @@
 """Training: it learns, clips, stops where it should, and says what went wrong."""
 
+import dataclasses
 import errno
 import json
 import math
@@ -15,9 +16,10 @@ import torch
 
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.batches import make_batch
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoint import checkpoint_folder, checkpoint_folders
 from edgechat.train.metrics import append_metrics, cut_metrics, plot_metrics, read_metrics
 from edgechat.train.run import Run, open_run
+from edgechat.train.tokenizer import train_tokenizer
 from edgechat.train.trainer import Trainer
 
 
@@ -323,6 +325,28 @@ def test_the_lock_of_a_killed_process_is_taken_over(run):
     assert Trainer(run).train().ended == "finished"
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_that_was_moved_while_it_was_trained_is_told_and_its_place_is_left_alone(run, replaced):
+    there, moved = run.folder, run.folder.with_name("moved")
+
+    def move(_: object) -> None:
+        if not moved.exists():
+            there.rename(moved)
+            if replaced:
+                shutil.copytree(moved, there)  # its lock is none of ours
+
+    with pytest.raises(CheckpointError, match="run was moved or replaced while it was trained"):
+        Trainer(run, on_step=move).train()
+    if replaced:
+        assert sorted(path.name for path in there.iterdir()) == sorted(path.name for path in moved.iterdir())
+        assert (there / "lock").exists()
+        assert not (there / "metrics.png").exists()
+        assert not list(there.rglob("step-*"))
+    else:
+        assert not there.exists()
+    assert Trainer(open_run(moved)).train().ended == "finished"
+
+
 def test_a_file_system_without_locks_is_not_taken_for_another_process(run, monkeypatch):
     from edgechat.train import lock
 
@@ -380,6 +404,71 @@ def test_rows_of_metrics_after_the_checkpoint_are_cut_and_half_a_line_is_none(tm
     assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20, 30]
     cut_metrics(tmp_path, 20)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
+
+
+def test_a_damaged_row_of_metrics_costs_no_other(tmp_path):
+    damaged = [
+        b"\xff\xfe",
+        b"\0\0",
+        b"{",
+        b"[1]",
+        b'{"step": "2"}',
+        b'{"step": 2.5}',
+        b'{"step": 2, "train_loss": []}',
+    ]
+    rows = [b'{"step": 1}', *damaged, b'{"step": 3}']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(rows) + b"\n")
+    cut_metrics(tmp_path, 20)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
+    plot_metrics(tmp_path)
+
+
+def trained(run: Run, steps: int) -> list[Path]:
+    """The checkpoints of the run, trained with one at each of the first steps."""
+    config = run.config.changed({"max_steps": steps, "save_every": 1, "keep": steps})
+    Trainer(dataclasses.replace(run, config=config)).train()
+    return sorted((run.folder / "checkpoints").iterdir())
+
+
+def test_an_old_checkpoint_that_is_damaged_is_told_and_does_not_end_the_training(run, caplog):
+    first, *_ = trained(run, 3)
+    (first / "state.json").write_text("{")
+    assert [path.name for path in trained(run, 5)][-2:] == ["step-00000004", "step-00000005"]
+    assert f"{first / 'state.json'} is damaged or missing: this checkpoint is passed over" in caplog.text
+    assert len(checkpoint_folders(run.folder, "last:3")) == 3
+
+
+def test_the_best_checkpoint_is_found_where_the_last_is_damaged_and_no_other_is_taken_for_it(
+    run, monkeypatch
+):
+    losses = iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses)})
+    _, best, last = trained(run, 3)
+    (last / "state.json").write_text("")
+    assert checkpoint_folder(run.folder, "best") == best
+    sentence = rf"{last}/state\.json is damaged .*: move {last} away to go on from step 2$"
+    with pytest.raises(CheckpointError, match=sentence):
+        Trainer(run)
+    shutil.rmtree(last)
+    shutil.copytree(best, last)
+    shutil.rmtree(best)
+    with pytest.raises(
+        CheckpointError, match="has lost its best checkpoint, step 2: take the last one, step 3"
+    ):
+        checkpoint_folder(run.folder, "best")
+
+
+def test_weights_for_another_vocabulary_are_told_in_a_sentence(run):
+    Trainer(run).train()
+    path = run.folder / "tokenizer.json"
+    path.write_bytes(train_tokenizer(["hello"] * 9, 320))
+    (run.folder / "run.json").write_text(json.dumps({**run.info, "files": {}}))  # as older runs have it
+    with pytest.raises(
+        CheckpointError, match=r"embedding\.weight is 320 × 24 and would have to be \d+ × 24$"
+    ):
+        open_run(run.folder).load_model("last")
+    with pytest.raises(CheckpointError, match=r"has ids that tokenizer\.json of the run lacks"):
+        open_run(run.folder).pairs("train")
 
 
 @pytest.mark.parametrize("valid_loss", [None, 2.0])
