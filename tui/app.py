@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import BindingType
+from textual.command import CommandPalette
 from textual.dom import DOMNode
 from textual.events import DeliveryFailed, Key, Paste
 from textual.screen import Screen
@@ -23,7 +24,7 @@ from .keeper import Keeper
 from .keys import ALL, APP, CHAT, PROMPT, bindings, is_key, keymap
 from .knobs import Changes, presets
 from .plain import plain
-from .screens import ChatScreen, Help, KeySection
+from .screens import ChatScreen, Help, KeySection, Palette
 from .screens.talking import Load
 from .settings import KEYS, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
 from .signals import quitting
@@ -144,6 +145,10 @@ class ChatApp(KeysInOrder):
         for name, changes in presets(screen.values).items():
             told = ", ".join(f"{option} {value}" for option, value in changes.items()) or "no knob turned"
             yield SystemCommand(f"Preset: {name}", told, partial(screen.use_preset, changes))
+
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_help(self) -> None:
         """Explain what has the focus. Over another screen, that screen."""

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen, Screen
@@ -28,7 +29,15 @@ async def answer_of(over: "Over[T]", below: Screen[Any]) -> T | None:
     return await below.app.push_screen_wait(over)
 
 
-class Over(ModalScreen[T | None], Generic[T]):
+class Topmost(Screen[T]):
+    """Closes nothing but itself. Textual takes whatever screen is on top away, the chat too: so would the
+    second of two clicks that come at once. A base that brings styles stands before this one."""
+
+    def dismiss(self, result: T | None = None) -> AwaitComplete:
+        return super().dismiss(result) if self.is_active else AwaitComplete()
+
+
+class Over(ModalScreen[T | None], Topmost[T | None], Generic[T]):
     """Gives None where it was closed without a choice."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(OVER)
