@@ -1,0 +1,37 @@
+"""Windows with few columns, few rows, or next to none."""
+
+import pytest
+
+from edgechat.tui.widgets import VIEWS
+
+from .fakes import FakeModel
+
+SIZES = [(6, 24), (4, 24), (2, 2), (1, 1), (80, 1)]
+
+
+async def resized(c):
+    for size in SIZES:
+        await c.pilot.resize_terminal(*size)
+        await c.pilot.pause()
+    await c.pilot.resize_terminal(80, 24)
+    await c.pilot.pause()
+
+
+async def test_every_view_outlives_a_window_of_one_character(chat):
+    async with chat(FakeModel()) as c:
+        await resized(c)
+        await c.say("hello")
+        for view in VIEWS:
+            await c.view(view)
+            await resized(c)
+            assert "Say something" in c.drawn
+
+
+@pytest.mark.parametrize("key", ["ctrl+p", "f1", "ctrl+b", "ctrl+l", "ctrl+s", "f10"])
+async def test_what_lies_over_the_chat_outlives_a_window_of_one_character(chat, tmp_path, key):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        await c.press(key)
+        await c.until(lambda: c.app.screen is not c.chat)
+        await resized(c)
+        assert c.app.screen is not c.chat
