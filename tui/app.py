@@ -261,5 +261,9 @@ def run_chat(
             app.run(inline=inline)
         finally:
             lost = keeper.close()
-    if lost:
-        raise EdgeChatError(f"the last of what was said is not kept: {lost}")
+    not_kept = f"the last of what was said is not kept: {lost}" if lost else ""
+    if app.return_code:
+        kept = not_kept or "every turn that had ended is kept, unless the status line said 'not kept'"
+        raise EdgeChatError(f"the chat ended by a bug of its own, the traceback is above; {kept}")
+    if not_kept:
+        raise EdgeChatError(not_kept)

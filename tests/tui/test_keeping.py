@@ -406,6 +406,19 @@ def test_what_could_not_be_written_in_the_end_is_an_error_of_the_command(monkeyp
         run_chat(["demo"])
 
 
+def test_a_bug_that_ends_the_chat_is_an_error_of_the_command(monkeypatch, tmp_path):
+    def broken(self):
+        raise ZeroDivisionError
+
+    run = ChatApp.run
+    monkeypatch.setattr(ChatApp, "run", lambda app, **_: run(app, headless=True))
+    monkeypatch.setattr(ChatApp, "on_ready", broken)
+    for name, path in (("chats_file", tmp_path / "chats.db"), ("config_folder", tmp_path)):
+        monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
+    with pytest.raises(EdgeChatError, match="the traceback is above; every turn that had ended is kept"):
+        run_chat([])
+
+
 @pytest.mark.parametrize("end", ["kill", "ctrl+q", "escape"])
 async def test_a_reply_that_is_made_anew_takes_the_place_of_the_old_one_when_it_is_there(chat, tmp_path, end):
     path = tmp_path / "chats.db"
