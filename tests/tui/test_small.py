@@ -35,3 +35,19 @@ async def test_what_lies_over_the_chat_outlives_a_window_of_one_character(chat, 
         await c.until(lambda: c.app.screen is not c.chat)
         await resized(c)
         assert c.app.screen is not c.chat
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "two\nlines"], ids=["long", "lines"])
+async def test_the_name_of_a_bundle_leaves_room_for_what_one_must_know(chat, name):
+    async with chat(FakeModel(), size=(40, 12)) as c:
+        await c.say("hello")
+        c.screen.bundles.loaded(f"/{name}", FakeModel(precision="fp32"))
+        c.screen._talk_to(f"/{name}")
+        await c.press("f6")
+        shown = " ".join(name.split())[:7]
+        assert f"{shown}… · not kept · editing the" in c.drawn.splitlines()[-1]
+        await c.press("escape")
+        await c.say("again")
+        assert "… · not kept ·" in c.drawn.splitlines()[-1] or name != "x" * 200
+        caption, said = c.messages[-1].splitlines()
+        assert (caption[:12], said) == (f"bot: {shown}", "fine")

@@ -243,7 +243,7 @@ async def test_a_knob_that_is_turned_counts_for_the_next_reply_and_is_remembered
     model = FakeModel(beam=3)
     async with chat(model, size=(140, 40)) as c:
         await c.press("f4", "down", "right", "right")
-        assert "beam 5 · ● knobs" in c.drawn
+        assert "● knobs · int8 · cpu · beam 5" in c.drawn
         await c.say("hello")
         assert (model.options.beam, model.options.n_best) == (5, 5)
         c.screen.inspector.knobs.focus()
