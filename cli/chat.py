@@ -1,5 +1,6 @@
 """`edgechat tui` and `edgechat chat`: hold a conversation, on a whole screen or line by line."""
 
+import codecs
 import contextlib
 import dataclasses
 import os
@@ -95,6 +96,11 @@ def tui(
     # Textual reads stdin and draws on stderr.
     if not served and not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError("edgechat tui needs a terminal: with pipes and files, use edgechat chat or reply")
+    if not served and codecs.lookup(sys.stderr.encoding).name != "utf-8":
+        raise UsageError(
+            f"edgechat tui draws in UTF-8, but text here is {sys.stderr.encoding}: set PYTHONUTF8=1 where "
+            "the terminal knows UTF-8, or use edgechat chat"
+        )
     from ..tui import run_chat
 
     run_chat(
