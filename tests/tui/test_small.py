@@ -37,6 +37,24 @@ async def test_what_lies_over_the_chat_outlives_a_window_of_one_character(chat, 
         assert c.app.screen is not c.chat
 
 
+@pytest.mark.parametrize(
+    ("key", "seen"),
+    [
+        ("", "bot   fine"),
+        ("f2", "score"),
+        ("f10", "fine"),
+        ("ctrl+s", "chat.md"),
+        ("ctrl+l", "hello"),
+        ("ctrl+p", "Search for"),
+    ],
+)
+async def test_in_twenty_columns_and_five_rows_there_is_room_for_what_counts(chat, tmp_path, key, seen):
+    async with chat(FakeModel(), store=tmp_path / "chats.db", size=(20, 5)) as c:
+        await c.say("hello")
+        await c.press(*filter(None, [key]))
+        await c.until(lambda: seen in c.drawn)
+
+
 @pytest.mark.parametrize("name", ["x" * 200, "two\nlines"], ids=["long", "lines"])
 async def test_the_name_of_a_bundle_leaves_room_for_what_one_must_know(chat, name):
     async with chat(FakeModel(), size=(40, 12)) as c:
