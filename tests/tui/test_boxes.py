@@ -3,7 +3,8 @@
 import pytest
 from textual.command import CommandList, CommandPalette
 from textual.events import Click, Key, MouseDown, MouseUp
-from textual.widgets import OptionList
+from textual.selection import SELECT_ALL as ALL
+from textual.widgets import OptionList, Static
 
 from .fakes import FakeModel
 
@@ -89,3 +90,26 @@ async def test_a_click_on_a_row_that_is_gone_since_it_was_drawn_is_nothing(chat)
         c.app.screen.fill([])
         await c.pilot.pause()
         assert c.app.screen is not c.chat
+
+
+async def test_what_the_mouse_marks_in_help_is_copied(chat):
+    async with chat(FakeModel()) as c:
+        await c.press("f1")
+        row = next(row for row in c.app.screen.query(Static) if "Send: give" in str(row.get_selection(ALL)))
+        row.text_select_all()
+        await c.press("ctrl+c")
+        assert c.app.clipboard == "Send: give the model the prompt  prompt.send"
+        assert c.notices == ["What is marked is in the clipboard"]
+
+
+async def test_ctrl_c_copies_what_was_marked_last(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        await c.press("ctrl+s", "ctrl+c")
+        assert c.app.clipboard == "chat.md"
+        c.app.screen.query_one("#note", Static).text_select_all()
+        await c.press("ctrl+c")
+        assert c.app.clipboard.startswith("The ending says how")
+        await c.press("shift+left", "ctrl+c")
+        assert c.app.clipboard != ""
+        assert not c.app.clipboard.startswith("The ending")

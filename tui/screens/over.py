@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Generic, TypeVar
 
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.await_complete import AwaitComplete
 from textual.binding import BindingType
@@ -27,6 +28,15 @@ async def answer_of(over: "Over[T]", below: Screen[Any]) -> T | None:
         return None
     over.asked_by = get_current_worker()
     return await below.app.push_screen_wait(over)
+
+
+def copy_marked(screen: Screen[Any]) -> None:
+    """Copy what the mouse has marked on a screen. In a view it marks nothing that could be copied."""
+    text = screen.get_selected_text()
+    if not text:
+        raise SkipAction
+    screen.app.copy_to_clipboard(text)
+    screen.notify("What is marked is in the clipboard")
 
 
 class Topmost(Screen[T]):
@@ -57,6 +67,9 @@ class Over(ModalScreen[T | None], Topmost[T | None], Generic[T]):
     def compose_box(self) -> ComposeResult:
         """What is in the box."""
         raise NotImplementedError
+
+    def action_copy_text(self) -> None:
+        copy_marked(self)
 
     def action_close(self) -> None:
         self.dismiss(None)
