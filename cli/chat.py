@@ -40,6 +40,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..runtime import ChatModel, ChatSession, DecodingOptions
 
+_COMMANDS = ("/new", "/why", "/help", "/quit")
 _HOST, _PORT = "localhost", 8000  # where the chat is served, where nothing else is said
 
 
@@ -144,6 +145,8 @@ def chat(
 
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
         options = decoding_options(model.defaults, **given_options(context))
+        if _interactive():
+            say(f"Talking to {one_line(bundle)} on {model.device}. Write a line; /help lists the rest.")
         LineChat(model, options, greet=_interactive()).run(_lines())
 
 
@@ -156,8 +159,6 @@ class LineChat:
 
     def run(self, lines: Iterator[str]) -> None:
         """Until the lines end, or one of them says so."""
-        if self._greet:
-            say(f"Talking to a model on {self._model.device}. Write a line; /help lists what else there is.")
         for line in lines:
             command = line.strip()
             if command == "/quit":
@@ -183,7 +184,9 @@ class LineChat:
         elif command == "/help":
             say("/new forgets the conversation, /why lists other replies, /quit ends; all else is a prompt")
         else:
-            say(f"{command.split()[0]} is no command; /help lists them, and // begins a prompt with a slash")
+            name = command.split()[0]
+            wrong = "stands alone on its line" if name in _COMMANDS else "is no command"
+            say(f"{name} {wrong}; /help lists all, and // begins a prompt with a slash")
 
     def _why(self) -> None:
         """The n best to the last prompt. They are searched for now: a reply alone is found sooner."""

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import platformdirs
 from textual.app import SystemCommand
 from textual.binding import BindingType
 from textual.command import CommandPalette
@@ -111,6 +112,14 @@ class ChatApp(KeysInOrder):
         self._settings = replace(self._settings, theme=theme)
         if self._config and (problem := save_settings(self._config, self._settings)):
             self.notify(plain(problem), severity="warning", markup=False)
+
+    def deliver_screenshot(
+        self, filename: str | None = None, path: str | None = None, time_format: str | None = None
+    ) -> str | None:
+        """Where there is no folder of downloads, into the one that the chat was opened in."""
+        if path is None and not platformdirs.user_downloads_path().is_dir():
+            path = str(Path.cwd())
+        return super().deliver_screenshot(filename, path, time_format)
 
     def on_delivery_failed(self, event: DeliveryFailed) -> None:
         """A screenshot that cannot be written: Textual's own notice leaves out the reason."""

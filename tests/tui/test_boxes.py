@@ -6,6 +6,8 @@ from textual.events import Click, Key, MouseDown, MouseUp
 from textual.selection import SELECT_ALL as ALL
 from textual.widgets import OptionList, Static
 
+from edgechat.tui import ChatApp
+
 from .fakes import FakeModel
 
 
@@ -113,3 +115,12 @@ async def test_ctrl_c_copies_what_was_marked_last(chat):
         await c.press("shift+left", "ctrl+c")
         assert c.app.clipboard != ""
         assert not c.app.clipboard.startswith("The ending")
+
+
+@pytest.mark.parametrize("height", [10, 24])
+async def test_inline_only_the_box_has_a_border(chat, monkeypatch, height):
+    monkeypatch.setattr(ChatApp, "is_inline", True)
+    async with chat(FakeModel(), size=(80, height)) as c:
+        await c.press("ctrl+b")
+        assert c.app.screen is not c.chat
+        assert c.app.screen.styles.border_top[0] == ""

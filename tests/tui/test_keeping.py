@@ -245,6 +245,15 @@ async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
         assert model.asked[-1] == ["TWO", "three"]
 
 
+async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        await c.press("ctrl+s", "enter")
+        await c.until(lambda: c.notices)
+        assert c.notices == [f"Written to {tmp_path / 'chat.md'}"]
+
+
 async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat, tmp_path):
     (tmp_path / "there.md").write_text("mine")
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:

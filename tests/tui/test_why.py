@@ -390,6 +390,12 @@ def test_below_the_least_of_a_knob_that_has_a_word_there_is_that_word():
         assert kinds[name].step(None, 1) == least
 
 
+def test_a_word_that_a_knob_does_not_know_is_answered_with_those_that_it_does():
+    kind = next(knob.kind for knob in knobs.KNOBS if knob.name == "normalize")
+    with pytest.raises(ValueError, match=r"^'zzz' is not one of: none, gnmt, average$"):
+        kind.parse("zzz")
+
+
 async def test_an_arrow_that_is_refused_says_why_as_does_the_value_that_is_typed(chat):
     async with chat(FakeModel(beam=5), size=(140, 40)) as c:
         c.screen.use_preset({"groups": 5})

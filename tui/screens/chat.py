@@ -185,7 +185,7 @@ class ChatScreen(Talking):
         except OSError as error:
             self.notify(plain(f"{file} cannot be written: {error.strerror}"), severity="error", markup=False)
         else:
-            self.notify(plain(f"Written to {file}"), markup=False)
+            self.notify(plain(f"Written to {file.absolute()}"), markup=False)
 
     # --- Keeping
 
