@@ -1,5 +1,6 @@
 """`edgechat tui` and `edgechat chat`: hold a conversation, on a whole screen or line by line."""
 
+import codecs
 import contextlib
 import dataclasses
 import os
@@ -39,6 +40,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..runtime import ChatModel, ChatSession, DecodingOptions
 
+_COMMANDS = ("/new", "/why", "/help", "/quit")
 _HOST, _PORT = "localhost", 8000  # where the chat is served, where nothing else is said
 
 
@@ -95,6 +97,11 @@ def tui(
     # Textual reads stdin and draws on stderr.
     if not served and not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError("edgechat tui needs a terminal: with pipes and files, use edgechat chat or reply")
+    if not served and codecs.lookup(sys.stderr.encoding).name != "utf-8":
+        raise UsageError(
+            f"edgechat tui draws in UTF-8, but text here is {sys.stderr.encoding}: set PYTHONUTF8=1 where "
+            "the terminal knows UTF-8, or use edgechat chat"
+        )
     from ..tui import run_chat
 
     run_chat(
@@ -138,6 +145,8 @@ def chat(
 
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
         options = decoding_options(model.defaults, **given_options(context))
+        if _interactive():
+            say(f"Talking to {one_line(bundle)} on {model.device}. Write a line; /help lists the rest.")
         LineChat(model, options, greet=_interactive()).run(_lines())
 
 
@@ -150,8 +159,6 @@ class LineChat:
 
     def run(self, lines: Iterator[str]) -> None:
         """Until the lines end, or one of them says so."""
-        if self._greet:
-            say(f"Talking to a model on {self._model.device}. Write a line; /help lists what else there is.")
         for line in lines:
             command = line.strip()
             if command == "/quit":
@@ -177,7 +184,9 @@ class LineChat:
         elif command == "/help":
             say("/new forgets the conversation, /why lists other replies, /quit ends; all else is a prompt")
         else:
-            say(f"{command.split()[0]} is no command; /help lists them, and // begins a prompt with a slash")
+            name = command.split()[0]
+            wrong = "stands alone on its line" if name in _COMMANDS else "is no command"
+            say(f"{name} {wrong}; /help lists all, and // begins a prompt with a slash")
 
     def _why(self) -> None:
         """The n best to the last prompt. They are searched for now: a reply alone is found sooner."""

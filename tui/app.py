@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import platformdirs
 from textual.app import SystemCommand
 from textual.binding import BindingType
+from textual.command import CommandPalette
 from textual.dom import DOMNode
 from textual.events import DeliveryFailed, Key, Paste
 from textual.screen import Screen
@@ -23,7 +25,7 @@ from .keeper import Keeper
 from .keys import ALL, APP, CHAT, PROMPT, bindings, is_key, keymap
 from .knobs import Changes, presets
 from .plain import plain
-from .screens import ChatScreen, Help, KeySection
+from .screens import ChatScreen, Help, KeySection, Palette
 from .screens.talking import Load
 from .settings import KEYS, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
 from .signals import quitting
@@ -43,7 +45,7 @@ class ChatApp(KeysInOrder):
     CSS_PATH = "edgechat.tcss"
     # Textual declares them as instance variables.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (8, "-short"), (14, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = bindings(APP)
 
     def __init__(
@@ -111,6 +113,14 @@ class ChatApp(KeysInOrder):
         if self._config and (problem := save_settings(self._config, self._settings)):
             self.notify(plain(problem), severity="warning", markup=False)
 
+    def deliver_screenshot(
+        self, filename: str | None = None, path: str | None = None, time_format: str | None = None
+    ) -> str | None:
+        """Where there is no folder of downloads, into the one that the chat was opened in."""
+        if path is None and not platformdirs.user_downloads_path().is_dir():
+            path = str(Path.cwd())
+        return super().deliver_screenshot(filename, path, time_format)
+
     def on_delivery_failed(self, event: DeliveryFailed) -> None:
         """A screenshot that cannot be written: Textual's own notice leaves out the reason."""
         event.prevent_default()
@@ -144,6 +154,10 @@ class ChatApp(KeysInOrder):
         for name, changes in presets(screen.values).items():
             told = ", ".join(f"{option} {value}" for option, value in changes.items()) or "no knob turned"
             yield SystemCommand(f"Preset: {name}", told, partial(screen.use_preset, changes))
+
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_help(self) -> None:
         """Explain what has the focus. Over another screen, that screen."""
@@ -256,5 +270,9 @@ def run_chat(
             app.run(inline=inline)
         finally:
             lost = keeper.close()
-    if lost:
-        raise EdgeChatError(f"the last of what was said is not kept: {lost}")
+    not_kept = f"the last of what was said is not kept: {lost}" if lost else ""
+    if app.return_code:
+        kept = not_kept or "every turn that had ended is kept, unless the status line said 'not kept'"
+        raise EdgeChatError(f"the chat ended by a bug of its own, the traceback is above; {kept}")
+    if not_kept:
+        raise EdgeChatError(not_kept)

@@ -194,8 +194,8 @@ def with_seed(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def name_of(path: str) -> str:
-    """What a bundle is called on screen."""
-    return Path(path).resolve().name.removesuffix(".edgechat") or path
+    """What a bundle is called on screen, in one line."""
+    return " ".join(Path(path).resolve().name.removesuffix(".edgechat").split()) or path
 
 
 def place_of(path: str) -> Path:

@@ -94,7 +94,7 @@ class Choice:
 
     def parse(self, text: str) -> Any:
         if text.strip() not in self.words:
-            raise ValueError(f"{text!r} is none of {', '.join(self.words)}")
+            raise ValueError(f"{text!r} is not one of: {', '.join(self.words)}")
         return text.strip()
 
     def show(self, value: Any) -> str:

@@ -46,6 +46,7 @@ def test_at_a_terminal_only_replies_go_to_a_file_of_stdout(bundle_folder, model)
     os.close(ours)
     os.close(theirs)
     assert done.stdout.decode() == model.reply("hello").text + "\n"
+    assert f"Talking to {bundle_folder} on cpu. Write a line".encode() in told
     assert b"you: " in told
 
 
@@ -56,9 +57,10 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(invoke, bundle_folder):
 
 
 def test_two_slashes_begin_a_prompt_and_an_unknown_command_is_told(invoke, bundle_folder, model):
-    done = invoke("chat", bundle_folder, stdin="//new\n/nonsense x\n/help\n")
+    done = invoke("chat", bundle_folder, stdin="//new\n/nonsense x\n/why x\n/help\n")
     assert done.stdout.splitlines() == [model.reply("/new").text]
     assert "/nonsense is no command" in done.stderr
+    assert "/why stands alone on its line" in done.stderr
     assert "/why lists" in done.stderr
 
 

@@ -257,6 +257,8 @@ def test_sign_with_a_public_key_is_refused_as_that(invoke, tree, bundle_folder, 
 class Terminal:
     """A standard stream that says it is a terminal."""
 
+    encoding = "utf-8"
+
     def isatty(self) -> bool:
         return True
 

@@ -269,10 +269,21 @@ async def test_the_name_of_the_view_that_is_shown_is_in_view_in_forty_columns(ch
             await c.until(lambda: "meter  knobs" in c.drawn)
 
 
-async def test_a_screenshot_that_cannot_be_written_says_why(chat, tmp_path, monkeypatch):
-    monkeypatch.setattr("textual.app.user_downloads_path", lambda: tmp_path / "gone")
+async def test_without_a_folder_of_downloads_a_screenshot_lies_where_the_chat_was_opened(
+    chat, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("platformdirs.user_downloads_path", lambda: tmp_path / "gone")
+    monkeypatch.chdir(tmp_path)
     async with chat(FakeModel()) as c:
         c.app.deliver_screenshot("chat.svg")
+        await c.until(lambda: c.notices)
+        assert str(tmp_path / "chat.svg") in c.notices[0]
+        assert (tmp_path / "chat.svg").read_text().startswith("<svg")
+
+
+async def test_a_screenshot_that_cannot_be_written_says_why(chat, tmp_path):
+    async with chat(FakeModel()) as c:
+        c.app.deliver_screenshot("chat.svg", str(tmp_path / "gone"))
         await c.until(lambda: c.notices)
         (said,) = c.notices
         assert said.startswith("The screenshot is not saved: ")

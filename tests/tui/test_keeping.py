@@ -245,6 +245,15 @@ async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
         assert model.asked[-1] == ["TWO", "three"]
 
 
+async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        await c.press("ctrl+s", "enter")
+        await c.until(lambda: c.notices)
+        assert c.notices == [f"Written to {tmp_path / 'chat.md'}"]
+
+
 async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat, tmp_path):
     (tmp_path / "there.md").write_text("mine")
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
@@ -404,6 +413,19 @@ def test_what_could_not_be_written_in_the_end_is_an_error_of_the_command(monkeyp
         monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
     with pytest.raises(EdgeChatError, match=r"the last of what was said is not kept: .*disk is full"):
         run_chat(["demo"])
+
+
+def test_a_bug_that_ends_the_chat_is_an_error_of_the_command(monkeypatch, tmp_path):
+    def broken(self):
+        raise ZeroDivisionError
+
+    run = ChatApp.run
+    monkeypatch.setattr(ChatApp, "run", lambda app, **_: run(app, headless=True))
+    monkeypatch.setattr(ChatApp, "on_ready", broken)
+    for name, path in (("chats_file", tmp_path / "chats.db"), ("config_folder", tmp_path)):
+        monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
+    with pytest.raises(EdgeChatError, match="the traceback is above; every turn that had ended is kept"):
+        run_chat([])
 
 
 @pytest.mark.parametrize("end", ["kill", "ctrl+q", "escape"])

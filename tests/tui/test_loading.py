@@ -77,6 +77,7 @@ def test_run_chat_names_bundles_by_their_folder_and_hands_all_on(monkeypatch, tm
     assert app._load.keywords == {"device": "cpu", "threads": 2, "require_signature": key}
     assert app._changes == {"beam": 2}
     assert name_of(bundle) == "mine"
+    assert name_of("two\nlines") == "two lines"
     assert list(tmp_path.iterdir()) == []  # nothing was said or chosen, so nothing is kept
 
 

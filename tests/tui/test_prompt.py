@@ -77,6 +77,32 @@ def test_a_prompt_sent_twice_in_a_row_is_remembered_once():
     assert history.previous("one") is None
 
 
+async def test_a_draft_comes_back_after_an_edit_and_the_edit_is_not_lost(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("first")
+        await c.press(*"draft", "f6")
+        assert c.prompt == "first"
+        await c.press("!", "escape")
+        assert c.prompt == "draft"
+        await c.press("up")
+        assert c.prompt == "first!"
+        await c.press("down")
+        assert c.prompt == "draft"
+
+
+async def test_a_draft_is_found_again_when_the_edit_was_sent(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("first")
+        await c.press(*"draft", "f6", "!", "f6", "?", "enter")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.messages[0] == "you: first?"
+        found = []
+        for _ in range(4):
+            await c.press("up")
+            found.append(c.prompt)
+        assert found == ["first?", "first!", "draft", "first"]
+
+
 async def test_a_paste_loses_its_control_sequences_and_keeps_its_lines(chat):
     async with chat(FakeModel()) as c:
         c.app.post_message(events.Paste("a\r\nb\rc\x1b]0;title\x07"))

@@ -226,7 +226,8 @@ async def test_the_second_of_two_replies_is_looked_at_copied_and_replayed_as_the
         assert [row[-1] for row in c.candidates][:2] == ["xy", "ab"]
         c.screen.inspector.candidates.focus()
         await c.press("down", "enter", "ctrl+y")
-        assert c.notices[0] == "The conversation goes on with the first one's reply"
+        first = "The conversation goes on with the first bundle's reply: alt+o looks at that"
+        assert c.notices[0] == first
         assert c.app.clipboard == "xy"
         assert c.chat.talk.turns("and?") == ["hi", "ab", "and?"]
         await c.press("alt+o")
@@ -242,6 +243,20 @@ async def test_the_second_of_two_replies_is_looked_at_copied_and_replayed_as_the
         assert panel(await c.view("beam")) == second
         await c.press("alt+o")
         assert "f12 replays the reply" in " ".join((await c.view("beam")).split())
+
+
+@pytest.mark.parametrize("key", ["ctrl+g", "alt+d", "f10"])
+async def test_what_is_learned_from_is_the_first_reply_and_never_by_a_key_on_the_second(chat, key):
+    async with chat(FakeModel(), FakeModel(), size=(140, 40)) as c:
+        await c.press("f8", "enter")
+        await c.say("hi")
+        await c.press("alt+o", key)
+        assert c.app.screen is c.chat
+        assert c.chat.talk[1].mark is None
+        assert c.chat.side == 1
+        assert c.notices[-1].endswith("alt+o looks at that")
+        await c.press("alt+o", key)
+        assert c.chat.talk[1].mark or c.app.screen is not c.chat
 
 
 def test_two_bundles_of_one_name_are_told_apart_by_their_paths():

@@ -261,7 +261,7 @@ async def test_the_status_line_tells_the_bundle_its_figures_and_the_last_reply(c
     async with chat(model, store=tmp_path / "chats.db") as c:
         assert "demo · int8 · cpu · beam 3\n" in c.drawn
         await c.say("hello", wait=False)
-        await c.until(lambda: "demo · int8 · cpu · beam 3 · replying" in c.drawn)
+        await c.until(lambda: "demo · replying · int8 · cpu · beam 3" in c.drawn)
         gate.set()
         # Three tokens in 20 ms.
         await c.until(lambda: "demo · int8 · cpu · beam 3 · 20 ms · 150 tokens/s" in c.drawn)

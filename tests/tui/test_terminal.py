@@ -192,6 +192,14 @@ def test_inline_and_without_colours_the_terminal_keeps_its_screen_and_gets_none(
     assert "demo · not kept".encode() in one.written
 
 
+def test_where_text_is_no_utf8_the_screen_is_not_taken(terminal):
+    one = terminal("tui", "demo", "--private", PYTHONIOENCODING="latin-1")
+    assert one.end() == 2
+    said = b"edgechat: edgechat tui draws in UTF-8, but text here is iso8859-1: set PYTHONUTF8=1"
+    assert one.written.replace(b"\r\n", b"").startswith(said)
+    assert b"\x1b" not in one.written
+
+
 def test_inline_in_a_small_terminal_there_is_room_for_a_reply(terminal):
     one = terminal("tui", "demo", "--inline", "--private", size=(40, 10))
     one.until("Say something")

@@ -243,7 +243,7 @@ async def test_a_knob_that_is_turned_counts_for_the_next_reply_and_is_remembered
     model = FakeModel(beam=3)
     async with chat(model, size=(140, 40)) as c:
         await c.press("f4", "down", "right", "right")
-        assert "beam 5 · ● knobs" in c.drawn
+        assert "● knobs · int8 · cpu · beam 5" in c.drawn
         await c.say("hello")
         assert (model.options.beam, model.options.n_best) == (5, 5)
         c.screen.inspector.knobs.focus()
@@ -388,6 +388,12 @@ def test_below_the_least_of_a_knob_that_has_a_word_there_is_that_word():
         assert kinds[name].show(kinds[name].step(least, -1)) == word
         assert kinds[name].step(None, -1) is None
         assert kinds[name].step(None, 1) == least
+
+
+def test_a_word_that_a_knob_does_not_know_is_answered_with_those_that_it_does():
+    kind = next(knob.kind for knob in knobs.KNOBS if knob.name == "normalize")
+    with pytest.raises(ValueError, match=r"^'zzz' is not one of: none, gnmt, average$"):
+        kind.parse("zzz")
 
 
 async def test_an_arrow_that_is_refused_says_why_as_does_the_value_that_is_typed(chat):

@@ -2,5 +2,6 @@
 
 from .chat import ChatScreen
 from .help import Help, KeySection
+from .palette import Palette
 
-__all__ = ["ChatScreen", "Help", "KeySection"]
+__all__ = ["ChatScreen", "Help", "KeySection", "Palette"]

@@ -22,7 +22,7 @@ class Ask(Over[str]):
 
     def compose_box(self) -> ComposeResult:
         yield Answer(self._text.replace("\n", " "))  # selected: what is typed takes its place
-        yield Static(content(self._note), id="note")
+        yield Static(content(self._note), id="note", classes="explains")
         yield Static("", id="wrong")
 
     def on_input_changed(self) -> None:
@@ -49,7 +49,7 @@ class Write(Ask):
     """Several lines. What was written is dropped only by closing it twice."""
 
     def compose_box(self) -> ComposeResult:
-        yield Static(content(f"{self._note} Enter breaks the line."), id="note")
+        yield Static(content(f"{self._note} Enter breaks the line."), id="note", classes="explains")
         yield Draft(self._text, highlight_cursor_line=False)
         yield Static("", id="wrong")
 

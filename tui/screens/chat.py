@@ -79,14 +79,20 @@ class ChatScreen(Talking):
         reply = exchange.reply if exchange else None
         if number is None or exchange is None or reply is None or self.turn is not None:
             return
-        if self.side:
-            self.notify("The conversation goes on with the first one's reply", severity="warning")
-        elif message.index < len(reply.candidates):
+        if not self._refuses_second() and message.index < len(reply.candidates):
             self.put(number, replace(exchange, reply=reply.with_chosen(message.index)))
+
+    def _refuses_second(self) -> bool:
+        """Whether the second bundle's reply is looked at, which is compared and no more: said where it is."""
+        if self.side:
+            other = self._keys().get("chat.other", "Other reply")
+            first = f"The conversation goes on with the first bundle's reply: {other} looks at that"
+            self.notify(first, severity="warning", markup=False)
+        return bool(self.side)
 
     def action_mark(self, mark: Mark) -> None:
         number, exchange = self.looked_at, self.exchange
-        if number is None or exchange is None:
+        if number is None or exchange is None or self._refuses_second():
             return
         if exchange.reply is None or (mark == "good" and exchange.said is None):
             self.notify("This is no whole reply: write what it should have said", severity="warning")
@@ -96,7 +102,7 @@ class ChatScreen(Talking):
     @work(group=IN_ORDER)
     async def action_answer(self) -> None:
         number, exchange = self.looked_at, self.exchange
-        if number is None or exchange is None:
+        if number is None or exchange is None or self._refuses_second():
             return
         text = exchange.answer or (exchange.reply.text if exchange.reply else "")
         note = "What it should have said. The conversation goes on with that; empty takes it back."
@@ -179,7 +185,7 @@ class ChatScreen(Talking):
         except OSError as error:
             self.notify(plain(f"{file} cannot be written: {error.strerror}"), severity="error", markup=False)
         else:
-            self.notify(plain(f"Written to {file}"), markup=False)
+            self.notify(plain(f"Written to {file.absolute()}"), markup=False)
 
     # --- Keeping
 

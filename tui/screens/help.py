@@ -6,6 +6,8 @@ from inspect import cleandoc
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.selection import Selection
 from textual.widgets import Markdown, Static
 
 from ..plain import content
@@ -24,6 +26,17 @@ class KeySection:
     keys: tuple[KeyHint, ...]
 
 
+class _Row(Static):
+    """A key, and beside it what it does, which is what a mouse marks."""
+
+    def __init__(self, key: str, does: Content) -> None:
+        super().__init__(Hanging(content(key, "bold $text-accent"), does, _KEY))
+        self._does = does
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        return selection.extract(self._does.plain), "\n"
+
+
 class Help(Over[None]):
     """`about` is Markdown of what has the focus; its first line is a heading."""
 
@@ -40,6 +53,6 @@ class Help(Over[None]):
                 yield Static(content(section.title, "bold $text-primary"))
                 for hint in section.keys:
                     does = content(hint.does) + content(f"  {hint.id}" if hint.id else "", "dim")
-                    yield Static(Hanging(content(hint.key, "bold $text-accent"), does, _KEY))
+                    yield _Row(hint.key, does)
                 yield Static()
             yield Static(content(self._note, "dim"), classes="section")

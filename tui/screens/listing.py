@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from textual import getters
+from textual import events, getters
 from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Input, OptionList, Static
@@ -14,6 +14,14 @@ from .field import Field
 from .over import Over
 
 T = TypeVar("T")
+
+
+class Rows(OptionList):
+    """A click may be on a row that is gone since it was drawn."""
+
+    def on_click(self, event: events.Click) -> None:
+        if event.style.meta.get("option", -1) >= self.option_count:
+            event.prevent_default()
 
 
 class Listing(Over[T]):
@@ -29,7 +37,7 @@ class Listing(Over[T]):
 
     def compose_box(self) -> ComposeResult:
         yield Field(placeholder=self._placeholder, select_on_focus=False)
-        yield OptionList()
+        yield Rows()
         yield Static(content(self._first_note), id="note")
 
     def on_mount(self) -> None:

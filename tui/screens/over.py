@@ -2,7 +2,9 @@
 
 from typing import Any, ClassVar, Generic, TypeVar
 
+from textual.actions import SkipAction
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen, Screen
@@ -28,7 +30,24 @@ async def answer_of(over: "Over[T]", below: Screen[Any]) -> T | None:
     return await below.app.push_screen_wait(over)
 
 
-class Over(ModalScreen[T | None], Generic[T]):
+def copy_marked(screen: Screen[Any]) -> None:
+    """Copy what the mouse has marked on a screen. In a view it marks nothing that could be copied."""
+    text = screen.get_selected_text()
+    if not text:
+        raise SkipAction
+    screen.app.copy_to_clipboard(text)
+    screen.notify("What is marked is in the clipboard")
+
+
+class Topmost(Screen[T]):
+    """Closes nothing but itself. Textual takes whatever screen is on top away, the chat too: so would the
+    second of two clicks that come at once. A base that brings styles stands before this one."""
+
+    def dismiss(self, result: T | None = None) -> AwaitComplete:
+        return super().dismiss(result) if self.is_active else AwaitComplete()
+
+
+class Over(ModalScreen[T | None], Topmost[T | None], Generic[T]):
     """Gives None where it was closed without a choice."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(OVER)
@@ -48,6 +67,9 @@ class Over(ModalScreen[T | None], Generic[T]):
     def compose_box(self) -> ComposeResult:
         """What is in the box."""
         raise NotImplementedError
+
+    def action_copy_text(self) -> None:
+        copy_marked(self)
 
     def action_close(self) -> None:
         self.dismiss(None)

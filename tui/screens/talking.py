@@ -54,6 +54,7 @@ class Talking(Viewing):
         super().__init__(bundles, changes)
         self._load, self._first = load, tuple(bundles)
         self._turns = 0
+        self._draft = ""  # what was being written when a prompt was put back
         self._refused = "", -math.inf  # why a prompt could not be sent, and when that was last told
         # A reply to be replayed when its bundle is there: its exchange and side, and how it was made.
         self._awaited: tuple[int, int, Made] | None = None
@@ -294,7 +295,8 @@ class Talking(Viewing):
                 self._break_off(self.turn, "stopped", STOPPED)
         elif self.editing is not None:
             self.editing = None
-            self.prompt.write("")
+            self.prompt.set_aside()
+            self.prompt.write(self._draft)
             self.changed()
 
     # --- Once more
@@ -305,8 +307,11 @@ class Talking(Viewing):
             self.ask(self.exchange.prompt, instead_of=self.looked_at)
 
     def action_edit(self) -> None:
-        """Put the prompt back, to be changed."""
+        """Put the prompt back, to be changed, until `action_stop` in place of what is being written."""
         if self.exchange is not None:
+            if self.editing is None:
+                self._draft = self.prompt.text
+            self.prompt.set_aside()
             self.editing = self.looked_at
             self.prompt.write(self.exchange.prompt)
             self.prompt.focus()

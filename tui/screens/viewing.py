@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from textual import getters, work
-from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
@@ -24,7 +23,7 @@ from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcom
 from ..widgets.footer import Keys
 from ..widgets.hints import NOT_FOLLOWED, NOT_KEPT, NOTHING
 from .ask import Ask
-from .over import IN_ORDER, answer_of
+from .over import IN_ORDER, answer_of, copy_marked
 
 
 class Viewing(Screen[None]):
@@ -159,12 +158,7 @@ class Viewing(Screen[None]):
             self.conversation.action_page_down()
 
     def action_copy_text(self) -> None:
-        """Copy what the mouse has marked. In a view it marks nothing that could be copied."""
-        text = self.get_selected_text()
-        if not text:
-            raise SkipAction
-        self.app.copy_to_clipboard(text)
-        self.notify("What is marked is in the clipboard")
+        copy_marked(self)
 
     # --- The inspector
 

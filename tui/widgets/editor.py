@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
 from textual.events import Key, Paste
 from textual.widgets import TextArea
@@ -45,6 +46,12 @@ class Writable(Widget):
             self.put(event.character or "")
         elif not writes(event) and (event.is_printable or event.key in self.screen.active_bindings):
             event.prevent_default()
+
+    def action_copy(self) -> None:
+        """What was marked last: the mouse may have marked what stands beside."""
+        if self.screen.selections:
+            raise SkipAction
+        super().action_copy()  # type: ignore[misc]
 
     def put(self, text: str) -> None:
         """Write a text where the cursor is, in place of what is selected."""

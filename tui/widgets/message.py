@@ -12,6 +12,7 @@ from textual.widgets import Static
 from ..messages import TurnPicked
 from ..plain import content
 from .hanging import Hanging
+from .lines import one_line
 
 #: Stands after the text while more of it is to come.
 CARET = "▌"
@@ -98,7 +99,7 @@ class ReplyMessage(ChatMessage):
         self._lines([*lines, *(content(mark, "dim italic") for mark in marks)])
 
     def _lines(self, lines: Sequence[Content], *, streaming: bool = False) -> None:
-        above = [content(self._caption, "dim")] if self._caption else []
+        above = [content(one_line(self._caption), "dim")] if self._caption else []
         self._show(Content("\n").join([*above, *lines]), streaming=streaming)
 
     def _said(self) -> Content:

@@ -38,6 +38,11 @@ class Prompt(Editor, inherit_bindings=False):
         if not self.text:
             self.write(text)
 
+    def set_aside(self) -> None:
+        """Have Up bring back what is written, which is not sent."""
+        if self.text.strip():
+            self._history.add(self.text)
+
     def remember(self, prompts: Sequence[str]) -> None:
         """Prompts of earlier conversations, oldest first, to walk through."""
         self._history.prepend(prompts)

@@ -1,10 +1,15 @@
 """The status line: what runs, on what, and how fast the last reply was."""
 
+from rich.cells import cell_len
 from textual.reactive import reactive
 from textual.widgets import Static
 
 from ..plain import content
 from ..values import Status
+from .lines import cells, one_line
+
+_BETWEEN = " · "
+_SHORTEST = 8  # cells of the bundle's name, where it is cut
 
 
 class StatusLine(Static):
@@ -16,19 +21,29 @@ class StatusLine(Static):
         super().__init__()
         self.status = status
 
-    def watch_status(self, status: Status) -> None:
-        self.update(content(" · ".join(_parts(status))))
+    def watch_status(self) -> None:
+        self._draw()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        """What the user must know comes first, and the name leaves room for it."""
+        status = self.status
+        first = ["" if status.kept else "not kept", "● knobs" if status.changed else "", status.state]
+        first = [part for part in first if part]
+        taken = sum(len(part + _BETWEEN) for part in first) + len(_BETWEEN)
+        room = max(_SHORTEST, self.content_size.width - taken)
+        name = cells(status.bundle, min(room, cell_len(one_line(status.bundle))))
+        self.update(content(_BETWEEN.join([name, *first, *_figures(status)])))
 
 
-def _parts(status: Status) -> list[str]:
-    parts = [status.bundle, "" if status.kept else "not kept", status.precision, status.device]
+def _figures(status: Status) -> list[str]:
+    parts = [status.precision, status.device]
     if status.beam is not None:
         parts.append("greedy" if status.beam == 1 else f"beam {status.beam}")
-    if status.changed:
-        parts.append("● knobs")
     if status.ms is not None:
         parts.append(f"{status.ms:.0f} ms" if status.ms >= 10 else f"{status.ms:.1f} ms")
     if status.tokens_per_second is not None:
         parts.append(f"{status.tokens_per_second:,.0f} tokens/s")
-    parts.append(status.state)
     return [part for part in parts if part]
