@@ -21,7 +21,7 @@ from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
-from ..runtime.manifest import Manifest, ModelSpec, TextSpec
+from ..runtime.manifest import Manifest, ModelSpec, PrecisionName, TextSpec
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
@@ -35,7 +35,6 @@ from .builder import OPSET
 from .calibrate import calibrate
 from .card import model_card
 from .graphs import graph_spec
-from .precision import PrecisionName
 from .quality import LIMITS, beyond_limits, compare, step_ms
 from .variants import Built, build, prove_built, rebuild
 

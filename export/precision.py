@@ -5,7 +5,7 @@ and everything between the products stay float32.
 """
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,6 @@ from .builder import FLOAT, FLOAT16, MICROSOFT, GraphBuilder
 from .quantize import TINY, Limits, quantize_columns
 
 Floats = npt.NDArray[np.float32]
-PrecisionName = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 
 
 class Precision(Protocol):

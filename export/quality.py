@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..runtime.backend import pad
+from ..runtime.manifest import PrecisionName
 from ..runtime.measure import interleaved
 from ..runtime.ort import OrtBackend
 from ..runtime.scheduler import BATCH_SIZE, batches_of
 from ..runtime.scoring import forced_steps
 from ..runtime.text import GO
 from ..train.loss import perplexity_of
-from .precision import PrecisionName
 
 
 @dataclass(frozen=True)

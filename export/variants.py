@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from ..runtime.errors import UsageError
+from ..runtime.manifest import PrecisionName
 from ..runtime.ort import OrtBackend
 from ..train.backend import TorchBackend
 from ..train.model import Seq2Seq
 from .graphs import build_decoder, build_encoder, graph_spec
 from .limits import measure_limits
-from .precision import PRECISIONS, Float16, Float32, Int8, Precision, PrecisionName
+from .precision import Float16, Float32, Int8, Precision
 from .proof import prove, prove_batching
 
 Ids = Sequence[Sequence[int]]
@@ -55,20 +55,13 @@ def build(
     return Built(precision, *graphs, exact_backend, sum(map(len, exact)), _backend(model, graphs))
 
 
-def rebuild(model: Seq2Seq, precision: str, encoder: bytes, decoder: bytes) -> Built:
-    """As `build`, around graphs that exist already.
-
-    Raises:
-        UsageError: a precision that is not known here.
-    """
-    known = next((name for name in PRECISIONS if name == precision), None)
-    if known is None:
-        raise UsageError(f"precision {precision} is not known here: use the edgechat that made the bundle")
+def rebuild(model: Seq2Seq, precision: PrecisionName, encoder: bytes, decoder: bytes) -> Built:
+    """As `build`, around graphs that exist already."""
     own = _backend(model, (encoder, decoder))
-    if known == "fp32":
-        return Built(known, encoder, decoder, own, len(encoder) + len(decoder), own)
+    if precision == "fp32":
+        return Built(precision, encoder, decoder, own, len(encoder) + len(decoder), own)
     exact = _graphs(model, Float32())
-    return Built(known, encoder, decoder, _backend(model, exact), sum(map(len, exact)), own)
+    return Built(precision, encoder, decoder, _backend(model, exact), sum(map(len, exact)), own)
 
 
 def exact_backend(model: Seq2Seq) -> OrtBackend:

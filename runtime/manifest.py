@@ -7,7 +7,7 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .arguments import shown
 from .errors import BundleError
@@ -23,7 +23,8 @@ LARGEST_STATE = 1 << 20
 LARGEST_REPLY = 200_000
 #: Numbers that a step of it gives, beam by vocabulary: some copies of them are made.
 LARGEST_STEP = 20_000_000
-PRECISIONS = ("fp32", "fp16", "int8")
+PrecisionName = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 #: Characters that a string has at most, but for those in the parts that are for people.
 _LONGEST = 100
 _ZERO = "0" * 64
@@ -131,7 +132,7 @@ class Manifest:
 
     model: ModelSpec
     text: TextSpec
-    precision: str
+    precision: PrecisionName
     opset: int
     memory: tuple[str, ...]  # the encoder's outputs that every decoder step is fed
     state: tuple[StateTensor, ...]

@@ -465,7 +465,8 @@ def test_a_stdout_that_takes_nothing_is_a_sentence(bundle_folder, arguments):
     environment = {**os.environ, "SHELL": "/bin/bash"}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "edgechat", *given],
+            # The shell of a completion is looked for among the parents.
+            ["bash", "-c", '"$@"; exit $?', "bash", sys.executable, "-m", "edgechat", *given],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120, env=environment,
         )  # fmt: skip
     assert done.returncode == 1

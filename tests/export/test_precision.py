@@ -436,15 +436,9 @@ def test_a_bundle_is_proved_against_its_run_and_against_no_other(
     for folder in (bundle_folder, int8_folder):
         assert prove_bundle(read_bundle(folder), run_folder)["replies"] > 0
     bundle = read_bundle(int8_folder)
-    for manifest, said in (
-        (
-            dataclasses.replace(bundle.manifest, provenance={"checkpoint": "last", "steps": 7}),
-            "step 7, which .* no longer has",
-        ),
-        (dataclasses.replace(bundle.manifest, precision="int2"), "int2 is not known"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            prove_bundle(dataclasses.replace(bundle, manifest=manifest), run_folder)
+    gone = dataclasses.replace(bundle.manifest, provenance={"checkpoint": "last", "steps": 7})
+    with pytest.raises(UsageError, match=r"step 7, which .* no longer has"):
+        prove_bundle(dataclasses.replace(bundle, manifest=gone), run_folder)
     other = dataclasses.replace(bundle, files={**bundle.files, "tokenizer.json": b"{}"})
     with pytest.raises(UsageError, match="another tokenizer"):
         prove_bundle(other, run_folder)
