@@ -111,7 +111,7 @@ def bench(
     loaded = (time.perf_counter() - start) * 1e3
     options = decoding_options(model.defaults, beam=beam)
     texts = _golden_prompts(checked, model) if prompts is None else _prompts(prompts)
-    engines = {checked.manifest.precision: model}
+    engines: dict[str, ChatModel] = {checked.manifest.precision: model}
     if against is not None:
         engines |= _others(checked, against, model, threads)
     say(f"timing {', '.join(engines)} on {model.device}, {counted(threads, 'thread')}, beam {options.beam}")
