@@ -56,9 +56,9 @@ class Pretrained:
         return safetensors.torch.save(tensors)
 
 
-def set_rows(embedding: nn.Embedding, kept: Path) -> None:
+def set_rows(embedding: nn.Embedding, kept: bytes) -> None:
     """Give the embedding the rows that a run kept."""
-    tensors = safetensors.torch.load_file(kept)
+    tensors = safetensors.torch.load(kept)
     with torch.no_grad():
         embedding.weight[tensors["ids"]] = tensors["vectors"]
 

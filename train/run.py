@@ -113,11 +113,10 @@ class Run:
     def new_model(self) -> Seq2Seq:
         """The model with its first weights, which depend on the seed and on pretrained vectors alone, or are
         those of another run."""
-        kept = self.folder / _EMBEDDING
         weights = _read(self.folder, _FIRST, self.info) if self.begun_from else None
         model = first_model(self.config, self.codec.vocab_size, weights)
-        if kept.is_file():
-            set_rows(model.embedding, kept)
+        if self.pretrained:
+            set_rows(model.embedding, _read(self.folder, _EMBEDDING, self.info))
         return model
 
     @property
@@ -222,6 +221,8 @@ def create_run(
         _corpus("valid"): prepared.valid.to_bytes(),
         _HELD_OUT: held_out.encode(),
     }
+    if pretrained is not None:
+        files[_EMBEDDING] = pretrained.to_bytes()
     info = {
         "corpus": corpus,
         "config": config.to_json(),
@@ -240,8 +241,6 @@ def create_run(
     with folder_atomic(folder, replace=replace) as temporary:
         if first is not None:
             write_atomic(temporary / _FIRST, first)
-        if pretrained is not None:
-            write_atomic(temporary / _EMBEDDING, pretrained.to_bytes())
         (temporary / "corpus").mkdir()
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(temporary / _CONFIG, config.to_toml())

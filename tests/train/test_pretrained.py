@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from edgechat.runtime.bundle import read_bundle
-from edgechat.runtime.errors import DataError, UsageError
+from edgechat.runtime.errors import CheckpointError, DataError, UsageError
 from edgechat.runtime.text import TextCodec
 from edgechat.train.checkpoint import checkpoint_folder
 from edgechat.train.pretrained import read_pretrained, tokens_of_words
@@ -160,3 +160,10 @@ def test_a_run_begins_with_the_vectors_and_its_bundle_says_so_without_path_or_ha
     whole = b"".join(bundle.files.values()) + bundle.manifest.to_bytes()
     assert b"secret-vectors" not in whole
     assert run.pretrained["sha256"].encode() not in whole
+    kept = tmp_path / "run" / "embedding.safetensors"
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    with pytest.raises(CheckpointError, match=r"embedding\.safetensors is damaged, or another run's"):
+        run.new_model()
+    kept.unlink()
+    with pytest.raises(CheckpointError, match=r"is not a whole run: it has no embedding\.safetensors"):
+        run.new_model()
