@@ -11,7 +11,8 @@
     lock                  while a process trains in it, see lock.py
     metrics.jsonl         one row a validation;  metrics.png: the same as curves
 
-The folder appears whole, with its corpus, once that is encoded; a run killed earlier left nothing.
+The folder appears whole, with its corpus, once that is encoded; a run killed earlier left
+nothing but, where it was being written, a folder `.tmp-...` beside it.
 """
 
 import json
