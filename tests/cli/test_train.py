@@ -726,7 +726,11 @@ LONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+#: Windows has no SIGHUP.
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.mark.parametrize("number", STOPS)
 def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_an_uninterrupted_run(
     invoke, corpus_file, tmp_path, number, uninterrupted
 ):
@@ -828,7 +832,13 @@ def _training(*arguments: object, stderr: Any = subprocess.PIPE) -> "subprocess.
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
+        preexec_fn=_hear if hasattr(signal, "SIGHUP") else None,
     )
+
+
+def _hear() -> None:
+    """Undo a nohup that the tests run under."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_a_resume_to_fewer_epochs_than_were_trained_is_refused(invoke, corpus_file, tmp_path, tree):
