@@ -14,7 +14,9 @@ def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None)
         ValueError: one sentence of what is wrong.
     """
     try:
-        return json.loads(raw, object_pairs_hook=_once, parse_constant=parse_constant)
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=parse_constant)
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
     except RecursionError:
         raise ValueError("it nests its values too deep") from None
     except ValueError as error:

@@ -150,12 +150,12 @@ class Manifest:
         if self.decoding.beam * most > LARGEST_REPLY:
             raise BundleError(
                 f"edgechat.json asks for beam {self.decoding.beam} and replies of up to {most:,} tokens, "
-                f"together more than {LARGEST_REPLY:,} rows of the decoder"
+                f"together more than {LARGEST_REPLY:,} rows of the decoder: lower one of them"
             )
         if self.decoding.rows * self.model.vocab_size > LARGEST_STEP:
             raise BundleError(
                 f"edgechat.json asks for beam {self.decoding.beam} with {self.model.vocab_size:,} tokens, "
-                f"together more than {LARGEST_STEP:,} numbers at a step"
+                f"together more than {LARGEST_STEP:,} numbers at a step: lower beam"
             )
         if self.decoding.min_length >= most:
             raise BundleError(
@@ -165,7 +165,7 @@ class Manifest:
         if self.precision not in PRECISIONS:
             raise BundleError(
                 f"edgechat.json: precision must be one of {', '.join(PRECISIONS)}, "
-                f"not {shown(self.precision)}"
+                f"not {shown(self.precision)}: a newer edgechat may know it"
             )
 
     @property

@@ -107,11 +107,11 @@ class _Calls:
 
     def __init__(self) -> None:
         self.threads: set[int] = set()  # no lock: a call writes, then reads `_over`, and `end` the reverse
-        self._over = False
+        self._over = 0  # the thread that ends the process, whose own exit callbacks may still reply
 
     def __enter__(self) -> None:
         self.threads.add(get_ident())
-        if self._over:
+        if self._over and self._over != get_ident():
             self.threads.discard(get_ident())
             raise ModelClosedError("the process ends: join the threads that reply before it does")
 
@@ -119,7 +119,7 @@ class _Calls:
         self.threads.discard(get_ident())
 
     def end(self) -> None:
-        self._over = True
+        self._over = get_ident()
         self.threads.discard(get_ident())  # noted by a call that Ctrl-C broke off
         latest = time.monotonic() + _LONGEST_WAIT
         while self.threads and time.monotonic() < latest:

@@ -134,12 +134,12 @@ def read_replies(path: Path) -> tuple[str, ...]:
     """
     try:
         raw = path.read_bytes()
-        if not raw.removeprefix(b"\xef\xbb\xbf").strip():
+        raw = raw.removeprefix(b"\xef\xbb\xbf")  # which Notepad begins a file with
+        if not raw.strip():
             raise UsageError(f"{path} has no reply in it: give one a line, or a .json list of texts")
         if path.suffix == ".json":
             return parse_replies(raw)
-        # Notepad begins a file with a mark that is no part of the first line.
-        lines = (line.rstrip("\r") for line in raw.decode("utf-8-sig").split("\n"))
+        lines = (line.rstrip("\r") for line in raw.decode("utf-8").split("\n"))
         return check_replies([line for line in lines if line.strip()])
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None

@@ -54,7 +54,6 @@ def check_tokenizer(raw: bytes) -> None:
         BundleError: says what is wrong with it.
     """
     try:
-        raw.decode("utf-8")  # which `tokenizers` takes alone
         values = read_json(raw)
         model = values["model"]
         missing = byte_of_character().keys() - model["vocab"].keys()
@@ -84,7 +83,8 @@ def _check_model(model: dict[str, Any]) -> None:
     merges: Any = model.get("merges")
     if (longest := max(map(len, tokens))) > LONGEST_TOKEN:
         raise BundleError(
-            f"tokenizer.json has a token of {longest:,} bytes, more than the {LONGEST_TOKEN} allowed"
+            f"tokenizer.json has a token of {longest:,} bytes, more than the {LONGEST_TOKEN} allowed: "
+            "train and export it again"
         )
     try:
         if len(merges) > len(tokens):
@@ -136,4 +136,6 @@ def _steps(pre_tokenizer: Any) -> list[Any]:
 
 
 def _type(part: Any) -> str:
-    return "nothing" if part is None else str(part.get("type") if isinstance(part, dict) else part)[:60]
+    if part is None:
+        return "nothing"
+    return str(part.get("type"))[:60] if isinstance(part, dict) else type(part).__name__

@@ -59,6 +59,13 @@ SENTENCES = {
     ),
     "no bytes": ({"pre_tokenizer": SPLIT}, "do not become bytes"),
     "no steps": ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}, "do not become bytes"),
+    "bytes as a word": ({"pre_tokenizer": "ByteLevel"}, "do not become bytes"),
+    "a step as a word": (
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": ["ByteLevel"]}},
+        "do not become bytes",
+    ),
+    "steps as a word": ({"pre_tokenizer": "Sequence"}, "do not become bytes"),
+    "a form as a word": ({"normalizer": "NFC"}, "normalizer is 'str'"),
     "a space in front": ({"pre_tokenizer": BYTES | {"add_prefix_space": True}}, "adds a space"),
     "a thousand times": (
         {
