@@ -110,7 +110,7 @@ def checkpoint_folders(run: Path, which: str) -> list[Path]:
     if not colon:
         return [checkpoint_folder(run, kind)]
     checkpoint_folder(run, "last")  # there is one
-    scores = _scores(run)
+    scores = _scores(_readable(_folders(run)))
     if len(scores) < int(number):
         there_are = counted(len(scores), "validated checkpoint")
         raise UsageError(
@@ -150,19 +150,23 @@ def save_checkpoint(
 
 
 def _remove_all_but(run: Path, keep: int, steps: set[int]) -> None:
-    scores = _scores(run) if keep > 1 else {}
-    kept = {folder for kind in ("last", "best") for folder, _ in _ranked(scores, kind)[:keep]}
-    for old in _folders(run):
+    """What cannot be read is left alone, where it is looked at."""
+    folders = _folders(run)
+    states = _readable(folders) if keep > 1 else {}
+    kept = {folder for kind in ("last", "best") for folder, _ in _ranked(_scores(states), kind)[:keep]}
+    if keep > 1:
+        kept |= set(folders) - set(states)
+    for old in folders:
         if _step(old) not in steps and old not in kept:
             # Half deleted it must not look like a checkpoint: a kill leaves what the next save removes first.
             with contextlib.suppress(OSError):
                 shutil.rmtree(old.rename(old.with_name(TEMPORARY + old.name)), ignore_errors=True)
 
 
-def _scores(run: Path) -> dict[Path, float]:
-    """The checkpoints at validations, with their scores. What an interruption wrote is not one of them,
+def _scores(states: dict[Path, dict[str, Any]]) -> dict[Path, float]:
+    """Of the checkpoints at validations, with their scores. What an interruption wrote is not one of them,
     so that a run keeps the same ones whether it was interrupted or not."""
-    scores = {folder: state.get("score") for folder, state in _readable(_folders(run)).items()}
+    scores = {folder: state.get("score") for folder, state in states.items()}
     return {folder: float(score) for folder, score in scores.items() if score is not None}
 
 
@@ -307,6 +311,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
         Position(**state["position"])
         for name in (_MODEL, _OPTIMIZER):
             str(state["files"][name]["sha256"])
+        int(state["position"]["best_step"]), float(state.get("score") or 0)
         return state
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): {_instead(folder)}") from None

@@ -259,8 +259,8 @@ class _CsvRows(Iterator[_Record]):
 
     def __init__(self, lines: _Lines) -> None:
         self._lines, self._columns = lines, _Columns()
-        self._row: list[str | _BadLineError] = []  # the lines of this row, as they were read
-        self._again: deque[str | _BadLineError] = deque()  # those of the row before that are to be read again
+        self._row: list[str] = []  # the lines of this row
+        self._again: deque[str] = deque()  # those of the row before that are to be read again
 
     def __next__(self) -> _Record:
         self._row.clear()
@@ -268,10 +268,10 @@ class _CsvRows(Iterator[_Record]):
         try:
             row = next(csv.reader(iter(self._line, None), strict=True))
         except csv.Error as error:
-            self._go_back()
+            self._again.extendleft(reversed(self._row[1:]))
             raise _BadLineError("is not well-formed", str(error), where) from None
-        except _BadLineError:
-            self._go_back()
+        except _BadLineError as error:  # a line of the row, which goes with it
+            error.lines = len(self._row) + 1
             raise
         try:
             return self._columns(row)
@@ -279,19 +279,9 @@ class _CsvRows(Iterator[_Record]):
             error.where, error.lines = where, len(self._row)
             raise
 
-    def _go_back(self) -> None:
-        self._again.extendleft(reversed(self._row[1:]))
-
     def _line(self) -> str:
-        line: str | _BadLineError
-        try:
-            line = self._again.popleft() if self._again else next(self._lines)
-        except _BadLineError as error:
-            line = error
-        self._row.append(line)
-        if isinstance(line, _BadLineError):
-            raise line
-        return line
+        self._row.append(self._again.popleft() if self._again else next(self._lines))
+        return self._row[-1]
 
 
 class _LinePairs(Iterator[_Record]):
@@ -338,8 +328,9 @@ class _ParallelLines(Iterator[_Record]):
             raise StopIteration
         if prompt is None or response is None:
             shorter, longer = self._files if prompt is None else reversed(self._files)
-            if not bad and not (prompt or response or "").strip() and not any(map(str.strip, longer)):
-                raise StopIteration  # blank lines at the end
+            with contextlib.suppress(_BadLineError):  # which is no blank one
+                if not bad and not (prompt or response or "").strip() and not any(map(str.strip, longer)):
+                    raise StopIteration  # blank lines at the end
             raise DataError(
                 f"{shorter.path} ends at line {shorter.number} and {longer.path} goes on: "
                 "parallel texts need equal numbers of lines"

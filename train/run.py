@@ -279,7 +279,7 @@ def open_run(folder: Path) -> Run:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     try:
         config = RunConfig.from_dict(info["config"], str(path))
-        str(info["corpus"]["sha256"]), dict(info.get("files", {}))
+        str(info["corpus"]["sha256"]), info.get("files", {}).items()
     except (KeyError, TypeError, AttributeError, ValueError):
         raise CheckpointError(f"{path} is damaged: it is not what `edgechat train` wrote") from None
     tokenizer, data = _read(folder, _TOKENIZER, info), config.data

@@ -179,10 +179,12 @@ def test_held_out_pairs_of_an_older_run_that_are_damaged_are_told(invoke, run_fo
     assert f"{run / 'valid.jsonl'} is damaged: " in done.sentence
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"config": 1}'])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"config": 1}', None])
 def test_a_run_json_that_is_another_thing_is_told(invoke, run_folder, tmp_path, content):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
+    if content is None:
+        content = json.dumps(json.loads((run / "run.json").read_text()) | {"files": []})
     (run / "run.json").write_text(content)
     done = invoke("eval", run)
     assert f"{run / 'run.json'} is damaged: it is not what `edgechat train` wrote" == done.sentence

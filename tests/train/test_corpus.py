@@ -262,6 +262,13 @@ def test_a_bad_line_within_a_cell_of_several_is_named_itself(write: Write) -> No
     assert read(path, skip_bad=True)[-1] == ["f", "g"]
 
 
+def test_what_was_in_a_cell_with_a_bad_line_is_no_row(write: Write) -> None:
+    path = write("a.csv", b'a,b\n"c\nno, row\n\xff\nd",e\nf,g\n')
+    corpus = open_corpus([str(path)], skip_bad=True)
+    assert [pair for pair in texts(corpus) if pair[0] == "no"] == []
+    assert sum(corpus.report.dropped.values()) == 3
+
+
 def test_a_row_of_several_lines_that_is_dropped_is_counted_by_its_lines(write: Write) -> None:
     corpus = open_corpus([str(write("a.csv", 'a,b\n"c\nd\ne"\nf,g\n'))], skip_bad=True)
     assert texts(corpus) == [["a", "b"], ["f", "g"]]
@@ -302,6 +309,12 @@ def test_parallel_text_needs_equal_numbers_of_lines(write: Write, skip_bad: bool
     for source, target in ((long, short), (short, long)):
         with pytest.raises(DataError, match=r"short\.txt ends at line 2 and .*long\.txt goes on"):
             open_corpus([], source=source, target=target, skip_bad=skip_bad).read()
+
+
+def test_a_bad_line_beyond_the_end_of_the_other_file_is_no_blank_one(write: Write) -> None:
+    source, target = write("s.txt", "x\n"), write("t.txt", b"y\n\nreal\xff line\n")
+    with pytest.raises(DataError, match=r"s\.txt ends at line 1 and .*t\.txt goes on"):
+        open_corpus([], source=source, target=target, skip_bad=True).read()
 
 
 UNUSABLE = {

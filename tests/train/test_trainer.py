@@ -423,9 +423,9 @@ def test_a_damaged_row_of_metrics_costs_no_other(tmp_path):
     plot_metrics(tmp_path)
 
 
-def trained(run: Run, steps: int) -> list[Path]:
+def trained(run: Run, steps: int, keep: int = 9) -> list[Path]:
     """The checkpoints of the run, trained with one at each of the first steps."""
-    config = run.config.changed({"max_steps": steps, "save_every": 1, "keep": steps})
+    config = run.config.changed({"max_steps": steps, "save_every": 1, "keep": keep})
     Trainer(dataclasses.replace(run, config=config)).train()
     return sorted((run.folder / "checkpoints").iterdir())
 
@@ -436,6 +436,7 @@ def test_an_old_checkpoint_that_is_damaged_is_told_and_does_not_end_the_training
     assert [path.name for path in trained(run, 5)][-2:] == ["step-00000004", "step-00000005"]
     assert f"{first / 'state.json'} is damaged or missing: this checkpoint is passed over" in caplog.text
     assert len(checkpoint_folders(run.folder, "last:3")) == 3
+    assert first in trained(run, 6, keep=2)  # left alone
 
 
 def test_the_best_checkpoint_is_found_where_the_last_is_damaged_and_no_other_is_taken_for_it(
