@@ -162,7 +162,8 @@ def test_the_gradients_of_three_processes_are_those_of_a_start_at_that_step(tmp_
     # Two numbers have one sum. Of three, PyTorch sums the first gradients after a start in another order.
     (tmp_path / "gradients.py").write_text(_GRADIENTS)
     done = torchrun(tmp_path / "gradients.py", processes=3)
-    assert (done.returncode, done.stdout) == (0, "True\n" * 3), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "".join(done.stdout.split()) == "True" * 3  # their lines may run into each other
 
 
 def test_one_process_goes_on_where_two_stopped_with_the_same_data(trained):
