@@ -20,12 +20,13 @@ from .coroutines import Threads
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
+from .hypotheses import Hypothesis
 from .manifest import Manifest
 from .options import DecodingOptions, refuse_company, whole_number
 from .ort import OrtBackend
 from .replies import REPLIES, ClosedSet, bundled_replies, closed_set
 from .scheduler import BATCH_SIZE, decode
-from .search import BeamSearch, Hypothesis
+from .search import BeamSearch
 from .stream import Candidate, Reply, ReplyStream
 from .text import TextCodec
 

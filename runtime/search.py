@@ -17,10 +17,8 @@ With `sample`, K rows start, and each is extended by one id that is drawn (`samp
 Hypotheses cut at the maximum length are the n best only where none has finished.
 """
 
-import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -32,6 +30,7 @@ from .choice import Choice, Extension, Progress, first_k, in_banks, in_groups
 from .constraints import NO_TEXTS, Rules, RuleState, TextRules
 from .ensemble import likeliest
 from .errors import BundleError
+from .hypotheses import Finished, Hypothesis, best_first, smallest_gap
 from .options import DecodingOptions
 from .penalties import bound, coverage_penalty, repeated, score
 from .sampling import Sampler
@@ -46,18 +45,6 @@ _NO_LOGPS = "the model gave log-probabilities that are above 0 or not numbers: i
 _NO_WEIGHTS = "the model gave attention weights that are not numbers: its weights are damaged"
 _NONE: frozenset[int] = frozenset()
 _NOTHING: Mapping[int, float] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """A reply as ids. Where it is not `finished`, the maximum length or a cancellation cut it."""
-
-    tokens: tuple[int, ...]  # without the end-of-sentence
-    token_logps: tuple[float, ...]  # natural log; with the end-of-sentence where finished
-    logp: float  # their sum
-    score: float  # logp with its penalties, normalized by length
-    finished: bool
-    alignments: tuple[Sequence[float], ...] = ()  # [len(token_logps)][S], where they are kept
 
 
 class StepRequest(NamedTuple):
@@ -76,10 +63,6 @@ TokenLogp = tuple[int, float]
 def _likeliest(candidate: TokenLogp) -> tuple[float, int]:
     """The order of candidates: the likelier first, then the lower id."""
     return -candidate[1], candidate[0]
-
-
-def _best_first(hypothesis: Hypothesis) -> float:
-    return -hypothesis.score
 
 
 class _Live:
@@ -136,9 +119,7 @@ class BeamSearch:
         self._penalized = options.repetition_penalty > 1
         self._aligned = options.alignments or options.coverage_penalty > 0
         self._steps = 0
-        self._quota = -(-options.n_best // options.groups)  # wanted of each group
-        self._ended: list[tuple[int, Hypothesis]] = []  # by which group, best first
-        self._finished: list[list[Hypothesis]] = [[] for _ in range(options.groups)]  # what counts for each
+        self._finished = Finished(options.n_best, options.groups)
         self._over = [False] * options.groups
         self._sampler = Sampler(options) if options.sample else None
         self._whole = options.sample or self._rules.required is not None
@@ -184,14 +165,13 @@ class BeamSearch:
             ended, extended, gap = self._draw(self._sampler, logp)
         else:
             ended, extended, gap = self._choose(ids, logps, logp)
-        self.min_gap = min(self.min_gap, gap)
+        self._note(gap)
         finished = [(extension, self._finished_by(extension, alignments)) for extension in ended]
         if self.options.trace:
             given = [list(zip(*row, strict=True)) for row in zip(ids, logps, strict=True)]
             self._note_step(given, align, extended, finished)
-        for (_, row, _, _), hypothesis in finished:
-            self._add_finished(hypothesis, self._live[row].group)
-        if extended or any(self._finished):
+        self._take(finished)
+        if extended or self._finished:
             self._live = self._grown(extended, alignments)
             self._prepare([id for _, _, id, _ in extended], [row for _, row, _, _ in extended])
         else:  # nothing may follow: what there is was cut
@@ -203,7 +183,7 @@ class BeamSearch:
         with is never taken back."""
         if self.done:
             return [self.hypotheses()[0].tokens]
-        if not any(self._finished):
+        if not self._finished:
             return [live.tokens for live in self._live]
         best = self.hypotheses()[0]
         going_on = [live for live in self._live if not self._over[live.group]]
@@ -213,19 +193,8 @@ class BeamSearch:
         return [best.tokens, *(live.tokens for live in rivals)]
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The n best so far, best first: those that finished, or the live ones where none has.
-
-        Of groups, the best of each come before the second of any."""
-        n_best = self.options.n_best
-        if self.options.groups == 1:
-            return list(self._finished[0]) or self._cut()[:n_best]
-        taken = itertools.chain(*self._places())
-        return sorted(itertools.islice(taken, n_best), key=_best_first) or self._cut()[:n_best]
-
-    def _places(self) -> list[list[Hypothesis]]:
-        """The best of each group, best first, then the second of each, and so on."""
-        places = itertools.zip_longest(*self._finished)
-        return [sorted(filter(None, place), key=_best_first) for place in places]
+        """The n best so far, best first: those that finished, or the live ones where none has."""
+        return self._finished.n_best() or self._cut()[: self.options.n_best]
 
     def _possible(
         self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None
@@ -432,57 +401,37 @@ class BeamSearch:
             rows.append(TracedRow(live.tokens, live.logp, looked_at, tuple(traced)))
         self.trace.append(TracedStep(tuple(rows)))
 
-    def _add_finished(self, hypothesis: Hypothesis, group: int) -> None:
-        """Keep what a group ended, while it is not over, and find what counts for each.
-
-        Worked example, one reply wanted of each of two groups: the first ended P at -1 and Q at -2, the
-        second Q and R at -3. P counts for the first, so Q for the second; without P, Q for the first.
-        """
-        if self._over[group]:
-            return
-        # Rows differ in rounding, but what two groups end is one reply.
-        same = (each for _, each in self._ended if each.tokens == hypothesis.tokens)
-        ended = group, next(same, hypothesis)
-        if ended in self._ended:  # drawn twice
-            return
-        self._ended.append(ended)
-        self._ended.sort(key=lambda each: -each[1].score)  # stable: an earlier one wins a tie
-        own = [each for at, each in self._ended if at == group]
-        self._note_gaps(own)
-        if len(own) > self._quota * self.options.groups:  # as many better ones as count in all
-            self._ended.remove((group, own[-1]))
-        self._finished = [[] for _ in self._finished]
-        counted: set[tuple[int, ...]] = set()
-        for at, each in self._ended:
-            if len(self._finished[at]) < self._quota and each.tokens not in counted:
-                counted.add(each.tokens)
-                self._finished[at].append(each)
+    def _take(self, finished: Iterable[tuple[Extension, Hypothesis]]) -> None:
+        """Keep what groups finished that are not over."""
+        by_group = [(self._live[row].group, hypothesis) for (_, row, _, _), hypothesis in finished]
+        counting = [(group, hypothesis) for group, hypothesis in by_group if not self._over[group]]
+        if counting:
+            self._note(self._finished.add(counting))
 
     def _finish(self) -> None:
         """Decide whether the search is over."""
-        for group, finished in enumerate(self._finished):
-            if len(finished) == self._quota and not self._over[group]:
-                self._over[group] = self._group_is_over(group)
+        self._over = [over or self._group_is_over(group) for group, over in enumerate(self._over)]
         if self.done or not self._live or self._steps >= self.max_length or all(self._over):
             self.done = True
-            if not any(self._finished):
-                self._note_gaps(self._cut()[: self.options.n_best + 1])
-            elif self.options.groups > 1:
-                for ranked in (*self._places(), self.hypotheses()):
-                    self._note_gaps(ranked)
+            if self._finished:
+                self._note(self._finished.gap())
+            else:
+                self._note(smallest_gap(self._cut()[: self.options.n_best + 1]))
 
     def _group_is_over(self, group: int) -> bool:
-        """Whether a group that has what is wanted of it can find no better."""
+        """Whether a group has what is wanted of it and can find no better."""
         options = self.options
+        to_beat = self._finished.to_beat(group)
+        if to_beat is None:
+            return False
         if options.beam == options.groups or options.stop == "first":
             # With one beam there is nothing to rank an end against: greedy takes its first.
             return True
         bounds = [self._bound(live) for live in self._live if live.group == group]
-        return self._finished[group][-1].score >= max(bounds, default=-_INF)
+        return to_beat >= max(bounds, default=-_INF)
 
-    def _note_gaps(self, ranked: list[Hypothesis]) -> None:
-        for better, worse in itertools.pairwise(ranked):
-            self.min_gap = min(self.min_gap, better.score - worse.score)
+    def _note(self, gap: float) -> None:
+        self.min_gap = min(self.min_gap, gap)
 
     def _cut(self) -> list[Hypothesis]:
         """The live ones as they are, best first, each once: two groups, or two draws, may hold the same."""
@@ -497,7 +446,7 @@ class BeamSearch:
             )
             for live in {each.tokens: each for each in self._live}.values()
         ]
-        return sorted(cut, key=_best_first)
+        return best_first(cut)
 
     def _score(self, total: float, length: int, alignments: Iterable[Sequence[float]]) -> float:
         value = score(total, length, self.options)

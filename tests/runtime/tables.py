@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgechat.runtime.backend import Floats, Ints, StepOutput
+from edgechat.runtime.hypotheses import Hypothesis
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.penalties import score
-from edgechat.runtime.search import Hypothesis
+from edgechat.runtime.scheduler import Batch
+from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, GO, NEVER_GENERATED, PAD
 
 Ids = tuple[int, ...]
@@ -311,3 +313,21 @@ def _by_score(reply: Hypothesis) -> float:
 
 def texts(hypotheses: Sequence[Hypothesis]) -> list[Ids]:
     return [hypothesis.tokens for hypothesis in hypotheses]
+
+
+def settled(search: BeamSearch) -> list[int]:
+    """What can never be taken back."""
+    agreed = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*search.contenders(), strict=False))
+    return [ids[0] for ids in agreed]
+
+
+def run_watched(search: BeamSearch, backend: TableBackend, source: Ids) -> None:
+    """Run a search of one source to its end, and see that nothing that was settled is taken back."""
+    batch = Batch(backend, [source], [search])
+    seen, running = [settled(search)], True
+    while running:
+        running = batch.step()
+        seen.append(settled(search))
+    for earlier, later in itertools.pairwise(seen):
+        assert later[: len(earlier)] == earlier
+    assert seen[-1] == list(search.hypotheses()[0].tokens)

@@ -560,18 +560,29 @@ async def test_a_cancelled_task_stops_its_search():
     gate = Gate()
     chat, backend = table_model(gate)
     task = asyncio.create_task(chat.areply("hen", ENDLESS))
-    assert await asyncio.to_thread(gate.reached.wait, 20)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    gate.opened.set()
-    await all_done(chat)
+    await cancelled(task, gate, chat)
     assert backend.steps == 3
 
 
 async def all_done(chat: ChatModel) -> None:
     """Once nothing runs in the threads of a model."""
     await asyncio.to_thread(chat.coroutine_threads._pool.shutdown)
+
+
+async def at(gate: Gate) -> None:
+    """Once a thread of a model stands at the gate."""
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.001)
+
+
+async def cancelled(task: asyncio.Task[object], gate: Gate, chat: ChatModel) -> None:
+    """Cancel a task that stands at the gate, and wait until no thread of the model runs."""
+    await at(gate)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.opened.set()
+    await all_done(chat)
 
 
 def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
@@ -591,8 +602,7 @@ async def test_areply_leaves_the_event_loop_free_while_the_rules_of_texts_are_ma
     gate = slow_rules(monkeypatch)
     chat, _ = table_model()
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
-    while not gate.reached.is_set():
-        await asyncio.sleep(0.001)
+    await at(gate)
     gate.opened.set()
     assert (await task).text
 
@@ -601,13 +611,7 @@ async def test_a_task_that_is_cancelled_while_its_stream_is_made_takes_no_step(m
     gate = slow_rules(monkeypatch)
     chat, backend = table_model()
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
-    while not gate.reached.is_set():
-        await asyncio.sleep(0.001)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    gate.opened.set()
-    await all_done(chat)
+    await cancelled(task, gate, chat)
     assert (backend.sources, backend.steps) == ([], 0)
 
 
@@ -615,8 +619,7 @@ async def test_replies_do_not_keep_other_threads_of_the_event_loop_waiting():
     gate = Gate()
     chat, _ = table_model(gate, max_target=4)
     tasks = [asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1))) for _ in range(40)]
-    while not gate.reached.is_set():
-        await asyncio.sleep(0.001)
+    await at(gate)
     assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 10) == "done"
     gate.opened.set()
     assert {len((await task).tokens) for task in tasks} == {4}
@@ -649,13 +652,7 @@ async def test_a_cancelled_task_stops_its_astream():
             pass
 
     task = asyncio.create_task(read())
-    while not gate.reached.is_set():
-        await asyncio.sleep(0.001)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    gate.opened.set()
-    await all_done(chat)
+    await cancelled(task, gate, chat)
     assert backend.steps == 3
 
 
@@ -756,13 +753,7 @@ async def test_a_cancelled_task_leaves_no_turn():
     chat, _ = table_model(gate, turns=3)
     session = chat.session()
     task = asyncio.create_task(session.areply("he", ENDLESS))
-    while not gate.reached.is_set():
-        await asyncio.sleep(0.001)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    gate.opened.set()
-    await all_done(chat)
+    await cancelled(task, gate, chat)
     assert session.turns == ()
 
 

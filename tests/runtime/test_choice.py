@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.choice import first_k, in_banks, in_groups
 from edgechat.runtime.constraints import RequiredTexts, text_rules, together
-from edgechat.runtime.scheduler import Batch, decode
+from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS
 
-from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, texts
+from .tables import TableBackend, beam_to_the_end, enumerate_replies, random_table, run_watched, texts
 from .test_constraints import SOURCE, VOCABULARY, A, B, V, found, ruled
-from .test_search import settled
 
 AB, BA = 7, 8
 
@@ -169,14 +168,7 @@ def test_what_is_settled_of_groups_is_never_taken_back(seed, groups, size, n_bes
     )
     table = random_table(seed, V, ending=ending)
     search = BeamSearch(options, max_length=7, vocab_size=V, source=SOURCE)
-    batch = Batch(TableBackend(table, V), [SOURCE], [search])
-    seen, running = [settled(search)], True
-    while running:
-        running = batch.step()
-        seen.append(settled(search))
-    for earlier, later in itertools.pairwise(seen):
-        assert later[: len(earlier)] == earlier
-    assert seen[-1] == list(search.hypotheses()[0].tokens)
+    run_watched(search, TableBackend(table, V), SOURCE)
     assert len(set(texts(search.hypotheses()))) == len(search.hypotheses())
 
 

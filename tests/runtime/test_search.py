@@ -1,6 +1,5 @@
 """The search against enumeration, against the same beam without a stop, and step by step by hand."""
 
-import itertools
 import math
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgechat.runtime.errors import BundleError
 from edgechat.runtime.options import DecodingOptions
-from edgechat.runtime.scheduler import Batch, decode
+from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, GO, NEVER_GENERATED, PAD, SEP, UNK
 
@@ -22,7 +21,9 @@ from .tables import (
     enumerate_replies,
     greedy_reply,
     random_table,
+    run_watched,
     scripted_table,
+    settled,
     texts,
 )
 
@@ -64,12 +65,6 @@ def take(search: BeamSearch, *rows: dict[int, float]) -> None:
         np.array([list(row.values()) for row in rows], dtype=np.float32).tolist(),
         np.ones((len(rows), 1), dtype=np.float32),
     )
-
-
-def settled(search: BeamSearch) -> list[int]:
-    """What can never be taken back."""
-    agreed = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*search.contenders(), strict=False))
-    return [ids[0] for ids in agreed]
 
 
 # --- against enumeration ------------------------------------------------------------------------
@@ -405,14 +400,7 @@ def test_where_only_banned_ids_are_possible_the_reply_is_empty():
 def test_what_is_settled_grows_and_begins_the_final_reply(seed, options, max_length, ties, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
     search = BeamSearch(options, max_length=max_length, vocab_size=V, source=(5,))
-    batch = Batch(TableBackend(table, V), [SOURCE], [search])
-    seen, running = [settled(search)], True
-    while running:
-        running = batch.step()
-        seen.append(settled(search))
-    for earlier, later in itertools.pairwise(seen):
-        assert later[: len(earlier)] == earlier
-    assert seen[-1] == list(search.hypotheses()[0].tokens)
+    run_watched(search, TableBackend(table, V), SOURCE)
 
 
 def test_a_beam_of_one_settles_every_token_at_once():
