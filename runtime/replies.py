@@ -40,7 +40,7 @@ class ClosedSet:
         self._children: dict[Node, list[int]] = {}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ClosedSet) and self._replies == other._replies
+        return self is other or (isinstance(other, ClosedSet) and self._replies == other._replies)
 
     def __hash__(self) -> int:
         return hash((len(self), self.longest))
