@@ -5,7 +5,7 @@ context only. A conversation with nothing of the kind gives no line.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from edgechat.runtime.files import write_atomic
 
 from .records import reply_to_json
 from .values import Exchange, ReplyFacts
+
+NOTHING_TO_LEARN = "There is nothing to learn yet: mark a reply as good, or correct it"
 
 
 def to_markdown(title: str, exchanges: Sequence[Exchange]) -> str:
@@ -68,32 +70,31 @@ FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
 }
 
 
-def file_of(text: str) -> Path:
+def file_of(name: str) -> Path:
     """The file that was written of."""
-    return Path(text.strip()).expanduser()
+    return Path(name.strip()).expanduser()
 
 
-def write_file(file: Path, text: str) -> None:
-    """Write an export, whole or not at all, and in the place of no other file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    write_atomic(file, text.encode("utf-8", "replace"), replace=False)
-
-
-def wrong_with_file(text: str, endings: Collection[str] = tuple(FORMATS)) -> str:
-    """Why nothing can be exported there, "" where it can."""
+def export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:
+    """Write one of `texts`, which the ending of the name chooses, whole or not at all, and in the place of no
+    other file. Gives what is wrong where it is not written, else ""."""
     try:
-        file = file_of(text)
-        if file.suffix not in endings:
-            return f"The name must end with {' or '.join(endings)}"
+        file = file_of(name)
+        if file.suffix not in texts:
+            return f"The name must end with {' or '.join(texts)}"
         if file.exists():
             return f"{file} is there already: choose another name"
         if not file.absolute().parent.is_dir():
             return f"There is no folder {file.absolute().parent}"
     except (OSError, RuntimeError, ValueError) as error:  # too long, the home of nobody, a NUL
         return f"This cannot be the name of a file: {getattr(error, 'strerror', None) or error}"
+    text = texts[file.suffix]()
+    if not text:
+        return NOTHING_TO_LEARN
+    try:
+        write_atomic(file, text.encode("utf-8", "replace"), replace=False)
+    except OSError as error:
+        return f"{file} cannot be written: {error.strerror or error}"
     return ""
 
 

@@ -1,9 +1,11 @@
 """Conversations that outlive the window, and what is done with them from the chat."""
 
+import errno
 import json
 import sqlite3
 import threading
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 from textual.events import Key, Paste
@@ -254,6 +256,35 @@ async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch
         assert c.notices == [f"Written to {tmp_path / 'chat.md'}"]
 
 
+async def test_an_export_that_cannot_be_written_is_asked_for_until_it_is(chat, tmp_path, monkeypatch):
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        await c.press("ctrl+s")
+        name = c.app.screen.query_one(Input)
+        name.value = str(tmp_path / "chat.jsonl")
+        await c.press("enter")
+        assert "There is nothing to learn yet" in " ".join(c.drawn.split())
+        name.value = str(tmp_path / "chat.md")
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with monkeypatch.context() as patched:
+            patched.setattr("edgechat.tui.formats.write_atomic", Mock(side_effect=full))
+            await c.press("enter")
+        assert "cannot be written: No space left on device" in " ".join(c.drawn.split())
+        await c.press("enter")  # the name still stands
+        await c.until(lambda: c.notices)
+    assert sorted(path.name for path in tmp_path.glob("chat*")) == ["chat.md"]
+
+
+async def test_nothing_is_asked_where_no_conversation_teaches(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        await c.kept()
+        c.screen.action_export_all()
+        await c.until(lambda: c.notices)
+        assert "There is nothing to learn yet" in c.notices[-1]
+        assert not c.app.screen.query(Input)
+
+
 async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat, tmp_path):
     (tmp_path / "there.md").write_text("mine")
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
@@ -285,6 +316,7 @@ async def test_all_that_was_corrected_is_one_file_to_train_with(chat, tmp_path):
             await c.say(prompt)
             await c.press("ctrl+g", "ctrl+n")
         await c.say("not marked")
+        await c.kept()
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
         c.app.screen.query_one(Input).value = str(tmp_path / "all.json")

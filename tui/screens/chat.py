@@ -1,17 +1,16 @@
 """The chat screen: what one does with a conversation that is there. How it is shown is in `viewing.py`, how a
 prompt becomes a reply in `talking.py`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 from textual import work
 from textual.binding import BindingType
 
 from ..engine import name_of
-from ..formats import FORMATS, file_of, to_jsonl, to_markdown, write_file, wrong_with_file
+from ..formats import FORMATS, NOTHING_TO_LEARN, export, file_of, to_jsonl, to_markdown
 from ..keeper import Keeper, Kept
 from ..keys import CHAT, bindings
 from ..knobs import Changes
@@ -19,7 +18,7 @@ from ..messages import CandidateChosen, Written
 from ..plain import plain
 from ..store import Store, StoreError
 from ..talk import Talk
-from ..values import Mark
+from ..values import Exchange, Mark
 from .ask import Ask, Write
 from .library import Library
 from .over import IN_ORDER, answer_of
@@ -143,49 +142,40 @@ class ChatScreen(Talking):
 
     @work(group=IN_ORDER)
     async def action_export(self) -> None:
+        def text(form: Callable[[str, Sequence[Exchange]], str]) -> str:
+            return form(self.talk.title, list(self.talk))
+
         note = "The ending says how: .md to read, .json for programs, .jsonl to train with."
-        file = await self._ask_for_file("chat.md", note)
-        if file is not None:
-            self._write(file, FORMATS[file.suffix](self.talk.title, list(self.talk)))
+        await self._export("chat.md", note, {ending: partial(text, form) for ending, form in FORMATS.items()})
 
     @work(group=IN_ORDER)
     async def action_export_all(self) -> None:
         if self._keeper is None or not self.bundles.current:
             return
         name = name_of(self.bundles.current)
-        note = f"What was marked good or corrected in conversations with {plain(name)}, for edgechat train."
-        file = await self._ask_for_file("chats.jsonl", note, [".jsonl"])
-        if file is not None:
 
-            def every(store: Store) -> str:
-                every_one = store.find(limit=1_000_000)
-                loaded = (store.load(summary.id) for summary in every_one if summary.bundle == name)
-                return "".join(to_jsonl(title, exchanges) for title, exchanges in loaded)
+        def every(store: Store) -> str:
+            every_one = store.find(limit=1_000_000)
+            loaded = (store.load(summary.id) for summary in every_one if summary.bundle == name)
+            return "".join(to_jsonl(title, exchanges) for title, exchanges in loaded)
 
-            try:
-                self._write(file, await self._keeper.do(every))
-            except StoreError as error:
-                self.notify(plain(str(error)), severity="error", markup=False)
-
-    async def _ask_for_file(
-        self, proposed: str, note: str, endings: Collection[str] = tuple(FORMATS)
-    ) -> Path | None:
-        check = partial(wrong_with_file, endings=endings)
-        text = await answer_of(Ask("export to a file", proposed, note=note, check=check), self)
-        return file_of(text) if text else None
-
-    def _write(self, file: Path, text: str) -> None:
-        if not text:
-            self.notify(
-                "There is nothing to learn yet: mark a reply as good, or correct it", severity="warning"
-            )
-            return
         try:
-            write_file(file, text)
-        except OSError as error:
-            self.notify(plain(f"{file} cannot be written: {error.strerror}"), severity="error", markup=False)
-        else:
-            self.notify(plain(f"Written to {file.absolute()}"), markup=False)
+            text = await self._keeper.do(every)
+        except StoreError as error:
+            self.notify(plain(str(error)), severity="error", markup=False)
+            return
+        if not text:
+            self.notify(NOTHING_TO_LEARN, severity="warning")
+            return
+        note = f"What was marked good or corrected in conversations with {plain(name)}, for edgechat train."
+        await self._export("chats.jsonl", note, {".jsonl": lambda: text})
+
+    async def _export(self, proposed: str, note: str, texts: Mapping[str, Callable[[], str]]) -> None:
+        """Ask for a file until one of `texts`, which are by ending, is written to it."""
+        check = partial(export, texts=texts)
+        name = await answer_of(Ask("export to a file", proposed, note=note, check=check), self)
+        if name:
+            self.notify(plain(f"Written to {file_of(name).absolute()}"), markup=False)
 
     # --- Keeping
 
