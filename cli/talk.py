@@ -202,12 +202,12 @@ def _source(model: "ChatModel", prompt: str) -> dict[str, Any]:
 
 def _check_confident(model: "ChatModel", options: "DecodingOptions") -> None:
     """Refuse to abstain by a confidence that there is not."""
-    if model.calibration is None:
+    if model.maker.calibration is None:
         raise UsageError(
             "--abstain-below needs a bundle that was calibrated: export it from a run that holds out more "
             "pairs, a larger part of its data or a file of their own (--valid-fraction, --valid)"
         )
-    if model.confidence(0.0, options) is None:
+    if model.maker.confidence(0.0, options) is None:
         raise UsageError(
             "--abstain-below does not go with options that change which replies may come: the bundle was "
             "calibrated without them"
