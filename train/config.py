@@ -25,6 +25,8 @@ Schedule = Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"]
 Device = Literal["auto", "cpu", "cuda"]
 Metric = Literal["loss", "perplexity", "exact-match", "bleu", "chrf"]
 
+DEFAULT_PRESET = "tiny"
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -139,7 +141,7 @@ class RunConfig:
         return asdict(self)
 
     def to_toml(self) -> str:
-        """The file that `load_config` reads this configuration from."""
+        """A file that `ConfigFile.read` reads this configuration from."""
         return to_toml(vars(self), "Everything that was in effect, for edgechat train --config")
 
     @classmethod
@@ -178,13 +180,18 @@ class RunOptions:
     """Of `from_run`: "best", where it is None, or as for `checkpoint_folders`."""
     out: Path | None = None
     preset: str | None = None
-    """Gives what the other sections of the file leave out."""
+    """Gives what the other sections of the file leave out; `DEFAULT_PRESET` where it is None."""
     device: Device = "auto"
     threads: int | None = None
     max_minutes: float | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of all options that are not at their default."""
+        return frozenset(f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
 
     def relative_to(self, folder: Path) -> "RunOptions":
         """With the paths of a file that lies in `folder`."""
@@ -244,33 +251,33 @@ def load_preset(name: str) -> RunConfig:
     return RunConfig.from_dict(tomllib.loads(text), f"preset {name}")
 
 
-def load_config(path: Path, below: RunConfig | None = None) -> RunConfig:
-    """The configuration of a TOML file of the user's, on top of the preset that its section `run` names, else
-    of `below`."""
-    values = _sections(path)
-    preset = load_run_options(path).preset
-    if preset is not None:
-        below = load_preset(preset)
-    if below is not None:
-        for name, lower in asdict(below).items():
-            part = values.get(name, {})
-            values[name] = {**lower, **part} if isinstance(part, dict) else part
-    return RunConfig.from_dict(values, str(path))
+@dataclass(frozen=True)
+class ConfigFile:
+    """A TOML file of the user's, read once. `sections` are those of the configuration, `options` is `run`."""
 
+    path: Path
+    sections: dict[str, Any]
+    options: RunOptions
 
-def given_values(path: Path) -> dict[str, Any]:
-    """The values of the configuration that a file gives itself, by name, and not by its preset."""
-    return {name: value for part in _sections(path).values() for name, value in part.items()}
+    @classmethod
+    def read(cls, path: Path) -> "ConfigFile":
+        """Raises UsageError where it cannot be read, or is not such a file."""
+        sections = read_toml(path)
+        _refuse_unknown_sections(sections, {**_SECTIONS, "run": RunOptions}, str(path))
+        options = section(RunOptions, sections.pop("run", {}), f"{path}, section run")
+        return cls(path, sections, options.relative_to(path.parent))
 
+    def config(self, below: RunConfig | None = None) -> RunConfig:
+        """The configuration, on top of the preset that the file names, else of `below`, else of the default
+        one."""
+        preset = self.options.preset
+        lower = load_preset(preset or DEFAULT_PRESET) if preset or below is None else below
+        values = asdict(lower)
+        for name, part in self.sections.items():
+            values[name] = {**values[name], **part} if isinstance(part, dict) else part
+        return RunConfig.from_dict(values, str(self.path))
 
-def load_run_options(path: Path) -> RunOptions:
-    """The section `run` of a TOML file of the user's."""
-    given = read_toml(path).get("run", {})
-    return section(RunOptions, given, f"{path}, section run").relative_to(path.parent)
-
-
-def _sections(path: Path) -> dict[str, Any]:
-    """The sections of a file that are the run's configuration."""
-    values = read_toml(path)
-    _refuse_unknown_sections(values, {**_SECTIONS, "run": RunOptions}, str(path))
-    return {name: part for name, part in values.items() if name != "run"}
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the configuration that the file gives itself, by name, and not by its preset."""
+        return {name: value for part in self.sections.values() for name, value in part.items()}

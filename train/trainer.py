@@ -82,8 +82,7 @@ class Trainer:
     """Trains the model of a run, from its last checkpoint where it has one.
 
     It holds the run's lock from its creation to the end of `train`. `on_step` and `on_validation` are for
-    displays. `should_stop` is asked after every step: where it says true, a checkpoint is written and the
-    run can be resumed. The processes of `world` each have a trainer, and train together.
+    displays. The processes of `world` each have a trainer, and train together.
     """
 
     def __init__(
@@ -94,11 +93,10 @@ class Trainer:
         world: World = ALONE,
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Validated], None] = lambda validated: None,
-        should_stop: Callable[[], bool] = lambda: False,
         max_minutes: float | None = None,
     ) -> None:
         self._run, self._config, self._device, self._world = run, run.config.training, device, world
-        self._on_step, self._on_validation, self._should_stop = on_step, on_validation, should_stop
+        self._on_step, self._on_validation = on_step, on_validation
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.pairs("train"), run.pairs("valid")
         self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
@@ -125,6 +123,11 @@ class Trainer:
         self._speed = _Speed()
 
     @property
+    def model(self) -> Seq2Seq:
+        """What is trained, in the state it has come to."""
+        return self._updater.model
+
+    @property
     def position(self) -> Position:
         """Where the run stands; at step 0 it begins."""
         return replace(self._position)
@@ -144,10 +147,11 @@ class Trainer:
         """What it computes in."""
         return self._updater.precision
 
-    def train(self) -> Result:
-        """Train to the end of the plan, of the time, of the patience, or until `should_stop`."""
+    def train(self, should_stop: Callable[[], bool] = lambda: False) -> Result:
+        """Train to the end of the plan, of the time, of the patience, or until `should_stop`, which is asked
+        after every step, says so: then a checkpoint is written, and the run can be resumed."""
         try:
-            ended = self._train_to_end()
+            ended = self._train_to_end(should_stop)
         except OSError as error:
             saved = has_checkpoint(self._run.folder)
             raise CheckpointError(
@@ -168,7 +172,7 @@ class Trainer:
         if self._lock is not None:
             self._lock.release()
 
-    def _train_to_end(self) -> Ended:
+    def _train_to_end(self, should_stop: Callable[[], bool]) -> Ended:
         position, config = self._position, self._config
         if self._run.begun_from and position.step == 0 and (measured := self._validate()):
             # To compare with. It is never the best: whoever trains on wants what is learned from now on.
@@ -183,7 +187,7 @@ class Trainer:
             position.step, position.batch = position.step + 1, position.batch + len(group)
             if position.step % config.save_every == 0 or position.step == self.total_steps:
                 self._validate_and_save()
-            stop, late = self._world.sum(self._should_stop(), time.monotonic() >= self._deadline)
+            stop, late = self._world.sum(should_stop(), time.monotonic() >= self._deadline)
             if (stop or late) and position.step < self.total_steps:
                 self._save()
                 return "interrupted" if stop else "out of time"

@@ -163,15 +163,18 @@ def test_without_data_there_is_nothing_more_to_learn(invoke, run_folder, tmp_pat
 def test_a_checkpoint_of_no_run_is_refused(invoke, more, tmp_path):
     done = invoke("train", more, "--checkpoint", "last", "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "--checkpoint is of the run that --from-run names" in done.sentence
+    assert done.sentence == "--checkpoint goes with --from-run, which is not given"
 
 
 REFUSED = {
     "another model": (["--hidden", 32], "--hidden gives hidden 32, but the model of {base} has 48"),
     "a preset's": (["--preset", "small"], "--preset small gives layers 2, but the model of {base} has 1"),
-    "a vocabulary": (["--vocab-size", 500], "--vocab-size is of a tokenizer that is trained"),
-    "a tokenizer": (["--tokenizer", "t.json"], "--tokenizer does not go with it"),
-    "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with it"),
+    "a vocabulary": (["--vocab-size", 500], "--vocab-size does not go with --from-run"),
+    "a tokenizer": (
+        ["--tokenizer", "t.json"],
+        "--tokenizer does not go with --from-run: that begins with all of a run",
+    ),
+    "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with --from-run"),
     "itself": (["--out", "{base}", "--force"], "--from-run and --out are both {base}"),
     "itself, unforced": (["--out", "{base}"], "--from-run and --out are both {base}"),
     "a bundle": (["--from-run", "{bundle}"], "it looks like a bundle"),

@@ -42,11 +42,9 @@ folder = Path(sys.argv[1])
 with joined("cpu") as world:
     def train(name, stop_at=None):
         done = []
-        trainer = Trainer(
-            open_run(folder / name), world=world, on_step=lambda p: done.append(p.step),
-            should_stop=lambda: world.rank == 1 and done[-1] == stop_at,
-        )
-        print(name, world.rank, trainer.train().ended, flush=True)
+        trainer = Trainer(open_run(folder / name), world=world, on_step=lambda p: done.append(p.step))
+        result = trainer.train(lambda: world.rank == 1 and done[-1] == stop_at)
+        print(name, world.rank, result.ended, flush=True)
     train("whole")
     train("halves", 7)
     train("halves")

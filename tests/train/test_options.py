@@ -142,7 +142,7 @@ def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
     model, _ = averaged.load_model("last")
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, trainer._updater.average.weights[name])
-    raw = trainer._updater.model.output.weight
+    raw = trainer.model.output.weight
     assert not torch.equal(raw, model.output.weight)
     from edgechat.train.trainer import summed_validation_loss
 

@@ -59,13 +59,9 @@ def test_a_stop_request_leaves_a_checkpoint_that_resumes_to_the_same_weights(run
     shutil.copytree(run.folder, twin)
     Trainer(open_run(twin)).train()
     seen = []
-    stopped = Trainer(run, on_step=lambda p: seen.append(p.step), should_stop=lambda: seen[-1] in (5, 9))
-    assert stopped.train().ended == "interrupted"
-    assert (
-        Trainer(run, on_step=lambda p: seen.append(p.step), should_stop=lambda: seen[-1] == 9).train().ended
-        == "interrupted"
-    )
-    assert Trainer(run, on_step=lambda p: seen.append(p.step)).train().ended == "finished"
+    for ended in ("interrupted", "interrupted", "finished"):
+        trainer = Trainer(run, on_step=lambda p: seen.append(p.step))
+        assert trainer.train(lambda: seen[-1] in (5, 9)).ended == ended
     assert seen == list(range(1, 13))
     assert weights(run.folder) == weights(twin)
 
@@ -75,7 +71,7 @@ def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_thro
     shutil.copytree(run.folder, twin)
     Trainer(open_run(twin)).train()
     steps = []
-    Trainer(run, on_step=lambda p: steps.append(p.step), should_stop=lambda: len(steps) == 7).train()
+    Trainer(run, on_step=lambda p: steps.append(p.step)).train(lambda: len(steps) == 7)
     Trainer(run).train()
     assert read_metrics(run.folder) == read_metrics(twin)
 
@@ -94,9 +90,8 @@ def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_re
     per_epoch = -(-pairs // run.config.training.batch_size)
     two_epochs = run.with_length(epochs=2, max_steps=2 * per_epoch)
     steps: list[int] = []
-    Trainer(
-        two_epochs, on_step=lambda p: steps.append(p.step), should_stop=lambda: len(steps) == per_epoch - 1
-    ).train()
+    first = Trainer(two_epochs, on_step=lambda p: steps.append(p.step))
+    first.train(lambda: len(steps) == per_epoch - 1)
     Trainer(two_epochs).train()
     assert sorted(seen[:pairs]) == list(range(pairs))
     assert sorted(seen[pairs:]) == list(range(pairs))
@@ -122,7 +117,7 @@ def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
     run.info["config"]["training"]["clip"] = 0.01
     (run.folder / "run.json").write_text(json.dumps(run.info))
-    Trainer(open_run(run.folder), should_stop=lambda: True).train()
+    Trainer(open_run(run.folder)).train(lambda: True)
     assert norms[0][0] == 0.01
     assert norms[0][1] == pytest.approx(0.01, rel=1e-3)
 
@@ -146,14 +141,13 @@ def test_a_step_whose_loss_is_no_number_is_skipped_and_counted(run, monkeypatch)
     before: dict[int, bytes] = {}
     trainer = Trainer(run, on_step=lambda p: seen.append(p.step))
     poisoned(trainer, {3, 4, 7}, monkeypatch)
-    weight = trainer._updater.model.output.weight
+    weight = trainer.model.output.weight
 
     def remember() -> bool:
         before[trainer.position.step] = weight.detach().numpy().tobytes()
         return False
 
-    trainer._should_stop = remember
-    trainer.train()
+    trainer.train(remember)
     assert seen == [1, 2, 5, 6, 8, 9, 10, 11, 12]
     assert before[2] == before[3] == before[4] != before[5]
     assert before[6] == before[7] != before[8]
@@ -163,7 +157,7 @@ def test_a_step_whose_loss_is_no_number_is_skipped_and_counted(run, monkeypatch)
 
 
 def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_checkpoint(run, monkeypatch):
-    Trainer(run, should_stop=lambda: True).train()
+    Trainer(run).train(lambda: True)
     good = weights(run.folder)
     trainer = Trainer(run)
     poisoned(trainer, set(range(3, 100)), monkeypatch)
@@ -180,7 +174,7 @@ def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_c
 def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(run):
     trainer = Trainer(run)
     with torch.no_grad():
-        trainer._updater.model.output.bias.fill_(float("nan"))
+        trainer.model.output.bias.fill_(float("nan"))
     with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, to step 5: begin another run anew"):
         trainer.train()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
@@ -248,7 +242,7 @@ def test_float16_on_a_cpu_finds_its_scale_and_resumes_to_the_same_weights(run, t
     whole = Trainer(open_run(twin))
     assert whole.precision == "fp16"
     whole.train()
-    Trainer(run, should_stop=lambda: True).train()
+    Trainer(run).train(lambda: True)
     Trainer(run).train()
     assert weights(run.folder) == weights(twin)
     states = [
@@ -278,9 +272,9 @@ def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_told_too(ru
     with pytest.raises(EdgeChatError, match=r"out of memory at step 1 on a batch of \d+ pairs, sources to"):
         trainer.train()
     trainer = Trainer(run)
-    encode = trainer._updater.model.encode
+    encode = trainer.model.encode
     monkeypatch.setattr(
-        trainer._updater.model, "encode", lambda *a: encode(*a) if torch.is_grad_enabled() else exhausted()
+        trainer.model, "encode", lambda *a: encode(*a) if torch.is_grad_enabled() else exhausted()
     )
     with pytest.raises(EdgeChatError, match=r"out of memory in the validation at step 12 on a batch of \d+"):
         trainer.train()
@@ -288,7 +282,7 @@ def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_told_too(ru
 
 def test_memory_that_runs_out_names_the_batch_and_the_options(run, monkeypatch):
     trainer = Trainer(run)
-    monkeypatch.setattr(trainer._updater.model, "encode", exhausted)
+    monkeypatch.setattr(trainer.model, "encode", exhausted)
     pairs = len(trainer._batches(0)[0])
     with pytest.raises(
         EdgeChatError,
@@ -362,7 +356,7 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(run, monke
 def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monkeypatch):
     from edgechat.train import trainer
 
-    Trainer(run, should_stop=lambda: True).train()
+    Trainer(run).train(lambda: True)
     before = weights(run.folder)
 
     def full(*_, **__):
