@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..runtime.errors import EdgeChatError, UsageError
-from ..runtime.files import sha256
+from ..runtime.files import occupied, sha256
 from .bpe_dropout import BpeDropout
 from .checkpoint import has_checkpoint, last_position
 from .config import RunConfig, RunOptions
@@ -61,23 +61,24 @@ def open_or_create(
     reading: Reading = nullcontext,
 ) -> Run:
     """The run to train: with `resume` the one in `out`, if there is one, else a new one. `device` and
-    `processes` are those that it begins on. Only with `force` is a run replaced, and nothing but a run.
+    `processes` are those that it begins on. Only with `force` is a run replaced, and nothing but a run; an
+    empty folder is as good as none.
 
     Raises:
         UsageError: what is in `out` may not be overwritten, or is not what a resume asks for.
         CheckpointError: another process trains in `out`.
         DataError: the corpus cannot be read, or holds nothing to learn.
     """
-    there = out.exists() or out.is_symlink()
-    if is_run(out):
+    begun = is_run(out)
+    if begun:
         RunLock(out).release()  # nobody trains in it, so that it may be changed or replaced
-    if resume and there:
+    if resume and (begun or occupied(out)):
         return _resumed(out, wanted)
     if resume and not _names_data(wanted.options):
         raise UsageError(f"there is no run {out} to resume: give DATA to start one")
     if resume:
         say(f"there is no run {out} to resume: this begins it")
-    if there:
+    if occupied(out):
         _check_replaced(out, wanted.options.from_run, force)
     beginning = prepare(wanted, say=say, reading=reading)
     config, prepared, base = beginning.config, beginning.prepared, beginning.base
@@ -141,7 +142,7 @@ def _check_replaced(out: Path, from_run: Path | None, force: bool) -> None:
     if from_run is not None and from_run.exists() and from_run.samefile(out):
         raise UsageError(f"--from-run and --out are both {out}: name another --out, the run stays as it is")
     go_on = "--resume continues it, or " if is_run(out) and not force else ""
-    if not is_only_a_run(out) and (not out.is_dir() or any(out.iterdir())):
+    if not is_only_a_run(out):
         raise UsageError(
             f"{out} is not a run, or holds other files too, so --force does not replace it: "
             f"{go_on}choose another --out"

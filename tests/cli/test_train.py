@@ -395,7 +395,6 @@ def test_a_run_that_holds_other_files_too_is_not_replaced(invoke, quick_run, tmp
 
 
 def test_what_is_no_run_is_said_at_once(invoke, corpus_file, tmp_path):
-    (tmp_path / "folder").mkdir()
     (tmp_path / "data.csv").write_text("a,b")
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "thesis.txt").write_text("the only copy")
@@ -404,8 +403,27 @@ def test_what_is_no_run_is_said_at_once(invoke, corpus_file, tmp_path):
         assert done.returncode == 2
         assert f"{name} is not a run" in done.sentence
         assert "--resume" not in done.sentence
-    done = invoke("train", corpus_file, "--out", tmp_path / "folder", *QUICK)
-    assert done.sentence.endswith("folder exists: --force replaces it, or choose another --out")
+
+
+def test_an_empty_folder_becomes_the_run_unforced(invoke, corpus_file, tmp_path):
+    (tmp_path / "run").mkdir()
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("below", [".", "corpus"])
+def test_a_run_that_one_stands_in_is_resumed_but_not_replaced(
+    invoke, corpus_file, resumable, tree, monkeypatch, below
+):
+    monkeypatch.chdir(resumable / below)
+    before = tree(resumable.parent)
+    out = os.path.relpath(resumable)
+    done = invoke("train", corpus_file, "--out", out, "--force", *QUICK)
+    assert done.returncode == 2
+    assert done.sentence.startswith(f"{out} is the current folder, or one above it, and cannot be replaced")
+    assert tree(resumable.parent) == before
+    assert invoke("train", "--resume", "--out", out).returncode == 0
 
 
 def test_force_with_a_corpus_that_cannot_be_read_keeps_the_run(invoke, quick_run, tmp_path, tree):
