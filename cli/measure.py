@@ -1,7 +1,7 @@
 """`edgechat eval`: how good a model is."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,9 @@ from .options import (
     torch_device,
 )
 from .progress import counting
+
+if TYPE_CHECKING:
+    from ..train.dialogue import Pair
 
 _FEW = 20
 
@@ -86,7 +89,7 @@ def evaluate(
         checkpoint = checkpoint or "best"
         chat = run.chat_model(checkpoint, device=torch_device(device))
         source = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
-        pairs = [(pair["turns"], pair["response"]) for pair in run.held_out()] if data is None else None
+        pairs = run.held_out() if data is None else None
     else:
         if checkpoint is not None:
             raise UsageError("--checkpoint is of a run: a bundle holds one model")
@@ -138,7 +141,7 @@ def evaluate(
     )
 
 
-def _pairs(data: str, turns: int, targets: Any, skip_bad: bool) -> list[tuple[list[str], str]]:
+def _pairs(data: str, turns: int, targets: Any, skip_bad: bool) -> "list[Pair]":
     """The pairs of a corpus; what of it is left out is said."""
     from ..train.corpus import open_corpus
     from ..train.dialogue import examples

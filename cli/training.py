@@ -62,7 +62,7 @@ def find_learning_rate(beginning: "Beginning", device: str, json: bool) -> None:
             model,
             prepared.train,
             device,
-            dropout=BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec),
+            bpe_dropout=BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec),
             progress=progress,
         )
     if json:

@@ -56,7 +56,7 @@ def main() -> None:
     edgechat("export", str(run), "--out", str(bundle), "--checkpoint", "last", "--force")
     edgechat("verify", str(bundle))
 
-    pairs = [(pair["turns"][-1], pair["response"]) for pair in open_run(run).held_out()]
+    pairs = [(pair.turns[-1], pair.response) for pair in open_run(run).held_out()]
     learned = answers(set(pairs))
     unseen = [prompt for prompt, _ in pairs if prompt not in learned]
     single = {prompt: next(iter(replies)) for prompt, replies in learned.items() if len(replies) == 1}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..runtime.errors import UsageError
-from .dataset import DataOptions
+from .dataset import DataConfig
 from .importers import importer
 from .model import ModelConfig
 from .precision import Amp
@@ -112,7 +112,7 @@ class RunConfig:
     """Everything that shapes the weights of a run, but for the corpus itself."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataOptions = field(default_factory=DataOptions)
+    data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
@@ -218,7 +218,7 @@ class RunOptions:
         return dataclasses.replace(self, **{**(kinds if kinds.keys() & given.keys() else {}), **given})
 
 
-_SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataOptions, "training": TrainingConfig}
+_SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataConfig, "training": TrainingConfig}
 
 
 def _refuse_unknown_sections(given: Iterable[str], known: dict[str, Any], where: str) -> None:
@@ -232,7 +232,7 @@ def _refuse_unknown_sections(given: Iterable[str], known: dict[str, Any], where:
 
 def option_names() -> list[str]:
     """The names of all values of a configuration, each once."""
-    kinds = (ModelConfig, DataOptions, TrainingConfig)
+    kinds = (ModelConfig, DataConfig, TrainingConfig)
     return list(dict.fromkeys(field.name for kind in kinds for field in dataclasses.fields(kind)))
 
 

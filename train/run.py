@@ -15,6 +15,7 @@ The folder appears whole, with its corpus, once that is encoded; a run killed ea
 nothing but, where it was being written, a folder `.tmp-...` beside it.
 """
 
+import functools
 import json
 import platform
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ from .checkpoint import (
     weights_to_bytes,
 )
 from .config import RunConfig
-from .dataset import EncodedPairs, HeldOut, Prepared
+from .dataset import EncodedPairs, Prepared
+from .dialogue import Pair
 from .lock import LOCK
 from .model import Seq2Seq
 from .precision import Amp, resolve
@@ -90,8 +92,17 @@ class Run:
         write_atomic(self.folder / _CONFIG, config.to_toml())
         return open_run(self.folder)
 
-    def pairs(self, part: str) -> EncodedPairs:
-        """The encoded `train` or `valid` pairs."""
+    @functools.cached_property
+    def train_pairs(self) -> EncodedPairs:
+        """The encoded pairs to learn; the file is read once."""
+        return self._pairs("train")
+
+    @functools.cached_property
+    def valid_pairs(self) -> EncodedPairs:
+        """The encoded pairs that are held out; the file is read once."""
+        return self._pairs("valid")
+
+    def _pairs(self, part: str) -> EncodedPairs:
         name = _corpus(part)
         pairs = EncodedPairs.from_bytes(_read(self.folder, name, self.info), self.folder / name)
         for ids in (pairs.src_ids, pairs.tgt_ids):
@@ -99,17 +110,17 @@ class Run:
                 raise CheckpointError(f"{self.folder / name} has ids that {_TOKENIZER} of the run lacks")
         return pairs
 
-    def held_out(self) -> list[HeldOut]:
+    def held_out(self) -> list[Pair]:
         """The held-out pairs as text."""
         path = self.folder / _HELD_OUT
         try:  # as bytes, since a text may hold what else breaks lines
             pairs = [json.loads(line) for line in _read(self.folder, _HELD_OUT, self.info).splitlines()]
         except ValueError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
-        encoded = len(self.pairs("valid"))
+        encoded = len(self.valid_pairs)
         if len(pairs) != encoded or not all(map(_is_held_out, pairs)):
             raise CheckpointError(f"{path} is damaged: it does not hold the {encoded:,} held-out pairs")
-        return pairs
+        return [Pair(pair["turns"], pair["response"]) for pair in pairs]
 
     def new_model(self) -> Seq2Seq:
         """The model with its first weights, which depend on the seed and on pretrained vectors alone, or are
@@ -215,7 +226,7 @@ def create_run(
     is given.
     """
     first = None if base is None else base.weights(checkpoint)
-    held_out = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
+    held_out = "".join(json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
     files = {
         _TOKENIZER: prepared.tokenizer,
         _corpus("train"): prepared.train.to_bytes(),

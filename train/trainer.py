@@ -98,10 +98,10 @@ class Trainer:
         self._run, self._config, self._device, self._world = run, run.config.training, device, world
         self._on_step, self._on_validation = on_step, on_validation
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-        self._train, self._valid = run.pairs("train"), run.pairs("valid")
+        self._train, self._valid = run.train_pairs, run.valid_pairs
         self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
         check_early_stop(self._config, len(self._valid))
-        self._dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
+        self._bpe_dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.writes else None
         try:
             self._updater = Updater(run.new_model(), self._config, device, world)
@@ -249,13 +249,13 @@ class Trainer:
         return self._batch(own), weight
 
     def _batch(self, indices: np.ndarray) -> Batch:
-        if self._dropout is None:
+        if self._bpe_dropout is None:
             return make_batch(self._train, indices)
-        return self._dropout.make_batch(self._train, indices, self._position.epoch)
+        return self._bpe_dropout.make_batch(self._train, indices, self._position.epoch)
 
     def _target_tokens(self, group: list[np.ndarray], shares: list[Share]) -> int:
         """How many tokens the targets of these batches have, over all processes."""
-        if self._dropout is None:
+        if self._bpe_dropout is None:
             return sum(int(self._target_len[indices].sum()) for indices in group)
         own = sum(weight * int(batch.target_len.sum()) for batch, weight in shares)
         return int(self._world.sum(own)[0])
@@ -348,7 +348,7 @@ class Trainer:
             texts = self._run.held_out()
             chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
             chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
-            return decoded_scores(chat, [(texts[i]["turns"], texts[i]["response"]) for i in chosen])
+            return decoded_scores(chat, [texts[i] for i in chosen])
 
         scores = self._world.first_does(decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0})
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))

@@ -54,7 +54,7 @@ def test_what_it_begins_with_is_measured_first_but_is_never_the_best(continued, 
     said = (continued.parent / "said").read_text()
     assert f"begins with the best weights of {run_folder}, step {open_run(run_folder).step()}" in said
     base, run = open_run(run_folder), open_run(continued)
-    loss, tokens = summed_validation_loss(base.load_model("best")[0], run.pairs("valid"), 4)
+    loss, tokens = summed_validation_loss(base.load_model("best")[0], run.valid_pairs, 4)
     first = re.search(r"step +0  held-out loss ([0-9.]+)  perplexity [0-9.]+$", said, re.MULTILINE)
     assert first
     assert float(first[1]) == pytest.approx(loss / tokens, abs=1e-3)

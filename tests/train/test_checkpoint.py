@@ -70,7 +70,7 @@ def test_the_folders_that_a_new_run_lies_in_are_durable_as_it_is(run_folder, tmp
     synced: list[Path] = []
     monkeypatch.setattr(run, "sync_folder", synced.append)
     begun = run.open_run(run_folder)
-    pairs = begun.pairs("train"), begun.pairs("valid"), begun.held_out()
+    pairs = begun.train_pairs, begun.valid_pairs, begun.held_out()
     prepared = Prepared(begun.tokenizer, begun.codec, *pairs, CorpusReport())
     out, corpus = tmp_path / "a" / "b" / "run", {"name": "none", "sha256": ""}
     run.create_run(out, begun.config, prepared, corpus, device="cpu", replace=False)

@@ -38,7 +38,7 @@ def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
 
 
 def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_what_is_left(run):
-    pairs, size = len(run.pairs("train")), run.config.training.batch_size
+    pairs, size = len(run.train_pairs), run.config.training.batch_size
     batches = -(-pairs // size)
     steps: list[int] = []
     trainer = Trainer(with_options(run, epochs=2, accumulate=3), on_step=lambda p: steps.append(p.epoch))
@@ -93,7 +93,7 @@ def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric
 
 
 def test_early_stops_by_replies_need_held_out_pairs(run):
-    empty = run.pairs("valid")
+    empty = run.valid_pairs
     cut = type(empty)(empty.src_ids[:0], empty.src_offsets[:1], empty.tgt_ids[:0], empty.tgt_offsets[:1])
     (run.folder / "corpus" / "valid.safetensors").write_bytes(cut.to_bytes())
     run.info["files"]["corpus/valid.safetensors"] = sha256(cut.to_bytes())
@@ -146,7 +146,7 @@ def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
     assert not torch.equal(raw, model.output.weight)
     from edgechat.train.trainer import summed_validation_loss
 
-    total, tokens = summed_validation_loss(model, run.pairs("valid"), 4)
+    total, tokens = summed_validation_loss(model, run.valid_pairs, 4)
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
@@ -163,15 +163,15 @@ def test_bpe_dropout_is_of_the_training_pairs_alone(run):
 
     trainer._updater.update = spy  # type: ignore[method-assign]
     trainer.train()
-    pairs, codec = run.pairs("train"), run.codec
+    pairs, codec = run.train_pairs, run.codec
     for indices, count in zip(trainer._batches(0)[:2], tokens, strict=True):
         replies = [codec.decode(pairs.target(i).tolist()) for i in indices]
         assert count == sum(len(reply.encode()) + 1 for reply in replies)  # bytes, and the end
     from edgechat.train.trainer import summed_validation_loss
 
     model, _ = dropped.load_model("last")
-    total, counted = summed_validation_loss(model, run.pairs("valid"), 4)
-    assert counted == len(run.pairs("valid").tgt_ids)
+    total, counted = summed_validation_loss(model, run.valid_pairs, 4)
+    assert counted == len(run.valid_pairs.tgt_ids)
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / counted, rel=1e-5)
 
 

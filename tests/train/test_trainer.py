@@ -86,7 +86,7 @@ def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_re
         return make_batch(pairs, indices)
 
     monkeypatch.setattr(trainer, "make_batch", spy)
-    pairs = len(run.pairs("train"))
+    pairs = len(run.train_pairs)
     per_epoch = -(-pairs // run.config.training.batch_size)
     two_epochs = run.with_length(epochs=2, max_steps=2 * per_epoch)
     steps: list[int] = []
@@ -463,7 +463,7 @@ def test_weights_for_another_vocabulary_are_told_in_a_sentence(run):
     ):
         open_run(run.folder).load_model("last")
     with pytest.raises(CheckpointError, match=r"has ids that tokenizer\.json of the run lacks"):
-        open_run(run.folder).pairs("train")
+        _ = open_run(run.folder).train_pairs
 
 
 @pytest.mark.parametrize("valid_loss", [None, 2.0])
