@@ -27,7 +27,6 @@ from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
 from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
-from ..train.checkpoint import last_step
 from ..train.dataset import EncodedPairs
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
@@ -90,7 +89,7 @@ def export(
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
     closed = None if replies is None else closed_set(replies, run.codec)
-    last = last_step(run_folder)
+    last = run.step("last")
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
     behind = f"; the last is step {last:,}" if position.step != last else ""
     progress(f"taking the {what}, step {position.step:,}{behind}")

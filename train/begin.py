@@ -8,7 +8,6 @@ from pathlib import Path
 from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import occupied, sha256
 from .bpe_dropout import BpeDropout
-from .checkpoint import has_checkpoint, last_position
 from .config import RunConfig, RunOptions
 from .corpus import DEFAULT_CORPUS, Corpus, open_corpus
 from .dataset import Prepared
@@ -172,8 +171,8 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
     config = run.config.changed(wanted.length)
     if config == run.config:
         return run
-    if has_checkpoint(out):
-        done = last_position(out)
+    if run.checkpoints:
+        done = run.checkpoints.position
         for name, reached, where in (
             ("max_steps", done.step, "at step"),
             ("epochs", done.epoch + (done.batch > 0), "in epoch"),

@@ -177,7 +177,7 @@ class RunOptions:
     from_run: Path | None = None
     """The run whose weights, tokenizer and model this one begins with."""
     checkpoint: str | None = None
-    """Of `from_run`: "best", where it is None, or as for `checkpoint_folders`."""
+    """Of `from_run`: "best", where it is None, or as for `Checkpoints.named`."""
     out: Path | None = None
     preset: str | None = None
     """Gives what the other sections of the file leave out; `DEFAULT_PRESET` where it is None."""

@@ -7,7 +7,7 @@
     valid.jsonl           the held-out pairs as text
     embedding.safetensors first rows of the embedding, where they were learned elsewhere
     first.safetensors     first weights, where they are those of another run
-    checkpoints/          see checkpoint.py
+    checkpoints/          see checkpoints.py and, of each, checkpoint.py
     lock                  while a process trains in it, see lock.py
     metrics.jsonl         one row a validation;  metrics.png: the same as curves
 
@@ -33,14 +33,8 @@ from ..runtime.files import TEMPORARY, folder_atomic, sha256, sync_folder, write
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
-from .checkpoint import (
-    Position,
-    checkpoint_folders,
-    fill,
-    load_mean_weights,
-    newest_step,
-    weights_to_bytes,
-)
+from .checkpoint import Position, fill_from_bytes, load_mean_weights, weights_to_bytes
+from .checkpoints import Checkpoints
 from .config import RunConfig
 from .dataset import EncodedPairs, Prepared
 from .dialogue import Pair
@@ -79,6 +73,10 @@ class Run:
     info: dict[str, Any]
     tokenizer: bytes
     codec: TextCodec
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder)
 
     @property
     def corpus_sha256(self) -> str:
@@ -160,13 +158,13 @@ class Run:
 
     def step(self, which: str = "best") -> int:
         """Where a checkpoint stood; of several that are averaged, the newest."""
-        return newest_step(checkpoint_folders(self.folder, which))
+        return self.checkpoints.step(which)
 
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
-        """The model of a checkpoint, or the mean of several (see `checkpoint_folders`), in evaluation mode,
+        """The model of a checkpoint, or the mean of several (see `Checkpoints.named`), in evaluation mode,
         and where it stood."""
         model = self.new_model()
-        position = load_mean_weights(checkpoint_folders(self.folder, which), model)
+        position = load_mean_weights(self.checkpoints.named(which), model)
         return model.eval(), position
 
 
@@ -175,7 +173,7 @@ def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None
     torch.manual_seed(config.training.seed)
     model = Seq2Seq(config.model, vocab_size)
     if weights is not None:
-        fill(model, weights, _FIRST)
+        fill_from_bytes(model, weights, _FIRST)
     return model
 
 

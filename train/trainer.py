@@ -22,7 +22,7 @@ from ..runtime.options import DecodingOptions
 from .backend import TorchBackend, evaluating
 from .batches import Batch, epoch_order, make_batch, ordered_batches
 from .bpe_dropout import BpeDropout
-from .checkpoint import Position, checkpoint_folder, has_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Position, load_checkpoint
 from .config import TrainingConfig
 from .dataset import EncodedPairs
 from .distributed import ALONE, World
@@ -106,9 +106,8 @@ class Trainer:
         try:
             self._updater = Updater(run.new_model(), self._config, device, world)
             self._position, self._saved_step = Position(), -1
-            if has_checkpoint(run.folder):
-                folder = checkpoint_folder(run.folder, "last")
-                self._position = load_checkpoint(folder, self._updater.learned)
+            if run.checkpoints:
+                self._position = load_checkpoint(run.checkpoints.last, self._updater.learned)
                 self._saved_step = self._position.step
             if world.writes:
                 remove_leftovers(run.folder)
@@ -153,7 +152,7 @@ class Trainer:
         try:
             ended = self._train_to_end(should_stop)
         except OSError as error:
-            saved = has_checkpoint(self._run.folder)
+            saved = bool(self._run.checkpoints)
             raise CheckpointError(
                 f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): "
                 + ("what was saved before is whole, and " if saved else "there is no checkpoint yet: ")
@@ -375,8 +374,8 @@ class Trainer:
             return
         if self._lock is not None:
             self._lock.check()
-            save_checkpoint(
-                self._run.folder, self._updater.learned, self._position, score=score, keep=self._config.keep
+            self._run.checkpoints.save(
+                self._updater.learned, self._position, score=score, keep=self._config.keep
             )
         self._world.wait()
         self._saved_step = self._position.step

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime.bundle import read_bundle
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.run import open_run
 from edgechat.train.trainer import summed_validation_loss
 
@@ -37,7 +37,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory, edgechat, run_folder, mo
 
 
 def weights(run: Path, which: str = "last") -> bytes:
-    return (checkpoint_folder(run, which) / "model.safetensors").read_bytes()
+    return (Checkpoints(run).named(which)[0] / "model.safetensors").read_bytes()
 
 
 def test_it_begins_with_the_best_weights_the_tokenizer_and_the_model_of_the_other(continued, run_folder):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from edgechat.cli.progress import TrainingProgress, reading
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
 from edgechat.train.trainer import Progress, Validated
@@ -123,11 +123,11 @@ def test_a_run_records_the_threads_it_was_begun_with(quick_run):
 
 def test_the_same_command_gives_the_same_weights(invoke, corpus_file, tmp_path, quick_run):
     invoke("train", corpus_file, "--out", tmp_path / "again", *QUICK)
-    weights = [checkpoint_folder(r, "last") / "model.safetensors" for r in (quick_run, tmp_path / "again")]
+    weights = [Checkpoints(r).last / "model.safetensors" for r in (quick_run, tmp_path / "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     other = invoke("train", corpus_file, "--out", tmp_path / "other", *QUICK, "--seed", 1)
     assert other.returncode == 0
-    changed = checkpoint_folder(tmp_path / "other", "last") / "model.safetensors"
+    changed = Checkpoints(tmp_path / "other").last / "model.safetensors"
     assert weights[0].read_bytes() != changed.read_bytes()
 
 
@@ -477,7 +477,7 @@ def test_resume_of_what_is_not_there_starts_it_if_data_is_given(invoke, corpus_f
     done = invoke("train", corpus_file, "--resume", "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0
     assert f"there is no run {tmp_path / 'run'} to resume: this begins it" in " ".join(done.stderr.split())
-    assert checkpoint_folder(tmp_path / "run", "last").name == "step-00000002"
+    assert Checkpoints(tmp_path / "run").last.name == "step-00000002"
 
 
 def test_resume_with_other_data_is_refused_and_changes_nothing(
@@ -761,13 +761,13 @@ def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_a
     assert (process.returncode, stdout) == (130, "")
     assert "interrupted at step" in stderr
     assert "--resume" in stderr
-    stopped = int(checkpoint_folder(out, "last").name.removeprefix("step-"))
+    stopped = int(Checkpoints(out).last.name.removeprefix("step-"))
     assert 0 < stopped < 150
     done = invoke("train", "--resume", "--out", out)
     assert done.returncode == 0
     assert f"from step {stopped} to step 150" in done.stderr
     for name in ("model.safetensors", "optimizer.safetensors"):
-        files = [checkpoint_folder(run, "last") / name for run in (out, uninterrupted)]
+        files = [Checkpoints(run).last / name for run in (out, uninterrupted)]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert read_metrics(out) == read_metrics(uninterrupted)
 
@@ -794,7 +794,7 @@ def test_training_goes_on_when_nobody_reads_what_it_says(corpus_file, tmp_path):
         process.stderr.readline()
         process.stderr.close()
         assert (process.stdout.read(), process.wait(60)) == ("", 0)
-    assert checkpoint_folder(out, "last").name == "step-00000002"
+    assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no /dev/full")
@@ -802,7 +802,7 @@ def test_training_goes_on_when_the_disk_of_its_log_is_full(corpus_file, tmp_path
     out = tmp_path / "run"
     with Path("/dev/full").open("w") as full:
         assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(60) == 0
-    assert checkpoint_folder(out, "last").name == "step-00000002"
+    assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stderr")
@@ -811,7 +811,7 @@ def test_training_goes_on_without_a_stderr(corpus_file, tmp_path):
     command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *map(str, QUICK)]
     done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=60)
     assert done.returncode == 0
-    assert checkpoint_folder(out, "last").name == "step-00000002"
+    assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no terminals of this kind")
@@ -832,7 +832,7 @@ def test_training_goes_on_under_nohup_when_its_terminal_is_gone(corpus_file, tmp
         os.close(ours)
         process.send_signal(signal.SIGHUP)
         assert process.wait(60) == 0
-    assert checkpoint_folder(out, "last").name == "step-00000150"
+    assert Checkpoints(out).last.name == "step-00000150"
 
 
 @pytest.fixture(scope="module")

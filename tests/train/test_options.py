@@ -10,7 +10,8 @@ import torch
 
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.files import sha256
-from edgechat.train.checkpoint import checkpoint_folder, checkpoint_folders, load_weights
+from edgechat.train.checkpoint import load_weights
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.trainer import Trainer, Validated
@@ -107,11 +108,11 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatc
     Trainer(kept).train()
     names = sorted(int(folder.name[5:]) for folder in (run.folder / "checkpoints").iterdir())
     assert names == [2, 3, 5, 6]  # the best are 2 and 3, the last 5 and 6
-    assert [f.name[-1] for f in checkpoint_folders(run.folder, "best:2")] == ["2", "3"]
-    assert [f.name[-1] for f in checkpoint_folders(run.folder, "last:2")] == ["6", "5"]
-    assert checkpoint_folders(run.folder, "best:1") == [checkpoint_folder(run.folder, "best")]
+    assert [f.name[-1] for f in Checkpoints(run.folder).named("best:2")] == ["2", "3"]
+    assert [f.name[-1] for f in Checkpoints(run.folder).named("last:2")] == ["6", "5"]
+    assert Checkpoints(run.folder).named("best:1") == [Checkpoints(run.folder).best]
     each = []
-    for folder in checkpoint_folders(run.folder, "best:2"):
+    for folder in Checkpoints(run.folder).named("best:2"):
         model = run.new_model()
         load_weights(folder, model)
         each.append(model.output.weight.detach())
@@ -132,7 +133,7 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatc
 def test_checkpoints_that_are_not_there_are_refused(run, which, sentence):
     Trainer(with_options(run, max_steps=1)).train()
     with pytest.raises(UsageError, match=sentence):
-        checkpoint_folders(run.folder, which)
+        Checkpoints(run.folder).named(which)
 
 
 def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
@@ -207,7 +208,7 @@ def test_a_run_of_the_time_before_these_options_goes_on(run):
     config["model"] = {key: value for key, value in config["model"].items() if key not in new}
     config["training"] = {key: config["training"][key] for key in (*old, "seed")}
     (run.folder / "run.json").write_text(json.dumps(run.info))
-    last = checkpoint_folder(run.folder, "last")
+    last = Checkpoints(run.folder).last
     tensors = safetensors.torch.load_file(last / "optimizer.safetensors")
     data = safetensors.torch.save({**tensors, "rng.cpu": torch.get_rng_state()})
     (last / "optimizer.safetensors").write_bytes(data)

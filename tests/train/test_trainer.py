@@ -16,7 +16,7 @@ import torch
 
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.batches import make_batch
-from edgechat.train.checkpoint import checkpoint_folder, checkpoint_folders
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.metrics import append_metrics, cut_metrics, plot_metrics, read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.tokenizer import train_tokenizer
@@ -33,7 +33,7 @@ def run(run_folder: Path, tmp_path: Path) -> Run:
 
 
 def weights(folder: Path) -> bytes:
-    return (checkpoint_folder(folder, "last") / "model.safetensors").read_bytes()
+    return (Checkpoints(folder).last / "model.safetensors").read_bytes()
 
 
 def test_training_lowers_the_loss_and_keeps_the_last_and_the_best_checkpoint(run_folder):
@@ -42,7 +42,7 @@ def test_training_lowers_the_loss_and_keeps_the_last_and_the_best_checkpoint(run
     best = min((row for row in rows), key=lambda row: row["valid_loss"])
     names = sorted(f.name for f in (run_folder / "checkpoints").iterdir())
     assert names == sorted({f"step-{best['step']:08d}", f"step-{rows[-1]['step']:08d}"})
-    assert checkpoint_folder(run_folder, "best").name == f"step-{best['step']:08d}"
+    assert Checkpoints(run_folder).best.name == f"step-{best['step']:08d}"
     assert (run_folder / "metrics.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -101,7 +101,7 @@ def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_re
 def test_time_that_runs_out_stops_with_a_checkpoint(run):
     result = Trainer(run, max_minutes=0).train()
     assert (result.ended, result.position.step) == ("out of time", 1)
-    assert checkpoint_folder(run.folder, "last").name == "step-00000001"
+    assert Checkpoints(run.folder).last.name == "step-00000001"
 
 
 def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(ru
     with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, to step 5: begin another run anew"):
         trainer.train()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
-        checkpoint_folder(run.folder, "last")
+        _ = Checkpoints(run.folder).last
 
 
 def changed(run: Run, **options: object) -> Run:
@@ -245,9 +245,7 @@ def test_float16_on_a_cpu_finds_its_scale_and_resumes_to_the_same_weights(run, t
     Trainer(run).train(lambda: True)
     Trainer(run).train()
     assert weights(run.folder) == weights(twin)
-    states = [
-        json.loads((checkpoint_folder(f, "last") / "state.json").read_text()) for f in (run.folder, twin)
-    ]
+    states = [json.loads((Checkpoints(f).last / "state.json").read_text()) for f in (run.folder, twin)]
     assert states[0]["scaler"] == states[1]["scaler"]
     assert states[0]["scaler"]["scale"] > 0
 
@@ -354,7 +352,6 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(run, monke
 
 
 def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monkeypatch):
-    from edgechat.train import trainer
 
     Trainer(run).train(lambda: True)
     before = weights(run.folder)
@@ -362,7 +359,7 @@ def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monke
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    monkeypatch.setattr(Checkpoints, "save", full)
     with pytest.raises(CheckpointError, match=r"cannot be written at step 12 \(No space left on device\)"):
         Trainer(run).train()
     assert weights(run.folder) == before
@@ -371,7 +368,7 @@ def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monke
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_left_alone(run, name):
     Trainer(run).train()
-    path = checkpoint_folder(run.folder, "last") / name
+    path = Checkpoints(run.folder).last / name
     damaged = path.read_bytes()[:-3]
     path.write_bytes(damaged)
     with pytest.raises(CheckpointError, match=name):
@@ -381,13 +378,13 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(run, name):
 
 def test_a_copy_of_a_checkpoint_under_another_name_is_not_taken_for_one(run):
     Trainer(run).train()
-    last = checkpoint_folder(run.folder, "last")
+    last = Checkpoints(run.folder).last
     shutil.copytree(last, last.with_name(last.name + ".bak"))
-    assert checkpoint_folder(run.folder, "last") == last
+    assert Checkpoints(run.folder).last == last
 
 
 def test_a_checkpoint_is_safetensors_that_others_can_read(run_folder):
-    tensors = safetensors.torch.load_file(checkpoint_folder(run_folder, "last") / "model.safetensors")
+    tensors = safetensors.torch.load_file(Checkpoints(run_folder).last / "model.safetensors")
     assert tensors["embedding.weight"].shape[1] == 24
     assert tensors["output.weight"].shape[1] == 48
 
@@ -429,7 +426,7 @@ def test_an_old_checkpoint_that_is_damaged_is_told_and_does_not_end_the_training
     (first / "state.json").write_text("{")
     assert [path.name for path in trained(run, 5)][-2:] == ["step-00000004", "step-00000005"]
     assert f"{first / 'state.json'} is damaged or missing: this checkpoint is passed over" in caplog.text
-    assert len(checkpoint_folders(run.folder, "last:3")) == 3
+    assert len(Checkpoints(run.folder).named("last:3")) == 3
     assert first in trained(run, 6, keep=2)  # left alone
 
 
@@ -440,7 +437,7 @@ def test_the_best_checkpoint_is_found_where_the_last_is_damaged_and_no_other_is_
     monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses)})
     _, best, last = trained(run, 3)
     (last / "state.json").write_text("")
-    assert checkpoint_folder(run.folder, "best") == best
+    assert Checkpoints(run.folder).best == best
     sentence = rf"{last}/state\.json is damaged .*: move {last} away to go on from step 2$"
     with pytest.raises(CheckpointError, match=sentence):
         Trainer(run)
@@ -450,7 +447,7 @@ def test_the_best_checkpoint_is_found_where_the_last_is_damaged_and_no_other_is_
     with pytest.raises(
         CheckpointError, match="has lost its best checkpoint, step 2: take the last one, step 3"
     ):
-        checkpoint_folder(run.folder, "best")
+        _ = Checkpoints(run.folder).best
 
 
 def test_weights_for_another_vocabulary_are_told_in_a_sentence(run):
