@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..train.choices import Targets
 from .console import put_json, put_table, say
 from .inspect import checkpoint_shown
 from .options import (
@@ -57,7 +58,7 @@ def evaluate(
         typer.Option(help="sacrebleu's tokenizer; none is for text that is tokenised already."),
     ] = "13a",
     targets: Annotated[
-        Literal["all", "second"] | None,
+        Targets | None,
         typer.Option(
             help="Turns of the dialogues in --data to reply to.  [default: all]", show_default=False
         ),

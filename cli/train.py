@@ -1,10 +1,11 @@
 """`edgechat train`: from data to a run folder. `training.py` shows what comes of it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..train.choices import Amp, AttentionKind, DeviceName, Metric, Optimizer, Schedule, Targets
 from .console import INTERRUPTED, check_stdout, check_writable, say
 from .options import ForceOption, JsonOption, set_torch_threads, torch_device
 from .progress import reading
@@ -101,7 +102,7 @@ def train(
         ),
     ] = False,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None,
+        DeviceName | None,
         typer.Option(
             help="auto takes CUDA where PyTorch has it.  [default: auto]",
             rich_help_panel=_RUN,
@@ -129,7 +130,7 @@ def train(
         _number("Turns of a dialogue that the model sees, the prompt among them.  [default: 1]", _DATA),
     ] = None,
     targets: Annotated[
-        Literal["all", "second"] | None,
+        Targets | None,
         typer.Option(
             help="Turns that are learned; second: only the bot's, the user having begun.  [default: all]",
             rich_help_panel=_DATA,
@@ -167,7 +168,7 @@ def train(
         ),
     ] = None,
     attention_kind: Annotated[
-        Literal["bahdanau", "bahdanau-normed", "luong-dot", "luong-general", "scaled"] | None,
+        AttentionKind | None,
         typer.Option(
             help="How source words are weighed.  [default: bahdanau]",
             rich_help_panel=_MODEL,
@@ -248,7 +249,7 @@ def train(
         float | None, _number("Stop after this time with a checkpoint that --resume continues.", _LENGTH)
     ] = None,
     early_stop: Annotated[
-        Literal["loss", "perplexity", "exact-match", "bleu", "chrf"] | None,
+        Metric | None,
         typer.Option(
             help="End when this has not improved on the held-out pairs; it decides which checkpoint is best.",
             rich_help_panel=_LENGTH,
@@ -276,7 +277,7 @@ def train(
         int | None, _number("Batches whose gradients make one step.  [default: 1]", _OPTIMIZATION)
     ] = None,
     optimizer: Annotated[
-        Literal["adam", "adamw", "sgd"] | None,
+        Optimizer | None,
         typer.Option(help="[default: adam]", rich_help_panel=_OPTIMIZATION, show_default=False),
     ] = None,
     momentum: Annotated[float | None, _number("Of sgd.  [default: 0]", _OPTIMIZATION)] = None,
@@ -284,7 +285,7 @@ def train(
         float | None, _number("The highest that the schedule comes to.", _OPTIMIZATION)
     ] = None,
     schedule: Annotated[
-        Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"] | None,
+        Schedule | None,
         typer.Option(
             help="How the learning rate goes on.",
             rich_help_panel=_OPTIMIZATION,
@@ -309,7 +310,7 @@ def train(
         float | None, _number("Global norm that gradients are clipped to.", _OPTIMIZATION)
     ] = None,
     amp: Annotated[
-        Literal["auto", "off", "bf16", "fp16"] | None,
+        Amp | None,
         typer.Option(
             help="Compute in 16 bits; auto: bf16 where the hardware has it.  [default: off]",
             rich_help_panel=_OPTIMIZATION,

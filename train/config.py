@@ -10,22 +10,28 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from ..runtime.errors import UsageError
+from .choices import Amp, DeviceName, Metric, Optimizer, Schedule
 from .dataset import DataConfig
 from .importers import importer
 from .model import ModelConfig
-from .precision import Amp
-from .ranges import check_ranges
-from .toml import of_type, read_toml, refuse_unknown, section, to_toml
-
-Optimizer = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"]
-Device = Literal["auto", "cpu", "cuda"]
-Metric = Literal["loss", "perplexity", "exact-match", "bleu", "chrf"]
+from .ranges import check_values
+from .toml import listed, read_toml, refuse_unknown, section, to_toml
 
 DEFAULT_PRESET = "tiny"
+
+#: Which value goes with which of another only; given with another, it is refused, never ignored.
+GOES_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "weight_decay": ("optimizer", ("adamw", "sgd")),
+    "momentum": ("optimizer", ("sgd",)),
+    "decay": ("schedule", ("plateau", "luong")),
+    "decay_start": ("schedule", ("luong",)),
+    "decay_every": ("schedule", ("luong",)),
+    "plateau_patience": ("schedule", ("plateau",)),
+    "patience": ("early_stop", get_args(Metric)),
+}
 
 
 @dataclass(frozen=True)
@@ -86,25 +92,16 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        for name, kind in (
-            ("optimizer", Optimizer), ("schedule", Schedule), ("amp", Amp), ("early_stop", Metric | None),
-        ):  # fmt: skip
-            of_type(getattr(self, name), kind, name)
-        self._refuse_what_does_not_go_together()
-
-    def _refuse_what_does_not_go_together(self) -> None:
-        if self.weight_decay and self.optimizer == "adam":
-            raise UsageError(
-                f"weight_decay {self.weight_decay} does not go with optimizer adam: use optimizer adamw"
-            )
-        if self.momentum and self.optimizer != "sgd":
-            raise UsageError(f"momentum {self.momentum} is of optimizer sgd, not of {self.optimizer}")
+        check_values(self)
+        for name, (mode, kinds) in GOES_WITH.items():
+            value, now = getattr(self, name), getattr(self, mode)
+            if value == getattr(TrainingConfig, name) or now in kinds:
+                continue
+            if now is None:
+                raise UsageError(f"{name} {value} goes with {mode}, which is not set")
+            raise UsageError(f"{name} {value} is of {mode} {listed(kinds)}, not of {now}")
         if self.schedule == "inverse-sqrt" and not self.warmup_steps:
             raise UsageError("schedule inverse-sqrt needs a warm-up: set warmup_steps, 400 for example")
-        for name in ("decay_start", "decay_every"):
-            if getattr(self, name) is not None and self.schedule != "luong":
-                raise UsageError(f"{name} is of schedule luong, not of {self.schedule}")
 
 
 @dataclass(frozen=True)
@@ -181,12 +178,12 @@ class RunOptions:
     out: Path | None = None
     preset: str | None = None
     """Gives what the other sections of the file leave out; `DEFAULT_PRESET` where it is None."""
-    device: Device = "auto"
+    device: DeviceName = "auto"
     threads: int | None = None
     max_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
 
     @property
     def given(self) -> frozenset[str]:

@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ..runtime.errors import CheckpointError, DataError, UsageError
+from ..runtime.errors import CheckpointError, DataError
 from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec
+from .choices import Targets
 from .corpus import Corpus
-from .dialogue import Dialogue, Pair, Targets, examples
-from .ranges import check_ranges
+from .dialogue import Dialogue, Pair, examples
+from .ranges import check_values
 from .report import CorpusReport, Progress, percentiles
 from .tokenizer import train_tokenizer
 
@@ -116,9 +117,7 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.targets not in ("all", "second"):
-            raise UsageError(f"targets must be all or second, not {self.targets!r}")
+        check_values(self)
 
 
 @dataclass(frozen=True)

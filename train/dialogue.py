@@ -7,7 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from .choices import Targets
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -44,9 +46,6 @@ class Pair(NamedTuple):
 
     turns: list[str]  # the context, oldest first, and the prompt
     response: str
-
-
-Targets = Literal["all", "second"]
 
 
 def examples(dialogue: Dialogue, *, turns: int, targets: Targets) -> Iterator[Pair]:

@@ -35,12 +35,13 @@ from ..runtime.text import TextCodec
 from .backend import TorchBackend
 from .checkpoint import Position, fill_from_bytes, load_mean_weights, weights_to_bytes
 from .checkpoints import Checkpoints
+from .choices import Amp
 from .config import RunConfig
 from .dataset import EncodedPairs, Prepared
 from .dialogue import Pair
 from .lock import LOCK
 from .model import Seq2Seq
-from .precision import Amp, resolve
+from .precision import resolve
 from .pretrained import Pretrained, set_rows
 
 RUN = "run.json"

@@ -21,7 +21,7 @@ EXCLUDES = {
     "dry_run": (("find_lr", "resume", "force"), "that shows what would be learned, and writes nothing"),
     "find_lr": (("resume", "force", "pretrained_embeddings"), "that trains a model that is not kept"),
     "resume": (("force",), "that continues a run, which would be replaced"),
-    "config": (("preset",), "that is a whole configuration: name the preset in its section run"),
+    "config": (("preset",), "that is a whole configuration, whose section run may name a preset"),
     "from_run": (("tokenizer", "vocab_size", "pretrained_embeddings"), "that begins with all of a run"),
     "tokenizer": (("vocab_size",), "that has its vocabulary already"),
     "valid": (("valid_fraction",), "that takes its place"),

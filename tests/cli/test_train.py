@@ -257,6 +257,18 @@ def test_a_file_with_an_unknown_key_is_refused_and_no_run_is_begun(invoke, corpu
     assert both.sentence.startswith("--preset does not go with --config: that is a whole configuration")
 
 
+def test_help_names_every_choice_without_waiting_for_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['edgechat', 'train', '--help']; "
+        "from edgechat.cli import main; main()"
+    )
+    wide = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], env=wide, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for words in ("adam|adamw|sgd", "inverse-sqrt|plateau", "bahdanau-normed|luong-dot", "all|second"):
+        assert words in "".join(done.stdout.split())
+
+
 def test_every_value_of_the_configuration_has_an_option():
     from edgechat.cli.train import train
     from edgechat.train.config import RunOptions, option_names

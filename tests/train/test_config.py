@@ -3,12 +3,15 @@
 import dataclasses
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgechat.runtime.device import DEVICES
 from edgechat.runtime.errors import UsageError
+from edgechat.train.choices import DeviceName
 from edgechat.train.config import ConfigFile, RunConfig, load_preset, preset_names
 from edgechat.train.wanted import Wanted
 
@@ -55,7 +58,8 @@ def test_one_seed_sets_that_of_the_split_and_that_of_the_training():
     [
         ("layers", 0), ("hidden", -1), ("dropout", 1.0), ("batch_size", 0), ("learning_rate", 0.0),
         ("clip", 0.0), ("epochs", 0), ("max_steps", 0), ("save_every", 0), ("warmup_steps", -1),
-        ("schedule", "steps"), ("learning_rate", float("nan")),
+        ("schedule", "steps"), ("optimizer", "lion"), ("amp", "fp8"), ("early_stop", "wer"),
+        ("targets", "third"), ("attention_kind", "soft"), ("learning_rate", float("nan")),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(name, value):
@@ -170,6 +174,10 @@ def test_a_file_without_a_preset_begins_from_the_one_that_no_file_begins_from(tm
     wanted = Wanted.of({"config": path})
     assert wanted.fresh() == Wanted.of({"epochs": 3}).fresh() == load_preset("tiny").changed({"epochs": 3})
     assert wanted.length == {"epochs": 3, "max_steps": None}
+
+
+def test_the_devices_of_a_training_are_those_of_the_runtime():
+    assert get_args(DeviceName) == DEVICES
 
 
 def test_a_file_is_read_once(tmp_path):
