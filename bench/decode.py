@@ -24,7 +24,7 @@ import torch
 from peers import Peer, Shape, find_peers
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
-from edgechat.export.limits import measure_limits
+from edgechat.export.levels import measure_levels
 from edgechat.export.precision import Float32, Int8, Precision
 from edgechat.runtime import DecodingOptions
 from edgechat.runtime.backend import Backend, pad
@@ -40,7 +40,7 @@ STEPS, SOURCE, BEAM = 20, 12, 5
 PAUSE = 0.02  # seconds in which threads that spin for work give up, before a wall time
 THREADS = (1, 2)
 ENGINES = ("eager", "fp32", "int8")
-_LIMITS_BATCH = 32  # sentences by which int8's limits are chosen, as an export does
+_LEVELS_BATCH = 32  # sentences by which int8's levels are chosen, as an export does
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Engines:
         self._eager = TorchBackend(model)
         self._sessions: dict[tuple[str, int], OrtBackend] = {}
         self._build("fp32", model, Float32())
-        some = sources_of(_LIMITS_BATCH, model.vocab_size)
-        limits = measure_limits(model, self.session("fp32"), some, some)
-        self._build("int8", model, Int8(limits))
+        some = sources_of(_LEVELS_BATCH, model.vocab_size)
+        levels = measure_levels(model, self.session("fp32"), some, some)
+        self._build("int8", model, Int8(levels))
 
     def _build(self, name: str, model: Seq2Seq, precision: Precision) -> None:
         graphs = build_encoder(model, precision), build_decoder(model, precision)

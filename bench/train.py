@@ -30,7 +30,7 @@ from edgechat.train.backend import evaluating
 from edgechat.train.batches import Batch, collate, epoch_order
 from edgechat.train.config import TrainingConfig
 from edgechat.train.corpus import open_corpus
-from edgechat.train.dataset import DataOptions, EncodedPairs, prepare
+from edgechat.train.dataset import DataConfig, EncodedPairs, prepare
 from edgechat.train.distributed import ALONE
 from edgechat.train.loss import real_tokens
 from edgechat.train.model import ModelConfig, Seq2Seq
@@ -296,7 +296,7 @@ def main() -> None:
     config = ModelConfig(**sizes, attention=256, dropout=0.0 if arguments.data else DROPOUT)
     valid, vocab_size, updates = None, VOCABULARY, arguments.rounds + 1
     if arguments.data:
-        prepared = prepare(open_corpus(arguments.data), DataOptions(vocab_size=VOCABULARY))
+        prepared = prepare(open_corpus(arguments.data), DataConfig(vocab_size=VOCABULARY))
         valid, vocab_size, updates = prepared.valid, prepared.codec.vocab_size, arguments.updates
         print(f"{len(prepared.train):,} pairs, vocabulary {vocab_size:,}, {updates:,} updates, no dropout")
     last = " perplexity" if arguments.data else ""

@@ -1,10 +1,11 @@
 """`edgechat eval`: how good a model is."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..train.choices import Targets
 from .console import put_json, put_table, say
 from .inspect import checkpoint_shown
 from .options import (
@@ -22,6 +23,9 @@ from .options import (
     torch_device,
 )
 from .progress import counting
+
+if TYPE_CHECKING:
+    from ..train.dialogue import Pair
 
 _FEW = 20
 
@@ -54,7 +58,7 @@ def evaluate(
         typer.Option(help="sacrebleu's tokenizer; none is for text that is tokenised already."),
     ] = "13a",
     targets: Annotated[
-        Literal["all", "second"] | None,
+        Targets | None,
         typer.Option(
             help="Turns of the dialogues in --data to reply to.  [default: all]", show_default=False
         ),
@@ -86,7 +90,7 @@ def evaluate(
         checkpoint = checkpoint or "best"
         chat = run.chat_model(checkpoint, device=torch_device(device))
         source = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
-        pairs = [(pair["turns"], pair["response"]) for pair in run.held_out()] if data is None else None
+        pairs = run.held_out() if data is None else None
     else:
         if checkpoint is not None:
             raise UsageError("--checkpoint is of a run: a bundle holds one model")
@@ -138,7 +142,7 @@ def evaluate(
     )
 
 
-def _pairs(data: str, turns: int, targets: Any, skip_bad: bool) -> list[tuple[list[str], str]]:
+def _pairs(data: str, turns: int, targets: Any, skip_bad: bool) -> "list[Pair]":
     """The pairs of a corpus; what of it is left out is said."""
     from ..train.corpus import open_corpus
     from ..train.dialogue import examples

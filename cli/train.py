@@ -1,23 +1,15 @@
-"""`edgechat train`: from data to a run folder. Here are its options; `training.py` does what they say."""
+"""`edgechat train`: from data to a run folder. `training.py` shows what comes of it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import INTERRUPTED, check_stdout
+from ..train.choices import Amp, AttentionKind, DeviceName, Metric, Optimizer, Schedule, Targets
+from .console import INTERRUPTED, check_stdout, check_writable, say
 from .options import ForceOption, JsonOption, set_torch_threads, torch_device
-from .training import (
-    Data,
-    Wanted,
-    compare_environment,
-    find_learning_rate,
-    open_or_create,
-    prepare,
-    say_end,
-    show_corpus,
-    train_run,
-)
+from .progress import reading
+from .training import compare_environment, find_learning_rate, say_end, show_corpus, train_run
 
 if TYPE_CHECKING:
     from ..train.run import Run
@@ -62,8 +54,8 @@ def train(
         Path | None,
         typer.Option(
             readable=False,
-            help="A TOML file of settings, and with a section [run] of data and --out too; flags change "
-            "single ones.",
+            help="A TOML file of settings, on top of the preset that it names or tiny, and with a section "
+            "[run] of data and --out too; flags change single ones.",
             rich_help_panel=_RUN,
             show_default=False,
         ),
@@ -110,7 +102,7 @@ def train(
         ),
     ] = False,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None,
+        DeviceName | None,
         typer.Option(
             help="auto takes CUDA where PyTorch has it.  [default: auto]",
             rich_help_panel=_RUN,
@@ -138,7 +130,7 @@ def train(
         _number("Turns of a dialogue that the model sees, the prompt among them.  [default: 1]", _DATA),
     ] = None,
     targets: Annotated[
-        Literal["all", "second"] | None,
+        Targets | None,
         typer.Option(
             help="Turns that are learned; second: only the bot's, the user having begun.  [default: all]",
             rich_help_panel=_DATA,
@@ -176,7 +168,7 @@ def train(
         ),
     ] = None,
     attention_kind: Annotated[
-        Literal["bahdanau", "bahdanau-normed", "luong-dot", "luong-general", "scaled"] | None,
+        AttentionKind | None,
         typer.Option(
             help="How source words are weighed.  [default: bahdanau]",
             rich_help_panel=_MODEL,
@@ -257,7 +249,7 @@ def train(
         float | None, _number("Stop after this time with a checkpoint that --resume continues.", _LENGTH)
     ] = None,
     early_stop: Annotated[
-        Literal["loss", "perplexity", "exact-match", "bleu", "chrf"] | None,
+        Metric | None,
         typer.Option(
             help="End when this has not improved on the held-out pairs; it decides which checkpoint is best.",
             rich_help_panel=_LENGTH,
@@ -285,7 +277,7 @@ def train(
         int | None, _number("Batches whose gradients make one step.  [default: 1]", _OPTIMIZATION)
     ] = None,
     optimizer: Annotated[
-        Literal["adam", "adamw", "sgd"] | None,
+        Optimizer | None,
         typer.Option(help="[default: adam]", rich_help_panel=_OPTIMIZATION, show_default=False),
     ] = None,
     momentum: Annotated[float | None, _number("Of sgd.  [default: 0]", _OPTIMIZATION)] = None,
@@ -293,7 +285,7 @@ def train(
         float | None, _number("The highest that the schedule comes to.", _OPTIMIZATION)
     ] = None,
     schedule: Annotated[
-        Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"] | None,
+        Schedule | None,
         typer.Option(
             help="How the learning rate goes on.",
             rich_help_panel=_OPTIMIZATION,
@@ -318,7 +310,7 @@ def train(
         float | None, _number("Global norm that gradients are clipped to.", _OPTIMIZATION)
     ] = None,
     amp: Annotated[
-        Literal["auto", "off", "bf16", "fp16"] | None,
+        Amp | None,
         typer.Option(
             help="Compute in 16 bits; auto: bf16 where the hardware has it.  [default: off]",
             rich_help_panel=_OPTIMIZATION,
@@ -337,32 +329,21 @@ def train(
     metrics.png. On the same machine the same command gives the same weights, also through kills and resumes.
     """
     from ..runtime.errors import UsageError
+    from ..train.begin import open_or_create, prepare
     from ..train.distributed import is_first, joined
     from ..train.run import open_run
+    from ..train.wanted import Wanted
 
-    wanted = Wanted(preset, config, context.params)
-    if preset is not None and config is not None:
-        raise UsageError(
-            f"--preset {preset} and --config {config} are both a whole configuration: give one of them, or "
-            "preset in the section run of the file"
-        )
-    options = wanted.run_options()
-    if options.checkpoint and not options.from_run:
-        raise UsageError("--checkpoint is of the run that --from-run names: give both, or neither")
-    from_data = Data.of(options)
+    wanted = Wanted.of(context.params)
+    options = wanted.options
     if (find_lr or dry_run) and not is_first():
         return  # one is enough for it
     if find_lr:
-        if resume or dry_run or options.pretrained_embeddings:
-            raise UsageError(
-                "--find-lr trains a model that is not kept: it goes with DATA and settings alone"
-            )
         set_torch_threads(options.threads)
-        find_learning_rate(wanted, from_data, torch_device(options.device), json)
+        find_learning_rate(prepare(wanted, say=say, reading=reading), torch_device(options.device), json)
         return
     if dry_run:
-        base = from_data.open_base()
-        show_corpus(prepare(wanted.fresh(base), from_data, base), json)
+        show_corpus(prepare(wanted, say=say, reading=reading).prepared, json)
         return
     if options.out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
@@ -370,21 +351,22 @@ def train(
         check_stdout()
     run_folder, chosen = options.out, torch_device(options.device)
     set_torch_threads(options.threads)
-    if resume and force:
-        raise UsageError("--resume continues a run and --force replaces it: give one of them")
-    given = "--tokenizer" if options.tokenizer else "--from-run"
-    if (options.tokenizer or options.from_run) and vocab_size is not None:
-        raise UsageError(f"--vocab-size is of a tokenizer that is trained: it does not go with {given}")
-    if options.valid and valid_fraction is not None:
-        raise UsageError("--valid takes the place of --valid-fraction: give one of them")
-    if batch_size is not None and batch_tokens is not None:
-        raise UsageError("--batch-tokens takes the place of --batch-size: give one of them")
     with joined(chosen) as world:
 
         def begin() -> "Run":
             goes_on = resume or world.begun
-            replaces = force and not goes_on
-            run = open_or_create(run_folder, wanted, from_data, chosen, world, resume=goes_on, force=replaces)
+            if not (goes_on and run_folder.exists()):
+                check_writable(run_folder)
+            run = open_or_create(
+                run_folder,
+                wanted,
+                chosen,
+                processes=world.size,
+                resume=goes_on,
+                force=force and not goes_on,
+                say=say,
+                reading=reading,
+            )
             world.remember_begun()
             return run
 

@@ -15,7 +15,6 @@ from collections import defaultdict
 from pathlib import Path
 
 from edgechat.runtime import ChatModel
-from edgechat.train.checkpoint import checkpoint_folder
 from edgechat.train.corpus import open_corpus
 from edgechat.train.dialogue import examples
 from edgechat.train.run import open_run
@@ -56,7 +55,8 @@ def main() -> None:
     edgechat("export", str(run), "--out", str(bundle), "--checkpoint", "last", "--force")
     edgechat("verify", str(bundle))
 
-    pairs = [(pair["turns"][-1], pair["response"]) for pair in open_run(run).held_out()]
+    trained = open_run(run)
+    pairs = [(pair.turns[-1], pair.response) for pair in trained.held_out()]
     learned = answers(set(pairs))
     unseen = [prompt for prompt, _ in pairs if prompt not in learned]
     single = {prompt: next(iter(replies)) for prompt, replies in learned.items() if len(replies) == 1}
@@ -77,7 +77,7 @@ def main() -> None:
         f"Held-out perplexity: {quality['valid_perplexity']:.1f} on {quality['valid_pairs']} pairs", end=" "
     )
     print("(a model that learns by heart is surprised by anything new)")
-    print(f"Checkpoint: {checkpoint_folder(run, 'last').name}")
+    print(f"Checkpoint: {trained.checkpoints.last.name}")
     print(f"\nChat with it:  .venv/bin/edgechat tui {bundle}")
     if exact < 0.8 * len(single):
         sys.exit("The road is broken: at least 80 % were to be exact.")

@@ -5,7 +5,8 @@ Keys and values are not repeated for the K rows of a sentence: queries [N,A] bec
 
 from collections.abc import Callable
 
-from ..train.attention import Attention, AttentionKind, BahdanauAttention
+from ..train.attention import Attention, BahdanauAttention
+from ..train.choices import AttentionKind
 from ..train.model import Seq2Seq
 from .builder import GraphBuilder, array_of
 from .precision import Precision

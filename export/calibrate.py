@@ -15,6 +15,7 @@ from ..runtime.calibration import Calibration, log_odds
 from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError
 from ..runtime.text import normal_form
+from ..train.dialogue import Pair
 
 #: Fewer pairs say nothing; more are not needed for two numbers.
 LEAST_PAIRS, MOST_PAIRS = 30, 500
@@ -59,7 +60,7 @@ def expected_calibration_error(confidences: Sequence[float], right: Sequence[boo
     return float(error)
 
 
-def calibrate(model: ChatModel, pairs: Sequence[tuple[Sequence[str], str]]) -> dict[str, Any]:
+def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     """What goes into a manifest as `calibration`: a and b for the model's own options, how many pairs they
     are from, the share of right replies, and the expected calibration error before and after.
 
@@ -77,9 +78,9 @@ def calibrate(model: ChatModel, pairs: Sequence[tuple[Sequence[str], str]]) -> d
         )
     count = min(len(pairs), MOST_PAIRS)
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, num=count).astype(int)]
-    replies = model.reply_turns([turns for turns, _ in chosen])
+    replies = model.reply_turns([pair.turns for pair in chosen])
     logps = [reply.candidates[0].logp for reply in replies]
-    right = [reply.text == normal_form(text) for reply, (_, text) in zip(replies, chosen, strict=True)]
+    right = [reply.text == normal_form(pair.response) for reply, pair in zip(replies, chosen, strict=True)]
     fitted = fit_platt(logps, right)
     if round(fitted.a, 6) <= 0:
         raise EdgeChatError(

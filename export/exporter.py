@@ -27,7 +27,6 @@ from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
 from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
-from ..train.checkpoint import last_step
 from ..train.dataset import EncodedPairs
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
@@ -39,7 +38,7 @@ from .quality import LIMITS, beyond_limits, compare, step_ms
 from .variants import Built, build, prove_built, rebuild
 
 _PROOF_PAIRS = 64
-_LIMIT_PAIRS = 64
+_LEVEL_PAIRS = 64
 _QUALITY_PAIRS = 2000
 _FEWEST_PAIRS = 500
 _GOLDEN_CASES = 8
@@ -90,7 +89,7 @@ def export(
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
     closed = None if replies is None else closed_set(replies, run.codec)
-    last = last_step(run_folder)
+    last = run.step("last")
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
     behind = f"; the last is step {last:,}" if position.step != last else ""
     progress(f"taking the {what}, step {position.step:,}{behind}")
@@ -98,7 +97,7 @@ def export(
     manifest = _manifest(
         run, model, checkpoint, position.step, precision, decoding or DecodingOptions(), data_licence
     )
-    built = build(model, precision, _judged_on(run, _LIMIT_PAIRS), progress=progress)
+    built = build(model, precision, _judged_on(run, _LEVEL_PAIRS), progress=progress)
     proof = prove_built(
         model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress
     )
@@ -235,7 +234,7 @@ def _manifest(
             "edgechat": __version__,
             "checkpoint": checkpoint,
             "steps": steps,
-            "train_pairs": len(run.pairs("train")),
+            "train_pairs": len(run.train_pairs),
             **({} if run.pretrained is None else {"pretrained_tokens": run.pretrained["found"]}),
             **({} if run.begun_from is None else {"begun_at_step": run.begun_from["step"]}),
         },
@@ -253,8 +252,8 @@ def _some(pairs: EncodedPairs, count: int) -> tuple[list[list[int]], list[list[i
 def _judged_on(run: Run, count: int) -> tuple[list[list[int]], list[list[int]]]:
     """At most `count` sources and targets that a bundle is judged on: held-out ones, and where those are few,
     learned ones besides, since a handful of pairs says little."""
-    sources, targets = _some(run.pairs("valid"), count)
-    more = _some(run.pairs("train"), max(0, min(count, _FEWEST_PAIRS) - len(sources)))
+    sources, targets = _some(run.valid_pairs, count)
+    more = _some(run.train_pairs, max(0, min(count, _FEWEST_PAIRS) - len(sources)))
     return sources + more[0], targets + more[1]
 
 
@@ -262,7 +261,7 @@ def _quality(built: Built, run: Run, *, force: bool) -> tuple[dict[str, Any], di
     """Figures for the manifest, and CPU milliseconds of a decoder step, which are this machine's alone."""
     sources, targets = _judged_on(run, _QUALITY_PAIRS)
     quality = compare(built.exact, built.variant, sources, targets)
-    held_out, n = None, min(len(run.pairs("valid")), _QUALITY_PAIRS)
+    held_out, n = None, min(len(run.valid_pairs), _QUALITY_PAIRS)
     if n:
         held_out = (
             quality if n == quality.pairs else compare(built.exact, built.variant, sources[:n], targets[:n])
@@ -292,7 +291,7 @@ def _calibration(
     model = ChatModel(backend, run.codec, manifest.decoding, device="cpu", closed=closed)
     progress("calibrating the confidence")
     try:
-        return calibrate(model, [(pair["turns"], pair["response"]) for pair in run.held_out()])
+        return calibrate(model, run.held_out())
     except EdgeChatError as error:
         progress(f"no confidence in this bundle: {error}")
         return None

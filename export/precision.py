@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .builder import FLOAT, FLOAT16, MICROSOFT, GraphBuilder
-from .quantize import TINY, Limits, quantize_columns
+from .quantize import TINY, Levels, quantize_columns
 
 Floats = npt.NDArray[np.float32]
 
@@ -77,36 +77,36 @@ class Float16:
 
 
 class Int8:
-    """Weights in 8 bits, products in integers: see `quantize`. `limits` are those of each linear weight."""
+    """Weights in 8 bits, products in integers: see `quantize`. `levels` are those of each linear weight."""
 
-    def __init__(self, limits: Mapping[str, Limits]) -> None:
-        self._limits = limits
+    def __init__(self, levels: Mapping[str, Levels]) -> None:
+        self._levels = levels
 
     def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
-        limits = self._limits[name]
-        values, scale = quantize_columns(weight, limits.weight)
-        return self._product(g, x, limits, g.weight(name, values), g.weight(f"{name}.scale", scale), bias)
+        levels = self._levels[name]
+        values, scale = quantize_columns(weight, levels.weight)
+        return self._product(g, x, levels, g.weight(name, values), g.weight(f"{name}.scale", scale), bias)
 
     def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats, bias: str) -> str:
         # The rows of the table are the columns of the product, and have the same scales.
         weight = g.op("Transpose", name, perm=[1, 0])
         scale = g.op("Reshape", f"{name}.scale", g.constant([-1]))
-        return self._product(g, x, self._limits[name], weight, scale, bias)
+        return self._product(g, x, self._levels[name], weight, scale, bias)
 
     def _product(
-        self, g: GraphBuilder, x: str, limits: Limits, weight: str, scale: str, bias: str | None
+        self, g: GraphBuilder, x: str, levels: Levels, weight: str, scale: str, bias: str | None
     ) -> str:
         """x @ weight + bias, the weight an int8 matrix with a scale a column."""
-        zero = g.byte(limits.activation)
-        if limits.range is not None:
-            step = g.constant(limits.range / limits.activation)
+        zero = g.byte(levels.activation)
+        if levels.range is not None:
+            step = g.constant(levels.range / levels.activation)
             rows = g.op("QuantizeLinear", x, step, zero)
             return _multiplied(g, rows, weight, step, scale, zero, bias)
         largest = g.op("ReduceMax", g.op("Abs", x), g.constant([-1]))  # [..,N,1]
-        row_scale = g.op("Mul", g.op("Max", largest, g.constant(TINY)), g.constant(1 / limits.activation))
+        row_scale = g.op("Mul", g.op("Max", largest, g.constant(TINY)), g.constant(1 / levels.activation))
         # QuantizeLinear takes one scale a row of an axis. Its rounding is to nearest, ties to even.
         zeros = g.once(
-            f"zeros {limits.activation}",
+            f"zeros {levels.activation}",
             lambda: g.op("Expand", zero, g.op("Shape", x, start=-2, end=-1)),  # [N]
         )
         rows = g.op("QuantizeLinear", x, g.op("Reshape", row_scale, g.constant([-1])), zeros, axis=-2)
@@ -115,9 +115,9 @@ class Int8:
         return _plus(g, g.op("Mul", product, row_scale), bias)
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
-        # A table that is multiplied with, too, has the limit of that.
-        limit = self._limits[name].weight if name in self._limits else 127
-        values, scale = quantize_columns(table.T, limit)
+        # A table that is multiplied with, too, has the levels of that.
+        most = self._levels[name].weight if name in self._levels else 127
+        values, scale = quantize_columns(table.T, most)
         rows = g.op("Cast", g.op("Gather", g.weight(name, values.T), ids, axis=0), to=FLOAT)
         return g.op("Mul", rows, g.op("Gather", g.weight(f"{name}.scale", scale[:, None]), ids, axis=0))
 
@@ -131,7 +131,7 @@ class Int8:
 
 
 class Recording:
-    """fp32 that also gives out what each linear weight is multiplied with, as `input:NAME`: what limits are
+    """fp32 that also gives out what each linear weight is multiplied with, as `input:NAME`: what levels are
     chosen by."""
 
     def __init__(self) -> None:

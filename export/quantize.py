@@ -22,13 +22,13 @@ Floats = npt.NDArray[np.float32]
 LARGEST_SUM = 32_767
 #: The smallest row maximum that is divided by; a row of zeros stays zeros.
 TINY = 1e-30
-#: A fixed range is taken where its error is at most so many times that of the best limits by row. Where rows
+#: A fixed range is taken where its error is at most so many times that of the best levels by row. Where rows
 #: are alike, it is hardly larger.
 FIXED_COSTS = 2.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class Levels:
     """Largest absolute values of quantized activations and of quantized weights."""
 
     activation: int
@@ -42,7 +42,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 1 <= self.activation <= 127 or not 1 <= self.weight <= 127:
-            raise ValueError(f"limits must be from 1 to 127, not {self}")
+            raise ValueError(f"levels must be from 1 to 127, not {self}")
         if 2 * self.largest_byte * self.weight > LARGEST_SUM:
             raise ValueError(
                 f"{self.activation} x {self.weight} can saturate on CPUs without VNNI: "
@@ -51,38 +51,38 @@ class Limits:
 
 
 #: Coarse or fine weights, the other way round for the activations: which is best depends on the matrix.
-CHOICES = (Limits(90, 91), Limits(63, 127), Limits(127, 64))
+CHOICES = (Levels(90, 91), Levels(63, 127), Levels(127, 64))
 
 
-def quantize_columns(weight: Floats, limit: int) -> tuple[npt.NDArray[np.int8], Floats]:
-    """int8 values in +-`limit` of weight [I, O], and the scale [O] of each column."""
-    scale = np.maximum(np.abs(weight).max(axis=0), TINY) / np.float32(limit)
+def quantize_columns(weight: Floats, most: int) -> tuple[npt.NDArray[np.int8], Floats]:
+    """int8 values in +-`most` of weight [I, O], and the scale [O] of each column."""
+    scale = np.maximum(np.abs(weight).max(axis=0), TINY) / np.float32(most)
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def quantized_product(x: Floats, weight: Floats, limits: Limits) -> Floats:
+def quantized_product(x: Floats, weight: Floats, levels: Levels) -> Floats:
     """x [N, I] @ weight [I, O] as the int8 graph computes it."""
-    values, scale = quantize_columns(weight, limits.weight)
-    if limits.range is None:
+    values, scale = quantize_columns(weight, levels.weight)
+    if levels.range is None:
         largest = np.maximum(np.abs(x).max(axis=1, keepdims=True), TINY)
     else:
-        largest = np.full((1, 1), limits.range, dtype=np.float32)
-    row_scale = largest / np.float32(limits.activation)
-    rows = np.clip(np.rint(x / row_scale), -limits.activation, 255 - limits.activation)
+        largest = np.full((1, 1), levels.range, dtype=np.float32)
+    row_scale = largest / np.float32(levels.activation)
+    rows = np.clip(np.rint(x / row_scale), -levels.activation, 255 - levels.activation)
     product: Floats = (rows @ values.astype(np.float32) * scale * row_scale).astype(np.float32)
     return product
 
 
-def choose_limits(x: Floats, weight: Floats, largest: float | None = None) -> Limits:
+def choose_levels(x: Floats, weight: Floats, largest: float | None = None) -> Levels:
     """A fixed range of `largest` where it is given and good enough, or else those of `CHOICES` with the
     smallest error, the root of the mean square, of x [N, I] @ weight [I, O]."""
     exact = x @ weight
 
-    def error(limits: Limits) -> float:
-        return float(np.sqrt(np.square(quantized_product(x, weight, limits) - exact).mean()))
+    def error(levels: Levels) -> float:
+        return float(np.sqrt(np.square(quantized_product(x, weight, levels) - exact).mean()))
 
     by_row = min(CHOICES, key=error)
     if largest is None:
         return by_row
-    fixed = Limits(127, 64, max(largest, TINY))
+    fixed = Levels(127, 64, max(largest, TINY))
     return fixed if error(fixed) <= FIXED_COSTS * error(by_row) else by_row

@@ -12,7 +12,7 @@ from ..runtime.ort import OrtBackend
 from ..train.backend import TorchBackend
 from ..train.model import Seq2Seq
 from .graphs import build_decoder, build_encoder, graph_spec
-from .limits import measure_limits
+from .levels import measure_levels
 from .precision import Float16, Float32, Int8, Precision
 from .proof import prove, prove_batching
 
@@ -39,7 +39,7 @@ class Built:
 def build(
     model: Seq2Seq, precision: PrecisionName, pairs: tuple[Ids, Ids], *, progress: Told = lambda what: None
 ) -> Built:
-    """Build the graphs. int8 chooses its limits along `pairs`, sources and targets."""
+    """Build the graphs. int8 chooses its levels along `pairs`, sources and targets."""
     progress("building the graphs")
     exact = _graphs(model, Float32())
     exact_backend = _backend(model, exact)
@@ -47,8 +47,8 @@ def build(
         return Built(precision, *exact, exact_backend, sum(map(len, exact)), exact_backend)
     chosen: Precision
     if precision == "int8":
-        progress("choosing the limits of the 8-bit products")
-        chosen = Int8(measure_limits(model, exact_backend, *pairs))
+        progress("choosing the levels of the 8-bit products")
+        chosen = Int8(measure_levels(model, exact_backend, *pairs))
     else:
         chosen = Float16()
     graphs = _graphs(model, chosen)

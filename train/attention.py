@@ -5,18 +5,16 @@ memory value.
 """
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-AttentionKind = Literal["bahdanau", "bahdanau-normed", "luong-dot", "luong-general", "scaled"]
+from .choices import AttentionKind
 
 #: Added to the scores of padding: large, finite (a fully masked row stays a number), and exactly 0
 #: after the softmax.
 MASKED = -1e9
-
-
 #: Takes weights [B, K, S] to contexts [B, K, D].
 Read = Callable[[Tensor], Tensor]
 

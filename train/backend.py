@@ -1,5 +1,7 @@
 """The PyTorch backend of the one search: how validation decodes and what an export is compared with."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,15 +61,12 @@ class TorchBackend:
         return torch.from_numpy(array).to(self._device)
 
 
-class evaluating:  # noqa: N801 - a context manager, named as it reads
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Dropout off inside the block."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        self._was_training = self._model.training
-        self._model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self._model.train(self._was_training)
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,21 +1,16 @@
-"""Checkpoints: safetensors plus JSON, each a folder that exists only once it is whole.
+"""A checkpoint: safetensors plus JSON, in a folder that exists only once it is whole.
 
-    checkpoints/step-00000200/model.safetensors      weights, by their PyTorch names
-                              optimizer.safetensors  the optimizer's moments
-                              average.safetensors    with --ema: the moving average of the weights
-                              state.json             position, score, and the hash of these files
+    step-00000200/model.safetensors      weights, by their PyTorch names
+                  optimizer.safetensors  the optimizer's moments
+                  average.safetensors    with --ema: the moving average of the weights
+                  state.json             position, score, and the hash of these files
 
-A checkpoint is written beside its place, synced and renamed, so a kill at any moment leaves the
-checkpoints that were there. Only then are older ones removed, the last and the best kept. There are no
-states of random numbers: those of a step are a function of the seed and the step (see updates.py).
+It is written beside its place, synced and renamed, so a kill at any moment leaves those that were there.
+There are no states of random numbers: those of a step are a function of the seed and the step (updates.py).
 """
 
-import contextlib
-import functools
 import json
-import logging
 import re
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +19,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import CheckpointError, UsageError
-from ..runtime.files import TEMPORARY, folder_atomic, remove_leftovers, sha256, sync_folder
-from ..runtime.text import counted
+from ..runtime.errors import CheckpointError
+from ..runtime.files import folder_atomic, sha256
 from .averaging import MovingAverage, mean_weights
 
-_MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_MODEL, _OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _AVERAGE = "average.safetensors"
 
 
@@ -67,68 +61,10 @@ class Learned:
     scaler: torch.amp.GradScaler
 
 
-def checkpoint_folder(run: Path, which: str) -> Path:
-    """The folder of the `last` or the `best` checkpoint of a run.
-
-    Raises:
-        CheckpointError: the run has none yet, or the best one is not there.
-    """
-    folders = _folders(run)
-    if not folders:
-        raise CheckpointError(f"{run} has no checkpoint yet: let it train until its first one")
-    last = folders[-1]
-    if which == "last":
-        return last
-    states = _readable(folders)
-    if not states:
-        _read_state(last)  # says why
-    best = next(iter(states.values()))["position"]["best_step"]
-    if not best:  # none was validated
-        return last
-    for folder in folders:
-        if _step(folder) == best:
-            return folder
-    raise CheckpointError(
-        f"{run} has lost its best checkpoint, step {best:,}: take the last one, step {_step(last):,}, with "
-        "--checkpoint last"
-    )
-
-
-def checkpoint_folders(run: Path, which: str) -> list[Path]:
-    """The folders that `which` names: "last" or "best", or "last:3" or "best:3" for so many, best or newest
-    first, whose weights are then averaged.
-
-    Raises:
-        UsageError: it is none of these, or so many were not kept.
-        CheckpointError: the run has none yet.
-    """
-    kind, colon, number = which.partition(":")
-    if kind not in ("last", "best") or (colon and not re.fullmatch("[1-9][0-9]{0,3}", number)):
-        raise UsageError(
-            f"--checkpoint must be best or last, or best:N or last:N for an average, not {which}"
-        )
-    if not colon:
-        return [checkpoint_folder(run, kind)]
-    checkpoint_folder(run, "last")  # there is one
-    scores = _scores(_readable(_folders(run)))
-    if len(scores) < int(number):
-        there_are = counted(len(scores), "validated checkpoint")
-        raise UsageError(
-            f"--checkpoint {which}: {run} has {there_are}: ask for no more, or train "
-            f"longer, with --keep {number} or higher"
-        )
-    return [folder for folder, _ in _ranked(scores, kind)[: int(number)]]
-
-
-def save_checkpoint(
-    run: Path, learned: Learned, position: Position, *, score: float | None = None, keep: int = 1
-) -> Path:
-    """Write the checkpoint of `position`, and remove those that are neither among the `keep` last nor the
-    `keep` best that were validated. `score`, lower being better, is of a validation at this very step."""
-    folder = run / "checkpoints" / f"step-{position.step:08d}"
-    folder.parent.mkdir(exist_ok=True)
-    sync_folder(run)  # a power cut could take it, with all that is synced in it
-    remove_leftovers(folder.parent)
+def write_checkpoint(
+    folder: Path, learned: Learned, position: Position, *, score: float | None = None
+) -> None:
+    """Write one, whole or not at all. `score`, lower being better, is of a validation at this very step."""
     contents = {
         _MODEL: weights_to_bytes(learned.model),
         _OPTIMIZER: safetensors.torch.save(_optimizer_tensors(learned.model, learned.optimizer)),
@@ -144,57 +80,26 @@ def save_checkpoint(
     with folder_atomic(folder, replace=True) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
-        (temporary / _STATE).write_text(json.dumps(state, indent=2) + "\n")
-    _remove_all_but(run, keep, {position.step, position.best_step})
-    return folder
+        (temporary / STATE).write_text(json.dumps(state, indent=2) + "\n")
 
 
-def _remove_all_but(run: Path, keep: int, steps: set[int]) -> None:
-    """What cannot be read is left alone, where it is looked at."""
-    folders = _folders(run)
-    states = _readable(folders) if keep > 1 else {}
-    kept = {folder for kind in ("last", "best") for folder, _ in _ranked(_scores(states), kind)[:keep]}
-    if keep > 1:
-        kept |= set(folders) - set(states)
-    for old in folders:
-        if _step(old) not in steps and old not in kept:
-            # Half deleted it must not look like a checkpoint: a kill leaves what the next save removes first.
-            with contextlib.suppress(OSError):
-                shutil.rmtree(old.rename(old.with_name(TEMPORARY + old.name)), ignore_errors=True)
+def folder_name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
-def _scores(states: dict[Path, dict[str, Any]]) -> dict[Path, float]:
-    """Of the checkpoints at validations, with their scores. What an interruption wrote is not one of them,
-    so that a run keeps the same ones whether it was interrupted or not."""
-    scores = {folder: state.get("score") for folder, state in states.items()}
-    return {folder: float(score) for folder, score in scores.items() if score is not None}
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
-def _readable(folders: list[Path]) -> dict[Path, dict[str, Any]]:
-    """The states of checkpoints, newest first; that one cannot be read is said."""
-    states = {}
-    for folder in reversed(folders):
-        try:
-            states[folder] = _read_state(folder)
-        except CheckpointError:
-            _warn(f"{folder / _STATE} is damaged or missing: this checkpoint is passed over")
-    return states
-
-
-@functools.cache  # once is enough
-def _warn(sentence: str) -> None:
-    logging.getLogger(__name__).warning("%s", sentence)
-
-
-def _ranked(scores: dict[Path, float], kind: str) -> list[tuple[Path, float]]:
-    """Newest first, or best first and the earlier of equals."""
-    newest = sorted(scores.items(), key=lambda item: -_step(item[0]))
-    return newest if kind == "last" else sorted(newest, key=lambda item: (item[1], _step(item[0])))
+def whole_ones(folder: Path) -> list[Path]:
+    """The checkpoints that lie in a folder, oldest first."""
+    found = folder.glob("step-*")
+    return sorted(one for one in found if re.fullmatch(r"step-\d{8,}", one.name) and one.is_dir())
 
 
 def load_weights(folder: Path, model: nn.Module) -> Position:
     """Load the weights to use into `model`: the moving average of a run that keeps one."""
-    state = _read_state(folder)
+    state = read_state(folder)
     name = _AVERAGE if _AVERAGE in state["files"] else _MODEL
     _fill(model, _read_tensors(folder, name, state), folder / name)
     return Position(**state["position"])
@@ -215,7 +120,7 @@ def weights_to_bytes(model: nn.Module) -> bytes:
     return safetensors.torch.save(_contiguous(model.state_dict()))
 
 
-def fill(model: nn.Module, weights: bytes, name: str) -> None:
+def fill_from_bytes(model: nn.Module, weights: bytes, name: str) -> None:
     """Give a model the weights that `weights_to_bytes` made of one of the same sizes.
 
     Raises:
@@ -234,7 +139,7 @@ def load_checkpoint(folder: Path, learned: Learned) -> Position:
     Raises:
         CheckpointError: a file is damaged, or does not fit the run's configuration.
     """
-    state = _read_state(folder)
+    state = read_state(folder)
     _fill(learned.model, _read_tensors(folder, _MODEL, state), folder / _MODEL)
     _restore_optimizer(learned.model, learned.optimizer, _read_tensors(folder, _OPTIMIZER, state))
     if learned.average is not None:
@@ -273,39 +178,9 @@ def _read_tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, T
         raise CheckpointError(f"{folder / name} is damaged: {error}") from None
 
 
-def has_checkpoint(run: Path) -> bool:
-    return bool(_folders(run))
-
-
-def newest_step(folders: list[Path]) -> int:
-    """The step of the newest of several checkpoints."""
-    return max(map(_step, folders))
-
-
-def last_step(run: Path) -> int:
-    """The step of the last checkpoint."""
-    return _step(checkpoint_folder(run, "last"))
-
-
-def last_position(run: Path) -> Position:
-    """Where the last checkpoint stands."""
-    return Position(**_read_state(checkpoint_folder(run, "last"))["position"])
-
-
-def _folders(run: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    folders = (run / "checkpoints").glob("step-*")
-    return sorted(
-        folder for folder in folders if re.fullmatch(r"step-\d{8,}", folder.name) and folder.is_dir()
-    )
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    path = folder / _STATE
+def read_state(folder: Path) -> dict[str, Any]:
+    """The content of `state.json`. Raises CheckpointError where it is missing or damaged."""
+    path = folder / STATE
     try:
         state: dict[str, Any] = json.loads(path.read_text())
         Position(**state["position"])
@@ -326,16 +201,16 @@ def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): {_instead(folder)}") from None
     if sha256(data) != state["files"][name]["sha256"]:
-        raise CheckpointError(f"{path} is damaged (its sha256 differs from {_STATE}): {_instead(folder)}")
+        raise CheckpointError(f"{path} is damaged (its sha256 differs from {STATE}): {_instead(folder)}")
     return data
 
 
 def _instead(folder: Path) -> str:
     """How one goes on without a checkpoint."""
-    others = [other for other in _folders(folder.parent.parent) if other != folder]
+    others = [other for other in whole_ones(folder.parent) if other != folder]
     if others and others[-1] > folder:
-        return f"take the last one, step {_step(others[-1]):,}, with --checkpoint last"
-    before = f"step {_step(others[-1]):,}" if others else "the beginning"
+        return f"take the last one, step {step_of(others[-1]):,}, with --checkpoint last"
+    before = f"step {step_of(others[-1]):,}" if others else "the beginning"
     return f"move {folder} away to go on from {before}"
 
 

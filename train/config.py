@@ -10,20 +10,28 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from ..runtime.errors import UsageError
-from .dataset import DataOptions
+from .choices import Amp, DeviceName, Metric, Optimizer, Schedule
+from .dataset import DataConfig
 from .importers import importer
 from .model import ModelConfig
-from .precision import Amp
-from .ranges import check_ranges
-from .toml import of_type, read_toml, refuse_unknown, section, to_toml
+from .ranges import check_values
+from .toml import listed, read_toml, refuse_unknown, section, to_toml
 
-Optimizer = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "cosine", "inverse-sqrt", "plateau", "luong"]
-Device = Literal["auto", "cpu", "cuda"]
-Metric = Literal["loss", "perplexity", "exact-match", "bleu", "chrf"]
+DEFAULT_PRESET = "tiny"
+
+#: Which value goes with which of another only; given with another, it is refused, never ignored.
+GOES_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "weight_decay": ("optimizer", ("adamw", "sgd")),
+    "momentum": ("optimizer", ("sgd",)),
+    "decay": ("schedule", ("plateau", "luong")),
+    "decay_start": ("schedule", ("luong",)),
+    "decay_every": ("schedule", ("luong",)),
+    "plateau_patience": ("schedule", ("plateau",)),
+    "patience": ("early_stop", get_args(Metric)),
+}
 
 
 @dataclass(frozen=True)
@@ -84,25 +92,16 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        for name, kind in (
-            ("optimizer", Optimizer), ("schedule", Schedule), ("amp", Amp), ("early_stop", Metric | None),
-        ):  # fmt: skip
-            of_type(getattr(self, name), kind, name)
-        self._refuse_what_does_not_go_together()
-
-    def _refuse_what_does_not_go_together(self) -> None:
-        if self.weight_decay and self.optimizer == "adam":
-            raise UsageError(
-                f"weight_decay {self.weight_decay} does not go with optimizer adam: use optimizer adamw"
-            )
-        if self.momentum and self.optimizer != "sgd":
-            raise UsageError(f"momentum {self.momentum} is of optimizer sgd, not of {self.optimizer}")
+        check_values(self)
+        for name, (mode, kinds) in GOES_WITH.items():
+            value, now = getattr(self, name), getattr(self, mode)
+            if value == getattr(TrainingConfig, name) or now in kinds:
+                continue
+            if now is None:
+                raise UsageError(f"{name} {value} goes with {mode}, which is not set")
+            raise UsageError(f"{name} {value} is of {mode} {listed(kinds)}, not of {now}")
         if self.schedule == "inverse-sqrt" and not self.warmup_steps:
             raise UsageError("schedule inverse-sqrt needs a warm-up: set warmup_steps, 400 for example")
-        for name in ("decay_start", "decay_every"):
-            if getattr(self, name) is not None and self.schedule != "luong":
-                raise UsageError(f"{name} is of schedule luong, not of {self.schedule}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class RunConfig:
     """Everything that shapes the weights of a run, but for the corpus itself."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataOptions = field(default_factory=DataOptions)
+    data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
@@ -139,7 +138,7 @@ class RunConfig:
         return asdict(self)
 
     def to_toml(self) -> str:
-        """The file that `load_config` reads this configuration from."""
+        """A file that `ConfigFile.read` reads this configuration from."""
         return to_toml(vars(self), "Everything that was in effect, for edgechat train --config")
 
     @classmethod
@@ -175,16 +174,21 @@ class RunOptions:
     from_run: Path | None = None
     """The run whose weights, tokenizer and model this one begins with."""
     checkpoint: str | None = None
-    """Of `from_run`: "best", where it is None, or as for `checkpoint_folders`."""
+    """Of `from_run`: "best", where it is None, or as for `Checkpoints.named`."""
     out: Path | None = None
     preset: str | None = None
-    """Gives what the other sections of the file leave out."""
-    device: Device = "auto"
+    """Gives what the other sections of the file leave out; `DEFAULT_PRESET` where it is None."""
+    device: DeviceName = "auto"
     threads: int | None = None
     max_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of all options that are not at their default."""
+        return frozenset(f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
 
     def relative_to(self, folder: Path) -> "RunOptions":
         """With the paths of a file that lies in `folder`."""
@@ -211,7 +215,7 @@ class RunOptions:
         return dataclasses.replace(self, **{**(kinds if kinds.keys() & given.keys() else {}), **given})
 
 
-_SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataOptions, "training": TrainingConfig}
+_SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataConfig, "training": TrainingConfig}
 
 
 def _refuse_unknown_sections(given: Iterable[str], known: dict[str, Any], where: str) -> None:
@@ -225,7 +229,7 @@ def _refuse_unknown_sections(given: Iterable[str], known: dict[str, Any], where:
 
 def option_names() -> list[str]:
     """The names of all values of a configuration, each once."""
-    kinds = (ModelConfig, DataOptions, TrainingConfig)
+    kinds = (ModelConfig, DataConfig, TrainingConfig)
     return list(dict.fromkeys(field.name for kind in kinds for field in dataclasses.fields(kind)))
 
 
@@ -244,33 +248,33 @@ def load_preset(name: str) -> RunConfig:
     return RunConfig.from_dict(tomllib.loads(text), f"preset {name}")
 
 
-def load_config(path: Path, below: RunConfig | None = None) -> RunConfig:
-    """The configuration of a TOML file of the user's, on top of the preset that its section `run` names, else
-    of `below`."""
-    values = _sections(path)
-    preset = load_run_options(path).preset
-    if preset is not None:
-        below = load_preset(preset)
-    if below is not None:
-        for name, lower in asdict(below).items():
-            part = values.get(name, {})
-            values[name] = {**lower, **part} if isinstance(part, dict) else part
-    return RunConfig.from_dict(values, str(path))
+@dataclass(frozen=True)
+class ConfigFile:
+    """A TOML file of the user's, read once. `sections` are those of the configuration, `options` is `run`."""
 
+    path: Path
+    sections: dict[str, Any]
+    options: RunOptions
 
-def given_values(path: Path) -> dict[str, Any]:
-    """The values of the configuration that a file gives itself, by name, and not by its preset."""
-    return {name: value for part in _sections(path).values() for name, value in part.items()}
+    @classmethod
+    def read(cls, path: Path) -> "ConfigFile":
+        """Raises UsageError where it cannot be read, or is not such a file."""
+        sections = read_toml(path)
+        _refuse_unknown_sections(sections, {**_SECTIONS, "run": RunOptions}, str(path))
+        options = section(RunOptions, sections.pop("run", {}), f"{path}, section run")
+        return cls(path, sections, options.relative_to(path.parent))
 
+    def config(self, below: RunConfig | None = None) -> RunConfig:
+        """The configuration, on top of the preset that the file names, else of `below`, else of the default
+        one."""
+        preset = self.options.preset
+        lower = load_preset(preset or DEFAULT_PRESET) if preset or below is None else below
+        values = asdict(lower)
+        for name, part in self.sections.items():
+            values[name] = {**values[name], **part} if isinstance(part, dict) else part
+        return RunConfig.from_dict(values, str(self.path))
 
-def load_run_options(path: Path) -> RunOptions:
-    """The section `run` of a TOML file of the user's."""
-    given = read_toml(path).get("run", {})
-    return section(RunOptions, given, f"{path}, section run").relative_to(path.parent)
-
-
-def _sections(path: Path) -> dict[str, Any]:
-    """The sections of a file that are the run's configuration."""
-    values = read_toml(path)
-    _refuse_unknown_sections(values, {**_SECTIONS, "run": RunOptions}, str(path))
-    return {name: part for name, part in values.items() if name != "run"}
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the configuration that the file gives itself, by name, and not by its preset."""
+        return {name: value for part in self.sections.values() for name, value in part.items()}

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ..runtime.errors import CheckpointError, DataError, UsageError
+from ..runtime.errors import CheckpointError, DataError
 from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec
+from .choices import Targets
 from .corpus import Corpus
-from .dialogue import Dialogue, Targets, examples
-from .ranges import check_ranges
+from .dialogue import Dialogue, Pair, examples
+from .ranges import check_values
 from .report import CorpusReport, Progress, percentiles
 from .tokenizer import train_tokenizer
 
@@ -104,7 +105,7 @@ class _Growing:
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class DataConfig:
     """How a corpus becomes pairs. Lengths are in tokens; a target's includes its end-of-sentence."""
 
     turns: int = 1  # of context in a source, the prompt among them
@@ -116,16 +117,7 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.targets not in ("all", "second"):
-            raise UsageError(f"targets must be all or second, not {self.targets!r}")
-
-
-class HeldOut(TypedDict):
-    """A held-out pair as text: the context, oldest first, and what was said next."""
-
-    turns: list[str]
-    response: str
+        check_values(self)
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,7 @@ class Prepared:
     codec: TextCodec
     train: EncodedPairs
     valid: EncodedPairs
-    valid_texts: list[HeldOut]
+    valid_texts: list[Pair]
     report: CorpusReport
 
 
@@ -156,7 +148,7 @@ HeldOutTest = Callable[[Dialogue], bool]
 
 def prepare(
     corpus: Corpus,
-    options: DataOptions,
+    config: DataConfig,
     *,
     tokenizer: bytes | None = None,
     valid: Corpus | None = None,
@@ -172,27 +164,27 @@ def prepare(
     Raises DataError for a corpus with nothing to learn, without two distinct dialogues to split,
     whose every pair is truncated, or that changes while it is read.
     """
-    fraction = 0.0 if valid is not None else options.valid_fraction
-    held_out = _split(corpus, options, fraction, progress)
+    fraction = 0.0 if valid is not None else config.valid_fraction
+    held_out = _split(corpus, config, fraction, progress)
     report = corpus.report
     if tokenizer is None:
         texts = (
             turn.text
-            for dialogue, _ in _learnable(corpus, options)
+            for dialogue, _ in _learnable(corpus, config)
             if not held_out(dialogue)
             for turn in dialogue.turns
         )
-        tokenizer = train_tokenizer(texts, options.vocab_size, progress=progress)
-    limits = {"max_source": options.max_source, "max_target": options.max_target, "turns": options.turns}
+        tokenizer = train_tokenizer(texts, config.vocab_size, progress=progress)
+    limits = {"max_source": config.max_source, "max_target": config.max_target, "turns": config.turns}
     encoder = _Encoder(_RememberingCodec(tokenizer, **limits))
-    for count, (dialogue, pairs) in enumerate(_learnable(corpus, options), start=1):
+    for count, (dialogue, pairs) in enumerate(_learnable(corpus, config), start=1):
         encoder.add(pairs, held_out(dialogue))
         if progress and count % 1000 == 0:
             progress("encoding", count)
     if corpus.report.sha256 != report.sha256:
         raise DataError(f"{corpus.name} changed while it was read: start again once it is complete")
     if valid is not None:
-        for _, pairs in _learnable(valid, options):
+        for _, pairs in _learnable(valid, config):
             encoder.add(pairs, held_out=True)
         if not encoder.dialogues[True]:
             raise DataError(f"{valid.name} holds no pair to validate with{_dropped_most(valid.report)}")
@@ -200,24 +192,22 @@ def prepare(
     return encoder.finish(tokenizer, TextCodec(tokenizer, **limits), report)
 
 
-def _learnable(
-    corpus: Corpus, options: DataOptions
-) -> Iterator[tuple[Dialogue, list[tuple[list[str], str]]]]:
-    """The dialogues that have pairs under these options, with them."""
+def _learnable(corpus: Corpus, config: DataConfig) -> Iterator[tuple[Dialogue, list[Pair]]]:
+    """The dialogues that have pairs under this configuration, with them."""
     for dialogue in corpus:
-        if pairs := list(examples(dialogue, turns=options.turns, targets=options.targets)):
+        if pairs := list(examples(dialogue, turns=config.turns, targets=config.targets)):
             yield dialogue, pairs
 
 
-def _split(corpus: Corpus, options: DataOptions, fraction: float, progress: Progress | None) -> HeldOutTest:
+def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Progress | None) -> HeldOutTest:
     """Read the corpus once and tell which of its dialogues are held out."""
 
     def key(dialogue: Dialogue) -> int:
-        mixed = hashlib.sha256(f"{options.seed} {dialogue.digest}".encode("ascii")).digest()
+        mixed = hashlib.sha256(f"{config.seed} {dialogue.digest}".encode("ascii")).digest()
         return int.from_bytes(mixed[:8], "big")
 
     keys = array("Q")
-    for dialogue, _ in _learnable(corpus, options):
+    for dialogue, _ in _learnable(corpus, config):
         keys.append(key(dialogue))
         if progress and len(keys) % 1000 == 0:
             progress("reading", len(keys))
@@ -250,21 +240,21 @@ class _Encoder:
     def __init__(self, codec: TextCodec) -> None:
         self._codec = codec
         self._sides = (_Growing(codec.vocab_size), _Growing(codec.vocab_size))
-        self._texts: list[HeldOut] = []
+        self._texts: list[Pair] = []
         self.dialogues = [0, 0]
         self._truncated_sources = self._truncated_targets = self._empty_prompts = self._whole = 0
 
-    def add(self, pairs: list[tuple[list[str], str]], held_out: bool) -> None:
+    def add(self, pairs: list[Pair], held_out: bool) -> None:
         self.dialogues[held_out] += 1
-        for turns, response in pairs:
-            source = self._codec.encode_source(turns)
-            target, truncated = self._codec.encode_target(response)
+        for pair in pairs:
+            source = self._codec.encode_source(pair.turns)
+            target, truncated = self._codec.encode_target(pair.response)
             self._sides[held_out].append(source.ids, target)
             if held_out:
-                self._texts.append({"turns": turns, "response": response})
+                self._texts.append(pair)
             self._truncated_sources += source.truncated
             self._truncated_targets += truncated
-            self._empty_prompts += not turns[-1]
+            self._empty_prompts += not pair.turns[-1]
             self._whole += not (source.truncated or truncated)
 
     def finish(self, tokenizer: bytes, codec: TextCodec, report: CorpusReport) -> Prepared:

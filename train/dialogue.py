@@ -7,7 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import NamedTuple
+
+from .choices import Targets
 
 from ..runtime.text import trimmed
 
@@ -41,11 +43,15 @@ class Dialogue:
         return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
-Targets = Literal["all", "second"]
+class Pair(NamedTuple):
+    """What is learned, or held out, as text."""
+
+    turns: list[str]  # the context, oldest first, and the prompt
+    response: str
 
 
-def examples(dialogue: Dialogue, *, turns: int, targets: Targets) -> Iterator[tuple[list[str], str]]:
-    """The (source, target) texts to learn from a dialogue, a source being at most `turns` turns.
+def examples(dialogue: Dialogue, *, turns: int, targets: Targets) -> Iterator[Pair]:
+    """The pairs to learn from a dialogue, a source being at most `turns` turns.
 
     Worked example: turns=2 and the dialogue a b c d give ([a], b), ([a, b], c), ([b, c], d);
     with targets="second", where the bot is the second to speak, ([a], b) and ([b, c], d).
@@ -53,7 +59,7 @@ def examples(dialogue: Dialogue, *, turns: int, targets: Targets) -> Iterator[tu
     texts = [turn.text for turn in dialogue.turns]
     for i, turn in enumerate(dialogue.turns):
         if i and turn.train and (targets == "all" or i % 2):
-            yield texts[max(0, i - turns) : i], turn.text
+            yield Pair(texts[max(0, i - turns) : i], turn.text)
 
 
 @dataclass

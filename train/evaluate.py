@@ -17,9 +17,8 @@ from ..runtime.errors import DataError
 from ..runtime.options import DecodingOptions
 from ..runtime.scheduler import BATCH_SIZE
 from ..runtime.scoring import score_targets
+from .dialogue import Pair
 from .loss import perplexity_of
-
-Pair = tuple[Sequence[str], str]  # the turns of the context, oldest first, and the reply
 
 
 class Likeness(NamedTuple):
@@ -76,8 +75,8 @@ def evaluate(
     if not pairs:
         raise DataError("there are no pairs to evaluate on")
     start = time.perf_counter()
-    sources = [model.codec.encode_source(turns) for turns, _ in pairs]
-    targets = [model.codec.encode_target(response) for _, response in pairs]
+    sources = [model.codec.encode_source(pair.turns) for pair in pairs]
+    targets = [model.codec.encode_target(pair.response) for pair in pairs]
     logps = score_targets(
         model.backend,
         [s.ids for s in sources],
@@ -86,7 +85,7 @@ def evaluate(
         progress=progress,
     )
     replies = model.reply_turns(
-        [turns for turns, _ in pairs], options, batch_size=batch_size, progress=progress
+        [pair.turns for pair in pairs], options, batch_size=batch_size, progress=progress
     )
     texts = [reply.text for reply in replies]
     common, count = Counter(texts).most_common(1)[0]
@@ -94,7 +93,7 @@ def evaluate(
     return Evaluation(
         pairs=len(pairs),
         perplexity=perplexity_of(logps),
-        **likeness(texts, [response for _, response in pairs], tokenize=tokenize)._asdict(),
+        **likeness(texts, [pair.response for pair in pairs], tokenize=tokenize)._asdict(),
         distinct_1=distinct(words, 1),
         distinct_2=distinct(words, 2),
         mean_length=float(np.mean([len(w) for w in words])),
@@ -131,7 +130,7 @@ def distinct(replies: Sequence[Sequence[str]], n: int) -> float:
 def decoded_scores(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, float]:
     """`exact_match` (0 to 1), `bleu` and `chrf` (0 to 100) of greedy replies: quick, for validation."""
     replies = [
-        reply.text for reply in model.reply_turns([turns for turns, _ in pairs], DecodingOptions(beam=1))
+        reply.text for reply in model.reply_turns([pair.turns for pair in pairs], DecodingOptions(beam=1))
     ]
-    like = likeness(replies, [response for _, response in pairs])
+    like = likeness(replies, [pair.response for pair in pairs])
     return {"exact_match": like.exact_match, "bleu": like.bleu, "chrf": like.chrf}

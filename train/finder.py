@@ -49,7 +49,7 @@ def find_learning_rate(
     pairs: EncodedPairs,
     device: str,
     *,
-    dropout: BpeDropout | None = None,
+    bpe_dropout: BpeDropout | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Found:
     """Try growing rates on a model with its first weights, which are not kept. The configuration's own rate
@@ -63,7 +63,7 @@ def find_learning_rate(
         rate = LOWEST * (HIGHEST / LOWEST) ** ((step - 1) / (STEPS - 1))
         epoch, group = next(groups)
         batches = [
-            dropout.make_batch(pairs, indices, epoch) if dropout else make_batch(pairs, indices)
+            bpe_dropout.make_batch(pairs, indices, epoch) if bpe_dropout else make_batch(pairs, indices)
             for indices in group
         ]
         tokens = sum(int(batch.target_len.sum()) for batch in batches)

@@ -17,13 +17,14 @@ from ..runtime.errors import UsageError
 from ..runtime.graphcheck import LARGEST_ROW
 from ..runtime.manifest import LARGEST_STATE
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
-from .attention import MASKED, AttentionKind, Read, new_attention
+from .attention import MASKED, Read, new_attention
+from .choices import AttentionKind
 from .copying import CopyAttention, first_of_its_kind
 from .loss import real_tokens
 from .output import TiedOutput
 from .precision import wide
 from .projection import Projection, ProjectionKind, computing_dtype, plain, read_through_time, through_time
-from .ranges import check_ranges
+from .ranges import check_values
 from .recurrence import lstm_cell, lstm_layer
 from .stack import Between, Cell, LSTMStack, cell_of
 
@@ -61,7 +62,7 @@ class ModelConfig:
     """A reply may take words from its prompt (See et al. 2017)."""
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
         if self.bidirectional and self.hidden % 2:
             raise UsageError(f"bidirectional halves hidden, which must be even, not {self.hidden}")
         for name in ("residual", "layer_norm"):

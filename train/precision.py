@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Amp = Literal["off", "auto", "bf16", "fp16"]
+from .choices import Amp
+
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -1,4 +1,5 @@
-"""From where to where the numbers of a configuration go: one place for options and for files.
+"""From where to where the numbers of a configuration go, and that words are known: one place for options and
+for files.
 
 Where they end above is what the libraries below can count, or what a bundle may hold: nothing is trained that
 could not be exported.
@@ -6,11 +7,13 @@ could not be exported.
 
 import math
 from collections.abc import Callable
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from ..runtime.errors import UsageError
 from ..runtime.graphcheck import LARGEST_ROW
 from ..runtime.options import MAX_LENGTH, MAX_SEED
 from .tokenizer import SMALLEST_VOCABULARY
+from .toml import of_type
 
 #: What must hold, in words and as a test. NaN passes none.
 _Condition = tuple[str, Callable[[float], bool]]
@@ -64,9 +67,13 @@ _RANGES: dict[str, _Range] = {
 }
 
 
-def check_ranges(section: object) -> None:
-    """Raise UsageError for the first value of a section of the configuration that is out of its range."""
+def check_values(section: object) -> None:
+    """Raise UsageError for the first value of a section of the configuration that is out of its range, or is
+    none of the words of its type."""
+    kinds = get_type_hints(type(section))
     for name, value in vars(section).items():
+        if Literal in (get_origin(kinds[name]), *map(get_origin, get_args(kinds[name]))):
+            of_type(value, kinds[name], name)
         for words, holds in _RANGES.get(name, ()) if value is not None else ():
             if not holds(value):
                 raise UsageError(f"{name} must be {words}, not {value}")

@@ -7,7 +7,7 @@
     valid.jsonl           the held-out pairs as text
     embedding.safetensors first rows of the embedding, where they were learned elsewhere
     first.safetensors     first weights, where they are those of another run
-    checkpoints/          see checkpoint.py
+    checkpoints/          see checkpoints.py and, of each, checkpoint.py
     lock                  while a process trains in it, see lock.py
     metrics.jsonl         one row a validation;  metrics.png: the same as curves
 
@@ -15,6 +15,7 @@ The folder appears whole, with its corpus, once that is encoded; a run killed ea
 nothing but, where it was being written, a folder `.tmp-...` beside it.
 """
 
+import functools
 import json
 import platform
 from dataclasses import dataclass
@@ -32,19 +33,15 @@ from ..runtime.files import TEMPORARY, folder_atomic, sha256, sync_folder, write
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
-from .checkpoint import (
-    Position,
-    checkpoint_folders,
-    fill,
-    load_mean_weights,
-    newest_step,
-    weights_to_bytes,
-)
+from .checkpoint import Position, fill_from_bytes, load_mean_weights, weights_to_bytes
+from .checkpoints import Checkpoints
+from .choices import Amp
 from .config import RunConfig
-from .dataset import EncodedPairs, HeldOut, Prepared
+from .dataset import EncodedPairs, Prepared
+from .dialogue import Pair
 from .lock import LOCK
 from .model import Seq2Seq
-from .precision import Amp, resolve
+from .precision import resolve
 from .pretrained import Pretrained, set_rows
 
 RUN = "run.json"
@@ -79,6 +76,10 @@ class Run:
     codec: TextCodec
 
     @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder)
+
+    @property
     def corpus_sha256(self) -> str:
         return str(self.info["corpus"]["sha256"])
 
@@ -90,8 +91,17 @@ class Run:
         write_atomic(self.folder / _CONFIG, config.to_toml())
         return open_run(self.folder)
 
-    def pairs(self, part: str) -> EncodedPairs:
-        """The encoded `train` or `valid` pairs."""
+    @functools.cached_property
+    def train_pairs(self) -> EncodedPairs:
+        """The encoded pairs to learn; the file is read once."""
+        return self._pairs("train")
+
+    @functools.cached_property
+    def valid_pairs(self) -> EncodedPairs:
+        """The encoded pairs that are held out; the file is read once."""
+        return self._pairs("valid")
+
+    def _pairs(self, part: str) -> EncodedPairs:
         name = _corpus(part)
         pairs = EncodedPairs.from_bytes(_read(self.folder, name, self.info), self.folder / name)
         for ids in (pairs.src_ids, pairs.tgt_ids):
@@ -99,17 +109,17 @@ class Run:
                 raise CheckpointError(f"{self.folder / name} has ids that {_TOKENIZER} of the run lacks")
         return pairs
 
-    def held_out(self) -> list[HeldOut]:
+    def held_out(self) -> list[Pair]:
         """The held-out pairs as text."""
         path = self.folder / _HELD_OUT
         try:  # as bytes, since a text may hold what else breaks lines
             pairs = [json.loads(line) for line in _read(self.folder, _HELD_OUT, self.info).splitlines()]
         except ValueError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
-        encoded = len(self.pairs("valid"))
+        encoded = len(self.valid_pairs)
         if len(pairs) != encoded or not all(map(_is_held_out, pairs)):
             raise CheckpointError(f"{path} is damaged: it does not hold the {encoded:,} held-out pairs")
-        return pairs
+        return [Pair(pair["turns"], pair["response"]) for pair in pairs]
 
     def new_model(self) -> Seq2Seq:
         """The model with its first weights, which depend on the seed and on pretrained vectors alone, or are
@@ -149,13 +159,13 @@ class Run:
 
     def step(self, which: str = "best") -> int:
         """Where a checkpoint stood; of several that are averaged, the newest."""
-        return newest_step(checkpoint_folders(self.folder, which))
+        return self.checkpoints.step(which)
 
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
-        """The model of a checkpoint, or the mean of several (see `checkpoint_folders`), in evaluation mode,
+        """The model of a checkpoint, or the mean of several (see `Checkpoints.named`), in evaluation mode,
         and where it stood."""
         model = self.new_model()
-        position = load_mean_weights(checkpoint_folders(self.folder, which), model)
+        position = load_mean_weights(self.checkpoints.named(which), model)
         return model.eval(), position
 
 
@@ -164,7 +174,7 @@ def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None
     torch.manual_seed(config.training.seed)
     model = Seq2Seq(config.model, vocab_size)
     if weights is not None:
-        fill(model, weights, _FIRST)
+        fill_from_bytes(model, weights, _FIRST)
     return model
 
 
@@ -215,7 +225,7 @@ def create_run(
     is given.
     """
     first = None if base is None else base.weights(checkpoint)
-    held_out = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
+    held_out = "".join(json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
     files = {
         _TOKENIZER: prepared.tokenizer,
         _corpus("train"): prepared.train.to_bytes(),

@@ -83,7 +83,7 @@ def of_type(value: Any, wanted: Any, what: str) -> Any:
     if get_origin(wanted) is Literal:
         if value in get_args(wanted) and isinstance(value, str):
             return value
-        raise UsageError(f"{what} must be {_listed(get_args(wanted))}, not {value!r}")
+        raise UsageError(f"{what} must be {listed(get_args(wanted))}, not {value!r}")
     if get_origin(wanted) in (Union, UnionType):
         if value is None:
             return None
@@ -110,6 +110,7 @@ def of_type(value: Any, wanted: Any, what: str) -> Any:
     raise UsageError(f"{what} must be {kinds[wanted]}, not {value!r}")
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """As a sentence has them."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last

@@ -22,7 +22,7 @@ from ..runtime.options import DecodingOptions
 from .backend import TorchBackend, evaluating
 from .batches import Batch, epoch_order, make_batch, ordered_batches
 from .bpe_dropout import BpeDropout
-from .checkpoint import Position, checkpoint_folder, has_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Position, load_checkpoint
 from .config import TrainingConfig
 from .dataset import EncodedPairs
 from .distributed import ALONE, World
@@ -82,8 +82,7 @@ class Trainer:
     """Trains the model of a run, from its last checkpoint where it has one.
 
     It holds the run's lock from its creation to the end of `train`. `on_step` and `on_validation` are for
-    displays. `should_stop` is asked after every step: where it says true, a checkpoint is written and the
-    run can be resumed. The processes of `world` each have a trainer, and train together.
+    displays. The processes of `world` each have a trainer, and train together.
     """
 
     def __init__(
@@ -94,23 +93,21 @@ class Trainer:
         world: World = ALONE,
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Validated], None] = lambda validated: None,
-        should_stop: Callable[[], bool] = lambda: False,
         max_minutes: float | None = None,
     ) -> None:
         self._run, self._config, self._device, self._world = run, run.config.training, device, world
-        self._on_step, self._on_validation, self._should_stop = on_step, on_validation, should_stop
+        self._on_step, self._on_validation = on_step, on_validation
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-        self._train, self._valid = run.pairs("train"), run.pairs("valid")
+        self._train, self._valid = run.train_pairs, run.valid_pairs
         self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
         check_early_stop(self._config, len(self._valid))
-        self._dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
+        self._bpe_dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.writes else None
         try:
             self._updater = Updater(run.new_model(), self._config, device, world)
             self._position, self._saved_step = Position(), -1
-            if has_checkpoint(run.folder):
-                folder = checkpoint_folder(run.folder, "last")
-                self._position = load_checkpoint(folder, self._updater.learned)
+            if run.checkpoints:
+                self._position = load_checkpoint(run.checkpoints.last, self._updater.learned)
                 self._saved_step = self._position.step
             if world.writes:
                 remove_leftovers(run.folder)
@@ -123,6 +120,11 @@ class Trainer:
             raise
         self._smoothed: float | None = None
         self._speed = _Speed()
+
+    @property
+    def model(self) -> Seq2Seq:
+        """What is trained, in the state it has come to."""
+        return self._updater.model
 
     @property
     def position(self) -> Position:
@@ -144,12 +146,13 @@ class Trainer:
         """What it computes in."""
         return self._updater.precision
 
-    def train(self) -> Result:
-        """Train to the end of the plan, of the time, of the patience, or until `should_stop`."""
+    def train(self, should_stop: Callable[[], bool] = lambda: False) -> Result:
+        """Train to the end of the plan, of the time, of the patience, or until `should_stop`, which is asked
+        after every step, says so: then a checkpoint is written, and the run can be resumed."""
         try:
-            ended = self._train_to_end()
+            ended = self._train_to_end(should_stop)
         except OSError as error:
-            saved = has_checkpoint(self._run.folder)
+            saved = bool(self._run.checkpoints)
             raise CheckpointError(
                 f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): "
                 + ("what was saved before is whole, and " if saved else "there is no checkpoint yet: ")
@@ -168,7 +171,7 @@ class Trainer:
         if self._lock is not None:
             self._lock.release()
 
-    def _train_to_end(self) -> Ended:
+    def _train_to_end(self, should_stop: Callable[[], bool]) -> Ended:
         position, config = self._position, self._config
         if self._run.begun_from and position.step == 0 and (measured := self._validate()):
             # To compare with. It is never the best: whoever trains on wants what is learned from now on.
@@ -183,7 +186,7 @@ class Trainer:
             position.step, position.batch = position.step + 1, position.batch + len(group)
             if position.step % config.save_every == 0 or position.step == self.total_steps:
                 self._validate_and_save()
-            stop, late = self._world.sum(self._should_stop(), time.monotonic() >= self._deadline)
+            stop, late = self._world.sum(should_stop(), time.monotonic() >= self._deadline)
             if (stop or late) and position.step < self.total_steps:
                 self._save()
                 return "interrupted" if stop else "out of time"
@@ -245,13 +248,13 @@ class Trainer:
         return self._batch(own), weight
 
     def _batch(self, indices: np.ndarray) -> Batch:
-        if self._dropout is None:
+        if self._bpe_dropout is None:
             return make_batch(self._train, indices)
-        return self._dropout.make_batch(self._train, indices, self._position.epoch)
+        return self._bpe_dropout.make_batch(self._train, indices, self._position.epoch)
 
     def _target_tokens(self, group: list[np.ndarray], shares: list[Share]) -> int:
         """How many tokens the targets of these batches have, over all processes."""
-        if self._dropout is None:
+        if self._bpe_dropout is None:
             return sum(int(self._target_len[indices].sum()) for indices in group)
         own = sum(weight * int(batch.target_len.sum()) for batch, weight in shares)
         return int(self._world.sum(own)[0])
@@ -344,7 +347,7 @@ class Trainer:
             texts = self._run.held_out()
             chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
             chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
-            return decoded_scores(chat, [(texts[i]["turns"], texts[i]["response"]) for i in chosen])
+            return decoded_scores(chat, [texts[i] for i in chosen])
 
         scores = self._world.first_does(decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0})
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
@@ -371,8 +374,8 @@ class Trainer:
             return
         if self._lock is not None:
             self._lock.check()
-            save_checkpoint(
-                self._run.folder, self._updater.learned, self._position, score=score, keep=self._config.keep
+            self._run.checkpoints.save(
+                self._updater.learned, self._position, score=score, keep=self._config.keep
             )
         self._world.wait()
         self._saved_step = self._position.step

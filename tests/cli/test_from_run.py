@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime.bundle import read_bundle
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.run import open_run
 from edgechat.train.trainer import summed_validation_loss
 
@@ -37,7 +37,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory, edgechat, run_folder, mo
 
 
 def weights(run: Path, which: str = "last") -> bytes:
-    return (checkpoint_folder(run, which) / "model.safetensors").read_bytes()
+    return (Checkpoints(run).named(which)[0] / "model.safetensors").read_bytes()
 
 
 def test_it_begins_with_the_best_weights_the_tokenizer_and_the_model_of_the_other(continued, run_folder):
@@ -54,7 +54,7 @@ def test_what_it_begins_with_is_measured_first_but_is_never_the_best(continued, 
     said = (continued.parent / "said").read_text()
     assert f"begins with the best weights of {run_folder}, step {open_run(run_folder).step()}" in said
     base, run = open_run(run_folder), open_run(continued)
-    loss, tokens = summed_validation_loss(base.load_model("best")[0], run.pairs("valid"), 4)
+    loss, tokens = summed_validation_loss(base.load_model("best")[0], run.valid_pairs, 4)
     first = re.search(r"step +0  held-out loss ([0-9.]+)  perplexity [0-9.]+$", said, re.MULTILINE)
     assert first
     assert float(first[1]) == pytest.approx(loss / tokens, abs=1e-3)
@@ -163,15 +163,18 @@ def test_without_data_there_is_nothing_more_to_learn(invoke, run_folder, tmp_pat
 def test_a_checkpoint_of_no_run_is_refused(invoke, more, tmp_path):
     done = invoke("train", more, "--checkpoint", "last", "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "--checkpoint is of the run that --from-run names" in done.sentence
+    assert done.sentence == "--checkpoint goes with --from-run, which is not given"
 
 
 REFUSED = {
     "another model": (["--hidden", 32], "--hidden gives hidden 32, but the model of {base} has 48"),
     "a preset's": (["--preset", "small"], "--preset small gives layers 2, but the model of {base} has 1"),
-    "a vocabulary": (["--vocab-size", 500], "--vocab-size is of a tokenizer that is trained"),
-    "a tokenizer": (["--tokenizer", "t.json"], "--tokenizer does not go with it"),
-    "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with it"),
+    "a vocabulary": (["--vocab-size", 500], "--vocab-size does not go with --from-run"),
+    "a tokenizer": (
+        ["--tokenizer", "t.json"],
+        "--tokenizer does not go with --from-run: that begins with all of a run",
+    ),
+    "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with --from-run"),
     "itself": (["--out", "{base}", "--force"], "--from-run and --out are both {base}"),
     "itself, unforced": (["--out", "{base}"], "--from-run and --out are both {base}"),
     "a bundle": (["--from-run", "{bundle}"], "it looks like a bundle"),

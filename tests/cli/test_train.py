@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from edgechat.cli.progress import TrainingProgress, reading
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
 from edgechat.train.trainer import Progress, Validated
@@ -123,11 +123,11 @@ def test_a_run_records_the_threads_it_was_begun_with(quick_run):
 
 def test_the_same_command_gives_the_same_weights(invoke, corpus_file, tmp_path, quick_run):
     invoke("train", corpus_file, "--out", tmp_path / "again", *QUICK)
-    weights = [checkpoint_folder(r, "last") / "model.safetensors" for r in (quick_run, tmp_path / "again")]
+    weights = [Checkpoints(r).last / "model.safetensors" for r in (quick_run, tmp_path / "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     other = invoke("train", corpus_file, "--out", tmp_path / "other", *QUICK, "--seed", 1)
     assert other.returncode == 0
-    changed = checkpoint_folder(tmp_path / "other", "last") / "model.safetensors"
+    changed = Checkpoints(tmp_path / "other").last / "model.safetensors"
     assert weights[0].read_bytes() != changed.read_bytes()
 
 
@@ -254,7 +254,19 @@ def test_a_file_with_an_unknown_key_is_refused_and_no_run_is_begun(invoke, corpu
     )
     assert not (tmp_path / "run").exists()
     both = invoke("train", corpus_file, "--config", tmp_path / "run.toml", "--preset", "tiny", "--dry-run")
-    assert "give one of them" in both.sentence
+    assert both.sentence.startswith("--preset does not go with --config: that is a whole configuration")
+
+
+def test_help_names_every_choice_without_waiting_for_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['edgechat', 'train', '--help']; "
+        "from edgechat.cli import main; main()"
+    )
+    wide = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], env=wide, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for words in ("adam|adamw|sgd", "inverse-sqrt|plateau", "bahdanau-normed|luong-dot", "all|second"):
+        assert words in "".join(done.stdout.split())
 
 
 def test_every_value_of_the_configuration_has_an_option():
@@ -315,7 +327,6 @@ def test_find_lr_prints_rates_and_a_suggestion_and_writes_nothing(invoke, corpus
     assert f"{values['suggestion']:g}" == lines[-1].split()[-1]
     assert not (tmp_path / "run").exists()
     assert tree(corpus_file.parent) == before
-    assert "--find-lr trains a model that is not kept" in invoke(*command, "--resume").sentence
 
 
 def test_bpe_dropout_of_a_tokenizer_that_does_more_than_merge_is_refused_and_no_run_is_begun(
@@ -396,7 +407,6 @@ def test_a_run_that_holds_other_files_too_is_not_replaced(invoke, quick_run, tmp
 
 
 def test_what_is_no_run_is_said_at_once(invoke, corpus_file, tmp_path):
-    (tmp_path / "folder").mkdir()
     (tmp_path / "data.csv").write_text("a,b")
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "thesis.txt").write_text("the only copy")
@@ -405,8 +415,27 @@ def test_what_is_no_run_is_said_at_once(invoke, corpus_file, tmp_path):
         assert done.returncode == 2
         assert f"{name} is not a run" in done.sentence
         assert "--resume" not in done.sentence
-    done = invoke("train", corpus_file, "--out", tmp_path / "folder", *QUICK)
-    assert done.sentence.endswith("folder exists: --force replaces it, or choose another --out")
+
+
+def test_an_empty_folder_becomes_the_run_unforced(invoke, corpus_file, tmp_path):
+    (tmp_path / "run").mkdir()
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("below", [".", "corpus"])
+def test_a_run_that_one_stands_in_is_resumed_but_not_replaced(
+    invoke, corpus_file, resumable, tree, monkeypatch, below
+):
+    monkeypatch.chdir(resumable / below)
+    before = tree(resumable.parent)
+    out = os.path.relpath(resumable)
+    done = invoke("train", corpus_file, "--out", out, "--force", *QUICK)
+    assert done.returncode == 2
+    assert done.sentence.startswith(f"{out} is the current folder, or one above it, and cannot be replaced")
+    assert tree(resumable.parent) == before
+    assert invoke("train", "--resume", "--out", out).returncode == 0
 
 
 def test_force_with_a_corpus_that_cannot_be_read_keeps_the_run(invoke, quick_run, tmp_path, tree):
@@ -460,7 +489,7 @@ def test_resume_of_what_is_not_there_starts_it_if_data_is_given(invoke, corpus_f
     done = invoke("train", corpus_file, "--resume", "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0
     assert f"there is no run {tmp_path / 'run'} to resume: this begins it" in " ".join(done.stderr.split())
-    assert checkpoint_folder(tmp_path / "run", "last").name == "step-00000002"
+    assert Checkpoints(tmp_path / "run").last.name == "step-00000002"
 
 
 def test_resume_with_other_data_is_refused_and_changes_nothing(
@@ -527,7 +556,7 @@ def test_a_run_of_a_ready_tokenizer_keeps_it_byte_for_byte(invoke, corpus_file, 
     command = ["train", corpus_file, "--out", tmp_path / "run", "--tokenizer", ready]
     refused = invoke(*command, *QUICK)
     assert refused.returncode == 2
-    assert "--vocab-size is of a tokenizer that is trained" in refused.sentence
+    assert refused.sentence == "--vocab-size does not go with --tokenizer: that has its vocabulary already"
     assert invoke(*command, *without_vocabulary(QUICK)).returncode == 0
     assert (tmp_path / "run" / "tokenizer.json").read_bytes() == ready.read_bytes()
 
@@ -564,7 +593,7 @@ def test_a_resume_of_what_stopped_early_says_that_nothing_more_is_learned(invoke
 def test_held_out_data_and_a_fraction_to_hold_out_contradict_each_other(invoke, corpus_file, tmp_path):
     done = invoke("train", corpus_file, "--valid", corpus_file, "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 2
-    assert done.sentence == "--valid takes the place of --valid-fraction: give one of them"
+    assert done.sentence == "--valid-fraction does not go with --valid: that takes its place"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
@@ -744,13 +773,13 @@ def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_a
     assert (process.returncode, stdout) == (130, "")
     assert "interrupted at step" in stderr
     assert "--resume" in stderr
-    stopped = int(checkpoint_folder(out, "last").name.removeprefix("step-"))
+    stopped = int(Checkpoints(out).last.name.removeprefix("step-"))
     assert 0 < stopped < 150
     done = invoke("train", "--resume", "--out", out)
     assert done.returncode == 0
     assert f"from step {stopped} to step 150" in done.stderr
     for name in ("model.safetensors", "optimizer.safetensors"):
-        files = [checkpoint_folder(run, "last") / name for run in (out, uninterrupted)]
+        files = [Checkpoints(run).last / name for run in (out, uninterrupted)]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert read_metrics(out) == read_metrics(uninterrupted)
 
@@ -777,7 +806,7 @@ def test_training_goes_on_when_nobody_reads_what_it_says(corpus_file, tmp_path):
         process.stderr.readline()
         process.stderr.close()
         assert (process.stdout.read(), process.wait(60)) == ("", 0)
-    assert checkpoint_folder(out, "last").name == "step-00000002"
+    assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no /dev/full")
@@ -785,7 +814,7 @@ def test_training_goes_on_when_the_disk_of_its_log_is_full(corpus_file, tmp_path
     out = tmp_path / "run"
     with Path("/dev/full").open("w") as full:
         assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(60) == 0
-    assert checkpoint_folder(out, "last").name == "step-00000002"
+    assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stderr")
@@ -794,7 +823,7 @@ def test_training_goes_on_without_a_stderr(corpus_file, tmp_path):
     command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *map(str, QUICK)]
     done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=60)
     assert done.returncode == 0
-    assert checkpoint_folder(out, "last").name == "step-00000002"
+    assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no terminals of this kind")
@@ -815,7 +844,7 @@ def test_training_goes_on_under_nohup_when_its_terminal_is_gone(corpus_file, tmp
         os.close(ours)
         process.send_signal(signal.SIGHUP)
         assert process.wait(60) == 0
-    assert checkpoint_folder(out, "last").name == "step-00000150"
+    assert Checkpoints(out).last.name == "step-00000150"
 
 
 @pytest.fixture(scope="module")
@@ -855,7 +884,15 @@ def test_a_resume_to_fewer_epochs_than_were_trained_is_refused(invoke, corpus_fi
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--resume", "--force"], "give one of them"),
+        (["--resume", "--force"], "--force does not go with --resume: that continues a run"),
+        (["--dry-run", "--resume"], "--resume does not go with --dry-run: that shows what would be learned"),
+        (["--dry-run", "--force"], "--force does not go with --dry-run"),
+        (["--dry-run", "--find-lr"], "--find-lr does not go with --dry-run"),
+        (
+            ["--find-lr", "--resume"],
+            "--resume does not go with --find-lr: that trains a model that is not kept",
+        ),
+        (["--find-lr", "--force"], "--force does not go with --find-lr"),
         (["--resume", "--max-steps", 1], "--max-steps gives max_steps 1, but the run is at step 2 already"),
         (["--resume", "--preset", "small"], "--preset small gives layers 2, but the run was begun with 1"),
     ],

@@ -9,6 +9,7 @@ from edgechat.export import calibrate as module
 from edgechat.export.calibrate import calibrate, expected_calibration_error, fit_platt
 from edgechat.runtime import BundleError, Candidate, EdgeChatError, Reply
 from edgechat.runtime.calibration import Calibration, log_odds
+from edgechat.train.dialogue import Pair
 
 
 def test_log_odds_are_those_of_the_probability():
@@ -86,8 +87,8 @@ class Model:
         return Reply(text, only.score, only.tokens, (only,), 1.0, truncated=False)
 
 
-def pairs(count: int) -> list[tuple[list[str], str]]:
-    return [([str(i)], "right e\u0301") for i in range(count)]  # compared in the normal form
+def pairs(count: int) -> list[Pair]:
+    return [Pair([str(i)], "right e\u0301") for i in range(count)]  # compared in the normal form
 
 
 def test_a_calibration_says_what_it_is_worth():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -16,6 +17,8 @@ from edgechat.runtime import ChatModel, ProofError, UsageError
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.files import sha256
 from edgechat.runtime.options import DecodingOptions
+from edgechat.train import run as runs
+from edgechat.train.dialogue import Pair
 from edgechat.train.evaluate import decoded_scores, distinct, evaluate
 from edgechat.train.run import open_run
 
@@ -46,14 +49,14 @@ def test_times_are_in_the_report_beside_the_bundle(bundle_folder):
 
 
 def test_what_was_learned_by_heart_comes_out_of_the_bundle(run_folder, bundle_folder):
-    held_out = {pair["turns"][-1] for pair in open_run(run_folder).held_out()}
+    held_out = {pair.turns[-1] for pair in open_run(run_folder).held_out()}
     learned = [(p, r) for p, r in PAIRS if p not in held_out]
     replies = ChatModel.load(bundle_folder).reply_batch([p for p, _ in learned])
     assert sum(str(reply) == r for reply, (_, r) in zip(replies, learned, strict=True)) >= 0.9 * len(learned)
 
 
 def test_a_run_and_its_bundle_evaluate_to_the_same_figures(run_folder, bundle_folder):
-    pairs = [([p], r) for p, r in PAIRS]
+    pairs = [Pair([p], r) for p, r in PAIRS]
     ours = evaluate(open_run(run_folder).chat_model("last"), pairs)
     theirs = evaluate(ChatModel.load(bundle_folder), pairs)
     assert ours.perplexity == pytest.approx(theirs.perplexity, rel=1e-4)
@@ -64,7 +67,7 @@ def test_a_run_and_its_bundle_evaluate_to_the_same_figures(run_folder, bundle_fo
 def test_a_validation_scores_replies_as_an_evaluation_does(bundle_folder):
     model, pairs = (
         ChatModel.load(bundle_folder),
-        [([p], r) for p, r in [*PAIRS[:9], ("hello", "hi the\u0301re")]],
+        [Pair([p], r) for p, r in [*PAIRS[:9], ("hello", "hi the\u0301re")]],
     )
     whole = evaluate(model, pairs, DecodingOptions(beam=1))
     assert 0 < whole.exact_match < 1
@@ -124,6 +127,17 @@ def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_fo
     with pytest.raises(UsageError, match="not a bundle"):
         check_out(mine, force=True)
     check_out(Path(tmp_path / "new"), force=False)
+    (tmp_path / "empty").mkdir()
+    check_out(tmp_path / "empty", force=False)
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_bundle_that_one_stands_in_is_not_replaced(bundle_folder, tmp_path, monkeypatch, force):
+    shutil.copytree(bundle_folder, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path / "bundle")
+    for out in (Path(), tmp_path / "bundle"):
+        with pytest.raises(UsageError, match=f"^{re.escape(str(out))} is the current folder"):
+            check_out(out, force=force)
 
 
 def test_a_reply_in_another_normal_form_still_matches_exactly(bundle_folder):
@@ -142,14 +156,29 @@ def test_a_reply_in_another_normal_form_still_matches_exactly(bundle_folder):
                 for reply in model.reply_turns(*arguments, **options)
             ]
 
-    assert evaluate(Accented(), [([prompt], response + " e\u0301")]).exact_match == 1.0
+    assert evaluate(Accented(), [Pair([prompt], response + " e\u0301")]).exact_match == 1.0
+
+
+def test_an_export_reads_each_file_of_its_run_once(run_folder, tmp_path, monkeypatch):
+    names: list[str] = []
+    read = runs._read
+
+    def spy(folder, name, info):
+        names.append(name)
+        return read(folder, name, info)
+
+    monkeypatch.setattr(runs, "_read", spy)
+    export(run_folder, tmp_path / "bundle", precision="int8", force=True)
+    assert sorted(names) == [
+        "corpus/train.safetensors", "corpus/valid.safetensors", "tokenizer.json", "valid.jsonl",
+    ]  # fmt: skip
 
 
 def test_held_out_text_may_hold_any_line_break(run_folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
-    pairs = [{"turns": ["a\u2028b\u0085c"], "response": "d\u2029e"}] * len(open_run(run).held_out())
-    lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    pairs = [Pair(["a\u2028b\u0085c"], "d\u2029e")] * len(open_run(run).held_out())
+    lines = "".join(json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in pairs)
     (run / "valid.jsonl").write_text(lines, encoding="utf-8")
     info = json.loads((run / "run.json").read_text())
     info["files"]["valid.jsonl"] = sha256(lines.encode())

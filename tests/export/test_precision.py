@@ -15,11 +15,11 @@ from edgechat.export.builder import FLOAT, GraphBuilder
 from edgechat.export.card import model_card
 from edgechat.export.exporter import prove_bundle
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
-from edgechat.export.limits import measure_limits
+from edgechat.export.levels import measure_levels
 from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.proof import prove, prove_batching
 from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare, step_ms
-from edgechat.export.quantize import CHOICES, Limits, choose_limits, quantize_columns, quantized_product
+from edgechat.export.quantize import CHOICES, Levels, choose_levels, quantize_columns, quantized_product
 from edgechat.export.variants import exact_backend
 from edgechat.runtime import ChatModel, ProofError, QualityError, UsageError
 from edgechat.runtime.backend import pad
@@ -35,7 +35,7 @@ from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.run import open_run
 
 V = 60
-FIXED = Limits(127, 64, 4.0)
+FIXED = Levels(127, 64, 4.0)
 
 
 def make_model() -> Seq2Seq:
@@ -71,7 +71,7 @@ def exact(model) -> OrtBackend:
 @pytest.fixture(scope="module")
 def int8(model, exact) -> OrtBackend:
     sources = sources_of(8)
-    return backend_of(model, Int8(measure_limits(model, exact, sources, sources)))
+    return backend_of(model, Int8(measure_levels(model, exact, sources, sources)))
 
 
 @pytest.fixture(scope="session")
@@ -98,79 +98,79 @@ def test_a_column_of_zeros_stays_zeros():
 def test_a_product_by_hand():
     # x / 2 * 4 = [4, -2], rounded to even: 1.0 -> 2, -0.75 -> -1.5 -> -2. w = [4, 2] at scale 0.25.
     x, w = np.array([[2.0, -0.75]], dtype=np.float32), np.array([[1.0], [0.5]], dtype=np.float32)
-    product = quantized_product(x, w, Limits(4, 4))
+    product = quantized_product(x, w, Levels(4, 4))
     assert product.tolist() == [[(4 * 4 + -2 * 2) * 0.25 * 0.5]]
 
 
 def test_a_fixed_range_is_the_same_for_every_row_and_cuts_off_what_exceeds_it():
     # At range 2: 2 -> 127, -1 -> -63.5 -> -64 (to even). 3 is cut off at 255 - 127, -3 at 0 - 127.
     x, w = np.array([[2.0], [-1.0], [3.0], [-3.0]], dtype=np.float32), np.array([[64.0]], dtype=np.float32)
-    product = quantized_product(x, w, Limits(127, 64, 2.0))
+    product = quantized_product(x, w, Levels(127, 64, 2.0))
     np.testing.assert_allclose(product[:, 0] / 64 / 2 * 127, [127, -64, 128, -127], rtol=1e-6)
 
 
-@pytest.mark.parametrize("limits", [*CHOICES, FIXED], ids=str)
-def test_no_pair_of_products_can_leave_16_bits(limits):
+@pytest.mark.parametrize("levels", [*CHOICES, FIXED], ids=str)
+def test_no_pair_of_products_can_leave_16_bits(levels):
     # What CPUs without VNNI do with the largest bytes: two products of uint8 and int8, added in int16.
     x = np.array([100.0, 100.0])  # beyond the fixed range of 4; else it is the row's own range
-    step = (limits.range or x.max()) / limits.activation
-    qx = np.clip(np.rint(x / step) + limits.activation, 0, 255).astype(np.uint8)
+    step = (levels.range or x.max()) / levels.activation
+    qx = np.clip(np.rint(x / step) + levels.activation, 0, 255).astype(np.uint8)
     for sign in (1, -1):
-        qw, _ = quantize_columns(np.full((2, 1), sign, dtype=np.float32), limits.weight)
+        qw, _ = quantize_columns(np.full((2, 1), sign, dtype=np.float32), levels.weight)
         exact = int((qx.astype(np.int32) * qw[:, 0]).sum())
         assert abs(exact) > 32_000  # hardly a bit is given away
         assert int(np.clip(exact, -32_768, 32_767)) == exact
 
 
 @pytest.mark.parametrize("wrong", [(127, 65), (91, 91), (128, 1), (1, 0), (127, 65, 1.0), (90, 91, 1.0)])
-def test_limits_that_could_saturate_are_refused(wrong):
+def test_levels_that_could_saturate_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
-        Limits(*wrong)
+        Levels(*wrong)
 
 
-def test_the_limits_with_the_smallest_error_are_chosen():
+def test_the_levels_with_the_smallest_error_are_chosen():
     # A weight of two values only needs no fine steps, so all bits go to the activations; and the reverse.
     random = np.random.default_rng(0)
     coarse = np.sign(random.normal(size=(64, 16))).astype(np.float32)
     fine = random.normal(size=(64, 16)).astype(np.float32)
-    assert choose_limits(random.normal(size=(99, 64)).astype(np.float32), coarse) == Limits(127, 64)
-    assert choose_limits(np.sign(random.normal(size=(99, 64))).astype(np.float32), fine) == Limits(63, 127)
+    assert choose_levels(random.normal(size=(99, 64)).astype(np.float32), coarse) == Levels(127, 64)
+    assert choose_levels(np.sign(random.normal(size=(99, 64))).astype(np.float32), fine) == Levels(63, 127)
 
 
 def test_a_range_is_fixed_where_rows_are_alike_and_not_where_they_differ():
     random = np.random.default_rng(0)
     weight = random.normal(size=(64, 16)).astype(np.float32)
     x = random.uniform(-1, 1, size=(99, 64)).astype(np.float32)
-    assert choose_limits(x, weight, 1.0) == Limits(127, 64, 1.0)
-    assert choose_limits(x, weight, 9.0).range is None
-    assert choose_limits(x, weight).range is None
+    assert choose_levels(x, weight, 1.0) == Levels(127, 64, 1.0)
+    assert choose_levels(x, weight, 9.0).range is None
+    assert choose_levels(x, weight).range is None
 
 
 def test_few_rows_fix_no_range(model, exact):
     def ranges(pairs: int) -> list[float | None]:
         sources = sources_of(pairs)
-        return [limits.range for limits in measure_limits(model, exact, sources, sources).values()]
+        return [levels.range for levels in measure_levels(model, exact, sources, sources).values()]
 
     assert ranges(8) == [None] * 5
     assert None not in ranges(80)
 
 
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("limits", [*CHOICES, FIXED], ids=str)
-def test_the_graph_computes_that_product(limits, biased):
+@pytest.mark.parametrize("levels", [*CHOICES, FIXED], ids=str)
+def test_the_graph_computes_that_product(levels, biased):
     random = np.random.default_rng(1)
     weight = random.normal(size=(40, 24)).astype(np.float32)
     bias = random.normal(size=24).astype(np.float32) * biased
     x = random.normal(size=(7, 40)).astype(np.float32)
-    if limits.range is None:
+    if levels.range is None:
         x *= np.logspace(-3, 3, 7, dtype=np.float32)[:, None]
     x[3] = 0
     g = GraphBuilder("product")
     name = g.weight("bias", bias) if biased else None
-    y = Int8({"w": limits}).linear(g, g.input("x", FLOAT, ["N", 40]), "w", weight, name)
+    y = Int8({"w": levels}).linear(g, g.input("x", FLOAT, ["N", 40]), "w", weight, name)
     g.output("y", y, FLOAT, ["N", 24])
     (found,) = ort.InferenceSession(g.build(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
-    np.testing.assert_allclose(found, quantized_product(x, weight, limits) + bias, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found, quantized_product(x, weight, levels) + bias, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found, x @ weight + bias, atol=0.03 * np.abs(x @ weight).max())
     assert np.array_equal(found[3], bias)
 
@@ -187,7 +187,7 @@ def test_whatever_is_measured_or_proved_every_sentence_has_two_rows(model):
     backend = backend_of(model, Float32())
     backend.__class__ = Counted
     sources = sources_of(3)
-    measure_limits(model, backend, sources, sources)
+    measure_levels(model, backend, sources, sources)
     compare(backend, backend, sources, sources)
     score_targets(backend, sources, sources)
     assert set(rows) == {2}
@@ -252,7 +252,7 @@ def test_a_variant_whose_replies_depend_on_their_batch_is_not_proved(model, exac
 def test_int8_graphs_of_the_small_preset_leave_room_for_its_tokenizer():
     config = load_preset("small")
     model = Seq2Seq(config.model, config.data.vocab_size)
-    limits = dict.fromkeys(
+    levels = dict.fromkeys(
         (
             "cells.0.weight",
             "cells.1.weight",
@@ -262,7 +262,7 @@ def test_int8_graphs_of_the_small_preset_leave_room_for_its_tokenizer():
         ),
         CHOICES[0],
     )
-    precision = Int8(limits)
+    precision = Int8(levels)
     size = len(build_encoder(model, precision)) + len(build_decoder(model, precision))
     assert size <= 17.8e6
 
@@ -270,7 +270,7 @@ def test_int8_graphs_of_the_small_preset_leave_room_for_its_tokenizer():
 def test_every_large_weight_is_stored_in_the_precision(model):
     for precision, kind in ((Float16(), onnx.TensorProto.FLOAT16), (None, onnx.TensorProto.INT8)):
         chosen = precision or Int8(
-            measure_limits(model, backend_of(model, Float32()), sources_of(2), sources_of(2))
+            measure_levels(model, backend_of(model, Float32()), sources_of(2), sources_of(2))
         )
         for graph in (build_encoder(model, chosen), build_decoder(model, chosen)):
             for weight in onnx.load_from_string(graph).graph.initializer:
@@ -388,14 +388,13 @@ def test_an_int8_bundle_says_what_it_costs_and_replies(int8_folder, bundle_folde
 
 def test_where_little_is_held_out_a_bundle_is_judged_on_learned_pairs_besides(run_folder, int8_folder):
     run, quality = open_run(run_folder), read_bundle(int8_folder).manifest.quality
-    held_out, learned = len(run.pairs("valid")), len(run.pairs("train"))
+    held_out, learned = len(run.valid_pairs), len(run.train_pairs)
     assert 0 < held_out < 500
     assert quality["valid_pairs"] == held_out
     assert quality["against_fp32"]["pairs"] == min(500, held_out + learned)
     exact = exact_backend(run.load_model("last")[0])
     pairs = [
-        (run.pairs("valid").source(i).tolist(), run.pairs("valid").target(i).tolist())
-        for i in range(held_out)
+        (run.valid_pairs.source(i).tolist(), run.valid_pairs.target(i).tolist()) for i in range(held_out)
     ]
     sources, targets = zip(*pairs, strict=True)
     fp32 = compare(exact, exact, sources, targets).perplexity

@@ -8,7 +8,7 @@ import pytest
 from edgechat.runtime import ChatModel
 from edgechat.runtime.scheduler import decode
 from edgechat.train.corpus import open_corpus
-from edgechat.train.dialogue import examples
+from edgechat.train.dialogue import Pair, examples
 from edgechat.train.run import open_run
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def _exported(run: Path, edgechat, precision: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pairs(scan: Path) -> list[tuple[list[str], str]]:
+def pairs(scan: Path) -> list[Pair]:
     corpus = open_corpus([str(scan / "simple.test.jsonl.gz")])
     return [pair for dialogue in corpus for pair in examples(dialogue, turns=1, targets="all")]
 

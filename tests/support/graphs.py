@@ -8,18 +8,18 @@ import torch
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.precision import Float16, Float32, Int8
-from edgechat.export.quantize import Limits
+from edgechat.export.quantize import Levels
 from edgechat.runtime.manifest import GraphSpec
 from edgechat.train.model import ModelConfig, Seq2Seq
 
 Spoil = Callable[[onnx.ModelProto], None]
 
 
-class _AnyLimits(dict[str, Limits]):
-    """The same limits for every weight."""
+class _AnyLevels(dict[str, Levels]):
+    """The same levels for every weight."""
 
-    def __missing__(self, name: str) -> Limits:
-        return Limits(90, 91)
+    def __missing__(self, name: str) -> Levels:
+        return Levels(90, 91)
 
 
 @cache
@@ -37,7 +37,7 @@ def honest(
     torch.manual_seed(3)
     config = ModelConfig(layers=layers, hidden=hidden, embedding=embedding, attention=attention, **more)
     model = Seq2Seq(config, vocab).eval()
-    kinds = {"fp32": Float32(), "fp16": Float16(), "int8": Int8(_AnyLimits())}
+    kinds = {"fp32": Float32(), "fp16": Float16(), "int8": Int8(_AnyLevels())}
     return graph_spec(model), *(build(model, kinds[precision]) for build in (build_encoder, build_decoder))
 
 

@@ -7,15 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgechat.train import checkpoint, run
-from edgechat.train.checkpoint import (
-    Learned,
-    Position,
-    checkpoint_folder,
-    checkpoint_folders,
-    load_checkpoint,
-    save_checkpoint,
-)  # fmt: skip
+from edgechat.train import checkpoint, checkpoints, run
+from edgechat.train.checkpoint import Learned, Position, load_checkpoint
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.config import TrainingConfig
 from edgechat.train.dataset import Prepared
 from edgechat.train.optimizer import make_optimizer
@@ -29,7 +23,7 @@ class Killed(BaseException):
 def save(run: Path, step: int, learned: Learned | None = None) -> None:
     """The checkpoint of a step, of which each is better than the one before; two are kept."""
     position = Position(step=step, best_step=step)
-    save_checkpoint(run, learned or small(), position, score=100.0 - step, keep=2)
+    Checkpoints(run).save(learned or small(), position, score=100.0 - step, keep=2)
 
 
 def small(config: TrainingConfig | None = None) -> Learned:
@@ -54,14 +48,14 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_run_that_goes_on(tmp
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(Killed):
             save(tmp_path, 30)
-    assert [folder.name[-2:] for folder in checkpoint_folders(tmp_path, "best:2")] == ["30", "20"]
+    assert [folder.name[-2:] for folder in Checkpoints(tmp_path).named("best:2")] == ["30", "20"]
     save(tmp_path, 40)
     assert steps(tmp_path) == ["step-00000030", "step-00000040"]
 
 
 def test_the_folder_of_the_checkpoints_is_durable_as_they_are(tmp_path, monkeypatch):
     synced: list[Path] = []
-    monkeypatch.setattr(checkpoint, "sync_folder", synced.append)
+    monkeypatch.setattr(checkpoints, "sync_folder", synced.append)
     save(tmp_path, 10)
     assert synced == [tmp_path]
 
@@ -70,7 +64,7 @@ def test_the_folders_that_a_new_run_lies_in_are_durable_as_it_is(run_folder, tmp
     synced: list[Path] = []
     monkeypatch.setattr(run, "sync_folder", synced.append)
     begun = run.open_run(run_folder)
-    pairs = begun.pairs("train"), begun.pairs("valid"), begun.held_out()
+    pairs = begun.train_pairs, begun.valid_pairs, begun.held_out()
     prepared = Prepared(begun.tokenizer, begun.codec, *pairs, CorpusReport())
     out, corpus = tmp_path / "a" / "b" / "run", {"name": "none", "sha256": ""}
     run.create_run(out, begun.config, prepared, corpus, device="cpu", replace=False)
@@ -92,7 +86,7 @@ def test_an_optimizer_gets_the_state_back_that_its_own_state_dict_would_give_it(
     before.model(torch.ones(1, 2)).sum().backward()
     before.optimizer.step()
     save(tmp_path, 1, before)
-    load_checkpoint(checkpoint_folder(tmp_path, "last"), after)
+    load_checkpoint(Checkpoints(tmp_path).last, after)
     own = small(config).optimizer
     own.load_state_dict(before.optimizer.state_dict())
     torch.testing.assert_close(after.optimizer.state_dict(), own.state_dict(), rtol=0, atol=0)

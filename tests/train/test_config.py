@@ -3,13 +3,17 @@
 import dataclasses
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgechat.runtime.device import DEVICES
 from edgechat.runtime.errors import UsageError
-from edgechat.train.config import RunConfig, load_config, load_preset, load_run_options, preset_names
+from edgechat.train.choices import DeviceName
+from edgechat.train.config import ConfigFile, RunConfig, load_preset, preset_names
+from edgechat.train.wanted import Wanted
 
 
 def test_every_preset_loads():
@@ -54,7 +58,8 @@ def test_one_seed_sets_that_of_the_split_and_that_of_the_training():
     [
         ("layers", 0), ("hidden", -1), ("dropout", 1.0), ("batch_size", 0), ("learning_rate", 0.0),
         ("clip", 0.0), ("epochs", 0), ("max_steps", 0), ("save_every", 0), ("warmup_steps", -1),
-        ("schedule", "steps"), ("learning_rate", float("nan")),
+        ("schedule", "steps"), ("optimizer", "lion"), ("amp", "fp8"), ("early_stop", "wer"),
+        ("targets", "third"), ("attention_kind", "soft"), ("learning_rate", float("nan")),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(name, value):
@@ -77,7 +82,7 @@ def test_a_configuration_survives_its_own_toml(tmp_path: Path, changes):
     config = load_preset("small").changed(changes)
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())
-    assert load_config(path) == config
+    assert ConfigFile.read(path).config() == config
 
 
 def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
@@ -139,28 +144,49 @@ def test_a_file_with_a_mistake_is_refused_with_its_name_and_the_mend(tmp_path, t
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as error:
-        load_config(path)
+        ConfigFile.read(path).config()
     assert str(error.value).startswith(str(path))
     assert sentence in str(error.value)
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(UsageError, match=r"none.toml cannot be read: No such file"):
-        load_config(tmp_path / "none.toml")
+        ConfigFile.read(tmp_path / "none.toml")
 
 
 def test_a_whole_number_will_do_for_a_number(tmp_path):
     (tmp_path / "a.toml").write_text("[training]\nlearning_rate = 1\nclip = 5")
-    assert load_config(tmp_path / "a.toml").training.learning_rate == 1.0
+    assert ConfigFile.read(tmp_path / "a.toml").config().training.learning_rate == 1.0
 
 
 def test_a_file_begins_from_the_preset_that_it_names(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\npreset = 'tiny'\n[model]\nhidden = 24\n[training]\nepochs = 2\n")
-    assert load_config(path) == load_preset("tiny").changed({"hidden": 24, "epochs": 2})
+    assert ConfigFile.read(path).config() == load_preset("tiny").changed({"hidden": 24, "epochs": 2})
     path.write_text("[run]\npreset = 'huge'")
     with pytest.raises(UsageError, match="there is no preset 'huge'"):
-        load_config(path)
+        ConfigFile.read(path).config()
+
+
+def test_a_file_without_a_preset_begins_from_the_one_that_no_file_begins_from(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[training]\nepochs = 3\n")
+    wanted = Wanted.of({"config": path})
+    assert wanted.fresh() == Wanted.of({"epochs": 3}).fresh() == load_preset("tiny").changed({"epochs": 3})
+    assert wanted.length == {"epochs": 3, "max_steps": None}
+
+
+def test_the_devices_of_a_training_are_those_of_the_runtime():
+    assert get_args(DeviceName) == DEVICES
+
+
+def test_a_file_is_read_once(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[run]\nout = 'run'\n[training]\nepochs = 3\n")
+    wanted = Wanted.of({"config": path})
+    path.unlink()
+    assert wanted.fresh().training.epochs == wanted.length["epochs"] == 3
+    assert wanted.options.out == tmp_path / "run"
 
 
 def test_the_paths_of_a_file_are_relative_to_it_and_packaged_corpora_are_names(tmp_path):
@@ -168,18 +194,18 @@ def test_the_paths_of_a_file_are_relative_to_it_and_packaged_corpora_are_names(t
     path.write_text(
         "[run]\ndata = ['a.jsonl', 'chatterbot:english', '/b.txt']\nvalid = 'v.tsv'\nout = 'runs/x'"
     )
-    options = load_run_options(path)
+    options = ConfigFile.read(path).options
     assert options.data == (str(tmp_path / "a.jsonl"), "chatterbot:english", "/b.txt")
     assert options.valid == str(tmp_path / "v.tsv")
     assert options.out == tmp_path / "runs/x"
     path.write_text("[run]\ndata = 'a.jsonl'")
-    assert load_run_options(path).data == (str(tmp_path / "a.jsonl"),)
+    assert ConfigFile.read(path).options.data == (str(tmp_path / "a.jsonl"),)
 
 
 def test_data_of_any_kind_takes_the_place_of_the_data_of_a_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\nsource = 'a.txt'\ntarget = 'b.txt'\nskip_bad = true\nthreads = 3")
-    options = load_run_options(path)
+    options = ConfigFile.read(path).options
     assert options.changed({"data": (), "skip_bad": False, "threads": None}) == options
     changed = options.changed({"data": ("c.tsv",), "threads": 1})
     assert (changed.data, changed.source, changed.target) == (("c.tsv",), None, None)

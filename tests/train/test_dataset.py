@@ -11,7 +11,7 @@ from safetensors.numpy import save as save_tensors
 from edgechat.runtime.errors import CheckpointError, DataError, UsageError
 from edgechat.runtime.text import EOS, SEP
 from edgechat.train.corpus import Corpus, open_corpus
-from edgechat.train.dataset import DataOptions, EncodedPairs, Prepared, prepare, samples
+from edgechat.train.dataset import DataConfig, EncodedPairs, Prepared, prepare, samples
 from edgechat.train.dialogue import Dialogue, Tally, Turn
 
 
@@ -31,8 +31,8 @@ def corpus(*dialogues: list[str]) -> Corpus:
     return Corpus([Texts(list(dialogues))])
 
 
-def options(**changes) -> DataOptions:
-    return DataOptions(**{"vocab_size": 300, "valid_fraction": 0.2, **changes})
+def options(**changes) -> DataConfig:
+    return DataConfig(**{"vocab_size": 300, "valid_fraction": 0.2, **changes})
 
 
 NUMBERED = [[f"question {i}", f"answer {i}", f"and {i}", f"well {i}"] for i in range(40)]
@@ -108,14 +108,14 @@ def test_all_pairs_of_a_dialogue_and_of_its_copies_are_on_one_side() -> None:
 def test_held_out_texts_are_those_of_the_encoded_pairs() -> None:
     prepared = prepare(corpus(*NUMBERED), options(turns=2))
     for i, pair in enumerate(prepared.valid_texts):
-        assert prepared.valid.source(i).tolist() == prepared.codec.encode_source(pair["turns"]).ids
-        assert prepared.codec.decode(prepared.valid.target(i)) == pair["response"]
+        assert prepared.valid.source(i).tolist() == prepared.codec.encode_source(pair.turns).ids
+        assert prepared.codec.decode(prepared.valid.target(i)) == pair.response
     assert len(prepared.valid_texts) == len(prepared.valid)
 
 
 def test_the_split_depends_on_the_seed_and_not_on_the_order() -> None:
     def held_out(seed: int, dialogues: list[list[str]]) -> set[str]:
-        return {pair["response"] for pair in prepare(corpus(*dialogues), options(seed=seed)).valid_texts}
+        return {pair.response for pair in prepare(corpus(*dialogues), options(seed=seed)).valid_texts}
 
     assert held_out(0, NUMBERED) == held_out(0, NUMBERED[::-1])
     assert held_out(0, NUMBERED) != held_out(1, NUMBERED)
@@ -124,7 +124,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order() -> None:
 def test_the_tokenizer_learns_from_the_training_part_alone() -> None:
     words = ["zebra", "yellow", "quartz", "violin", "jigsaw"]
     prepared = prepare(corpus(*([f"{w} {w} {w}", w] for w in words)), options(vocab_size=1000))
-    [held_out] = {pair["response"] for pair in prepared.valid_texts}
+    [held_out] = {pair.response for pair in prepared.valid_texts}
     lengths = {word: len(prepared.codec.encode(word)) for word in words}
     assert lengths.pop(held_out) > 1
     assert set(lengths.values()) == {1}
@@ -139,7 +139,7 @@ def test_a_given_tokenizer_is_used_as_it_is() -> None:
 
 def test_with_a_corpus_to_validate_nothing_else_is_held_out() -> None:
     prepared = prepare(corpus(*NUMBERED), options(), valid=corpus(["x", "y"]))
-    assert prepared.valid_texts == [{"turns": ["x"], "response": "y"}]
+    assert prepared.valid_texts == [(["x"], "y")]
     assert prepared.report.train_dialogues == 40
     assert [source.dialogues for source in prepared.report.valid_sources] == [1]
 
@@ -209,7 +209,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused() -> None:
 )
 def test_a_wrong_option_is_named_with_its_value(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=rf"{name} must be .*{value}"):
-        DataOptions(**{name: value})
+        DataConfig(**{name: value})
 
 
 def test_encoded_pairs_come_back_from_their_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from together import torchrun
 
 from edgechat.runtime.errors import EdgeChatError
 from edgechat.train import distributed
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.distributed import ALONE, World, losing, meet
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import open_run
@@ -42,11 +42,9 @@ folder = Path(sys.argv[1])
 with joined("cpu") as world:
     def train(name, stop_at=None):
         done = []
-        trainer = Trainer(
-            open_run(folder / name), world=world, on_step=lambda p: done.append(p.step),
-            should_stop=lambda: world.rank == 1 and done[-1] == stop_at,
-        )
-        print(name, world.rank, trainer.train().ended, flush=True)
+        trainer = Trainer(open_run(folder / name), world=world, on_step=lambda p: done.append(p.step))
+        result = trainer.train(lambda: world.rank == 1 and done[-1] == stop_at)
+        print(name, world.rank, result.ended, flush=True)
     train("whole")
     train("halves", 7)
     train("halves")
@@ -136,7 +134,7 @@ def trained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(checkpoint_folder(run, "last") / "model.safetensors")
+    return safetensors.torch.load_file(Checkpoints(run).last / "model.safetensors")
 
 
 def test_two_processes_learn_what_one_learns(trained):
@@ -153,7 +151,7 @@ def test_two_processes_learn_what_one_learns(trained):
 
 def test_two_processes_resume_to_the_same_bytes(trained):
     for name in ("model.safetensors", "optimizer.safetensors", "average.safetensors", "state.json"):
-        files = [checkpoint_folder(trained / run, "last") / name for run in ("whole", "halves")]
+        files = [Checkpoints(trained / run).last / name for run in ("whole", "halves")]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert read_metrics(trained / "whole") == read_metrics(trained / "halves")
 

@@ -20,7 +20,7 @@ def test_the_suggestion_is_a_tenth_of_the_rate_with_the_lowest_loss():
 def test_rates_grow_evenly_and_too_large_ones_end_the_test(run_folder):
     torch.set_num_threads(1)
     run = open_run(run_folder)
-    found = find_learning_rate(run.config, run.new_model(), run.pairs("train"), "cpu")
+    found = find_learning_rate(run.config, run.new_model(), run.train_pairs, "cpu")
     rates = [one.rate for one in found.tried]
     assert rates[0] == LOWEST
     assert rates[1] / rates[0] == pytest.approx((HIGHEST / LOWEST) ** (1 / (STEPS - 1)))
@@ -28,14 +28,14 @@ def test_rates_grow_evenly_and_too_large_ones_end_the_test(run_folder):
     best = min(found.tried, key=lambda one: one.loss)
     assert best.loss < found.tried[0].loss - 1
     assert 1e-4 < found.suggestion < 1
-    again = find_learning_rate(run.config, run.new_model(), run.pairs("train"), "cpu")
+    again = find_learning_rate(run.config, run.new_model(), run.train_pairs, "cpu")
     assert again == found
 
 
 def test_one_batch_that_a_learned_model_does_not_know_is_no_loss_that_runs_away(run_folder):
     torch.set_num_threads(1)
     run = open_run(run_folder)
-    known = run.pairs("train")
+    known = run.train_pairs
     targets = [known.target(i).tolist() for i in range(len(known))]
     targets[-4:] = reversed(targets[-4:])  # the others are known by heart, at a loss near 0
     pairs = EncodedPairs(

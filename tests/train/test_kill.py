@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from kills import train_through_kills
 
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.metrics import read_metrics
 
 _OPTIONS = [
@@ -31,7 +31,7 @@ def test_a_run_that_is_killed_resumes_to_the_weights_of_an_uninterrupted_one(
     done = edgechat("train", *arguments, "--out", whole)
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "optimizer.safetensors", "average.safetensors", "state.json"):
-        files = [checkpoint_folder(run, "last") / name for run in (through, whole)]
+        files = [Checkpoints(run).last / name for run in (through, whole)]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert read_metrics(through) == read_metrics(whole)
     assert not list(through.rglob(".tmp-*"))

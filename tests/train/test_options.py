@@ -10,7 +10,8 @@ import torch
 
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.files import sha256
-from edgechat.train.checkpoint import checkpoint_folder, checkpoint_folders, load_weights
+from edgechat.train.checkpoint import load_weights
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.trainer import Trainer, Validated
@@ -38,7 +39,7 @@ def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
 
 
 def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_what_is_left(run):
-    pairs, size = len(run.pairs("train")), run.config.training.batch_size
+    pairs, size = len(run.train_pairs), run.config.training.batch_size
     batches = -(-pairs // size)
     steps: list[int] = []
     trainer = Trainer(with_options(run, epochs=2, accumulate=3), on_step=lambda p: steps.append(p.epoch))
@@ -93,7 +94,7 @@ def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric
 
 
 def test_early_stops_by_replies_need_held_out_pairs(run):
-    empty = run.pairs("valid")
+    empty = run.valid_pairs
     cut = type(empty)(empty.src_ids[:0], empty.src_offsets[:1], empty.tgt_ids[:0], empty.tgt_offsets[:1])
     (run.folder / "corpus" / "valid.safetensors").write_bytes(cut.to_bytes())
     run.info["files"]["corpus/valid.safetensors"] = sha256(cut.to_bytes())
@@ -107,11 +108,11 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatc
     Trainer(kept).train()
     names = sorted(int(folder.name[5:]) for folder in (run.folder / "checkpoints").iterdir())
     assert names == [2, 3, 5, 6]  # the best are 2 and 3, the last 5 and 6
-    assert [f.name[-1] for f in checkpoint_folders(run.folder, "best:2")] == ["2", "3"]
-    assert [f.name[-1] for f in checkpoint_folders(run.folder, "last:2")] == ["6", "5"]
-    assert checkpoint_folders(run.folder, "best:1") == [checkpoint_folder(run.folder, "best")]
+    assert [f.name[-1] for f in Checkpoints(run.folder).named("best:2")] == ["2", "3"]
+    assert [f.name[-1] for f in Checkpoints(run.folder).named("last:2")] == ["6", "5"]
+    assert Checkpoints(run.folder).named("best:1") == [Checkpoints(run.folder).best]
     each = []
-    for folder in checkpoint_folders(run.folder, "best:2"):
+    for folder in Checkpoints(run.folder).named("best:2"):
         model = run.new_model()
         load_weights(folder, model)
         each.append(model.output.weight.detach())
@@ -132,7 +133,7 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatc
 def test_checkpoints_that_are_not_there_are_refused(run, which, sentence):
     Trainer(with_options(run, max_steps=1)).train()
     with pytest.raises(UsageError, match=sentence):
-        checkpoint_folders(run.folder, which)
+        Checkpoints(run.folder).named(which)
 
 
 def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
@@ -142,11 +143,11 @@ def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
     model, _ = averaged.load_model("last")
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, trainer._updater.average.weights[name])
-    raw = trainer._updater.model.output.weight
+    raw = trainer.model.output.weight
     assert not torch.equal(raw, model.output.weight)
     from edgechat.train.trainer import summed_validation_loss
 
-    total, tokens = summed_validation_loss(model, run.pairs("valid"), 4)
+    total, tokens = summed_validation_loss(model, run.valid_pairs, 4)
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
@@ -163,15 +164,15 @@ def test_bpe_dropout_is_of_the_training_pairs_alone(run):
 
     trainer._updater.update = spy  # type: ignore[method-assign]
     trainer.train()
-    pairs, codec = run.pairs("train"), run.codec
+    pairs, codec = run.train_pairs, run.codec
     for indices, count in zip(trainer._batches(0)[:2], tokens, strict=True):
         replies = [codec.decode(pairs.target(i).tolist()) for i in indices]
         assert count == sum(len(reply.encode()) + 1 for reply in replies)  # bytes, and the end
     from edgechat.train.trainer import summed_validation_loss
 
     model, _ = dropped.load_model("last")
-    total, counted = summed_validation_loss(model, run.pairs("valid"), 4)
-    assert counted == len(run.pairs("valid").tgt_ids)
+    total, counted = summed_validation_loss(model, run.valid_pairs, 4)
+    assert counted == len(run.valid_pairs.tgt_ids)
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / counted, rel=1e-5)
 
 
@@ -207,7 +208,7 @@ def test_a_run_of_the_time_before_these_options_goes_on(run):
     config["model"] = {key: value for key, value in config["model"].items() if key not in new}
     config["training"] = {key: config["training"][key] for key in (*old, "seed")}
     (run.folder / "run.json").write_text(json.dumps(run.info))
-    last = checkpoint_folder(run.folder, "last")
+    last = Checkpoints(run.folder).last
     tensors = safetensors.torch.load_file(last / "optimizer.safetensors")
     data = safetensors.torch.save({**tensors, "rng.cpu": torch.get_rng_state()})
     (last / "optimizer.safetensors").write_bytes(data)

@@ -12,7 +12,7 @@ import torch
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.errors import CheckpointError, DataError, UsageError
 from edgechat.runtime.text import TextCodec
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.pretrained import read_pretrained, tokens_of_words
 from edgechat.train.run import open_run
 from edgechat.train.tokenizer import train_tokenizer
@@ -72,7 +72,7 @@ def test_safetensors_with_words(codec, tmp_path):
 
 def test_the_embedding_of_a_run_fits_its_own_tokenizer_alone(run_folder, codec):
     run = open_run(run_folder)
-    weights = checkpoint_folder(run_folder, "last") / "model.safetensors"
+    weights = Checkpoints(run_folder).last / "model.safetensors"
     found = read_pretrained(weights, run.codec, 24)
     model, _ = run.load_model("last")
     assert found.found == run.codec.vocab_size - 5

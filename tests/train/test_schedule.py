@@ -65,9 +65,15 @@ def test_scheduled_sampling_rises_on_a_line():
     ("options", "sentence"),
     [
         ({"schedule": "inverse-sqrt"}, "needs a warm-up"),
-        ({"decay_start": 3}, "decay_start is of schedule luong, not of constant"),
-        ({"decay_every": 3, "schedule": "plateau"}, "decay_every is of schedule luong, not of plateau"),
-        ({"weight_decay": 0.1}, "use optimizer adamw"),
+        ({"decay_start": 3}, "decay_start 3 is of schedule luong, not of constant"),
+        ({"decay_every": 3, "schedule": "plateau"}, "decay_every 3 is of schedule luong, not of plateau"),
+        ({"weight_decay": 0.1}, "weight_decay 0.1 is of optimizer adamw or sgd, not of adam"),
+        ({"decay": 0.1, "schedule": "cosine"}, "decay 0.1 is of schedule plateau or luong, not of cosine"),
+        (
+            {"plateau_patience": 3, "schedule": "luong"},
+            "plateau_patience 3 is of schedule plateau, not of luong",
+        ),
+        ({"patience": 3}, "patience 3 goes with early_stop, which is not set"),
         ({"momentum": 0.9, "optimizer": "adamw"}, "momentum 0.9 is of optimizer sgd, not of adamw"),
         ({"decay": 1.0}, "decay must be below 1, not 1.0"),
         ({"label_smoothing": 1.0}, "label_smoothing must be below 1, not 1.0"),

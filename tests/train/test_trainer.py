@@ -16,7 +16,7 @@ import torch
 
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.batches import make_batch
-from edgechat.train.checkpoint import checkpoint_folder, checkpoint_folders
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.metrics import append_metrics, cut_metrics, plot_metrics, read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.tokenizer import train_tokenizer
@@ -33,7 +33,7 @@ def run(run_folder: Path, tmp_path: Path) -> Run:
 
 
 def weights(folder: Path) -> bytes:
-    return (checkpoint_folder(folder, "last") / "model.safetensors").read_bytes()
+    return (Checkpoints(folder).last / "model.safetensors").read_bytes()
 
 
 def test_training_lowers_the_loss_and_keeps_the_last_and_the_best_checkpoint(run_folder):
@@ -42,7 +42,7 @@ def test_training_lowers_the_loss_and_keeps_the_last_and_the_best_checkpoint(run
     best = min((row for row in rows), key=lambda row: row["valid_loss"])
     names = sorted(f.name for f in (run_folder / "checkpoints").iterdir())
     assert names == sorted({f"step-{best['step']:08d}", f"step-{rows[-1]['step']:08d}"})
-    assert checkpoint_folder(run_folder, "best").name == f"step-{best['step']:08d}"
+    assert Checkpoints(run_folder).best.name == f"step-{best['step']:08d}"
     assert (run_folder / "metrics.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -59,13 +59,9 @@ def test_a_stop_request_leaves_a_checkpoint_that_resumes_to_the_same_weights(run
     shutil.copytree(run.folder, twin)
     Trainer(open_run(twin)).train()
     seen = []
-    stopped = Trainer(run, on_step=lambda p: seen.append(p.step), should_stop=lambda: seen[-1] in (5, 9))
-    assert stopped.train().ended == "interrupted"
-    assert (
-        Trainer(run, on_step=lambda p: seen.append(p.step), should_stop=lambda: seen[-1] == 9).train().ended
-        == "interrupted"
-    )
-    assert Trainer(run, on_step=lambda p: seen.append(p.step)).train().ended == "finished"
+    for ended in ("interrupted", "interrupted", "finished"):
+        trainer = Trainer(run, on_step=lambda p: seen.append(p.step))
+        assert trainer.train(lambda: seen[-1] in (5, 9)).ended == ended
     assert seen == list(range(1, 13))
     assert weights(run.folder) == weights(twin)
 
@@ -75,7 +71,7 @@ def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_thro
     shutil.copytree(run.folder, twin)
     Trainer(open_run(twin)).train()
     steps = []
-    Trainer(run, on_step=lambda p: steps.append(p.step), should_stop=lambda: len(steps) == 7).train()
+    Trainer(run, on_step=lambda p: steps.append(p.step)).train(lambda: len(steps) == 7)
     Trainer(run).train()
     assert read_metrics(run.folder) == read_metrics(twin)
 
@@ -90,13 +86,12 @@ def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_re
         return make_batch(pairs, indices)
 
     monkeypatch.setattr(trainer, "make_batch", spy)
-    pairs = len(run.pairs("train"))
+    pairs = len(run.train_pairs)
     per_epoch = -(-pairs // run.config.training.batch_size)
     two_epochs = run.with_length(epochs=2, max_steps=2 * per_epoch)
     steps: list[int] = []
-    Trainer(
-        two_epochs, on_step=lambda p: steps.append(p.step), should_stop=lambda: len(steps) == per_epoch - 1
-    ).train()
+    first = Trainer(two_epochs, on_step=lambda p: steps.append(p.step))
+    first.train(lambda: len(steps) == per_epoch - 1)
     Trainer(two_epochs).train()
     assert sorted(seen[:pairs]) == list(range(pairs))
     assert sorted(seen[pairs:]) == list(range(pairs))
@@ -106,7 +101,7 @@ def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_re
 def test_time_that_runs_out_stops_with_a_checkpoint(run):
     result = Trainer(run, max_minutes=0).train()
     assert (result.ended, result.position.step) == ("out of time", 1)
-    assert checkpoint_folder(run.folder, "last").name == "step-00000001"
+    assert Checkpoints(run.folder).last.name == "step-00000001"
 
 
 def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
@@ -122,7 +117,7 @@ def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
     run.info["config"]["training"]["clip"] = 0.01
     (run.folder / "run.json").write_text(json.dumps(run.info))
-    Trainer(open_run(run.folder), should_stop=lambda: True).train()
+    Trainer(open_run(run.folder)).train(lambda: True)
     assert norms[0][0] == 0.01
     assert norms[0][1] == pytest.approx(0.01, rel=1e-3)
 
@@ -146,14 +141,13 @@ def test_a_step_whose_loss_is_no_number_is_skipped_and_counted(run, monkeypatch)
     before: dict[int, bytes] = {}
     trainer = Trainer(run, on_step=lambda p: seen.append(p.step))
     poisoned(trainer, {3, 4, 7}, monkeypatch)
-    weight = trainer._updater.model.output.weight
+    weight = trainer.model.output.weight
 
     def remember() -> bool:
         before[trainer.position.step] = weight.detach().numpy().tobytes()
         return False
 
-    trainer._should_stop = remember
-    trainer.train()
+    trainer.train(remember)
     assert seen == [1, 2, 5, 6, 8, 9, 10, 11, 12]
     assert before[2] == before[3] == before[4] != before[5]
     assert before[6] == before[7] != before[8]
@@ -163,7 +157,7 @@ def test_a_step_whose_loss_is_no_number_is_skipped_and_counted(run, monkeypatch)
 
 
 def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_checkpoint(run, monkeypatch):
-    Trainer(run, should_stop=lambda: True).train()
+    Trainer(run).train(lambda: True)
     good = weights(run.folder)
     trainer = Trainer(run)
     poisoned(trainer, set(range(3, 100)), monkeypatch)
@@ -180,11 +174,11 @@ def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_c
 def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(run):
     trainer = Trainer(run)
     with torch.no_grad():
-        trainer._updater.model.output.bias.fill_(float("nan"))
+        trainer.model.output.bias.fill_(float("nan"))
     with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, to step 5: begin another run anew"):
         trainer.train()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
-        checkpoint_folder(run.folder, "last")
+        _ = Checkpoints(run.folder).last
 
 
 def changed(run: Run, **options: object) -> Run:
@@ -248,12 +242,10 @@ def test_float16_on_a_cpu_finds_its_scale_and_resumes_to_the_same_weights(run, t
     whole = Trainer(open_run(twin))
     assert whole.precision == "fp16"
     whole.train()
-    Trainer(run, should_stop=lambda: True).train()
+    Trainer(run).train(lambda: True)
     Trainer(run).train()
     assert weights(run.folder) == weights(twin)
-    states = [
-        json.loads((checkpoint_folder(f, "last") / "state.json").read_text()) for f in (run.folder, twin)
-    ]
+    states = [json.loads((Checkpoints(f).last / "state.json").read_text()) for f in (run.folder, twin)]
     assert states[0]["scaler"] == states[1]["scaler"]
     assert states[0]["scaler"]["scale"] > 0
 
@@ -278,9 +270,9 @@ def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_told_too(ru
     with pytest.raises(EdgeChatError, match=r"out of memory at step 1 on a batch of \d+ pairs, sources to"):
         trainer.train()
     trainer = Trainer(run)
-    encode = trainer._updater.model.encode
+    encode = trainer.model.encode
     monkeypatch.setattr(
-        trainer._updater.model, "encode", lambda *a: encode(*a) if torch.is_grad_enabled() else exhausted()
+        trainer.model, "encode", lambda *a: encode(*a) if torch.is_grad_enabled() else exhausted()
     )
     with pytest.raises(EdgeChatError, match=r"out of memory in the validation at step 12 on a batch of \d+"):
         trainer.train()
@@ -288,7 +280,7 @@ def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_told_too(ru
 
 def test_memory_that_runs_out_names_the_batch_and_the_options(run, monkeypatch):
     trainer = Trainer(run)
-    monkeypatch.setattr(trainer._updater.model, "encode", exhausted)
+    monkeypatch.setattr(trainer.model, "encode", exhausted)
     pairs = len(trainer._batches(0)[0])
     with pytest.raises(
         EdgeChatError,
@@ -360,15 +352,14 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(run, monke
 
 
 def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monkeypatch):
-    from edgechat.train import trainer
 
-    Trainer(run, should_stop=lambda: True).train()
+    Trainer(run).train(lambda: True)
     before = weights(run.folder)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    monkeypatch.setattr(Checkpoints, "save", full)
     with pytest.raises(CheckpointError, match=r"cannot be written at step 12 \(No space left on device\)"):
         Trainer(run).train()
     assert weights(run.folder) == before
@@ -377,7 +368,7 @@ def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_saved(run, monke
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_left_alone(run, name):
     Trainer(run).train()
-    path = checkpoint_folder(run.folder, "last") / name
+    path = Checkpoints(run.folder).last / name
     damaged = path.read_bytes()[:-3]
     path.write_bytes(damaged)
     with pytest.raises(CheckpointError, match=name):
@@ -387,13 +378,13 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(run, name):
 
 def test_a_copy_of_a_checkpoint_under_another_name_is_not_taken_for_one(run):
     Trainer(run).train()
-    last = checkpoint_folder(run.folder, "last")
+    last = Checkpoints(run.folder).last
     shutil.copytree(last, last.with_name(last.name + ".bak"))
-    assert checkpoint_folder(run.folder, "last") == last
+    assert Checkpoints(run.folder).last == last
 
 
 def test_a_checkpoint_is_safetensors_that_others_can_read(run_folder):
-    tensors = safetensors.torch.load_file(checkpoint_folder(run_folder, "last") / "model.safetensors")
+    tensors = safetensors.torch.load_file(Checkpoints(run_folder).last / "model.safetensors")
     assert tensors["embedding.weight"].shape[1] == 24
     assert tensors["output.weight"].shape[1] == 48
 
@@ -435,7 +426,7 @@ def test_an_old_checkpoint_that_is_damaged_is_told_and_does_not_end_the_training
     (first / "state.json").write_text("{")
     assert [path.name for path in trained(run, 5)][-2:] == ["step-00000004", "step-00000005"]
     assert f"{first / 'state.json'} is damaged or missing: this checkpoint is passed over" in caplog.text
-    assert len(checkpoint_folders(run.folder, "last:3")) == 3
+    assert len(Checkpoints(run.folder).named("last:3")) == 3
     assert first in trained(run, 6, keep=2)  # left alone
 
 
@@ -446,7 +437,7 @@ def test_the_best_checkpoint_is_found_where_the_last_is_damaged_and_no_other_is_
     monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses)})
     _, best, last = trained(run, 3)
     (last / "state.json").write_text("")
-    assert checkpoint_folder(run.folder, "best") == best
+    assert Checkpoints(run.folder).best == best
     sentence = rf"{last}/state\.json is damaged .*: move {last} away to go on from step 2$"
     with pytest.raises(CheckpointError, match=sentence):
         Trainer(run)
@@ -456,7 +447,7 @@ def test_the_best_checkpoint_is_found_where_the_last_is_damaged_and_no_other_is_
     with pytest.raises(
         CheckpointError, match="has lost its best checkpoint, step 2: take the last one, step 3"
     ):
-        checkpoint_folder(run.folder, "best")
+        _ = Checkpoints(run.folder).best
 
 
 def test_weights_for_another_vocabulary_are_told_in_a_sentence(run):
@@ -469,7 +460,7 @@ def test_weights_for_another_vocabulary_are_told_in_a_sentence(run):
     ):
         open_run(run.folder).load_model("last")
     with pytest.raises(CheckpointError, match=r"has ids that tokenizer\.json of the run lacks"):
-        open_run(run.folder).pairs("train")
+        _ = open_run(run.folder).train_pairs
 
 
 @pytest.mark.parametrize("valid_loss", [None, 2.0])

@@ -1,4 +1,4 @@
-"""Which int8 limits each weight gets: those with the smallest error on what it really multiplies."""
+"""Which int8 levels each weight gets: those with the smallest error on what it really multiplies."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ from ..runtime.scoring import forced_steps
 from ..train.model import Seq2Seq
 from .graphs import build_decoder
 from .precision import Recording
-from .quantize import Floats, Limits, choose_limits
+from .quantize import Floats, Levels, choose_levels
 
 _ROWS = 256
 _COLUMNS = 4096
 
 
-def measure_limits(
+def measure_levels(
     model: Seq2Seq, backend: OrtBackend, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
-) -> dict[str, Limits]:
-    """The limits of every linear weight of the decoder, by its inputs along the given pairs.
+) -> dict[str, Levels]:
+    """The levels of every linear weight of the decoder, by its inputs along the given pairs.
 
     `backend` runs the model in fp32. A few hundred rows and columns tell them apart well enough, but fewer
     rows say nothing of the range of others: then no range is fixed.
@@ -29,7 +29,7 @@ def measure_limits(
     graph = build_decoder(model, recording)
     inputs = _inputs(graph, list(recording.weights), backend, sources, targets)
     return {
-        name: choose_limits(inputs[name][:_ROWS], weight[:, :_COLUMNS], _largest(inputs[name]))
+        name: choose_levels(inputs[name][:_ROWS], weight[:, :_COLUMNS], _largest(inputs[name]))
         for name, weight in recording.weights.items()
     }
 

@@ -1,0 +1,146 @@
+"""The checkpoints of a run, `checkpoints/step-...`: which are the last and the best, and which are kept."""
+
+import contextlib
+import functools
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import CheckpointError, UsageError
+from ..runtime.files import TEMPORARY, remove_leftovers, sync_folder
+from ..runtime.text import counted
+from .checkpoint import (
+    STATE,
+    Learned,
+    Position,
+    folder_name,
+    read_state,
+    step_of,
+    whole_ones,
+    write_checkpoint,
+)
+
+
+class Checkpoints:
+    """Of the run in a folder, as they are at each call; false where there are none."""
+
+    def __init__(self, run: Path) -> None:
+        self._run, self._folder = run, run / "checkpoints"
+
+    def __bool__(self) -> bool:
+        return bool(whole_ones(self._folder))
+
+    @property
+    def last(self) -> Path:
+        """The folder of the last one. Raises CheckpointError where there is none yet."""
+        folders = whole_ones(self._folder)
+        if not folders:
+            raise CheckpointError(f"{self._run} has no checkpoint yet: let it train until its first one")
+        return folders[-1]
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best one. Raises CheckpointError where there is none yet, or it is not there."""
+        last, folders = self.last, whole_ones(self._folder)
+        states = _readable(folders)
+        if not states:
+            read_state(last)  # says why
+        best = next(iter(states.values()))["position"]["best_step"]
+        if not best:  # none was validated
+            return last
+        for folder in folders:
+            if step_of(folder) == best:
+                return folder
+        raise CheckpointError(
+            f"{self._run} has lost its best checkpoint, step {best:,}: take the last one, step "
+            f"{step_of(last):,}, with --checkpoint last"
+        )
+
+    @property
+    def position(self) -> Position:
+        """Where the last one stands."""
+        return Position(**read_state(self.last)["position"])
+
+    def named(self, which: str) -> list[Path]:
+        """The folders that `which` names: "last" or "best", or "last:3" or "best:3" for so many, best or
+        newest first, whose weights are then averaged.
+
+        Raises:
+            UsageError: it is none of these, or so many were not kept.
+            CheckpointError: the run has none yet.
+        """
+        kind, colon, number = which.partition(":")
+        if kind not in ("last", "best") or (colon and not re.fullmatch("[1-9][0-9]{0,3}", number)):
+            raise UsageError(
+                f"--checkpoint must be best or last, or best:N or last:N for an average, not {which}"
+            )
+        if not colon:
+            return [self.last if kind == "last" else self.best]
+        _ = self.last  # there is one
+        scores = _scores(_readable(whole_ones(self._folder)))
+        if len(scores) < int(number):
+            there_are = counted(len(scores), "validated checkpoint")
+            raise UsageError(
+                f"--checkpoint {which}: {self._run} has {there_are}: ask for no more, or train "
+                f"longer, with --keep {number} or higher"
+            )
+        return [folder for folder, _ in _ranked(scores, kind)[: int(number)]]
+
+    def step(self, which: str) -> int:
+        """Where it stood; of several that are averaged, the newest."""
+        return max(map(step_of, self.named(which)))
+
+    def save(
+        self, learned: Learned, position: Position, *, score: float | None = None, keep: int = 1
+    ) -> None:
+        """Write the one of `position`, and then remove those that are neither among the `keep` last nor the
+        `keep` best that were validated. `score`, lower being better, is of a validation at this very step."""
+        self._folder.mkdir(exist_ok=True)
+        sync_folder(self._run)  # a power cut could take it, with all that is synced in it
+        remove_leftovers(self._folder)
+        write_checkpoint(self._folder / folder_name(position.step), learned, position, score=score)
+        self._remove_all_but(keep, {position.step, position.best_step})
+
+    def _remove_all_but(self, keep: int, steps: set[int]) -> None:
+        """What cannot be read is left alone, where it is looked at."""
+        folders = whole_ones(self._folder)
+        states = _readable(folders) if keep > 1 else {}
+        kept = {folder for kind in ("last", "best") for folder, _ in _ranked(_scores(states), kind)[:keep]}
+        if keep > 1:
+            kept |= set(folders) - set(states)
+        for old in folders:
+            if step_of(old) not in steps and old not in kept:
+                # Half deleted it must not look like one: a kill leaves what the next save removes first.
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(old.rename(old.with_name(TEMPORARY + old.name)), ignore_errors=True)
+
+
+def _scores(states: dict[Path, dict[str, Any]]) -> dict[Path, float]:
+    """Of the checkpoints at validations, with their scores. What an interruption wrote is not one of them,
+    so that a run keeps the same ones whether it was interrupted or not."""
+    scores = {folder: state.get("score") for folder, state in states.items()}
+    return {folder: float(score) for folder, score in scores.items() if score is not None}
+
+
+def _readable(folders: list[Path]) -> dict[Path, dict[str, Any]]:
+    """The states of checkpoints, newest first; that one cannot be read is said."""
+    states = {}
+    for folder in reversed(folders):
+        try:
+            states[folder] = read_state(folder)
+        except CheckpointError:
+            _warn(f"{folder / STATE} is damaged or missing: this checkpoint is passed over")
+    return states
+
+
+@functools.cache  # once is enough
+def _warn(sentence: str) -> None:
+    logging.getLogger(__name__).warning("%s", sentence)
+
+
+def _ranked(scores: dict[Path, float], kind: str) -> list[tuple[Path, float]]:
+    """Newest first, or best first and the earlier of equals."""
+    newest = sorted(scores.items(), key=lambda item: -step_of(item[0]))
+    return newest if kind == "last" else sorted(newest, key=lambda item: (item[1], step_of(item[0])))

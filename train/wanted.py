@@ -1,0 +1,125 @@
+"""What a training was asked for: options over a file over a preset, and which of them go together."""
+
+import dataclasses
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.errors import UsageError
+from .config import DEFAULT_PRESET, ConfigFile, RunConfig, RunOptions, load_preset, option_names
+
+if TYPE_CHECKING:
+    from .run import Run
+
+#: Which option goes with which other only; given without it, it is refused, never ignored. Of the values of
+#: a configuration, `config.py` says so.
+GOES_WITH = {"checkpoint": "from_run"}
+#: Which options do not go together, and why; given together, they are refused.
+EXCLUDES = {
+    "dry_run": (("find_lr", "resume", "force"), "that shows what would be learned, and writes nothing"),
+    "find_lr": (("resume", "force", "pretrained_embeddings"), "that trains a model that is not kept"),
+    "resume": (("force",), "that continues a run, which would be replaced"),
+    "config": (("preset",), "that is a whole configuration, whose section run may name a preset"),
+    "from_run": (("tokenizer", "vocab_size", "pretrained_embeddings"), "that begins with all of a run"),
+    "tokenizer": (("vocab_size",), "that has its vocabulary already"),
+    "valid": (("valid_fraction",), "that takes its place"),
+    "batch_tokens": (("batch_size",), "that takes its place"),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A configuration and where it is from: a preset or a file, and the values that change it."""
+
+    options: RunOptions
+    values: dict[str, Any]
+    """Of the configuration, by name, that options gave."""
+    file: ConfigFile | None = None
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "Wanted":
+        """From the options of `edgechat train` by their names; None, and of what is only switched on False,
+        is what was not given.
+
+        Raises:
+            UsageError: names an option that cannot be so, or two that do not go together.
+        """
+        values = {name: given[name] for name in option_names() if given.get(name) is not None}
+        file = None if given.get("config") is None else ConfigFile.read(Path(given["config"]))
+        begun = RunOptions() if file is None else file.options
+        wanted = cls(begun, values, file)
+        _check_company(
+            {name for name, value in given.items() if value is not None and value is not False}, begun
+        )
+        try:
+            options = begun.changed({**given, "data": tuple(given.get("data") or ())})
+        except UsageError as error:
+            raise wanted._of_options(error) from None
+        return dataclasses.replace(wanted, options=options)
+
+    def fresh(self, base: "Run | None" = None) -> RunConfig:
+        """For a new run, which has the model of `base` where it begins with that."""
+        if base is None:
+            return self.on(load_preset(DEFAULT_PRESET))
+        config = self.on(base.config, goes_on=True)
+        of_base = base.config.model.shape()
+        for name, value in config.model.shape().items():
+            if value != of_base[name]:
+                given = self.source(name)
+                out = given if name in self.values or self.file is None else f"{name}, or its preset,"
+                raise UsageError(
+                    f"{given} gives {name} {value}, but the model of {base.folder} has {of_base[name]}: "
+                    f"with --from-run it stays as it is, so leave {out} out"
+                )
+        return config
+
+    def on(self, begun: RunConfig, *, goes_on: bool = False) -> RunConfig:
+        """What `begun` becomes: it is the start only where neither a preset nor a file is given, or where the
+        run `goes_on` from another one, and the file leaves something out."""
+        if self.file is not None:
+            begun = self.file.config(begun if goes_on else None)
+        elif self.options.preset is not None:
+            begun = load_preset(self.options.preset)
+        try:
+            return begun.changed(self.values)
+        except UsageError as error:
+            raise self._of_options(error) from None
+
+    @property
+    def length(self) -> dict[str, int | None]:
+        """How long a run is to go on: what an option or the file itself says, not what is so by default."""
+        given = {**({} if self.file is None else self.file.values), **self.values}
+        return {name: given.get(name) for name in ("epochs", "max_steps")}
+
+    def source(self, name: str) -> str:
+        """What gave the value of `name`, as it stands on the command line."""
+        if name in self.values:
+            return _option(name)
+        return f"--preset {self.options.preset}" if self.file is None else f"--config {self.file.path}"
+
+    def _of_options(self, error: UsageError) -> UsageError:
+        """With names of values as the options that set them, where no file did."""
+        message = str(error)
+        for name in ["threads", "max_minutes", *(option_names() if self.file is None else self.values)]:
+            # "layers" and its like are words of a sentence too, but not where it begins or says what to set.
+            before = r"\b" if "_" in name else r"(?:^|(?<=set ))"
+            message = re.sub(rf"{before}{name}\b", _option(name), message)
+        return UsageError(message)
+
+
+def _check_company(given: Collection[str], of_file: RunOptions) -> None:
+    """Refuse what does not go together, of the options that were given and the section `run` of a file."""
+    names = {*given, *of_file.given - {"preset"}}
+    for name, other in GOES_WITH.items():
+        if name in names and other not in names:
+            raise UsageError(f"{_option(name)} goes with {_option(other)}, which is not given")
+    for name, (others, why) in EXCLUDES.items():
+        for other in others:
+            if name in names and other in names:
+                raise UsageError(f"{_option(other)} does not go with {_option(name)}: {why}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
