@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ..runtime import ChatModel, ChatSession, DecodingOptions
+from ..runtime.bundle import find_bundle, read_bundle
 from ..runtime.errors import EdgeChatError, UsageError
 from .console import lines_of, one_line, put, say
 from .options import (
@@ -36,9 +38,6 @@ from .options import (
     decoding_options,
     given_options,
 )
-
-if TYPE_CHECKING:
-    from ..runtime import ChatModel, ChatSession, DecodingOptions
 
 _COMMANDS = ("/new", "/why", "/help", "/quit")
 _HOST, _PORT = "localhost", 8000  # where the chat is served, where nothing else is said
@@ -141,8 +140,6 @@ def chat(
     /help lists these, /quit or the end of stdin ends. A line that begins with two slashes is a prompt that
     begins with one.
     """
-    from ..runtime import ChatModel
-
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
         options = decoding_options(model.defaults, **given_options(context))
         if _interactive():
@@ -153,7 +150,7 @@ def chat(
 class LineChat:
     """A conversation in lines. `greet`: there is a person at the other end, who is told what to do."""
 
-    def __init__(self, model: "ChatModel", options: "DecodingOptions", *, greet: bool) -> None:
+    def __init__(self, model: ChatModel, options: DecodingOptions, *, greet: bool) -> None:
         self._model, self._options, self._greet = model, options, greet
         self._session: ChatSession = model.session()
 
@@ -240,8 +237,6 @@ def _written() -> str:
 
 def _shipped() -> list[str]:
     """The demo, where this installation has it."""
-    from ..runtime.bundle import find_bundle
-
     try:
         find_bundle("demo")
     except UsageError:
@@ -251,8 +246,6 @@ def _shipped() -> list[str]:
 
 def _check(bundle: str, given: dict[str, Any], require_signature: Path | None) -> None:
     """Raises an error where the bundle cannot be used, or not with these options."""
-    from ..runtime.bundle import find_bundle, read_bundle
-
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     decoding_options(checked.manifest.decoding, **given)
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import typer
 from typer.core import TyperGroup
 
+from ..runtime.bundle import check_outside
 from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.finite import finite
 from ..runtime.text import BIDI_CONTROLS, printable
@@ -235,8 +236,6 @@ def check_writable(out: Path) -> None:
 
 def check_file(option: str, path: Path) -> None:
     """Fail early where the file that an option names cannot be written, or may not lie there."""
-    from ..runtime.bundle import check_outside
-
     if path.is_dir():
         raise UsageError(f"{option} is {path}, which is a folder: name a file in it")
     if not path.absolute().parent.is_dir():

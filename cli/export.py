@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..runtime.options import DecodingOptions
+from ..runtime.signature import load_signer
 from .console import check_writable, put_json, say
 from .inspect import beside_fp32
 from .options import (
@@ -67,8 +69,6 @@ def export(
     more, the confidence of replies is calibrated on them.
     """
     from ..export import export as export_run
-    from ..runtime.options import DecodingOptions
-    from ..runtime.signature import load_signer
 
     defaults = decoding_options(
         DecodingOptions(), beam=beam, normalize=normalize, length_penalty=length_penalty

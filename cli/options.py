@@ -5,14 +5,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from ..runtime import DecodingOptions
 from ..runtime.errors import DeviceError, UsageError
-
-if TYPE_CHECKING:
-    from ..runtime import DecodingOptions
+from ..runtime.replies import read_replies
 
 BundleArgument = Annotated[
     str,
@@ -203,8 +202,6 @@ SignOption = Annotated[
 def given_options(context: typer.Context) -> dict[str, Any]:
     """The options of the search that a command was given, by name. Of those that name a file, --replies is
     what is in it, and --trace that there shall be one."""
-    from ..runtime import DecodingOptions
-
     names = [field.name for field in dataclasses.fields(DecodingOptions)]
     # () is a list that was not given: it leaves the bundle's own.
     given = {name: context.params[name] for name in names if context.params.get(name) not in (None, ())}
@@ -217,12 +214,10 @@ def given_options(context: typer.Context) -> dict[str, Any]:
 
 def read_replies_option(file: Path | None) -> tuple[str, ...] | None:
     """The closed set of --replies."""
-    from ..runtime.replies import read_replies
-
     return None if file is None else read_replies(file)
 
 
-def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":
+def decoding_options(defaults: DecodingOptions, **given: Any) -> DecodingOptions:
     """`defaults` with what was given on the command line. A length penalty that belongs to another
     normalization than the one asked for does not stay, and as many replies are drawn as are to be shown."""
     changed = {name: value for name, value in given.items() if value is not None}

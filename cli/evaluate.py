@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..runtime import ChatModel, UsageError
 from .console import put_json, put_table, say
 from .inspect import checkpoint_shown
 from .options import (
@@ -74,7 +75,6 @@ def evaluate(
     """Measure a model on pairs: perplexity, exact match, BLEU and chrF (sacrebleu, with its signature),
     distinct-1 and -2, length, how many replies end by themselves, and the share of the commonest reply.
     """
-    from ..runtime import ChatModel, UsageError
     from ..train.evaluate import evaluate as run_evaluation
     from ..train.run import is_run, open_run
 

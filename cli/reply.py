@@ -4,12 +4,15 @@ import sys
 from collections.abc import Iterator
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ..runtime import ChatModel, DecodingOptions, Reply
 from ..runtime.errors import UsageError
+from ..runtime.files import write_atomic
 from ..runtime.finite import finite
+from ..runtime.trace import trace_json
 from .console import check_file, lines_of, one_line, put, put_json, say
 from .options import (
     SEARCH,
@@ -44,10 +47,6 @@ from .options import (
     decoding_options,
     given_options,
 )
-
-if TYPE_CHECKING:
-    from ..runtime import ChatModel, DecodingOptions, Reply
-
 
 #: What a trace begins with.
 _TRACE = {"format": 1}
@@ -129,9 +128,6 @@ def reply(
     right, or null), truncated (only the end of the prompt was read) and ms. Scores are natural-log
     probabilities, normalized by length as --normalize says.
     """
-    from ..runtime import ChatModel
-    from ..runtime.files import write_atomic
-
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
     if abstain_below is not None and (stream or ((n_best or 1) > 1 and not json)):
@@ -177,7 +173,7 @@ def reply(
             write_atomic(trace, dumps(values, ensure_ascii=False) + "\n")
 
 
-def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
+def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
     """A reply in the form that --json prints."""
     return {
         "prompt": prompt,
@@ -195,12 +191,12 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
     }
 
 
-def _source(model: "ChatModel", prompt: str) -> dict[str, Any]:
+def _source(model: ChatModel, prompt: str) -> dict[str, Any]:
     """The prompt's tokens, which are the columns of the alignments."""
     return {"source": list(model.codec.pieces(model.codec.encode_source([prompt]).ids))}
 
 
-def _check_confident(model: "ChatModel", options: "DecodingOptions") -> None:
+def _check_confident(model: ChatModel, options: DecodingOptions) -> None:
     """Refuse to abstain by a confidence that there is not."""
     if model.calibration is None:
         raise UsageError(
@@ -214,12 +210,12 @@ def _check_confident(model: "ChatModel", options: "DecodingOptions") -> None:
         )
 
 
-def _abstains(reply: "Reply", least: float) -> bool:
+def _abstains(reply: Reply, least: float) -> bool:
     """A reply that was cut has no confidence."""
     return reply.confidence is None or reply.confidence < least
 
 
-def _abstaining(reply: "Reply", least: float | None) -> dict[str, Any]:
+def _abstaining(reply: Reply, least: float | None) -> dict[str, Any]:
     """What --abstain-below adds to the JSON of a reply. An abstained one says nothing; what it would have
     said stands among the candidates."""
     if least is None:
@@ -228,7 +224,7 @@ def _abstaining(reply: "Reply", least: float | None) -> dict[str, Any]:
     return {"abstained": abstained} | ({"reply": ""} if abstained else {})
 
 
-def _put_reply(reply: "Reply", n_best: int) -> None:
+def _put_reply(reply: Reply, n_best: int) -> None:
     """One line a reply: a line break within it is shown as a space, so that line n answers prompt n."""
     if n_best == 1:
         put(one_line(reply.text))
@@ -238,7 +234,7 @@ def _put_reply(reply: "Reply", n_best: int) -> None:
     sys.stdout.flush()
 
 
-def _stream(model: "ChatModel", prompt: str, options: "DecodingOptions") -> "Reply":
+def _stream(model: ChatModel, prompt: str, options: DecodingOptions) -> Reply:
     stream = model.stream(prompt, options)
     for piece in stream:
         put(one_line(piece), end="")
@@ -261,9 +257,7 @@ def _is_trace(path: Path) -> bool:
         return file.read(len(begins)) in (begins, b"")
 
 
-def _traced(model: "ChatModel", prompt: str, reply: "Reply") -> dict[str, Any]:
-    from ..runtime.trace import trace_json
-
+def _traced(model: ChatModel, prompt: str, reply: Reply) -> dict[str, Any]:
     assert reply.trace is not None
     source = model.codec.encode_source([prompt]).ids
     return {"prompt": prompt, "reply": reply.text, **trace_json(reply.trace, source, model.codec)}
