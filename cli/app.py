@@ -7,7 +7,7 @@ import typer
 
 from .. import __version__
 from . import bench, chat, evaluate, export, inspect, reply, seal, train
-from .console import Commands, put
+from .console import Command, Commands, put
 
 app = typer.Typer(
     cls=Commands,
@@ -45,3 +45,5 @@ def edgechat(
 
 for module in (train, export, reply, chat, evaluate, bench, inspect, seal):
     module.register(app)
+for command in app.registered_commands:
+    command.cls = Command

@@ -19,7 +19,7 @@ from ..runtime.bundle import MANIFEST, SIGNATURE, Bundle, find_bundle, read_bund
 from ..runtime.errors import BundleError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.measure import interleaved, percentile, process_cost, read_bandwidth, weight_bytes
-from ..runtime.text import GO, counted
+from ..runtime.text import GO, counted, printable
 from .console import check_file, lines_of, put_json, put_table, say
 from .options import (
     BeamOption,
@@ -264,8 +264,11 @@ def _golden_prompts(bundle: Bundle, model: ChatModel) -> list[str]:
 
 def _prompts(path: Path) -> list[str]:
     """The lines of a file that are not empty."""
-    with path.open("rb") as file:
-        prompts = [line for line in lines_of(file) if line.strip()]
+    try:
+        with path.open("rb") as file:
+            prompts = [line for line in lines_of(file) if line.strip()]
+    except FileNotFoundError:
+        raise UsageError(f"--prompts is {path}, but there is no such file") from None
     if not prompts:
         raise UsageError(f"--prompts is {path}, which has no prompt in it: give one a line")
     return prompts
@@ -338,7 +341,7 @@ def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
     for axes in (latency, throughput):
         axes.margins(y=0.15)  # room for the labels
     latency.legend(loc="upper left")
-    figure.suptitle(bundle, parse_math=False)
+    figure.suptitle(printable(bundle), parse_math=False)
     png = io.BytesIO()
     figure.savefig(png, dpi=120)
     write_atomic(path, png.getvalue())

@@ -11,11 +11,9 @@ from .console import check_writable, put_json, say
 from .inspect import beside_fp32
 from .options import (
     BeamOption,
-    ForceOption,
     JsonOption,
     LengthPenaltyOption,
     NormalizeOption,
-    OutOption,
     RepliesOption,
     SignOption,
     ask_passphrase,
@@ -33,7 +31,12 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder that `edgechat train` wrote.", show_default=False)],
-    out: OutOption,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder to write, or one file if it ends with .edgechat; only replaced with --replace."
+        ),
+    ],
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
         typer.Option(
@@ -55,7 +58,14 @@ def export(
     normalize: NormalizeOption = None,
     length_penalty: LengthPenaltyOption = None,
     sign: SignOption = None,
-    force: ForceOption = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace --out if it is there.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Write int8 or fp16 although it is beyond its limits; replaces --out, too.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Build the ONNX graphs of a run, prove that they equal the PyTorch model, and seal the bundle.
@@ -84,6 +94,7 @@ def export(
         data_licence=data_licence,
         sign=signer,
         replies=read_replies_option(replies),
+        replace_existing=replace,
         force=force,
         progress=say,
     )
@@ -106,8 +117,6 @@ def export(
         say(f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs")
     if "against_fp32" in quality:
         say(f"{precision} beside fp32: {beside_fp32(quality['against_fp32'])}")
-        if quality["forced"]:
-            say(f"{precision} is beyond its limits: written by force, and the bundle says so")
     if (fitted := exported.manifest.calibration) is not None:
         say(
             f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {fitted['right']:.1%} right: "
@@ -118,6 +127,11 @@ def export(
                 "hint: hardly any reply is word for word the held-out one, as is usual in open chat: "
                 "all confidences will be near 0, and --abstain-below of little use"
             )
+    if exported.beyond_limits:
+        say(
+            f"warning: {precision} is beyond its limits ({'; '.join(exported.beyond_limits)}): written by "
+            "force all the same, and the bundle says so"
+        )
     signed = "" if sign is None else f", signed with {sign}"
     say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s{signed}")
     say(f'next: edgechat reply {out} "YOUR TEXT", or edgechat tui {out}')

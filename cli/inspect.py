@@ -14,6 +14,7 @@ import typer
 
 from .. import __version__
 from ..runtime.bundle import Bundle, find_bundle, read_bundle
+from ..runtime.calibration import Calibration
 from ..runtime.chat import ChatModel
 from ..runtime.device import cuda_state
 from ..runtime.golden import TOLERANCE, check_golden
@@ -229,6 +230,8 @@ def _signature_shown(bundle: Bundle, required: Path | None) -> str:
 def _confidence(calibration: dict[str, Any] | None) -> str:
     if calibration is None:
         return "not calibrated: --abstain-below cannot be used"
+    if Calibration.from_json(calibration) is None:
+        return "of a kind that this version does not know: --abstain-below cannot be used"
     return (
         f"calibrated on {calibration.get('pairs')} held-out pairs, "
         f"expected error {calibration.get('ece_before')} before, {calibration.get('ece')} after"

@@ -1,7 +1,6 @@
 """Options that several commands have, so that each is spelled and explained once."""
 
 import dataclasses
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..runtime import DecodingOptions
-from ..runtime.errors import DeviceError, UsageError
+from ..runtime.errors import DeviceError
 from ..runtime.replies import read_replies
 
 BundleArgument = Annotated[
@@ -182,12 +181,6 @@ SeedOption = Annotated[
     int | None,
     typer.Option(help="The same seed draws the same replies.", rich_help_panel=DRAW, show_default=False),
 ]
-OutOption = Annotated[
-    Path,
-    typer.Option(help="Folder to write, or one file if it ends with .edgechat; only replaced with --force."),
-]
-
-
 SignOption = Annotated[
     Path | None,
     typer.Option(
@@ -227,13 +220,7 @@ def decoding_options(defaults: DecodingOptions, **given: Any) -> DecodingOptions
         changed.setdefault("length_penalty", None)
     if "beam" in changed and "n_best" not in changed:
         changed["n_best"] = min(defaults.n_best, changed["beam"])
-    try:
-        return dataclasses.replace(defaults, **changed)
-    except UsageError as error:
-        names = "|".join(field.name for field in dataclasses.fields(defaults))
-        what, colon, why = str(error).partition(":")
-        on_the_command_line = re.sub(rf"\b({names})\b", lambda found: f"--{found[0].replace('_', '-')}", what)
-        raise UsageError(on_the_command_line + colon + why) from None
+    return dataclasses.replace(defaults, **changed)
 
 
 def ask_passphrase(key: Path) -> Callable[[], str] | None:

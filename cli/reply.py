@@ -11,9 +11,8 @@ import typer
 from ..runtime import ChatModel, DecodingOptions, Reply
 from ..runtime.errors import UsageError
 from ..runtime.files import write_atomic
-from ..runtime.finite import finite
 from ..runtime.trace import trace_json
-from .console import check_file, lines_of, one_line, put, put_json, say
+from .console import check_file, json_line, lines_of, one_line, put, put_json, say
 from .options import (
     SEARCH,
     AlignmentsOption,
@@ -169,8 +168,7 @@ def reply(
             else:
                 _put_reply(given, n_best or 1)
         if trace:
-            values = finite({**_TRACE, "replies": traced})
-            write_atomic(trace, dumps(values, ensure_ascii=False) + "\n")
+            write_atomic(trace, json_line({**_TRACE, "replies": traced}) + "\n")
 
 
 def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
