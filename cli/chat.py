@@ -23,20 +23,12 @@ from .options import (
     BundleArgument,
     DeviceOption,
     LengthPenaltyOption,
-    MaxLengthOption,
-    MinLengthOption,
-    NoRepeatOption,
     NormalizeOption,
-    RepliesOption,
     RequireSignatureOption,
-    SampleOption,
-    SeedOption,
-    TemperatureOption,
     ThreadsOption,
-    TopKOption,
-    TopPOption,
     decoding_options,
     given_options,
+    with_search_options,
 )
 
 _COMMANDS = ("/new", "/why", "/help", "/quit")
@@ -114,21 +106,10 @@ def tui(
     )
 
 
+@with_search_options
 def chat(
     context: typer.Context,
     bundle: BundleArgument = "demo",
-    beam: BeamOption = None,
-    normalize: NormalizeOption = None,
-    length_penalty: LengthPenaltyOption = None,
-    min_length: MinLengthOption = None,
-    max_length: MaxLengthOption = None,
-    replies: RepliesOption = None,
-    no_repeat_ngram: NoRepeatOption = None,
-    sample: SampleOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    seed: SeedOption = None,
     require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -153,6 +134,7 @@ class LineChat:
     def __init__(self, model: ChatModel, options: DecodingOptions, *, greet: bool) -> None:
         self._model, self._options, self._greet = model, options, greet
         self._session: ChatSession = model.session()
+        self._made = options  # how the last reply was made
 
     def run(self, lines: Iterator[str]) -> None:
         """Until the lines end, or one of them says so."""
@@ -166,7 +148,8 @@ class LineChat:
                 self._reply(line.removeprefix("/") if command.startswith("//") else line)
 
     def _reply(self, prompt: str) -> None:
-        for piece in self._session.stream(prompt, self._options):
+        self._made = self._options.with_seed()
+        for piece in self._session.stream(prompt, self._made):
             put(one_line(piece), end="")
             sys.stdout.flush()
         put("")
@@ -191,7 +174,7 @@ class LineChat:
             self._tell("nothing was said yet")
             return
         seen = self._session.turns[:-1][-self._model.codec.turns :]
-        options = dataclasses.replace(self._options, n_best=self._options.beam)
+        options = dataclasses.replace(self._made, n_best=self._made.beam)
         (reply,) = self._model.reply_turns([seen], options)
         for rank, candidate in enumerate(reply.candidates, start=1):
             put(f"{rank}. {candidate.score:.4f} {one_line(candidate.text)}")

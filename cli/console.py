@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..runtime.bundle import check_outside
-from ..runtime.errors import EdgeChatError, UsageError
+from ..runtime.errors import EdgeChatError, UsageError, is_out_of_memory
 from ..runtime.finite import finite
 from ..runtime.text import BIDI_CONTROLS, printable
 
@@ -103,11 +103,8 @@ def _in_a_sentence() -> Iterator[None]:
         if package not in _TRAINING_PACKAGES:
             raise
         fail(f"this command needs {error.name}: pip install {_missing(package)}", FAILED)
-    except MemoryError:
-        fail(_NO_MEMORY, FAILED)
-    except RuntimeError as error:
-        # PyTorch's own MemoryError.
-        if not re.search("can't allocate memory|out of memory", str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         fail(_NO_MEMORY, FAILED)
     except OSError as error:

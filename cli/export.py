@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..runtime.options import DecodingOptions
 from ..runtime.signature import load_signer
 from .console import check_writable, put_json, say
 from .inspect import beside_fp32
 from .options import (
-    BeamOption,
+    PLAIN,
     JsonOption,
     LengthPenaltyOption,
-    NormalizeOption,
-    RepliesOption,
+    Normalization,
     SignOption,
     ask_passphrase,
+    beam_option,
     decoding_options,
+    normalize_option,
     read_replies_option,
 )
 
@@ -53,9 +53,16 @@ def export(
     data_licence: Annotated[
         str | None, typer.Option(help="Licence of the training data, for the model card.", show_default=False)
     ] = None,
-    replies: RepliesOption = None,
-    beam: BeamOption = None,
-    normalize: NormalizeOption = None,
+    replies: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="The only replies that the bundle gives: a .json list of texts, or one a line.",
+            show_default=False,
+        ),
+    ] = None,
+    beam: Annotated[int | None, beam_option(str(PLAIN.beam))] = None,
+    normalize: Annotated[Normalization | None, normalize_option(PLAIN.normalize)] = None,
     length_penalty: LengthPenaltyOption = None,
     sign: SignOption = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace --out if it is there.")] = False,
@@ -80,9 +87,7 @@ def export(
     """
     from ..export import export as export_run
 
-    defaults = decoding_options(
-        DecodingOptions(), beam=beam, normalize=normalize, length_penalty=length_penalty
-    )
+    defaults = decoding_options(PLAIN, beam=beam, normalize=normalize, length_penalty=length_penalty)
     check_writable(out)
     signer = None if sign is None else load_signer(sign, ask_passphrase(sign))
     exported = export_run(

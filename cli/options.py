@@ -1,12 +1,15 @@
 """Options that several commands have, so that each is spelled and explained once."""
 
 import dataclasses
+import functools
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.models import OptionInfo
 
 from ..runtime import DecodingOptions
 from ..runtime.errors import DeviceError
@@ -38,32 +41,43 @@ ThreadsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out if it is there.")]
+#: What an option of the search is where nobody says anything.
+PLAIN = DecodingOptions()
 #: Panels of --help.
 SEARCH, SCORES, SAYS = "The search", "How replies are scored", "What a reply may say"
 DRAW = "Drawing at random"
-BeamOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Hypotheses kept at each step; 1 is greedy.  [default: the bundle's, mostly 5]",
-        rich_help_panel=SEARCH,
-    ),
-]
-NormalizeOption = Annotated[
-    Literal["none", "gnmt", "average"] | None,
-    typer.Option(
-        help="How scores are normalized by length; gnmt is Wu et al. 2016.  [default: the bundle's]",
+
+
+def beam_option(default: str) -> Any:
+    """--beam, of a command where that is the default."""
+    return typer.Option(
+        help=f"Hypotheses kept at each step; 1 is greedy.  [default: {default}]", rich_help_panel=SEARCH
+    )
+
+
+def normalize_option(default: str) -> Any:
+    """--normalize, of a command where that is the default."""
+    return typer.Option(
+        help=f"How scores are normalized by length; gnmt is Wu et al. 2016.  [default: {default}]",
         rich_help_panel=SCORES,
-    ),
-]
+    )
+
+
+Normalization = Literal["none", "gnmt", "average"]
+BeamOption = Annotated[int | None, beam_option(f"the bundle's, mostly {PLAIN.beam}")]
+NormalizeOption = Annotated[Normalization | None, normalize_option("the bundle's")]
 LengthPenaltyOption = Annotated[
     float | None,
     typer.Option(
-        help="alpha of gnmt; larger favours longer replies.  [default: 0.6]", rich_help_panel=SCORES
+        help=f"alpha of gnmt; larger favours longer replies.  [default: {PLAIN.alpha}]",
+        rich_help_panel=SCORES,
     ),
 ]
 MinLengthOption = Annotated[
     int | None,
-    typer.Option(help="Tokens that a reply has at least.  [default: 0]", rich_help_panel=SAYS),
+    typer.Option(
+        help=f"Tokens that a reply has at least.  [default: {PLAIN.min_length}]", rich_help_panel=SAYS
+    ),
 ]
 MaxLengthOption = Annotated[
     int | None,
@@ -94,13 +108,14 @@ RequiredOption = Annotated[
 GroupsOption = Annotated[
     int | None,
     typer.Option(
-        help="Split the beam into so many groups that keep off each other's words.  [default: 1]",
+        help="Split the beam into so many groups that keep off each other's words.  "
+        f"[default: {PLAIN.groups}]",
         rich_help_panel=SEARCH,
     ),
 ]
 DiversityOption = Annotated[
     float | None,
-    typer.Option(help="How strongly groups keep off.  [default: 0.5]", rich_help_panel=SEARCH),
+    typer.Option(help=f"How strongly groups keep off.  [default: {PLAIN.hamming}]", rich_help_panel=SEARCH),
 ]
 NoRepeatOption = Annotated[
     int | None,
@@ -115,7 +130,8 @@ NoCopyOption = Annotated[
 RepetitionPenaltyOption = Annotated[
     float | None,
     typer.Option(
-        help="What the log-probability of a token that was said is multiplied by.  [default: 1, none]",
+        help="What the log-probability of a token that was said is multiplied by.  "
+        f"[default: {PLAIN.repetition_penalty:g}, none]",
         rich_help_panel=SCORES,
     ),
 ]
@@ -123,7 +139,7 @@ CoveragePenaltyOption = Annotated[
     float | None,
     typer.Option(
         help="beta of Wu et al. 2016: takes from replies that leave parts of the prompt unattended.  "
-        "[default: 0, none]",
+        f"[default: {PLAIN.coverage_penalty:g}, none]",
         rich_help_panel=SCORES,
     ),
 ]
@@ -190,6 +206,56 @@ SignOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+#: The options of the search that `edgechat reply` and `chat` have alike: all but what one prints of it.
+SEARCH_OPTIONS: dict[str, Any] = {
+    "beam": BeamOption,
+    "stop": StopOption,
+    "groups": GroupsOption,
+    "diversity": DiversityOption,
+    "normalize": NormalizeOption,
+    "length_penalty": LengthPenaltyOption,
+    "coverage_penalty": CoveragePenaltyOption,
+    "repetition_penalty": RepetitionPenaltyOption,
+    "min_length": MinLengthOption,
+    "max_length": MaxLengthOption,
+    "replies": RepliesOption,
+    "prefix": PrefixOption,
+    "banned": BannedOption,
+    "required": RequiredOption,
+    "no_repeat_ngram": NoRepeatOption,
+    "no_copy_ngram": NoCopyOption,
+    "sample": SampleOption,
+    "temperature": TemperatureOption,
+    "top_k": TopKOption,
+    "top_p": TopPOption,
+    "typical_p": TypicalOption,
+    "seed": SeedOption,
+}
+
+
+def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with all of SEARCH_OPTIONS before its own options. It finds them in its context, by
+    `given_options`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = list(signature.parameters.values())
+    first = next(i for i, parameter in enumerate(own) if _is_option(parameter))
+    added = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=option)
+        for name, option in SEARCH_OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(**{name: value for name, value in given.items() if name in signature.parameters})
+
+    vars(run)["__signature__"] = signature.replace(parameters=[*own[:first], *added, *own[first:]])
+    return run
+
+
+def _is_option(parameter: inspect.Parameter) -> bool:
+    return any(isinstance(part, OptionInfo) for part in getattr(parameter.annotation, "__metadata__", ()))
 
 
 def given_options(context: typer.Context) -> dict[str, Any]:

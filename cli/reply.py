@@ -14,37 +14,17 @@ from ..runtime.files import write_atomic
 from ..runtime.trace import trace_json
 from .console import check_file, json_line, lines_of, one_line, put, put_json, say
 from .options import (
+    PLAIN,
     SEARCH,
     AlignmentsOption,
-    BannedOption,
-    BeamOption,
     BundleArgument,
-    CoveragePenaltyOption,
     DeviceOption,
-    DiversityOption,
-    GroupsOption,
     JsonOption,
-    LengthPenaltyOption,
-    MaxLengthOption,
-    MinLengthOption,
-    NoCopyOption,
-    NoRepeatOption,
-    NormalizeOption,
-    PrefixOption,
-    RepetitionPenaltyOption,
-    RepliesOption,
-    RequiredOption,
     RequireSignatureOption,
-    SampleOption,
-    SeedOption,
-    StopOption,
-    TemperatureOption,
     ThreadsOption,
-    TopKOption,
-    TopPOption,
-    TypicalOption,
     decoding_options,
     given_options,
+    with_search_options,
 )
 
 #: What a trace begins with.
@@ -55,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(reply)
 
 
+@with_search_options
 def reply(
     context: typer.Context,
     bundle: BundleArgument,
@@ -62,32 +43,10 @@ def reply(
         list[str] | None,
         typer.Argument(help="Prompts. Without any: one a line on stdin.", show_default=False),
     ] = None,
-    beam: BeamOption = None,
     n_best: Annotated[
         int | None,
-        typer.Option(help="Replies to show, best first.  [default: 1]", rich_help_panel=SEARCH),
+        typer.Option(help=f"Replies to show, best first.  [default: {PLAIN.n_best}]", rich_help_panel=SEARCH),
     ] = None,
-    stop: StopOption = None,
-    groups: GroupsOption = None,
-    diversity: DiversityOption = None,
-    normalize: NormalizeOption = None,
-    length_penalty: LengthPenaltyOption = None,
-    coverage_penalty: CoveragePenaltyOption = None,
-    repetition_penalty: RepetitionPenaltyOption = None,
-    min_length: MinLengthOption = None,
-    max_length: MaxLengthOption = None,
-    replies: RepliesOption = None,
-    prefix: PrefixOption = None,
-    banned: BannedOption = None,
-    required: RequiredOption = None,
-    no_repeat_ngram: NoRepeatOption = None,
-    no_copy_ngram: NoCopyOption = None,
-    sample: SampleOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    typical_p: TypicalOption = None,
-    seed: SeedOption = None,
     alignments: AlignmentsOption = None,
     abstain_below: Annotated[
         float | None,

@@ -8,7 +8,6 @@ other state needs no change here.
 import atexit
 import ctypes
 import os
-import re
 import time
 import weakref
 from threading import get_ident
@@ -19,12 +18,10 @@ import onnxruntime as ort
 
 from .backend import Floats, Ints, StepOutput
 from .device import Device, providers
-from .errors import BundleError, DeviceError, ModelClosedError
+from .errors import BundleError, DeviceError, ModelClosedError, is_out_of_memory
 from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
-#: What ONNX Runtime and CUDA say where memory is short; its errors have no kinds.
-_NO_MEMORY = re.compile("[Ff]ailed to allocate|out of memory|smaller than requested bytes")
 #: Seconds that an ending process waits for calls that go on.
 _LONGEST_WAIT = 10.0
 #: All whose sessions are not freed yet.
@@ -163,7 +160,7 @@ def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dic
         try:
             outputs: list[Any] = session.run(wanted, feeds)
         except Exception as error:  # ONNX Runtime has no root of its exceptions
-            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            if is_out_of_memory(error):
                 raise DeviceError(
                     f"{name} needs more memory than there is: a smaller batch or beam needs less"
                 ) from error

@@ -1,7 +1,9 @@
 """Every option of the search that a command has reaches the search, with the value that was given."""
 
 import json
-from dataclasses import fields
+import re
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,8 +85,22 @@ def run(invoke, command: str, bundle, given: list[object], tmp_path) -> Any:
     return invoke(command, bundle, *more, *options, stdin="hello\n")
 
 
-def test_reply_has_every_option_of_the_search():
+def test_reply_has_every_option_of_the_search_and_chat_all_but_what_it_does_not_print():
     assert options_of("reply") == set(GIVEN) == {field.name for field in fields(DecodingOptions)}
+    assert options_of("reply") - options_of("chat") == {"n_best", "alignments", "trace"}
+
+
+def test_the_defaults_that_the_page_of_the_options_tells_are_theirs():
+    page = (Path(__file__).parents[2] / "docs" / "decoding.md").read_text(encoding="utf-8")
+    told: dict[str, str] = {}
+    for table in re.findall(r"^\| option \| default \|.*\n((?:\|.*\n)+)", page, re.MULTILINE):
+        for options, defaults in re.findall(r"^\| ([^|]+) \| ([^|]+) \|", table, re.MULTILINE):
+            told |= zip(re.findall(r"`(\w+)", options), defaults.replace("`", "").split(", "), strict=False)
+    plain = DecodingOptions()
+    theirs = asdict(plain) | {"length_penalty": plain.alpha, "diversity": plain.hamming}
+    assert {"beam", "stop", "groups", "normalize", "length_penalty", "repetition_penalty"} <= told.keys()
+    for name, value in told.items():
+        assert value == (f"{theirs[name]:g}" if isinstance(theirs[name], float) else str(theirs[name])), name
 
 
 @pytest.mark.parametrize(("command", "name"), CASES)
