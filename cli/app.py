@@ -1,13 +1,13 @@
-"""The command tree. Each group of commands is a file; what they need is imported when they run, so that
-`edgechat --help` and `edgechat reply` do not wait for torch."""
+"""The command tree. Each group of commands is a file; of torch, onnx and textual, what they need is imported
+when they run, so that `edgechat --help` and `edgechat reply` do not wait for it."""
 
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from . import bench, chat, export, inspect, measure, seal, talk, train
-from .console import Commands, put
+from . import bench, chat, evaluate, export, inspect, reply, seal, train
+from .console import Command, Commands, put
 
 app = typer.Typer(
     cls=Commands,
@@ -43,5 +43,7 @@ def edgechat(
     """Options of the whole program."""
 
 
-for module in (train, export, talk, chat, measure, bench, inspect, seal):
+for module in (train, export, reply, chat, evaluate, bench, inspect, seal):
     module.register(app)
+for command in app.registered_commands:
+    command.cls = Command

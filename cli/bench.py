@@ -8,12 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
+from ..runtime import ChatModel, DecodingOptions
+from ..runtime.backend import pad
+from ..runtime.bundle import MANIFEST, SIGNATURE, Bundle, find_bundle, read_bundle
 from ..runtime.errors import BundleError, UsageError
-from ..runtime.text import counted
+from ..runtime.files import write_atomic
+from ..runtime.measure import interleaved, percentile, process_cost, read_bandwidth, weight_bytes
+from ..runtime.text import GO, counted, printable
 from .console import check_file, lines_of, put_json, put_table, say
 from .options import (
     BeamOption,
@@ -26,10 +32,6 @@ from .options import (
     set_torch_threads,
 )
 from .progress import counting
-
-if TYPE_CHECKING:
-    from ..runtime import ChatModel, DecodingOptions
-    from ..runtime.bundle import Bundle
 
 BATCHES = (1, 8, 32)
 PERCENTS = (50, 90, 99)
@@ -99,9 +101,6 @@ def bench(
     With --against they are timed in turns. Figures of two bundles compare only where their prompts and sizes
     are the same. Let nothing else run meanwhile.
     """
-    from ..runtime import ChatModel
-    from ..runtime.bundle import find_bundle, read_bundle
-
     if plot is not None:
         _check_plot(plot)
     path = find_bundle(bundle)
@@ -146,17 +145,15 @@ def bench(
 
 
 def _speeds(
-    engines: Mapping[str, "ChatModel"],
+    engines: Mapping[str, ChatModel],
     prompts: Sequence[str],
-    options: "DecodingOptions",
+    options: DecodingOptions,
     repeat: int,
     rounds: int,
     progress: Callable[[int], None],
     *,
     pause: float,
 ) -> dict[str, Speed]:
-    from ..runtime.measure import interleaved
-
     calls: dict[str, Callable[[], object]] = {}
     tokens: dict[str, list[int]] = {name: [] for name in engines}
     for name, model in engines.items():
@@ -181,7 +178,7 @@ def _speeds(
 
 
 def _replying(
-    model: "ChatModel", prompts: Iterator[str], options: "DecodingOptions", tokens: list[int]
+    model: ChatModel, prompts: Iterator[str], options: DecodingOptions, tokens: list[int]
 ) -> Callable[[], object]:
     """What replies to the next prompt, and notes how many tokens that were, the end counted."""
 
@@ -191,27 +188,21 @@ def _replying(
     return reply
 
 
-def _streaming(
-    model: "ChatModel", prompts: Iterator[str], options: "DecodingOptions"
-) -> Callable[[], object]:
+def _streaming(model: ChatModel, prompts: Iterator[str], options: DecodingOptions) -> Callable[[], object]:
     """What waits for the first piece of the reply to the next prompt, or for its end where there is none."""
     return lambda: next(iter(model.stream(next(prompts), options)), None)
 
 
-def _batching(model: "ChatModel", prompts: Sequence[str], options: "DecodingOptions") -> Callable[[], object]:
+def _batching(model: ChatModel, prompts: Sequence[str], options: DecodingOptions) -> Callable[[], object]:
     return lambda: model.reply_batch(prompts, options, batch_size=len(prompts))
 
 
 def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    from ..runtime.measure import percentile
-
     return {f"p{percent}": round(percentile(milliseconds, percent), 2) for percent in PERCENTS}
 
 
 def _start(arguments: list[str], prompt: str, repeat: int) -> dict[str, Any] | None:
     """Medians of fresh processes that load the bundle and reply once; None where the system says nothing."""
-    from ..runtime.measure import process_cost
-
     command = [sys.executable, "-c", _FRESH, *arguments]
     costs = [process_cost(command, prompt.encode()) for _ in range(repeat)]
     known = [cost for cost in costs if cost is not None]
@@ -224,23 +215,15 @@ def _start(arguments: list[str], prompt: str, repeat: int) -> dict[str, Any] | N
     }
 
 
-def _sizes(bundle: "Bundle") -> dict[str, int]:
+def _sizes(bundle: Bundle) -> dict[str, int]:
     """Bytes by file, the largest first."""
-    from ..runtime.bundle import MANIFEST, SIGNATURE
-
     files = {**bundle.files, MANIFEST: bundle.sealed, SIGNATURE: bundle.signature or b""}
     by_size = sorted(files.items(), key=lambda file: (-len(file[1]), file[0]))
     return {name: len(data) for name, data in by_size if data}
 
 
-def _step(bundle: "Bundle", model: "ChatModel", beam: int) -> dict[str, Any]:
+def _step(bundle: Bundle, model: ChatModel, beam: int) -> dict[str, Any]:
     """A decoder step at batch 1, and how long one thread takes only to read its weights from memory."""
-    import numpy as np
-
-    from ..runtime.backend import pad
-    from ..runtime.measure import interleaved, read_bandwidth, weight_bytes
-    from ..runtime.text import GO
-
     say("timing a step, and reading from memory")
     backend, rows = model.backend, max(2, beam)
     state = backend.encode(*pad([model.codec.encode_source(["hello"]).ids]))
@@ -258,7 +241,7 @@ def _step(bundle: "Bundle", model: "ChatModel", beam: int) -> dict[str, Any]:
     }
 
 
-def _others(bundle: "Bundle", run: Path, model: "ChatModel", threads: int) -> dict[str, "ChatModel"]:
+def _others(bundle: Bundle, run: Path, model: ChatModel, threads: int) -> dict[str, ChatModel]:
     """The checkpoint behind the bundle as fp32 and by PyTorch."""
     from ..export.engines import engines
 
@@ -266,7 +249,7 @@ def _others(bundle: "Bundle", run: Path, model: "ChatModel", threads: int) -> di
     return engines(bundle, run, device="cuda" if model.device == "cuda" else "cpu", threads=threads)
 
 
-def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
+def _golden_prompts(bundle: Bundle, model: ChatModel) -> list[str]:
     """The sources of the bundle's golden vectors as text."""
     import json
 
@@ -281,8 +264,11 @@ def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
 
 def _prompts(path: Path) -> list[str]:
     """The lines of a file that are not empty."""
-    with path.open("rb") as file:
-        prompts = [line for line in lines_of(file) if line.strip()]
+    try:
+        with path.open("rb") as file:
+            prompts = [line for line in lines_of(file) if line.strip()]
+    except FileNotFoundError:
+        raise UsageError(f"--prompts is {path}, but there is no such file") from None
     if not prompts:
         raise UsageError(f"--prompts is {path}, which has no prompt in it: give one a line")
     return prompts
@@ -342,8 +328,6 @@ def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
     """Percentiles of latency, and throughput by batch size, side by side for each engine."""
     from matplotlib.figure import Figure
 
-    from ..runtime.files import write_atomic
-
     figure = Figure(figsize=(10, 4), layout="constrained")
     latency, throughput = figure.subplots(1, 2)
     width = 0.8 / len(speeds)
@@ -357,7 +341,7 @@ def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
     for axes in (latency, throughput):
         axes.margins(y=0.15)  # room for the labels
     latency.legend(loc="upper left")
-    figure.suptitle(bundle, parse_math=False)
+    figure.suptitle(printable(bundle), parse_math=False)
     png = io.BytesIO()
     figure.savefig(png, dpi=120)
     write_atomic(path, png.getvalue())

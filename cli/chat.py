@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ..runtime import ChatModel, ChatSession, DecodingOptions
+from ..runtime.bundle import find_bundle, read_bundle
 from ..runtime.errors import EdgeChatError, UsageError
 from .console import lines_of, one_line, put, say
 from .options import (
@@ -21,24 +23,13 @@ from .options import (
     BundleArgument,
     DeviceOption,
     LengthPenaltyOption,
-    MaxLengthOption,
-    MinLengthOption,
-    NoRepeatOption,
     NormalizeOption,
-    RepliesOption,
     RequireSignatureOption,
-    SampleOption,
-    SeedOption,
-    TemperatureOption,
     ThreadsOption,
-    TopKOption,
-    TopPOption,
     decoding_options,
     given_options,
+    with_search_options,
 )
-
-if TYPE_CHECKING:
-    from ..runtime import ChatModel, ChatSession, DecodingOptions
 
 _COMMANDS = ("/new", "/why", "/help", "/quit")
 _HOST, _PORT = "localhost", 8000  # where the chat is served, where nothing else is said
@@ -115,21 +106,10 @@ def tui(
     )
 
 
+@with_search_options
 def chat(
     context: typer.Context,
     bundle: BundleArgument = "demo",
-    beam: BeamOption = None,
-    normalize: NormalizeOption = None,
-    length_penalty: LengthPenaltyOption = None,
-    min_length: MinLengthOption = None,
-    max_length: MaxLengthOption = None,
-    replies: RepliesOption = None,
-    no_repeat_ngram: NoRepeatOption = None,
-    sample: SampleOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    seed: SeedOption = None,
     require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -141,8 +121,6 @@ def chat(
     /help lists these, /quit or the end of stdin ends. A line that begins with two slashes is a prompt that
     begins with one.
     """
-    from ..runtime import ChatModel
-
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
         options = decoding_options(model.defaults, **given_options(context))
         if _interactive():
@@ -153,9 +131,10 @@ def chat(
 class LineChat:
     """A conversation in lines. `greet`: there is a person at the other end, who is told what to do."""
 
-    def __init__(self, model: "ChatModel", options: "DecodingOptions", *, greet: bool) -> None:
+    def __init__(self, model: ChatModel, options: DecodingOptions, *, greet: bool) -> None:
         self._model, self._options, self._greet = model, options, greet
         self._session: ChatSession = model.session()
+        self._made = options  # how the last reply was made
 
     def run(self, lines: Iterator[str]) -> None:
         """Until the lines end, or one of them says so."""
@@ -169,7 +148,8 @@ class LineChat:
                 self._reply(line.removeprefix("/") if command.startswith("//") else line)
 
     def _reply(self, prompt: str) -> None:
-        for piece in self._session.stream(prompt, self._options):
+        self._made = self._options.with_seed()
+        for piece in self._session.stream(prompt, self._made):
             put(one_line(piece), end="")
             sys.stdout.flush()
         put("")
@@ -194,7 +174,7 @@ class LineChat:
             self._tell("nothing was said yet")
             return
         seen = self._session.turns[:-1][-self._model.codec.turns :]
-        options = dataclasses.replace(self._options, n_best=self._options.beam)
+        options = dataclasses.replace(self._made, n_best=self._made.beam)
         (reply,) = self._model.reply_turns([seen], options)
         for rank, candidate in enumerate(reply.candidates, start=1):
             put(f"{rank}. {candidate.score:.4f} {one_line(candidate.text)}")
@@ -240,8 +220,6 @@ def _written() -> str:
 
 def _shipped() -> list[str]:
     """The demo, where this installation has it."""
-    from ..runtime.bundle import find_bundle
-
     try:
         find_bundle("demo")
     except UsageError:
@@ -251,8 +229,6 @@ def _shipped() -> list[str]:
 
 def _check(bundle: str, given: dict[str, Any], require_signature: Path | None) -> None:
     """Raises an error where the bundle cannot be used, or not with these options."""
-    from ..runtime.bundle import find_bundle, read_bundle
-
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     decoding_options(checked.manifest.decoding, **given)
 

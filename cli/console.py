@@ -9,19 +9,20 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from ..runtime.errors import EdgeChatError, UsageError
+from ..runtime.bundle import check_outside
+from ..runtime.errors import EdgeChatError, UsageError, is_out_of_memory
 from ..runtime.finite import finite
 from ..runtime.text import BIDI_CONTROLS, printable
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, INTERRUPTED = 1, 130
 #: What `edgechat[train]` brings, by what is imported, with the names that pip knows.
 _TRAINING_PACKAGES = {
     **{name: name for name in ("torch", "onnx", "safetensors", "sacrebleu", "matplotlib")},
@@ -53,6 +54,29 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
 
 
+class Command(TyperCommand):
+    """A command whose errors call an option what its user typed: `--n-best`, where Python says `n_best`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            options = {p.name: p.opts[0] for p in self.params if p.param_type_name == "option"}
+            given = {name for name in options if ctx.get_parameter_source(name).name == "COMMANDLINE"}
+            raise UsageError(as_typed(str(error), options, given)) from None
+
+
+def as_typed(sentence: str, options: Mapping[str, str], given: Set[str]) -> str:
+    """`sentence`, if it begins with the name of a value and one of those in it was `given`, with the
+    `options` that set them in place of the names. Some are words, too: those are names at the beginning and
+    in "goes with beam" and "more than beam" alone. What is quoted stays."""
+    names = "|".join(rf"{'' if '_' in name else '(?:^|(?<=with )|(?<=than ))'}\b{name}\b" for name in options)
+    found = re.compile(rf"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|({names})""")
+    if not re.match(names, sentence) or given.isdisjoint(found.findall(sentence)):
+        return sentence
+    return found.sub(lambda name: options.get(name[0], name[0]), sentence)
+
+
 @contextlib.contextmanager
 def _in_a_sentence() -> Iterator[None]:
     try:
@@ -62,7 +86,7 @@ def _in_a_sentence() -> Iterator[None]:
     except typer.BadParameter as error:
         error.message = _with_value(error)
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # the second of a prompt, of Ctrl-D too
         fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output left, as `head` does: that is no failure of ours.
@@ -79,11 +103,8 @@ def _in_a_sentence() -> Iterator[None]:
         if package not in _TRAINING_PACKAGES:
             raise
         fail(f"this command needs {error.name}: pip install {_missing(package)}", FAILED)
-    except MemoryError:
-        fail(_NO_MEMORY, FAILED)
-    except RuntimeError as error:
-        # PyTorch's own MemoryError.
-        if not re.search("can't allocate memory|out of memory", str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         fail(_NO_MEMORY, FAILED)
     except OSError as error:
@@ -193,10 +214,15 @@ def check_stdout() -> None:
 
 
 def put_json(values: Any) -> None:
-    """One JSON object on one line of stdout. Infinities and NaN, which JSON lacks, become null."""
+    """One JSON object on one line of stdout."""
     check_stdout()
+    typer.echo(json_line(values))
+
+
+def json_line(values: Any) -> str:
+    """`values` as JSON that is UTF-8 and one line. Infinities and NaN, which JSON lacks, become null."""
     text = json.dumps(finite(values), ensure_ascii=False)
-    typer.echo(_ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    return _ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def put_table(rows: list[tuple[str, Any]]) -> None:
@@ -219,11 +245,13 @@ def lines_of(stream: BinaryIO) -> Iterator[str]:
         yield line.decode("utf-8" if number else "utf-8-sig", "replace").rstrip("\r\n")
 
 
-def check_writable(out: Path) -> None:
-    """Fail early where the folder `out` cannot be made, not after the work."""
+def check_writable(out: Path, option: str = "--out") -> None:
+    """Fail early where what an option names cannot be made, not after the work."""
+    if out.name in ("", ".."):
+        raise UsageError(f"{option} is {out}, which gives what is written no name: end it with one")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir():
-        raise UsageError(f"--out is {out}, but {parent} is a file, not a folder")
+        raise UsageError(f"{option} is {out}, but {parent} is a file, not a folder")
     try:
         with tempfile.TemporaryFile(dir=parent):
             pass
@@ -235,14 +263,12 @@ def check_writable(out: Path) -> None:
 
 def check_file(option: str, path: Path) -> None:
     """Fail early where the file that an option names cannot be written, or may not lie there."""
-    from ..runtime.bundle import check_outside
-
     if path.is_dir():
         raise UsageError(f"{option} is {path}, which is a folder: name a file in it")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{option} is {path}, but there is no folder {path.parent}")
     check_outside(path, option)
-    check_writable(path)
+    check_writable(path, option)
 
 
 _STOPPING = b"stopping after this step; Ctrl-C again stops at once and loses the steps since the checkpoint\n"

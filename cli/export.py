@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..runtime.signature import load_signer
 from .console import check_writable, put_json, say
 from .inspect import beside_fp32
 from .options import (
-    BeamOption,
-    ForceOption,
+    PLAIN,
     JsonOption,
     LengthPenaltyOption,
-    NormalizeOption,
-    OutOption,
-    RepliesOption,
+    Normalization,
     SignOption,
     ask_passphrase,
+    beam_option,
     decoding_options,
+    normalize_option,
     read_replies_option,
 )
 
@@ -31,7 +31,12 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder that `edgechat train` wrote.", show_default=False)],
-    out: OutOption,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder to write, or one file if it ends with .edgechat; only replaced with --replace."
+        ),
+    ],
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
         typer.Option(
@@ -48,12 +53,26 @@ def export(
     data_licence: Annotated[
         str | None, typer.Option(help="Licence of the training data, for the model card.", show_default=False)
     ] = None,
-    replies: RepliesOption = None,
-    beam: BeamOption = None,
-    normalize: NormalizeOption = None,
+    replies: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="The only replies that the bundle gives: a .json list of texts, or one a line.",
+            show_default=False,
+        ),
+    ] = None,
+    beam: Annotated[int | None, beam_option(str(PLAIN.beam))] = None,
+    normalize: Annotated[Normalization | None, normalize_option(PLAIN.normalize)] = None,
     length_penalty: LengthPenaltyOption = None,
     sign: SignOption = None,
-    force: ForceOption = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace --out if it is there.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Write int8 or fp16 although it is beyond its limits; replaces --out, too.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Build the ONNX graphs of a run, prove that they equal the PyTorch model, and seal the bundle.
@@ -67,12 +86,8 @@ def export(
     more, the confidence of replies is calibrated on them.
     """
     from ..export import export as export_run
-    from ..runtime.options import DecodingOptions
-    from ..runtime.signature import load_signer
 
-    defaults = decoding_options(
-        DecodingOptions(), beam=beam, normalize=normalize, length_penalty=length_penalty
-    )
+    defaults = decoding_options(PLAIN, beam=beam, normalize=normalize, length_penalty=length_penalty)
     check_writable(out)
     signer = None if sign is None else load_signer(sign, ask_passphrase(sign))
     exported = export_run(
@@ -84,6 +99,7 @@ def export(
         data_licence=data_licence,
         sign=signer,
         replies=read_replies_option(replies),
+        replace_existing=replace,
         force=force,
         progress=say,
     )
@@ -106,8 +122,6 @@ def export(
         say(f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs")
     if "against_fp32" in quality:
         say(f"{precision} beside fp32: {beside_fp32(quality['against_fp32'])}")
-        if quality["forced"]:
-            say(f"{precision} is beyond its limits: written by force, and the bundle says so")
     if (fitted := exported.manifest.calibration) is not None:
         say(
             f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {fitted['right']:.1%} right: "
@@ -118,6 +132,11 @@ def export(
                 "hint: hardly any reply is word for word the held-out one, as is usual in open chat: "
                 "all confidences will be near 0, and --abstain-below of little use"
             )
+    if exported.beyond_limits:
+        say(
+            f"warning: {precision} is beyond its limits ({'; '.join(exported.beyond_limits)}): written by "
+            "force all the same, and the bundle says so"
+        )
     signed = "" if sign is None else f", signed with {sign}"
     say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s{signed}")
     say(f'next: edgechat reply {out} "YOUR TEXT", or edgechat tui {out}')

@@ -5,17 +5,24 @@ import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import onnxruntime as ort
 import typer
 
+from .. import __version__
+from ..runtime.bundle import Bundle, find_bundle, read_bundle
+from ..runtime.calibration import Calibration
+from ..runtime.chat import ChatModel
+from ..runtime.device import cuda_state
+from ..runtime.golden import TOLERANCE, check_golden
+from ..runtime.manifest import ModelSpec
+from ..runtime.signature import fingerprint, signing_key
 from ..runtime.text import counted
 from .console import FAILED, put, put_json, put_table, say
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
-
-if TYPE_CHECKING:
-    from ..runtime.bundle import Bundle
 
 _PACKAGES = (
     "onnxruntime-gpu",
@@ -56,10 +63,6 @@ def verify(
     Neither torch nor the training data is needed for that. --against RUN repeats the export's proof on the
     run's held-out pairs. Exit code 1 where a reply or a log-probability differs.
     """
-    from ..runtime.bundle import find_bundle, read_bundle
-    from ..runtime.chat import ChatModel
-    from ..runtime.golden import TOLERANCE, check_golden
-
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
     result = check_golden(model.backend, checked.files["golden.json"])
@@ -115,7 +118,7 @@ def _proved_beside_fp32(proof: dict[str, Any]) -> str:
     return beside_fp32(proof["against_fp32"]) + beyond
 
 
-def _prove_against(bundle: "Bundle", run: Path) -> dict[str, Any]:
+def _prove_against(bundle: Bundle, run: Path) -> dict[str, Any]:
     from ..export.exporter import prove_bundle
 
     return prove_bundle(bundle, run, progress=say)
@@ -130,9 +133,6 @@ def info(
 
     A signature is only checked with --require-signature KEY: without it, its key is what the bundle claims.
     """
-    from ..runtime.bundle import find_bundle, read_bundle
-    from ..runtime.manifest import ModelSpec
-
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     manifest = checked.manifest
     if json:
@@ -211,16 +211,14 @@ def beside_fp32(quality: dict[str, Any]) -> str:
     )
 
 
-def _signature(bundle: "Bundle", required: Path | None) -> dict[str, Any] | None:
+def _signature(bundle: Bundle, required: Path | None) -> dict[str, Any] | None:
     """The signature of a bundle for programs: of which key (its fingerprint), and whether it was checked."""
-    from ..runtime.signature import fingerprint, signing_key
-
     if bundle.signature is None:
         return None
     return {"key": fingerprint(signing_key(bundle.signature)), "checked": required is not None}
 
 
-def _signature_shown(bundle: "Bundle", required: Path | None) -> str:
+def _signature_shown(bundle: Bundle, required: Path | None) -> str:
     signature = _signature(bundle, required)
     if signature is None:
         return "none"
@@ -232,6 +230,8 @@ def _signature_shown(bundle: "Bundle", required: Path | None) -> str:
 def _confidence(calibration: dict[str, Any] | None) -> str:
     if calibration is None:
         return "not calibrated: --abstain-below cannot be used"
+    if Calibration.from_json(calibration) is None:
+        return "of a kind that this version does not know: --abstain-below cannot be used"
     return (
         f"calibrated on {calibration.get('pairs')} held-out pairs, "
         f"expected error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
@@ -249,11 +249,6 @@ def _shown(value: object) -> str:
 
 def doctor(json: JsonOption = False) -> None:
     """Say what edgechat finds on this machine, whether CUDA can really be used, and what to mend."""
-    import onnxruntime as ort
-
-    from .. import __version__
-    from ..runtime.device import cuda_state
-
     versions = {name: _installed(name) for name in _PACKAGES}
     cuda = cuda_state()
     problems = []
@@ -299,8 +294,6 @@ def _packages(versions: dict[str, str | None]) -> Iterator[tuple[str, str]]:
 
 
 def _installed(name: str) -> str | None:
-    from importlib import metadata
-
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -1,18 +1,19 @@
 """Options that several commands have, so that each is spelled and explained once."""
 
 import dataclasses
-import re
+import functools
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.models import OptionInfo
 
-from ..runtime.errors import DeviceError, UsageError
-
-if TYPE_CHECKING:
-    from ..runtime import DecodingOptions
+from ..runtime import DecodingOptions
+from ..runtime.errors import DeviceError
+from ..runtime.replies import read_replies
 
 BundleArgument = Annotated[
     str,
@@ -40,32 +41,43 @@ ThreadsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace --out if it is there.")]
+#: What an option of the search is where nobody says anything.
+PLAIN = DecodingOptions()
 #: Panels of --help.
 SEARCH, SCORES, SAYS = "The search", "How replies are scored", "What a reply may say"
 DRAW = "Drawing at random"
-BeamOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Hypotheses kept at each step; 1 is greedy.  [default: the bundle's, mostly 5]",
-        rich_help_panel=SEARCH,
-    ),
-]
-NormalizeOption = Annotated[
-    Literal["none", "gnmt", "average"] | None,
-    typer.Option(
-        help="How scores are normalized by length; gnmt is Wu et al. 2016.  [default: the bundle's]",
+
+
+def beam_option(default: str) -> Any:
+    """--beam, of a command where that is the default."""
+    return typer.Option(
+        help=f"Hypotheses kept at each step; 1 is greedy.  [default: {default}]", rich_help_panel=SEARCH
+    )
+
+
+def normalize_option(default: str) -> Any:
+    """--normalize, of a command where that is the default."""
+    return typer.Option(
+        help=f"How scores are normalized by length; gnmt is Wu et al. 2016.  [default: {default}]",
         rich_help_panel=SCORES,
-    ),
-]
+    )
+
+
+Normalization = Literal["none", "gnmt", "average"]
+BeamOption = Annotated[int | None, beam_option(f"the bundle's, mostly {PLAIN.beam}")]
+NormalizeOption = Annotated[Normalization | None, normalize_option("the bundle's")]
 LengthPenaltyOption = Annotated[
     float | None,
     typer.Option(
-        help="alpha of gnmt; larger favours longer replies.  [default: 0.6]", rich_help_panel=SCORES
+        help=f"alpha of gnmt; larger favours longer replies.  [default: {PLAIN.alpha}]",
+        rich_help_panel=SCORES,
     ),
 ]
 MinLengthOption = Annotated[
     int | None,
-    typer.Option(help="Tokens that a reply has at least.  [default: 0]", rich_help_panel=SAYS),
+    typer.Option(
+        help=f"Tokens that a reply has at least.  [default: {PLAIN.min_length}]", rich_help_panel=SAYS
+    ),
 ]
 MaxLengthOption = Annotated[
     int | None,
@@ -96,13 +108,14 @@ RequiredOption = Annotated[
 GroupsOption = Annotated[
     int | None,
     typer.Option(
-        help="Split the beam into so many groups that keep off each other's words.  [default: 1]",
+        help="Split the beam into so many groups that keep off each other's words.  "
+        f"[default: {PLAIN.groups}]",
         rich_help_panel=SEARCH,
     ),
 ]
 DiversityOption = Annotated[
     float | None,
-    typer.Option(help="How strongly groups keep off.  [default: 0.5]", rich_help_panel=SEARCH),
+    typer.Option(help=f"How strongly groups keep off.  [default: {PLAIN.hamming}]", rich_help_panel=SEARCH),
 ]
 NoRepeatOption = Annotated[
     int | None,
@@ -117,7 +130,8 @@ NoCopyOption = Annotated[
 RepetitionPenaltyOption = Annotated[
     float | None,
     typer.Option(
-        help="What the log-probability of a token that was said is multiplied by.  [default: 1, none]",
+        help="What the log-probability of a token that was said is multiplied by.  "
+        f"[default: {PLAIN.repetition_penalty:g}, none]",
         rich_help_panel=SCORES,
     ),
 ]
@@ -125,7 +139,7 @@ CoveragePenaltyOption = Annotated[
     float | None,
     typer.Option(
         help="beta of Wu et al. 2016: takes from replies that leave parts of the prompt unattended.  "
-        "[default: 0, none]",
+        f"[default: {PLAIN.coverage_penalty:g}, none]",
         rich_help_panel=SCORES,
     ),
 ]
@@ -183,12 +197,6 @@ SeedOption = Annotated[
     int | None,
     typer.Option(help="The same seed draws the same replies.", rich_help_panel=DRAW, show_default=False),
 ]
-OutOption = Annotated[
-    Path,
-    typer.Option(help="Folder to write, or one file if it ends with .edgechat; only replaced with --force."),
-]
-
-
 SignOption = Annotated[
     Path | None,
     typer.Option(
@@ -200,11 +208,59 @@ SignOption = Annotated[
 ]
 
 
+#: The options of the search that `edgechat reply` and `chat` have alike: all but what one prints of it.
+SEARCH_OPTIONS: dict[str, Any] = {
+    "beam": BeamOption,
+    "stop": StopOption,
+    "groups": GroupsOption,
+    "diversity": DiversityOption,
+    "normalize": NormalizeOption,
+    "length_penalty": LengthPenaltyOption,
+    "coverage_penalty": CoveragePenaltyOption,
+    "repetition_penalty": RepetitionPenaltyOption,
+    "min_length": MinLengthOption,
+    "max_length": MaxLengthOption,
+    "replies": RepliesOption,
+    "prefix": PrefixOption,
+    "banned": BannedOption,
+    "required": RequiredOption,
+    "no_repeat_ngram": NoRepeatOption,
+    "no_copy_ngram": NoCopyOption,
+    "sample": SampleOption,
+    "temperature": TemperatureOption,
+    "top_k": TopKOption,
+    "top_p": TopPOption,
+    "typical_p": TypicalOption,
+    "seed": SeedOption,
+}
+
+
+def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with all of SEARCH_OPTIONS before its own options. It finds them in its context, by
+    `given_options`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = list(signature.parameters.values())
+    first = next(i for i, parameter in enumerate(own) if _is_option(parameter))
+    added = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=option)
+        for name, option in SEARCH_OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(**{name: value for name, value in given.items() if name in signature.parameters})
+
+    vars(run)["__signature__"] = signature.replace(parameters=[*own[:first], *added, *own[first:]])
+    return run
+
+
+def _is_option(parameter: inspect.Parameter) -> bool:
+    return any(isinstance(part, OptionInfo) for part in getattr(parameter.annotation, "__metadata__", ()))
+
+
 def given_options(context: typer.Context) -> dict[str, Any]:
     """The options of the search that a command was given, by name. Of those that name a file, --replies is
     what is in it, and --trace that there shall be one."""
-    from ..runtime import DecodingOptions
-
     names = [field.name for field in dataclasses.fields(DecodingOptions)]
     # () is a list that was not given: it leaves the bundle's own.
     given = {name: context.params[name] for name in names if context.params.get(name) not in (None, ())}
@@ -217,12 +273,10 @@ def given_options(context: typer.Context) -> dict[str, Any]:
 
 def read_replies_option(file: Path | None) -> tuple[str, ...] | None:
     """The closed set of --replies."""
-    from ..runtime.replies import read_replies
-
     return None if file is None else read_replies(file)
 
 
-def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOptions":
+def decoding_options(defaults: DecodingOptions, **given: Any) -> DecodingOptions:
     """`defaults` with what was given on the command line. A length penalty that belongs to another
     normalization than the one asked for does not stay, and as many replies are drawn as are to be shown."""
     changed = {name: value for name, value in given.items() if value is not None}
@@ -232,13 +286,7 @@ def decoding_options(defaults: "DecodingOptions", **given: Any) -> "DecodingOpti
         changed.setdefault("length_penalty", None)
     if "beam" in changed and "n_best" not in changed:
         changed["n_best"] = min(defaults.n_best, changed["beam"])
-    try:
-        return dataclasses.replace(defaults, **changed)
-    except UsageError as error:
-        names = "|".join(field.name for field in dataclasses.fields(defaults))
-        what, colon, why = str(error).partition(":")
-        on_the_command_line = re.sub(rf"\b({names})\b", lambda found: f"--{found[0].replace('_', '-')}", what)
-        raise UsageError(on_the_command_line + colon + why) from None
+    return dataclasses.replace(defaults, **changed)
 
 
 def ask_passphrase(key: Path) -> Callable[[], str] | None:

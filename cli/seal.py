@@ -6,9 +6,13 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.archive import ENDING
+from ..runtime.bundle import check_out, check_outside, find_bundle, read_bundle, store_bundle, store_signature
 from ..runtime.errors import EdgeChatError, UsageError
+from ..runtime.files import write_new
+from ..runtime.signature import fingerprint, load_public_key, load_signer, make_key, signing_key
 from .console import check_writable, say
-from .options import BundleArgument, ForceOption, ask_passphrase
+from .options import BundleArgument, ForceOption, RequireSignatureOption, ask_passphrase
 
 
 def register(app: typer.Typer) -> None:
@@ -20,17 +24,16 @@ def pack(
     bundle: BundleArgument,
     out: Annotated[Path, typer.Option(help="File to write, NAME.edgechat; only replaced with --force.")],
     force: ForceOption = False,
+    require_signature: RequireSignatureOption = None,
 ) -> None:
     """Make one file of a bundle folder, to copy or to send.
 
     It holds the same files with the same hashes, so a signature stays right. Every command that takes a
     bundle takes it as it is: there is no need to unpack it.
     """
-    from ..runtime.archive import ENDING
-
     if out.suffix != ENDING:
         raise UsageError(f"--out is {out}, but the name of a bundle file ends with {ENDING}")
-    _copy(bundle, out, force)
+    _copy(bundle, out, force, require_signature)
 
 
 def unpack(
@@ -39,22 +42,19 @@ def unpack(
         Path, typer.Option(help="Folder to write; one that is there is only replaced with --force.")
     ],
     force: ForceOption = False,
+    require_signature: RequireSignatureOption = None,
 ) -> None:
     """Make a folder of a bundle file. Packing it again gives the same file, byte for byte."""
-    from ..runtime.archive import ENDING
-
     if out.suffix == ENDING:
         raise UsageError(f"--out is {out}, but a name that ends with {ENDING} is a file: name a folder")
-    _copy(bundle, out, force)
+    _copy(bundle, out, force, require_signature)
 
 
-def _copy(bundle: str, out: Path, force: bool) -> None:
+def _copy(bundle: str, out: Path, force: bool, require_signature: Path | None) -> None:
     """Read and check a bundle, and write it as `out`, in the form that its ending asks for."""
-    from ..runtime.bundle import check_out, find_bundle, read_bundle, store_bundle
-
     check_writable(out)
     check_out(out, force)
-    checked = read_bundle(find_bundle(bundle))
+    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     out.parent.mkdir(parents=True, exist_ok=True)
     store_bundle(out, checked, replace_existing=force)
     say(f"wrote {out}, {(checked.size + len(checked.sealed)) / 1e6:.1f} MB")
@@ -77,9 +77,6 @@ def sign(
     The signature is of edgechat.json, which holds the hash of every other file, and is the same in a folder
     and in one file. `--require-signature NAME.pub` of the other commands checks it.
     """
-    from ..runtime.bundle import find_bundle, read_bundle, store_signature
-    from ..runtime.signature import fingerprint, load_signer, signing_key
-
     path = find_bundle(bundle)
     if path != Path(bundle):
         raise UsageError(
@@ -121,16 +118,12 @@ def keygen(
     Keep NAME.key to yourself (its mode is 600): whoever has it can sign in your name. Give NAME.pub to those
     who load your bundles, by a way that they trust.
     """
-    from ..runtime.bundle import check_outside
-    from ..runtime.files import write_new
-    from ..runtime.signature import fingerprint, load_public_key, make_key
-
+    check_writable(out)
     private, public = (out.with_name(out.name + ending) for ending in (".key", ".pub"))
     for path in (private, public):
         if path.exists() or path.is_symlink():
             raise UsageError(f"{path} exists, and a key is never overwritten: choose another --out")
     check_outside(out)
-    check_writable(private)
     secret = None
     if passphrase:
         if sys.stdin is None or not sys.stdin.isatty():

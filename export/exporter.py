@@ -16,13 +16,14 @@ import numpy as np
 import onnxruntime as ort
 
 from .. import __version__
+from ..runtime.arguments import shown
 from ..runtime.bundle import Bundle, check_out, write_bundle
 from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
-from ..runtime.manifest import Manifest, ModelSpec, PrecisionName, TextSpec
-from ..runtime.options import DecodingOptions
+from ..runtime.manifest import LARGEST_REPLY, LARGEST_STEP, Manifest, ModelSpec, PrecisionName, TextSpec
+from ..runtime.options import MAX_BEAM, DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
 from ..runtime.signature import Signer
@@ -54,6 +55,7 @@ class Exported:
     manifest: Manifest
     size: int  # bytes
     seconds: float
+    beyond_limits: list[str]  # how the precision is worse than its limits, which `force` let pass
 
 
 def export(
@@ -66,6 +68,7 @@ def export(
     data_licence: str | None = None,
     replies: Sequence[str] | None = None,
     sign: Signer | None = None,
+    replace_existing: bool = False,
     force: bool = False,
     progress: Told = lambda what: None,
 ) -> Exported:
@@ -74,35 +77,36 @@ def export(
     it says nothing else.
 
     The fp32 graphs are proved against PyTorch whatever the precision; another one is judged against them.
-    With `force`, an existing bundle is replaced, and a precision beyond its limits is written all the same.
+    With `replace_existing` a bundle that is there is replaced. With `force` it is too, and a precision beyond
+    its limits is written all the same.
 
     Raises:
-        UsageError: `out` exists and is not to be replaced, or is no bundle; or a reply is longer than the
-            model's longest.
+        UsageError: `out` exists and is not to be replaced, or is no bundle; a reply is longer than the
+            model's longest; the beam of `decoding` is too much for this model; or `data_licence` is no text.
         CheckpointError: the run has no checkpoint, or it is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
         QualityError: the precision changes too much; nothing is written.
-        BundleError: `decoding` asks for too much of a reply.
     """
     start = time.perf_counter()
-    check_out(out, force)
+    replace_existing |= force
+    check_out(out, replace_existing, "--replace")
+    _check_licence(data_licence)
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
+    _check_beam(decoding := decoding or DecodingOptions(), run.config.data.max_target, model.vocab_size)
     closed = None if replies is None else closed_set(replies, run.codec)
     last = run.step("last")
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
     behind = f"; the last is step {last:,}" if position.step != last else ""
     progress(f"taking the {what}, step {position.step:,}{behind}")
     data = run.config.data
-    manifest = _manifest(
-        run, model, checkpoint, position.step, precision, decoding or DecodingOptions(), data_licence
-    )
+    manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
     built = build(model, precision, _judged_on(run, _LEVEL_PAIRS), progress=progress)
     proof = prove_built(
         model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress
     )
     progress("measuring held-out perplexity")
-    quality, ms = _quality(built, run, force=force)
+    quality, beyond, ms = _quality(built, run, force=force)
     manifest = replace(manifest, proof=proof, quality=quality)
     manifest = replace(manifest, calibration=_calibration(run, built.variant, manifest, closed, progress))
     progress("making golden vectors")
@@ -123,14 +127,14 @@ def export(
     }
     progress("writing the bundle")
     out.parent.mkdir(parents=True, exist_ok=True)
-    sealed = write_bundle(out, manifest, contents, replace_existing=force, sign=sign)
+    sealed = write_bundle(out, manifest, contents, replace_existing=replace_existing, sign=sign)
     size = sum(path.stat().st_size for path in ([out] if out.is_file() else out.iterdir()))
     seconds = time.perf_counter() - start
     try:
         _write_report(out, run_folder, checkpoint, seconds, ms)
     except OSError as error:  # the bundle is whole without it
         progress(f"the report beside the bundle could not be written: {error.strerror}")
-    return Exported(out, sealed, size, seconds)
+    return Exported(out, sealed, size, seconds, beyond)
 
 
 def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda what: None) -> dict[str, Any]:
@@ -177,6 +181,25 @@ def made_of(bundle: Bundle, run_folder: Path) -> tuple[Run, Seq2Seq]:
             f"its {checkpoint} checkpoint is step {position.step:,}"
         )
     return run, model
+
+
+def _check_licence(text: str | None) -> None:
+    """Refuse what comes of an argument that is not UTF-8: the bundle's files are."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"data_licence must be text, not half of a surrogate pair: {shown(text)}") from None
+
+
+def _check_beam(decoding: DecodingOptions, max_target: int, vocab_size: int) -> None:
+    """Refuse a beam that the bundle could not ask for: it would not be read."""
+    tokens = decoding.max_length or max_target
+    most = min(MAX_BEAM, LARGEST_REPLY // tokens, LARGEST_STEP // vocab_size)
+    if decoding.beam > most:
+        raise UsageError(
+            f"beam must be at most {most:,} for replies of up to {tokens:,} tokens out of {vocab_size:,}, "
+            f"not {decoding.beam:,}"
+        )
 
 
 def _manifest(
@@ -257,8 +280,11 @@ def _judged_on(run: Run, count: int) -> tuple[list[list[int]], list[list[int]]]:
     return sources + more[0], targets + more[1]
 
 
-def _quality(built: Built, run: Run, *, force: bool) -> tuple[dict[str, Any], dict[PrecisionName, float]]:
-    """Figures for the manifest, and CPU milliseconds of a decoder step, which are this machine's alone."""
+def _quality(
+    built: Built, run: Run, *, force: bool
+) -> tuple[dict[str, Any], list[str], dict[PrecisionName, float]]:
+    """Figures for the manifest; what is beyond the limits; and CPU milliseconds of a decoder step, which are
+    this machine's alone."""
     sources, targets = _judged_on(run, _QUALITY_PAIRS)
     quality = compare(built.exact, built.variant, sources, targets)
     held_out, n = None, min(len(run.valid_pairs), _QUALITY_PAIRS)
@@ -273,7 +299,7 @@ def _quality(built: Built, run: Run, *, force: bool) -> tuple[dict[str, Any], di
     backends: dict[PrecisionName, OrtBackend] = {"fp32": built.exact, built.precision: built.variant}
     ms = step_ms(backends, sources[0])
     if built.precision == "fp32":
-        return figures, ms
+        return figures, [], ms
     reasons = beyond_limits(built.precision, quality, size=built.size, fp32_size=built.exact_size, ms=ms)
     if reasons and not force:
         raise QualityError(
@@ -281,7 +307,8 @@ def _quality(built: Built, run: Run, *, force: bool) -> tuple[dict[str, Any], di
             "take --precision fp32, or --force to write it all the same"
         )
     limits = asdict(LIMITS[built.precision])
-    return {**figures, "against_fp32": quality.to_json(), "limits": limits, "forced": bool(reasons)}, ms
+    figures |= {"against_fp32": quality.to_json(), "limits": limits, "forced": bool(reasons)}
+    return figures, reasons, ms
 
 
 def _calibration(

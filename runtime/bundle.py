@@ -201,18 +201,19 @@ def check_outside(out: Path, option: str = "--out") -> None:
         raise UsageError(f"{out.parent} is a bundle, and nothing else may lie in it: choose another {option}")
 
 
-def check_out(out: Path, force: bool) -> None:
-    """Refuse to write over anything but a bundle of that form, and over that without `force`."""
+def check_out(out: Path, force: bool, option: str = "--force") -> None:
+    """Refuse to write over anything but a bundle of that form, and over that without `force`, which `option`
+    gives."""
     taken = occupied(out)
     check_outside(out)
     if not _replaceable(out):
         kind = "a bundle file" if out.suffix == ENDING else "a bundle"
         raise UsageError(
-            f"{out} is not {kind}, or holds other files too, so --force does not replace it: "
+            f"{out} is not {kind}, or holds other files too, so {option} does not replace it: "
             "choose another --out"
         )
     if taken and not force:
-        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
+        raise UsageError(f"{out} exists: choose another --out, or give {option} to replace it")
 
 
 def _replaceable(out: Path) -> bool:

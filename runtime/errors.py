@@ -1,6 +1,13 @@
 """The one exception root. Everything that can go wrong by the user's data, options or machine is an
 `EdgeChatError` with one sentence as its text; only the command line and the terminal chat print it."""
 
+import re
+
+#: What PyTorch, ONNX Runtime and CUDA say where memory is short: they have no kind of error for it.
+_NO_MEMORY = re.compile(
+    "[Ff]ailed to allocate|can't allocate memory|out of memory|smaller than requested bytes"
+)
+
 
 class EdgeChatError(Exception):
     """Root of all errors that edgechat raises on purpose. Its text is one sentence for the user."""
@@ -41,3 +48,8 @@ class DeviceError(EdgeChatError):
 class ModelClosedError(EdgeChatError):
     """The model was closed, or is used while the process ends, or in a child that was forked after it was
     loaded."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory is short, that of the machine or of a GPU."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None

@@ -5,8 +5,9 @@ docs/decoding.md explains each option with its formula and where it is from.
 
 import math
 import operator
+import random
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -200,6 +201,12 @@ class DecodingOptions:
     def has_texts(self) -> bool:
         """Whether an option is text, whose rules need the vocabulary."""
         return bool(self.banned or self.required or self.prefix or self.replies)
+
+    def with_seed(self) -> "DecodingOptions":
+        """These, with a seed where they draw and have none: the same draws can then be made again."""
+        if not self.sample or self.seed is not None:
+            return self
+        return replace(self, seed=random.randrange(MAX_SEED + 1))
 
     @property
     def hamming(self) -> float:

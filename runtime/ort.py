@@ -8,7 +8,6 @@ other state needs no change here.
 import atexit
 import ctypes
 import os
-import re
 import time
 import weakref
 from threading import get_ident
@@ -19,7 +18,7 @@ import onnxruntime as ort
 
 from .backend import Floats, Ints, StepOutput
 from .device import Device, providers
-from .errors import BundleError, DeviceError, ModelClosedError
+from .errors import BundleError, DeviceError, ModelClosedError, is_out_of_memory
 from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
@@ -27,8 +26,6 @@ from .manifest import GraphSpec, StateTensor
 #: What anything else raises, as an app's own signal handler may meanwhile, is not taken for theirs.
 _ERRORS = "onnxruntime.capi.onnxruntime_pybind11_state"
 _OF_PYBIND11 = (RuntimeError, ValueError, TypeError, MemoryError, IndexError, OverflowError)
-#: What ONNX Runtime and CUDA say where memory is short; its errors have no kinds.
-_NO_MEMORY = re.compile("[Ff]ailed to allocate|out of memory|smaller than requested bytes")
 #: Seconds that an ending process waits for calls that go on.
 _LONGEST_WAIT = 10.0
 #: All whose sessions are not freed yet.
@@ -176,7 +173,7 @@ def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dic
         except Exception as error:
             if not _is_ours(error):
                 raise
-            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            if is_out_of_memory(error):
                 raise DeviceError(
                     f"{name} needs more memory than there is: a smaller batch or beam needs less"
                 ) from error

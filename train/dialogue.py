@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .choices import Targets
-
 from ..runtime.text import trimmed
+from .choices import Targets
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime.errors import EdgeChatError
+from ..runtime.errors import EdgeChatError, is_out_of_memory
 from .averaging import MovingAverage
 from .backend import evaluating
 from .batches import Batch
@@ -129,7 +129,7 @@ def naming_batch(batch: Batch, when: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         pairs, longest_source = batch.src.shape
         raise EdgeChatError(
@@ -137,8 +137,3 @@ def naming_batch(batch: Batch, when: str) -> Iterator[None]:
             f"targets to {batch.target.shape[1]} tokens: halve --batch-size or --batch-tokens and double "
             "--accumulate, which gives the same updates, or lower --max-source and --max-target"
         ) from error
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch says so, of CPU memory ("can't allocate memory") or of a GPU's."""
-    return any(part in str(error) for part in ("can't allocate memory", "out of memory"))

@@ -2,7 +2,6 @@
 and nowhere else."""
 
 import dataclasses
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,8 +45,6 @@ WIDEST_TRACE = 64
 RIVALS = 3
 #: Bundles that are offered.
 NEAR = 100
-#: Seeds that are drawn where none is given.
-SEEDS = 2**31
 
 
 class Model(Protocol):
@@ -188,9 +185,7 @@ def load(
 
 def with_seed(options: dict[str, Any]) -> dict[str, Any]:
     """`options` with a seed, where tokens are drawn and none is given, so that the draw can be repeated."""
-    if options.get("sample") and "seed" in options and options["seed"] is None:
-        return options | {"seed": random.randrange(SEEDS)}
-    return options
+    return DecodingOptions.from_json(options).with_seed().to_json()
 
 
 def name_of(path: str) -> str:

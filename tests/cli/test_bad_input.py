@@ -497,6 +497,11 @@ def test_a_reader_of_help_that_left_is_no_failure(arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_prompt_that_is_left_is_an_interrupt():
+    done = CliRunner().invoke(_failing(typer.Abort()), ["fail"])
+    assert (done.exit_code, done.stderr) == (130, "edgechat: interrupted\n")
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("a bug"), RuntimeError("a bug"), ModuleNotFoundError("no", name="edgechat.bug")]
 )
@@ -535,3 +540,49 @@ def _failing(error: BaseException) -> typer.Typer:
 
 def test_the_good_bundle_of_these_tests_is_good(bundle_folder):
     assert set(read_bundle(bundle_folder).files) == set(FILES) - {"edgechat.json"}
+
+
+# Arguments that are not UTF-8, and names that are none -----------------------------------------------------
+
+#: What Python makes of an argument whose last byte is no UTF-8.
+CAFE = os.fsdecode(b"caf\xe9")
+
+
+def test_a_trace_of_a_prompt_that_is_not_utf8_is_written(invoke, bundle_folder, tmp_path):
+    done = invoke("reply", bundle_folder, CAFE, "--trace", tmp_path / "t.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "t.json").read_bytes())["replies"][0]["prompt"] == CAFE
+
+
+def test_a_licence_that_is_not_utf8_is_refused_before_the_work(invoke, run_folder, tmp_path):
+    done = invoke("export", run_folder, "--out", tmp_path / "out", "--data-licence", CAFE)
+    assert done.returncode == 2
+    assert done.sentence == r"--data-licence must be text, not half of a surrogate pair: 'caf\udce9'"
+
+
+def test_a_plot_shows_a_name_that_is_not_utf8(invoke, bundle_folder, tmp_path):
+    shutil.copytree(bundle_folder, tmp_path / CAFE)
+    done = invoke("bench", tmp_path / CAFE, "--repeat", 3, "--plot", tmp_path / f"{CAFE}.png")
+    assert done.returncode == 0
+    assert (tmp_path / f"{CAFE}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("out", ["", ".", "/", "..", "deep/.."])
+def test_an_out_without_a_name_is_refused_before_the_work(
+    invoke, tree, corpus_file, run_folder, bundle_folder, tmp_path, monkeypatch, out
+):
+    inside = tmp_path / "here"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    for command in (
+        ["keygen"],
+        ["export", run_folder],
+        ["export", run_folder, "--force"],
+        ["unpack", bundle_folder],
+        ["train", corpus_file],
+    ):
+        done = invoke(*command, "--out", out)
+        assert done.returncode == 2
+        assert re.match("--out is .* no name|.*(exists|is not a run)", done.sentence)
+        assert len(done.sentence) < 400
+    assert tree(tmp_path) == {"here": "no file"}

@@ -113,3 +113,14 @@ def test_a_conversation_may_be_held_to_given_replies(invoke, bundle_folder, tmp_
     said, *ranked = done.stdout.splitlines()
     assert said in ("yes", "no")
     assert sorted(line.split(" ", 2)[2] for line in ranked) == ["no", "yes"]
+
+
+def test_why_after_a_drawn_reply_is_about_that_reply(invoke, bundle_folder):
+    drawing = ["--sample", "--temperature", 50, "--beam", 3]
+    done = invoke("chat", bundle_folder, *drawing, stdin="hello\n/why\n/why\nhello\n")
+    said, *ranked, again = done.stdout.splitlines()
+    half = len(ranked) // 2
+    assert 1 <= half <= 3  # what did not end is no candidate
+    assert ranked[:half] == ranked[half:]  # nothing is drawn anew
+    assert ranked[0].split(" ", 2)[2] == said
+    assert again != said  # but for another reply

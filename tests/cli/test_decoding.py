@@ -1,7 +1,9 @@
 """Every option of the search that a command has reaches the search, with the value that was given."""
 
 import json
-from dataclasses import fields
+import re
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import typer
 
 import edgechat.tui
 from edgechat.cli.app import app
+from edgechat.cli.console import as_typed
 from edgechat.cli.options import given_options
 from edgechat.runtime import DecodingOptions, chat, scheduler
 from edgechat.runtime.search import BeamSearch
@@ -82,8 +85,22 @@ def run(invoke, command: str, bundle, given: list[object], tmp_path) -> Any:
     return invoke(command, bundle, *more, *options, stdin="hello\n")
 
 
-def test_reply_has_every_option_of_the_search():
+def test_reply_has_every_option_of_the_search_and_chat_all_but_what_it_does_not_print():
     assert options_of("reply") == set(GIVEN) == {field.name for field in fields(DecodingOptions)}
+    assert options_of("reply") - options_of("chat") == {"n_best", "alignments", "trace"}
+
+
+def test_the_defaults_that_the_page_of_the_options_tells_are_theirs():
+    page = (Path(__file__).parents[2] / "docs" / "decoding.md").read_text(encoding="utf-8")
+    told: dict[str, str] = {}
+    for table in re.findall(r"^\| option \| default \|.*\n((?:\|.*\n)+)", page, re.MULTILINE):
+        for options, defaults in re.findall(r"^\| ([^|]+) \| ([^|]+) \|", table, re.MULTILINE):
+            told |= zip(re.findall(r"`(\w+)", options), defaults.replace("`", "").split(", "), strict=False)
+    plain = DecodingOptions()
+    theirs = asdict(plain) | {"length_penalty": plain.alpha, "diversity": plain.hamming}
+    assert {"beam", "stop", "groups", "normalize", "length_penalty", "repetition_penalty"} <= told.keys()
+    for name, value in told.items():
+        assert value == (f"{theirs[name]:g}" if isinstance(theirs[name], float) else str(theirs[name])), name
 
 
 @pytest.mark.parametrize(("command", "name"), CASES)
@@ -114,3 +131,47 @@ def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invo
     done = run(invoke, command, bundle_folder, ["--length-penalty", "nan"], tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("edgechat: --length-penalty must be a number from 0 to 10")
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        # of the object of options, of the model, and of what is done with it
+        ("reply", ["--n-best", 9], "--n-best is 9, more than --beam, 5: raise beam"),
+        ("reply", ["--top-k", 9], "--top-k goes with --sample, which is off"),
+        (
+            "reply",
+            ["--min-length", 500],
+            "--min-length is 500, but replies of this model have at most 50 tokens ",
+        ),
+        (
+            "reply",
+            ["--prefix", "beam " * 90],
+            "--prefix has more tokens than a reply may have, 50 with its end",
+        ),
+        (
+            "reply",
+            ["--prefix", "with beam", "--banned", "h beam"],
+            "--prefix holds 'h beam', which is banned",
+        ),
+        (
+            "eval",
+            ["--batch-size", 10**6],
+            "--batch-size must be a whole number from 1 to 100000",
+        ),
+    ],
+)
+def test_a_sentence_of_the_runtime_names_an_option_as_it_was_typed(
+    command, given, said, invoke, bundle_folder, tmp_path
+):
+    done = run(invoke, command, bundle_folder, given, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"edgechat: {said}")
+
+
+def test_a_sentence_of_what_nobody_typed_stays_as_it_is():
+    options = {"beam": "--beam", "n_best": "--n-best"}
+    for sentence in ("n_best is 3, more than beam", "a/beam/x.toml: n_best is 3", "no n_best"):
+        assert as_typed(sentence, options, frozenset()) == sentence
+    assert as_typed("a beam: n_best is 3", options, {"n_best"}) == "a beam: n_best is 3"
+    assert as_typed("n_best is 3, a 'n_best'", options, {"n_best"}) == "--n-best is 3, a 'n_best'"

@@ -1,12 +1,15 @@
 """`edgechat export`: a bundle from a run, sealed and proved, and nothing overwritten."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from edgechat.export import quality
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.errors import CheckpointError
 from edgechat.train.run import open_run
@@ -193,3 +196,41 @@ def test_export_says_which_checkpoint_it_takes_and_which_is_the_last(invoke, run
     said = invoke("export", run_folder, "--out", tmp_path / "best").stderr
     assert "taking the best checkpoint, step " in said
     assert "; the last is step " in said
+
+
+def test_replace_replaces_a_bundle_and_lets_no_precision_pass(
+    invoke, run_folder, bundle_folder, tmp_path, tree, monkeypatch
+):
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, out)
+    done = invoke("export", run_folder, "--out", out)
+    assert done.sentence == f"{out} exists: choose another --out, or give --replace to replace it"
+    command = ["export", run_folder, "--out", out, "--checkpoint", "last"]
+    assert invoke(*command, "--replace", "--precision", "fp32", "--beam", 2).returncode == 0
+    assert read_bundle(out).manifest.decoding.beam == 2
+    before = tree(out)
+    monkeypatch.setitem(quality.LIMITS, "int8", replace(quality.LIMITS["int8"], mean_logp=0.0))
+    done = invoke(*command, "--replace")
+    assert done.returncode == 1
+    assert "int8 is not good enough for this model: mean error " in done.stderr
+    assert tree(out) == before
+    done = invoke(*command, "--force")
+    assert done.returncode == 0
+    [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert re.fullmatch(
+        r"warning: int8 is beyond its limits \(mean error \S+, at most 0\.0\): written by force all the "
+        "same, and the bundle says so",
+        warning,
+    )
+
+
+def test_a_beam_that_the_bundle_could_not_ask_for_is_wrong_use(invoke, corpus_file, tmp_path):
+    run = tmp_path / "run"
+    sizes = ["--hidden", 8, "--vocab-size", 300, "--max-target", 400, "--max-steps", 1, "--layers", 1]
+    assert invoke("train", corpus_file, "--out", run, *sizes).returncode == 0
+    done = invoke("export", run, "--out", tmp_path / "bundle", "--beam", 501)
+    assert done.returncode == 2
+    # 200,000 // 400 = 500
+    said = "--beam must be at most 500 for replies of up to 400 tokens out of 300, not 501"
+    assert done.stderr.splitlines()[-1] == f"edgechat: {said}"
+    assert not (tmp_path / "bundle").exists()

@@ -72,6 +72,12 @@ def test_golden_vectors_that_are_none_are_a_sentence(invoke, bundle_folder, tmp_
     assert "golden.json cannot be used" in done.sentence
 
 
+def test_info_of_a_calibration_of_another_kind_says_that_it_is_unknown(invoke, bundle_folder, tmp_path):
+    newer = resealed(bundle_folder, tmp_path / "newer", calibration={"kind": "isotonic"})
+    done = invoke("info", newer)
+    assert re.search("^confidence +of a kind that this version does not know", done.stdout, re.MULTILINE)
+
+
 def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
     done = invoke("info", bundle_folder)
     manifest = read_bundle(bundle_folder).manifest

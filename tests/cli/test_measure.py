@@ -198,7 +198,7 @@ def test_bench_replies_to_given_prompts(invoke, bundle_folder, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (["--prompts", "nowhere.txt"], 1, "nowhere.txt: No such file"),
+        (["--prompts", "nowhere.txt"], 2, "--prompts is nowhere.txt, but there is no such file"),
         (["--prompts", "empty.txt"], 2, "--prompts is empty.txt, which has no prompt in it"),
         (["--plot", "speed.svg"], 2, "--plot is speed.svg, but a plot is a .png"),
         (["--plot", "no/speed.png"], 2, "there is no folder no"),

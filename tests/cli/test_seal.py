@@ -231,16 +231,20 @@ REQUIRING = {
     "info": [],
     "bench": ["--repeat", 3],
     "eval": ["--data", "corpus"],
+    "pack": ["--out", "FILE"],
+    "unpack": ["--out", "FOLDER"],
 }
 
 
 @pytest.mark.parametrize("command", REQUIRING)
 def test_a_required_signature_is_checked_by_every_command(
-    invoke, bundle_folder, signed_export, keys, corpus_file, command
+    invoke, bundle_folder, signed_export, keys, corpus_file, tmp_path, command
 ):
-    rest = [corpus_file if word == "corpus" else word for word in REQUIRING[command]]
+    files = {"corpus": corpus_file, "FILE": tmp_path / "new.edgechat", "FOLDER": tmp_path / "new"}
+    rest = [files.get(str(word), word) for word in REQUIRING[command]]
     done = invoke(command, signed_export, *rest, "--require-signature", keys / "mine.pub")
     assert done.returncode == 0, done.stderr
+    rest += ["--force"] if command in ("pack", "unpack") else []
     for bundle, key, said in (
         (signed_export, "other.pub", "signed by another key"),
         (bundle_folder, "mine.pub", "is not signed"),

@@ -473,7 +473,7 @@ async def test_a_preset_turns_several_knobs_and_all_back(chat):
 def test_a_draw_has_a_seed_so_that_it_can_be_repeated():
     options = {"sample": True, "seed": None}
     assert isinstance(with_seed(options)["seed"], int)
-    assert with_seed({"sample": False, "seed": None}) == {"sample": False, "seed": None}
+    assert with_seed({"sample": False, "seed": None})["seed"] is None
     assert with_seed({"sample": True, "seed": 7})["seed"] == 7
 
 

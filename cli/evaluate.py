@@ -5,20 +5,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..runtime import ChatModel, UsageError
 from ..train.choices import Targets
 from .console import put_json, put_table, say
 from .inspect import checkpoint_shown
 from .options import (
-    BeamOption,
+    PLAIN,
     DeviceOption,
     JsonOption,
     LengthPenaltyOption,
-    NormalizeOption,
+    Normalization,
     RepliesOption,
     RequireSignatureOption,
-    ThreadsOption,
+    beam_option,
     decoding_options,
     given_options,
+    normalize_option,
     set_torch_threads,
     torch_device,
 )
@@ -66,19 +68,23 @@ def evaluate(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Count and skip lines of --data that cannot be read.")
     ] = False,
-    beam: BeamOption = None,
-    normalize: NormalizeOption = None,
+    beam: Annotated[int | None, beam_option(f"the bundle's, of a run {PLAIN.beam}")] = None,
+    normalize: Annotated[
+        Normalization | None, normalize_option(f"the bundle's, of a run {PLAIN.normalize}")
+    ] = None,
     length_penalty: LengthPenaltyOption = None,
     replies: RepliesOption = None,
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = 1,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, max=1024, help="Threads of ONNX Runtime; for a run of PyTorch."),
+    ] = 1,
 ) -> None:
     """Measure a model on pairs: perplexity, exact match, BLEU and chrF (sacrebleu, with its signature),
     distinct-1 and -2, length, how many replies end by themselves, and the share of the commonest reply.
     """
-    from ..runtime import ChatModel, UsageError
     from ..train.evaluate import evaluate as run_evaluation
     from ..train.run import is_run, open_run
 

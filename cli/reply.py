@@ -4,50 +4,28 @@ import sys
 from collections.abc import Iterator
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ..runtime import ChatModel, DecodingOptions, Reply
 from ..runtime.errors import UsageError
-from ..runtime.finite import finite
-from .console import check_file, lines_of, one_line, put, put_json, say
+from ..runtime.files import write_atomic
+from ..runtime.trace import trace_json
+from .console import check_file, json_line, lines_of, one_line, put, put_json, say
 from .options import (
+    PLAIN,
     SEARCH,
     AlignmentsOption,
-    BannedOption,
-    BeamOption,
     BundleArgument,
-    CoveragePenaltyOption,
     DeviceOption,
-    DiversityOption,
-    GroupsOption,
     JsonOption,
-    LengthPenaltyOption,
-    MaxLengthOption,
-    MinLengthOption,
-    NoCopyOption,
-    NoRepeatOption,
-    NormalizeOption,
-    PrefixOption,
-    RepetitionPenaltyOption,
-    RepliesOption,
-    RequiredOption,
     RequireSignatureOption,
-    SampleOption,
-    SeedOption,
-    StopOption,
-    TemperatureOption,
     ThreadsOption,
-    TopKOption,
-    TopPOption,
-    TypicalOption,
     decoding_options,
     given_options,
+    with_search_options,
 )
-
-if TYPE_CHECKING:
-    from ..runtime import ChatModel, DecodingOptions, Reply
-
 
 #: What a trace begins with.
 _TRACE = {"format": 1}
@@ -57,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(reply)
 
 
+@with_search_options
 def reply(
     context: typer.Context,
     bundle: BundleArgument,
@@ -64,32 +43,10 @@ def reply(
         list[str] | None,
         typer.Argument(help="Prompts. Without any: one a line on stdin.", show_default=False),
     ] = None,
-    beam: BeamOption = None,
     n_best: Annotated[
         int | None,
-        typer.Option(help="Replies to show, best first.  [default: 1]", rich_help_panel=SEARCH),
+        typer.Option(help=f"Replies to show, best first.  [default: {PLAIN.n_best}]", rich_help_panel=SEARCH),
     ] = None,
-    stop: StopOption = None,
-    groups: GroupsOption = None,
-    diversity: DiversityOption = None,
-    normalize: NormalizeOption = None,
-    length_penalty: LengthPenaltyOption = None,
-    coverage_penalty: CoveragePenaltyOption = None,
-    repetition_penalty: RepetitionPenaltyOption = None,
-    min_length: MinLengthOption = None,
-    max_length: MaxLengthOption = None,
-    replies: RepliesOption = None,
-    prefix: PrefixOption = None,
-    banned: BannedOption = None,
-    required: RequiredOption = None,
-    no_repeat_ngram: NoRepeatOption = None,
-    no_copy_ngram: NoCopyOption = None,
-    sample: SampleOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    typical_p: TypicalOption = None,
-    seed: SeedOption = None,
     alignments: AlignmentsOption = None,
     abstain_below: Annotated[
         float | None,
@@ -129,9 +86,6 @@ def reply(
     right, or null), truncated (only the end of the prompt was read) and ms. Scores are natural-log
     probabilities, normalized by length as --normalize says.
     """
-    from ..runtime import ChatModel
-    from ..runtime.files import write_atomic
-
     if stream and (json or (n_best or 1) > 1):
         raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
     if abstain_below is not None and (stream or ((n_best or 1) > 1 and not json)):
@@ -173,11 +127,10 @@ def reply(
             else:
                 _put_reply(given, n_best or 1)
         if trace:
-            values = finite({**_TRACE, "replies": traced})
-            write_atomic(trace, dumps(values, ensure_ascii=False) + "\n")
+            write_atomic(trace, json_line({**_TRACE, "replies": traced}) + "\n")
 
 
-def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
+def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
     """A reply in the form that --json prints."""
     return {
         "prompt": prompt,
@@ -195,12 +148,12 @@ def reply_json(prompt: str, reply: "Reply") -> dict[str, Any]:
     }
 
 
-def _source(model: "ChatModel", prompt: str) -> dict[str, Any]:
+def _source(model: ChatModel, prompt: str) -> dict[str, Any]:
     """The prompt's tokens, which are the columns of the alignments."""
     return {"source": list(model.codec.pieces(model.codec.encode_source([prompt]).ids))}
 
 
-def _check_confident(model: "ChatModel", options: "DecodingOptions") -> None:
+def _check_confident(model: ChatModel, options: DecodingOptions) -> None:
     """Refuse to abstain by a confidence that there is not."""
     if model.maker.calibration is None:
         raise UsageError(
@@ -214,12 +167,12 @@ def _check_confident(model: "ChatModel", options: "DecodingOptions") -> None:
         )
 
 
-def _abstains(reply: "Reply", least: float) -> bool:
+def _abstains(reply: Reply, least: float) -> bool:
     """A reply that was cut has no confidence."""
     return reply.confidence is None or reply.confidence < least
 
 
-def _abstaining(reply: "Reply", least: float | None) -> dict[str, Any]:
+def _abstaining(reply: Reply, least: float | None) -> dict[str, Any]:
     """What --abstain-below adds to the JSON of a reply. An abstained one says nothing; what it would have
     said stands among the candidates."""
     if least is None:
@@ -228,7 +181,7 @@ def _abstaining(reply: "Reply", least: float | None) -> dict[str, Any]:
     return {"abstained": abstained} | ({"reply": ""} if abstained else {})
 
 
-def _put_reply(reply: "Reply", n_best: int) -> None:
+def _put_reply(reply: Reply, n_best: int) -> None:
     """One line a reply: a line break within it is shown as a space, so that line n answers prompt n."""
     if n_best == 1:
         put(one_line(reply.text))
@@ -238,7 +191,7 @@ def _put_reply(reply: "Reply", n_best: int) -> None:
     sys.stdout.flush()
 
 
-def _stream(model: "ChatModel", prompt: str, options: "DecodingOptions") -> "Reply":
+def _stream(model: ChatModel, prompt: str, options: DecodingOptions) -> Reply:
     stream = model.stream(prompt, options)
     for piece in stream:
         put(one_line(piece), end="")
@@ -261,9 +214,7 @@ def _is_trace(path: Path) -> bool:
         return file.read(len(begins)) in (begins, b"")
 
 
-def _traced(model: "ChatModel", prompt: str, reply: "Reply") -> dict[str, Any]:
-    from ..runtime.trace import trace_json
-
+def _traced(model: ChatModel, prompt: str, reply: Reply) -> dict[str, Any]:
     assert reply.trace is not None
     source = model.codec.encode_source([prompt]).ids
     return {"prompt": prompt, "reply": reply.text, **trace_json(reply.trace, source, model.codec)}
