@@ -15,10 +15,10 @@ from ..runtime.calibration import Calibration, log_odds
 from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError
 from ..runtime.text import normal_form
+from ..train.confidence import expected_calibration_error
 
 #: Fewer pairs say nothing; more are not needed for two numbers.
 LEAST_PAIRS, MOST_PAIRS = 30, 500
-_BINS = 10
 _FOLDS = 5
 
 Array = npt.NDArray[np.float64]
@@ -45,18 +45,6 @@ def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
         if np.abs(step * move).max() < 1e-9:
             break
     return Calibration(float(w[0]), float(w[1]))
-
-
-def expected_calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """Mean over the pairs, bin by bin of confidence, of |share that was right - mean confidence| (Guo et
-    al. 2017, equation 3), with 10 bins of one width."""
-    p, y = np.array(confidences), np.array(right, dtype=np.float64)
-    bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
-    error = 0.0
-    for each in np.unique(bins):
-        chosen = bins == each
-        error += chosen.mean() * abs(y[chosen].mean() - p[chosen].mean())
-    return float(error)
 
 
 def calibrate(model: ChatModel, pairs: Sequence[tuple[Sequence[str], str]]) -> dict[str, Any]:

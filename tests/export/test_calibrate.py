@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgechat.export import calibrate as module
-from edgechat.export.calibrate import calibrate, expected_calibration_error, fit_platt
+from edgechat.export.calibrate import calibrate, fit_platt
 from edgechat.runtime import BundleError, Candidate, EdgeChatError, Reply
 from edgechat.runtime.calibration import Calibration, log_odds
 
@@ -57,13 +57,6 @@ def test_a_model_that_was_never_wrong_is_not_called_certain_of_everything():
     fitted = fit_platt([-0.01] * 100, [True] * 100)
     assert fitted.confidence(-0.01) > 0.99
     assert fitted.confidence(-8.0) < 0.2  # it has not shown that it is right when it doubts
-
-
-def test_the_expected_calibration_error_by_hand():
-    # Two pairs at 0.95, one right: |0.5 - 0.95|; two at 0.25, none right: |0 - 0.25|; each half of all.
-    error = expected_calibration_error([0.95, 0.95, 0.25, 0.25], [True, False, False, False])
-    assert error == pytest.approx(0.5 * 0.45 + 0.5 * 0.25)
-    assert expected_calibration_error([1.0, 1.0], [True, True]) == 0.0
 
 
 class Model:
