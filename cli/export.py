@@ -67,6 +67,7 @@ def export(
     more, the confidence of replies is calibrated on them.
     """
     from ..export import export as export_run
+    from ..runtime.calibration import AS_IT_IS, Calibration
     from ..runtime.options import DecodingOptions
     from ..runtime.signature import load_signer
 
@@ -109,10 +110,11 @@ def export(
         if quality["forced"]:
             say(f"{precision} is beyond its limits: written by force, and the bundle says so")
     if (fitted := exported.manifest.calibration) is not None:
-        say(
-            f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {fitted['right']:.1%} right: "
-            f"expected error {fitted['ece_before']:.3f} before, {fitted['ece']:.3f} after"
-        )
+        error = f"expected error {fitted['ece_before']:.3f} before, {fitted['ece']:.3f} after"
+        if Calibration.from_json(fitted) == AS_IT_IS:
+            error = f"the model's own probability, whose expected error of {fitted['ece']:.3f} no fit lowers"
+        right = f"{fitted['right']:.1%} right"
+        say(f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {right}: {error}")
         if fitted["right"] < _HARDLY_ANY:
             say(
                 "hint: hardly any reply is word for word the held-out one, as is usual in open chat: "

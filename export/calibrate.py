@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.calibration import Calibration, log_odds
+from ..runtime.calibration import AS_IT_IS, Calibration, log_odds
 from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError
 from ..runtime.text import normal_form
@@ -51,7 +51,8 @@ def calibrate(model: ChatModel, pairs: Sequence[tuple[Sequence[str], str]]) -> d
     """What goes into a manifest as `calibration`: a and b for the model's own options, how many pairs they
     are from, the share of right replies, and the expected calibration error before and after.
 
-    The error after is of pairs that were left out of the fit it is measured with, a fifth at a time.
+    The error after is of pairs that were left out of the fit it is measured with, a fifth at a time. Where it
+    is no smaller than the one before, the model's own probability is kept as it is, and so is its error.
 
     Raises:
         EdgeChatError: too few pairs, replies drawn at random, or the likelier are not more often right.
@@ -79,14 +80,18 @@ def calibrate(model: ChatModel, pairs: Sequence[tuple[Sequence[str], str]]) -> d
         fit = fit_platt([logps[i] for i in kept], [right[i] for i in kept])
         for i in range(fold, count, _FOLDS):
             unseen[i] = fit.confidence(logps[i])
+    before = expected_calibration_error([float(np.exp(logp)) for logp in logps], right)
+    after = expected_calibration_error(unseen, right)
+    if after >= before:
+        fitted, after = AS_IT_IS, before
     return {
         "kind": "platt",
         "a": round(fitted.a, 6),
         "b": round(fitted.b, 6),
         "pairs": count,
         "right": round(sum(right) / count, 4),
-        "ece_before": round(expected_calibration_error([float(np.exp(logp)) for logp in logps], right), 4),
-        "ece": round(expected_calibration_error(unseen, right), 4),
+        "ece_before": round(before, 4),
+        "ece": round(after, 4),
     }
 
 

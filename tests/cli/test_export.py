@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from edgechat.export import exporter
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.errors import CheckpointError
 from edgechat.train.run import open_run
@@ -30,6 +31,28 @@ def test_an_export_says_on_stderr_what_was_proved_and_gives_json_on_stdout(expor
     assert values["proof"]["replies"] > 0
     assert "proved: " in done.stderr
     assert "next: edgechat reply" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("a", "said"),
+    [
+        (0.9, "22.5% right: expected error 0.152 before, 0.148 after\n"),
+        (1.0, "22.5% right: the model's own probability, whose expected error of 0.148 no fit lowers\n"),
+    ],
+)
+def test_an_export_says_what_the_calibration_is_worth(invoke, run_folder, tmp_path, monkeypatch, a, said):
+    fitted = {
+        "kind": "platt",
+        "a": a,
+        "b": 0.0,
+        "pairs": 40,
+        "right": 0.225,
+        "ece_before": 0.152,
+        "ece": 0.148,
+    }
+    monkeypatch.setattr(exporter, "calibrate", lambda *_: fitted)
+    done = invoke("export", run_folder, "--out", tmp_path / "bundle", "--precision", "fp32")
+    assert f"confidence calibrated on 40 held-out pairs, {said}" in done.stderr
 
 
 def test_decoding_options_and_licence_of_an_export_are_those_of_the_bundle(exported):

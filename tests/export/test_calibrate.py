@@ -8,7 +8,7 @@ import pytest
 from edgechat.export import calibrate as module
 from edgechat.export.calibrate import calibrate, fit_platt
 from edgechat.runtime import BundleError, Candidate, EdgeChatError, Reply
-from edgechat.runtime.calibration import Calibration, log_odds
+from edgechat.runtime.calibration import AS_IT_IS, Calibration, log_odds
 
 
 def test_log_odds_are_those_of_the_probability():
@@ -93,6 +93,16 @@ def test_a_calibration_says_what_it_is_worth():
     assert found["right"] == pytest.approx(np.mean(right), abs=1e-4)
     assert found["ece"] < found["ece_before"]
     assert Calibration.from_json(found) == Calibration(found["a"], found["b"])
+
+
+def test_a_fit_that_would_be_worse_leaves_the_probability_as_it_is():
+    # 20 replies at 0.55, 11 of them right, are 0 off; 20 at 0.85, 18 of them right, are 0.05 off.
+    logps = [math.log(0.55)] * 20 + [math.log(0.85)] * 20
+    right = [i < 11 for i in range(20)] + [i < 18 for i in range(20)]
+    found = calibrate(Model(logps, right), pairs(40))
+    assert (found["ece_before"], found["ece"]) == (0.025, 0.025)
+    assert Calibration.from_json(found) == AS_IT_IS
+    assert AS_IT_IS.confidence(math.log(0.85)) == pytest.approx(0.85)
 
 
 def test_many_pairs_are_thinned_evenly(monkeypatch):
