@@ -112,7 +112,7 @@ def export(
     if (fitted := exported.manifest.calibration) is not None:
         error = f"expected error {fitted['ece_before']:.3f} before, {fitted['ece']:.3f} after"
         if Calibration.from_json(fitted) == AS_IT_IS:
-            error = f"the model's own probability, whose expected error of {fitted['ece']:.3f} no fit lowers"
+            error = f"the model's own is kept, whose expected error of {fitted['ece']:.3f} a fit does not lower"
         right = f"{fitted['right']:.1%} right"
         say(f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {right}: {error}")
         if fitted["right"] < _HARDLY_ANY:
