@@ -116,11 +116,13 @@ def _in_a_sentence() -> Iterator[None]:
 
 
 def _missing(package: str) -> str:
-    """`package` and what else of training is not installed, as pip calls them."""
+    """`package` as pip calls it, and what else of training is not installed, where that is wanted: much needs
+    one of these packages and no torch."""
+    trains = package == "torch" or importlib.util.find_spec("torch") is not None
     return " ".join(
         pip
         for name, pip in _TRAINING_PACKAGES.items()
-        if name == package or importlib.util.find_spec(name) is None
+        if name == package or (trains and importlib.util.find_spec(name) is None)
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..runtime import ChatModel, UsageError
+from ..runtime.bundle import is_run
 from ..train.choices import Targets
 from .console import put_json, put_table, say
 from .inspect import checkpoint_shown
@@ -84,11 +85,15 @@ def evaluate(
 ) -> None:
     """Measure a model on pairs: perplexity, exact match, BLEU and chrF (sacrebleu, with its signature),
     distinct-1 and -2, length, how many replies end by themselves, and the share of the commonest reply.
+
+    Of a calibrated bundle also what its confidence is worth here: how many replies have at least 0.5, 0.8,
+    0.9 and 0.95, how many of these are right, and the expected calibration error.
     """
     from ..train.evaluate import evaluate as run_evaluation
-    from ..train.run import is_run, open_run
 
     if is_run(Path(model)):
+        from ..train.run import open_run
+
         if require_signature is not None:
             raise UsageError("--require-signature is of a bundle: a run is not signed")
         run = open_run(Path(model))
@@ -126,12 +131,20 @@ def evaluate(
         made_of = {name: source.get(name) for name in ("checkpoint", "steps")}
         put_json({"model": model, **made_of, "device": chat.device, **result.to_json()})
         return
+    trust = []
+    if result.confidence is not None:
+        trust = [
+            (f"confidence ≥ {each.at_least}", _answered(each.answered, each.right, result.pairs))
+            for each in result.confidence.answered
+        ]
+        trust.append(("expected error", f"{result.confidence.expected_error:.3f}"))
     put_table(
         [
             ("model", f"{model}, {checkpoint_shown(source)}"),
             ("pairs", f"{result.pairs:,}"),
             ("perplexity", f"{result.perplexity:.3f}"),
             ("exact match", f"{result.exact_match:.2%}"),
+            *trust,
             ("BLEU", f"{result.bleu:.2f}  ({result.bleu_signature})"),
             ("chrF", f"{result.chrf:.2f}  ({result.chrf_signature})"),
             ("distinct-1, -2", f"{result.distinct_1:.4f}, {result.distinct_2:.4f}"),
@@ -146,6 +159,12 @@ def evaluate(
             ("time", f"{result.seconds:.1f} s"),
         ]
     )
+
+
+def _answered(answered: int, right: int, pairs: int) -> str:
+    """What `--abstain-below` would let pass of the replies to these pairs."""
+    right_of_them = f", {right:,} of them right ({right / answered:.1%})" if answered else ""
+    return f"{answered:,} of {pairs:,} answered{right_of_them}"
 
 
 def _pairs(data: str, turns: int, targets: Any, skip_bad: bool) -> "list[Pair]":

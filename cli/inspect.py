@@ -20,7 +20,7 @@ from ..runtime.device import cuda_state
 from ..runtime.golden import TOLERANCE, check_golden
 from ..runtime.manifest import ModelSpec
 from ..runtime.signature import fingerprint, signing_key
-from ..runtime.text import counted
+from ..runtime.text import counted, plural
 from .console import FAILED, put, put_json, put_table, say
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 
@@ -141,10 +141,7 @@ def info(
     model: ModelSpec = manifest.model
     decoding = manifest.decoding
     # For people, so any of these may be absent, or of another kind than ours.
-    quality, source, proof = (
-        {name: _shown(value) for name, value in values.items()}
-        for values in (manifest.quality, manifest.provenance, manifest.proof)
-    )
+    quality, source, proof = manifest.quality, manifest.provenance, manifest.proof
     put_table(
         [
             ("format", manifest.format),
@@ -160,21 +157,21 @@ def info(
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
             ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
             ("made of", checkpoint_shown(manifest.provenance)),
-            ("training", f"{source.get('steps')} steps on {source.get('train_pairs')} pairs"),
+            (
+                "training",
+                f"{_noted(source.get('steps'), 'step')} on {_noted(source.get('train_pairs'), 'pair')}",
+            ),
             (
                 "held-out perplexity",
-                f"{quality.get('valid_perplexity')} on {quality.get('valid_pairs')} pairs",
+                f"{quality.get('valid_perplexity')} on {_noted(quality.get('valid_pairs'), 'pair')}",
             ),
             *_against_fp32(manifest.quality),
             ("confidence", _confidence(manifest.calibration)),
-            *(
-                [("says", "nothing but the replies of replies.json")]
-                if "replies.json" in manifest.files
-                else []
-            ),
+            *_says(checked),
             (
                 "proof",
-                f"{proof.get('replies')} replies, log-probabilities within {proof.get('worst_logp')}",
+                f"{_noted(proof.get('replies'), 'reply')}, "
+                f"log-probabilities within {proof.get('worst_logp')}",
             ),
             ("signature", _signature_shown(checked, require_signature)),
             *(
@@ -185,17 +182,30 @@ def info(
     )
 
 
+def _says(bundle: "Bundle") -> list[tuple[str, str]]:
+    """The closed set, where a bundle has one."""
+    from ..runtime.replies import REPLIES, bundled_replies
+
+    if REPLIES not in bundle.files:
+        return []
+    replies = set(bundled_replies(bundle.files[REPLIES]))
+    return [("says", f"nothing but the {counted(len(replies), 'reply')} of {REPLIES}")]
+
+
 def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:
     """What the precision costs, where the manifest says."""
     found = quality.get("against_fp32")
     if not isinstance(found, dict):
         return []
+    pairs, held_out, learned = found.get("pairs"), quality.get("valid_pairs"), ""
+    if isinstance(pairs, int) and isinstance(held_out, int) and pairs > held_out:
+        learned = f", {pairs - held_out:,} of them learned ones"
     forced = ", beyond its limits: written by force" if quality.get("forced") is True else ""
     return [
         (
             "beside fp32",
             f"agreement {found.get('agreement')}, perplexity {found.get('perplexity')} for "
-            f"{found.get('fp32_perplexity')}{forced}",
+            f"{found.get('fp32_perplexity')} on {_noted(pairs, 'pair')}{learned}{forced}",
         )
     ]
 
@@ -233,7 +243,7 @@ def _confidence(calibration: dict[str, Any] | None) -> str:
     if Calibration.from_json(calibration) is None:
         return "of a kind that this version does not know: --abstain-below cannot be used"
     return (
-        f"calibrated on {calibration.get('pairs')} held-out pairs, "
+        f"calibrated on {_noted(calibration.get('pairs'), 'held-out pair')}, "
         f"expected error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
     )
 
@@ -241,6 +251,11 @@ def _confidence(calibration: dict[str, Any] | None) -> str:
 def checkpoint_shown(provenance: dict[str, Any]) -> str:
     """Which checkpoint of its run a bundle is, or a run was taken at."""
     return f"the {provenance.get('checkpoint')} checkpoint, step {_shown(provenance.get('steps'))}"
+
+
+def _noted(value: object, noun: str) -> str:
+    """So many of something, as the manifest has it for people."""
+    return counted(value, noun) if isinstance(value, int) else f"{value} {plural(noun)}"
 
 
 def _shown(value: object) -> str:

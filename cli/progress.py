@@ -129,7 +129,7 @@ class TrainingProgress:
             )
 
     def validated(self, validated: Any) -> None:
-        from ..train.loss import perplexity
+        from ..train.perplexity import perplexity
 
         line = f"step {validated.step:>7,}"
         if not math.isnan(validated.train_loss):

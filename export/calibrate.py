@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.calibration import Calibration, log_odds
+from ..runtime.calibration import AS_IT_IS, Calibration, log_odds
 from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError
 from ..runtime.text import normal_form
+from ..train.confidence import expected_calibration_error
 from ..train.dialogue import Pair
 
 #: Fewer pairs say nothing; more are not needed for two numbers.
 LEAST_PAIRS, MOST_PAIRS = 30, 500
-_BINS = 10
 _FOLDS = 5
 
 Array = npt.NDArray[np.float64]
@@ -48,23 +48,12 @@ def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
     return Calibration(float(w[0]), float(w[1]))
 
 
-def expected_calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """Mean over the pairs, bin by bin of confidence, of |share that was right - mean confidence| (Guo et
-    al. 2017, equation 3), with 10 bins of one width."""
-    p, y = np.array(confidences), np.array(right, dtype=np.float64)
-    bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
-    error = 0.0
-    for each in np.unique(bins):
-        chosen = bins == each
-        error += chosen.mean() * abs(y[chosen].mean() - p[chosen].mean())
-    return float(error)
-
-
 def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     """What goes into a manifest as `calibration`: a and b for the model's own options, how many pairs they
     are from, the share of right replies, and the expected calibration error before and after.
 
-    The error after is of pairs that were left out of the fit it is measured with, a fifth at a time.
+    The error after is of pairs that were left out of the fit it is measured with, a fifth at a time. Where it
+    is no smaller than the one before, the model's own probability is kept as it is, and so is its error.
 
     Raises:
         EdgeChatError: too few pairs, replies drawn at random, or the likelier are not more often right.
@@ -92,14 +81,18 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
         fit = fit_platt([logps[i] for i in kept], [right[i] for i in kept])
         for i in range(fold, count, _FOLDS):
             unseen[i] = fit.confidence(logps[i])
+    before = expected_calibration_error([float(np.exp(logp)) for logp in logps], right)
+    after = expected_calibration_error(unseen, right)
+    if after >= before:
+        fitted, after = AS_IT_IS, before
     return {
         "kind": "platt",
         "a": round(fitted.a, 6),
         "b": round(fitted.b, 6),
         "pairs": count,
         "right": round(sum(right) / count, 4),
-        "ece_before": round(expected_calibration_error([float(np.exp(logp)) for logp in logps], right), 4),
-        "ece": round(expected_calibration_error(unseen, right), 4),
+        "ece_before": round(before, 4),
+        "ece": round(after, 4),
     }
 
 

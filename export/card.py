@@ -1,6 +1,7 @@
 """MODEL_CARD.md: what a bundle is, for people who are handed one."""
 
 from ..runtime.manifest import Manifest
+from ..runtime.text import counted
 from .quality import perplexity_change
 
 
@@ -11,13 +12,21 @@ def model_card(manifest: Manifest) -> str:
     perplexity = quality.get("valid_perplexity")
     vectors = provenance.get("pretrained_tokens")
     started = f", {vectors:,} tokens begun with pretrained vectors" if vectors else ""
+    learned = f"{counted(provenance['steps'], 'step')} on {counted(provenance['train_pairs'], 'pair')}"
     before = provenance.get("begun_at_step")
-    continued = "" if before is None else f", after {before:,} steps of another run"
+    continued = "" if before is None else f", after {counted(before, 'step')} of another run"
     held_out = (
-        f"{perplexity:.2f} on {quality['valid_pairs']:,} held-out pairs"
+        f"{perplexity:.2f} on {counted(quality['valid_pairs'], 'held-out pair')}"
         if perplexity
         else "nothing was held out"
     )
+    reply, says = (
+        f"at most {text.max_target} tokens",
+        "It repeats and recombines what its training data holds.",
+    )
+    if "closed_set" in quality:
+        reply = f"nothing but the {counted(quality['closed_set']['replies'], 'reply')} of `replies.json`"
+        says = f"Whatever the prompt, it says {reply}."
     direction = "reversed" if model.reverse_source else "read forwards"
     if model.bidirectional:
         direction = "read both ways"
@@ -35,7 +44,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 | sizes | hidden {model.hidden}, embedding {model.embedding}, attention {model.attention} |
 | vocabulary | {model.vocab_size:,} byte-level BPE tokens{started} |
 | source | {context}, at most {text.max_source} tokens, {direction} |
-| reply | at most {text.max_target} tokens |
+| reply | {reply} |
 | precision | {manifest.precision} |
 | default decoding | beam {decoding.beam}, normalization {decoding.normalize} |
 | confidence of a reply | {_confidence(manifest)} |
@@ -47,7 +56,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 | data | {provenance["data"]} |
 | sha256 of the data | `{provenance["data_sha256"]}` |
 | licence of the data | {provenance["data_licence"]} |
-| training | {provenance["steps"]:,} steps on {provenance["train_pairs"]:,} pairs{continued} |
+| training | {learned}{continued} |
 | trained with | edgechat {provenance["edgechat"]} |
 | perplexity | {held_out} |
 
@@ -57,7 +66,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 {_variant(manifest)}
 ## What it cannot do
 
-It repeats and recombines what its training data holds. It knows no facts, does not reason, and may be wrong
+{says} It knows no facts, does not reason, and may be wrong
 or rude where its data was. Do not use it where a wrong reply does harm.
 """
 
@@ -67,19 +76,21 @@ def _confidence(manifest: Manifest) -> str:
     if fitted is None:
         return "not calibrated"
     return (
-        f"calibrated on {fitted['pairs']:,} held-out pairs, {fitted['right']:.1%} of them answered word "
-        f"for word; expected error {fitted['ece']:.3f}"
+        f"calibrated on {counted(fitted['pairs'], 'held-out pair')}, {fitted['right']:.1%} of them answered "
+        f"word for word; expected error {fitted['ece']:.3f}"
     )
 
 
 def _exact(manifest: Manifest) -> str:
     proof = manifest.proof
+    pairs, steps = counted(proof["pairs"], "pair"), counted(proof["steps"], "decoder step")
+    replies, ties = counted(proof["replies"], "decoded reply"), counted(proof["near_ties"], "near tie")
     graphs = "graphs" if manifest.precision == "fp32" else "graphs in fp32"
-    return f"""The {graphs} were compared with the PyTorch model on {proof["pairs"]} pairs
-({proof["steps"]:,} decoder steps). Worst differences: log-probabilities {proof["worst_logp"]:.1e}, states
-{proof["worst_state"]:.1e}, alignments {proof["worst_align"]:.1e}. {proof["replies"]:,} decoded replies (beams
+    return f"""The {graphs} were compared with the PyTorch model on {pairs}
+({steps}). Worst differences: log-probabilities {proof["worst_logp"]:.1e}, states
+{proof["worst_state"]:.1e}, alignments {proof["worst_align"]:.1e}. {replies} (beams
 {_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, but for
-{proof["near_ties"]} near ties.
+{ties}.
 """
 
 
@@ -97,8 +108,8 @@ def _variant(manifest: Manifest) -> str:
 {quality["tokens"]:,.0f} tokens: {quality["agreement"]:.1%} of the likeliest tokens are the same, perplexity
 changes by {change:+.2%}, log-probabilities differ by {quality["mean_logp"]:.3f} in the mean and
 {quality["worst_logp"]:.2f} at worst.{forced}
-{batching["replies"]:,} replies alone and in batches of {_list(batching["batch_sizes"])} are the same,
-but for {batching["near_ties"]} near ties.
+{counted(batching["replies"], "reply")} alone and in batches of {_list(batching["batch_sizes"])} are the same,
+but for {counted(batching["near_ties"], "near tie")}.
 """
 
 

@@ -34,6 +34,7 @@ from ..train.run import Run, open_run
 from .builder import OPSET
 from .calibrate import calibrate
 from .card import model_card
+from .closedset import ClosedSetFit, closed_set_fit
 from .graphs import graph_spec
 from .quality import LIMITS, beyond_limits, compare, step_ms
 from .variants import Built, build, prove_built, rebuild
@@ -99,6 +100,7 @@ def export(
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
     behind = f"; the last is step {last:,}" if position.step != last else ""
     progress(f"taking the {what}, step {position.step:,}{behind}")
+    fit = None if replies is None else _closed_set_fit(run, replies, progress)
     data = run.config.data
     manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
     built = build(model, precision, _judged_on(run, _LEVEL_PAIRS), progress=progress)
@@ -107,6 +109,8 @@ def export(
     )
     progress("measuring held-out perplexity")
     quality, beyond, ms = _quality(built, run, force=force)
+    if fit is not None:
+        quality["closed_set"] = asdict(fit)
     manifest = replace(manifest, proof=proof, quality=quality)
     manifest = replace(manifest, calibration=_calibration(run, built.variant, manifest, closed, progress))
     progress("making golden vectors")
@@ -135,6 +139,14 @@ def export(
     except OSError as error:  # the bundle is whole without it
         progress(f"the report beside the bundle could not be written: {error.strerror}")
     return Exported(out, sealed, size, seconds, beyond)
+
+
+def _closed_set_fit(run: Run, replies: Sequence[str], progress: Told) -> ClosedSetFit:
+    """How the set of replies fits the run's data; what does not is said."""
+    fit = closed_set_fit(replies, run.codec, run.train_pairs, run.valid_pairs)
+    for hint in fit.hints():
+        progress(hint)
+    return fit
 
 
 def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda what: None) -> dict[str, Any]:

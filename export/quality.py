@@ -15,7 +15,7 @@ from ..runtime.ort import OrtBackend
 from ..runtime.scheduler import BATCH_SIZE, batches_of
 from ..runtime.scoring import forced_steps
 from ..runtime.text import GO
-from ..train.loss import perplexity_of
+from ..train.perplexity import perplexity_of
 
 
 @dataclass(frozen=True)

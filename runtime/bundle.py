@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 MANIFEST = "edgechat.json"
+#: In the folder of a training: what a bundle is made of, and is often taken for one.
+RUN = "run.json"
 SIGNATURE = "signature.ed25519"
 MEGABYTE = 1_000_000
 #: Every name a bundle may hold, with the most bytes it may have. In one file they lie in this order: what a
@@ -78,6 +80,11 @@ def package_files(package: str) -> "Traversable":
     return files(package)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether this is the folder of a training."""
+    return (folder / RUN).is_file()
+
+
 def find_bundle(name: str) -> Path:
     """The path of a bundle; `demo` is the one that comes with the package, unless a path of that name is
     one, or a run.
@@ -88,7 +95,7 @@ def find_bundle(name: str) -> Path:
     path = Path(name)
     try:
         if name and (path.exists() or path.is_symlink()):  # an empty one would be this folder
-            if (path / "run.json").is_file() and not (path / MANIFEST).exists():
+            if is_run(path) and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
             if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
                 raise UsageError(

@@ -1,8 +1,8 @@
 """From the log-probability of a reply to the probability that it is the right one.
 
 p = 1 / (1 + exp(-(a x + b))), x = log(q / (1 - q)), q = exp(logp): Platt 1999 on the log-odds of the
-probability that the model itself gives; a = 1 and b = 0 leave that as it is. `edgechat export` fits a
-and b (`export/calibrate.py`) on the held-out split.
+probability that the model itself gives; a = 1 and b = 0 leave that as it is (AS_IT_IS). `edgechat
+export` fits a and b (`export/calibrate.py`) on the held-out split.
 """
 
 import math
@@ -48,6 +48,10 @@ class Calibration:
         if a <= 0:
             raise BundleError(f"edgechat.json: a of 'calibration' must be above 0, not {a}")
         return cls(a, b)
+
+
+#: A probability stays what it is.
+AS_IT_IS = Calibration(1.0, 0.0)
 
 
 def _number(value: object) -> float:

@@ -40,8 +40,12 @@ def printable(text: str, *, bidi: bool = False) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 turn`, `2 turns`, `1,000 turns`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    """`1 turn`, `2 turns`, `1,000 replies`."""
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def _visible(c: str) -> str:

@@ -1,6 +1,7 @@
 """The package: what is importable, what the wheel holds, what an import loads."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -260,3 +261,25 @@ def test_a_package_that_is_not_installed_is_named_in_one_sentence(tmp_path, pack
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_bundle_is_measured_without_torch_and_what_it_lacks_is_named_alone(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "hello", "response": "hi"}\n')
+    code = """
+import sys
+sys.modules.update(dict.fromkeys({missing}))
+from edgechat.cli import main
+sys.argv = ["edgechat", "eval", "demo", "--data", "pairs.jsonl", "--json"]
+try:
+    main()
+except SystemExit as end:
+    print(end.code)
+"""
+    done = python(code.format(missing=["torch"]), tmp_path).splitlines()
+    assert json.loads(done[0])["pairs"] == 1
+    missing = ["torch", "onnx", "sacrebleu", "matplotlib"]
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(missing=missing)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == "edgechat: this command needs sacrebleu.metrics: pip install sacrebleu\n"

@@ -264,6 +264,7 @@ class _Encoder:
                 f"--max-target {codec.max_target} tokens: raise them or give shorter data"
             )
         train, valid = (side.finish() for side in self._sides)
+        ambiguous_prompts, ambiguous_pairs = _ambiguous(train, valid)
         report = replace(
             report,
             pairs=len(train) + len(valid),
@@ -275,6 +276,8 @@ class _Encoder:
             truncated_sources=self._truncated_sources,
             truncated_targets=self._truncated_targets,
             empty_prompts=self._empty_prompts,
+            ambiguous_prompts=ambiguous_prompts,
+            ambiguous_pairs=ambiguous_pairs,
             vocab_size=codec.vocab_size,
             source_tokens=percentiles(np.concatenate([np.diff(p.src_offsets) for p in (train, valid)])),
             target_tokens=percentiles(np.concatenate([np.diff(p.tgt_offsets) for p in (train, valid)])),
@@ -290,6 +293,23 @@ def _learned(valid: EncodedPairs, train: EncodedPairs) -> int:
 
     wanted = Counter(pair(valid, i) for i in range(len(valid)))
     return sum(wanted.pop(pair(train, i), 0) for i in range(len(train) if wanted else 0))
+
+
+def _ambiguous(*parts: EncodedPairs) -> tuple[int, int]:
+    """How many sources have more than one target, and in how many pairs they come.
+
+    Worked example: the pairs (a, x), (a, x), (a, y), (b, x) have one such source, a, in three pairs.
+    """
+    hashes = (
+        hash(ids.tobytes())
+        for pairs in parts
+        for i in range(len(pairs))
+        for ids in (pairs.source(i), pairs.target(i))
+    )
+    hashed = np.fromiter(hashes, np.int64).reshape(-1, 2)  # source, target
+    distinct, times = np.unique(hashed, axis=0, return_counts=True)
+    _, source, targets = np.unique(distinct[:, 0], return_inverse=True, return_counts=True)
+    return int((targets > 1).sum()), int(times[targets[source] > 1].sum())
 
 
 @dataclass(frozen=True)

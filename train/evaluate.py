@@ -2,7 +2,6 @@
 are like beside them."""
 
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +16,10 @@ from ..runtime.errors import DataError
 from ..runtime.options import DecodingOptions
 from ..runtime.scheduler import BATCH_SIZE
 from ..runtime.scoring import score_targets
+from ..runtime.text import normal_form
+from .confidence import Trust, trust
 from .dialogue import Pair
-from .loss import perplexity_of
+from .perplexity import perplexity_of
 
 
 class Likeness(NamedTuple):
@@ -50,6 +51,7 @@ class Evaluation:
     most_common_share: float
     truncated_prompts: int
     truncated_targets: int  # given replies whose perplexity is only that of their beginning
+    confidence: Trust | None  # where the model is calibrated for the options it was measured with
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +104,10 @@ def evaluate(
         most_common_share=count / len(texts),
         truncated_prompts=sum(source.truncated for source in sources),
         truncated_targets=sum(truncated for _, truncated in targets),
+        confidence=trust(
+            [reply.confidence for reply in replies],
+            [text == normal_form(response) for text, (_, response) in zip(texts, pairs, strict=True)],
+        ),
         seconds=time.perf_counter() - start,
     )
 
@@ -110,7 +116,7 @@ def likeness(replies: Sequence[str], given: Sequence[str], *, tokenize: str = "1
     """Of a model's replies to those that are given, pair by pair."""
     # As the model learned them. Its replies are compared as they are: decoding does not normalize, so
     # one that spells a letter in another normal form is another one.
-    references = [unicodedata.normalize("NFC", response) for response in given]
+    references = [normal_form(response) for response in given]
     bleu, chrf = BLEU(tokenize=tokenize), CHRF()
     return Likeness(
         exact_match=float(np.mean([a == b for a, b in zip(replies, references, strict=True)])),

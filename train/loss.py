@@ -1,11 +1,8 @@
-"""Cross entropy over real target tokens, and perplexity."""
+"""Cross entropy over real target tokens."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -98,16 +95,6 @@ def _cached(logits: Tensor) -> Iterator[slice]:
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean natural-log cross entropy of `labels` [n] under `logits` [n, V]; padding is not among the n."""
     return summed_losses(logits, labels).objective / len(labels)
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss), infinite from a loss of 300 on, where exp would soon overflow."""
-    return math.inf if loss >= 300 else math.exp(loss)
-
-
-def perplexity_of(logps: Sequence[npt.NDArray[np.float32]]) -> float:
-    """Perplexity over all tokens of replies, of each of which the natural-log probabilities are given."""
-    return perplexity(-float(np.concatenate(logps).mean(dtype=np.float64)))
 
 
 def real_tokens(target: Tensor, target_len: Tensor) -> Tensor:

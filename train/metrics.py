@@ -10,7 +10,7 @@ from typing import Any
 
 from ..runtime.files import write_atomic
 from ..runtime.finite import finite
-from .loss import perplexity
+from .perplexity import perplexity
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -9,12 +9,14 @@ import functools
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..runtime.arguments import shown
 from ..runtime.errors import DataError, UsageError
 from .dialogue import Dialogue, Tally, Turn, tidy
 
@@ -24,6 +26,11 @@ LONGEST_LINE = 1 << 20
 
 #: What reading a file may raise that is gzipped or not; `unusable` has words for each.
 READ_ERRORS = (OSError, EOFError, zlib.error)
+
+#: What stands between two columns, and what messages call it. A .csv has one of the first two: where numbers
+#: have decimal commas, Excel writes semicolons.
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_QUOTED = re.compile(r'"[^"]*("|\Z)')
 
 _PROMPT_NAMES = {"prompt", "source", "question", "input", "query", "instruction"}
 _RESPONSE_NAMES = {"response", "target", "answer", "output", "reply", "completion"}
@@ -169,7 +176,7 @@ def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
     if kind == ".jsonl":
         return map(functools.partial(_parse_json, tally.ignored_keys), lines)
     if kind == ".tsv":
-        return map(_Columns(), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return map(_Columns("\t"), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     if kind == ".csv":
         return _CsvRows(lines)
     return _LinePairs(lines)
@@ -232,7 +239,8 @@ def _parse_turn(turn: Any, ignored_keys: Counter[str]) -> Turn:
 class _Columns:
     """Rows of two columns to pairs. A header, recognised by its names, also tells their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, separator: str) -> None:
+        self.separator = separator
         self._first = True
         self._swapped = False
 
@@ -241,7 +249,8 @@ class _Columns:
             return None
         first, self._first = self._first, False
         if len(row) != 2:
-            raise _BadLineError("does not have two columns", f"it has {len(row)}")
+            reason = f"does not have two columns separated by {_SEPARATORS[self.separator]}"
+            raise _BadLineError(reason, f"it has {len(row)}")
         if first and (header := [cell.strip().casefold() for cell in row]):
             self._swapped = header[0] in _RESPONSE_NAMES and header[1] in _PROMPT_NAMES
             if self._swapped or (header[0] in _PROMPT_NAMES and header[1] in _RESPONSE_NAMES):
@@ -253,30 +262,61 @@ class _Columns:
 class _CsvRows(Iterator[_Record]):
     """Rows of CSV, each of one line or, with quotes, of several.
 
-    A quote that is never closed takes in the lines behind it, up to where they cannot be a cell any more. So
-    after such a row it goes on at the second of its lines.
+    The first one that has two columns tells the separator. A quote that is never closed takes in the lines
+    behind it, up to where they cannot be a cell any more. So after such a row it goes on at the second of its
+    lines.
     """
 
     def __init__(self, lines: _Lines) -> None:
-        self._lines, self._columns = lines, _Columns()
+        self._lines, self._columns, self._told = lines, _Columns(","), False
         self._row: list[str] = []  # the lines of this row
         self._again: deque[str] = deque()  # those of the row before that are to be read again
 
     def __next__(self) -> _Record:
-        self._row.clear()
         where = self._lines.where(self._lines.number - len(self._again) + 1)
+        if not self._told:
+            self._tell(where)
         try:
-            row = next(csv.reader(iter(self._line, None), strict=True))
+            row = self._read(self._columns.separator)
         except csv.Error as error:
             self._again.extendleft(reversed(self._row[1:]))
             raise _BadLineError("is not well-formed", str(error), where) from None
-        except _BadLineError as error:  # a line of the row, which goes with it
-            error.lines = len(self._row) + 1
-            raise
         try:
             return self._columns(row)
         except _BadLineError as error:
             error.where, error.lines = where, len(self._row)
+            raise
+
+    def _tell(self, where: str) -> None:
+        """Take the separator at which the next row has two columns; else the one at which it has more. The
+        row stays to be read."""
+        rows: dict[str, list[str]] = {",": [], ";": []}
+        for separator in rows:
+            with contextlib.suppress(csv.Error):
+                rows[separator] = self._read(separator)
+            self._again.extendleft(reversed(self._row))
+        two = [separator for separator, row in rows.items() if len(row) == 2]
+        if len(two) == 2:
+            outside = _QUOTED.sub("", "".join(self._row))
+            two = [separator for separator in two if separator in outside]
+            if len(two) != 1:
+                readings = " or ".join(
+                    f"{shown(prompt)} and {shown(response)} at {_SEPARATORS[separator]}"
+                    for separator, (prompt, response) in rows.items()
+                )
+                raise DataError(
+                    f"{where} has two columns either way, {readings}: begin the file with a header such as "
+                    "prompt;response, put quotes around the texts, or save it as .tsv"
+                )
+        self._told = bool(two)
+        self._columns.separator = max(two or rows, key=lambda each: len(rows[each]))
+
+    def _read(self, separator: str) -> list[str]:
+        self._row.clear()
+        try:
+            return next(csv.reader(iter(self._line, None), delimiter=separator, strict=True))
+        except _BadLineError as error:  # a line of the row, which goes with it
+            error.lines = len(self._row) + 1
             raise
 
     def _line(self) -> str:

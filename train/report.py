@@ -52,6 +52,8 @@ class CorpusReport:
     truncated_sources: int = 0
     truncated_targets: int = 0
     empty_prompts: int = 0  # pairs that are learned as they are: what is said first, or to nothing
+    ambiguous_prompts: int = 0  # sources with more than one target: usual in chat, a mistake among commands
+    ambiguous_pairs: int = 0  # those that they come in
     vocab_size: int = 0
     source_tokens: dict[str, int] = field(default_factory=dict)
     target_tokens: dict[str, int] = field(default_factory=dict)
@@ -94,6 +96,9 @@ class CorpusReport:
         ]
         if self.empty_prompts:
             rows.append(("empty prompts", f"{self.empty_prompts:,}, learned as they are"))
+        if self.ambiguous_prompts:
+            prompts, pairs = counted(self.ambiguous_prompts, "prompt"), counted(self.ambiguous_pairs, "pair")
+            rows.append(("ambiguous", f"{prompts} with more than one reply, in {pairs}"))
         rows += _counted("dropped", self.dropped)
         rows += _counted("ignored key", self.ignored_keys)
         if self.more_ignored_keys:

@@ -25,7 +25,8 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..runtime.bundle import MANIFEST
+from ..runtime.bundle import MANIFEST, RUN
+from ..runtime.bundle import is_run as is_run
 from ..runtime.chat import ChatModel
 from ..runtime.device import Device
 from ..runtime.errors import BundleError, CheckpointError, UsageError
@@ -44,7 +45,6 @@ from .model import Seq2Seq
 from .precision import resolve
 from .pretrained import Pretrained, set_rows
 
-RUN = "run.json"
 _CONFIG = "config.toml"
 _EMBEDDING = "embedding.safetensors"
 _FIRST = "first.safetensors"
@@ -298,10 +298,6 @@ def open_run(folder: Path) -> Run:
     except BundleError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     return Run(folder, config, info, tokenizer, codec)
-
-
-def is_run(folder: Path) -> bool:
-    return (folder / RUN).is_file()
 
 
 def is_only_a_run(folder: Path) -> bool:

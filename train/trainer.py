@@ -27,9 +27,10 @@ from .config import TrainingConfig
 from .dataset import EncodedPairs
 from .distributed import ALONE, World
 from .lock import RunLock
-from .loss import perplexity, token_loss
+from .loss import token_loss
 from .metrics import append_metrics, cut_metrics, plot_metrics
 from .model import Seq2Seq
+from .perplexity import perplexity
 from .precision import Precision, autocast
 from .run import Run
 from .schedule import learning_rate, sampling_share

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgechat.export import quality
+from edgechat.export import exporter, quality
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.errors import CheckpointError
 from edgechat.train.run import open_run
@@ -33,6 +33,44 @@ def test_an_export_says_on_stderr_what_was_proved_and_gives_json_on_stdout(expor
     assert values["proof"]["replies"] > 0
     assert "proved: " in done.stderr
     assert "next: edgechat reply" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("a", "said"),
+    [
+        (0.9, "22.5% right: expected error 0.152 before, 0.148 after\n"),
+        (1.0, "22.5% right: the model's own is kept, whose expected error of 0.148 a fit does not lower\n"),
+    ],
+)
+def test_an_export_says_what_the_calibration_is_worth(invoke, run_folder, tmp_path, monkeypatch, a, said):
+    fitted = {
+        "kind": "platt",
+        "a": a,
+        "b": 0.0,
+        "pairs": 40,
+        "right": 0.225,
+        "ece_before": 0.152,
+        "ece": 0.148,
+    }
+    monkeypatch.setattr(exporter, "calibrate", lambda *_: fitted)
+    done = invoke("export", run_folder, "--out", tmp_path / "bundle", "--precision", "fp32")
+    assert f"confidence calibrated on 40 held-out pairs, {said}" in done.stderr
+
+
+def test_an_export_says_where_a_closed_set_does_not_fit_the_data(invoke, run_folder, tmp_path):
+    replies, out = tmp_path / "replies.txt", tmp_path / "bundle"
+    replies.write_text("hi there\nHi there\nJUMP\n")
+    options = ["--replies", replies, "--precision", "fp32", "--checkpoint", "last"]
+    done = invoke("export", run_folder, "--out", out, "--json", *options)
+    held_out = [json.loads(line) for line in (run_folder / "valid.jsonl").read_text().splitlines()]
+    outside = sum(pair["response"] not in ("hi there", "Hi there", "JUMP") for pair in held_out)
+    fit = json.loads(done.stdout)["quality"]["closed_set"]
+    assert (fit["replies"], fit["held_out"], fit["held_out_outside"]) == (3, len(held_out), outside)
+    assert (fit["never_learned"], fit["alike"]) == (1, 1)
+    assert read_bundle(out).manifest.quality["closed_set"] == fit
+    assert "hint: 1 of 3 replies of the closed set is no response of the training data" in done.stderr
+    assert "hint: 1 reply of the closed set is as another one, but for blanks or case\n" in done.stderr
+    assert "nothing but the 3 replies" in (out / "MODEL_CARD.md").read_text()
 
 
 def test_decoding_options_and_licence_of_an_export_are_those_of_the_bundle(exported):

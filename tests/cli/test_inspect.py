@@ -15,6 +15,7 @@ import pytest
 from edgechat import __version__
 from edgechat.cli.inspect import beside_fp32
 from edgechat.runtime.bundle import read_bundle, write_bundle
+from edgechat.runtime.replies import write_replies
 
 
 def resealed(bundle: Path, out: Path, files: dict[str, bytes] | None = None, **changes: Any) -> Path:
@@ -91,6 +92,25 @@ def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
         *manifest.files,
     ):
         assert shown in done.stdout
+
+
+def test_info_says_of_which_pairs_a_perplexity_is(invoke, bundle_folder, tmp_path):
+    beside = {"pairs": 16, "agreement": 0.99, "perplexity": 1.25, "fp32_perplexity": 1.2}
+    notes = {"valid_pairs": 1, "valid_perplexity": 2.5, "against_fp32": beside}
+    bundle = resealed(bundle_folder, tmp_path / "bundle", quality=notes, proof={"replies": 1})
+    lines = invoke("info", bundle).stdout.splitlines()
+    assert "held-out perplexity  2.5 on 1 pair" in lines
+    shown = "agreement 0.99, perplexity 1.25 for 1.2 on 16 pairs, 15 of them learned ones"
+    assert f"beside fp32          {shown}" in lines
+    assert "proof                1 reply, log-probabilities within None" in lines
+
+
+@pytest.mark.parametrize(
+    ("replies", "said"), [(["yes"], "the 1 reply"), (["yes", "no", "no"], "the 2 replies")]
+)
+def test_info_says_how_many_replies_a_closed_set_has(invoke, bundle_folder, tmp_path, replies, said):
+    bundle = resealed(bundle_folder, tmp_path / "bundle", {"replies.json": write_replies(replies)})
+    assert f"says                 nothing but {said} of replies.json\n" in invoke("info", bundle).stdout
 
 
 def test_info_as_json_is_the_manifest_and_the_signature(edgechat, bundle_folder):

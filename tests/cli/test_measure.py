@@ -1,5 +1,6 @@
 """`edgechat eval` and `edgechat bench`."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -14,7 +15,7 @@ from edgechat.runtime.text import TextCodec
 EVALUATION = {
     "model", "checkpoint", "steps", "pairs", "perplexity", "exact_match", "bleu", "bleu_signature", "chrf",
     "chrf_signature", "distinct_1", "distinct_2", "mean_length", "eos_rate", "most_common_reply",
-    "most_common_share", "truncated_prompts", "truncated_targets", "device", "seconds",
+    "most_common_share", "truncated_prompts", "truncated_targets", "confidence", "device", "seconds",
 }  # fmt: skip
 
 #: What is said of the tests' corpus.
@@ -53,6 +54,43 @@ def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder
     run, bundle = ({k: v for k, v in m.items() if k not in ("model", "seconds")} for m in measured)
     assert run["perplexity"] == pytest.approx(bundle["perplexity"], rel=1e-3)
     assert {**run, "perplexity": 0} == {**bundle, "perplexity": 0}
+
+
+@pytest.fixture
+def calibrated(bundle_folder, tmp_path):
+    """The tests' bundle, whose own probabilities are declared to be right."""
+    bundle = read_bundle(bundle_folder)
+    fitted = {"kind": "platt", "a": 1.0, "b": 0.0, "pairs": 30, "right": 1.0, "ece_before": 0.0, "ece": 0.0}
+    manifest = dataclasses.replace(bundle.manifest, calibration=fitted)
+    write_bundle(tmp_path / "calibrated", manifest, bundle.files, replace_existing=False)
+    return tmp_path / "calibrated"
+
+
+def test_a_calibrated_bundle_is_measured_by_its_confidence(invoke, calibrated, corpus_file):
+    done = invoke("eval", calibrated, "--data", corpus_file, "--json")
+    trust = json.loads(done.stdout)["confidence"]
+    prompts = [json.loads(line)["prompt"] for line in corpus_file.read_text().splitlines()]
+    replies = map(json.loads, invoke("reply", calibrated, "--json", *prompts).stdout.splitlines())
+    sure = [reply["confidence"] for reply in replies]
+    assert [row["at_least"] for row in trust["answered"]] == [0.5, 0.8, 0.9, 0.95]
+    for row in trust["answered"]:
+        assert row["answered"] == sum(confidence >= row["at_least"] for confidence in sure)
+        assert 0 < row["right"] <= row["answered"]
+    shown = invoke("eval", calibrated, "--data", corpus_file).stdout
+    of_half = trust["answered"][0]
+    share = f"{of_half['right'] / of_half['answered']:.1%}"
+    assert (
+        f"confidence ≥ 0.5   {of_half['answered']} of 16 answered, {of_half['right']} of them right ({share})"
+        in shown
+    )
+    assert f"expected error     {trust['expected_error']:.3f}\n" in shown
+
+
+def test_where_replies_have_no_confidence_none_is_measured(invoke, calibrated, bundle_folder, corpus_file):
+    for bundle, options in ((bundle_folder, []), (calibrated, ["--normalize", "none"])):
+        done = invoke("eval", bundle, "--data", corpus_file, *options)
+        assert "BLEU" in done.stdout
+        assert "confidence" not in done.stdout
 
 
 def test_without_data_a_run_is_measured_on_what_it_held_out(invoke, run_folder):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgechat.export import calibrate as module
-from edgechat.export.calibrate import calibrate, expected_calibration_error, fit_platt
+from edgechat.export.calibrate import calibrate, fit_platt
 from edgechat.runtime import BundleError, Candidate, EdgeChatError, Reply
-from edgechat.runtime.calibration import Calibration, log_odds
+from edgechat.runtime.calibration import AS_IT_IS, Calibration, log_odds
 from edgechat.train.dialogue import Pair
 
 
@@ -60,13 +60,6 @@ def test_a_model_that_was_never_wrong_is_not_called_certain_of_everything():
     assert fitted.confidence(-8.0) < 0.2  # it has not shown that it is right when it doubts
 
 
-def test_the_expected_calibration_error_by_hand():
-    # Two pairs at 0.95, one right: |0.5 - 0.95|; two at 0.25, none right: |0 - 0.25|; each half of all.
-    error = expected_calibration_error([0.95, 0.95, 0.25, 0.25], [True, False, False, False])
-    assert error == pytest.approx(0.5 * 0.45 + 0.5 * 0.25)
-    assert expected_calibration_error([1.0, 1.0], [True, True]) == 0.0
-
-
 class Model:
     """Replies with log-probabilities that are given."""
 
@@ -101,6 +94,16 @@ def test_a_calibration_says_what_it_is_worth():
     assert found["right"] == pytest.approx(np.mean(right), abs=1e-4)
     assert found["ece"] < found["ece_before"]
     assert Calibration.from_json(found) == Calibration(found["a"], found["b"])
+
+
+def test_a_fit_that_would_be_worse_leaves_the_probability_as_it_is():
+    # 20 replies at 0.55, 11 of them right, are 0 off; 20 at 0.85, 18 of them right, are 0.05 off.
+    logps = [math.log(0.55)] * 20 + [math.log(0.85)] * 20
+    right = [i < 11 for i in range(20)] + [i < 18 for i in range(20)]
+    found = calibrate(Model(logps, right), pairs(40))
+    assert (found["ece_before"], found["ece"]) == (0.025, 0.025)
+    assert Calibration.from_json(found) == AS_IT_IS
+    assert AS_IT_IS.confidence(math.log(0.85)) == pytest.approx(0.85)
 
 
 def test_many_pairs_are_thinned_evenly(monkeypatch):

@@ -285,6 +285,17 @@ def test_where_both_perplexities_are_infinite_the_card_says_that_neither_changed
     assert "perplexity\nchanges by +0.00%," in card
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 reply"), (7, "7 replies")])
+def test_the_card_of_a_closed_set_says_that_nothing_else_is_said(count, said):
+    manifest = read_bundle(find_bundle("demo")).manifest
+    assert "It repeats and recombines" in model_card(manifest)
+    quality = {**manifest.quality, "closed_set": {"replies": count}}
+    card = model_card(dataclasses.replace(manifest, quality=quality))
+    assert "recombines" not in card
+    assert f"| reply | nothing but the {said} of `replies.json` |" in card
+    assert f"Whatever the prompt, it says nothing but the {said} of `replies.json`." in card
+
+
 def test_the_comparison_counts_tokens_and_is_zero_with_itself(exact, int8):
     sources, targets = sources_of(40), [[*s[:4], EOS] for s in sources_of(40, seed=9)]
     same = compare(exact, exact, sources, targets)

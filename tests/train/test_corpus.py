@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,60 @@ def test_a_header_in_the_other_order_swaps_the_columns(write: Write) -> None:
 
 def test_a_header_is_only_one_on_the_first_line(write: Write) -> None:
     assert read(write("a.csv", "a,b\nquestion,answer\n")) == [["a", "b"], ["question", "answer"]]
+
+
+#: What a .csv begins with, and its first pair.
+SEPARATED = {
+    "semicolons": ("Wo;Hier\n", ["Wo", "Hier"]),
+    "semicolons, and commas in a text": ("Wo, bitte, da?;Hier\n", ["Wo, bitte, da?", "Hier"]),
+    "semicolons, and a comma in quotes": ('"Wo, bitte";Hier\n', ["Wo, bitte", "Hier"]),
+    "semicolons, and lines in quotes": ('Wo;"Hier,\nda"\n', ["Wo", "Hier,\nda"]),
+    "commas, and a semicolon in quotes": ('hello,"hi; there"\n', ["hello", "hi; there"]),
+    "commas, and lines in quotes": ('hello,"hi;\nthere"\n', ["hello", "hi;\nthere"]),
+    "commas, and semicolons in a text": ("a; b; c,d\n", ["a; b; c", "d"]),
+    "blank lines": ("\n\nWo;Hier\n", ["Wo", "Hier"]),
+}
+
+
+@pytest.mark.parametrize(("first", "pair"), SEPARATED.values(), ids=SEPARATED)
+def test_the_first_record_of_a_csv_tells_its_separator(write: Write, first: str, pair: list[str]) -> None:
+    semicolons = pair[0].startswith("Wo")
+    later = "a, b;c, d\n" if semicolons else "a; b,c; d\n"
+    assert read(write("a.csv", first + later)) == [pair, ["a, b", "c, d"] if semicolons else ["a; b", "c; d"]]
+
+
+def test_a_header_of_semicolons_tells_the_separator_and_the_order(write: Write) -> None:
+    assert read(write("a.csv", "Prompt;Response\r\nWo, bitte;Hier\r\n")) == [["Wo, bitte", "Hier"]]
+    assert read(write("a.csv", "response;prompt\nHier;Wo, bitte\n")) == [["Wo, bitte", "Hier"]]
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_csv_whose_first_record_has_two_columns_either_way_is_refused(write: Write, skip_bad: bool) -> None:
+    path = write("a.csv", "\nWo, bitte;Hier\nWo;Da\n")
+    with pytest.raises(DataError) as caught:
+        read(path, skip_bad=skip_bad)
+    assert str(caught.value) == (
+        f"{path}, line 2 has two columns either way, 'Wo' and ' bitte;Hier' at commas or 'Wo, bitte' and "
+        "'Hier' at semicolons: begin the file with a header such as prompt;response, put quotes around the "
+        "texts, or save it as .tsv"
+    )
+
+
+def test_columns_are_counted_at_the_separator_of_the_file(write: Write) -> None:
+    for content, line, said in (
+        ("a;b\nc,d\n", 2, "semicolons (it has 1)"),
+        ("a,b\nc;d\n", 2, "commas (it has 1)"),
+        ("id;prompt;response\n", 1, "semicolons (it has 3)"),
+    ):
+        with pytest.raises(DataError, match=rf"line {line} does not have .* separated by {re.escape(said)}"):
+            read(write("a.csv", content))
+
+
+def test_a_bad_line_at_the_beginning_does_not_tell_the_separator(write: Write) -> None:
+    for bad in (b"a title, of, three\n", b'"a quote that is open;b\n', b"\xff;b\n", b'"a\n\xff\n'):
+        corpus = open_corpus([str(write("a.csv", bad + b"c;d\ne, f;g\n"))], skip_bad=True)
+        assert texts(corpus) == [["c", "d"], ["e, f", "g"]]
+        assert sum(corpus.report.dropped.values()) == bad.count(b"\n")
 
 
 def test_an_empty_prompt_is_kept_and_an_empty_response_is_dropped_and_counted(write: Write) -> None:
@@ -195,8 +250,8 @@ BAD_LINES = {
     "no text at all": ("a.jsonl", '{"prompt": " ", "response": ""}', "holds no text"),
     "no turns": ("a.jsonl", '{"turns": []}', "holds no text"),
     "half a surrogate pair": ("a.jsonl", '{"prompt": "a", "response": "\\ud83d"}', "surrogate pair"),
-    "three columns": ("a.tsv", "a\tb\tc", "does not have two columns (it has 3)"),
-    "one column": ("a.csv", "a", "does not have two columns (it has 1)"),
+    "three columns": ("a.tsv", "a\tb\tc", "does not have two columns separated by tabs (it has 3)"),
+    "one column": ("a.csv", "a", "does not have two columns separated by commas (it has 1)"),
     "open quote": ("a.csv", 'a,"b', "is not well-formed"),
     "invalid UTF-8": ("a.tsv", b"a\t\xff", "is not UTF-8 (byte 3)"),
     "NUL bytes later on": ("a.tsv", b"a\t\0", "holds NUL bytes"),

@@ -155,6 +155,30 @@ def test_held_out_pairs_that_are_learned_too_are_counted() -> None:
     assert any(line.endswith(" 1 pair of 1 dialogue") for line in apart.lines())
 
 
+def test_prompts_with_more_than_one_reply_are_counted_with_their_pairs() -> None:
+    # a has x twice and y, b has x and, held out, z; c has one reply, twice.
+    learned = corpus(["a", "x"], ["a", "x"], ["a", "y"], ["b", "x"], ["c", "x"], ["c", "x"])
+    report = prepare(learned, options(), valid=corpus(["b", "z"], ["d", "x"])).report
+    assert (report.ambiguous_prompts, report.ambiguous_pairs) == (2, 3 + 2)
+    assert "ambiguous        2 prompts with more than one reply, in 5 pairs" in report.lines()
+    plain = prepare(learned, options(max_source=9), valid=corpus(["d", "x"])).report
+    assert (plain.ambiguous_prompts, plain.ambiguous_pairs) == (1, 3)
+    assert plain.to_json()["ambiguous_prompts"] == 1
+
+
+def test_where_each_prompt_has_one_reply_nothing_is_said_of_it() -> None:
+    report = prepare(corpus(["a", "x"], ["a", "x"], ["b", "x"]), options(), valid=corpus(["c", "x"])).report
+    assert (report.ambiguous_prompts, report.ambiguous_pairs) == (0, 0)
+    assert not any(line.startswith("ambiguous") for line in report.lines())
+
+
+def test_the_same_words_after_another_turn_are_another_prompt() -> None:
+    dialogues = (["a", "ok", "b"], ["c", "ok", "d"])
+    for turns, found in ((1, (1, 2)), (2, (0, 0))):
+        report = prepare(corpus(*dialogues), options(turns=turns), valid=corpus(["x", "y"])).report
+        assert (report.ambiguous_prompts, report.ambiguous_pairs) == found
+
+
 def test_only_the_second_speaker_is_learned_where_asked() -> None:
     prepared = prepare(corpus(*NUMBERED[:1]), options(targets="second", valid_fraction=0))
     assert [target for _, target in decoded(prepared, prepared.train)] == ["answer 0", "well 0"]

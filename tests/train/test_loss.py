@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from edgechat.train import loss
-from edgechat.train.loss import fused_losses, perplexity, real_tokens, summed_losses, token_loss
+from edgechat.train.loss import fused_losses, real_tokens, summed_losses, token_loss
+from edgechat.train.perplexity import perplexity
 
 
 def test_the_loss_is_the_mean_negative_log_probability_of_the_labels():
