@@ -16,6 +16,7 @@ from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureO
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
+    from ..runtime.manifest import TextSpec
 
 _PACKAGES = (
     "onnxruntime-gpu",
@@ -155,7 +156,7 @@ def info(
             ),
             ("options", model.options),
             ("vocabulary", f"{model.vocab_size:,} tokens"),
-            ("source", f"{counted(manifest.text.turns, 'turn')}, at most {manifest.text.max_source} tokens"),
+            ("source", _source(manifest.text)),
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
             ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
@@ -183,6 +184,11 @@ def info(
             ),
         ]
     )
+
+
+def _source(text: "TextSpec") -> str:
+    case = ", in lower case" if text.lowercase else ""
+    return f"{counted(text.turns, 'turn')}, at most {text.max_source} tokens{case}"
 
 
 def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:

@@ -93,14 +93,14 @@ class Wanted:
     parameters: dict[str, Any]  # of the command, by name
 
     def fresh(self, base: "Run | None" = None) -> "RunConfig":
-        """For a new run, which has the model of `base` where it begins with that."""
+        """For a new run, which has the model of `base`, and reads as that does, where it begins with it."""
         from ..train.config import load_preset
 
         if base is None:
             return self.on(load_preset("tiny"))
         config = self.on(base.config, goes_on=True)
-        of_base = base.config.model.shape()
-        for name, value in config.model.shape().items():
+        of_base = base.config.shape()
+        for name, value in config.shape().items():
             if value != of_base[name]:
                 given = self.source(name)
                 out = given if name in self.options or self.file is None else f"{name}, or its preset,"

@@ -17,7 +17,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ..runtime.errors import CheckpointError, DataError, UsageError
-from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec
+from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec, lowercased
 from .corpus import Corpus
 from .dialogue import Dialogue, Targets, examples
 from .ranges import check_ranges
@@ -109,6 +109,7 @@ class DataOptions:
 
     turns: int = 1  # of context in a source, the prompt among them
     targets: Targets = "all"
+    lowercase: bool = False  # of sources; targets keep their case
     vocab_size: int = 8000
     max_source: int = 50
     max_target: int = 50
@@ -119,6 +120,16 @@ class DataOptions:
         check_ranges(self)
         if self.targets not in ("all", "second"):
             raise UsageError(f"targets must be all or second, not {self.targets!r}")
+
+    def codec(self, tokenizer: bytes, kind: type[TextCodec] = TextCodec) -> TextCodec:
+        """What encodes texts under these options."""
+        return kind(
+            tokenizer,
+            max_source=self.max_source,
+            max_target=self.max_target,
+            turns=self.turns,
+            lowercase=self.lowercase,
+        )
 
 
 class HeldOut(TypedDict):
@@ -165,9 +176,10 @@ def prepare(
     """Split, train the tokenizer on the training part alone unless one is given, and encode.
 
     Without `valid`, `ceil(valid_fraction * n)` of the n distinct dialogues are held out: those
-    whose digest, mixed with the seed, is smallest. So equal dialogues are on the same side, and a
-    dialogue keeps its side when others come or go, but for those at the edge. The corpus is read
-    three times (twice with a tokenizer); only held-out texts, ids and 8 bytes a dialogue are kept.
+    whose digest, mixed with the seed, is smallest. So equal dialogues are on the same side, those that
+    differ in their case too where `lowercase` is set, and a dialogue keeps its side when others come or go,
+    but for those at the edge. The corpus is read three times (twice with a tokenizer); only held-out texts,
+    ids and 8 bytes a dialogue are kept.
 
     Raises DataError for a corpus with nothing to learn, without two distinct dialogues to split,
     whose every pair is truncated, or that changes while it is read.
@@ -177,14 +189,13 @@ def prepare(
     report = corpus.report
     if tokenizer is None:
         texts = (
-            turn.text
-            for dialogue, _ in _learnable(corpus, options)
+            text
+            for dialogue, pairs in _learnable(corpus, options)
             if not held_out(dialogue)
-            for turn in dialogue.turns
+            for text in _spelled(dialogue, pairs, options)
         )
         tokenizer = train_tokenizer(texts, options.vocab_size, progress=progress)
-    limits = {"max_source": options.max_source, "max_target": options.max_target, "turns": options.turns}
-    encoder = _Encoder(_RememberingCodec(tokenizer, **limits))
+    encoder = _Encoder(options.codec(tokenizer, _RememberingCodec))
     for count, (dialogue, pairs) in enumerate(_learnable(corpus, options), start=1):
         encoder.add(pairs, held_out(dialogue))
         if progress and count % 1000 == 0:
@@ -197,7 +208,7 @@ def prepare(
         if not encoder.dialogues[True]:
             raise DataError(f"{valid.name} holds no pair to validate with{_dropped_most(valid.report)}")
         report = report.with_valid(valid.report)
-    return encoder.finish(tokenizer, TextCodec(tokenizer, **limits), report)
+    return encoder.finish(tokenizer, options.codec(tokenizer), report)
 
 
 def _learnable(
@@ -209,10 +220,21 @@ def _learnable(
             yield dialogue, pairs
 
 
+def _spelled(dialogue: Dialogue, pairs: list[tuple[list[str], str]], options: DataOptions) -> list[str]:
+    """What the tokenizer learns of a dialogue: no capitals of a source that is read in lower case."""
+    if not options.lowercase:
+        return [turn.text for turn in dialogue.turns]
+    sources = dict.fromkeys(text for turns, _ in pairs for text in turns)
+    return [*map(lowercased, sources), *(response for _, response in pairs)]
+
+
 def _split(corpus: Corpus, options: DataOptions, fraction: float, progress: Progress | None) -> HeldOutTest:
     """Read the corpus once and tell which of its dialogues are held out."""
 
     def key(dialogue: Dialogue) -> int:
+        if options.lowercase:
+            turns = dialogue.turns
+            dialogue = Dialogue(tuple(replace(turn, text=lowercased(turn.text)) for turn in turns))
         mixed = hashlib.sha256(f"{options.seed} {dialogue.digest}".encode("ascii")).digest()
         return int.from_bytes(mixed[:8], "big")
 
