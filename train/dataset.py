@@ -176,10 +176,10 @@ def prepare(
     """Split, train the tokenizer on the training part alone unless one is given, and encode.
 
     Without `valid`, `ceil(valid_fraction * n)` of the n distinct dialogues are held out: those
-    whose digest, mixed with the seed, is smallest. So equal dialogues are on the same side, those that
-    differ in their case too where `lowercase` is set, and a dialogue keeps its side when others come or go,
-    but for those at the edge. The corpus is read three times (twice with a tokenizer); only held-out texts,
-    ids and 8 bytes a dialogue are kept.
+    whose digest, mixed with the seed, is smallest. So equal dialogues are on the same side, with `lowercase`
+    those too whose prompts differ in case alone, and a dialogue keeps its side when others come or go, but for
+    those at the edge. The corpus is read three times (twice with a tokenizer); only held-out texts, ids and 8
+    bytes a dialogue are kept.
 
     Raises DataError for a corpus with nothing to learn, without two distinct dialogues to split,
     whose every pair is truncated, or that changes while it is read.
@@ -233,8 +233,8 @@ def _split(corpus: Corpus, options: DataOptions, fraction: float, progress: Prog
 
     def key(dialogue: Dialogue) -> int:
         if options.lowercase:
-            turns = dialogue.turns
-            dialogue = Dialogue(tuple(replace(turn, text=lowercased(turn.text)) for turn in turns))
+            *read, last = dialogue.turns
+            dialogue = Dialogue((*(replace(turn, text=lowercased(turn.text)) for turn in read), last))
         mixed = hashlib.sha256(f"{options.seed} {dialogue.digest}".encode("ascii")).digest()
         return int.from_bytes(mixed[:8], "big")
 

@@ -215,6 +215,14 @@ def test_sources_are_read_in_lower_case_where_that_is_asked_and_targets_never() 
     assert held_out[0] == {"turns": ["Turn LEFT"], "response": "Yes, Sir"}  # as it was typed
 
 
+def test_prompts_in_lower_case_are_learned_as_they_are_without_the_option() -> None:
+    pairs = corpus(*([f"light {i} on", f"LIGHT {i} On"] for i in range(40)))
+    plain, lower = (prepare(pairs, options(lowercase=lowercase)) for lowercase in (False, True))
+    assert lower.tokenizer == plain.tokenizer
+    assert lower.train.to_bytes() == plain.train.to_bytes()
+    assert lower.valid_texts == plain.valid_texts
+
+
 @pytest.mark.parametrize("lowercase", [False, True])
 def test_no_token_is_spent_on_capitals_that_no_prompt_will_have(lowercase: bool) -> None:
     """Their pieces are in the vocabulary where prompts are read as they are typed."""
@@ -233,9 +241,9 @@ def test_context_and_replies_that_are_prompts_too_are_learned_by_the_tokenizer_i
     assert not {b"Halt", b"Start", b"stopped"} & set(vocabulary)
 
 
-def test_dialogues_that_differ_in_case_alone_are_on_one_side() -> None:
-    typed = [[text.upper() for text in texts] for texts in NUMBERED]
-    said = [[text.title() for text in texts] for texts in NUMBERED]
+def test_dialogues_whose_prompts_differ_in_case_alone_are_on_one_side() -> None:
+    typed = [[*(text.upper() for text in read), last] for *read, last in NUMBERED]
+    said = [[*(text.title() for text in read), last] for *read, last in NUMBERED]
     prepared = prepare(corpus(*NUMBERED, *typed, *said), options(lowercase=True))
     held_out = {pair["turns"][-1].lower() for pair in prepared.valid_texts}
     assert len(prepared.valid) == 3 * len(held_out) == 3 * 8 * 3  # 8 of 40 dialogues, three pairs each
