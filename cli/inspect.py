@@ -18,7 +18,8 @@ from ..runtime.calibration import Calibration
 from ..runtime.chat import ChatModel
 from ..runtime.device import cuda_state
 from ..runtime.golden import TOLERANCE, check_golden
-from ..runtime.manifest import ModelSpec
+from ..runtime.manifest import ModelSpec, TextSpec
+from ..runtime.replies import REPLIES, bundled_replies
 from ..runtime.signature import fingerprint, signing_key
 from ..runtime.text import counted, plural
 from .console import FAILED, put, put_json, put_table, say
@@ -152,7 +153,7 @@ def info(
             ),
             ("options", model.options),
             ("vocabulary", f"{model.vocab_size:,} tokens"),
-            ("source", f"{counted(manifest.text.turns, 'turn')}, at most {manifest.text.max_source} tokens"),
+            ("source", _source(manifest.text)),
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
             ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
@@ -182,14 +183,17 @@ def info(
     )
 
 
-def _says(bundle: "Bundle") -> list[tuple[str, str]]:
+def _says(bundle: Bundle) -> list[tuple[str, str]]:
     """The closed set, where a bundle has one."""
-    from ..runtime.replies import REPLIES, bundled_replies
-
     if REPLIES not in bundle.files:
         return []
     replies = set(bundled_replies(bundle.files[REPLIES]))
     return [("says", f"nothing but the {counted(len(replies), 'reply')} of {REPLIES}")]
+
+
+def _source(text: TextSpec) -> str:
+    case = ", in lower case" if text.lowercase else ""
+    return f"{counted(text.turns, 'turn')}, at most {text.max_source} tokens{case}"
 
 
 def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:

@@ -136,6 +136,15 @@ def train(
             rich_help_panel=_DATA,
         ),
     ] = None,
+    lowercase: Annotated[
+        bool | None,
+        typer.Option(
+            "--lowercase/--no-lowercase",
+            help="Read prompts in lower case, however they are typed; replies keep their case.",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Count and skip lines that cannot be read.", rich_help_panel=_DATA),

@@ -30,6 +30,7 @@ def model_card(manifest: Manifest) -> str:
     direction = "reversed" if model.reverse_source else "read forwards"
     if model.bidirectional:
         direction = "read both ways"
+    case = ", in lower case" if text.lowercase else ""
     context = "the prompt alone" if text.turns == 1 else f"the last {text.turns} turns of the conversation"
     return f"""# edgechat model card
 
@@ -43,7 +44,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 | architecture | {model.layers}-layer LSTM encoder and decoder, {model.options} |
 | sizes | hidden {model.hidden}, embedding {model.embedding}, attention {model.attention} |
 | vocabulary | {model.vocab_size:,} byte-level BPE tokens{started} |
-| source | {context}, at most {text.max_source} tokens, {direction} |
+| source | {context}, at most {text.max_source} tokens{case}, {direction} |
 | reply | {reply} |
 | precision | {manifest.precision} |
 | default decoding | beam {decoding.beam}, normalization {decoding.normalize} |

@@ -255,6 +255,7 @@ def _manifest(
             max_target=data.max_target,
             truncation="oldest",
             normalization="NFC",
+            lowercase=data.lowercase,
         ),
         precision=precision,
         opset=OPSET,

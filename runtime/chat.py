@@ -131,7 +131,11 @@ class ChatModel(OneProcess):
         )
         text = manifest.text
         codec = TextCodec(
-            files["tokenizer.json"], max_source=text.max_source, max_target=text.max_target, turns=text.turns
+            files["tokenizer.json"],
+            max_source=text.max_source,
+            max_target=text.max_target,
+            turns=text.turns,
+            lowercase=text.lowercase,
         )
         if codec.vocab_size != backend.vocab_size:
             raise BundleError(
@@ -170,7 +174,8 @@ class ChatModel(OneProcess):
         confidence, which was calibrated for each alone. One bundle is as `load` gives it.
 
         Raises:
-            UsageError: the bundles differ in their tokenizer, in the turns they see or in their closed set.
+            UsageError: the bundles differ in their tokenizer, in the turns they see, in the case they read
+                them in or in their closed set.
         """
         bundles = listed(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
         if not bundles:
@@ -317,5 +322,7 @@ def _check_together(name: Any, model: ChatModel, other_name: Any, other: ChatMod
         raise UsageError(
             f"{names} see {model.codec.turns} and {other.codec.turns} turns: an ensemble sees one"
         )
+    if model.codec.lowercase != other.codec.lowercase:
+        raise UsageError(f"only one of {names} reads prompts in lower case: an ensemble reads them one way")
     if model.maker.closed != other.maker.closed:
         raise UsageError(f"{names} have different closed sets of replies: an ensemble has one, or none")

@@ -90,6 +90,8 @@ class TextSpec:
     max_target: int  # end-of-sentence counted
     truncation: str  # "oldest": what was said first is cut first
     normalization: str  # "NFC"
+    # From here on a manifest leaves out what is not so.
+    lowercase: bool = False  # the source, not the target
 
     def __post_init__(self) -> None:
         for name in ("turns", "max_source", "max_target"):
@@ -176,11 +178,12 @@ class Manifest:
         """Everything but the seal, minor additions of a newer format too, but for those within a part."""
         values = asdict(self)
         values |= values.pop("extra")
-        values["model"] = {
-            name: value
-            for name, value in values["model"].items()
-            if value is not False or not _may_be_left_out(ModelSpec, name)
-        }
+        for part, kind in (("model", ModelSpec), ("text", TextSpec)):
+            values[part] = {
+                name: value
+                for name, value in values[part].items()
+                if value is not False or not _may_be_left_out(kind, name)
+            }
         return values
 
     def to_bytes(self) -> bytes:

@@ -68,6 +68,15 @@ def trimmed(text: str) -> str:
     return text.strip()
 
 
+def lowercased(text: str) -> str:
+    """`text` in lower case, and once more in NFC: of one letter may come two (İ), of two one (J and a caron).
+
+    This is `str.lower`, of no language in particular, and no case folding. That alters what is in lower case
+    already: straße would be strasse, and copied so, and the sigma at the end of a word would be any other.
+    """
+    return normal_form(normal_form(text).lower())
+
+
 @dataclass(frozen=True)
 class EncodedSource:
     """A prompt, with its context, as the encoder sees it."""
@@ -81,9 +90,18 @@ class TextCodec:
 
     `max_source` and `max_target` are in tokens; `max_target` includes the end-of-sentence.
     `turns` is how many turns of a conversation the source holds at most (1: the prompt alone).
+    With `lowercase` they are read in lower case, however they are typed; replies keep their case.
     """
 
-    def __init__(self, tokenizer_json: bytes, *, max_source: int, max_target: int, turns: int = 1) -> None:
+    def __init__(
+        self,
+        tokenizer_json: bytes,
+        *,
+        max_source: int,
+        max_target: int,
+        turns: int = 1,
+        lowercase: bool = False,
+    ) -> None:
         check_tokenizer(tokenizer_json)
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
@@ -104,6 +122,7 @@ class TextCodec:
         self.max_source: int = max_source
         self.max_target: int = max_target
         self.turns: int = turns
+        self.lowercase: bool = lowercase
         self.vocab_size: int = len(vocabulary)
         self._bytes: dict[int, bytes] = {}
 
@@ -121,6 +140,13 @@ class TextCodec:
             text = text.encode("utf-8", "replace").decode("utf-8")
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def as_read(self, turn: str) -> str:
+        """A turn of a source as its ids spell it."""
+        return self._spelled(trimmed(turn))
+
+    def _spelled(self, text: str) -> str:
+        return lowercased(text) if self.lowercase else normal_form(text)
 
     def encode_source(self, turns: Sequence[str]) -> EncodedSource:
         """Ids of the last turns of a conversation, `trimmed`, oldest first, joined by the separator.
@@ -145,7 +171,7 @@ class TextCodec:
             text = trimmed(turn)
             if len(text) > longest:
                 text, truncated = text[-longest:], True
-            ids = self.encode(text) + ([SEP] if age else []) + ids
+            ids = self.encode(self._spelled(text)) + ([SEP] if age else []) + ids
         if len(ids) > self.max_source:
             ids, truncated = ids[-self.max_source :], True
         return EncodedSource(ids or [EOS], truncated)
@@ -157,7 +183,7 @@ class TextCodec:
 
     @functools.cached_property
     def _longest_token(self) -> int:
-        # Four code points can compose into one under NFC.
+        # Four code points can compose into one under NFC; lower-casing makes none fewer.
         return 4 * max(len(token) for token in self._tokenizer.get_vocab())
 
     def token_bytes(self, id: int) -> bytes:

@@ -120,6 +120,10 @@ class RunConfig:
                 f"not {self.training.batch_tokens}"
             )
 
+    def shape(self) -> dict[str, Any]:
+        """All that weights are only worth something with: what of the model they are, and what ids mean."""
+        return self.model.shape() | {"lowercase": self.data.lowercase}
+
     def changed(self, values: dict[str, Any]) -> "RunConfig":
         """A copy in which options have the values given; None leaves one as it is.
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ..runtime.errors import CheckpointError, DataError
-from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec
+from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec, lowercased
 from .choices import Targets
 from .corpus import Corpus
 from .dialogue import Dialogue, Pair, examples
@@ -110,6 +110,7 @@ class DataConfig:
 
     turns: int = 1  # of context in a source, the prompt among them
     targets: Targets = "all"
+    lowercase: bool = False  # of sources; targets keep their case
     vocab_size: int = 8000
     max_source: int = 50
     max_target: int = 50
@@ -118,6 +119,16 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
+
+    def codec(self, tokenizer: bytes, kind: type[TextCodec] = TextCodec) -> TextCodec:
+        """What encodes texts under this configuration."""
+        return kind(
+            tokenizer,
+            max_source=self.max_source,
+            max_target=self.max_target,
+            turns=self.turns,
+            lowercase=self.lowercase,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,9 +168,10 @@ def prepare(
     """Split, train the tokenizer on the training part alone unless one is given, and encode.
 
     Without `valid`, `ceil(valid_fraction * n)` of the n distinct dialogues are held out: those
-    whose digest, mixed with the seed, is smallest. So equal dialogues are on the same side, and a
-    dialogue keeps its side when others come or go, but for those at the edge. The corpus is read
-    three times (twice with a tokenizer); only held-out texts, ids and 8 bytes a dialogue are kept.
+    whose digest, mixed with the seed, is smallest. So equal dialogues are on the same side, with `lowercase`
+    those too whose prompts differ in case alone, and a dialogue keeps its side when others come or go, but
+    for those at the edge. The corpus is read three times (twice with a tokenizer); only held-out texts, ids
+    and 8 bytes a dialogue are kept.
 
     Raises DataError for a corpus with nothing to learn, without two distinct dialogues to split,
     whose every pair is truncated, or that changes while it is read.
@@ -169,14 +181,13 @@ def prepare(
     report = corpus.report
     if tokenizer is None:
         texts = (
-            turn.text
-            for dialogue, _ in _learnable(corpus, config)
+            text
+            for dialogue, pairs in _learnable(corpus, config)
             if not held_out(dialogue)
-            for turn in dialogue.turns
+            for text in _spelled(dialogue, pairs, config)
         )
         tokenizer = train_tokenizer(texts, config.vocab_size, progress=progress)
-    limits = {"max_source": config.max_source, "max_target": config.max_target, "turns": config.turns}
-    encoder = _Encoder(_RememberingCodec(tokenizer, **limits))
+    encoder = _Encoder(config.codec(tokenizer, _RememberingCodec))
     for count, (dialogue, pairs) in enumerate(_learnable(corpus, config), start=1):
         encoder.add(pairs, held_out(dialogue))
         if progress and count % 1000 == 0:
@@ -189,7 +200,7 @@ def prepare(
         if not encoder.dialogues[True]:
             raise DataError(f"{valid.name} holds no pair to validate with{_dropped_most(valid.report)}")
         report = report.with_valid(valid.report)
-    return encoder.finish(tokenizer, TextCodec(tokenizer, **limits), report)
+    return encoder.finish(tokenizer, config.codec(tokenizer), report)
 
 
 def _learnable(corpus: Corpus, config: DataConfig) -> Iterator[tuple[Dialogue, list[Pair]]]:
@@ -199,10 +210,21 @@ def _learnable(corpus: Corpus, config: DataConfig) -> Iterator[tuple[Dialogue, l
             yield dialogue, pairs
 
 
+def _spelled(dialogue: Dialogue, pairs: list[Pair], config: DataConfig) -> list[str]:
+    """What the tokenizer learns of a dialogue: no capitals of a source that is read in lower case."""
+    if not config.lowercase:
+        return [turn.text for turn in dialogue.turns]
+    sources = dict.fromkeys(text for turns, _ in pairs for text in turns)
+    return [*map(lowercased, sources), *(response for _, response in pairs)]
+
+
 def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Progress | None) -> HeldOutTest:
     """Read the corpus once and tell which of its dialogues are held out."""
 
     def key(dialogue: Dialogue) -> int:
+        if config.lowercase:
+            *read, last = dialogue.turns
+            dialogue = Dialogue((*(replace(turn, text=lowercased(turn.text)) for turn in read), last))
         mixed = hashlib.sha256(f"{config.seed} {dialogue.digest}".encode("ascii")).digest()
         return int.from_bytes(mixed[:8], "big")
 

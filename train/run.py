@@ -294,7 +294,7 @@ def open_run(folder: Path) -> Run:
         raise CheckpointError(f"{path} is damaged: it is not what `edgechat train` wrote") from None
     tokenizer, data = _read(folder, _TOKENIZER, info), config.data
     try:
-        codec = TextCodec(tokenizer, max_source=data.max_source, max_target=data.max_target, turns=data.turns)
+        codec = data.codec(tokenizer)
     except BundleError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     return Run(folder, config, info, tokenizer, codec)

@@ -64,8 +64,8 @@ class Wanted:
         if base is None:
             return self.on(load_preset(DEFAULT_PRESET))
         config = self.on(base.config, goes_on=True)
-        of_base = base.config.model.shape()
-        for name, value in config.model.shape().items():
+        of_base = base.config.shape()
+        for name, value in config.shape().items():
             if value != of_base[name]:
                 given = self.source(name)
                 out = given if name in self.values or self.file is None else f"{name}, or its preset,"

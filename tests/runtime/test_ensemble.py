@@ -146,6 +146,7 @@ def test_bundles_of_different_minds_are_refused(bundle_folder, tmp_path):
     cases = {
         "different tokenizers": {"files": {"tokenizer.json": tokenizer + b" "}},
         "see 1 and 3 turns": {"turns": 3},
+        "reads prompts in lower case": {"lowercase": True},
         "different closed sets": {"files": {"replies.json": write_replies(["JUMP"])}},
     }
     for said, change in cases.items():

@@ -191,6 +191,21 @@ def test_model_options_of_later_versions_are_left_out_where_they_are_not_so():
     assert Manifest.from_bytes(deep.to_bytes()).model.residual is True
 
 
+def test_a_manifest_says_that_prompts_are_read_in_lower_case_where_it_is_so():
+    assert "lowercase" not in plain()["text"]
+    assert Manifest.from_bytes(seal(plain())).text.lowercase is False
+    lower = dataclasses.replace(PLAIN, text=dataclasses.replace(PLAIN.text, lowercase=True))
+    assert json.loads(lower.to_bytes())["text"] == plain()["text"] | {"lowercase": True}
+    assert Manifest.from_bytes(lower.to_bytes()) == lower
+    assert Manifest.from_bytes(lower.to_bytes()).to_bytes() == lower.to_bytes()
+
+
+@pytest.mark.parametrize("value", ["true", "nfkc", 1, 0, None, [], {}])
+def test_what_says_neither_that_prompts_are_lower_cased_nor_that_they_are_not_is_refused(value):
+    with pytest.raises(BundleError, match=r"edgechat\.json: 'lowercase' must be a bool"):
+        Manifest.from_bytes(seal(plain() | {"text": plain()["text"] | {"lowercase": value}}))
+
+
 @pytest.mark.parametrize(
     "tensor",
     [

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError
-from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, printable
+from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, lowercased, printable
 from edgechat.train.tokenizer import train_tokenizer
 
 TEXTS = [
@@ -223,6 +223,61 @@ def test_the_cut_by_characters_reckons_with_four_that_become_one():
     limited = TextCodec(tokenizer, max_source=10, max_target=10)
     assert len(limited.encode(word)) == 1
     assert limited.encode_source([typed * 50]).ids == limited.encode(word) * 10
+
+
+@pytest.mark.parametrize(
+    ("text", "lower"),
+    [
+        ("SWITCH The Light oN", "switch the light on"),
+        ("STRAßE straße Strasse", "straße straße strasse"),  # no case folding
+        ("ΟΔΟΣ οδοσ", "οδος οδοσ"),  # the sigma at the end of a word
+        ("İI", "i̇i"),  # no language's own rules
+        ("E\u0301É", "éé"),
+        ("J\u030c", "ǰ"),  # the one letter that there is only in lower case
+        ("你好 🍵 42 <EOS>", "你好 🍵 42 <eos>"),
+    ],
+)
+def test_lower_case_is_that_of_python_in_nfc(text, lower):
+    assert lowercased(text) == unicodedata.normalize("NFC", lower)
+
+
+@given(text=ANY_TEXT | st.sampled_from(WRITTEN))
+@settings(max_examples=300, deadline=None)
+@example("\u0130\u0323 J\u030c \u1e9e \u03a3")
+def test_lower_case_is_nfc_once_for_all_and_the_same_for_texts_that_look_the_same(text):
+    lower = lowercased(text)
+    assert lower == unicodedata.normalize("NFC", lower) == lowercased(lower)
+    assert lowercased(unicodedata.normalize("NFD", text)) == lower
+
+
+def test_a_source_is_read_in_lower_case_with_its_context_and_a_target_keeps_its_case():
+    reading = codec(turns=2, lowercase=True)
+    typed = reading.encode_source(["HELLO There", "Turn LEFT Twice, <EOS>"])
+    assert typed == codec(turns=2).encode_source(["hello there", "turn left twice, <eos>"])
+    assert typed == reading.encode_source(["hello there", "turn left twice, <eos>"])
+    assert reading.encode_target("Turn LEFT") == CODEC.encode_target("Turn LEFT")
+    assert reading.encode("Turn LEFT") == CODEC.encode("Turn LEFT")
+    assert codec(turns=2).encode_source(["Turn LEFT"]) != reading.encode_source(["Turn LEFT"])
+    assert reading.limited(max_source=9, max_target=9).encode_source(["HI"]).ids == CODEC.encode("hi")
+
+
+@given(turns=st.lists(ANY_TEXT, max_size=5), limits=st.tuples(st.integers(1, 4), st.integers(1, 40)))
+@settings(max_examples=200, deadline=None)
+def test_in_lower_case_it_is_the_source_of_the_lower_cased_conversation(turns, limits):
+    shown, longest = limits
+    limited = codec(turns=shown, max_source=longest, lowercase=True).encode_source(turns)
+    assert limited == codec(turns=shown, max_source=longest).encode_source([*map(lowercased, turns)])
+
+
+def test_a_megabyte_is_cut_before_it_is_lower_cased(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(
+        "edgechat.runtime.text.lowercased", lambda text: looked_at.append(len(text)) or lowercased(text)
+    )
+    encoded = codec(max_source=20, lowercase=True).encode_source(["WORD " * 200_000 + "Bye"])
+    assert encoded.ids == CODEC.encode("word " * 9 + "bye")[-20:]
+    assert encoded.truncated
+    assert sum(looked_at) < 10_000
 
 
 def test_a_target_ends_with_the_end_and_is_cut_before_it():

@@ -227,6 +227,54 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused() -> None:
         prepare(Corpus([source]), options(), progress=change)
 
 
+def test_sources_are_read_in_lower_case_where_that_is_asked_and_targets_never() -> None:
+    texts = ["Turn LEFT", "Yes, Sir", "And STOP", "Done"]
+    prepared = prepare(corpus(texts), options(turns=2, lowercase=True, valid_fraction=0))
+    assert decoded(prepared, prepared.train) == [
+        ("turn left", "Yes, Sir"), ("turn leftyes, sir", "And STOP"), ("yes, sirand stop", "Done"),
+    ]  # fmt: skip
+    assert samples(prepared, 3)[1].source == ["turn left", "yes, sir"]
+    assert prepared.codec.lowercase
+    held_out = prepare(corpus(["a", "b"]), options(lowercase=True), valid=corpus(texts)).valid_texts
+    assert held_out[0] == {"turns": ["Turn LEFT"], "response": "Yes, Sir"}  # as it was typed
+
+
+def test_prompts_in_lower_case_are_learned_as_they_are_without_the_option() -> None:
+    pairs = corpus(*([f"light {i} on", f"LIGHT {i} On"] for i in range(40)))
+    plain, lower = (prepare(pairs, options(lowercase=lowercase)) for lowercase in (False, True))
+    assert lower.tokenizer == plain.tokenizer
+    assert lower.train.to_bytes() == plain.train.to_bytes()
+    assert lower.valid_texts == plain.valid_texts
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_no_token_is_spent_on_capitals_that_no_prompt_will_have(lowercase: bool) -> None:
+    """Their pieces are in the vocabulary where prompts are read as they are typed."""
+    pairs = [[f"SWITCH {i} Heating", f"Heizung {i}"] for i in range(9)]
+    wanted = options(lowercase=lowercase, vocab_size=400, valid_fraction=0)
+    vocabulary = b" ".join(t for t in prepare(corpus(*pairs), wanted).codec.vocabulary if len(t) > 1)
+    assert (b"SWI" in vocabulary, b"switch" in vocabulary) == (not lowercase, lowercase)
+    assert b"Heizung" in vocabulary
+
+
+def test_context_and_replies_that_are_prompts_too_are_learned_by_the_tokenizer_in_both_cases() -> None:
+    turns = ["Start", "READY", "Go", "RUNNING", "Halt", "STOPPED"]
+    wanted = options(lowercase=True, turns=4, targets="second", vocab_size=500, valid_fraction=0)
+    vocabulary = prepare(corpus(turns, turns), wanted).codec.vocabulary
+    assert {b"ready", b"READY", b"running", b"RUNNING", b"STOPPED", b"halt"} <= set(vocabulary)
+    assert not {b"Halt", b"Start", b"stopped"} & set(vocabulary)
+
+
+def test_dialogues_whose_prompts_differ_in_case_alone_are_on_one_side() -> None:
+    typed = [[*(text.upper() for text in read), last] for *read, last in NUMBERED]
+    said = [[*(text.title() for text in read), last] for *read, last in NUMBERED]
+    prepared = prepare(corpus(*NUMBERED, *typed, *said), options(lowercase=True))
+    held_out = {pair["turns"][-1].lower() for pair in prepared.valid_texts}
+    assert len(prepared.valid) == 3 * len(held_out) == 3 * 8 * 3  # 8 of 40 dialogues, three pairs each
+    learned = {prepared.codec.decode(prepared.train.source(i)) for i in range(len(prepared.train))}
+    assert not held_out & learned
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("turns", 0), ("max_source", 0), ("max_target", 1), ("valid_fraction", 1.0), ("targets", "first")],

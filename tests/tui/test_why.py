@@ -128,6 +128,24 @@ async def test_what_the_model_saw_of_the_conversation_is_shown(chat):
         assert "bot fine you second It sees the last 2 turns" in drawn
 
 
+async def test_what_is_read_in_lower_case_is_shown_so_and_not_taken_for_cut(chat):
+    codec = byte_codec(turns=3)
+    codec.lowercase = True
+    model = ChatModel(TableBackend(codec, {"OK": 1.0}), codec, DecodingOptions(beam=1), device="cpu")
+    async with chat(model, size=(140, 40)) as c:
+        await c.say("AbÉ")
+        drawn = await c.view("attention")
+        assert "AbÉ" in drawn  # what was said
+        assert c.chat.talk.insight(1).source[:2] == ("a", "b")
+        await c.say("C" * 62)
+        head, shown, _ = await seen(c)
+        assert head == "The prompt and the turn before it, the oldest cut, 64 of at most 64 tokens:"
+        assert shown == [("bot", "k"), ("you", "c" * 62)]
+        await c.say("D" * 64)
+        head, shown, _ = await seen(c)
+        assert (head, shown) == ("The prompt alone, 64 of at most 64 tokens:", [("you", "d" * 64)])
+
+
 B, OK = ("you", "b" * 32), ("bot", "ok")
 
 
