@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,12 +154,12 @@ def _source(model: ChatModel, prompt: str) -> dict[str, Any]:
 
 def _check_confident(model: ChatModel, options: DecodingOptions) -> None:
     """Refuse to abstain by a confidence that there is not."""
-    if model.calibration is None:
+    if model.maker.calibration is None:
         raise UsageError(
             "--abstain-below needs a bundle that was calibrated: export it from a run that holds out more "
             "pairs, a larger part of its data or a file of their own (--valid-fraction, --valid)"
         )
-    if model.confidence(0.0, options) is None:
+    if model.maker.confidence(0.0, options) is None:
         raise UsageError(
             "--abstain-below does not go with options that change which replies may come: the bundle was "
             "calibrated without them"
@@ -209,7 +208,7 @@ def _check_trace(path: Path) -> None:
 
 def _is_trace(path: Path) -> bool:
     """Whether a file is a trace, or empty."""
-    begins = dumps(_TRACE).rstrip("}").encode()
+    begins = json_line(_TRACE).rstrip("}").encode()
     with path.open("rb") as file:
         return file.read(len(begins)) in (begins, b"")
 

@@ -316,8 +316,7 @@ def _calibration(
     run: Run, backend: OrtBackend, manifest: Manifest, closed: ClosedSet | None, progress: Told
 ) -> dict[str, Any] | None:
     """What the probabilities of the bundle's replies are worth; None where that cannot be said."""
-    model = ChatModel(backend, run.codec, manifest.decoding, device="cpu")
-    model.closed = closed
+    model = ChatModel(backend, run.codec, manifest.decoding, device="cpu", closed=closed)
     progress("calibrating the confidence")
     try:
         return calibrate(model, [(pair["turns"], pair["response"]) for pair in run.held_out()])

@@ -17,7 +17,8 @@ from .errors import (
     UsageError,
 )
 from .options import DecodingOptions
-from .stream import Candidate, Reply, ReplyStream
+from .reply import Candidate, Reply
+from .stream import ReplyStream
 from .trace import TracedCandidate, TracedRow, TracedStep
 
 __all__ = [

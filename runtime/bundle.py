@@ -128,6 +128,8 @@ def read_bundle(path: Path, *, require_signature: str | os.PathLike[str] | None 
         with _open_bundle(path) as source:
             return _check(path, source, public_key)
     except OSError as error:
+        if error.errno is None:  # an app's own TimeoutError, of a signal's handler
+            raise
         raise BundleError(f"{error.filename or path} cannot be read: {error.strerror}") from error
 
 
@@ -292,7 +294,7 @@ def _check(path: Path, source: _Source, public_key: bytes | None) -> Bundle:
 def _check_names(path: Path, names: list[str]) -> None:
     for name in names:
         if name not in SIZE_CAPS:
-            raise BundleError(f"{path} holds {name!r}, which is no file of a bundle")
+            raise BundleError(f"{path} holds {name!r}, which is no file of a bundle: take it out")
     for name in REQUIRED:
         if name not in names:
             raise BundleError(f"{path} has no {name}: it is no bundle, or an incomplete one")

@@ -1,48 +1,32 @@
 """The embedding API: load a bundle, reply, stream, hold a conversation.
 
-The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `ort` -> `text` -> `Reply`.
+The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `ort` -> `replymaker` -> `Reply`.
 """
 
 import os
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
-from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any
 
 from .arguments import listed, path_text, shown
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle
 from .calibration import Calibration
-from .constraints import NO_TEXTS, ForcedPrefix, TextRules, text_rules, together
 from .coroutines import Threads
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
-from .hypotheses import Hypothesis
 from .manifest import Manifest
-from .options import DecodingOptions, refuse_company, whole_number
+from .oneprocess import OneProcess
+from .options import DecodingOptions, whole_number
 from .ort import OrtBackend
 from .replies import REPLIES, ClosedSet, bundled_replies, closed_set
+from .reply import Reply
+from .replymaker import ReplyMaker
 from .scheduler import BATCH_SIZE, decode
-from .search import BeamSearch
-from .stream import Candidate, Reply, ReplyStream
+from .stream import ReplyStream
 from .text import TextCodec
-
-#: Sets of texts whose rules a model remembers.
-_KEPT_TEXTS = 16
-#: The options that `ChatModel._make_texts` reads, and no others: whatever the seed or the beam, the rules are
-#: the same.
-_TEXTS = attrgetter("banned", "prefix", "required", "replies", "min_length", "max_length")
-
-
-class _KeptRules:
-    """Rules that one thread makes while others that ask for them wait."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.rules: TextRules | None = None
 
 
 class ChatSession:
@@ -82,22 +66,27 @@ class ChatSession:
         return self._model.coroutine_threads.pieces(partial(self.stream, prompt, options))
 
 
-class ChatModel:
+class ChatModel(OneProcess):
     """A model that replies. Thread-safe; the arrays of a call live only as long as the call."""
 
     def __init__(
-        self, backend: Backend[Any], codec: TextCodec, defaults: DecodingOptions, *, device: Device
+        self,
+        backend: Backend[Any],
+        codec: TextCodec,
+        defaults: DecodingOptions,
+        *,
+        device: Device,
+        manifest: Manifest | None = None,
+        closed: ClosedSet | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
+        super().__init__()
+        self.maker: ReplyMaker = ReplyMaker(codec, defaults, closed=closed, calibration=calibration)
         self.codec: TextCodec = codec
         self.defaults: DecodingOptions = defaults
         self.device: Device = device
-        self.manifest: Manifest | None = None
-        #: The only replies that the model gives, where its bundle says so.
-        self.closed: ClosedSet | None = None
-        self.calibration: Calibration | None = None
+        self.manifest: Manifest | None = manifest
         self._backend: Backend[Any] | None = backend
-        self._process = os.getpid()
-        self._texts: dict[tuple[object, ...], _KeptRules] = {}
         self._threads: Threads | None = None
 
     @classmethod
@@ -148,16 +137,23 @@ class ChatModel:
             raise BundleError(
                 f"tokenizer.json has {codec.vocab_size} tokens, but the model has {backend.vocab_size}"
             )
-        model = cls(backend, codec, manifest.decoding, device=device)
-        model.manifest = manifest
+        closed: ClosedSet | None = None
         if REPLIES in files:
             try:
-                model.closed = closed_set(bundled_replies(files[REPLIES]), codec)
+                closed = closed_set(bundled_replies(files[REPLIES]), codec)
             except UsageError as error:
                 raise BundleError(f"{REPLIES}: {error}") from None
-        if manifest.calibration is not None:
-            model.calibration = Calibration.from_json(manifest.calibration)
-        return model
+        fitted = manifest.calibration
+        calibration = None if fitted is None else Calibration.from_json(fitted)
+        return cls(
+            backend,
+            codec,
+            manifest.decoding,
+            device=device,
+            manifest=manifest,
+            closed=closed,
+            calibration=calibration,
+        )
 
     @classmethod
     def load_ensemble(
@@ -193,12 +189,7 @@ class ChatModel:
             max_target=min(model.codec.max_target for model in models),
         )
         backend = EnsembleBackend([model.backend for model in models])
-        ensemble = cls(backend, codec, first.defaults, device=first.device)
-        ensemble.closed = first.closed
-        return ensemble
-
-    def __reduce__(self) -> NoReturn:  # nor what holds one: a session, a stream, a bound method
-        raise UsageError("a model is neither pickled nor copied: load it in the worker")
+        return cls(backend, codec, first.defaults, device=first.device, closed=first.maker.closed)
 
     def __repr__(self) -> str:
         what = f", {self.manifest.precision}" if self.manifest else ""
@@ -227,7 +218,7 @@ class ChatModel:
     ) -> ReplyStream:
         """Stream the reply to a conversation's turns, oldest first; `done` is called with the reply."""
         self.check_open()
-        return ReplyStream(self, turns, self._options(options), done)
+        return ReplyStream(lambda: self.backend, self.maker, turns, self._options(options), done)
 
     def reply_batch(
         self,
@@ -237,7 +228,7 @@ class ChatModel:
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
-        """Replies to many prompts, in their order: the same as one by one, several times faster."""
+        """Replies to many prompts, in their order: the same as one by one, in about half the time."""
         prompts = listed(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
         return self.reply_turns(
             [[prompt] for prompt in prompts], options, batch_size=batch_size, progress=progress
@@ -252,7 +243,7 @@ class ChatModel:
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
         """As `reply_batch`, each to the turns of a conversation, oldest first."""
-        start, backend = time.perf_counter(), self.backend
+        start, backend, maker = time.perf_counter(), self.backend, self.maker
         options = self._options(options)
         conversations = listed(conversations, "reply_turns takes a list of conversations")
         sources = [self.codec.encode_source(turns) for turns in conversations]
@@ -260,13 +251,13 @@ class ChatModel:
             backend,
             [source.ids for source in sources],
             options,
-            max_length=self.max_length(options),
-            texts=self.texts(options),
+            max_length=maker.max_length(options),
+            texts=maker.texts(options),
             batch_size=batch_size,
             progress=progress,
         )
         return [
-            self.make_reply(search, start, source.truncated)
+            maker.reply(search, start, source.truncated)
             for search, source in zip(searches, sources, strict=True)
         ]
 
@@ -285,7 +276,7 @@ class ChatModel:
         """Let go of the sessions and of what is kept; replies that are being searched still end, and free the
         sessions with the last."""
         self._backend = self._threads = None
-        self._texts.clear()
+        self.maker.forget()
 
     def __enter__(self) -> "ChatModel":
         return self
@@ -298,13 +289,6 @@ class ChatModel:
         if self._backend is None:
             raise ModelClosedError("the model was closed")
         self.check_process()
-
-    def check_process(self) -> None:
-        """Raises ModelClosedError in a child that was forked after the model was loaded."""
-        if os.getpid() != self._process:
-            raise ModelClosedError(
-                "the model was loaded before this process was forked: load it in the child"
-            )
 
     @property
     def backend(self) -> Backend[Any]:
@@ -322,109 +306,6 @@ class ChatModel:
             threads = self._threads = Threads()
         return threads
 
-    def max_length(self, options: DecodingOptions) -> int:
-        """Tokens that a reply has at most, end-of-sentence counted."""
-        most = self.codec.max_target if options.max_length is None else options.max_length
-        if options.min_length >= most:
-            raise UsageError(
-                f"min_length is {options.min_length}, but replies of this model have at most {most} tokens "
-                "where max_length is not given"
-            )
-        return most
-
-    def texts(self, options: DecodingOptions) -> TextRules:
-        """The rules of the texts among the options, which are worth keeping: making them reads the
-        whole vocabulary."""
-        if options.replies is None and self.closed is not None:
-            refuse_company("replies", options.given)
-            return TextRules(only=self.closed, longest=self.closed.longest)
-        if not options.has_texts:
-            return NO_TEXTS
-        key = _TEXTS(options)
-        if key not in self._texts and len(self._texts) >= _KEPT_TEXTS:
-            self._texts.clear()
-        kept = self._texts.setdefault(key, _KeptRules())
-        with kept.lock:
-            if kept.rules is None:
-                kept.rules = self._make_texts(options)
-            return kept.rules
-
-    def _make_texts(self, options: DecodingOptions) -> TextRules:
-        if options.replies is not None:
-            closed = closed_set(options.replies, self.codec)
-            if closed == self.closed:
-                closed = self.closed  # one object is compared at once
-            return TextRules(only=closed, longest=closed.longest)
-        most = self.max_length(options)
-        if len(self.codec.encode(together(options.required))) >= most:
-            raise UsageError(f"required texts have more tokens than a reply may have, {most} with its end")
-        rules = text_rules(options, self.codec.vocabulary)
-        if isinstance(rules.only, ForcedPrefix) and rules.only.fewest >= most:
-            raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
-        return rules
-
-    def confidence(self, logp: float, options: DecodingOptions) -> float | None:
-        """The probability that a reply of this natural-log probability is right, by the bundle's
-        calibration. None where there is none, or other replies are possible than those it was made with."""
-        if self.calibration is None or not self._asks_the_same(options):
-            return None
-        return self.calibration.confidence(logp)
-
-    def _asks_the_same(self, options: DecodingOptions) -> bool:
-        """Whether these let and favour the same replies as the model's own options."""
-        own, longest = self.defaults, self.codec.max_target
-        return (
-            options.asks_the_same(own)
-            and (options.max_length or longest) == (own.max_length or longest)
-            and self._closed_set(options) == self._closed_set(own)
-        )
-
-    def _closed_set(self, options: DecodingOptions) -> ClosedSet | None:
-        only = self.texts(options).only
-        return only if isinstance(only, ClosedSet) else None
-
-    def search(self, options: DecodingOptions, source: Sequence[int]) -> BeamSearch:
-        """A search for one reply of this model to a source of ids."""
-        return BeamSearch(
-            options,
-            max_length=self.max_length(options),
-            vocab_size=self.backend.vocab_size,
-            source=source,
-            texts=self.texts(options),
-        )
-
-    def make_reply(self, search: BeamSearch, start: float, truncated: bool) -> Reply:
-        """The result of a search that began at `start` (`time.perf_counter`)."""
-        candidates: dict[str, Candidate] = {}
-        for hypothesis in search.hypotheses():
-            candidate = self._candidate(hypothesis, search.options.alignments)
-            candidates.setdefault(candidate.text, candidate)  # two ways to spell one text are one reply
-        best = next(iter(candidates.values()))
-        ms = (time.perf_counter() - start) * 1e3
-        trace = tuple(search.trace) if search.options.trace else None
-        return Reply(
-            best.text,
-            best.score,
-            best.tokens,
-            tuple(candidates.values()),
-            ms,
-            truncated,
-            trace,
-            self.confidence(best.logp, search.options) if search.done and best.finished else None,
-        )
-
-    def _candidate(self, hypothesis: Hypothesis, aligned: bool) -> Candidate:
-        return Candidate(
-            self.codec.decode(hypothesis.tokens),
-            hypothesis.score,
-            hypothesis.logp,
-            tuple(self.codec.pieces(hypothesis.tokens)),
-            hypothesis.tokens,
-            hypothesis.token_logps,
-            hypothesis.finished,
-            tuple(map(tuple, hypothesis.alignments)) if aligned else None,
-        )
-
 
 def _check_together(name: Any, model: ChatModel, other_name: Any, other: ChatModel) -> None:
     """Refuse an ensemble of models that do not mean the same by the same ids."""
@@ -436,5 +317,5 @@ def _check_together(name: Any, model: ChatModel, other_name: Any, other: ChatMod
         raise UsageError(
             f"{names} see {model.codec.turns} and {other.codec.turns} turns: an ensemble sees one"
         )
-    if model.closed != other.closed:
+    if model.maker.closed != other.maker.closed:
         raise UsageError(f"{names} have different closed sets of replies: an ensemble has one, or none")

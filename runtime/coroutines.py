@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
-from .stream import Reply, ReplyStream
+from .reply import Reply
+from .stream import ReplyStream
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from .arguments import shown
-from .errors import BundleError
+from .errors import BundleError, EdgeChatError
 from .files import sha256
 from .jsonobject import read_json
 from .options import MAX_LENGTH, DecodingOptions
@@ -217,7 +217,7 @@ class Manifest:
             return cls._parse(values)
         except BundleError:
             raise
-        except Exception as error:
+        except (EdgeChatError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise BundleError(f"edgechat.json has a missing or wrong value: {error}") from error
 
     @classmethod

@@ -22,6 +22,10 @@ from .errors import BundleError, DeviceError, ModelClosedError, is_out_of_memory
 from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
+#: Where ONNX Runtime's kinds of errors are, which have no root but Exception; pybind11 makes others of C++'s.
+#: What anything else raises, as an app's own signal handler may meanwhile, is not taken for theirs.
+_ERRORS = "onnxruntime.capi.onnxruntime_pybind11_state"
+_OF_PYBIND11 = (RuntimeError, ValueError, TypeError, MemoryError, IndexError, OverflowError)
 #: Seconds that an ending process waits for calls that go on.
 _LONGEST_WAIT = 10.0
 #: All whose sessions are not freed yet.
@@ -143,10 +147,17 @@ def _shape(tensor: StateTensor, rows: int) -> list[int]:
     return [rows if size == "M" else size for size in tensor.shape]
 
 
+def _is_ours(error: Exception) -> bool:
+    """Whether ONNX Runtime raised this."""
+    return type(error).__module__ == _ERRORS or type(error) in _OF_PYBIND11
+
+
 def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:
     try:  # without its fallback, which tries again on the CPU and prints so on stdout
         session = ort.InferenceSession(graph, options, providers=providers(device), enable_fallback=0)
     except Exception as error:
+        if not _is_ours(error):
+            raise
         raise BundleError(f"{name} cannot be run by ONNX Runtime: {' '.join(str(error).split())}") from error
     if session.get_providers()[0] != providers(device)[0][0]:
         raise DeviceError(
@@ -159,7 +170,9 @@ def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dic
     with _CALLS:
         try:
             outputs: list[Any] = session.run(wanted, feeds)
-        except Exception as error:  # ONNX Runtime has no root of its exceptions
+        except Exception as error:
+            if not _is_ours(error):
+                raise
             if is_out_of_memory(error):
                 raise DeviceError(
                     f"{name} needs more memory than there is: a smaller batch or beam needs less"

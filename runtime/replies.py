@@ -8,7 +8,7 @@ from pathlib import Path
 from .arguments import shown
 from .errors import BundleError, DataError, UsageError
 from .jsonobject import read_json
-from .text import EOS, TextCodec, normal_form
+from .text import EOS, TextCodec, normal_form, trimmed
 
 REPLIES = "replies.json"
 MAX_REPLIES = 100_000
@@ -86,7 +86,8 @@ def closed_set(replies: Sequence[str], codec: TextCodec) -> ClosedSet:
 
 
 def check_replies(values: object) -> tuple[str, ...]:
-    """`values` as replies, in the normal form that they are said in: what is said is then one of them.
+    """`values` as replies, trimmed and in the normal form, as models learn them: what is said is then one of
+    them.
 
     Raises:
         ValueError: says what is wrong with them.
@@ -95,7 +96,7 @@ def check_replies(values: object) -> tuple[str, ...]:
         raise ValueError(f"must be a list of 1 to {MAX_REPLIES:,} texts")
     replies = []
     for number, value in enumerate(values, start=1):
-        text = normal_form(value) if isinstance(value, str) else ""
+        text = normal_form(trimmed(value)) if isinstance(value, str) else ""
         if not 0 < len(text) <= MAX_REPLY:
             raise ValueError(f"reply {number} must be text of 1 to {MAX_REPLY:,} characters")
         if any("\ud800" <= c <= "\udfff" for c in text):

@@ -59,6 +59,11 @@ def normal_form(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def trimmed(text: str) -> str:
+    """A turn as models learn it and are asked it: without the space around it."""
+    return text.strip()
+
+
 @dataclass(frozen=True)
 class EncodedSource:
     """A prompt, with its context, as the encoder sees it."""
@@ -79,6 +84,8 @@ class TextCodec:
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
         except Exception as error:  # tokenizers raises plain Exception for anything it cannot parse
+            if type(error) is not Exception and not isinstance(error, ValueError):
+                raise  # an app's own, of a signal's handler
             raise BundleError(f"tokenizer.json cannot be read: {error}") from error
         for id, token in enumerate(SPECIAL_TOKENS):
             if self._tokenizer.token_to_id(token) != id:
@@ -112,7 +119,7 @@ class TextCodec:
         return ids
 
     def encode_source(self, turns: Sequence[str]) -> EncodedSource:
-        """Ids of the last turns of a conversation, oldest first, joined by the separator.
+        """Ids of the last turns of a conversation, `trimmed`, oldest first, joined by the separator.
 
         The oldest text goes first where it does not fit. An empty source is one end-of-sentence.
         Raises UsageError where they are no list, or a turn is no text.
@@ -131,9 +138,10 @@ class TextCodec:
             if len(ids) >= self.max_source:
                 truncated = True
                 break
-            if len(turn) > longest:
-                turn, truncated = turn[-longest:], True
-            ids = self.encode(turn) + ([SEP] if age else []) + ids
+            text = trimmed(turn)
+            if len(text) > longest:
+                text, truncated = text[-longest:], True
+            ids = self.encode(text) + ([SEP] if age else []) + ids
         if len(ids) > self.max_source:
             ids, truncated = ids[-self.max_source :], True
         return EncodedSource(ids or [EOS], truncated)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..runtime.text import trimmed
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -69,7 +71,7 @@ def tidy(turns: Iterable[Turn], dropped: Counter[str]) -> Dialogue | None:
     """
     kept: list[Turn] = []
     for turn in turns:
-        text = turn.text.strip()
+        text = trimmed(turn.text)
         if not text and turn.train and kept:
             dropped["empty response"] += 1
         kept.append(Turn(text, turn.train and bool(text)))

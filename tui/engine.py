@@ -23,7 +23,7 @@ from edgechat.runtime.device import Device
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.options import GOES_WITH
-from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, normal_form
+from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, normal_form, trimmed
 
 from .knobs import Changes, same, settle
 from .values import (
@@ -282,7 +282,7 @@ def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequen
         codec.max_source,
         tuple(_follow(name, rows, candidate) for candidate in reply.candidates),
         tuple(tuple(_beam_row(codec, name, row) for row in step.rows) for step in trace),
-        reply.truncated and seen[0] != normal_form(turns[-len(seen)]),
+        reply.truncated and seen[0] != normal_form(trimmed(turns[-len(seen)])),
     )
 
 

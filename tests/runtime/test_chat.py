@@ -41,7 +41,7 @@ from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.constraints import text_rules
 from edgechat.runtime.device import cuda_state
 from edgechat.runtime.ort import _Calls
-from edgechat.runtime.replies import closed_set
+from edgechat.runtime.replies import ClosedSet, closed_set
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
 from edgechat.train.tokenizer import train_tokenizer
@@ -76,16 +76,24 @@ def run_python(code: str, *arguments: object) -> "subprocess.CompletedProcess[st
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 300)
 
 
+#: Leaves a probability as it is.
+AS_IT_IS = Calibration(1.0, 0.0)
+
+
 def table_model(
     table: Table | None = None,
     *,
     turns: int = 1,
     max_target: int = 12,
     defaults: DecodingOptions | None = None,
+    closed: ClosedSet | None = None,
+    calibration: Calibration | None = None,
 ) -> tuple[ChatModel, TableBackend]:
     codec = TextCodec(TOKENIZER, max_source=20, max_target=max_target, turns=turns)
     backend = TableBackend(table or random_table(1, codec.vocab_size, ending=3.0), codec.vocab_size)
-    return ChatModel(backend, codec, defaults or DecodingOptions(beam=3), device="cpu"), backend
+    defaults = defaults or DecodingOptions(beam=3)
+    chat = ChatModel(backend, codec, defaults, device="cpu", closed=closed, calibration=calibration)
+    return chat, backend
 
 
 def script_of(codec: TextCodec, replies: dict[str, float]) -> Table:
@@ -112,7 +120,7 @@ def assert_same(model: ChatModel, prompt: str, options: DecodingOptions, one: Re
     ours, theirs = ([c.tokens for c in reply.candidates] for reply in (one, other))
     if ours != theirs:
         source = model.codec.encode_source([prompt]).ids
-        (search,) = decode(model.backend, [source], options, max_length=model.max_length(options))
+        (search,) = decode(model.backend, [source], options, max_length=model.maker.max_length(options))
         assert search.min_gap < TOLERANCE, f"{ours} and {theirs} differ"
         return
     for a, b in zip(one.candidates, other.candidates, strict=True):
@@ -383,13 +391,13 @@ def test_a_stream_that_failed_says_so_each_time():
 )
 def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
     chat, _ = table_model()
-    rules = chat.texts(DecodingOptions(beam=3, **texts))
+    rules = chat.maker.texts(DecodingOptions(beam=3, **texts))
     for other in ({"n_best": 3}, {"trace": True}, {"repetition_penalty": 2.0}):
-        assert chat.texts(DecodingOptions(beam=4, **other, **texts)) is rules
+        assert chat.maker.texts(DecodingOptions(beam=4, **other, **texts)) is rules
     if "required" not in texts:
         for seed in (1, 2):
-            assert chat.texts(DecodingOptions(beam=3, sample=True, seed=seed, **texts)) is rules
-    assert chat.texts(DecodingOptions(banned=("he said",))) is not rules
+            assert chat.maker.texts(DecodingOptions(beam=3, sample=True, seed=seed, **texts)) is rules
+    assert chat.maker.texts(DecodingOptions(banned=("he said",))) is not rules
 
 
 def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypatch):
@@ -402,12 +410,12 @@ def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypat
             assert go_on.wait(20)
         return text_rules(options, vocabulary)
 
-    monkeypatch.setattr("edgechat.runtime.chat.text_rules", slow)
+    monkeypatch.setattr("edgechat.runtime.replymaker.text_rules", slow)
     chat, _ = table_model()
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(chat.texts, DecodingOptions(banned=("hen",))) for _ in range(7)]
+        asked = [pool.submit(chat.maker.texts, DecodingOptions(banned=("hen",))) for _ in range(7)]
         assert began.wait(20)
-        chat.texts(DecodingOptions(banned=("he",)))  # which nobody makes waits for nobody
+        chat.maker.texts(DecodingOptions(banned=("he",)))  # which nobody makes waits for nobody
         go_on.set()
         assert len({id(each.result(20)) for each in asked}) == 1
     assert made == [("hen",), ("he",)]
@@ -417,12 +425,12 @@ def test_rules_of_texts_that_are_refused_are_refused_again():
     chat, _ = table_model()
     for _ in range(2):
         with pytest.raises(UsageError, match="prefix has more"):
-            chat.texts(DecodingOptions(prefix="hen " * 20))
+            chat.maker.texts(DecodingOptions(prefix="hen " * 20))
 
 
 def test_a_closed_model_lets_go_of_the_rules_of_texts():
     chat, _ = table_model()
-    rules = weakref.ref(chat.texts(DecodingOptions(banned=("hen",))))
+    rules = weakref.ref(chat.maker.texts(DecodingOptions(banned=("hen",))))
     chat.close()
     gc.collect()
     assert rules() is None
@@ -431,11 +439,11 @@ def test_a_closed_model_lets_go_of_the_rules_of_texts():
 def test_the_rules_of_texts_are_checked_anew_for_another_length():
     chat, _ = table_model()
     for texts, said in (({"prefix": "he said"}, "prefix has more"), ({"required": ("he said",)}, "required")):
-        chat.texts(DecodingOptions(**texts))
+        chat.maker.texts(DecodingOptions(**texts))
         with pytest.raises(UsageError, match=said):
-            chat.texts(DecodingOptions(max_length=1, **texts))
+            chat.maker.texts(DecodingOptions(max_length=1, **texts))
         with pytest.raises(UsageError, match="min_length is 12"):
-            chat.texts(DecodingOptions(min_length=12, **texts))
+            chat.maker.texts(DecodingOptions(min_length=12, **texts))
 
 
 # --- cancelling -----------------------------------------------------------------------------------
@@ -488,8 +496,8 @@ def test_a_stream_that_is_cancelled_between_pieces_ends_with_what_it_has():
 
 def test_a_reply_whose_search_is_cancelled_has_no_confidence_though_it_is_finished():
     # "he" ends in the third step; "hello" is less likely, but might end better until its sixth.
-    chat, _ = table_model(script_of(CODEC, {"he": 0.6, "hello": 0.4}))
-    chat.calibration = Calibration(1.0, 0.0)  # leaves a probability as it is
+    script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
+    chat, _ = table_model(script, calibration=AS_IT_IS)
     assert chat.reply("hen").confidence == pytest.approx(0.6)
     stream = chat.stream("hen", DecodingOptions(n_best=2))
     updates = stream.updates()
@@ -505,11 +513,10 @@ def test_a_reply_whose_search_is_cancelled_has_no_confidence_though_it_is_finish
 def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
     script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
     options = DecodingOptions(beam=1, max_length=2)
-    chat, _ = table_model(script, defaults=options)
-    chat.calibration = Calibration(1.0, 0.0)
+    chat, _ = table_model(script, defaults=options, calibration=AS_IT_IS)
     reply = chat.reply("hen")
     assert (reply.text, reply.finished, reply.confidence) == ("he", False, None)
-    assert chat.confidence(reply.logp, options) is not None
+    assert chat.maker.confidence(reply.logp, options) is not None
 
 
 @pytest.mark.parametrize(
@@ -528,22 +535,27 @@ def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
     ids=str,
 )
 def test_a_confidence_holds_where_the_options_ask_for_what_the_models_own_do(own, asked, same):
-    chat, _ = table_model(defaults=DecodingOptions(**{"beam": 3, **own}))
-    chat.calibration = Calibration(1.0, 0.0)
-    confidence = chat.confidence(-1.0, DecodingOptions(**{"beam": 3, **asked}))
+    chat, _ = table_model(defaults=DecodingOptions(**{"beam": 3, **own}), calibration=AS_IT_IS)
+    confidence = chat.maker.confidence(-1.0, DecodingOptions(**{"beam": 3, **asked}))
     assert confidence == (pytest.approx(math.exp(-1)) if same else None)
+
+
+def test_a_confidence_is_of_the_bundles_own_options_whatever_the_model_is_told_to_reply_with():
+    chat, _ = table_model(calibration=AS_IT_IS)
+    chat.defaults = DecodingOptions(length_penalty=0.0)
+    assert chat.reply("hen").confidence is None
+    assert chat.reply("hen", DecodingOptions(beam=3)).confidence is not None
 
 
 def test_a_confidence_holds_for_the_models_own_closed_set_however_it_is_given():
     own = ("he", "caf\u00e9")
-    chat, _ = table_model()
-    chat.calibration, chat.closed = Calibration(1.0, 0.0), closed_set(own, CODEC)
+    chat, _ = table_model(closed=closed_set(own, CODEC), calibration=AS_IT_IS)
     assert chat.reply("hen").confidence is not None
     for replies in (own, ("cafe\u0301", "he", "he")):
         assert chat.reply("hen", DecodingOptions(beam=3, replies=replies)).confidence is not None
     for replies in (("he",), ("he", "cafe")):
         assert chat.reply("hen", DecodingOptions(beam=3, replies=replies)).confidence is None
-    chat.closed = None
+    chat, _ = table_model(calibration=AS_IT_IS)  # without that set
     assert chat.reply("hen", DecodingOptions(beam=3, replies=own)).confidence is None
 
 
@@ -594,7 +606,7 @@ def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
         assert gate.opened.wait(20)
         return text_rules(options, vocabulary)
 
-    monkeypatch.setattr("edgechat.runtime.chat.text_rules", make)
+    monkeypatch.setattr("edgechat.runtime.replymaker.text_rules", make)
     return gate
 
 

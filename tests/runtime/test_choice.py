@@ -357,6 +357,6 @@ def test_every_reply_of_the_bundle_holds_what_is_required(bundle_folder):
             model.reply("hello", DecodingOptions(required=("never ever",), max_length=3))
         long = "do you like green tea"
         most = len(model.codec.encode(long)) + 1
-        model.texts(DecodingOptions(required=(long, "you like", "green tea"), max_length=most))
+        model.maker.texts(DecodingOptions(required=(long, "you like", "green tea"), max_length=most))
         diverse = model.reply("hello", DecodingOptions(beam=6, n_best=6, groups=3, diversity=50))
         assert len({c.text[:1] for c in diverse.candidates}) > 1

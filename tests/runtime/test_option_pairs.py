@@ -248,11 +248,9 @@ PROMPTS = ["hello", "", "the hen said hello to the hen"]
 def talker(*, closed: tuple[str, ...] = (), models: int = 1) -> ChatModel:
     size = CODEC.vocab_size
     backends = [TableBackend(random_table(n, size, ending=4.0), size) for n in range(models)]
-    model = ChatModel(
-        EnsembleBackend(backends) if models > 1 else backends[0], CODEC, DecodingOptions(), device="cpu"
-    )
-    model.closed = closed_set(closed, CODEC) if closed else None
-    return model
+    backend = EnsembleBackend(backends) if models > 1 else backends[0]
+    own = closed_set(closed, CODEC) if closed else None
+    return ChatModel(backend, CODEC, DecodingOptions(), device="cpu", closed=own)
 
 
 def spoken(*names: str) -> DecodingOptions:

@@ -93,7 +93,7 @@ def test_whatever_the_search_a_reply_of_the_set_is_said_to_its_end(seed, replies
 
 
 def test_what_is_written_is_read():
-    replies = ("LIGHT ON hall", 'é🍵\n"x"', " space ")
+    replies = ("LIGHT ON hall", 'é🍵\n"x"', "two  spaces")
     assert parse_replies(write_replies(replies)) == replies
 
 
@@ -215,15 +215,18 @@ def test_a_damaged_set_is_refused_at_load(bundle_folder, tmp_path):
 
 
 @given(
-    replies=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), min_size=1)
+    replies=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=4).filter(str.strip), min_size=1
+    )
 )
 @example(replies=["cafe\u0301", "cafe\u0301 au lait", "caf\u00e9"])
 @example(replies=["\u0958", "\u212b", "q\u0307\u0323", "<eos>", "  a "])
 @settings(max_examples=40, deadline=None)
 def test_what_is_said_is_among_the_options_own_texts(model, replies):
-    """A set may come in any normal form, as file names of macOS do; models learn, and say, NFC."""
+    """A set may come in any normal form, as file names of macOS do, and with space around its texts; models
+    learn, and say, NFC without."""
     options = DecodingOptions(replies=replies, n_best=5)
-    assert [normal_form(text) for text in replies] == list(options.replies)
+    assert [normal_form(text.strip()) for text in replies] == list(options.replies)
     assert dataclasses.replace(options, beam=6).replies == options.replies
     reply = model.reply("hello", options)
     assert {candidate.text for candidate in reply.candidates} <= set(options.replies)
@@ -237,7 +240,7 @@ def test_a_set_in_another_normal_form_is_still_no_longer_than_a_set_may_be():
 
 
 def test_a_set_is_refused_where_no_list_of_texts_is_given():
-    for value in ((), "text", ("a", 1), ("",)):
+    for value in ((), "text", ("a", 1), ("",), (" \n",)):
         with pytest.raises(UsageError, match=r"^replies: "):
             DecodingOptions(replies=value)
 

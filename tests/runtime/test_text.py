@@ -175,6 +175,15 @@ def test_what_just_fits_is_not_cut():
     assert codec(max_source=1).encode_source(["d"]).ids == d
 
 
+@pytest.mark.parametrize("around", [" {}", "{} ", "\t{}\r\n", "\u3000{}\xa0"])
+def test_space_around_a_turn_is_no_part_of_it(around):
+    """As in training: what a text box or a line of a pipe adds changes no reply."""
+    shown = codec(turns=2, max_source=9)
+    assert shown.encode_source(["b", around.format("c d")]) == shown.encode_source(["b", "c d"])
+    assert shown.encode_source([around.format("b"), "c d"]) == shown.encode_source(["b", "c d"])
+    assert shown.encode_source([around.format("")]) == shown.encode_source([""])
+
+
 @given(turns=st.lists(TEXT, max_size=5), limits=st.tuples(st.integers(1, 4), st.integers(1, 40)))
 @settings(max_examples=300, deadline=None)
 def test_a_source_is_the_end_of_the_whole_conversation(turns, limits):
@@ -182,13 +191,13 @@ def test_a_source_is_the_end_of_the_whole_conversation(turns, limits):
     encoded = codec(turns=shown, max_source=longest).encode_source(turns)
     whole: list[int] = []
     for turn in turns[-shown:]:
-        whole += [SEP, *CODEC.encode(turn)]
+        whole += [SEP, *CODEC.encode(turn.strip())]
     whole = whole[1:]
     assert encoded.ids == (whole[-longest:] or [EOS])
     assert encoded.truncated == (len(whole) > longest)
 
 
-@pytest.mark.parametrize("unit", ["word ", "你好", "👩‍👩‍👧‍👦", "a\u0301", "\n", "<eos> "])
+@pytest.mark.parametrize("unit", ["word ", "你好", "👩‍👩‍👧‍👦", "a\u0301", "\na", "<eos> "])
 def test_of_a_megabyte_the_true_last_tokens_stay_and_the_rest_is_not_looked_at(unit):
     class Counting(TextCodec):
         looked_at = 0

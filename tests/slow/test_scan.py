@@ -81,7 +81,7 @@ def test_pytorch_and_the_bundle_give_the_same_tokens_on_every_test_prompt(run, b
         options = model.defaults
         assert options.beam == 5
         searches = decode(
-            model.backend, sources, options, max_length=model.max_length(options), batch_size=batch_size
+            model.backend, sources, options, max_length=model.maker.max_length(options), batch_size=batch_size
         )
         found.append([search.hypotheses()[0].tokens for search in searches])
     differences = sum(a != b for a, b in zip(*found, strict=True))

@@ -26,8 +26,8 @@ REPLIES = {"good day to you": 0.5, "good morning": 0.2, "hello there, 你好 �
 def traced():
     """A real model, whose replies all take the same time."""
     model = table_model(REPLIES)
-    timed = model.make_reply
-    model.make_reply = lambda *args: replace(timed(*args), ms=12.5)
+    timed = model.maker.reply
+    model.maker.reply = lambda *args: replace(timed(*args), ms=12.5)
     return model
 
 

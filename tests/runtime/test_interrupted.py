@@ -1,0 +1,80 @@
+"""What a signal handler of an app raises in the midst of a call is the app's, and no damaged bundle."""
+
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgechat.runtime import BundleError, ChatModel
+from edgechat.runtime.bundle import find_bundle
+
+
+class Stop(Exception):  # noqa: N818 - as an app may call it
+    pass
+
+
+OF_AN_APP = [Stop("soft time limit"), TimeoutError("5 s are over")]
+
+
+class Raising:
+    """A session that is interrupted as it runs."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def run(self, *_: object) -> None:
+        raise self._error
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return find_bundle("demo")
+
+
+@pytest.mark.parametrize("error", OF_AN_APP, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("graph", ["_encoder", "_decoder"])
+def test_what_an_app_raises_in_a_step_stays_what_it_is(demo, monkeypatch, graph, error):
+    model = ChatModel.load(demo)
+    with monkeypatch.context() as patched:
+        patched.setattr(model.backend, graph, Raising(error))
+        with pytest.raises(type(error), match=str(error)):
+            model.reply("hello")
+    assert model.reply("hello").text  # and the model goes on
+
+
+@pytest.mark.parametrize("error", OF_AN_APP, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "where",
+    [
+        "onnxruntime.InferenceSession",
+        "edgechat.runtime.text.Tokenizer.from_str",
+        "edgechat.runtime.manifest._record",
+        "edgechat.runtime.bundle._check",
+    ],
+)
+def test_what_an_app_raises_as_a_bundle_is_loaded_stays_what_it_is(demo, monkeypatch, where, error):
+    def interrupted(*_: object, **__: object) -> None:
+        raise error
+
+    if where.startswith("edgechat.runtime.text"):
+        where = "edgechat.runtime.text.Tokenizer"
+        monkeypatch.setattr(where, type("Interrupted", (), {"from_str": staticmethod(interrupted)}))
+    else:
+        monkeypatch.setattr(where, interrupted)
+    with pytest.raises(type(error), match=str(error)):
+        ChatModel.load(demo)
+
+
+def test_what_is_wrong_with_a_file_is_still_told(demo, tmp_path, monkeypatch):
+    copied = shutil.copytree(demo, tmp_path / "copy")
+    (copied / "decoder.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError, match=r"decoder\.onnx"):
+        ChatModel.load(copied)
+
+    def unreadable(self: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "edgechat.json")
+
+    monkeypatch.setattr("edgechat.runtime.bundle._check", unreadable)
+    with pytest.raises(BundleError, match=r"edgechat\.json cannot be read: Input/output error"):
+        ChatModel.load(demo)
