@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -209,7 +208,7 @@ def _check_trace(path: Path) -> None:
 
 def _is_trace(path: Path) -> bool:
     """Whether a file is a trace, or empty."""
-    begins = dumps(_TRACE).rstrip("}").encode()
+    begins = json_line(_TRACE).rstrip("}").encode()
     with path.open("rb") as file:
         return file.read(len(begins)) in (begins, b"")
 
