@@ -73,7 +73,7 @@ def train_to(run: Run, step: int, *, kill: bool) -> None:
             raise Killed
 
     try:
-        Trainer(run, on_step=at_step, should_stop=lambda: not kill and done[-1] == step).train()
+        Trainer(run, on_step=at_step).train(lambda: not kill and done[-1] == step)
     except Killed:
         assert done[-1] == step
 
