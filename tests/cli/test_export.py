@@ -37,7 +37,7 @@ def test_an_export_says_on_stderr_what_was_proved_and_gives_json_on_stdout(expor
     ("a", "said"),
     [
         (0.9, "22.5% right: expected error 0.152 before, 0.148 after\n"),
-        (1.0, "22.5% right: the model's own probability, whose expected error of 0.148 no fit lowers\n"),
+        (1.0, "22.5% right: the model's own is kept, whose expected error of 0.148 a fit does not lower\n"),
     ],
 )
 def test_an_export_says_what_the_calibration_is_worth(invoke, run_folder, tmp_path, monkeypatch, a, said):
