@@ -124,12 +124,10 @@ def export(
     if "against_fp32" in quality:
         say(f"{precision} beside fp32: {beside_fp32(quality['against_fp32'])}")
     if (fitted := exported.manifest.calibration) is not None:
-        error = f"expected error {fitted['ece_before']:.3f} before, {fitted['ece']:.3f} after"
+        right, after = f"{fitted['right']:.1%} right", f"{fitted['ece']:.3f}"
+        error = f"expected error {fitted['ece_before']:.3f} before, {after} after"
         if Calibration.from_json(fitted) == AS_IT_IS:
-            error = (
-                f"the model's own is kept, whose expected error of {fitted['ece']:.3f} a fit does not lower"
-            )
-        right = f"{fitted['right']:.1%} right"
+            error = f"the model's own is kept, whose expected error of {after} a fit does not lower"
         say(f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {right}: {error}")
         if fitted["right"] < _HARDLY_ANY:
             say(
