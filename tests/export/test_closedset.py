@@ -4,7 +4,7 @@ import pytest
 
 from edgechat.export.closedset import ClosedSetFit, closed_set_fit
 from edgechat.train.corpus import Corpus
-from edgechat.train.dataset import DataOptions, prepare
+from edgechat.train.dataset import DataConfig, prepare
 from edgechat.train.dialogue import Dialogue, Turn
 
 
@@ -23,7 +23,7 @@ LEARNED = ("ON", "OFF", "DIM", "caf\u00e9", "ON", "a long one " * 9)
 
 
 def fit(*replies: str, held_out: tuple[str, ...] = ("ON", "OFF", "ON", "BRIGHT")) -> ClosedSetFit:
-    options = DataOptions(vocab_size=300, max_target=20)
+    options = DataConfig(vocab_size=300, max_target=20)
     prepared = prepare(Corpus([Pairs(*LEARNED)]), options, valid=Corpus([Pairs(*held_out)]))
     return closed_set_fit(replies, prepared.codec, prepared.train, prepared.valid)
 
