@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from .archive import ENDING, LARGEST, Archive, write_archive
 from .arguments import shown
 from .errors import BundleError, UsageError
-from .files import folder_atomic, sha256, write_atomic
+from .files import folder_atomic, occupied, sha256, write_atomic
 from .manifest import FileEntry, Manifest
 from .signature import Signer, check_form, check_signature, load_public_key
 
@@ -199,24 +199,23 @@ def check_outside(out: Path, option: str = "--out") -> None:
 
 def check_out(out: Path, force: bool) -> None:
     """Refuse to write over anything but a bundle of that form, and over that without `force`."""
+    taken = occupied(out)
     check_outside(out)
-    if not out.exists() and not out.is_symlink():
-        return
     if not _replaceable(out):
         kind = "a bundle file" if out.suffix == ENDING else "a bundle"
         raise UsageError(
             f"{out} is not {kind}, or holds other files too, so --force does not replace it: "
             "choose another --out"
         )
-    if not force:
+    if taken and not force:
         raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
 
 
 def _replaceable(out: Path) -> bool:
-    """Whether `out` is a bundle of the form that its ending asks for, or an empty folder. What its files
-    hold is not looked at: a damaged one may be replaced."""
-    if out.is_symlink():
-        return False
+    """Whether `out` is not there, an empty folder, or a bundle, of the form that its ending asks for. What
+    its files hold is not looked at: a damaged one may be replaced."""
+    if out.is_symlink() or not out.exists():
+        return not out.is_symlink()
     if out.suffix != ENDING:
         names = {path.name for path in out.iterdir()} if out.is_dir() else {""}
         return not names or (MANIFEST in names and names <= SIZE_CAPS.keys())

@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import UsageError
+
 TEMPORARY = ".tmp-"
 _NO_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fcntl.h and linux/fs.h
@@ -26,6 +28,21 @@ os.umask(_UMASK)
 def sha256(data: bytes) -> str:
     """Lower-case hexadecimal SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()
+
+
+def occupied(out: Path) -> bool:
+    """Whether a write to `out` would replace anything; an empty folder is as good as none.
+
+    Raises:
+        UsageError: `out` is the folder that this runs in, or one above it: it cannot be replaced.
+    """
+    if out.is_symlink() or not out.is_dir():
+        return out.is_symlink() or out.exists()
+    if out.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(
+            f"{out} is the current folder, or one above it, and cannot be replaced: choose another --out"
+        )
+    return any(out.iterdir())
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -115,10 +132,10 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that becomes `path` when the block ends well.
 
     Every file in it is synced before the rename. If the block raises, the temporary folder is
-    removed and `path` is untouched. With `replace`, an existing `path` changes places with the new
-    folder in one step where the system can (Linux). Elsewhere it is moved aside first and deleted last:
-    there is always one whole version on the disk, but a kill between the two renames leaves both beside
-    `path`, the old one in a folder `.tmp-old-...`.
+    removed and `path` is untouched. An empty `path` gives way. With `replace`, one that is not empty
+    changes places with the new folder in one step where the system can (Linux). Elsewhere it is moved aside
+    first and deleted last: there is always one whole version on the disk, but a kill between the two renames
+    leaves both beside `path`, the old one in a folder `.tmp-old-...`.
     """
     with _beside(path) as parent:
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
@@ -135,15 +152,19 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
                 _remove(temporary)  # the old one
             elif replace and path.exists():
                 aside = Path(tempfile.mkdtemp(prefix=TEMPORARY + "old-", dir=parent))
-                path.rename(aside / path.name)
+                old = aside / "old"
                 try:
+                    path.rename(old)
                     temporary.rename(path)
                 except BaseException:
-                    (aside / path.name).rename(path)
+                    if old.exists():
+                        old.rename(path)
                     aside.rmdir()
                     raise
                 _remove(aside)
             else:
+                with contextlib.suppress(OSError):  # an empty folder gives way; Windows renames onto none
+                    path.rmdir()
                 temporary.rename(path)
             sync_folder(path.parent)
         except BaseException:

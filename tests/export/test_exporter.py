@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -124,6 +125,17 @@ def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_fo
     with pytest.raises(UsageError, match="not a bundle"):
         check_out(mine, force=True)
     check_out(Path(tmp_path / "new"), force=False)
+    (tmp_path / "empty").mkdir()
+    check_out(tmp_path / "empty", force=False)
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_bundle_that_one_stands_in_is_not_replaced(bundle_folder, tmp_path, monkeypatch, force):
+    shutil.copytree(bundle_folder, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path / "bundle")
+    for out in (Path(), tmp_path / "bundle"):
+        with pytest.raises(UsageError, match=f"^{re.escape(str(out))} is the current folder"):
+            check_out(out, force=force)
 
 
 def test_a_reply_in_another_normal_form_still_matches_exactly(bundle_folder):

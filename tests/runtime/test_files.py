@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime import files
-from edgechat.runtime.files import TEMPORARY, folder_atomic, remove_leftovers, sha256, write_atomic
+from edgechat.runtime.errors import UsageError
+from edgechat.runtime.files import TEMPORARY, folder_atomic, occupied, remove_leftovers, sha256, write_atomic
 
 
 class BrokenError(Exception):
@@ -201,6 +202,58 @@ def test_a_link_to_a_folder_is_replaced_and_the_folder_it_names_stays(tmp_path):
     assert not (tmp_path / "out").is_symlink()
 
 
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_folder_that_cannot_be_replaced_stays_alone(tmp_path, monkeypatch, exchanged):
+    (tmp_path / "old").write_text("old")
+    monkeypatch.chdir(tmp_path)
+    if not exchanged:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    with pytest.raises(OSError, match=r"busy|Invalid"), folder_atomic(Path(), replace=True) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path) == ["old"]
+
+
+@pytest.mark.parametrize("windows", [True, False])
+def test_an_empty_folder_gives_way(tmp_path, monkeypatch, windows):
+    rename = Path.rename
+
+    def as_windows(self: Path, target: Path) -> Path:
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        return rename(self, target)
+
+    if windows:
+        monkeypatch.setattr(Path, "rename", as_windows)
+    (tmp_path / "out").mkdir()
+    with folder_atomic(tmp_path / "out") as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path / "out") == ["new"]
+
+
+def test_what_a_write_would_replace_is_told_before_it(tmp_path):
+    for name in ("empty", "full", "real"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "nowhere").symlink_to("nothing")
+    (tmp_path / "loop").symlink_to("loop")
+    told = {name: occupied(tmp_path / name) for name in ("new", "empty", "full", "link", "nowhere", "loop")}
+    assert told == {
+        "new": False, "empty": False, "full": True, "link": True, "nowhere": True, "loop": True
+    }  # fmt: skip
+    assert occupied(tmp_path / "full" / "file")
+
+
+@pytest.mark.parametrize("out", [".", "..", "../..", "../here", "/"])
+def test_the_current_folder_and_those_above_it_are_never_written_over(tmp_path, monkeypatch, out):
+    (tmp_path / "above" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "above" / "here")
+    with pytest.raises(UsageError, match=f"^{re.escape(out)} is the current folder, or one above it"):
+        occupied(Path(out))
+    (tmp_path / "above" / "beside").mkdir()
+    assert not occupied(Path("../beside"))
+
+
 def test_a_replacement_that_cannot_take_its_place_gives_the_old_folder_back(tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
@@ -343,7 +396,7 @@ def test_a_process_that_dies_leaves_the_old_or_the_new_and_leftovers_that_can_be
     assert (tmp_path / "file").read_text() in ("old", "new")
     # Between the two renames the old folder is aside; the new one is whole in a leftover, too. A swap has
     # no such moment.
-    folders = [tmp_path / "out"] if (tmp_path / "out").exists() else list(tmp_path.glob(TEMPORARY + "*/out"))
+    folders = [tmp_path / "out"] if (tmp_path / "out").exists() else list(tmp_path.glob(TEMPORARY + "*/old"))
     assert len(folders) == 1
     assert [(folders[0] / part).read_text() for part in ("a", "b")] in (["old"] * 2, ["new"] * 2)
     assert (tmp_path / "out").exists() or (name, after) == ("rename", 1)
