@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-OPSET = 18
+from ..runtime.manifest import OPSET
+
 _IR_VERSION = 8
 #: The domain of ONNX Runtime's own operations.
 MICROSOFT = "com.microsoft"

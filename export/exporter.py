@@ -21,7 +21,7 @@ from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
-from ..runtime.manifest import Manifest, ModelSpec, PrecisionName, TextSpec
+from ..runtime.manifest import OPSET, Manifest, ModelSpec, PrecisionName, TextSpec
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
@@ -31,7 +31,6 @@ from ..train.checkpoint import last_step
 from ..train.dataset import EncodedPairs
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
-from .builder import OPSET
 from .calibrate import calibrate
 from .card import model_card
 from .graphs import graph_spec
