@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..runtime.errors import BundleError, UsageError
+from ..runtime.errors import UsageError
 from ..runtime.text import counted
 from .console import check_file, lines_of, put_json, put_table, say
 from .options import (
@@ -203,9 +203,9 @@ def _batching(model: "ChatModel", prompts: Sequence[str], options: "DecodingOpti
 
 
 def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    from ..runtime.measure import percentile
+    import numpy as np
 
-    return {f"p{percent}": round(percentile(milliseconds, percent), 2) for percent in PERCENTS}
+    return {f"p{percent}": round(float(np.percentile(milliseconds, percent)), 2) for percent in PERCENTS}
 
 
 def _start(arguments: list[str], prompt: str, repeat: int) -> dict[str, Any] | None:
@@ -268,15 +268,9 @@ def _others(bundle: "Bundle", run: Path, model: "ChatModel", threads: int) -> di
 
 def _golden_prompts(bundle: "Bundle", model: "ChatModel") -> list[str]:
     """The sources of the bundle's golden vectors as text."""
-    import json
+    from ..runtime.golden import golden_sources
 
-    try:
-        prompts = [
-            model.codec.decode(case["src"]) for case in json.loads(bundle.files["golden.json"])["cases"]
-        ]
-        return prompts or [""]
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"golden.json cannot be used: {error}") from None
+    return list(map(model.codec.decode, golden_sources(bundle.files["golden.json"], model.codec.vocab_size)))
 
 
 def _prompts(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..runtime.errors import EdgeChatError, UsageError
-from ..runtime.finite import finite
+from ..runtime.jsonobject import finite
 from ..runtime.text import BIDI_CONTROLS, printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130

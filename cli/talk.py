@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import UsageError
-from ..runtime.finite import finite
+from ..runtime.jsonobject import finite
 from .console import check_file, lines_of, one_line, put, put_json, say
 from .options import (
     SEARCH,

@@ -9,7 +9,7 @@ from pathlib import Path
 from .arguments import shown
 from .errors import BundleError, DataError, UsageError
 from .jsonobject import read_json
-from .text import EOS, TextCodec, normal_form
+from .text import EOS, TextCodec, is_unicode, normal_form
 
 REPLIES = "replies.json"
 MAX_REPLIES = 100_000
@@ -100,7 +100,7 @@ def check_replies(values: object) -> tuple[str, ...]:
         text = normal_form(value) if isinstance(value, str) else ""
         if not 0 < len(text) <= MAX_REPLY:
             raise ValueError(f"reply {number} must be text of 1 to {MAX_REPLY:,} characters")
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if not is_unicode(text):
             raise ValueError(f"reply {number} holds half of a surrogate pair, which is no text")
         replies.append(text)
     return tuple(replies)

@@ -59,6 +59,11 @@ def normal_form(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` holds no half of a surrogate pair, which is no character and has no bytes."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 @dataclass(frozen=True)
 class EncodedSource:
     """A prompt, with its context, as the encoder sees it."""

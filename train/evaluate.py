@@ -2,7 +2,6 @@
 are like beside them."""
 
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from ..runtime.errors import DataError
 from ..runtime.options import DecodingOptions
 from ..runtime.scheduler import BATCH_SIZE
 from ..runtime.scoring import score_targets
+from ..runtime.text import normal_form
 from .loss import perplexity_of
 
 Pair = tuple[Sequence[str], str]  # the turns of the context, oldest first, and the reply
@@ -111,7 +111,7 @@ def likeness(replies: Sequence[str], given: Sequence[str], *, tokenize: str = "1
     """Of a model's replies to those that are given, pair by pair."""
     # As the model learned them. Its replies are compared as they are: decoding does not normalize, so
     # one that spells a letter in another normal form is another one.
-    references = [unicodedata.normalize("NFC", response) for response in given]
+    references = [normal_form(response) for response in given]
     bleu, chrf = BLEU(tokenize=tokenize), CHRF()
     return Likeness(
         exact_match=float(np.mean([a == b for a, b in zip(replies, references, strict=True)])),
