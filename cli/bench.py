@@ -16,9 +16,10 @@ import typer
 from ..runtime import ChatModel, DecodingOptions
 from ..runtime.backend import pad
 from ..runtime.bundle import MANIFEST, SIGNATURE, Bundle, find_bundle, read_bundle
-from ..runtime.errors import BundleError, UsageError
+from ..runtime.errors import UsageError
 from ..runtime.files import write_atomic
-from ..runtime.measure import interleaved, percentile, process_cost, read_bandwidth, weight_bytes
+from ..runtime.golden import golden_sources
+from ..runtime.measure import interleaved, process_cost, read_bandwidth, weight_bytes
 from ..runtime.text import GO, counted, printable
 from .console import check_file, lines_of, put_json, put_table, say
 from .options import (
@@ -198,7 +199,7 @@ def _batching(model: ChatModel, prompts: Sequence[str], options: DecodingOptions
 
 
 def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    return {f"p{percent}": round(percentile(milliseconds, percent), 2) for percent in PERCENTS}
+    return {f"p{percent}": round(float(np.percentile(milliseconds, percent)), 2) for percent in PERCENTS}
 
 
 def _start(arguments: list[str], prompt: str, repeat: int) -> dict[str, Any] | None:
@@ -251,15 +252,7 @@ def _others(bundle: Bundle, run: Path, model: ChatModel, threads: int) -> dict[s
 
 def _golden_prompts(bundle: Bundle, model: ChatModel) -> list[str]:
     """The sources of the bundle's golden vectors as text."""
-    import json
-
-    try:
-        prompts = [
-            model.codec.decode(case["src"]) for case in json.loads(bundle.files["golden.json"])["cases"]
-        ]
-        return prompts or [""]
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"golden.json cannot be used: {error}") from None
+    return list(map(model.codec.decode, golden_sources(bundle.files["golden.json"], model.codec.vocab_size)))
 
 
 def _prompts(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ..runtime.bundle import check_outside
 from ..runtime.errors import EdgeChatError, UsageError, is_out_of_memory
-from ..runtime.finite import finite
+from ..runtime.jsonobject import finite
 from ..runtime.text import BIDI_CONTROLS, printable
 
 FAILED, INTERRUPTED = 1, 130

@@ -9,10 +9,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-OPSET = 18
-_IR_VERSION = 8
-#: The domain of ONNX Runtime's own operations.
-MICROSOFT = "com.microsoft"
+from ..runtime.graphcheck import IR_VERSION
+from ..runtime.manifest import OPSET
+from ..runtime.shaperules import MICROSOFT
 
 FLOAT, FLOAT16, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 Shape = Sequence[int | str]
@@ -96,7 +95,7 @@ class GraphBuilder:
         model = helper.make_model(
             graph,
             opset_imports=domains,
-            ir_version=_IR_VERSION,
+            ir_version=IR_VERSION,
             producer_name="edgechat",
         )
         onnx.checker.check_model(model, full_check=True)

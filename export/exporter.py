@@ -22,7 +22,15 @@ from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
-from ..runtime.manifest import LARGEST_REPLY, LARGEST_STEP, Manifest, ModelSpec, PrecisionName, TextSpec
+from ..runtime.manifest import (
+    LARGEST_REPLY,
+    LARGEST_STEP,
+    OPSET,
+    Manifest,
+    ModelSpec,
+    PrecisionName,
+    TextSpec,
+)
 from ..runtime.options import MAX_BEAM, DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
@@ -31,7 +39,6 @@ from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.dataset import EncodedPairs
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
-from .builder import OPSET
 from .calibrate import calibrate
 from .card import model_card
 from .closedset import ClosedSetFit, closed_set_fit

@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .builder import FLOAT, FLOAT16, MICROSOFT, GraphBuilder
+from ..runtime.shaperules import MICROSOFT
+from .builder import FLOAT, FLOAT16, GraphBuilder
 from .quantize import TINY, Levels, quantize_columns
 
 Floats = npt.NDArray[np.float32]

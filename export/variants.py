@@ -42,17 +42,17 @@ def build(
     """Build the graphs. int8 chooses its levels along `pairs`, sources and targets."""
     progress("building the graphs")
     exact = _graphs(model, Float32())
-    exact_backend = _backend(model, exact)
+    backend = _backend(model, exact)
     if precision == "fp32":
-        return Built(precision, *exact, exact_backend, sum(map(len, exact)), exact_backend)
+        return Built(precision, *exact, backend, sum(map(len, exact)), backend)
     chosen: Precision
     if precision == "int8":
         progress("choosing the levels of the 8-bit products")
-        chosen = Int8(measure_levels(model, exact_backend, *pairs))
+        chosen = Int8(measure_levels(model, backend, *pairs))
     else:
         chosen = Float16()
     graphs = _graphs(model, chosen)
-    return Built(precision, *graphs, exact_backend, sum(map(len, exact)), _backend(model, graphs))
+    return Built(precision, *graphs, backend, sum(map(len, exact)), _backend(model, graphs))
 
 
 def rebuild(model: Seq2Seq, precision: PrecisionName, encoder: bytes, decoder: bytes) -> Built:
@@ -62,11 +62,6 @@ def rebuild(model: Seq2Seq, precision: PrecisionName, encoder: bytes, decoder: b
         return Built(precision, encoder, decoder, own, len(encoder) + len(decoder), own)
     exact = _graphs(model, Float32())
     return Built(precision, encoder, decoder, _backend(model, exact), sum(map(len, exact)), own)
-
-
-def exact_backend(model: Seq2Seq) -> OrtBackend:
-    """The model's own graphs in fp32, on one thread."""
-    return _backend(model, _graphs(model, Float32()))
 
 
 def prove_built(

@@ -40,8 +40,6 @@ SIZE_CAPS = {
     "decoder.onnx": 2_000 * MEGABYTE,
     "golden.json": 16 * MEGABYTE,
     "MODEL_CARD.md": 4 * MEGABYTE,
-    "reverse_encoder.onnx": 2_000 * MEGABYTE,
-    "reverse_decoder.onnx": 2_000 * MEGABYTE,
     "replies.json": 16 * MEGABYTE,  # a few seconds and hundreds of megabytes as a trie
 }
 REQUIRED = (MANIFEST, "tokenizer.json", "encoder.onnx", "decoder.onnx", "golden.json", "MODEL_CARD.md")

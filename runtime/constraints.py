@@ -8,6 +8,7 @@ Rules about texts work on the bytes that ids stand for, not on one way to spell 
 hold whatever tokens the model takes.
 """
 
+import functools
 import itertools
 import math
 from bisect import bisect_left
@@ -27,6 +28,10 @@ from .text import EOS, NEVER_GENERATED, SPECIAL_TOKENS, normal_form
 #: The name, in a trace, of what bans the ids that are no words.
 SPECIAL = "special"
 _SPECIAL = frozenset(NEVER_GENERATED)
+#: States of which a rule remembers what it found out: texts can make more than memory should hold.
+_REMEMBERED = 512
+#: The same, where it has as many numbers as the vocabulary.
+_WHOLE = 16
 
 
 class Ban(Protocol):
@@ -152,28 +157,22 @@ class BannedTexts:
         self._vocabulary = vocabulary
         self._longest = max(map(len, self._texts)) - 1
         self._beginnings = {text[:n] for text in self._texts for n in range(len(text))}
-        whole = {id for id, said in enumerate(vocabulary) if any(text in said for text in self._texts)}
-        self._banned: dict[bytes, frozenset[int]] = {b"": frozenset(whole)}
+        self._whole = {id for id, said in enumerate(vocabulary) if any(text in said for text in self._texts)}
+        self.banned = functools.lru_cache(_REMEMBERED)(self._banned)
 
     def after(self, state: bytes, id: int) -> bytes:
         said = (state + self._vocabulary[id])[-self._longest :] if self._longest else b""
         return next(said[at:] for at in range(len(said) + 1) if said[at:] in self._beginnings)
 
-    def banned(self, state: bytes) -> Collection[int]:
-        found = self._banned.get(state)
-        if found is None:
-            begun = [state[at:] for at in range(len(state))]
-            rests = tuple(
-                text[len(beginning) :]
-                for beginning in begun
-                for text in self._texts
-                if text.startswith(beginning)
-            )
-            found = self._banned[b""].union(
-                id for id, said in enumerate(self._vocabulary) if said.startswith(rests)
-            )
-            self._banned[state] = found
-        return found
+    def _banned(self, state: bytes) -> Collection[int]:
+        begun = [state[at:] for at in range(len(state))]
+        rests = tuple(
+            text[len(beginning) :]
+            for beginning in begun
+            for text in self._texts
+            if text.startswith(beginning)
+        )
+        return self._whole.union(id for id, said in enumerate(self._vocabulary) if said.startswith(rests))
 
 
 class ForcedPrefix:
@@ -200,7 +199,7 @@ class ForcedPrefix:
             if at < len(ordered) and ordered[at].startswith(rest):
                 after.append(0)
             self._fewest.append(1 + min(after, default=math.inf))
-        self._needed: dict[bytes, dict[int, float]] = {}
+        self._needed = functools.lru_cache(_REMEMBERED)(self._following)
 
     @property
     def fewest(self) -> float:
@@ -213,14 +212,15 @@ class ForcedPrefix:
     def allowed(self, state: bytes, left: int) -> Sequence[int] | None:
         if not state:
             return None
-        needed = self._needed.get(state)  # by each id that goes on with it, how many tokens must follow
-        if needed is None:
-            needed = self._needed[state] = {
-                id: self._fewest[len(self.after(state, id))]
-                for id, said in enumerate(self._vocabulary)
-                if said and (said.startswith(state) or state.startswith(said))
-            }
-        return [id for id, more in needed.items() if more + 2 <= left]
+        return [id for id, more in self._needed(state).items() if more + 2 <= left]
+
+    def _following(self, state: bytes) -> dict[int, float]:
+        """By each id that goes on with it, how many tokens must follow."""
+        return {
+            id: self._fewest[len(self.after(state, id))]
+            for id, said in enumerate(self._vocabulary)
+            if said and (said.startswith(state) or state.startswith(said))
+        }
 
 
 class RequiredTexts:
@@ -247,8 +247,8 @@ class RequiredTexts:
                 or any(said in text or text in said for text in self._texts)
             )
         ]
-        self._others = sorted(set(range(len(vocabulary))).difference(self._touching, [EOS]))
-        self._leading: dict[tuple[int, ...], list[tuple[Progress, Ints]]] = {}
+        self._few = functools.lru_cache(_REMEMBERED)(self._leading_few)
+        self.leading = functools.lru_cache(_WHOLE)(self._leading)
 
     def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
         said = self._vocabulary[id]
@@ -270,17 +270,24 @@ class RequiredTexts:
         begun = any(0 < n < len(text) for n, text in zip(state, self._texts, strict=True))
         return 2 * whole + begun, sum(state)
 
-    def leading(self, state: tuple[int, ...]) -> list[tuple[Progress, Ints]]:
+    def _leading(self, state: tuple[int, ...]) -> list[tuple[Progress, Ints]]:
         """All ids, lower ones first, those together that lead equally near, and the end by itself."""
-        found = self._leading.get(state)
-        if found is None:
-            lost = tuple(n if n == len(text) else 0 for n, text in zip(state, self._texts, strict=True))
-            alike = {self.progress(lost): list(self._others)}
-            for id in self._touching:
-                alike.setdefault(self.progress(self.after(state, id)), []).append(id)
-            found = [(progress, np.array(sorted(ids))) for progress, ids in alike.items()]
-            self._leading[state] = found = [*found, (self.progress(state), np.array([EOS]))]
-        return found
+        lost, few, named = self._few(state)
+        others = np.ones(len(self._vocabulary), dtype=bool)
+        others[named] = False
+        return [(lost, np.flatnonzero(others)), *few]
+
+    def _leading_few(self, state: tuple[int, ...]) -> tuple[Progress, list[tuple[Progress, Ints]], Ints]:
+        """How near most ids lead, after which nothing is begun; the others as in `leading`, and all of
+        them."""
+        lost = self.progress(tuple(n * (n == len(t)) for n, t in zip(state, self._texts, strict=True)))
+        alike: dict[Progress, list[int]] = {}
+        for id in self._touching:
+            alike.setdefault(self.progress(self.after(state, id)), []).append(id)
+        alike.pop(lost, None)
+        few = [(progress, np.array(ids)) for progress, ids in alike.items()]
+        few.append((self.progress(state), np.array([EOS])))
+        return lost, few, np.concatenate([ids for _, ids in few])
 
 
 def _begun(text: bytes, said: bytes) -> int:

@@ -5,7 +5,9 @@ They are random ids, not text, so that nothing private is in a bundle. Between k
 rounded differently: tokens are compared only where the winner's margin is above `MARGIN`.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,19 +82,9 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
     Raises:
         BundleError: golden.json is not what `make_golden` writes.
     """
-    try:
-        golden = read_json(raw, parse_constant=_no_number)
+    with _refused():
+        golden, sources = _sources(raw, backend.vocab_size)
         cases, max_length = golden["cases"], int(golden["max_length"])
-        if len(cases) > MAX_CASES or any(len(case["src"]) > MAX_SOURCE for case in cases):
-            raise ValueError(f"it has more than {MAX_CASES} sources, or one of more than {MAX_SOURCE} ids")
-        sources = [[int(id) for id in case["src"]] for case in cases]
-        if (
-            not cases
-            or not all(sources)
-            or max(map(max, sources)) >= backend.vocab_size
-            or min(map(min, sources)) < 0
-        ):
-            raise ValueError("sources are missing or hold ids outside the vocabulary")
         if not 1 <= max_length <= MAX_LENGTH:
             raise ValueError(f"max_length must be from 1 to {MAX_LENGTH}, not {max_length}")
         if any(len(case["candidates"]["ids"]) != len(case["candidates"]["logp"]) for case in cases):
@@ -100,8 +92,37 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
         if (rows := len(cases) * _ROWS * max_length) > LARGEST_REPLY:
             raise ValueError(f"its replies take {rows:,} rows of the decoder, {LARGEST_REPLY:,} are allowed")
         return _check(backend, cases, sources, max_length)
+
+
+def golden_sources(raw: bytes, vocab_size: int) -> list[list[int]]:
+    """The sources of the golden vectors, in ids.
+
+    Raises:
+        BundleError: as `check_golden`.
+    """
+    with _refused():
+        return _sources(raw, vocab_size)[1]
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise BundleError(f"golden.json cannot be used: {misfit(error)}") from error
+
+
+def _sources(raw: bytes, vocab_size: int) -> tuple[dict[str, Any], list[list[int]]]:
+    """What golden.json holds, and the sources in it, which are checked."""
+    golden = read_json(raw, parse_constant=_no_number)
+    cases = golden["cases"]
+    if len(cases) > MAX_CASES or any(len(case["src"]) > MAX_SOURCE for case in cases):
+        raise ValueError(f"it has more than {MAX_CASES} sources, or one of more than {MAX_SOURCE} ids")
+    sources = [[int(id) for id in case["src"]] for case in cases]
+    ids = [id for source in sources for id in source]
+    if not cases or not all(sources) or not 0 <= min(ids) <= max(ids) < vocab_size:
+        raise ValueError("sources are missing or hold ids outside the vocabulary")
+    return golden, sources
 
 
 def _no_number(name: str) -> None:

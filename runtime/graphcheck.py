@@ -26,24 +26,25 @@ from typing import NamedTuple
 
 from .arguments import shown
 from .errors import BundleError
-from .manifest import GraphSpec, StateTensor
-from .onnxfile import Attribute, Graph, Node, Tensor, ValueInfo, read_model
+from .manifest import OPSET, GraphSpec, StateTensor
+from .onnxfile import Graph, Node, Tensor, ValueInfo, read_model
 from .shaperules import INT64, MICROSOFT, MOST_NUMBERS, RULES, Call, RuleError, Value, text
 from .sizes import Size, at_least, letter, product, upper
 
-OPSETS = range(18, 22)
-IR_VERSIONS = range(8, 11)
+#: The version of the file format in which the graphs are written.
+IR_VERSION = 8
 MOST_NODES = 4096
 #: Numbers that one row's logits, its states or one source token's memory may have.
 LARGEST_ROW = 1 << 20
 _FLOAT = 1
-#: Bytes of each TensorProto.DataType that a graph may hold or cast to: float, uint8, int8, int32, int64,
-#: bool, float16.
-_ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2}
+#: Bytes of each TensorProto.DataType that a graph may hold: float, uint8, int8, int64, float16.
+_ITEM_BYTES = {1: 4, 2: 1, 3: 1, 7: 8, 10: 2}
+#: Those that it may cast to: float, int32, float16.
+_CASTS = (1, 6, 10)
 #: The field that holds the value of each AttributeProto.AttributeType.
 _ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 _MAY_BE_EMPTY = ("s", "floats", "ints", "strings")
-_VERSIONS = {"": OPSETS, MICROSOFT: range(1, 2)}
+_VERSIONS = {"": OPSET, MICROSOFT: 1}
 #: Names of the graphs that no state map can take.
 _RESERVED = ("src", "src_len", "tokens", "parent", "top_k", "cand_ids", "cand_logp", "align", "logp")
 B, S, K, M, C = map(letter, "BSKMC")
@@ -196,8 +197,8 @@ class _Checked:
 
     def _check_model(self) -> None:
         model = self._model
-        if model.ir_version not in IR_VERSIONS:
-            raise self._refused(f"it has the IR version {model.ir_version}, allowed are {_span(IR_VERSIONS)}")
+        if model.ir_version != IR_VERSION:
+            raise self._refused(f"it has the IR version {model.ir_version}, allowed is {IR_VERSION}")
         domains = [domain for domain, _ in model.opsets]
         if len(set(domains)) != len(domains) or "" not in domains:
             raise self._refused("it must import the standard operators, and each domain once")
@@ -205,8 +206,8 @@ class _Checked:
             allowed = _VERSIONS.get(domain)
             if allowed is None:
                 raise self._refused(f"it imports the operator domain {shown(domain)}, which is not allowed")
-            if version not in allowed:
-                raise self._refused(f"it imports opset {version}, allowed are {_span(allowed)}")
+            if version != allowed:
+                raise self._refused(f"it imports opset {version}, allowed is {allowed}")
         self._refuse_other("the model", model.other)
         self._refuse_other("the graph", self._graph.other)
 
@@ -255,7 +256,8 @@ class _Checked:
             if name and name not in self._values:
                 raise RuleError(f"takes {shown(name)}, which nothing before it makes")
         inputs = [self._values[name] if name else None for name in node.inputs]
-        call = Call(node, inputs, self._check_attributes(node))
+        self._check_attributes(node)
+        call = Call(node, inputs)
         made = rule(call)
         if len(node.outputs) > len(made):
             raise RuleError(f"has {len(node.outputs)} outputs")
@@ -267,9 +269,7 @@ class _Checked:
         _count(self._elements, elements, budget.elements, "makes")
         _count(self._work, call.work, budget.work, "multiplies")
 
-    def _check_attributes(self, node: Node) -> Value | None:
-        """Gives what the node holds where it is a Constant."""
-        held: Value | None = None
+    def _check_attributes(self, node: Node) -> None:
         if len({attribute.name for attribute in node.attributes}) != len(node.attributes):
             raise RuleError("has an attribute twice")
         for attribute in node.attributes:
@@ -284,31 +284,10 @@ class _Checked:
             ]
             if kind is None or given not in ([kind], [] if kind in _MAY_BE_EMPTY else [kind]):
                 raise RuleError(f"has {what}, whose value is not of its type")
-            if attribute.t is not None and node.op_type not in ("Constant", "ConstantOfShape"):
+            if attribute.t is not None:
                 raise RuleError(f"has a tensor in {what}")
-            if attribute.name == "to" and attribute.i not in _ITEM_BYTES:
+            if attribute.name == "to" and attribute.i not in _CASTS:
                 raise RuleError(f"casts to the type {attribute.i}, which is not allowed")
-            if node.op_type in ("Constant", "ConstantOfShape"):
-                held = self._held(attribute)
-        if node.op_type == "Constant" and len(node.attributes) != 1:
-            raise RuleError("must hold one value")
-        return held
-
-    def _held(self, attribute: Attribute) -> Value | None:
-        """The value of a Constant."""
-        if attribute.t is not None:
-            return self._constant(f"the tensor {shown(attribute.name)} of a node", attribute.t)
-        match attribute.name:
-            case "value_int" if attribute.i is not None:
-                return Value((), (attribute.i,))
-            case "value_ints" if attribute.ints:
-                few = len(attribute.ints) <= MOST_NUMBERS
-                return Value((len(attribute.ints),), attribute.ints if few else None)
-            case "value_float" if attribute.f is not None:
-                return Value(())
-            case "value_floats" if attribute.floats:
-                return Value((len(attribute.floats),))
-        return None
 
     def _constant(self, what: str, tensor: Tensor) -> Value:
         """A tensor that has all its numbers in the file, and exactly as many as its shape says."""
@@ -319,15 +298,13 @@ class _Checked:
         if item is None:
             raise self._refused(f"{what} has the type {tensor.dtype}, which is not allowed")
         count = prod(tensor.dims)
-        listed = {_FLOAT: tensor.floats, INT64: tensor.int64s}.get(tensor.dtype, tensor.int32s)
-        lists = len(tensor.floats) + len(tensor.int64s) + len(tensor.int32s)
-        in_list = tensor.raw is None and len(listed) == lists == count
-        in_bytes = tensor.raw is not None and not lists and len(tensor.raw) == count * item
-        if any(size < 0 for size in tensor.dims) or not (in_list or in_bytes):
+        raw = b"" if tensor.raw is None else tensor.raw
+        listed = tensor.floats or tensor.int64s or tensor.int32s
+        if any(size < 0 for size in tensor.dims) or listed or len(raw) != count * item:
             raise self._refused(f"{what} does not hold just the numbers of its shape {text(tensor.dims)}")
         if tensor.dtype != INT64 or len(tensor.dims) > 1 or count > MOST_NUMBERS:
             return Value(tensor.dims)
-        return Value(tensor.dims, tensor.int64s if in_list else unpack(f"<{count}q", tensor.raw or b""))
+        return Value(tensor.dims, unpack(f"<{count}q", raw))
 
     def _make(self, name: str, value: Value) -> None:
         if not name or name in self._values:
@@ -364,7 +341,3 @@ def _count(so_far: Counter[str], size: Size, most: Callable[[str], int], does: s
 def _grows_slowly(letters: str) -> bool:
     kinds = set(letters)
     return len(kinds) == len(letters) and (kinds <= set("BKS") or kinds <= set("BCK") or kinds <= {"M"})
-
-
-def _span(versions: range) -> str:
-    return f"{versions[0]} to {versions[-1]}"

@@ -1,6 +1,8 @@
-"""The JSON of a bundle: it is to mean the same to every reader, and what is wrong with it is one sentence."""
+"""JSON: that of a bundle is to mean the same to every reader, and what is wrong with it is one sentence; what
+is written has none of the numbers that JSON lacks."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,17 @@ def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None)
         if "integer string conversion" in str(error):  # Python's own sentence is about its settings
             raise ValueError("it has a number with thousands of digits") from None
         raise
+
+
+def finite(values: Any) -> Any:
+    """`values`, of dicts, lists and tuples however deep, with None for infinities and NaN."""
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return values
 
 
 def misfit(error: Exception) -> str:

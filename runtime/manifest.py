@@ -6,6 +6,7 @@ The manifest seals itself: its `sha256` is taken over its own bytes with those 6
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,8 @@ LARGEST_REPLY = 200_000
 LARGEST_STEP = 20_000_000
 PrecisionName = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
+#: The version of ONNX' standard operators in which the graphs are written.
+OPSET = 18
 #: Characters that a string has at most, but for those in the parts that are for people.
 _LONGEST = 100
 _ZERO = "0" * 64
@@ -85,11 +88,11 @@ class TextSpec:
     unk: int
     separator: int
     turns: int  # turns of a conversation that the source holds
-    speakers: str  # "alternate": turns alternate and are not marked
+    speakers: str  # "alternate": turns alternate and are not marked; as yet all are so
     max_source: int
     max_target: int  # end-of-sentence counted
-    truncation: str  # "oldest": what was said first is cut first
-    normalization: str  # "NFC"
+    truncation: str  # "oldest": what was said first is cut first; as yet all are so
+    normalization: str  # "NFC"; as yet all are so
     # From here on a manifest leaves out what is not so.
     lowercase: bool = False  # the source, not the target
 
@@ -101,6 +104,9 @@ class TextSpec:
                 )
         if (self.pad, self.go, self.eos, self.unk, self.separator) != (PAD, GO, EOS, UNK, SEP):
             raise BundleError("edgechat.json: the special ids must be 0 to 4")
+        _check_known("speakers", self.speakers, ("alternate",))
+        _check_known("truncation", self.truncation, ("oldest",))
+        _check_known("normalization", self.normalization, ("NFC",))
 
 
 @dataclass(frozen=True)
@@ -164,11 +170,15 @@ class Manifest:
                 f"edgechat.json asks for replies of at least {self.decoding.min_length:,} tokens and their "
                 f"end, of at most {most:,}"
             )
-        if self.precision not in PRECISIONS:
-            raise BundleError(
-                f"edgechat.json: precision must be one of {', '.join(PRECISIONS)}, "
-                f"not {shown(self.precision)}: a newer edgechat may know it"
-            )
+        _check_known("precision", self.precision, PRECISIONS)
+        _check_known("opset", self.opset, (OPSET,))
+        layers, hidden = self.model.layers, self.model.hidden
+        for tensor in self.state:
+            if tensor.shape not in ((layers, "M", hidden), ("M", hidden)):
+                raise BundleError(
+                    f"edgechat.json: the 'shape' of {shown(tensor.input)} in 'state' is not that of "
+                    f"{layers:,} layers of {hidden:,} numbers each"
+                )
 
     @property
     def graphs(self) -> GraphSpec:
@@ -273,6 +283,16 @@ def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
     if isinstance(value, str):
         _check_short(key, value)
     return value
+
+
+def _check_known(name: str, value: object, known: Sequence[object]) -> None:
+    """Refuse a value that would run as if it were another, whatever the minor version of the format."""
+    if value not in known:
+        choices = ", ".join(map(str, known))
+        raise BundleError(
+            f"edgechat.json: {name} must be {'one of ' * (len(known) > 1)}{choices}, not {shown(value)}: "
+            "a newer edgechat may know it"
+        )
 
 
 def _names(values: dict[str, Any], key: str) -> list[str]:

@@ -61,11 +61,6 @@ def interleaved(
     return times
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that `percent` of the values do not exceed, interpolated between neighbours."""
-    return float(np.percentile(values, percent))
-
-
 def read_bandwidth(size: int = _STREAMED, repeat: int = 7) -> float:
     """Bytes a second that one thread can read from memory, at best: it streams over `size` bytes, and does
     one bitwise or for each 8 of them, which every CPU does faster than they come."""

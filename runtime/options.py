@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from .arguments import one_of, shown
 from .errors import UsageError
 from .replies import check_replies
+from .text import is_unicode
 
 Normalize = Literal["none", "gnmt", "average"]
 Stop = Literal["exact", "first"]
@@ -277,7 +278,7 @@ def _true_or_false(name: str, value: object) -> None:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         raise UsageError(f"{name} must be text of 1 to {MAX_TEXT} characters, not {shown(value)}")
-    if any("\ud800" <= c <= "\udfff" for c in value):
+    if not is_unicode(value):
         raise UsageError(f"{name} must be text, not half of a surrogate pair: {shown(value)}")
     return value
 

@@ -53,7 +53,6 @@ class OrtBackend:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is raised
-        self.device: Device = device
         self.vocab_size: int = spec.vocab_size
         self._memory = spec.memory
         self._state = spec.state

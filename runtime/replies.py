@@ -1,5 +1,6 @@
 """A closed set of replies: texts of which one is said, and nothing else."""
 
+import functools
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
@@ -8,13 +9,15 @@ from pathlib import Path
 from .arguments import shown
 from .errors import BundleError, DataError, UsageError
 from .jsonobject import read_json
-from .text import EOS, TextCodec, normal_form, trimmed
+from .text import EOS, TextCodec, is_unicode, normal_form, trimmed
 
 REPLIES = "replies.json"
 MAX_REPLIES = 100_000
 MAX_REPLY = 10_000  # characters
 #: Replies from which a node remembers its children; below, they are as quickly looked up.
 _REMEMBERED = 64
+#: How many nodes do, those that were asked for last.
+_NODES = 512
 
 #: The replies that begin with what was said: those from the first to before the second number, and how
 #: many ids were said.
@@ -37,7 +40,7 @@ class ClosedSet:
         self._replies = sorted({(*ids, EOS) for ids in replies})
         self.longest: int = max(map(len, self._replies))  # in tokens, end-of-sentence counted
         self.start: Node = (0, len(self._replies), 0)
-        self._children: dict[Node, list[int]] = {}
+        self._remembered = functools.lru_cache(maxsize=_NODES)(self._children)
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, ClosedSet) and self._replies == other._replies)
@@ -58,13 +61,12 @@ class ClosedSet:
         return first, bisect_right(self._replies, id, first, high, key=next_id), depth + 1
 
     def allowed(self, state: Node, left: int) -> Sequence[int]:
+        low, high, _ = state
+        return self._children(state) if high - low < _REMEMBERED else self._remembered(state)
+
+    def _children(self, state: Node) -> Sequence[int]:
         low, high, depth = state
-        if high - low < _REMEMBERED:
-            return sorted({reply[depth] for reply in self._replies[low:high]})
-        found = self._children.get(state)
-        if found is None:
-            found = self._children[state] = sorted({reply[depth] for reply in self._replies[low:high]})
-        return found
+        return sorted({reply[depth] for reply in self._replies[low:high]})
 
 
 def closed_set(replies: Sequence[str], codec: TextCodec) -> ClosedSet:
@@ -99,7 +101,7 @@ def check_replies(values: object) -> tuple[str, ...]:
         text = normal_form(trimmed(value)) if isinstance(value, str) else ""
         if not 0 < len(text) <= MAX_REPLY:
             raise ValueError(f"reply {number} must be text of 1 to {MAX_REPLY:,} characters")
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if not is_unicode(text):
             raise ValueError(f"reply {number} holds half of a surrogate pair, which is no text")
         replies.append(text)
     return tuple(replies)

@@ -2,12 +2,12 @@
 
 Shapes are `Size`s, so that what a rule finds holds for every batch, length and beam. A size never comes
 from a tensor's contents, unless they are known here exactly: constants, the decoder's `top_k` and what Shape
-gives, through Gather, Concat, Slice, exact arithmetic and the like. What a rule cannot determine it refuses,
+gives, through Gather, Concat, exact arithmetic and the like. What a rule cannot determine it refuses,
 by raising `RuleError` with the reason. Types are not followed: ONNX Runtime checks them as it makes a
 session.
 
-Adding an operation is a line of `RULES`, with a function of its own where no rule here fits. Semantics:
-https://onnx.ai/onnx/operators/, opset 18 to 21.
+The operations are those that `export/` writes, and no others. Adding one is a line of `RULES`, with a
+function of its own where no rule here fits. Semantics: https://onnx.ai/onnx/operators/, opset 18.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from .arguments import shown
 from .onnxfile import Node
-from .sizes import Poly, Size, at_least, divide, letter, product, terms_of
+from .sizes import Size, at_least, divide, letter, product, terms_of
 
 INT64 = 7  # TensorProto.DataType
+#: The domain of ONNX Runtime's own operations.
 MICROSOFT = "com.microsoft"
 #: How many whole numbers of a tensor are followed: shapes, axes, splits.
 MOST_NUMBERS = 64
@@ -40,10 +41,9 @@ class Value(NamedTuple):
 class Call:
     """One node with what is known of its inputs; a rule reads it and gives the outputs."""
 
-    def __init__(self, node: Node, inputs: Sequence[Value | None], constant: Value | None) -> None:
+    def __init__(self, node: Node, inputs: Sequence[Value | None]) -> None:
         self.node = node
         self.inputs = inputs  # None: left out
-        self.constant = constant  # what a Constant holds
         self.attributes = {attribute.name: attribute for attribute in node.attributes}
         self.work: Size = 0  # multiplications, where they are more than the outputs' elements
         self.hidden: Size = 0  # elements that the operation needs beside its outputs
@@ -155,11 +155,6 @@ def _passed_on(call: Call) -> list[Value]:
     return [call.value(0)]
 
 
-def _cast(call: Call) -> list[Value]:
-    to_int64 = call.integer("to") == INT64  # contents that are known are int64 already
-    return [call.value(0) if to_int64 else Value(call.shape())]
-
-
 def _elementwise(call: Call) -> list[Value]:
     return [Value(_broadcast(*(call.shape(i) for i in range(max(1, len(call.inputs))))))]
 
@@ -181,23 +176,6 @@ def _arithmetic(operation: Callable[[Size, Size], Size | None]) -> Rule:
     return rule
 
 
-def _divide(call: Call) -> list[Value]:
-    """Of whole numbers, by what is known to be at least 1. By 0, and the least number by -1, a processor
-    refuses to divide: that ends the process, before ONNX Runtime could raise an error. Types are not
-    followed, so floats are not divided either; `Reciprocal`, which takes no whole numbers, does as well."""
-    divisors = call.value(1).numbers
-    if divisors is None or not all(at_least(divisor, 1) for divisor in divisors):
-        raise RuleError(f"divides by {shown(call.node.inputs[1])}, which is not known to be 1 or more")
-    return _arithmetic(_quotient)(call)
-
-
-def _quotient(a: Size, b: Size) -> Size | None:
-    """By a `b` of at least 1: where nothing is rounded, or both are constants and `a` is not below 0."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a // b if a >= 0 else None
-    return divide(a, b)
-
-
 def _updated(call: Call) -> list[Value]:
     call.work = product(call.shape(2))
     return [Value(call.shape())]
@@ -216,10 +194,6 @@ def _layer_normalization(call: Call) -> list[Value]:
             raise RuleError(f"has {text(call.shape(i))} as input {i}, not {text(shape[axis:])}")
     statistic = Value((*shape[:axis], *[1] * (len(shape) - axis)))
     return [Value(shape), statistic, statistic]
-
-
-def _dynamic_quantize(call: Call) -> list[Value]:
-    return [Value(call.shape()), Value(()), Value(())]
 
 
 # --- operations that move things around -------------------------------------------------------------------
@@ -320,56 +294,6 @@ def _split(call: Call) -> list[Value]:
     return [Value((*shape[:axis], part, *shape[axis + 1 :])) for part in parts]
 
 
-def _slice(call: Call) -> list[Value]:
-    value = call.value(0)
-    starts, ends = call.constants(1), call.constants(2)
-    axes = _axes(call.constants(3) if call.has(3) else range(len(starts)), len(value.shape))
-    steps = call.constants(4) if call.has(4) else (1,) * len(starts)
-    if not len(starts) == len(ends) == len(axes) == len(steps):
-        raise RuleError("slices with lists of different length")
-    shape, numbers = list(value.shape), value.numbers
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        if step == 0 or abs(step) > _LARGEST_NUMBER:
-            raise RuleError(f"slices with a step of {step}")
-        size = shape[axis]
-        if isinstance(size, int):
-            chosen = _chosen(start, end, step, size)
-            shape[axis] = len(chosen)
-            numbers = None if numbers is None else tuple(numbers[i] for i in chosen)
-        else:
-            shape[axis] = _rest(size, start, end, step)
-    return [Value(tuple(shape), numbers)]
-
-
-def _chosen(start: int, end: int, step: int, size: int) -> range:
-    """The places that a slice takes. ONNX clamps as Python does, but for one case."""
-    if step < 0 and not -size <= start:
-        raise RuleError(f"slices {size} from {start} backwards")
-    return range(size)[start:end:step]
-
-
-def _rest(size: Poly, start: int, end: int, step: int) -> Size:
-    """The size of the slices of an unknown size of at least 1 that are exact whatever it is: all of it,
-    forwards or backwards, all but the first or the last, and those two."""
-    far = _LARGEST_NUMBER - 1
-    if not at_least(size, 1):
-        raise RuleError(f"slices {size}")
-    match (start, end, step):
-        case (0, e, 1) if e >= far:
-            return size
-        case (-1, e, -1) if e <= -far:
-            return size
-        case (1, e, 1) if e >= far:
-            return size - 1
-        case (0, -1, 1):
-            return size - 1
-        case (0, 1, 1):
-            return 1
-        case (-1, e, 1) if e >= far:
-            return 1
-    raise RuleError(f"slices {size} from {start} to {end} in steps of {step}")
-
-
 def _gather(call: Call) -> list[Value]:
     data, indices = call.value(0), call.value(1)
     axis = call.axis("axis", 0, len(data.shape))
@@ -391,12 +315,6 @@ def _shape_of(call: Call) -> list[Value]:
     return [_known((len(sizes),), sizes)]
 
 
-def _constant(call: Call) -> list[Value]:
-    if call.constant is None:
-        raise RuleError("has no constant")
-    return [call.constant]
-
-
 def _constant_of_shape(call: Call) -> list[Value]:
     return [Value(_sizes(call.numbers(0), 0))]
 
@@ -409,13 +327,6 @@ def _sizes(numbers: tuple[Size, ...], least: int) -> tuple[Size, ...]:
 
 def _expand(call: Call) -> list[Value]:
     return [Value(_broadcast(call.shape(), _sizes(call.numbers(1), 1)))]
-
-
-def _tile(call: Call) -> list[Value]:
-    shape, repeats = call.shape(), _sizes(call.numbers(1), 0)
-    if len(repeats) != len(shape):
-        raise RuleError(f"tiles {text(shape)} by {text(repeats)}")
-    return [Value(tuple(size * times for size, times in zip(shape, repeats, strict=True)))]
 
 
 def _range(call: Call) -> list[Value]:
@@ -486,19 +397,6 @@ def _matmul_integer_to_float(call: Call) -> list[Value]:
     return made
 
 
-def _gemm(call: Call) -> list[Value]:
-    a, b = call.shape(0), call.shape(1)
-    if len(a) != 2 or len(b) != 2:
-        raise RuleError("multiplies what are no matrices")
-    rows, inner = reversed(a) if call.flag("transA", 0) else a
-    other, columns = reversed(b) if call.flag("transB", 0) else b
-    shape = (rows, columns)
-    if inner != other or (call.has(2) and _broadcast(shape, call.shape(2)) != shape):
-        raise RuleError(f"multiplies {text(a)} with {text(b)}, which do not fit")
-    call.work = product(shape) * inner
-    return [Value(shape)]
-
-
 def _lstm(call: Call) -> list[Value]:
     """X [S,B,I], W [D,4H,I], R [D,4H,H], B [D,8H], sequence_lens [B], first h and c [D,B,H], P [D,3H] ->
     Y [S,D,B,H], h, c [D,B,H]; D is 2 where it runs both ways."""
@@ -523,37 +421,27 @@ def _all(rule: Rule, names: str) -> dict[str, Rule]:
 
 
 _STANDARD: dict[str, Rule] = {
-    **_all(
-        _same, "Abs Ceil Clip CumSum Exp Floor Log LogSoftmax Neg Not Reciprocal Relu Round Sigmoid Softmax"
-    ),
-    **_all(_same, "Sqrt Tanh DequantizeLinear QuantizeLinear"),
-    **_all(_elementwise, "And Equal Greater GreaterOrEqual Less LessOrEqual Max Min Or Pow Where"),
-    **_all(_reduce, "ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceSum"),
-    **_all(_matmul, "MatMul MatMulInteger"),
-    **_all(_updated, "ScatterElements ScatterND"),
+    **_all(_same, "Abs Cast Exp Log LogSoftmax Neg QuantizeLinear Sigmoid Softmax Tanh"),
+    **_all(_elementwise, "Greater Less Max Min Where"),
+    **_all(_reduce, "ReduceMax ReduceSum"),
     "Add": _arithmetic(lambda a, b: a + b),
     "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _arithmetic(lambda a, b: a * b),
-    "Div": _divide,
-    "Cast": _cast,
     "Concat": _concat,
-    "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
-    "DynamicQuantizeLinear": _dynamic_quantize,
     "Expand": _expand,
     "Gather": _gather,
     "GatherElements": _indices,
-    "Gemm": _gemm,
     "Identity": _passed_on,
     "LSTM": _lstm,
     "LayerNormalization": _layer_normalization,
+    "MatMul": _matmul,
     "Range": _range,
     "Reshape": _reshape,
+    "ScatterElements": _updated,
     "Shape": _shape_of,
-    "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
-    "Tile": _tile,
     "TopK": _top_k,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

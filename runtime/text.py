@@ -77,6 +77,11 @@ def lowercased(text: str) -> str:
     return normal_form(normal_form(text).lower())
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` holds no half of a surrogate pair, which is no character and has no bytes."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 @dataclass(frozen=True)
 class EncodedSource:
     """A prompt, with its context, as the encoder sees it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.files import write_atomic
-from ..runtime.finite import finite
+from ..runtime.jsonobject import finite
 from .perplexity import perplexity
 
 

@@ -16,7 +16,6 @@ Files:
 import gzip
 import hashlib
 import json
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..runtime.errors import DataError, UsageError
-from ..runtime.text import SPECIAL_TOKENS, TextCodec
+from ..runtime.text import SPECIAL_TOKENS, TextCodec, normal_form
 from .readers import READ_ERRORS, unusable
 
 Floats = npt.NDArray[np.float32]
@@ -125,7 +124,7 @@ def _of_lines(path: Path, lines: Iterable[str], left: dict[str, list[int]], size
             continue
         if number == 1:
             _check_size(path, len(parts) - 1, size)
-        word = unicodedata.normalize("NFC", " ".join(parts[:-size]))  # words of GloVe may hold spaces
+        word = normal_form(" ".join(parts[:-size]))  # words of GloVe may hold spaces
         ids = left.pop(word, ())
         if word and not ids:
             continue
@@ -159,7 +158,7 @@ def _of_tokens(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
     if words is not None:
         left = tokens_of_words(codec)
         for word, vector in zip(_word_list(path, words, len(vectors)), vectors, strict=True):
-            for id in left.pop(unicodedata.normalize("NFC", word), ()):
+            for id in left.pop(normal_form(word), ()):
                 yield id, vector
         return
     if len(vectors) != codec.vocab_size or not _same_tokenizer(path, codec):

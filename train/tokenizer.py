@@ -1,6 +1,5 @@
 """Training the tokenizer: byte-level BPE that any binding of `tokenizers` reads the same way."""
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from ..runtime.errors import BundleError, DataError, UsageError
 from ..runtime.graphcheck import LARGEST_ROW
-from ..runtime.text import SPECIAL_TOKENS, TextCodec
+from ..runtime.text import SPECIAL_TOKENS, TextCodec, normal_form
 from ..runtime.tokenizerfile import LONGEST_TOKEN, WORDS
 from .report import Progress
 
@@ -114,4 +113,4 @@ def _round_trips(codec: TextCodec, text: str) -> bool:
         back = codec.decode(ids)
     except KeyError:  # a token with a character that stands for no byte
         return False
-    return back == unicodedata.normalize("NFC", text) and min(ids) >= len(SPECIAL_TOKENS)
+    return back == normal_form(text) and min(ids) >= len(SPECIAL_TOKENS)

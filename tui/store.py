@@ -7,11 +7,11 @@ connection belongs to the thread that opened it; `keeper.py` gives it one.
 import contextlib
 import sqlite3
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgechat.runtime import EdgeChatError
+from edgechat.runtime.text import normal_form
 
 from .records import columns, exchange_of
 from .values import Exchange, Summary
@@ -383,7 +383,7 @@ def title_of(prompt: str) -> str:
 
 def _folded(text: str) -> str:
     """What is compared in a search: whatever the case, and however an accent is written."""
-    return unicodedata.normalize("NFC", text).casefold()
+    return normal_form(text).casefold()
 
 
 def _holds(text: str, term: str) -> bool:

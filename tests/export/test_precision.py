@@ -20,7 +20,7 @@ from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.proof import prove, prove_batching
 from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare, step_ms
 from edgechat.export.quantize import CHOICES, Levels, choose_levels, quantize_columns, quantized_product
-from edgechat.export.variants import exact_backend
+from edgechat.export.variants import build
 from edgechat.runtime import ChatModel, ProofError, QualityError, UsageError
 from edgechat.runtime.backend import pad
 from edgechat.runtime.bundle import find_bundle, read_bundle
@@ -403,7 +403,7 @@ def test_where_little_is_held_out_a_bundle_is_judged_on_learned_pairs_besides(ru
     assert 0 < held_out < 500
     assert quality["valid_pairs"] == held_out
     assert quality["against_fp32"]["pairs"] == min(500, held_out + learned)
-    exact = exact_backend(run.load_model("last")[0])
+    exact = build(run.load_model("last")[0], "fp32", ([], [])).exact
     pairs = [
         (run.valid_pairs.source(i).tolist(), run.valid_pairs.target(i).tolist()) for i in range(held_out)
     ]

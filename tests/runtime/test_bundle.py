@@ -11,10 +11,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgechat.runtime import ChatModel
 from edgechat.runtime import bundle as module
-from edgechat.runtime.bundle import MANIFEST, REQUIRED, SIZE_CAPS, find_bundle, read_bundle, write_bundle
+from edgechat.runtime.bundle import (
+    MANIFEST,
+    REQUIRED,
+    SIGNATURE,
+    SIZE_CAPS,
+    find_bundle,
+    read_bundle,
+    write_bundle,
+)
 from edgechat.runtime.errors import BundleError, UsageError
 from edgechat.runtime.files import sha256
+from edgechat.runtime.golden import check_golden
 
 
 @pytest.fixture
@@ -57,6 +67,23 @@ def test_a_bundle_that_would_not_be_read_is_not_written(bundle_folder, tmp_path)
         with pytest.raises(BundleError):
             write_bundle(tmp_path / "copy", read.manifest, files, replace_existing=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in SIZE_CAPS if name != MANIFEST])
+def test_nothing_lies_in_a_bundle_that_nobody_reads(bundle_folder, tmp_path, name):
+    """Each file that may lie in one, but for the card, which is for people, cannot be just anything."""
+    read, path = read_bundle(bundle_folder), tmp_path / "bundle"
+    hidden = b'"anything"'
+    if name == SIGNATURE:
+        shutil.copytree(bundle_folder, path)
+        (path / SIGNATURE).write_bytes(hidden)
+    else:
+        write_bundle(path, read.manifest, {**read.files, name: hidden}, replace_existing=False)
+    if name == "MODEL_CARD.md":
+        ChatModel.load(path)
+        return
+    with pytest.raises(BundleError, match=name):
+        check_golden(ChatModel.load(path).backend, read_bundle(path).files["golden.json"])
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".DS_Store", "Encoder.onnx", "weights.bin", "edgechat.json~"])

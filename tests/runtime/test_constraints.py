@@ -15,8 +15,10 @@ from edgechat.runtime.constraints import (
     MinLength,
     NoCopy,
     NoRepeat,
+    RequiredTexts,
     text_rules,
 )
+from edgechat.runtime.replies import ClosedSet
 from edgechat.runtime.scheduler import Batch, decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, PAD, SEP
@@ -383,3 +385,22 @@ def test_alignments_are_what_each_token_looked_at(model):
                 assert len(row) == len(source)
                 assert sum(row) == pytest.approx(1.0, abs=1e-5)
     assert model.reply("how are you").candidates[0].alignments is None
+
+
+def test_what_rules_remember_is_bounded():
+    """However many states there were: 47 MB were kept of 60 prompts to a vocabulary of 4,000."""
+    text, words = b"abcdefghij" * 100, tuple(bytes([b]) for b in range(256))
+    banned, prefix, required = (
+        BannedTexts([text], words), ForcedPrefix(text, words), RequiredTexts([text], words)
+    )  # fmt: skip
+    for n in range(len(text)):
+        banned.banned(text[:n])
+        prefix.allowed(text[n:], 5000)
+        required.leading((n,))
+    closed = ClosedSet([(*[5] * n, 6, id) for n in range(600) for id in range(7, 71)])  # each [5 .. 6] has 64
+    state = closed.start
+    for _ in range(600):
+        closed.allowed(closed.after(state, 6), 5000)
+        state = closed.after(state, 5)
+    for remembered in (banned.banned, prefix._needed, required._few, closed._remembered):
+        assert remembered.cache_info().currsize == 512

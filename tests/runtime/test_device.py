@@ -164,7 +164,6 @@ def backend_of(bundle_folder, chosen: str) -> OrtBackend:
 
 def test_the_provider_that_runs_is_the_one_that_is_said(bundle_folder):
     backend = backend_of(bundle_folder, "cpu")
-    assert backend.device == "cpu"
     assert backend._encoder.get_providers()[0] == backend._decoder.get_providers()[0] == CPU
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from edgechat.runtime import BundleError, ChatModel
 from edgechat.runtime.bundle import read_bundle
-from edgechat.runtime.golden import MARGIN, TOLERANCE, check_golden, make_golden
+from edgechat.runtime.golden import MARGIN, TOLERANCE, check_golden, golden_sources, make_golden
 from edgechat.runtime.text import UNK
 
 from .tables import Ids, Table, TableBackend, random_table
@@ -227,3 +227,11 @@ def test_what_is_wrong_with_a_file_is_said_clearly(raw, said):
 def test_a_malformed_file_is_refused_in_one_sentence(raw):
     with pytest.raises(BundleError, match=r"\Agolden\.json cannot be used: [^\n]+\Z"):
         check_golden(TableBackend(clear_table(1), V), raw)
+
+
+def test_sources_alone_are_read_within_the_same_bounds():
+    assert golden_sources(GOLDEN, V) == [case["src"] for case in json.loads(GOLDEN)["cases"]]
+    for which in ("no JSON", "no cases", "cases beyond count", "a source without end", "a negative id",
+                  "an id outside the vocabulary", "an empty source", "a source of text"):  # fmt: skip
+        with pytest.raises(BundleError, match=r"\Agolden\.json cannot be used: [^\n]+\Z"):
+            golden_sources(MALFORMED[which], V)

@@ -54,7 +54,7 @@ def endless_loop(model):
         [value("i", TensorProto.INT64, []), value("c", TensorProto.BOOL, [])],
         [value("d", TensorProto.BOOL, [])],
     )
-    node(model, "Loop", ["", weight(model, "yes", True)], "", body=going)
+    node(model, "Loop", ["", ""], "", body=going)
     model.graph.node[0].output[:] = []
 
 
@@ -105,7 +105,7 @@ def square_of_the_source(model):
     """[B, S, S]: harmless for a prompt, gigabytes for a long one."""
     node(model, "Unsqueeze", ["src", weight(model, "a1", np.array([1]))], "u1")
     node(model, "Unsqueeze", ["src", weight(model, "a2", np.array([2]))], "u2")
-    node(model, "Equal", ["u1", "u2"], "e", first=False)
+    node(model, "Less", ["u1", "u2"], "e", first=False)
 
 
 def steep_growth(model):
@@ -146,7 +146,7 @@ def size_of_a_token(model):
 
 
 def size_of_a_weight(model):
-    node(model, "Cast", [weight(model, "f", np.array([1e12], np.float32))], "size", to=7)
+    node(model, "Cast", [weight(model, "f", np.array([1e12], np.float32))], "size", to=6)
     node(model, "ConstantOfShape", ["size"], first=False)
 
 
@@ -156,10 +156,12 @@ def empty_weight(model):
 
 
 def empty_for_one_token(model):
-    node(
-        model,
-        "Slice",
-        ["src", weight(model, "a1", np.array([1])), weight(model, "far", np.array([1 << 40])), "a1"],
+    node(model, "Shape", ["src"], "s", start=1, end=2)
+    model.graph.node.extend(
+        [
+            helper.make_node("Sub", ["s", weight(model, "c1", np.array([1]))], ["less"]),
+            helper.make_node("ConstantOfShape", ["less"], ["evil"], "culprit"),
+        ]
     )
 
 
@@ -184,7 +186,7 @@ def external_data(model):
 def external_data_in_an_attribute(model):
     tensor = TensorProto(name="t", data_type=FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="/etc/passwd")
-    node(model, "Constant", [], value=tensor)
+    node(model, "ConstantOfShape", [weight(model, "one", np.array([1]))], value=tensor)
 
 
 def external_data_without_saying_so(model):
@@ -214,7 +216,7 @@ def domain_within_the_name(model):
 
 
 def branch(model):
-    node(model, "If", [weight(model, "yes", True)], then_branch=inner("Loop"), else_branch=inner())
+    node(model, "If", ["src"], then_branch=inner("Loop"), else_branch=inner())
 
 
 def subgraph_in_a_harmless_operation(model):
@@ -258,7 +260,7 @@ def sparse_weight(model):
 def sparse_constant(model):
     values = helper.make_tensor("v", FLOAT, [1], [1.0])
     indices = helper.make_tensor("i", TensorProto.INT64, [1], [7])
-    node(model, "Constant", [], sparse_value=helper.make_sparse_tensor(values, indices, [1 << 41]))
+    node(model, "Identity", ["src"], sparse_value=helper.make_sparse_tensor(values, indices, [1 << 41]))
 
 
 def training(model):
@@ -326,8 +328,8 @@ def weight_in_the_list_of_another_type(model):
     )
 
 
-def constant_of_strings(model):
-    node(model, "Constant", [], value_strings=[b"x"])
+def constant_of_a_node(model):
+    node(model, "Constant", [], value_ints=[1 << 40])
 
 
 def cast_to_strings(model):
@@ -411,7 +413,7 @@ def old_opset(model):
 
 
 def future_opset(model):
-    model.opset_import[0].version = 99
+    model.opset_import[0].version = 19
 
 
 def two_opsets(model):
@@ -480,19 +482,19 @@ ATTACKS: dict[Spoil, str] = {
     giant_expand: "node 'culprit' ('Expand') makes",
     giant_broadcast: "node 'culprit' ('Add') makes 900,000,000 numbers",
     giant_product: "node 'culprit' ('MatMul') makes 99,980,001 numbers",
-    giant_tile: "node 'culprit' ('Tile') makes",
+    giant_tile: "node 'culprit' ('Tile') is of a kind that is not allowed",
     giant_range: "node 'culprit' ('Range') makes",
     doubling: "('Concat') makes",
-    square_of_the_source: "('Equal') makes B*S*S numbers, which grows faster",
+    square_of_the_source: "('Less') makes B*S*S numbers, which grows faster",
     steep_growth: "node 'culprit' ('ConstantOfShape') makes",
     late_growth: "('ConstantOfShape') takes a size from 'size', which is known only as it runs",
     size_of_a_token: "node 'culprit' ('ConstantOfShape') takes a size from 'size'",
     size_of_a_weight: "node 'culprit' ('ConstantOfShape') takes a size from 'size'",
     empty_weight: "'none' has the shape [0], which may be empty",
-    empty_for_one_token: "'evil' has the shape [B, S - 1], which may be empty",
+    empty_for_one_token: "'evil' has the shape [S - 1], which may be empty",
     many_products: "node 'culprit' ('MatMul') multiplies",
     external_data: "lies outside the file: external data is refused",
-    external_data_in_an_attribute: "lies outside the file: external data is refused",
+    external_data_in_an_attribute: "('ConstantOfShape') has a tensor in the attribute 'value'",
     external_data_without_saying_so: "lies outside the file: external data is refused",
     unknown_domain: "imports the operator domain 'com.evil', which is not allowed",
     unknown_domain_not_imported: "node 'culprit' ('Identity') is of the operator domain 'com.evil'",
@@ -522,7 +524,7 @@ ATTACKS: dict[Spoil, str] = {
     weight_of_strings: "weight 'text' has string_data",
     weight_in_two_places: "weight 'embedding.weight' does not hold just the numbers of its shape",
     weight_in_the_list_of_another_type: "weight 'w' does not hold just the numbers of its shape",
-    constant_of_strings: "('Constant') has no constant",
+    constant_of_a_node: "node 'culprit' ('Constant') is of a kind that is not allowed",
     cast_to_strings: "casts to the type 8, which is not allowed",
     cycle: "takes 'evil2', which nothing before it makes",
     unsorted: "which nothing before it makes",
@@ -540,19 +542,19 @@ ATTACKS: dict[Spoil, str] = {
     input_that_is_a_sequence: "'src' has sequence_type",
     output_of_another_shape: "output 'h' must be [1, B, 48], but is [1, B, 96]",
     output_of_a_declared_shape_it_has_not: "'h' declares '7' where it must have 48",
-    old_opset: "imports opset 9, allowed are 18 to 21",
-    future_opset: "imports opset 99, allowed are 18 to 21",
+    old_opset: "imports opset 9, allowed is 18",
+    future_opset: "imports opset 19, allowed is 18",
     two_opsets: "must import the standard operators, and each domain once",
     standard_opset_by_its_other_name: "must import the standard operators",
-    old_ir: "the IR version 3, allowed are 8 to 10",
+    old_ir: "the IR version 3, allowed is 8",
     no_graph: "does not fit the state map",
     many_nodes: "nodes, 4,096 are allowed",
     attribute_twice: "has an attribute twice",
     attribute_of_no_type: "whose value is not of its type",
     bias_left_out: "node 'culprit' ('LayerNormalization') has no input 2",
     length_by_the_name_of_the_hosts: "node 'culprit' ('TopK') takes the first S of 320",
-    least_number_by_minus_one: "node 'culprit' ('Div') divides by 'minus', which is not known to be 1",
-    division_by_what_a_prompt_holds: "node 'culprit' ('Div') divides by 'src', which is not known",
+    least_number_by_minus_one: "node 'culprit' ('Div') is of a kind that is not allowed",
+    division_by_what_a_prompt_holds: "node 'culprit' ('Div') is of a kind that is not allowed",
     scale_of_another_size: "node 'culprit' ('LayerNormalization') has [1] as input 1, not [24]",
 }
 
@@ -764,54 +766,11 @@ def test_the_sizes_that_were_found_are_those_that_ONNX_Runtime_finds(layers):  #
         see(sessions[1], feeds, found[1], letters)
 
 
-def quantized_product(model: onnx.ModelProto, name: str, product: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """The product with a weight [I, O] in 8 bits, the activations quantized row by row."""
-    [old] = [tensor for tensor in model.graph.initializer if tensor.name == product.input[1]]
-    shape = numpy_helper.to_array(old).shape
-    model.graph.initializer.remove(old)
-
-    def add(what: str, array) -> str:
-        return weight(model, f"{name}_{what}", array)
-
-    def op(kind: str, *inputs: str, **attributes) -> str:
-        made = helper.make_node(kind, inputs, [f"{name}_{len(nodes)}"], **attributes)
-        nodes.append(made)
-        return made.output[0]
-
-    nodes: list[onnx.NodeProto] = []
-    x, (inner, columns) = product.input[0], shape
-    largest = op("ReduceMax", op("Abs", x), add("axis", np.array([-1])), keepdims=1)
-    scale = op("Mul", op("Max", largest, add("tiny", np.float32(1e-9))), add("qa", np.float32(1 / 127)))
-    rounded = op("Round", op("Mul", x, op("Reciprocal", scale)))
-    shifted = op("Clip", op("Add", rounded, add("zero", np.float32(128))), add("low", np.float32(1)), "")
-    bytes_ = op("Cast", shifted, to=TensorProto.UINT8)
-    whole = add("weight", np.ones((inner, columns), np.int8))
-    summed = op("Cast", op("MatMulInteger", bytes_, whole, add("zp", np.uint8(128))), to=FLOAT)
-    rows = op("Mul", summed, scale)
-    nodes.append(helper.make_node("Mul", [rows, add("scales", np.ones(columns, np.float32))], product.output))
-    return nodes
-
-
-def in_8_bits(raw: bytes) -> bytes:
-    def change(model):
-        nodes = list(model.graph.node)
-        weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        done: list[onnx.NodeProto] = []
-        for i, product in enumerate(nodes):
-            if product.op_type == "MatMul" and len(weights.get(product.input[1], TensorProto()).dims) == 2:
-                done += quantized_product(model, f"q{i}", product)
-            else:
-                done.append(product)
-        del model.graph.node[:]
-        model.graph.node.extend(done)
-
-    return spoiled(raw, change)
-
-
 def test_graphs_in_8_bits_pass_and_run():
-    spec, *graphs = honest(layers=2, hidden=64, embedding=32, attention=32, vocab=200)
-    encoder, decoder = map(in_8_bits, graphs)
-    assert b"MatMulInteger" in decoder
+    spec, encoder, decoder = honest(
+        layers=2, hidden=64, embedding=32, attention=32, vocab=200, precision="int8"
+    )
+    assert b"MatMulIntegerToFloat" in decoder
     backend = ort.OrtBackend(spec, encoder, decoder, device="cpu", threads=1)
     state = backend.encode(np.full((2, 3), 5), np.array([3, 2]))
     out, _ = backend.step(state, np.ones(4, np.int64), np.array([0, 0, 1, 1]), 3)

@@ -24,7 +24,7 @@ PLAIN = Manifest(
         truncation="oldest", normalization="NFC",
     ),
     precision="fp32",
-    opset=17,
+    opset=18,
     memory=("keys", "values", "bias"),
     state=(StateTensor("h", "next_h", (2, "M", 8), "encoder"), StateTensor("attn", "a", ("M", 8), "zeros")),
     decoding=DecodingOptions(beam=3, normalize="average"),
@@ -179,6 +179,26 @@ def test_a_value_of_another_kind_gives_a_bundle_error_or_a_manifest_that_holds_t
         assert Manifest.from_bytes(read.to_bytes()) == read
         assert all(isinstance(name, str) for name in read.memory)
         assert part not in ("model", "text") or type(wrong) is type(plain()[part][inner])
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.7"])
+@pytest.mark.parametrize(
+    ("part", "name", "value", "said"),
+    [
+        ("text", "speakers", "marked", "speakers must be alternate, not 'marked'"),
+        ("text", "truncation", "newest", "truncation must be oldest, not 'newest'"),
+        ("text", "normalization", "NFKC", "normalization must be NFC, not 'NFKC'"),
+        (None, "opset", 19, "opset must be 18, not 19"),
+        ("model", "layers", 1, "the 'shape' of 'h' in 'state' is not that of 1 layers of 8 numbers each"),
+        ("model", "hidden", 9, "the 'shape' of 'h' in 'state' is not that of 2 layers of 9 numbers each"),
+        (None, "state", [{"input": "attn", "output": "a", "shape": ["M", 9], "first": "zeros"}], "of 'attn'"),
+    ],
+)
+def test_what_would_run_as_something_else_is_refused_whatever_the_format(version, part, name, value, said):
+    values = plain() | {"format": version}
+    (values[part] if part else values)[name] = value
+    with pytest.raises(BundleError, match=said):
+        Manifest.from_bytes(seal(values))
 
 
 def test_model_options_of_later_versions_are_left_out_where_they_are_not_so():

@@ -1,4 +1,4 @@
-"""What benchmarks measure with: turns, percentiles, the floor that memory sets, and whole processes."""
+"""What benchmarks measure with: turns, the floor that memory sets, and whole processes."""
 
 import sys
 
@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgechat.runtime import EdgeChatError
-from edgechat.runtime.measure import interleaved, percentile, process_cost, read_bandwidth, weight_bytes
+from edgechat.runtime.measure import interleaved, process_cost, read_bandwidth, weight_bytes
 
 MEGABYTE = 1_000_000
 
@@ -35,13 +35,6 @@ def test_progress_counts_every_call_and_takes_none_of_their_time():
     )
     assert sum(done) == 6
     assert times == {"a": [1000.0, 1000.0], "b": [1000.0, 1000.0]}
-
-
-@pytest.mark.parametrize(("percent", "value"), [(0, 10), (50, 30), (75, 40), (90, 46), (100, 50)])
-def test_percentiles_lie_between_neighbours(percent, value):
-    assert percentile([50, 10, 40, 20, 30], percent) == pytest.approx(
-        value
-    )  # 90: 0.6 of the way from 40 to 50
 
 
 def test_reading_from_memory_takes_longer_the_more_there_is():

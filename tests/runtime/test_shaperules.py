@@ -6,9 +6,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
+from options import OPTIONS as OPTIONS_OF_MODELS
+from options import model_with
 from restructured import ATTRIBUTES, INTEGERS, drawn_value
 
+from edgechat.export.graphs import build_decoder, build_encoder
+from edgechat.export.precision import Float16, Float32, Int8
+from edgechat.export.quantize import Limits
 from edgechat.runtime.onnxfile import Node, read_model
 from edgechat.runtime.shaperules import MICROSOFT, RULES, Call, RuleError, Value
 from edgechat.runtime.sizes import Poly, at_least, divide, letter, product, terms_of, upper
@@ -42,6 +47,19 @@ def test_a_size_is_known_to_be_at_least_what_it_is_where_all_letters_are_1():
     assert at_least(3, 3)
 
 
+FIXED = Limits(127, 64, 1.0)
+
+
+class Limited(dict[str, Limits]):
+    """The same limits for every weight."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    def __missing__(self, name: str) -> Limits:
+        return self.limits
+
+
 def read_node(node: onnx.NodeProto) -> Node:
     model = helper.make_model(helper.make_graph([node], "g", [], []))
     read = read_model("x.onnx", model.SerializeToString())
@@ -68,42 +86,26 @@ def b(*shape: int) -> np.ndarray:
 NUMBER = np.array
 #: Operation, inputs (None is left out), attributes, number of outputs.
 CASES = [
-    *((op, [f(2, 3)], {}, 1) for op in ("Abs", "Ceil", "Exp", "Floor", "Log", "Neg", "Reciprocal")),
-    *(
-        (op, [f(2, 3)], {}, 1)
-        for op in ["Sqrt", "Tanh", "LogSoftmax", "Softmax", "Identity", "Transpose", "Shape"]
-    ),
-    *((op, [f(2, 3)], {}, 1) for op in ("Relu", "Round", "Sigmoid")),
-    *((op, [f(2, 1, 3), f(4, 1)], {}, 1) for op in ["Add", "Sub", "Mul", "Pow", "Max", "Min"]),
-    *((op, [f(3), f(2, 3)], {}, 1) for op in ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]),
-    *((op, [b(3), b(2, 1)], {}, 1) for op in ["And", "Or"]),
-    *(
-        (op, [f(2, 3, 4), i(-1)], {}, 1)
-        for op in ("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
-    ),
+    *((op, [f(2, 3)], {}, 1) for op in ("Abs", "Exp", "Log", "Neg", "Sigmoid", "Tanh")),
+    *((op, [f(2, 3)], {}, 1) for op in ["LogSoftmax", "Softmax", "Identity", "Transpose", "Shape"]),
+    *((op, [f(2, 1, 3), f(4, 1)], {}, 1) for op in ["Add", "Sub", "Mul", "Max", "Min"]),
+    *((op, [f(3), f(2, 3)], {}, 1) for op in ["Greater", "Less"]),
+    *((op, [f(2, 3, 4), i(-1)], {}, 1) for op in ("ReduceMax", "ReduceSum")),
     ("ReduceSum", [f(2, 3, 4), i(0, 2)], {"keepdims": 0}, 1),
     ("ReduceSum", [f(2, 3, 4)], {}, 1),
     ("ReduceSum", [f(2, 3, 4)], {"keepdims": 0}, 1),
     ("ReduceSum", [f(2, 3, 4)], {"noop_with_empty_axes": 1}, 1),
-    ("Not", [b(2)], {}, 1),
     ("Max", [f(2, 1), f(3), f(1)], {}, 1),
     ("Add", [i(1, 2), i(3)], {}, 1),
     ("Sub", [i(1, 2), i(3, 4)], {}, 1),
     ("Mul", [NUMBER(3), i(3, -4)], {}, 1),
-    ("Div", [i(7, 9), NUMBER(2)], {}, 1),
-    ("Div", [np.array([[7, -9]]), i(2)], {}, 1),
-    ("Clip", [f(2, 3), NUMBER(np.float32(0)), NUMBER(np.float32(1))], {}, 1),
-    ("CumSum", [f(2, 3), NUMBER(1)], {}, 1),
     ("Where", [b(2, 1), f(3), f(1)], {}, 1),
     ("Cast", [i(1, 2)], {"to": 7}, 1),
     ("Cast", [i(1, 2)], {"to": 1}, 1),
-    ("DequantizeLinear", [q(2, 3), f(3), q(3)], {"axis": 1}, 1),
     ("QuantizeLinear", [f(2, 3), NUMBER(np.float32(0.5)), NUMBER(np.uint8(1))], {}, 1),
-    ("DynamicQuantizeLinear", [f(2, 3)], {}, 3),
     ("LayerNormalization", [f(2, 3, 4), f(4), f(4)], {}, 3),
     ("LayerNormalization", [f(2, 3, 4), f(3, 4)], {"axis": 1}, 1),
     ("ScatterElements", [f(2, 5), np.array([[1, 4]]), f(1, 2)], {"axis": 1}, 1),
-    ("ScatterND", [f(4, 3), np.array([[1], [2]]), f(2, 3)], {}, 1),
     ("GatherElements", [f(2, 5), np.array([[1], [2]])], {"axis": 1}, 1),
     ("Gather", [f(4, 5), np.array([[1], [2]])], {"axis": 1}, 1),
     ("Gather", [i(4, 5, 6), NUMBER(-1)], {}, 1),
@@ -121,17 +123,9 @@ CASES = [
     ("Concat", [f(2, 1), f(2, 3)], {"axis": -1}, 1),
     ("Split", [f(2, 7), i(3, 4)], {"axis": 1}, 2),
     ("Split", [f(2, 7)], {"axis": 1, "num_outputs": 3}, 3),
-    ("Slice", [f(5, 6), i(1), i(4)], {}, 1),
-    ("Slice", [i(1, 2, 3, 4), i(-1), i(-100), i(0), i(-2)], {}, 1),
-    ("Slice", [i(1, 2, 3, 4), i(-3), i(1 << 40), i(-1)], {}, 1),
-    ("Slice", [f(5, 6), i(9, -100), i(12, 3), i(0, 1)], {}, 1),
-    ("Slice", [f(5, 6), i(100), i(-7), i(1), i(-1)], {}, 1),
     ("Shape", [f(2, 3, 4)], {"start": -2, "end": 3}, 1),
-    ("Constant", [], {"value": helper.make_tensor("t", TensorProto.INT64, [2], [3, 4])}, 1),
-    ("Constant", [], {"value_ints": [3, 4]}, 1),
     ("ConstantOfShape", [i(2, 0, 3)], {}, 1),
     ("Expand", [f(3, 1), i(2, 1, 4)], {}, 1),
-    ("Tile", [f(3, 2), i(2, 0)], {}, 1),
     ("Range", [NUMBER(2), NUMBER(9), NUMBER(3)], {}, 1),
     ("Range", [NUMBER(9), NUMBER(2), NUMBER(-1)], {}, 1),
     ("Range", [NUMBER(9), NUMBER(2), NUMBER(1)], {}, 1),
@@ -142,8 +136,6 @@ CASES = [
     ("MatMul", [f(3), f(3, 4)], {}, 1),
     ("MatMul", [f(2, 3), f(3)], {}, 1),
     ("MatMul", [f(3), f(3)], {}, 1),
-    ("MatMulInteger", [q(2, 3), q(3, 4).astype(np.int8), NUMBER(np.uint8(1))], {}, 1),
-    ("Gemm", [f(3, 2), f(4, 3), f(4)], {"transA": 1, "transB": 1}, 1),
     (
         "LSTM",
         [f(5, 2, 3), f(1, 16, 3), f(1, 16, 4), f(1, 32), np.array([5, 2], np.int32)],
@@ -182,22 +174,13 @@ def make(case: str, inputs: list, attributes: dict, count: int) -> onnx.NodeProt
     return helper.make_node(op, names, [f"o{n}" for n in range(count)], domain=domain, **attributes)
 
 
-def constant_of(node: Node) -> Value | None:
-    for attribute in node.attributes:
-        if attribute.t is not None:
-            return Value(attribute.t.dims, attribute.t.int64s)
-        if attribute.name == "value_ints":
-            return Value((len(attribute.ints),), attribute.ints)
-    return None
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_a_rule_says_what_onnx_runtime_does(case):
     _, inputs, *_ = case
     node = make(*case)
     read = read_node(node)
     rule = RULES[read.domain][read.op_type]
-    said = rule(Call(read, [None if x is None else known(x) for x in inputs], constant_of(read)))
+    said = rule(Call(read, [None if x is None else known(x) for x in inputs]))
     feeds = {f"i{n}": array for n, array in enumerate(inputs) if array is not None}
     made = list(run_graph([node], {}, feeds).values())
     for value, array in zip(said, made, strict=False):
@@ -216,7 +199,7 @@ def test_an_8_bit_product_with_scales_or_a_bias_of_another_shape_is_refused(whic
     node = read_node(helper.make_node("MatMulIntegerToFloat", names, ["o"], domain=MICROSOFT))
     inputs = [None if s is None else Value(s) for s in shapes]
     with pytest.raises(RuleError, match=f"as input {which}"):
-        RULES[MICROSOFT]["MatMulIntegerToFloat"](Call(node, inputs, None))
+        RULES[MICROSOFT]["MatMulIntegerToFloat"](Call(node, inputs))
 
 
 @pytest.mark.parametrize(
@@ -224,8 +207,6 @@ def test_an_8_bit_product_with_scales_or_a_bias_of_another_shape_is_refused(whic
     [
         ("ReduceSum", [(2, 3)], "keepdims"),
         ("ReduceSum", [(2, 3)], "noop_with_empty_axes"),
-        ("Gemm", [(2, 3), (3, 4)], "transA"),
-        ("Gemm", [(2, 3), (3, 4)], "transB"),
         ("LSTM", [(5, 2, 3), (1, 16, 3), (1, 16, 4)], "layout"),
     ],
 )
@@ -234,19 +215,24 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(op, shapes, flag, number
     """ONNX Runtime takes 2 as 0 for some switches, and as 1 for others."""
     node = read_node(helper.make_node(op, [f"i{n}" for n in range(len(shapes))], ["o"], **{flag: number}))
     with pytest.raises(RuleError, match=f"'{flag}', which must be 0 or 1"):
-        RULES[""][op](Call(node, [Value(shape) for shape in shapes], None))
+        RULES[""][op](Call(node, [Value(shape) for shape in shapes]))
 
 
-@pytest.mark.parametrize(
-    "divisor",
-    [None, (0,), (-1,), (3, 0), (S - 1,), (2 - S,)],
-    ids=["unknown", "zero", "least by -1", "one of two", "of a length", "of another length"],
-)
-def test_a_division_that_could_end_the_process_is_refused(divisor):
-    node = read_node(helper.make_node("Div", ["a", "b"], ["c"]))
-    inputs = [Value((1,), (-(1 << 63),)), Value((len(divisor or "x"),), divisor)]
-    with pytest.raises(RuleError, match="divides by 'b', which is not known to be 1"):
-        RULES[""]["Div"](Call(node, inputs, None))
+@pytest.fixture(scope="module")
+def written() -> set[tuple[str, str]]:
+    """The operations of all graphs that the exporter writes."""
+    found = set()
+    for option in OPTIONS_OF_MODELS:
+        model = model_with(option, 12)
+        for precision in (Float32(), Float16(), Int8(Limited(Limits(90, 91))), Int8(Limited(FIXED))):
+            for build in (build_encoder, build_decoder):
+                nodes = onnx.load_from_string(build(model, precision)).graph.node
+                found |= {(node.domain, node.op_type) for node in nodes}
+    return found
+
+
+def test_there_is_a_rule_for_what_the_exporter_writes_and_for_nothing_else(written):
+    assert {(domain, op) for domain, rules in RULES.items() for op in rules} == written
 
 
 def test_every_rule_is_compared():
@@ -302,13 +288,11 @@ def check_changed_operations(count: int, seed: int) -> tuple[int, int]:
                 attributes[name] = rng.choice((drawn_value(rng), rng.choice(INTEGERS)))
             elif arrays[at] is not None:
                 arrays[at] = changed_input(arrays[at], rng)
-        if case == "Constant" and len(attributes) > 1:
-            continue  # the checks of graphs see to that
         node = make(case, arrays, attributes, outputs)
         read = read_node(node)
         try:
             inputs = [None if array is None else known(array) for array in arrays]
-            said = RULES[read.domain][read.op_type](Call(read, inputs, constant_of(read)))
+            said = RULES[read.domain][read.op_type](Call(read, inputs))
         except RuleError:
             continue
         if any(not 0 < product(value.shape) < 1_000_000 for value in said):
@@ -377,8 +361,8 @@ OPTIONS = {
 }
 TAKES = {
     "Shape": 1, "Transpose": 1, "Cast": 1, "Identity": 1, "ConstantOfShape": 1, "Neg": 1, "Squeeze": 2,
-    "Unsqueeze": 2, "Gather": 2, "Concat": 2, "Add": 2, "Sub": 2, "Mul": 2, "Div": 2, "Max": 2, "Min": 2,
-    "Reshape": 2, "Expand": 2, "Tile": 2, "Range": 3, "Slice": 5, "Split": 2, "TopK": 2, "ReduceMax": 2,
+    "Unsqueeze": 2, "Gather": 2, "Concat": 2, "Add": 2, "Sub": 2, "Mul": 2, "Max": 2, "Min": 2,
+    "Reshape": 2, "Expand": 2, "Range": 3, "Split": 2, "TopK": 2, "ReduceMax": 2,
     "MatMul": 2, "Where": 3, "GatherElements": 2,
 }  # fmt: skip
 
@@ -404,7 +388,7 @@ def random_program(
             op, names, [f"v{step}_{n}" for n in range(count)], **OPTIONS.get(op, lambda r: {})(rng)
         )
         try:
-            made = RULES[""][op](Call(read_node(node), [values[name] for name in names], None))
+            made = RULES[""][op](Call(read_node(node), [values[name] for name in names]))
         except RuleError:
             continue
         if any(sum(map(abs, terms_of(product(v.shape)).values())) > 2000 for v in made):

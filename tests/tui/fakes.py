@@ -96,7 +96,7 @@ def manifest(*, turns: int = 1, precision: str = "int8", weights: str = "0") -> 
         ModelSpec(2, 256, 128, 256, 512, 4096, True),
         TextSpec(0, 1, 2, 3, 4, turns, "alternate", 64, 64, "oldest", "NFC"),
         precision=precision,
-        opset=17,
+        opset=18,
         memory=(),
         state=(),
         decoding=DecodingOptions(),
