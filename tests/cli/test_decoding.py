@@ -13,7 +13,7 @@ import edgechat.tui
 from edgechat.cli.app import app
 from edgechat.cli.console import as_typed
 from edgechat.cli.options import given_options
-from edgechat.runtime import DecodingOptions, chat, scheduler
+from edgechat.runtime import DecodingOptions, replymaker, scheduler
 from edgechat.runtime.search import BeamSearch
 
 #: What is typed, and what it means.
@@ -67,7 +67,7 @@ def searched(monkeypatch) -> list[DecodingOptions]:
             found.append(options)
             super().__init__(options, **more)
 
-    monkeypatch.setattr(chat, "BeamSearch", Watched)
+    monkeypatch.setattr(replymaker, "BeamSearch", Watched)
     monkeypatch.setattr(scheduler, "BeamSearch", Watched)
     monkeypatch.setattr(
         edgechat.tui, "run_chat", lambda bundles, *, changes, **more: found.append(DecodingOptions(**changes))
