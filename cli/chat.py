@@ -30,6 +30,7 @@ from .options import (
     given_options,
     with_search_options,
 )
+from .reply import say_truncated
 
 _COMMANDS = ("/new", "/why", "/help", "/quit")
 _HOST, _PORT = "localhost", 8000  # where the chat is served, where nothing else is said
@@ -154,6 +155,8 @@ class LineChat:
             sys.stdout.flush()
         put("")
         sys.stdout.flush()
+        if self._model.codec.encode_source([prompt]).truncated:  # of the context nobody wants to be told
+            say_truncated(self._model)
 
     def _command(self, command: str) -> None:
         if command == "/new":

@@ -113,7 +113,7 @@ def reply(
         for prompt in text or _lines():
             given = _stream(model, prompt, options) if stream else model.reply(prompt, options)
             if given.truncated:
-                say(f"only the end of a prompt was read: it has more than {model.codec.max_source} tokens")
+                say_truncated(model)
             if trace:
                 traced.append(_traced(model, prompt, given))
             if stream:
@@ -127,6 +127,10 @@ def reply(
                 _put_reply(given, n_best or 1)
         if trace:
             write_atomic(trace, json_line({**_TRACE, "replies": traced}) + "\n")
+
+
+def say_truncated(model: ChatModel) -> None:
+    say(f"only the end of a prompt was read: it has more than {model.codec.max_source} tokens")
 
 
 def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:

@@ -24,6 +24,12 @@ def test_each_line_is_a_prompt_of_one_conversation_and_each_reply_a_line(invoke,
     assert done.stdout.splitlines() == expected
 
 
+def test_a_prompt_of_which_only_the_end_is_read_is_told(invoke, bundle_folder):
+    done = invoke("chat", bundle_folder, stdin="hello\n" + "word " * 2000 + "\nhello\n")
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr.count("only the end of a prompt was read") == 1
+
+
 def test_new_forgets_why_lists_other_replies_and_quit_ends(invoke, bundle_folder, model):
     done = invoke("chat", bundle_folder, "--beam", 3, stdin="hello\n/why\n/new\n/why\nhello\n/quit\nnever\n")
     lines = done.stdout.splitlines()
