@@ -115,7 +115,9 @@ GroupsOption = Annotated[
 ]
 DiversityOption = Annotated[
     float | None,
-    typer.Option(help=f"How strongly groups keep off.  [default: {PLAIN.hamming}]", rich_help_panel=SEARCH),
+    typer.Option(
+        help=f"How strongly groups keep off.  [default: {PLAIN.diversity_strength}]", rich_help_panel=SEARCH
+    ),
 ]
 NoRepeatOption = Annotated[
     int | None,

@@ -298,7 +298,7 @@ def _begun(text: bytes, said: bytes) -> int:
     return next((n for n in range(longest, 0, -1) if said.endswith(text[:n])), 0)
 
 
-def together(texts: Iterable[str]) -> str:
+def shortest_superstring(texts: Iterable[str]) -> str:
     """A text that holds all of these, nearly the shortest: the two that share most become one, until there is
     one left.
 

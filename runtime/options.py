@@ -196,7 +196,7 @@ class DecodingOptions:
     @property
     def _asked(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_ASKED}
-        return values | {"length_penalty": self.alpha, "diversity": self.hamming}
+        return values | {"length_penalty": self.alpha, "diversity": self.diversity_strength}
 
     @property
     def has_texts(self) -> bool:
@@ -210,7 +210,7 @@ class DecodingOptions:
         return replace(self, seed=random.randrange(MAX_SEED + 1))
 
     @property
-    def hamming(self) -> float:
+    def diversity_strength(self) -> float:
         """The diversity of groups."""
         return 0.5 if self.diversity is None else float(self.diversity)
 

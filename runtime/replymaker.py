@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from .calibration import Calibration
-from .constraints import NO_TEXTS, ForcedPrefix, TextRules, text_rules, together
+from .constraints import NO_TEXTS, ForcedPrefix, TextRules, shortest_superstring, text_rules
 from .errors import UsageError
 from .hypotheses import Hypothesis
 from .options import DecodingOptions, refuse_company
@@ -85,7 +85,7 @@ class ReplyMaker:
                 closed = self.closed  # one object is compared at once
             return TextRules(only=closed, longest=closed.longest)
         most = self.max_length(options)
-        if len(self.codec.encode(together(options.required))) >= most:
+        if len(self.codec.encode(shortest_superstring(options.required))) >= most:
             raise UsageError(f"required texts have more tokens than a reply may have, {most} with its end")
         rules = text_rules(options, self.codec.vocabulary)
         if isinstance(rules.only, ForcedPrefix) and rules.only.fewest >= most:

@@ -255,7 +255,7 @@ class BeamSearch:
         ended, extended, gap = in_groups(
             [partial(self._extensions, enough, group) for group in groups],
             options.beam // options.groups,
-            options.hamming,
+            options.diversity_strength,
         )
         return Choice(self._alone(ended), self._alone(extended), gap)
 

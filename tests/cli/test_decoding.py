@@ -97,7 +97,7 @@ def test_the_defaults_that_the_page_of_the_options_tells_are_theirs():
         for options, defaults in re.findall(r"^\| ([^|]+) \| ([^|]+) \|", table, re.MULTILINE):
             told |= zip(re.findall(r"`(\w+)", options), defaults.replace("`", "").split(", "), strict=False)
     plain = DecodingOptions()
-    theirs = asdict(plain) | {"length_penalty": plain.alpha, "diversity": plain.hamming}
+    theirs = asdict(plain) | {"length_penalty": plain.alpha, "diversity": plain.diversity_strength}
     assert {"beam", "stop", "groups", "normalize", "length_penalty", "repetition_penalty"} <= told.keys()
     for name, value in told.items():
         assert value == (f"{theirs[name]:g}" if isinstance(theirs[name], float) else str(theirs[name])), name

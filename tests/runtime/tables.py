@@ -283,7 +283,9 @@ def beam_to_the_end(
                     ):
                         longer = tokens if ends else (*tokens, id)
                         rank, reply = scored(table, source, longer, options, finished=ends)
-                        extensions.append((options.hamming * said.count(id) - rank, row, id, reply))
+                        extensions.append(
+                            (options.diversity_strength * said.count(id) - rank, row, id, reply)
+                        )
             ranked = sorted(extensions, key=lambda extension: extension[:3])
             finished += [(group, reply) for *_, id, reply in ranked[:size] if id == EOS]
             following.append([reply.tokens for *_, id, reply in ranked if id != EOS][:size])

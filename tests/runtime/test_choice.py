@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.choice import first_k, in_banks, in_groups
-from edgechat.runtime.constraints import RequiredTexts, text_rules, together
+from edgechat.runtime.constraints import RequiredTexts, shortest_superstring, text_rules
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS
@@ -338,7 +338,7 @@ def test_a_required_text_that_holds_what_is_banned_is_refused():
     ],
 )
 def test_what_required_texts_share_is_said_once(texts, said):
-    assert together(texts) == said
+    assert shortest_superstring(texts) == said
 
 
 def test_every_reply_of_the_bundle_holds_what_is_required(bundle_folder):
