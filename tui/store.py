@@ -62,7 +62,7 @@ class StoreError(EdgeChatError):
 
 
 class GoneError(StoreError):
-    """What this is about was deleted for good, in another window."""
+    """What this is about was deleted in another window."""
 
 
 class Store:
@@ -153,24 +153,55 @@ class Store:
         """Give it another title.
 
         Raises:
-            GoneError: it was deleted for good.
+            GoneError: it was deleted in another window.
         """
         with self._write():
-            change = "UPDATE conversations SET title = ? WHERE id = ?"
-            if not self._db.execute(change, (title, conversation)).rowcount:
-                raise GoneError(GONE)
+            self.check_there(conversation)
+            self._db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation))
 
     def delete(self, conversation: int) -> None:
-        """Take it off the list; `restore` brings it back until this store is closed."""
+        """Take it off the list; `restore` brings it back until this store is closed.
+
+        Raises:
+            GoneError: it was deleted in another window.
+        """
         with self._write():
+            self.check_there(conversation)
             self._db.execute("UPDATE conversations SET deleted = ? WHERE id = ?", (time.time(), conversation))
         self._deleted.add(conversation)
 
     def restore(self, conversation: int) -> None:
-        """Undo `delete`."""
+        """Undo `delete`.
+
+        Raises:
+            GoneError: by now it is deleted for good.
+        """
         with self._write():
-            self._db.execute("UPDATE conversations SET deleted = NULL WHERE id = ?", (conversation,))
+            change = "UPDATE conversations SET deleted = NULL WHERE id = ?"
+            if not self._db.execute(change, (conversation,)).rowcount:
+                raise GoneError(GONE)
         self._deleted.discard(conversation)
+
+    def deleted(self) -> dict[int, str]:
+        """Titles of those that were deleted here and can be brought back, by id, the latest last."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT id, title FROM conversations WHERE deleted NOTNULL ORDER BY deleted"
+            )
+            return {id: title for id, title in rows if id in self._deleted}
+
+    def check_there(self, conversation: int) -> None:
+        """One that was deleted here may be changed, and comes back as it is then; one that another window
+        deleted is gone, whether that can bring it back or not.
+
+        Raises:
+            GoneError: it is gone.
+        """
+        with self._errors():
+            wanted = "SELECT deleted FROM conversations WHERE id = ?"
+            found = self._db.execute(wanted, (conversation,)).fetchone()
+        if found is None or (found[0] is not None and conversation not in self._deleted):
+            raise GoneError(GONE)
 
     # --- What was said
 
@@ -178,12 +209,11 @@ class Store:
         """Add an exchange at the end, in the place of one that goes if its id is given; gives its id.
 
         Raises:
-            GoneError: the conversation was deleted for good.
+            GoneError: the conversation was deleted in another window.
         """
         with self._write():
-            if not self._db.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation,)).fetchone():
-                raise GoneError(f"{GONE}: begin a new one")
-            self._touch(conversation)
+            self.check_there(conversation)
+            self._db.execute("UPDATE conversations SET updated = ? WHERE id = ?", (time.time(), conversation))
             if instead_of is not None:
                 self._unindex([instead_of])
                 self._db.execute("DELETE FROM exchanges WHERE id = ?", (instead_of,))
@@ -193,16 +223,18 @@ class Store:
         """Write what changed of an exchange that was appended.
 
         Raises:
-            GoneError: it was removed, or deleted for good with its conversation.
+            GoneError: it was removed in another window, or deleted with its conversation.
         """
         with self._write():
-            changed = self._db.execute(
+            found = self._db.execute("SELECT conversation FROM exchanges WHERE id = ?", (id,)).fetchone()
+            if found is None:
+                raise GoneError("this turn was deleted in another window")
+            self.check_there(*found)
+            self._db.execute(
                 "UPDATE exchanges SET prompt = ?, state = ?, reply = ?, mark = ?, answer = ?, details = ?, "
                 "indexed = 0 WHERE id = ?",
                 (*columns(exchange), id),
             )
-            if not changed.rowcount:
-                raise GoneError("this turn was deleted in another window: what you change of it is not kept")
             self._index(id)
 
     def prompts(self, limit: int = 200) -> list[str]:
@@ -313,12 +345,6 @@ class Store:
         assert row.lastrowid is not None
         self._index(row.lastrowid)
         return row.lastrowid
-
-    def _touch(self, conversation: int) -> None:
-        """Something was said in it: it is the newest, and no longer deleted."""
-        self._db.execute(
-            "UPDATE conversations SET updated = ?, deleted = NULL WHERE id = ?", (time.time(), conversation)
-        )
 
     def _purge(self, conversations: tuple[int, ...]) -> None:
         if not conversations:

@@ -385,6 +385,93 @@ async def test_a_deleted_conversation_is_gone_when_the_window_is_closed(chat, tm
     assert sqlite3.connect(path).execute("SELECT count(*) FROM conversations").fetchone() == (0,)
 
 
+async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await two_in_the_library(c)
+        await c.press("ctrl+d", "ctrl+d")
+        await c.until(lambda: "Deleted: the weather. Undo brings it back" in c.drawn)
+        await c.press("escape", "ctrl+l")
+        await c.until(lambda: "Deleted: the weather. Undo brings it back" in c.drawn and "Undo" in c.drawn)
+        await c.press("ctrl+z", "escape", "ctrl+l")
+        await c.until(lambda: "Deleted: a joke. Undo brings it back" in c.drawn and "1 turn" in c.drawn)
+        await c.press("ctrl+z")
+        await c.until(lambda: "Deleted" not in c.drawn)
+    assert prompts(path) == [["a joke"], ["the weather"]]
+
+
+async def test_what_was_overwritten_by_now_cannot_be_brought_back_and_is_not_told_to_be(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await two_in_the_library(c)
+        await c.press("ctrl+d", "ctrl+d")
+        await c.until(lambda: "Deleted: the weather" in c.drawn)
+        other = Store(path)
+        other._purge((1,))  # as a day later
+        other.close()
+        await c.press("ctrl+z")
+        await c.until(lambda: "deleted in another window" in " ".join(c.notices))
+        await c.until(lambda: "Deleted: a joke" in c.drawn)
+
+
+async def test_who_deletes_the_conversation_he_is_in_is_in_a_new_one(chat, tmp_path):
+    path, model = tmp_path / "chats.db", FakeModel()
+    async with chat(model, store=path) as c:
+        await c.say("hello")
+        await c.press("ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.press("ctrl+d")
+        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.press("escape")
+        assert c.messages == []
+        await c.say("anew")
+        assert model.asked[-1] == ["anew"]
+        await c.kept()
+        assert prompts(path) == [["anew"]]
+        await c.press("ctrl+l", "ctrl+z")
+        await c.until(lambda: "hello" in c.drawn)
+        await c.press("down", "enter")
+        await c.until(lambda: c.messages[:1] == ["you: hello"])
+        assert not c.notices
+    assert prompts(path) == [["anew"], ["hello"]]
+
+
+async def test_who_brings_the_conversation_he_is_in_back_at_once_is_still_in_it(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.press("ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.press("ctrl+d", "ctrl+z", "escape")
+        await c.say("again")
+    assert prompts(path) == [["hello", "again"]]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_reply_that_is_made_in_a_conversation_as_it_is_deleted_goes_and_comes_with_it(
+    chat, tmp_path, ends
+):
+    path, gate = tmp_path / "chats.db", threading.Event()
+    scripts = Script(), Script([("so far", "")], gate=gate if ends else None, stalls=not ends)
+    async with chat(FakeModel(*scripts), store=path) as c:
+        await c.say("hello")
+        await c.say("again", wait=False)
+        await c.until(lambda: "so far" in c.messages[-1])
+        await c.press("ctrl+l", "ctrl+d")
+        await c.until(lambda: "Undo brings it back" in c.drawn)
+        gate.set()
+        if ends:
+            await c.until(lambda: c.chat.turn is None)
+        await c.press("escape")
+        await c.until(lambda: c.messages == [])
+        await c.kept()
+        assert prompts(path) == []
+        await c.press("ctrl+l", "ctrl+z")
+        await c.until(lambda: "2 turns" in c.drawn)
+        assert not c.notices
+    assert prompts(path) == [["hello", "again"]]
+
+
 async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(chat, tmp_path):
     path = tmp_path / "chats.db"
     path.write_bytes(b"no database at all" * 100)
@@ -539,7 +626,7 @@ async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_b
         c.app.clear_notifications()
         await c.say("again")
         await c.kept()
-        assert "begin a new one" in c.notices[-1]
+        assert "Again and Edit go on in a copy that is" in c.notices[-1]
         c.app.clear_notifications()
         await c.press("ctrl+g")
         await c.kept()
@@ -550,6 +637,64 @@ async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_b
         await c.say("anew")
         await c.kept()
     assert prompts(path) == [["anew"]]
+
+
+async def test_what_another_window_deleted_does_not_come_back_without_a_word(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.kept()
+        other = Store(path)
+        other.delete(1)
+        await c.say("again")
+        await c.kept()
+        assert "deleted in another window" in c.notices[-1]
+        assert "demo · not kept" in c.drawn
+        assert prompts(path) == []
+        other.close()
+
+
+async def test_a_copy_says_where_the_conversation_is_as_it_was(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.say("again")
+        await c.press("ctrl+up", "ctrl+r")
+        await c.until(lambda: c.notices)
+        assert c.notices == ["This goes on in a copy: ^l has the conversation as it was"]
+    assert prompts(path) == [["hello"], ["hello", "again"]]
+
+
+@pytest.mark.parametrize("quits", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_still_there(
+    chat, tmp_path, quits, told
+):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.say("again")
+        await c.kept()
+        other = Store(path)
+        other.delete(1)
+        if quits:
+            other.close()
+        if told:
+            await c.say("and again")
+            await c.kept()
+            assert "Again and Edit go on in a copy that is" in c.notices[-1]
+        else:
+            await c.press("ctrl+up")
+        c.app.clear_notifications()
+        await c.press("f6", "enter")
+        said = ["hello", "again", "and again"] if told else ["hello"]
+        await c.until(lambda: c.screen.prompt.ready and len(c.screen.talk) == len(said))
+        await c.kept()
+        assert c.notices == ["This goes on in a copy: the conversation is not kept as it was"]
+        assert "not kept" not in c.screen.status_line.render().plain
+        assert prompts(path) == [said]
+        if not quits:
+            other.close()
 
 
 async def test_what_is_said_where_nothing_is_kept_is_told_to_be_so(chat):

@@ -208,13 +208,17 @@ class ChatScreen(Talking):
         if self._keeper is None:
             return
         id = await answer_of(Library(self._keeper), self)
-        if id is not None:
-            try:
-                title, exchanges = await self._keeper.do(lambda store: store.load(id))
-            except StoreError as error:
-                self.notify(plain(str(error)), severity="error", markup=False)
+        try:
+            deleted = await self._keeper.do(lambda store: store.deleted())
+            if self.talk.kept and self.talk.kept.id in deleted:
+                self.action_new_conversation()  # nobody goes on in what he deleted
+            if id is None:
                 return
-            self.action_stop()
-            rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
-            self.hold(Talk(exchanges, title, self._kept(id, rows)))
-            self.prompt.focus()
+            title, exchanges = await self._keeper.do(lambda store: store.load(id))
+        except StoreError as error:
+            self.notify(plain(str(error)), severity="error", markup=False)
+            return
+        self.action_stop()
+        rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
+        self.hold(Talk(exchanges, title, self._kept(id, rows)))
+        self.prompt.focus()

@@ -36,7 +36,7 @@ class Library(Listing[int]):
         super().__init__("conversations", "Search")
         self._keeper = keeper
         self._found: list[Summary] = []
-        self._deleted: list[Summary] = []
+        self._deleted: dict[int, str] = {}  # titles by id, the latest last
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "undo" and not self._deleted:
@@ -69,28 +69,20 @@ class Library(Listing[int]):
     @work(group=IN_ORDER)
     async def action_delete(self) -> None:
         if picked := await self._pick():
-            if await self._do(lambda store: store.delete(picked.id)):
-                self._deleted.append(picked)
-            self.refresh_bindings()
+            await self._do(lambda store: store.delete(picked.id))
 
     @work(group=IN_ORDER)
     async def action_undo(self) -> None:
         if self._deleted:
-            last = self._deleted.pop()
-            if not await self._do(lambda store: store.restore(last.id)):
-                self._deleted.append(last)
-            self.refresh_bindings()
+            last = list(self._deleted)[-1]
+            await self._do(lambda store: store.restore(last))
 
-    async def _do(self, change: Callable[[Store], None]) -> bool:
-        """Whether it was done."""
+    async def _do(self, change: Callable[[Store], None]) -> None:
         try:
             await self._keeper.do(change)
-            return True
         except StoreError as error:
             self.notify(one_line(str(error)), severity="error", markup=False)
-            return False
-        finally:
-            self.search()
+        await self._find()
 
     def search(self) -> None:
         self._search()
@@ -105,7 +97,7 @@ class Library(Listing[int]):
             return
         query = self.query_input.value
         try:
-            found = await self._keeper.do(lambda store: store.find(query))
+            found, deleted = await self._keeper.do(lambda store: (store.find(query), store.deleted()))
         except StoreError as error:
             if self._is_there:
                 self.note.update(content(str(error)))
@@ -113,7 +105,8 @@ class Library(Listing[int]):
         if not self._is_there:
             return
         at = self.options.highlighted or 0
-        self._found = found
+        self._found, self._deleted = found, deleted
+        self.refresh_bindings()
         self.fill(map(_row, found), at)
         note = self._how_many()
         self.note.update(content(note))
@@ -121,7 +114,7 @@ class Library(Listing[int]):
 
     def _how_many(self) -> str:
         if self._deleted:
-            return f"Deleted: {one_line(self._deleted[-1].title)}. Undo brings it back."
+            return f"Deleted: {one_line(list(self._deleted.values())[-1])}. Undo brings it back."
         if self._found:
             return ""
         return "Nothing was found." if self.query_input.value else "Nothing was said yet."

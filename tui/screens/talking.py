@@ -19,6 +19,7 @@ from textual.notifications import Notification
 
 from ..captions import FAILED, STOPPED, alike, replayed, voice
 from ..engine import Model, name_of, sentence, with_seed
+from ..keeper import Kept
 from ..knobs import Changes
 from ..messages import (
     LoadFailed,
@@ -203,10 +204,18 @@ class Talking(Viewing):
         if self.talk.gives_way(number):
             self.conversation.drop(number)
             return True
+        kept = self.talk.kept
         self.hold(self.talk.until(number))
-        library = self._keys().get("chat.library", "Chats")
-        self.notify(f"This goes on in a copy: {library} has the conversation as it was")
+        self._tell_of_copy(kept)
         return False
+
+    @work
+    async def _tell_of_copy(self, kept: Kept | None) -> None:
+        """Another window may have deleted what it is a copy of."""
+        there = kept is not None and await kept.is_there()
+        library = self._keys().get("chat.library", "Chats")
+        where = f"{library} has the conversation" if there else "the conversation is not kept"
+        self.notify(f"This goes on in a copy: {where} as it was")
 
     def _speaker_changes(self, job: Job) -> bool:
         """Whether the last reply was another bundle's."""
