@@ -106,8 +106,9 @@ class Store:
             assert row.lastrowid is not None
             return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
 
-    def find(self, query: str = "", limit: int = 500) -> list[Summary]:
-        """Those in which every word of `query` occurs, in the title or in what was said, newest first."""
+    def find(self, query: str = "", excerpts: int = 500) -> list[Summary]:
+        """Those in which every word of `query` occurs, in the title or in what was said, newest first; the
+        first `excerpts` with where it occurs."""
         terms = query.split()
         with self._errors():
             ids: set[int] | None = None
@@ -119,10 +120,10 @@ class Store:
                 "LEFT JOIN exchanges e ON e.conversation = c.id WHERE c.deleted IS NULL "
                 "GROUP BY c.id ORDER BY c.updated DESC, c.id DESC"
             )
-            chosen = [row for row in rows if ids is None or row[0] in ids][:limit]
+            chosen = [row for row in rows if ids is None or row[0] in ids]
             return [
-                Summary(id, title, bundle, updated, turns, self._excerpt(id, terms))
-                for id, title, bundle, updated, turns in chosen
+                Summary(*row, self._excerpt(row[0], terms) if n < excerpts else "")
+                for n, row in enumerate(chosen)
             ]
 
     def load(self, conversation: int) -> tuple[str, list[Exchange]]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import sqlite3
 import threading
 from functools import partial
@@ -9,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 from textual.events import Key, Paste
-from textual.widgets import Input, TextArea
+from textual.widgets import Input, OptionList, TextArea
 from typer.testing import CliRunner
 
 from edgechat.cli.app import app
@@ -383,6 +384,35 @@ async def test_a_deleted_conversation_is_gone_when_the_window_is_closed(chat, tm
         await c.press("ctrl+d")
         await c.until(lambda: "Undo" in c.drawn)
     assert sqlite3.connect(path).execute("SELECT count(*) FROM conversations").fetchone() == (0,)
+
+
+async def test_the_list_says_how_many_it_leaves_out_and_is_walked_by_page_and_to_its_ends(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    store = Store(path)
+    for n in range(1202):
+        store.create(f"conversation {n}", "demo", [Exchange("even" if n % 2 else "odd")])
+    store.close()
+    async with chat(FakeModel(), store=path, size=(80, 30)) as c:
+
+        def lit():
+            options = c.app.screen.query_one(OptionList)
+            row = options.highlighted_option
+            return row.prompt.plain.split("\n")[0] if row else ""
+
+        await c.press("ctrl+l")
+        await c.until(lambda: "The newest 500 of 1,202: what you type narrows them." in c.drawn)
+        assert lit() == "conversation 1201"
+        for key, there in (("end", 702), ("home", 1201), ("pagedown", 1194), ("pageup", 1201), ("up", 702)):
+            await c.press(key)
+            assert lit() == f"conversation {there}"
+            assert lit() in c.drawn
+        await c.press(*"even")
+        await c.until(lambda: "The newest 500 of 601: what you type narrows them." in c.drawn)
+        await c.press("x")
+        await c.until(lambda: "Nothing was found." in c.drawn)
+        await c.press("f1")
+        for key in ("pgup", "pgdn", "home", "end"):
+            assert re.search(rf"│  {key} ", c.drawn)
 
 
 async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(chat, tmp_path):
@@ -865,9 +895,9 @@ async def test_delete_twice_at_once_takes_two(chat, tmp_path):
 async def test_a_search_that_ends_when_the_library_is_closed_is_dropped(chat, tmp_path, size, monkeypatch):
     closed, find = threading.Event(), Store.find
 
-    def slow(store, query="", limit=500):
+    def slow(store, query="", excerpts=500):
         assert not query or closed.wait(10)
-        return find(store, query, limit)
+        return find(store, query, excerpts)
 
     monkeypatch.setattr(Store, "find", slow)
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=size) as c:

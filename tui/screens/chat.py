@@ -155,8 +155,7 @@ class ChatScreen(Talking):
         name = name_of(self.bundles.current)
 
         def every(store: Store) -> str:
-            every_one = store.find(limit=1_000_000)
-            loaded = (store.load(summary.id) for summary in every_one if summary.bundle == name)
+            loaded = (store.load(summary.id) for summary in store.find() if summary.bundle == name)
             return "".join(to_jsonl(title, exchanges) for title, exchanges in loaded)
 
         try:

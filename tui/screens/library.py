@@ -18,6 +18,9 @@ from .ask import Ask
 from .listing import Listing
 from .over import FILLING, IN_ORDER, answer_of
 
+#: Rows of the list at most: more take long to draw.
+LISTED = 500
+
 
 class Library(Listing[int]):
     """Gives the id of the conversation to open. What is typed is searched for."""
@@ -97,7 +100,7 @@ class Library(Listing[int]):
             return
         query = self.query_input.value
         try:
-            found, deleted = await self._keeper.do(lambda store: (store.find(query), store.deleted()))
+            found, deleted = await self._keeper.do(lambda store: (store.find(query, LISTED), store.deleted()))
         except StoreError as error:
             if self._is_there:
                 self.note.update(content(str(error)))
@@ -107,17 +110,22 @@ class Library(Listing[int]):
         at = self.options.highlighted or 0
         self._found, self._deleted = found, deleted
         self.refresh_bindings()
-        self.fill(map(_row, found), at)
+        self.fill(map(_row, found[:LISTED]), at)
         note = self._how_many()
         self.note.update(content(note))
         self.note.set_class(not note, "-empty")
 
     def _how_many(self) -> str:
+        notes = []
+        if len(self._found) > LISTED:
+            notes.append(f"The newest {LISTED} of {len(self._found):,}: what you type narrows them.")
+        elif not self._found and self.query_input.value:
+            notes.append("Nothing was found.")
+        elif not self._found and not self._deleted:
+            notes.append("Nothing was said yet.")
         if self._deleted:
-            return f"Deleted: {one_line(list(self._deleted.values())[-1])}. Undo brings it back."
-        if self._found:
-            return ""
-        return "Nothing was found." if self.query_input.value else "Nothing was said yet."
+            notes.append(f"Deleted: {one_line(list(self._deleted.values())[-1])}. Undo brings it back.")
+        return " ".join(notes)
 
 
 def _row(summary: Summary) -> Content:
