@@ -51,7 +51,7 @@ KEPT_DELETED = 24 * 3600.0
 PATIENCE = 5.0
 #: Why a conversation is not there.
 GONE = "this conversation was deleted in another window"
-#: Characters of a prompt that become the title.
+#: Characters of a title.
 TITLE = 60
 #: Characters of a term that the index of SQLite's trigram tokenizer can find; shorter ones are looked for.
 _TRIGRAM = 3
@@ -122,8 +122,8 @@ class Store:
             )
             chosen = [row for row in rows if ids is None or row[0] in ids]
             return [
-                Summary(*row, self._excerpt(row[0], terms) if n < excerpts else "")
-                for n, row in enumerate(chosen)
+                Summary(id, title, bundle, updated, turns, self._excerpt(id, terms) if n < excerpts else "")
+                for n, (id, title, bundle, updated, turns) in enumerate(chosen)
             ]
 
     def load(self, conversation: int) -> tuple[str, list[Exchange]]:
@@ -145,10 +145,9 @@ class Store:
             )
             try:
                 return title[0], [exchange_of(row) for row in rows]
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise StoreError(
-                    f"the conversation {title[0]!r} in {self.path} is damaged: {type(error).__name__} {error}"
-                ) from error
+            except (ValueError, TypeError, RecursionError) as error:
+                which = f"the conversation {title_of(title[0])!r} in {self.path}"
+                raise StoreError(f"{which} is damaged: {type(error).__name__} {error}") from error
 
     def rename(self, conversation: int, title: str) -> None:
         """Give it another title.
@@ -402,9 +401,9 @@ def _reason(error: sqlite3.Error | OSError) -> str:
     return f"the file is damaged ({error})" if type(error) is sqlite3.DatabaseError else str(error)
 
 
-def title_of(prompt: str) -> str:
-    """A title for a conversation that begins with `prompt`."""
-    line = " ".join(prompt.split())
+def title_of(text: str) -> str:
+    """A title that says `text`, a prompt or what a user wrote: one short line."""
+    line = " ".join(text.split())
     return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
 
 

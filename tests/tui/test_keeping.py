@@ -836,13 +836,31 @@ async def test_a_key_twice_at_once_opens_one_box(chat, tmp_path, key):
         assert len(c.app.screen_stack) == 2
 
 
-async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_on(chat, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("details = '{'", "JSONDecodeError"),
+        ("""details = '{"reply": {"ms": 1.0}}'""", "'text'"),
+        ("""details = '{"reply": {"text": 5}}'""", "'5' is no str"),
+        ("""details = '{"other": {"text": "r", "ms": "12"}}'""", "'12' is no float"),
+        ("""details = '{"reply": {"text": "r", "made": {"seen": ["a", null]}}}'""", "'None' is no str"),
+        ("""details = '{"reply": {"text": "r", "candidates": 7}}'""", "'7' is no tuple"),
+        ("""details = '{"reply": {"text": "r", "chosen": 3}}'""", "there is no candidate 3"),
+        ("details = '[]'", "TypeError"),
+        ("prompt = x'00'", "is no str"),
+        ("mark = 'so so'", "'so so' is no"),
+        ("state = 'over'", "'over' is no"),
+    ],
+)
+async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_on(
+    chat, tmp_path, change, said
+):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
         await c.kept()
         db = sqlite3.connect(path)
-        db.execute("UPDATE exchanges SET details = ?", ('{"reply": {"text": "r"}}',))
+        db.execute(f"UPDATE exchanges SET {change}")
         db.commit()
         db.close()
         await c.press("ctrl+l")
