@@ -5,12 +5,15 @@ context only. A conversation with nothing of the kind gives no line.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgechat.runtime.files import write_atomic
+from edgechat.runtime.text import BIDI_CONTROLS
 
+from .plain import plain
 from .records import reply_to_json
 from .values import Exchange, ReplyFacts
 
@@ -18,7 +21,7 @@ NOTHING_TO_LEARN = "There is nothing to learn yet: mark a reply as good, or corr
 
 
 def to_markdown(title: str, exchanges: Sequence[Exchange]) -> str:
-    """For people."""
+    """For people, who may have a terminal show it: with nothing in it that this would obey."""
     lines = [f"# {' '.join(title.split())}", ""]
     for exchange in exchanges:
         lines += ["**you**", "", *_quoted(exchange.prompt), ""]
@@ -27,7 +30,7 @@ def to_markdown(title: str, exchanges: Sequence[Exchange]) -> str:
                 lines += [f"**bot**{_how(reply, exchange)}", "", *_quoted(reply.text), ""]
         if exchange.answer is not None:
             lines += ["**should have said**", "", *_quoted(exchange.answer), ""]
-    return "\n".join(lines)
+    return plain("\n".join(lines))
 
 
 def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
@@ -46,7 +49,7 @@ def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
             for exchange in exchanges
         ],
     }
-    return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+    return _dumps(values, indent=2)
 
 
 def to_jsonl(title: str, exchanges: Sequence[Exchange]) -> str:
@@ -59,7 +62,7 @@ def to_jsonl(title: str, exchanges: Sequence[Exchange]) -> str:
             turns.append({"text": said, "train": exchange.teaches})
     if not any(turn["train"] for turn in turns):
         return ""
-    return json.dumps({"turns": turns}, ensure_ascii=False) + "\n"
+    return _dumps({"turns": turns})
 
 
 #: By the ending of the file.
@@ -98,6 +101,12 @@ def export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:
     return ""
 
 
+def _dumps(values: Any, indent: int | None = None) -> str:
+    """JSON that says exactly `values`; what a terminal would obey is escaped, also where JSON need not."""
+    text = json.dumps(values, ensure_ascii=False, indent=indent)
+    return re.sub(f"[\x7f-\x9f{BIDI_CONTROLS}]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+
+
 def _without_path(reply: ReplyFacts) -> dict[str, Any]:
     values = reply_to_json(reply)
     del values["made"]["path"]
@@ -115,4 +124,4 @@ def _how(reply: ReplyFacts, exchange: Exchange) -> str:
 
 def _quoted(text: str) -> list[str]:
     """As a quotation, so that nothing in it becomes a heading of ours."""
-    return [f"> {line}".rstrip() for line in text.splitlines() or [""]]
+    return [f"> {line}".rstrip() for line in plain(text).splitlines() or [""]]

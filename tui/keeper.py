@@ -104,32 +104,40 @@ class Kept:
         before: Sequence[Exchange] = (),
     ) -> None:
         self._keeper, self._report = keeper, report
+        self.id = id
         # The keeper's thread alone looks at these, and so in order.
-        self._id = id
         self._rows = rows or {}
         self._title, self._before = title, tuple(before)
-        self._gone = False
+        self.gone = False  # as far as is known: another window deleted it, or a turn of it
 
     @property
     def lasts(self) -> bool:
         """Whether all that is said here outlives the window, as far as is known."""
-        return self._keeper.lasts and not self._keeper.behind and not self._gone
+        return self._keeper.lasts and not self._keeper.behind and not self.gone
 
     def another(self, title: str, before: Sequence[Exchange]) -> "Kept":
         """How a conversation is kept that begins with what was said in this one."""
         return Kept(self._keeper, self._report, title=title, before=before)
 
+    async def is_there(self) -> bool:
+        """Whether the list of conversations has it."""
+        try:
+            await self._keeper.do(lambda store: store.check_there(self.id or 0))
+        except StoreError:
+            return False
+        return True
+
     def append(self, number: int, exchange: Exchange, bundle: str, *, instead_of: int | None = None) -> None:
         """Keep one more, in the place of another if one is named; with the first the conversation begins."""
 
         def work(store: Store) -> None:
-            if self._id is not None:
+            if self.id is not None:
                 old = None if instead_of is None else self._rows.get(instead_of)
-                self._rows[number] = store.append(self._id, exchange, instead_of=old)
+                self._rows[number] = store.append(self.id, exchange, instead_of=old)
                 self._rows.pop(instead_of or 0, None)
                 return
             title = self._title or title_of(exchange.prompt)
-            self._id, ids = store.create(title, bundle, [*self._before, exchange])
+            self.id, ids = store.create(title, bundle, [*self._before, exchange])
             self._rows = dict(zip([*range(1, len(ids)), number], ids, strict=True))
 
         self._begin(work)
@@ -139,7 +147,7 @@ class Kept:
 
         def work(store: Store) -> None:
             if number not in self._rows:
-                raise GoneError(f"{GONE}: what you change is not kept")
+                raise GoneError(GONE)
             store.update(exchange, self._rows[number])
 
         self._begin(work)
@@ -149,8 +157,8 @@ class Kept:
 
         def work(store: Store) -> None:
             self._title = title
-            if self._id is not None:
-                store.rename(self._id, title)
+            if self.id is not None:
+                store.rename(self.id, title)
 
         self._begin(work)
 
@@ -158,11 +166,11 @@ class Kept:
         def write(store: Store) -> None:
             try:
                 work(store)
-            except GoneError as error:  # it is so for ever
-                self._gone = True
-                self._report(str(error))
+            except GoneError as error:  # to try again would not help
+                self.gone = True
+                self._report(f"{error}. It is not kept any more; Again and Edit go on in a copy that is")
             else:
-                self._gone = False
+                self.gone = False
 
         def done(future: "Future[None]") -> None:
             self._report(str(future.exception() or ""))

@@ -256,8 +256,17 @@ LIBRARY = (
         priority=True,
     ),
     Action("library.undo", "ctrl+z", "undo", "Undo", "Bring back what was deleted last", footer=True),
-    Action("library.up", "up", "move(-1)", "Up", "Move to the one above"),
-    Action("library.down", "down", "move(1)", "Down", "Move to the one below"),
+    Action("library.up", "up", "move('cursor_up')", "Up", "Move to the one above"),
+    Action("library.down", "down", "move('cursor_down')", "Down", "Move to the one below"),
+    Action("library.page_up", "pageup", "move('page_up')", "Page up", "Move up by what is in view"),
+    Action("library.page_down", "pagedown", "move('page_down')", "Page down", "Move down by what is in view"),
+    Action("library.first", "home", "move('first')", "First", "Move to the first one", priority=True),
+    Action("library.last", "end", "move('last')", "Last", "Move to the last one", priority=True),
+)
+
+#: For a list of what cannot be changed.
+LISTING = tuple(
+    action for action in LIBRARY if action.id not in ("library.rename", "library.delete", "library.undo")
 )
 
 #: Every screen that lies over the chat.

@@ -2,31 +2,14 @@
 
 import dataclasses
 import json
-from typing import Any
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin
 
-from .values import CandidateRow, Exchange, Made, ReplyFacts
+from .values import Exchange, ReplyFacts
 
 
 def reply_to_json(reply: ReplyFacts) -> dict[str, Any]:
     return dataclasses.asdict(reply)
-
-
-def reply_from_json(values: dict[str, Any]) -> ReplyFacts:
-    """The reply that `reply_to_json` wrote; keys of a newer version are left out."""
-    known = _known(ReplyFacts, values)
-    candidates = tuple(
-        CandidateRow(
-            **_known(CandidateRow, row)
-            | {"tokens": tuple(row["tokens"]), "token_logps": tuple(row["token_logps"])}
-        )
-        for row in values["candidates"]
-    )
-    made = Made(**_known(Made, values["made"]) | {"seen": tuple(values["made"]["seen"])})
-    return ReplyFacts(**known | {"candidates": candidates, "made": made, "step_ms": tuple(values["step_ms"])})
-
-
-def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    return {f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values}
 
 
 def columns(exchange: Exchange) -> tuple[Any, ...]:
@@ -53,7 +36,34 @@ def _text(text: str) -> str:
 
 
 def exchange_of(row: tuple[Any, ...]) -> Exchange:
-    """The exchange of a row: id, prompt, state, mark, answer, details."""
-    id, prompt, state, mark, answer, details = row
-    replies = {name: reply_from_json(values) for name, values in json.loads(details).items()}
-    return Exchange(prompt, state, replies.get("reply"), replies.get("other"), mark, answer, id)
+    """The exchange of a row: id, prompt, state, mark, answer, details.
+
+    Raises:
+        ValueError, TypeError, RecursionError: it is not what `columns` gave.
+    """
+    names = ("id", "prompt", "state", "mark", "answer")
+    exchange: Exchange = _read(Exchange, json.loads(row[-1]) | dict(zip(names, row[:-1], strict=True)))
+    for reply in exchange.sides:
+        if reply and not 0 <= reply.chosen < max(1, len(reply.candidates)):
+            raise ValueError(f"there is no candidate {reply.chosen}")
+    return exchange
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """`value`, as JSON has it, as one of `kind`, which is how `values.py` declares it: a dataclass, a tuple
+    of any length, one of some literals, a dict with anything in it, a plain type, or None besides."""
+    of = get_args(kind)
+    if value is None and type(None) in of:
+        return None
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):  # keys of a newer version are left out
+        make: Any = kind
+        return make(**{f.name: _read(f.type, value[f.name]) for f in fields(kind) if f.name in value})
+    if type(None) in of:
+        return _read(of[0], value)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_read(of[0], item) for item in value)
+    if get_origin(kind) is Literal and value in of:
+        return value
+    if type(value) is (get_origin(kind) or kind) or (kind is float and type(value) is int):
+        return value
+    raise TypeError(f"{str(value)[:20]!r} is no {getattr(kind, '__name__', kind)}")

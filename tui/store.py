@@ -51,7 +51,7 @@ KEPT_DELETED = 24 * 3600.0
 PATIENCE = 5.0
 #: Why a conversation is not there.
 GONE = "this conversation was deleted in another window"
-#: Characters of a prompt that become the title.
+#: Characters of a title.
 TITLE = 60
 #: Characters of a term that the index of SQLite's trigram tokenizer can find; shorter ones are looked for.
 _TRIGRAM = 3
@@ -62,7 +62,7 @@ class StoreError(EdgeChatError):
 
 
 class GoneError(StoreError):
-    """What this is about was deleted for good, in another window."""
+    """What this is about was deleted in another window."""
 
 
 class Store:
@@ -106,8 +106,9 @@ class Store:
             assert row.lastrowid is not None
             return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
 
-    def find(self, query: str = "", limit: int = 500) -> list[Summary]:
-        """Those in which every word of `query` occurs, in the title or in what was said, newest first."""
+    def find(self, query: str = "", excerpts: int = 500) -> list[Summary]:
+        """Those in which every word of `query` occurs, in the title or in what was said, newest first; the
+        first `excerpts` with where it occurs."""
         terms = query.split()
         with self._errors():
             ids: set[int] | None = None
@@ -119,10 +120,10 @@ class Store:
                 "LEFT JOIN exchanges e ON e.conversation = c.id WHERE c.deleted IS NULL "
                 "GROUP BY c.id ORDER BY c.updated DESC, c.id DESC"
             )
-            chosen = [row for row in rows if ids is None or row[0] in ids][:limit]
+            chosen = [row for row in rows if ids is None or row[0] in ids]
             return [
-                Summary(id, title, bundle, updated, turns, self._excerpt(id, terms))
-                for id, title, bundle, updated, turns in chosen
+                Summary(id, title, bundle, updated, turns, self._excerpt(id, terms) if n < excerpts else "")
+                for n, (id, title, bundle, updated, turns) in enumerate(chosen)
             ]
 
     def load(self, conversation: int) -> tuple[str, list[Exchange]]:
@@ -144,33 +145,63 @@ class Store:
             )
             try:
                 return title[0], [exchange_of(row) for row in rows]
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise StoreError(
-                    f"the conversation {title[0]!r} in {self.path} is damaged: {type(error).__name__} {error}"
-                ) from error
+            except (ValueError, TypeError, RecursionError) as error:
+                which = f"the conversation {title_of(title[0])!r} in {self.path}"
+                raise StoreError(f"{which} is damaged: {type(error).__name__} {error}") from error
 
     def rename(self, conversation: int, title: str) -> None:
         """Give it another title.
 
         Raises:
-            GoneError: it was deleted for good.
+            GoneError: it was deleted in another window.
         """
         with self._write():
-            change = "UPDATE conversations SET title = ? WHERE id = ?"
-            if not self._db.execute(change, (title, conversation)).rowcount:
-                raise GoneError(GONE)
+            self.check_there(conversation)
+            self._db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation))
 
     def delete(self, conversation: int) -> None:
-        """Take it off the list; `restore` brings it back until this store is closed."""
+        """Take it off the list; `restore` brings it back until this store is closed.
+
+        Raises:
+            GoneError: it was deleted in another window.
+        """
         with self._write():
+            self.check_there(conversation)
             self._db.execute("UPDATE conversations SET deleted = ? WHERE id = ?", (time.time(), conversation))
         self._deleted.add(conversation)
 
     def restore(self, conversation: int) -> None:
-        """Undo `delete`."""
+        """Undo `delete`.
+
+        Raises:
+            GoneError: by now it is deleted for good.
+        """
         with self._write():
-            self._db.execute("UPDATE conversations SET deleted = NULL WHERE id = ?", (conversation,))
+            change = "UPDATE conversations SET deleted = NULL WHERE id = ?"
+            if not self._db.execute(change, (conversation,)).rowcount:
+                raise GoneError(GONE)
         self._deleted.discard(conversation)
+
+    def deleted(self) -> dict[int, str]:
+        """Titles of those that were deleted here and can be brought back, by id, the latest last."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT id, title FROM conversations WHERE deleted NOTNULL ORDER BY deleted"
+            )
+            return {id: title for id, title in rows if id in self._deleted}
+
+    def check_there(self, conversation: int) -> None:
+        """One that was deleted here may be changed, and comes back as it is then; one that another window
+        deleted is gone, whether that can bring it back or not.
+
+        Raises:
+            GoneError: it is gone.
+        """
+        with self._errors():
+            wanted = "SELECT deleted FROM conversations WHERE id = ?"
+            found = self._db.execute(wanted, (conversation,)).fetchone()
+        if found is None or (found[0] is not None and conversation not in self._deleted):
+            raise GoneError(GONE)
 
     # --- What was said
 
@@ -178,12 +209,11 @@ class Store:
         """Add an exchange at the end, in the place of one that goes if its id is given; gives its id.
 
         Raises:
-            GoneError: the conversation was deleted for good.
+            GoneError: the conversation was deleted in another window.
         """
         with self._write():
-            if not self._db.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation,)).fetchone():
-                raise GoneError(f"{GONE}: begin a new one")
-            self._touch(conversation)
+            self.check_there(conversation)
+            self._db.execute("UPDATE conversations SET updated = ? WHERE id = ?", (time.time(), conversation))
             if instead_of is not None:
                 self._unindex([instead_of])
                 self._db.execute("DELETE FROM exchanges WHERE id = ?", (instead_of,))
@@ -193,16 +223,18 @@ class Store:
         """Write what changed of an exchange that was appended.
 
         Raises:
-            GoneError: it was removed, or deleted for good with its conversation.
+            GoneError: it was removed in another window, or deleted with its conversation.
         """
         with self._write():
-            changed = self._db.execute(
+            found = self._db.execute("SELECT conversation FROM exchanges WHERE id = ?", (id,)).fetchone()
+            if found is None:
+                raise GoneError("this turn was deleted in another window")
+            self.check_there(*found)
+            self._db.execute(
                 "UPDATE exchanges SET prompt = ?, state = ?, reply = ?, mark = ?, answer = ?, details = ?, "
                 "indexed = 0 WHERE id = ?",
                 (*columns(exchange), id),
             )
-            if not changed.rowcount:
-                raise GoneError("this turn was deleted in another window: what you change of it is not kept")
             self._index(id)
 
     def prompts(self, limit: int = 200) -> list[str]:
@@ -314,12 +346,6 @@ class Store:
         self._index(row.lastrowid)
         return row.lastrowid
 
-    def _touch(self, conversation: int) -> None:
-        """Something was said in it: it is the newest, and no longer deleted."""
-        self._db.execute(
-            "UPDATE conversations SET updated = ?, deleted = NULL WHERE id = ?", (time.time(), conversation)
-        )
-
     def _purge(self, conversations: tuple[int, ...]) -> None:
         if not conversations:
             return
@@ -375,9 +401,9 @@ def _reason(error: sqlite3.Error | OSError) -> str:
     return f"the file is damaged ({error})" if type(error) is sqlite3.DatabaseError else str(error)
 
 
-def title_of(prompt: str) -> str:
-    """A title for a conversation that begins with `prompt`."""
-    line = " ".join(prompt.split())
+def title_of(text: str) -> str:
+    """A title that says `text`, a prompt or what a user wrote: one short line."""
+    line = " ".join(text.split())
     return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
 
 

@@ -87,8 +87,9 @@ class Talk:
 
     def gives_way(self, number: int) -> bool:
         """Whether an exchange goes when there is another reply to its prompt: the last one does, unless a
-        model shall learn from it."""
-        return number == self.numbers[-1] and not self[number].teaches
+        model shall learn from it, or what takes its place would not be kept here."""
+        gone = self.kept is not None and self.kept.gone
+        return number == self.numbers[-1] and not self[number].teaches and not gone
 
     def until(self, number: int) -> "Talk":
         """A copy of what was said before exchange `number`, to go on from there in another way. It is kept

@@ -6,6 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from edgechat.cli.app import app
+from edgechat.runtime.text import printable
 from edgechat.train.dialogue import Tally
 from edgechat.train.readers import read_file
 from edgechat.tui.formats import to_json, to_jsonl, to_markdown
@@ -71,6 +72,21 @@ def test_no_export_says_where_a_bundle_lies():
     for write in (to_json, to_jsonl, to_markdown):
         assert "secret" not in write("title", [exchange])
     assert "ab12" in to_json("title", [exchange])
+
+
+HOSTILE = "a\x1b[2J\x07\x00\x9b31m\x7f\u202eb\rc\x85d"
+
+
+def test_no_export_has_what_a_terminal_would_obey_and_the_json_says_it_exactly():
+    reply = ReplyFacts(HOSTILE, made=Made(HOSTILE))
+    said = [Exchange(HOSTILE, reply=reply, other=reply, mark="good"), Exchange("x", answer=HOSTILE)]
+    for write in (to_markdown, to_json, to_jsonl):
+        text = write(HOSTILE, said)
+        assert printable(text) == text
+    assert "> a␛[2J␇␀\ufffd31m␡\ufffdb\n> c\ufffdd\n" in to_markdown("t", said)
+    turns = json.loads(to_jsonl("t", said))["turns"]
+    assert [turn["text"] for turn in turns] == [HOSTILE, HOSTILE, "x", HOSTILE]
+    assert json.loads(to_json("t", said))["exchanges"][0]["reply"]["text"] == HOSTILE
 
 
 def test_the_markdown_quotes_what_was_said():

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import sqlite3
 import threading
 from functools import partial
@@ -9,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 from textual.events import Key, Paste
-from textual.widgets import Input, TextArea
+from textual.widgets import Input, OptionList, TextArea
 from typer.testing import CliRunner
 
 from edgechat.cli.app import app
@@ -385,6 +386,164 @@ async def test_a_deleted_conversation_is_gone_when_the_window_is_closed(chat, tm
     assert sqlite3.connect(path).execute("SELECT count(*) FROM conversations").fetchone() == (0,)
 
 
+async def test_the_list_says_how_many_it_leaves_out_and_is_walked_by_page_and_to_its_ends(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    store = Store(path)
+    for n in range(1202):
+        store.create(f"conversation {n}", "demo", [Exchange("even" if n % 2 else "odd")])
+    store.close()
+    async with chat(FakeModel(), store=path, size=(80, 30)) as c:
+
+        def lit():
+            options = c.app.screen.query_one(OptionList)
+            row = options.highlighted_option
+            return row.prompt.plain.split("\n")[0] if row else ""
+
+        await c.press("ctrl+l")
+        await c.until(lambda: "The newest 500 of 1,202: what you type narrows them." in c.drawn)
+        assert lit() == "conversation 1201"
+        for key, there in (("end", 702), ("home", 1201), ("pagedown", 1194), ("pageup", 1201), ("up", 702)):
+            await c.press(key)
+            assert lit() == f"conversation {there}"
+            assert lit() in c.drawn
+        await c.press(*"even")
+        await c.until(lambda: "The newest 500 of 601: what you type narrows them." in c.drawn)
+        await c.press("x")
+        await c.until(lambda: "Nothing was found." in c.drawn)
+        await c.press("f1")
+        for key in ("pgup", "pgdn", "home", "end"):
+            assert re.search(rf"│  {key} ", c.drawn)
+
+
+async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    store = Store(path)
+    store.create("wide " * 1000, "demo", [Exchange("old")])
+    store.create("short", "demo", [Exchange("new")])
+    store.close()
+    cut = "long title " * 5 + "long…"  # 60 characters
+    async with chat(FakeModel(), store=path) as c:
+        await c.press("ctrl+l")
+        await c.until(lambda: "short" in c.drawn)
+        rows = [row.split("│")[1].strip() for row in c.drawn.split("\n") if row.count("│") == 2]
+        at = rows.index("short")
+        assert rows[at + 2].startswith("wide wide ")
+        assert rows[at + 2].endswith("…")
+        assert rows[at + 3].startswith("demo · 1 turn")
+        await c.press("ctrl+r")
+        c.app.screen.query_one(Input).value = "long title " * 40
+        await c.press("enter")
+        await c.until(lambda: cut in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.messages[:1] == ["you: new"])
+        assert c.screen.talk.title == cut
+        c.screen.action_rename()
+        await c.until(lambda: isinstance(c.app.screen, Ask))
+        c.app.screen.query_one(Input).value = "another title " * 40
+        await c.press("enter")
+        assert len(c.screen.talk.title) <= 60
+        await c.press("ctrl+l", "down", "ctrl+d")
+        await c.until(lambda: "Undo brings it back" in c.drawn)
+        assert c.drawn.count("wide") == 12
+
+
+async def test_the_same_is_told_once_at_a_time(chat):
+    async with chat(FakeModel(), FakeModel()) as c:
+        c.screen.bundles.beside = "other1"
+        await c.say("hello")
+        await c.press("alt+o", "ctrl+g", "alt+d", "f10")
+        await c.until(lambda: c.notices)
+        assert len(c.notices) == 1
+        assert "goes on with the first bundle's reply" in c.notices[0]
+
+
+async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await two_in_the_library(c)
+        await c.press("ctrl+d", "ctrl+d")
+        await c.until(lambda: "Deleted: the weather. Undo brings it back" in c.drawn)
+        await c.press("escape", "ctrl+l")
+        await c.until(lambda: "Deleted: the weather. Undo brings it back" in c.drawn and "Undo" in c.drawn)
+        await c.press("ctrl+z", "escape", "ctrl+l")
+        await c.until(lambda: "Deleted: a joke. Undo brings it back" in c.drawn and "1 turn" in c.drawn)
+        await c.press("ctrl+z")
+        await c.until(lambda: "Deleted" not in c.drawn)
+    assert prompts(path) == [["a joke"], ["the weather"]]
+
+
+async def test_what_was_overwritten_by_now_cannot_be_brought_back_and_is_not_told_to_be(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await two_in_the_library(c)
+        await c.press("ctrl+d", "ctrl+d")
+        await c.until(lambda: "Deleted: the weather" in c.drawn)
+        other = Store(path)
+        other._purge((1,))  # as a day later
+        other.close()
+        await c.press("ctrl+z")
+        await c.until(lambda: "deleted in another window" in " ".join(c.notices))
+        await c.until(lambda: "Deleted: a joke" in c.drawn)
+
+
+async def test_who_deletes_the_conversation_he_is_in_is_in_a_new_one(chat, tmp_path):
+    path, model = tmp_path / "chats.db", FakeModel()
+    async with chat(model, store=path) as c:
+        await c.say("hello")
+        await c.press("ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.press("ctrl+d")
+        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.press("escape")
+        assert c.messages == []
+        await c.say("anew")
+        assert model.asked[-1] == ["anew"]
+        await c.kept()
+        assert prompts(path) == [["anew"]]
+        await c.press("ctrl+l", "ctrl+z")
+        await c.until(lambda: "hello" in c.drawn)
+        await c.press("down", "enter")
+        await c.until(lambda: c.messages[:1] == ["you: hello"])
+        assert not c.notices
+    assert prompts(path) == [["anew"], ["hello"]]
+
+
+async def test_who_brings_the_conversation_he_is_in_back_at_once_is_still_in_it(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.press("ctrl+l")
+        await c.until(lambda: "1 turn" in c.drawn)
+        await c.press("ctrl+d", "ctrl+z", "escape")
+        await c.say("again")
+    assert prompts(path) == [["hello", "again"]]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_reply_that_is_made_in_a_conversation_as_it_is_deleted_goes_and_comes_with_it(
+    chat, tmp_path, ends
+):
+    path, gate = tmp_path / "chats.db", threading.Event()
+    scripts = Script(), Script([("so far", "")], gate=gate if ends else None, stalls=not ends)
+    async with chat(FakeModel(*scripts), store=path) as c:
+        await c.say("hello")
+        await c.say("again", wait=False)
+        await c.until(lambda: "so far" in c.messages[-1])
+        await c.press("ctrl+l", "ctrl+d")
+        await c.until(lambda: "Undo brings it back" in c.drawn)
+        gate.set()
+        if ends:
+            await c.until(lambda: c.chat.turn is None)
+        await c.press("escape")
+        await c.until(lambda: c.messages == [])
+        await c.kept()
+        assert prompts(path) == []
+        await c.press("ctrl+l", "ctrl+z")
+        await c.until(lambda: "2 turns" in c.drawn)
+        assert not c.notices
+    assert prompts(path) == [["hello", "again"]]
+
+
 async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(chat, tmp_path):
     path = tmp_path / "chats.db"
     path.write_bytes(b"no database at all" * 100)
@@ -539,7 +698,7 @@ async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_b
         c.app.clear_notifications()
         await c.say("again")
         await c.kept()
-        assert "begin a new one" in c.notices[-1]
+        assert "Again and Edit go on in a copy that is" in c.notices[-1]
         c.app.clear_notifications()
         await c.press("ctrl+g")
         await c.kept()
@@ -550,6 +709,64 @@ async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_b
         await c.say("anew")
         await c.kept()
     assert prompts(path) == [["anew"]]
+
+
+async def test_what_another_window_deleted_does_not_come_back_without_a_word(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.kept()
+        other = Store(path)
+        other.delete(1)
+        await c.say("again")
+        await c.kept()
+        assert "deleted in another window" in c.notices[-1]
+        assert "demo · not kept" in c.drawn
+        assert prompts(path) == []
+        other.close()
+
+
+async def test_a_copy_says_where_the_conversation_is_as_it_was(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.say("again")
+        await c.press("ctrl+up", "ctrl+r")
+        await c.until(lambda: c.notices)
+        assert c.notices == ["This goes on in a copy: ^l has the conversation as it was"]
+    assert prompts(path) == [["hello"], ["hello", "again"]]
+
+
+@pytest.mark.parametrize("quits", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_still_there(
+    chat, tmp_path, quits, told
+):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.say("again")
+        await c.kept()
+        other = Store(path)
+        other.delete(1)
+        if quits:
+            other.close()
+        if told:
+            await c.say("and again")
+            await c.kept()
+            assert "Again and Edit go on in a copy that is" in c.notices[-1]
+        else:
+            await c.press("ctrl+up")
+        c.app.clear_notifications()
+        await c.press("f6", "enter")
+        said = ["hello", "again", "and again"] if told else ["hello"]
+        await c.until(lambda: c.screen.prompt.ready and len(c.screen.talk) == len(said))
+        await c.kept()
+        assert c.notices == ["This goes on in a copy: the conversation is not kept as it was"]
+        assert "not kept" not in c.screen.status_line.render().plain
+        assert prompts(path) == [said]
+        if not quits:
+            other.close()
 
 
 async def test_what_is_said_where_nothing_is_kept_is_told_to_be_so(chat):
@@ -661,13 +878,31 @@ async def test_a_key_twice_at_once_opens_one_box(chat, tmp_path, key):
         assert len(c.app.screen_stack) == 2
 
 
-async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_on(chat, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("details = '{'", "JSONDecodeError"),
+        ("""details = '{"reply": {"ms": 1.0}}'""", "'text'"),
+        ("""details = '{"reply": {"text": 5}}'""", "'5' is no str"),
+        ("""details = '{"other": {"text": "r", "ms": "12"}}'""", "'12' is no float"),
+        ("""details = '{"reply": {"text": "r", "made": {"seen": ["a", null]}}}'""", "'None' is no str"),
+        ("""details = '{"reply": {"text": "r", "candidates": 7}}'""", "'7' is no tuple"),
+        ("""details = '{"reply": {"text": "r", "chosen": 3}}'""", "there is no candidate 3"),
+        ("details = '[]'", "TypeError"),
+        ("prompt = x'00'", "is no str"),
+        ("mark = 'so so'", "'so so' is no"),
+        ("state = 'over'", "'over' is no"),
+    ],
+)
+async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_on(
+    chat, tmp_path, change, said
+):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
         await c.kept()
         db = sqlite3.connect(path)
-        db.execute("UPDATE exchanges SET details = ?", ('{"reply": {"text": "r"}}',))
+        db.execute(f"UPDATE exchanges SET {change}")
         db.commit()
         db.close()
         await c.press("ctrl+l")
@@ -675,6 +910,7 @@ async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_
         await c.press("enter")
         await c.until(lambda: c.notices)
         assert f"the conversation 'hello' in {path} is damaged" in c.notices[0]
+        assert said in c.notices[0]
         await c.say("still there")
 
 
@@ -720,9 +956,9 @@ async def test_delete_twice_at_once_takes_two(chat, tmp_path):
 async def test_a_search_that_ends_when_the_library_is_closed_is_dropped(chat, tmp_path, size, monkeypatch):
     closed, find = threading.Event(), Store.find
 
-    def slow(store, query="", limit=500):
+    def slow(store, query="", excerpts=500):
         assert not query or closed.wait(10)
-        return find(store, query, limit)
+        return find(store, query, excerpts)
 
     monkeypatch.setattr(Store, "find", slow)
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=size) as c:

@@ -224,9 +224,31 @@ def test_a_conversation_that_another_window_deleted_takes_nothing_more(path):
     one, two = Store(path), Store(path)
     id = say(one, "t", "first")
     two.delete(id)
+    for change in (
+        lambda: one.append(id, Exchange("second")),
+        lambda: one.update(Exchange("first", mark="good"), 1),
+        lambda: one.rename(id, "another"),
+        lambda: one.delete(id),
+    ):
+        with pytest.raises(StoreError, match="this conversation was deleted in another window"):
+            change()
+    assert one.find() == []
+    assert (one.deleted(), two.deleted()) == ({}, {id: "t"})
+    two.restore(id)
+    assert one.load(id) == ("t", [Exchange("first", reply=ReplyFacts("fine"), id=1)])
+    two.delete(id)
     two.close()
     with pytest.raises(StoreError, match="deleted in another window"):
         one.append(id, Exchange("second"))
+
+
+def test_what_is_said_in_a_conversation_that_was_deleted_here_comes_back_with_it(store):
+    id = say(store, "t", "first")
+    store.delete(id)
+    store.append(id, Exchange("second"))
+    assert store.find() == []
+    store.restore(id)
+    assert [e.prompt for e in store.load(id)[1]] == ["first", "second"]
 
 
 def test_a_lock_that_does_not_end_is_one_sentence_and_loses_only_that_write(path, monkeypatch):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from textual.content import Content
 
-from ..keys import LIBRARY, bindings
+from ..keys import LISTING, bindings
 from ..plain import content
 from ..values import BundleChoice
 from ..widgets.lines import one_line
@@ -14,9 +14,7 @@ from .listing import Listing
 class BundleList(Listing[str]):
     """Gives the path of the bundle that was chosen, or typed."""
 
-    BINDINGS = bindings(
-        action for action in LIBRARY if action.id in ("library.up", "library.down", "library.open")
-    )
+    BINDINGS = bindings(LISTING)
     HELP = """
     ### Bundles
 

@@ -16,11 +16,11 @@ from ..keys import CHAT, bindings
 from ..knobs import Changes
 from ..messages import CandidateChosen, Written
 from ..plain import plain
-from ..store import Store, StoreError
+from ..store import Store, StoreError, title_of
 from ..talk import Talk
 from ..values import Exchange, Mark
 from .ask import Ask, Write
-from .library import Library
+from .library import RENAMES, Library
 from .over import IN_ORDER, answer_of
 from .talking import Load, Talking
 
@@ -131,14 +131,14 @@ class ChatScreen(Talking):
         self.prompt.focus()
 
     def action_copy_conversation(self) -> None:
-        self.app.copy_to_clipboard(plain(to_markdown(self.talk.title, list(self.talk))))
+        self.app.copy_to_clipboard(to_markdown(self.talk.title, list(self.talk)))
         self.notify("The conversation is in the clipboard, as Markdown")
 
     @work(group=IN_ORDER)
     async def action_rename(self) -> None:
-        title = await answer_of(Ask("rename", self.talk.title, note="The conversation's title"), self)
+        title = await answer_of(Ask("rename", self.talk.title, note=RENAMES), self)
         if title and title.strip():
-            self.talk.rename(" ".join(title.split()))
+            self.talk.rename(title_of(title))
 
     @work(group=IN_ORDER)
     async def action_export(self) -> None:
@@ -155,8 +155,7 @@ class ChatScreen(Talking):
         name = name_of(self.bundles.current)
 
         def every(store: Store) -> str:
-            every_one = store.find(limit=1_000_000)
-            loaded = (store.load(summary.id) for summary in every_one if summary.bundle == name)
+            loaded = (store.load(summary.id) for summary in store.find() if summary.bundle == name)
             return "".join(to_jsonl(title, exchanges) for title, exchanges in loaded)
 
         try:
@@ -208,13 +207,17 @@ class ChatScreen(Talking):
         if self._keeper is None:
             return
         id = await answer_of(Library(self._keeper), self)
-        if id is not None:
-            try:
-                title, exchanges = await self._keeper.do(lambda store: store.load(id))
-            except StoreError as error:
-                self.notify(plain(str(error)), severity="error", markup=False)
+        try:
+            deleted = await self._keeper.do(lambda store: store.deleted())
+            if self.talk.kept and self.talk.kept.id in deleted:
+                self.action_new_conversation()  # nobody goes on in what he deleted
+            if id is None:
                 return
-            self.action_stop()
-            rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
-            self.hold(Talk(exchanges, title, self._kept(id, rows)))
-            self.prompt.focus()
+            title, exchanges = await self._keeper.do(lambda store: store.load(id))
+        except StoreError as error:
+            self.notify(plain(str(error)), severity="error", markup=False)
+            return
+        self.action_stop()
+        rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
+        self.hold(Talk(exchanges, title, self._kept(id, rows)))
+        self.prompt.focus()

@@ -11,12 +11,17 @@ from textual.content import Content
 from ..keeper import Keeper
 from ..keys import LIBRARY, bindings
 from ..plain import content, counted
-from ..store import Store, StoreError
+from ..store import TITLE, Store, StoreError, title_of
 from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
 from .listing import Listing
 from .over import FILLING, IN_ORDER, answer_of
+
+#: Conversations in the list at most: more take long to draw.
+LISTED = 500
+#: What is asked for.
+RENAMES = f"The conversation's title, {TITLE} characters at most"
 
 
 class Library(Listing[int]):
@@ -36,7 +41,7 @@ class Library(Listing[int]):
         super().__init__("conversations", "Search")
         self._keeper = keeper
         self._found: list[Summary] = []
-        self._deleted: list[Summary] = []
+        self._deleted: dict[int, str] = {}  # titles by id, the latest last
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "undo" and not self._deleted:
@@ -62,35 +67,27 @@ class Library(Listing[int]):
     @work(group=IN_ORDER)
     async def action_rename(self) -> None:
         if picked := await self._pick():
-            title = await answer_of(Ask("rename", picked.title, note="The new title"), self)
+            title = await answer_of(Ask("rename", picked.title, note=RENAMES), self)
             if title and title.strip():
-                await self._do(lambda store: store.rename(picked.id, " ".join(title.split())))
+                await self._do(lambda store: store.rename(picked.id, title_of(title)))
 
     @work(group=IN_ORDER)
     async def action_delete(self) -> None:
         if picked := await self._pick():
-            if await self._do(lambda store: store.delete(picked.id)):
-                self._deleted.append(picked)
-            self.refresh_bindings()
+            await self._do(lambda store: store.delete(picked.id))
 
     @work(group=IN_ORDER)
     async def action_undo(self) -> None:
         if self._deleted:
-            last = self._deleted.pop()
-            if not await self._do(lambda store: store.restore(last.id)):
-                self._deleted.append(last)
-            self.refresh_bindings()
+            last = list(self._deleted)[-1]
+            await self._do(lambda store: store.restore(last))
 
-    async def _do(self, change: Callable[[Store], None]) -> bool:
-        """Whether it was done."""
+    async def _do(self, change: Callable[[Store], None]) -> None:
         try:
             await self._keeper.do(change)
-            return True
         except StoreError as error:
             self.notify(one_line(str(error)), severity="error", markup=False)
-            return False
-        finally:
-            self.search()
+        await self._find()
 
     def search(self) -> None:
         self._search()
@@ -105,7 +102,7 @@ class Library(Listing[int]):
             return
         query = self.query_input.value
         try:
-            found = await self._keeper.do(lambda store: store.find(query))
+            found, deleted = await self._keeper.do(lambda store: (store.find(query, LISTED), store.deleted()))
         except StoreError as error:
             if self._is_there:
                 self.note.update(content(str(error)))
@@ -113,18 +110,25 @@ class Library(Listing[int]):
         if not self._is_there:
             return
         at = self.options.highlighted or 0
-        self._found = found
-        self.fill(map(_row, found), at)
+        self._found, self._deleted = found, deleted
+        self.refresh_bindings()
+        self.fill(map(_row, found[:LISTED]), at)
         note = self._how_many()
         self.note.update(content(note))
         self.note.set_class(not note, "-empty")
 
     def _how_many(self) -> str:
+        notes = []
+        if len(self._found) > LISTED:
+            notes.append(f"The newest {LISTED} of {len(self._found):,}: what you type narrows them.")
+        elif not self._found and self.query_input.value:
+            notes.append("Nothing was found.")
+        elif not self._found and not self._deleted:
+            notes.append("Nothing was said yet.")
         if self._deleted:
-            return f"Deleted: {one_line(self._deleted[-1].title)}. Undo brings it back."
-        if self._found:
-            return ""
-        return "Nothing was found." if self.query_input.value else "Nothing was said yet."
+            last = list(self._deleted.values())[-1]
+            notes.append(f"Deleted: {one_line(title_of(last))}. Undo brings it back.")
+        return " ".join(notes)
 
 
 def _row(summary: Summary) -> Content:

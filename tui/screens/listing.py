@@ -56,11 +56,9 @@ class Listing(Over[T]):
         event.stop()
         self.action_open()
 
-    def action_move(self, by: int) -> None:
-        if by < 0:
-            self.options.action_cursor_up()
-        else:
-            self.options.action_cursor_down()
+    def action_move(self, where: str) -> None:
+        """As the keys of the list would, had it the focus."""
+        getattr(self.options, f"action_{where}")()
 
     def action_open(self) -> object:
         """Take the row that is lit, or what is typed."""
