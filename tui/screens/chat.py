@@ -210,7 +210,7 @@ class ChatScreen(Talking):
         try:
             deleted = await self._keeper.do(lambda store: store.deleted())
             if self.talk.kept and self.talk.kept.id in deleted:
-                self.action_new_conversation()  # nobody goes on in what he deleted
+                self.action_new_conversation()  # nobody goes on in what was deleted
             if id is None:
                 return
             title, exchanges = await self._keeper.do(lambda store: store.load(id))
