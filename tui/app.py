@@ -13,6 +13,7 @@ from textual.binding import BindingType
 from textual.command import CommandPalette
 from textual.dom import DOMNode
 from textual.events import DeliveryFailed, Key, Paste
+from textual.notifications import Notify
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -102,6 +103,11 @@ class ChatApp(KeysInOrder):
             if isinstance(screen, ChatScreen) and screen.turn:
                 screen.action_stop()
         super().exit(*arguments, **options)
+
+    def on_notify(self, event: Notify) -> None:
+        """The same is told once at a time, however often its key is pressed."""
+        if any(told.message == event.notification.message for told in self._notifications):
+            event.prevent_default()
 
     def before_key(self, event: Key | Paste) -> None:
         if isinstance(self.screen, ChatScreen):

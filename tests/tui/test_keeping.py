@@ -415,6 +415,48 @@ async def test_the_list_says_how_many_it_leaves_out_and_is_walked_by_page_and_to
             assert re.search(rf"│  {key} ", c.drawn)
 
 
+async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    store = Store(path)
+    store.create("wide " * 1000, "demo", [Exchange("old")])
+    store.create("short", "demo", [Exchange("new")])
+    store.close()
+    cut = "long title " * 5 + "long…"  # 60 characters
+    async with chat(FakeModel(), store=path) as c:
+        await c.press("ctrl+l")
+        await c.until(lambda: "short" in c.drawn)
+        rows = [row.split("│")[1].strip() for row in c.drawn.split("\n") if row.count("│") == 2]
+        at = rows.index("short")
+        assert rows[at + 2].startswith("wide wide ")
+        assert rows[at + 2].endswith("…")
+        assert rows[at + 3].startswith("demo · 1 turn")
+        await c.press("ctrl+r")
+        c.app.screen.query_one(Input).value = "long title " * 40
+        await c.press("enter")
+        await c.until(lambda: cut in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.messages[:1] == ["you: new"])
+        assert c.screen.talk.title == cut
+        c.screen.action_rename()
+        await c.until(lambda: isinstance(c.app.screen, Ask))
+        c.app.screen.query_one(Input).value = "another title " * 40
+        await c.press("enter")
+        assert len(c.screen.talk.title) <= 60
+        await c.press("ctrl+l", "down", "ctrl+d")
+        await c.until(lambda: "Undo brings it back" in c.drawn)
+        assert c.drawn.count("wide") == 12
+
+
+async def test_the_same_is_told_once_at_a_time(chat):
+    async with chat(FakeModel(), FakeModel()) as c:
+        c.screen.bundles.beside = "other1"
+        await c.say("hello")
+        await c.press("alt+o", "ctrl+g", "alt+d", "f10")
+        await c.until(lambda: c.notices)
+        assert len(c.notices) == 1
+        assert "goes on with the first bundle's reply" in c.notices[0]
+
+
 async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
@@ -868,6 +910,7 @@ async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_
         await c.press("enter")
         await c.until(lambda: c.notices)
         assert f"the conversation 'hello' in {path} is damaged" in c.notices[0]
+        assert said in c.notices[0]
         await c.say("still there")
 
 
@@ -889,8 +932,9 @@ async def test_what_could_not_be_deleted_or_brought_back_is_not_told_to_be(chat,
         await c.until(lambda: "Undo brings it back" in c.drawn)
         with monkeypatch.context() as patched:
             patched.setattr(Store, "restore", broken)
+            c.app.clear_notifications()
             await c.press("ctrl+z")
-            await c.until(lambda: len(c.notices) == 2)
+            await c.until(lambda: c.notices)
         await c.type_fast("", "ctrl+z", "ctrl+z")
         await c.until(lambda: "1 turn" in c.drawn)
 

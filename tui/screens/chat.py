@@ -16,11 +16,11 @@ from ..keys import CHAT, bindings
 from ..knobs import Changes
 from ..messages import CandidateChosen, Written
 from ..plain import plain
-from ..store import Store, StoreError
+from ..store import Store, StoreError, title_of
 from ..talk import Talk
 from ..values import Exchange, Mark
 from .ask import Ask, Write
-from .library import Library
+from .library import RENAMES, Library
 from .over import IN_ORDER, answer_of
 from .talking import Load, Talking
 
@@ -131,14 +131,14 @@ class ChatScreen(Talking):
         self.prompt.focus()
 
     def action_copy_conversation(self) -> None:
-        self.app.copy_to_clipboard(plain(to_markdown(self.talk.title, list(self.talk))))
+        self.app.copy_to_clipboard(to_markdown(self.talk.title, list(self.talk)))
         self.notify("The conversation is in the clipboard, as Markdown")
 
     @work(group=IN_ORDER)
     async def action_rename(self) -> None:
-        title = await answer_of(Ask("rename", self.talk.title, note="The conversation's title"), self)
+        title = await answer_of(Ask("rename", self.talk.title, note=RENAMES), self)
         if title and title.strip():
-            self.talk.rename(" ".join(title.split()))
+            self.talk.rename(title_of(title))
 
     @work(group=IN_ORDER)
     async def action_export(self) -> None:

@@ -11,15 +11,17 @@ from textual.content import Content
 from ..keeper import Keeper
 from ..keys import LIBRARY, bindings
 from ..plain import content, counted
-from ..store import Store, StoreError
+from ..store import TITLE, Store, StoreError, title_of
 from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
 from .listing import Listing
 from .over import FILLING, IN_ORDER, answer_of
 
-#: Rows of the list at most: more take long to draw.
+#: Conversations in the list at most: more take long to draw.
 LISTED = 500
+#: What is asked for.
+RENAMES = f"The conversation's title, {TITLE} characters at most"
 
 
 class Library(Listing[int]):
@@ -65,9 +67,9 @@ class Library(Listing[int]):
     @work(group=IN_ORDER)
     async def action_rename(self) -> None:
         if picked := await self._pick():
-            title = await answer_of(Ask("rename", picked.title, note="The new title"), self)
+            title = await answer_of(Ask("rename", picked.title, note=RENAMES), self)
             if title and title.strip():
-                await self._do(lambda store: store.rename(picked.id, " ".join(title.split())))
+                await self._do(lambda store: store.rename(picked.id, title_of(title)))
 
     @work(group=IN_ORDER)
     async def action_delete(self) -> None:
@@ -124,7 +126,8 @@ class Library(Listing[int]):
         elif not self._found and not self._deleted:
             notes.append("Nothing was said yet.")
         if self._deleted:
-            notes.append(f"Deleted: {one_line(list(self._deleted.values())[-1])}. Undo brings it back.")
+            last = list(self._deleted.values())[-1]
+            notes.append(f"Deleted: {one_line(title_of(last))}. Undo brings it back.")
         return " ".join(notes)
 
 

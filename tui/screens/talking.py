@@ -6,8 +6,6 @@ decode worker, a thread -> `ReplyAdvanced` and `ReplyFinished`, with the turn's 
 the `Talk`.
 """
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +13,6 @@ from functools import partial
 from textual import work
 from textual.events import Key, Paste
 from textual.message import Message
-from textual.notifications import Notification
 
 from ..captions import FAILED, STOPPED, alike, replayed, voice
 from ..engine import Model, name_of, sentence, with_seed
@@ -56,7 +53,6 @@ class Talking(Viewing):
         self._load, self._first = load, tuple(bundles)
         self._turns = 0
         self._draft = ""  # what was being written when a prompt was put back
-        self._refused = "", -math.inf  # why a prompt could not be sent, and when that was last told
         # A reply to be replayed when its bundle is there: its exchange and side, and how it was made.
         self._awaited: tuple[int, int, Made] | None = None
 
@@ -168,10 +164,7 @@ class Talking(Viewing):
             said = "There is nobody to talk to: open a bundle"
         else:
             said = f"{self.bundles.title} is {self.state()}"
-        told, at = self._refused
-        if said != told or time.monotonic() - at > Notification.timeout:  # who holds Enter is told once
-            self._refused = said, time.monotonic()
-            self.notify(plain(said), severity="warning", markup=False)
+        self.notify(plain(said), severity="warning", markup=False)
 
     def on_prompt_submitted(self, message: PromptSubmitted) -> None:
         self.ask(message.text, instead_of=self.editing)
