@@ -932,8 +932,9 @@ async def test_what_could_not_be_deleted_or_brought_back_is_not_told_to_be(chat,
         await c.until(lambda: "Undo brings it back" in c.drawn)
         with monkeypatch.context() as patched:
             patched.setattr(Store, "restore", broken)
+            c.app.clear_notifications()
             await c.press("ctrl+z")
-            await c.until(lambda: len(c.notices) == 2)
+            await c.until(lambda: c.notices)
         await c.type_fast("", "ctrl+z", "ctrl+z")
         await c.until(lambda: "1 turn" in c.drawn)
 
