@@ -23,7 +23,7 @@ from .engine import load
 from .inorder import KeysInOrder
 from .keeper import Keeper
 from .keys import ALL, APP, CHAT, PROMPT, bindings, is_key, keymap
-from .knobs import Changes, presets
+from .knobs import Changes
 from .plain import plain
 from .screens import ChatScreen, Help, KeySection, Palette
 from .screens.talking import Load
@@ -151,7 +151,7 @@ class ChatApp(KeysInOrder):
                     )
         for name in VIEWS:
             yield SystemCommand(f"View: {name}", "Show it in the inspector", partial(screen.show_view, name))
-        for name, changes in presets(screen.values).items():
+        for name, changes in screen.dial.presets().items():
             told = ", ".join(f"{option} {value}" for option, value in changes.items()) or "no knob turned"
             yield SystemCommand(f"Preset: {name}", told, partial(screen.use_preset, changes))
 

@@ -23,7 +23,8 @@ from edgechat.runtime.bundle import find_bundle
 from edgechat.runtime.device import Device
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
-from edgechat.runtime.options import GOES_WITH
+from edgechat.runtime.options import GOES_WITH, refuse_company
+from edgechat.runtime.replies import REPLIES
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, normal_form
 
 from .knobs import Changes, same, settle
@@ -166,6 +167,8 @@ class Engine:
     def _options(self, changes: Changes) -> DecodingOptions:
         wanted = {"n_best": changes.get("beam", self.model.defaults.beam), **changes}
         options = dataclasses.replace(self.model.defaults, **wanted)
+        if self.facts.closed:
+            refuse_company("replies", options.given & changes.keys())
         least = options.min_length
         longest = self.facts.longest_reply
         if longest is not None and options.max_length is None and least >= longest:
@@ -247,6 +250,7 @@ def _bundle_facts(model: Model, name: str, path: str) -> BundleFacts:
         path=path,
         fingerprint=sha256(manifest.to_bytes())[:16],
         longest_reply=manifest.text.max_target,
+        closed=REPLIES in manifest.files,
     )
 
 

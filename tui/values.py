@@ -24,6 +24,7 @@ class BundleFacts:
     path: str = ""
     fingerprint: str = ""  # of all that is in it, by its manifest; "" where unknown
     longest_reply: int | None = None  # tokens, end-of-sentence counted
+    closed: bool = False  # it says one of a closed set of replies, and nothing else
 
     @property
     def label(self) -> str:
@@ -228,6 +229,7 @@ class Status:
     state: str = ""
     precision: str = ""
     device: str = ""
+    closed: bool = False  # the bundle has a closed set of replies
     beam: int | None = None
     changed: bool = False  # knobs are turned
     ms: float | None = None

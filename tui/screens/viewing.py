@@ -276,6 +276,7 @@ class Viewing(Screen[None]):
             state=self.state(),
             precision=engine.facts.precision if engine else "",
             device=engine.facts.device if engine else "",
+            closed=engine.facts.closed if engine else False,
             beam=self.values["beam"] if engine else None,
             changed=bool(self.dial.changes),
             ms=reply.ms if reply and reply.ms else None,
