@@ -41,8 +41,9 @@ from .values import (
     ReplyFacts,
 )
 
-#: Rows of a beam whose every step is worth keeping to look at.
-WIDEST_TRACE = 64
+#: Bytes that the trace of a search may take while it goes on, by what its parts take in CPython.
+MOST_TRACED = 64_000_000
+_CANDIDATE, _WEIGHT, _ID = 190, 32, 8
 #: Other tokens that are named beside one of a reply.
 RIVALS = 3
 #: Bundles that are offered.
@@ -149,7 +150,17 @@ class Engine:
             EdgeChatError: options that this runtime does not have.
         """
         known = DecodingOptions.from_json(options)
-        return Decoding(self, turns, dataclasses.replace(known, trace=known.beam <= WIDEST_TRACE))
+        return Decoding(self, turns, dataclasses.replace(known, trace=self.traces(turns, known.to_json())))
+
+    def traces(self, turns: Sequence[str], options: dict[str, Any]) -> bool:
+        """Whether all steps of the search for a reply to these turns can be kept to look at: not where they
+        would be too many, should the reply become as long as it may."""
+        codec = self.model.codec
+        rows: int = options.get("beam", 1)
+        steps: int = options.get("max_length") or codec.max_target
+        source = len(codec.encode_source(turns).ids)
+        # A row has about as many candidates as there are rows, and what it says so far.
+        return rows * steps * (_CANDIDATE * rows + _WEIGHT * source + _ID * steps // 2) <= MOST_TRACED
 
     def seen(self, turns: Sequence[str]) -> tuple[str, ...]:
         """Those of a conversation's turns that the model is given, the prompt last."""

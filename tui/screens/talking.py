@@ -281,6 +281,8 @@ class Talking(Viewing):
 
     def _over(self, looked_at: int | None, side: int = 0) -> None:
         """There is no turn any more: one can write again, and looks at this exchange."""
+        if self.turn:
+            self.turn.done.clear()  # the talk has what came, as long as it is worth it
         self.turn = None
         self.prompt.ready = self.bundles.engine is not None
         self.look(looked_at, side)

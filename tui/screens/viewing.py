@@ -12,7 +12,6 @@ from textual.screen import Screen
 
 from ..bundles import Bundles
 from ..dial import Dial
-from ..engine import WIDEST_TRACE
 from ..keys import APP, CHAT, PROMPT, Action, is_key
 from ..knobs import KNOBS, Changes
 from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned, TurnPicked, ViewPicked
@@ -135,7 +134,8 @@ class Viewing(Screen[None]):
         """What to do where the way of a reply is not known."""
         if reply is None or not reply.made.seen:
             return NOTHING
-        if reply.made.options.get("beam", 1) > WIDEST_TRACE:
+        maker = self.bundles.maker(reply.made)
+        if maker and not maker.traces(reply.made.seen, reply.made.options):
             return NOT_FOLLOWED
         return NOT_KEPT.format(key=self._keys().get("chat.replay", "Replay"))
 
