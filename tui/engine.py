@@ -19,7 +19,7 @@ from edgechat.runtime import (
     TracedStep,
     UsageError,
 )
-from edgechat.runtime.bundle import find_bundle
+from edgechat.runtime.bundle import MANIFEST, SIZE_CAPS, find_bundle
 from edgechat.runtime.device import Device
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
@@ -218,6 +218,20 @@ def place_of(path: str) -> Path:
         return find_bundle(path).resolve()
     except UsageError:
         return Path(path).resolve()
+
+
+def stamp_of(path: str) -> str:
+    """What is another wherever the bundle at `path` is another: a hash of its manifest, with which a
+    bundle of one file begins. "" where it cannot be read."""
+    place = place_of(path)
+    file = place / MANIFEST if place.is_dir() else place
+    try:
+        if not file.is_file():  # a pipe would be waited for
+            return ""
+        with file.open("rb") as opened:
+            return sha256(opened.read(SIZE_CAPS[MANIFEST]))
+    except OSError:
+        return ""
 
 
 def bundles_near(folder: Path) -> list[str]:
