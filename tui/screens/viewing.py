@@ -71,7 +71,7 @@ class Viewing(Screen[None]):
     def hold(self, talk: Talk) -> None:
         """Go on with a conversation: a new one, or one that was kept."""
         self.talk, self.editing = talk, None
-        self.conversation.show([(number, talk[number]) for number in talk.numbers])
+        self.conversation.show(talk)
         self.look(None)
         self.changed()
 
