@@ -81,6 +81,8 @@ class ChatApp(KeysInOrder):
 
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep(theme=theme.name))
+        # Textual draws what changed: of a screen that the shell had meanwhile, next to nothing.
+        self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh())
         for problem in self._problems:
             self.notify(plain(problem), severity="warning", markup=False)
 
@@ -265,7 +267,7 @@ def run_chat(
     )
     keysfirst.begin()
     terminalinput.tolerate()
-    with quitting(app.quit_soon):
+    with quitting(app.quit_soon, keeper.close):
         try:
             app.run(inline=inline)
         finally:
