@@ -94,6 +94,10 @@ def tui(
             f"edgechat tui draws in UTF-8, but text here is {sys.stderr.encoding}: set PYTHONUTF8=1 where "
             "the terminal knows UTF-8, or use edgechat chat"
         )
+    if not served and os.environ.get("TERM") == "dumb":
+        raise UsageError(
+            "edgechat tui draws a screen, which this terminal (TERM=dumb) cannot: use edgechat chat"
+        )
     from ..tui import run_chat
 
     run_chat(

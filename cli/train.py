@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..runtime.files import occupied
 from ..train.choices import Amp, AttentionKind, DeviceName, Metric, Optimizer, Schedule, Targets
 from .console import INTERRUPTED, check_stdout, check_writable, say
 from .options import ForceOption, JsonOption, set_torch_threads, torch_device
@@ -365,6 +366,7 @@ def train(
         def begin() -> "Run":
             goes_on = resume or world.begun
             if not (goes_on and run_folder.exists()):
+                occupied(run_folder)  # refuses the folder that one stands in
                 check_writable(run_folder)
             run = open_or_create(
                 run_folder,

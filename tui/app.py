@@ -24,7 +24,7 @@ from .engine import load
 from .inorder import KeysInOrder
 from .keeper import Keeper
 from .keys import ALL, APP, CHAT, PROMPT, bindings, is_key, keymap
-from .knobs import Changes, presets
+from .knobs import Changes
 from .plain import plain
 from .screens import ChatScreen, Help, KeySection, Palette
 from .screens.talking import Load
@@ -82,6 +82,8 @@ class ChatApp(KeysInOrder):
 
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep(theme=theme.name))
+        # Textual draws what changed: of a screen that the shell had meanwhile, next to nothing.
+        self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh())
         for problem in self._problems:
             self.notify(plain(problem), severity="warning", markup=False)
 
@@ -157,7 +159,7 @@ class ChatApp(KeysInOrder):
                     )
         for name in VIEWS:
             yield SystemCommand(f"View: {name}", "Show it in the inspector", partial(screen.show_view, name))
-        for name, changes in presets(screen.values).items():
+        for name, changes in screen.dial.presets().items():
             told = ", ".join(f"{option} {value}" for option, value in changes.items()) or "no knob turned"
             yield SystemCommand(f"Preset: {name}", told, partial(screen.use_preset, changes))
 
@@ -271,7 +273,7 @@ def run_chat(
     )
     keysfirst.begin()
     terminalinput.tolerate()
-    with quitting(app.quit_soon):
+    with quitting(app.quit_soon, keeper.close):
         try:
             app.run(inline=inline)
         finally:

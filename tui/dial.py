@@ -30,6 +30,10 @@ class Dial:
         """The preset that the knobs stand at, "" where that is none."""
         return preset_of(self.changes, self.values)
 
+    def presets(self) -> dict[str, Changes]:
+        """Those that the bundle can be asked for."""
+        return {name: changes for name, changes in presets(self.values).items() if not self._refuses(changes)}
+
     def states(self) -> tuple[KnobState, ...]:
         """Each knob, to be shown."""
         engine = self._bundles.engine
@@ -38,13 +42,9 @@ class Dial:
     def fit(self) -> str:
         """For a bundle that one talks to from now on: turn all back where it refuses what was right for
         another. What was wrong, "" where nothing was."""
-        try:
-            if engine := self._bundles.engine:
-                engine.options(self.changes)
-        except Exception as error:
+        if wrong := self._refuses(self.changes):
             self.changes = {}
-            return sentence(error)
-        return ""
+        return wrong
 
     def turn(self, name: str, value: Any) -> None:
         """Turn one knob, and those that have to turn with it."""
@@ -79,16 +79,14 @@ class Dial:
 
     def use(self, changes: Changes) -> None:
         """Turn the knobs to these, and all others to the bundle's own."""
-        if engine := self._bundles.engine:
-            try:
-                engine.options(changes)
-                self.changes, self.wrong = dict(changes), ""
-            except Exception as error:
-                self.wrong = sentence(error)
+        if self._bundles.engine:
+            self.wrong = self._refuses(changes)
+            if not self.wrong:
+                self.changes = dict(changes)
 
     def next_preset(self, by: int) -> None:
         """The preset `by` places on; the first, where the knobs stand at none."""
-        offered = presets(self.values)
+        offered = self.presets()
         if offered:
             names = list(offered)
             at = names.index(self.preset) + by if self.preset else 0
@@ -107,6 +105,15 @@ class Dial:
                 engine.turned(self.changes, name, value)
         except ValueError as error:
             return str(error)
+        except Exception as error:
+            return sentence(error)
+        return ""
+
+    def _refuses(self, changes: Changes) -> str:
+        """Why the bundle refuses these together, "" where it does not."""
+        try:
+            if engine := self._bundles.engine:
+                engine.options(changes)
         except Exception as error:
             return sentence(error)
         return ""

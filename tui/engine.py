@@ -18,11 +18,12 @@ from edgechat.runtime import (
     TracedStep,
     UsageError,
 )
-from edgechat.runtime.bundle import find_bundle
+from edgechat.runtime.bundle import MANIFEST, SIZE_CAPS, find_bundle
 from edgechat.runtime.device import Device
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
-from edgechat.runtime.options import GOES_WITH
+from edgechat.runtime.options import GOES_WITH, refuse_company
+from edgechat.runtime.replies import REPLIES
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
 
 from .knobs import Changes, same, settle
@@ -39,8 +40,9 @@ from .values import (
     ReplyFacts,
 )
 
-#: Rows of a beam whose every step is worth keeping to look at.
-WIDEST_TRACE = 64
+#: Bytes that the trace of a search may take while it goes on, by what its parts take in CPython.
+MOST_TRACED = 64_000_000
+_CANDIDATE, _WEIGHT, _ID = 190, 32, 8
 #: Other tokens that are named beside one of a reply.
 RIVALS = 3
 #: Bundles that are offered.
@@ -145,7 +147,17 @@ class Engine:
             EdgeChatError: options that this runtime does not have.
         """
         known = DecodingOptions.from_json(options)
-        return Decoding(self, turns, dataclasses.replace(known, trace=known.beam <= WIDEST_TRACE))
+        return Decoding(self, turns, dataclasses.replace(known, trace=self.traces(turns, known.to_json())))
+
+    def traces(self, turns: Sequence[str], options: dict[str, Any]) -> bool:
+        """Whether all steps of the search for a reply to these turns can be kept to look at: not where they
+        would be too many, should the reply become as long as it may."""
+        codec = self.model.codec
+        rows: int = options.get("beam", 1)
+        steps: int = options.get("max_length") or codec.max_target
+        source = len(codec.encode_source(turns).ids)
+        # A row has about as many candidates as there are rows, and what it says so far.
+        return rows * steps * (_CANDIDATE * rows + _WEIGHT * source + _ID * steps // 2) <= MOST_TRACED
 
     def seen(self, turns: Sequence[str]) -> tuple[str, ...]:
         """Those of a conversation's turns that the model is given, the prompt last."""
@@ -163,6 +175,8 @@ class Engine:
     def _options(self, changes: Changes) -> DecodingOptions:
         wanted = {"n_best": changes.get("beam", self.model.defaults.beam), **changes}
         options = dataclasses.replace(self.model.defaults, **wanted)
+        if self.facts.closed:
+            refuse_company("replies", options.given & changes.keys())
         least = options.min_length
         longest = self.facts.longest_reply
         if longest is not None and options.max_length is None and least >= longest:
@@ -199,6 +213,20 @@ def place_of(path: str) -> Path:
         return find_bundle(path).resolve()
     except UsageError:
         return Path(path).resolve()
+
+
+def stamp_of(path: str) -> str:
+    """What is another wherever the bundle at `path` is another: a hash of its manifest, with which a
+    bundle of one file begins. "" where it cannot be read."""
+    place = place_of(path)
+    file = place / MANIFEST if place.is_dir() else place
+    try:
+        if not file.is_file():  # a pipe would be waited for
+            return ""
+        with file.open("rb") as opened:
+            return sha256(opened.read(SIZE_CAPS[MANIFEST]))
+    except OSError:
+        return ""
 
 
 def bundles_near(folder: Path) -> list[str]:
@@ -242,6 +270,7 @@ def _bundle_facts(model: Model, name: str, path: str) -> BundleFacts:
         path=path,
         fingerprint=sha256(manifest.to_bytes())[:16],
         longest_reply=manifest.text.max_target,
+        closed=REPLIES in manifest.files,
     )
 
 

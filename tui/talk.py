@@ -7,8 +7,8 @@ from .keeper import Kept
 from .store import title_of
 from .values import Exchange, Insight
 
-#: Replies whose way is remembered, to be looked at.
-REMEMBERED = 100
+#: Bytes of the ways of replies that are remembered, to be looked at.
+REMEMBERED = 50_000_000
 #: Ends the title of a conversation that goes another way than the one that it is a copy of.
 ANOTHER_WAY = ", another way"
 #: Of an exchange: the bundle that one talks to, and the one that it is compared with.
@@ -122,8 +122,9 @@ class Talk:
         """Of many the oldest are forgotten: a trace is large, and a replay finds it again."""
         if insight is not None:
             self._insights[number, side] = insight
-            while len(self._insights) > REMEMBERED:
-                del self._insights[next(iter(self._insights))]
+            size = sum(kept.size for kept in self._insights.values())
+            while size > REMEMBERED and len(self._insights) > 1:
+                size -= self._insights.pop(next(iter(self._insights))).size
 
     def _forget(self, number: int) -> None:
         for side in SIDES:

@@ -69,8 +69,12 @@ class Turn:
     def stop(self) -> None:
         """End the turn: the search stops before its next step."""
         self._stopped.set()
-        if self._stream is not None:
-            self._stream.cancel()
+        if (stream := self._stream) is not None:
+            stream.cancel()
+
+    def detach(self) -> None:
+        """Let go of the stream, which is over: Textual remembers a worker and its turn for long."""
+        self._stream = None
 
     def due(self) -> bool:
         """Whether the worker shall show its progress now: a frame has passed, and the screen has drawn what
@@ -112,3 +116,5 @@ def _decode(turn: Turn, post: Callable[[Message], object]) -> None:
             log.error(error)
             post(ReplyFailed(turn.number, side, sentence(error)))
             return
+        finally:
+            turn.detach()

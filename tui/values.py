@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 State = Literal["done", "stopped", "failed"]
@@ -24,6 +25,7 @@ class BundleFacts:
     path: str = ""
     fingerprint: str = ""  # of all that is in it, by its manifest; "" where unknown
     longest_reply: int | None = None  # tokens, end-of-sentence counted
+    closed: bool = False  # it says one of a closed set of replies, and nothing else
 
     @property
     def label(self) -> str:
@@ -99,7 +101,7 @@ class ReplyFacts:
         return dataclasses.replace(self, text=row.text, finished=row.finished, chosen=index)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AttendedToken:
     """A token of a reply, what it looked at, and what else might have come. All logs are natural."""
 
@@ -109,7 +111,7 @@ class AttendedToken:
     rivals: tuple[tuple[str, float], ...] = ()  # other tokens with their log-probability, likeliest first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BeamCandidate:
     """A way that a hypothesis could go on. `fate` is live, finished, pruned or banned."""
 
@@ -120,7 +122,7 @@ class BeamCandidate:
     rule: str = ""  # what bans it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BeamRow:
     """A hypothesis before a step, and how it could go on."""
 
@@ -139,6 +141,13 @@ class Insight:
     replies: tuple[tuple[AttendedToken, ...], ...]  # for each candidate; empty where it was not followed
     steps: tuple[tuple[BeamRow, ...], ...]
     cut: bool = False  # of the oldest turn of `seen` the end is there only
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes that it takes, about, by what its parts take in CPython."""
+        rows = [row for step in self.steps for row in step]
+        weights = sum(len(token.weights) for reply in self.replies for token in reply)
+        return sum(120 * len(row.candidates) + len(row.text) for row in rows) + 32 * weights
 
 
 #: Stands for the token between two turns.
@@ -228,6 +237,7 @@ class Status:
     state: str = ""
     precision: str = ""
     device: str = ""
+    closed: bool = False  # the bundle has a closed set of replies
     beam: int | None = None
     changed: bool = False  # knobs are turned
     ms: float | None = None

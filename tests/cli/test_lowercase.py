@@ -7,7 +7,7 @@ import pytest
 
 from edgechat.runtime import ChatModel, DecodingOptions
 from edgechat.runtime.bundle import read_bundle
-from edgechat.train.checkpoint import checkpoint_folder
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.run import open_run
 
 TYPED = ["switch the light on", "SWITCH THE LIGHT ON", "Switch The Light On", "sWiTcH tHe LiGhT oN"]
@@ -69,7 +69,7 @@ def bundle(run, invoke) -> Path:
 
 
 def weights(run: Path) -> bytes:
-    return (checkpoint_folder(run, "last") / "model.safetensors").read_bytes()
+    return (Checkpoints(run).last / "model.safetensors").read_bytes()
 
 
 def test_prompts_that_differ_in_case_have_one_reply_and_that_keeps_its_case(bundle, run, invoke):

@@ -12,7 +12,7 @@ from edgechat.runtime.errors import CheckpointError, DataError, UsageError
 from edgechat.runtime.text import EOS, SEP
 from edgechat.train.corpus import Corpus, open_corpus
 from edgechat.train.dataset import DataConfig, EncodedPairs, Prepared, prepare, samples
-from edgechat.train.dialogue import Dialogue, Tally, Turn
+from edgechat.train.dialogue import Dialogue, Pair, Tally, Turn
 
 
 class Texts:
@@ -236,7 +236,7 @@ def test_sources_are_read_in_lower_case_where_that_is_asked_and_targets_never() 
     assert samples(prepared, 3)[1].source == ["turn left", "yes, sir"]
     assert prepared.codec.lowercase
     held_out = prepare(corpus(["a", "b"]), options(lowercase=True), valid=corpus(texts)).valid_texts
-    assert held_out[0] == {"turns": ["Turn LEFT"], "response": "Yes, Sir"}  # as it was typed
+    assert held_out[0] == Pair(["Turn LEFT"], "Yes, Sir")  # as it was typed
 
 
 def test_prompts_in_lower_case_are_learned_as_they_are_without_the_option() -> None:
@@ -269,7 +269,7 @@ def test_dialogues_whose_prompts_differ_in_case_alone_are_on_one_side() -> None:
     typed = [[*(text.upper() for text in read), last] for *read, last in NUMBERED]
     said = [[*(text.title() for text in read), last] for *read, last in NUMBERED]
     prepared = prepare(corpus(*NUMBERED, *typed, *said), options(lowercase=True))
-    held_out = {pair["turns"][-1].lower() for pair in prepared.valid_texts}
+    held_out = {pair.turns[-1].lower() for pair in prepared.valid_texts}
     assert len(prepared.valid) == 3 * len(held_out) == 3 * 8 * 3  # 8 of 40 dialogues, three pairs each
     learned = {prepared.codec.decode(prepared.train.source(i)) for i in range(len(prepared.train))}
     assert not held_out & learned

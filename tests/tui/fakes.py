@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from edgechat.runtime import Candidate, ChatModel, DecodingOptions, Reply
 from edgechat.runtime.backend import Floats, Ints, StepOutput
 from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, TextSpec
+from edgechat.runtime.replies import REPLIES
 from edgechat.runtime.text import EOS, SPECIAL_TOKENS, TextCodec
 
 
@@ -70,11 +71,17 @@ class FakeModel:
     """As much of a `ChatModel` as the chat uses. It plays `scripts` in turn, the last one for ever."""
 
     def __init__(
-        self, *scripts: Script, beam: int = 3, turns: int = 2, precision: str = "int8", weights: str = "0"
+        self,
+        *scripts: Script,
+        beam: int = 3,
+        turns: int = 2,
+        precision: str = "int8",
+        weights: str = "0",
+        closed: bool = False,
     ) -> None:
         self.defaults = DecodingOptions(beam=beam)
         self.device = "cpu"
-        self.manifest = manifest(turns=turns, precision=precision, weights=weights)
+        self.manifest = manifest(turns=turns, precision=precision, weights=weights, closed=closed)
         self.codec = byte_codec(turns=turns)
         self.options: DecodingOptions | None = None
         self.streams: list[FakeStream] = []
@@ -91,7 +98,10 @@ class FakeModel:
         return self.streams[-1]
 
 
-def manifest(*, turns: int = 1, precision: str = "int8", weights: str = "0") -> Manifest:
+def manifest(
+    *, turns: int = 1, precision: str = "int8", weights: str = "0", closed: bool = False
+) -> Manifest:
+    replies = {REPLIES: FileEntry("0" * 64, 100)} if closed else {}
     return Manifest(
         ModelSpec(2, 256, 128, 256, 512, 4096, True),
         TextSpec(0, 1, 2, 3, 4, turns, "alternate", 64, 64, "oldest", "NFC"),
@@ -100,7 +110,7 @@ def manifest(*, turns: int = 1, precision: str = "int8", weights: str = "0") -> 
         memory=(),
         state=(),
         decoding=DecodingOptions(),
-        files={"decoder.onnx": FileEntry(weights * 64, 4_200_000)},
+        files={"decoder.onnx": FileEntry(weights * 64, 4_200_000), **replies},
         provenance={},
         proof={},
         quality={},

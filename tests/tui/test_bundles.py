@@ -1,12 +1,17 @@
 """The bundles of a window."""
 
+import os
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from edgechat.runtime.bundle import find_bundle
+from edgechat.runtime import BundleError
+from edgechat.runtime.bundle import MANIFEST, find_bundle
+from edgechat.tui import ChatApp
 from edgechat.tui.bundles import Bundles
 from edgechat.tui.engine import bundles_near
 
-from .fakes import FakeModel
+from .conftest import Chat
+from .fakes import FakeModel, Script, reply
 
 
 def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_path, monkeypatch):
@@ -34,3 +39,97 @@ async def test_enter_after_fast_typing_takes_the_path_that_was_typed(chat, tmp_p
         await c.type_fast(str(tmp_path / "gone"), "enter")
         await c.until(lambda: c.notices)
         assert str(tmp_path / "gone") in c.notices[-1]
+
+
+@asynccontextmanager
+async def exported(folder, *more):
+    """A chat with the bundle `mine` in this folder, whose manifest is what its model says."""
+
+    def load(path):
+        text = (Path(path) / MANIFEST).read_text()
+        if text == "damaged":
+            raise BundleError(f"{path} is damaged")
+        return FakeModel(Script(end=reply(text)), weights=text[0])
+
+    mine = folder / "mine"
+    mine.mkdir()
+    (mine / MANIFEST).write_text("a first")
+    app = ChatApp(load, [str(mine), *more])
+    async with app.run_test(size=(100, 30)) as pilot:
+        c = Chat(app, pilot)
+        await c.until(lambda: c.screen.prompt.ready and not c.screen.bundles.loading)
+        yield c, mine
+
+
+async def choose(c, path, key="ctrl+b"):
+    await c.press(key)
+    await c.type_fast(str(path), "enter")
+    await c.until(lambda: c.app.screen is c.chat)
+
+
+async def test_a_bundle_that_was_exported_anew_is_loaded_anew_when_it_is_chosen(chat, tmp_path):
+    async with exported(tmp_path) as (c, mine):
+        await c.say("one")
+        await choose(c, mine)
+        assert c.notices == []  # it is the same
+        (mine / MANIFEST).write_text("b second")
+        await choose(c, mine)
+        await c.until(lambda: c.notices == ["mine is another bundle by now, and is loaded anew"])
+        await c.until(lambda: c.screen.prompt.ready)
+        await c.say("two")
+        assert c.messages == ["you: one", "bot: a first", "you: two", "bot: b second"]
+        assert [choice.name for choice in c.screen.bundles.choices()].count("mine") == 1
+
+
+async def test_a_bundle_by_another_spelling_of_its_path_is_the_one_that_is_open(chat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with exported(tmp_path) as (c, mine):
+        for path in ("mine", "./mine/", f"{tmp_path}/../{tmp_path.name}/mine"):
+            await choose(c, path)
+            await choose(c, path, "f8")
+            assert c.screen.bundles.current == str(mine)
+            assert c.screen.bundles.beside is None
+        assert [choice.path for choice in c.screen.bundles.choices()] == [str(mine)]
+
+
+async def test_a_bundle_that_became_damaged_leaves_the_one_that_was_open(chat, tmp_path):
+    async with exported(tmp_path) as (c, mine):
+        (mine / MANIFEST).write_text("damaged")
+        await choose(c, mine)
+        await c.until(lambda: f"{mine} is damaged. The one that was open goes on" in c.notices)
+        assert c.screen.prompt.ready
+        await c.say("hello")
+        assert c.messages == ["you: hello", "bot: a first"]
+
+
+async def test_a_bundle_that_is_compared_is_loaded_anew_too(chat, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / MANIFEST).write_text("c third")
+    async with exported(tmp_path, str(other)) as (c, _):
+        (other / MANIFEST).write_text("d fourth")
+        await choose(c, other, "f8")
+        await c.until(lambda: c.notices and not c.screen.bundles.loading)
+        await c.say("hello")
+        assert "d fourth" in c.messages[-1]
+
+
+async def test_a_replay_by_a_bundle_that_came_back_to_its_place_opens_it(chat, tmp_path):
+    async with exported(tmp_path) as (c, mine):
+        await c.say("hello")
+        for text in ("b second", "a first"):
+            (mine / MANIFEST).write_text(text)
+            if text == "b second":
+                await choose(c, mine)
+                await c.until(lambda: c.notices and c.screen.prompt.ready)
+        await c.press("f12")
+        await c.until(lambda: any("the same reply, token by token" in notice for notice in c.notices))
+
+
+async def test_a_bundle_whose_manifest_became_a_pipe_is_not_waited_for(chat, tmp_path):
+    async with exported(tmp_path) as (c, mine):
+        (mine / MANIFEST).unlink()
+        os.mkfifo(mine / MANIFEST)
+        await choose(c, mine)
+        await c.say("hello")
+        assert c.messages == ["you: hello", "bot: a first"]

@@ -62,6 +62,20 @@ class Terminal:
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
+    def rest(self) -> None:
+        """As long as it draws what came before; the cursor blinks for ever."""
+        deadline = time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            self._read()
+
+    def stopped(self) -> None:
+        """Until it is in the background."""
+        os.waitpid(self._process.pid, os.WUNTRACED)
+
+    def wait(self) -> int:
+        """The exit code, without reading what is written to the terminal."""
+        return self._process.wait(15)
+
     def hang_up(self) -> int:
         """Close the terminal, as the user closes its window; the exit code."""
         os.close(self._master)
@@ -198,6 +212,46 @@ def test_where_text_is_no_utf8_the_screen_is_not_taken(terminal):
     said = b"edgechat: edgechat tui draws in UTF-8, but text here is iso8859-1: set PYTHONUTF8=1"
     assert one.written.replace(b"\r\n", b"").startswith(said)
     assert b"\x1b" not in one.written
+
+
+def test_where_the_terminal_can_draw_no_screen_the_chat_in_lines_is_named(terminal):
+    one = terminal("tui", "demo", "--private", TERM="dumb")
+    assert one.end() == 2
+    said = b"edgechat: edgechat tui draws a screen, which this terminal (TERM=dumb) cannot: use edgechat chat"
+    assert b" ".join(one.written.split()) == said
+    assert b"\x1b" not in one.written
+
+
+def test_all_is_drawn_again_when_the_chat_comes_back_from_the_background(terminal):
+    one = terminal("tui", "demo", "--private")
+    one.until("nothing you write leaves it")
+    for _ in range(2):
+        one.rest()  # Textual may hang where the signal comes while it draws
+        one.signal(signal.SIGTSTP)
+        one.until("?1049l")
+        one.stopped()
+        one.signal(signal.SIGCONT)
+        one.until("Say something")
+        assert b"nothing you write leaves it" in one.written[one.written.rindex(b"?1049h") :]
+    assert one.end("\x11") == 0
+    assert given_back(one, *TAKEN)
+
+
+def test_a_signal_ends_the_chat_where_the_terminal_takes_nothing_too_and_what_was_said_is_kept(
+    terminal, tmp_path
+):
+    one = terminal("tui", "demo", size=(200, 60))
+    one.until("nothing you write leaves it")
+    one.press("hello\r")
+    one.until("tokens/s")
+    for _ in range(40):  # nobody reads what comes of it
+        one.press("\x1bOP")  # F1
+        time.sleep(0.05)
+    one.signal(signal.SIGTERM)
+    assert one.wait() == 0
+    store = Store(tmp_path / "xdg_data_home" / "edgechat" / "chats.db")
+    assert [found.turns for found in store.find()] == [1]
+    store.close()
 
 
 def test_inline_in_a_small_terminal_there_is_room_for_a_reply(terminal):

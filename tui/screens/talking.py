@@ -63,6 +63,7 @@ class Talking(Viewing):
             self.welcome.show_loading(name_of(self.bundles.current))
         for path in self._first:
             self._open(path)
+        self.show_status()
 
     def on_unmount(self) -> None:
         # The process does not end before its threads do.
@@ -72,10 +73,14 @@ class Talking(Viewing):
     # --- Bundles
 
     def _open(self, path: str) -> None:
-        """Load a bundle, unless it is there or on its way."""
+        """Load a bundle, unless it is there or on its way; anew, where another lies there by now."""
+        known = path in self.bundles
         if self.bundles.wants(path):
             self._load_model(path)
-        self.show_status()
+            if known:
+                self.notify(
+                    plain(f"{name_of(path)} is another bundle by now, and is loaded anew"), markup=False
+                )
 
     @work(thread=True, group="load", exit_on_error=False)
     def _load_model(self, path: str) -> None:
@@ -88,7 +93,7 @@ class Talking(Viewing):
     def on_talking_model_loaded(self, message: ModelLoaded) -> None:
         self.bundles.loaded(message.path, message.model)
         if message.path == self.bundles.current:
-            self._talk_to(message.path)
+            self._meet()
         self.show_status()
         if awaited := self._take_awaited(message.path):
             self._replay(*awaited)
@@ -104,22 +109,26 @@ class Talking(Viewing):
             self.conversation.report(f"{message.error}. There is nobody to talk to.")
         else:
             if not awaited:
-                self.notify(plain(message.error), severity="error", markup=False)
+                kept = ". The one that was open goes on" if message.path in self.bundles else ""
+                self.notify(plain(message.error + kept), severity="error", markup=False)
             if wanted:
-                self._talk_to(self.bundles.fallback)
+                self.bundles.switch(self.bundles.fallback)
+                self._meet()
         self.show_status()
 
     def _talk_to(self, path: str) -> None:
         """From now on the prompts go to this bundle, which is there or on its way."""
-        self.bundles.switch(path)
-        engine = self.bundles.engine
-        if engine is None:
-            self._open(path)
-        else:
+        self.bundles.switch(self.bundles.spelled(path))
+        self._open(self.bundles.current)
+        self._meet()
+
+    def _meet(self) -> None:
+        """The bundle that one talks to is another, or has come."""
+        if self.bundles.engine:
             if wrong := self.dial.fit():
                 self.notify(plain(wrong), severity="warning", markup=False)
             self.greet()
-        self.prompt.ready = engine is not None and self.turn is None
+        self.prompt.ready = self.bundles.ready and self.turn is None
         self._show_dial()
 
     @work(group=IN_ORDER)
@@ -141,7 +150,8 @@ class Talking(Viewing):
             others = [choice for choice in bundles.choices() if choice.path != bundles.current]
             note = "Each prompt goes to both; the conversation goes on with the first one's reply."
             chosen = await answer_of(BundleList("compare with a bundle", others, note), self)
-            if chosen and chosen != bundles.current:
+            chosen = bundles.spelled(chosen) if chosen else bundles.current
+            if chosen != bundles.current:
                 bundles.beside = chosen
                 self._open(chosen)
         self.show_status()
@@ -283,8 +293,10 @@ class Talking(Viewing):
 
     def _over(self, looked_at: int | None, side: int = 0) -> None:
         """There is no turn any more: one can write again, and looks at this exchange."""
+        if self.turn:
+            self.turn.done.clear()  # the talk has what came, as long as it is worth it
         self.turn = None
-        self.prompt.ready = self.bundles.engine is not None
+        self.prompt.ready = self.bundles.ready
         self.look(looked_at, side)
         self.changed()
 
@@ -326,10 +338,11 @@ class Talking(Viewing):
         made = self.reply.made if self.reply else None
         if number is None or made is None or not made.seen:
             self.notify("There is no reply to replay", severity="warning")
-        elif made.path and not self.bundles.maker(made) and not self.bundles.at(made.path):
+        elif made.path and not self.bundles.maker(made) and self.bundles.stale(made.path):
             self._awaited = number, side, made
             self.notify(plain(f"Opening {made.path}, to replay the reply"), markup=False)
-            self._open(made.path)
+            self._open(self.bundles.spelled(made.path))
+            self.show_status()
         else:
             self._replay(number, side, made)
 
@@ -347,7 +360,7 @@ class Talking(Viewing):
 
     def _take_awaited(self, path: str) -> tuple[int, int, Made] | None:
         """The reply that was to be replayed when the bundle at `path` has been loaded, if it still can be."""
-        if self._awaited is None or self._awaited[2].path != path:
+        if self._awaited is None or self.bundles.spelled(self._awaited[2].path) != path:
             return None
         (number, side, made), self._awaited = self._awaited, None
         reply = self.talk[number].sides[side] if number in self.talk.numbers else None

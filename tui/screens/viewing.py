@@ -12,7 +12,6 @@ from textual.screen import Screen
 
 from ..bundles import Bundles
 from ..dial import Dial
-from ..engine import WIDEST_TRACE
 from ..keys import APP, CHAT, PROMPT, Action, is_key
 from ..knobs import KNOBS, Changes
 from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned, TurnPicked, ViewPicked
@@ -72,7 +71,7 @@ class Viewing(Screen[None]):
     def hold(self, talk: Talk) -> None:
         """Go on with a conversation: a new one, or one that was kept."""
         self.talk, self.editing = talk, None
-        self.conversation.show([(number, talk[number]) for number in talk.numbers])
+        self.conversation.show(talk)
         self.look(None)
         self.changed()
 
@@ -135,7 +134,8 @@ class Viewing(Screen[None]):
         """What to do where the way of a reply is not known."""
         if reply is None or not reply.made.seen:
             return NOTHING
-        if reply.made.options.get("beam", 1) > WIDEST_TRACE:
+        maker = self.bundles.maker(reply.made)
+        if maker and not maker.traces(reply.made.seen, reply.made.options):
             return NOT_FOLLOWED
         return NOT_KEPT.format(key=self._keys().get("chat.replay", "Replay"))
 
@@ -276,6 +276,7 @@ class Viewing(Screen[None]):
             state=self.state(),
             precision=engine.facts.precision if engine else "",
             device=engine.facts.device if engine else "",
+            closed=engine.facts.closed if engine else False,
             beam=self.values["beam"] if engine else None,
             changed=bool(self.dial.changes),
             ms=reply.ms if reply and reply.ms else None,

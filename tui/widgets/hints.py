@@ -2,4 +2,6 @@
 
 NOTHING = "Say something: how the reply came about is shown here."
 NOT_KEPT = "The way of a reply is not kept with a conversation. {key} replays the reply, and shows it."
-NOT_FOLLOWED = "The search that made this reply was too wide to trace: a beam of 64 at most can be shown."
+NOT_FOLLOWED = (
+    "The search was too large to trace: that of a smaller beam, or of a smaller max length, can be shown."
+)

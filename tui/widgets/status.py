@@ -39,7 +39,7 @@ class StatusLine(Static):
 
 
 def _figures(status: Status) -> list[str]:
-    parts = [status.precision, status.device]
+    parts = [status.precision, status.device, "closed set" if status.closed else ""]
     if status.beam is not None:
         parts.append("greedy" if status.beam == 1 else f"beam {status.beam}")
     if status.ms is not None:

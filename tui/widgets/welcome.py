@@ -54,6 +54,7 @@ class Welcome(Static):
                 "A small LSTM that runs on this machine; nothing you write leaves it. It answers the way the "
                 "dialogues it was trained on did: best where your words are like theirs. It has no other "
                 "knowledge, cannot look anything up or reason, and answers everything, wrongly too. "
+                + _closed(facts.closed)
                 + _memory(facts.turns)
             ),
             *([content("Make your own:"), _commands()] if demo else []),
@@ -98,6 +99,10 @@ def _figures(facts: BundleFacts) -> str:
         details.append(f"{facts.size / 1e6:.1f} MB")
     details.append(facts.device)
     return " · ".join(details)
+
+
+def _closed(closed: bool) -> str:
+    return "It has a closed set of replies, and says nothing else. " if closed else ""
 
 
 def _memory(turns: int | None) -> str:

@@ -1,0 +1,170 @@
+"""A conversation of more turns than are worth laying out at once."""
+
+import re
+import threading
+
+from edgechat.tui.store import Store
+from edgechat.tui.talk import Talk
+from edgechat.tui.values import Exchange, ReplyFacts
+from edgechat.tui.widgets.conversation import PAGE, WINDOW
+from edgechat.tui.widgets.message import ChatMessage
+
+from .fakes import FakeModel, Script, reply
+
+TURNS = 300
+
+
+def said(turns=TURNS):
+    return [Exchange(f"prompt {n}", reply=ReplyFacts(f"reply {n}")) for n in range(1, turns + 1)]
+
+
+def mounted(c):
+    """Numbers of the exchanges that there are messages of, as they stand below each other."""
+    numbers = [message.number for message in c.chat.query("UserMessage")]
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert [m.number for m in c.chat.query("ReplyMessage")] == numbers
+    return numbers[0], numbers[-1]
+
+
+def seen(c):
+    return [int(n) for n in re.findall(r"(?:prompt|reply) (\d+)", c.drawn)]
+
+
+async def hold(c, turns=TURNS):
+    c.screen.hold(Talk(said(turns)))
+    await c.pilot.pause()
+    await c.until(lambda: f"reply {turns}" in c.drawn)
+
+
+async def settled(c):
+    """Until the window is laid out where it has moved to."""
+    await c.pilot.pause()
+    await c.until(lambda: not c.chat.conversation._moves)
+    await c.pilot.pause()
+
+
+async def until_mounted(c, first, last):
+    await c.until(lambda: mounted(c) == (first, last))
+
+
+async def test_of_a_long_conversation_the_latest_turns_are_there_and_how_many_came_before(chat):
+    async with chat(FakeModel()) as c:
+        for _ in range(2):
+            await hold(c)
+            assert mounted(c) == (TURNS - WINDOW + 1, TURNS)
+            assert "200 turns before: scroll on to see them" in c.chat.conversation._before.visual.plain
+            await settled(c)
+            assert mounted(c) == (TURNS - WINDOW + 1, TURNS)
+        await c.say("hello")
+        assert mounted(c) == (TURNS - WINDOW + 2, TURNS + 1)
+        assert "turn after" not in c.drawn
+        assert c.messages[-1].endswith("fine")
+        await hold(c, 3)
+        assert len(c.messages) == 6
+        assert "turns before" not in c.drawn
+
+
+async def test_who_scrolls_to_the_end_of_the_window_has_it_move_on_and_sees_the_same(chat):
+    async with chat(FakeModel()) as c:
+        await hold(c)
+        c.screen.conversation.focus()
+        seen_all = set(seen(c))
+        for _ in range(400):
+            c.screen.conversation.scroll_page_up(animate=False)
+            await settled(c)
+            assert len(c.chat.query(ChatMessage)) <= 2 * WINDOW
+            seen_all |= set(seen(c))
+            if 1 in seen_all:
+                break
+        assert seen_all == set(range(1, TURNS + 1))
+        assert mounted(c) == (1, WINDOW)
+        assert "turns before" not in c.drawn
+        seen_all = set(seen(c))
+        for _ in range(400):
+            c.screen.conversation.scroll_page_down(animate=False)
+            await settled(c)
+            assert len(c.chat.query(ChatMessage)) <= 2 * WINDOW
+            seen_all |= set(seen(c))
+            if TURNS in seen_all:
+                break
+        assert seen_all == set(range(1, TURNS + 1))
+        assert mounted(c) == (TURNS - WINDOW + 1, TURNS)
+
+
+async def test_the_first_line_in_view_stays_when_earlier_turns_come(chat):
+    async with chat(FakeModel()) as c:
+        await hold(c)
+        await c.press("ctrl+up")
+        conversation = c.screen.conversation
+        conversation.scroll_to(y=1, animate=False)
+        await c.pilot.pause()
+        assert seen(c)[0] == TURNS - WINDOW + 1
+        conversation.scroll_to(y=0, animate=False)
+        await until_mounted(c, TURNS - WINDOW + 1 - PAGE, TURNS - PAGE)
+        await settled(c)
+        assert seen(c)[-1] >= TURNS - WINDOW + 1 >= seen(c)[0] >= TURNS - WINDOW - 1
+        assert f"{PAGE} turns after" in conversation._after.visual.plain
+
+
+async def test_looking_beyond_the_window_has_it_move_and_what_is_done_there_is_as_ever(chat, tmp_path):
+    store = Store(tmp_path / "chats.db")
+    id = store.create("long", "demo", said(2 * WINDOW))
+    store.close()
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.press("ctrl+l")
+        await c.until(lambda: "200 turns" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: "reply 200" in c.drawn)
+        for _ in range(WINDOW):
+            c.screen.action_select(-1)
+        await settled(c)
+        assert c.screen.looked_at == WINDOW
+        assert mounted(c)[0] <= WINDOW <= mounted(c)[1]
+        assert "▌ bot   reply 100" in c.drawn
+        await c.press("ctrl+g")
+        await c.until(lambda: "✔ good" in c.drawn or "good" in c.drawn)
+        await c.press("ctrl+y")
+        assert c.app.clipboard == "reply 100"
+        # One that is marked out of view is marked, and looked at again.
+        c.screen.conversation._have_latest()
+        await settled(c)
+        await c.press("f11")
+        await settled(c)
+        assert c.screen.talk[WINDOW].mark == "bad"
+        assert "▌ bot   reply 100" in c.drawn
+        await c.press("escape")
+        await c.say("hello")
+        assert mounted(c)[1] == 2 * WINDOW + 1
+        assert c.messages[-2] == "you: hello"
+        await c.kept()
+        title, exchanges = await c.keeper.do(lambda store: store.load(id[0]))
+        assert [len(exchanges), exchanges[WINDOW - 1].mark, title] == [2 * WINDOW + 1, "bad", "long"]
+
+
+async def test_a_reply_that_is_coming_stays_while_one_scrolls_back(chat):
+    gate = threading.Event()
+    async with chat(FakeModel(Script([("so ", "far")], reply("so good"), gate))) as c:
+        await hold(c)
+        await c.say("hello", wait=False)
+        await c.until(lambda: "so far" in c.messages[-1])
+        c.screen.conversation.focus()
+        await c.press("home")
+        await c.until(lambda: mounted(c)[0] < TURNS - WINDOW)
+        await settled(c)
+        await c.press("home")
+        await c.until(lambda: mounted(c)[0] < TURNS - WINDOW - PAGE)
+        assert mounted(c)[1] == TURNS + 1
+        gate.set()
+        await c.until(lambda: c.messages[-1].endswith("so good"))
+
+
+async def test_an_error_is_reported_where_it_is_seen(chat):
+    async with chat(FakeModel()) as c:
+        await hold(c)
+        c.screen.conversation.focus()
+        await c.press("home")
+        await c.until(lambda: mounted(c)[1] < TURNS)
+        await settled(c)
+        c.screen.conversation.report("this went wrong")
+        await c.until(lambda: "this went wrong" in c.drawn)
+        assert mounted(c)[1] == TURNS

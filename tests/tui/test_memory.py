@@ -1,0 +1,84 @@
+"""How much of the searches is kept to look at."""
+
+import gc
+
+import pytest
+
+from edgechat.runtime import TracedStep
+from edgechat.tui import talk
+from edgechat.tui.engine import MOST_TRACED, Engine
+from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Insight
+from edgechat.tui.widgets.hints import NOT_FOLLOWED
+
+from .fakes import FakeModel, table_model
+
+TABLE = {"ab": 0.6, "cd": 0.4}
+
+
+def insight(candidates: int, weights: int) -> Insight:
+    ways = BeamRow("12345", -1.0, (BeamCandidate("a", -1.0, -1.0, "live"),) * candidates)
+    token = AttendedToken("a", -1.0, (1 / weights,) * weights)
+    return Insight(("x",) * weights, ("x",), 64, ((token, token),), ((ways, ways),))
+
+
+def test_the_size_of_a_way_is_that_of_its_candidates_its_attention_and_its_texts():
+    assert insight(3, 4).size == 2 * 3 * 120 + 2 * 4 * 32 + 2 * 5
+
+
+def test_the_oldest_ways_are_forgotten_when_all_together_are_too_large(monkeypatch):
+    one = insight(100, 10)
+    monkeypatch.setattr(talk, "REMEMBERED", 3 * one.size)
+    held = talk.Talk()
+    for number in range(1, 6):
+        held.remember(number, insight(100, 10))
+    assert [number for number in range(1, 6) if held.insight(number)] == [3, 4, 5]
+    held.remember(6, insight(1000, 10))  # larger than all may be: it alone is there
+    assert [number for number in range(1, 7) if held.insight(number)] == [6]
+
+
+def test_a_search_is_traced_where_its_longest_reply_would_leave_no_more_than_may_be_kept():
+    engine = Engine(FakeModel(), "demo")  # replies of at most 64 tokens
+    assert engine.traces(["hello"], {"beam": 5, "max_length": 500})
+    assert engine.traces(["hello"], {"beam": 64, "max_length": None})
+    # 64 rows of 64 candidates at 190 bytes, and 250 ids on average at 8: 900 kB a step
+    assert not engine.traces(["hello"], {"beam": 64, "max_length": 500})
+    assert not engine.traces(["hello"], {"beam": 1, "max_length": 10_000})
+    assert MOST_TRACED == 64_000_000
+
+
+async def test_of_a_search_that_is_too_large_nothing_is_traced_and_the_views_say_why(chat):
+    async with chat(table_model(TABLE), size=(140, 40)) as c:
+        c.screen.use_preset({"beam": 64, "max_length": 500})
+        await c.say("hi")
+        for view in ("attention", "beam"):
+            assert " ".join(NOT_FOLLOWED.split()[:6]) in await c.view(view)
+        assert "ab" in await c.view("tokens")
+        c.screen.use_preset({"beam": 64})
+        await c.press("ctrl+r")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert "step 1 of" in await c.view("beam")
+
+
+@pytest.mark.parametrize("leave", ["escape", "ctrl+n"])
+async def test_the_trace_of_a_reply_that_is_stopped_or_left_is_freed(chat, leave):
+    before = count(TracedStep)  # of other tests
+    async with chat(table_model(TABLE, seconds=0.05)) as c:
+        await c.say("hi", wait=False)
+        await c.until(lambda: count(TracedStep) > before)
+        await c.press(leave)
+        await c.until(lambda: count(TracedStep) <= before)
+
+
+async def test_the_way_of_a_reply_is_freed_with_its_conversation(chat):
+    traced, ways = count(TracedStep), count(Insight)
+    async with chat(table_model(TABLE)) as c:
+        await c.say("hi")
+        assert count(Insight) > ways
+        assert count(TracedStep) <= traced
+        await c.press("ctrl+n")
+        await c.until(lambda: count(Insight) <= ways)
+
+
+def count(kind: type) -> int:
+    gc.collect()
+    return sum(isinstance(each, kind) for each in gc.get_objects())
