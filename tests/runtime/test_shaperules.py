@@ -13,7 +13,7 @@ from restructured import ATTRIBUTES, INTEGERS, drawn_value
 
 from edgechat.export.graphs import build_decoder, build_encoder
 from edgechat.export.precision import Float16, Float32, Int8
-from edgechat.export.quantize import Limits
+from edgechat.export.quantize import Levels
 from edgechat.runtime.onnxfile import Node, read_model
 from edgechat.runtime.shaperules import MICROSOFT, RULES, Call, RuleError, Value
 from edgechat.runtime.sizes import Poly, at_least, divide, letter, product, terms_of, upper
@@ -47,17 +47,17 @@ def test_a_size_is_known_to_be_at_least_what_it_is_where_all_letters_are_1():
     assert at_least(3, 3)
 
 
-FIXED = Limits(127, 64, 1.0)
+FIXED = Levels(127, 64, 1.0)
 
 
-class Limited(dict[str, Limits]):
-    """The same limits for every weight."""
+class Limited(dict[str, Levels]):
+    """The same levels for every weight."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, levels: Levels) -> None:
+        self.levels = levels
 
-    def __missing__(self, name: str) -> Limits:
-        return self.limits
+    def __missing__(self, name: str) -> Levels:
+        return self.levels
 
 
 def read_node(node: onnx.NodeProto) -> Node:
@@ -224,7 +224,7 @@ def written() -> set[tuple[str, str]]:
     found = set()
     for option in OPTIONS_OF_MODELS:
         model = model_with(option, 12)
-        for precision in (Float32(), Float16(), Int8(Limited(Limits(90, 91))), Int8(Limited(FIXED))):
+        for precision in (Float32(), Float16(), Int8(Limited(Levels(90, 91))), Int8(Limited(FIXED))):
             for build in (build_encoder, build_decoder):
                 nodes = onnx.load_from_string(build(model, precision)).graph.node
                 found |= {(node.domain, node.op_type) for node in nodes}
