@@ -583,6 +583,6 @@ def test_an_out_without_a_name_is_refused_before_the_work(
     ):
         done = invoke(*command, "--out", out)
         assert done.returncode == 2
-        assert re.match("--out is .* no name|.*(exists|is not a run)", done.sentence)
+        assert re.match("--out is .* no name|.*(exists|is not a run|is the current folder)", done.sentence)
         assert len(done.sentence) < 400
     assert tree(tmp_path) == {"here": "no file"}

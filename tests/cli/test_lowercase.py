@@ -30,6 +30,7 @@ vocab_size = 320
 epochs = 50
 batch_size = 4
 learning_rate = 0.01
+schedule = "constant"
 save_every = 50
 """
 CPU = ["--threads", 1, "--device", "cpu"]
