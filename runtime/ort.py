@@ -22,10 +22,9 @@ from .errors import BundleError, DeviceError, ModelClosedError, is_out_of_memory
 from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
-#: Where ONNX Runtime's kinds of errors are, which have no root but Exception; pybind11 makes others of C++'s.
-#: What anything else raises, as an app's own signal handler may meanwhile, is not taken for theirs.
-_ERRORS = "onnxruntime.capi.onnxruntime_pybind11_state"
-_OF_PYBIND11 = (RuntimeError, ValueError, TypeError, MemoryError, IndexError, OverflowError)
+#: Where the kinds of errors are that come of ONNX Runtime: its own have no root but Exception, and pybind11
+#: makes Python's of others. What an app's own signal handler raises meanwhile is not taken for one.
+_ERRORS = ("onnxruntime.capi.onnxruntime_pybind11_state", "builtins")
 #: Seconds that an ending process waits for calls that go on.
 _LONGEST_WAIT = 10.0
 #: All whose sessions are not freed yet.
@@ -148,7 +147,7 @@ def _shape(tensor: StateTensor, rows: int) -> list[int]:
 
 def _is_ours(error: Exception) -> bool:
     """Whether ONNX Runtime raised this."""
-    return type(error).__module__ == _ERRORS or type(error) in _OF_PYBIND11
+    return type(error).__module__ in _ERRORS and not isinstance(error, OSError)  # as TimeoutError is
 
 
 def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:

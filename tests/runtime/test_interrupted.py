@@ -66,6 +66,17 @@ def test_what_an_app_raises_as_a_bundle_is_loaded_stays_what_it_is(demo, monkeyp
         ChatModel.load(demo)
 
 
+def test_what_onnx_runtime_says_of_a_damaged_name_is_still_told(demo, monkeypatch):
+    """Its sentence holds the name's bytes, which pybind11 cannot decode."""
+
+    def refused(*_: object, **__: object) -> None:
+        b"\xab".decode("utf-8")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", refused)
+    with pytest.raises(BundleError, match=r"encoder\.onnx cannot be run by ONNX Runtime"):
+        ChatModel.load(demo)
+
+
 def test_what_is_wrong_with_a_file_is_still_told(demo, tmp_path, monkeypatch):
     copied = shutil.copytree(demo, tmp_path / "copy")
     (copied / "decoder.onnx").write_bytes(b"no graph")
