@@ -194,7 +194,10 @@ def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:
     valid, vectors, tokenizer = _held_out(options), options.pretrained_embeddings, options.tokenizer
     same = {}
     if _names_data(options):
-        same["DATA"] = _corpus(options).read().sha256 == run.corpus_sha256
+        try:
+            same["DATA"] = _corpus(options).read().sha256 == run.corpus_sha256
+        except EdgeChatError as error:
+            raise type(error)(f"{error} (a resume does not need DATA: leave it out)") from None
     if valid is not None:
         same["--valid"] = valid.read().sha256 == run.info["corpus"].get("valid_sha256")
     if vectors is not None:

@@ -6,7 +6,7 @@ A file has a fourth section, `run`: what is read, what is written, and on what i
 
 import dataclasses
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +32,16 @@ GOES_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "plateau_patience": ("schedule", ("plateau",)),
     "patience": ("early_stop", get_args(Metric)),
 }
+
+
+def without_idle(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
+    """`values` of a section without those that do nothing beside the others, but for what was `given`, which
+    is refused."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name in given or name not in GOES_WITH or values.get(GOES_WITH[name][0]) in GOES_WITH[name][1]
+    }
 
 
 @dataclass(frozen=True)
@@ -128,14 +138,15 @@ class RunConfig:
         """A copy in which options have the values given; None leaves one as it is.
 
         Options of all three parts have names of their own, so none need say whose it is; `seed` sets
-        that of the split and that of the training.
+        that of the split and that of the training. What then does nothing any more is back at its default.
         """
         parts: dict[str, Any] = {}
         left = {name: value for name, value in values.items() if value is not None}
         for part in dataclasses.fields(self):
             current = getattr(self, part.name)
             names = {f.name for f in dataclasses.fields(current)}
-            parts[part.name] = dataclasses.replace(current, **{k: v for k, v in left.items() if k in names})
+            given = {name: value for name, value in left.items() if name in names}
+            parts[part.name] = type(current)(**without_idle(vars(current) | given, given))
         return RunConfig(**parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -275,7 +286,7 @@ class ConfigFile:
         lower = load_preset(preset or DEFAULT_PRESET) if preset or below is None else below
         values = asdict(lower)
         for name, part in self.sections.items():
-            values[name] = {**values[name], **part} if isinstance(part, dict) else part
+            values[name] = without_idle(values[name] | part, part) if isinstance(part, dict) else part
         return RunConfig.from_dict(values, str(self.path))
 
     @property

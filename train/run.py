@@ -37,7 +37,7 @@ from .backend import TorchBackend
 from .checkpoint import Position, fill_from_bytes, load_mean_weights, weights_to_bytes
 from .checkpoints import Checkpoints
 from .choices import Amp
-from .config import RunConfig
+from .config import RunConfig, without_idle
 from .dataset import EncodedPairs, Prepared
 from .dialogue import Pair
 from .lock import LOCK
@@ -288,7 +288,9 @@ def open_run(folder: Path) -> Run:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     try:
-        config = RunConfig.from_dict(info["config"], str(path))
+        # Once a value that does nothing was no reason to refuse a run.
+        values = {name: without_idle(part) for name, part in info["config"].items()}
+        config = RunConfig.from_dict(values, str(path))
         str(info["corpus"]["sha256"]), info.get("files", {}).items()
     except (KeyError, TypeError, AttributeError, ValueError):
         raise CheckpointError(f"{path} is damaged: it is not what `edgechat train` wrote") from None

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 #: Which option goes with which other only; given without it, it is refused, never ignored. Of the values of
 #: a configuration, `config.py` says so.
 GOES_WITH = {"checkpoint": "from_run"}
-#: Which options do not go together, and why; given together, they are refused.
+#: Which options do not go together, and why; given together on the command line, or there and in the section
+#: `run` of a file, they are refused.
 EXCLUDES = {
     "dry_run": (("find_lr", "resume", "force"), "that shows what would be learned, and writes nothing"),
     "find_lr": (("resume", "force", "pretrained_embeddings"), "that trains a model that is not kept"),
@@ -96,7 +97,7 @@ class Wanted:
     def source(self, name: str) -> str:
         """What gave the value of `name`, as it stands on the command line."""
         if name in self.values:
-            return _option(name)
+            return _option(f"no_{name}" if self.values[name] is False else name)
         return f"--preset {self.options.preset}" if self.file is None else f"--config {self.file.path}"
 
     def _of_options(self, error: UsageError) -> UsageError:

@@ -137,7 +137,7 @@ def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invo
     ("command", "given", "said"),
     [
         # of the object of options, of the model, and of what is done with it
-        ("reply", ["--n-best", 9], "--n-best is 9, more than --beam, 5: raise beam"),
+        ("reply", ["--n-best", 9], "--n-best is 9, more than --beam, 5: raise --beam"),
         ("reply", ["--top-k", 9], "--top-k goes with --sample, which is off"),
         (
             "reply",

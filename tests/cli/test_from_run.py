@@ -208,3 +208,13 @@ def test_first_weights_that_are_damaged_are_named(tmp_path, edgechat, continued)
     assert done.returncode == 1
     assert f"{first} is damaged" in done.stderr
     assert weights(out) == weights(continued)
+
+
+def test_what_belongs_to_the_schedule_of_the_other_goes_with_it(invoke, run_folder, more, tmp_path):
+    plateau = ["--schedule", "plateau", "--plateau-patience", 4, "--max-steps", 2, *GENTLY]
+    assert invoke("train", more, "--from-run", run_folder, "--out", tmp_path / "a", *plateau).returncode == 0
+    constant = ["--schedule", "constant", "--max-steps", 2, *GENTLY]
+    done = invoke("train", more, "--from-run", tmp_path / "a", "--out", tmp_path / "b", *constant)
+    assert done.returncode == 0, done.stderr
+    assert open_run(tmp_path / "a").config.training.plateau_patience == 4
+    assert open_run(tmp_path / "b").config.training.plateau_patience == 2
