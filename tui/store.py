@@ -61,6 +61,10 @@ class StoreError(EdgeChatError):
     """Conversations cannot be kept or read; the text names the file."""
 
 
+class DamagedError(StoreError):
+    """A conversation cannot be read, others can; the text names it."""
+
+
 class GoneError(StoreError):
     """What this is about was deleted in another window."""
 
@@ -122,7 +126,7 @@ class Store:
             )
             chosen = [row for row in rows if ids is None or row[0] in ids]
             return [
-                Summary(id, title, bundle, updated, turns, self._excerpt(id, terms) if n < excerpts else "")
+                Summary(id, title, bundle, updated, turns, *self._hit(id, terms if n < excerpts else []))
                 for n, (id, title, bundle, updated, turns) in enumerate(chosen)
             ]
 
@@ -131,6 +135,7 @@ class Store:
 
         Raises:
             GoneError: it was deleted for good.
+            DamagedError: it cannot be read.
         """
         with self._errors():
             title = self._db.execute(
@@ -147,7 +152,7 @@ class Store:
                 return title[0], [exchange_of(row) for row in rows]
             except (ValueError, TypeError, RecursionError) as error:
                 which = f"the conversation {title_of(title[0])!r} in {self.path}"
-                raise StoreError(f"{which} is damaged: {type(error).__name__} {error}") from error
+                raise DamagedError(f"{which} is damaged: {type(error).__name__} {error}") from error
 
     def rename(self, conversation: int, title: str) -> None:
         """Give it another title.
@@ -379,19 +384,27 @@ class Store:
         )
         return {id for (id,) in rows}
 
-    def _excerpt(self, conversation: int, terms: list[str]) -> str:
-        """The first line in which the first of `terms` that was said occurs."""
-        for term in terms:
-            rows = self._db.execute(
-                "SELECT prompt, reply, coalesce(answer, '') FROM exchanges "
-                "WHERE conversation = ? ORDER BY id",
-                (conversation,),
-            )
-            for row in rows:
-                for text in row:
-                    if _holds(text, term):
-                        return _around(text, term)
-        return ""
+    def _hit(self, conversation: int, terms: list[str]) -> tuple[str, int | None]:
+        """Of the first exchange with the most of `terms`: the line in which the first of them occurs, and
+        which exchange it is, from 1 on; none where only the title has them."""
+        if not terms:
+            return "", None
+        wanted = [_folded(term) for term in terms]
+        best: tuple[str, int | None] = ("", None)
+        most = 0
+        rows = self._db.execute(
+            "SELECT prompt, reply, coalesce(answer, '') FROM exchanges WHERE conversation = ? ORDER BY id",
+            (conversation,),
+        )
+        for turn, texts in enumerate(rows, start=1):
+            said = _folded("\n".join(texts))
+            held = [term for term in wanted if term in said]
+            if len(held) > most:
+                text = next(text for text in texts if held[0] in _folded(text))
+                best, most = (_around(text, held[0]), turn), len(held)
+            if most == len(wanted):
+                break
+        return best
 
 
 def _reason(error: sqlite3.Error | OSError) -> str:
@@ -417,8 +430,8 @@ def _holds(text: str, term: str) -> bool:
 
 
 def _around(text: str, term: str) -> str:
-    """The line of `text` with `term`, cut to begin shortly before it."""
-    line = next((line for line in text.splitlines() if _holds(line, term)), text)
-    at = max(0, _folded(line).find(_folded(term)))
+    """The line of `text` with `term`, a folded one, cut to begin shortly before it."""
+    line = next((line for line in text.splitlines() if term in _folded(line)), text)
+    at = max(0, _folded(line).find(term))
     begin = max(0, at - 20)
     return ("…" if begin else "") + line[begin : begin + 120]

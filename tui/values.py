@@ -209,7 +209,8 @@ class Looked:
 
 @dataclass(frozen=True)
 class Summary:
-    """A conversation in the list. `excerpt` is where a search found it; `updated` in seconds since 1970."""
+    """A conversation in the list; `updated` in seconds since 1970. Where a search found what it looked for in
+    what was said, `excerpt` is the line and `turn` the exchange, counted from 1."""
 
     id: int
     title: str
@@ -217,6 +218,7 @@ class Summary:
     updated: float
     turns: int
     excerpt: str = ""
+    turn: int | None = None
 
 
 @dataclass(frozen=True)

@@ -830,6 +830,28 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
     assert json.loads(line)["turns"][0]["text"] == "to demo"
 
 
+async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_learn_from(chat, tmp_path):
+    path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
+    store = Store(path)
+    for title in ("whole", "broken"):
+        id, _ = store.create(title, "demo", [Exchange("hi", reply=ReplyFacts("?"), answer=title)])
+    store.close()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE exchanges SET details = '[' WHERE conversation = ?", (id,))
+    db.commit()
+    db.close()
+    async with chat(FakeModel(), store=path) as c:
+        c.screen.action_export_all()
+        await c.until(lambda: c.app.screen.query(Input))
+        assert "the conversation 'broken'" in c.notices[0]
+        assert c.notices[0].endswith("It is left out")
+        c.app.screen.query_one(Input).value = str(file)
+        await c.press("enter")
+        await c.until(file.exists)
+    (line,) = file.read_text().splitlines()
+    assert json.loads(line)["turns"][-1]["text"] == "whole"
+
+
 async def test_a_key_after_fast_typing_takes_what_was_typed_and_not_what_was_listed_before(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("the weather", "a joke"):

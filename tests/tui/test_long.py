@@ -3,6 +3,8 @@
 import re
 import threading
 
+import pytest
+
 from edgechat.tui.store import Store
 from edgechat.tui.talk import Talk
 from edgechat.tui.values import Exchange, ReplyFacts
@@ -139,6 +141,30 @@ async def test_looking_beyond_the_window_has_it_move_and_what_is_done_there_is_a
         await c.kept()
         title, exchanges = await c.keeper.do(lambda store: store.load(id[0]))
         assert [len(exchanges), exchanges[WINDOW - 1].mark, title] == [2 * WINDOW + 1, "bad", "long"]
+
+
+@pytest.mark.parametrize("turn", [2, TURNS - WINDOW + 2, TURNS - 1])
+async def test_a_conversation_that_was_searched_for_opens_where_it_was_found(chat, tmp_path, turn):
+    store = Store(tmp_path / "chats.db")
+    exchanges = said()
+    exchanges[turn - 1] = Exchange("where is my kettle?", reply=ReplyFacts(f"reply {turn}"))
+    store.create("long", "demo", exchanges)
+    store.close()
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.press("ctrl+l", *"kettle")
+        await c.until(lambda: "where is my kettle?" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.chat.conversation._replies)
+        await settled(c)
+        await c.until(lambda: f"▌ bot   reply {turn}" in c.drawn)
+        assert "▌ you   where is my kettle?" in c.drawn
+        assert c.screen.looked_at == turn
+        await c.say("and the cup?")
+        await c.press("ctrl+l", *"long")
+        await c.until(lambda: f"{TURNS + 1} turns" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: "and the cup?" in c.drawn)
+        assert c.screen.looked_at == TURNS + 1
 
 
 async def test_a_reply_that_is_coming_stays_while_one_scrolls_back(chat):

@@ -130,6 +130,19 @@ def test_a_search_says_where_it_found_something(searched):
     assert summary.excerpt == "…" + "x" * 19 + " needle in a haystack"
 
 
+def test_of_several_words_the_first_exchange_with_the_most_of_them_is_shown(searched):
+    prompts = ["a kettle", "nothing", "a copper kettle on the stove", "the copper kettle"]
+    say(searched, "tea", *prompts)
+    (summary,) = searched.find("KETTLE copper")
+    assert (summary.excerpt, summary.turn) == ("a copper kettle on the stove", 3)
+    (summary,) = searched.find("stove nothing")
+    assert (summary.excerpt, summary.turn) == ("nothing", 2)
+    (summary,) = searched.find("tea")
+    assert (summary.excerpt, summary.turn) == ("", None)
+    (summary,) = searched.find()
+    assert (summary.excerpt, summary.turn) == ("", None)
+
+
 def test_what_was_written_without_an_index_is_found_with_one(path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Store, "_open_index", lambda self: False)

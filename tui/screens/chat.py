@@ -16,7 +16,7 @@ from ..keys import CHAT, bindings
 from ..knobs import Changes
 from ..messages import CandidateChosen, Written
 from ..plain import plain
-from ..store import Store, StoreError, title_of
+from ..store import DamagedError, Store, StoreError, title_of
 from ..talk import Talk
 from ..values import Exchange, Mark
 from .ask import Ask, Write
@@ -154,15 +154,23 @@ class ChatScreen(Talking):
             return
         name = name_of(self.bundles.current)
 
-        def every(store: Store) -> str:
-            loaded = (store.load(summary.id) for summary in store.find() if summary.bundle == name)
-            return "".join(to_jsonl(title, exchanges) for title, exchanges in loaded)
+        def every(store: Store) -> tuple[str, list[DamagedError]]:
+            texts, damaged = [], []
+            for summary in store.find():
+                if summary.bundle == name:
+                    try:
+                        texts.append(to_jsonl(*store.load(summary.id)))
+                    except DamagedError as error:
+                        damaged.append(error)
+            return "".join(texts), damaged
 
         try:
-            text = await self._keeper.do(every)
+            text, damaged = await self._keeper.do(every)
         except StoreError as error:
             self.notify(plain(str(error)), severity="error", markup=False)
             return
+        for why in damaged:
+            self.notify(plain(f"{why}. It is left out"), severity="warning", markup=False)
         if not text:
             self.notify(NOTHING_TO_LEARN, severity="warning")
             return
@@ -206,18 +214,19 @@ class ChatScreen(Talking):
     async def action_library(self) -> None:
         if self._keeper is None:
             return
-        id = await answer_of(Library(self._keeper), self)
+        chosen = await answer_of(Library(self._keeper), self)
         try:
             deleted = await self._keeper.do(lambda store: store.deleted())
             if self.talk.kept and self.talk.kept.id in deleted:
                 self.action_new_conversation()  # nobody goes on in what was deleted
-            if id is None:
+            if chosen is None:
                 return
-            title, exchanges = await self._keeper.do(lambda store: store.load(id))
+            title, exchanges = await self._keeper.do(lambda store: store.load(chosen.id))
         except StoreError as error:
             self.notify(plain(str(error)), severity="error", markup=False)
             return
         self.action_stop()
         rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
-        self.hold(Talk(exchanges, title, self._kept(id, rows)))
+        self.hold(Talk(exchanges, title, self._kept(chosen.id, rows)))
+        self.look(chosen.turn)
         self.prompt.focus()

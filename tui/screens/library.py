@@ -24,15 +24,15 @@ LISTED = 500
 RENAMES = f"The conversation's title, {TITLE} characters at most"
 
 
-class Library(Listing[int]):
-    """Gives the id of the conversation to open. What is typed is searched for."""
+class Library(Listing[Summary]):
+    """Gives the conversation to open. What is typed is searched for."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(LIBRARY)
     HELP = """
     ### Conversations
 
-    Type to search titles, prompts, replies and corrections: every word must occur somewhere in the
-    conversation, whole or in part.
+    Type to search titles, prompts, replies and corrections for all of the words, whole or in part. It
+    opens where they were found.
 
     What is deleted can be brought back with Undo until you quit; then it is overwritten.
     """
@@ -51,7 +51,7 @@ class Library(Listing[int]):
     @work(group=IN_ORDER)
     async def action_open(self) -> None:
         if picked := await self._pick():
-            self.dismiss(picked.id)
+            self.dismiss(picked)
 
     async def _pick(self) -> Summary | None:
         """The one that is lit, of what goes with all that was typed."""

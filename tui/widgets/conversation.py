@@ -123,8 +123,15 @@ class Conversation(VerticalScroll, can_focus=True):
             if isinstance(message, ReplyMessage):
                 picked = picked and message.side == side
             message.set_class(picked, "-picked")
-            if picked and isinstance(message, ReplyMessage):
-                self.scroll_to_widget(message, animate=False)
+        if self._moves:
+            self._when_laid_out((), self._show_picked)
+        else:
+            self._show_picked()
+
+    def _show_picked(self) -> None:
+        """Have the prompt in view, and what fits of the reply."""
+        for message in self.query(ChatMessage).filter(".-picked"):
+            self.scroll_to_widget(message, animate=False, immediate=True)
 
     def drop(self, number: int) -> None:
         """Take the messages of an exchange away."""
@@ -180,15 +187,18 @@ class Conversation(VerticalScroll, can_focus=True):
         after = [widget for number in new if number > first for widget in self._of(number)]
         come = self.mount_all(before, after=self._before), self.mount_all(after, before=self._after)
         self._tell()
-        self._moves += 1
-        self.call_later(self._settle, (gone, *come), then)
+        self._when_laid_out((gone, *come), then)
 
-    async def _settle(self, done: Iterable[Awaitable[None]], then: Callable[[], None]) -> None:
+    def _when_laid_out(self, moved: Iterable[Awaitable[None]], then: Callable[[], object]) -> None:
+        self._moves += 1
+        self.call_later(self._settle, moved, then)
+
+    async def _settle(self, done: Iterable[Awaitable[None]], then: Callable[[], object]) -> None:
         for each in done:
             await each
         self.call_after_refresh(self._moved, then)
 
-    def _moved(self, then: Callable[[], None]) -> None:
+    def _moved(self, then: Callable[[], object]) -> None:
         then()
         self._moves -= 1
 
