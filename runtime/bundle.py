@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .archive import ENDING, LARGEST, Archive, write_archive
+from .archive import ENDING, LARGEST, Archive, is_archive, write_archive
 from .arguments import shown
 from .errors import BundleError, UsageError
 from .files import folder_atomic, occupied, sha256, write_atomic
@@ -99,7 +99,7 @@ def find_bundle(name: str) -> Path:
                 raise UsageError(
                     f"{path} is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
                 )
-            if name != "demo" or not path.is_dir() or (path / MANIFEST).exists():
+            if name != "demo" or (path / MANIFEST).exists() or is_archive(path):
                 return path
     except OSError as error:  # a name that is too long, a folder that may not be searched
         raise UsageError(f"the bundle {name[:100]} cannot be opened: {error.strerror}") from None
