@@ -42,8 +42,8 @@ _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 7: 8, 10: 2}
 #: Those that it may cast to: float, int32, float16.
 _CASTS = (1, 6, 10)
 #: The field that holds the value of each AttributeProto.AttributeType.
-_ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
-_MAY_BE_EMPTY = ("s", "floats", "ints", "strings")
+_ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 7: "ints"}
+_MAY_BE_EMPTY = ("s", "ints")
 _VERSIONS = {"": OPSET, MICROSOFT: 1}
 #: Names of the graphs that no state map can take.
 _RESERVED = ("src", "src_len", "tokens", "parent", "top_k", "cand_ids", "cand_logp", "align", "logp")
@@ -285,8 +285,6 @@ class _Checked:
             ]
             if kind is None or given not in ([kind], [] if kind in _MAY_BE_EMPTY else [kind]):
                 raise RuleError(f"has {what}, whose value is not of its type")
-            if attribute.t is not None:
-                raise RuleError(f"has a tensor in {what}")
             if attribute.name == "to" and attribute.i not in _CASTS:
                 raise RuleError(f"casts to the type {attribute.i}, which is not allowed")
 
@@ -301,8 +299,7 @@ class _Checked:
         self._check_rank(what, len(tensor.dims))
         count = prod(tensor.dims)
         raw = b"" if tensor.raw is None else tensor.raw
-        listed = tensor.floats or tensor.int64s or tensor.int32s
-        if any(size < 0 for size in tensor.dims) or listed or len(raw) != count * item:
+        if any(size < 0 for size in tensor.dims) or len(raw) != count * item:
             raise self._refused(f"{what} does not hold just the numbers of its shape {text(tensor.dims)}")
         if tensor.dtype != INT64 or len(tensor.dims) > 1 or count > MOST_NUMBERS:
             return Value(tensor.dims)
