@@ -232,11 +232,37 @@ class ChatModel(OneProcess):
         *,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
-        """Replies to many prompts, in their order: the same as one by one, in about half the time."""
+        """Replies to many prompts, in their order: the same as one by one, in about half the time.
+
+        `batch_size` prompts of similar length are searched together; `progress` is called with how many
+        replies each batch finished. `cancelled` is asked before each step: once it is true, the replies are
+        as those of a cancelled stream, and of batches that had not begun empty.
+        """
         prompts = listed(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
         return self.reply_turns(
-            [[prompt] for prompt in prompts], options, batch_size=batch_size, progress=progress
+            [[prompt] for prompt in prompts],
+            options,
+            batch_size=batch_size,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+    async def areply_batch(
+        self,
+        prompts: Sequence[str],
+        options: DecodingOptions | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Reply]:
+        """As `reply_batch`, in a thread, which calls `progress` too; cancelling the task stops the searches
+        before their next step."""
+        return await self.coroutine_threads.replies(
+            lambda cancelled: self.reply_batch(
+                prompts, options, batch_size=batch_size, progress=progress, cancelled=cancelled
+            )
         )
 
     def reply_turns(
@@ -246,6 +272,7 @@ class ChatModel(OneProcess):
         *,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
         """As `reply_batch`, each to the turns of a conversation, oldest first."""
         start, backend, maker = time.perf_counter(), self.backend, self.maker
@@ -260,6 +287,7 @@ class ChatModel(OneProcess):
             texts=maker.texts(options),
             batch_size=batch_size,
             progress=progress,
+            cancelled=cancelled,
         )
         return [
             maker.reply(search, start, source.truncated)

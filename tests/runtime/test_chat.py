@@ -142,8 +142,9 @@ def test_the_bundle_replies_what_it_was_taught(model):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 async def test_every_road_to_a_reply_gives_the_same_one(model, options):
-    batch = model.reply_batch(PROMPTS, options)
-    for prompt, expected in zip(PROMPTS, batch, strict=True):
+    batch, searched = model.reply_batch(PROMPTS, options), await model.areply_batch(PROMPTS, options)
+    for prompt, expected, other in zip(PROMPTS, batch, searched, strict=True):
+        assert_same(model, prompt, options, other, expected)
         assert_same(model, prompt, options, model.reply(prompt, options), expected)
         assert_same(model, prompt, options, model.stream(prompt, options).reply, expected)
         assert_same(model, prompt, options, await model.areply(prompt, options), expected)
@@ -576,6 +577,32 @@ async def test_a_cancelled_task_stops_its_search():
     assert backend.steps == 3
 
 
+async def test_a_cancelled_task_stops_its_batches():
+    gate = Gate()
+    chat, backend = table_model(gate)
+    told: list[int] = []
+    batch = chat.areply_batch(["hen", "he", "to"], ENDLESS, batch_size=2, progress=told.append)
+    await cancelled(asyncio.create_task(batch), gate, chat)
+    assert (backend.steps, len(backend.sources), told) == (3, 1, [0])
+
+
+def test_a_batch_that_is_cancelled_gives_what_there_is():
+    # "he" ends in the third step; to say "hello" takes six.
+    script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
+    chat, backend = table_model(script, calibration=AS_IT_IS)
+    told: list[int] = []
+    replies = chat.reply_batch(
+        ["hen", "he", "to"],
+        DecodingOptions(n_best=2),
+        batch_size=2,
+        progress=told.append,
+        cancelled=lambda: backend.steps == 3,
+    )
+    assert (backend.steps, told) == (3, [0])
+    assert sorted((r.text, r.finished) for r in replies) == [("", False), ("he", True), ("he", True)]
+    assert [r.confidence for r in replies] == [None] * 3
+
+
 async def all_done(chat: ChatModel) -> None:
     """Once nothing runs in the threads of a model."""
     await asyncio.to_thread(chat.coroutine_threads._pool.shutdown)
@@ -907,6 +934,7 @@ def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
         "reply_batch": lambda: chat.reply_batch(["hen"]),
         "an empty batch": lambda: chat.reply_batch([]),
         "areply": lambda: asyncio.run(chat.areply("hen")),
+        "areply_batch": lambda: asyncio.run(chat.areply_batch(["hen"])),
         "astream": lambda: asyncio.run(anext(chat.astream("hen"))),
         "session": lambda: session.reply("hen"),
         "backend": lambda: chat.backend,
