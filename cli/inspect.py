@@ -17,7 +17,7 @@ from ..runtime.bundle import Bundle, find_bundle, read_bundle
 from ..runtime.calibration import Calibration
 from ..runtime.chat import ChatModel
 from ..runtime.device import cuda_state
-from ..runtime.golden import TOLERANCE, check_golden
+from ..runtime.golden import TOLERANCE
 from ..runtime.manifest import ModelSpec, TextSpec
 from ..runtime.replies import REPLIES, bundled_replies
 from ..runtime.signature import fingerprint, signing_key
@@ -66,7 +66,7 @@ def verify(
     """
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
-    result = check_golden(model.backend, checked.files["golden.json"])
+    result = model.verify()
     proof = _prove_against(checked, against) if against else None
     if json:
         put_json(

@@ -138,6 +138,16 @@ def read_bundle(path: Path, *, require_signature: str | os.PathLike[str] | None 
         raise BundleError(f"{error.filename or path} cannot be read: {error.strerror}") from error
 
 
+def read_packed(
+    raw: bytes, *, require_signature: str | os.PathLike[str] | None = None, path: Path = Path("raw")
+) -> Bundle:
+    """As `read_bundle`, of the bytes of a bundle that is one file; errors call it `path`."""
+    if not isinstance(raw, bytes):
+        raise UsageError(f"{path} must be the bytes of an {ENDING} file, not {shown(raw)}")
+    public_key = None if require_signature is None else load_public_key(require_signature)
+    return _check(path, _open_archive(io.BytesIO(raw), len(raw), path), public_key)
+
+
 def write_bundle(
     path: Path,
     manifest: Manifest,
@@ -178,9 +188,7 @@ def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool, mode: in
         files[SIGNATURE] = bundle.signature
     if path.suffix == ENDING:
         raw = write_archive({name: files[name] for name in sorted(files, key=_place)})
-        archive = Archive(io.BytesIO(raw), len(raw), path, SIZE_CAPS)
-        _check_names(path, archive.names)
-        _check(path, archive, None)
+        read_packed(raw, path=path)
         write_atomic(path, raw, replace=replace_existing, mode=mode)
         return
     with folder_atomic(path, replace=replace_existing) as folder:
@@ -248,9 +256,13 @@ def _open_bundle(path: Path) -> Iterator[_Source]:
         yield _Folder(path)
     else:
         with _open_file(path, LARGEST) as (file, size):
-            archive = Archive(file, size, path, SIZE_CAPS)
-            _check_names(path, archive.names)
-            yield archive
+            yield _open_archive(file, size, path)
+
+
+def _open_archive(file: BinaryIO, size: int, path: Path) -> Archive:
+    archive = Archive(file, size, path, SIZE_CAPS)
+    _check_names(path, archive.names)
+    return archive
 
 
 class _Folder:

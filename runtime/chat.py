@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .arguments import listed, path_text, shown
 from .backend import Backend
-from .bundle import Bundle, find_bundle, read_bundle
+from .bundle import Bundle, find_bundle, read_bundle, read_packed
 from .calibration import Calibration
 from .coroutines import Threads
 from .device import Device, resolve_device
@@ -27,6 +27,9 @@ from .replymaker import ReplyMaker
 from .scheduler import BATCH_SIZE, decode
 from .stream import ReplyStream
 from .text import TextCodec
+
+if TYPE_CHECKING:
+    from .golden import GoldenResult
 
 
 class ChatSession:
@@ -79,6 +82,7 @@ class ChatModel(OneProcess):
         manifest: Manifest | None = None,
         closed: ClosedSet | None = None,
         calibration: Calibration | None = None,
+        golden: bytes | None = None,
     ) -> None:
         super().__init__()
         self.maker: ReplyMaker = ReplyMaker(codec, defaults, closed=closed, calibration=calibration)
@@ -88,6 +92,7 @@ class ChatModel(OneProcess):
         self.manifest: Manifest | None = manifest
         self._backend: Backend[Any] | None = backend
         self._threads: Threads | None = None
+        self._golden: bytes | None = golden
 
     @classmethod
     def load(
@@ -111,6 +116,19 @@ class ChatModel(OneProcess):
             DeviceError: `device="cuda"` cannot be used.
         """
         checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
+        return cls.from_bundle(checked, device=device, threads=threads)
+
+    @classmethod
+    def load_bytes(
+        cls,
+        raw: bytes,
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        require_signature: str | os.PathLike[str] | None = None,
+    ) -> "ChatModel":
+        """As `load`, of the bytes of an .edgechat file, wherever they come from."""
+        checked = read_packed(raw, require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
@@ -157,6 +175,7 @@ class ChatModel(OneProcess):
             manifest=manifest,
             closed=closed,
             calibration=calibration,
+            golden=files["golden.json"],
         )
 
     @classmethod
@@ -305,10 +324,25 @@ class ChatModel(OneProcess):
         """A new conversation."""
         return ChatSession(self)
 
+    def verify(self) -> "GoldenResult":
+        """Repeat the golden vectors of the model's bundle on this machine: `passed` says whether it computes
+        what the one did that made the bundle.
+
+        Raises:
+            UsageError: the model was not loaded of one bundle.
+            BundleError: its golden vectors cannot be used.
+        """
+        from .golden import check_golden  # few need it at their start
+
+        golden, backend = self._golden, self.backend
+        if golden is None:
+            raise UsageError("verify needs a model of one bundle: load it alone")
+        return check_golden(backend, golden)
+
     def close(self) -> None:
         """Let go of the sessions and of what is kept; replies that are being searched still end, and free the
         sessions with the last."""
-        self._backend = self._threads = None
+        self._backend = self._threads = self._golden = None
         self.maker.forget()
 
     def __enter__(self) -> "ChatModel":

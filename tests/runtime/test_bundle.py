@@ -24,7 +24,6 @@ from edgechat.runtime.bundle import (
 )
 from edgechat.runtime.errors import BundleError, UsageError
 from edgechat.runtime.files import sha256
-from edgechat.runtime.golden import check_golden
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def test_nothing_lies_in_a_bundle_that_nobody_reads(bundle_folder, tmp_path, nam
         ChatModel.load(path)
         return
     with pytest.raises(BundleError, match=name):
-        check_golden(ChatModel.load(path).backend, read_bundle(path).files["golden.json"])
+        ChatModel.load(path).verify()
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".DS_Store", "Encoder.onnx", "weights.bin", "edgechat.json~"])

@@ -36,7 +36,7 @@ from edgechat.runtime import (
     ReplyStream,
     UsageError,
 )
-from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.bundle import read_bundle, store_bundle
 from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.constraints import text_rules
 from edgechat.runtime.device import cuda_state
@@ -837,10 +837,12 @@ def test_a_megabyte_is_answered_as_its_end_is_and_as_fast(model, unit):
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 10**20, True, 1.5, "2", None])
-def test_wrong_threads_are_refused_by_name(bundle_folder, threads):
-    bundle = read_bundle(bundle_folder)
+def test_wrong_threads_are_refused_by_name(bundle_folder, tmp_path, threads):
+    bundle, packed = read_bundle(bundle_folder), tmp_path / "packed.edgechat"
+    store_bundle(packed, bundle, replace_existing=False)
     for load in (
-        lambda **given: ChatModel.load(bundle_folder, **given),
+        partial(ChatModel.load, bundle_folder),
+        partial(ChatModel.load_bytes, packed.read_bytes()),
         partial(ChatModel.from_bundle, bundle),
     ):
         with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1024, not") as caught:
@@ -937,6 +939,7 @@ def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
         "areply_batch": lambda: asyncio.run(chat.areply_batch(["hen"])),
         "astream": lambda: asyncio.run(anext(chat.astream("hen"))),
         "session": lambda: session.reply("hen"),
+        "verify": chat.verify,
         "backend": lambda: chat.backend,
     }
 
