@@ -26,7 +26,7 @@ from .reply import Reply
 from .replymaker import ReplyMaker
 from .scheduler import BATCH_SIZE, decode
 from .stream import ReplyStream
-from .text import TextCodec
+from .text import TextCodec, turns_of
 
 if TYPE_CHECKING:
     from .golden import GoldenResult
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 class ChatSession:
     """A conversation: it remembers its turns and shows the model those it was trained to see."""
 
-    def __init__(self, model: "ChatModel") -> None:
+    def __init__(self, model: "ChatModel", turns: Sequence[str] = ()) -> None:
         self._model = model
-        self._turns: list[str] = []
+        self._turns = turns_of(turns)
 
     @property
     def turns(self) -> tuple[str, ...]:
@@ -235,10 +235,13 @@ class ChatModel(OneProcess):
     def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
         """A reply that arrives piece by piece. The call encodes the prompt and makes the rules of texts, and
         refuses what is wrong; the model computes nothing before the stream is iterated."""
-        return self.stream_turns([prompt], options, lambda reply: None)
+        return self.stream_turns([prompt], options)
 
     def stream_turns(
-        self, turns: Sequence[str], options: DecodingOptions | None, done: Callable[[Reply], None]
+        self,
+        turns: Sequence[str],
+        options: DecodingOptions | None = None,
+        done: Callable[[Reply], None] = lambda reply: None,
     ) -> ReplyStream:
         """Stream the reply to a conversation's turns, oldest first; `done` is called with the reply."""
         self.check_open()
@@ -320,9 +323,10 @@ class ChatModel(OneProcess):
             raise UsageError(f"options are a DecodingOptions, not {shown(options)}")
         return options
 
-    def session(self) -> ChatSession:
-        """A new conversation."""
-        return ChatSession(self)
+    def session(self, turns: Sequence[str] = ()) -> ChatSession:
+        """A conversation: a new one, or one in which these `turns` were said before, oldest first, user and
+        bot alternating, as `ChatSession.turns` has them."""
+        return ChatSession(self, turns)
 
     def verify(self) -> "GoldenResult":
         """Repeat the golden vectors of the model's bundle on this machine: `passed` says whether it computes

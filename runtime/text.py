@@ -82,6 +82,15 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
+def turns_of(conversation: Iterable[str]) -> list[str]:
+    """The turns of a conversation; raises UsageError where they are no list, or one is no text."""
+    turns = listed(conversation, "the turns of a conversation are a list of texts")
+    for turn in turns:
+        if not isinstance(turn, str):
+            raise UsageError(f"a prompt is a text (str), not {shown(turn)}")
+    return turns
+
+
 @dataclass(frozen=True)
 class EncodedSource:
     """A prompt, with its context, as the encoder sees it."""
@@ -157,14 +166,11 @@ class TextCodec:
         """Ids of the last turns of a conversation, `trimmed`, oldest first, joined by the separator.
 
         The oldest text goes first where it does not fit. An empty source is one end-of-sentence.
-        Raises UsageError where they are no list, or a turn is no text.
+        Raises UsageError as `turns_of` does.
         Worked example, turns=2, max_source=5: ["a", "b c", "d e f"] has the last two turns
         [b c <sep> d e f], of which the last five ids stay: [c <sep> d e f].
         """
-        turns = listed(turns, "the turns of a conversation are a list of texts")
-        for turn in turns:
-            if not isinstance(turn, str):
-                raise UsageError(f"a prompt is a text (str), not {shown(turn)}")
+        turns = turns_of(turns)
         # Cut by characters before tokenizing: a megabyte costs no more than the longest source.
         longest = self.max_source * self._longest_token
         ids: list[int] = []

@@ -739,6 +739,19 @@ def test_a_session_remembers_its_turns_and_shows_the_model_those_it_was_trained_
     ]
 
 
+def test_a_session_goes_on_where_another_ended():
+    chat, backend = table_model(turns=3)
+    first = chat.session()
+    for prompt in ("he", "hen"):
+        first.reply(prompt)
+    said = list(first.turns)
+    second = chat.session(said)
+    assert (second.turns, second.context) == (first.turns, first.context)
+    assert second.reply("to").text == first.reply("to").text
+    assert backend.sources[-1] == backend.sources[-2]
+    assert (second.turns, said) == (first.turns, list(first.turns[:4]))  # the caller's list stays as it was
+
+
 def test_a_model_of_one_turn_has_no_context_but_the_session_keeps_its_turns(model):
     session = model.session()
     for _ in range(2):
