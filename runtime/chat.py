@@ -311,10 +311,7 @@ class ChatModel(OneProcess):
             progress=progress,
             cancelled=cancelled,
         )
-        return [
-            maker.reply(search, start, source.truncated)
-            for search, source in zip(searches, sources, strict=True)
-        ]
+        return [maker.reply(search, start, source) for search, source in zip(searches, sources, strict=True)]
 
     def _options(self, options: DecodingOptions | None) -> DecodingOptions:
         if options is None:

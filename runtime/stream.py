@@ -106,7 +106,7 @@ class ReplyStream(OneProcess):
             self._failed, self._batch = True, None
             raise
         self._batch = None  # it holds the sessions, which are to be free once the model is closed
-        self._reply = self._maker.reply(self._search, self._start, self._source.truncated)
+        self._reply = self._maker.reply(self._search, self._start, self._source)
         if not self.cancelled:
             self._done(self._reply)
         return False

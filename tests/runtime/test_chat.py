@@ -179,6 +179,21 @@ def test_a_reply_says_all_about_itself(model):
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_reply_says_which_tokens_its_alignments_are_over():
+    chat, _ = table_model(turns=3)
+    options = DecodingOptions(beam=2, alignments=True)
+    end = chat.codec.decode(chat.codec.encode("hello hen " * 9 + "he")[-20:])
+    for reply, read in (
+        (chat.reply(" hen ", options), "hen"),
+        (chat.session(["he", "said"]).reply("hello", options), "he|said|hello"),
+        (*chat.reply_turns([["he", "hello"]], options), "he|hello"),
+        (chat.reply("", options), "|"),  # the end-of-sentence
+        (chat.reply("hello hen " * 9 + "he", options), end),
+    ):
+        assert "".join(piece or "|" for piece in reply.source) == read
+        assert {len(row) for c in reply.candidates for row in c.alignments} == {len(reply.source)}
+
+
 def test_a_reply_cannot_be_changed(model):
     reply = model.reply("hello")
     for thing, name in ((reply, "text"), (reply.candidates[0], "score")):
