@@ -56,9 +56,15 @@ class Bundle:
     path: Path | None = field(default=None, compare=False)  # where it was read
 
     @property
+    def stored(self) -> dict[str, bytes]:
+        """All files: these, edgechat.json and, where there is one, the signature."""
+        signed = {} if self.signature is None else {SIGNATURE: self.signature}
+        return {MANIFEST: self.sealed, **self.files, **signed}
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(map(len, self.files.values()))
+        return sum(map(len, self.stored.values()))
 
 
 class _Source(Protocol):
@@ -183,9 +189,7 @@ def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool, mode: in
     Raises:
         BundleError: it would not be read.
     """
-    files = {MANIFEST: bundle.sealed, **bundle.files}
-    if bundle.signature is not None:
-        files[SIGNATURE] = bundle.signature
+    files = bundle.stored
     if path.suffix == ENDING:
         raw = write_archive({name: files[name] for name in sorted(files, key=_place)})
         read_packed(raw, path=path)

@@ -47,7 +47,8 @@ def test_what_is_read_is_what_is_in_the_files(bundle_folder):
     on_disk = {path.name: path.read_bytes() for path in bundle_folder.iterdir()}
     assert read.files == {name: data for name, data in on_disk.items() if name != MANIFEST}
     assert read.manifest.to_bytes() == on_disk[MANIFEST]
-    assert read.size == sum(map(len, read.files.values()))
+    assert read.size == sum(path.stat().st_size for path in bundle_folder.iterdir())
+    assert dataclasses.replace(read, signature=bytes(96)).size == read.size + 96
 
 
 def test_what_was_written_is_read(bundle_folder, tmp_path):
