@@ -11,9 +11,9 @@ import pytest
 import torch
 from tests_corpus import PAIRS
 
-from edgechat.export import export
+from edgechat.export import ProofError, export
 from edgechat.export.exporter import check_out
-from edgechat.runtime import ChatModel, ProofError, UsageError
+from edgechat.runtime import ChatModel, UsageError
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.files import sha256
 from edgechat.runtime.options import DecodingOptions
