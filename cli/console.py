@@ -18,9 +18,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..runtime.bundle import check_outside
+from ..runtime.display import BIDI_CONTROLS, printable
 from ..runtime.errors import EdgeChatError, UsageError, is_out_of_memory
 from ..runtime.jsonobject import finite
-from ..runtime.text import BIDI_CONTROLS, printable
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 #: What `edgechat[train]` brings, by what is imported, with the names that pip knows.

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..runtime.backend import Backend, pad
+from ..runtime.display import counted
 from ..runtime.errors import ProofError
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend, OrtState
 from ..runtime.scheduler import decode
 from ..runtime.scoring import forced_steps
 from ..runtime.search import BeamSearch
-from ..runtime.text import counted
 from ..train.backend import TorchBackend, TorchState
 
 TOLERANCE = 1e-4  # states, alignments, log-probabilities of tokens
