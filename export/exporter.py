@@ -19,19 +19,17 @@ from .. import __version__
 from ..runtime.arguments import shown
 from ..runtime.bundle import Bundle, check_out, write_bundle
 from ..runtime.chat import ChatModel
-from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
+from ..runtime.errors import BundleError, EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import (
-    LARGEST_REPLY,
-    LARGEST_STEP,
     OPSET,
     Manifest,
     ModelSpec,
     PrecisionName,
     TextSpec,
 )
-from ..runtime.options import MAX_BEAM, DecodingOptions
+from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
 from ..runtime.signature import Signer
@@ -90,7 +88,7 @@ def export(
 
     Raises:
         UsageError: `out` exists and is not to be replaced, or is no bundle; a reply is longer than the
-            model's longest; the beam of `decoding` is too much for this model; or `data_licence` is no text.
+            model's longest; `decoding` asks for what the bundle may not; or `data_licence` is no text.
         CheckpointError: the run has no checkpoint, or it is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
         QualityError: the precision changes too much; nothing is written.
@@ -101,7 +99,7 @@ def export(
     _check_licence(data_licence)
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
-    _check_beam(decoding := decoding or DecodingOptions(), run.config.data.max_target, model.vocab_size)
+    decoding = decoding or DecodingOptions()
     closed = None if replies is None else closed_set(replies, run.codec)
     last = run.step("last")
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
@@ -109,7 +107,10 @@ def export(
     progress(f"taking the {what}, step {position.step:,}{behind}")
     fit = None if replies is None else _closed_set_fit(run, replies, progress)
     data = run.config.data
-    manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
+    try:
+        manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
+    except BundleError as error:  # it may not ask for such replies
+        raise UsageError(str(error)) from None
     built = build(model, precision, _judged_on(run, _LEVEL_PAIRS), progress=progress)
     proof = prove_built(
         model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress
@@ -208,17 +209,6 @@ def _check_licence(text: str | None) -> None:
         (text or "").encode()
     except UnicodeEncodeError:
         raise UsageError(f"data_licence must be text, not half of a surrogate pair: {shown(text)}") from None
-
-
-def _check_beam(decoding: DecodingOptions, max_target: int, vocab_size: int) -> None:
-    """Refuse a beam that the bundle could not ask for: it would not be read."""
-    tokens = decoding.max_length or max_target
-    most = min(MAX_BEAM, LARGEST_REPLY // tokens, LARGEST_STEP // vocab_size)
-    if decoding.beam > most:
-        raise UsageError(
-            f"beam must be at most {most:,} for replies of up to {tokens:,} tokens out of {vocab_size:,}, "
-            f"not {decoding.beam:,}"
-        )
 
 
 def _manifest(
