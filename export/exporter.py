@@ -6,7 +6,7 @@ What the bundle holds is a function of the checkpoint; dates and times go into a
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from .calibrate import calibrate
 from .card import model_card
 from .closedset import ClosedSetFit, closed_set_fit
 from .graphs import graph_spec
+from .proof import Told
 from .quality import LIMITS, beyond_limits, compare, step_ms
 from .variants import Built, build, prove_built, rebuild
 
@@ -51,8 +52,6 @@ _FEWEST_PAIRS = 500
 _GOLDEN_CASES = 8
 #: Licences of the corpora that come as packages.
 _LICENCES = {"chitchat": "MIT", "chatterbot": "BSD-3-Clause"}
-
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ _RAGGED = (2, 7, 64)
 _NUMBERS_AT_BATCH_1 = 12
 _BEAMS = (1, 5)
 
+Told = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -58,7 +60,7 @@ def prove(
     targets: Sequence[Sequence[int]],
     *,
     max_length: int,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Told = lambda what: None,
 ) -> Proof:
     """Compare both backends on pairs of ids.
 
@@ -116,7 +118,7 @@ def prove_batching(
     *,
     precision: str,
     max_length: int,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Told = lambda what: None,
 ) -> BatchingProof:
     """Compare a variant's replies alone with those in batches.
 

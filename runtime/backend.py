@@ -16,6 +16,7 @@ from .text import PAD
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 State = TypeVar("State")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .archive import ENDING, LARGEST, Archive, write_archive
+from .archive import ENDING, LARGEST, NO_BUNDLE, Archive, write_archive
 from .arguments import shown
 from .errors import BundleError, UsageError
 from .files import folder_atomic, occupied, sha256, write_atomic
@@ -102,9 +102,7 @@ def find_bundle(name: str) -> Path:
             if is_run(path) and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
             if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
-                raise UsageError(
-                    f"{path} is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
-                )
+                raise UsageError(f"{path} {NO_BUNDLE}")
             if name != "demo" or not path.is_dir() or (path / MANIFEST).exists():
                 return path
     except OSError as error:  # a name that is too long, a folder that may not be searched
