@@ -1,7 +1,7 @@
 """`edgechat eval`: how good a model is."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,9 +28,11 @@ from .options import (
 from .progress import counting
 
 if TYPE_CHECKING:
+    from ..train.corpus import Corpus
     from ..train.dialogue import Pair
 
 _FEW = 20
+_AS_IN = "--data pairs.jsonl"
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +47,13 @@ def evaluate(
         typer.Option(
             help="File or packaged corpus, as for `edgechat train`.  [default: the run's held-out pairs]"
         ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Parallel text: one prompt a line.", readable=False),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="Parallel text: one reply a line.", readable=False)
     ] = None,
     checkpoint: Annotated[
         str | None,
@@ -63,11 +72,11 @@ def evaluate(
     targets: Annotated[
         Targets | None,
         typer.Option(
-            help="Turns of the dialogues in --data to reply to.  [default: all]", show_default=False
+            help="Turns of the dialogues in the data to reply to.  [default: all]", show_default=False
         ),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count and skip lines of --data that cannot be read.")
+        bool, typer.Option("--skip-bad", help="Count and skip lines of the data that cannot be read.")
     ] = False,
     beam: Annotated[int | None, beam_option(f"the bundle's, of a run {PLAIN.beam}")] = None,
     normalize: Annotated[
@@ -89,8 +98,10 @@ def evaluate(
     Of a calibrated bundle also what its confidence is worth here: how many replies have at least 0.5, 0.8,
     0.9 and 0.95, how many of these are right, and the expected calibration error.
     """
+    from ..train.corpus import open_corpus
     from ..train.evaluate import evaluate as run_evaluation
 
+    named = data is not None or source is not None or target is not None
     if is_run(Path(model)):
         from ..train.run import open_run
 
@@ -100,25 +111,25 @@ def evaluate(
         set_torch_threads(threads)
         checkpoint = checkpoint or "best"
         chat = run.chat_model(checkpoint, device=torch_device(device))
-        source = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
-        pairs = run.held_out() if data is None else None
+        made_of = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
+        pairs = None if named else run.held_out()
+        if not named and not pairs:
+            raise UsageError(f"--data is missing: {model} held out no pairs, so name a file: {_AS_IN}")
     else:
         if checkpoint is not None:
             raise UsageError("--checkpoint is of a run: a bundle holds one model")
         chat = ChatModel.load(model, device=device, threads=threads, require_signature=require_signature)
-        source = chat.manifest.provenance if chat.manifest else {}
+        made_of = chat.manifest.provenance if chat.manifest else {}
         pairs = None
-        if data is None:
-            raise UsageError(
-                "--data is missing: a bundle holds no held-out pairs, so name a file: --data pairs.jsonl"
-            )
-    if data is None and targets is not None:
+        if not named:
+            raise UsageError(f"--data is missing: a bundle holds no held-out pairs, so name a file: {_AS_IN}")
+    if not named and targets is not None:
         raise UsageError("--targets goes with --data: held-out pairs are what they are")
-    if data is None and skip_bad:
+    if not named and skip_bad:
         raise UsageError("--skip-bad goes with --data: held-out pairs were read already")
     if pairs is None:
-        assert data is not None
-        pairs = _pairs(data, chat.codec.turns, targets or "all", skip_bad)
+        corpus = open_corpus([] if data is None else [data], source=source, target=target, skip_bad=skip_bad)
+        pairs = _pairs(corpus, chat.codec.turns, targets or "all")
     pairs = pairs[:limit]
     if 0 < len(pairs) < _FEW:
         say(f"with so few pairs ({len(pairs)}) the figures say little of others")
@@ -128,8 +139,8 @@ def evaluate(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
         )
     if json:
-        made_of = {name: source.get(name) for name in ("checkpoint", "steps")}
-        put_json({"model": model, **made_of, "device": chat.device, **result.to_json()})
+        which = {name: made_of.get(name) for name in ("checkpoint", "steps")}
+        put_json({"model": model, **which, "device": chat.device, **result.to_json()})
         return
     trust = []
     if result.confidence is not None:
@@ -140,7 +151,7 @@ def evaluate(
         trust.append(("expected error", f"{result.confidence.expected_error:.3f}"))
     put_table(
         [
-            ("model", f"{model}, {checkpoint_shown(source)}"),
+            ("model", f"{model}, {checkpoint_shown(made_of)}"),
             ("pairs", f"{result.pairs:,}"),
             ("perplexity", f"{result.perplexity:.3f}"),
             ("exact match", f"{result.exact_match:.2%}"),
@@ -167,12 +178,10 @@ def _answered(answered: int, right: int, pairs: int) -> str:
     return f"{answered:,} of {pairs:,} answered{right_of_them}"
 
 
-def _pairs(data: str, turns: int, targets: Any, skip_bad: bool) -> "list[Pair]":
+def _pairs(corpus: "Corpus", turns: int, targets: Targets) -> "list[Pair]":
     """The pairs of a corpus; what of it is left out is said."""
-    from ..train.corpus import open_corpus
     from ..train.dialogue import examples
 
-    corpus = open_corpus([data], skip_bad=skip_bad)
     pairs = [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]
     for reason, count in corpus.report.dropped.items():
         say(f"dropped  {count:,} × {reason}")

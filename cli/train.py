@@ -334,9 +334,10 @@ def train(
 ) -> None:
     """Train a model on dialogue data; Ctrl-C keeps what was learned and --resume goes on.
 
-    A .jsonl line is {"prompt": ..., "response": ...} or {"turns": [...]}; .tsv and .csv have two columns;
-    .txt has pairs of lines. The run folder keeps the last and the best checkpoint, metrics.jsonl and
-    metrics.png. On the same machine the same command gives the same weights, also through kills and resumes.
+    A .jsonl line is {"prompt": ..., "response": ...}, {"turns": [...]} or {"messages": [...]}; .tsv and .csv
+    have two columns; .txt has pairs of lines. The run folder keeps the last and the best checkpoint,
+    metrics.jsonl and metrics.png. On the same machine the same command gives the same weights, also through
+    kills and resumes.
     """
     from ..runtime.errors import UsageError
     from ..train.begin import open_or_create, prepare

@@ -32,6 +32,12 @@ READ_ERRORS = (OSError, EOFError, zlib.error)
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _QUOTED = re.compile(r'"[^"]*("|\Z)')
 
+#: Of chats as others write them, by the key of their messages: which keys say who speaks, and what.
+_MESSAGES = {"messages": ("role", "content"), "conversations": ("from", "value")}
+#: Who speaks in them, and whether that is learned. What a system message says is no turn of either.
+_LEARNED = {"user": False, "human": False, "assistant": True, "gpt": True}
+_NO_TURN = ("system", "developer")
+
 _PROMPT_NAMES = {"prompt", "source", "question", "input", "query", "instruction"}
 _RESPONSE_NAMES = {"response", "target", "answer", "output", "reply", "completion"}
 
@@ -174,7 +180,7 @@ def _check(turns: tuple[Turn, ...]) -> None:
 def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
     """Parsers that survive their own errors: a generator would end with its first bad line."""
     if kind == ".jsonl":
-        return map(functools.partial(_parse_json, tally.ignored_keys), lines)
+        return map(functools.partial(_parse_json, tally), lines)
     if kind == ".tsv":
         return map(_Columns("\t"), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     if kind == ".csv":
@@ -182,7 +188,7 @@ def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
     return _LinePairs(lines)
 
 
-def _parse_json(ignored_keys: Counter[str], line: str) -> _Record:
+def _parse_json(tally: Tally, line: str) -> _Record:
     if not line.strip():
         return None
     text = line.rstrip()  # a column is one of this line, not of the next
@@ -200,19 +206,25 @@ def _parse_json(ignored_keys: Counter[str], line: str) -> _Record:
         raise _BadLineError("is not JSON", "it is nested too deep") from None
     if not isinstance(record, dict):
         raise _BadLineError("is not a JSON object", "a .jsonl file has one a line")
-    if "turns" in record:
-        known, turns = {"turns"}, record["turns"]
+    listed = next((key for key in ("turns", *_MESSAGES) if key in record), None)
+    if listed:
+        known, turns = {listed}, record[listed]
         if not isinstance(turns, list):
-            raise _BadLineError('has "turns" that are not a list')
-        parsed = tuple(_parse_turn(turn, ignored_keys) for turn in turns)
+            raise _BadLineError(f'has "{listed}" that are not a list')
+        if listed == "turns":
+            parsed = tuple(_parse_turn(turn, tally.ignored_keys) for turn in turns)
+        else:
+            messages = (_parse_message(message, *_MESSAGES[listed], tally) for message in turns)
+            parsed = tuple(turn for turn in messages if turn)
     elif "prompt" in record and "response" in record:
         known = {"prompt", "response"}
         if not isinstance(record["prompt"], str) or not isinstance(record["response"], str):
             raise _BadLineError('has a "prompt" or "response" that is not a string')
         parsed = (Turn(record["prompt"]), Turn(record["response"]))
     else:
-        raise _BadLineError('has neither "turns" nor both "prompt" and "response"', _keys(record))
-    ignored_keys.update(record.keys() - known)
+        reason = 'has neither "turns", "messages" or "conversations" nor both "prompt" and "response"'
+        raise _BadLineError(reason, _keys(record))
+    tally.ignored_keys.update(record.keys() - known)
     return parsed
 
 
@@ -220,8 +232,8 @@ def _keys(record: dict[str, Any]) -> str:
     """The first keys of a record that has none of ours, to be shown."""
     if not record:
         return "it has no keys"
-    shown = ", ".join(json.dumps(key[:20], ensure_ascii=False) for key in list(record)[:5])
-    return f"it has {shown}" + (f" and {len(record) - 5:,} more" if len(record) > 5 else "")
+    first = ", ".join(json.dumps(key[:20], ensure_ascii=False) for key in list(record)[:5])
+    return f"it has {first}" + (f" and {len(record) - 5:,} more" if len(record) > 5 else "")
 
 
 def _parse_turn(turn: Any, ignored_keys: Counter[str]) -> Turn:
@@ -234,6 +246,31 @@ def _parse_turn(turn: Any, ignored_keys: Counter[str]) -> Turn:
         raise _BadLineError('has a turn whose "train" is neither true nor false')
     ignored_keys.update(turn.keys() - {"text", "train"})
     return Turn(turn["text"], train)
+
+
+def _parse_message(message: Any, who: str, what: str, tally: Tally) -> Turn | None:
+    """A turn of a chat with an assistant, whose turns alone are learned; None for what is no turn."""
+    if not isinstance(message, dict) or not isinstance(speaker := message.get(who), str):
+        raise _BadLineError(f'has a message that is no object with a "{who}"')
+    if speaker in _NO_TURN:
+        tally.dropped["system message"] += 1
+        return None
+    if speaker not in _LEARNED:
+        raise _BadLineError("has a message of neither a user nor an assistant", f"it is of {shown(speaker)}")
+    weight = message.get("weight", 1)
+    if weight not in (0, 1):
+        raise _BadLineError('has a message whose "weight" is neither 0 nor 1')
+    tally.ignored_keys.update(message.keys() - {who, what, "weight"})
+    return Turn(_content(message.get(what), what), _LEARNED[speaker] and weight == 1)
+
+
+def _content(content: Any, name: str) -> str:
+    """A message's text, which may be given in parts."""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    if len(texts) < len(parts):
+        raise _BadLineError(f'has a message whose "{name}" is not text')
+    return "\n".join(texts)
 
 
 class _Columns:

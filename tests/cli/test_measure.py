@@ -104,6 +104,29 @@ def test_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
     assert "--data is missing" in done.sentence
 
 
+def test_a_run_that_held_nothing_out_needs_data(edgechat, invoke, corpus_file, tmp_path):
+    tiny = ("--hidden", 8, "--embedding", 8, "--attention", 8, "--vocab-size", 261, "--max-steps", 1)
+    edgechat("train", corpus_file, "--out", tmp_path / "run", "--valid-fraction", 0, *tiny)
+    done = invoke("eval", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--data is missing" in done.sentence
+    assert "held out no pairs" in done.sentence
+
+
+def test_parallel_text_is_measured_as_pairs_of_one_file_are(invoke, bundle_folder, corpus_file, tmp_path):
+    pairs = [json.loads(line) for line in corpus_file.read_text().splitlines()]
+    source, target = tmp_path / "test.src", tmp_path / "test.tgt"
+    source.write_text("".join(pair["prompt"] + "\n" for pair in pairs))
+    target.write_text("".join(pair["response"] + "\n" for pair in pairs))
+    one, two = (
+        json.loads(invoke("eval", bundle_folder, *data, "--json").stdout)
+        for data in (("--data", corpus_file), ("--source", source, "--target", target))
+    )
+    assert {**one, "seconds": 0} == {**two, "seconds": 0}
+    done = invoke("eval", bundle_folder, "--source", source)
+    assert (done.returncode, "give --target too" in done.sentence) == (2, True)
+
+
 def test_bad_lines_are_skipped_and_said_where_that_is_asked_for(invoke, bundle_folder, corpus_file, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(corpus_file.read_bytes() + b'{"prompt": "x", "response": \n')

@@ -167,6 +167,36 @@ def test_dialogues_with_nothing_to_learn_are_dropped_and_counted(write: Write) -
     }
 
 
+def test_of_a_chat_with_an_assistant_what_that_says_is_learned_and_all_else_is_context(write: Write) -> None:
+    chats = [
+        {
+            "messages": [
+                {"role": "system", "content": "be kind"},
+                {"role": "user", "content": "hi", "name": "Ann"},
+                {"role": "assistant", "content": "hello"},
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "how are"}, {"type": "text", "text": "you?"}],
+                },
+                {"role": "assistant", "content": "bad", "weight": 0},
+                {"role": "user", "content": "really?"},
+                {"role": "assistant", "content": "no, fine", "weight": 1},
+            ]
+        },
+        {"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}], "id": 7},
+    ]
+    corpus = open_corpus([str(write("a.jsonl", "\n".join(map(json.dumps, chats))))])
+    first, second = corpus
+    assert list(examples(first, turns=3, targets="all")) == [
+        (["hi"], "hello"),
+        (["how are\nyou?", "bad", "really?"], "no, fine"),
+    ]
+    assert list(examples(first, turns=1, targets="second")) == [(["hi"], "hello"), (["really?"], "no, fine")]
+    assert list(examples(second, turns=9, targets="all")) == [(["2 + 2?"], "4")]
+    assert corpus.report.dropped == {"system message": 1}
+    assert corpus.report.ignored_keys == {"name": 1, "id": 1}
+
+
 def test_unknown_keys_are_ignored_and_counted(write: Write) -> None:
     lines = [
         '{"prompt": "a", "response": "b", "id": 1, "lang": "en"}',
@@ -231,7 +261,8 @@ BAD_LINES = {
     "missing keys": (
         "a.jsonl",
         '{"prompt": "a", "reply": "b"}',
-        'neither "turns" nor both "prompt" and "response" (it has "prompt", "reply")',
+        'neither "turns", "messages" or "conversations" nor both "prompt" and "response" '
+        '(it has "prompt", "reply")',
     ),
     "many keys": (
         "a.jsonl",
@@ -247,6 +278,29 @@ BAD_LINES = {
     "turns no list": ("a.jsonl", '{"turns": "abc"}', '"turns" that are not a list'),
     "turn no text": ("a.jsonl", '{"turns": ["a", 1]}', 'neither a string nor an object with a "text"'),
     "train no bool": ("a.jsonl", '{"turns": ["a", {"text": "b", "train": "no"}]}', '"train" is neither'),
+    "messages no list": ("a.jsonl", '{"messages": {}}', '"messages" that are not a list'),
+    "no message": ("a.jsonl", '{"messages": ["a", "b"]}', 'a message that is no object with a "role"'),
+    "no speaker": ("a.jsonl", '{"conversations": [{"value": "a"}]}', 'no object with a "from"'),
+    "a tool": (
+        "a.jsonl",
+        '{"messages": [{"role": "tool", "content": "a"}]}',
+        "a message of neither a user nor an assistant (it is of 'tool')",
+    ),
+    "a call": (
+        "a.jsonl",
+        '{"messages": [{"role": "assistant", "content": null}]}',
+        'a message whose "content" is not text',
+    ),
+    "a picture": (
+        "a.jsonl",
+        '{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
+        'a message whose "content" is not text',
+    ),
+    "no weight": (
+        "a.jsonl",
+        '{"messages": [{"role": "assistant", "content": "a", "weight": 2}]}',
+        '"weight" is neither 0 nor 1',
+    ),
     "no text at all": ("a.jsonl", '{"prompt": " ", "response": ""}', "holds no text"),
     "no turns": ("a.jsonl", '{"turns": []}', "holds no text"),
     "half a surrogate pair": ("a.jsonl", '{"prompt": "a", "response": "\\ud83d"}', "surrogate pair"),

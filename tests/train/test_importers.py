@@ -2,11 +2,12 @@ import importlib.util
 import itertools
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgechat.runtime.errors import EdgeChatError, UsageError
+from edgechat.runtime.errors import DataError, EdgeChatError, UsageError
 from edgechat.train import importers
 from edgechat.train.corpus import open_corpus
 from edgechat.train.importers import chatterbot, chitchat
@@ -92,6 +93,27 @@ def read_chitchat(folder: Path, *conversations: str) -> tuple[list[list[str]], C
     (folder / "dataset.json").write_text(json.dumps(content, indent=1), "utf-8")
     dropped: Counter[str] = Counter()
     return [[t.text for t in d.turns] for d in chitchat.Chitchat()(dropped)], dropped
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda text: text[: text.index(',\n "1"')], "it is cut, or no list of conversations"),
+        (lambda text: text.replace('"1"', r'"a\"b"'), "it is cut, or no list of conversations"),
+        (lambda text: text.replace('"messages"', '"lines"'), "no messages of texts and senders (KeyError"),
+        (lambda text: text.replace('"hi"', "1"), "no messages of texts and senders (AttributeError"),
+    ],
+    ids=["cut", "key", "no messages", "no text"],
+)
+def test_a_damaged_package_is_refused_and_no_part_of_it_learned(
+    package: Path, spoil: Callable[[str], str], said: str
+) -> None:
+    read_chitchat(package, "A: hi | B: yes", "A: hi | B: no")
+    path = package / "dataset.json"
+    path.write_text(spoil(path.read_text("utf-8")), "utf-8")
+    with pytest.raises(DataError) as caught:
+        list(chitchat.Chitchat()(Counter()))
+    assert said in str(caught.value)
 
 
 def test_consecutive_messages_of_one_sender_are_one_turn(package: Path) -> None:

@@ -42,7 +42,7 @@ class Chitchat:
         try:
             text = self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"dataset.json of chitchat-dataset cannot be read: {error}") from None
+            raise _unreadable(error) from None
         for conversation in _values(text):
             for turns in _pieces(_turns(conversation), dropped):
                 if dialogue := tidy((Turn(turn) for turn in turns), dropped):
@@ -59,15 +59,24 @@ def _values(text: str) -> Iterator[Any]:
             value, end = decoder.raw_decode(text, key.end())
             yield value
     except ValueError as error:
-        raise DataError(f"dataset.json of chitchat-dataset cannot be read: {error}") from None
+        raise _unreadable(error) from None
+    if text[end:].strip() != "}":
+        raise _unreadable(f"it is cut, or no list of conversations, from character {end + 1:,} on")
+
+
+def _unreadable(why: object) -> DataError:
+    return DataError(f"dataset.json of chitchat-dataset cannot be read: {why}")
 
 
 def _turns(conversation: Any) -> list[str]:
-    messages = [m for block in conversation["messages"] for m in block if m["text"].strip()]
-    return [
-        " ".join(message["text"].strip() for message in group)
-        for _, group in groupby(messages, key=lambda message: message["sender"])
-    ]
+    try:
+        messages = [m for block in conversation["messages"] for m in block if m["text"].strip()]
+        return [
+            " ".join(message["text"].strip() for message in group)
+            for _, group in groupby(messages, key=lambda message: message["sender"])
+        ]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise _unreadable(f"a conversation in it has no messages of texts and senders ({error!r})") from None
 
 
 def _pieces(turns: list[str], dropped: Counter[str]) -> Iterator[list[str]]:
