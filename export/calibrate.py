@@ -48,13 +48,15 @@ def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
 
 def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     """What goes into a manifest as `calibration`: a and b for the model's own options, how many pairs they
-    are from, the share of right replies, and the expected calibration error before and after.
+    are from, the share of right replies, and the expected calibration error before and after. Only replies
+    that finished count: others have no confidence.
 
     The error after is of pairs that were left out of the fit it is measured with, a fifth at a time. Where it
     is no smaller than the one before, the model's own probability is kept as it is, and so is its error.
 
     Raises:
-        EdgeChatError: too few pairs, replies drawn at random, or the likelier are not more often right.
+        EdgeChatError: too few pairs or replies that finish, replies drawn at random, or the likelier are not
+            more often right.
     """
     if model.defaults.sample:
         raise EdgeChatError("replies that are drawn at random are not calibrated")
@@ -63,11 +65,18 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
             f"the run holds out {len(pairs)} pairs, and a calibration takes at least {LEAST_PAIRS}: "
             "train with a larger --valid-fraction, or with --valid FILE"
         )
-    count = min(len(pairs), MOST_PAIRS)
-    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, num=count).astype(int)]
-    replies = model.reply_turns([pair.turns for pair in chosen])
-    logps = [reply.candidates[0].logp for reply in replies]
-    right = [reply.text == normal_form(pair.response) for reply, pair in zip(replies, chosen, strict=True)]
+    places = np.linspace(0, len(pairs) - 1, num=min(len(pairs), MOST_PAIRS)).astype(int)
+    chosen = [pairs[i] for i in places]
+    replied = zip(model.reply_turns([pair.turns for pair in chosen]), chosen, strict=True)
+    finished = [(reply, pair) for reply, pair in replied if reply.candidates[0].finished]
+    count = len(finished)
+    if count < LEAST_PAIRS:
+        raise EdgeChatError(
+            f"of {len(chosen)} replies to held-out pairs {count} were not cut at their longest, and a "
+            f"calibration takes at least {LEAST_PAIRS}: train longer, or with a larger --max-target"
+        )
+    logps = [reply.candidates[0].logp for reply, _ in finished]
+    right = [reply.text == normal_form(pair.response) for reply, pair in finished]
     fitted = fit_platt(logps, right)
     if round(fitted.a, 6) <= 0:
         raise EdgeChatError(

@@ -32,6 +32,7 @@ from ..runtime.manifest import (
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
+from ..runtime.replymaker import ReplyMaker
 from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.dataset import EncodedPairs
@@ -87,7 +88,8 @@ def export(
 
     Raises:
         UsageError: `out` exists and is not to be replaced, or is no bundle; a reply is longer than the
-            model's longest; `decoding` asks for what the bundle may not; or `data_licence` is no text.
+            model's longest; `decoding` asks for what the bundle may not, or for what no reply can be; or
+            `data_licence` is no text.
         CheckpointError: the run has no checkpoint, or it is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
         QualityError: the precision changes too much; nothing is written.
@@ -100,6 +102,7 @@ def export(
     model, position = run.load_model(checkpoint)
     decoding = decoding or DecodingOptions()
     closed = None if replies is None else closed_set(replies, run.codec)
+    ReplyMaker(run.codec, decoding, closed=closed).texts(decoding)  # refuses what no reply could be
     last = run.step("last")
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
     behind = f"; the last is step {last:,}" if position.step != last else ""

@@ -6,7 +6,8 @@ import numpy as np
 import onnxruntime as ort
 
 from ..runtime.backend import Floats, pad
-from ..runtime.ort import OrtBackend
+from ..runtime.device import providers
+from ..runtime.ort import OrtBackend, session_options
 from ..runtime.scoring import forced_steps
 from ..train.model import Seq2Seq
 from .graphs import build_decoder
@@ -46,7 +47,8 @@ def _inputs(
     targets: Sequence[Sequence[int]],
 ) -> dict[str, Floats]:
     """What each weight is multiplied with, [rows, I], while the targets are fed."""
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    # One thread, as for all that a bundle's bytes come of.
+    session = ort.InferenceSession(graph, session_options(1), providers=providers("cpu"))
     outputs = [f"input:{name}" for name in names]
     seen: dict[str, list[Floats]] = {name: [] for name in names}
     target, lengths = pad(targets)

@@ -55,22 +55,23 @@ class _Member:
 
 
 def write_archive(files: Mapping[str, bytes]) -> bytes:
-    """The one-file form of `files`, in their order.
-
-    Raises:
-        BundleError: it would be larger than a zip can be.
-    """
+    """The one-file form of `files`, in their order; they are no larger than a zip can be."""
     parts, members, offset = [], [], 0
     for name, data in files.items():
         member = _Member(name, zlib.crc32(data), len(data), offset)
-        if member.end > LARGEST:
-            raise BundleError(
-                f"the bundle has more than {LARGEST:,} bytes, too many for one {ENDING} file: keep the folder"
-            )
+        assert member.end <= LARGEST  # the caps of a bundle's files are less together
         parts += [member.header, data]
         members.append(member)
         offset = member.end
     return b"".join((*parts, _directory(members, offset)))
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `path` is a file that begins as the one-file form does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_LOCAL_MARK)) == _LOCAL_MARK
 
 
 class Archive:

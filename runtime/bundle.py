@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .archive import ENDING, LARGEST, NO_BUNDLE, Archive, write_archive
+from .archive import ENDING, LARGEST, NO_BUNDLE, Archive, is_archive, write_archive
 from .arguments import shown
 from .errors import BundleError, UsageError
 from .files import folder_atomic, occupied, sha256, write_atomic
@@ -103,7 +103,7 @@ def find_bundle(name: str) -> Path:
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
             if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
                 raise UsageError(f"{path} {NO_BUNDLE}")
-            if name != "demo" or not path.is_dir() or (path / MANIFEST).exists():
+            if name != "demo" or (path / MANIFEST).exists() or is_archive(path):
                 return path
     except OSError as error:  # a name that is too long, a folder that may not be searched
         raise UsageError(f"the bundle {name[:100]} cannot be opened: {error.strerror}") from None
@@ -257,7 +257,7 @@ def _open_bundle(path: Path) -> Iterator[_Source]:
     if path.is_dir():
         yield _Folder(path)
     else:
-        with _open_file(path, LARGEST) as (file, size):
+        with _open_file(path, path, LARGEST) as (file, size):
             yield _open_archive(file, size, path)
 
 
@@ -268,17 +268,18 @@ def _open_archive(file: BinaryIO, size: int, path: Path) -> Archive:
 
 
 class _Folder:
-    """A bundle that is a folder."""
+    """A bundle that is a folder, or a link to one: where it leads is looked at once, so all files are of one
+    bundle."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.names = sorted(os.listdir(path))  # noqa: PTH208 - names, not paths
+        self._path, self._folder = path, path.resolve()
+        self.names = sorted(os.listdir(self._folder))  # noqa: PTH208 - names, not paths
         _check_names(path, self.names)
         for name in self.names:
-            _check_file(path / name, (path / name).lstat(), SIZE_CAPS[name])
+            _check_file(path / name, (self._folder / name).lstat(), SIZE_CAPS[name])
 
     def read(self, name: str, expected: int | None = None) -> bytes:
-        with _open_file(self._path / name, SIZE_CAPS[name]) as (file, size):
+        with _open_file(self._path / name, self._folder / name, SIZE_CAPS[name]) as (file, size):
             if expected is not None and size != expected:
                 raise BundleError(f"{self._path / name} has {size} bytes, edgechat.json says {expected}")
             return file.read(size)
@@ -319,15 +320,15 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _open_file(path: Path, cap: int) -> Iterator[tuple[BinaryIO, int]]:
-    """A regular file of at most `cap` bytes, opened, and its size."""
-    _check_file(path, path.lstat(), cap)
+def _open_file(path: Path, at: Path, cap: int) -> Iterator[tuple[BinaryIO, int]]:
+    """The regular file `at`, of at most `cap` bytes, opened, and its size; errors name `path`."""
+    _check_file(path, at.lstat(), cap)
     # The name may have changed since it was looked at: no link is followed, no pipe blocks, and what
     # was opened is looked at again.
     flags = (
         os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     )
-    with os.fdopen(os.open(path, flags), "rb") as file:
+    with os.fdopen(os.open(at, flags), "rb") as file:
         info = os.fstat(file.fileno())
         _check_file(path, info, cap)
         yield file, info.st_size

@@ -113,7 +113,7 @@ class ChatModel(OneProcess):
         Raises:
             UsageError: no such bundle or key, or a wrong `device` or `threads`.
             BundleError: the bundle is damaged, incomplete, unknown, or not signed as is required.
-            DeviceError: `device="cuda"` cannot be used.
+            DeviceError: `device="cuda"` cannot be used, or there is too little memory.
         """
         checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
@@ -167,7 +167,7 @@ class ChatModel(OneProcess):
                 raise BundleError(f"{REPLIES}: {error}") from None
         fitted = manifest.calibration
         calibration = None if fitted is None else Calibration.from_json(fitted)
-        return cls(
+        model = cls(
             backend,
             codec,
             manifest.decoding,
@@ -177,6 +177,11 @@ class ChatModel(OneProcess):
             calibration=calibration,
             golden=files["golden.json"],
         )
+        try:
+            model.maker.texts(model.defaults)
+        except UsageError as error:  # which would be told of every prompt, as if the caller had asked for it
+            raise BundleError(f"edgechat.json asks for what no reply can be: {error}") from None
+        return model
 
     @classmethod
     def load_ensemble(

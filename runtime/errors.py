@@ -5,7 +5,7 @@ import re
 
 #: What PyTorch, ONNX Runtime and CUDA say where memory is short: they have no kind of error for it.
 _NO_MEMORY = re.compile(
-    "[Ff]ailed to allocate|can't allocate memory|out of memory|smaller than requested bytes"
+    "[Ff]ailed to allocate|can't allocate memory|out of memory|bad_alloc|smaller than requested bytes"
 )
 
 

@@ -2,7 +2,9 @@
 made. Any binding, on any machine, can check itself against them without the training data or torch.
 
 They are random ids, not text, so that nothing private is in a bundle. Between kinds of CPU, sums are
-rounded differently: tokens are compared only where the winner's margin is above `MARGIN`.
+rounded differently: tokens are compared only where the winner's margin is above `MARGIN`. It is that over the
+second best reply that finished; by how little the winner once stayed in the beam is not in it, so a device
+that loses it there is told of a mismatch.
 """
 
 import contextlib

@@ -9,7 +9,7 @@ branches, functions or subgraphs, so every node runs once.
 Then its nodes are walked with sizes that are polynomials in B, S, K, M and C. No size comes from a tensor's
 contents (but for the decoder's input `top_k`, which the host sets to C), so what is found holds for every
 request:
-- Nothing is empty.
+- Nothing is empty, or has more than `MOST_AXES` axes.
 - Nothing grows faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused.
 - What all values have in elements together, and what all nodes have in multiplications together, is bounded
   for each product of letters by what a graph of these vocabulary, state and memory sizes and of this
@@ -28,8 +28,8 @@ from .arguments import shown
 from .errors import BundleError
 from .manifest import OPSET, GraphSpec, StateTensor
 from .onnxfile import Graph, Node, Tensor, ValueInfo, read_model
-from .shaperules import INT64, MICROSOFT, MOST_NUMBERS, RULES, Call, RuleError, Value, text
-from .sizes import Size, at_least, letter, product, upper
+from .shaperules import INT64, MICROSOFT, MOST_AXES, MOST_NUMBERS, RULES, Call, RuleError, Value, text
+from .sizes import Poly, Size, at_least, letter, product, upper
 
 #: The version of the file format in which the graphs are written.
 IR_VERSION = 8
@@ -42,8 +42,8 @@ _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 7: 8, 10: 2}
 #: Those that it may cast to: float, int32, float16.
 _CASTS = (1, 6, 10)
 #: The field that holds the value of each AttributeProto.AttributeType.
-_ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
-_MAY_BE_EMPTY = ("s", "floats", "ints", "strings")
+_ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 7: "ints"}
+_MAY_BE_EMPTY = ("s", "ints")
 _VERSIONS = {"": OPSET, MICROSOFT: 1}
 #: Names of the graphs that no state map can take.
 _RESERVED = ("src", "src_len", "tokens", "parent", "top_k", "cand_ids", "cand_logp", "align", "logp")
@@ -164,6 +164,7 @@ class _Checked:
         rest = tuple(size for size in dims[2:] if isinstance(size, int) and 1 <= size <= LARGEST_ROW)
         if len(dims) < 2 or len(rest) != len(dims) - 2:
             raise self._refused(f"output {shown(name)} must have the shape [B, S, ..] with fixed last sizes")
+        self._check_rank(f"output {shown(name)}", len(dims))
         return (B, S, *rest)
 
     def check(
@@ -284,8 +285,6 @@ class _Checked:
             ]
             if kind is None or given not in ([kind], [] if kind in _MAY_BE_EMPTY else [kind]):
                 raise RuleError(f"has {what}, whose value is not of its type")
-            if attribute.t is not None:
-                raise RuleError(f"has a tensor in {what}")
             if attribute.name == "to" and attribute.i not in _CASTS:
                 raise RuleError(f"casts to the type {attribute.i}, which is not allowed")
 
@@ -297,10 +296,10 @@ class _Checked:
         item = _ITEM_BYTES.get(tensor.dtype)
         if item is None:
             raise self._refused(f"{what} has the type {tensor.dtype}, which is not allowed")
+        self._check_rank(what, len(tensor.dims))
         count = prod(tensor.dims)
         raw = b"" if tensor.raw is None else tensor.raw
-        listed = tensor.floats or tensor.int64s or tensor.int32s
-        if any(size < 0 for size in tensor.dims) or listed or len(raw) != count * item:
+        if any(size < 0 for size in tensor.dims) or len(raw) != count * item:
             raise self._refused(f"{what} does not hold just the numbers of its shape {text(tensor.dims)}")
         if tensor.dtype != INT64 or len(tensor.dims) > 1 or count > MOST_NUMBERS:
             return Value(tensor.dims)
@@ -309,9 +308,15 @@ class _Checked:
     def _make(self, name: str, value: Value) -> None:
         if not name or name in self._values:
             raise self._refused(f"{shown(name)} is made twice, be it by a node, an input or a weight")
+        self._check_rank(shown(name), len(value.shape))
         if not all(at_least(size, 1) for size in value.shape):  # operations differ in what they make of those
             raise self._refused(f"{shown(name)} has the shape {text(value.shape)}, which may be empty")
         self._values[name] = value
+
+    def _check_rank(self, what: str, rank: int) -> None:
+        """Before anything is multiplied: a product of many sizes takes gigabytes."""
+        if rank > MOST_AXES:
+            raise self._refused(f"{what} has {rank:,} axes, {MOST_AXES} are allowed")
 
     def _refuse_other(self, what: str, other: tuple[str, ...]) -> None:
         if other:
@@ -328,7 +333,8 @@ def _count(so_far: Counter[str], size: Size, most: Callable[[str], int], does: s
     """Add up what a node takes, or refuse it."""
     for letters, factor in upper(size).items():
         if not _grows_slowly(letters):
-            raise RuleError(f"{does} {size} numbers, which grows faster than what a reply needs")
+            steep = Poly({letters: factor})
+            raise RuleError(f"{does} {steep} numbers, which grows faster than what a reply needs")
         so_far[letters] += factor
         if so_far[letters] > most(letters):
             each = f" a {'*'.join(letters)}" if letters else ""

@@ -4,7 +4,6 @@ The manifest seals itself: its `sha256` is taken over its own bytes with those 6
 """
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -20,6 +19,8 @@ from .text import EOS, GO, PAD, SEP, UNK
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
 #: Numbers that a recurrent tensor may have a row: far more than any model needs.
 LARGEST_STATE = 1 << 20
+#: Tensors that the memory and the state each have at most; those of our models are 3.
+MOST_TENSORS = 16
 #: Decoder rows, beam by the most tokens, of the reply that a bundle asks for. A caller may ask for more.
 LARGEST_REPLY = 200_000
 #: Numbers that a step of it gives, beam by vocabulary: some copies of them are made.
@@ -172,6 +173,11 @@ class Manifest:
             )
         _check_known("precision", self.precision, PRECISIONS)
         _check_known("opset", self.opset, (OPSET,))
+        for name, tensors in (("memory", self.memory), ("state", self.state)):
+            if len(tensors) > MOST_TENSORS:
+                raise BundleError(
+                    f"edgechat.json: {name!r} has {len(tensors):,} tensors, {MOST_TENSORS} are allowed"
+                )
         layers, hidden = self.model.layers, self.model.hidden
         for tensor in self.state:
             if tensor.shape not in ((layers, "M", hidden), ("M", hidden)):
@@ -318,10 +324,6 @@ def _state(tensor: object) -> StateTensor:
     fixed = [size for size in shape if size != "M"]
     if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in fixed):
         raise BundleError("edgechat.json: a 'shape' in 'state' must hold 'M' and whole numbers above 0")
-    if math.prod(fixed) > LARGEST_STATE:
-        raise BundleError(
-            f"edgechat.json: a 'shape' in 'state' asks for more than {LARGEST_STATE:,} numbers a row"
-        )
     first = _typed(tensor, "first", str)
     if first not in ("encoder", "zeros"):
         raise BundleError(f"edgechat.json: 'first' in 'state' must be encoder or zeros, not {shown(first)}")

@@ -6,9 +6,10 @@ It reads the protobuf wire format (https://protobuf.dev/programming-guides/encod
 of onnx.proto that the bundle's graphs consist of. Where another reader could understand a file in
 another way, it is refused: a single field that comes twice, a field that is unknown or of another wire
 type, groups, numbers that do not fit. What exists in ONNX but not in a bundle (functions, subgraphs,
-sparse and external tensors, training information, metadata, descriptions) is not followed: its
-field's name is listed in `other` of the message that holds it. So the depth is that of the messages here,
-the work is bounded by `MAX_FIELDS`, and the bytes of weights are views, never copies.
+sparse and external tensors, tensors of listed numbers or in attributes, training information, metadata,
+descriptions) is not followed: its field's name is listed in `other` of the message that holds it. So the
+depth is that of the messages here, the work is bounded by `MAX_FIELDS`, and the bytes of weights are
+views, never copies.
 
 The records here are named tuples: that many dataclasses would take 10 ms to define, at every start.
 """
@@ -27,15 +28,12 @@ MAX_NAME = 1024
 
 
 class Tensor(NamedTuple):
-    """A constant. Its numbers are in one of `raw`, `int32s`, `int64s` and `floats`."""
+    """A constant."""
 
     name: str = ""
     dtype: int = 0  # TensorProto.DataType
     dims: tuple[int, ...] = ()
     raw: memoryview | None = None  # little-endian
-    int32s: tuple[int, ...] = ()
-    int64s: tuple[int, ...] = ()
-    floats: tuple[float, ...] = ()
     location: int = 0  # 0: in this file
     other: tuple[str, ...] = ()
 
@@ -48,10 +46,7 @@ class Attribute(NamedTuple):
     f: float | None = None
     i: int | None = None
     s: bytes | None = None
-    t: Tensor | None = None
-    floats: tuple[float, ...] = ()
     ints: tuple[int, ...] = ()
-    strings: tuple[bytes, ...] = ()
     other: tuple[str, ...] = ()
 
 
@@ -106,13 +101,10 @@ class _Kind(Enum):
     INT64 = auto()
     INT32 = auto()
     INT64S = auto()  # repeated, packed or not
-    INT32S = auto()  # repeated, packed or not
     FLOAT = auto()
-    FLOATS = auto()  # repeated, packed or not
     NAME = auto()
     NAMES = auto()
     BYTES = auto()
-    BYTESES = auto()
     VIEW = auto()
     ONE = auto()  # a message
     MANY = auto()  # messages
@@ -133,15 +125,12 @@ class _Message(NamedTuple):
 
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_INTS = {_Kind.INT64S, _Kind.INT32S}
-_REPEATED = {*_INTS, _Kind.FLOATS, _Kind.NAMES, _Kind.BYTESES, _Kind.MANY}
+_REPEATED = {_Kind.INT64S, _Kind.NAMES, _Kind.MANY}
 _WIRE_TYPES = {
     _Kind.INT64: (_VARINT,),
     _Kind.INT32: (_VARINT,),
     _Kind.INT64S: (_VARINT, _BYTES),
-    _Kind.INT32S: (_VARINT, _BYTES),
     _Kind.FLOAT: (_FIXED32,),
-    _Kind.FLOATS: (_FIXED32, _BYTES),
     _Kind.OTHER: (_VARINT, _FIXED64, _BYTES, _FIXED32),
 }
 
@@ -198,10 +187,8 @@ class _Reader:
             values.setdefault("other", []).append(field.name)
         elif kind in _REPEATED:
             kept: list[Any] = values.setdefault(field.name, [])
-            if wire == _BYTES and kind in _INTS:
-                kept += (self._value(field, number, at) for number in self._packed_ints(*value))
-            elif kind is _Kind.FLOATS:
-                kept += self._floats(*value)
+            if wire == _BYTES and kind is _Kind.INT64S:
+                kept += self._packed_ints(*value)
             else:
                 kept.append(self._value(field, value, at))
         elif field.name in values:
@@ -211,19 +198,17 @@ class _Reader:
 
     def _value(self, field: _Field, value: Any, at: int) -> Any:
         kind = field.kind
-        if kind is _Kind.INT64S:
-            return value
         if kind is _Kind.NAME or kind is _Kind.NAMES:
             return self._text(*value)
         if field.message:
             return self.message(field.message, *value)
-        if (kind is _Kind.INT32 or kind is _Kind.INT32S) and not -(1 << 31) <= value < 1 << 31:
+        if kind is _Kind.INT32 and not -(1 << 31) <= value < 1 << 31:
             raise self._refused(f"a {field.name} is out of range", at)
         if kind is _Kind.FLOAT:
-            return self._floats(*value)[0]
+            return struct.unpack_from("<f", self._raw, value[0])[0]
         if kind is _Kind.VIEW:
             return self._view[slice(*value)]
-        if kind is _Kind.BYTES or kind is _Kind.BYTESES:
+        if kind is _Kind.BYTES:
             return self._short(*value)
         return value
 
@@ -248,13 +233,6 @@ class _Reader:
             number, at = self._varint(at, end)
             numbers.append(number - (1 << 64) if number >> 63 else number)
         return numbers
-
-    def _floats(self, at: int, end: int) -> list[float]:
-        count, odd = divmod(end - at, 4)
-        if odd:
-            raise self._refused("a list of floats is cut", at)
-        self._count(count, at)
-        return list(struct.unpack_from(f"<{count}f", self._raw, at))
 
     def _text(self, at: int, end: int) -> str:
         try:
@@ -317,10 +295,10 @@ _TENSOR = _Message(
         (1, "dims", _Kind.INT64S),
         (2, "dtype", _Kind.INT32),
         (3, "segment", _Kind.OTHER),
-        (4, "floats", _Kind.FLOATS),
-        (5, "int32s", _Kind.INT32S),
+        (4, "float_data", _Kind.OTHER),
+        (5, "int32_data", _Kind.OTHER),
         (6, "string_data", _Kind.OTHER),
-        (7, "int64s", _Kind.INT64S),
+        (7, "int64_data", _Kind.OTHER),
         (8, "name", _Kind.NAME),
         (9, "raw", _Kind.VIEW),
         (10, "double_data", _Kind.OTHER),
@@ -339,11 +317,11 @@ _ATTRIBUTE = _Message(
         (2, "f", _Kind.FLOAT),
         (3, "i", _Kind.INT64),
         (4, "s", _Kind.BYTES),
-        (5, "t", _Kind.ONE, _TENSOR),
+        (5, "t", _Kind.OTHER),
         (6, "g", _Kind.OTHER),
-        (7, "floats", _Kind.FLOATS),
+        (7, "floats", _Kind.OTHER),
         (8, "ints", _Kind.INT64S),
-        (9, "strings", _Kind.BYTESES),
+        (9, "strings", _Kind.OTHER),
         (10, "tensors", _Kind.OTHER),
         (11, "graphs", _Kind.OTHER),
         (13, _DOC, _Kind.OTHER),

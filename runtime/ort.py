@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from .backend import Floats, Ints, StepOutput
 from .device import Device, providers
-from .errors import BundleError, DeviceError, ModelClosedError, is_out_of_memory
+from .errors import BundleError, DeviceError, EdgeChatError, ModelClosedError, is_out_of_memory
 from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
@@ -41,17 +41,14 @@ class OrtBackend:
 
     Raises:
         BundleError: a graph is refused, by `check_graphs` or by ONNX Runtime.
-        DeviceError: the sessions do not run on `device`.
+        DeviceError: the sessions do not run on `device`, or need more memory than there is.
     """
 
     def __init__(
         self, spec: GraphSpec, encoder: bytes, decoder: bytes, *, device: Device, threads: int
     ) -> None:
         check_graphs(spec, encoder, decoder)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what goes wrong is raised
+        options = session_options(threads)
         self.vocab_size: int = spec.vocab_size
         self._memory = spec.memory
         self._state = spec.state
@@ -97,6 +94,15 @@ class OrtBackend:
 
     def select(self, state: OrtState, sentences: Ints) -> OrtState:
         return OrtState({name: value[sentences] for name, value in state.memory.items()}, state.recurrent)
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Those of every session whose results count: they depend on `threads`, of an operation."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised
+    return options
 
 
 class _Calls:
@@ -156,7 +162,7 @@ def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Devic
     except Exception as error:
         if not _is_ours(error):
             raise
-        raise BundleError(f"{name} cannot be run by ONNX Runtime: {' '.join(str(error).split())}") from error
+        raise _failure(error, name, "cannot be run by ONNX Runtime", "close what else is open") from error
     if session.get_providers()[0] != providers(device)[0][0]:
         raise DeviceError(
             f"{name} was to run on {device}, but ONNX Runtime fell back to {session.get_providers()[0]}"
@@ -171,9 +177,13 @@ def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dic
         except Exception as error:
             if not _is_ours(error):
                 raise
-            if is_out_of_memory(error):
-                raise DeviceError(
-                    f"{name} needs more memory than there is: a smaller batch or beam needs less"
-                ) from error
-            raise BundleError(f"{name} does not fit its manifest: {' '.join(str(error).split())}") from error
+            mend = "a smaller batch or beam needs less"
+            raise _failure(error, name, "does not fit its manifest", mend) from error
     return outputs
+
+
+def _failure(error: Exception, name: str, otherwise: str, mend: str) -> EdgeChatError:
+    """What an error of ONNX Runtime means: memory is short, or `otherwise`, which is the bundle's fault."""
+    if is_out_of_memory(error):
+        return DeviceError(f"{name} needs more memory than there is: {mend}")
+    return BundleError(f"{name} {otherwise}: {' '.join(str(error).split())}")

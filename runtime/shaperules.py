@@ -22,6 +22,12 @@ INT64 = 7  # TensorProto.DataType
 MICROSOFT = "com.microsoft"
 #: How many whole numbers of a tensor are followed: shapes, axes, splits.
 MOST_NUMBERS = 64
+#: Axes that a tensor may have; those of our graphs have at most 4.
+MOST_AXES = 8
+#: Products of letters that a number may be the sum of, to be followed.
+_MOST_TERMS = 4
+#: Characters of a shape in a message.
+_LONGEST_TEXT = 100
 #: Larger ones are not followed, far from where 64 bits would wrap.
 _LARGEST_NUMBER = 1 << 31
 _C = letter("C")
@@ -114,15 +120,16 @@ def _axes(axes: Sequence[int], rank: int) -> list[int]:
 
 
 def _known(shape: tuple[Size, ...], numbers: Sequence[Size]) -> Value:
-    """With the contents kept where they are few, small, and grow with no letter's square."""
+    """With the contents kept where they are few, small, of few terms, and grow with no letter's square."""
     kept = len(shape) < 2 and len(numbers) <= MOST_NUMBERS and all(map(_is_tame, numbers))
     return Value(shape, tuple(numbers) if kept else None)
 
 
 def _is_tame(number: Size) -> bool:
-    return all(
+    terms = terms_of(number)
+    return len(terms) <= _MOST_TERMS and all(
         abs(factor) <= _LARGEST_NUMBER and len(set(letters)) == len(letters)
-        for letters, factor in terms_of(number).items()
+        for letters, factor in terms.items()
     )
 
 
@@ -140,8 +147,9 @@ def _broadcast(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
 
 
 def text(shape: Sequence[Size]) -> str:
-    """As people write it: [B*K, S, 256]."""
-    return f"[{', '.join(map(str, shape))}]"
+    """As people write it: [B*K, S, 256]; with dots where it is long."""
+    whole = f"[{', '.join(map(str, shape))}]"
+    return whole if len(whole) <= _LONGEST_TEXT else f"{whole[:_LONGEST_TEXT]}..]"
 
 
 # --- operations whose outputs are as large as their inputs ------------------------------------------------
@@ -205,12 +213,14 @@ def _transpose(call: Call) -> list[Value]:
     if perm is None:
         perm = tuple(reversed(range(len(shape))))
     if sorted(perm) != list(range(len(shape))):
-        raise RuleError(f"transposes {text(shape)} by {perm}")
+        raise RuleError(f"transposes {text(shape)} by {text(perm)}")
     return [Value(tuple(shape[i] for i in perm))]
 
 
 def _reshape(call: Call) -> list[Value]:
     value, wanted = call.value(0), call.numbers(1)
+    if len(wanted) > MOST_AXES:  # before they are multiplied
+        raise RuleError(f"reshapes to {len(wanted)} axes, {MOST_AXES} are allowed")
     shape: list[Size] = []
     for i, size in enumerate(wanted):
         if size == 0 and not call.flag("allowzero", 0):
@@ -302,7 +312,7 @@ def _gather(call: Call) -> list[Value]:
         return [Value(shape)]
     places = call.constants(1)
     if any(not -len(data.numbers) <= i < len(data.numbers) for i in places):
-        raise RuleError(f"takes {places} of {len(data.numbers)} numbers")
+        raise RuleError(f"takes {text(places)} of {len(data.numbers)} numbers")
     return [_known(shape, [data.numbers[i] for i in places])]
 
 

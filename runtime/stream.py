@@ -102,11 +102,12 @@ class ReplyStream(OneProcess):
                 self._batch = Batch(self._backend(), [self._source.ids], [self._search])
             if self._batch is not None and not self.cancelled and self._batch.step():
                 return True
+            reply = self._maker.reply(self._search, self._start, self._source)
         except BaseException:
             self._failed, self._batch = True, None
             raise
-        self._batch = None  # it holds the sessions, which are to be free once the model is closed
-        self._reply = self._maker.reply(self._search, self._start, self._source)
+        # The batch holds the sessions, which are to be free once the model is closed.
+        self._batch, self._reply = None, reply
         if not self.cancelled:
             self._done(self._reply)
         return False

@@ -68,15 +68,18 @@ class Model:
 
     defaults = Defaults()
 
-    def __init__(self, logps: list[float], right: list[bool]) -> None:
+    def __init__(self, logps: list[float], right: list[bool], cut: int = 0) -> None:
         self._logps, self._right = logps, right
+        self._cut = cut  # how many of the last are
 
     def reply_turns(self, conversations: list[list[str]]):
         return [self._reply(int(turn)) for (turn,) in conversations]
 
     def _reply(self, i: int) -> Reply:
         text = "right \u00e9" if self._right[i] else "wrong"
-        only = Candidate(text, self._logps[i], self._logps[i], (text,), (), (), finished=True)
+        only = Candidate(
+            text, self._logps[i], self._logps[i], (text,), (), (), finished=i < len(self._right) - self._cut
+        )
         return Reply(text, only.score, only.tokens, (only,), 1.0, truncated=False)
 
 
@@ -104,6 +107,19 @@ def test_a_fit_that_would_be_worse_leaves_the_probability_as_it_is():
     assert (found["ece_before"], found["ece"]) == (0.025, 0.025)
     assert Calibration.from_json(found) == AS_IT_IS
     assert AS_IT_IS.confidence(math.log(0.85)) == pytest.approx(0.85)
+
+
+def test_replies_that_were_cut_have_no_confidence_and_do_not_count():
+    logps, right = samples(0.5, -1.0, 400)
+    among_cut = Model([*logps, *[-0.1] * 100], [*right, *[False] * 100], cut=100)
+    assert calibrate(among_cut, pairs(500)) == calibrate(Model(logps, right), pairs(400))
+
+
+def test_too_few_replies_that_finish_are_refused():
+    with pytest.raises(
+        EdgeChatError, match="of 50 replies to held-out pairs 29 were not cut at their longest"
+    ):
+        calibrate(Model([-0.1] * 50, [True] * 50, cut=21), pairs(50))
 
 
 def test_many_pairs_are_thinned_evenly(monkeypatch):

@@ -30,6 +30,18 @@ def test_two_exports_of_one_checkpoint_give_the_same_bytes(run_folder, bundle_fo
     assert first.manifest.to_bytes() == (bundle_folder / "edgechat.json").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("decoding", "replies"), [({"prefix": "well " * 99}, None), ({"banned": ("x",)}, ["yes", "no"])]
+)
+def test_what_no_reply_could_be_is_refused_before_graphs_are_built(
+    run_folder, tmp_path, monkeypatch, decoding, replies
+):
+    monkeypatch.setattr("edgechat.export.exporter.build", lambda *_, **__: pytest.fail("graphs were built"))
+    with pytest.raises(UsageError, match=next(iter(decoding))):
+        export(run_folder, tmp_path / "out", decoding=DecodingOptions(**decoding), replies=replies)
+    assert not any(tmp_path.iterdir())
+
+
 def test_no_path_and_no_line_of_the_data_is_in_the_manifest_or_the_card(run_folder, bundle_folder):
     text = "".join(
         (bundle_folder / name).read_text() for name in ("edgechat.json", "MODEL_CARD.md", "golden.json")

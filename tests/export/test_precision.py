@@ -155,6 +155,20 @@ def test_few_rows_fix_no_range(model, exact):
     assert None not in ranges(80)
 
 
+def test_levels_are_measured_on_one_thread(model, exact, monkeypatch):
+    """The last digits of what they are chosen by depend on how many there are."""
+    made: list[ort.SessionOptions] = []
+    real = ort.InferenceSession
+
+    def session(graph: bytes, options: ort.SessionOptions | None = None, **more) -> ort.InferenceSession:
+        made.append(options or ort.SessionOptions())
+        return real(graph, options, **more)
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    measure_levels(model, exact, sources_of(2), sources_of(2))
+    assert [options.intra_op_num_threads for options in made] == [1]
+
+
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("levels", [*CHOICES, FIXED], ids=str)
 def test_the_graph_computes_that_product(levels, biased):

@@ -239,14 +239,17 @@ def test_a_file_above_its_cap_is_refused_without_being_read(tmp_path, good, monk
     assert "decoder.onnx has" in refused(tmp_path / "bad.edgechat", raw)
 
 
-def test_a_file_larger_than_a_zip_can_be_is_refused_and_not_written(tmp_path, monkeypatch):
+def test_a_file_larger_than_a_zip_can_be_is_refused(tmp_path):
     path = tmp_path / "bad.edgechat"
     with path.open("wb") as file:
         file.truncate(archive.LARGEST + 1)  # sparse: it takes no room
     assert "allowed" in refused(path)
-    monkeypatch.setattr(archive, "LARGEST", 1000)
-    with pytest.raises(BundleError, match="keep the folder"):
-        write_archive({MANIFEST: bytes(1000)})
+
+
+def test_every_bundle_is_small_enough_for_one_file():
+    """4 + 0.004096 + 64 + 2000 + 2000 + 16 + 4 + 16 MB, where a zip may have 2**32 - 1 bytes."""
+    assert sum(SIZE_CAPS.values()) == 4_104_004_096
+    assert sum(SIZE_CAPS.values()) + 1000 * len(SIZE_CAPS) < archive.LARGEST
 
 
 def test_an_encrypted_file_is_refused(tmp_path, members, good):

@@ -294,3 +294,23 @@ def test_a_name_that_is_nothing_is_wrong_use(tmp_path, monkeypatch):
 def test_a_link_to_a_bundle_folder_is_as_good_as_the_folder(bundle_folder, tmp_path):
     (tmp_path / "link").symlink_to(bundle_folder)
     assert read_bundle(find_bundle(str(tmp_path / "link"))) == read_bundle(bundle_folder)
+
+
+def test_a_link_that_leads_elsewhere_meanwhile_changes_nothing(bundle, bundle_folder, tmp_path, monkeypatch):
+    (bundle / "golden.json").write_bytes(b"{}")
+    link, real = tmp_path / "current", os.open
+    link.symlink_to(bundle_folder)
+
+    def switch(path: Path, flags: int) -> int:
+        link.unlink()
+        link.symlink_to(bundle)
+        return real(path, flags)
+
+    monkeypatch.setattr(module.os, "open", switch)
+    assert read_bundle(link) == read_bundle(bundle_folder)
+
+
+def test_of_a_link_the_messages_say_how_it_was_called(bundle, tmp_path):
+    (bundle / "golden.json").write_bytes(b"{}")
+    (tmp_path / "current").symlink_to(bundle)
+    assert refused(tmp_path / "current").startswith(f"{tmp_path / 'current' / 'golden.json'} has 2 bytes")

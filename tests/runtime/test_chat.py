@@ -41,7 +41,7 @@ from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.constraints import text_rules
 from edgechat.runtime.device import cuda_state
 from edgechat.runtime.ort import _Calls
-from edgechat.runtime.replies import ClosedSet, closed_set
+from edgechat.runtime.replies import ClosedSet, closed_set, write_replies
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
 from edgechat.train.tokenizer import train_tokenizer
@@ -398,6 +398,42 @@ def test_a_stream_that_failed_says_so_each_time():
         list(stream)
     with pytest.raises(EdgeChatError, match="its search failed"):
         _ = stream.reply
+
+
+def test_a_stream_that_was_interrupted_as_its_reply_was_made_is_not_searched_again(monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    chat, backend = table_model()
+    stream = chat.stream("hen")
+    with monkeypatch.context() as patched:
+        patched.setattr(chat.maker, "reply", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(stream)
+    steps = backend.steps
+    with pytest.raises(EdgeChatError, match="its search failed"):
+        _ = stream.reply
+    assert (backend.steps, len(backend.sources)) == (steps, 1)
+
+
+@pytest.mark.parametrize(
+    ("decoding", "files", "said"),
+    [
+        ({"prefix": "well " * 99}, {}, "prefix has more tokens than a reply may have"),
+        ({"banned": ("x",)}, {"replies.json": write_replies(["yes", "no"])}, "banned"),
+    ],
+    ids=["too long", "two rules of texts"],
+)
+def test_a_bundle_that_asks_for_what_no_reply_can_be_is_refused_as_it_is_loaded(
+    bundle_folder, decoding, files, said
+):
+    bundle = read_bundle(bundle_folder)
+    manifest = dataclasses.replace(bundle.manifest, decoding=DecodingOptions(**decoding))
+    changed = dataclasses.replace(bundle, manifest=manifest, files={**bundle.files, **files})
+    with pytest.raises(BundleError) as refused:
+        ChatModel.from_bundle(changed, device="cpu")
+    assert str(refused.value).startswith(f"{bundle_folder}: edgechat.json asks for what no reply can be: ")
+    assert said in str(refused.value)
 
 
 @pytest.mark.parametrize(

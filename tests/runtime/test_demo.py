@@ -1,5 +1,6 @@
 """The bundle that comes with the package."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_a_folder_of_its_name_that_is_no_bundle_does_not_hide_the_demo(monkeypat
     (tmp_path / "demo" / "edgechat.json").rename(tmp_path / "demo" / "run.json")
     with pytest.raises(UsageError, match="demo is a run, not a bundle"):
         find_bundle("demo")
+
+
+def test_a_file_of_its_name_that_is_no_bundle_does_not_hide_the_demo(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("demo").write_bytes(b"notes")
+    assert find_bundle("demo").is_absolute()
+    with pytest.raises(UsageError, match="demo is not a bundle"):  # a path is a path
+        ChatModel.load("./demo", device="cpu")
+    Path("demo").write_bytes(b"PK\x03\x04")
+    assert find_bundle("demo") == Path("demo")
+    Path("demo").unlink()
+    os.mkfifo("demo")  # and none waits for what comes out of it
+    assert find_bundle("demo").is_absolute()
 
 
 def test_the_demo_replies_by_its_name(monkeypatch, tmp_path):

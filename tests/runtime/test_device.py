@@ -182,16 +182,30 @@ def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(bundle_folder, monkey
         backend_of(bundle_folder, "cpu")
 
 
-@pytest.mark.parametrize(
+NO_MEMORY = pytest.mark.parametrize(
     "error",
     [
         MemoryError("std::bad_alloc"),
+        RuntimeError("[ONNXRuntimeError] : 1 : FAIL : Exception during loading: std::bad_alloc"),
         RuntimeError("[ONNXRuntimeError] : 1 : Failed to allocate memory for requested buffer of size 9"),
         RuntimeError("[ONNXRuntimeError] : 6 : Available memory of 1 is smaller than requested bytes of 2"),
         RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0"),
     ],
-    ids=["C++", "arena", "limit", "CUDA"],
+    ids=["C++", "loading", "arena", "limit", "CUDA"],
 )
+
+
+@NO_MEMORY
+def test_a_session_that_finds_no_memory_is_not_the_bundles_fault(bundle_folder, monkeypatch, error):
+    def short(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ort.ort, "InferenceSession", short)
+    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than there is: [^\n]+$"):
+        backend_of(bundle_folder, "cpu")
+
+
+@NO_MEMORY
 def test_a_step_that_finds_no_memory_is_not_the_bundles_fault(bundle_folder, error):
     class Session:
         def run(self, *_: object) -> None:

@@ -304,6 +304,26 @@ def weight_larger_than_its_bytes(model):
     model.graph.initializer[0].dims[0] = 1 << 40
 
 
+def weight_of_many_axes(model):
+    tensor = TensorProto(name="many", data_type=TensorProto.FLOAT, dims=[1 << 62] * 9, raw_data=bytes(4))
+    model.graph.initializer.append(tensor)
+
+
+def more_axes_by_a_node(model):
+    wide = weight(model, "wide", np.zeros((1, 1, 1, 1, 1, 1, 1, 1), np.float32))
+    node(model, "Unsqueeze", [wide, weight(model, "a0", np.array([0]))])
+
+
+def memory_of_many_axes(model):
+    """Its product has 4,816 digits."""
+    [shape] = [port.type.tensor_type.shape for port in model.graph.output if port.name == "keys"]
+    shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=1 << 20) for _ in range(800))
+
+
+def permutation_of_thousands(model):
+    node(model, "Transpose", ["src"], perm=list(range(10_000)))
+
+
 def weight_of_negative_sizes(model):
     tensor = model.graph.initializer[0]
     tensor.dims[:] = [-size for size in tensor.dims]
@@ -494,7 +514,7 @@ ATTACKS: dict[Spoil, str] = {
     empty_for_one_token: "'evil' has the shape [S - 1], which may be empty",
     many_products: "node 'culprit' ('MatMul') multiplies",
     external_data: "lies outside the file: external data is refused",
-    external_data_in_an_attribute: "('ConstantOfShape') has a tensor in the attribute 'value'",
+    external_data_in_an_attribute: "('ConstantOfShape') has t in the attribute 'value', which a",
     external_data_without_saying_so: "lies outside the file: external data is refused",
     unknown_domain: "imports the operator domain 'com.evil', which is not allowed",
     unknown_domain_not_imported: "node 'culprit' ('Identity') is of the operator domain 'com.evil'",
@@ -520,10 +540,14 @@ ATTACKS: dict[Spoil, str] = {
     weight_twice: "'embedding.weight' is made twice",
     weight_larger_than_its_bytes: "weight 'embedding.weight' does not hold just the numbers of its shape",
     weight_of_negative_sizes: "weight 'embedding.weight' does not hold just the numbers of its shape",
+    weight_of_many_axes: "weight 'many' has 9 axes, 8 are allowed",
+    more_axes_by_a_node: "'evil' has 9 axes, 8 are allowed",
+    memory_of_many_axes: "output 'keys' has 803 axes, 8 are allowed",
+    permutation_of_thousands: "transposes [B, S] by [0, 1, 2, ",
     weight_of_another_type: "weight 'embedding.weight' does not hold just the numbers of its shape",
     weight_of_strings: "weight 'text' has string_data",
-    weight_in_two_places: "weight 'embedding.weight' does not hold just the numbers of its shape",
-    weight_in_the_list_of_another_type: "weight 'w' does not hold just the numbers of its shape",
+    weight_in_two_places: "weight 'embedding.weight' has float_data, which a bundle's graph does not need",
+    weight_in_the_list_of_another_type: "weight 'w' has int32_data, which a bundle's graph does not need",
     constant_of_a_node: "node 'culprit' ('Constant') is of a kind that is not allowed",
     cast_to_strings: "casts to the type 8, which is not allowed",
     cycle: "takes 'evil2', which nothing before it makes",
@@ -657,12 +681,62 @@ def everything_for_each_candidate(model):
     model.graph.node.insert(at + 2, helper.make_node("Add", ["u", row], ["evil"], "culprit"))
 
 
+def sum_of_letters(model, terms: int, count: int) -> str:
+    """The name of `count` equal numbers, each the sum of as many letters."""
+    letters = (("keys", 0), ("keys", 1), ("h", 1), ("tokens", 0))[:terms]
+    nodes = [
+        helper.make_node("Shape", [name], [f"n{i}"], start=at, end=at + 1)
+        for i, (name, at) in enumerate(letters)
+    ]
+    for i in range(1, terms):
+        nodes.append(helper.make_node("Add", [f"s{i - 1}" if i > 1 else "n0", f"n{i}"], [f"s{i}"]))
+    same = weight(model, "same", np.zeros(count, np.int64))
+    nodes.append(helper.make_node("Gather", [f"s{terms - 1}", same], ["sums"], axis=0))
+    nodes += model.graph.node
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return "sums"
+
+
+def insert_last_of(model, kind: str, inputs: list[str]) -> None:
+    """Put the culprit behind the sums."""
+    at = 1 + [n.output[0] for n in model.graph.node].index("sums")
+    model.graph.node.insert(at, helper.make_node(kind, inputs, ["evil"], "culprit"))
+
+
+def power_of_a_sum(model):
+    """(B + S + M + B*K)**64 has 67 * 66 * 65 / 6 = 47,905 terms: half a minute to find out."""
+    insert_last_of(model, "ConstantOfShape", [sum_of_letters(model, 4, 64)])
+
+
+def power_of_a_sum_by_reshape(model):
+    insert_last_of(model, "Reshape", ["tokens", sum_of_letters(model, 4, 64)])
+
+
+def power_of_a_sum_as_a_sentence(model):
+    insert_last_of(model, "ConstantOfShape", [sum_of_letters(model, 4, 8)])
+
+
+def sum_of_too_many_letters(model):
+    """Of so many that a product of such lists takes seconds."""
+    name = sum_of_letters(model, 4, 2)
+    insert_last_of(model, "ConstantOfShape", ["more"])
+    model.graph.node.insert(
+        1 + [n.output[0] for n in model.graph.node].index("sums"),
+        helper.make_node("Add", [name, "top_k"], ["more"]),
+    )
+
+
 DECODER_ATTACKS: dict[Spoil, str] = {
     most_candidates_from_a_weight: "takes the first 1099511627776 of 320",
     square_of_the_candidates: "makes C*C numbers, which grows faster",
     one_candidate_more_than_the_host_asks_for: "takes the first C + 1 of 320",
     rows_for_each_row: "makes B*B*K*K numbers, which grows faster",
     vocabulary_for_each_source_token: "makes 5,000 numbers a B*K*S: with what is before it, above",
+    power_of_a_sum: "'evil' has 64 axes, 8 are allowed",
+    power_of_a_sum_by_reshape: "node 'culprit' ('Reshape') reshapes to 64 axes, 8 are allowed",
+    power_of_a_sum_as_a_sentence: "node 'culprit' ('ConstantOfShape') makes ",
+    sum_of_too_many_letters: "takes a size from 'more', which is known only as it runs",
     everything_for_each_candidate: "makes 1,000 numbers a B*C*K: with what is before it, above 64",
 }
 

@@ -290,6 +290,18 @@ NONSENSE = {
         "'attention_kind' has 1,000,000 characters",
     ),
     "an endless tensor": (None, {"memory": ["m" * 101]}, "'memory' has 101 characters"),
+    "thousands of tensors": (None, {"memory": ["m"] * 17}, "'memory' has 17 tensors, 16 are allowed"),
+    "thousands of states": (
+        None,
+        {"state": [{"input": "h", "output": "n", "shape": ["M", 8], "first": "zeros"}] * 17},
+        "'state' has 17 tensors, 16 are allowed",
+    ),
+    # Multiplied with one another they would take minutes.
+    "thousands of axes": (
+        None,
+        {"state": [{"input": "h", "output": "n", "shape": ["M", *[9] * 400_000], "first": "zeros"}]},
+        "'shape' of 'h' in 'state' is not that of",
+    ),
     "a precision": (None, {"precision": "int3"}, "precision must be one of fp32, fp16, int8, not 'int3'"),
     "an endless version": (None, {"format": "9" * 10**6}, "no valid format version but '9+\\.{3}9+'"),
     "an endless file": (None, {"files": {"f" * 10**6: 1}}, "'f+\\.{3}f+' must be a dict"),

@@ -39,10 +39,9 @@ def same_tensor(ours: Tensor, theirs: onnx.TensorProto) -> None:
     assert (ours.name, ours.dtype, list(ours.dims)) == (theirs.name, theirs.data_type, list(theirs.dims))
     assert bytes(ours.raw or b"") == theirs.raw_data
     assert (ours.raw is not None) == theirs.HasField("raw_data")
-    assert (list(ours.int32s), list(ours.int64s)) == (list(theirs.int32_data), list(theirs.int64_data))
-    assert np.array_equal(ours.floats, theirs.float_data, equal_nan=True)
     assert known(ours.location, TensorProto.DataLocation) == theirs.data_location
-    assert ("external_data" in ours.other) >= bool(theirs.external_data)
+    for what in ("external_data", "int32_data", "int64_data", "float_data"):
+        assert (what in ours.other) >= bool(getattr(theirs, what))
 
 
 def same_dims(ours, theirs: onnx.ValueInfoProto) -> None:
@@ -92,13 +91,12 @@ def same(ours: Model, theirs: onnx.ModelProto) -> None:
             )
             assert (attribute.i or 0, attribute.s or b"") == (a.i, a.s)
             assert np.array_equal(attribute.f or 0.0, a.f, equal_nan=True)
-            assert (list(attribute.ints), list(attribute.strings)) == (list(a.ints), list(a.strings))
-            assert np.array_equal(attribute.floats, a.floats, equal_nan=True)
+            assert list(attribute.ints) == list(a.ints)
+            assert ("t" in attribute.other) >= a.HasField("t")
+            for what in ("floats", "strings"):
+                assert (what in attribute.other) >= bool(getattr(a, what))
             assert ("g" in attribute.other) >= a.HasField("g")
             assert attribute.other.count("graphs") >= len(a.graphs)
-            assert (attribute.t is not None) == a.HasField("t")
-            if attribute.t:
-                same_tensor(attribute.t, a.t)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -209,10 +207,8 @@ def skips(model: Model) -> bool:
     """Whether something was listed in `other`, which the checks of a bundle refuse."""
     graph = model.graph or Graph()
     nodes, attributes = graph.nodes, [a for node in graph.nodes for a in node.attributes]
-    tensors = [*graph.initializers, *(a.t for a in attributes if a.t)]
-    return any(
-        part.other for part in (model, graph, *nodes, *attributes, *tensors, *graph.inputs, *graph.outputs)
-    )
+    ports = [*graph.inputs, *graph.outputs]
+    return any(part.other for part in (model, graph, *nodes, *attributes, *graph.initializers, *ports))
 
 
 def check_fuzzed(count: int, seed: int) -> None:
@@ -318,10 +314,6 @@ REFUSED = {
         field(GRAPH, field(INITIALIZER, b"\x10" + varint((1 << 32) + 1))),
         "dtype is out of range",
     ),
-    "a float list that is cut": (
-        field(GRAPH, field(INITIALIZER, field(4, b"123"))),
-        "a list of floats is cut",
-    ),
     "a fixed number that is cut": (
         field(GRAPH, field(NODE, field(ATTRIBUTE, b"\x15\x00\x00"))),
         "the f of a attribute goes beyond",
@@ -358,12 +350,12 @@ def test_numbers_in_a_list_are_read_packed_or_not():
     "raw",
     [
         field(GRAPH, b"\x0a\x00" * 10_000_000),  # empty nodes
-        field(GRAPH, field(INITIALIZER, field(7, b"\x01" * 20_000_000))),  # numbers of one weight
-        field(GRAPH, field(INITIALIZER, field(4, bytes(40_000_000)))),
+        field(GRAPH, field(INITIALIZER, field(1, b"\x01" * 20_000_000))),  # sizes of one weight
+        field(GRAPH, field(INITIALIZER, field(7, b"\x01") * 5_000_000)),  # its numbers, in a list
         field(25, b"") * 10_000_000,  # functions
         field(GRAPH, field(NODE, field(ATTRIBUTE, field(6, field(GRAPH, b"\x0a\x00" * 5_000_000))))),
     ],
-    ids=["nodes", "ints", "floats", "functions", "subgraph"],
+    ids=["nodes", "sizes", "numbers", "functions", "subgraph"],
 )
 def test_a_file_of_many_small_things_takes_little_time_and_memory(raw):
     tracemalloc.start()
