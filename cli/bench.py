@@ -16,11 +16,12 @@ import typer
 from ..runtime import ChatModel, DecodingOptions
 from ..runtime.backend import pad
 from ..runtime.bundle import MANIFEST, SIGNATURE, Bundle, find_bundle, read_bundle
+from ..runtime.display import counted, printable
 from ..runtime.errors import UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import golden_sources
 from ..runtime.measure import interleaved, process_cost, read_bandwidth, weight_bytes
-from ..runtime.text import GO, counted, printable
+from ..runtime.text import GO
 from .console import check_file, lines_of, put_json, put_table, say
 from .options import (
     BeamOption,

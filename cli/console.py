@@ -18,11 +18,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..runtime.bundle import check_outside
+from ..runtime.display import BIDI_CONTROLS, printable
 from ..runtime.errors import EdgeChatError, UsageError, is_out_of_memory
 from ..runtime.jsonobject import finite
-from ..runtime.text import BIDI_CONTROLS, printable
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 #: What `edgechat[train]` brings, by what is imported, with the names that pip knows.
 _TRAINING_PACKAGES = {
     **{name: name for name in ("torch", "onnx", "safetensors", "sacrebleu", "matplotlib")},
@@ -84,7 +84,7 @@ def _in_a_sentence() -> Iterator[None]:
     try:
         yield
     except EdgeChatError as error:
-        fail(str(error), error.exit_code)
+        fail(str(error), WRONG_USE if isinstance(error, UsageError) else FAILED)
     except typer.BadParameter as error:
         error.message = _with_value(error)
         raise

@@ -17,11 +17,11 @@ from ..runtime.bundle import Bundle, find_bundle, read_bundle
 from ..runtime.calibration import Calibration
 from ..runtime.chat import ChatModel
 from ..runtime.device import cuda_state
-from ..runtime.golden import TOLERANCE, check_golden
+from ..runtime.display import counted, plural
+from ..runtime.golden import TOLERANCE
 from ..runtime.manifest import ModelSpec, TextSpec
 from ..runtime.replies import REPLIES, bundled_replies
 from ..runtime.signature import fingerprint, signing_key
-from ..runtime.text import counted, plural
 from .console import FAILED, put, put_json, put_table, say
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 
@@ -66,7 +66,7 @@ def verify(
     """
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
-    result = check_golden(model.backend, checked.files["golden.json"])
+    result = model.verify()
     proof = _prove_against(checked, against) if against else None
     if json:
         put_json(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ..runtime.text import counted
+from ..runtime.display import counted
 from .console import Log, say
 
 if TYPE_CHECKING:

@@ -120,7 +120,7 @@ def reply(
                 continue
             if json:
                 values = reply_json(prompt, given) | _abstaining(given, abstain_below)
-                put_json(values | (_source(model, prompt) if alignments else {}))
+                put_json(values | ({"source": list(given.source)} if alignments else {}))
             elif abstain_below is not None and _abstains(given, abstain_below):
                 put("")
             else:
@@ -149,11 +149,6 @@ def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
         "truncated": reply.truncated,
         "ms": round(reply.ms, 3),
     }
-
-
-def _source(model: ChatModel, prompt: str) -> dict[str, Any]:
-    """The prompt's tokens, which are the columns of the alignments."""
-    return {"source": list(model.codec.pieces(model.codec.encode_source([prompt]).ids))}
 
 
 def _check_confident(model: ChatModel, options: DecodingOptions) -> None:

@@ -57,7 +57,7 @@ def _copy(bundle: str, out: Path, force: bool, require_signature: Path | None) -
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     out.parent.mkdir(parents=True, exist_ok=True)
     store_bundle(out, checked, replace_existing=force)
-    say(f"wrote {out}, {(checked.size + len(checked.sealed)) / 1e6:.1f} MB")
+    say(f"wrote {out}, {checked.size / 1e6:.1f} MB")
 
 
 def sign(

@@ -9,18 +9,18 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from ..runtime.backend import Floats
 from ..runtime.graphcheck import IR_VERSION
 from ..runtime.manifest import OPSET
 from ..runtime.shaperules import MICROSOFT
 
 FLOAT, FLOAT16, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 Shape = Sequence[int | str]
-Array = npt.NDArray[np.float32]
 
 
-def array_of(tensor: Tensor) -> Array:
+def array_of(tensor: Tensor) -> Floats:
     """The numbers of a weight of PyTorch."""
-    array: Array = tensor.detach().cpu().numpy().astype(np.float32)
+    array: Floats = tensor.detach().cpu().numpy().astype(np.float32)
     return array
 
 

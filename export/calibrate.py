@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..runtime.backend import Doubles
 from ..runtime.calibration import AS_IT_IS, Calibration, log_odds
 from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError
@@ -21,8 +21,6 @@ from ..train.dialogue import Pair
 #: Fewer pairs say nothing; more are not needed for two numbers.
 LEAST_PAIRS, MOST_PAIRS = 30, 500
 _FOLDS = 5
-
-Array = npt.NDArray[np.float64]
 
 
 def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
@@ -105,10 +103,10 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _sigmoid(z: Array) -> Array:
+def _sigmoid(z: Doubles) -> Doubles:
     return np.exp(-np.logaddexp(0.0, -z))
 
 
-def _loss(x: Array, y: Array, w: Array, prior: Array) -> float:
+def _loss(x: Doubles, y: Doubles, w: Doubles, prior: Doubles) -> float:
     z = x @ w
     return float(np.sum(np.logaddexp(0.0, z) - y * z) + ((w - prior) ** 2).sum() / 2)

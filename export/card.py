@@ -1,7 +1,7 @@
 """MODEL_CARD.md: what a bundle is, for people who are handed one."""
 
+from ..runtime.display import counted
 from ..runtime.manifest import Manifest
-from ..runtime.text import counted
 from .quality import perplexity_change
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..runtime.text import TextCodec, counted, normal_form
+from ..runtime.display import counted
+from ..runtime.text import TextCodec, normal_form
 from ..train.dataset import EncodedPairs
 
 

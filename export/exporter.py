@@ -6,7 +6,7 @@ What the bundle holds is a function of the checkpoint; dates and times go into a
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,19 +19,17 @@ from .. import __version__
 from ..runtime.arguments import shown
 from ..runtime.bundle import Bundle, check_out, write_bundle
 from ..runtime.chat import ChatModel
-from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
+from ..runtime.errors import BundleError, EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import (
-    LARGEST_REPLY,
-    LARGEST_STEP,
     OPSET,
     Manifest,
     ModelSpec,
     PrecisionName,
     TextSpec,
 )
-from ..runtime.options import MAX_BEAM, DecodingOptions
+from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
 from ..runtime.replymaker import ReplyMaker
@@ -44,6 +42,7 @@ from .calibrate import calibrate
 from .card import model_card
 from .closedset import ClosedSetFit, closed_set_fit
 from .graphs import graph_spec
+from .proof import Told
 from .quality import LIMITS, beyond_limits, compare, step_ms
 from .variants import Built, build, prove_built, rebuild
 
@@ -54,8 +53,6 @@ _FEWEST_PAIRS = 500
 _GOLDEN_CASES = 8
 #: Licences of the corpora that come as packages.
 _LICENCES = {"chitchat": "MIT", "chatterbot": "BSD-3-Clause"}
-
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,8 @@ def export(
 
     Raises:
         UsageError: `out` exists and is not to be replaced, or is no bundle; a reply is longer than the
-            model's longest; the beam of `decoding` is too much for this model; no reply can be what it asks
-            for; or `data_licence` is no text.
+            model's longest; `decoding` asks for what the bundle may not, or for what no reply can be; or
+            `data_licence` is no text.
         CheckpointError: the run has no checkpoint, or it is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
         QualityError: the precision changes too much; nothing is written.
@@ -103,7 +100,7 @@ def export(
     _check_licence(data_licence)
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
-    _check_beam(decoding := decoding or DecodingOptions(), run.config.data.max_target, model.vocab_size)
+    decoding = decoding or DecodingOptions()
     closed = None if replies is None else closed_set(replies, run.codec)
     ReplyMaker(run.codec, decoding, closed=closed).texts(decoding)  # refuses what no reply could be
     last = run.step("last")
@@ -112,7 +109,10 @@ def export(
     progress(f"taking the {what}, step {position.step:,}{behind}")
     fit = None if replies is None else _closed_set_fit(run, replies, progress)
     data = run.config.data
-    manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
+    try:
+        manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
+    except BundleError as error:  # it may not ask for such replies
+        raise UsageError(str(error)) from None
     built = build(model, precision, _judged_on(run, _LEVEL_PAIRS), progress=progress)
     proof = prove_built(
         model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress
@@ -211,17 +211,6 @@ def _check_licence(text: str | None) -> None:
         (text or "").encode()
     except UnicodeEncodeError:
         raise UsageError(f"data_licence must be text, not half of a surrogate pair: {shown(text)}") from None
-
-
-def _check_beam(decoding: DecodingOptions, max_target: int, vocab_size: int) -> None:
-    """Refuse a beam that the bundle could not ask for: it would not be read."""
-    tokens = decoding.max_length or max_target
-    most = min(MAX_BEAM, LARGEST_REPLY // tokens, LARGEST_STEP // vocab_size)
-    if decoding.beam > most:
-        raise UsageError(
-            f"beam must be at most {most:,} for replies of up to {tokens:,} tokens out of {vocab_size:,}, "
-            f"not {decoding.beam:,}"
-        )
 
 
 def _manifest(

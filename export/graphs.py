@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..runtime.backend import Floats
 from ..runtime.manifest import GraphSpec, StateTensor
 from ..train.attention import MASKED
 from ..train.model import Seq2Seq
 from ..train.output import TiedOutput
 from ..train.stack import Between, Cell
 from .attention import attend, by_row, make_keys
-from .builder import FLOAT, INT64, Array, GraphBuilder, array_of
+from .builder import FLOAT, INT64, GraphBuilder, array_of
 from .copying import mix
 from .precision import Float32, Precision
 
@@ -204,7 +205,7 @@ def _both_ways_last(g: GraphBuilder, state: str, H: int) -> str:
     return g.op("Reshape", g.op("Transpose", state, perm=[1, 0, 2]), g.constant([1, -1, H]))
 
 
-def _lstm_weights(cells: Sequence[Cell]) -> tuple[Array, Array, Array]:
+def _lstm_weights(cells: Sequence[Cell]) -> tuple[Floats, Floats, Floats]:
     """W [D,4H,I], R [D,4H,H] and B [D,8H] of an encoder layer with D directions of H, as the LSTM operation
     wants them."""
     w, r, b_ih, b_hh = (
@@ -213,13 +214,13 @@ def _lstm_weights(cells: Sequence[Cell]) -> tuple[Array, Array, Array]:
     return w, r, np.concatenate([b_ih, b_hh], axis=1)
 
 
-def _onnx_gates(array: Array) -> Array:
+def _onnx_gates(array: Floats) -> Floats:
     """PyTorch orders gates i, f, g, o along the first axis; ONNX's LSTM wants i, o, f, c (c being g)."""
     i, f, g, o = np.split(array, 4)
     return np.concatenate([i, o, f, g])
 
 
-def _cell_weights(cell: Cell) -> tuple[Array, Array]:
+def _cell_weights(cell: Cell) -> tuple[Floats, Floats]:
     """One weight for concat(input, h), and the sum of both biases, with gates ordered i, f, o, g: the three
     that pass the sigmoid lie together."""
     weight = torch.cat([cell.weight_ih, cell.weight_hh], dim=1)
@@ -228,6 +229,6 @@ def _cell_weights(cell: Cell) -> tuple[Array, Array]:
     return rows[0].T, rows[1]
 
 
-def _ifog(array: Array) -> list[Array]:
+def _ifog(array: Floats) -> list[Floats]:
     i, f, g, o = np.split(array, 4)
     return [i, f, o, g]

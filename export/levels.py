@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from ..runtime.backend import pad
+from ..runtime.backend import Floats, pad
 from ..runtime.device import providers
 from ..runtime.ort import OrtBackend, session_options
 from ..runtime.scoring import forced_steps
 from ..train.model import Seq2Seq
 from .graphs import build_decoder
 from .precision import Recording
-from .quantize import Floats, Levels, choose_levels
+from .quantize import Levels, choose_levels
 
 _ROWS = 256
 _COLUMNS = 4096

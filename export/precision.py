@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from ..runtime.backend import Floats
 from ..runtime.shaperules import MICROSOFT
 from .builder import FLOAT, FLOAT16, GraphBuilder
 from .quantize import TINY, Levels, quantize_columns
-
-Floats = npt.NDArray[np.float32]
 
 
 class Precision(Protocol):

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..runtime.backend import Backend, pad
+from ..runtime.display import counted
 from ..runtime.errors import ProofError
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend, OrtState
 from ..runtime.scheduler import decode
 from ..runtime.scoring import forced_steps
 from ..runtime.search import BeamSearch
-from ..runtime.text import counted
 from ..train.backend import TorchBackend, TorchState
 
 TOLERANCE = 1e-4  # states, alignments, log-probabilities of tokens
@@ -30,6 +30,8 @@ _RAGGED = (2, 7, 64)
 #: Steps of one sentence are slow in PyTorch, so fewer pairs are stepped through alone than in batches.
 _NUMBERS_AT_BATCH_1 = 12
 _BEAMS = (1, 5)
+
+Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def prove(
     targets: Sequence[Sequence[int]],
     *,
     max_length: int,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Told = lambda what: None,
 ) -> Proof:
     """Compare both backends on pairs of ids.
 
@@ -116,7 +118,7 @@ def prove_batching(
     *,
     precision: str,
     max_length: int,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Told = lambda what: None,
 ) -> BatchingProof:
     """Compare a variant's replies alone with those in batches.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from ..runtime.backend import Floats
 
 #: What a sum of two products may be in 16 bits.
 LARGEST_SUM = 32_767

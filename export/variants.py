@@ -1,7 +1,7 @@
 """The graphs of a model in the precision that was asked for, beside those in fp32, and the proof of both."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,9 @@ from ..train.model import Seq2Seq
 from .graphs import build_decoder, build_encoder, graph_spec
 from .levels import measure_levels
 from .precision import Float16, Float32, Int8, Precision
-from .proof import prove, prove_batching
+from .proof import Told, prove, prove_batching
 
 Ids = Sequence[Sequence[int]]
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,10 @@ from . import numpy_at_rest as numpy_at_rest  # before anything imports NumPy
 from .chat import ChatModel, ChatSession
 from .errors import (
     BundleError,
-    CheckpointError,
     DataError,
     DeviceError,
     EdgeChatError,
     ModelClosedError,
-    ProofError,
-    QualityError,
     UsageError,
 )
 from .options import DecodingOptions
@@ -26,14 +23,11 @@ __all__ = [
     "Candidate",
     "ChatModel",
     "ChatSession",
-    "CheckpointError",
     "DataError",
     "DecodingOptions",
     "DeviceError",
     "EdgeChatError",
     "ModelClosedError",
-    "ProofError",
-    "QualityError",
     "Reply",
     "ReplyStream",
     "TracedCandidate",

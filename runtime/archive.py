@@ -15,6 +15,7 @@ from typing import BinaryIO
 from .errors import BundleError, UsageError
 
 ENDING = ".edgechat"
+NO_BUNDLE = f"is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
 #: Bytes of the largest file: a zip's offsets have 32 bits.
 LARGEST = (1 << 32) - 1
 
@@ -91,9 +92,7 @@ class Archive:
         order, offset = list(caps), 0
         if self._at(0, len(_LOCAL_MARK)) != _LOCAL_MARK:
             error = BundleError if path.suffix == ENDING else UsageError
-            raise error(
-                f"{path} is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
-            )
+            raise error(f"{path} {NO_BUNDLE}")
         while (header := self._at(offset, _LOCAL.size)).startswith(_LOCAL_MARK):
             member = self._member(offset, header)
             if member.name not in caps:

@@ -1,6 +1,7 @@
 """What the search asks of a model: encode a batch of sources, take one decoder step, drop sentences.
 
-ONNX Runtime (`ort.py`) and PyTorch (`edgechat.train.backend`) are two backends of the one search.
+ONNX Runtime (`ort.py`), PyTorch (`edgechat.train.backend`) and several of them as one (`ensemble.py`) are
+backends of the one search.
 Legend: B batch, S source length, K rows a sentence, N = B*K rows of this step, M rows of the step
 before, C candidates a row, V vocabulary.
 """
@@ -15,6 +16,7 @@ from .text import PAD
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 State = TypeVar("State")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .archive import ENDING, LARGEST, Archive, is_archive, write_archive
+from .archive import ENDING, LARGEST, NO_BUNDLE, Archive, is_archive, write_archive
 from .arguments import shown
 from .errors import BundleError, UsageError
 from .files import folder_atomic, occupied, sha256, write_atomic
@@ -56,9 +56,15 @@ class Bundle:
     path: Path | None = field(default=None, compare=False)  # where it was read
 
     @property
+    def stored(self) -> dict[str, bytes]:
+        """All files: these, edgechat.json and, where there is one, the signature."""
+        signed = {} if self.signature is None else {SIGNATURE: self.signature}
+        return {MANIFEST: self.sealed, **self.files, **signed}
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(map(len, self.files.values()))
+        return sum(map(len, self.stored.values()))
 
 
 class _Source(Protocol):
@@ -96,9 +102,7 @@ def find_bundle(name: str) -> Path:
             if is_run(path) and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
             if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
-                raise UsageError(
-                    f"{path} is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
-                )
+                raise UsageError(f"{path} {NO_BUNDLE}")
             if name != "demo" or (path / MANIFEST).exists() or is_archive(path):
                 return path
     except OSError as error:  # a name that is too long, a folder that may not be searched
@@ -138,6 +142,16 @@ def read_bundle(path: Path, *, require_signature: str | os.PathLike[str] | None 
         raise BundleError(f"{error.filename or path} cannot be read: {error.strerror}") from error
 
 
+def read_packed(
+    raw: bytes, *, require_signature: str | os.PathLike[str] | None = None, path: Path = Path("raw")
+) -> Bundle:
+    """As `read_bundle`, of the bytes of a bundle that is one file; errors call it `path`."""
+    if not isinstance(raw, bytes):
+        raise UsageError(f"{path} must be the bytes of an {ENDING} file, not {shown(raw)}")
+    public_key = None if require_signature is None else load_public_key(require_signature)
+    return _check(path, _open_archive(io.BytesIO(raw), len(raw), path), public_key)
+
+
 def write_bundle(
     path: Path,
     manifest: Manifest,
@@ -173,14 +187,10 @@ def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool, mode: in
     Raises:
         BundleError: it would not be read.
     """
-    files = {MANIFEST: bundle.sealed, **bundle.files}
-    if bundle.signature is not None:
-        files[SIGNATURE] = bundle.signature
+    files = bundle.stored
     if path.suffix == ENDING:
         raw = write_archive({name: files[name] for name in sorted(files, key=_place)})
-        archive = Archive(io.BytesIO(raw), len(raw), path, SIZE_CAPS)
-        _check_names(path, archive.names)
-        _check(path, archive, None)
+        read_packed(raw, path=path)
         write_atomic(path, raw, replace=replace_existing, mode=mode)
         return
     with folder_atomic(path, replace=replace_existing) as folder:
@@ -248,9 +258,13 @@ def _open_bundle(path: Path) -> Iterator[_Source]:
         yield _Folder(path)
     else:
         with _open_file(path, path, LARGEST) as (file, size):
-            archive = Archive(file, size, path, SIZE_CAPS)
-            _check_names(path, archive.names)
-            yield archive
+            yield _open_archive(file, size, path)
+
+
+def _open_archive(file: BinaryIO, size: int, path: Path) -> Archive:
+    archive = Archive(file, size, path, SIZE_CAPS)
+    _check_names(path, archive.names)
+    return archive
 
 
 class _Folder:

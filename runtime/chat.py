@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .arguments import listed, path_text, shown
 from .backend import Backend
-from .bundle import Bundle, find_bundle, read_bundle
+from .bundle import Bundle, find_bundle, read_bundle, read_packed
 from .calibration import Calibration
 from .coroutines import Threads
 from .device import Device, resolve_device
@@ -26,15 +26,18 @@ from .reply import Reply
 from .replymaker import ReplyMaker
 from .scheduler import BATCH_SIZE, decode
 from .stream import ReplyStream
-from .text import TextCodec
+from .text import TextCodec, turns_of
+
+if TYPE_CHECKING:
+    from .golden import GoldenResult
 
 
 class ChatSession:
     """A conversation: it remembers its turns and shows the model those it was trained to see."""
 
-    def __init__(self, model: "ChatModel") -> None:
+    def __init__(self, model: "ChatModel", turns: Sequence[str] = ()) -> None:
         self._model = model
-        self._turns: list[str] = []
+        self._turns = turns_of(turns)
 
     @property
     def turns(self) -> tuple[str, ...]:
@@ -79,6 +82,7 @@ class ChatModel(OneProcess):
         manifest: Manifest | None = None,
         closed: ClosedSet | None = None,
         calibration: Calibration | None = None,
+        golden: bytes | None = None,
     ) -> None:
         super().__init__()
         self.maker: ReplyMaker = ReplyMaker(codec, defaults, closed=closed, calibration=calibration)
@@ -88,6 +92,7 @@ class ChatModel(OneProcess):
         self.manifest: Manifest | None = manifest
         self._backend: Backend[Any] | None = backend
         self._threads: Threads | None = None
+        self._golden: bytes | None = golden
 
     @classmethod
     def load(
@@ -111,6 +116,19 @@ class ChatModel(OneProcess):
             DeviceError: `device="cuda"` cannot be used, or there is too little memory.
         """
         checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
+        return cls.from_bundle(checked, device=device, threads=threads)
+
+    @classmethod
+    def load_bytes(
+        cls,
+        raw: bytes,
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        require_signature: str | os.PathLike[str] | None = None,
+    ) -> "ChatModel":
+        """As `load`, of the bytes of an .edgechat file, wherever they come from."""
+        checked = read_packed(raw, require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
@@ -157,6 +175,7 @@ class ChatModel(OneProcess):
             manifest=manifest,
             closed=closed,
             calibration=calibration,
+            golden=files["golden.json"],
         )
         try:
             model.maker.texts(model.defaults)
@@ -221,10 +240,13 @@ class ChatModel(OneProcess):
     def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
         """A reply that arrives piece by piece. The call encodes the prompt and makes the rules of texts, and
         refuses what is wrong; the model computes nothing before the stream is iterated."""
-        return self.stream_turns([prompt], options, lambda reply: None)
+        return self.stream_turns([prompt], options)
 
     def stream_turns(
-        self, turns: Sequence[str], options: DecodingOptions | None, done: Callable[[Reply], None]
+        self,
+        turns: Sequence[str],
+        options: DecodingOptions | None = None,
+        done: Callable[[Reply], None] = lambda reply: None,
     ) -> ReplyStream:
         """Stream the reply to a conversation's turns, oldest first; `done` is called with the reply."""
         self.check_open()
@@ -237,11 +259,37 @@ class ChatModel(OneProcess):
         *,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
-        """Replies to many prompts, in their order: the same as one by one, in about half the time."""
+        """Replies to many prompts, in their order: the same as one by one, in about half the time.
+
+        `batch_size` prompts of similar length are searched together; `progress` is called with how many
+        replies each batch finished. `cancelled` is asked before each step: once it is true, the replies are
+        as those of a cancelled stream, and of batches that had not begun empty.
+        """
         prompts = listed(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
         return self.reply_turns(
-            [[prompt] for prompt in prompts], options, batch_size=batch_size, progress=progress
+            [[prompt] for prompt in prompts],
+            options,
+            batch_size=batch_size,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+    async def areply_batch(
+        self,
+        prompts: Sequence[str],
+        options: DecodingOptions | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Reply]:
+        """As `reply_batch`, in a thread, which calls `progress` too; cancelling the task stops the searches
+        before their next step."""
+        return await self.coroutine_threads.replies(
+            lambda cancelled: self.reply_batch(
+                prompts, options, batch_size=batch_size, progress=progress, cancelled=cancelled
+            )
         )
 
     def reply_turns(
@@ -251,6 +299,7 @@ class ChatModel(OneProcess):
         *,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
         """As `reply_batch`, each to the turns of a conversation, oldest first."""
         start, backend, maker = time.perf_counter(), self.backend, self.maker
@@ -265,11 +314,9 @@ class ChatModel(OneProcess):
             texts=maker.texts(options),
             batch_size=batch_size,
             progress=progress,
+            cancelled=cancelled,
         )
-        return [
-            maker.reply(search, start, source.truncated)
-            for search, source in zip(searches, sources, strict=True)
-        ]
+        return [maker.reply(search, start, source) for search, source in zip(searches, sources, strict=True)]
 
     def _options(self, options: DecodingOptions | None) -> DecodingOptions:
         if options is None:
@@ -278,14 +325,30 @@ class ChatModel(OneProcess):
             raise UsageError(f"options are a DecodingOptions, not {shown(options)}")
         return options
 
-    def session(self) -> ChatSession:
-        """A new conversation."""
-        return ChatSession(self)
+    def session(self, turns: Sequence[str] = ()) -> ChatSession:
+        """A conversation: a new one, or one in which these `turns` were said before, oldest first, user and
+        bot alternating, as `ChatSession.turns` has them."""
+        return ChatSession(self, turns)
+
+    def verify(self) -> "GoldenResult":
+        """Repeat the golden vectors of the model's bundle on this machine: `passed` says whether it computes
+        what the one did that made the bundle.
+
+        Raises:
+            UsageError: the model was not loaded of one bundle.
+            BundleError: its golden vectors cannot be used.
+        """
+        from .golden import check_golden  # few need it at their start
+
+        golden, backend = self._golden, self.backend
+        if golden is None:
+            raise UsageError("verify needs a model of one bundle: load it alone")
+        return check_golden(backend, golden)
 
     def close(self) -> None:
         """Let go of the sessions and of what is kept; replies that are being searched still end, and free the
         sessions with the last."""
-        self._backend = self._threads = None
+        self._backend = self._threads = self._golden = None
         self.maker.forget()
 
     def __enter__(self) -> "ChatModel":

@@ -1,9 +1,12 @@
-"""Which extensions of the live hypotheses end, and which live on."""
+"""Which ids come first, which extensions of the live hypotheses end, and which live on."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from .backend import Floats, Ints
 from .text import EOS
 
 #: A live hypothesis and one more id: minus what they rank by, the row, the id, its log-probability.
@@ -19,6 +22,13 @@ class Choice(NamedTuple):
     ended: list[Extension]
     extended: list[Extension]
     gap: float  # the smallest difference that decided
+
+
+def likeliest(logp: Floats, count: int) -> Ints:
+    """The ids of the `count` largest of [V], the largest first, ties to the lower id."""
+    least = np.partition(logp, len(logp) - count)[len(logp) - count]
+    ids = np.flatnonzero(logp >= least)
+    return ids[np.argsort(-logp[ids], kind="stable")[:count]]
 
 
 def first_k(ranked: Sequence[Extension], beam: int) -> Choice:

@@ -1,5 +1,6 @@
-"""Replies for coroutines: streams are made and searched in threads, so that no event loop waits for one."""
+"""Replies for coroutines: they are searched in threads, so that no event loop waits for one."""
 
+import threading
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
@@ -35,6 +36,14 @@ class Threads:
                 yield piece
         finally:
             stream.cancel()
+
+    async def replies(self, search: Callable[[Callable[[], bool]], list[Reply]]) -> list[Reply]:
+        """The replies that `search` gives; what it is handed says, before each step, whether to stop."""
+        cancelled = threading.Event()
+        try:
+            return await self._run(lambda: search(cancelled.is_set))
+        finally:
+            cancelled.set()
 
     async def _run(self, call: Callable[[], T]) -> T:
         import asyncio  # whoever has a coroutine has it loaded; nobody else pays a tenth of the start for it

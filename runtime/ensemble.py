@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Backend, Floats, Ints, StepOutput
+from .choice import likeliest
 from .errors import BundleError
 
 
@@ -63,10 +64,3 @@ def _mean(logps: Sequence[Floats]) -> Floats:
         )
     shared: Floats = mean - np.float32(np.log(len(logps)))
     return shared
-
-
-def likeliest(logp: Floats, count: int) -> Ints:
-    """The ids of the `count` largest of [V], the largest first, ties to the lower id."""
-    least = np.partition(logp, len(logp) - count)[len(logp) - count]
-    ids = np.flatnonzero(logp >= least)
-    return ids[np.argsort(-logp[ids], kind="stable")[:count]]

@@ -12,13 +12,9 @@ _NO_MEMORY = re.compile(
 class EdgeChatError(Exception):
     """Root of all errors that edgechat raises on purpose. Its text is one sentence for the user."""
 
-    exit_code = 1
-
 
 class UsageError(EdgeChatError):
     """An option or argument is wrong: its name and the value it got are in the text."""
-
-    exit_code = 2
 
 
 class DataError(EdgeChatError):

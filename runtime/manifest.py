@@ -49,8 +49,8 @@ class ModelSpec:
     memory: int  # D
     vocab_size: int  # V
     reverse_source: bool
-    attention_kind: str = "bahdanau"
-    input_feeding: bool = True
+    attention_kind: str
+    input_feeding: bool
     # From here on a manifest leaves out what is not so.
     bidirectional: bool = False
     residual: bool = False

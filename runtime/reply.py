@@ -13,12 +13,12 @@ class Candidate:
     text: str
     score: float
     logp: float
-    tokens: tuple[str, ...]  # joined they are the text, up to surrounding space
+    tokens: tuple[str, ...]  # joined they are the text
     ids: tuple[int, ...]  # of the tokens: of two ways to spell the text, the likelier
     token_logps: tuple[float, ...]  # natural log; one more than tokens, the end-of-sentence, where finished
     finished: bool  # whether it came to its end; else the maximum length or a cancellation cut it
-    #: With DecodingOptions(alignments=True), for each of `token_logps`: its attention over the source's
-    #: tokens, in text order; each sums to 1.
+    #: With DecodingOptions(alignments=True), for each of `token_logps`: its attention over `Reply.source`;
+    #: each sums to 1.
     alignments: tuple[tuple[float, ...], ...] | None = None
 
 
@@ -39,6 +39,9 @@ class Reply:
     confidence: float | None = None
     """The probability, from 0 to 1, that this is the right reply, where the bundle was calibrated and the
     options allow what its own do. None where not, and where the reply or its search was cut."""
+    source: tuple[str, ...] = ()
+    """The tokens of prompt and context that the model read, in text order. Special ones, as that between two
+    turns, are empty."""
 
     @property
     def logp(self) -> float:

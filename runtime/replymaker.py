@@ -13,7 +13,7 @@ from .options import DecodingOptions, refuse_company
 from .replies import ClosedSet, closed_set
 from .reply import Candidate, Reply
 from .search import BeamSearch
-from .text import TextCodec
+from .text import EncodedSource, TextCodec
 
 #: Sets of texts whose rules are remembered.
 _KEPT_TEXTS = 16
@@ -122,8 +122,8 @@ class ReplyMaker:
             texts=self.texts(options),
         )
 
-    def reply(self, search: BeamSearch, start: float, truncated: bool) -> Reply:
-        """The result of a search that began at `start` (`time.perf_counter`)."""
+    def reply(self, search: BeamSearch, start: float, source: EncodedSource) -> Reply:
+        """The result of a search over `source` that began at `start` (`time.perf_counter`)."""
         candidates: dict[str, Candidate] = {}
         for hypothesis in search.hypotheses():
             candidate = self._candidate(hypothesis, search.options.alignments)
@@ -137,9 +137,10 @@ class ReplyMaker:
             best.tokens,
             tuple(candidates.values()),
             ms,
-            truncated,
+            source.truncated,
             trace,
             self.confidence(best.logp, search.options) if search.done and best.finished else None,
+            tuple(self.codec.pieces(source.ids)),
         )
 
     def _candidate(self, hypothesis: Hypothesis, aligned: bool) -> Candidate:

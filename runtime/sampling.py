@@ -1,11 +1,9 @@
 """Drawing the next id at random instead of taking the likeliest."""
 
 import numpy as np
-import numpy.typing as npt
 
+from .backend import Doubles, Ints
 from .options import DecodingOptions
-
-Array = npt.NDArray[np.float64]
 
 
 class Sampler:
@@ -15,7 +13,7 @@ class Sampler:
         self._options = options
         self._random = np.random.default_rng(options.seed)
 
-    def draw(self, logp: Array) -> tuple[int, float]:
+    def draw(self, logp: Doubles) -> tuple[int, float]:
         """An id, and how near another was, as a probability.
 
         `logp` [V] are natural logs, -inf for what may not come; they need not sum to 1.
@@ -28,7 +26,7 @@ class Sampler:
         return id, float(min(at - (cumulated[id - 1] if id else 0.0), cumulated[id] - at))
 
 
-def probabilities(logp: Array, options: DecodingOptions) -> Array:
+def probabilities(logp: Doubles, options: DecodingOptions) -> Doubles:
     """What is drawn from [V]: temperature, then top_k, top_p and typical_p, each on what the one before
     left."""
     p = _normalized(logp / (1.0 if options.temperature is None else options.temperature))
@@ -41,23 +39,23 @@ def probabilities(logp: Array, options: DecodingOptions) -> Array:
     return p
 
 
-def _normalized(logp: Array) -> Array:
+def _normalized(logp: Doubles) -> Doubles:
     p = np.exp(logp - logp.max())
-    normalized: Array = p / p.sum()
+    normalized: Doubles = p / p.sum()
     return normalized
 
 
-def _ranked(values: Array) -> npt.NDArray[np.int64]:
+def _ranked(values: Doubles) -> Ints:
     """Ids, the least value first, ties to the lower id."""
     return np.argsort(values, kind="stable")
 
 
-def _mass(p: Array, ranked: npt.NDArray[np.int64], mass: float) -> npt.NDArray[np.int64]:
+def _mass(p: Doubles, ranked: Ints, mass: float) -> Ints:
     """The fewest first ids of `ranked` that have at least this probability together."""
     return ranked[: int(np.searchsorted(np.cumsum(p[ranked]), mass)) + 1]
 
 
-def _strangeness(p: Array) -> Array:
+def _strangeness(p: Doubles) -> Doubles:
     """How far the surprise of each id is from what is to be expected, |-log p - H| (Meister et al. 2022,
     arXiv:2202.00666); infinite for the impossible."""
     with np.errstate(divide="ignore"):
@@ -67,9 +65,9 @@ def _strangeness(p: Array) -> Array:
     return np.abs(surprise - entropy)
 
 
-def _kept(p: Array, ids: npt.NDArray[np.int64]) -> Array:
+def _kept(p: Doubles, ids: Ints) -> Doubles:
     """`p` on these ids alone, normalized again."""
     kept = np.zeros_like(p)
     kept[ids] = p[ids]
-    normalized: Array = kept / kept.sum()
+    normalized: Doubles = kept / kept.sum()
     return normalized

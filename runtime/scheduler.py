@@ -108,5 +108,5 @@ def decode(
         while not cancelled() and batch.step():
             pass
         if progress is not None:
-            progress(len(chosen))
+            progress(sum(searches[i].done for i in chosen))
     return searches

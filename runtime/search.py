@@ -26,9 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import Floats
-from .choice import Choice, Extension, Progress, first_k, in_banks, in_groups
+from .choice import Choice, Extension, Progress, first_k, in_banks, in_groups, likeliest
 from .constraints import NO_TEXTS, Rules, RuleState, TextRules
-from .ensemble import likeliest
 from .errors import BundleError
 from .hypotheses import Finished, Hypothesis, best_first, smallest_gap
 from .options import DecodingOptions
@@ -60,7 +59,7 @@ class StepRequest(NamedTuple):
 TokenLogp = tuple[int, float]
 
 
-def _likeliest(candidate: TokenLogp) -> tuple[float, int]:
+def _order(candidate: TokenLogp) -> tuple[float, int]:
     """The order of candidates: the likelier first, then the lower id."""
     return -candidate[1], candidate[0]
 
@@ -205,7 +204,7 @@ class BeamSearch:
             for row, allowed in enumerate(self._allowed[: len(self._live)]):
                 if allowed is not None:
                     values = whole[row, list(allowed)].tolist()
-                    candidates[row] = sorted(zip(allowed, values, strict=True), key=_likeliest)
+                    candidates[row] = sorted(zip(allowed, values, strict=True), key=_order)
         return candidates
 
     def _extensions(
@@ -392,7 +391,7 @@ class BeamSearch:
         for row, live in enumerate(self._live):
             shown = {*candidates[row], *((id, logp) for _, at, id, logp in chosen if at == row)}
             traced = []
-            for id, logp in sorted(shown, key=_likeliest):
+            for id, logp in sorted(shown, key=_order):
                 rule = self._rules.blocks(live.state, id, self.max_length - self._steps + 1)
                 fate, value = fates.get((row, id), ("banned" if rule else "pruned", None))
                 total = self._total(row, id, logp)

@@ -102,7 +102,7 @@ class ReplyStream(OneProcess):
                 self._batch = Batch(self._backend(), [self._source.ids], [self._search])
             if self._batch is not None and not self.cancelled and self._batch.step():
                 return True
-            reply = self._maker.reply(self._search, self._start, self._source.truncated)
+            reply = self._maker.reply(self._search, self._start, self._source)
         except BaseException:
             self._failed, self._batch = True, None
             raise

@@ -23,39 +23,6 @@ PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
 NEVER_GENERATED = (PAD, GO, UNK, SEP)
 
 
-#: Embeddings, overrides and isolates reach past the text they stand in: a terminal that obeys them reorders
-#: what stands beside it.
-BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-
-
-def printable(text: str, *, bidi: bool = False) -> str:
-    """`text` with control characters made visible (ESC becomes ␛), so that a terminal obeys none.
-
-    Line feeds and tabs stay. C1 controls and DEL become U+FFFD and ␡, and so do the controls of writing
-    direction, but with `bidi`, where no terminal reads.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if bidi and c in BIDI_CONTROLS else _visible(c) for c in text)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 turn`, `2 turns`, `1,000 replies`."""
-    return f"{number:,} {noun if number == 1 else plural(noun)}"
-
-
-def plural(noun: str) -> str:
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-
-
-def _visible(c: str) -> str:
-    if c in "\n\t" or not (c in BIDI_CONTROLS or unicodedata.category(c) in ("Cc", "Cs")):
-        return c
-    if ord(c) < 0x20:
-        return chr(0x2400 + ord(c))
-    return "␡" if c == "\x7f" else "\ufffd"
-
-
 def normal_form(text: str) -> str:
     """NFC, in which every text is encoded, so that models learn replies in it. Nothing is normalized as it is
     decoded: a model may still say a letter and its accent one after the other.
@@ -80,6 +47,15 @@ def lowercased(text: str) -> str:
 def is_unicode(text: str) -> bool:
     """Whether `text` holds no half of a surrogate pair, which is no character and has no bytes."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def turns_of(conversation: Iterable[str]) -> list[str]:
+    """The turns of a conversation; raises UsageError where they are no list, or one is no text."""
+    turns = listed(conversation, "the turns of a conversation are a list of texts")
+    for turn in turns:
+        if not isinstance(turn, str):
+            raise UsageError(f"a prompt is a text (str), not {shown(turn)}")
+    return turns
 
 
 @dataclass(frozen=True)
@@ -157,14 +133,11 @@ class TextCodec:
         """Ids of the last turns of a conversation, `trimmed`, oldest first, joined by the separator.
 
         The oldest text goes first where it does not fit. An empty source is one end-of-sentence.
-        Raises UsageError where they are no list, or a turn is no text.
+        Raises UsageError as `turns_of` does.
         Worked example, turns=2, max_source=5: ["a", "b c", "d e f"] has the last two turns
         [b c <sep> d e f], of which the last five ids stay: [c <sep> d e f].
         """
-        turns = listed(turns, "the turns of a conversation are a list of texts")
-        for turn in turns:
-            if not isinstance(turn, str):
-                raise UsageError(f"a prompt is a text (str), not {shown(turn)}")
+        turns = turns_of(turns)
         # Cut by characters before tokenizing: a megabyte costs no more than the longest source.
         longest = self.max_source * self._longest_token
         ids: list[int] = []

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..runtime.display import counted
 from ..runtime.errors import CheckpointError, UsageError
 from ..runtime.files import TEMPORARY, remove_leftovers, sync_folder
-from ..runtime.text import counted
 from .checkpoint import (
     STATE,
     Learned,

@@ -22,17 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from ..runtime.backend import Floats, Ints
 from ..runtime.errors import DataError, UsageError
 from ..runtime.text import SPECIAL_TOKENS, TextCodec, normal_form
 from .readers import READ_ERRORS, unusable
 
-Floats = npt.NDArray[np.float32]
 _WEIGHT = "embedding.weight"
 
 
@@ -40,7 +39,7 @@ _WEIGHT = "embedding.weight"
 class Pretrained:
     """The rows that were found, of a vocabulary of V."""
 
-    ids: npt.NDArray[np.int64]  # [n]
+    ids: Ints  # [n]
     vectors: Floats  # [n, E]
     vocab_size: int
     sha256: str  # of the file

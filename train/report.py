@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.text import counted
+from ..runtime.display import counted
 
 #: Called now and then with what is being done ("reading", "tokenizer", "encoding") and how many
 #: dialogues, or texts for the tokenizer, are behind it.

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgechat.runtime.display import BIDI_CONTROLS
 from edgechat.runtime.files import write_atomic
-from edgechat.runtime.text import BIDI_CONTROLS
 
 from .plain import plain
 from .records import reply_to_json

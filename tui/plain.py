@@ -2,8 +2,8 @@
 
 from textual.content import Content
 
-from edgechat.runtime.text import counted as counted
-from edgechat.runtime.text import printable
+from edgechat.runtime.display import counted as counted
+from edgechat.runtime.display import printable
 
 #: Characters of one text that are drawn: a pasted megabyte would take seconds to wrap.
 LONGEST_DRAWN = 8_000

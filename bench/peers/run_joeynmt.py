@@ -9,12 +9,8 @@ from joeynmt.batch import Batch
 from joeynmt.model import build_model
 from joeynmt.search import search
 from joeynmt.vocabulary import Vocabulary
+from joeynmt_special import SPECIAL
 from serve import serve
-
-SPECIAL = SimpleNamespace(
-    unk_token="<unk>", pad_token="<pad>", bos_token="<s>", eos_token="</s>", sep_token=None,
-    unk_id=0, pad_id=1, bos_id=2, eos_id=3, sep_id=None, lang_tags=[],
-)  # fmt: skip
 
 
 def make(size: SimpleNamespace) -> Callable[[], int]:

@@ -11,12 +11,9 @@ from joeynmt.config import parse_train_args
 from joeynmt.model import build_model
 from joeynmt.training import TrainManager
 from joeynmt.vocabulary import Vocabulary
+from joeynmt_special import SPECIAL
 from serve import Trained, padded, serve_training
 
-SPECIAL = SimpleNamespace(
-    unk_token="<unk>", pad_token="<pad>", bos_token="<s>", eos_token="</s>", sep_token=None,
-    unk_id=0, pad_id=1, bos_id=2, eos_id=3, sep_id=None, lang_tags=[],
-)  # fmt: skip
 #: Its ids of what edgechat calls 0 to 3: padding, begin, end, unknown. All others are the same.
 THEIRS = [SPECIAL.pad_id, SPECIAL.bos_id, SPECIAL.eos_id, SPECIAL.unk_id]
 CPU = torch.device("cpu")

@@ -262,13 +262,14 @@ def test_replace_replaces_a_bundle_and_lets_no_precision_pass(
     )
 
 
-def test_a_beam_that_the_bundle_could_not_ask_for_is_wrong_use(invoke, corpus_file, tmp_path):
+def test_a_beam_that_the_bundle_may_not_ask_for_is_wrong_use(invoke, corpus_file, tmp_path):
     run = tmp_path / "run"
     sizes = ["--hidden", 8, "--vocab-size", 300, "--max-target", 400, "--max-steps", 1, "--layers", 1]
     assert invoke("train", corpus_file, "--out", run, *sizes).returncode == 0
     done = invoke("export", run, "--out", tmp_path / "bundle", "--beam", 501)
     assert done.returncode == 2
-    # 200,000 // 400 = 500
-    said = "--beam must be at most 500 for replies of up to 400 tokens out of 300, not 501"
-    assert done.stderr.splitlines()[-1] == f"edgechat: {said}"
+    # 501 * 400 = 200,400
+    said = "edgechat.json asks for beam 501 and replies of up to 400 tokens, together more than 200,000 rows"
+    assert done.stderr.splitlines()[-1].startswith(f"edgechat: {said}")
+    assert "graphs" not in done.stderr  # it is told before the work
     assert not (tmp_path / "bundle").exists()

@@ -11,9 +11,9 @@ import pytest
 import torch
 from tests_corpus import PAIRS
 
-from edgechat.export import export
+from edgechat.export import ProofError, export
 from edgechat.export.exporter import check_out
-from edgechat.runtime import ChatModel, ProofError, UsageError
+from edgechat.runtime import ChatModel, UsageError
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.files import sha256
 from edgechat.runtime.options import DecodingOptions
@@ -94,6 +94,13 @@ def test_distinct_counts_different_words_over_all_words():
     assert distinct([["a", "b", "a"], ["a"]], 1) == 2 / 4
     assert distinct([["a", "b", "a"], ["a"]], 2) == 2 / 2
     assert distinct([[]], 1) == 0.0
+
+
+def test_replies_that_a_bundle_may_not_ask_for_are_wrong_use(run_folder, tmp_path):
+    with pytest.raises(
+        UsageError, match="asks for replies of at least 9,999 tokens and their end, of at most"
+    ):
+        export(run_folder, tmp_path / "bundle", decoding=DecodingOptions(min_length=9_999))
 
 
 def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):

@@ -7,10 +7,10 @@ import onnx
 import pytest
 import torch
 
+from edgechat.export import ProofError
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.proof import prove
 from edgechat.runtime.backend import pad
-from edgechat.runtime.errors import ProofError
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.scheduler import decode

@@ -8,10 +8,10 @@ import pytest
 import torch
 from options import OPTIONS, model_with
 
+from edgechat.export import ProofError
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.export.variants import build, prove_built
 from edgechat.runtime.backend import pad
-from edgechat.runtime.errors import ProofError
 from edgechat.runtime.manifest import PRECISIONS
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.text import EOS, GO

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from edgechat.export import export, exporter
+from edgechat.export import ProofError, QualityError, export, exporter
 from edgechat.export.builder import FLOAT, GraphBuilder
 from edgechat.export.card import model_card
 from edgechat.export.exporter import prove_bundle
@@ -21,7 +21,7 @@ from edgechat.export.proof import prove, prove_batching
 from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare, step_ms
 from edgechat.export.quantize import CHOICES, Levels, choose_levels, quantize_columns, quantized_product
 from edgechat.export.variants import build
-from edgechat.runtime import ChatModel, ProofError, QualityError, UsageError
+from edgechat.runtime import ChatModel, UsageError
 from edgechat.runtime.backend import pad
 from edgechat.runtime.bundle import find_bundle, read_bundle
 from edgechat.runtime.options import DecodingOptions

@@ -24,6 +24,7 @@ from edgechat.runtime.bundle import (
     check_out,
     find_bundle,
     read_bundle,
+    read_packed,
     store_bundle,
 )
 from edgechat.runtime.errors import BundleError, UsageError
@@ -79,17 +80,37 @@ def test_another_zip_program_reads_it_and_writes_the_same_bytes(good, members, b
 
 
 def test_one_file_and_folder_are_the_same_bundle(good, bundle_folder):
-    assert read_bundle(good) == read_bundle(bundle_folder)
+    assert read_bundle(good) == read_bundle(bundle_folder) == read_packed(good.read_bytes())
     assert find_bundle(str(good)) == good
 
 
 def test_one_file_and_folder_give_the_same_replies(good, bundle_folder):
     prompts = ["hello", "turn the lamp on", "what is this"]
-    told = [
-        [(r.text, r.score, r.tokens) for r in ChatModel.load(path, device="cpu").reply_batch(prompts)]
-        for path in (good, bundle_folder)
-    ]
-    assert told[0] == told[1]
+    models = [ChatModel.load(path, device="cpu") for path in (good, bundle_folder)]
+    models.append(ChatModel.load_bytes(good.read_bytes(), device="cpu"))
+    told = [[(r.text, r.score, r.tokens) for r in model.reply_batch(prompts)] for model in models]
+    assert told[0] == told[1] == told[2]
+
+
+def test_bytes_are_refused_as_the_file_would_be(good):
+    raw = good.read_bytes()
+    changed = bytearray(raw)
+    changed[raw.index(b"PK\x03\x04", 1) - 1] ^= 1  # the end of edgechat.json
+    for wrong, said in (
+        (bytes(changed), "raw/edgechat.json is damaged or was changed: its checksum differs"),
+        (raw[:-1], "raw is not as edgechat writes a bundle, from byte"),
+        (raw + b"x", "raw has 1 bytes behind its end"),
+        (zipped([("notes.txt", b"")]), "raw holds 'notes.txt', which is no file of a bundle"),
+    ):
+        with pytest.raises(BundleError, match=f"^{said}"):
+            ChatModel.load_bytes(wrong)
+    for wrong, said in (
+        (b"", "raw is not a bundle"),
+        (str(good), "raw must be the bytes of an .edgechat file, not "),
+        (good, "raw must be the bytes of an .edgechat file, not "),
+    ):
+        with pytest.raises(UsageError, match=f"^{said}"):
+            ChatModel.load_bytes(wrong)
 
 
 def test_packing_and_unpacking_give_the_same_bytes(good, bundle_folder, tmp_path):

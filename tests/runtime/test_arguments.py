@@ -107,10 +107,8 @@ def test_what_is_no_list_is_refused_wherever_one_is_taken(wrong):
         (chat.reply_batch, r"reply_batch takes a list of prompts, not .*: give \[prompt\], or call reply"),
         (chat.reply_turns, "reply_turns takes a list of conversations, not "),
         (lambda turns: chat.reply_turns([turns]), "the turns of a conversation are a list of texts, not "),
-        (
-            lambda turns: chat.stream_turns(turns, None, lambda reply: None),
-            "the turns of a conversation are a list of texts, not ",
-        ),
+        (chat.stream_turns, "the turns of a conversation are a list of texts, not "),
+        (chat.session, "the turns of a conversation are a list of texts, not "),
         (ChatModel.load_ensemble, r"load_ensemble takes a list of bundles, not .*: give \[bundle\]"),
     ):
         with pytest.raises(UsageError, match=f"^{said}") as caught:
@@ -121,7 +119,12 @@ def test_what_is_no_list_is_refused_wherever_one_is_taken(wrong):
 @pytest.mark.parametrize("prompt", [HUGE, ["hen"] * 1_000_000, None, b"hen"], ids=lambda p: type(p).__name__)
 def test_what_is_no_prompt_is_shown_in_short(prompt):
     chat, _ = table_model()
-    for ask in (chat.reply, chat.session().reply, lambda p: chat.reply_batch(["hen", p])):
+    for ask in (
+        chat.reply,
+        chat.session().reply,
+        lambda p: chat.reply_batch(["hen", p]),
+        lambda p: chat.session(["hen", p]),
+    ):
         with pytest.raises(UsageError, match=r"^a prompt is a text \(str\), not ") as caught:
             ask(prompt)
         assert len(str(caught.value)) < 1000

@@ -36,7 +36,7 @@ from edgechat.runtime import (
     ReplyStream,
     UsageError,
 )
-from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.bundle import read_bundle, store_bundle
 from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.constraints import text_rules
 from edgechat.runtime.device import cuda_state
@@ -142,8 +142,9 @@ def test_the_bundle_replies_what_it_was_taught(model):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 async def test_every_road_to_a_reply_gives_the_same_one(model, options):
-    batch = model.reply_batch(PROMPTS, options)
-    for prompt, expected in zip(PROMPTS, batch, strict=True):
+    batch, searched = model.reply_batch(PROMPTS, options), await model.areply_batch(PROMPTS, options)
+    for prompt, expected, other in zip(PROMPTS, batch, searched, strict=True):
+        assert_same(model, prompt, options, other, expected)
         assert_same(model, prompt, options, model.reply(prompt, options), expected)
         assert_same(model, prompt, options, model.stream(prompt, options).reply, expected)
         assert_same(model, prompt, options, await model.areply(prompt, options), expected)
@@ -176,6 +177,21 @@ def test_a_reply_says_all_about_itself(model):
         assert candidate.score == pytest.approx(candidate.logp / ((5 + length) / 6) ** 1.0)
     scores = [candidate.score for candidate in reply.candidates]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_reply_says_which_tokens_its_alignments_are_over():
+    chat, _ = table_model(turns=3)
+    options = DecodingOptions(beam=2, alignments=True)
+    end = chat.codec.decode(chat.codec.encode("hello hen " * 9 + "he")[-20:])
+    for reply, read in (
+        (chat.reply(" hen ", options), "hen"),
+        (chat.session(["he", "said"]).reply("hello", options), "he|said|hello"),
+        (*chat.reply_turns([["he", "hello"]], options), "he|hello"),
+        (chat.reply("", options), "|"),  # the end-of-sentence
+        (chat.reply("hello hen " * 9 + "he", options), end),
+    ):
+        assert "".join(piece or "|" for piece in reply.source) == read
+        assert {len(row) for c in reply.candidates for row in c.alignments} == {len(reply.source)}
 
 
 def test_a_reply_cannot_be_changed(model):
@@ -612,6 +628,32 @@ async def test_a_cancelled_task_stops_its_search():
     assert backend.steps == 3
 
 
+async def test_a_cancelled_task_stops_its_batches():
+    gate = Gate()
+    chat, backend = table_model(gate)
+    told: list[int] = []
+    batch = chat.areply_batch(["hen", "he", "to"], ENDLESS, batch_size=2, progress=told.append)
+    await cancelled(asyncio.create_task(batch), gate, chat)
+    assert (backend.steps, len(backend.sources), told) == (3, 1, [0])
+
+
+def test_a_batch_that_is_cancelled_gives_what_there_is():
+    # "he" ends in the third step; to say "hello" takes six.
+    script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
+    chat, backend = table_model(script, calibration=AS_IT_IS)
+    told: list[int] = []
+    replies = chat.reply_batch(
+        ["hen", "he", "to"],
+        DecodingOptions(n_best=2),
+        batch_size=2,
+        progress=told.append,
+        cancelled=lambda: backend.steps == 3,
+    )
+    assert (backend.steps, told) == (3, [0])
+    assert sorted((r.text, r.finished) for r in replies) == [("", False), ("he", True), ("he", True)]
+    assert [r.confidence for r in replies] == [None] * 3
+
+
 async def all_done(chat: ChatModel) -> None:
     """Once nothing runs in the threads of a model."""
     await asyncio.to_thread(chat.coroutine_threads._pool.shutdown)
@@ -748,6 +790,19 @@ def test_a_session_remembers_its_turns_and_shows_the_model_those_it_was_trained_
     ]
 
 
+def test_a_session_goes_on_where_another_ended():
+    chat, backend = table_model(turns=3)
+    first = chat.session()
+    for prompt in ("he", "hen"):
+        first.reply(prompt)
+    said = list(first.turns)
+    second = chat.session(said)
+    assert (second.turns, second.context) == (first.turns, first.context)
+    assert second.reply("to").text == first.reply("to").text
+    assert backend.sources[-1] == backend.sources[-2]
+    assert (second.turns, said) == (first.turns, list(first.turns[:4]))  # the caller's list stays as it was
+
+
 def test_a_model_of_one_turn_has_no_context_but_the_session_keeps_its_turns(model):
     session = model.session()
     for _ in range(2):
@@ -846,10 +901,12 @@ def test_a_megabyte_is_answered_as_its_end_is_and_as_fast(model, unit):
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 10**20, True, 1.5, "2", None])
-def test_wrong_threads_are_refused_by_name(bundle_folder, threads):
-    bundle = read_bundle(bundle_folder)
+def test_wrong_threads_are_refused_by_name(bundle_folder, tmp_path, threads):
+    bundle, packed = read_bundle(bundle_folder), tmp_path / "packed.edgechat"
+    store_bundle(packed, bundle, replace_existing=False)
     for load in (
-        lambda **given: ChatModel.load(bundle_folder, **given),
+        partial(ChatModel.load, bundle_folder),
+        partial(ChatModel.load_bytes, packed.read_bytes()),
         partial(ChatModel.from_bundle, bundle),
     ):
         with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1024, not") as caught:
@@ -943,8 +1000,10 @@ def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
         "reply_batch": lambda: chat.reply_batch(["hen"]),
         "an empty batch": lambda: chat.reply_batch([]),
         "areply": lambda: asyncio.run(chat.areply("hen")),
+        "areply_batch": lambda: asyncio.run(chat.areply_batch(["hen"])),
         "astream": lambda: asyncio.run(anext(chat.astream("hen"))),
         "session": lambda: session.reply("hen"),
+        "verify": chat.verify,
         "backend": lambda: chat.backend,
     }
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
-from edgechat.runtime.choice import first_k, in_banks, in_groups
+from edgechat.runtime.choice import first_k, in_banks, in_groups, likeliest
 from edgechat.runtime.constraints import RequiredTexts, shortest_superstring, text_rules
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
@@ -27,6 +27,14 @@ def ranked(*rows: tuple[float, int, int]):
 
 def ids(extensions) -> list[tuple[int, int]]:
     return [(row, id) for _, row, id, _ in extensions]
+
+
+@given(values=st.lists(st.sampled_from([-3.0, -2.0, -1.0, -np.inf]), min_size=1, max_size=12), data=st.data())
+def test_the_likeliest_ids_come_in_order_ties_to_the_lower(values, data):
+    count = data.draw(st.integers(1, len(values)))
+    row = np.array(values, dtype=np.float32)
+    expected = sorted(range(len(values)), key=lambda id: (-values[id], id))[:count]
+    assert likeliest(row, count).tolist() == expected
 
 
 # --- by hand --------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import pytest
 
 from edgechat.runtime import ChatModel, UsageError
 from edgechat.runtime.bundle import find_bundle, read_bundle
-from edgechat.runtime.golden import check_golden
 
 
 def test_the_demo_is_small_sealed_and_gives_its_golden_replies_here(monkeypatch, tmp_path):
@@ -16,9 +15,7 @@ def test_the_demo_is_small_sealed_and_gives_its_golden_replies_here(monkeypatch,
     bundle = read_bundle(find_bundle("demo"))
     assert bundle.size < 6_000_000
     assert bundle.manifest.to_bytes() == bundle.sealed  # what came after it is left out where it is not so
-    assert check_golden(
-        ChatModel.from_bundle(bundle, device="cpu").backend, bundle.files["golden.json"]
-    ).passed
+    assert ChatModel.from_bundle(bundle, device="cpu").verify().passed
 
 
 def test_the_demo_loses_less_than_a_percent_of_perplexity_to_int8_and_says_what_it_learned_from():

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from edgechat.runtime import BundleError, ChatModel
+from edgechat.runtime import BundleError, ChatModel, UsageError
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.golden import MARGIN, TOLERANCE, check_golden, golden_sources, make_golden
 from edgechat.runtime.text import UNK
@@ -52,9 +52,15 @@ def test_a_model_passes_its_own_vectors():
 def test_a_bundle_passes_its_own_vectors(bundle_folder):
     bundle = read_bundle(bundle_folder)
     with ChatModel.from_bundle(bundle, device="cpu") as model:
-        result = check_golden(model.backend, bundle.files["golden.json"])
+        result = model.verify()
     assert result.passed
     assert result.replies > 0
+
+
+def test_a_model_of_several_bundles_has_no_vectors_to_verify(bundle_folder):
+    model = ChatModel.load_ensemble([bundle_folder, bundle_folder], device="cpu")
+    with pytest.raises(UsageError, match="verify needs a model of one bundle: load it alone"):
+        model.verify()
 
 
 def test_a_model_with_other_weights_fails():

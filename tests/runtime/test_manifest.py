@@ -17,7 +17,8 @@ from edgechat.runtime.options import DecodingOptions
 
 PLAIN = Manifest(
     model=ModelSpec(
-        layers=2, hidden=8, embedding=4, attention=6, memory=8, vocab_size=300, reverse_source=True
+        layers=2, hidden=8, embedding=4, attention=6, memory=8, vocab_size=300, reverse_source=True,
+        attention_kind="bahdanau", input_feeding=True,
     ),
     text=TextSpec(
         pad=0, go=1, eos=2, unk=3, separator=4, turns=1, speakers="alternate", max_source=20, max_target=10,

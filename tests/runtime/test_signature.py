@@ -90,6 +90,10 @@ def test_a_signature_is_the_same_in_both_forms(signed, keys, tmp_path):
     for name in ("folder", "file.edgechat"):
         store_bundle(tmp_path / name, read_bundle(signed), replace_existing=False)
         assert read_bundle(tmp_path / name, require_signature=keys / "mine.pub") == read_bundle(signed)
+    raw = (tmp_path / "file.edgechat").read_bytes()
+    assert ChatModel.load_bytes(raw, device="cpu", require_signature=keys / "mine.pub").verify().passed
+    with pytest.raises(BundleError, match=r"^raw is signed by another key"):
+        ChatModel.load_bytes(raw, device="cpu", require_signature=keys / "other.pub")
 
 
 def test_an_unsigned_bundle_is_refused_where_a_signature_is_required(bundle_folder, keys):

@@ -103,7 +103,7 @@ def manifest(
 ) -> Manifest:
     replies = {REPLIES: FileEntry("0" * 64, 100)} if closed else {}
     return Manifest(
-        ModelSpec(2, 256, 128, 256, 512, 4096, True),
+        ModelSpec(2, 256, 128, 256, 512, 4096, True, "bahdanau", True),
         TextSpec(0, 1, 2, 3, 4, turns, "alternate", 64, 64, "oldest", "NFC"),
         precision=precision,
         opset=18,

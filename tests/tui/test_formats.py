@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from edgechat.cli.app import app
-from edgechat.runtime.text import printable
+from edgechat.runtime.display import printable
 from edgechat.train.dialogue import Tally
 from edgechat.train.readers import read_file
 from edgechat.tui.formats import to_json, to_jsonl, to_markdown
