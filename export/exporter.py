@@ -112,7 +112,7 @@ def export(
     try:
         manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
     except BundleError as error:  # it may not ask for such replies
-        raise UsageError(str(error)) from None
+        raise UsageError(f"such a bundle could not be loaded: {error}") from None
     built = build(model, precision, _judged_on(run, _LEVEL_PAIRS), progress=progress)
     proof = prove_built(
         model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress
