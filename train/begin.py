@@ -8,7 +8,7 @@ from pathlib import Path
 from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import occupied, sha256
 from .bpe_dropout import BpeDropout
-from .config import RunConfig, RunOptions
+from .config import RESUMABLE, RunConfig, RunOptions
 from .corpus import DEFAULT_CORPUS, Corpus, open_corpus
 from .dataset import Prepared
 from .dataset import prepare as prepare_corpus
@@ -119,7 +119,7 @@ def open_or_create(
 def prepare(wanted: Wanted, *, say: Say = _silent, reading: Reading = nullcontext) -> Beginning:
     """Read, split, tokenize and encode the corpus. The tokenizer is that of the run to begin with, if one."""
     options = wanted.options
-    checkpoint = options.checkpoint or "best"
+    checkpoint = options.checkpoint
     base = _base(options)
     config = wanted.fresh(base)
     if not _names_data(options):
@@ -151,16 +151,18 @@ def _check_replaced(out: Path, from_run: Path | None, force: bool) -> None:
 
 
 def _resumed(out: Path, wanted: Wanted) -> Run:
-    """The run in `out`, if the options and the data given are those it was begun with. Only how long it
-    goes on may change."""
+    """The run in `out`, if the options and the data given are those it was begun with, but for what is
+    `RESUMABLE`."""
     run, options = open_run(out), wanted.options
     changed = wanted.on(run.config, goes_on=run.begun_from is not None).to_json()
     for part, values in run.config.to_json().items():
         for name, value in values.items():
-            if changed[part][name] != value and name not in ("epochs", "max_steps"):
+            now = changed[part][name]
+            if now != value and name not in RESUMABLE:
                 given = wanted.source(name)
+                gives = f"no {name}" if now is None else f"{name} {now}"
                 raise UsageError(
-                    f"{given} gives {name} {changed[part][name]}, but the run was begun with {value}: "
+                    f"{given} gives {gives}, but the run was begun with {value}: "
                     f"resume without {given}, or start another run"
                 )
     for name, same in _same_as_begun(run, options).items():
@@ -168,8 +170,7 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
             raise UsageError(
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
-    config = run.config.changed(wanted.length)
-    if config == run.config:
+    if run.config.changed(wanted.resumable) == run.config:
         return run
     if run.checkpoints:
         done = run.checkpoints.position
@@ -177,12 +178,12 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
             ("max_steps", done.step, "at step"),
             ("epochs", done.epoch + (done.batch > 0), "in epoch"),
         ):
-            length = wanted.length[name]
-            if length is not None and length < reached:
+            length = wanted.resumable.get(name, reached)
+            if length < reached:
                 raise UsageError(
                     f"{wanted.source(name)} gives {name} {length}, but the run is {where} {reached} already"
                 )
-    return run.with_length(**wanted.length)
+    return run.with_length(**wanted.resumable)
 
 
 def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:
@@ -205,7 +206,7 @@ def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:
     if tokenizer is not None:
         same["--tokenizer"] = load_tokenizer(tokenizer) == run.tokenizer
     if base is not None:
-        weights = base.weights(options.checkpoint or "best")
+        weights = base.weights(options.checkpoint)
         same["--from-run"] = sha256(weights) == (run.begun_from or {}).get("sha256")
     return same
 
@@ -227,7 +228,7 @@ def _base(options: RunOptions) -> Run | None:
     if options.from_run is None:
         return None
     base = open_run(options.from_run)
-    base.step(options.checkpoint or "best")  # refuses what is none
+    base.step(options.checkpoint)  # refuses what is none
     return base
 
 

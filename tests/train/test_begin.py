@@ -27,6 +27,17 @@ def test_a_run_begins_goes_on_and_is_replaced_only_when_that_is_asked_for(corpus
     assert not open_or_create(out, wanted, "cpu", force=True).checkpoints
 
 
+def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_tokens(corpus_file, tmp_path):
+    out, small = tmp_path / "run", {name: value for name, value in SMALL.items() if name != "batch_size"}
+    wanted = Wanted.of({**small, "batch_tokens": 99, "data": [str(corpus_file)]})
+    open_or_create(out, wanted, "cpu")
+    for keep in (3, 2):
+        run = open_or_create(out, Wanted.of({"keep": keep}), "cpu", resume=True)
+        assert (run.config.training.keep, run.config.training.max_steps) == (keep, 2)
+    with pytest.raises(UsageError, match="--batch-size gives no batch_tokens, but the run was begun with 99"):
+        open_or_create(out, Wanted.of({"batch_size": 64}), "cpu", resume=True)
+
+
 @pytest.mark.parametrize(
     ("of_file", "given", "sentence"),
     [
@@ -35,7 +46,7 @@ def test_a_run_begins_goes_on_and_is_replaced_only_when_that_is_asked_for(corpus
         ("checkpoint = 'last'", {}, "--checkpoint goes with --from-run, which is not given"),
         ("checkpoint = 'last'", {"from_run": Path("base")}, None),
         ("from_run = 'base'", {"vocab_size": 300}, "--vocab-size does not go with --from-run"),
-        ("from_run = 'base'\ntokenizer = 't.json'", {}, "--tokenizer does not go with --from-run"),
+        ("from_run = 'base'", {"tokenizer": Path("t.json")}, "--tokenizer does not go with --from-run"),
         ("valid = 'v.tsv'", {"valid_fraction": 0.0}, "--valid-fraction does not go with --valid"),
         ("pretrained_embeddings = 'v.txt'", {"find_lr": True}, "--pretrained-embeddings does not go with"),
         ("pretrained_embeddings = 'v.txt'", {"find_lr": False}, None),
