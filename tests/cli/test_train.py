@@ -589,6 +589,19 @@ def test_parallel_text_is_trained_on(invoke, tmp_path):
     assert "5 pairs of 5 dialogues" in done.stderr
 
 
+def test_a_dry_run_refuses_what_the_training_would_and_says_what_it_would(invoke, corpus_file, tmp_path):
+    look = ["train", corpus_file, "--dry-run", "--vocab-size", 300]
+    gone = invoke(*look, "--pretrained-embeddings", tmp_path / "gone.txt")
+    assert (gone.returncode, f"{tmp_path / 'gone.txt'}" in gone.sentence) == (2, True)
+    stop = invoke(*look, "--early-stop", "loss", "--valid-fraction", 0)
+    assert (stop.returncode, "--early-stop loss needs held-out pairs" in stop.sentence) == (2, True)
+    (tmp_path / "v.txt").write_text("hello 1 2\nyou 3 4\n")
+    done = invoke(*look, "--copy-attention", "--embedding", 2, "--pretrained-embeddings", tmp_path / "v.txt")
+    assert done.returncode == 0, done.stderr
+    assert "hint: --copy-attention copies token by token" in done.stderr
+    assert "of 300 tokens have a vector" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

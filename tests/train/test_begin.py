@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime.errors import UsageError
-from edgechat.train.begin import open_or_create
+from edgechat.runtime.files import sha256
+from edgechat.train.begin import new_beginning, open_or_create
+from edgechat.train.run import create_run, open_run
 from edgechat.train.trainer import Trainer
 from edgechat.train.wanted import Wanted
 
@@ -36,6 +38,21 @@ def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_
         assert (run.config.training.keep, run.config.training.max_steps) == (keep, 2)
     with pytest.raises(UsageError, match="--batch-size gives no batch_tokens, but the run was begun with 99"):
         open_or_create(out, Wanted.of({"batch_size": 64}), "cpu", resume=True)
+
+
+def test_what_a_new_run_begins_with_is_read_once(corpus_file, tmp_path):
+    base = open_or_create(tmp_path / "base", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
+    Trainer(base).train()
+    more = Wanted.of({"data": [str(corpus_file)], "from_run": base.folder})
+    beginning = new_beginning(more)
+    assert (base.config.training.max_steps, beginning.config.training.max_steps) == (2, None)
+    Trainer(open_run(base.folder).with_length(max_steps=4)).train()
+    assert beginning.base
+    assert beginning.base.step == 2
+    assert any("begins with the best weights" in line and "step 2" in line for line in beginning.remarks())
+    run = create_run(tmp_path / "run", beginning, {"name": "more", "sha256": ""}, device="cpu", replace=False)
+    assert run.begun_from
+    assert (run.begun_from["step"], run.begun_from["sha256"]) == (2, sha256(beginning.base.weights))
 
 
 @pytest.mark.parametrize(
