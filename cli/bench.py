@@ -22,7 +22,7 @@ from ..runtime.files import write_atomic
 from ..runtime.golden import golden_sources
 from ..runtime.measure import interleaved, process_cost, read_bandwidth, weight_bytes
 from ..runtime.text import GO
-from .console import check_file, lines_of, put_json, put_table, say
+from .console import check_file, json_line, lines_of, put_json, put_table, say
 from .options import (
     BeamOption,
     BundleArgument,
@@ -40,14 +40,15 @@ PERCENTS = (50, 90, 99)
 _STARTS = 5
 _PAUSE = 0.02  # seconds in which threads that spin for work fall asleep
 _STEPS = 50
-#: What an application does that embeds a bundle and wants one reply. The prompt comes by stdin: an argument
-#: has no zero byte, and a limit.
+#: What an application does that embeds a bundle and wants one reply. Prompt and options come by stdin: an
+#: argument has no zero byte, and a limit.
 _FRESH = """
-import sys
-from edgechat.runtime import ChatModel
+import json, sys
+from edgechat.runtime import ChatModel, DecodingOptions
 bundle, device, threads = sys.argv[1:]
-prompt = sys.stdin.buffer.read().decode()
-print(ChatModel.load(bundle, device=device, threads=int(threads)).reply(prompt))
+prompt, options = json.load(sys.stdin)
+model = ChatModel.load(bundle, device=device, threads=int(threads))
+print(model.reply(prompt, DecodingOptions.from_json(options)))
 """
 
 
@@ -131,7 +132,7 @@ def bench(
         "beam": options.beam,
         "load_ms": round(loaded, 1),
         **asdict(own),
-        "start": _start([str(path), model.device, str(threads)], texts[0], min(_STARTS, repeat)),
+        "start": _start([str(path), model.device, str(threads)], texts[0], options, min(_STARTS, repeat)),
         "bytes": _sizes(checked),
         "step": _step(checked, model, options.beam) if model.device == "cpu" else None,
         "against": {name: asdict(speed) for name, speed in speeds.items()},
@@ -203,10 +204,11 @@ def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
     return {f"p{percent}": round(float(np.percentile(milliseconds, percent)), 2) for percent in PERCENTS}
 
 
-def _start(arguments: list[str], prompt: str, repeat: int) -> dict[str, Any] | None:
+def _start(arguments: list[str], prompt: str, options: DecodingOptions, repeat: int) -> dict[str, Any] | None:
     """Medians of fresh processes that load the bundle and reply once; None where the system says nothing."""
     command = [sys.executable, "-c", _FRESH, *arguments]
-    costs = [process_cost(command, prompt.encode()) for _ in range(repeat)]
+    asked = json_line([prompt, options.to_json()]).encode()
+    costs = [process_cost(command, asked) for _ in range(repeat)]
     known = [cost for cost in costs if cost is not None]
     if not known:
         return None

@@ -69,9 +69,10 @@ class Command(TyperCommand):
 def as_typed(sentence: str, options: Mapping[str, str], given: Set[str]) -> str:
     """`sentence`, if it begins with the name of a value and one of those in it was `given`, with the
     `options` that set them in place of the names. Some are words, too: those are names at the beginning and
-    in "goes with beam", "more than beam" and "raise beam" alone. What is quoted stays."""
+    in "goes with beam", "more than beam", "raise beam" and "set beam" alone. What is quoted stays."""
     names = "|".join(
-        rf"{'' if '_' in name else '(?:^|(?<=with )|(?<=than )|(?<=raise ))'}\b{name}\b" for name in options
+        rf"{'' if '_' in name else '(?:^|(?<=with )|(?<=than )|(?<=raise )|(?<=set ))'}\b{name}\b"
+        for name in options
     )
     found = re.compile(rf"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|({names})""")
     if not re.match(names, sentence) or given.isdisjoint(found.findall(sentence)):

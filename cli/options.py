@@ -14,6 +14,7 @@ from typer.models import OptionInfo
 from ..runtime import DecodingOptions
 from ..runtime.errors import DeviceError
 from ..runtime.replies import read_replies
+from ..train.choices import DeviceName
 
 BundleArgument = Annotated[
     str,
@@ -31,7 +32,7 @@ RequireSignatureOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    Literal["auto", "cpu", "cuda"],
+    DeviceName,
     typer.Option(
         help="auto takes CUDA where it can really be used, else the CPU; cuda fails where it cannot.",
     ),

@@ -55,8 +55,8 @@ def train(
         Path | None,
         typer.Option(
             readable=False,
-            help="A TOML file of settings, on top of the preset that it names or tiny, and with a section "
-            "[run] of data and --out too; flags change single ones.",
+            help="A TOML file of settings, on top of the preset that it names, else of --from-run, else of "
+            "tiny, and with a section [run] of data and --out too; flags change single ones.",
             rich_help_panel=_RUN,
             show_default=False,
         ),
@@ -71,7 +71,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Begin with the weights of this run, its tokenizer and its settings, and learn DATA.",
+            help="Begin with the weights of this run, its tokenizer and its settings, but not --max-steps "
+            "and --early-stop, and learn DATA.",
             rich_help_panel=_RUN,
             show_default=False,
         ),
@@ -314,7 +315,10 @@ def train(
     ] = None,
     plateau_patience: Annotated[
         int | None,
-        _number("Validations without a lower loss before plateau cuts.  [default: 2]", _OPTIMIZATION),
+        _number(
+            "Validations without a lower loss (held-out, else training) before plateau cuts.  [default: 2]",
+            _OPTIMIZATION,
+        ),
     ] = None,
     clip: Annotated[
         float | None, _number("Global norm that gradients are clipped to.", _OPTIMIZATION)
@@ -329,7 +333,7 @@ def train(
     ] = None,
     seed: Annotated[
         int | None,
-        _number("Of split, first weights and order.  [default: 0]", _OPTIMIZATION),
+        _number("Of split, first weights, order, and all that is drawn.  [default: 0]", _OPTIMIZATION),
     ] = None,
 ) -> None:
     """Train a model on dialogue data; Ctrl-C keeps what was learned and --resume goes on.
@@ -340,7 +344,7 @@ def train(
     kills and resumes.
     """
     from ..runtime.errors import UsageError
-    from ..train.begin import open_or_create, prepare
+    from ..train.begin import new_beginning, open_or_create
     from ..train.distributed import is_first, joined
     from ..train.run import open_run
     from ..train.wanted import Wanted
@@ -351,10 +355,14 @@ def train(
         return  # one is enough for it
     if find_lr:
         set_torch_threads(options.threads)
-        find_learning_rate(prepare(wanted, say=say, reading=reading), torch_device(options.device), json)
+        found = new_beginning(wanted, say=say, reading=reading)
+        find_learning_rate(found, torch_device(options.device), json)
         return
     if dry_run:
-        show_corpus(prepare(wanted, say=say, reading=reading).prepared, json)
+        shown = new_beginning(wanted, say=say, reading=reading)
+        show_corpus(shown.prepared, json)
+        for line in shown.remarks():
+            say(line)
         return
     if options.out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")

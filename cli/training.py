@@ -10,7 +10,7 @@ from .progress import TrainingProgress, counting
 if TYPE_CHECKING:
     from ..runtime.device import Device
     from ..runtime.text import TextCodec
-    from ..train.begin import Beginning
+    from ..train.beginning import Beginning
     from ..train.dataset import Prepared
     from ..train.distributed import World
     from ..train.run import Run

@@ -2,50 +2,30 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import occupied, sha256
+from .beginning import Beginning
 from .bpe_dropout import BpeDropout
-from .config import RunConfig, RunOptions
+from .config import RESUMABLE, RunOptions
 from .corpus import DEFAULT_CORPUS, Corpus, open_corpus
-from .dataset import Prepared
-from .dataset import prepare as prepare_corpus
+from .dataset import prepare
 from .lock import RunLock
-from .pretrained import Pretrained, file_sha256, read_pretrained
-from .report import Progress
+from .pretrained import file_sha256, read_pretrained
+from .report import Tell
 from .run import Run, create_run, is_only_a_run, is_run, open_run
-from .tokenizer import SMALLEST_VOCABULARY, load_tokenizer
-from .trainer import check_early_stop
+from .tokenizer import load_tokenizer
 from .wanted import Wanted
-
-#: Training pairs for each token of more than a byte, below which copying is warned of.
-_PAIRS_A_TOKEN = 10
 
 Say = Callable[[str], None]
 #: Shows, while it is entered, how far the corpus is read.
-Reading = Callable[[], AbstractContextManager[Progress | None]]
+Reading = Callable[[], AbstractContextManager[Tell | None]]
 
 
 def _silent(line: str) -> None:
     """Say nothing."""
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """All that a new run is made of. `base` is the run whose weights it begins with, if one."""
-
-    config: RunConfig
-    prepared: Prepared
-    base: Run | None
-    checkpoint: str
-    """Of `base`."""
-
-    @property
-    def first_weights(self) -> bytes | None:
-        """Those of `base`."""
-        return None if self.base is None else self.base.weights(self.checkpoint)
 
 
 def open_or_create(
@@ -79,22 +59,10 @@ def open_or_create(
         say(f"there is no run {out} to resume: this begins it")
     if occupied(out):
         _check_replaced(out, wanted.options.from_run, force)
-    beginning = prepare(wanted, say=say, reading=reading)
-    config, prepared, base = beginning.config, beginning.prepared, beginning.base
-    BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)  # refuses what is no plain BPE
-    check_early_stop(config.training, len(prepared.valid))
-    for line in prepared.report.lines():
+    beginning = new_beginning(wanted, reading=reading, say=say)
+    report, of_valid = beginning.prepared.report, wanted.options.valid is not None
+    for line in (*report.lines(), *beginning.remarks()):
         say(line)
-    merged = prepared.codec.vocab_size - SMALLEST_VOCABULARY  # tokens of more than a byte
-    if config.model.copy_attention and merged * _PAIRS_A_TOKEN > prepared.report.train_pairs:
-        say(
-            f"hint: --copy-attention copies token by token, and with so few pairs most of {merged:,} tokens "
-            f"are hardly learned: a --vocab-size nearer to {SMALLEST_VOCABULARY} copies new values better"
-        )
-    if base is not None:
-        step = base.step(beginning.checkpoint)
-        say(f"begins with the {beginning.checkpoint} weights of {base.folder}, step {step:,}")
-    report, of_valid = prepared.report, wanted.options.valid is not None
     corpus = {
         "name": ", ".join(source.name for source in report.sources),
         "sha256": report.sha256,
@@ -102,38 +70,40 @@ def open_or_create(
         "valid_sha256": replace(report, sources=report.valid_sources).sha256 if of_valid else None,
         "sources": [asdict(source) for source in report.sources],
     }
-    return create_run(
-        out,
-        config,
-        prepared,
-        corpus,
-        device=device,
-        processes=processes,
-        pretrained=_read_pretrained(wanted.options.pretrained_embeddings, beginning, say),
-        base=base,
-        checkpoint=beginning.checkpoint,
-        replace=force,
-    )
+    return create_run(out, beginning, corpus, device=device, processes=processes, replace=force)
 
 
-def prepare(wanted: Wanted, *, say: Say = _silent, reading: Reading = nullcontext) -> Beginning:
-    """Read, split, tokenize and encode the corpus. The tokenizer is that of the run to begin with, if one."""
-    options = wanted.options
-    checkpoint = options.checkpoint or "best"
-    base = _base(options)
-    config = wanted.fresh(base)
+def new_beginning(wanted: Wanted, *, say: Say = _silent, reading: Reading = nullcontext) -> Beginning:
+    """Read, split, tokenize and encode the corpus, and read the first weights, where those are known. The
+    tokenizer is that of the run to begin with, if one.
+
+    Raises:
+        UsageError: what is wanted cannot be trained.
+        DataError: the corpus cannot be read, or holds nothing to learn.
+    """
+    options, run = wanted.options, _from_run(wanted.options)
+    base = None if run is None else run.base(options.checkpoint)
+    config = wanted.fresh(run)
     if not _names_data(options):
         if base is not None:
             raise UsageError(
                 "--from-run learns more from DATA: name it, as in edgechat train DATA --from-run RUN"
             )
         say(f"no DATA was named: this learns {DEFAULT_CORPUS}")
-    ready = base.tokenizer if base else load_tokenizer(options.tokenizer) if options.tokenizer else None
+    ready = run.tokenizer if run else load_tokenizer(options.tokenizer) if options.tokenizer else None
     with reading() as progress:
-        prepared = prepare_corpus(
+        prepared = prepare(
             _corpus(options), config.data, tokenizer=ready, valid=_held_out(options), progress=progress
         )
-    return Beginning(config, prepared, base, checkpoint)
+    BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)  # refuses what is no plain BPE
+    if config.training.early_stop is not None and not len(prepared.valid):
+        raise UsageError(
+            f"--early-stop {config.training.early_stop} needs held-out pairs: "
+            "give --valid, or more --valid-fraction"
+        )
+    path, width = options.pretrained_embeddings, config.model.embedding
+    pretrained = None if path is None else read_pretrained(path, prepared.codec, width)
+    return Beginning(config, prepared, base, pretrained)
 
 
 def _check_replaced(out: Path, from_run: Path | None, force: bool) -> None:
@@ -151,16 +121,18 @@ def _check_replaced(out: Path, from_run: Path | None, force: bool) -> None:
 
 
 def _resumed(out: Path, wanted: Wanted) -> Run:
-    """The run in `out`, if the options and the data given are those it was begun with. Only how long it
-    goes on may change."""
+    """The run in `out`, if the options and the data given are those it was begun with, but for what is
+    `RESUMABLE`."""
     run, options = open_run(out), wanted.options
     changed = wanted.on(run.config, goes_on=run.begun_from is not None).to_json()
     for part, values in run.config.to_json().items():
         for name, value in values.items():
-            if changed[part][name] != value and name not in ("epochs", "max_steps"):
+            now = changed[part][name]
+            if now != value and name not in RESUMABLE:
                 given = wanted.source(name)
+                gives = f"no {name}" if now is None else f"{name} {now}"
                 raise UsageError(
-                    f"{given} gives {name} {changed[part][name]}, but the run was begun with {value}: "
+                    f"{given} gives {gives}, but the run was begun with {value}: "
                     f"resume without {given}, or start another run"
                 )
     for name, same in _same_as_begun(run, options).items():
@@ -168,8 +140,7 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
             raise UsageError(
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
-    config = run.config.changed(wanted.length)
-    if config == run.config:
+    if run.config.changed(wanted.resumable) == run.config:
         return run
     if run.checkpoints:
         done = run.checkpoints.position
@@ -177,18 +148,19 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
             ("max_steps", done.step, "at step"),
             ("epochs", done.epoch + (done.batch > 0), "in epoch"),
         ):
-            length = wanted.length[name]
-            if length is not None and length < reached:
+            length = wanted.resumable.get(name, reached)
+            if length < reached:
                 raise UsageError(
                     f"{wanted.source(name)} gives {name} {length}, but the run is {where} {reached} already"
                 )
-    return run.with_length(**wanted.length)
+    return run.with_length(**wanted.resumable)
 
 
 def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:
     """Of each file that a resume names again, whether the run was begun with it."""
     try:
-        base = _base(options)
+        run_before = _from_run(options)
+        base = None if run_before is None else run_before.base(options.checkpoint)
     except EdgeChatError as error:
         raise type(error)(f"{error} (a resume does not need --from-run: leave it out)") from None
     valid, vectors, tokenizer = _held_out(options), options.pretrained_embeddings, options.tokenizer
@@ -205,8 +177,7 @@ def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:
     if tokenizer is not None:
         same["--tokenizer"] = load_tokenizer(tokenizer) == run.tokenizer
     if base is not None:
-        weights = base.weights(options.checkpoint or "best")
-        same["--from-run"] = sha256(weights) == (run.begun_from or {}).get("sha256")
+        same["--from-run"] = sha256(base.weights) == (run.begun_from or {}).get("sha256")
     return same
 
 
@@ -222,19 +193,5 @@ def _held_out(options: RunOptions) -> Corpus | None:
     return open_corpus([options.valid], skip_bad=options.skip_bad) if options.valid else None
 
 
-def _base(options: RunOptions) -> Run | None:
-    """The run to begin with, whose checkpoint is there."""
-    if options.from_run is None:
-        return None
-    base = open_run(options.from_run)
-    base.step(options.checkpoint or "best")  # refuses what is none
-    return base
-
-
-def _read_pretrained(path: Path | None, beginning: Beginning, say: Say) -> Pretrained | None:
-    """The vectors of a file; how many of the tokens have one is said."""
-    if path is None:
-        return None
-    found = read_pretrained(path, beginning.prepared.codec, beginning.config.model.embedding)
-    say(f"pretrained          {found.found:,} of {found.vocab_size:,} tokens have a vector")
-    return found
+def _from_run(options: RunOptions) -> Run | None:
+    return None if options.from_run is None else open_run(options.from_run)

@@ -18,12 +18,15 @@ from .dataset import DataConfig
 from .importers import importer
 from .model import ModelConfig
 from .ranges import check_values
-from .toml import listed, read_toml, refuse_unknown, section, to_toml
+from .toml import either, read_toml, refuse_unknown, section, to_toml
 
 DEFAULT_PRESET = "tiny"
 
-#: Which value goes with which of another only; given with another, it is refused, never ignored.
-GOES_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+#: Which value does something beside which of another only: given by an option it is refused with another,
+#: and never ignored; in a section training, where it is not at its default.
+MEANT_FOR: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "attention": ("attention_kind", ("bahdanau", "bahdanau-normed", "scaled")),
+    "reverse_source": ("bidirectional", (False,)),
     "weight_decay": ("optimizer", ("adamw", "sgd")),
     "momentum": ("optimizer", ("sgd",)),
     "decay": ("schedule", ("plateau", "luong")),
@@ -33,14 +36,43 @@ GOES_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "patience": ("early_stop", get_args(Metric)),
 }
 
+#: What of a layer below is none where a layer names the other of the two, and not it.
+GIVES_WAY = {"batch_tokens": "batch_size"}
+#: What a resume may change: where a run ends, and how many of its checkpoints stay.
+RESUMABLE = ("epochs", "max_steps", "keep")
+
+
+def over(below: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values of a section that are `given`, on top of those of the layer below."""
+    return {**below, **{name: None for name, other in GIVES_WAY.items() if other in given}, **given}
+
+
+def _does_something(name: str, values: dict[str, Any]) -> bool:
+    """Whether a value does, beside the others of its section."""
+    mode, kinds = MEANT_FOR.get(name, (name, ()))
+    return name == mode or values.get(mode) in kinds
+
+
+def _refuse_idle(name: str, values: dict[str, Any]) -> None:
+    """Raise UsageError where a value does nothing beside the others of its section."""
+    if _does_something(name, values):
+        return
+    mode, kinds = MEANT_FOR[name]
+    value, now = values[name], values[mode]
+    if now is None:
+        raise UsageError(f"{name} {value} goes with {mode}, which is not set")
+    if now is True:
+        raise UsageError(f"{name} does not go with {mode}, beside which it does nothing")
+    raise UsageError(f"{name} {value} is of {mode} {either(kinds)}, not of {now}")
+
 
 def without_idle(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
-    """`values` of a section without those that do nothing beside the others, but for what was `given`, which
-    is refused."""
+    """The values of a section without those of a training that do nothing beside the others, but for what was
+    `given`, which is refused. Those of a model stay: another kind of it may be chosen in a layer above."""
     return {
         name: value
         for name, value in values.items()
-        if name in given or name not in GOES_WITH or values.get(GOES_WITH[name][0]) in GOES_WITH[name][1]
+        if name in given or not hasattr(TrainingConfig, name) or _does_something(name, values)
     }
 
 
@@ -69,7 +101,8 @@ class TrainingConfig:
     schedule: Schedule = "constant"
     """"cosine" falls to 0 along half a cosine over the planned steps (Loshchilov & Hutter 2017);
     "inverse-sqrt" falls as 1 / sqrt(step) after the warm-up (Vaswani et al. 2017); "plateau" is cut when the
-    held-out loss stands still; "luong" is cut at fixed steps (Luong et al. 2015)."""
+    held-out loss stands still, or that of training where nothing is held out; "luong" is cut at fixed steps
+    (Luong et al. 2015)."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     decay: float = 0.5
@@ -103,13 +136,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
-        for name, (mode, kinds) in GOES_WITH.items():
-            value, now = getattr(self, name), getattr(self, mode)
-            if value == getattr(TrainingConfig, name) or now in kinds:
-                continue
-            if now is None:
-                raise UsageError(f"{name} {value} goes with {mode}, which is not set")
-            raise UsageError(f"{name} {value} is of {mode} {listed(kinds)}, not of {now}")
+        for name, value in vars(self).items():
+            if value != getattr(TrainingConfig, name):
+                _refuse_idle(name, vars(self))
         if self.schedule == "inverse-sqrt" and not self.warmup_steps:
             raise UsageError("schedule inverse-sqrt needs a warm-up: set warmup_steps, 400 for example")
 
@@ -146,8 +175,18 @@ class RunConfig:
             current = getattr(self, part.name)
             names = {f.name for f in dataclasses.fields(current)}
             given = {name: value for name, value in left.items() if name in names}
-            parts[part.name] = type(current)(**without_idle(vars(current) | given, given))
+            together = over(vars(current), given)
+            for name in given:
+                _refuse_idle(name, together)
+            parts[part.name] = type(current)(**without_idle(together))
         return RunConfig(**parts)
+
+    def without_end(self) -> "RunConfig":
+        """A copy that ends after its epochs alone: other ends are of the data that it was made for."""
+        endless = dataclasses.replace(
+            self.training, max_steps=None, early_stop=None, patience=TrainingConfig.patience
+        )
+        return dataclasses.replace(self, training=endless)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -188,8 +227,8 @@ class RunOptions:
     pretrained_embeddings: Path | None = None
     from_run: Path | None = None
     """The run whose weights, tokenizer and model this one begins with."""
-    checkpoint: str | None = None
-    """Of `from_run`: "best", where it is None, or as for `Checkpoints.named`."""
+    checkpoint: str = "best"
+    """Of `from_run`, as for `Checkpoints.named`."""
     out: Path | None = None
     preset: str | None = None
     """Gives what the other sections of the file leave out; `DEFAULT_PRESET` where it is None."""
@@ -286,7 +325,7 @@ class ConfigFile:
         lower = load_preset(preset or DEFAULT_PRESET) if preset or below is None else below
         values = asdict(lower)
         for name, part in self.sections.items():
-            values[name] = without_idle(values[name] | part, part) if isinstance(part, dict) else part
+            values[name] = without_idle(over(values[name], part), part) if isinstance(part, dict) else part
         return RunConfig.from_dict(values, str(self.path))
 
     @property

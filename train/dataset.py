@@ -22,7 +22,7 @@ from .choices import Targets
 from .corpus import Corpus
 from .dialogue import Dialogue, Pair, examples
 from .ranges import check_values
-from .report import CorpusReport, Progress, percentiles
+from .report import CorpusReport, Tell, percentiles
 from .tokenizer import train_tokenizer
 
 Ids = npt.NDArray[Any]  # uint16 or int32
@@ -163,7 +163,7 @@ def prepare(
     *,
     tokenizer: bytes | None = None,
     valid: Corpus | None = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Prepared:
     """Split, train the tokenizer on the training part alone unless one is given, and encode.
 
@@ -218,7 +218,7 @@ def _spelled(dialogue: Dialogue, pairs: list[Pair], config: DataConfig) -> list[
     return [*map(lowercased, sources), *(response for _, response in pairs)]
 
 
-def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Progress | None) -> HeldOutTest:
+def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Tell | None) -> HeldOutTest:
     """Read the corpus once and tell which of its dialogues are held out."""
 
     def key(dialogue: Dialogue) -> int:

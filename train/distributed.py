@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..runtime.errors import EdgeChatError, UsageError
 
-Result = TypeVar("Result")
+Done = TypeVar("Done")
 
 #: A process that is this late is taken for lost.
 _PATIENCE = timedelta(minutes=10)
@@ -96,7 +96,7 @@ class World:
         """Until all processes are here."""
         self.sum(0.0)
 
-    def first_does(self, work: Callable[[], Result], others: Callable[[], Result]) -> Result:
+    def first_does(self, work: Callable[[], Done], others: Callable[[], Done]) -> Done:
         """Let the first process do its work, however long, while the others wait, and then these theirs.
         Where it fails they leave without a word, since it says why."""
         if not self.writes:

@@ -144,7 +144,7 @@ class Seq2Seq(nn.Module):
         """The first weights: the embedding's of variance 1, the output's by He et al. (2015), all other
         matrices by Glorot & Bengio (2010), one gate at a time. Each is wider than what is common in such
         models, and each was seen to save updates (docs/training.md). An embedding that is the output's too
-        is scaled down, so that logits begin near 0."""
+        is scaled down, so that logits begin near 0, and what leads to it has PyTorch's own."""
         std = self.config.embedding**-0.5 if self.config.tied_output else 1.0
         nn.init.normal_(self.embedding.weight, std=std)
         if isinstance(self.output, nn.Linear):

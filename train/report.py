@@ -14,7 +14,7 @@ from ..runtime.display import counted
 
 #: Called now and then with what is being done ("reading", "tokenizer", "encoding") and how many
 #: dialogues, or texts for the tokenizer, are behind it.
-Progress = Callable[[str, int], None]
+Tell = Callable[[str, int], None]
 
 PERCENTILES = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
 

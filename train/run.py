@@ -34,16 +34,17 @@ from ..runtime.files import TEMPORARY, folder_atomic, sha256, sync_folder, write
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
+from .beginning import Base, Beginning
 from .checkpoint import Position, fill_from_bytes, load_mean_weights, weights_to_bytes
 from .checkpoints import Checkpoints
 from .choices import Amp
 from .config import RunConfig, without_idle
-from .dataset import EncodedPairs, Prepared
+from .dataset import EncodedPairs
 from .dialogue import Pair
 from .lock import LOCK
 from .model import Seq2Seq
 from .precision import resolve
-from .pretrained import Pretrained, set_rows
+from .pretrained import set_rows
 
 _CONFIG = "config.toml"
 _EMBEDDING = "embedding.safetensors"
@@ -83,9 +84,9 @@ class Run:
     def corpus_sha256(self) -> str:
         return str(self.info["corpus"]["sha256"])
 
-    def with_length(self, *, epochs: int | None, max_steps: int | None) -> "Run":
-        """The run with another end, which run.json keeps."""
-        config = self.config.changed({"epochs": epochs, "max_steps": max_steps})
+    def with_length(self, **resumable: int | None) -> "Run":
+        """The run with other values of what a resume may change, as its end, which run.json keeps."""
+        config = self.config.changed(resumable)
         info = {**self.info, "config": config.to_json()}
         write_atomic(self.folder / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(self.folder / _CONFIG, config.to_toml())
@@ -142,9 +143,10 @@ class Run:
         before = self.begun_from["data"].split(", ") if self.begun_from else []
         return ", ".join(dict.fromkeys([*before, *str(self.info["corpus"]["name"]).split(", ")]))
 
-    def weights(self, which: str = "best") -> bytes:
-        """Those of a checkpoint, for another run to begin with."""
-        return weights_to_bytes(self.load_model(which)[0])
+    def base(self, which: str = "best") -> Base:
+        """A checkpoint for another run to begin with."""
+        model, position = self.load_model(which)
+        return Base(self.folder, which, self.data_name, position.step, weights_to_bytes(model))
 
     @property
     def pretrained(self) -> dict[str, Any] | None:
@@ -170,7 +172,7 @@ class Run:
 
 
 def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None) -> Seq2Seq:
-    """A model with the first weights that the seed gives, or with `weights` of `Run.weights`."""
+    """A model with the first weights that the seed gives, or with `weights` of `Run.base`."""
     torch.manual_seed(config.training.seed)
     model = Seq2Seq(config.model, vocab_size)
     if weights is not None:
@@ -207,24 +209,20 @@ def _is_held_out(pair: Any) -> bool:
 
 def create_run(
     folder: Path,
-    config: RunConfig,
-    prepared: Prepared,
+    beginning: Beginning,
     corpus: dict[str, Any],
     *,
     device: str,
     processes: int = 1,
-    pretrained: Pretrained | None = None,
-    base: Run | None = None,
-    checkpoint: str = "best",
     replace: bool,
 ) -> Run:
     """Write a new run folder with its encoded corpus, all or nothing.
 
     run.json keeps `device` and `processes`, which it is begun on, and `corpus`: the `name` and `sha256` of
-    what was read, and of each source of it. The run begins with the weights of `checkpoint` of `base`, if one
-    is given.
+    what was read, and of each source of it.
     """
-    first = None if base is None else base.weights(checkpoint)
+    config, prepared, base = beginning.config, beginning.prepared, beginning.base
+    pretrained = beginning.pretrained
     held_out = "".join(json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
     files = {
         _TOKENIZER: prepared.tokenizer,
@@ -246,12 +244,12 @@ def create_run(
             "tokens": pretrained.vocab_size,
             "sha256": pretrained.sha256,
         }
-    if base is not None and first is not None:
-        info["from"] = {"data": base.data_name, "step": base.step(checkpoint), "sha256": sha256(first)}
+    if base is not None:
+        info["from"] = {"data": base.data, "step": base.step, "sha256": sha256(base.weights)}
     _make_folder(folder.parent)
     with folder_atomic(folder, replace=replace) as temporary:
-        if first is not None:
-            write_atomic(temporary / _FIRST, first)
+        if base is not None:
+            write_atomic(temporary / _FIRST, base.weights)
         (temporary / "corpus").mkdir()
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(temporary / _CONFIG, config.to_toml())

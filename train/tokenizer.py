@@ -9,7 +9,7 @@ from ..runtime.errors import BundleError, DataError, UsageError
 from ..runtime.graphcheck import LARGEST_ROW
 from ..runtime.text import SPECIAL_TOKENS, TextCodec, normal_form
 from ..runtime.tokenizerfile import LONGEST_TOKEN, WORDS
-from .report import Progress
+from .report import Tell
 
 #: The special tokens and the 256 bytes.
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
@@ -35,7 +35,7 @@ _PROBES = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Progress | None = None) -> bytes:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Tell | None = None) -> bytes:
     """The `tokenizer.json` of a byte-level BPE of at most `vocab_size` tokens; same texts, same bytes.
 
     `texts` is streamed. A small corpus gives fewer tokens. Raises UsageError where `vocab_size` has
@@ -63,7 +63,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Progress
     return tokenizer.to_str().encode("utf-8")
 
 
-def _told(texts: Iterable[str], progress: Progress | None) -> Iterator[str]:
+def _told(texts: Iterable[str], progress: Tell | None) -> Iterator[str]:
     for count, text in enumerate(texts, start=1):
         yield text
         if progress and count % 1000 == 0:

@@ -21,7 +21,7 @@ Section = TypeVar("Section")
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file. Raises UsageError where there is none or it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # no TOML, or no UTF-8
@@ -83,7 +83,7 @@ def of_type(value: Any, wanted: Any, what: str) -> Any:
     if get_origin(wanted) is Literal:
         if value in get_args(wanted) and isinstance(value, str):
             return value
-        raise UsageError(f"{what} must be {listed(get_args(wanted))}, not {value!r}")
+        raise UsageError(f"{what} must be {either(get_args(wanted))}, not {value!r}")
     if get_origin(wanted) in (Union, UnionType):
         if value is None:
             return None
@@ -110,7 +110,7 @@ def of_type(value: Any, wanted: Any, what: str) -> Any:
     raise UsageError(f"{what} must be {kinds[wanted]}, not {value!r}")
 
 
-def listed(names: Iterable[str]) -> str:
-    """As a sentence has them."""
+def either(names: Iterable[str]) -> str:
+    """One of them, as a sentence has it: a, b or c."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last

@@ -16,14 +16,13 @@ import torch
 
 from ..runtime.chat import ChatModel
 from ..runtime.device import Device
-from ..runtime.errors import CheckpointError, EdgeChatError, UsageError
+from ..runtime.errors import CheckpointError, EdgeChatError
 from ..runtime.files import remove_leftovers
 from ..runtime.options import DecodingOptions
 from .backend import TorchBackend, evaluating
 from .batches import Batch, epoch_order, make_batch, ordered_batches
 from .bpe_dropout import BpeDropout
 from .checkpoint import Position, load_checkpoint
-from .config import TrainingConfig
 from .dataset import EncodedPairs
 from .distributed import ALONE, World
 from .lock import RunLock
@@ -101,7 +100,6 @@ class Trainer:
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.train_pairs, run.valid_pairs
         self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
-        check_early_stop(self._config, len(self._valid))
         self._bpe_dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.writes else None
         try:
@@ -380,14 +378,6 @@ class Trainer:
             )
         self._world.wait()
         self._saved_step = self._position.step
-
-
-def check_early_stop(config: TrainingConfig, held_out: int) -> None:
-    """Raise UsageError where nothing is held out that early stopping could go by."""
-    if config.early_stop is not None and not held_out:
-        raise UsageError(
-            f"--early-stop {config.early_stop} needs held-out pairs: give --valid, or more --valid-fraction"
-        )
 
 
 @torch.inference_mode()

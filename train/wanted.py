@@ -1,23 +1,30 @@
 """What a training was asked for: options over a file over a preset, and which of them go together."""
 
-import dataclasses
-import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import UsageError
-from .config import DEFAULT_PRESET, ConfigFile, RunConfig, RunOptions, load_preset, option_names
+from .config import (
+    DEFAULT_PRESET,
+    GIVES_WAY,
+    RESUMABLE,
+    ConfigFile,
+    RunConfig,
+    RunOptions,
+    load_preset,
+    option_names,
+)
 
 if TYPE_CHECKING:
     from .run import Run
 
-#: Which option goes with which other only; given without it, it is refused, never ignored. Of the values of
-#: a configuration, `config.py` says so.
-GOES_WITH = {"checkpoint": "from_run"}
-#: Which options do not go together, and why; given together on the command line, or there and in the section
-#: `run` of a file, they are refused.
+#: Which option needs which other; given without it, it is refused, never ignored. Of the values of a
+#: configuration, `config.py` says so.
+NEEDS = {"checkpoint": "from_run"}
+#: Which options do not go together, and why; given together on the command line, there and in the section
+#: `run` of a file, or in a file, they are refused. What a file says else gives way to the command line.
 EXCLUDES = {
     "dry_run": (("find_lr", "resume", "force"), "that shows what would be learned, and writes nothing"),
     "find_lr": (("resume", "force", "pretrained_embeddings"), "that trains a model that is not kept"),
@@ -50,21 +57,23 @@ class Wanted:
         values = {name: given[name] for name in option_names() if given.get(name) is not None}
         file = None if given.get("config") is None else ConfigFile.read(Path(given["config"]))
         begun = RunOptions() if file is None else file.options
-        wanted = cls(begun, values, file)
-        _check_company(
-            {name for name, value in given.items() if value is not None and value is not False}, begun
-        )
-        try:
-            options = begun.changed({**given, "data": tuple(given.get("data") or ())})
-        except UsageError as error:
-            raise wanted._of_options(error) from None
-        return dataclasses.replace(wanted, options=options)
+        if file is not None and not given.get("resume"):  # of one that was begun, all was let pass once
+            # A run's config.toml has batch_size beside batch_tokens, which takes its place.
+            names = begun.given | file.values.keys() - {"batch_size"}
+            _refuse_company(names, str, where=f"{file.path}: ")
+        asked = {name for name, value in given.items() if value is not None and value is not False}
+        asked |= begun.given - {"preset"}
+        for name, other in NEEDS.items():
+            if name in asked and other not in asked:
+                raise UsageError(f"{_option(name)} goes with {_option(other)}, which is not given")
+        _refuse_company(asked, _option)
+        return cls(begun.changed({**given, "data": tuple(given.get("data") or ())}), values, file)
 
     def fresh(self, base: "Run | None" = None) -> RunConfig:
-        """For a new run, which has the model of `base` where it begins with that."""
+        """For a new run, which has the model of `base`, if one, and all else of it but its end."""
         if base is None:
             return self.on(load_preset(DEFAULT_PRESET))
-        config = self.on(base.config, goes_on=True)
+        config = self.on(base.config.without_end(), goes_on=True)
         of_base = base.config.shape()
         for name, value in config.shape().items():
             if value != of_base[name]:
@@ -83,43 +92,29 @@ class Wanted:
             begun = self.file.config(begun if goes_on else None)
         elif self.options.preset is not None:
             begun = load_preset(self.options.preset)
-        try:
-            return begun.changed(self.values)
-        except UsageError as error:
-            raise self._of_options(error) from None
+        return begun.changed(self.values)
 
     @property
-    def length(self) -> dict[str, int | None]:
-        """How long a run is to go on: what an option or the file itself says, not what is so by default."""
+    def resumable(self) -> dict[str, int]:
+        """What a resume may change, as an option or the file itself says, not what is so by default."""
         given = {**({} if self.file is None else self.file.values), **self.values}
-        return {name: given.get(name) for name in ("epochs", "max_steps")}
+        return {name: given[name] for name in RESUMABLE if name in given}
 
     def source(self, name: str) -> str:
-        """What gave the value of `name`, as it stands on the command line."""
+        """What gave the value of `name`, or took it, as it stands on the command line."""
+        if name not in self.values:
+            name = GIVES_WAY.get(name, name)
         if name in self.values:
             return _option(f"no_{name}" if self.values[name] is False else name)
         return f"--preset {self.options.preset}" if self.file is None else f"--config {self.file.path}"
 
-    def _of_options(self, error: UsageError) -> UsageError:
-        """With names of values as the options that set them, where no file did."""
-        message = str(error)
-        for name in ["threads", "max_minutes", *(option_names() if self.file is None else self.values)]:
-            # "layers" and its like are words of a sentence too, but not where it begins or says what to set.
-            before = r"\b" if "_" in name else r"(?:^|(?<=set ))"
-            message = re.sub(rf"{before}{name}\b", _option(name), message)
-        return UsageError(message)
 
-
-def _check_company(given: Collection[str], of_file: RunOptions) -> None:
-    """Refuse what does not go together, of the options that were given and the section `run` of a file."""
-    names = {*given, *of_file.given - {"preset"}}
-    for name, other in GOES_WITH.items():
-        if name in names and other not in names:
-            raise UsageError(f"{_option(name)} goes with {_option(other)}, which is not given")
+def _refuse_company(given: Collection[str], spelled: Callable[[str], str], where: str = "") -> None:
+    """Raise UsageError where two of the names that are `given` do not go together."""
     for name, (others, why) in EXCLUDES.items():
         for other in others:
-            if name in names and other in names:
-                raise UsageError(f"{_option(other)} does not go with {_option(name)}: {why}")
+            if name in given and other in given:
+                raise UsageError(f"{where}{spelled(other)} does not go with {spelled(name)}: {why}")
 
 
 def _option(name: str) -> str:

@@ -98,7 +98,7 @@ def test_resumed_with_another_run_it_is_refused_and_with_the_same_it_goes_on(
 
 def test_it_begins_with_the_checkpoint_that_is_named(tmp_path, edgechat, run_folder, more):
     out, base = tmp_path / "run", open_run(run_folder)
-    assert base.weights("last") != base.weights("best")
+    assert base.base("last").weights != base.base("best").weights
     file = tmp_path / "more.toml"
     file.write_text(f'[run]\nfrom_run = "{run_folder}"\ncheckpoint = "last"\nout = "run"\nmax_minutes = 5\n')
     begun = edgechat("train", more, "--config", file, "--max-steps", 2, *GENTLY)

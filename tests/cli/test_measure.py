@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import shutil
+import subprocess
 import sys
 
 import pytest
 
-from edgechat.runtime import ChatModel
+from edgechat.cli import bench
+from edgechat.runtime import ChatModel, DecodingOptions
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.files import sha256
 from edgechat.runtime.text import TextCodec
@@ -212,6 +214,16 @@ def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_f
     assert 0 < step["weight_bytes"] < values["bytes"]["decoder.onnx"]
     assert step["floor_ms"] == pytest.approx(step["weight_bytes"] / step["bytes_per_second"] * 1e3, abs=1e-3)
     assert step["ms"] > 0
+
+
+def test_the_fresh_process_of_bench_replies_with_the_options_of_the_others(bundle_folder, monkeypatch):
+    asked: list[tuple[list[str], bytes]] = []
+    monkeypatch.setattr(bench, "process_cost", lambda command, stdin: asked.append((command, stdin)))
+    options = DecodingOptions(beam=2, prefix="hens")
+    assert bench._start([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
+    [(command, stdin)] = asked
+    done = subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=60)
+    assert done.stdout.decode().startswith("hens")
 
 
 def test_bench_of_a_bundle_whose_first_golden_source_has_a_zero_byte(invoke, bundle_folder, tmp_path):

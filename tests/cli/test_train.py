@@ -180,7 +180,7 @@ def test_a_file_alone_says_everything_and_gives_the_same_bytes_twice(
     device = "cpu"
     threads = 1
     """
-    (folder / "run.toml").write_text(where + SETTINGS)
+    (folder / "run.toml").write_text(where + SETTINGS.replace("valid_fraction = 0.1", ""))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     command = ["train", "--config", "../project/run.toml", "--seed", 1]
@@ -587,6 +587,42 @@ def test_parallel_text_is_trained_on(invoke, tmp_path):
     done = invoke("train", *texts, "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0
     assert "5 pairs of 5 dialogues" in done.stderr
+
+
+def test_a_dry_run_refuses_what_the_training_would_and_says_what_it_would(invoke, corpus_file, tmp_path):
+    look = ["train", corpus_file, "--dry-run", "--vocab-size", 300]
+    gone = invoke(*look, "--pretrained-embeddings", tmp_path / "gone.txt")
+    assert (gone.returncode, f"{tmp_path / 'gone.txt'}" in gone.sentence) == (2, True)
+    stop = invoke(*look, "--early-stop", "loss", "--valid-fraction", 0)
+    assert (stop.returncode, "--early-stop loss needs held-out pairs" in stop.sentence) == (2, True)
+    (tmp_path / "v.txt").write_text("hello 1 2\nyou 3 4\n")
+    done = invoke(*look, "--copy-attention", "--embedding", 2, "--pretrained-embeddings", tmp_path / "v.txt")
+    assert done.returncode == 0, done.stderr
+    assert "hint: --copy-attention copies token by token" in done.stderr
+    assert "of 300 tokens have a vector" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--residual", "--layers", 1], "--residual is of what lies between layers: set --layers to 2"),
+        (["--schedule", "inverse-sqrt"], "--schedule inverse-sqrt needs a warm-up: set --warmup-steps, 400"),
+        (["--decay", 0.5], "--decay 0.5 is of schedule plateau or luong, not of cosine"),
+        (
+            ["--attention", 9, "--attention-kind", "luong-dot"],
+            "--attention 9 is of --attention-kind bahdanau",
+        ),
+        (["--bidirectional", "--no-reverse-source"], "--reverse-source does not go with --bidirectional,"),
+        (["--batch-tokens", 3], "--batch-tokens must be at least 50"),
+        (["--max-minutes", 0], "--max-minutes must be above 0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_called_by_the_option_that_gave_it(
+    invoke, corpus_file, tmp_path, options, sentence
+):
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *options)
+    assert done.returncode == 2
+    assert done.sentence.startswith(sentence)
 
 
 @pytest.mark.parametrize("goal", ["loss", "bleu"])

@@ -37,7 +37,7 @@ def test_a_short_run_with_each_option_beats_the_same_run_that_has_not_learned(
         run, bundle = tmp_path / name, tmp_path / f"{name}.edgechat"
         done = edgechat(
             "train", scan / "simple.train.jsonl.gz", "--preset", "tiny", "--hidden", 128, "--embedding", 64,
-            "--attention", 64, "--batch-size", 32, "--threads", 1, "--out", run, *OPTIONS[option], *arguments,
+            "--batch-size", 32, "--threads", 1, "--out", run, *OPTIONS[option], *arguments,
             timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

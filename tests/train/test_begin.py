@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime.errors import UsageError
-from edgechat.train.begin import open_or_create
+from edgechat.runtime.files import sha256
+from edgechat.train.begin import new_beginning, open_or_create
+from edgechat.train.run import create_run, open_run
 from edgechat.train.trainer import Trainer
 from edgechat.train.wanted import Wanted
 
@@ -27,6 +29,32 @@ def test_a_run_begins_goes_on_and_is_replaced_only_when_that_is_asked_for(corpus
     assert not open_or_create(out, wanted, "cpu", force=True).checkpoints
 
 
+def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_tokens(corpus_file, tmp_path):
+    out, small = tmp_path / "run", {name: value for name, value in SMALL.items() if name != "batch_size"}
+    wanted = Wanted.of({**small, "batch_tokens": 99, "data": [str(corpus_file)]})
+    open_or_create(out, wanted, "cpu")
+    for keep in (3, 2):
+        run = open_or_create(out, Wanted.of({"keep": keep}), "cpu", resume=True)
+        assert (run.config.training.keep, run.config.training.max_steps) == (keep, 2)
+    with pytest.raises(UsageError, match="--batch-size gives no batch_tokens, but the run was begun with 99"):
+        open_or_create(out, Wanted.of({"batch_size": 64}), "cpu", resume=True)
+
+
+def test_what_a_new_run_begins_with_is_read_once(corpus_file, tmp_path):
+    base = open_or_create(tmp_path / "base", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
+    Trainer(base).train()
+    more = Wanted.of({"data": [str(corpus_file)], "from_run": base.folder})
+    beginning = new_beginning(more)
+    assert (base.config.training.max_steps, beginning.config.training.max_steps) == (2, None)
+    Trainer(open_run(base.folder).with_length(max_steps=4)).train()
+    assert beginning.base
+    assert beginning.base.step == 2
+    assert any("begins with the best weights" in line and "step 2" in line for line in beginning.remarks())
+    run = create_run(tmp_path / "run", beginning, {"name": "more", "sha256": ""}, device="cpu", replace=False)
+    assert run.begun_from
+    assert (run.begun_from["step"], run.begun_from["sha256"]) == (2, sha256(beginning.base.weights))
+
+
 @pytest.mark.parametrize(
     ("of_file", "given", "sentence"),
     [
@@ -35,7 +63,7 @@ def test_a_run_begins_goes_on_and_is_replaced_only_when_that_is_asked_for(corpus
         ("checkpoint = 'last'", {}, "--checkpoint goes with --from-run, which is not given"),
         ("checkpoint = 'last'", {"from_run": Path("base")}, None),
         ("from_run = 'base'", {"vocab_size": 300}, "--vocab-size does not go with --from-run"),
-        ("from_run = 'base'\ntokenizer = 't.json'", {}, "--tokenizer does not go with --from-run"),
+        ("from_run = 'base'", {"tokenizer": Path("t.json")}, "--tokenizer does not go with --from-run"),
         ("valid = 'v.tsv'", {"valid_fraction": 0.0}, "--valid-fraction does not go with --valid"),
         ("pretrained_embeddings = 'v.txt'", {"find_lr": True}, "--pretrained-embeddings does not go with"),
         ("pretrained_embeddings = 'v.txt'", {"find_lr": False}, None),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgechat.train import checkpoint, checkpoints, run
+from edgechat.train.beginning import Beginning
 from edgechat.train.checkpoint import Learned, Position, load_checkpoint
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.config import TrainingConfig
@@ -67,7 +68,7 @@ def test_the_folders_that_a_new_run_lies_in_are_durable_as_it_is(run_folder, tmp
     pairs = begun.train_pairs, begun.valid_pairs, begun.held_out()
     prepared = Prepared(begun.tokenizer, begun.codec, *pairs, CorpusReport())
     out, corpus = tmp_path / "a" / "b" / "run", {"name": "none", "sha256": ""}
-    run.create_run(out, begun.config, prepared, corpus, device="cpu", replace=False)
+    run.create_run(out, Beginning(begun.config, prepared), corpus, device="cpu", replace=False)
     assert sorted(synced) == [tmp_path, tmp_path / "a"]
 
 

@@ -174,11 +174,103 @@ def test_a_file_without_a_preset_begins_from_the_one_that_no_file_begins_from(tm
     path.write_text("[training]\nepochs = 3\n")
     wanted = Wanted.of({"config": path})
     assert wanted.fresh() == Wanted.of({"epochs": 3}).fresh() == load_preset("tiny").changed({"epochs": 3})
-    assert wanted.length == {"epochs": 3, "max_steps": None}
+    assert wanted.resumable == {"epochs": 3}
 
 
 def test_the_devices_of_a_training_are_those_of_the_runtime():
     assert get_args(DeviceName) == DEVICES
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_as_windows_writes_it(tmp_path):
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf[training]\nepochs = 3\n")
+    assert ConfigFile.read(tmp_path / "a.toml").config().training.epochs == 3
+
+
+def test_a_batch_of_pairs_takes_the_place_of_one_of_tokens_that_a_layer_below_names(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[training]\nbatch_tokens = 400\n")
+    assert Wanted.of({"config": path}).fresh().training.batch_tokens == 400
+    training = Wanted.of({"config": path, "batch_size": 8}).fresh().training
+    assert (training.batch_size, training.batch_tokens) == (8, None)
+    tokens = RunConfig().changed({"batch_tokens": 300})
+    assert ConfigFile.read(path).config(tokens).training.batch_tokens == 400
+    path.write_text("[training]\nbatch_size = 8\n")
+    assert ConfigFile.read(path).config(tokens).training.batch_tokens is None
+    assert Wanted.of({"config": path, "batch_tokens": 400}).fresh().training.batch_tokens == 400
+
+
+def test_the_toml_of_a_run_of_batches_of_tokens_is_one_that_a_training_takes(tmp_path):
+    path, config = tmp_path / "config.toml", load_preset("tiny").changed({"batch_tokens": 400})
+    path.write_text(config.to_toml())
+    assert Wanted.of({"config": path}).fresh() == config
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[run]\nvalid = 'v.tsv'\n[data]\nvalid_fraction = 0.1", "valid_fraction does not go with valid"),
+        ("[run]\ntokenizer = 't'\n[data]\nvocab_size = 300", "vocab_size does not go with tokenizer"),
+        ("[run]\nfrom_run = 'a'\n[data]\nvocab_size = 300", "vocab_size does not go with from_run"),
+        ("[run]\nfrom_run = 'a'\ntokenizer = 't'", "tokenizer does not go with from_run"),
+    ],
+)
+def test_what_contradicts_itself_in_a_file_is_refused(tmp_path, text, sentence):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        Wanted.of({"config": path})
+    assert str(refused.value).startswith(f"{path}: {sentence}: that ")
+
+
+def test_a_run_that_was_begun_with_a_contradiction_when_that_was_let_pass_is_resumed_with_it(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[run]\nvalid = 'v.tsv'\n[data]\nvalid_fraction = 0.1")
+    assert Wanted.of({"config": path, "resume": True}).options.valid == str(tmp_path / "v.tsv")
+
+
+def test_the_command_line_overrides_what_a_file_says_of_the_same(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[data]\nvocab_size = 300\nvalid_fraction = 0.1")
+    assert Wanted.of({"config": path, "tokenizer": Path("t"), "valid": "v.tsv"}).options.valid == "v.tsv"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"patience": 5}, "patience 5 goes with early_stop, which is not set"),
+        ({"decay": 0.5, "schedule": "cosine"}, "decay 0.5 is of schedule plateau or luong, not of cosine"),
+        ({"plateau_patience": 2}, "plateau_patience 2 is of schedule plateau, not of constant"),
+        ({"momentum": 0.0}, "momentum 0.0 is of optimizer sgd, not of adam"),
+        (
+            {"attention": 64, "attention_kind": "luong-dot"},
+            "attention 64 is of attention_kind bahdanau, bahdanau-normed or scaled, not of luong-dot",
+        ),
+        ({"bidirectional": True, "reverse_source": False}, "reverse_source does not go with bidirectional"),
+        ({"bidirectional": True, "reverse_source": True}, "reverse_source does not go with bidirectional"),
+    ],
+)
+def test_an_option_that_does_nothing_is_refused_at_its_default_too(given, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        RunConfig().changed(given)
+
+
+def test_a_file_may_have_what_does_nothing_at_its_default_and_sizes_that_another_kind_would_have(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "[model]\nattention = 64\nattention_kind = 'luong-dot'\nbidirectional = true\n"
+        "reverse_source = false\n"
+        "[training]\npatience = 5\nschedule = 'cosine'\ndecay = 0.5\n"
+    )
+    wanted = Wanted.of({"config": path})
+    assert wanted.fresh().model.attention == 64
+    other = Wanted.of({"config": path, "attention_kind": "bahdanau"}).fresh().model
+    assert (other.attention, other.attention_kind) == (64, "bahdanau")
+
+
+def test_what_begins_with_a_run_has_neither_its_last_step_nor_its_patience():
+    ended = {"max_steps": 9, "early_stop": "bleu", "patience": 3, "epochs": 4}
+    config = RunConfig().changed(ended)
+    assert config.without_end() == RunConfig().changed({"epochs": 4})
 
 
 def test_a_file_is_read_once(tmp_path):
@@ -186,7 +278,7 @@ def test_a_file_is_read_once(tmp_path):
     path.write_text("[run]\nout = 'run'\n[training]\nepochs = 3\n")
     wanted = Wanted.of({"config": path})
     path.unlink()
-    assert wanted.fresh().training.epochs == wanted.length["epochs"] == 3
+    assert wanted.fresh().training.epochs == wanted.resumable["epochs"] == 3
     assert wanted.options.out == tmp_path / "run"
 
 

@@ -93,15 +93,6 @@ def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric
     assert result.position.best_score == -max(values)
 
 
-def test_early_stops_by_replies_need_held_out_pairs(run):
-    empty = run.valid_pairs
-    cut = type(empty)(empty.src_ids[:0], empty.src_offsets[:1], empty.tgt_ids[:0], empty.tgt_offsets[:1])
-    (run.folder / "corpus" / "valid.safetensors").write_bytes(cut.to_bytes())
-    run.info["files"]["corpus/valid.safetensors"] = sha256(cut.to_bytes())
-    with pytest.raises(UsageError, match="--early-stop bleu needs held-out pairs: give --valid"):
-        Trainer(with_options(run, early_stop="bleu"))
-
-
 def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatch):
     scripted(monkeypatch, [3.0, 1.0, 2.0, 5.0, 9.0, 4.0])
     kept = with_options(run, max_steps=6, epochs=99, save_every=1, keep=2)
@@ -189,8 +180,6 @@ def test_a_run_of_the_time_before_these_options_goes_on(run):
     import json
 
     import safetensors.torch
-
-    from edgechat.runtime.files import sha256
 
     Trainer(with_options(run, max_steps=2)).train()
     new = {"embedding_dropout", "attention_dropout", "word_dropout"}
