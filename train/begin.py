@@ -8,7 +8,7 @@ from pathlib import Path
 from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import occupied, sha256
 from .bpe_dropout import BpeDropout
-from .config import RunConfig, RunOptions
+from .config import RunConfig, RunOptions, TrainingConfig
 from .corpus import DEFAULT_CORPUS, Corpus, open_corpus
 from .dataset import Prepared
 from .dataset import prepare as prepare_corpus
@@ -22,6 +22,8 @@ from .wanted import Wanted
 
 #: Training pairs for each token of more than a byte, below which copying is warned of.
 _PAIRS_A_TOKEN = 10
+#: How a step is divided into batches.
+_DIVISION = ("batch_size", "batch_tokens", "accumulate")
 
 Say = Callable[[str], None]
 #: Shows, while it is entered, how far the corpus is read.
@@ -152,12 +154,14 @@ def _check_replaced(out: Path, from_run: Path | None, force: bool) -> None:
 
 def _resumed(out: Path, wanted: Wanted) -> Run:
     """The run in `out`, if the options and the data given are those it was begun with. Only how long it
-    goes on may change."""
+    goes on may change, and into how many batches its steps are divided."""
     run, options = open_run(out), wanted.options
-    changed = wanted.on(run.config, goes_on=run.begun_from is not None).to_json()
+    asked = wanted.on(run.config, goes_on=run.begun_from is not None)
+    divided = _DIVISION if _step_size(asked.training) == _step_size(run.config.training) else ()
+    changed = asked.to_json()
     for part, values in run.config.to_json().items():
         for name, value in values.items():
-            if changed[part][name] != value and name not in ("epochs", "max_steps"):
+            if changed[part][name] != value and name not in ("epochs", "max_steps", *divided):
                 given = wanted.source(name)
                 raise UsageError(
                     f"{given} gives {name} {changed[part][name]}, but the run was begun with {value}: "
@@ -168,21 +172,30 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
             raise UsageError(
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
-    config = run.config.changed(wanted.length)
+    named = {*({} if wanted.file is None else wanted.file.values), *wanted.values}  # not by a preset
+    division = {name: changed["training"][name] for name in _DIVISION if named & {*_DIVISION}}
+    values = wanted.length | division
+    config = run.config.changed(values)
     if config == run.config:
         return run
     if run.checkpoints:
         done = run.checkpoints.position
         for name, reached, where in (
             ("max_steps", done.step, "at step"),
-            ("epochs", done.epoch + (done.batch > 0), "in epoch"),
+            ("epochs", done.epoch + (done.epoch_step > 0), "in epoch"),
         ):
             length = wanted.length[name]
             if length is not None and length < reached:
                 raise UsageError(
                     f"{wanted.source(name)} gives {name} {length}, but the run is {where} {reached} already"
                 )
-    return run.with_length(**wanted.length)
+    return run.with_length(**values)
+
+
+def _step_size(config: TrainingConfig) -> tuple[bool, int]:
+    """Whether it is in tokens, or in pairs, and how many a step has."""
+    tokens = config.batch_tokens
+    return tokens is not None, (tokens or config.batch_size) * config.accumulate
 
 
 def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:

@@ -83,9 +83,9 @@ class Run:
     def corpus_sha256(self) -> str:
         return str(self.info["corpus"]["sha256"])
 
-    def with_length(self, *, epochs: int | None, max_steps: int | None) -> "Run":
-        """The run with another end, which run.json keeps."""
-        config = self.config.changed({"epochs": epochs, "max_steps": max_steps})
+    def with_length(self, **values: int | None) -> "Run":
+        """The run with another end, or with its steps divided otherwise, which run.json keeps."""
+        config = self.config.changed(values)
         info = {**self.info, "config": config.to_json()}
         write_atomic(self.folder / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(self.folder / _CONFIG, config.to_toml())

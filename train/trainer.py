@@ -5,36 +5,36 @@ resumed, it ends with the same weights, byte for byte (on CPU).
 """
 
 import contextlib
+import itertools
+import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from ..runtime.chat import ChatModel
 from ..runtime.device import Device
 from ..runtime.errors import CheckpointError, EdgeChatError, UsageError
 from ..runtime.files import remove_leftovers
 from ..runtime.options import DecodingOptions
-from .backend import TorchBackend, evaluating
-from .batches import Batch, epoch_order, make_batch, ordered_batches
-from .bpe_dropout import BpeDropout
+from .backend import TorchBackend
+from .batches import epoch_order, ordered_batches
+from .bpe_dropout import BpeDropout, batch_of
 from .checkpoint import Position, load_checkpoint
 from .config import TrainingConfig
-from .dataset import EncodedPairs
 from .distributed import ALONE, World
 from .lock import RunLock
-from .loss import token_loss
 from .metrics import append_metrics, cut_metrics, plot_metrics
 from .model import Seq2Seq
 from .perplexity import perplexity
 from .precision import Precision, autocast
 from .run import Run
 from .schedule import learning_rate, sampling_share
-from .updates import Outcome, Share, Updater, naming_batch
+from .updates import Outcome, Share, Updater, summed_loss
 
 Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 
@@ -42,6 +42,8 @@ Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 _MOST_SKIPPED = 5
 #: Held-out pairs that are decoded at a validation that is to know how good replies are.
 _DECODED = 200
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,19 +104,18 @@ class Trainer:
         self._train, self._valid = run.train_pairs, run.valid_pairs
         self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
         check_early_stop(self._config, len(self._valid))
+        self._target_len = np.diff(self._train.tgt_offsets)
+        self._order_epoch, self._order = -1, list[list[np.ndarray]]()
         self._bpe_dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.writes else None
         try:
             self._updater = Updater(run.new_model(), self._config, device, world)
             self._position, self._saved_step = Position(), -1
             if run.checkpoints:
-                self._position = load_checkpoint(run.checkpoints.last, self._updater.learned)
-                self._saved_step = self._position.step
+                self._go_on_from(run.checkpoints.last)
             if world.writes:
                 remove_leftovers(run.folder)
                 cut_metrics(run.folder, self._position.step)
-            self._target_len = np.diff(self._train.tgt_offsets)
-            self._order_epoch, self._order = -1, list[np.ndarray]()
             self.total_steps = self._planned_steps()
         except BaseException:
             self._unlock()
@@ -180,11 +181,10 @@ class Trainer:
         while position.step < self.total_steps:
             if self.out_of_patience:
                 return "stopped early"
-            if position.batch >= len(self._batches(position.epoch)):
-                position.epoch, position.batch = position.epoch + 1, 0
-            group = self._batches(position.epoch)[position.batch : position.batch + config.accumulate]
-            self._step(group)
-            position.step, position.batch = position.step + 1, position.batch + len(group)
+            if position.epoch_step >= len(self._steps(position.epoch)):
+                position.epoch, position.epoch_step = position.epoch + 1, 0
+            self._step(self._steps(position.epoch)[position.epoch_step])
+            position.step, position.epoch_step = position.step + 1, position.epoch_step + 1
             if position.step % config.save_every == 0 or position.step == self.total_steps:
                 self._validate_and_save()
             stop, late = self._world.sum(should_stop(), time.monotonic() >= self._deadline)
@@ -194,28 +194,35 @@ class Trainer:
         self._save()
         return "finished"
 
-    def _batches(self, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch, those of the last one asked for being remembered."""
+    def _steps(self, epoch: int) -> list[list[np.ndarray]]:
+        """The steps of an epoch, those of the last one asked for being remembered."""
         if self._order_epoch != epoch:
-            config = self._config
-            self._order = epoch_order(
-                self._train,
-                config.batch_size,
-                seed=config.seed,
-                epoch=epoch,
-                batch_tokens=config.batch_tokens,
-            )
+            self._order = epoch_order(self._train, self._config, epoch)
             self._order_epoch = epoch
         return self._order
 
+    def _go_on_from(self, checkpoint: Path) -> None:
+        self._position = position = load_checkpoint(checkpoint, self._updater.learned)
+        self._saved_step = position.step
+        if not position.of_batches:
+            return
+        done = position.step - sum(len(self._steps(epoch)) for epoch in range(position.epoch))
+        if done != position.epoch_step:  # a step had several batches
+            position.epoch_step = max(0, done)
+            _log.warning(
+                "%s is of an older edgechat, which drew each batch of a step by itself: this goes on, but in "
+                "epoch %d some pairs come twice and others not at all",
+                checkpoint,
+                position.epoch + 1,
+            )
+
     def _planned_steps(self) -> int:
-        """Batches of a number of pairs are equally many in each epoch, those of a number of tokens not."""
+        """Steps of a number of pairs are equally many in each epoch, those of a number of tokens not."""
         config, steps, epoch = self._config, 0, 0
         limit = config.max_steps or math.inf
         while epoch < config.epochs and steps < limit:
-            in_epoch = -(-len(self._batches(epoch)) // config.accumulate)
             same = 1 if config.batch_tokens else config.epochs
-            steps, epoch = steps + same * in_epoch, epoch + same
+            steps, epoch = steps + same * len(self._steps(epoch)), epoch + same
         return int(min(steps, limit))
 
     def _step(self, group: list[np.ndarray]) -> None:
@@ -246,12 +253,7 @@ class Trainer:
 
     def _share(self, indices: np.ndarray) -> Share:
         own, weight = self._world.share(indices)
-        return self._batch(own), weight
-
-    def _batch(self, indices: np.ndarray) -> Batch:
-        if self._bpe_dropout is None:
-            return make_batch(self._train, indices)
-        return self._bpe_dropout.make_batch(self._train, indices, self._position.epoch)
+        return batch_of(self._train, own, self._position.epoch, self._bpe_dropout), weight
 
     def _target_tokens(self, group: list[np.ndarray], shares: list[Share]) -> int:
         """How many tokens the targets of these batches have, over all processes."""
@@ -301,7 +303,7 @@ class Trainer:
         position.waited = 0 if best else position.waited + 1
         row = {
             "step": position.step,
-            "epoch": position.epoch + position.batch / len(self._batches(position.epoch)),
+            "epoch": position.epoch + position.epoch_step / len(self._steps(position.epoch)),
             "learning_rate": self._rate(),
             "train_loss": train_loss if position.tokens else None,
             "valid_loss": measured.get("loss"),
@@ -331,10 +333,10 @@ class Trainer:
         averaged = updater.average.applied(model) if updater.average else contextlib.nullcontext()
         with averaged:
             with autocast(updater.precision, self._device):
-                own = summed_validation_loss(
-                    model, self._valid, self._config.batch_size, self._world, step=self._position.step
-                )
-                total, tokens = self._world.sum(*own)
+                batches = ordered_batches(self._valid, self._config)
+                own = itertools.islice(batches, self._world.rank, None, self._world.size)
+                when = f"in the validation at step {self._position.step}"
+                total, tokens = self._world.sum(*summed_loss(model, own, when))
             measured = {"loss": total / max(1, tokens)}
             if self._decodes:
                 measured |= self._decoded_scores(model)
@@ -388,24 +390,6 @@ def check_early_stop(config: TrainingConfig, held_out: int) -> None:
         raise UsageError(
             f"--early-stop {config.early_stop} needs held-out pairs: give --valid, or more --valid-fraction"
         )
-
-
-@torch.inference_mode()
-def summed_validation_loss(
-    model: Seq2Seq, pairs: EncodedPairs, batch_size: int, world: World = ALONE, *, step: int = 0
-) -> tuple[float, float]:
-    """Cross entropy (natural log), summed over the target tokens of this process's share of `pairs`, and
-    how many these are. Dropout is off. The error for a batch that does not fit into memory names `step`."""
-    device = model.embedding.weight.device
-    total, tokens = 0.0, 0
-    with evaluating(model):
-        for number, batch in enumerate(ordered_batches(pairs, batch_size)):
-            if number % world.size == world.rank:
-                with naming_batch(batch, f"in the validation at step {step}"):
-                    logits, labels = model(*batch.to(device))
-                total += token_loss(logits, labels).item() * len(labels)
-                tokens += len(labels)
-    return total, float(tokens)
 
 
 class _Speed:

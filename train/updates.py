@@ -6,7 +6,7 @@ it is drawn anew from (seed, step, process), so that nothing random needs to be 
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +117,21 @@ class Updater:
         return mixed
 
 
+@torch.inference_mode()
+def summed_loss(model: Seq2Seq, batches: Iterable[Batch], when: str) -> tuple[float, float]:
+    """Cross entropy (natural log), summed over the target tokens of these batches, and how many these are.
+    Dropout is off. The error for a batch that does not fit into memory says `when` that was."""
+    device = model.embedding.weight.device
+    total, tokens = 0.0, 0
+    with evaluating(model):
+        for batch in batches:
+            with naming_batch(batch, when):
+                logits, labels = model(*batch.to(device))
+                total += summed_losses(logits, labels).nll.item()
+            tokens += len(labels)
+    return total, float(tokens)
+
+
 def seed_step(seed: int, step: int, process: int) -> None:
     """Make what PyTorch draws in this step a function of these three."""
     (state,) = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
@@ -135,5 +150,6 @@ def naming_batch(batch: Batch, when: str) -> Iterator[None]:
         raise EdgeChatError(
             f"out of memory {when} on a batch of {pairs} pairs, sources to {longest_source} and "
             f"targets to {batch.target.shape[1]} tokens: halve --batch-size or --batch-tokens and double "
-            "--accumulate, which gives the same updates, or lower --max-source and --max-target"
+            "--accumulate, in a resume too, which divides the same steps, or lower --max-source and "
+            "--max-target"
         ) from error

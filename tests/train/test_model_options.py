@@ -10,7 +10,7 @@ from edgechat.runtime.backend import pad
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, GO
 from edgechat.train.attention import NormedBahdanauAttention, ScaledAttention, new_attention
-from edgechat.train.loss import token_loss
+from edgechat.train.loss import summed_losses
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.stack import Between
 
@@ -162,7 +162,7 @@ def test_teacher_forcing_computes_what_single_steps_compute(option):
 def test_gradients_reach_every_weight_and_are_those_of_small_changes(option):
     model = model_with(option, V, sharpen=1.0).double().train()
     batch = (*tensors([[5, 6, 5, 8], [9], [10, 10, 12]]), *tensors([[5, 10, EOS], [EOS], [10, EOS]]))
-    token_loss(*model(*batch)).backward()
+    mean_loss(model, batch).backward()
     random = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name  # noqa: PT018
@@ -171,15 +171,20 @@ def test_gradients_reach_every_weight_and_are_those_of_small_changes(option):
         with torch.no_grad():
             for sign in (1, -2, 1):  # there, to the other side, and back
                 parameter.add_(direction, alpha=sign * 1e-5)
-                losses.append(model_loss(model, batch))
+                losses.append(double_loss(model, batch))
         slope = (losses[0] - losses[1]) / 2e-5
         expected = (parameter.grad * direction).sum().item()
         assert slope == pytest.approx(expected, rel=1e-3, abs=1e-6), name
 
 
-def model_loss(model: Seq2Seq, batch: tuple[torch.Tensor, ...]) -> float:
+def mean_loss(model: Seq2Seq, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
     logits, labels = model(*batch)
-    return torch.nn.functional.cross_entropy(logits, labels).item()  # token_loss computes in single precision
+    return summed_losses(logits, labels).objective / len(labels)
+
+
+def double_loss(model: Seq2Seq, batch: tuple[torch.Tensor, ...]) -> float:
+    logits, labels = model(*batch)
+    return torch.nn.functional.cross_entropy(logits, labels).item()  # the other is in single precision
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -194,7 +199,7 @@ def test_each_option_learns_the_small_corpus(option):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     losses = []
     for _ in range(60):
-        loss = token_loss(*model(*batch))
+        loss = mean_loss(model, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -77,7 +77,7 @@ def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_thro
 
 
 def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_resumed(run, monkeypatch):
-    from edgechat.train import trainer
+    from edgechat.train import bpe_dropout
 
     seen: list[int] = []
 
@@ -85,7 +85,7 @@ def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_re
         seen.extend(indices.tolist())
         return make_batch(pairs, indices)
 
-    monkeypatch.setattr(trainer, "make_batch", spy)
+    monkeypatch.setattr(bpe_dropout, "make_batch", spy)
     pairs = len(run.train_pairs)
     per_epoch = -(-pairs // run.config.training.batch_size)
     two_epochs = run.with_length(epochs=2, max_steps=2 * per_epoch)
@@ -193,14 +193,14 @@ def test_a_held_out_loss_that_is_no_number_ends_the_run_at_its_last_good_checkpo
 ):
     from edgechat.train import trainer as module
 
-    real = module.summed_validation_loss
+    real = module.summed_loss
     trainer = Trainer(changed(run, save_every=4, early_stop=early_stop, keep=3))
 
-    def loss(*given, step, **options):
-        total, tokens = real(*given, step=step, **options)
-        return (math.nan if step == 8 else total), tokens
+    def loss(model, batches, when):
+        total, tokens = real(model, batches, when)
+        return (math.nan if when.endswith("step 8") else total), tokens
 
-    monkeypatch.setattr(module, "summed_validation_loss", loss)
+    monkeypatch.setattr(module, "summed_loss", loss)
     with pytest.raises(EdgeChatError) as error:
         trainer.train()
     assert str(error.value) == (
@@ -281,7 +281,7 @@ def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_told_too(ru
 def test_memory_that_runs_out_names_the_batch_and_the_options(run, monkeypatch):
     trainer = Trainer(run)
     monkeypatch.setattr(trainer.model, "encode", exhausted)
-    pairs = len(trainer._batches(0)[0])
+    pairs = len(trainer._steps(0)[0][0])
     with pytest.raises(
         EdgeChatError,
         match=rf"out of memory at step 1 on a batch of {pairs} pairs, sources to \d+ and targets to \d+ "
