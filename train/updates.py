@@ -95,8 +95,8 @@ class Updater:
     def _accumulate(self, batch: Batch, weight: float, sampling: float) -> Tensor:
         """Add the gradient of a batch's summed objective, times `weight`. Gives its summed loss, times
         `weight` too."""
+        previous = self._own_tokens(batch, sampling) if sampling else None
         with autocast(self.precision, self._device):
-            previous = self._own_tokens(batch, sampling) if sampling else None
             logits, labels = self._parallel(*batch, previous)
             losses = summed_losses(logits, labels, self._config.label_smoothing)
         # Processes average their gradients, and a sum is wanted.
@@ -107,7 +107,9 @@ class Updater:
     def _own_tokens(self, batch: Batch, share: float) -> Tensor:
         """The target [B, T], of which this share is tokens that the model itself draws after the given ones
         (parallel scheduled sampling, one pass; Duckworth et al. 2019, arXiv:1906.04331)."""
-        with evaluating(self.model):
+        # In a block of its own: in older PyTorch a block keeps weights in 16 bits as they were made without a
+        # gradient, and learning from them gives these weights none (pytorch#158232).
+        with evaluating(self.model), autocast(self.precision, self._device):
             logits, _ = self.model(*batch)
         likely = logits.float().nan_to_num().softmax(dim=-1)  # (n, V); what is no number is skipped later
         drawn = torch.multinomial(likely, 1).squeeze(1)  # (n,)
