@@ -2,12 +2,12 @@
 too large, until the loss runs away. Nothing of it is kept."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..runtime.errors import EdgeChatError
 from .batches import epoch_order, make_batch
 from .bpe_dropout import BpeDropout, batch_of
 from .config import RunConfig
@@ -50,7 +50,7 @@ def find_learning_rate(
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Found:
     """Try growing rates on a model with its first weights, which are not kept. The configuration's own rate
-    and schedule do not count."""
+    and schedule do not count. Raises EdgeChatError where not even the lowest can be tried."""
     updater = Updater(model, config.training, device, ALONE)
     groups = _groups(config, pairs)
     tried: list[Tried] = []
@@ -68,18 +68,25 @@ def find_learning_rate(
         tokens = sum(int(batch.target_len.sum()) for batch in batches)
         shares = [(batch, 1.0) for batch in batches]
         outcome = updater.update(shares, tokens, step=step, rate=rate)
+        progress(1)
+        if outcome.rescaled:  # this rate was not tried
+            continue
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * outcome.loss
         if not outcome.applied or mean > _AWAY * lowest:
             break
         tried.append(Tried(rate, mean))
         lowest = min(lowest, mean)
-        progress(1)
+    if not tried:
+        raise EdgeChatError(
+            f"no learning rate can be found: at the lowest, {LOWEST:g}, the loss ({outcome.loss:g}) or its "
+            "gradient is no finite number already, or too large: try without --amp"
+        )
     return Found(tried, suggestion(tried))
 
 
 def suggestion(tried: list[Tried]) -> float:
     """A tenth of the rate with the lowest loss, to one digit."""
-    best = min(tried, key=lambda one: one.loss, default=Tried(LOWEST, math.inf))
+    best = min(tried, key=lambda one: one.loss)
     return float(f"{best.rate / 10:.0e}")
 
 
