@@ -49,25 +49,25 @@ def test_general_attention_by_hand():
 
 
 def test_scaled_attention_by_hand():
-    attention = ScaledAttention(1, 2, 4)
+    attention = ScaledAttention(2, 4)
     with torch.no_grad():
         attention.query.weight.fill_(0.5)
         attention.key.weight.fill_(1.0)
-    q = attention.query(torch.tensor([[6.0]]))
+    q = attention.query(torch.tensor([[2.0, 4.0]]))
     _, align = attention(q, attention.keys(KEYS), KEYS, NO_BIAS)
     # Queries (3, 3, 3, 3), keys 1.5 and 1.0 four times: scores 18 / sqrt(4) and 12 / sqrt(4).
     assert align[0, 0].item() == pytest.approx(1 / (1 + np.exp(6 - 9)))
 
 
 def test_normed_attention_by_hand():
-    attention = NormedBahdanauAttention(1, 2, 2)
+    attention = NormedBahdanauAttention(2, 2)
     with torch.no_grad():
-        attention.query.weight.fill_(1.0)
+        attention.query.weight.copy_(torch.eye(2))
         attention.key.weight.copy_(torch.eye(2))
         attention.key.bias.copy_(torch.tensor([0.25, 0.0]))
         attention.v.copy_(torch.tensor([3.0, 4.0]))  # of length 5
         attention.g.fill_(10.0)
-    q = attention.query(torch.tensor([[0.5]]))
+    q = attention.query(torch.tensor([[0.5, 0.5]]))
     _, align = attention(q, attention.keys(KEYS), KEYS, NO_BIAS)
     # v becomes (6, 8); the keys (0.75, 1) and (-0.75, 2).
     scores = [6 * np.tanh(1.25) + 8 * np.tanh(1.5), 6 * np.tanh(-0.25) + 8 * np.tanh(2.5)]
@@ -75,7 +75,7 @@ def test_normed_attention_by_hand():
 
 
 def test_the_length_of_v_does_not_matter_to_normed_attention():
-    attention = NormedBahdanauAttention(3, 3, 4)
+    attention = NormedBahdanauAttention(3, 4)
     before = attention.vector().clone()
     with torch.no_grad():
         attention.v.mul_(7)
