@@ -36,6 +36,8 @@ class Position:
     epoch_step: int = 0  # steps of this epoch that are done
     loss_sum: float = 0.0  # natural log, over target tokens since the last validation
     tokens: int = 0  # target tokens since the last validation
+    norm_sum: float = 0.0  # of the gradients, before clipping, of these:
+    updates: int = 0  # since the last validation
     best_step: int = 0
     best_loss: float | None = None  # of the best validation: held out, or of training where nothing is
     best_score: float | None = None  # what "best" goes by, lower being better: the loss, or minus a metric

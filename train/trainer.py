@@ -33,7 +33,7 @@ from .model import Seq2Seq
 from .perplexity import perplexity
 from .precision import Precision, autocast
 from .run import Run
-from .schedule import learning_rate, sampling_share
+from .schedule import goes_by_total, learning_rate, sampling_share
 from .updates import Outcome, Share, Updater, summed_loss
 
 Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
@@ -54,7 +54,6 @@ class Progress:
     total_steps: int
     epoch: int
     loss: float  # natural log a target token, smoothed
-    learning_rate: float
     tokens_per_second: float  # target tokens
 
     @property
@@ -79,6 +78,8 @@ class Result:
     ended: Ended
     position: Position
     total_steps: int
+    counted: bool
+    """Whether these are exact, as they are of a run that is finished."""
 
 
 class Trainer:
@@ -102,7 +103,13 @@ class Trainer:
         self._on_step, self._on_validation = on_step, on_validation
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.train_pairs, run.valid_pairs
-        self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
+        by = self._config.early_stop
+        self._metric = by.replace("-", "_") if by in ("exact-match", "bleu", "chrf") else None
+        if self._metric is not None:
+            # Now, and not at the first validation, since what it needs may be missing.
+            from .evaluate import decoded_scores
+
+            self._decoded_scores = decoded_scores
         check_early_stop(self._config, len(self._valid))
         self._target_len = np.diff(self._train.tgt_offsets)
         self._order_epoch, self._order = -1, list[list[np.ndarray]]()
@@ -116,6 +123,8 @@ class Trainer:
             if world.writes:
                 remove_leftovers(run.folder)
                 cut_metrics(run.folder, self._position.step)
+            #: Whether `total_steps` is exact, or as if each epoch had as many as the first.
+            self.counted = not self._config.batch_tokens or goes_by_total(self._config)
             self.total_steps = self._planned_steps()
         except BaseException:
             self._unlock()
@@ -132,6 +141,20 @@ class Trainer:
     def position(self) -> Position:
         """Where the run stands; at step 0 it begins."""
         return replace(self._position)
+
+    @property
+    def weights(self) -> int:
+        """How many numbers it learns."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to the end of its epochs, or to its last step."""
+        position, config = self._position, self._config
+        if config.max_steps is not None and position.step >= config.max_steps:
+            return True
+        epochs = position.epoch + (position.epoch_step >= len(self._steps(position.epoch)))
+        return epochs >= config.epochs
 
     @property
     def out_of_patience(self) -> bool:
@@ -161,13 +184,23 @@ class Trainer:
                 + ("--resume goes on from the last checkpoint" if saved else "--resume begins it again")
             ) from error
         finally:
-            if self._lock is not None:
-                # The curves can be drawn again; an error above says more.
-                with contextlib.suppress(OSError, CheckpointError):
-                    self._lock.check()
-                    plot_metrics(self._run.folder)
+            self._draw()
             self._unlock()
-        return Result(ended, self.position, self.total_steps)
+        if self.finished:
+            self.total_steps, self.counted = self._position.step, True
+        return Result(ended, self.position, self.total_steps, self.counted)
+
+    def _draw(self) -> None:
+        """The curves, which can be drawn again and fail no training."""
+        if self._lock is None:
+            return
+        try:
+            self._lock.check()
+            plot_metrics(self._run.folder, self._position.best_step, self._metric)
+        except CheckpointError:
+            pass  # an error that is on its way says more
+        except Exception as error:
+            _log.warning("no curves are drawn in %s: %s", self._run.folder, error)
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -178,17 +211,17 @@ class Trainer:
         if self._run.begun_from and position.step == 0 and (measured := self._validate()):
             # To compare with. It is never the best: whoever trains on wants what is learned from now on.
             self._on_validation(Validated(0, math.nan, measured["loss"], best=False, skipped=0))
-        while position.step < self.total_steps:
+        while not self.finished:
             if self.out_of_patience:
                 return "stopped early"
             if position.epoch_step >= len(self._steps(position.epoch)):
                 position.epoch, position.epoch_step = position.epoch + 1, 0
             self._step(self._steps(position.epoch)[position.epoch_step])
             position.step, position.epoch_step = position.step + 1, position.epoch_step + 1
-            if position.step % config.save_every == 0 or position.step == self.total_steps:
+            if position.step % config.save_every == 0 or self.finished:
                 self._validate_and_save()
             stop, late = self._world.sum(should_stop(), time.monotonic() >= self._deadline)
-            if (stop or late) and position.step < self.total_steps:
+            if (stop or late) and not self.finished:
                 self._save()
                 return "interrupted" if stop else "out of time"
         self._save()
@@ -217,11 +250,12 @@ class Trainer:
             )
 
     def _planned_steps(self) -> int:
-        """Steps of a number of pairs are equally many in each epoch, those of a number of tokens not."""
+        """Steps of a number of pairs are equally many in each epoch. Those of a number of tokens are not, and
+        are counted only where the schedule goes by how many they are: of many epochs that takes long."""
         config, steps, epoch = self._config, 0, 0
         limit = config.max_steps or math.inf
+        same = 1 if self.counted and config.batch_tokens else config.epochs
         while epoch < config.epochs and steps < limit:
-            same = 1 if config.batch_tokens else config.epochs
             steps, epoch = steps + same * len(self._steps(epoch)), epoch + same
         return int(min(steps, limit))
 
@@ -230,12 +264,11 @@ class Trainer:
         position, config = self._position, self._config
         shares = [self._share(indices) for indices in group]
         tokens = self._target_tokens(group, shares)
-        rate = self._rate()
         outcome = self._updater.update(
             shares,
             tokens,
             step=position.step + 1,
-            rate=rate,
+            rate=self._rate(),
             sampling=sampling_share(position.step, self.total_steps, config),
         )
         if not outcome.applied:
@@ -244,12 +277,12 @@ class Trainer:
         position.skipped_in_row = 0
         position.loss_sum += outcome.loss * tokens
         position.tokens += tokens
+        position.norm_sum += outcome.norm
+        position.updates += 1
         smoothed = outcome.loss if self._smoothed is None else 0.95 * self._smoothed + 0.05 * outcome.loss
         self._smoothed = smoothed
         speed = self._speed.add(tokens)
-        self._on_step(
-            Progress(position.step + 1, self.total_steps, position.epoch + 1, smoothed, rate, speed)
-        )
+        self._on_step(Progress(position.step + 1, self.total_steps, position.epoch + 1, smoothed, speed))
 
     def _share(self, indices: np.ndarray) -> Share:
         own, weight = self._world.share(indices)
@@ -306,14 +339,16 @@ class Trainer:
             "epoch": position.epoch + position.epoch_step / len(self._steps(position.epoch)),
             "learning_rate": self._rate(),
             "train_loss": train_loss if position.tokens else None,
+            "gradient_norm": position.norm_sum / position.updates if position.updates else None,
             "valid_loss": measured.get("loss"),
             "valid_perplexity": perplexity(measured["loss"]) if measured else None,
             "skipped": position.skipped,
             **{f"valid_{name}": value for name, value in measured.items() if name != "loss"},
         }
-        metric = (str(config.early_stop), -score) if self._decodes else None
+        metric = (str(config.early_stop), -score) if self._metric else None
         validated = Validated(position.step, train_loss, measured.get("loss"), best, position.skipped, metric)
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
+        position.norm_sum, position.updates = 0.0, 0
         self._watch_plateau(loss)
         if self._lock is not None:
             self._lock.check()
@@ -338,28 +373,25 @@ class Trainer:
                 when = f"in the validation at step {self._position.step}"
                 total, tokens = self._world.sum(*summed_loss(model, own, when))
             measured = {"loss": total / max(1, tokens)}
-            if self._decodes:
-                measured |= self._decoded_scores(model)
+            if self._metric:
+                measured |= self._decoded(model)
         return measured
 
-    def _decoded_scores(self, model: Seq2Seq) -> dict[str, float]:
+    def _decoded(self, model: Seq2Seq) -> dict[str, float]:
         """How good replies to held-out prompts are. The first process decodes, the others wait for it."""
-        from .evaluate import decoded_scores
 
         def decode() -> dict[str, float]:
             texts = self._run.held_out()
             chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
             chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
-            return decoded_scores(chat, [texts[i] for i in chosen])
+            return self._decoded_scores(chat, [texts[i] for i in chosen])
 
         scores = self._world.first_does(decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0})
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
 
     def _score(self, loss: float, measured: dict[str, float]) -> float:
         """What "best" goes by: lower is better."""
-        if self._decodes and self._config.early_stop is not None:
-            return -measured[self._config.early_stop.replace("-", "_")]
-        return loss
+        return loss if self._metric is None else -measured[self._metric]
 
     def _watch_plateau(self, loss: float) -> None:
         """Cut the rate of the plateau schedule where the loss has not fallen for its patience."""

@@ -37,6 +37,7 @@ class Outcome:
     loss: float  # natural log a target token, without smoothing
     applied: bool  # False where loss or gradient was no finite number, so that the weights stayed
     rescaled: bool = False  # that only said that the scale of float16 was still too high: it is lower now
+    norm: float = math.nan  # of the gradient, before it was clipped
 
 
 class Updater:
@@ -75,22 +76,20 @@ class Updater:
                 losses.append(self._accumulate(batch.to(self._device), weight / tokens, sampling))
         (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
         with naming_batch(shares[-1][0], f"at step {step}"):  # the first step makes the optimizer's moments
-            applied, rescaled = self._apply(math.isfinite(total), step)
-        return Outcome(total / tokens, applied, rescaled)
+            return self._apply(total / tokens, step)
 
-    def _apply(self, finite: bool, step: int) -> tuple[bool, bool]:
-        """Clip the gradients and let them change the weights, if they and the loss are `finite`. Gives
-        whether they did, and whether they did not but the scale of float16 is lower now."""
+    def _apply(self, loss: float, step: int) -> Outcome:
+        """Clip the gradients and let them change the weights, if they and the loss are finite."""
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip)
-        applied = finite and math.isfinite(norm.item())
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip).item()
+        applied = math.isfinite(loss) and math.isfinite(norm)
         if applied:
             self.scaler.step(self.optimizer)
             if self.average is not None:
                 self.average.update(self.model, step)
         before = 0.0 if applied else self.scaler.get_scale()
         self.scaler.update()
-        return applied, before > 1 and self.scaler.get_scale() < before
+        return Outcome(loss, applied, before > 1 and self.scaler.get_scale() < before, norm)
 
     def _accumulate(self, batch: Batch, weight: float, sampling: float) -> Tensor:
         """Add the gradient of a batch's summed objective, times `weight`. Gives its summed loss, times

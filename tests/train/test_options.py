@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.files import sha256
-from edgechat.train.batches import ordered_batches
+from edgechat.train import trainer as trainer_module
+from edgechat.train.batches import epoch_order, ordered_batches
 from edgechat.train.checkpoint import load_weights
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.config import TrainingConfig
@@ -39,6 +41,37 @@ def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
     assert trainer.train().position.step == trainer.total_steps
     assert trainer.position.epoch == 2
     assert trainer.position.epoch_step == len(trainer._steps(2))
+
+
+def test_steps_that_nothing_goes_by_are_not_counted_before_the_first_one(run, monkeypatch):
+    drawn: list[int] = []
+
+    def spy(pairs: Any, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
+        drawn.append(epoch)
+        return epoch_order(pairs, config, epoch)
+
+    monkeypatch.setattr(trainer_module, "epoch_order", spy)
+    endless = Trainer(with_options(run, epochs=1_000_000, batch_tokens=64, schedule="constant"))
+    assert (endless.counted, set(drawn)) == (False, {0})
+    assert endless.total_steps == 1_000_000 * len(endless._steps(0))
+    result = endless.train(lambda: endless.position.epoch == 1)
+    assert (result.ended, result.counted) == ("interrupted", False)
+    luong = {"epochs": 4, "schedule": "luong", "decay_start": 9, "decay_every": 3}
+    few = Trainer(with_options(run, batch_tokens=64, **luong))
+    assert not few.counted
+    result = few.train()
+    steps = sum(len(few._steps(epoch)) for epoch in range(4))
+    assert (result.ended, result.position.step) == ("finished", steps)
+    assert (result.total_steps, result.counted, few.finished) == (steps, True, True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"schedule": "cosine"}, {"schedule": "luong", "decay_start": 1}, {"scheduled_sampling": 0.1}]
+)
+def test_steps_that_the_schedule_goes_by_are_counted(run, options):
+    trainer = Trainer(with_options(run, epochs=4, batch_tokens=64, **{"schedule": "constant", **options}))
+    assert trainer.counted
+    assert trainer.total_steps == sum(len(trainer._steps(epoch)) for epoch in range(4))
 
 
 def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_what_is_left(run):

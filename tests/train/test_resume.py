@@ -92,7 +92,7 @@ def result(folder: Path) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are not compared, and drawing them takes longer than these runs."""
-    monkeypatch.setattr(trainer, "plot_metrics", lambda run: None)
+    monkeypatch.setattr(trainer, "plot_metrics", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
