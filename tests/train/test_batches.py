@@ -98,6 +98,14 @@ def test_steps_are_the_same_into_however_many_batches_they_are_divided(sizes, pa
     assert kind == "tokens" or all(len(step) <= parts for step in divided)
 
 
+def test_steps_are_drawn_alike_also_where_the_pairs_are_more_than_are_sorted_together():
+    pairs = of_lengths([(i % 7 + 1, i % 9) for i in range(250)])  # a hundred are
+    divided = epoch_order(pairs, TrainingConfig(batch_size=1, accumulate=2), 1)
+    assert [[int(i) for (i,) in step] for step in divided] == [
+        step.tolist() for step in batches(pairs, 1, batch_size=2)
+    ]
+
+
 @pytest.mark.parametrize("kind", ["size", "tokens"])
 def test_half_the_batch_and_twice_accumulate_make_the_same_updates(kind):
     random = np.random.default_rng(0)
