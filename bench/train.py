@@ -195,7 +195,7 @@ def batches_of(pairs: EncodedPairs, size: int) -> Iterator[Pairs]:
     """Batches of similar length, epoch after epoch."""
     epoch = 0
     while True:
-        for indices in epoch_order(pairs, size, seed=0, epoch=epoch):
+        for (indices,) in epoch_order(pairs, TrainingConfig(batch_size=size), epoch):
             yield chosen(pairs, indices)
         epoch += 1
 

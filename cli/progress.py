@@ -93,7 +93,7 @@ class TrainingProgress:
 
     def begin(self, trainer: "Trainer", device: str) -> None:
         position = trainer.position
-        if position.step >= trainer.total_steps:
+        if trainer.finished:
             self._say("the run is finished already: more --epochs or --max-steps let it go on")
             return
         if trainer.out_of_patience:
@@ -104,9 +104,11 @@ class TrainingProgress:
             return
         where = f"from step {position.step:,} " if position.step else ""
         where_on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"
-        what = f"training {where}to step {trainer.total_steps:,} on {where_on}"
+        about = "" if trainer.counted else "about "
+        what = f"training {where}to {about}step {trainer.total_steps:,} on {where_on}"
         if trainer.processes > 1:
             what += f", {trainer.processes} processes"
+        self._say(f"{trainer.weights:,} weights")
         self._say(f"{what}; Ctrl-C stops and keeps what was learned")
         self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
         self._first_step, self._begun = position.step, time.monotonic()
@@ -122,7 +124,7 @@ class TrainingProgress:
         )
         if self._bar.disable and time.monotonic() - self._said >= _SILENCE:
             rate = (progress.step - self._first_step) / (time.monotonic() - self._begun)  # steps a second
-            left = (progress.total_steps - progress.step) / rate / 60
+            left = max(0, progress.total_steps - progress.step) / rate / 60
             self._say(
                 f"step {progress.step:>7,}  training loss {progress.loss:.4f}  {rate:.1f} steps a second, "
                 f"about {counted(round(left), 'minute')} left"

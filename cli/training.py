@@ -117,7 +117,8 @@ def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "W
 def say_end(run: "Run", result: "Result", json: bool) -> None:
     """Say how it ended, and what comes next."""
     position = result.position
-    say(f"{result.ended} at step {position.step:,} of {result.total_steps:,}")
+    about = "" if result.counted else "about "
+    say(f"{result.ended} at step {position.step:,} of {about}{result.total_steps:,}")
     if json:
         put_json(
             {

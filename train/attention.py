@@ -23,7 +23,7 @@ class Attention(nn.Module):
     """What all kinds share: keys are made once a sentence; memory of B sentences is broadcast over the K rows
     that each has, never repeated."""
 
-    def __init__(self, size: int, dropout: float) -> None:
+    def __init__(self, size: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.size = size  # A
         self.query: nn.Linear | None = None  # None: the decoder's output is the query itself
@@ -58,14 +58,12 @@ class BahdanauAttention(Attention):
 
     key_bias: ClassVar[bool] = False
 
-    def __init__(
-        self, query_size: int, memory_size: int, attention_size: int, *, dropout: float = 0.0
-    ) -> None:
-        super().__init__(attention_size, dropout)
-        self.query = nn.Linear(query_size, attention_size, bias=False)
-        self.key = nn.Linear(memory_size, attention_size, bias=self.key_bias)
-        self.v = nn.Parameter(torch.empty(attention_size))
-        nn.init.uniform_(self.v, -(attention_size**-0.5), attention_size**-0.5)
+    def __init__(self, hidden: int, size: int, *, dropout: float = 0.0) -> None:
+        super().__init__(size, dropout=dropout)
+        self.query = nn.Linear(hidden, size, bias=False)
+        self.key = nn.Linear(hidden, size, bias=self.key_bias)
+        self.v = nn.Parameter(torch.empty(size))
+        nn.init.uniform_(self.v, -(size**-0.5), size**-0.5)
 
     def vector(self) -> Tensor:
         """What weighs the A numbers of a score."""
@@ -81,13 +79,11 @@ class NormedBahdanauAttention(BahdanauAttention):
 
     key_bias = True
 
-    def __init__(
-        self, query_size: int, memory_size: int, attention_size: int, *, dropout: float = 0.0
-    ) -> None:
-        super().__init__(query_size, memory_size, attention_size, dropout=dropout)
+    def __init__(self, hidden: int, size: int, *, dropout: float = 0.0) -> None:
+        super().__init__(hidden, size, dropout=dropout)
         assert self.key is not None
         nn.init.zeros_(self.key.bias)
-        self.g = nn.Parameter(torch.tensor(attention_size**-0.5))
+        self.g = nn.Parameter(torch.tensor(size**-0.5))
 
     def vector(self) -> Tensor:
         vector: Tensor = self.g * self.v / self.v.norm()
@@ -97,9 +93,6 @@ class NormedBahdanauAttention(BahdanauAttention):
 class DotAttention(Attention):
     """score(q, m) = q^T m, Luong et al. 2015 (arXiv:1508.04025): no weights; H = D = A."""
 
-    def __init__(self, memory_size: int, *, dropout: float = 0.0) -> None:
-        super().__init__(memory_size, dropout)
-
     def scores(self, q: Tensor, keys: Tensor) -> Tensor:
         return q @ keys.mT
 
@@ -107,20 +100,18 @@ class DotAttention(Attention):
 class GeneralAttention(DotAttention):
     """score(q, m) = q^T W_k m, Luong et al. 2015: keys have the size of the decoder's output."""
 
-    def __init__(self, query_size: int, memory_size: int, *, dropout: float = 0.0) -> None:
-        super().__init__(query_size, dropout=dropout)
-        self.key = nn.Linear(memory_size, query_size, bias=False)
+    def __init__(self, hidden: int, *, dropout: float = 0.0) -> None:
+        super().__init__(hidden, dropout=dropout)
+        self.key = nn.Linear(hidden, hidden, bias=False)
 
 
 class ScaledAttention(DotAttention):
     """score(q, m) = (W_q q)^T (W_k m) / sqrt(A), with one head of Vaswani et al. 2017 (arXiv:1706.03762)."""
 
-    def __init__(
-        self, query_size: int, memory_size: int, attention_size: int, *, dropout: float = 0.0
-    ) -> None:
-        super().__init__(attention_size, dropout=dropout)
-        self.query = nn.Linear(query_size, attention_size, bias=False)
-        self.key = nn.Linear(memory_size, attention_size, bias=False)
+    def __init__(self, hidden: int, size: int, *, dropout: float = 0.0) -> None:
+        super().__init__(size, dropout=dropout)
+        self.query = nn.Linear(hidden, size, bias=False)
+        self.key = nn.Linear(hidden, size, bias=False)
 
     def scores(self, q: Tensor, keys: Tensor) -> Tensor:
         return super().scores(q, keys) * float(self.size**-0.5)
@@ -132,10 +123,10 @@ def new_attention(kind: AttentionKind, hidden: int, size: int, *, dropout: float
     if kind == "luong-dot":
         return DotAttention(hidden, dropout=dropout)
     if kind == "luong-general":
-        return GeneralAttention(hidden, hidden, dropout=dropout)
+        return GeneralAttention(hidden, dropout=dropout)
     projected = {
         "bahdanau": BahdanauAttention,
         "bahdanau-normed": NormedBahdanauAttention,
         "scaled": ScaledAttention,
     }
-    return projected[kind](hidden, hidden, size, dropout=dropout)
+    return projected[kind](hidden, size, dropout=dropout)

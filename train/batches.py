@@ -1,4 +1,4 @@
-"""Batches of similar length, reshuffled each epoch, in an order that is a function of (seed, epoch)
+"""Steps of batches of similar length, reshuffled each epoch, in an order that is a function of (seed, epoch)
 alone: a resumed run needs only its position to see exactly what it would have seen."""
 
 from collections.abc import Iterator
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..runtime.backend import pad
+from .config import TrainingConfig
 from .dataset import EncodedPairs
 
-#: Batches whose pairs are sorted by length together. More wastes less on padding, fewer mixes more.
+#: Steps whose pairs are sorted by length together. More wastes less on padding, fewer mixes more.
 _POOL = 50
 
 
@@ -30,30 +31,42 @@ class Batch(NamedTuple):
         return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in self))
 
 
-def epoch_order(
-    pairs: EncodedPairs, batch_size: int, *, seed: int, epoch: int, batch_tokens: int | None = None
-) -> list[np.ndarray]:
-    """The indices of each batch of one epoch, every pair once; longest target last in each batch.
+def epoch_order(pairs: EncodedPairs, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
+    """The steps of one epoch, each as its batches of indices, every pair once; longest target last in each.
 
     A batch has `batch_size` pairs, or with `batch_tokens` as many as have, padded to the longest of them,
-    no more tokens in their sources, nor in their targets; a pair that is longer alone is a batch.
+    no more tokens in their sources, nor in their targets; a pair that is longer alone is a batch. A step has
+    `accumulate` times that, and is drawn before it is divided: half the batch and twice `accumulate` are the
+    same steps.
     """
-    random = np.random.default_rng([seed, epoch])
+    random = np.random.default_rng([config.seed, epoch])
     order = random.permutation(len(pairs))
-    src_len, target_len = np.diff(pairs.src_offsets), np.diff(pairs.tgt_offsets)
-    size = batch_size
-    if batch_tokens is not None:
-        size = max(1, int(batch_tokens / max(1.0, float(np.maximum(src_len, target_len).mean()))))
-    batches: list[np.ndarray] = []
+    lengths = _lengths(pairs)
+    size = config.batch_size * config.accumulate
+    if config.batch_tokens is not None:
+        tokens = config.batch_tokens * config.accumulate
+        size = max(1, int(tokens / max(1.0, float(lengths.max(axis=0).mean()))))
+    steps: list[np.ndarray] = []
     for start in range(0, len(order), size * _POOL):
         pool = order[start : start + size * _POOL]
-        pool = pool[np.lexsort((src_len[pool], target_len[pool]))]
-        if batch_tokens is None:
-            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
-        else:
-            longest = np.maximum(src_len[pool], target_len[pool])
-            batches += np.split(pool, _cuts(longest, batch_tokens))
-    return [batches[i] for i in random.permutation(len(batches))]
+        pool = pool[np.lexsort(lengths[:, pool])]
+        steps += _divided(pool, lengths, config, config.accumulate)
+    return [_divided(steps[i], lengths, config) for i in random.permutation(len(steps))]
+
+
+def _lengths(pairs: EncodedPairs) -> np.ndarray:
+    """[2, n]: tokens of each source, and of each target."""
+    return np.stack([np.diff(pairs.src_offsets), np.diff(pairs.tgt_offsets)])
+
+
+def _divided(
+    indices: np.ndarray, lengths: np.ndarray, config: TrainingConfig, times: int = 1
+) -> list[np.ndarray]:
+    """`indices` in parts that are each so many `times` a batch, or less."""
+    if config.batch_tokens is not None:
+        return np.split(indices, _cuts(lengths[:, indices].max(axis=0), times * config.batch_tokens))
+    size = times * config.batch_size
+    return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 
 def _cuts(lengths: np.ndarray, most: int) -> list[int]:
@@ -84,8 +97,8 @@ def collate(sources: list[list[int]], targets: list[list[int]]) -> Batch:
     return Batch(*map(torch.from_numpy, (src, src_len, target, target_len)))
 
 
-def ordered_batches(pairs: EncodedPairs, batch_size: int) -> Iterator[Batch]:
+def ordered_batches(pairs: EncodedPairs, config: TrainingConfig) -> Iterator[Batch]:
     """All pairs once, by length: for validation, where order does not matter."""
-    order = np.lexsort((np.diff(pairs.src_offsets), np.diff(pairs.tgt_offsets)))
-    for start in range(0, len(order), batch_size):
-        yield make_batch(pairs, order[start : start + batch_size])
+    lengths = _lengths(pairs)
+    for indices in _divided(np.lexsort(lengths), lengths, config):
+        yield make_batch(pairs, indices)

@@ -9,7 +9,7 @@ from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import occupied, sha256
 from .beginning import Beginning
 from .bpe_dropout import BpeDropout
-from .config import RESUMABLE, RunOptions
+from .config import RESUMABLE, RunOptions, TrainingConfig
 from .corpus import DEFAULT_CORPUS, Corpus, open_corpus
 from .dataset import prepare
 from .lock import RunLock
@@ -18,6 +18,9 @@ from .report import Tell
 from .run import Run, create_run, is_only_a_run, is_run, open_run
 from .tokenizer import load_tokenizer
 from .wanted import Wanted
+
+#: How a step is divided into batches.
+_DIVISION = ("batch_size", "batch_tokens", "accumulate")
 
 Say = Callable[[str], None]
 #: Shows, while it is entered, how far the corpus is read.
@@ -122,13 +125,15 @@ def _check_replaced(out: Path, from_run: Path | None, force: bool) -> None:
 
 def _resumed(out: Path, wanted: Wanted) -> Run:
     """The run in `out`, if the options and the data given are those it was begun with, but for what is
-    `RESUMABLE`."""
+    `RESUMABLE`, and for how its steps are divided into batches."""
     run, options = open_run(out), wanted.options
-    changed = wanted.on(run.config, goes_on=run.begun_from is not None).to_json()
+    asked = wanted.on(run.config, goes_on=run.begun_from is not None)
+    divided = _DIVISION if _step_size(asked.training) == _step_size(run.config.training) else ()
+    changed = asked.to_json()
     for part, values in run.config.to_json().items():
         for name, value in values.items():
             now = changed[part][name]
-            if now != value and name not in RESUMABLE:
+            if now != value and name not in (*RESUMABLE, *divided):
                 given = wanted.source(name)
                 gives = f"no {name}" if now is None else f"{name} {now}"
                 raise UsageError(
@@ -140,20 +145,29 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
             raise UsageError(
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
-    if run.config.changed(wanted.resumable) == run.config:
+    named = {*({} if wanted.file is None else wanted.file.values), *wanted.values}  # not by a preset
+    division = {name: changed["training"][name] for name in _DIVISION if named & {*_DIVISION}}
+    values = wanted.resumable | division
+    if run.config.changed(values) == run.config:
         return run
     if run.checkpoints:
         done = run.checkpoints.position
         for name, reached, where in (
             ("max_steps", done.step, "at step"),
-            ("epochs", done.epoch + (done.batch > 0), "in epoch"),
+            ("epochs", done.epoch + (done.epoch_step > 0), "in epoch"),
         ):
             length = wanted.resumable.get(name, reached)
             if length < reached:
                 raise UsageError(
                     f"{wanted.source(name)} gives {name} {length}, but the run is {where} {reached} already"
                 )
-    return run.with_length(**wanted.resumable)
+    return run.with_length(**values)
+
+
+def _step_size(config: TrainingConfig) -> tuple[bool, int]:
+    """Whether it is in tokens, or in pairs, and how many a step has."""
+    tokens = config.batch_tokens
+    return tokens is not None, (tokens or config.batch_size) * config.accumulate
 
 
 def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from ..runtime.errors import UsageError
 from ..runtime.text import SPECIAL_TOKENS, TextCodec
-from .batches import Batch, collate
+from .batches import Batch, collate, make_batch
 from .config import TrainingConfig
 from .dataset import EncodedPairs
 
@@ -126,6 +126,11 @@ class BpeDropout:
                 if 0 <= i < len(ranks):
                     ranks[i] = merges.get((ids[i], ids[i + 1]), none)[0]
         return tuple(ids)
+
+
+def batch_of(pairs: EncodedPairs, indices: np.ndarray, epoch: int, dropout: BpeDropout | None) -> Batch:
+    """The pairs of `indices` as they are learned in this epoch."""
+    return make_batch(pairs, indices) if dropout is None else dropout.make_batch(pairs, indices, epoch)
 
 
 def _nth(values: list[int], value: int, n: int) -> int:

@@ -11,7 +11,7 @@ There are no states of random numbers: those of a step are a function of the see
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ class Position:
 
     step: int = 0
     epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
+    epoch_step: int = 0  # steps of this epoch that are done
     loss_sum: float = 0.0  # natural log, over target tokens since the last validation
     tokens: int = 0  # target tokens since the last validation
+    norm_sum: float = 0.0  # of the gradients, before clipping, of these:
+    updates: int = 0  # since the last validation
     best_step: int = 0
     best_loss: float | None = None  # of the best validation: held out, or of training where nothing is
     best_score: float | None = None  # what "best" goes by, lower being better: the loss, or minus a metric
@@ -45,8 +47,12 @@ class Position:
     lowest_loss: float | None = None  # of all validations, for the plateau schedule
     plateau: int = 0  # validations since then, or since the last cut
     rate_scale: float = 1.0  # what the plateau schedule has come down to
+    batch: InitVar[int | None] = None  # in place of `epoch_step`, of the time when single batches were drawn
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, batch: int | None) -> None:
+        self.of_batches = batch is not None
+        if batch is not None:
+            self.epoch_step = batch
         if self.best_score is None:  # a checkpoint of the time when the loss alone decided
             self.best_score = self.best_loss
 

@@ -86,10 +86,11 @@ class TrainingConfig:
     batch_size: int = 64
     """Pairs a batch, over all processes together."""
     batch_tokens: int | None = None
-    """A batch takes as many pairs as have no more tokens on either side, padding counted; `batch_size` is
-    then that of validation alone."""
+    """In place of `batch_size`: a batch takes as many pairs as have no more tokens on either side, padding
+    counted."""
     accumulate: int = 1
-    """Batches a step, whose gradients are added up: a larger batch in the memory of a smaller one."""
+    """Batches a step, whose gradients are added up: a larger batch in the memory of a smaller one. The step
+    is drawn whole and then divided, with `batch_tokens` at times into a batch more, or less."""
     optimizer: Optimizer = "adam"
     """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), or plain SGD."""
     learning_rate: float = 1e-3

@@ -2,23 +2,20 @@
 too large, until the loss runs away. Nothing of it is kept."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from .backend import evaluating
+from ..runtime.errors import EdgeChatError
 from .batches import epoch_order, make_batch
-from .bpe_dropout import BpeDropout
+from .bpe_dropout import BpeDropout, batch_of
 from .config import RunConfig
 from .dataset import EncodedPairs
 from .distributed import ALONE
-from .loss import token_loss
 from .model import Seq2Seq
 from .precision import autocast
-from .updates import Updater
+from .updates import Updater, summed_loss
 
 LOWEST, HIGHEST = 1e-6, 10.0
 STEPS = 120
@@ -53,48 +50,43 @@ def find_learning_rate(
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Found:
     """Try growing rates on a model with its first weights, which are not kept. The configuration's own rate
-    and schedule do not count."""
+    and schedule do not count. Raises EdgeChatError where not even the lowest can be tried."""
     updater = Updater(model, config.training, device, ALONE)
     groups = _groups(config, pairs)
     tried: list[Tried] = []
-    mean = _loss_before(updater, config, pairs, device)
+    # What the smoothed loss begins with: of a model that has learned most of the pairs, single batches say
+    # little.
+    first = (indices for _, group in itertools.islice(_groups(config, pairs), _BEFORE) for indices in group)
+    with autocast(updater.precision, device):
+        total, count = summed_loss(model, (make_batch(pairs, indices) for indices in first), "before step 1")
+    mean = total / count
     lowest = mean
     for step in range(1, STEPS + 1):
         rate = LOWEST * (HIGHEST / LOWEST) ** ((step - 1) / (STEPS - 1))
         epoch, group = next(groups)
-        batches = [
-            bpe_dropout.make_batch(pairs, indices, epoch) if bpe_dropout else make_batch(pairs, indices)
-            for indices in group
-        ]
+        batches = [batch_of(pairs, indices, epoch, bpe_dropout) for indices in group]
         tokens = sum(int(batch.target_len.sum()) for batch in batches)
         shares = [(batch, 1.0) for batch in batches]
         outcome = updater.update(shares, tokens, step=step, rate=rate)
+        progress(1)
+        if outcome.rescaled:  # this rate was not tried
+            continue
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * outcome.loss
         if not outcome.applied or mean > _AWAY * lowest:
             break
         tried.append(Tried(rate, mean))
         lowest = min(lowest, mean)
-        progress(1)
+    if not tried:
+        raise EdgeChatError(
+            f"no learning rate can be found: at the lowest, {LOWEST:g}, the loss ({outcome.loss:g}) or its "
+            "gradient is no finite number already, or too large: try without --amp"
+        )
     return Found(tried, suggestion(tried))
-
-
-@torch.inference_mode()
-def _loss_before(updater: Updater, config: RunConfig, pairs: EncodedPairs, device: str) -> float:
-    """The mean loss of the first batches before any update, which the smoothed one begins with: of a model
-    that has learned most of the pairs, single batches say little."""
-    total, tokens = 0.0, 0
-    groups = itertools.islice(_groups(config, pairs), _BEFORE)
-    with evaluating(updater.model), autocast(updater.precision, device):
-        for indices in (indices for _, group in groups for indices in group):
-            logits, labels = updater.model(*make_batch(pairs, indices).to(device))
-            total += token_loss(logits, labels).item() * len(labels)
-            tokens += len(labels)
-    return total / tokens
 
 
 def suggestion(tried: list[Tried]) -> float:
     """A tenth of the rate with the lowest loss, to one digit."""
-    best = min(tried, key=lambda one: one.loss, default=Tried(LOWEST, math.inf))
+    best = min(tried, key=lambda one: one.loss)
     return float(f"{best.rate / 10:.0e}")
 
 
@@ -102,13 +94,6 @@ def _groups(config: RunConfig, pairs: EncodedPairs) -> Iterator[tuple[int, list[
     """The batches of each update, epoch after epoch, and the epoch."""
     training, epoch = config.training, 0
     while True:
-        order = epoch_order(
-            pairs,
-            training.batch_size,
-            seed=training.seed,
-            epoch=epoch,
-            batch_tokens=training.batch_tokens,
-        )
-        for start in range(0, len(order), training.accumulate):
-            yield epoch, order[start : start + training.accumulate]
+        for group in epoch_order(pairs, training, epoch):
+            yield epoch, group
         epoch += 1

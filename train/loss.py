@@ -92,11 +92,6 @@ def _cached(logits: Tensor) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, n, rows))
 
 
-def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean natural-log cross entropy of `labels` [n] under `logits` [n, V]; padding is not among the n."""
-    return summed_losses(logits, labels).objective / len(labels)
-
-
 def real_tokens(target: Tensor, target_len: Tensor) -> Tensor:
     """Mask [B, T], true on real tokens and false on the padding behind them."""
     positions = torch.arange(target.shape[1], device=target.device)

@@ -6,11 +6,14 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.files import write_atomic
 from ..runtime.jsonobject import finite
 from .perplexity import perplexity
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -49,34 +52,36 @@ def cut_metrics(run: Path, step: int) -> None:
     write_atomic(run / "metrics.jsonl", "".join(map(_line, kept)))
 
 
-def plot_metrics(run: Path) -> None:
-    """Draw loss and perplexity over steps, and mark the best validation, if anything was held out."""
-    rows = read_metrics(run)
-    if not rows:
-        return
+def plot_metrics(run: Path, best_step: int, metric: str | None = None) -> None:
+    """Draw loss and perplexity over steps, and `metric` where the best goes by one; mark the validation at
+    `best_step`, if there is one."""
+    if rows := read_metrics(run):
+        png = io.BytesIO()
+        curves(rows, best_step, metric).savefig(png, format="png", dpi=120, metadata={"Software": None})
+        write_atomic(run / "metrics.png", png.getvalue())
+
+
+def curves(rows: list[dict[str, Any]], best_step: int, metric: str | None = None) -> "Figure":
+    """The picture of these rows."""
     from matplotlib.figure import Figure
 
-    curves = {"training": ("train_loss", "--"), "held out": ("valid_loss", "-")}
-    if all(row.get("valid_loss") is None for row in rows):
-        del curves["held out"]
-    steps = [row["step"] for row in rows]
-    score = "valid_loss" if "held out" in curves else "train_loss"
-    drawn = {
-        key: [math.nan if row.get(key) is None else row[key] for row in rows] for key, _ in curves.values()
-    }
-    best = min(range(len(rows)), key=lambda n: math.inf if math.isnan(drawn[score][n]) else drawn[score][n])
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    values: tuple[Callable[[float], float], ...] = (float, perplexity)
-    for panel, value in zip(axes, values, strict=True):
-        for label, (key, style) in curves.items():
-            panel.plot(steps, list(map(value, drawn[key])), style, label=label)
-        lowest = value(drawn[score][best])
-        panel.plot(steps[best], lowest, "o", label=f"best {lowest:.3g} at {steps[best]:,}")
-        panel.legend()
-        panel.grid(alpha=0.3)
-    axes[0].set(title="Loss", xlabel="step", ylabel="natural log a target token")
-    axes[1].set(title="Perplexity", xlabel="step", yscale="log")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=120, metadata={"Software": None})
-    write_atomic(run / "metrics.png", png.getvalue())
+    held_out = any(row.get("valid_loss") is not None for row in rows)
+    losses = ["train_loss", "valid_loss"] if held_out else ["train_loss"]
+    panels: list[tuple[str, list[str], Callable[[float], float]]] = [
+        ("loss, natural log a target token", losses, float),
+        ("perplexity", losses, perplexity),
+    ]
+    if metric is not None:
+        panels.append((metric, [f"valid_{metric}"], float))
+    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+    for axes, (title, columns, scale) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        axes.set(title=title, xlabel="step", yscale="log" if scale is perplexity else "linear")
+        for column in columns:
+            curve = {row["step"]: math.nan if row.get(column) is None else scale(row[column]) for row in rows}
+            label, style = ("training", "--") if column == "train_loss" else ("held out", "-")
+            axes.plot(list(curve), list(curve.values()), style, label=label)
+        if best_step in curve:  # of the last column, which is what was held out, if anything
+            axes.plot(best_step, curve[best_step], "o", label=f"best {curve[best_step]:.3g} at {best_step:,}")
+        axes.legend()
+        axes.grid(alpha=0.3)
+    return figure

@@ -84,9 +84,9 @@ class Run:
     def corpus_sha256(self) -> str:
         return str(self.info["corpus"]["sha256"])
 
-    def with_length(self, **resumable: int | None) -> "Run":
-        """The run with other values of what a resume may change, as its end, which run.json keeps."""
-        config = self.config.changed(resumable)
+    def with_length(self, **values: int | None) -> "Run":
+        """The run with other values of what a resume may change, which run.json keeps."""
+        config = self.config.changed(values)
         info = {**self.info, "config": config.to_json()}
         write_atomic(self.folder / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(self.folder / _CONFIG, config.to_toml())

@@ -15,6 +15,12 @@ def learning_rate(step: int, total_steps: int, config: TrainingConfig, scale: fl
     return config.learning_rate * scale * _share(step, total_steps, config)
 
 
+def goes_by_total(config: TrainingConfig) -> bool:
+    """Whether the rate, or the share of sampled tokens, goes by how many steps are planned."""
+    planned = config.schedule == "luong" and None in (config.decay_start, config.decay_every)
+    return config.schedule == "cosine" or planned or config.scheduled_sampling > 0
+
+
 def _share(step: int, total_steps: int, config: TrainingConfig) -> float:
     """The part of the full rate after the warm-up, from 0 to 1."""
     match config.schedule:

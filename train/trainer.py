@@ -5,35 +5,35 @@ resumed, it ends with the same weights, byte for byte (on CPU).
 """
 
 import contextlib
+import itertools
+import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from ..runtime.chat import ChatModel
 from ..runtime.device import Device
 from ..runtime.errors import CheckpointError, EdgeChatError
 from ..runtime.files import remove_leftovers
 from ..runtime.options import DecodingOptions
-from .backend import TorchBackend, evaluating
-from .batches import Batch, epoch_order, make_batch, ordered_batches
-from .bpe_dropout import BpeDropout
+from .backend import TorchBackend
+from .batches import epoch_order, ordered_batches
+from .bpe_dropout import BpeDropout, batch_of
 from .checkpoint import Position, load_checkpoint
-from .dataset import EncodedPairs
 from .distributed import ALONE, World
 from .lock import RunLock
-from .loss import token_loss
 from .metrics import append_metrics, cut_metrics, plot_metrics
 from .model import Seq2Seq
 from .perplexity import perplexity
 from .precision import Precision, autocast
 from .run import Run
-from .schedule import learning_rate, sampling_share
-from .updates import Outcome, Share, Updater, naming_batch
+from .schedule import goes_by_total, learning_rate, sampling_share
+from .updates import Outcome, Share, Updater, summed_loss
 
 Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 
@@ -41,6 +41,8 @@ Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 _MOST_SKIPPED = 5
 #: Held-out pairs that are decoded at a validation that is to know how good replies are.
 _DECODED = 200
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,6 @@ class Progress:
     total_steps: int
     epoch: int
     loss: float  # natural log a target token, smoothed
-    learning_rate: float
     tokens_per_second: float  # target tokens
 
     @property
@@ -76,6 +77,8 @@ class Result:
     ended: Ended
     position: Position
     total_steps: int
+    counted: bool
+    """Whether these are exact, as they are of a run that is finished."""
 
 
 class Trainer:
@@ -99,20 +102,27 @@ class Trainer:
         self._on_step, self._on_validation = on_step, on_validation
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.train_pairs, run.valid_pairs
-        self._decodes = self._config.early_stop in ("exact-match", "bleu", "chrf")
+        by = self._config.early_stop
+        self._metric = by.replace("-", "_") if by in ("exact-match", "bleu", "chrf") else None
+        if self._metric is not None:
+            # Now, and not at the first validation, since what it needs may be missing.
+            from .evaluate import decoded_scores
+
+            self._decoded_scores = decoded_scores
+        self._target_len = np.diff(self._train.tgt_offsets)
+        self._order_epoch, self._order = -1, list[list[np.ndarray]]()
         self._bpe_dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.writes else None
         try:
             self._updater = Updater(run.new_model(), self._config, device, world)
             self._position, self._saved_step = Position(), -1
             if run.checkpoints:
-                self._position = load_checkpoint(run.checkpoints.last, self._updater.learned)
-                self._saved_step = self._position.step
+                self._go_on_from(run.checkpoints.last)
             if world.writes:
                 remove_leftovers(run.folder)
                 cut_metrics(run.folder, self._position.step)
-            self._target_len = np.diff(self._train.tgt_offsets)
-            self._order_epoch, self._order = -1, list[np.ndarray]()
+            #: Whether `total_steps` is exact, or as if each epoch had as many as the first.
+            self.counted = not self._config.batch_tokens or goes_by_total(self._config)
             self.total_steps = self._planned_steps()
         except BaseException:
             self._unlock()
@@ -129,6 +139,20 @@ class Trainer:
     def position(self) -> Position:
         """Where the run stands; at step 0 it begins."""
         return replace(self._position)
+
+    @property
+    def weights(self) -> int:
+        """How many numbers it learns."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to the end of its epochs, or to its last step."""
+        position, config = self._position, self._config
+        if config.max_steps is not None and position.step >= config.max_steps:
+            return True
+        epochs = position.epoch + (position.epoch_step >= len(self._steps(position.epoch)))
+        return epochs >= config.epochs
 
     @property
     def out_of_patience(self) -> bool:
@@ -158,13 +182,23 @@ class Trainer:
                 + ("--resume goes on from the last checkpoint" if saved else "--resume begins it again")
             ) from error
         finally:
-            if self._lock is not None:
-                # The curves can be drawn again; an error above says more.
-                with contextlib.suppress(OSError, CheckpointError):
-                    self._lock.check()
-                    plot_metrics(self._run.folder)
+            self._draw()
             self._unlock()
-        return Result(ended, self.position, self.total_steps)
+        if self.finished:
+            self.total_steps, self.counted = self._position.step, True
+        return Result(ended, self.position, self.total_steps, self.counted)
+
+    def _draw(self) -> None:
+        """The curves, which can be drawn again and fail no training."""
+        if self._lock is None:
+            return
+        try:
+            self._lock.check()
+            plot_metrics(self._run.folder, self._position.best_step, self._metric)
+        except CheckpointError:
+            pass  # an error that is on its way says more
+        except Exception as error:
+            _log.warning("no curves are drawn in %s: %s", self._run.folder, error)
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -175,45 +209,52 @@ class Trainer:
         if self._run.begun_from and position.step == 0 and (measured := self._validate()):
             # To compare with. It is never the best: whoever trains on wants what is learned from now on.
             self._on_validation(Validated(0, math.nan, measured["loss"], best=False, skipped=0))
-        while position.step < self.total_steps:
+        while not self.finished:
             if self.out_of_patience:
                 return "stopped early"
-            if position.batch >= len(self._batches(position.epoch)):
-                position.epoch, position.batch = position.epoch + 1, 0
-            group = self._batches(position.epoch)[position.batch : position.batch + config.accumulate]
-            self._step(group)
-            position.step, position.batch = position.step + 1, position.batch + len(group)
-            if position.step % config.save_every == 0 or position.step == self.total_steps:
+            if position.epoch_step >= len(self._steps(position.epoch)):
+                position.epoch, position.epoch_step = position.epoch + 1, 0
+            self._step(self._steps(position.epoch)[position.epoch_step])
+            position.step, position.epoch_step = position.step + 1, position.epoch_step + 1
+            if position.step % config.save_every == 0 or self.finished:
                 self._validate_and_save()
             stop, late = self._world.sum(should_stop(), time.monotonic() >= self._deadline)
-            if (stop or late) and position.step < self.total_steps:
+            if (stop or late) and not self.finished:
                 self._save()
                 return "interrupted" if stop else "out of time"
         self._save()
         return "finished"
 
-    def _batches(self, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch, those of the last one asked for being remembered."""
+    def _steps(self, epoch: int) -> list[list[np.ndarray]]:
+        """The steps of an epoch, those of the last one asked for being remembered."""
         if self._order_epoch != epoch:
-            config = self._config
-            self._order = epoch_order(
-                self._train,
-                config.batch_size,
-                seed=config.seed,
-                epoch=epoch,
-                batch_tokens=config.batch_tokens,
-            )
+            self._order = epoch_order(self._train, self._config, epoch)
             self._order_epoch = epoch
         return self._order
 
+    def _go_on_from(self, checkpoint: Path) -> None:
+        self._position = position = load_checkpoint(checkpoint, self._updater.learned)
+        self._saved_step = position.step
+        if not position.of_batches:
+            return
+        done = position.step - sum(len(self._steps(epoch)) for epoch in range(position.epoch))
+        if done != position.epoch_step:  # a step had several batches
+            position.epoch_step = max(0, done)
+            _log.warning(
+                "%s is of an older edgechat, which drew each batch of a step by itself: this goes on, but in "
+                "epoch %d some pairs come twice and others not at all",
+                checkpoint,
+                position.epoch + 1,
+            )
+
     def _planned_steps(self) -> int:
-        """Batches of a number of pairs are equally many in each epoch, those of a number of tokens not."""
+        """Steps of a number of pairs are equally many in each epoch. Those of a number of tokens are not, and
+        are counted only where the schedule goes by how many they are: of many epochs that takes long."""
         config, steps, epoch = self._config, 0, 0
         limit = config.max_steps or math.inf
+        same = 1 if self.counted and config.batch_tokens else config.epochs
         while epoch < config.epochs and steps < limit:
-            in_epoch = -(-len(self._batches(epoch)) // config.accumulate)
-            same = 1 if config.batch_tokens else config.epochs
-            steps, epoch = steps + same * in_epoch, epoch + same
+            steps, epoch = steps + same * len(self._steps(epoch)), epoch + same
         return int(min(steps, limit))
 
     def _step(self, group: list[np.ndarray]) -> None:
@@ -221,12 +262,11 @@ class Trainer:
         position, config = self._position, self._config
         shares = [self._share(indices) for indices in group]
         tokens = self._target_tokens(group, shares)
-        rate = self._rate()
         outcome = self._updater.update(
             shares,
             tokens,
             step=position.step + 1,
-            rate=rate,
+            rate=self._rate(),
             sampling=sampling_share(position.step, self.total_steps, config),
         )
         if not outcome.applied:
@@ -235,21 +275,16 @@ class Trainer:
         position.skipped_in_row = 0
         position.loss_sum += outcome.loss * tokens
         position.tokens += tokens
+        position.norm_sum += outcome.norm
+        position.updates += 1
         smoothed = outcome.loss if self._smoothed is None else 0.95 * self._smoothed + 0.05 * outcome.loss
         self._smoothed = smoothed
         speed = self._speed.add(tokens)
-        self._on_step(
-            Progress(position.step + 1, self.total_steps, position.epoch + 1, smoothed, rate, speed)
-        )
+        self._on_step(Progress(position.step + 1, self.total_steps, position.epoch + 1, smoothed, speed))
 
     def _share(self, indices: np.ndarray) -> Share:
         own, weight = self._world.share(indices)
-        return self._batch(own), weight
-
-    def _batch(self, indices: np.ndarray) -> Batch:
-        if self._bpe_dropout is None:
-            return make_batch(self._train, indices)
-        return self._bpe_dropout.make_batch(self._train, indices, self._position.epoch)
+        return batch_of(self._train, own, self._position.epoch, self._bpe_dropout), weight
 
     def _target_tokens(self, group: list[np.ndarray], shares: list[Share]) -> int:
         """How many tokens the targets of these batches have, over all processes."""
@@ -299,17 +334,19 @@ class Trainer:
         position.waited = 0 if best else position.waited + 1
         row = {
             "step": position.step,
-            "epoch": position.epoch + position.batch / len(self._batches(position.epoch)),
+            "epoch": position.epoch + position.epoch_step / len(self._steps(position.epoch)),
             "learning_rate": self._rate(),
             "train_loss": train_loss if position.tokens else None,
+            "gradient_norm": position.norm_sum / position.updates if position.updates else None,
             "valid_loss": measured.get("loss"),
             "valid_perplexity": perplexity(measured["loss"]) if measured else None,
             "skipped": position.skipped,
             **{f"valid_{name}": value for name, value in measured.items() if name != "loss"},
         }
-        metric = (str(config.early_stop), -score) if self._decodes else None
+        metric = (str(config.early_stop), -score) if self._metric else None
         validated = Validated(position.step, train_loss, measured.get("loss"), best, position.skipped, metric)
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
+        position.norm_sum, position.updates = 0.0, 0
         self._watch_plateau(loss)
         if self._lock is not None:
             self._lock.check()
@@ -329,33 +366,30 @@ class Trainer:
         averaged = updater.average.applied(model) if updater.average else contextlib.nullcontext()
         with averaged:
             with autocast(updater.precision, self._device):
-                own = summed_validation_loss(
-                    model, self._valid, self._config.batch_size, self._world, step=self._position.step
-                )
-                total, tokens = self._world.sum(*own)
+                batches = ordered_batches(self._valid, self._config)
+                own = itertools.islice(batches, self._world.rank, None, self._world.size)
+                when = f"in the validation at step {self._position.step}"
+                total, tokens = self._world.sum(*summed_loss(model, own, when))
             measured = {"loss": total / max(1, tokens)}
-            if self._decodes:
-                measured |= self._decoded_scores(model)
+            if self._metric:
+                measured |= self._decoded(model)
         return measured
 
-    def _decoded_scores(self, model: Seq2Seq) -> dict[str, float]:
+    def _decoded(self, model: Seq2Seq) -> dict[str, float]:
         """How good replies to held-out prompts are. The first process decodes, the others wait for it."""
-        from .evaluate import decoded_scores
 
         def decode() -> dict[str, float]:
             texts = self._run.held_out()
             chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
             chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
-            return decoded_scores(chat, [texts[i] for i in chosen])
+            return self._decoded_scores(chat, [texts[i] for i in chosen])
 
         scores = self._world.first_does(decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0})
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
 
     def _score(self, loss: float, measured: dict[str, float]) -> float:
         """What "best" goes by: lower is better."""
-        if self._decodes and self._config.early_stop is not None:
-            return -measured[self._config.early_stop.replace("-", "_")]
-        return loss
+        return loss if self._metric is None else -measured[self._metric]
 
     def _watch_plateau(self, loss: float) -> None:
         """Cut the rate of the plateau schedule where the loss has not fallen for its patience."""
@@ -378,24 +412,6 @@ class Trainer:
             )
         self._world.wait()
         self._saved_step = self._position.step
-
-
-@torch.inference_mode()
-def summed_validation_loss(
-    model: Seq2Seq, pairs: EncodedPairs, batch_size: int, world: World = ALONE, *, step: int = 0
-) -> tuple[float, float]:
-    """Cross entropy (natural log), summed over the target tokens of this process's share of `pairs`, and
-    how many these are. Dropout is off. The error for a batch that does not fit into memory names `step`."""
-    device = model.embedding.weight.device
-    total, tokens = 0.0, 0
-    with evaluating(model):
-        for number, batch in enumerate(ordered_batches(pairs, batch_size)):
-            if number % world.size == world.rank:
-                with naming_batch(batch, f"in the validation at step {step}"):
-                    logits, labels = model(*batch.to(device))
-                total += token_loss(logits, labels).item() * len(labels)
-                tokens += len(labels)
-    return total, float(tokens)
 
 
 class _Speed:

@@ -6,7 +6,7 @@ it is drawn anew from (seed, step, process), so that nothing random needs to be 
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ class Outcome:
     loss: float  # natural log a target token, without smoothing
     applied: bool  # False where loss or gradient was no finite number, so that the weights stayed
     rescaled: bool = False  # that only said that the scale of float16 was still too high: it is lower now
+    norm: float = math.nan  # of the gradient, before it was clipped
 
 
 class Updater:
@@ -75,28 +76,26 @@ class Updater:
                 losses.append(self._accumulate(batch.to(self._device), weight / tokens, sampling))
         (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
         with naming_batch(shares[-1][0], f"at step {step}"):  # the first step makes the optimizer's moments
-            applied, rescaled = self._apply(math.isfinite(total), step)
-        return Outcome(total / tokens, applied, rescaled)
+            return self._apply(total / tokens, step)
 
-    def _apply(self, finite: bool, step: int) -> tuple[bool, bool]:
-        """Clip the gradients and let them change the weights, if they and the loss are `finite`. Gives
-        whether they did, and whether they did not but the scale of float16 is lower now."""
+    def _apply(self, loss: float, step: int) -> Outcome:
+        """Clip the gradients and let them change the weights, if they and the loss are finite."""
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip)
-        applied = finite and math.isfinite(norm.item())
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip).item()
+        applied = math.isfinite(loss) and math.isfinite(norm)
         if applied:
             self.scaler.step(self.optimizer)
             if self.average is not None:
                 self.average.update(self.model, step)
         before = 0.0 if applied else self.scaler.get_scale()
         self.scaler.update()
-        return applied, before > 1 and self.scaler.get_scale() < before
+        return Outcome(loss, applied, before > 1 and self.scaler.get_scale() < before, norm)
 
     def _accumulate(self, batch: Batch, weight: float, sampling: float) -> Tensor:
         """Add the gradient of a batch's summed objective, times `weight`. Gives its summed loss, times
         `weight` too."""
+        previous = self._own_tokens(batch, sampling) if sampling else None
         with autocast(self.precision, self._device):
-            previous = self._own_tokens(batch, sampling) if sampling else None
             logits, labels = self._parallel(*batch, previous)
             losses = summed_losses(logits, labels, self._config.label_smoothing)
         # Processes average their gradients, and a sum is wanted.
@@ -107,7 +106,9 @@ class Updater:
     def _own_tokens(self, batch: Batch, share: float) -> Tensor:
         """The target [B, T], of which this share is tokens that the model itself draws after the given ones
         (parallel scheduled sampling, one pass; Duckworth et al. 2019, arXiv:1906.04331)."""
-        with evaluating(self.model):
+        # In a block of its own: in older PyTorch a block keeps weights in 16 bits as they were made without a
+        # gradient, and learning from them gives these weights none (pytorch#158232).
+        with evaluating(self.model), autocast(self.precision, self._device):
             logits, _ = self.model(*batch)
         likely = logits.float().nan_to_num().softmax(dim=-1)  # (n, V); what is no number is skipped later
         drawn = torch.multinomial(likely, 1).squeeze(1)  # (n,)
@@ -115,6 +116,21 @@ class Updater:
         mixed, real = batch.target.clone(), real_tokens(batch.target, batch.target_len)
         mixed[real] = torch.where(own, drawn, batch.target[real])
         return mixed
+
+
+@torch.inference_mode()
+def summed_loss(model: Seq2Seq, batches: Iterable[Batch], when: str) -> tuple[float, float]:
+    """Cross entropy (natural log), summed over the target tokens of these batches, and how many these are.
+    Dropout is off. The error for a batch that does not fit into memory says `when` that was."""
+    device = model.embedding.weight.device
+    total, tokens = 0.0, 0
+    with evaluating(model):
+        for batch in batches:
+            with naming_batch(batch, when):
+                logits, labels = model(*batch.to(device))
+                total += summed_losses(logits, labels).nll.item()
+            tokens += len(labels)
+    return total, float(tokens)
 
 
 def seed_step(seed: int, step: int, process: int) -> None:
@@ -135,5 +151,6 @@ def naming_batch(batch: Batch, when: str) -> Iterator[None]:
         raise EdgeChatError(
             f"out of memory {when} on a batch of {pairs} pairs, sources to {longest_source} and "
             f"targets to {batch.target.shape[1]} tokens: halve --batch-size or --batch-tokens and double "
-            "--accumulate, which gives the same updates, or lower --max-source and --max-target"
+            "--accumulate, in a resume too, which divides the same steps, or lower --max-source and "
+            "--max-target"
         ) from error

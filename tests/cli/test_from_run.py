@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime.bundle import read_bundle
+from edgechat.train.batches import ordered_batches
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.run import open_run
-from edgechat.train.trainer import summed_validation_loss
+from edgechat.train.updates import summed_loss
 
 #: The tests' run was trained at ten times this rate.
 GENTLY = ["--learning-rate", 1e-3, "--threads", 1, "--device", "cpu", "--save-every", 2]
@@ -54,7 +55,8 @@ def test_what_it_begins_with_is_measured_first_but_is_never_the_best(continued, 
     said = (continued.parent / "said").read_text()
     assert f"begins with the best weights of {run_folder}, step {open_run(run_folder).step()}" in said
     base, run = open_run(run_folder), open_run(continued)
-    loss, tokens = summed_validation_loss(base.load_model("best")[0], run.valid_pairs, 4)
+    batches = ordered_batches(run.valid_pairs, run.config.training)
+    loss, tokens = summed_loss(base.load_model("best")[0], batches, "")
     first = re.search(r"step +0  held-out loss ([0-9.]+)  perplexity [0-9.]+$", said, re.MULTILINE)
     assert first
     assert float(first[1]) == pytest.approx(loss / tokens, abs=1e-3)

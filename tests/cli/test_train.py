@@ -39,6 +39,9 @@ class Planned:
 
     position: Position
     total_steps: int = 400
+    counted: bool = True
+    weights: int = 1234567
+    finished: bool = False
     out_of_patience: bool = False
     precision: str = "fp32"
     processes: int = 1
@@ -52,12 +55,13 @@ def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monke
         display.begin(Planned(Position(100)), "cpu")
         for step in range(101, 141):  # a second each
             now[0] += 1.0
-            display.step(Progress(step, 400, 1, 2.5, 1e-3, 90.0))
+            display.step(Progress(step, 400, 1, 2.5, 90.0))
             if step == 120:
                 display.validated(Validated(120, 2.4, 2.6, True, 0, ("bleu", 31.25)))
         now[0] += 20.0
-        display.step(Progress(141, 400, 1, 2.5, 1e-3, 90.0))
-    begun, validated, line = capsys.readouterr().err.splitlines()
+        display.step(Progress(141, 400, 1, 2.5, 90.0))
+    weights, begun, validated, line = capsys.readouterr().err.splitlines()
+    assert weights == "1,234,567 weights"
     assert begun == "training from step 100 to step 400 on cpu; Ctrl-C stops and keeps what was learned"
     assert validated.endswith("  bleu 31.25  best")
     # 41 steps in 60 s; 259 are left

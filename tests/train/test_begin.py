@@ -55,6 +55,34 @@ def test_what_a_new_run_begins_with_is_read_once(corpus_file, tmp_path):
     assert (run.begun_from["step"], run.begun_from["sha256"]) == (2, sha256(beginning.base.weights))
 
 
+def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remembers_it(
+    corpus_file, tmp_path
+):
+    out = tmp_path / "run"
+    Trainer(open_or_create(out, Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")).train()
+
+    def resumed(**given: object) -> tuple[int, int | None, int]:
+        training = open_or_create(out, Wanted.of(given), "cpu", resume=True).config.training
+        return training.batch_size, training.batch_tokens, training.accumulate
+
+    assert resumed(batch_size=4, accumulate=2) == (4, None, 2)
+    assert resumed(max_steps=4) == (4, None, 2)
+    (tmp_path / "run.toml").write_text(
+        "[model]\nhidden = 16\nembedding = 8\nattention = 8\n"
+        "[data]\nvocab_size = 280\n[training]\nmax_steps = 4\nbatch_size = 8\n"
+    )
+    assert resumed(config=tmp_path / "run.toml") == (8, None, 1)
+    for wrong in (
+        {"batch_size": 4},
+        {"accumulate": 2},
+        {"batch_size": 2, "accumulate": 5},
+        {"batch_tokens": 400},
+    ):
+        with pytest.raises(UsageError, match="but the run was begun with"):
+            resumed(**wrong)
+    assert resumed() == (8, None, 1)
+
+
 @pytest.mark.parametrize(
     ("of_file", "given", "sentence"),
     [

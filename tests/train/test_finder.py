@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from edgechat.runtime.errors import EdgeChatError
 from edgechat.train.dataset import EncodedPairs
 from edgechat.train.finder import HIGHEST, LOWEST, STEPS, Tried, find_learning_rate, suggestion
 from edgechat.train.run import open_run
+from edgechat.train.updates import Outcome, Updater
 
 
 def test_the_suggestion_is_a_tenth_of_the_rate_with_the_lowest_loss():
     tried = [Tried(1e-4, 5.0), Tried(2.5e-3, 4.0), Tried(4e-2, 3.0), Tried(1.0, 9.0)]
     assert suggestion(tried) == 4e-3
-    assert suggestion([]) == LOWEST / 10
 
 
 def test_rates_grow_evenly_and_too_large_ones_end_the_test(run_folder):
@@ -30,6 +31,32 @@ def test_rates_grow_evenly_and_too_large_ones_end_the_test(run_folder):
     assert 1e-4 < found.suggestion < 1
     again = find_learning_rate(run.config, run.new_model(), run.train_pairs, "cpu")
     assert again == found
+
+
+def test_a_step_that_only_lowers_the_scale_of_float16_tries_no_rate_and_ends_nothing(run_folder, monkeypatch):
+    torch.set_num_threads(1)
+    run, seen = open_run(run_folder), list[int]()
+    update = Updater.update
+
+    def lowers(self, *given, step, **others):
+        if step in (1, 2, 5):
+            return Outcome(9.0, applied=False, rescaled=True)
+        return update(self, *given, step=step, **others)
+
+    monkeypatch.setattr(Updater, "update", lowers)
+    found = find_learning_rate(run.config, run.new_model(), run.train_pairs, "cpu", progress=seen.append)
+    growth = (HIGHEST / LOWEST) ** (1 / (STEPS - 1))
+    assert [one.rate / LOWEST for one in found.tried[:3]] == pytest.approx([growth**2, growth**3, growth**5])
+    assert len(seen) > len(found.tried) > STEPS / 3
+
+
+def test_where_not_even_the_lowest_rate_can_be_tried_that_is_said(run_folder):
+    run = open_run(run_folder)
+    model = run.new_model()
+    with torch.no_grad():
+        model.output.bias.fill_(math.nan)
+    with pytest.raises(EdgeChatError, match=r"at the lowest, 1e-06, the loss \(nan\) or its gradient is no"):
+        find_learning_rate(run.config, model, run.train_pairs, "cpu")
 
 
 def test_one_batch_that_a_learned_model_does_not_know_is_no_loss_that_runs_away(run_folder):

@@ -6,16 +6,18 @@ import pytest
 import torch
 
 from edgechat.train import loss
-from edgechat.train.loss import fused_losses, real_tokens, summed_losses, token_loss
+from edgechat.train.loss import fused_losses, real_tokens, summed_losses
 from edgechat.train.perplexity import perplexity
 
 
-def test_the_loss_is_the_mean_negative_log_probability_of_the_labels():
+def nll(logits: torch.Tensor, labels: list[int]) -> float:
+    return summed_losses(logits, torch.tensor(labels)).nll.item()
+
+
+def test_the_loss_is_the_negative_log_probability_of_the_labels():
     logits = torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]])
     # softmax: [1/4, 3/4] and [4/5, 1/5]
-    assert token_loss(logits, torch.tensor([1, 1])).item() == pytest.approx(
-        -(math.log(3 / 4) + math.log(1 / 5)) / 2
-    )
+    assert nll(logits, [1, 1]) == pytest.approx(-(math.log(3 / 4) + math.log(1 / 5)))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -49,12 +51,12 @@ def test_loss_and_gradient_are_those_of_pytorch_however_many_rows_are_cached(
 
 def test_a_loss_near_0_keeps_its_digits():
     logits = torch.tensor([[1000.0, 1000.0 - 10.0]])
-    assert token_loss(logits, torch.tensor([0])).item() == pytest.approx(math.log1p(math.exp(-10)), rel=0.01)
+    assert nll(logits, [0]) == pytest.approx(math.log1p(math.exp(-10)), rel=0.01)
 
 
 def test_a_logit_that_is_no_number_makes_the_loss_none():
     for wrong in (math.nan, math.inf):
-        assert math.isnan(token_loss(torch.tensor([[wrong, 1.0]]), torch.tensor([1])).item())
+        assert math.isnan(nll(torch.tensor([[wrong, 1.0]]), [1]))
 
 
 def test_perplexity_of_a_uniform_guess_is_the_vocabulary():

@@ -32,7 +32,7 @@ def encode(model: Seq2Seq, sources: list[list[int]], extra_padding: int = 0):
 
 
 def test_attention_equals_its_formula_written_out():
-    attention = BahdanauAttention(1, 1, 1)
+    attention = BahdanauAttention(1, 1)
     with torch.no_grad():
         attention.query.weight.fill_(2.0)
         attention.v.fill_(3.0)

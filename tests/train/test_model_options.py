@@ -10,7 +10,7 @@ from edgechat.runtime.backend import pad
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, GO
 from edgechat.train.attention import NormedBahdanauAttention, ScaledAttention, new_attention
-from edgechat.train.loss import token_loss
+from edgechat.train.loss import summed_losses
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.stack import Between
 
@@ -49,25 +49,25 @@ def test_general_attention_by_hand():
 
 
 def test_scaled_attention_by_hand():
-    attention = ScaledAttention(1, 2, 4)
+    attention = ScaledAttention(2, 4)
     with torch.no_grad():
         attention.query.weight.fill_(0.5)
         attention.key.weight.fill_(1.0)
-    q = attention.query(torch.tensor([[6.0]]))
+    q = attention.query(torch.tensor([[2.0, 4.0]]))
     _, align = attention(q, attention.keys(KEYS), KEYS, NO_BIAS)
     # Queries (3, 3, 3, 3), keys 1.5 and 1.0 four times: scores 18 / sqrt(4) and 12 / sqrt(4).
     assert align[0, 0].item() == pytest.approx(1 / (1 + np.exp(6 - 9)))
 
 
 def test_normed_attention_by_hand():
-    attention = NormedBahdanauAttention(1, 2, 2)
+    attention = NormedBahdanauAttention(2, 2)
     with torch.no_grad():
-        attention.query.weight.fill_(1.0)
+        attention.query.weight.copy_(torch.eye(2))
         attention.key.weight.copy_(torch.eye(2))
         attention.key.bias.copy_(torch.tensor([0.25, 0.0]))
         attention.v.copy_(torch.tensor([3.0, 4.0]))  # of length 5
         attention.g.fill_(10.0)
-    q = attention.query(torch.tensor([[0.5]]))
+    q = attention.query(torch.tensor([[0.5, 0.5]]))
     _, align = attention(q, attention.keys(KEYS), KEYS, NO_BIAS)
     # v becomes (6, 8); the keys (0.75, 1) and (-0.75, 2).
     scores = [6 * np.tanh(1.25) + 8 * np.tanh(1.5), 6 * np.tanh(-0.25) + 8 * np.tanh(2.5)]
@@ -75,7 +75,7 @@ def test_normed_attention_by_hand():
 
 
 def test_the_length_of_v_does_not_matter_to_normed_attention():
-    attention = NormedBahdanauAttention(3, 3, 4)
+    attention = NormedBahdanauAttention(3, 4)
     before = attention.vector().clone()
     with torch.no_grad():
         attention.v.mul_(7)
@@ -162,7 +162,7 @@ def test_teacher_forcing_computes_what_single_steps_compute(option):
 def test_gradients_reach_every_weight_and_are_those_of_small_changes(option):
     model = model_with(option, V, sharpen=1.0).double().train()
     batch = (*tensors([[5, 6, 5, 8], [9], [10, 10, 12]]), *tensors([[5, 10, EOS], [EOS], [10, EOS]]))
-    token_loss(*model(*batch)).backward()
+    mean_loss(model, batch).backward()
     random = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name  # noqa: PT018
@@ -171,15 +171,20 @@ def test_gradients_reach_every_weight_and_are_those_of_small_changes(option):
         with torch.no_grad():
             for sign in (1, -2, 1):  # there, to the other side, and back
                 parameter.add_(direction, alpha=sign * 1e-5)
-                losses.append(model_loss(model, batch))
+                losses.append(double_loss(model, batch))
         slope = (losses[0] - losses[1]) / 2e-5
         expected = (parameter.grad * direction).sum().item()
         assert slope == pytest.approx(expected, rel=1e-3, abs=1e-6), name
 
 
-def model_loss(model: Seq2Seq, batch: tuple[torch.Tensor, ...]) -> float:
+def mean_loss(model: Seq2Seq, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
     logits, labels = model(*batch)
-    return torch.nn.functional.cross_entropy(logits, labels).item()  # token_loss computes in single precision
+    return summed_losses(logits, labels).objective / len(labels)
+
+
+def double_loss(model: Seq2Seq, batch: tuple[torch.Tensor, ...]) -> float:
+    logits, labels = model(*batch)
+    return torch.nn.functional.cross_entropy(logits, labels).item()  # the other is in single precision
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -194,7 +199,7 @@ def test_each_option_learns_the_small_corpus(option):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     losses = []
     for _ in range(60):
-        loss = token_loss(*model(*batch))
+        loss = mean_loss(model, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

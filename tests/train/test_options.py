@@ -5,16 +5,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.files import sha256
+from edgechat.train import trainer as trainer_module
+from edgechat.train.batches import epoch_order, ordered_batches
 from edgechat.train.checkpoint import load_weights
 from edgechat.train.checkpoints import Checkpoints
+from edgechat.train.config import TrainingConfig
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.trainer import Trainer, Validated
+from edgechat.train.updates import summed_loss
 
 
 @pytest.fixture
@@ -35,7 +40,38 @@ def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
     trainer = Trainer(planned)
     assert trainer.train().position.step == trainer.total_steps
     assert trainer.position.epoch == 2
-    assert trainer.position.batch == len(trainer._batches(2))
+    assert trainer.position.epoch_step == len(trainer._steps(2))
+
+
+def test_steps_that_nothing_goes_by_are_not_counted_before_the_first_one(run, monkeypatch):
+    drawn: list[int] = []
+
+    def spy(pairs: Any, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
+        drawn.append(epoch)
+        return epoch_order(pairs, config, epoch)
+
+    monkeypatch.setattr(trainer_module, "epoch_order", spy)
+    endless = Trainer(with_options(run, epochs=1_000_000, batch_tokens=64, schedule="constant"))
+    assert (endless.counted, set(drawn)) == (False, {0})
+    assert endless.total_steps == 1_000_000 * len(endless._steps(0))
+    result = endless.train(lambda: endless.position.epoch == 1)
+    assert (result.ended, result.counted) == ("interrupted", False)
+    luong = {"epochs": 4, "schedule": "luong", "decay_start": 9, "decay_every": 3}
+    few = Trainer(with_options(run, batch_tokens=64, **luong))
+    assert not few.counted
+    result = few.train()
+    steps = sum(len(few._steps(epoch)) for epoch in range(4))
+    assert (result.ended, result.position.step) == ("finished", steps)
+    assert (result.total_steps, result.counted, few.finished) == (steps, True, True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"schedule": "cosine"}, {"schedule": "luong", "decay_start": 1}, {"scheduled_sampling": 0.1}]
+)
+def test_steps_that_the_schedule_goes_by_are_counted(run, options):
+    trainer = Trainer(with_options(run, epochs=4, batch_tokens=64, **{"schedule": "constant", **options}))
+    assert trainer.counted
+    assert trainer.total_steps == sum(len(trainer._steps(epoch)) for epoch in range(4))
 
 
 def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_what_is_left(run):
@@ -136,9 +172,7 @@ def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
         torch.testing.assert_close(parameter, trainer._updater.average.weights[name])
     raw = trainer.model.output.weight
     assert not torch.equal(raw, model.output.weight)
-    from edgechat.train.trainer import summed_validation_loss
-
-    total, tokens = summed_validation_loss(model, run.valid_pairs, 4)
+    total, tokens = summed_loss(model, ordered_batches(run.valid_pairs, TrainingConfig()), "")
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
@@ -156,13 +190,11 @@ def test_bpe_dropout_is_of_the_training_pairs_alone(run):
     trainer._updater.update = spy  # type: ignore[method-assign]
     trainer.train()
     pairs, codec = run.train_pairs, run.codec
-    for indices, count in zip(trainer._batches(0)[:2], tokens, strict=True):
+    for (indices,), count in zip(trainer._steps(0)[:2], tokens, strict=True):
         replies = [codec.decode(pairs.target(i).tolist()) for i in indices]
         assert count == sum(len(reply.encode()) + 1 for reply in replies)  # bytes, and the end
-    from edgechat.train.trainer import summed_validation_loss
-
     model, _ = dropped.load_model("last")
-    total, counted = summed_validation_loss(model, run.valid_pairs, 4)
+    total, counted = summed_loss(model, ordered_batches(run.valid_pairs, TrainingConfig()), "")
     assert counted == len(run.valid_pairs.tgt_ids)
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / counted, rel=1e-5)
 
@@ -204,7 +236,7 @@ def test_a_run_of_the_time_before_these_options_goes_on(run):
     state = json.loads((last / "state.json").read_text())
     before = ("step", "epoch", "batch", "loss_sum", "tokens", "best_step", "best_loss")
     state = {
-        "position": {key: state["position"][key] for key in before},
+        "position": {key: (state["position"] | {"batch": 2})[key] for key in before},
         "files": {**state["files"], "optimizer.safetensors": {"sha256": sha256(data), "size": len(data)}},
     }
     (last / "state.json").write_text(json.dumps(state))

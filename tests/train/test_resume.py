@@ -1,6 +1,7 @@
 """A run that is broken off anywhere and resumed ends with the bytes of one that ran through, whatever its
 options are."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgechat.train import trainer
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.trainer import Trainer
@@ -90,7 +92,7 @@ def result(folder: Path) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are not compared, and drawing them takes longer than these runs."""
-    monkeypatch.setattr(trainer, "plot_metrics", lambda run: None)
+    monkeypatch.setattr(trainer, "plot_metrics", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,27 @@ def test_a_run_broken_off_at_random_ends_with_the_same_bytes_under_any_options(
         train_to(broken, step, kill=kill)
     Trainer(broken).train()
     assert result(broken.folder) == result(whole.folder)
+
+
+@pytest.mark.parametrize(
+    "values", [{"batch_size": 3}, {"batch_tokens": 64}, {"batch_size": 3, "accumulate": 2}]
+)
+def test_a_checkpoint_that_counts_batches_goes_on_exactly_or_says_that_it_does_not(
+    untrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict[str, int]
+):
+    whole = begin(untrained, tmp_path / "whole", values)
+    Trainer(whole).train()
+    older = begin(untrained, tmp_path / "older", values)
+    train_to(older, 7, kill=False)
+    state = Checkpoints(older.folder).last / "state.json"
+    content = json.loads(state.read_text())
+    steps = content["position"].pop("epoch_step")
+    content["position"]["batch"] = steps * values.get("accumulate", 1)
+    state.write_text(json.dumps(content))
+    Trainer(older).train()
+    assert result(older.folder) == result(whole.folder)
+    said = "drew each batch of a step by itself: this goes on, but in epoch" in caplog.text
+    assert said == ("accumulate" in values)
 
 
 def test_a_run_with_every_option_at_once_is_exact_too(untrained: Path, tmp_path: Path):

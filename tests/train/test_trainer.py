@@ -17,7 +17,7 @@ import torch
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.batches import make_batch
 from edgechat.train.checkpoints import Checkpoints
-from edgechat.train.metrics import append_metrics, cut_metrics, plot_metrics, read_metrics
+from edgechat.train.metrics import append_metrics, curves, cut_metrics, plot_metrics, read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.tokenizer import train_tokenizer
 from edgechat.train.trainer import Trainer
@@ -49,7 +49,8 @@ def test_training_lowers_the_loss_and_keeps_the_last_and_the_best_checkpoint(run
 def test_each_row_of_metrics_says_what_was_measured(run_folder):
     row = read_metrics(run_folder)[0]
     assert set(row) == {
-        "step", "epoch", "learning_rate", "train_loss", "valid_loss", "valid_perplexity", "skipped"
+        "step", "epoch", "learning_rate", "train_loss", "gradient_norm", "valid_loss", "valid_perplexity",
+        "skipped",
     }  # fmt: skip
     assert row["valid_perplexity"] == pytest.approx(math.exp(row["valid_loss"]))
 
@@ -77,7 +78,7 @@ def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_thro
 
 
 def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_resumed(run, monkeypatch):
-    from edgechat.train import trainer
+    from edgechat.train import bpe_dropout
 
     seen: list[int] = []
 
@@ -85,7 +86,7 @@ def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_re
         seen.extend(indices.tolist())
         return make_batch(pairs, indices)
 
-    monkeypatch.setattr(trainer, "make_batch", spy)
+    monkeypatch.setattr(bpe_dropout, "make_batch", spy)
     pairs = len(run.train_pairs)
     per_epoch = -(-pairs // run.config.training.batch_size)
     two_epochs = run.with_length(epochs=2, max_steps=2 * per_epoch)
@@ -122,13 +123,52 @@ def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
     assert norms[0][1] == pytest.approx(0.01, rel=1e-3)
 
 
+def test_metrics_have_the_mean_norm_of_the_gradients_before_they_are_clipped(run, monkeypatch):
+    trainer, norms = Trainer(changed(run, clip=0.01)), list[float]()
+    update = trainer._updater.update
+
+    def spy(*given, **others):
+        outcome = update(*given, **others)
+        norms.append(outcome.norm)
+        return outcome
+
+    monkeypatch.setattr(trainer._updater, "update", spy)
+    poisoned(trainer, {3}, monkeypatch)
+    trainer.train()
+    (row,) = read_metrics(run.folder)
+    assert math.isnan(norms.pop(2))
+    assert row["gradient_norm"] == pytest.approx(sum(norms) / 11)
+    assert row["gradient_norm"] > 0.01
+    assert trainer.weights == sum(tensor.numel() for tensor in trainer.model.state_dict().values())
+
+
+@pytest.mark.parametrize("error", [ImportError("No module named 'matplotlib'"), OSError(28, "No space left")])
+def test_curves_that_cannot_be_drawn_fail_no_training(run, monkeypatch, caplog, error):
+    from edgechat.train import trainer
+
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(trainer, "plot_metrics", failing)
+    assert Trainer(run).train().ended == "finished"
+    assert f"no curves are drawn in {run.folder}: {error}" in caplog.text
+
+
+def test_what_a_validation_needs_is_missed_before_the_first_step(run, monkeypatch):
+    monkeypatch.delitem(sys.modules, "edgechat.train.evaluate", raising=False)
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
+    with pytest.raises(ImportError, match="sacrebleu"):
+        Trainer(changed(run, early_stop="bleu"))
+    assert Trainer(changed(run, early_stop="loss")).train().ended == "finished"
+
+
 def poisoned(trainer: Trainer, steps: set[int], monkeypatch) -> None:
     """Let the loss of these steps, counted from 1, be no number."""
     from edgechat.train import updates
 
-    def losses(logits, labels, smoothing):
-        value = real(logits, labels, smoothing)
-        if trainer.position.step + 1 in steps:
+    def losses(*given):
+        value = real(*given)
+        if torch.is_grad_enabled() and trainer.position.step + 1 in steps:
             return value._replace(objective=value.objective * math.nan, nll=value.nll * math.nan)
         return value
 
@@ -193,14 +233,14 @@ def test_a_held_out_loss_that_is_no_number_ends_the_run_at_its_last_good_checkpo
 ):
     from edgechat.train import trainer as module
 
-    real = module.summed_validation_loss
+    real = module.summed_loss
     trainer = Trainer(changed(run, save_every=4, early_stop=early_stop, keep=3))
 
-    def loss(*given, step, **options):
-        total, tokens = real(*given, step=step, **options)
-        return (math.nan if step == 8 else total), tokens
+    def loss(model, batches, when):
+        total, tokens = real(model, batches, when)
+        return (math.nan if when.endswith("step 8") else total), tokens
 
-    monkeypatch.setattr(module, "summed_validation_loss", loss)
+    monkeypatch.setattr(module, "summed_loss", loss)
     with pytest.raises(EdgeChatError) as error:
         trainer.train()
     assert str(error.value) == (
@@ -231,7 +271,7 @@ def test_no_infinity_stands_in_metrics_and_one_of_before_goes_at_a_resume(tmp_pa
         '{"step": 10, "train_loss": 1.0, "valid_loss": null}\n'
         '{"step": 20, "train_loss": null, "valid_loss": 2.0}\n'
     )
-    plot_metrics(tmp_path)
+    plot_metrics(tmp_path, 0)
     assert (tmp_path / "metrics.png").exists()
 
 
@@ -281,7 +321,7 @@ def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_told_too(ru
 def test_memory_that_runs_out_names_the_batch_and_the_options(run, monkeypatch):
     trainer = Trainer(run)
     monkeypatch.setattr(trainer.model, "encode", exhausted)
-    pairs = len(trainer._batches(0)[0])
+    pairs = len(trainer._steps(0)[0][0])
     with pytest.raises(
         EdgeChatError,
         match=rf"out of memory at step 1 on a batch of {pairs} pairs, sources to \d+ and targets to \d+ "
@@ -411,7 +451,7 @@ def test_a_damaged_row_of_metrics_costs_no_other(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(rows) + b"\n")
     cut_metrics(tmp_path, 20)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
-    plot_metrics(tmp_path)
+    plot_metrics(tmp_path, 0)
 
 
 def trained(run: Run, steps: int, keep: int = 9) -> list[Path]:
@@ -463,9 +503,22 @@ def test_weights_for_another_vocabulary_are_told_in_a_sentence(run):
         _ = open_run(run.folder).train_pairs
 
 
+@pytest.mark.parametrize("metric", [None, "bleu"])
+def test_curves_mark_the_best_validation_of_the_run_whatever_it_goes_by(metric):
+    rows = [
+        {"step": step, "train_loss": 1.0, "valid_loss": loss, "valid_bleu": bleu}
+        for step, loss, bleu in ((10, 0.5, 7.0), (20, 0.75, 9.0), (30, None, None))
+    ]
+    panels = curves(rows, 20, metric).axes
+    marks = [panel.lines[-1].get_xydata().tolist() for panel in panels]
+    assert marks == [[[20, 0.75]], [[20, pytest.approx(math.exp(0.75))]], [[20, 9.0]]][: len(panels)]
+    assert len(panels) == (2 if metric is None else 3)
+    assert [len(panel.lines) for panel in curves(rows, 0, metric).axes] == [2, 2, 1][: len(panels)]
+
+
 @pytest.mark.parametrize("valid_loss", [None, 2.0])
 def test_curves_are_drawn_with_and_without_held_out_pairs(tmp_path, valid_loss):
     for step in (10, 20):
         append_metrics(tmp_path, {"step": step, "train_loss": 30.0 / step, "valid_loss": valid_loss})
-    plot_metrics(tmp_path)
+    plot_metrics(tmp_path, 0)
     assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")

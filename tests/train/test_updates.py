@@ -1,5 +1,6 @@
 """One update of the weights: optimizers, accumulation, smoothing, averages and dropout, by hand."""
 
+import contextlib
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, UNK
+from edgechat.train import updates
 from edgechat.train.averaging import MovingAverage, mean_weights
 from edgechat.train.batches import Batch
 from edgechat.train.config import RunConfig, TrainingConfig
@@ -200,6 +202,29 @@ def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
     many = Batch(*(tensor.repeat(200, *[1] * (tensor.ndim - 1)) for tensor in batch()))
     share = (one._own_tokens(many, 0.3) == 11).sum().item() / (9 * 200)
     assert 0.25 < share < 0.35
+
+
+def test_scheduled_sampling_in_16_bits_draws_in_a_block_of_its_own_and_every_weight_is_learned(monkeypatch):
+    """What autocast made of a weight without a gradient is kept to the end of its block, and used again."""
+    one, seen = updater(TrainingConfig(amp="bf16")), list[str]()
+    block = updates.autocast
+
+    @contextlib.contextmanager
+    def told(*given):
+        with block(*given):
+            seen.append("enter")
+            yield
+        seen.append("exit")
+
+    def forward(_, given):
+        assert torch.is_autocast_enabled("cpu")
+        seen.append("learn" if torch.is_grad_enabled() else "draw")
+
+    monkeypatch.setattr(updates, "autocast", told)
+    one.model.register_forward_pre_hook(forward)
+    assert one.update([(batch(), 1.0)], 9, step=1, rate=0.01, sampling=0.5).applied
+    assert seen == ["enter", "draw", "exit", "enter", "learn", "exit"]
+    assert all(parameter.grad.abs().sum() > 0 for parameter in one.model.parameters())
 
 
 def test_scheduled_sampling_of_a_model_that_gives_no_numbers_is_a_step_that_is_skipped():
