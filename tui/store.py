@@ -130,6 +130,13 @@ class Store:
                 for n, (id, title, bundle, updated, turns) in enumerate(chosen)
             ]
 
+    def title(self, conversation: int) -> str | None:
+        """None where it was deleted for good."""
+        with self._errors():
+            wanted = "SELECT title FROM conversations WHERE id = ?"
+            found = self._db.execute(wanted, (conversation,)).fetchone()
+        return found and str(found[0])
+
     def load(self, conversation: int) -> tuple[str, list[Exchange]]:
         """Its title and what was said.
 
@@ -137,21 +144,19 @@ class Store:
             GoneError: it was deleted for good.
             DamagedError: it cannot be read.
         """
+        title = self.title(conversation)
+        if title is None:
+            raise GoneError(GONE)
         with self._errors():
-            title = self._db.execute(
-                "SELECT title FROM conversations WHERE id = ?", (conversation,)
-            ).fetchone()
-            if title is None:
-                raise GoneError(GONE)
             rows = self._db.execute(
                 "SELECT id, prompt, state, mark, answer, details FROM exchanges "
                 "WHERE conversation = ? ORDER BY id",
                 (conversation,),
             )
             try:
-                return title[0], [exchange_of(row) for row in rows]
+                return title, [exchange_of(row) for row in rows]
             except (ValueError, TypeError, RecursionError) as error:
-                which = f"the conversation {title_of(title[0])!r} in {self.path}"
+                which = f"the conversation {title_of(title)!r} in {self.path}"
                 raise DamagedError(f"{which} is damaged: {type(error).__name__} {error}") from error
 
     def rename(self, conversation: int, title: str) -> None:

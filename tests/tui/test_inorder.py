@@ -129,7 +129,7 @@ async def test_the_list_is_there_before_an_arrow_moves_in_it(chat, tmp_path, mon
         await c.type_fast("", "ctrl+l", "down", "down", "enter")
         await c.until(lambda: c.messages[:1] == ["you: a joke"])
         await c.type_fast("", "ctrl+l", "down", *"weather", "down", "enter")
-        await c.until(lambda: c.messages[:1] == ["you: weather one"])
+        await c.until(lambda: c.messages[:1] == ["you: weather two"])
 
 
 async def test_who_holds_enter_while_a_reply_is_made_is_told_once(chat):

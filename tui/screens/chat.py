@@ -217,15 +217,20 @@ class ChatScreen(Talking):
         chosen = await answer_of(Library(self._keeper), self)
         try:
             deleted = await self._keeper.do(lambda store: store.deleted())
-            if self.talk.kept and self.talk.kept.id in deleted:
+            here = self.talk.kept.id if self.talk.kept else None
+            if here in deleted:
                 self.action_new_conversation()  # nobody goes on in what was deleted
+            elif here is not None:
+                named = await self._keeper.do(lambda store: store.title(here))
+                if named and named not in (self.talk.title, title_of(self.talk.title)):
+                    self.talk.rename(named)
             if chosen is None:
                 return
+            self.action_stop()  # what came of a reply may belong to the one that is read now
             title, exchanges = await self._keeper.do(lambda store: store.load(chosen.id))
         except StoreError as error:
             self.notify(plain(str(error)), severity="error", markup=False)
             return
-        self.action_stop()
         rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
         self.hold(Talk(exchanges, title, self._kept(chosen.id, rows)))
         self.look(chosen.turn)

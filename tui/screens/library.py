@@ -11,7 +11,7 @@ from textual.content import Content
 from ..keeper import Keeper
 from ..keys import LIBRARY, bindings
 from ..plain import content, counted
-from ..store import TITLE, Store, StoreError, title_of
+from ..store import GONE, TITLE, Store, StoreError, title_of
 from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
@@ -40,6 +40,7 @@ class Library(Listing[Summary]):
     def __init__(self, keeper: Keeper) -> None:
         super().__init__("conversations", "Search")
         self._keeper = keeper
+        self._query: str | None = None  # that of what is shown
         self._found: list[Summary] = []
         self._deleted: dict[int, str] = {}  # titles by id, the latest last
 
@@ -54,10 +55,20 @@ class Library(Listing[Summary]):
             self.dismiss(picked)
 
     async def _pick(self) -> Summary | None:
-        """The one that is lit, of what goes with all that was typed."""
+        """The one that is lit, of what goes with all that was typed; none where it went meanwhile."""
+        before, query = self._lit, self._query
         await self._find()
+        if not self._is_there:
+            return None
+        if before and query == self._query and (self._lit is None or self._lit.id != before.id):
+            self.notify(GONE.capitalize(), severity="warning")
+            return None
+        return self._lit
+
+    @property
+    def _lit(self) -> Summary | None:
         at = self.options.highlighted
-        return self._found[at] if self._is_there and at is not None and at < len(self._found) else None
+        return None if at is None or at >= len(self._found) else self._found[at]
 
     @property
     def _is_there(self) -> bool:
@@ -105,17 +116,22 @@ class Library(Listing[Summary]):
             found, deleted = await self._keeper.do(lambda store: (store.find(query, LISTED), store.deleted()))
         except StoreError as error:
             if self._is_there:
-                self.note.update(content(str(error)))
+                self._note(str(error))
             return
         if not self._is_there:
             return
-        at = self.options.highlighted or 0
-        self._found, self._deleted = found, deleted
+        lit, at = self._lit, 0
+        if query == self._query:  # the same stays lit, or what stands in its place
+            ids = [summary.id for summary in found]
+            at = ids.index(lit.id) if lit and lit.id in ids else self.options.highlighted or 0
+        self._query, self._found, self._deleted = query, found, deleted
         self.refresh_bindings()
         self.fill(map(_row, found[:LISTED]), at)
-        note = self._how_many()
-        self.note.update(content(note))
-        self.note.set_class(not note, "-empty")
+        self._note(self._how_many())
+
+    def _note(self, text: str) -> None:
+        self.note.update(content(text))
+        self.note.set_class(not text, "-empty")
 
     def _how_many(self) -> str:
         notes = []
