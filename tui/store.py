@@ -13,7 +13,7 @@ from pathlib import Path
 from edgechat.runtime import EdgeChatError
 from edgechat.runtime.text import normal_form
 
-from .records import columns, exchange_of
+from .records import columns, exchange_of, storable
 from .values import Exchange, Summary
 
 #: Scripts that bring the file from version n to n + 1 (`PRAGMA user_version`). A released one never changes.
@@ -105,7 +105,7 @@ class Store:
         with self._write():
             row = self._db.execute(
                 "INSERT INTO conversations (title, bundle, updated) VALUES (?, ?, ?)",
-                (title, bundle, time.time()),
+                (storable(title), storable(bundle), time.time()),
             )
             assert row.lastrowid is not None
             return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
@@ -113,7 +113,7 @@ class Store:
     def find(self, query: str = "", excerpts: int = 500) -> list[Summary]:
         """Those in which every word of `query` occurs, in the title or in what was said, newest first; the
         first `excerpts` with where it occurs."""
-        terms = query.split()
+        terms = storable(query).split()
         with self._errors():
             ids: set[int] | None = None
             for term in terms:
@@ -167,7 +167,9 @@ class Store:
         """
         with self._write():
             self.check_there(conversation)
-            self._db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation))
+            self._db.execute(
+                "UPDATE conversations SET title = ? WHERE id = ?", (storable(title), conversation)
+            )
 
     def delete(self, conversation: int) -> None:
         """Take it off the list; `restore` brings it back until this store is closed.

@@ -2,13 +2,18 @@
 
 import sqlite3
 import threading
+from functools import partial
 
 import pytest
 from textual.widgets import Input
 
+from edgechat.tui import ChatApp
+from edgechat.tui.keeper import Keeper
+from edgechat.tui.screens.ask import Ask
 from edgechat.tui.store import GONE, Store, StoreError
 from edgechat.tui.values import Exchange, ReplyFacts
 
+from .conftest import Chat
 from .fakes import FakeModel, Script
 
 
@@ -129,3 +134,28 @@ async def test_who_opens_the_conversation_he_is_in_while_a_reply_comes_sees_what
         assert c.messages[-1].endswith("so far\n■ stopped")
         await c.kept()
         assert len(await c.keeper.do(lambda store: store.load(3)[1])) == 2
+
+
+async def test_a_name_or_a_title_that_is_no_text_is_kept_as_well_as_can_be(tmp_path):
+    """As of `edgechat tui $'caf\\xe9'`."""
+    path, name = tmp_path / "chats.db", b"caf\xe9".decode("utf-8", "surrogateescape")
+    keeper = Keeper(partial(Store, path))
+    app = ChatApp(lambda path: FakeModel(), [name], keeper=keeper)
+    async with app.run_test() as pilot:
+        c = Chat(app, pilot, keeper)
+        await c.until(lambda: c.screen.prompt.ready)
+        await c.say("hello")
+        await c.kept()
+        c.screen.talk.rename("half \ud83d")
+        await c.kept()
+        assert c.notices == []
+        assert titles(path) == ["half ?"]
+        await c.press("ctrl+l")
+        await c.until(lambda: "half ?" in c.drawn)
+        c.app.screen.query_one(Input).value = "\ud83d"
+        await c.until(lambda: "1 turn" in c.drawn)  # it is sought as it is kept
+        await c.press("escape")
+        await c.press("ctrl+g")
+        c.screen.action_export_all()
+        await c.until(lambda: isinstance(c.app.screen, Ask))
+    assert keeper.close() == ""
