@@ -1,5 +1,6 @@
 """The bundles of a window: those that are open or on their way, the one that one talks to, the one beside."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,9 +99,10 @@ class Bundles:
         same = [e for e in self._engines.values() if e.facts.fingerprint == made.fingerprint]
         return next((e for e in same if e.facts.name == made.bundle), next(iter(same), None))
 
-    def choices(self) -> list[BundleChoice]:
+    async def choices(self) -> list[BundleChoice]:
         """Bundles to choose from: those that are open, then those nearby."""
-        near = (path for path in bundles_near(Path()) if self.spelled(path) not in self._engines)
+        found = await asyncio.to_thread(bundles_near, Path())
+        near = (path for path in found if self.spelled(path) not in self._engines)
         return [
             *(
                 BundleChoice(path, engine.facts.name, engine.facts.label)

@@ -218,14 +218,14 @@ def place_of(path: str) -> Path:
 def stamp_of(path: str) -> str:
     """What is another wherever the bundle at `path` is another: a hash of its manifest, with which a
     bundle of one file begins. "" where it cannot be read."""
-    place = place_of(path)
-    file = place / MANIFEST if place.is_dir() else place
     try:
+        place = place_of(path)
+        file = place / MANIFEST if place.is_dir() else place
         if not file.is_file():  # a pipe would be waited for
             return ""
         with file.open("rb") as opened:
             return sha256(opened.read(SIZE_CAPS[MANIFEST]))
-    except OSError:
+    except (OSError, ValueError):  # one that is too long, or no text
         return ""
 
 

@@ -134,7 +134,8 @@ class Talking(Viewing):
     @work(group=IN_ORDER)
     async def action_bundles(self) -> None:
         note = "The conversation goes on with the one you choose."
-        path = await answer_of(BundleList("talk to a bundle", self.bundles.choices(), note), self)
+        choices = await self.bundles.choices()
+        path = await answer_of(BundleList("talk to a bundle", choices, note), self)
         if path and self.turn is None:
             self._talk_to(path)
         elif path:
@@ -147,7 +148,7 @@ class Talking(Viewing):
             bundles.beside = None
             self.notify("Prompts go to one bundle again")
         else:
-            others = [choice for choice in bundles.choices() if choice.path != bundles.current]
+            others = [choice for choice in await bundles.choices() if choice.path != bundles.current]
             note = "Each prompt goes to both; the conversation goes on with the first one's reply."
             chosen = await answer_of(BundleList("compare with a bundle", others, note), self)
             chosen = bundles.spelled(chosen) if chosen else bundles.current
