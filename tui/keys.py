@@ -188,7 +188,7 @@ CHAT = (
         "",
         "export_all",
         "Export for training",
-        "Write what was marked or corrected, with this bundle, as JSONL",
+        "Write what was marked or corrected of this bundle's replies, as JSONL",
     ),
     Action("chat.rename", "", "rename", "Rename", "Give the conversation a title"),
     Action(

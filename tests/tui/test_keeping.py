@@ -21,7 +21,7 @@ from edgechat.tui.screens.ask import Ask
 from edgechat.tui.screens.library import Library
 from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store, StoreError
-from edgechat.tui.values import Exchange, ReplyFacts
+from edgechat.tui.values import Exchange, Made, ReplyFacts
 
 from .conftest import Chat
 from .fakes import FakeModel, Script, reply
@@ -255,6 +255,16 @@ async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch
         await c.press("ctrl+s", "enter")
         await c.until(lambda: c.notices)
         assert c.notices == [f"Written to {tmp_path / 'chat.md'}"]
+
+
+async def test_an_export_is_proposed_a_name_that_no_file_has(chat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        for _ in range(3):
+            await c.press("ctrl+s", "enter")
+            await c.until(lambda: c.app.screen is c.chat)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chat-2.md", "chat-3.md", "chat.md"]
 
 
 async def test_an_export_that_cannot_be_written_is_asked_for_until_it_is(chat, tmp_path, monkeypatch):
@@ -822,12 +832,35 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
     async with chat(FakeModel(), store=path) as c:
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
-        assert "in conversations with demo" in " ".join(c.drawn.split())
+        assert "of the replies of demo" in " ".join(c.drawn.split())
         c.app.screen.query_one(Input).value = str(file)
         await c.press("enter")
         await c.until(file.exists)
     (line,) = file.read_text().splitlines()
     assert json.loads(line)["turns"][0]["text"] == "to demo"
+
+
+async def test_what_a_bundle_learns_from_is_what_it_replied_whoever_began(chat, tmp_path):
+    path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
+    demo, lights = (ReplyFacts("?", made=Made(name)) for name in ("demo", "lights"))
+    store = Store(path)
+    store.create(
+        "both", "lights", [Exchange("hi", reply=lights, mark="good"), Exchange("on", reply=demo, answer="ON")]
+    )
+    store.create("of lights", "demo", [Exchange("hi", reply=lights, mark="good")])
+    store.create("began here", "demo", [Exchange("hey", "failed", answer="HEY")])
+    store.close()
+    async with chat(FakeModel(), store=path) as c:
+        c.screen.action_export_all()
+        await c.until(lambda: c.app.screen.query(Input))
+        c.app.screen.query_one(Input).value = str(file)
+        await c.press("enter")
+        await c.until(file.exists)
+    dialogues = [json.loads(line)["turns"] for line in file.read_text().splitlines()]
+    assert [[(turn["text"], turn["train"]) for turn in turns] for turns in dialogues] == [
+        [("hey", False), ("HEY", True)],
+        [("hi", False), ("?", False), ("on", False), ("ON", True)],
+    ]
 
 
 async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_learn_from(chat, tmp_path):

@@ -10,7 +10,7 @@ from textual import work
 from textual.binding import BindingType
 
 from ..engine import name_of
-from ..formats import FORMATS, NOTHING_TO_LEARN, export, file_of, to_jsonl, to_markdown
+from ..formats import FORMATS, NOTHING_TO_LEARN, export, file_of, free_name, to_jsonl, to_markdown
 from ..keeper import Keeper, Kept
 from ..keys import CHAT, bindings
 from ..knobs import Changes
@@ -157,11 +157,10 @@ class ChatScreen(Talking):
         def every(store: Store) -> tuple[str, list[DamagedError]]:
             texts, damaged = [], []
             for summary in store.find():
-                if summary.bundle == name:
-                    try:
-                        texts.append(to_jsonl(*store.load(summary.id)))
-                    except DamagedError as error:
-                        damaged.append(error)
+                try:
+                    texts.append(to_jsonl(*store.load(summary.id), partial(_is_of, name, summary.bundle)))
+                except DamagedError as error:
+                    damaged.append(error)
             return "".join(texts), damaged
 
         try:
@@ -174,13 +173,13 @@ class ChatScreen(Talking):
         if not text:
             self.notify(NOTHING_TO_LEARN, severity="warning")
             return
-        note = f"What was marked good or corrected in conversations with {plain(name)}, for edgechat train."
+        note = f"What was marked good or corrected of the replies of {plain(name)}, for edgechat train."
         await self._export("chats.jsonl", note, {".jsonl": lambda: text})
 
     async def _export(self, proposed: str, note: str, texts: Mapping[str, Callable[[], str]]) -> None:
         """Ask for a file until one of `texts`, which are by ending, is written to it."""
         check = partial(export, texts=texts)
-        name = await answer_of(Ask("export to a file", proposed, note=note, check=check), self)
+        name = await answer_of(Ask("export to a file", free_name(proposed), note=note, check=check), self)
         if name:
             self.notify(plain(f"Written to {file_of(name).absolute()}"), markup=False)
 
@@ -235,3 +234,8 @@ class ChatScreen(Talking):
         self.hold(Talk(exchanges, title, self._kept(chosen.id, rows)))
         self.look(chosen.turn)
         self.prompt.focus()
+
+
+def _is_of(name: str, began: str, exchange: Exchange) -> bool:
+    """Whether the reply is that of the bundle of this name: where there is none, of who `began`."""
+    return ((exchange.reply and exchange.reply.made.bundle) or began) == name
