@@ -96,7 +96,7 @@ class Talk:
         where this one is, from the first exchange on that is new."""
         numbers = [n for n in self._exchanges if n < number]
         exchanges = [self[n] for n in numbers]
-        title = title_of(self.title).removesuffix(ANOTHER_WAY) + ANOTHER_WAY if exchanges else ""
+        title = title_of(self.title.removesuffix(ANOTHER_WAY)) + ANOTHER_WAY if exchanges else ""
         copy = Talk(exchanges, title, self.kept.another(title, exchanges) if self.kept else None)
         for new, old in enumerate(numbers, start=1):
             for side in SIDES:

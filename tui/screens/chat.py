@@ -51,6 +51,8 @@ class ChatScreen(Talking):
             return True if self.turn is not None or self.editing is not None else None
         if action == "other":
             return True if self.exchange and self.exchange.other else None
+        if action == "regenerate" and (self.editing is not None or not self.bundles.ready):
+            return None
         if action in ("regenerate", "edit"):
             # What does not give way must be kept.
             number = None if self.turn else self.looked_at
@@ -59,16 +61,19 @@ class ChatScreen(Talking):
             return True if self.exchange and self.turn is None else None
         if action in ("export", "copy_conversation", "rename", "select"):
             return True if len(self.talk) else None
-        if action in ("library", "export_all"):
+        if action == "library":
             return True if self._keeper else None
+        if action == "export_all":
+            return True if self._keeper and self.bundles.current else None
         return True
 
     def action_back(self) -> None:
-        """Out of a widget, or out of a turn."""
+        """Out of a widget, and out of the conversation to its end."""
         if self.turn is not None:
             self.action_stop()
         else:
-            self.look(None)
+            if self.focused is self.conversation:
+                self.look(None)
             self.prompt.focus()
 
     # --- The turn that is looked at
@@ -79,7 +84,8 @@ class ChatScreen(Talking):
         if number is None or exchange is None or reply is None or self.turn is not None:
             return
         if not self._refuses_second() and message.index < len(reply.candidates):
-            self.put(number, replace(exchange, reply=reply.with_chosen(message.index)))
+            mark = exchange.mark if message.index == reply.chosen else None
+            self.put(number, replace(exchange, reply=reply.with_chosen(message.index), mark=mark))
 
     def _refuses_second(self) -> bool:
         """Whether the second bundle's reply is looked at, which is compared and no more: said where it is."""
@@ -110,12 +116,12 @@ class ChatScreen(Talking):
             self.put(number, self.talk[number].corrected(answer))
 
     def action_copy_reply(self) -> None:
-        exchange = self.exchange
-        if exchange is None or self.reply is None or not self.reply.text:
+        answer = self.exchange.answer if self.exchange and not self.side else None
+        text = answer or (self.reply.text if self.reply else "")
+        if not text:
             self.notify("There is no reply to copy yet", severity="warning")
         else:
-            answer = None if self.side else exchange.answer
-            self.app.copy_to_clipboard(plain(answer or self.reply.text))
+            self.app.copy_to_clipboard(plain(text))
             self.notify("The reply is in the clipboard")
 
     def action_copy_prompt(self) -> None:

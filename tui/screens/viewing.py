@@ -256,7 +256,7 @@ class Viewing(Screen[None]):
         """What is going on, in a word; "" where one can write."""
         if self.turn is not None:
             return "replaying" if self.turn.purpose == "replay" else "replying"
-        if self.bundles.current in self.bundles.loading:
+        if self.bundles.coming:
             return "loading"
         if self.bundles.engine is None:
             return "not loaded"
