@@ -52,6 +52,8 @@ def exchange_of(row: tuple[Any, ...]) -> Exchange:
 def _read(kind: Any, value: Any) -> Any:
     """`value`, as JSON has it, as one of `kind`, which is how `values.py` declares it: a dataclass, a tuple
     of any length, one of some literals, a dict with anything in it, a plain type, or None besides."""
+    if type(value) is kind:  # as nearly all are, of the hundred in a reply
+        return value
     of = get_args(kind)
     if value is None and type(None) in of:
         return None
