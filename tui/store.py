@@ -44,7 +44,12 @@ MIGRATIONS = (
     DROP TABLE IF EXISTS said;
     UPDATE exchanges SET indexed = 0;
     """,  # the index has folded text now
+    """
+    CREATE INDEX unindexed ON exchanges (id) WHERE NOT indexed;
+    """,  # that is looked for at every start
 )
+#: Ids of what is not in the full-text index.
+UNINDEXED = "SELECT id FROM exchanges WHERE NOT indexed"
 #: Seconds that what a killed window deleted stays while others are open: they may be who can bring it back.
 KEPT_DELETED = 24 * 3600.0
 #: Seconds to wait for another window's write.
@@ -330,7 +335,7 @@ class Store:
         except sqlite3.OperationalError:  # without FTS5, or older than its trigrams
             return False
         self._fts = True
-        for (id,) in self._db.execute("SELECT id FROM exchanges WHERE NOT indexed").fetchall():
+        for (id,) in self._db.execute(UNINDEXED).fetchall():
             self._index(id)
         return True
 

@@ -311,6 +311,16 @@ def test_a_file_whose_index_is_as_it_was_written_is_indexed_anew(path, monkeypat
     assert [s.title for s in Store(path).find("strasse")] == ["t"]
 
 
+def test_what_is_to_be_indexed_is_found_without_reading_all_that_was_said(path):
+    store = Store(path)
+    say(store, "t", "one", "two")
+    store.close()
+    db = sqlite3.connect(path)
+    plan = db.execute("EXPLAIN QUERY PLAN " + store_module.UNINDEXED).fetchall()
+    db.close()
+    assert "USING INDEX unindexed" in str(plan)
+
+
 @pytest.mark.parametrize(
     "contents",
     [b"this is no database" * 100, b"SQLite format 3\0" + b"x" * 4096],
