@@ -143,6 +143,7 @@ CHAT = (
     ),
     Action("chat.previous", "ctrl+up,alt+up", "select(-1)", "Turn before", "Look at the turn before"),
     Action("chat.next", "ctrl+down,alt+down", "select(1)", "Turn after", "Look at the turn after"),
+    Action("chat.find", "ctrl+f", "find", "Find", "Look at a turn of this conversation that you search for"),
     Action(
         "chat.good",
         "ctrl+g,alt+g",

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgechat.runtime import EdgeChatError
-from edgechat.runtime.text import normal_form
 
 from .records import columns, exchange_of, storable
+from .search import excerpt, folded, holds
 from .values import Exchange, Summary
 
 #: Scripts that bring the file from version n to n + 1 (`PRAGMA user_version`). A released one never changes.
@@ -56,6 +56,8 @@ KEPT_DELETED = 24 * 3600.0
 PATIENCE = 5.0
 #: Why a conversation is not there.
 GONE = "this conversation was deleted in another window"
+#: Rows of a list at most, each with where something was found: more take long to draw.
+LISTED = 500
 #: Characters of a title.
 TITLE = 60
 #: Characters of a term that the index of SQLite's trigram tokenizer can find; shorter ones are looked for.
@@ -115,9 +117,9 @@ class Store:
             assert row.lastrowid is not None
             return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
 
-    def find(self, query: str = "", excerpts: int = 500) -> list[Summary]:
-        """Those in which every word of `query` occurs, in the title or in what was said, newest first; the
-        first `excerpts` with where it occurs."""
+    def find(self, query: str = "") -> list[Summary]:
+        """Those in which every word of `query` occurs, in the title or in what was said, newest first; as
+        many as are listed with where it occurs."""
         terms = storable(query).split()
         with self._errors():
             ids: set[int] | None = None
@@ -131,7 +133,7 @@ class Store:
             )
             chosen = [row for row in rows if ids is None or row[0] in ids]
             return [
-                Summary(id, title, bundle, updated, turns, *self._hit(id, terms if n < excerpts else []))
+                Summary(id, title, bundle, updated, turns, *self._hit(id, terms if n < LISTED else []))
                 for n, (id, title, bundle, updated, turns) in enumerate(chosen)
             ]
 
@@ -287,8 +289,8 @@ class Store:
                 raise
 
     def _open(self) -> None:
-        self._db.create_function("holds", 2, _holds, deterministic=True)
-        self._db.create_function("folded", 1, _folded, deterministic=True)
+        self._db.create_function("holds", 2, holds, deterministic=True)
+        self._db.create_function("folded", 1, folded, deterministic=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
@@ -381,10 +383,10 @@ class Store:
 
     def _containing(self, term: str) -> set[int]:
         """Ids of the conversations that hold `term`, whatever the case."""
-        folded = _folded(term)
-        if self._fts and len(folded) >= _TRIGRAM:
+        sought = folded(term)
+        if self._fts and len(sought) >= _TRIGRAM:
             said = "SELECT rowid FROM said WHERE said MATCH ?"
-            wanted = '"' + folded.replace('"', '""') + '"'
+            wanted = '"' + sought.replace('"', '""') + '"'
         else:
             all_said = "prompt || char(10) || reply || char(10) || coalesce(answer, '')"
             said = f"SELECT id FROM exchanges WHERE holds({all_said}, ?)"
@@ -401,7 +403,7 @@ class Store:
         which exchange it is, from 1 on; none where only the title has them."""
         if not terms:
             return "", None
-        wanted = [_folded(term) for term in terms]
+        wanted = [folded(term) for term in terms]
         best: tuple[str, int | None] = ("", None)
         most = 0
         rows = self._db.execute(
@@ -409,11 +411,10 @@ class Store:
             (conversation,),
         )
         for turn, texts in enumerate(rows, start=1):
-            said = _folded("\n".join(texts))
+            said = folded("\n".join(texts))
             held = [term for term in wanted if term in said]
             if len(held) > most:
-                text = next(text for text in texts if held[0] in _folded(text))
-                best, most = (_around(text, held[0]), turn), len(held)
+                best, most = (excerpt(texts, held[0]), turn), len(held)
             if most == len(wanted):
                 break
         return best
@@ -430,20 +431,3 @@ def title_of(text: str) -> str:
     """A title that says `text`, a prompt or what a user wrote: one short line."""
     line = " ".join(text.split())
     return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
-
-
-def _folded(text: str) -> str:
-    """What is compared in a search: whatever the case, and however an accent is written."""
-    return normal_form(text).casefold()
-
-
-def _holds(text: str, term: str) -> bool:
-    return _folded(term) in _folded(text)
-
-
-def _around(text: str, term: str) -> str:
-    """The line of `text` with `term`, a folded one, cut to begin shortly before it."""
-    line = next((line for line in text.splitlines() if term in _folded(line)), text)
-    at = max(0, _folded(line).find(term))
-    begin = max(0, at - 20)
-    return ("…" if begin else "") + line[begin : begin + 120]

@@ -1012,9 +1012,9 @@ async def test_delete_twice_at_once_takes_two(chat, tmp_path):
 async def test_a_search_that_ends_when_the_library_is_closed_is_dropped(chat, tmp_path, size, monkeypatch):
     closed, find = threading.Event(), Store.find
 
-    def slow(store, query="", excerpts=500):
+    def slow(store, query=""):
         assert not query or closed.wait(10)
-        return find(store, query, excerpts)
+        return find(store, query)
 
     monkeypatch.setattr(Store, "find", slow)
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=size) as c:

@@ -92,7 +92,7 @@ async def test_an_error_of_the_list_is_seen(chat, tmp_path, monkeypatch):
     async with chat(FakeModel(), store=path) as c:
         await list_them(c)
 
-        def broken(store, query="", excerpts=500):
+        def broken(store, query=""):
             raise StoreError("the disk is gone")
 
         with monkeypatch.context() as patched:

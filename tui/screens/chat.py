@@ -23,6 +23,7 @@ from .ask import Ask, Write
 from .library import RENAMES, Library
 from .over import IN_ORDER, answer_of
 from .talking import Load, Talking
+from .turns import Turns
 
 
 class ChatScreen(Talking):
@@ -59,7 +60,7 @@ class ChatScreen(Talking):
             return True if number and (self.talk.kept or self.talk.gives_way(number)) else None
         if action in ("replay", "mark", "answer", "copy_reply", "copy_prompt"):
             return True if self.exchange and self.turn is None else None
-        if action in ("export", "copy_conversation", "rename", "select"):
+        if action in ("export", "copy_conversation", "rename", "select", "find"):
             return True if len(self.talk) else None
         if action == "library":
             return True if self._keeper else None
@@ -77,6 +78,14 @@ class ChatScreen(Talking):
             self.prompt.focus()
 
     # --- The turn that is looked at
+
+    @work(group=IN_ORDER)
+    async def action_find(self) -> None:
+        numbers = self.talk.numbers
+        turn = await answer_of(Turns(self.talk), self)
+        if turn and numbers[turn - 1] in self.talk.numbers:
+            self.look(numbers[turn - 1])
+            self.prompt.focus()
 
     def on_candidate_chosen(self, message: CandidateChosen) -> None:
         number, exchange = self.looked_at, self.exchange

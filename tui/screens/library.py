@@ -11,15 +11,13 @@ from textual.content import Content
 from ..keeper import Keeper
 from ..keys import LIBRARY, bindings
 from ..plain import content, counted
-from ..store import GONE, TITLE, Store, StoreError, title_of
+from ..store import GONE, LISTED, TITLE, Store, StoreError, title_of
 from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
 from .listing import Listing
 from .over import FILLING, IN_ORDER, answer_of
 
-#: Conversations in the list at most: more take long to draw.
-LISTED = 500
 #: What is asked for.
 RENAMES = f"The conversation's title, {TITLE} characters at most"
 
@@ -113,10 +111,10 @@ class Library(Listing[Summary]):
             return
         query = self.query_input.value
         try:
-            found, deleted = await self._keeper.do(lambda store: (store.find(query, LISTED), store.deleted()))
+            found, deleted = await self._keeper.do(lambda store: (store.find(query), store.deleted()))
         except StoreError as error:
             if self._is_there:
-                self._note(str(error))
+                self.tell(str(error))
             return
         if not self._is_there:
             return
@@ -127,18 +125,12 @@ class Library(Listing[Summary]):
         self._query, self._found, self._deleted = query, found, deleted
         self.refresh_bindings()
         self.fill(map(_row, found[:LISTED]), at)
-        self._note(self._how_many())
-
-    def _note(self, text: str) -> None:
-        self.note.update(content(text))
-        self.note.set_class(not text, "-empty")
+        self.tell(self._how_many())
 
     def _how_many(self) -> str:
         notes = []
-        if len(self._found) > LISTED:
-            notes.append(f"The newest {LISTED} of {len(self._found):,}: what you type narrows them.")
-        elif not self._found and self.query_input.value:
-            notes.append("Nothing was found.")
+        if shown := self.how_many(len(self._found)):
+            notes.append(shown)
         elif not self._found and not self._deleted:
             notes.append("Nothing was said yet.")
         if self._deleted:
