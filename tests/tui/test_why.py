@@ -213,7 +213,7 @@ async def test_a_row_of_attention_is_lit_by_key_and_mouse(chat):
 
 async def test_attention_is_told_by_figures_and_shades_and_scrolls_both_ways(chat):
     weights = (0.62, 0.3, 0.15, 0.05, 0.049, 0.004, *[0.0] * 24)
-    way = tuple(AttendedToken(f"says{n}", -0.1, weights) for n in range(30))
+    way = tuple(AttendedToken(f"says{n}", weights) for n in range(30))
     insight = Insight(tuple(f"word{n}" for n in range(30)), (), 64, (way,), ())
     async with chat(FakeModel()) as c:
         c.screen.show_view("attention")

@@ -83,7 +83,7 @@ class ChatScreen(Talking):
     async def action_find(self) -> None:
         numbers = self.talk.numbers
         turn = await answer_of(Turns(self.talk), self)
-        if turn and numbers[turn - 1] in self.talk.numbers:
+        if turn and self.talk.has(numbers[turn - 1]):
             self.look(numbers[turn - 1])
             self.prompt.focus()
 
@@ -121,7 +121,7 @@ class ChatScreen(Talking):
         text = exchange.answer or (exchange.reply.text if exchange.reply else "")
         note = "What it should have said. The conversation goes on with that; empty takes it back."
         answer = await answer_of(Write("correct", text, note=note), self)
-        if answer is not None and number in self.talk.numbers:
+        if answer is not None and self.talk.has(number):
             self.put(number, self.talk[number].corrected(answer))
 
     def action_copy_reply(self) -> None:

@@ -370,7 +370,7 @@ class Talking(Viewing):
         if self._awaited is None or self.bundles.spelled(self._awaited[2].path) != path:
             return None
         (number, side, made), self._awaited = self._awaited, None
-        reply = self.talk[number].sides[side] if number in self.talk.numbers else None
+        reply = self.talk[number].sides[side] if self.talk.has(number) else None
         return (number, side, made) if reply and reply.made is made and self.turn is None else None
 
     def _end_replay(self, turn: Turn, reply: ReplyFacts, insight: Insight | None) -> None:
