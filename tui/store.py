@@ -68,6 +68,10 @@ class StoreError(EdgeChatError):
     """Conversations cannot be kept or read; the text names the file."""
 
 
+class BusyError(StoreError):
+    """Another window, or another program, has the file for itself just now."""
+
+
 class DamagedError(StoreError):
     """A conversation cannot be read, others can; the text names it."""
 
@@ -273,7 +277,9 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"conversations cannot be kept in {self.path}: {_reason(error)}") from error
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            kind = BusyError if busy else StoreError
+            raise kind(f"conversations cannot be kept in {self.path}: {_reason(error)}") from error
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[None]:

@@ -568,6 +568,29 @@ async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(cha
     assert path.read_bytes() == b"no database at all" * 100
 
 
+async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_as_soon_as_it_can_be(
+    chat, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("edgechat.tui.store.PATIENCE", 0.01)
+    path = tmp_path / "chats.db"
+    Store(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with chat(FakeModel(), store=path) as c:
+        await c.until(lambda: c.notices)
+        assert "is locked. It is tried again" in c.notices[0]
+        await c.say("hello")
+        await c.until(lambda: "demo · not kept" in c.drawn)
+        other.execute("COMMIT")
+        await c.say("again")
+        await c.kept()
+        assert "not kept" not in c.drawn
+        await c.press("ctrl+l")
+        await c.until(lambda: "2 turns" in c.drawn)
+    assert prompts(path) == [["hello", "again"]]
+    other.close()
+
+
 def full(store):
     """The disk has no room from now on: what SQLite says then, it says at a limit of the file's size too."""
     store._db.execute("PRAGMA max_page_count = 1")

@@ -16,7 +16,7 @@ from ..keys import CHAT, bindings
 from ..knobs import Changes
 from ..messages import CandidateChosen, Written
 from ..plain import plain
-from ..store import DamagedError, Store, StoreError, title_of
+from ..store import BusyError, DamagedError, Store, StoreError, title_of
 from ..talk import Talk
 from ..values import Exchange, Mark
 from .ask import Ask, Write
@@ -219,6 +219,8 @@ class ChatScreen(Talking):
         if self._keeper:
             try:
                 self.prompt.remember(await self._keeper.do(lambda store: store.prompts()))
+            except BusyError as error:
+                self.notify(plain(f"{error}. It is tried again"), severity="warning", markup=False)
             except StoreError as error:
                 self._keeper = self.talk.kept = None
                 self.notify(plain(f"{error}. What is said now is not kept."), severity="error", markup=False)
