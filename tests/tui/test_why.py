@@ -75,7 +75,6 @@ def test_of_two_spellings_of_a_reply_the_one_that_was_said_is_followed():
     assert [row.tokens for row in facts.candidates] == [said, (*other, "he")]
     for row, way in zip(facts.candidates, insight.replies, strict=True):
         assert [token.text for token in way] == [*row.tokens, "⟨end⟩"]
-        assert [token.logp for token in way] == list(row.token_logps)
     assert [token.rivals[0][0] for token in insight.replies[0][:1]] == ["he"]
 
 
