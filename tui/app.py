@@ -1,5 +1,6 @@
 """The application: it opens the chat screen, keeps what the user chose, and offers every action by name."""
 
+import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,8 @@ class ChatApp(KeysInOrder):
         self._keeper, self._config = keeper, config
         self._settings = load_settings(config) if config else Settings()
         self._problems: list[str] = []
-        self._quits = self._drawn = False
+        self._quits = False
+        self._ready_in: asyncio.AbstractEventLoop | None = None
         for theme in THEMES:
             self.register_theme(theme)
         known = self._settings.theme in self.available_themes
@@ -89,15 +91,15 @@ class ChatApp(KeysInOrder):
 
     def on_ready(self) -> None:
         """The first screen is there. What is half made cannot be left."""
-        self._drawn = True
+        self._ready_in = asyncio.get_running_loop()
         if self._quits:
             self.exit()
 
     def quit_soon(self) -> None:
         """Quit, or do so once there is a screen: for a signal's handler, which may come at any time."""
         self._quits = True
-        if self._loop is not None and self._drawn:
-            self._loop.call_soon_threadsafe(self.exit)
+        if self._ready_in:
+            self._ready_in.call_soon_threadsafe(self.exit)
 
     def exit(self, *arguments: Any, **options: Any) -> None:
         """A reply that is being made is stopped, as by its key: its prompt is kept."""

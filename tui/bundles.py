@@ -1,5 +1,6 @@
 """The bundles of a window: those that are open or on their way, the one that one talks to, the one beside."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,13 +33,18 @@ class Bundles:
         return self._engines.get(self.current)
 
     @property
+    def coming(self) -> bool:
+        """Whether one that a prompt goes to is on its way."""
+        return not self.loading.isdisjoint((self.current, self.beside))
+
+    @property
     def ready(self) -> bool:
-        """Whether the bundle that one talks to can be asked: it is loaded, and not on its way anew."""
-        return self.engine is not None and self.current not in self.loading
+        """Whether those that a prompt goes to can be asked: they are loaded, and not on their way anew."""
+        return self.engine is not None and not self.coming
 
     @property
     def asked(self) -> list[Engine]:
-        """Those that a prompt goes to and that are loaded, the one that one talks to first."""
+        """Those that a prompt goes to, the one that one talks to first."""
         paths = [path for path in (self.current, self.beside) if path]
         return [self._engines[path] for path in paths if path in self._engines]
 
@@ -89,18 +95,21 @@ class Bundles:
 
     @property
     def fallback(self) -> str:
-        """The path of one that is open: the one that one talks to, or did before, where it is."""
+        """The path of one that is open: the one that one talks to, or did before, where it is. Where none is,
+        that of the next that comes, "" for none."""
         kept = (path for path in (self.current, self._before) if path in self._engines)
-        return next(kept, next(iter(self._engines)))
+        coming = (path for path in self._stamps if path in self.loading)
+        return next((path for paths in (kept, self._engines, coming) for path in paths), "")
 
     def maker(self, made: Made) -> Engine | None:
         """The open one that made a reply: of several that are the same bundle, the one of its name."""
         same = [e for e in self._engines.values() if e.facts.fingerprint == made.fingerprint]
         return next((e for e in same if e.facts.name == made.bundle), next(iter(same), None))
 
-    def choices(self) -> list[BundleChoice]:
+    async def choices(self) -> list[BundleChoice]:
         """Bundles to choose from: those that are open, then those nearby."""
-        near = (path for path in bundles_near(Path()) if self.spelled(path) not in self._engines)
+        found = await asyncio.to_thread(bundles_near, Path())
+        near = (path for path in found if self.spelled(path) not in self._engines)
         return [
             *(
                 BundleChoice(path, engine.facts.name, engine.facts.label)

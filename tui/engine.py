@@ -218,14 +218,14 @@ def place_of(path: str) -> Path:
 def stamp_of(path: str) -> str:
     """What is another wherever the bundle at `path` is another: a hash of its manifest, with which a
     bundle of one file begins. "" where it cannot be read."""
-    place = place_of(path)
-    file = place / MANIFEST if place.is_dir() else place
     try:
+        place = place_of(path)
+        file = place / MANIFEST if place.is_dir() else place
         if not file.is_file():  # a pipe would be waited for
             return ""
         with file.open("rb") as opened:
             return sha256(opened.read(SIZE_CAPS[MANIFEST]))
-    except OSError:
+    except (OSError, ValueError):  # one that is too long, or no text
         return ""
 
 
@@ -334,12 +334,12 @@ def _follow(
     """The way of a candidate through the search; nothing where its steps are not all there."""
     way = []
     ids, pieces = (*candidate.ids, EOS), (*candidate.tokens, END)
-    for n, (id, logp) in enumerate(zip(ids, candidate.token_logps, strict=False)):  # no end where it was cut
+    for n, id in enumerate(ids[: len(candidate.token_logps)]):  # no end where it was cut
         row = rows[n].get(ids[:n]) if n < len(rows) else None
         if row is None:
             return ()
         rivals = tuple((name(c.id), c.logp) for c in row.candidates if c.id != id and c.fate != "banned")
-        way.append(AttendedToken(pieces[n], logp, tuple(row.align), rivals[:RIVALS]))
+        way.append(AttendedToken(pieces[n], tuple(row.align), rivals[:RIVALS]))
     return tuple(way)
 
 

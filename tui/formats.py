@@ -52,14 +52,17 @@ def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
     return _dumps(values, indent=2)
 
 
-def to_jsonl(title: str, exchanges: Sequence[Exchange]) -> str:
-    """For `edgechat train`: one dialogue, or nothing where there is nothing to learn."""
+def to_jsonl(
+    title: str, exchanges: Sequence[Exchange], learned: Callable[[Exchange], bool] = lambda exchange: True
+) -> str:
+    """For `edgechat train`: one dialogue, or nothing where there is nothing to learn. Of what teaches only
+    what is to be `learned` does."""
     turns: list[dict[str, object]] = []
     for exchange in exchanges:
         said = exchange.said
         if said is not None:
             turns.append({"text": exchange.prompt, "train": False})
-            turns.append({"text": said, "train": exchange.teaches})
+            turns.append({"text": said, "train": exchange.teaches and learned(exchange)})
     if not any(turn["train"] for turn in turns):
         return ""
     return _dumps({"turns": turns})
@@ -76,6 +79,13 @@ FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
 def file_of(name: str) -> Path:
     """The file that was written of."""
     return Path(name.strip()).expanduser()
+
+
+def free_name(name: str) -> str:
+    """`name`, or the first such as `chat-2.md` that no file has."""
+    path = Path(name)
+    names = (path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, 1000)))
+    return str(next((free for free in names if not free.exists()), path))
 
 
 def export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:

@@ -143,6 +143,7 @@ CHAT = (
     ),
     Action("chat.previous", "ctrl+up,alt+up", "select(-1)", "Turn before", "Look at the turn before"),
     Action("chat.next", "ctrl+down,alt+down", "select(1)", "Turn after", "Look at the turn after"),
+    Action("chat.find", "ctrl+f", "find", "Find", "Look at a turn of this conversation that you search for"),
     Action(
         "chat.good",
         "ctrl+g,alt+g",
@@ -188,7 +189,7 @@ CHAT = (
         "",
         "export_all",
         "Export for training",
-        "Write what was marked or corrected, with this bundle, as JSONL",
+        "Write what was marked or corrected of this bundle's replies, as JSONL",
     ),
     Action("chat.rename", "", "rename", "Rename", "Give the conversation a title"),
     Action(

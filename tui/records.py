@@ -21,16 +21,16 @@ def columns(exchange: Exchange) -> tuple[Any, ...]:
     }
     texts = [reply.text for reply in (exchange.reply, exchange.other) if reply]
     return (
-        _text(exchange.prompt),
+        storable(exchange.prompt),
         exchange.state,
-        _text("\n".join(texts)),
+        storable("\n".join(texts)),
         exchange.mark,
-        None if exchange.answer is None else _text(exchange.answer),
+        None if exchange.answer is None else storable(exchange.answer),
         json.dumps(replies),  # in ASCII: half a surrogate pair, which SQLite refuses, is escaped
     )
 
 
-def _text(text: str) -> str:
+def storable(text: str) -> str:
     """What SQLite can keep of `text`: half a surrogate pair is no text."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -52,6 +52,8 @@ def exchange_of(row: tuple[Any, ...]) -> Exchange:
 def _read(kind: Any, value: Any) -> Any:
     """`value`, as JSON has it, as one of `kind`, which is how `values.py` declares it: a dataclass, a tuple
     of any length, one of some literals, a dict with anything in it, a plain type, or None besides."""
+    if type(value) is kind:  # as nearly all are, of the hundred in a reply
+        return value
     of = get_args(kind)
     if value is None and type(None) in of:
         return None

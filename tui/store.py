@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgechat.runtime import EdgeChatError
-from edgechat.runtime.text import normal_form
 
-from .records import columns, exchange_of
+from .records import columns, exchange_of, storable
+from .search import excerpt, folded, holds
 from .values import Exchange, Summary
 
 #: Scripts that bring the file from version n to n + 1 (`PRAGMA user_version`). A released one never changes.
@@ -44,13 +44,20 @@ MIGRATIONS = (
     DROP TABLE IF EXISTS said;
     UPDATE exchanges SET indexed = 0;
     """,  # the index has folded text now
+    """
+    CREATE INDEX unindexed ON exchanges (id) WHERE NOT indexed;
+    """,  # that is looked for at every start
 )
+#: Ids of what is not in the full-text index.
+UNINDEXED = "SELECT id FROM exchanges WHERE NOT indexed"
 #: Seconds that what a killed window deleted stays while others are open: they may be who can bring it back.
 KEPT_DELETED = 24 * 3600.0
 #: Seconds to wait for another window's write.
 PATIENCE = 5.0
 #: Why a conversation is not there.
 GONE = "this conversation was deleted in another window"
+#: Rows of a list at most, each with where something was found: more take long to draw.
+LISTED = 500
 #: Characters of a title.
 TITLE = 60
 #: Characters of a term that the index of SQLite's trigram tokenizer can find; shorter ones are looked for.
@@ -59,6 +66,10 @@ _TRIGRAM = 3
 
 class StoreError(EdgeChatError):
     """Conversations cannot be kept or read; the text names the file."""
+
+
+class BusyError(StoreError):
+    """Another window, or another program, has the file for itself just now."""
 
 
 class DamagedError(StoreError):
@@ -105,15 +116,15 @@ class Store:
         with self._write():
             row = self._db.execute(
                 "INSERT INTO conversations (title, bundle, updated) VALUES (?, ?, ?)",
-                (title, bundle, time.time()),
+                (storable(title), storable(bundle), time.time()),
             )
             assert row.lastrowid is not None
             return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
 
-    def find(self, query: str = "", excerpts: int = 500) -> list[Summary]:
-        """Those in which every word of `query` occurs, in the title or in what was said, newest first; the
-        first `excerpts` with where it occurs."""
-        terms = query.split()
+    def find(self, query: str = "") -> list[Summary]:
+        """Those in which every word of `query` occurs, in the title or in what was said, newest first; as
+        many as are listed with where it occurs."""
+        terms = storable(query).split()
         with self._errors():
             ids: set[int] | None = None
             for term in terms:
@@ -126,9 +137,16 @@ class Store:
             )
             chosen = [row for row in rows if ids is None or row[0] in ids]
             return [
-                Summary(id, title, bundle, updated, turns, *self._hit(id, terms if n < excerpts else []))
+                Summary(id, title, bundle, updated, turns, *self._hit(id, terms if n < LISTED else []))
                 for n, (id, title, bundle, updated, turns) in enumerate(chosen)
             ]
+
+    def title(self, conversation: int) -> str | None:
+        """None where it was deleted for good."""
+        with self._errors():
+            wanted = "SELECT title FROM conversations WHERE id = ?"
+            found = self._db.execute(wanted, (conversation,)).fetchone()
+        return found and str(found[0])
 
     def load(self, conversation: int) -> tuple[str, list[Exchange]]:
         """Its title and what was said.
@@ -137,21 +155,19 @@ class Store:
             GoneError: it was deleted for good.
             DamagedError: it cannot be read.
         """
+        title = self.title(conversation)
+        if title is None:
+            raise GoneError(GONE)
         with self._errors():
-            title = self._db.execute(
-                "SELECT title FROM conversations WHERE id = ?", (conversation,)
-            ).fetchone()
-            if title is None:
-                raise GoneError(GONE)
             rows = self._db.execute(
                 "SELECT id, prompt, state, mark, answer, details FROM exchanges "
                 "WHERE conversation = ? ORDER BY id",
                 (conversation,),
             )
             try:
-                return title[0], [exchange_of(row) for row in rows]
+                return title, [exchange_of(row) for row in rows]
             except (ValueError, TypeError, RecursionError) as error:
-                which = f"the conversation {title_of(title[0])!r} in {self.path}"
+                which = f"the conversation {title_of(title)!r} in {self.path}"
                 raise DamagedError(f"{which} is damaged: {type(error).__name__} {error}") from error
 
     def rename(self, conversation: int, title: str) -> None:
@@ -162,7 +178,9 @@ class Store:
         """
         with self._write():
             self.check_there(conversation)
-            self._db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation))
+            self._db.execute(
+                "UPDATE conversations SET title = ? WHERE id = ?", (storable(title), conversation)
+            )
 
     def delete(self, conversation: int) -> None:
         """Take it off the list; `restore` brings it back until this store is closed.
@@ -259,7 +277,9 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"conversations cannot be kept in {self.path}: {_reason(error)}") from error
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            kind = BusyError if busy else StoreError
+            raise kind(f"conversations cannot be kept in {self.path}: {_reason(error)}") from error
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[None]:
@@ -275,8 +295,8 @@ class Store:
                 raise
 
     def _open(self) -> None:
-        self._db.create_function("holds", 2, _holds, deterministic=True)
-        self._db.create_function("folded", 1, _folded, deterministic=True)
+        self._db.create_function("holds", 2, holds, deterministic=True)
+        self._db.create_function("folded", 1, folded, deterministic=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
@@ -323,7 +343,7 @@ class Store:
         except sqlite3.OperationalError:  # without FTS5, or older than its trigrams
             return False
         self._fts = True
-        for (id,) in self._db.execute("SELECT id FROM exchanges WHERE NOT indexed").fetchall():
+        for (id,) in self._db.execute(UNINDEXED).fetchall():
             self._index(id)
         return True
 
@@ -369,10 +389,10 @@ class Store:
 
     def _containing(self, term: str) -> set[int]:
         """Ids of the conversations that hold `term`, whatever the case."""
-        folded = _folded(term)
-        if self._fts and len(folded) >= _TRIGRAM:
+        sought = folded(term)
+        if self._fts and len(sought) >= _TRIGRAM:
             said = "SELECT rowid FROM said WHERE said MATCH ?"
-            wanted = '"' + folded.replace('"', '""') + '"'
+            wanted = '"' + sought.replace('"', '""') + '"'
         else:
             all_said = "prompt || char(10) || reply || char(10) || coalesce(answer, '')"
             said = f"SELECT id FROM exchanges WHERE holds({all_said}, ?)"
@@ -389,7 +409,7 @@ class Store:
         which exchange it is, from 1 on; none where only the title has them."""
         if not terms:
             return "", None
-        wanted = [_folded(term) for term in terms]
+        wanted = [folded(term) for term in terms]
         best: tuple[str, int | None] = ("", None)
         most = 0
         rows = self._db.execute(
@@ -397,11 +417,10 @@ class Store:
             (conversation,),
         )
         for turn, texts in enumerate(rows, start=1):
-            said = _folded("\n".join(texts))
+            said = folded("\n".join(texts))
             held = [term for term in wanted if term in said]
             if len(held) > most:
-                text = next(text for text in texts if held[0] in _folded(text))
-                best, most = (_around(text, held[0]), turn), len(held)
+                best, most = (excerpt(texts, held[0]), turn), len(held)
             if most == len(wanted):
                 break
         return best
@@ -418,20 +437,3 @@ def title_of(text: str) -> str:
     """A title that says `text`, a prompt or what a user wrote: one short line."""
     line = " ".join(text.split())
     return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
-
-
-def _folded(text: str) -> str:
-    """What is compared in a search: whatever the case, and however an accent is written."""
-    return normal_form(text).casefold()
-
-
-def _holds(text: str, term: str) -> bool:
-    return _folded(term) in _folded(text)
-
-
-def _around(text: str, term: str) -> str:
-    """The line of `text` with `term`, a folded one, cut to begin shortly before it."""
-    line = next((line for line in text.splitlines() if term in _folded(line)), text)
-    at = max(0, _folded(line).find(term))
-    begin = max(0, at - 20)
-    return ("…" if begin else "") + line[begin : begin + 120]

@@ -40,6 +40,15 @@ class Talk:
         return list(self._exchanges)
 
     @property
+    def newest(self) -> int | None:
+        """The number of the last one."""
+        return next(reversed(self._exchanges), None)
+
+    def has(self, number: int | None) -> bool:
+        """Whether there is one of this number."""
+        return number in self._exchanges
+
+    @property
     def title(self) -> str:
         """As it was given, or else the first prompt."""
         first = next(iter(self), None)
@@ -89,14 +98,14 @@ class Talk:
         """Whether an exchange goes when there is another reply to its prompt: the last one does, unless a
         model shall learn from it, or what takes its place would not be kept here."""
         gone = self.kept is not None and self.kept.gone
-        return number == self.numbers[-1] and not self[number].teaches and not gone
+        return number == self.newest and not self[number].teaches and not gone
 
     def until(self, number: int) -> "Talk":
         """A copy of what was said before exchange `number`, to go on from there in another way. It is kept
         where this one is, from the first exchange on that is new."""
         numbers = [n for n in self._exchanges if n < number]
         exchanges = [self[n] for n in numbers]
-        title = title_of(self.title).removesuffix(ANOTHER_WAY) + ANOTHER_WAY if exchanges else ""
+        title = title_of(self.title.removesuffix(ANOTHER_WAY)) + ANOTHER_WAY if exchanges else ""
         copy = Talk(exchanges, title, self.kept.another(title, exchanges) if self.kept else None)
         for new, old in enumerate(numbers, start=1):
             for side in SIDES:

@@ -106,7 +106,6 @@ class AttendedToken:
     """A token of a reply, what it looked at, and what else might have come. All logs are natural."""
 
     text: str
-    logp: float
     weights: tuple[float, ...]  # over the source's tokens, in text order; sums to 1
     rivals: tuple[tuple[str, float], ...] = ()  # other tokens with their log-probability, likeliest first
 

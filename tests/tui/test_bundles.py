@@ -1,6 +1,7 @@
 """The bundles of a window."""
 
 import os
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .conftest import Chat
 from .fakes import FakeModel, Script, reply
 
 
-def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_path, monkeypatch):
+async def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_path, monkeypatch):
     """As in the repository, where the demo lies in a folder below."""
     demo = find_bundle("demo")
     (tmp_path / "models").symlink_to(demo.parent, target_is_directory=True)
@@ -22,7 +23,7 @@ def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_path, 
     assert bundles_near(Path()) == [str(Path("models", "demo"))]
     bundles = Bundles(["demo"])
     bundles.loaded("demo", FakeModel())
-    assert [choice.path for choice in bundles.choices()] == ["demo"]
+    assert [choice.path for choice in await bundles.choices()] == ["demo"]
 
 
 async def test_enter_after_a_fast_arrow_takes_the_one_that_the_arrow_lit(chat):
@@ -78,7 +79,7 @@ async def test_a_bundle_that_was_exported_anew_is_loaded_anew_when_it_is_chosen(
         await c.until(lambda: c.screen.prompt.ready)
         await c.say("two")
         assert c.messages == ["you: one", "bot: a first", "you: two", "bot: b second"]
-        assert [choice.name for choice in c.screen.bundles.choices()].count("mine") == 1
+        assert [choice.name for choice in await c.screen.bundles.choices()].count("mine") == 1
 
 
 async def test_a_bundle_by_another_spelling_of_its_path_is_the_one_that_is_open(chat, tmp_path, monkeypatch):
@@ -89,7 +90,7 @@ async def test_a_bundle_by_another_spelling_of_its_path_is_the_one_that_is_open(
             await choose(c, path, "f8")
             assert c.screen.bundles.current == str(mine)
             assert c.screen.bundles.beside is None
-        assert [choice.path for choice in c.screen.bundles.choices()] == [str(mine)]
+        assert [choice.path for choice in await c.screen.bundles.choices()] == [str(mine)]
 
 
 async def test_a_bundle_that_became_damaged_leaves_the_one_that_was_open(chat, tmp_path):
@@ -133,3 +134,51 @@ async def test_a_bundle_whose_manifest_became_a_pipe_is_not_waited_for(chat, tmp
         await choose(c, mine)
         await c.say("hello")
         assert c.messages == ["you: hello", "bot: a first"]
+
+
+def bundle_at(place):
+    place.mkdir(parents=True)
+    (place / MANIFEST).write_text("a there")
+    return place
+
+
+async def chosen(c, typed, *keys):
+    await c.press("ctrl+b")
+    await c.type_fast(typed, *keys, "enter")
+    await c.until(lambda: c.app.screen is c.chat)
+    return c.chat.bundles.current
+
+
+async def test_a_path_that_is_one_is_taken_though_another_in_the_list_goes_on_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bundle_at(tmp_path / "bundles" / "mine2")
+    async with exported(tmp_path, str(Path("bundles", "mine2"))) as (c, _):
+        assert await chosen(c, "bundles/mine") == "bundles/mine2"
+        bundle_at(tmp_path / "bundles" / "mine")
+        assert await chosen(c, "bundles/mine") == "bundles/mine"
+        assert await chosen(c, "bundles/mine", "down") == "bundles/mine2"
+        assert await chosen(c, "x" * 300) == "bundles/mine2"
+
+
+async def test_a_path_from_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = bundle_at(tmp_path / "bundles" / "x")
+    (tmp_path / "a").mkdir()
+    async with exported(tmp_path / "a") as (c, _):
+        assert await chosen(c, "~/bundles/x") == str(place)
+        assert await chosen(c, "~nobody-of-this-name/x") == str(place)
+        await c.until(lambda: any("~nobody-of-this-name/x" in notice for notice in c.notices))
+
+
+async def test_bundles_nearby_are_looked_for_while_the_screen_goes_on(chat, monkeypatch):
+    threads = []
+    monkeypatch.setattr(
+        "edgechat.tui.bundles.bundles_near", lambda folder: threads.append(threading.current_thread()) or []
+    )
+    async with chat(FakeModel(), FakeModel()) as c:
+        for key in ("ctrl+b", "f8"):
+            await c.press(key)
+            await c.until(lambda: "other1" in c.drawn)
+            await c.press("escape")
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads

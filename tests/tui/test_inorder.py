@@ -74,9 +74,9 @@ async def test_a_title_that_is_opened_and_closed_at_once_leaves_the_prompt(chat,
 async def test_an_action_that_does_not_end_holds_keys_for_a_while_only(chat, tmp_path, monkeypatch):
     found, find = threading.Event(), Store.find
 
-    def slow(store, query="", excerpts=500):
+    def slow(store, query=""):
         assert not query or found.wait(10)
-        return find(store, query, excerpts)
+        return find(store, query)
 
     monkeypatch.setattr(Store, "find", slow)
     monkeypatch.setattr(inorder, "_PATIENCE", 0.05)
@@ -116,9 +116,9 @@ async def test_keys_that_come_after_the_one_that_quits_are_nobodys(chat, tmp_pat
 
 
 async def test_the_list_is_there_before_an_arrow_moves_in_it(chat, tmp_path, monkeypatch):
-    def slow(store, query="", excerpts=500):
+    def slow(store, query=""):
         time.sleep(0.1)
-        return find(store, query, excerpts)
+        return find(store, query)
 
     find = Store.find
     monkeypatch.setattr(Store, "find", slow)
@@ -129,7 +129,7 @@ async def test_the_list_is_there_before_an_arrow_moves_in_it(chat, tmp_path, mon
         await c.type_fast("", "ctrl+l", "down", "down", "enter")
         await c.until(lambda: c.messages[:1] == ["you: a joke"])
         await c.type_fast("", "ctrl+l", "down", *"weather", "down", "enter")
-        await c.until(lambda: c.messages[:1] == ["you: weather one"])
+        await c.until(lambda: c.messages[:1] == ["you: weather two"])
 
 
 async def test_who_holds_enter_while_a_reply_is_made_is_told_once(chat):

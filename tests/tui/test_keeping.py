@@ -21,7 +21,7 @@ from edgechat.tui.screens.ask import Ask
 from edgechat.tui.screens.library import Library
 from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store, StoreError
-from edgechat.tui.values import Exchange, ReplyFacts
+from edgechat.tui.values import Exchange, Made, ReplyFacts
 
 from .conftest import Chat
 from .fakes import FakeModel, Script, reply
@@ -255,6 +255,16 @@ async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch
         await c.press("ctrl+s", "enter")
         await c.until(lambda: c.notices)
         assert c.notices == [f"Written to {tmp_path / 'chat.md'}"]
+
+
+async def test_an_export_is_proposed_a_name_that_no_file_has(chat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        for _ in range(3):
+            await c.press("ctrl+s", "enter")
+            await c.until(lambda: c.app.screen is c.chat)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chat-2.md", "chat-3.md", "chat.md"]
 
 
 async def test_an_export_that_cannot_be_written_is_asked_for_until_it_is(chat, tmp_path, monkeypatch):
@@ -558,6 +568,29 @@ async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(cha
     assert path.read_bytes() == b"no database at all" * 100
 
 
+async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_as_soon_as_it_can_be(
+    chat, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("edgechat.tui.store.PATIENCE", 0.01)
+    path = tmp_path / "chats.db"
+    Store(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with chat(FakeModel(), store=path) as c:
+        await c.until(lambda: c.notices)
+        assert "is locked. It is tried again" in c.notices[0]
+        await c.say("hello")
+        await c.until(lambda: "demo · not kept" in c.drawn)
+        other.execute("COMMIT")
+        await c.say("again")
+        await c.kept()
+        assert "not kept" not in c.drawn
+        await c.press("ctrl+l")
+        await c.until(lambda: "2 turns" in c.drawn)
+    assert prompts(path) == [["hello", "again"]]
+    other.close()
+
+
 def full(store):
     """The disk has no room from now on: what SQLite says then, it says at a limit of the file's size too."""
     store._db.execute("PRAGMA max_page_count = 1")
@@ -822,12 +855,35 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
     async with chat(FakeModel(), store=path) as c:
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
-        assert "in conversations with demo" in " ".join(c.drawn.split())
+        assert "of the replies of demo" in " ".join(c.drawn.split())
         c.app.screen.query_one(Input).value = str(file)
         await c.press("enter")
         await c.until(file.exists)
     (line,) = file.read_text().splitlines()
     assert json.loads(line)["turns"][0]["text"] == "to demo"
+
+
+async def test_what_a_bundle_learns_from_is_what_it_replied_whoever_began(chat, tmp_path):
+    path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
+    demo, lights = (ReplyFacts("?", made=Made(name)) for name in ("demo", "lights"))
+    store = Store(path)
+    store.create(
+        "both", "lights", [Exchange("hi", reply=lights, mark="good"), Exchange("on", reply=demo, answer="ON")]
+    )
+    store.create("of lights", "demo", [Exchange("hi", reply=lights, mark="good")])
+    store.create("began here", "demo", [Exchange("hey", "failed", answer="HEY")])
+    store.close()
+    async with chat(FakeModel(), store=path) as c:
+        c.screen.action_export_all()
+        await c.until(lambda: c.app.screen.query(Input))
+        c.app.screen.query_one(Input).value = str(file)
+        await c.press("enter")
+        await c.until(file.exists)
+    dialogues = [json.loads(line)["turns"] for line in file.read_text().splitlines()]
+    assert [[(turn["text"], turn["train"]) for turn in turns] for turns in dialogues] == [
+        [("hey", False), ("HEY", True)],
+        [("hi", False), ("?", False), ("on", False), ("ON", True)],
+    ]
 
 
 async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_learn_from(chat, tmp_path):
@@ -979,9 +1035,9 @@ async def test_delete_twice_at_once_takes_two(chat, tmp_path):
 async def test_a_search_that_ends_when_the_library_is_closed_is_dropped(chat, tmp_path, size, monkeypatch):
     closed, find = threading.Event(), Store.find
 
-    def slow(store, query="", excerpts=500):
+    def slow(store, query=""):
         assert not query or closed.wait(10)
-        return find(store, query, excerpts)
+        return find(store, query)
 
     monkeypatch.setattr(Store, "find", slow)
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=size) as c:

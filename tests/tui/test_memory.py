@@ -17,7 +17,7 @@ TABLE = {"ab": 0.6, "cd": 0.4}
 
 def insight(candidates: int, weights: int) -> Insight:
     ways = BeamRow("12345", -1.0, (BeamCandidate("a", -1.0, -1.0, "live"),) * candidates)
-    token = AttendedToken("a", -1.0, (1 / weights,) * weights)
+    token = AttendedToken("a", (1 / weights,) * weights)
     return Insight(("x",) * weights, ("x",), 64, ((token, token),), ((ways, ways),))
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from edgechat.tui import store as store_module
+from edgechat.tui.search import excerpt
 from edgechat.tui.store import KEPT_DELETED, Store, StoreError, title_of
 from edgechat.tui.values import CandidateRow, Exchange, Made, ReplyFacts
 
@@ -128,6 +129,12 @@ def test_a_search_says_where_it_found_something(searched):
     say(searched, "t", "first", "x" * 300 + " needle in a haystack")
     (summary,) = searched.find("needle")
     assert summary.excerpt == "…" + "x" * 19 + " needle in a haystack"
+
+
+def test_an_excerpt_is_of_the_place_also_where_what_is_compared_is_longer_or_shorter_than_what_was_said():
+    assert excerpt(["a line", "ß" * 100 + " needle in hay"], "needle") == "…" + "ß" * 19 + " needle in hay"
+    assert excerpt(["e\u0301" * 100 + " needle"], "needle") == "…" + "é" * 19 + " needle"
+    assert excerpt(["Straße\nand " + "x" * 30 + " STRASSE"], "strasse") == "Straße"
 
 
 def test_of_several_words_the_first_exchange_with_the_most_of_them_is_shown(searched):
@@ -304,11 +311,21 @@ def test_an_older_file_is_migrated_with_all_it_has(path, monkeypatch):
 def test_a_file_whose_index_is_as_it_was_written_is_indexed_anew(path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:1])
-        patched.setattr(store_module, "_folded", lambda text: text)
+        patched.setattr(store_module, "folded", lambda text: text)
         first = Store(path)
         say(first, "t", "die Straße")
         first.close()
     assert [s.title for s in Store(path).find("strasse")] == ["t"]
+
+
+def test_what_is_to_be_indexed_is_found_without_reading_all_that_was_said(path):
+    store = Store(path)
+    say(store, "t", "one", "two")
+    store.close()
+    db = sqlite3.connect(path)
+    plan = db.execute("EXPLAIN QUERY PLAN " + store_module.UNINDEXED).fetchall()
+    db.close()
+    assert "USING INDEX unindexed" in str(plan)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,6 @@ def test_of_two_spellings_of_a_reply_the_one_that_was_said_is_followed():
     assert [row.tokens for row in facts.candidates] == [said, (*other, "he")]
     for row, way in zip(facts.candidates, insight.replies, strict=True):
         assert [token.text for token in way] == [*row.tokens, "⟨end⟩"]
-        assert [token.logp for token in way] == list(row.token_logps)
     assert [token.rivals[0][0] for token in insight.replies[0][:1]] == ["he"]
 
 
@@ -213,7 +212,7 @@ async def test_a_row_of_attention_is_lit_by_key_and_mouse(chat):
 
 async def test_attention_is_told_by_figures_and_shades_and_scrolls_both_ways(chat):
     weights = (0.62, 0.3, 0.15, 0.05, 0.049, 0.004, *[0.0] * 24)
-    way = tuple(AttendedToken(f"says{n}", -0.1, weights) for n in range(30))
+    way = tuple(AttendedToken(f"says{n}", weights) for n in range(30))
     insight = Insight(tuple(f"word{n}" for n in range(30)), (), 64, (way,), ())
     async with chat(FakeModel()) as c:
         c.screen.show_view("attention")

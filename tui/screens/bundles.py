@@ -1,9 +1,11 @@
 """The bundles that are open or near, to talk to one or compare with it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from textual.content import Content
 
+from ..engine import name_of, stamp_of
 from ..keys import LISTING, bindings
 from ..plain import content
 from ..values import BundleChoice
@@ -19,7 +21,7 @@ class BundleList(Listing[str]):
     ### Bundles
 
     Those that are open, and those in folders near here. Type to narrow the list, or write the path of
-    another: the folder that `edgechat export` wrote.
+    another: the folder that `edgechat export` wrote. It stands first as soon as it is one.
     """
 
     def __init__(self, title: str, choices: Sequence[BundleChoice], note: str) -> None:
@@ -36,11 +38,19 @@ class BundleList(Listing[str]):
 
     @property
     def _typed(self) -> str:
-        return self.query_input.value.strip()
+        typed = self.query_input.value.strip()
+        try:
+            return str(Path(typed).expanduser()) if typed.startswith("~") else typed
+        except RuntimeError:  # the home of nobody
+            return typed
 
     def search(self) -> None:
-        typed = self._typed.casefold()
-        self._shown = [c for c in self._choices if typed in c.path.casefold() or typed in c.name.casefold()]
+        typed, folded = self._typed, self._typed.casefold()
+        found = [c for c in self._choices if folded in c.path.casefold() or folded in c.name.casefold()]
+        exact = [c for c in found if c.path == typed]
+        if typed and not exact and stamp_of(typed):
+            exact = [BundleChoice(typed, name_of(typed), "")]
+        self._shown = [*exact, *(c for c in found if c not in exact)]
         self.fill(map(_row, self._shown))
 
 

@@ -10,19 +10,20 @@ from textual import work
 from textual.binding import BindingType
 
 from ..engine import name_of
-from ..formats import FORMATS, NOTHING_TO_LEARN, export, file_of, to_jsonl, to_markdown
+from ..formats import FORMATS, NOTHING_TO_LEARN, export, file_of, free_name, to_jsonl, to_markdown
 from ..keeper import Keeper, Kept
 from ..keys import CHAT, bindings
 from ..knobs import Changes
 from ..messages import CandidateChosen, Written
 from ..plain import plain
-from ..store import DamagedError, Store, StoreError, title_of
+from ..store import BusyError, DamagedError, Store, StoreError, title_of
 from ..talk import Talk
 from ..values import Exchange, Mark
 from .ask import Ask, Write
 from .library import RENAMES, Library
 from .over import IN_ORDER, answer_of
 from .talking import Load, Talking
+from .turns import Turns
 
 
 class ChatScreen(Talking):
@@ -51,27 +52,40 @@ class ChatScreen(Talking):
             return True if self.turn is not None or self.editing is not None else None
         if action == "other":
             return True if self.exchange and self.exchange.other else None
+        if action == "regenerate" and (self.editing is not None or not self.bundles.ready):
+            return None
         if action in ("regenerate", "edit"):
             # What does not give way must be kept.
             number = None if self.turn else self.looked_at
             return True if number and (self.talk.kept or self.talk.gives_way(number)) else None
         if action in ("replay", "mark", "answer", "copy_reply", "copy_prompt"):
             return True if self.exchange and self.turn is None else None
-        if action in ("export", "copy_conversation", "rename", "select"):
+        if action in ("export", "copy_conversation", "rename", "select", "find"):
             return True if len(self.talk) else None
-        if action in ("library", "export_all"):
+        if action == "library":
             return True if self._keeper else None
+        if action == "export_all":
+            return True if self._keeper and self.bundles.current else None
         return True
 
     def action_back(self) -> None:
-        """Out of a widget, or out of a turn."""
+        """Out of a widget, and out of the conversation to its end."""
         if self.turn is not None:
             self.action_stop()
         else:
-            self.look(None)
+            if self.focused is self.conversation:
+                self.look(None)
             self.prompt.focus()
 
     # --- The turn that is looked at
+
+    @work(group=IN_ORDER)
+    async def action_find(self) -> None:
+        numbers = self.talk.numbers
+        turn = await answer_of(Turns(self.talk), self)
+        if turn and self.talk.has(numbers[turn - 1]):
+            self.look(numbers[turn - 1])
+            self.prompt.focus()
 
     def on_candidate_chosen(self, message: CandidateChosen) -> None:
         number, exchange = self.looked_at, self.exchange
@@ -79,7 +93,8 @@ class ChatScreen(Talking):
         if number is None or exchange is None or reply is None or self.turn is not None:
             return
         if not self._refuses_second() and message.index < len(reply.candidates):
-            self.put(number, replace(exchange, reply=reply.with_chosen(message.index)))
+            mark = exchange.mark if message.index == reply.chosen else None
+            self.put(number, replace(exchange, reply=reply.with_chosen(message.index), mark=mark))
 
     def _refuses_second(self) -> bool:
         """Whether the second bundle's reply is looked at, which is compared and no more: said where it is."""
@@ -106,16 +121,16 @@ class ChatScreen(Talking):
         text = exchange.answer or (exchange.reply.text if exchange.reply else "")
         note = "What it should have said. The conversation goes on with that; empty takes it back."
         answer = await answer_of(Write("correct", text, note=note), self)
-        if answer is not None and number in self.talk.numbers:
+        if answer is not None and self.talk.has(number):
             self.put(number, self.talk[number].corrected(answer))
 
     def action_copy_reply(self) -> None:
-        exchange = self.exchange
-        if exchange is None or self.reply is None or not self.reply.text:
+        answer = self.exchange.answer if self.exchange and not self.side else None
+        text = answer or (self.reply.text if self.reply else "")
+        if not text:
             self.notify("There is no reply to copy yet", severity="warning")
         else:
-            answer = None if self.side else exchange.answer
-            self.app.copy_to_clipboard(plain(answer or self.reply.text))
+            self.app.copy_to_clipboard(plain(text))
             self.notify("The reply is in the clipboard")
 
     def action_copy_prompt(self) -> None:
@@ -157,11 +172,10 @@ class ChatScreen(Talking):
         def every(store: Store) -> tuple[str, list[DamagedError]]:
             texts, damaged = [], []
             for summary in store.find():
-                if summary.bundle == name:
-                    try:
-                        texts.append(to_jsonl(*store.load(summary.id)))
-                    except DamagedError as error:
-                        damaged.append(error)
+                try:
+                    texts.append(to_jsonl(*store.load(summary.id), partial(_is_of, name, summary.bundle)))
+                except DamagedError as error:
+                    damaged.append(error)
             return "".join(texts), damaged
 
         try:
@@ -174,13 +188,13 @@ class ChatScreen(Talking):
         if not text:
             self.notify(NOTHING_TO_LEARN, severity="warning")
             return
-        note = f"What was marked good or corrected in conversations with {plain(name)}, for edgechat train."
+        note = f"What was marked good or corrected of the replies of {plain(name)}, for edgechat train."
         await self._export("chats.jsonl", note, {".jsonl": lambda: text})
 
     async def _export(self, proposed: str, note: str, texts: Mapping[str, Callable[[], str]]) -> None:
         """Ask for a file until one of `texts`, which are by ending, is written to it."""
         check = partial(export, texts=texts)
-        name = await answer_of(Ask("export to a file", proposed, note=note, check=check), self)
+        name = await answer_of(Ask("export to a file", free_name(proposed), note=note, check=check), self)
         if name:
             self.notify(plain(f"Written to {file_of(name).absolute()}"), markup=False)
 
@@ -205,6 +219,8 @@ class ChatScreen(Talking):
         if self._keeper:
             try:
                 self.prompt.remember(await self._keeper.do(lambda store: store.prompts()))
+            except BusyError as error:
+                self.notify(plain(f"{error}. It is tried again"), severity="warning", markup=False)
             except StoreError as error:
                 self._keeper = self.talk.kept = None
                 self.notify(plain(f"{error}. What is said now is not kept."), severity="error", markup=False)
@@ -217,16 +233,26 @@ class ChatScreen(Talking):
         chosen = await answer_of(Library(self._keeper), self)
         try:
             deleted = await self._keeper.do(lambda store: store.deleted())
-            if self.talk.kept and self.talk.kept.id in deleted:
+            here = self.talk.kept.id if self.talk.kept else None
+            if here in deleted:
                 self.action_new_conversation()  # nobody goes on in what was deleted
+            elif here is not None:
+                named = await self._keeper.do(lambda store: store.title(here))
+                if named and named not in (self.talk.title, title_of(self.talk.title)):
+                    self.talk.rename(named)
             if chosen is None:
                 return
+            self.action_stop()  # what came of a reply may belong to the one that is read now
             title, exchanges = await self._keeper.do(lambda store: store.load(chosen.id))
         except StoreError as error:
             self.notify(plain(str(error)), severity="error", markup=False)
             return
-        self.action_stop()
         rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
         self.hold(Talk(exchanges, title, self._kept(chosen.id, rows)))
         self.look(chosen.turn)
         self.prompt.focus()
+
+
+def _is_of(name: str, began: str, exchange: Exchange) -> bool:
+    """Whether the reply is that of the bundle of this name: where there is none, of who `began`."""
+    return ((exchange.reply and exchange.reply.made.bundle) or began) == name

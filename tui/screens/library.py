@@ -11,15 +11,13 @@ from textual.content import Content
 from ..keeper import Keeper
 from ..keys import LIBRARY, bindings
 from ..plain import content, counted
-from ..store import TITLE, Store, StoreError, title_of
+from ..store import GONE, LISTED, TITLE, Store, StoreError, title_of
 from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
 from .listing import Listing
 from .over import FILLING, IN_ORDER, answer_of
 
-#: Conversations in the list at most: more take long to draw.
-LISTED = 500
 #: What is asked for.
 RENAMES = f"The conversation's title, {TITLE} characters at most"
 
@@ -40,6 +38,7 @@ class Library(Listing[Summary]):
     def __init__(self, keeper: Keeper) -> None:
         super().__init__("conversations", "Search")
         self._keeper = keeper
+        self._query: str | None = None  # that of what is shown
         self._found: list[Summary] = []
         self._deleted: dict[int, str] = {}  # titles by id, the latest last
 
@@ -54,10 +53,20 @@ class Library(Listing[Summary]):
             self.dismiss(picked)
 
     async def _pick(self) -> Summary | None:
-        """The one that is lit, of what goes with all that was typed."""
+        """The one that is lit, of what goes with all that was typed; none where it went meanwhile."""
+        before, query = self._lit, self._query
         await self._find()
+        if not self._is_there:
+            return None
+        if before and query == self._query and (self._lit is None or self._lit.id != before.id):
+            self.notify(GONE.capitalize(), severity="warning")
+            return None
+        return self._lit
+
+    @property
+    def _lit(self) -> Summary | None:
         at = self.options.highlighted
-        return self._found[at] if self._is_there and at is not None and at < len(self._found) else None
+        return None if at is None or at >= len(self._found) else self._found[at]
 
     @property
     def _is_there(self) -> bool:
@@ -102,27 +111,26 @@ class Library(Listing[Summary]):
             return
         query = self.query_input.value
         try:
-            found, deleted = await self._keeper.do(lambda store: (store.find(query, LISTED), store.deleted()))
+            found, deleted = await self._keeper.do(lambda store: (store.find(query), store.deleted()))
         except StoreError as error:
             if self._is_there:
-                self.note.update(content(str(error)))
+                self.tell(str(error))
             return
         if not self._is_there:
             return
-        at = self.options.highlighted or 0
-        self._found, self._deleted = found, deleted
+        lit, at = self._lit, 0
+        if query == self._query:  # the same stays lit, or what stands in its place
+            ids = [summary.id for summary in found]
+            at = ids.index(lit.id) if lit and lit.id in ids else self.options.highlighted or 0
+        self._query, self._found, self._deleted = query, found, deleted
         self.refresh_bindings()
         self.fill(map(_row, found[:LISTED]), at)
-        note = self._how_many()
-        self.note.update(content(note))
-        self.note.set_class(not note, "-empty")
+        self.tell(self._how_many())
 
     def _how_many(self) -> str:
         notes = []
-        if len(self._found) > LISTED:
-            notes.append(f"The newest {LISTED} of {len(self._found):,}: what you type narrows them.")
-        elif not self._found and self.query_input.value:
-            notes.append("Nothing was found.")
+        if shown := self.how_many(len(self._found)):
+            notes.append(shown)
         elif not self._found and not self._deleted:
             notes.append("Nothing was said yet.")
         if self._deleted:

@@ -10,6 +10,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ..plain import content
+from ..store import LISTED
 from .field import Field
 from .over import Over
 
@@ -67,6 +68,17 @@ class Listing(Over[T]):
     def search(self) -> None:
         """Show what goes with what was typed."""
         raise NotImplementedError
+
+    def how_many(self, found: int) -> str:
+        """What is to be said of so many that were found, "" where all are there to be seen."""
+        if found > LISTED:
+            return f"The newest {LISTED} of {found:,}: what you type narrows them."
+        return "Nothing was found." if not found and self.query_input.value else ""
+
+    def tell(self, text: str) -> None:
+        """Have the note say this, and take no room for nothing."""
+        self.note.update(content(text))
+        self.note.set_class(not text, "-empty")
 
     def fill(self, rows: Iterable[Content], lit: int = 0) -> None:
         """Show these rows, and light one, or the last where there are fewer."""

@@ -15,7 +15,7 @@ from textual.events import Key, Paste
 from textual.message import Message
 
 from ..captions import FAILED, STOPPED, alike, replayed, voice
-from ..engine import Model, name_of, sentence, with_seed
+from ..engine import Engine, Model, name_of, sentence, with_seed
 from ..keeper import Kept
 from ..knobs import Changes
 from ..messages import (
@@ -59,11 +59,9 @@ class Talking(Viewing):
     def on_mount(self) -> None:
         if not self._first:
             self.greet()
-        else:
-            self.welcome.show_loading(name_of(self.bundles.current))
         for path in self._first:
             self._open(path)
-        self.show_status()
+        self._meet()
 
     def on_unmount(self) -> None:
         # The process does not end before its threads do.
@@ -92,9 +90,7 @@ class Talking(Viewing):
 
     def on_talking_model_loaded(self, message: ModelLoaded) -> None:
         self.bundles.loaded(message.path, message.model)
-        if message.path == self.bundles.current:
-            self._meet()
-        self.show_status()
+        self._meet()
         if awaited := self._take_awaited(message.path):
             self._replay(*awaited)
 
@@ -103,8 +99,8 @@ class Talking(Viewing):
         awaited = self._take_awaited(message.path)
         if awaited:
             self._refuse_replay(message.error)
-        wanted = message.path == self.bundles.current
-        if wanted and not self.bundles:
+        wanted, fallback = message.path == self.bundles.current, self.bundles.fallback
+        if wanted and not fallback:
             self.greet()
             self.conversation.report(f"{message.error}. There is nobody to talk to.")
         else:
@@ -112,9 +108,8 @@ class Talking(Viewing):
                 kept = ". The one that was open goes on" if message.path in self.bundles else ""
                 self.notify(plain(message.error + kept), severity="error", markup=False)
             if wanted:
-                self.bundles.switch(self.bundles.fallback)
-                self._meet()
-        self.show_status()
+                self.bundles.switch(fallback)
+        self._meet()
 
     def _talk_to(self, path: str) -> None:
         """From now on the prompts go to this bundle, which is there or on its way."""
@@ -123,18 +118,22 @@ class Talking(Viewing):
         self._meet()
 
     def _meet(self) -> None:
-        """The bundle that one talks to is another, or has come."""
-        if self.bundles.engine:
+        """The bundles that one talks to are others, or have come."""
+        if self.bundles.current in self.bundles.loading and not self.bundles:
+            self.welcome.show_loading(name_of(self.bundles.current))
+        elif self.bundles.engine:
             if wrong := self.dial.fit():
                 self.notify(plain(wrong), severity="warning", markup=False)
             self.greet()
         self.prompt.ready = self.bundles.ready and self.turn is None
-        self._show_dial()
+        self._show_knobs()
+        self.changed()
 
     @work(group=IN_ORDER)
     async def action_bundles(self) -> None:
         note = "The conversation goes on with the one you choose."
-        path = await answer_of(BundleList("talk to a bundle", self.bundles.choices(), note), self)
+        choices = await self.bundles.choices()
+        path = await answer_of(BundleList("talk to a bundle", choices, note), self)
         if path and self.turn is None:
             self._talk_to(path)
         elif path:
@@ -147,14 +146,14 @@ class Talking(Viewing):
             bundles.beside = None
             self.notify("Prompts go to one bundle again")
         else:
-            others = [choice for choice in bundles.choices() if choice.path != bundles.current]
+            others = [choice for choice in await bundles.choices() if choice.path != bundles.current]
             note = "Each prompt goes to both; the conversation goes on with the first one's reply."
             chosen = await answer_of(BundleList("compare with a bundle", others, note), self)
             chosen = bundles.spelled(chosen) if chosen else bundles.current
             if chosen != bundles.current:
                 bundles.beside = chosen
                 self._open(chosen)
-        self.show_status()
+        self._meet()
 
     # --- A turn
 
@@ -182,17 +181,16 @@ class Talking(Viewing):
     def ask(self, prompt: str, *, instead_of: int | None = None) -> None:
         """Send a prompt to the bundle, and to the one that is compared with it. The exchange that it shall
         replace goes only when nothing can be refused any more."""
-        turns = self.talk.turns(prompt, before=instead_of)
-        try:
-            jobs = [
-                Job(engine, engine.seen(turns), with_seed(engine.options(self.dial.changes)))
-                for engine in self.bundles.asked
-            ]
-        except Exception as error:
-            self.conversation.report(sentence(error))
-            self.prompt.give_back(prompt)
-            self.prompt.ready = True
-            return
+        turns, jobs = self.talk.turns(prompt, before=instead_of), []
+        for engine in self.bundles.asked:
+            try:
+                options = with_seed(engine.options(self.dial.changes))
+                jobs.append(Job(engine, engine.seen(turns), options))
+            except Exception as error:
+                self._report(sentence(error), engine)
+                self.prompt.give_back(prompt)
+                self.prompt.ready = True
+                return
         self.editing = None
         if instead_of is not None and not self._gives_way(instead_of):
             instead_of = None
@@ -200,6 +198,11 @@ class Talking(Viewing):
         captioned = len(jobs) > 1 or self._speaker_changes(jobs[0])
         self.conversation.begin(number, prompt, [job.engine.facts.label if captioned else "" for job in jobs])
         self._begin(Turn(self._turns + 1, number, jobs))
+
+    def _report(self, error: str, engine: Engine) -> None:
+        """Tell an error, and where two bundles are asked, of which."""
+        whose = f"{engine.facts.name}: " if self.bundles.beside else ""
+        self.conversation.report(whose + error)
 
     def _gives_way(self, number: int) -> bool:
         """Whether this exchange goes for another reply to its prompt. What does not stays where it is, and a
@@ -245,7 +248,7 @@ class Talking(Viewing):
             return
         turn.done.append((message.reply, message.insight))
         if len(turn.done) < len(turn.jobs):
-            self.conversation.settle(turn.exchange, message.side, message.reply.text)
+            self.conversation.settle(turn.exchange, replace(self.talk[turn.exchange], reply=message.reply))
         elif turn.purpose == "replay":
             self._end_replay(turn, *turn.done[0])
         else:
@@ -259,37 +262,41 @@ class Talking(Viewing):
     def on_reply_failed(self, message: ReplyFailed) -> None:
         if (turn := self._turn_of(message)) is None:
             return
-        self.conversation.report(message.error)
         if turn.purpose == "replay":
             self._over(turn.exchange, turn.side)
         else:
-            self.prompt.give_back(self.talk[turn.exchange].prompt)
             self._break_off(turn, "failed", FAILED)
+        self._report(message.error, turn.jobs[message.side].engine)
 
     def _turn_of(self, message: ReplyAdvanced | ReplyFinished | ReplyFailed) -> Turn | None:
         """The turn that a message is of; None where that is over."""
         return self.turn if self.turn and self.turn.number == message.turn else None
 
     def _break_off(self, turn: Turn, state: State, mark: str) -> None:
-        """End a turn before its time. What came of the reply stays to be read; the model never said it."""
+        """End a turn before its time. What came of the reply stays to be read; the model never said it,
+        unless it is whole, and only that of the second bundle is not."""
         text = self.conversation.break_off(turn.exchange, len(turn.done), mark)
-        job = turn.jobs[0]
-        made = replace(turn.done[0][0], finished=False) if turn.done else None
-        if made is None and text:
-            made = ReplyFacts(text, finished=False, made=job.engine.made(job.options, job.turns))
-        prompt = self.talk[turn.exchange].prompt
-        if made is None and self.talk.take_back(turn.exchange):
+        exchange, job = self.talk[turn.exchange], turn.jobs[0]
+        if turn.done:
+            reply, insight = turn.done[0]
+            self.talk.remember(turn.exchange, insight)
+            self._end(turn, replace(exchange, reply=reply))
+        elif not text and self.talk.take_back(turn.exchange):
             self.hold(self.talk)  # nothing came that could take the place of what was said before
             self._over(None)
-            if prompt not in {exchange.prompt for exchange in self.talk}:
-                self.prompt.give_back(prompt)
-            return
-        self._end(turn, replace(self.talk[turn.exchange], state=state, reply=made))
+            if exchange.prompt not in {said.prompt for said in self.talk}:
+                self.prompt.give_back(exchange.prompt)
+        else:
+            made = job.engine.made(job.options, job.turns)
+            partly = ReplyFacts(text, finished=False, made=made) if text else None
+            self._end(turn, replace(exchange, state=state, reply=partly))
+            if state == "failed":
+                self.prompt.give_back(exchange.prompt)
 
     def _end(self, turn: Turn, exchange: Exchange) -> None:
-        """What came of a turn is kept, and looked at."""
+        """What came of a turn is kept, and looked at unless one looks elsewhere by now."""
         self.talk.end(turn.exchange, exchange, turn.jobs[0].engine.facts.name)
-        self._over(None)
+        self._over(self._picked, self._side)
 
     def _over(self, looked_at: int | None, side: int = 0) -> None:
         """There is no turn any more: one can write again, and looks at this exchange."""
@@ -363,7 +370,7 @@ class Talking(Viewing):
         if self._awaited is None or self.bundles.spelled(self._awaited[2].path) != path:
             return None
         (number, side, made), self._awaited = self._awaited, None
-        reply = self.talk[number].sides[side] if number in self.talk.numbers else None
+        reply = self.talk[number].sides[side] if self.talk.has(number) else None
         return (number, side, made) if reply and reply.made is made and self.turn is None else None
 
     def _end_replay(self, turn: Turn, reply: ReplyFacts, insight: Insight | None) -> None:

@@ -86,10 +86,7 @@ class Viewing(Screen[None]):
     @property
     def looked_at(self) -> int | None:
         """The exchange that the inspector shows, and that Copy, Good and the like are about."""
-        numbers = self.talk.numbers
-        if self._picked in numbers:
-            return self._picked
-        return numbers[-1] if numbers else None
+        return self._picked if self.talk.has(self._picked) else self.talk.newest
 
     @property
     def exchange(self) -> Exchange | None:
@@ -108,7 +105,7 @@ class Viewing(Screen[None]):
 
     def look(self, number: int | None, side: int = 0) -> None:
         """Look at a reply of an exchange; None is the newest, whichever that is."""
-        self._picked = number if number in self.talk.numbers else None
+        self._picked = number if self.talk.has(number) else None
         self._side = side
         self.conversation.pick(self._picked, self.side)
         self._fill_view()
@@ -256,7 +253,7 @@ class Viewing(Screen[None]):
         """What is going on, in a word; "" where one can write."""
         if self.turn is not None:
             return "replaying" if self.turn.purpose == "replay" else "replying"
-        if self.bundles.current in self.bundles.loading:
+        if self.bundles.coming:
             return "loading"
         if self.bundles.engine is None:
             return "not loaded"

@@ -86,15 +86,17 @@ class Conversation(VerticalScroll, can_focus=True):
         """Show how far a reply is."""
         self._replies[number][side].advance(settled, tail)
 
-    def settle(self, number: int, side: int, text: str) -> None:
-        """Show a reply that is complete, while another to the same is to come."""
-        self._replies[number][side].finish(text)
-
     def finish(self, number: int, exchange: Exchange) -> None:
-        """Show the replies of an exchange as they are now."""
+        """Show the replies of an exchange that is over, as they are now."""
         self._over(number)
+        self.settle(number, exchange)
+
+    def settle(self, number: int, exchange: Exchange) -> None:
+        """Show those replies of an exchange that are there; the second's may be to come, or never come."""
         replies = self._replies.get(number, ())
         for side, (message, reply) in enumerate(zip(replies, exchange.sides, strict=False)):
+            if side and reply is None:
+                continue
             text = reply.text if reply else ""
             beside = exchange.sides[1 - side]
             above = caption(reply, beside) if reply and beside else None

@@ -15,10 +15,10 @@ from ..values import Looked
 from .attention import Attention
 from .beam import BeamTree
 from .candidates import Candidates
-from .confidence import Tokens
 from .context import Context
 from .knobs import Knobs
 from .meter import Meter
+from .tokens import Tokens
 
 #: Name of each view, with the widget that shows it.
 VIEWS: dict[str, type[Widget]] = {

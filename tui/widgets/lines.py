@@ -54,14 +54,12 @@ class Lines(ScrollView, can_focus=True):
         self._said = ""  # in place of rows
         self.lit = 0
 
-    def draw(
-        self, lines: Sequence[Line], head: Sequence[Line] = (), *, fixed: int = 0, lit: int | None = None
-    ) -> None:
-        """Show these. The lit row stays the one it was, unless `lit` says another."""
+    def draw(self, lines: Sequence[Line], head: Sequence[Line] = (), *, fixed: int = 0) -> None:
+        """Show these. The lit row stays the one it was."""
         self._lines, self._head, self._fixed, self._said = tuple(lines), tuple(head), fixed, ""
         width = max((_width(line) for line in (*self._lines, *self._head)), default=0)
         self.virtual_size = Size(width, len(self._lines) + len(self._head))
-        self.lit = max(0, min(self.lit if lit is None else lit, len(self._lines) - 1))
+        self.lit = max(0, min(self.lit, len(self._lines) - 1))
         self.refresh()
 
     def say(self, text: str) -> None:

@@ -68,7 +68,7 @@ class ReplyMessage(ChatMessage):
     WHO = "bot"
     STYLE = "bold $text-primary"
 
-    def __init__(self, number: int | None = None, side: int = 0, caption: str = "") -> None:
+    def __init__(self, number: int, side: int, caption: str) -> None:
         self._caption = caption
         super().__init__("", number, side)
         self.advance("", "")
@@ -83,16 +83,16 @@ class ReplyMessage(ChatMessage):
         self._settled, self._tail = settled, tail
         self._lines([self._said() + Content.styled(CARET, "dim")], streaming=True)
 
-    def finish(self, text: str, marks: Sequence[str] = (), caption: str | None = None) -> None:
+    def finish(self, text: str, marks: Sequence[str], caption: str | None = None) -> None:
         """Show the final text; each of `marks` gets a line below."""
         self._settled, self._tail = text, ""
         if caption is not None:
             self._caption = caption
         self._end(marks)
 
-    def break_off(self, *marks: str) -> None:
+    def break_off(self, mark: str) -> None:
         """Nothing more will come: what there is stays, an unsettled tail dim as it was."""
-        self._end(marks)
+        self._end([mark])
 
     def _end(self, marks: Sequence[str]) -> None:
         lines = [self._said()] if self.text else []

@@ -12,7 +12,7 @@ class Tokens(Lines):
     """How sure the model was of each token, and what else might have come."""
 
     HELP = """
-    ### Confidence
+    ### Tokens
 
     **p**: the probability that the model gave the token, when it came to it. The bar says the same.
 
@@ -21,7 +21,7 @@ class Tokens(Lines):
     `·` is a part of a character, which a token below completes; of another token such a part is shown as
     its bytes, `\\xc3`.
     """
-    BINDING_GROUP_TITLE = "Confidence"
+    BINDING_GROUP_TITLE = "Tokens"
 
     def show(self, row: CandidateRow | None, insight: Insight | None, reply: int, hint: str) -> None:
         """The tokens of a candidate; what else might have come is known where it was traced."""

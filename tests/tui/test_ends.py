@@ -1,0 +1,220 @@
+"""What is left when a reply ends: with an error, before its time, while one looks elsewhere."""
+
+import threading
+
+import pytest
+from textual.widgets import TextArea
+
+from edgechat.runtime import UsageError
+from edgechat.tui import ChatApp
+
+from .conftest import Chat
+from .fakes import FakeModel, Script, reply, table_model
+
+
+async def test_an_error_of_what_was_to_take_a_replys_place_is_seen_beside_that_reply(chat):
+    async with chat(FakeModel(Script(), Script(end=UsageError("this went wrong")))) as c:
+        await c.say("hello")
+        await c.press("ctrl+r")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.messages == ["you: hello", "bot: fine", "error: this went wrong"]
+        assert c.prompt == ""  # it stands above
+        await c.press("f6", "!", "enter")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.messages == ["you: hello", "bot: fine", "error: this went wrong"]
+        assert c.prompt == "hello!"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_reply_that_was_whole_before_the_second_bundles_ended_is_said(chat, tmp_path, fails):
+    end = Script([("half", "")], UsageError("no")) if fails else Script([("half", "")], stalls=True)
+    whole = Script(end=reply("one", "two", finished=False, truncated=True))
+    first = FakeModel(whole)
+    async with chat(first, FakeModel(end), size=(140, 40), store=tmp_path / "chats.db") as c:
+        await c.press("f8", "enter")
+        await c.say("hello", wait=False)
+        await c.until(lambda: "half" in c.drawn)
+        if not fails:
+            await c.press("escape")
+        await c.until(lambda: c.screen.prompt.ready)
+        marks = "… cut at the maximum length\n▲ the prompt is longer than the model reads"
+        assert c.messages[1].startswith(f"bot: demo · int8 · cpu\none\n{marks}")
+        ended = "✗ failed" if fails else "■ stopped"
+        assert c.messages[2].endswith(f"half\n{ended}")
+        assert c.prompt == ""
+        assert c.messages[3:] == (["error: other1: no"] if fails else [])
+        await c.press("ctrl+g")
+        assert "✓ good" in c.messages[1]
+        assert c.messages[2].endswith(f"half\n{ended}")
+        await c.press("f8")
+        await c.say("and?")
+        assert first.asked[-1] == ["one", "and?"]
+        await c.kept()
+        _, (exchange, _) = await c.keeper.do(lambda store: store.load(1))
+        assert (exchange.state, exchange.said, exchange.other) == ("done", "one", None)
+        assert len(exchange.reply.candidates) == 2
+
+
+async def test_the_way_of_a_reply_is_there_though_the_second_bundles_was_stopped(chat):
+    async with chat(table_model({"ab": 1.0}), FakeModel(Script([("half", "")], stalls=True))) as c:
+        await c.press("f8", "enter")
+        await c.say("hello", wait=False)
+        await c.until(lambda: "half" in c.messages[-1])
+        await c.press("escape")
+        assert "step 1 of" in await c.view("beam")
+
+
+async def test_a_mark_goes_with_the_reply_that_was_judged(chat):
+    async with chat(FakeModel(Script(end=reply("one", "two"))), size=(140, 40)) as c:
+        await c.say("hello")
+        await c.press("ctrl+g")
+        c.screen.inspector.candidates.focus()
+        await c.press("enter")
+        assert c.messages[-1] == "bot: one\n✓ good"  # it is the same
+        await c.press("down", "enter")
+        assert c.messages[-1] == "bot: two\n⇅ candidate 2, put in place by you"
+        assert c.screen.exchange.mark is None
+
+
+async def test_a_reply_that_ends_leaves_the_turn_that_is_looked_at(chat):
+    gate = threading.Event()
+    async with chat(FakeModel(Script(), Script(), Script(gate=gate))) as c:
+        await c.say("one")
+        await c.say("two")
+        await c.say("three", wait=False)
+        await c.press("ctrl+up", "ctrl+up")
+        gate.set()
+        await c.until(lambda: c.screen.prompt.ready)
+        await c.press("ctrl+g")
+        assert [exchange.mark for exchange in c.screen.talk] == ["good", None, None]
+        await c.say("four")
+        assert c.screen.looked_at == 4
+
+
+async def test_back_from_a_view_is_no_way_out_of_the_turn_that_is_looked_at(chat):
+    async with chat(FakeModel(), size=(140, 40)) as c:
+        await c.say("one")
+        await c.say("two")
+        await c.press("ctrl+up", "shift+tab")
+        assert c.screen.inspector.shown.has_focus
+        await c.press("escape")
+        assert c.screen.prompt.has_focus
+        assert c.screen.looked_at == 1
+        c.screen.conversation.focus()
+        await c.press("escape")
+        assert c.screen.prompt.has_focus
+        assert c.screen.looked_at == 2
+
+
+@pytest.mark.parametrize("second", [True, False])
+async def test_where_the_first_bundle_fails_one_talks_to_the_next_that_comes(second):
+    gate = threading.Event()
+
+    def load(path):
+        if path == "mine":
+            raise UsageError("mine is damaged")
+        gate.wait(10)
+        if not second:
+            raise UsageError(f"{path} is damaged too")
+        return FakeModel()
+
+    app = ChatApp(load, ["mine", "other"])
+    async with app.run_test() as pilot:
+        c = Chat(app, pilot)
+        await c.until(lambda: c.notices)
+        assert c.notices == ["mine is damaged"]
+        await c.until(lambda: "Loading other" in c.drawn)
+        assert "other · not kept · loading" in c.drawn
+        gate.set()
+        if second:
+            await c.until(lambda: c.screen.prompt.ready)
+            await c.say("hello")
+            assert c.messages == ["you: hello", "bot: fine"]
+        else:
+            await c.until(lambda: c.messages)
+            assert c.messages == ["error: other is damaged too. There is nobody to talk to."]
+
+
+async def test_the_title_of_a_copy_of_a_copy_says_once_that_it_is_another_way(chat):
+    async with chat(FakeModel()) as c:
+        title = "a title of fifty characters, which is nearly all .."
+        c.screen.talk.rename(title)
+        for prompt in ("one", "two", "three"):
+            await c.say(prompt)
+        assert c.screen.talk.until(3).title == f"{title}, another way"
+        assert c.screen.talk.until(3).until(2).title == f"{title}, another way"
+
+
+async def test_again_is_not_offered_while_one_edits(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("one")
+        assert c.screen.active_bindings["ctrl+r"].enabled
+        await c.press("f6", "ctrl+r")
+        assert c.screen.state() == "editing the last prompt"
+        assert c.prompt == "one"
+        await c.press("enter")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.messages == ["you: one", "bot: fine"]
+
+
+async def test_what_needs_a_bundle_is_not_offered_without_one(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("one")
+        assert c.screen.check_action("export_all", ())
+    async with chat(FakeModel(), store=path) as c:
+        keeper = c.keeper
+        app = ChatApp(lambda path: FakeModel(), [], keeper=keeper)
+        async with app.run_test(size=(200, 40)) as pilot:
+            c = Chat(app, pilot, keeper)
+            await c.press("ctrl+l")
+            await c.until(lambda: "1 turn" in c.drawn)
+            await c.press("enter")
+            await c.until(lambda: c.messages)
+            await c.until(lambda: "Edit" in c.drawn)
+            assert "Again" not in c.drawn
+            assert not c.screen.check_action("export_all", ())
+            await c.press("ctrl+b", *"mine", "enter")
+            await c.until(lambda: "Again" in c.drawn)
+
+
+async def test_what_a_failed_reply_should_have_said_is_copied(chat):
+    async with chat(FakeModel(Script(end=UsageError("no")))) as c:
+        await c.say("one")
+        await c.press("f10")
+        c.app.screen.query_one(TextArea).text = "ONE"
+        await c.press("ctrl+s", "ctrl+y")
+        assert c.app.clipboard == "ONE"
+
+
+async def test_a_prompt_waits_until_both_bundles_can_be_asked(chat):
+    gate = threading.Event()
+
+    def load(path):
+        if path == "other":
+            gate.wait(10)
+        return FakeModel()
+
+    app = ChatApp(load, ["mine"])
+    async with app.run_test(size=(140, 40)) as pilot:
+        c = Chat(app, pilot)
+        await c.until(lambda: c.screen.prompt.ready)
+        await c.press("f8", *"other", "enter")
+        await c.until(lambda: "mine | other · not kept · loading" in c.drawn)
+        await c.say("hello", wait=False)
+        assert c.notices == ["mine | other is loading"]
+        gate.set()
+        await c.until(lambda: c.screen.prompt.ready)
+        await c.press("enter")
+        await c.until(lambda: len(c.messages) == 3 and c.screen.prompt.ready)
+
+
+async def test_an_option_that_one_of_two_refuses_is_told_with_its_name(chat):
+    async with chat(FakeModel(), FakeModel(closed=True), size=(140, 40)) as c:
+        c.screen.use_preset({"prefix": "so"})
+        await c.press("f8", "enter")
+        await c.say("hello")
+        assert c.messages[0].startswith("error: other1: ")
+        await c.press("f8", "enter")
+        await c.until(lambda: c.screen.prompt.ready)
+        assert c.messages[-1] == "bot: fine"

@@ -1,0 +1,161 @@
+"""The list of conversations, while what it lists changes."""
+
+import sqlite3
+import threading
+from functools import partial
+
+import pytest
+from textual.widgets import Input
+
+from edgechat.tui import ChatApp
+from edgechat.tui.keeper import Keeper
+from edgechat.tui.screens.ask import Ask
+from edgechat.tui.store import GONE, Store, StoreError
+from edgechat.tui.values import Exchange, ReplyFacts
+
+from .conftest import Chat
+from .fakes import FakeModel, Script
+
+
+def kept(path, *titles):
+    """A file with a conversation of each title, the newest first."""
+    store = Store(path)
+    for title in reversed(titles):
+        store.create(title, "demo", [Exchange(f"about {title}", reply=ReplyFacts("fine"))])
+    store.close()
+    return path
+
+
+def titles(path):
+    db = sqlite3.connect(path)
+    found = db.execute("SELECT title FROM conversations WHERE deleted IS NULL ORDER BY updated DESC")
+    rows = [title for (title,) in found]
+    db.close()
+    return rows
+
+
+async def list_them(c, last="C"):
+    await c.press("ctrl+l")
+    await c.until(lambda: f"{last}\n" in c.drawn.replace("│", "").replace(" ", ""))
+
+
+@pytest.mark.parametrize("key", ["ctrl+d", "f2", "enter"])
+async def test_the_lit_one_is_taken_though_another_became_the_newest_meanwhile(chat, tmp_path, key):
+    path, gate = kept(tmp_path / "chats.db", "A", "B", "C"), threading.Event()
+    async with chat(FakeModel(Script(gate=gate)), store=path) as c:
+        await list_them(c)
+        await c.press("down", "down", "enter")
+        await c.until(lambda: c.messages[:1] == ["you: about C"])
+        await c.say("more", wait=False)
+        await list_them(c)  # A is lit
+        gate.set()
+        await c.until(lambda: c.chat.prompt.ready)
+        await c.kept()
+        await c.press(key)
+        if key == "ctrl+d":
+            await c.until(lambda: "Deleted: A." in c.drawn)
+            assert titles(path) == ["C", "B"]
+        elif key == "f2":
+            await c.until(lambda: c.app.screen.query_one(Input).value == "A")
+        else:
+            await c.until(lambda: c.messages[:1] == ["you: about A"])
+
+
+async def test_where_the_lit_one_was_deleted_elsewhere_no_other_is_taken(chat, tmp_path):
+    path = kept(tmp_path / "chats.db", "A", "B", "C")
+    async with chat(FakeModel(), store=path) as c:
+        await list_them(c)
+        await c.press("down")
+        other = Store(path)
+        other.delete(2)
+        other.close()
+        await c.press("ctrl+d")
+        await c.until(lambda: c.notices)
+        assert c.notices[0].lower() == GONE
+        assert titles(path) == ["A", "C"]
+        await c.press("ctrl+d")
+        await c.until(lambda: "Deleted: C." in c.drawn)
+
+
+async def test_another_search_begins_with_the_first_that_it_found(chat, tmp_path):
+    path = kept(tmp_path / "chats.db", "A", "B", "C")
+    async with chat(FakeModel(), store=path) as c:
+        await list_them(c)
+        await c.press("down", "down", *"about")
+        await c.until(lambda: "about A" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.messages[:1] == ["you: about A"])
+
+
+async def test_an_error_of_the_list_is_seen(chat, tmp_path, monkeypatch):
+    path = kept(tmp_path / "chats.db", "A", "B", "C")
+    async with chat(FakeModel(), store=path) as c:
+        await list_them(c)
+
+        def broken(store, query=""):
+            raise StoreError("the disk is gone")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "find", broken)
+            await c.press("x")
+            await c.until(lambda: "the disk is gone" in c.drawn)
+        await c.press("backspace")
+        await c.until(lambda: "the disk is gone" not in c.drawn)
+
+
+async def test_the_conversation_one_is_in_has_the_title_that_the_list_gave_it(chat, tmp_path):
+    path = kept(tmp_path / "chats.db", "A", "B", "C")
+    async with chat(FakeModel(), store=path) as c:
+        await list_them(c)
+        await c.press("enter")
+        await c.until(lambda: c.messages)
+        await list_them(c)
+        await c.press("ctrl+r")
+        c.app.screen.query_one(Input).value = "another"
+        await c.press("enter")
+        await c.until(lambda: "another" in c.drawn)
+        await c.press("escape")
+        await c.until(lambda: c.chat.talk.title == "another")
+        assert titles(path) == ["another", "B", "C"]
+
+
+async def test_who_opens_the_conversation_he_is_in_while_a_reply_comes_sees_what_came_of_it(chat, tmp_path):
+    path = kept(tmp_path / "chats.db", "A", "B", "C")
+    async with chat(FakeModel(Script([("so far", "")], stalls=True)), store=path) as c:
+        await list_them(c)
+        await c.press("enter")
+        await c.until(lambda: c.messages)
+        await c.say("more", wait=False)
+        await c.until(lambda: "so far" in c.messages[-1])
+        await list_them(c)
+        await c.press("enter")
+        await c.until(lambda: c.app.screen is c.chat and c.chat.turn is None)
+        assert c.messages[-2] == "you: more"
+        assert c.messages[-1].endswith("so far\n■ stopped")
+        await c.kept()
+        assert len(await c.keeper.do(lambda store: store.load(3)[1])) == 2
+
+
+async def test_a_name_or_a_title_that_is_no_text_is_kept_as_well_as_can_be(tmp_path):
+    """As of `edgechat tui $'caf\\xe9'`."""
+    path, name = tmp_path / "chats.db", b"caf\xe9".decode("utf-8", "surrogateescape")
+    keeper = Keeper(partial(Store, path))
+    app = ChatApp(lambda path: FakeModel(), [name], keeper=keeper)
+    async with app.run_test() as pilot:
+        c = Chat(app, pilot, keeper)
+        await c.until(lambda: c.screen.prompt.ready)
+        await c.say("hello")
+        await c.kept()
+        c.screen.talk.rename("half \ud83d")
+        await c.kept()
+        assert c.notices == []
+        assert titles(path) == ["half ?"]
+        await c.press("ctrl+l")
+        await c.until(lambda: "half ?" in c.drawn)
+        c.app.screen.query_one(Input).value = "\ud83d"
+        await c.until(lambda: "1 turn" in c.drawn)  # it is sought as it is kept
+        await c.press("escape")
+        await c.press("ctrl+g")
+        c.screen.action_export_all()
+        await c.until(lambda: isinstance(c.app.screen, Ask))
+    assert keeper.close() == ""
