@@ -124,6 +124,14 @@ def train(
     valid: Annotated[
         str | None, typer.Option(help="Held-out data, in place of a fraction of DATA.", rich_help_panel=_DATA)
     ] = None,
+    valid_source: Annotated[
+        Path | None,
+        typer.Option(help="Held out of parallel text: prompts.", readable=False, rich_help_panel=_DATA),
+    ] = None,
+    valid_target: Annotated[
+        Path | None,
+        typer.Option(help="Held out of parallel text: replies.", readable=False, rich_help_panel=_DATA),
+    ] = None,
     valid_fraction: Annotated[
         float | None, _number("Share of the dialogues that is held out.  [default: 0.05]", _DATA)
     ] = None,

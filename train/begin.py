@@ -63,14 +63,14 @@ def open_or_create(
     if occupied(out):
         _check_replaced(out, wanted.options.from_run, force)
     beginning = new_beginning(wanted, reading=reading, say=say)
-    report, of_valid = beginning.prepared.report, wanted.options.valid is not None
+    report = beginning.prepared.report
+    valid = replace(report, sources=report.valid_sources)  # as if it were a corpus of its own
     for line in (*report.lines(), *beginning.remarks()):
         say(line)
     corpus = {
         "name": ", ".join(source.name for source in report.sources),
         "sha256": report.sha256,
-        # As if the held-out data were a corpus of its own.
-        "valid_sha256": replace(report, sources=report.valid_sources).sha256 if of_valid else None,
+        "valid_sha256": valid.sha256 if valid.sources else None,
         "sources": [asdict(source) for source in report.sources],
     }
     return create_run(out, beginning, corpus, device=device, processes=processes, replace=force)
@@ -185,7 +185,8 @@ def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:
         except EdgeChatError as error:
             raise type(error)(f"{error} (a resume does not need DATA: leave it out)") from None
     if valid is not None:
-        same["--valid"] = valid.read().sha256 == run.info["corpus"].get("valid_sha256")
+        name = "--valid" if options.valid else "--valid-source"
+        same[name] = valid.read().sha256 == run.info["corpus"].get("valid_sha256")
     if vectors is not None:
         same["--pretrained-embeddings"] = file_sha256(vectors) == (run.pretrained or {}).get("sha256")
     if tokenizer is not None:
@@ -204,7 +205,12 @@ def _corpus(options: RunOptions) -> Corpus:
 
 
 def _held_out(options: RunOptions) -> Corpus | None:
-    return open_corpus([options.valid], skip_bad=options.skip_bad) if options.valid else None
+    data = [options.valid] if options.valid else []
+    source, target = options.valid_source, options.valid_target
+    if not data and source is None and target is None:
+        return None
+    called = ("--valid-source", "--valid-target")
+    return open_corpus(data, source=source, target=target, skip_bad=options.skip_bad, called=called)
 
 
 def _from_run(options: RunOptions) -> Run | None:

@@ -223,6 +223,10 @@ class RunOptions:
     """Parallel text, with `target`."""
     target: Path | None = None
     valid: str | None = None
+    """Held-out data, a file or a packaged corpus."""
+    valid_source: Path | None = None
+    """Held-out parallel text, with `valid_target`."""
+    valid_target: Path | None = None
     skip_bad: bool = False
     tokenizer: Path | None = None
     pretrained_embeddings: Path | None = None
@@ -252,13 +256,14 @@ class RunOptions:
             path = folder / item
             return item if importer(item) is not None and not path.exists() else str(path)
 
-        paths = ("source", "target", "tokenizer", "pretrained_embeddings", "from_run", "out")
-        named = {name: getattr(self, name) for name in paths}
+        paths: dict[str, Any] = {
+            name: folder / path for name, path in vars(self).items() if isinstance(path, Path)
+        }
         return dataclasses.replace(
             self,
             data=tuple(map(there, self.data)),
             valid=None if self.valid is None else there(self.valid),
-            **{name: folder / path for name, path in named.items() if path is not None},
+            **paths,
         )
 
     def changed(self, values: dict[str, Any]) -> "RunOptions":

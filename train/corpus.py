@@ -83,8 +83,10 @@ def open_corpus(
     source: Path | None = None,
     target: Path | None = None,
     skip_bad: bool = False,
+    called: tuple[str, str] = ("--source", "--target"),
 ) -> Corpus:
-    """The corpus of files and packaged corpora `data`, and of the parallel texts `source` and `target`.
+    """The corpus of files and packaged corpora `data`, and of the parallel texts `source` and `target`, which
+    errors call as they were `called`.
 
     An existing path wins over a packaged corpus of that name; nothing at all means
     `chatterbot:english`. What can be told without reading is refused here: UsageError for a name
@@ -92,11 +94,11 @@ def open_corpus(
     for a file that cannot be used and, unless `skip_bad`, for its first bad line.
     """
     if (source is None) != (target is None):
-        given, other = ("--source", "--target") if target is None else ("--target", "--source")
+        given, other = called if target is None else reversed(called)
         raise UsageError(f"{given} is one half of a parallel text: give {other} too")
     sources: list[Source] = [_source(item, skip_bad) for item in data]
     if source is not None and target is not None:
-        for option, path in (("--source", source), ("--target", target)):
+        for option, path in zip(called, (source, target), strict=True):
             if not _exists(path):
                 raise UsageError(f"{option} {path} does not exist")
         sources.append(_Parallel(source, target, skip_bad))

@@ -33,6 +33,7 @@ EXCLUDES = {
     "from_run": (("tokenizer", "vocab_size", "pretrained_embeddings"), "that begins with all of a run"),
     "tokenizer": (("vocab_size",), "that has its vocabulary already"),
     "valid": (("valid_fraction",), "that takes its place"),
+    "valid_source": (("valid_fraction",), "that takes its place"),
     "batch_tokens": (("batch_size",), "that takes its place"),
 }
 

@@ -593,6 +593,35 @@ def test_parallel_text_is_trained_on(invoke, tmp_path):
     assert "5 pairs of 5 dialogues" in done.stderr
 
 
+def test_parallel_text_is_held_out(invoke, tmp_path):
+    for name in ("train", "valid", "other"):
+        for side in ("src", "tgt"):
+            (tmp_path / f"{name}.{side}").write_text("".join(f"{name} {side} {i}\n" for i in range(4)))
+
+    def texts(name, before=""):
+        paths = zip(("source", "target"), ("src", "tgt"), strict=True)
+        return [
+            word for option, side in paths for word in (f"--{before}{option}", tmp_path / f"{name}.{side}")
+        ]
+
+    out, quick = tmp_path / "run", [*QUICK[:-6], *QUICK[-4:]]  # without a fraction
+    start = ["train", *texts("train"), "--out", out, *quick]
+    half = invoke(*start, *texts("valid", "valid-")[:2])
+    assert (half.returncode, "--valid-source is one half" in half.sentence) == (2, True)
+    assert "give --valid-target too" in half.sentence
+    done = invoke(*start, *texts("valid", "valid-"))
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["response"] for line in (out / "valid.jsonl").read_text().splitlines()] == [
+        f"valid tgt {i}" for i in range(4)
+    ]
+    resume = ["train", "--resume", "--out", out]
+    assert invoke(*resume, *texts("valid", "valid-")).returncode == 0
+    other = invoke(*resume, *texts("other", "valid-"))
+    assert (other.returncode, "--valid-source is not what" in other.sentence) == (2, True)
+    both = invoke(*start, *texts("valid", "valid-"), "--valid-fraction", 0.1)
+    assert "--valid-fraction does not go with --valid-source" in both.sentence
+
+
 def test_a_dry_run_refuses_what_the_training_would_and_says_what_it_would(invoke, corpus_file, tmp_path):
     look = ["train", corpus_file, "--dry-run", "--vocab-size", 300]
     gone = invoke(*look, "--pretrained-embeddings", tmp_path / "gone.txt")
