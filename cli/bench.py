@@ -46,7 +46,7 @@ _FRESH = """
 import json, sys
 from edgechat.runtime import ChatModel, DecodingOptions
 bundle, device, threads = sys.argv[1:]
-prompt, options = json.load(sys.stdin)
+prompt, options = json.load(sys.stdin.buffer)
 model = ChatModel.load(bundle, device=device, threads=int(threads))
 print(model.reply(prompt, DecodingOptions.from_json(options)))
 """

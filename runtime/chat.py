@@ -38,6 +38,8 @@ class ChatSession:
     def __init__(self, model: "ChatModel", turns: Sequence[str] = ()) -> None:
         self._model = model
         self._turns = turns_of(turns)
+        if len(self._turns) % 2:
+            raise UsageError("the turns of a session end with a reply: give prompts and replies in pairs")
 
     @property
     def turns(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import occupied, sha256
 from .beginning import Beginning
 from .bpe_dropout import BpeDropout
-from .config import RESUMABLE, RunOptions, TrainingConfig
+from .config import DIVISION, RESUMABLE, RunOptions, TrainingConfig
 from .corpus import DEFAULT_CORPUS, Corpus, open_corpus
 from .dataset import prepare
 from .lock import RunLock
@@ -18,9 +18,6 @@ from .report import Tell
 from .run import Run, create_run, is_only_a_run, is_run, open_run
 from .tokenizer import load_tokenizer
 from .wanted import Wanted
-
-#: How a step is divided into batches.
-_DIVISION = ("batch_size", "batch_tokens", "accumulate")
 
 Say = Callable[[str], None]
 #: Shows, while it is entered, how far the corpus is read.
@@ -128,7 +125,7 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
     `RESUMABLE`, and for how its steps are divided into batches."""
     run, options = open_run(out), wanted.options
     asked = wanted.on(run.config, goes_on=run.begun_from is not None)
-    divided = _DIVISION if _step_size(asked.training) == _step_size(run.config.training) else ()
+    divided = DIVISION if _step_size(asked.training) == _step_size(run.config.training) else ()
     changed = asked.to_json()
     for part, values in run.config.to_json().items():
         for name, value in values.items():
@@ -136,6 +133,11 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
             if now != value and name not in (*RESUMABLE, *divided):
                 given = wanted.source(name)
                 gives = f"no {name}" if now is None else f"{name} {now}"
+                if name in DIVISION:
+                    raise UsageError(
+                        f"{given} gives {gives}, but the run has {value}: a resume may divide its steps "
+                        "otherwise, but by --batch-size or --batch-tokens and --accumulate they stay as large"
+                    )
                 raise UsageError(
                     f"{given} gives {gives}, but the run was begun with {value}: "
                     f"resume without {given}, or start another run"
@@ -146,7 +148,7 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
     named = {*({} if wanted.file is None else wanted.file.values), *wanted.values}  # not by a preset
-    division = {name: changed["training"][name] for name in _DIVISION if named & {*_DIVISION}}
+    division = {name: changed["training"][name] for name in DIVISION if named & {*DIVISION}}
     values = wanted.resumable | division
     if run.config.changed(values) == run.config:
         return run
@@ -161,7 +163,7 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
                 raise UsageError(
                     f"{wanted.source(name)} gives {name} {length}, but the run is {where} {reached} already"
                 )
-    return run.with_length(**values)
+    return run.with_values(**values)
 
 
 def _step_size(config: TrainingConfig) -> tuple[bool, int]:

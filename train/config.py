@@ -40,11 +40,14 @@ MEANT_FOR: dict[str, tuple[str, tuple[Any, ...]]] = {
 GIVES_WAY = {"batch_tokens": "batch_size"}
 #: What a resume may change: where a run ends, and how many of its checkpoints stay.
 RESUMABLE = ("epochs", "max_steps", "keep")
+#: How a step is divided into batches, which a resume may change where the step stays as large.
+DIVISION = ("batch_size", "batch_tokens", "accumulate")
 
 
 def over(below: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The values of a section that are `given`, on top of those of the layer below."""
-    return {**below, **{name: None for name, other in GIVES_WAY.items() if other in given}, **given}
+    none = {name: None for name, other in GIVES_WAY.items() if other in given and name in below}
+    return {**below, **none, **given}
 
 
 def _does_something(name: str, values: dict[str, Any]) -> bool:
@@ -55,7 +58,7 @@ def _does_something(name: str, values: dict[str, Any]) -> bool:
 
 def _refuse_idle(name: str, values: dict[str, Any]) -> None:
     """Raise UsageError where a value does nothing beside the others of its section."""
-    if _does_something(name, values):
+    if values[name] is False or _does_something(name, values):
         return
     mode, kinds = MEANT_FOR[name]
     value, now = values[name], values[mode]
@@ -268,11 +271,17 @@ class RunOptions:
 
     def changed(self, values: dict[str, Any]) -> "RunOptions":
         """A copy in which options have the values given; None, false and nothing leave one as it is. Data of
-        any kind takes the place of all data."""
+        any kind takes the place of all data, and held-out data of all that is held out."""
         named = {f.name: values.get(f.name) for f in dataclasses.fields(self)}
         given = {k: v for k, v in named.items() if v is not None and v is not False and v != ()}
-        kinds: dict[str, Any] = {"data": (), "source": None, "target": None}
-        return dataclasses.replace(self, **{**(kinds if kinds.keys() & given.keys() else {}), **given})
+        kinds: tuple[dict[str, Any], ...] = (
+            {"data": (), "source": None, "target": None},
+            {"valid": None, "valid_source": None, "valid_target": None},
+        )
+        for kind in kinds:
+            if kind.keys() & given.keys():
+                given = kind | given
+        return dataclasses.replace(self, **given)
 
 
 _SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataConfig, "training": TrainingConfig}
@@ -337,4 +346,5 @@ class ConfigFile:
     @property
     def values(self) -> dict[str, Any]:
         """The values of the configuration that the file gives itself, by name, and not by its preset."""
-        return {name: value for part in self.sections.values() for name, value in part.items()}
+        parts = (part for part in self.sections.values() if isinstance(part, dict))  # `config` refuses others
+        return {name: value for part in parts for name, value in part.items()}

@@ -79,7 +79,8 @@ def find_learning_rate(
     if not tried:
         raise EdgeChatError(
             f"no learning rate can be found: at the lowest, {LOWEST:g}, the loss ({outcome.loss:g}) or its "
-            "gradient is no finite number already, or too large: try without --amp"
+            "gradient is no finite number already, or too large"
+            + ("" if updater.precision == "fp32" else ": try without --amp")
         )
     return Found(tried, suggestion(tried))
 

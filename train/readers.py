@@ -206,26 +206,30 @@ def _parse_json(tally: Tally, line: str) -> _Record:
         raise _BadLineError("is not JSON", "it is nested too deep") from None
     if not isinstance(record, dict):
         raise _BadLineError("is not a JSON object", "a .jsonl file has one a line")
-    listed = next((key for key in ("turns", *_MESSAGES) if key in record), None)
-    if listed:
-        known, turns = {listed}, record[listed]
-        if not isinstance(turns, list):
-            raise _BadLineError(f'has "{listed}" that are not a list')
-        if listed == "turns":
-            parsed = tuple(_parse_turn(turn, tally.ignored_keys) for turn in turns)
-        else:
-            messages = (_parse_message(message, *_MESSAGES[listed], tally) for message in turns)
-            parsed = tuple(turn for turn in messages if turn)
+    chat = next((key for key in _MESSAGES if record.get(key) is not None), None)
+    if "turns" in record:
+        known = {"turns"}
+        parsed = tuple(_parse_turn(turn, tally.ignored_keys) for turn in _list_of(record, "turns"))
     elif "prompt" in record and "response" in record:
         known = {"prompt", "response"}
         if not isinstance(record["prompt"], str) or not isinstance(record["response"], str):
             raise _BadLineError('has a "prompt" or "response" that is not a string')
         parsed = (Turn(record["prompt"]), Turn(record["response"]))
+    elif chat is not None:
+        known = {chat}
+        messages = (_parse_message(each, *_MESSAGES[chat], tally) for each in _list_of(record, chat))
+        parsed = tuple(turn for turn in messages if turn)
     else:
         reason = 'has neither "turns", "messages" or "conversations" nor both "prompt" and "response"'
         raise _BadLineError(reason, _keys(record))
     tally.ignored_keys.update(record.keys() - known)
     return parsed
+
+
+def _list_of(record: dict[str, Any], key: str) -> list[Any]:
+    if not isinstance(record[key], list):
+        raise _BadLineError(f'has "{key}" that are not a list')
+    return list(record[key])
 
 
 def _keys(record: dict[str, Any]) -> str:

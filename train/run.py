@@ -84,7 +84,7 @@ class Run:
     def corpus_sha256(self) -> str:
         return str(self.info["corpus"]["sha256"])
 
-    def with_length(self, **values: int | None) -> "Run":
+    def with_values(self, **values: int | None) -> "Run":
         """The run with other values of what a resume may change, which run.json keeps."""
         config = self.config.changed(values)
         info = {**self.info, "config": config.to_json()}

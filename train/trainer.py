@@ -1,4 +1,4 @@
-"""The training loop: batches -> updates, with validation and a checkpoint each so many steps.
+"""The training loop: steps of batches -> updates, with validation and a checkpoint each so many steps.
 
 A run is a function of its configuration, its corpus and the thread count: killed at any moment and
 resumed, it ends with the same weights, byte for byte (on CPU).
@@ -237,15 +237,20 @@ class Trainer:
         self._saved_step = position.step
         if not position.of_batches:
             return
-        done = position.step - sum(len(self._steps(epoch)) for epoch in range(position.epoch))
+        steps = len(self._steps(position.epoch))
+        if self._config.batch_tokens:  # as many batches as then need not be as many steps
+            done = min(steps, -(-position.epoch_step // self._config.accumulate))
+        else:
+            done = position.step - position.epoch * steps
         if done != position.epoch_step:  # a step had several batches
-            position.epoch_step = max(0, done)
-            _log.warning(
-                "%s is of an older edgechat, which drew each batch of a step by itself: this goes on, but in "
-                "epoch %d some pairs come twice and others not at all",
-                checkpoint,
-                position.epoch + 1,
-            )
+            position.epoch_step = done
+            if self._world.writes:
+                _log.warning(
+                    "%s is of an older edgechat, which drew each batch of a step by itself: this goes on, "
+                    "but in epoch %d some pairs come twice and others not at all",
+                    checkpoint,
+                    position.epoch + 1,
+                )
 
     def _planned_steps(self) -> int:
         """Steps of a number of pairs are equally many in each epoch. Those of a number of tokens are not, and

@@ -58,10 +58,8 @@ class Wanted:
         values = {name: given[name] for name in option_names() if given.get(name) is not None}
         file = None if given.get("config") is None else ConfigFile.read(Path(given["config"]))
         begun = RunOptions() if file is None else file.options
-        if file is not None and not given.get("resume"):  # of one that was begun, all was let pass once
-            # A run's config.toml has batch_size beside batch_tokens, which takes its place.
-            names = begun.given | file.values.keys() - {"batch_size"}
-            _refuse_company(names, str, where=f"{file.path}: ")
+        if file is not None:
+            _refuse_company(begun.given, str, where=f"{file.path}: ")
         asked = {name for name, value in given.items() if value is not None and value is not False}
         asked |= begun.given - {"preset"}
         for name, other in NEEDS.items():
@@ -71,7 +69,15 @@ class Wanted:
         return cls(begun.changed({**given, "data": tuple(given.get("data") or ())}), values, file)
 
     def fresh(self, base: "Run | None" = None) -> RunConfig:
-        """For a new run, which has the model of `base`, if one, and all else of it but its end."""
+        """For a new run, which has the model of `base`, if one, and all else of it but its end.
+
+        Raises:
+            UsageError: it cannot be so, or the file contradicts itself, which was let pass once.
+        """
+        if self.file is not None:
+            # A run's config.toml has batch_size beside batch_tokens, which takes its place.
+            names = self.file.options.given | self.file.values.keys() - {"batch_size"}
+            _refuse_company(names, str, where=f"{self.file.path}: ")
         if base is None:
             return self.on(load_preset(DEFAULT_PRESET))
         config = self.on(base.config.without_end(), goes_on=True)

@@ -645,7 +645,7 @@ def test_a_dry_run_refuses_what_the_training_would_and_says_what_it_would(invoke
             ["--attention", 9, "--attention-kind", "luong-dot"],
             "--attention 9 is of --attention-kind bahdanau",
         ),
-        (["--bidirectional", "--no-reverse-source"], "--reverse-source does not go with --bidirectional,"),
+        (["--bidirectional", "--reverse-source"], "--reverse-source does not go with --bidirectional,"),
         (["--batch-tokens", 3], "--batch-tokens must be at least 50"),
         (["--max-minutes", 0], "--max-minutes must be above 0"),
     ],

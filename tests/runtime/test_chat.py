@@ -803,6 +803,11 @@ def test_a_session_goes_on_where_another_ended():
     assert (second.turns, said) == (first.turns, list(first.turns[:4]))  # the caller's list stays as it was
 
 
+def test_a_session_does_not_go_on_from_a_prompt_without_its_reply(model):
+    with pytest.raises(UsageError, match="end with a reply"):
+        model.session(["hi", "hello", "and now?"])
+
+
 def test_a_model_of_one_turn_has_no_context_but_the_session_keeps_its_turns(model):
     session = model.session()
     for _ in range(2):

@@ -36,7 +36,7 @@ def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_
     for keep in (3, 2):
         run = open_or_create(out, Wanted.of({"keep": keep}), "cpu", resume=True)
         assert (run.config.training.keep, run.config.training.max_steps) == (keep, 2)
-    with pytest.raises(UsageError, match="--batch-size gives no batch_tokens, but the run was begun with 99"):
+    with pytest.raises(UsageError, match="--batch-size gives no batch_tokens, but the run has 99"):
         open_or_create(out, Wanted.of({"batch_size": 64}), "cpu", resume=True)
 
 
@@ -46,7 +46,7 @@ def test_what_a_new_run_begins_with_is_read_once(corpus_file, tmp_path):
     more = Wanted.of({"data": [str(corpus_file)], "from_run": base.folder})
     beginning = new_beginning(more)
     assert (base.config.training.max_steps, beginning.config.training.max_steps) == (2, None)
-    Trainer(open_run(base.folder).with_length(max_steps=4)).train()
+    Trainer(open_run(base.folder).with_values(max_steps=4)).train()
     assert beginning.base
     assert beginning.base.step == 2
     assert any("begins with the best weights" in line and "step 2" in line for line in beginning.remarks())
@@ -78,7 +78,7 @@ def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remem
         {"batch_size": 2, "accumulate": 5},
         {"batch_tokens": 400},
     ):
-        with pytest.raises(UsageError, match="but the run was begun with"):
+        with pytest.raises(UsageError, match=r"but the run has .*--accumulate they stay as large"):
             resumed(**wrong)
     assert resumed() == (8, None, 1)
 

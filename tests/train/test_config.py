@@ -217,15 +217,44 @@ def test_the_toml_of_a_run_of_batches_of_tokens_is_one_that_a_training_takes(tmp
 def test_what_contradicts_itself_in_a_file_is_refused(tmp_path, text, sentence):
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    with pytest.raises(UsageError) as refused:
-        Wanted.of({"config": path})
-    assert str(refused.value).startswith(f"{path}: {sentence}: that ")
+    for resume in (None, True):  # of a run that is not there yet
+        with pytest.raises(UsageError) as refused:
+            Wanted.of({"config": path, "resume": resume}).fresh()
+        assert str(refused.value).startswith(f"{path}: {sentence}: that ")
 
 
 def test_a_run_that_was_begun_with_a_contradiction_when_that_was_let_pass_is_resumed_with_it(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\nvalid = 'v.tsv'\n[data]\nvalid_fraction = 0.1")
-    assert Wanted.of({"config": path, "resume": True}).options.valid == str(tmp_path / "v.tsv")
+    wanted = Wanted.of({"config": path, "resume": True})
+    assert wanted.options.valid == str(tmp_path / "v.tsv")
+    assert wanted.on(load_preset("tiny")).data.valid_fraction == 0.1
+
+
+@pytest.mark.parametrize("text", ["data = ['chats.jsonl']", "training = 3", "[[training]]\nepochs = 3"])
+def test_a_section_that_is_none_is_refused_as_that(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"section (data|training) must be a section of keys and values"):
+        Wanted.of({"config": path}).fresh()
+
+
+def test_a_value_in_the_wrong_section_is_the_one_that_is_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[model]\nbatch_size = 3")
+    with pytest.raises(UsageError, match="section model: unknown key 'batch_size'"):
+        Wanted.of({"config": path}).fresh()
+
+
+def test_held_out_data_of_the_command_line_takes_the_place_of_the_files(tmp_path):
+    path = tmp_path / "mine.toml"
+    halves = {"valid_source": Path("s"), "valid_target": Path("t")}
+    path.write_text("[run]\nvalid = 'v.tsv'")
+    options = Wanted.of({"config": path, **halves}).options
+    assert (options.valid, options.valid_source, options.valid_target) == (None, Path("s"), Path("t"))
+    path.write_text("[run]\nvalid_source = 's'\nvalid_target = 't'")
+    options = Wanted.of({"config": path, "valid": "v.tsv"}).options
+    assert (options.valid, options.valid_source, options.valid_target) == ("v.tsv", None, None)
 
 
 def test_the_command_line_overrides_what_a_file_says_of_the_same(tmp_path):
@@ -245,7 +274,6 @@ def test_the_command_line_overrides_what_a_file_says_of_the_same(tmp_path):
             {"attention": 64, "attention_kind": "luong-dot"},
             "attention 64 is of attention_kind bahdanau, bahdanau-normed or scaled, not of luong-dot",
         ),
-        ({"bidirectional": True, "reverse_source": False}, "reverse_source does not go with bidirectional"),
         ({"bidirectional": True, "reverse_source": True}, "reverse_source does not go with bidirectional"),
     ],
 )

@@ -197,6 +197,17 @@ def test_of_a_chat_with_an_assistant_what_that_says_is_learned_and_all_else_is_c
     assert corpus.report.ignored_keys == {"name": 1, "id": 1}
 
 
+def test_a_prompt_with_its_response_is_read_beside_keys_of_other_forms(write: Write) -> None:
+    lines = [
+        {"prompt": "a", "response": "b", "messages": None},
+        {"prompt": "c", "response": "d", "messages": [{"role": "user", "content": "x"}]},
+        {"messages": None, "conversations": [{"from": "human", "value": "e"}, {"from": "gpt", "value": "f"}]},
+    ]
+    corpus = open_corpus([str(write("a.jsonl", "\n".join(map(json.dumps, lines))))])
+    assert texts(corpus) == [["a", "b"], ["c", "d"], ["e", "f"]]
+    assert corpus.report.ignored_keys == {"messages": 3}
+
+
 def test_unknown_keys_are_ignored_and_counted(write: Write) -> None:
     lines = [
         '{"prompt": "a", "response": "b", "id": 1, "lang": "en"}',

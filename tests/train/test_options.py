@@ -240,5 +240,5 @@ def test_a_run_of_the_time_before_these_options_goes_on(run):
         "files": {**state["files"], "optimizer.safetensors": {"sha256": sha256(data), "size": len(data)}},
     }
     (last / "state.json").write_text(json.dumps(state))
-    resumed = Trainer(open_run(run.folder).with_length(epochs=None, max_steps=4))
+    resumed = Trainer(open_run(run.folder).with_values(epochs=None, max_steps=4))
     assert (resumed.position.step, resumed.train().position.step) == (2, 4)

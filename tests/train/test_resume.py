@@ -121,7 +121,13 @@ def test_a_run_broken_off_at_random_ends_with_the_same_bytes_under_any_options(
 
 
 @pytest.mark.parametrize(
-    "values", [{"batch_size": 3}, {"batch_tokens": 64}, {"batch_size": 3, "accumulate": 2}]
+    "values",
+    [
+        {"batch_size": 3},
+        {"batch_tokens": 64},
+        {"batch_size": 3, "accumulate": 2},
+        {"batch_tokens": 64, "accumulate": 2},
+    ],
 )
 def test_a_checkpoint_that_counts_batches_goes_on_exactly_or_says_that_it_does_not(
     untrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict[str, int]

@@ -29,7 +29,7 @@ def run(run_folder: Path, tmp_path: Path) -> Run:
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
     torch.set_num_threads(1)
-    return open_run(folder).with_length(epochs=None, max_steps=12)
+    return open_run(folder).with_values(epochs=None, max_steps=12)
 
 
 def weights(folder: Path) -> bytes:
@@ -89,7 +89,7 @@ def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_re
     monkeypatch.setattr(bpe_dropout, "make_batch", spy)
     pairs = len(run.train_pairs)
     per_epoch = -(-pairs // run.config.training.batch_size)
-    two_epochs = run.with_length(epochs=2, max_steps=2 * per_epoch)
+    two_epochs = run.with_values(epochs=2, max_steps=2 * per_epoch)
     steps: list[int] = []
     first = Trainer(two_epochs, on_step=lambda p: steps.append(p.step))
     first.train(lambda: len(steps) == per_epoch - 1)
@@ -291,7 +291,7 @@ def test_float16_on_a_cpu_finds_its_scale_and_resumes_to_the_same_weights(run, t
 
 
 def test_a_run_whose_time_is_out_at_its_last_step_is_finished(run):
-    assert Trainer(run.with_length(epochs=None, max_steps=1), max_minutes=0).train().ended == "finished"
+    assert Trainer(run.with_values(epochs=None, max_steps=1), max_minutes=0).train().ended == "finished"
 
 
 def test_what_early_stopping_goes_by_is_told_at_each_validation(run):
