@@ -83,7 +83,7 @@ class Bundles:
     def failed(self, path: str) -> None:
         """A model will not come."""
         self.loading.discard(path)
-        if path == self.beside:
+        if path == self.beside and path not in self._engines:  # else the one that was open goes on
             self.beside = None
 
     def switch(self, path: str) -> None:

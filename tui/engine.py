@@ -1,6 +1,7 @@
 """A loaded bundle as the chat screen uses it: the runtime's replies and traces become plain values here,
 and nowhere else."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from edgechat.runtime import (
     TracedStep,
     UsageError,
 )
+from edgechat.runtime.archive import is_archive
 from edgechat.runtime.bundle import MANIFEST, SIZE_CAPS, find_bundle
 from edgechat.runtime.device import Device
 from edgechat.runtime.files import sha256
@@ -204,15 +206,31 @@ def with_seed(options: dict[str, Any]) -> dict[str, Any]:
 
 def name_of(path: str) -> str:
     """What a bundle is called on screen, in one line."""
-    return " ".join(Path(path).resolve().name.removesuffix(".edgechat").split()) or path
+    return " ".join(_resolved(Path(path)).name.removesuffix(".edgechat").split()) or path
 
 
 def place_of(path: str) -> Path:
     """Where a bundle lies, however it is named; `demo` lies in the package."""
     try:
-        return find_bundle(path).resolve()
+        return _resolved(find_bundle(path))
     except UsageError:
-        return Path(path).resolve()
+        return _resolved(Path(path))
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except OSError:  # the current folder is gone
+        return path
+
+
+def is_bundle(path: str) -> bool:
+    """Whether what lies at `path` looks like one."""
+    try:
+        place = place_of(path)
+        return (place / MANIFEST).is_file() if place.is_dir() else is_archive(place)
+    except (OSError, ValueError):  # one that is too long, or no text
+        return False
 
 
 def stamp_of(path: str) -> str:
@@ -232,9 +250,10 @@ def stamp_of(path: str) -> str:
 def bundles_near(folder: Path) -> list[str]:
     """Bundles in `folder` and up to two below it, by name."""
     found: list[str] = []
-    for pattern in ("*", "*/*"):
-        found += (str(manifest.parent) for manifest in folder.glob(f"{pattern}/edgechat.json"))
-        found += map(str, folder.glob(f"{pattern}.edgechat"))
+    with contextlib.suppress(OSError):  # a folder that may not be searched
+        for pattern in ("*", "*/*"):
+            found += (str(manifest.parent) for manifest in folder.glob(f"{pattern}/edgechat.json"))
+            found += map(str, folder.glob(f"{pattern}.edgechat"))
     return sorted(found)[:NEAR]
 
 

@@ -5,6 +5,7 @@ context only. A conversation with nothing of the kind gives no line.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def free_name(name: str) -> str:
     """`name`, or the first such as `chat-2.md` that no file has."""
     path = Path(name)
     names = (path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, 1000)))
-    return str(next((free for free in names if not free.exists()), path))
+    return str(next((free for free in names if not os.path.exists(free)), path))  # noqa: PTH110 - never fails
 
 
 def export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:

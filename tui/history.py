@@ -25,7 +25,10 @@ class PromptHistory:
         self._at = len(self._sent)
 
     def prepend(self, prompts: Sequence[str]) -> None:
-        """Put prompts of earlier times, oldest first, before those of now."""
+        """Put prompts of earlier times, oldest first, before those of now, with which they may end."""
+        most = min(len(prompts), len(self._sent))
+        twice = next((n for n in range(most, 0, -1) if [*prompts[-n:]] == self._sent[:n]), 0)
+        prompts = prompts[: len(prompts) - twice]
         self._sent[:0] = prompts
         self._lines[:0] = prompts
         self._at += len(prompts)

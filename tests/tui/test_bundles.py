@@ -5,6 +5,8 @@ import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from textual.widgets import OptionList
+
 from edgechat.runtime import BundleError
 from edgechat.runtime.bundle import MANIFEST, find_bundle
 from edgechat.tui import ChatApp
@@ -101,6 +103,45 @@ async def test_a_bundle_that_became_damaged_leaves_the_one_that_was_open(chat, t
         assert c.screen.prompt.ready
         await c.say("hello")
         assert c.messages == ["you: hello", "bot: a first"]
+
+
+async def test_a_bundle_that_was_compared_and_became_damaged_is_compared_as_it_was(chat, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / MANIFEST).write_text("c third")
+    async with exported(tmp_path, str(other)) as (c, mine):
+        (other / MANIFEST).write_text("damaged")
+        await choose(c, other, "f8")
+        await c.until(lambda: f"{other} is damaged. The one that was open goes on" in c.notices)
+        assert (c.screen.bundles.current, c.screen.bundles.beside) == (str(mine), str(other))
+
+
+async def test_a_file_that_is_no_bundle_is_not_offered_as_one_and_the_one_in_use_is_not_compared(
+    chat, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Makefile").write_text("all:")
+    async with exported(tmp_path) as (c, _):
+        await c.press("ctrl+b", *"Makefile")
+        assert not c.app.screen.query_one(OptionList).option_count
+        await c.press("escape")
+        await choose(c, "./mine", "f8")
+        assert c.notices == ["You talk to this one already: there is nothing to compare"]
+
+
+async def test_where_the_current_folder_is_gone_the_chat_goes_on(chat, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        await c.press("ctrl+b")
+        await c.until(lambda: c.app.screen is not c.chat)
+        await c.press("escape", "ctrl+s")
+        await c.until(lambda: c.app.screen is not c.chat)
+        await c.press("escape")
+        assert c.messages == ["you: hello", "bot: fine"]
 
 
 async def test_a_bundle_that_is_compared_is_loaded_anew_too(chat, tmp_path):

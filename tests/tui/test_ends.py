@@ -1,6 +1,7 @@
 """What is left when a reply ends: with an error, before its time, while one looks elsewhere."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from textual.widgets import TextArea
@@ -74,6 +75,26 @@ async def test_a_mark_goes_with_the_reply_that_was_judged(chat):
         await c.press("down", "enter")
         assert c.messages[-1] == "bot: two\n⇅ candidate 2, put in place by you"
         assert c.screen.exchange.mark is None
+        await c.press("f10")
+        c.app.screen.query_one(TextArea).text = "three"
+        await c.press("ctrl+s")
+        assert c.screen.exchange.mark == "bad"
+        c.screen.inspector.candidates.focus()
+        await c.press("up", "enter")
+        assert (c.screen.exchange.reply.chosen, c.screen.exchange.mark) == (
+            0,
+            "bad",
+        )  # as its correction stays
+
+
+async def test_the_figures_below_are_of_the_turn_that_is_looked_at(chat):
+    slow, fast = (replace(reply("fine"), ms=ms) for ms in (400.0, 100.0))
+    async with chat(FakeModel(Script(end=slow), Script(end=fast)), size=(140, 40)) as c:
+        await c.say("one")
+        await c.say("two")
+        assert "100 ms" in c.drawn.splitlines()[-2]
+        await c.press("ctrl+up")
+        assert "400 ms" in c.drawn.splitlines()[-2]
 
 
 async def test_a_reply_that_ends_leaves_the_turn_that_is_looked_at(chat):

@@ -573,7 +573,9 @@ async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_a
 ):
     monkeypatch.setattr("edgechat.tui.store.PATIENCE", 0.01)
     path = tmp_path / "chats.db"
-    Store(path).close()
+    store = Store(path)
+    store.create("before", "demo", [Exchange("earlier", reply=ReplyFacts("fine"))])
+    store.close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     async with chat(FakeModel(), store=path) as c:
@@ -585,9 +587,12 @@ async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_a
         await c.say("again")
         await c.kept()
         assert "not kept" not in c.drawn
+        await c.until(lambda: not [worker for worker in c.app.workers if worker.name == "_begin_keeping"])
+        await c.press("up", "up", "up")
+        assert c.prompt == "earlier"
         await c.press("ctrl+l")
         await c.until(lambda: "2 turns" in c.drawn)
-    assert prompts(path) == [["hello", "again"]]
+    assert prompts(path) == [["hello", "again"], ["earlier"]]
     other.close()
 
 

@@ -119,6 +119,41 @@ async def test_the_conversation_one_is_in_has_the_title_that_the_list_gave_it(ch
         assert titles(path) == ["another", "B", "C"]
 
 
+async def test_a_title_that_nobody_gave_in_the_list_changes_nothing(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        await c.press("f6", "!", "enter")
+        await c.until(lambda: c.chat.prompt.ready and c.messages[:1] == ["you: hello!"])
+        await list_them(c, "hello")
+        await c.press("escape")
+        await c.until(lambda: c.app.screen is c.chat)
+        assert c.chat.talk.title == "hello!"
+
+
+async def test_a_prompt_that_is_sent_while_a_conversation_is_read_ends_with_the_one_it_was_sent_in(
+    chat, tmp_path, monkeypatch
+):
+    path, gate, load = kept(tmp_path / "chats.db", "A", "B", "C"), threading.Event(), Store.load
+
+    def slow(store, id):
+        gate.wait(10)
+        return load(store, id)
+
+    monkeypatch.setattr(Store, "load", slow)
+    async with chat(FakeModel(Script([("so far", "")], stalls=True)), store=path) as c:
+        await list_them(c)
+        await c.press("enter")
+        await c.until(lambda: c.app.screen is c.chat)
+        c.chat.ask("sent meanwhile")
+        await c.until(lambda: "so far" in c.drawn)
+        gate.set()
+        await c.until(lambda: c.messages[:1] == ["you: about A"])
+        assert c.chat.turn is None
+        assert len(c.messages) == 2
+        await c.kept()
+    assert titles(path) == ["sent meanwhile", "A", "B", "C"]
+
+
 async def test_who_opens_the_conversation_he_is_in_while_a_reply_comes_sees_what_came_of_it(chat, tmp_path):
     path = kept(tmp_path / "chats.db", "A", "B", "C")
     async with chat(FakeModel(Script([("so far", "")], stalls=True)), store=path) as c:

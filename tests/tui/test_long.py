@@ -167,6 +167,17 @@ async def test_a_conversation_that_was_searched_for_opens_where_it_was_found(cha
         assert c.screen.looked_at == TURNS + 1
 
 
+async def test_the_prompt_that_is_looked_at_is_in_view_though_its_reply_is_taller_than_that(chat):
+    async with chat(FakeModel()) as c:
+        tall = ReplyFacts("\n".join(f"line {n}" for n in range(40)))
+        c.screen.hold(Talk([Exchange("where?", reply=tall), *said(9)]))
+        await settled(c)
+        c.screen.look(1)
+        await settled(c)
+        assert "▌ you   where?" in c.drawn
+        assert "line 3" in c.drawn
+
+
 async def test_a_reply_that_is_coming_stays_while_one_scrolls_back(chat):
     gate = threading.Event()
     async with chat(FakeModel(Script([("so ", "far")], reply("so good"), gate))) as c:

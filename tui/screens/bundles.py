@@ -5,7 +5,7 @@ from pathlib import Path
 
 from textual.content import Content
 
-from ..engine import name_of, stamp_of
+from ..engine import is_bundle, name_of
 from ..keys import LISTING, bindings
 from ..plain import content
 from ..values import BundleChoice
@@ -48,7 +48,7 @@ class BundleList(Listing[str]):
         typed, folded = self._typed, self._typed.casefold()
         found = [c for c in self._choices if folded in c.path.casefold() or folded in c.name.casefold()]
         exact = [c for c in found if c.path == typed]
-        if typed and not exact and stamp_of(typed):
+        if typed and not exact and is_bundle(typed):
             exact = [BundleChoice(typed, name_of(typed), "")]
         self._shown = [*exact, *(c for c in found if c not in exact)]
         self.fill(map(_row, self._shown))

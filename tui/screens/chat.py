@@ -1,6 +1,8 @@
 """The chat screen: what one does with a conversation that is there. How it is shown is in `viewing.py`, how a
 prompt becomes a reply in `talking.py`."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -93,7 +95,8 @@ class ChatScreen(Talking):
         if number is None or exchange is None or reply is None or self.turn is not None:
             return
         if not self._refuses_second() and message.index < len(reply.candidates):
-            mark = exchange.mark if message.index == reply.chosen else None
+            judged = message.index == reply.chosen or exchange.answer is not None
+            mark = exchange.mark if judged else None
             self.put(number, replace(exchange, reply=reply.with_chosen(message.index), mark=mark))
 
     def _refuses_second(self) -> bool:
@@ -218,28 +221,41 @@ class ChatScreen(Talking):
         self.hold(self.talk)
         if self._keeper:
             try:
-                self.prompt.remember(await self._keeper.do(lambda store: store.prompts()))
-            except BusyError as error:
-                self.notify(plain(f"{error}. It is tried again"), severity="warning", markup=False)
+                self.prompt.remember(await self._prompts(self._keeper))
             except StoreError as error:
                 self._keeper = self.talk.kept = None
                 self.notify(plain(f"{error}. What is said now is not kept."), severity="error", markup=False)
                 self.changed()
 
+    async def _prompts(self, keeper: Keeper) -> list[str]:
+        """Those of earlier conversations, as soon as no other program has the file for itself."""
+        while True:
+            try:
+                return await keeper.do(lambda store: store.prompts())
+            except BusyError as error:
+                self.notify(plain(f"{error}. It is tried again"), severity="warning", markup=False)
+                await asyncio.sleep(1)
+
+    async def _kept_title(self, keeper: Keeper) -> str | None:
+        """Of this conversation, as the store has it."""
+        id = self.talk.kept.id if self.talk.kept else None
+        return None if id is None else await keeper.do(lambda store: store.title(id))
+
     @work(group=IN_ORDER)
     async def action_library(self) -> None:
         if self._keeper is None:
             return
+        before = None
+        with contextlib.suppress(StoreError):  # which the list tells
+            before = await self._kept_title(self._keeper)
         chosen = await answer_of(Library(self._keeper), self)
         try:
             deleted = await self._keeper.do(lambda store: store.deleted())
             here = self.talk.kept.id if self.talk.kept else None
             if here in deleted:
                 self.action_new_conversation()  # nobody goes on in what was deleted
-            elif here is not None:
-                named = await self._keeper.do(lambda store: store.title(here))
-                if named and named not in (self.talk.title, title_of(self.talk.title)):
-                    self.talk.rename(named)
+            elif before and (named := await self._kept_title(self._keeper)) and named != before:
+                self.talk.rename(named)
             if chosen is None:
                 return
             self.action_stop()  # what came of a reply may belong to the one that is read now
@@ -247,6 +263,7 @@ class ChatScreen(Talking):
         except StoreError as error:
             self.notify(plain(str(error)), severity="error", markup=False)
             return
+        self.action_stop()  # one that began while it was read
         rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
         self.hold(Talk(exchanges, title, self._kept(chosen.id, rows)))
         self.look(chosen.turn)

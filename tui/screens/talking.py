@@ -149,8 +149,10 @@ class Talking(Viewing):
             others = [choice for choice in await bundles.choices() if choice.path != bundles.current]
             note = "Each prompt goes to both; the conversation goes on with the first one's reply."
             chosen = await answer_of(BundleList("compare with a bundle", others, note), self)
-            chosen = bundles.spelled(chosen) if chosen else bundles.current
-            if chosen != bundles.current:
+            chosen = bundles.spelled(chosen) if chosen else ""
+            if chosen == bundles.current:
+                self.notify("You talk to this one already: there is nothing to compare", severity="warning")
+            elif chosen:
                 bundles.beside = chosen
                 self._open(chosen)
         self._meet()
@@ -305,7 +307,6 @@ class Talking(Viewing):
         self.turn = None
         self.prompt.ready = self.bundles.ready
         self.look(looked_at, side)
-        self.changed()
 
     def action_stop(self) -> None:
         if self.turn:

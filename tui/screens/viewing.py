@@ -73,7 +73,6 @@ class Viewing(Screen[None]):
         self.talk, self.editing = talk, None
         self.conversation.show(talk)
         self.look(None)
-        self.changed()
 
     def put(self, number: int, exchange: Exchange) -> None:
         """Change an exchange that is over."""
@@ -109,7 +108,7 @@ class Viewing(Screen[None]):
         self._side = side
         self.conversation.pick(self._picked, self.side)
         self._fill_view()
-        self.refresh_bindings()
+        self.changed()
 
     def _fill_view(self) -> None:
         if self.inspector.view == "knobs":

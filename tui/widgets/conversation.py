@@ -126,13 +126,14 @@ class Conversation(VerticalScroll, can_focus=True):
                 picked = picked and message.side == side
             message.set_class(picked, "-picked")
         if self._moves:
-            self._when_laid_out((), self._show_picked)
+            self._when_laid_out((), partial(self._show_picked, side))
         else:
-            self._show_picked()
+            self._show_picked(side)
 
-    def _show_picked(self) -> None:
-        """Have the prompt in view, and what fits of the reply."""
-        for message in self.query(ChatMessage).filter(".-picked"):
+    def _show_picked(self, side: int) -> None:
+        """Have the prompt in view, and what fits of the reply; of a second reply, that rather."""
+        picked = list(self.query(ChatMessage).filter(".-picked"))
+        for message in picked if side else reversed(picked):
             self.scroll_to_widget(message, animate=False, immediate=True)
 
     def drop(self, number: int) -> None:
