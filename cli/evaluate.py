@@ -185,4 +185,6 @@ def _pairs(corpus: "Corpus", turns: int, targets: Targets) -> "list[Pair]":
     pairs = [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]
     for reason, count in corpus.report.dropped.items():
         say(f"dropped  {count:,} × {reason}")
+    for key, count in corpus.report.ignored_keys.items():
+        say(f"ignored  {count:,} × the key {key}")
     return pairs

@@ -63,8 +63,11 @@ class ChatSession:
         )
 
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
-        """As `reply`, for coroutines: see `ChatModel.areply`."""
-        return await self._model.coroutine_threads.reply(partial(self.stream, prompt, options))
+        """As `reply`, for coroutines: see `ChatModel.areply`. One that is cancelled is not remembered."""
+        model, turns = self._model, [*self.context, prompt]
+        reply = await model.coroutine_threads.reply(partial(model.stream_turns, turns, options))
+        self._turns += prompt, reply.text  # here, where nothing can be cancelled any more
+        return reply
 
     def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
         """As `stream`, for coroutines: see `ChatModel.astream`."""

@@ -134,9 +134,11 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
                 given = wanted.source(name)
                 gives = f"no {name}" if now is None else f"{name} {now}"
                 if name in DIVISION:
+                    tokens, size = _step_size(run.config.training)
+                    of, option = ("tokens", "--batch-tokens") if tokens else ("pairs", "--batch-size")
                     raise UsageError(
-                        f"{given} gives {gives}, but the run has {value}: a resume may divide its steps "
-                        "otherwise, but by --batch-size or --batch-tokens and --accumulate they stay as large"
+                        f"{given} changes how large a step is, which is {size:,} {of} in this run: resume "
+                        f"without it, or give {option} and --accumulate that come to that"
                     )
                 raise UsageError(
                     f"{given} gives {gives}, but the run was begun with {value}: "

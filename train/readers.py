@@ -261,6 +261,8 @@ def _parse_message(message: Any, who: str, what: str, tally: Tally) -> Turn | No
         return None
     if speaker not in _LEARNED:
         raise _BadLineError("has a message of neither a user nor an assistant", f"it is of {shown(speaker)}")
+    if message.get("tool_calls") or message.get("function_call"):
+        raise _BadLineError("has a message that calls a tool, which is no reply")
     weight = message.get("weight", 1)
     if weight not in (0, 1):
         raise _BadLineError('has a message whose "weight" is neither 0 nor 1')
@@ -274,7 +276,7 @@ def _content(content: Any, name: str) -> str:
     texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
     if len(texts) < len(parts):
         raise _BadLineError(f'has a message whose "{name}" is not text')
-    return "\n".join(texts)
+    return "".join(texts)
 
 
 class _Columns:

@@ -865,6 +865,26 @@ async def test_a_cancelled_task_leaves_no_turn():
     assert session.turns == ()
 
 
+async def test_a_session_does_not_remember_what_was_cancelled_as_it_was_there():
+    chat, backend = table_model(turns=3)
+    stepped, step = threading.Event(), backend.step
+
+    def stepping(*args, **kwargs):
+        stepped.set()
+        return step(*args, **kwargs)
+
+    backend.step = stepping
+    session = chat.session()
+    task = asyncio.create_task(session.areply("he"))
+    while not stepped.is_set():
+        await asyncio.sleep(0)
+    time.sleep(0.2)  # what else the loop has to do while the reply is finished
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert session.turns == ()
+
+
 def test_two_sessions_know_nothing_of_each_other():
     chat, _ = table_model(turns=3)
     one, other = chat.session(), chat.session()

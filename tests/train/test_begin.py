@@ -36,7 +36,10 @@ def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_
     for keep in (3, 2):
         run = open_or_create(out, Wanted.of({"keep": keep}), "cpu", resume=True)
         assert (run.config.training.keep, run.config.training.max_steps) == (keep, 2)
-    with pytest.raises(UsageError, match="--batch-size gives no batch_tokens, but the run has 99"):
+    with pytest.raises(
+        UsageError,
+        match=r"--batch-size changes how large a step is, which is 99 tokens in this run: .* --batch-tokens",
+    ):
         open_or_create(out, Wanted.of({"batch_size": 64}), "cpu", resume=True)
 
 
@@ -78,7 +81,10 @@ def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remem
         {"batch_size": 2, "accumulate": 5},
         {"batch_tokens": 400},
     ):
-        with pytest.raises(UsageError, match=r"but the run has .*--accumulate they stay as large"):
+        with pytest.raises(
+            UsageError,
+            match=r"changes how large a step is, which is 8 pairs in this run: .* give --batch-size and",
+        ):
             resumed(**wrong)
     assert resumed() == (8, None, 1)
 

@@ -176,7 +176,7 @@ def test_of_a_chat_with_an_assistant_what_that_says_is_learned_and_all_else_is_c
                 {"role": "assistant", "content": "hello"},
                 {
                     "role": "user",
-                    "content": [{"type": "text", "text": "how are"}, {"type": "text", "text": "you?"}],
+                    "content": [{"type": "text", "text": "how are "}, {"type": "text", "text": "you?"}],
                 },
                 {"role": "assistant", "content": "bad", "weight": 0},
                 {"role": "user", "content": "really?"},
@@ -189,7 +189,7 @@ def test_of_a_chat_with_an_assistant_what_that_says_is_learned_and_all_else_is_c
     first, second = corpus
     assert list(examples(first, turns=3, targets="all")) == [
         (["hi"], "hello"),
-        (["how are\nyou?", "bad", "really?"], "no, fine"),
+        (["how are you?", "bad", "really?"], "no, fine"),
     ]
     assert list(examples(first, turns=1, targets="second")) == [(["hi"], "hello"), (["really?"], "no, fine")]
     assert list(examples(second, turns=9, targets="all")) == [(["2 + 2?"], "4")]
@@ -301,6 +301,11 @@ BAD_LINES = {
         "a.jsonl",
         '{"messages": [{"role": "assistant", "content": null}]}',
         'a message whose "content" is not text',
+    ),
+    "a call with words": (
+        "a.jsonl",
+        '{"messages": [{"role": "assistant", "content": "let me look", "tool_calls": [{"id": "1"}]}]}',
+        "has a message that calls a tool",
     ),
     "a picture": (
         "a.jsonl",
