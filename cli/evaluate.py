@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from ..train.dialogue import Pair
 
 _FEW = 20
-_AS_IN = "--data pairs.jsonl"
+_AS_IN = "--data pairs.jsonl, or --source and --target"
+#: Words in a row that BLEU counts.
+_BLEU_WORDS = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -138,6 +140,8 @@ def evaluate(
         result = run_evaluation(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
         )
+    if result.bleu == 0 and result.mean_length < _BLEU_WORDS:
+        say(f"BLEU counts {_BLEU_WORDS} words in a row: of replies as short as these it says nothing")
     if json:
         which = {name: made_of.get(name) for name in ("checkpoint", "steps")}
         put_json({"model": model, **which, "device": chat.device, **result.to_json()})

@@ -95,7 +95,7 @@ class CorpusReport:
             ),
         ]
         if self.empty_prompts:
-            rows.append(("empty prompts", f"{self.empty_prompts:,}, learned as they are"))
+            rows.append(("empty prompts", f"{self.empty_prompts:,}, taken as they are"))
         if self.ambiguous_prompts:
             prompts, pairs = counted(self.ambiguous_prompts, "prompt"), counted(self.ambiguous_pairs, "pair")
             rows.append(("ambiguous", f"{prompts} with more than one reply, in {pairs}"))

@@ -34,13 +34,14 @@ def test_eval_shows_its_figures_on_stdout_with_the_signature_of_sacrebleu(
         assert shown in done.stdout
 
 
-def test_eval_of_few_pairs_says_how_little_that_tells(invoke, bundle_folder, tmp_path):
+def test_eval_of_few_pairs_or_words_says_how_little_that_tells(invoke, bundle_folder, tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "hello", "response": "hi"}\n' * 20)
     done = invoke("eval", bundle_folder, "--data", pairs, "--limit", 19, "--json")
     assert json.loads(done.stdout)["pairs"] == 19
-    assert done.stderr == "with so few pairs (19) the figures say little of others\n"
-    assert invoke("eval", bundle_folder, "--data", pairs).stderr == ""
+    short = "BLEU counts 4 words in a row: of replies as short as these it says nothing\n"
+    assert done.stderr == f"with so few pairs (19) the figures say little of others\n{short}"
+    assert invoke("eval", bundle_folder, "--data", pairs).stderr == short
 
 
 def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder, corpus_file):

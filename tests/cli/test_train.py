@@ -304,7 +304,7 @@ def test_what_is_learned_without_data_is_said(invoke):
 def test_prompts_that_are_empty_are_counted(invoke, corpus_file, tmp_path):
     (tmp_path / "a.jsonl").write_text(corpus_file.read_text() + '{"prompt": "", "response": "hi"}\n')
     done = invoke("train", tmp_path / "a.jsonl", "--dry-run", "--vocab-size", 300)
-    assert re.search("^empty prompts +1, learned as they are$", done.stdout, re.MULTILINE)
+    assert re.search("^empty prompts +1, taken as they are$", done.stdout, re.MULTILINE)
     assert "empty prompts" not in invoke("train", corpus_file, "--dry-run", "--vocab-size", 300).stdout
 
 
