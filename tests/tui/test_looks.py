@@ -51,7 +51,9 @@ def shows(view):
     async def show(c):
         await c.say("hello\nthere")
         c.screen.show_view(view)
+        await c.pilot.pause()  # until it is laid out: what has the focus is scrolled to
         c.screen.inspector.shown.focus()
+        await c.pilot.pause()
         if view == "beam":
             await c.press("right", "right")
         if view == "knobs":
