@@ -98,14 +98,15 @@ def test_bytes_are_refused_as_the_file_would_be(good):
     changed[raw.index(b"PK\x03\x04", 1) - 1] ^= 1  # the end of edgechat.json
     for wrong, said in (
         (bytes(changed), "raw/edgechat.json is damaged or was changed: its checksum differs"),
-        (raw[:-1], "raw is not as edgechat writes a bundle, from byte"),
-        (raw + b"x", "raw has 1 bytes behind its end"),
-        (zipped([("notes.txt", b"")]), "raw holds 'notes.txt', which is no file of a bundle"),
+        (raw[:-1], "raw differs from what edgechat writes from byte"),
+        (raw + b"x", "raw has 1 bytes after its end"),
+        (zipped([("notes.txt", b"")]), "raw contains 'notes.txt', which is not a file of a bundle"),
     ):
         with pytest.raises(BundleError, match=f"^{said}"):
             ChatModel.load_bytes(wrong)
     for wrong, said in (
-        (b"", "raw is not a bundle"),
+        (b"", "raw must be the bytes of an .edgechat file, not b''"),
+        (b"{}", "raw must be the bytes of an .edgechat file, not b'{}'"),
         (str(good), "raw must be the bytes of an .edgechat file, not "),
         (good, "raw must be the bytes of an .edgechat file, not "),
     ):
@@ -186,13 +187,13 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path, members, name):
     if "\0" in name:  # zipfile cuts it there
         raw = zipped([("axb" if n == "golden.json" else n, d) for n, d in members]).replace(b"axb", b"a\0b")
     said = refused(tmp_path / "bad.edgechat", raw)
-    assert "which is no file of a bundle" in said
+    assert "which is not a file of a bundle" in said
     assert [path.name for path in tmp_path.iterdir()] == ["bad.edgechat"]
 
 
 def test_a_name_of_other_characters_is_refused(tmp_path, members):
     said = refused(tmp_path / "bad.edgechat", zipped([*members, ("\u202egolden.json", b"")]))
-    assert "which is no file of a bundle" in said
+    assert "which is not a file of a bundle" in said
     assert "\u202e" not in said
 
 
@@ -219,7 +220,7 @@ def test_a_compressed_file_is_refused_and_never_decompressed(tmp_path, members, 
 
     raw = zipped(bomb, deflate)
     assert len(raw) < 5_000_000
-    assert "is not as edgechat writes a bundle" in refused(tmp_path / "bad.edgechat", raw)
+    assert "differs from what edgechat writes" in refused(tmp_path / "bad.edgechat", raw)
 
 
 @pytest.mark.parametrize("size", [1 << 31, (1 << 32) - 1])
@@ -265,12 +266,12 @@ def test_zip64_is_refused(tmp_path, members, monkeypatch):
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
     raw = zipped(members)
     assert b"PK\x06\x06" in raw
-    assert "is not as edgechat writes a bundle" in refused(tmp_path / "bad.edgechat", raw)
+    assert "differs from what edgechat writes" in refused(tmp_path / "bad.edgechat", raw)
 
 
 @pytest.mark.parametrize("added", [b"\0", b"PK\x05\x06" + bytes(18), b"#!/bin/sh\n" * 1000])
 def test_bytes_behind_the_end_are_refused(tmp_path, good, added):
-    assert "behind its end" in refused(tmp_path / "bad.edgechat", good.read_bytes() + added)
+    assert "after its end" in refused(tmp_path / "bad.edgechat", good.read_bytes() + added)
 
 
 def test_bytes_before_the_beginning_are_refused(tmp_path, good):
@@ -289,7 +290,7 @@ def test_bytes_between_two_files_are_refused(tmp_path, good, members):
     (offset,) = struct.unpack_from("<I", raw, end + 16)
     raw = raw[: end + 16] + struct.pack("<I", offset + len(hole)) + raw[end + 20 :]
     assert zipfile.ZipFile(io.BytesIO(raw)).namelist() == [name for name, _ in members]
-    assert "is not as edgechat writes a bundle" in refused(tmp_path / "bad.edgechat", raw)
+    assert "differs from what edgechat writes" in refused(tmp_path / "bad.edgechat", raw)
 
 
 def test_a_comment_is_refused(tmp_path, members, good):
@@ -343,7 +344,7 @@ def test_overlapping_files_are_refused(tmp_path, good):
     raw[entry[b"decoder.onnx"] + 42 : entry[b"decoder.onnx"] + 46] = raw[
         entry[b"encoder.onnx"] + 42 : entry[b"encoder.onnx"] + 46
     ]
-    assert "is not as edgechat writes a bundle" in refused(tmp_path / "bad.edgechat", bytes(raw))
+    assert "differs from what edgechat writes" in refused(tmp_path / "bad.edgechat", bytes(raw))
 
 
 @pytest.mark.parametrize("mode", [0o120777, 0o040755, 0o010644, 0o104755, 0])

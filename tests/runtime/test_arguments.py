@@ -73,7 +73,9 @@ def test_options_of_any_kind_and_size_are_refused_by_name(values):
 
 @pytest.mark.parametrize("values", ["", 1, [], None, [("beam", 2)], {1: 2, "x": 3}, {"x": 3, 1: 2}], ids=str)
 def test_what_is_no_object_of_options_is_refused(values):
-    with pytest.raises(UsageError, match=r"^(decoding options are an object, not|unknown decoding option) "):
+    with pytest.raises(
+        UsageError, match=r"^(decoding options must be an object, not|unknown decoding option) "
+    ):
         DecodingOptions.from_json(values)
 
 
@@ -139,7 +141,7 @@ def test_turns_may_come_one_by_one():
 def test_options_that_are_none_are_refused_where_they_were_set_too():
     chat, _ = table_model()
     chat.defaults = {"beam": 2}
-    with pytest.raises(UsageError, match=r"options are a DecodingOptions, not \{'beam': 2\}"):
+    with pytest.raises(UsageError, match=r"options must be a DecodingOptions, not \{'beam': 2\}"):
         chat.reply("hen")
 
 

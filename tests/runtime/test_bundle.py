@@ -174,7 +174,7 @@ def test_a_file_above_its_cap_is_refused_without_being_read(bundle, name):
 def test_no_bundle_is_written_that_could_not_be_read(bundle, tmp_path, monkeypatch):
     read = read_bundle(bundle)
     monkeypatch.setitem(SIZE_CAPS, "golden.json", 9)
-    with pytest.raises(UsageError, match=r"golden\.json has .* bytes, but a bundle's has at most 9"):
+    with pytest.raises(UsageError, match=r"golden\.json has .* bytes, but in a bundle it may have at most 9"):
         write_bundle(tmp_path / "new", read.manifest, read.files, replace_existing=False)
     assert not (tmp_path / "new").exists()
 
@@ -216,22 +216,23 @@ def test_a_file_that_only_the_manifest_knows_is_refused(bundle_folder, tmp_path)
     assert "'replies.json'" in refused(tmp_path / "bundle")
 
 
-def test_a_name_of_megabytes_is_cut_where_it_is_told(bundle):
+def add_to_manifest(bundle: Path, name: str, content: bytes) -> None:
+    """Add the file `name` to edgechat.json, but not to the bundle, and seal it again."""
     values = json.loads((bundle / MANIFEST).read_bytes())
-    values["files"]["f" * 3_000_000] = {"sha256": "1" * 64, "size": 1}
+    values["files"][name] = {"sha256": sha256(content), "size": len(content)}
     values["sha256"] = "0" * 64
     text = json.dumps(values)
     (bundle / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
+
+
+def test_a_name_of_megabytes_is_cut_where_it_is_told(bundle):
+    add_to_manifest(bundle, "f" * 3_000_000, b"x")
     assert f"'{'f' * 27}...{'f' * 28}' is in the bundle or in edgechat.json" in refused(bundle)
 
 
 def test_a_manifest_cannot_name_files_outside_the_bundle(bundle, tmp_path):
     (tmp_path / "secret").write_bytes(b"x")
-    values = json.loads((bundle / MANIFEST).read_bytes())
-    values["files"]["../secret"] = {"sha256": sha256(b"x"), "size": 1}
-    values["sha256"] = "0" * 64
-    text = json.dumps(values)
-    (bundle / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
+    add_to_manifest(bundle, "../secret", b"x")
     assert "'../secret'" in refused(bundle)
 
 

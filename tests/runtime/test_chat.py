@@ -396,7 +396,7 @@ def test_a_stream_that_failed_says_so_each_time():
     stream = table_model(broken)[0].stream("hen")
     with pytest.raises(EdgeChatError, match="its weights are damaged"):
         list(stream)
-    with pytest.raises(EdgeChatError, match="its search failed"):
+    with pytest.raises(EdgeChatError, match="the search failed"):
         _ = stream.reply
 
 
@@ -411,7 +411,7 @@ def test_a_stream_that_was_interrupted_as_its_reply_was_made_is_not_searched_aga
         with pytest.raises(KeyboardInterrupt):
             list(stream)
     steps = backend.steps
-    with pytest.raises(EdgeChatError, match="its search failed"):
+    with pytest.raises(EdgeChatError, match="the search failed"):
         _ = stream.reply
     assert (backend.steps, len(backend.sources)) == (steps, 1)
 
@@ -419,7 +419,7 @@ def test_a_stream_that_was_interrupted_as_its_reply_was_made_is_not_searched_aga
 @pytest.mark.parametrize(
     ("decoding", "files", "said"),
     [
-        ({"prefix": "well " * 99}, {}, "prefix has more tokens than a reply may have"),
+        ({"prefix": "well " * 99}, {}, "prefix does not fit into a reply"),
         ({"banned": ("x",)}, {"replies.json": write_replies(["yes", "no"])}, "banned"),
     ],
     ids=["too long", "two rules of texts"],
@@ -432,7 +432,9 @@ def test_a_bundle_that_asks_for_what_no_reply_can_be_is_refused_as_it_is_loaded(
     changed = dataclasses.replace(bundle, manifest=manifest, files={**bundle.files, **files})
     with pytest.raises(BundleError) as refused:
         ChatModel.from_bundle(changed, device="cpu")
-    assert str(refused.value).startswith(f"{bundle_folder}: edgechat.json asks for what no reply can be: ")
+    assert str(refused.value).startswith(
+        f"{bundle_folder}: the decoding options in edgechat.json allow no reply: "
+    )
     assert said in str(refused.value)
 
 
@@ -476,7 +478,7 @@ def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypat
 def test_rules_of_texts_that_are_refused_are_refused_again():
     chat, _ = table_model()
     for _ in range(2):
-        with pytest.raises(UsageError, match="prefix has more"):
+        with pytest.raises(UsageError, match="prefix does not fit"):
             chat.maker.texts(DecodingOptions(prefix="hen " * 20))
 
 
@@ -490,7 +492,10 @@ def test_a_closed_model_lets_go_of_the_rules_of_texts():
 
 def test_the_rules_of_texts_are_checked_anew_for_another_length():
     chat, _ = table_model()
-    for texts, said in (({"prefix": "he said"}, "prefix has more"), ({"required": ("he said",)}, "required")):
+    for texts, said in (
+        ({"prefix": "he said"}, "prefix does not fit"),
+        ({"required": ("he said",)}, "required"),
+    ):
         chat.maker.texts(DecodingOptions(**texts))
         with pytest.raises(UsageError, match=said):
             chat.maker.texts(DecodingOptions(max_length=1, **texts))
@@ -804,7 +809,7 @@ def test_a_session_goes_on_where_another_ended():
 
 
 def test_a_session_does_not_go_on_from_a_prompt_without_its_reply(model):
-    with pytest.raises(UsageError, match="end with a reply"):
+    with pytest.raises(UsageError, match="cannot begin with 3 turns: give each prompt with its reply"):
         model.session(["hi", "hello", "and now?"])
 
 
@@ -979,7 +984,7 @@ def test_a_minimum_length_that_no_reply_of_the_model_can_have_is_refused(model):
     options = DecodingOptions(min_length=60)
     for ask in (model.reply, lambda p, o: model.reply_batch([p], o), model.session().reply):
         with pytest.raises(
-            UsageError, match=r"min_length is 60, .* at most 50 tokens where max_length is not"
+            UsageError, match=r"min_length is 60, .* at most 50 tokens, .* unless max_length is given"
         ):
             ask("hello", options)
     assert len(model.reply("hello", DecodingOptions(min_length=60, max_length=61)).tokens) == 60

@@ -343,7 +343,7 @@ def test_a_prefix_is_taken_in_the_normal_form_that_replies_have(model):
 
 
 def test_a_prefix_without_room_for_it_is_refused(model):
-    with pytest.raises(UsageError, match="prefix has more tokens than a reply may have, 3"):
+    with pytest.raises(UsageError, match="prefix does not fit into a reply of at most 3 tokens"):
         model.reply("hello", DecodingOptions(prefix="something quite long", max_length=3))
 
 
@@ -402,5 +402,5 @@ def test_what_rules_remember_is_bounded():
     for _ in range(600):
         closed.allowed(closed.after(state, 6), 5000)
         state = closed.after(state, 5)
-    for remembered in (banned.banned, prefix._needed, required._few, closed._remembered):
+    for remembered in (banned.banned, prefix._needed, required._few, closed._cached_children):
         assert remembered.cache_info().currsize == 512

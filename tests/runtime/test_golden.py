@@ -59,7 +59,7 @@ def test_a_bundle_passes_its_own_vectors(bundle_folder):
 
 def test_a_model_of_several_bundles_has_no_vectors_to_verify(bundle_folder):
     model = ChatModel.load_ensemble([bundle_folder, bundle_folder], device="cpu")
-    with pytest.raises(UsageError, match="verify needs a model of one bundle: load it alone"):
+    with pytest.raises(UsageError, match="verify works with one bundle, not with an ensemble"):
         model.verify()
 
 

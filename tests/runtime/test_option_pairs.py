@@ -331,8 +331,8 @@ def test_beside_a_bundles_closed_set_every_option_is_refused_or_says_one_of_it()
         ({"banned": ("l",), "prefix": "hello"}, "prefix holds 'l', which is banned"),
         ({"replies": ("hello",), "prefix": "the"}, "prefix does not go with replies"),
         ({"min_length": 10}, "min_length is 10, but replies of this model have at most 10"),
-        ({"prefix": "hello " * 20}, "prefix has more tokens than a reply may have"),
-        ({"required": ("hello " * 20,)}, "required texts have more tokens than a reply may have"),
+        ({"prefix": "hello " * 20}, "prefix does not fit into a reply"),
+        ({"required": ("hello " * 20,)}, "required texts do not fit into a reply"),
         ({"replies": ("hello " * 20,)}, "reply 1 of the closed set.* tokens"),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_wrong_value_is_refused_by_name(values, name, shown):
 
 
 def test_more_replies_than_the_beam_holds_are_refused():
-    with pytest.raises(UsageError, match="n_best is 3, more than beam, 2"):
+    with pytest.raises(UsageError, match="n_best is 3, more than beam, which is 2"):
         DecodingOptions(beam=2, n_best=3)
 
 
@@ -107,7 +107,7 @@ def test_a_length_penalty_goes_with_gnmt_alone(normalize):
 
 def test_the_minimum_length_must_leave_room_for_the_end():
     assert DecodingOptions(min_length=4, max_length=5).min_length == 4  # 4 tokens and the end
-    with pytest.raises(UsageError, match="min_length is 5, which must be below max_length, 5"):
+    with pytest.raises(UsageError, match="min_length is 5, which must be less than max_length, 5"):
         DecodingOptions(min_length=5, max_length=5)
 
 
@@ -119,7 +119,7 @@ def test_the_limits_themselves_are_allowed():
 
 def test_half_a_surrogate_pair_is_no_text():
     for values in ({"banned": ["a\udc80"]}, {"prefix": "\ud800"}):
-        with pytest.raises(UsageError, match="half of a surrogate pair"):
+        with pytest.raises(UsageError, match="half a surrogate pair"):
             DecodingOptions(**values)
 
 
@@ -132,7 +132,7 @@ def test_texts_have_an_end_in_number_in_length_and_in_all():
         ({"banned": ["x" * 1001]}, "banned must be text of 1 to 1000 characters"),
         (
             {"banned": ["x" * 1000] * 20 + ["y"]},
-            "banned must have at most 20,000 characters in all, not 20,001",
+            "banned must have at most 20,000 characters in total, not 20,001",
         ),
     ):
         with pytest.raises(UsageError, match=said):

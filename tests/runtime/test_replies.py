@@ -103,14 +103,14 @@ WRONG = [
     (b'"on"', "must be a list of 1 to 100,000 texts"),
     (b'["on", 7]', "reply 2 must be text of 1 to 10,000 characters"),
     (b'["on", ""]', "reply 2 must be text of 1 to 10,000 characters"),
-    (b'["on", {"a": 1, "a": 2}]', "is no JSON: it names something twice"),
+    (b'["on", {"a": 1, "a": 2}]', "is not valid JSON: it names something twice"),
     (b'["on", null]', "reply 2 must be text of 1 to 10,000 characters"),
-    (b'["\\ud800"]', "reply 1 holds half of a surrogate pair, which is no text"),
+    (b'["\\ud800"]', "reply 1 holds half a surrogate pair, so it is not valid text"),
     (json.dumps(["x" * 10_001]).encode(), "reply 1 must be text of 1 to 10,000 characters"),
     (json.dumps(["x"] * 100_001).encode(), "must be a list of 1 to 100,000 texts"),
-    (b"[", "is no JSON"),
-    (b"\xff", "is no JSON"),
-    (b"[" * 100_000, "is no JSON"),
+    (b"[", "is not valid JSON"),
+    (b"\xff", "is not valid JSON"),
+    (b"[" * 100_000, "is not valid JSON"),
 ]
 
 
@@ -132,7 +132,7 @@ def test_a_users_file_may_have_a_reply_a_line(tmp_path):
     assert read_replies(path) == ("LIGHT ON", "LIGHT OFF")
     for empty in (b"", b"\n \n", b"\xef\xbb\xbf\n"):
         path.write_bytes(empty)
-        with pytest.raises(UsageError, match=r"replies.txt has no reply in it: give one a line"):
+        with pytest.raises(UsageError, match=r"replies.txt has no reply in it: write one per line"):
             read_replies(path)
     path.write_bytes(b"\xff\n")
     with pytest.raises(DataError, match="is not UTF-8"):

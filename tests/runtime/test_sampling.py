@@ -207,7 +207,7 @@ def test_options_of_the_draw_go_with_it_alone():
         with pytest.raises(UsageError, match=f"{option} goes with sample, which is off"):
             DecodingOptions(**{option: value})
     with pytest.raises(
-        UsageError, match="stop does not go with sample: samples are drawn, each for itself and to its end"
+        UsageError, match="stop does not go with sample: each sample is drawn on its own, until it ends"
     ):
         DecodingOptions(sample=True, stop="first")
 
