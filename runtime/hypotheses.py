@@ -57,9 +57,8 @@ class Finished:
         ranked.sort(key=lambda each: -each[1].score)  # stable: the earlier one wins a tie
         own: list[list[Hypothesis]] = [[] for _ in range(self._groups)]
         counted: set[tuple[int, ...]] = set()
-        most = (
-            self._wanted * self._groups
-        )  # a hypothesis with that many better ones in its group never counts
+        # A hypothesis with that many better ones in its group never counts.
+        most = self._wanted * self._groups
         self._kept, self._counting = [], [[] for _ in range(self._groups)]
         for group, each in ranked:
             own[group].append(each)

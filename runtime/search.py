@@ -54,9 +54,7 @@ class StepRequest(NamedTuple):
     """The next decoder step for the K rows of one sentence."""
 
     tokens: list[int]  # [K] the token fed to each row
-    parents: list[
-        int
-    ]  # [K] the rows of this sentence's previous step that they continue; 0 at the first step
+    parents: list[int]  # [K] the row of this sentence's previous step that each continues; 0 at the first
     candidates: int  # C, the number of candidates needed per row
     whole: bool  # whether the whole distribution [K, V] is needed too
 

@@ -152,7 +152,7 @@ def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invo
         (
             "reply",
             ["--prefix", "with beam", "--banned", "h beam"],
-            "--prefix holds 'h beam', which is banned",
+            "--prefix contains 'h beam', which is banned",
         ),
         (
             "eval",

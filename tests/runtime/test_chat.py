@@ -948,7 +948,7 @@ def test_wrong_threads_are_refused_by_name(bundle_folder, tmp_path, threads):
 def test_what_holds_sessions_is_neither_pickled_nor_copied(copied):
     chat, _ = table_model()
     for thing in (chat, chat.session(), chat.stream("hen"), chat.reply):
-        with pytest.raises(UsageError, match="a model is neither pickled nor copied: load it in the worker"):
+        with pytest.raises(UsageError, match="a model cannot be pickled or copied: load it in the worker"):
             copied(thing)
 
 
@@ -1183,7 +1183,7 @@ for _ in range(4):
     begun.acquire()
 {ending}
 """
-REFUSED_AT_THE_END = "the process ends: join the threads that reply before it does"
+REFUSED_AT_THE_END = "the process is ending: join the threads that use a model before it ends"
 
 
 @pytest.mark.parametrize("use", ["model.reply('how are you')", "ChatModel.load(bundle, device='cpu')"])

@@ -329,7 +329,7 @@ def test_what_cannot_be_is_refused(values, said):
 
 
 def test_a_required_text_that_holds_what_is_banned_is_refused():
-    with pytest.raises(UsageError, match="required 'bab' holds 'ab', which is banned"):
+    with pytest.raises(UsageError, match="required 'bab' contains 'ab', which is banned"):
         text_rules(DecodingOptions(required=("bab",), banned=("ab",)), VOCABULARY)
 
 

@@ -306,7 +306,7 @@ def test_texts_without_a_tokenizer_are_refused():
 
 
 def test_a_prefix_that_holds_what_is_banned_is_refused():
-    with pytest.raises(UsageError, match="prefix holds 'ab', which is banned"):
+    with pytest.raises(UsageError, match="prefix contains 'ab', which is banned"):
         text_rules(DecodingOptions(prefix="bab", banned=("bb", "ab")), VOCABULARY)
 
 

@@ -169,7 +169,7 @@ def test_the_provider_that_runs_is_the_one_that_is_said(bundle_folder):
 
 def test_a_session_that_silently_falls_back_is_refused_by_name(bundle_folder, monkeypatch):
     monkeypatch.setattr(ort.ort, "InferenceSession", FakeSession)
-    with pytest.raises(DeviceError, match=r"encoder\.onnx was to run on cuda, but .* fell back to CPU"):
+    with pytest.raises(DeviceError, match=r"encoder\.onnx should run on cuda, but .* fell back to CPU"):
         backend_of(bundle_folder, "cuda")
 
 

@@ -219,7 +219,7 @@ MALFORMED = {
     [
         (MALFORMED["a list"], "a value in it is of another kind than edgechat writes"),
         (MALFORMED["no maximum length"], "it has no 'max_length'"),
-        (MALFORMED["more ids than probabilities"], "its candidates have not one log-probability each"),
+        (MALFORMED["more ids than probabilities"], "it does not have one log-probability for each candidate"),
         (b'{"cases": ' + b"9" * 5000 + b"}", "it has a number with thousands of digits"),
     ],
     ids=range(4),

@@ -326,9 +326,12 @@ def test_beside_a_bundles_closed_set_every_option_is_refused_or_says_one_of_it()
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"banned": ("he",), "required": ("hello",)}, "required 'hello' holds 'he', which is banned"),
-        ({"banned": ("hello",), "required": ("hello",)}, "required 'hello' holds 'hello', which is banned"),
-        ({"banned": ("l",), "prefix": "hello"}, "prefix holds 'l', which is banned"),
+        ({"banned": ("he",), "required": ("hello",)}, "required 'hello' contains 'he', which is banned"),
+        (
+            {"banned": ("hello",), "required": ("hello",)},
+            "required 'hello' contains 'hello', which is banned",
+        ),
+        ({"banned": ("l",), "prefix": "hello"}, "prefix contains 'l', which is banned"),
         ({"replies": ("hello",), "prefix": "the"}, "prefix does not go with replies"),
         ({"min_length": 10}, "min_length is 10, but replies of this model have at most 10"),
         ({"prefix": "hello " * 20}, "prefix does not fit into a reply"),
