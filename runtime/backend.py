@@ -40,7 +40,7 @@ class Backend(Protocol[State]):
     def vocab_size(self) -> int: ...
 
     def encode(self, src: Ints, src_len: Ints) -> State:
-        """The state after the encoder, with M = B rows. src [B, S] is padded with 0 at the end, src_len is [B]."""
+        """The state after the encoder, with M = B rows. src [B, S] is padded with 0 at the end."""
         ...
 
     def step(

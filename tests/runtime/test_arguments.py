@@ -80,14 +80,26 @@ def test_what_is_no_object_of_options_is_refused(values):
 
 
 @pytest.mark.parametrize("bundle", [None, 1, b"demo", ["demo"]], ids=str)
-def test_what_is_no_path_is_no_bundle_and_no_key(bundle):
+def test_what_is_no_path_is_no_bundle(bundle):
     with pytest.raises(UsageError, match=r"^bundle must be a path, not "):
         ChatModel.load(bundle)
     with pytest.raises(UsageError, match=r"^bundle must be a path, not "):
         ChatModel.load_ensemble([bundle])
-    if bundle is not None:
-        with pytest.raises(UsageError, match=r"^require_signature must be a path, not "):
-            ChatModel.load("demo", require_signature=bundle)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (1, "must be a path, not 1"),
+        (["demo"], r"must be a path, not \['demo'\]"),
+        (b"demo", "is not an Ed25519 public key in PEM"),
+        (b"", "is not an Ed25519 public key in PEM"),
+    ],
+    ids=str,
+)
+def test_what_is_no_key_is_refused(key, said):
+    with pytest.raises(UsageError, match=f"^require_signature {said}"):
+        ChatModel.load("demo", require_signature=key)
 
 
 def test_no_key_is_none():
@@ -108,9 +120,9 @@ def test_what_is_no_list_is_refused_wherever_one_is_taken(wrong):
     for ask, said in (
         (chat.reply_batch, r"reply_batch takes a list of prompts, not .*: give \[prompt\], or call reply"),
         (chat.reply_turns, "reply_turns takes a list of conversations, not "),
-        (lambda turns: chat.reply_turns([turns]), "the turns of a conversation are a list of texts, not "),
-        (chat.stream_turns, "the turns of a conversation are a list of texts, not "),
-        (chat.session, "the turns of a conversation are a list of texts, not "),
+        (lambda turns: chat.reply_turns([turns]), "a conversation must be a list of texts, not "),
+        (chat.stream_turns, "a conversation must be a list of texts, not "),
+        (chat.session, "a conversation must be a list of texts, not "),
         (ChatModel.load_ensemble, r"load_ensemble takes a list of bundles, not .*: give \[bundle\]"),
     ):
         with pytest.raises(UsageError, match=f"^{said}") as caught:
@@ -127,7 +139,7 @@ def test_what_is_no_prompt_is_shown_in_short(prompt):
         lambda p: chat.reply_batch(["hen", p]),
         lambda p: chat.session(["hen", p]),
     ):
-        with pytest.raises(UsageError, match=r"^a prompt is a text \(str\), not ") as caught:
+        with pytest.raises(UsageError, match=r"^a prompt must be text \(str\), not ") as caught:
             ask(prompt)
         assert len(str(caught.value)) < 1000
 

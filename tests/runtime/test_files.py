@@ -80,7 +80,7 @@ def test_what_cannot_be_removed_is_said(tmp_path, monkeypatch, caplog):
     with folder_atomic(tmp_path / "out", replace=True) as folder:
         (folder / "new").write_text("new")
     assert names(tmp_path / "out") == ["new"]
-    assert caplog.messages == [f"{folder} cannot be removed: it is of no use any more"]
+    assert caplog.messages == [f"{folder} is no longer needed, but cannot be removed"]
 
 
 def test_a_folder_appears_whole(tmp_path):
@@ -248,7 +248,7 @@ def test_what_a_write_would_replace_is_told_before_it(tmp_path):
 def test_the_current_folder_and_those_above_it_are_never_written_over(tmp_path, monkeypatch, out):
     (tmp_path / "above" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above" / "here")
-    with pytest.raises(UsageError, match=f"^{re.escape(out)} is the current folder, or one above it"):
+    with pytest.raises(UsageError, match=f"^{re.escape(out)} is the current folder or a parent of it"):
         occupied(Path(out))
     (tmp_path / "above" / "beside").mkdir()
     assert not occupied(Path("../beside"))

@@ -109,6 +109,10 @@ def test_the_minimum_length_must_leave_room_for_the_end():
     assert DecodingOptions(min_length=4, max_length=5).min_length == 4  # 4 tokens and the end
     with pytest.raises(UsageError, match="min_length is 5, which must be less than max_length, 5"):
         DecodingOptions(min_length=5, max_length=5)
+    assert DecodingOptions(min_length=4).longest_reply(5) == 5
+    assert DecodingOptions(min_length=5, max_length=6).longest_reply(5) == 6
+    with pytest.raises(UsageError, match="min_length is 5, but replies of this model have at most 5 tokens"):
+        DecodingOptions(min_length=5).longest_reply(5)
 
 
 def test_the_limits_themselves_are_allowed():

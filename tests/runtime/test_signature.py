@@ -96,6 +96,20 @@ def test_a_signature_is_the_same_in_both_forms(signed, keys, tmp_path):
         ChatModel.load_bytes(raw, device="cpu", require_signature=keys / "other.pub")
 
 
+def test_the_key_may_be_given_as_the_content_of_its_file(signed, keys):
+    mine, other = (keys / "mine.pub").read_bytes(), (keys / "other.pub").read_bytes()
+    assert read_bundle(signed, require_signature=mine) == read_bundle(signed)
+    if signed.is_file():
+        with ChatModel.load_bytes(signed.read_bytes(), device="cpu", require_signature=mine) as model:
+            assert str(model.reply("hello")) == "hi there"
+    with pytest.raises(BundleError, match="signed by another key"):
+        ChatModel.load(signed, require_signature=other)
+    private = (keys / "mine.key").read_bytes()
+    with pytest.raises(UsageError, match=r"^require_signature is a private key, [^\n]+$") as raised:
+        ChatModel.load(signed, require_signature=private)
+    assert not any(line in str(raised.value) for line in private.decode().split())
+
+
 def test_an_unsigned_bundle_is_refused_where_a_signature_is_required(bundle_folder, keys):
     with pytest.raises(BundleError, match="is not signed") as raised:
         ChatModel.load(bundle_folder, require_signature=keys / "mine.pub")

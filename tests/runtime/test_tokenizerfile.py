@@ -36,9 +36,9 @@ SENTENCES = {
                 "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 60,
             }
         },
-        "alters text.*'Sequence'",
+        "changes text.*'Sequence'",
     ),
-    "no normal form": ({"normalizer": None}, "alters text.*'nothing'"),
+    "no normal form": ({"normalizer": None}, "changes text.*'nothing'"),
     "panicking": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "'Precompiled'"),
     "backtracking": (
         {
@@ -47,26 +47,29 @@ SENTENCES = {
                 "pretokenizers": [SPLIT | {"pattern": {"Regex": "(a+)+$"}}, BYTES],
             }
         },
-        "another way than edgechat",
+        "differently from edgechat",
     ),
     "dropping": (
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT | {"behavior": "Removed"}, BYTES]}},
-        "another way than edgechat",
+        "differently from edgechat",
     ),
     "bytes of bytes": (
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTES] * 40}},
-        "another way than edgechat",
+        "differently from edgechat",
     ),
-    "no bytes": ({"pre_tokenizer": SPLIT}, "do not become bytes"),
-    "no steps": ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}, "do not become bytes"),
-    "bytes as a word": ({"pre_tokenizer": "ByteLevel"}, "do not become bytes"),
+    "no bytes": ({"pre_tokenizer": SPLIT}, "split words into bytes"),
+    "no steps": (
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}},
+        "split words into bytes",
+    ),
+    "bytes as a word": ({"pre_tokenizer": "ByteLevel"}, "split words into bytes"),
     "a step as a word": (
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": ["ByteLevel"]}},
-        "do not become bytes",
+        "split words into bytes",
     ),
-    "steps as a word": ({"pre_tokenizer": "Sequence"}, "do not become bytes"),
-    "a form as a word": ({"normalizer": "NFC"}, "normalizer is 'str'"),
-    "a space in front": ({"pre_tokenizer": BYTES | {"add_prefix_space": True}}, "adds a space"),
+    "steps as a word": ({"pre_tokenizer": "Sequence"}, "split words into bytes"),
+    "a form as a word": ({"normalizer": "NFC"}, "'NFC', not 'str'"),
+    "a space in front": ({"pre_tokenizer": BYTES | {"add_prefix_space": True}}, "adds a leading space"),
     "a thousand times": (
         {
             "post_processor": {
@@ -92,11 +95,14 @@ MODELS = {
     "type": ({"type": "Unigram"}, "not a BPE"),
     "dropout": ({"dropout": 0.5}, "encodes at random"),
     "prefix": ({"continuing_subword_prefix": "##"}, "continuing_subword_prefix"),
-    "merge of nothing": ({"merges": [["h", "<pad>"]]}, "merges what are no two tokens"),  # a panic
-    "merge of three": ({"merges": ["h e l"]}, "merges what are no two tokens"),
-    "merge of numbers": ({"merges": [[1, 2]]}, "merges what are no two tokens"),
-    "no merges": ({"merges": None}, "merges what are no two tokens"),
-    "the same merge twice": ({"merges": [["h", "e"], "h e"]}, "merges the same two tokens twice"),
+    "merge of nothing": (
+        {"merges": [["h", "<pad>"]]},
+        "parts or result are not tokens",
+    ),  # a panic
+    "merge of three": ({"merges": ["h e l"]}, "parts or result are not tokens"),
+    "merge of numbers": ({"merges": [[1, 2]]}, "parts or result are not tokens"),
+    "no merges": ({"merges": None}, "parts or result are not tokens"),
+    "the same merge twice": ({"merges": [["h", "e"], "h e"]}, "has the same merge twice"),
     "merges without end": ({"merges": [["h", "e"]] * 291}, "has 291 merges, more than its 275 tokens"),
 }
 
