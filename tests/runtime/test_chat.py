@@ -512,12 +512,16 @@ def test_the_rules_of_texts_are_checked_anew_for_another_length():
 # --- cancelling -----------------------------------------------------------------------------------
 
 
-class Gate:
-    """An endless table that stops in its third step until it is let through."""
+#: Replies of this table do not end by themselves.
+ENDLESS_TABLE = random_table(5, CODEC.vocab_size, ending=-60.0)
 
-    def __init__(self) -> None:
+
+class Gate:
+    """A table that waits in its third step until it is opened."""
+
+    def __init__(self, table: Table = ENDLESS_TABLE) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
-        self._table = random_table(5, CODEC.vocab_size, ending=-60.0)
+        self._table = table
 
     def __call__(self, source: Ids, prefix: Ids):
         if len(prefix) == 2:
@@ -546,7 +550,7 @@ def test_a_cancelled_reply_stops_before_its_next_step():
 
 
 def test_a_stream_that_is_cancelled_between_pieces_ends_with_what_it_has():
-    chat, backend = table_model(Gate()._table)
+    chat, backend = table_model(ENDLESS_TABLE)
     stream = chat.stream("hen", ENDLESS)
     updates = stream.updates()
     pieces = [next(updates)[0] for _ in range(5)]
@@ -744,8 +748,7 @@ async def test_astream_gives_the_pieces_of_a_stream(model):
 
 
 async def test_a_cancelled_task_stops_its_astream():
-    gate = Gate()
-    gate._table = script_of(CODEC, {"🍵": 1.0})  # four steps, and one piece
+    gate = Gate(script_of(CODEC, {"🍵": 1.0}))  # four steps, and one piece
     chat, backend = table_model(gate)
 
     async def read() -> None:
@@ -850,7 +853,7 @@ def test_who_is_told_of_a_reply_may_ask_the_stream_for_it():
 
 
 def test_a_cancelled_reply_leaves_no_turn():
-    session = table_model(Gate()._table, turns=3)[0].session()
+    session = table_model(ENDLESS_TABLE, turns=3)[0].session()
     stream = session.stream("he", ENDLESS)
     next(stream.updates())
     stream.cancel()
@@ -878,8 +881,7 @@ async def test_a_cancelled_task_leaves_no_turn():
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["areply", "astream"])
 async def test_a_session_does_not_remember_what_was_cancelled_as_it_was_there(streamed):
-    gate = Gate()
-    gate._table = script_of(CODEC, {"abd": 0.6, "ace": 0.4})  # "a" is settled at once, "bd" at the end
+    gate = Gate(script_of(CODEC, {"abd": 0.6, "ace": 0.4}))  # "a" is settled at once, "bd" at the end
     chat, backend = table_model(gate, turns=3)
     session = chat.session()
     options = DecodingOptions(beam=2, n_best=2, normalize="none")
@@ -1105,7 +1107,7 @@ def test_a_model_closes_with_its_block(bundle_folder):
 
 
 def test_a_reply_that_runs_ends_well_though_the_model_is_closed():
-    chat, _ = table_model(Gate()._table)
+    chat, _ = table_model(ENDLESS_TABLE)
     stream = chat.stream("hen", DecodingOptions(beam=1, max_length=5))
     next(stream.updates())
     chat.close()
@@ -1135,9 +1137,9 @@ def test_a_stream_that_is_over_does_not_keep_the_sessions_of_a_closed_model():
             _ = stream.reply
 
     assert not kept(None, lambda stream: stream.reply)
-    assert not kept(Gate()._table, cancelled)
+    assert not kept(ENDLESS_TABLE, cancelled)
     assert not kept(broken, failed)
-    assert kept(Gate()._table, lambda stream: next(stream.updates()))  # this one may go on
+    assert kept(ENDLESS_TABLE, lambda stream: next(stream.updates()))  # this one may go on
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -2,7 +2,6 @@
 in two ways it refuses."""
 
 import random
-import time
 import tracemalloc
 
 import numpy as np
@@ -357,16 +356,15 @@ def test_numbers_in_a_list_are_read_packed_or_not():
     ],
     ids=["nodes", "sizes", "numbers", "functions", "subgraph"],
 )
-def test_a_file_of_many_small_things_takes_little_time_and_memory(raw):
+def test_of_a_file_of_many_small_things_little_is_read_and_kept(raw):
     tracemalloc.start()
-    start = time.process_time()
     model, said = attempt(raw)
-    took, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert took < 5
     assert peak < 100e6
     if model is None:
         assert f"more than {MAX_FIELDS:,} fields" in said
+        assert int(said.partition("(byte ")[2].rstrip(")").replace(",", "")) < 1_000_000
     else:
         assert model.graph.nodes[0].attributes[0].other == ("g",)  # what is not followed costs nothing
 
