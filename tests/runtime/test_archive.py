@@ -92,7 +92,7 @@ def test_one_file_and_folder_give_the_same_replies(good, bundle_folder):
     assert told[0] == told[1] == told[2]
 
 
-def test_bytes_are_refused_as_the_file_would_be(good):
+def test_bytes_are_refused_for_the_same_reasons_as_the_file(good):
     raw = good.read_bytes()
     changed = bytearray(raw)
     changed[raw.index(b"PK\x03\x04", 1) - 1] ^= 1  # the end of edgechat.json
@@ -123,7 +123,7 @@ def test_packing_and_unpacking_give_the_same_bytes(good, bundle_folder, tmp_path
     assert (tmp_path / "again.edgechat").read_bytes() == good.read_bytes()
 
 
-def test_what_a_signature_is_checked_with_comes_first(good, tmp_path):
+def test_what_a_signature_check_needs_comes_first(good, tmp_path):
     signed = Bundle(**{**vars(read_bundle(good)), "signature": bytes(96)})
     store_bundle(tmp_path / "signed.edgechat", signed, replace_existing=False)
     assert zipfile.ZipFile(tmp_path / "signed.edgechat").namelist()[:2] == [MANIFEST, SIGNATURE]
@@ -141,7 +141,7 @@ def test_any_files_come_back_as_they_were_and_as_zipfile_would_write_them(files)
 
 @settings(max_examples=300)
 @given(st.binary(max_size=400) | st.binary(max_size=200).map(lambda raw: b"PK\x03\x04" + raw))
-def test_any_bytes_are_read_as_ours_or_refused(raw):
+def test_any_bytes_are_refused_unless_our_writer_would_write_them(raw):
     try:
         opened = Archive(io.BytesIO(raw), len(raw), Path("a.edgechat"), SIZE_CAPS)
     except BundleError:
@@ -182,7 +182,7 @@ def read_all(raw: bytes) -> None:
     "name",
     ["../evil", "/etc/passwd", "..\\evil", "C:\\evil", "deep/encoder.onnx", "./edgechat.json", "a\0b", ""],
 )
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path, members, name):
+def test_a_name_with_a_path_is_refused(tmp_path, members, name):
     raw = zipped([(name if n == "golden.json" else n, data) for n, data in members])
     if "\0" in name:  # zipfile cuts it there
         raw = zipped([("axb" if n == "golden.json" else n, d) for n, d in members]).replace(b"axb", b"a\0b")
@@ -224,7 +224,7 @@ def test_a_compressed_file_is_refused_and_never_decompressed(tmp_path, members, 
 
 
 @pytest.mark.parametrize("size", [1 << 31, (1 << 32) - 1])
-def test_a_size_that_is_a_lie_takes_no_memory(tmp_path, good, size):
+def test_a_wrong_size_takes_no_memory(tmp_path, good, size):
     raw = bytearray(good.read_bytes())
     struct.pack_into("<2I", raw, 18, size, size)
     assert "allowed" in refused(tmp_path / "bad.edgechat", bytes(raw))
@@ -390,7 +390,7 @@ def test_a_file_that_the_manifest_does_not_know_is_refused(tmp_path, members):
 
 
 @pytest.mark.parametrize("raw", [b"", b"PK", b"PK\x05\x06" + bytes(18), b"\x1f\x8b", b'{"format": "1.0"}'])
-def test_what_is_no_bundle_at_all_is_refused(tmp_path, raw):
+def test_a_file_that_is_not_a_bundle_is_refused(tmp_path, raw):
     refused(tmp_path / "bad.edgechat", raw)
 
 
@@ -415,7 +415,7 @@ def test_a_device_is_refused_and_not_opened(monkeypatch):
         read_bundle(Path("/dev/zero"))
 
 
-def test_a_file_that_changes_between_two_looks_is_refused(tmp_path, good, members, monkeypatch):
+def test_a_file_that_changes_after_the_first_check_is_refused(tmp_path, good, members, monkeypatch):
     """What is used is what was hashed, whatever the disk holds by then."""
     path = tmp_path / "bad.edgechat"
     path.write_bytes(good.read_bytes())

@@ -147,7 +147,7 @@ def test_the_bundle_replies_what_it_was_taught(model):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-async def test_every_road_to_a_reply_gives_the_same_one(model, options):
+async def test_every_way_to_reply_gives_the_same_reply(model, options):
     batch, searched = model.reply_batch(PROMPTS, options), await model.areply_batch(PROMPTS, options)
     for prompt, expected, other in zip(PROMPTS, batch, searched, strict=True):
         assert_same(model, prompt, options, other, expected)
@@ -157,7 +157,7 @@ async def test_every_road_to_a_reply_gives_the_same_one(model, options):
         assert_same(model, prompt, options, model.session().reply(prompt, options), expected)
 
 
-def test_the_bundles_own_options_are_taken_where_none_are_given(model):
+def test_the_bundles_own_options_are_used_if_none_are_given(model):
     expected = model.reply("tell me a joke", model.defaults)
     assert_same(model, "tell me a joke", model.defaults, model.reply("tell me a joke"), expected)
     chat, _ = table_model(defaults=DecodingOptions(beam=4, n_best=4))
@@ -165,7 +165,7 @@ def test_the_bundles_own_options_are_taken_where_none_are_given(model):
     assert len(chat.reply_batch(["hen"])[0].candidates) == 4
 
 
-def test_a_reply_says_all_about_itself(model):
+def test_the_fields_of_a_reply_are_consistent(model):
     reply = model.reply("how are you", DecodingOptions(beam=4, n_best=4, length_penalty=1.0))
     best = reply.candidates[0]
     assert str(reply) == reply.text == best.text == "i am fine, thanks"
@@ -207,7 +207,7 @@ def test_a_reply_cannot_be_changed(model):
             setattr(thing, name, "x")
 
 
-def test_a_reply_that_is_cut_is_not_finished(model):
+def test_a_reply_that_is_cut_off_is_not_finished(model):
     reply = model.reply("turn right thrice and jump", DecodingOptions(max_length=1))
     assert len(reply.tokens) == 1
     assert not reply.candidates[0].finished
@@ -311,7 +311,7 @@ def test_what_is_not_settled_is_in_the_tail():
     assert [c.text for c in stream.reply.candidates] == ["abd", "ace"]
 
 
-def test_a_text_that_all_contenders_begin_with_is_settled_however_they_spell_it():
+def test_text_that_all_contenders_begin_with_is_settled_however_they_are_tokenized():
     (he,) = CODEC.encode("he")
     h, e, y, o = (CODEC.encode(letter)[0] for letter in "heyo")
     script = {
@@ -351,7 +351,7 @@ TEXTS = st.text("helo né🍵", min_size=1, max_size=4)
     ),
 )
 @settings(max_examples=150, deadline=None)
-def test_under_every_option_pieces_are_never_taken_back_and_whole_characters(seed, ending, values):
+def test_pieces_are_whole_characters_and_never_taken_back_under_every_option(seed, ending, values):
     try:
         options = DecodingOptions(**values)
         chat, _ = table_model(random_table(seed, CODEC.vocab_size, ending=ending), max_target=8)
@@ -369,7 +369,7 @@ def test_under_every_option_pieces_are_never_taken_back_and_whole_characters(see
     assert not any(unicodedata.normalize("NFC", text) in stream.reply.text for text in options.banned)
 
 
-def test_a_stream_goes_on_where_it_was_left(model):
+def test_a_stream_continues_where_it_was_left(model):
     stream = model.stream("how are you")
     first = next(stream)
     rest = list(stream)
@@ -379,7 +379,7 @@ def test_a_stream_goes_on_where_it_was_left(model):
     assert (list(stream), next(stream, None)) == ([], None)
 
 
-def test_a_stream_that_was_left_can_still_be_asked_for_its_reply(model):
+def test_a_stream_that_was_left_can_still_return_its_reply(model):
     stream = model.stream("how are you")
     for _ in stream:
         break
@@ -395,7 +395,7 @@ def test_nothing_is_computed_before_a_stream_is_read():
     assert backend.steps >= 1
 
 
-def test_a_stream_that_failed_says_so_each_time():
+def test_a_failed_stream_raises_each_time():
     def broken(source: Ids, prefix: Ids):
         return random_table(1, CODEC.vocab_size)(source, prefix) * float("nan")
 
@@ -406,7 +406,7 @@ def test_a_stream_that_failed_says_so_each_time():
         _ = stream.reply
 
 
-def test_a_stream_that_was_interrupted_as_its_reply_was_made_is_not_searched_again(monkeypatch):
+def test_a_stream_that_was_interrupted_while_creating_its_reply_does_not_search_again(monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -430,9 +430,7 @@ def test_a_stream_that_was_interrupted_as_its_reply_was_made_is_not_searched_aga
     ],
     ids=["too long", "two rules of texts"],
 )
-def test_a_bundle_that_asks_for_what_no_reply_can_be_is_refused_as_it_is_loaded(
-    bundle_folder, decoding, files, said
-):
+def test_a_bundle_whose_options_allow_no_reply_is_refused_when_loaded(bundle_folder, decoding, files, said):
     bundle = read_bundle(bundle_folder)
     manifest = dataclasses.replace(bundle.manifest, decoding=DecodingOptions(**decoding))
     changed = dataclasses.replace(bundle, manifest=manifest, files={**bundle.files, **files})
@@ -449,7 +447,7 @@ def test_a_bundle_that_asks_for_what_no_reply_can_be_is_refused_as_it_is_loaded(
     [{"banned": ("hen",)}, {"prefix": "he"}, {"required": ("hen",)}, {"replies": ("he", "hen")}],
     ids=lambda texts: next(iter(texts)),
 )
-def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
+def test_text_rules_are_created_once_whatever_the_other_options(texts):
     chat, _ = table_model()
     rules = chat.maker.texts(DecodingOptions(beam=3, **texts))
     for other in ({"n_best": 3}, {"trace": True}, {"repetition_penalty": 2.0}):
@@ -460,7 +458,7 @@ def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
     assert chat.maker.texts(DecodingOptions(banned=("he said",))) is not rules
 
 
-def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypatch):
+def test_text_rules_are_created_once_for_concurrent_threads(monkeypatch):
     made, began, go_on = [], threading.Event(), threading.Event()
 
     def slow(options: DecodingOptions, vocabulary: object):
@@ -481,14 +479,14 @@ def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypat
     assert made == [("hen",), ("he",)]
 
 
-def test_rules_of_texts_that_are_refused_are_refused_again():
+def test_texts_that_were_refused_are_refused_again():
     chat, _ = table_model()
     for _ in range(2):
         with pytest.raises(UsageError, match="prefix does not fit"):
             chat.maker.texts(DecodingOptions(prefix="hen " * 20))
 
 
-def test_a_closed_model_lets_go_of_the_rules_of_texts():
+def test_a_closed_model_frees_its_text_rules():
     chat, _ = table_model()
     rules = weakref.ref(chat.maker.texts(DecodingOptions(banned=("hen",))))
     chat.close()
@@ -496,7 +494,7 @@ def test_a_closed_model_lets_go_of_the_rules_of_texts():
     assert rules() is None
 
 
-def test_the_rules_of_texts_are_checked_anew_for_another_length():
+def test_text_rules_are_checked_again_for_another_length():
     chat, _ = table_model()
     for texts, said in (
         ({"prefix": "he said"}, "prefix does not fit"),
@@ -577,7 +575,7 @@ def test_a_reply_whose_search_is_cancelled_has_no_confidence_though_it_is_finish
     assert (whole.text, whole.confidence) == ("he", pytest.approx(0.6))
 
 
-def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
+def test_a_reply_cut_off_by_the_maximum_length_has_no_confidence():
     script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
     options = DecodingOptions(beam=1, max_length=2)
     chat, _ = table_model(script, defaults=options, calibration=AS_IT_IS)
@@ -601,20 +599,20 @@ def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
     ],
     ids=str,
 )
-def test_a_confidence_holds_where_the_options_ask_for_what_the_models_own_do(own, asked, same):
+def test_a_confidence_is_given_if_the_options_are_equivalent_to_the_models_own(own, asked, same):
     chat, _ = table_model(defaults=DecodingOptions(**{"beam": 3, **own}), calibration=AS_IT_IS)
     confidence = chat.maker.confidence(-1.0, DecodingOptions(**{"beam": 3, **asked}))
     assert confidence == (pytest.approx(math.exp(-1)) if same else None)
 
 
-def test_a_confidence_is_of_the_bundles_own_options_whatever_the_model_is_told_to_reply_with():
+def test_a_confidence_depends_on_the_bundles_options_and_not_on_changed_defaults():
     chat, _ = table_model(calibration=AS_IT_IS)
     chat.defaults = DecodingOptions(length_penalty=0.0)
     assert chat.reply("hen").confidence is None
     assert chat.reply("hen", DecodingOptions(beam=3)).confidence is not None
 
 
-def test_a_confidence_holds_for_the_models_own_closed_set_however_it_is_given():
+def test_a_confidence_is_given_for_the_models_own_closed_set_however_that_is_passed():
     own = ("he", "caf\u00e9")
     chat, _ = table_model(closed=closed_set(own, CODEC), calibration=AS_IT_IS)
     assert chat.reply("hen").confidence is not None
@@ -652,7 +650,7 @@ async def test_a_cancelled_task_stops_its_batches():
     assert (backend.steps, len(backend.sources), told) == (3, 1, [0])
 
 
-def test_a_batch_that_is_cancelled_gives_what_there_is():
+def test_a_cancelled_batch_returns_what_it_has():
     # "he" ends in the third step; to say "hello" takes six.
     script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
     chat, backend = table_model(script, calibration=AS_IT_IS)
@@ -703,7 +701,7 @@ def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
     return gate
 
 
-async def test_areply_leaves_the_event_loop_free_while_the_rules_of_texts_are_made(monkeypatch):
+async def test_areply_does_not_block_the_event_loop_while_text_rules_are_created(monkeypatch):
     gate = slow_rules(monkeypatch)
     chat, _ = table_model()
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
@@ -712,7 +710,7 @@ async def test_areply_leaves_the_event_loop_free_while_the_rules_of_texts_are_ma
     assert (await task).text
 
 
-async def test_a_task_that_is_cancelled_while_its_stream_is_made_takes_no_step(monkeypatch):
+async def test_a_task_cancelled_while_its_stream_is_created_takes_no_step(monkeypatch):
     gate = slow_rules(monkeypatch)
     chat, backend = table_model()
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
@@ -720,7 +718,7 @@ async def test_a_task_that_is_cancelled_while_its_stream_is_made_takes_no_step(m
     assert (backend.sources, backend.steps) == ([], 0)
 
 
-async def test_replies_do_not_keep_other_threads_of_the_event_loop_waiting():
+async def test_replies_do_not_use_the_default_executor_of_the_event_loop():
     gate = Gate()
     chat, _ = table_model(gate, max_target=4)
     tasks = [asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1))) for _ in range(40)]
@@ -730,7 +728,7 @@ async def test_replies_do_not_keep_other_threads_of_the_event_loop_waiting():
     assert {len((await task).tokens) for task in tasks} == {4}
 
 
-async def test_the_threads_of_a_model_end_with_it():
+async def test_the_threads_of_a_model_end_with_the_model():
     before = set(threading.enumerate())
     for end in (ChatModel.close, lambda chat: None):
         chat, _ = table_model()
@@ -760,7 +758,7 @@ async def test_a_cancelled_task_stops_its_astream():
     assert backend.steps == 3
 
 
-async def test_an_astream_that_is_left_takes_no_other_step_and_ends_though_the_model_is_closed():
+async def test_a_closed_astream_takes_no_further_step_and_one_in_progress_ends_though_its_model_is_closed():
     chat, backend = table_model(script_of(CODEC, {"hello": 1.0}))
     left = chat.astream("hen", DecodingOptions(beam=1))
     assert await anext(left) == "h"
@@ -774,7 +772,7 @@ async def test_an_astream_that_is_left_takes_no_other_step_and_ends_though_the_m
     assert "".join(pieces) == "hello"
 
 
-async def test_areply_leaves_the_event_loop_free():
+async def test_areply_does_not_block_the_event_loop():
     gate = Gate()
     chat, _ = table_model(gate, max_target=4)
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1)))
@@ -804,7 +802,7 @@ def test_a_session_remembers_its_turns_and_shows_the_model_those_it_was_trained_
     ]
 
 
-def test_a_session_goes_on_where_another_ended():
+def test_a_session_continues_where_another_ended():
     chat, backend = table_model(turns=3)
     first = chat.session()
     for prompt in ("he", "hen"):
@@ -817,7 +815,7 @@ def test_a_session_goes_on_where_another_ended():
     assert (second.turns, said) == (first.turns, list(first.turns[:4]))  # the caller's list stays as it was
 
 
-def test_a_session_does_not_go_on_from_a_prompt_without_its_reply(model):
+def test_a_session_cannot_begin_with_a_prompt_without_its_reply(model):
     with pytest.raises(UsageError, match="cannot begin with 3 turns: give each prompt with its reply"):
         model.session(["hi", "hello", "and now?"])
 
@@ -841,7 +839,7 @@ def test_a_streamed_reply_is_remembered_at_its_end():
     assert session.turns == ("he", text)
 
 
-def test_who_is_told_of_a_reply_may_ask_the_stream_for_it():
+def test_the_done_callback_may_read_the_reply():
     chat, _ = table_model()
     told: list[Reply] = []
     stream = chat.stream_turns(["he"], None, lambda reply: told.append(stream.reply))
@@ -880,7 +878,7 @@ async def test_a_cancelled_task_leaves_no_turn():
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["areply", "astream"])
-async def test_a_session_does_not_remember_what_was_cancelled_as_it_was_there(streamed):
+async def test_a_session_does_not_remember_a_reply_that_was_cancelled_as_it_arrived(streamed):
     gate = Gate(script_of(CODEC, {"abd": 0.6, "ace": 0.4}))  # "a" is settled at once, "bd" at the end
     chat, backend = table_model(gate, turns=3)
     session = chat.session()
@@ -904,7 +902,7 @@ async def test_a_session_does_not_remember_what_was_cancelled_as_it_was_there(st
     assert session.turns == ()
 
 
-async def test_a_session_does_not_remember_a_stream_that_was_left_before_its_end():
+async def test_a_session_does_not_remember_an_astream_that_was_left_before_its_end():
     chat, _ = table_model(script_of(CODEC, {"hello": 1.0}), turns=3)
     session = chat.session()
     left = session.astream("he", DecodingOptions(beam=1))
@@ -915,7 +913,7 @@ async def test_a_session_does_not_remember_a_stream_that_was_left_before_its_end
     assert session.turns == ("he", "hello")
 
 
-def test_two_sessions_know_nothing_of_each_other():
+def test_two_sessions_are_independent():
     chat, _ = table_model(turns=3)
     one, other = chat.session(), chat.session()
     one.reply("he")
@@ -942,7 +940,7 @@ def types_in(hint: object) -> set[type]:
     return inner | {hint} if isinstance(hint, type) else inner
 
 
-def test_every_type_that_a_caller_is_given_can_be_imported_with_the_api():
+def test_every_type_that_the_api_returns_can_be_imported_from_it():
     given = types_in(GoldenResult) | types_in(Manifest) | types_in(TextCodec)  # by verify, manifest and codec
     for kind in (ChatModel, ChatSession, ReplyStream):
         for name, member in inspect.getmembers(kind):
@@ -969,7 +967,7 @@ def test_any_prompt_gets_a_reply(model, prompt):
 
 
 @pytest.mark.parametrize("unit", ["word ", "x", "你"])
-def test_of_a_megabyte_only_the_end_is_encoded(model, unit, monkeypatch):
+def test_only_the_end_of_a_megabyte_is_encoded(model, unit, monkeypatch):
     prompt, encode, encoded = unit * (1_000_000 // len(unit.encode())), model.codec.encode, []
     monkeypatch.setattr(model.codec, "encode", lambda text: encoded.append(len(text)) or encode(text))
     reply = model.reply(prompt)
@@ -996,7 +994,7 @@ def test_wrong_threads_are_refused_by_name(bundle_folder, tmp_path, threads):
 
 
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
-def test_what_holds_sessions_is_neither_pickled_nor_copied(copied):
+def test_objects_that_hold_sessions_cannot_be_pickled_or_copied(copied):
     chat, _ = table_model()
     for thing in (chat, chat.session(), chat.stream("hen"), chat.reply):
         with pytest.raises(UsageError, match="a model cannot be pickled or copied: load it in the worker"):
@@ -1013,7 +1011,7 @@ def test_a_bundle_that_does_not_exist_is_refused(tmp_path):
         ChatModel.load(tmp_path / "nowhere")
 
 
-def test_a_tilde_is_a_letter_of_a_path_as_any_other(bundle_folder, tmp_path, monkeypatch):
+def test_a_tilde_in_a_path_is_not_expanded(bundle_folder, tmp_path, monkeypatch):
     with pytest.raises(
         UsageError, match=r"there is no bundle ~/b2 \(~ is not expanded here\): give the folder"
     ):
@@ -1065,7 +1063,7 @@ MISUSES: dict[str, tuple[Callable[[ChatModel], object], str]] = {
 
 
 @pytest.mark.parametrize("misuse", MISUSES)
-def test_what_is_no_prompt_and_no_options_is_refused_with_what_is(model, misuse):
+def test_wrong_prompts_and_options_are_refused_with_what_is_expected(model, misuse):
     ask, said = MISUSES[misuse]
     with pytest.raises(UsageError, match=said):
         ask(model)
@@ -1099,14 +1097,14 @@ def test_a_closed_model_refuses(road):
         use()
 
 
-def test_a_model_closes_with_its_block(bundle_folder):
+def test_a_model_is_closed_at_the_end_of_its_with_block(bundle_folder):
     with ChatModel.load(bundle_folder, device="cpu") as chat:
         assert chat.reply("hello").text == "hi there"
     with pytest.raises(ModelClosedError):
         chat.reply("hello")
 
 
-def test_a_reply_that_runs_ends_well_though_the_model_is_closed():
+def test_a_reply_in_progress_is_finished_after_the_model_is_closed():
     chat, _ = table_model(ENDLESS_TABLE)
     stream = chat.stream("hen", DecodingOptions(beam=1, max_length=5))
     next(stream.updates())
@@ -1114,7 +1112,7 @@ def test_a_reply_that_runs_ends_well_though_the_model_is_closed():
     assert len(stream.reply.tokens) == 5
 
 
-def test_a_stream_that_is_over_does_not_keep_the_sessions_of_a_closed_model():
+def test_a_finished_stream_does_not_keep_the_sessions_of_a_closed_model():
     def broken(source: Ids, prefix: Ids):
         return np.full(CODEC.vocab_size, np.nan, dtype=np.float32)
 
@@ -1208,7 +1206,7 @@ ENDINGS = {
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_forked_child_ends_well_though_the_parent_has_threads_of_onnx_runtime(bundle_folder, ending):
+def test_a_forked_child_exits_normally_though_the_parent_has_threads_of_onnx_runtime(bundle_folder, ending):
     done = run_python(CHILD_ENDS.format(ending=ENDINGS[ending]), bundle_folder)
     assert (done.returncode, done.stderr) == (7, "")
 
@@ -1238,14 +1236,14 @@ REFUSED_AT_THE_END = "the process is ending: join the threads that use a model b
 
 
 @pytest.mark.parametrize("use", ["model.reply('how are you')", "ChatModel.load(bundle, device='cpu')"])
-def test_a_process_ends_well_while_its_daemon_threads_use_a_model(bundle_folder, use):
+def test_a_process_exits_normally_while_its_daemon_threads_use_a_model(bundle_folder, use):
     for _ in range(3):  # one may end well by chance
         done = run_python(ENDS.format(use=use, ending=""), bundle_folder)
         assert (done.returncode, done.stderr) == (0, "")
         assert set(done.stdout.splitlines()) <= {REFUSED_AT_THE_END}
 
 
-def test_the_end_of_a_process_waits_for_the_calls_of_other_threads_and_lets_none_begin():
+def test_an_ending_process_waits_for_calls_in_progress_and_lets_none_begin():
     calls, begun, go_on = _Calls(), threading.Event(), threading.Event()
 
     def call() -> None:
@@ -1271,7 +1269,7 @@ def test_the_end_of_a_process_waits_for_the_calls_of_other_threads_and_lets_none
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_does_not_wait_at_its_end_for_the_threads_of_its_parent(bundle_folder):
+def test_an_ending_forked_child_does_not_wait_for_the_threads_of_its_parent(bundle_folder):
     ending = """
 from edgechat.runtime import ort
 ort._LONGEST_WAIT = 1000.0

@@ -57,7 +57,7 @@ def test_a_bundle_passes_its_own_vectors(bundle_folder):
     assert result.replies > 0
 
 
-def test_a_model_of_several_bundles_has_no_vectors_to_verify(bundle_folder):
+def test_an_ensemble_has_no_golden_vectors_to_verify(bundle_folder):
     model = ChatModel.load_ensemble([bundle_folder, bundle_folder], device="cpu")
     with pytest.raises(UsageError, match="verify works with one bundle, not with an ensemble"):
         model.verify()
@@ -224,7 +224,7 @@ MALFORMED = {
     ],
     ids=range(4),
 )
-def test_what_is_wrong_with_a_file_is_said_clearly(raw, said):
+def test_messages_say_what_is_wrong_with_a_golden_file(raw, said):
     with pytest.raises(BundleError, match=rf"\Agolden\.json cannot be used: {said}\Z"):
         check_golden(TableBackend(clear_table(1), V), raw)
 

@@ -617,7 +617,7 @@ def refused(path: Path) -> str:
 
 @pytest.mark.usefixtures("no_session")
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_an_attack_is_refused_in_one_sentence_before_a_session_is_made(sealed, bundle_folder, attack):
+def test_an_attack_is_refused_in_one_sentence_before_a_session_is_created(sealed, bundle_folder, attack):
     graph = read_bundle(bundle_folder).files["encoder.onnx"]
     said = refused(sealed(encoder=spoiled(graph, attack)))
     assert said.startswith("encoder.onnx: ")
@@ -743,7 +743,7 @@ DECODER_ATTACKS: dict[Spoil, str] = {
 
 @pytest.mark.usefixtures("no_session")
 @pytest.mark.parametrize("attack", DECODER_ATTACKS, ids=lambda attack: attack.__name__)
-def test_an_attack_in_the_decoder_is_refused_before_a_session_is_made(sealed, bundle_folder, attack):
+def test_an_attack_in_the_decoder_is_refused_before_a_session_is_created(sealed, bundle_folder, attack):
     graph = read_bundle(bundle_folder).files["decoder.onnx"]
     said = refused(sealed(decoder=spoiled(graph, attack)))
     assert said.startswith("decoder.onnx: ")
@@ -824,7 +824,7 @@ def test_graphs_of_other_precisions_pass_and_need_at_most_half(precision, hidden
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_the_sizes_that_were_found_are_those_that_ONNX_Runtime_finds(layers):  # noqa: N802
+def test_the_inferred_sizes_are_those_of_ONNX_Runtime(layers):  # noqa: N802
     """Of every value within the graphs, at several batches, lengths, beams and numbers of candidates."""
     spec, *graphs = honest(layers=layers)
     found = [shapes_of(spec, *graphs, which) for which in (0, 1)]

@@ -324,12 +324,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_could_be_understood_in_two_ways_is_refused(kind):
+def test_ambiguous_files_are_refused(kind):
     raw, why = REFUSED[kind]
     assert why in refused(raw)
 
 
-def test_a_size_that_is_a_number_and_a_name_is_told():
+def test_a_size_with_a_number_and_a_name_is_reported():
     dim = b"\x12\x01B\x08\x05"
     assert onnx.TensorShapeProto.Dimension.FromString(dim).WhichOneof("value") == "dim_value"  # the last
     port = field(1, b"x") + field(2, field(1, b"\x08\x01" + field(2, field(1, dim))))
@@ -356,7 +356,7 @@ def test_numbers_in_a_list_are_read_packed_or_not():
     ],
     ids=["nodes", "sizes", "numbers", "functions", "subgraph"],
 )
-def test_of_a_file_of_many_small_things_little_is_read_and_kept(raw):
+def test_reading_stops_early_in_a_file_with_too_many_fields(raw):
     tracemalloc.start()
     model, said = attempt(raw)
     peak = tracemalloc.get_traced_memory()[1]

@@ -86,7 +86,7 @@ def test_every_option_is_in_the_table():
 
 
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if frozenset(pair) in REFUSED], ids=" ".join)
-def test_what_does_not_go_together_is_refused_by_name(pair):
+def test_options_that_do_not_go_together_are_refused_by_name(pair):
     with pytest.raises(UsageError) as raised:
         DecodingOptions(**together(*pair))
     named = {*together(*pair)}
@@ -219,7 +219,7 @@ def test_two_options_that_go_together_both_do_what_they_are_defined_to_do(pair):
 
 
 @pytest.mark.parametrize("pair", ACCEPTED, ids=" ".join)
-def test_neither_of_two_options_is_ignored_beside_the_other(pair):
+def test_neither_of_two_options_is_ignored(pair):
     options = DecodingOptions(**together(*pair))
     for one, other in (pair, pair[::-1]):
         if other in SETTINGS[one][1]:
@@ -281,7 +281,7 @@ ROADS: dict[str, Callable[[ChatModel, str, DecodingOptions], Reply]] = {
 
 
 @pytest.mark.parametrize(("models", "roads"), [(1, list(ROADS)), (2, ["stream", "batch"])])
-def test_any_two_options_give_the_same_reply_by_every_road(models, roads):
+def test_any_two_options_give_the_same_reply_in_every_way_to_reply(models, roads):
     model = talker(models=models)
     for pair in ACCEPTED:
         options = spoken(*pair)
@@ -307,7 +307,7 @@ def check_said(reply: Reply, options: DecodingOptions) -> None:
     assert (reply.trace is not None) == options.trace
 
 
-def test_beside_a_bundles_closed_set_every_option_is_refused_or_says_one_of_it():
+def test_with_a_closed_set_in_the_bundle_every_option_is_refused_or_gives_a_reply_of_it():
     model = talker(closed=SPOKEN["replies"])
     for names in (*itertools.combinations(SETTINGS, 1), *ACCEPTED):
         options = spoken(*names)
@@ -339,7 +339,7 @@ def test_beside_a_bundles_closed_set_every_option_is_refused_or_says_one_of_it()
         ({"replies": ("hello " * 20,)}, "reply 1 of the closed set.* tokens"),
     ],
 )
-def test_what_no_reply_can_be_is_refused_before_the_search(values, said):
+def test_impossible_options_are_refused_before_the_search(values, said):
     with pytest.raises(UsageError, match=said):
         talker().reply("hello", DecodingOptions(**values))
 

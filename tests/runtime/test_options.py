@@ -53,7 +53,7 @@ WRONG = [
 ]
 
 
-def test_numbers_of_numpy_are_taken_as_pythons_own():
+def test_numbers_of_numpy_become_pythons_own():
     given = DecodingOptions(
         beam=np.int64(4), n_best=np.uint8(2), coverage_penalty=np.float32(0.5), length_penalty=np.float64(1.5)
     )
@@ -121,13 +121,13 @@ def test_the_limits_themselves_are_allowed():
     assert DecodingOptions(length_penalty=0).alpha == 0.0
 
 
-def test_half_a_surrogate_pair_is_no_text():
+def test_half_a_surrogate_pair_is_refused():
     for values in ({"banned": ["a\udc80"]}, {"prefix": "\ud800"}):
         with pytest.raises(UsageError, match="half a surrogate pair"):
             DecodingOptions(**values)
 
 
-def test_texts_have_an_end_in_number_in_length_and_in_all():
+def test_texts_are_limited_in_number_and_length_and_in_total():
     """A stranger's manifest may hold them, too, and must not cost half a gigabyte."""
     assert len(DecodingOptions(banned=["x" * 20] * 1000).banned) == 1000
     for values, said in (
@@ -143,7 +143,7 @@ def test_texts_have_an_end_in_number_in_length_and_in_all():
             DecodingOptions(**values)
 
 
-def test_what_was_given_is_what_is_not_at_its_default():
+def test_given_lists_the_options_that_differ_from_their_defaults():
     assert DecodingOptions().given == frozenset()
     assert DecodingOptions(beam=5, prefix="a", banned=["b"]).given == {"prefix", "banned"}
 
@@ -162,7 +162,7 @@ def test_options_come_back_from_json(options):
     assert DecodingOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
 
 
-def test_what_json_leaves_out_has_its_default():
+def test_options_missing_in_json_have_their_defaults():
     assert DecodingOptions.from_json({"beam": 3}) == DecodingOptions(beam=3)
 
 

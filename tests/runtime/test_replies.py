@@ -34,7 +34,7 @@ def said(table, closed: ClosedSet, options: DecodingOptions, max_length: int = 5
     return search.hypotheses()
 
 
-def test_a_node_allows_the_ids_with_which_a_reply_of_the_set_goes_on():
+def test_a_node_allows_the_next_ids_of_the_replies_in_it():
     closed = ClosedSet([(5, 6), (8,), (5, 7), (5, 7, 5), (8,)])
     assert (len(closed), closed.longest) == (4, 4)
     root = closed.start
@@ -47,7 +47,7 @@ def test_a_node_allows_the_ids_with_which_a_reply_of_the_set_goes_on():
 
 @given(replies=st.lists(IDS, min_size=1, max_size=200))
 @settings(max_examples=50, deadline=None)
-def test_the_walks_of_the_trie_are_the_replies(replies):
+def test_the_paths_of_the_trie_are_the_replies(replies):
     closed = ClosedSet(replies)
     found, nodes = set(), [((), closed.start)]
     while nodes:
@@ -83,7 +83,7 @@ def test_a_beam_as_wide_as_the_set_ranks_it_as_scoring_each_reply_does(seed, rep
     how=st.sampled_from([{}, {"sample": True, "seed": 3}, {"stop": "first"}, {"repetition_penalty": 2.0}]),
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_the_search_a_reply_of_the_set_is_said_to_its_end(seed, replies, beam, how):
+def test_every_search_ends_with_a_reply_of_the_set(seed, replies, beam, how):
     for h in said(random_table(seed, V), ClosedSet(replies), DecodingOptions(beam=beam, **how)):
         assert h.finished
         assert h.tokens in replies
@@ -115,7 +115,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("raw", "said"), WRONG, ids=lambda value: str(value)[:20])
-def test_a_file_that_is_no_list_of_texts_is_refused_by_name(raw, said, tmp_path):
+def test_a_replies_file_that_is_not_a_list_of_texts_is_refused_by_name(raw, said, tmp_path):
     with pytest.raises(BundleError, match=rf"^replies\.json: {said}"):
         bundled_replies(raw)
     path = tmp_path / "mine.json"
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_list_of_texts_is_refused_by_name(raw, said, tmp_path)
         read_replies(path)
 
 
-def test_a_users_file_may_have_a_reply_a_line(tmp_path):
+def test_a_users_file_may_have_one_reply_per_line(tmp_path):
     path = tmp_path / "replies.txt"
     path.write_bytes("LIGHT ON\r\n\n  \r\nLIGHT\u2028OFF\n".encode())
     assert read_replies(path) == ("LIGHT ON", "LIGHT\u2028OFF")
@@ -163,7 +163,7 @@ def closed_bundle(bundle_folder, tmp_path_factory):
     return path
 
 
-def test_a_bundle_says_what_is_in_its_set_and_nothing_else(closed_bundle, model):
+def test_a_bundle_replies_only_with_texts_of_its_set(closed_bundle, model):
     with ChatModel.load(closed_bundle, device="cpu") as closed:
         batch = closed.reply_batch(PROMPTS)
         for prompt, reply in zip(PROMPTS, batch, strict=True):
@@ -178,7 +178,7 @@ def test_a_bundle_says_what_is_in_its_set_and_nothing_else(closed_bundle, model)
         assert closed.reply("jump", DecodingOptions(replies=("no",))).text == "no"
 
 
-def test_what_would_say_something_else_does_not_go_with_a_closed_set(closed_bundle):
+def test_options_that_allow_other_texts_do_not_go_with_a_closed_set(closed_bundle):
     given = [
         {"banned": ("x",)}, {"prefix": "x"}, {"no_repeat_ngram": 2}, {"no_copy_ngram": 2},
         {"min_length": 2}, {"max_length": 20},
@@ -222,7 +222,7 @@ def test_a_damaged_set_is_refused_at_load(bundle_folder, tmp_path):
 @example(replies=["cafe\u0301", "cafe\u0301 au lait", "caf\u00e9"])
 @example(replies=["\u0958", "\u212b", "q\u0307\u0323", "<eos>", "  a "])
 @settings(max_examples=40, deadline=None)
-def test_what_is_said_is_among_the_options_own_texts(model, replies):
+def test_the_reply_is_one_of_the_options_texts(model, replies):
     """A set may come in any normal form, as file names of macOS do, and with space around its texts; models
     learn, and say, NFC without."""
     options = DecodingOptions(replies=replies, n_best=5)
@@ -239,7 +239,7 @@ def test_a_set_in_another_normal_form_is_still_no_longer_than_a_set_may_be():
         DecodingOptions(replies=["\u0958" * 5_001])
 
 
-def test_a_set_is_refused_where_no_list_of_texts_is_given():
+def test_replies_must_be_a_list_of_texts():
     for value in ((), "text", ("a", 1), ("",), (" \n",)):
         with pytest.raises(UsageError, match=r"^replies: "):
             DecodingOptions(replies=value)
@@ -252,7 +252,7 @@ def test_options_with_a_set_come_back_from_json():
     assert dataclasses.replace(options, beam=2).replies == ("a", "b")
 
 
-def test_every_reply_is_spelled_as_the_model_learned_it(model):
+def test_every_reply_is_tokenized_as_in_training(model):
     closed = closed_set(["turn left", "turn right"], model.codec)
     first = model.codec.encode("turn left")[0]
     assert closed.allowed(closed.start, 9) == [first]

@@ -41,7 +41,7 @@ def some_sources(count: int) -> list[list[int]]:
     return [random.integers(5, V, size=random.integers(1, 7)).tolist() for _ in range(count)]
 
 
-def test_sources_are_padded_behind():
+def test_sources_are_padded_at_the_end():
     src, src_len = pad([[5, 6, 7], [8]])
     assert src.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert src_len.tolist() == [3, 1]
@@ -152,7 +152,7 @@ class Wanting(BeamSearch):
     ),
 )
 @settings(max_examples=200, deadline=None)
-def test_more_candidates_than_were_wanted_find_nothing_else(seed, beam, more):
+def test_more_candidates_than_requested_change_nothing(seed, beam, more):
     beam *= more.get("groups", 1)
     options, found = DecodingOptions(beam=beam, n_best=beam, **more), []
     for kind in (BeamSearch, Wanting):
@@ -164,7 +164,7 @@ def test_more_candidates_than_were_wanted_find_nothing_else(seed, beam, more):
     assert found[0] == found[1]
 
 
-def test_a_search_that_is_done_stays_as_it_is_while_it_waits_for_the_others():
+def test_a_search_that_is_done_does_not_change_while_it_waits_for_the_others():
     ends = scripted_table(V, {(): {EOS: 0.6, 5: 0.4}, (5,): {EOS: 1.0}})
     goes_on = random_table(7, V, ending=-50.0)
     sources = [[8], *([5, id] for id in (5, 6, 7, 8))]  # one of five: too few to leave the batch

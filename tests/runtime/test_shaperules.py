@@ -39,7 +39,7 @@ def test_sizes_are_polynomials():
     assert product([]) == 1
 
 
-def test_a_size_is_known_to_be_at_least_what_it_is_where_all_letters_are_1():
+def test_a_size_is_at_least_its_value_with_all_letters_1():
     assert at_least(S - 1, 0)
     assert not at_least(S - 1, 1)
     assert not at_least(2 - S, 0)
@@ -175,7 +175,7 @@ def make(case: str, inputs: list, attributes: dict, count: int) -> onnx.NodeProt
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
-def test_a_rule_says_what_onnx_runtime_does(case):
+def test_a_rule_agrees_with_onnx_runtime(case):
     _, inputs, *_ = case
     node = make(*case)
     read = read_node(node)
@@ -211,7 +211,7 @@ def test_an_8_bit_product_with_scales_or_a_bias_of_another_shape_is_refused(whic
     ],
 )
 @pytest.mark.parametrize("number", [2, -1, (1 << 63) - 1])
-def test_a_switch_that_is_neither_on_nor_off_is_refused(op, shapes, flag, number):
+def test_a_flag_other_than_0_or_1_is_refused(op, shapes, flag, number):
     """ONNX Runtime takes 2 as 0 for some switches, and as 1 for others."""
     node = read_node(helper.make_node(op, [f"i{n}" for n in range(len(shapes))], ["o"], **{flag: number}))
     with pytest.raises(RuleError, match=f"'{flag}', which must be 0 or 1"):
@@ -231,7 +231,7 @@ def written() -> set[tuple[str, str]]:
     return found
 
 
-def test_there_is_a_rule_for_what_the_exporter_writes_and_for_nothing_else(written):
+def test_there_are_rules_for_exactly_the_operations_that_the_exporter_writes(written):
     assert {(domain, op) for domain, rules in RULES.items() for op in rules} == written
 
 
@@ -335,14 +335,14 @@ def run_graph(
     return dict(zip(names, session.run(None, feeds), strict=True))
 
 
-def test_an_operation_that_is_wrong_in_one_place_is_refused_or_does_what_its_rule_says():
+def test_a_damaged_operation_is_refused_or_agrees_with_its_rule():
     ran, refused = check_changed_operations(1500, seed=1)
     assert ran > 200
     assert refused > 200
 
 
 @pytest.mark.slow
-def test_many_operations_that_are_wrong_in_one_place_are_refused_or_do_what_their_rules_say():
+def test_many_damaged_operations_are_refused_or_agree_with_their_rules():
     check_changed_operations(50_000, seed=2)
 
 
@@ -473,7 +473,7 @@ def run_all(nodes, constants, feeds, options) -> dict[str, np.ndarray] | None:
         return None
 
 
-def test_what_is_said_of_random_graphs_holds_at_every_size():
+def test_inferred_shapes_of_random_graphs_hold_at_every_size():
     compared, free = check_programs(40, seed=1)
     assert compared > 1500
     assert free > 750
@@ -481,5 +481,5 @@ def test_what_is_said_of_random_graphs_holds_at_every_size():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
-def test_what_is_said_of_many_random_graphs_holds(seed):
+def test_inferred_shapes_of_many_random_graphs_hold(seed):
     check_programs(100, seed=100 + seed)

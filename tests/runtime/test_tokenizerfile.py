@@ -116,13 +116,13 @@ def refused(values: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize("which", SENTENCES)
-def test_what_would_do_harm_or_alter_text_is_refused(which):
+def test_a_tokenizer_that_is_harmful_or_changes_text_is_refused(which):
     changed, said = SENTENCES[which]
     refused(json.loads(TOKENIZER) | changed, said)
 
 
 @pytest.mark.parametrize("which", MODELS)
-def test_a_model_that_is_no_plain_bpe_is_refused(which):
+def test_a_model_that_is_not_a_plain_bpe_is_refused(which):
     changed, said = MODELS[which]
     values = json.loads(TOKENIZER)
     refused(values | {"model": values["model"] | changed}, said)
@@ -154,7 +154,7 @@ def test_nesting_without_end_is_refused():
     ],
     ids=lambda raw: repr(raw[:20]),
 )
-def test_what_is_no_tokenizer_is_refused_in_a_clear_sentence(raw, said):
+def test_a_file_that_is_not_a_tokenizer_is_refused_in_a_clear_sentence(raw, said):
     with pytest.raises(BundleError, match=rf"\Atokenizer\.json cannot be read: {said}\Z"):
         check_tokenizer(raw)
 
@@ -177,7 +177,7 @@ def test_a_token_that_makes_a_reply_of_gigabytes_is_refused():
 @pytest.mark.parametrize(
     "steps", [BYTES, BYTES | {"use_regex": True}, {"type": "Sequence", "pretokenizers": [BYTES]}]
 )
-def test_bytes_without_other_words_than_gpt_2s_are_taken(steps):
+def test_a_byte_level_pre_tokenizer_without_the_split_is_accepted(steps):
     changed = json.loads(TOKENIZER) | {"pre_tokenizer": steps, "post_processor": BYTES}
     codec = TextCodec(json.dumps(changed).encode(), max_source=9, max_target=9)
     assert codec.decode(codec.encode("hello é🍵 the  hen")) == "hello é🍵 the  hen"
@@ -213,7 +213,7 @@ LEAVES = st.sampled_from(
 
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), LEAVES), min_size=1, max_size=2))
 @settings(max_examples=300, deadline=None)
-def test_whatever_else_stands_somewhere_is_refused_or_gives_back_text(changes):
+def test_any_other_value_is_refused_or_preserves_text(changes):
     values = json.loads(TOKENIZER)
     for place, leaf in changes:
         holder = values if len(place) == 1 else values[place[0]]
@@ -222,7 +222,7 @@ def test_whatever_else_stands_somewhere_is_refused_or_gives_back_text(changes):
     is_refused_or_works(json.dumps(values).encode())
 
 
-def test_damage_is_refused_or_gives_back_text():
+def test_damage_is_refused_or_preserves_text():
     rng = random.Random(3)
     outcomes = [is_refused_or_works(mutated(TOKENIZER, rng)) for _ in range(500)]
     assert any(outcomes)
