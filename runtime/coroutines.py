@@ -18,9 +18,7 @@ class Threads:
     """
 
     def __init__(self) -> None:
-        from concurrent.futures import (
-            ThreadPoolExecutor,  # imported here for the same reason as asyncio below
-        )
+        from concurrent.futures import ThreadPoolExecutor  # here, for the same reason as asyncio below
 
         self._pool = ThreadPoolExecutor(thread_name_prefix="edgechat")
 
@@ -38,7 +36,7 @@ class Threads:
     ) -> AsyncGenerator[str, None]:
         """Like `reply`, piece by piece; each is searched for when it is asked for.
 
-        `done` is called with the reply when the iteration ends, which it does not if it is cancelled.
+        `done` is called with the reply when the iteration ends, but not if it is cancelled or left early.
         """
         stream = await self._run(make)
         try:

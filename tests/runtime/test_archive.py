@@ -1,4 +1,4 @@
-"""The one-file form: a stored zip that is accepted only as our own writer makes it."""
+"""The one-file form: an uncompressed zip that is accepted only exactly as our writer writes it."""
 
 import io
 import os
@@ -48,7 +48,7 @@ def members(good: Path) -> Members:
 
 
 def zipped(members: Members, change: Callable[[zipfile.ZipInfo], None] = lambda info: None) -> bytes:
-    """The members as Python's zipfile writes them, with the fixed fields of ours; `change` alters one."""
+    """The members as Python's zipfile writes them, with our fixed fields. `change` changes a field."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as writing:
         for name, data in members:
@@ -210,7 +210,7 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path, members):
 
 
 def test_a_compressed_file_is_refused_and_never_decompressed(tmp_path, members, monkeypatch):
-    """Among them a bomb: 50 MB of zeros in 50 kB."""
+    """Including a zip bomb: 50 MB of zeros in 50 kB."""
     monkeypatch.setattr(zlib, "decompressobj", lambda *arguments: pytest.fail("it was decompressed"))
     bomb = [(name, bytes(50_000_000) if name == "encoder.onnx" else data) for name, data in members]
 
@@ -243,12 +243,12 @@ def test_a_file_above_its_cap_is_refused_without_being_read(tmp_path, good, monk
 def test_a_file_larger_than_a_zip_can_be_is_refused(tmp_path):
     path = tmp_path / "bad.edgechat"
     with path.open("wb") as file:
-        file.truncate(archive.LARGEST + 1)  # sparse: it takes no room
+        file.truncate(archive.LARGEST + 1)  # sparse: it takes no disk space
     assert "allowed" in refused(path)
 
 
 def test_every_bundle_is_small_enough_for_one_file():
-    """4 + 0.004096 + 64 + 2000 + 2000 + 16 + 4 + 16 MB, where a zip may have 2**32 - 1 bytes."""
+    """4 + 0.004096 + 64 + 2000 + 2000 + 16 + 4 + 16 MB; a zip may have 2**32 - 1 bytes."""
     assert sum(SIZE_CAPS.values()) == 4_104_004_096
     assert sum(SIZE_CAPS.values()) + 1000 * len(SIZE_CAPS) < archive.LARGEST
 
@@ -276,12 +276,12 @@ def test_bytes_behind_the_end_are_refused(tmp_path, good, added):
 
 def test_bytes_before_the_beginning_are_refused(tmp_path, good):
     raw = b"#!/bin/sh\n" + good.read_bytes()
-    assert zipfile.ZipFile(io.BytesIO(raw)).testzip() is None  # other programs take it
+    assert zipfile.ZipFile(io.BytesIO(raw)).testzip() is None  # other programs accept it
     assert "is not a bundle" in refused(tmp_path / "bad.edgechat", raw)
 
 
 def test_bytes_between_two_files_are_refused(tmp_path, good, members):
-    """As they stand where a file was taken out of the directory, but not of the zip."""
+    """As after a file was removed from the directory, but not from the zip."""
     raw, hidden = good.read_bytes(), write_archive({"replies.json": b"[]"})
     hole = hidden[: hidden.index(b"PK\x01\x02")]
     start = raw.index(b"PK\x01\x02")
@@ -313,7 +313,7 @@ def test_another_date_is_refused(tmp_path, members):
 
 def test_data_descriptors_are_refused(tmp_path, members):
     class Pipe(io.BytesIO):
-        """What zipfile cannot seek in: sizes then stand behind the data."""
+        """A stream in which zipfile cannot seek, so that it writes sizes after the data."""
 
         def seekable(self) -> bool:
             return False
@@ -333,7 +333,7 @@ def test_data_descriptors_are_refused(tmp_path, members):
 
 
 def test_overlapping_files_are_refused(tmp_path, good):
-    """The directory says that the decoder lies where the encoder does, as the bombs of 2019 did."""
+    """The directory gives the decoder the offset of the encoder, like the zip bombs of 2019."""
     raw = bytearray(good.read_bytes())
     entry = {}
     at = raw.index(b"PK\x01\x02")
@@ -416,7 +416,7 @@ def test_a_device_is_refused_and_not_opened(monkeypatch):
 
 
 def test_a_file_that_changes_after_the_first_check_is_refused(tmp_path, good, members, monkeypatch):
-    """What is used is what was hashed, whatever the disk holds by then."""
+    """The bytes that are used are those that were hashed, whatever is on the disk by then."""
     path = tmp_path / "bad.edgechat"
     path.write_bytes(good.read_bytes())
     real = Archive.read
@@ -478,7 +478,7 @@ def test_nothing_is_written_into_a_bundle(bundle_folder):
         check_out(bundle_folder / "inner.edgechat", force=True)
 
 
-#: Dies as by SIGKILL at the n-th fsync or at the rename, while a bundle file replaces another.
+#: Exits, as if by SIGKILL, at the n-th fsync or at the rename while a bundle file replaces another.
 _DIE = """
 import os, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever is given where something else is wanted, an error says so, on one line that ends soon."""
+"""Arguments of the wrong type raise a short, one-line error that names the argument."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from edgechat.runtime.arguments import listed, path_text, shown
 
 from .test_chat import table_model
 
-HUGE = 10**5000  # Python refuses to write more than 4,300 digits
+HUGE = 10**5000  # Python refuses to print more than 4,300 digits
 LONG = "x" * 5_000_000
 ARRAY = np.array([["gnmt"], ["exact"]])
 

@@ -1,5 +1,5 @@
-"""The bundle loader: nothing of a folder is used before it was checked, in this order: names, kinds of file,
-sizes, the manifest's seal and format, hashes."""
+"""The bundle loader checks everything before it uses it, in this order: names, types and sizes of files, the
+manifest's seal and format, hashes."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ from edgechat.runtime.files import sha256
 
 @pytest.fixture
 def bundle(bundle_folder: Path, tmp_path: Path) -> Path:
-    """A good bundle that a test may damage."""
+    """A valid bundle that a test may damage."""
     path = tmp_path / "bundle"
     shutil.copytree(bundle_folder, path)
     return path
@@ -71,7 +71,7 @@ def test_a_bundle_that_would_not_be_read_is_not_written(bundle_folder, tmp_path)
 
 @pytest.mark.parametrize("name", [name for name in SIZE_CAPS if name != MANIFEST])
 def test_every_file_in_a_bundle_is_checked(bundle_folder, tmp_path, name):
-    """Each file that may lie in one, but for the card, which is for people, cannot be just anything."""
+    """Every file except the model card, which is for people, must have valid content."""
     read, path = read_bundle(bundle_folder), tmp_path / "bundle"
     hidden = b'"anything"'
     if name == SIGNATURE:
@@ -167,7 +167,7 @@ def test_a_pipe_that_appears_after_the_first_look_does_not_block(bundle, monkeyp
 @pytest.mark.parametrize("name", SIZE_CAPS)
 def test_a_file_above_its_cap_is_refused_without_being_read(bundle, name):
     with (bundle / name).open("ab") as file:
-        file.truncate(SIZE_CAPS[name] + 1)  # sparse: it takes no room
+        file.truncate(SIZE_CAPS[name] + 1)  # sparse: it takes no disk space
     said = refused(bundle)
     assert name in said
     assert "allowed" in said
@@ -277,7 +277,7 @@ def test_a_single_byte_that_was_changed_anywhere_is_found(bundle, data):
 
 
 def test_every_byte_of_the_manifest_is_covered_by_a_check(bundle_folder):
-    """All of them, since here the file is parsed before its seal is known to fit."""
+    """Tested for every byte, since the manifest is parsed before its seal is checked."""
     manifest = read_bundle(bundle_folder).manifest
     raw = manifest.to_bytes()
     for at in range(len(raw)):

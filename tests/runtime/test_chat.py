@@ -1,4 +1,4 @@
-"""The embedding API, with the real bundle and with a model that is a table."""
+"""The embedding API, with a real bundle and with table models."""
 
 import asyncio
 import copy
@@ -62,7 +62,7 @@ OPTIONS = [
     DecodingOptions(beam=5, n_best=5, normalize="none"),
     DecodingOptions(beam=3, n_best=2, normalize="average", min_length=2, max_length=12, stop="first"),
 ]
-TOLERANCE = 1e-4  # what the project means by equal: scores in fp32, and the gap of a tie
+TOLERANCE = 1e-4  # for scores in fp32 to be equal, and for the gap of a near tie
 
 needs_cuda = pytest.mark.skipif(not cuda_state().usable, reason=f"no CUDA here: {cuda_state().reason}")
 
@@ -74,7 +74,7 @@ def model(bundle_folder):
 
 
 def run_python(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Code in a process of its own."""
+    """Run code in its own process."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -82,7 +82,7 @@ def run_python(code: str, *arguments: object) -> "subprocess.CompletedProcess[st
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 300)
 
 
-#: Leaves a probability as it is.
+#: Leaves probabilities unchanged.
 AS_IT_IS = Calibration(1.0, 0.0)
 
 
@@ -103,7 +103,7 @@ def table_model(
 
 
 def script_of(codec: TextCodec, replies: dict[str, float]) -> Table:
-    """A table of a few replies, byte by byte, with their probabilities."""
+    """A table of a few replies, one token per byte, with their probabilities."""
     of_byte = {codec.token_bytes(id): id for id in range(codec.vocab_size)}
     script: dict[Ids, dict[int, float]] = {}
     for text, probability in replies.items():
@@ -122,7 +122,7 @@ CODEC = table_model()[0].codec
 
 
 def assert_same(model: ChatModel, prompt: str, options: DecodingOptions, one: Reply, other: Reply) -> None:
-    """Equal as the project means it: the same tokens, unless the search was a toss-up, and scores."""
+    """Check that two replies have the same tokens and scores, unless the search was a near tie."""
     ours, theirs = ([c.tokens for c in reply.candidates] for reply in (one, other))
     if ours != theirs:
         source = model.codec.encode_source([prompt]).ids
@@ -137,7 +137,7 @@ def assert_same(model: ChatModel, prompt: str, options: DecodingOptions, one: Re
     assert one.truncated == other.truncated
 
 
-# --- one reply, by every road ---------------------------------------------------------------------
+# --- one reply, in every way to reply -------------------------------------------------------------
 
 
 def test_the_bundle_replies_what_it_was_taught(model):
@@ -227,7 +227,7 @@ def test_two_spellings_of_one_text_are_one_reply():
     assert [(c.text, c.tokens, c.ids) for c in reply.candidates] == [("he", ("h", "e"), (h, e))]
 
 
-# --- nothing changes by company -------------------------------------------------------------------
+# --- batches and threads change nothing -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [DecodingOptions(beam=1), DecodingOptions(n_best=3)], ids=str)
@@ -294,7 +294,7 @@ def test_a_piece_is_never_taken_back_whatever_bytes_come(seed, beam):
 def test_pieces_and_tail_are_whole_characters():
     chat, _ = table_model(script_of(CODEC, {"a🍵b": 1.0}))
     updates = list(chat.stream("hen", DecodingOptions(beam=1)).updates())
-    # a, four bytes of the tea, b; then the end, and what the end adds.
+    # a, the four bytes of the tea, b, and the end.
     assert [piece for piece, _ in updates] == ["a", "", "", "", "🍵", "b", ""]
     assert [tail for _, tail in updates] == [""] * 7
 
@@ -357,10 +357,10 @@ def test_pieces_are_whole_characters_and_never_taken_back_under_every_option(see
         chat, _ = table_model(random_table(seed, CODEC.vocab_size, ending=ending), max_target=8)
         stream = chat.stream("hello hen", options)
         pieces = [piece for piece, _ in stream.updates()]
-    except UsageError:  # what does not go together, or asks for what cannot be
+    except UsageError:  # options that do not go together or are impossible
         reject()
     assert "".join(pieces) == stream.reply.text
-    # Bytes that are no character are U+FFFD in the reply too, and never the half of one that is whole there.
+    # A piece has U+FFFD only for bytes that are invalid in the reply too, not for part of a character.
     assert all(piece in stream.reply.text for piece in pieces)
     if options.prefix and stream.reply.candidates[0].finished:
         assert stream.reply.text.startswith(unicodedata.normalize("NFC", options.prefix))
@@ -473,7 +473,7 @@ def test_text_rules_are_created_once_for_concurrent_threads(monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(chat.maker.texts, DecodingOptions(banned=("hen",))) for _ in range(7)]
         assert began.wait(20)
-        chat.maker.texts(DecodingOptions(banned=("he",)))  # which nobody makes waits for nobody
+        chat.maker.texts(DecodingOptions(banned=("he",)))  # other rules need not wait
         go_on.set()
         assert len({id(each.result(20)) for each in asked}) == 1
     assert made == [("hen",), ("he",)]
@@ -668,18 +668,18 @@ def test_a_cancelled_batch_returns_what_it_has():
 
 
 def wait_for_threads(chat: ChatModel) -> None:
-    """Wait until the model's threads for coroutines have ended. It can search for no more of those."""
+    """Wait until the model's threads for coroutines have ended. They cannot be used afterwards."""
     chat.coroutine_threads._pool.shutdown()
 
 
 async def at(gate: Gate) -> None:
-    """Once a thread of a model stands at the gate."""
+    """Wait until a thread of the model is at the gate."""
     while not gate.reached.is_set():
         await asyncio.sleep(0.001)
 
 
 async def cancelled(task: asyncio.Task[object], gate: Gate, chat: ChatModel) -> None:
-    """Cancel a task that stands at the gate, and wait until no thread of the model runs."""
+    """Cancel a task whose thread is at the gate, and wait for the threads of the model."""
     await at(gate)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -689,7 +689,7 @@ async def cancelled(task: asyncio.Task[object], gate: Gate, chat: ChatModel) -> 
 
 
 def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    """Rules of texts that are not made before the gate is opened."""
+    """Let the creation of text rules wait for a gate."""
     gate = Gate()
 
     def make(options: DecodingOptions, vocabulary: object):
@@ -777,7 +777,7 @@ async def test_areply_does_not_block_the_event_loop():
     chat, _ = table_model(gate, max_target=4)
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1)))
     while not gate.reached.is_set():
-        await asyncio.sleep(0.001)  # the loop turns while the search stands at the gate
+        await asyncio.sleep(0.001)  # the event loop runs while the search waits at the gate
     assert not task.done()
     gate.opened.set()
     assert len((await task).tokens) == 4
@@ -1069,7 +1069,7 @@ def test_wrong_prompts_and_options_are_refused_with_what_is_expected(model, misu
         ask(model)
 
 
-def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
+def ways(chat: ChatModel) -> dict[str, Callable[[], object]]:
     """Every way to use a model."""
     begun, session = chat.stream("hen"), chat.session()
     return {
@@ -1087,12 +1087,12 @@ def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
     }
 
 
-@pytest.mark.parametrize("road", list(roads(table_model()[0])))
-def test_a_closed_model_refuses(road):
+@pytest.mark.parametrize("way", list(ways(table_model()[0])))
+def test_a_closed_model_refuses(way):
     chat, _ = table_model()
-    use = roads(chat)[road]
+    use = ways(chat)[way]
     chat.close()
-    chat.close()  # again does no harm
+    chat.close()  # closing twice is harmless
     with pytest.raises(ModelClosedError, match="the model was closed"):
         use()
 
@@ -1145,19 +1145,19 @@ def test_a_finished_stream_does_not_keep_the_sessions_of_a_closed_model():
 def test_a_model_refuses_in_a_forked_child(model):
     running = model.stream("tell me a joke")
     next(running.updates())
-    uses = {**roads(model), "a stream that runs": lambda: running.reply}
+    uses = {**ways(model), "a stream that runs": lambda: running.reply}
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         said = {}
         try:
-            for road, use in uses.items():
+            for way, use in uses.items():
                 try:
-                    said[road] = f"no error but {use()!r}"
+                    said[way] = f"no error but {use()!r}"
                 except ModelClosedError as error:
-                    said[road] = str(error)
+                    said[way] = str(error)
                 except BaseException as error:
-                    said[road] = repr(error)
+                    said[way] = repr(error)
             os.write(writer, json.dumps(said).encode())
         finally:
             os._exit(0)
@@ -1237,7 +1237,7 @@ REFUSED_AT_THE_END = "the process is ending: join the threads that use a model b
 
 @pytest.mark.parametrize("use", ["model.reply('how are you')", "ChatModel.load(bundle, device='cpu')"])
 def test_a_process_exits_normally_while_its_daemon_threads_use_a_model(bundle_folder, use):
-    for _ in range(3):  # one may end well by chance
+    for _ in range(3):  # a single one may succeed by chance
         done = run_python(ENDS.format(use=use, ending=""), bundle_folder)
         assert (done.returncode, done.stderr) == (0, "")
         assert set(done.stdout.splitlines()) <= {REFUSED_AT_THE_END}
@@ -1294,7 +1294,7 @@ def test_a_stream_may_be_read_by_many_threads(model):
             replies = [pool.submit(getattr, stream, "reply") for _ in range(2)]
         assert [future.result().text for future in replies] == [expected.text] * 2
         found = sorted((piece for future in pieces for piece in future.result()), key=len)
-        assert sorted("".join(found)) == sorted(expected.text)  # no piece twice, none lost
+        assert sorted("".join(found)) == sorted(expected.text)  # each piece exactly once
 
 
 # --- devices --------------------------------------------------------------------------------------

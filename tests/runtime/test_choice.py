@@ -1,4 +1,4 @@
-"""Who lives on: the first K, groups that keep off each other's words, and banks of required texts."""
+"""Which extensions stay live: the first K, diverse groups, and banks of required texts."""
 
 import itertools
 
@@ -215,7 +215,7 @@ def test_groups_of_nearly_equal_models_differ_only_at_near_ties():
 )
 @settings(max_examples=120, deadline=None)
 def test_groups_find_the_same_as_their_definition(seed, options, max_length, ending):
-    """Too few candidates of a row, or a stop too early, would show here."""
+    """Detects too few candidates per row, and a stop that is too early."""
     table = random_table(seed, V, ending=ending)
     expected = beam_to_the_end(table, SOURCE, V, options, max_length, VOCABULARY)
     ours = found(table, options, max_length)
@@ -272,13 +272,13 @@ def test_the_narrowest_beam_produces_the_required_texts(seed, required, beam, en
 
 
 class Generous(TableBackend):
-    """Gives all candidates, as if another sentence of the batch had asked for them."""
+    """Returns all candidates, as if another sentence of the batch had requested them."""
 
     def step(self, state, tokens, parents, candidates, *, whole=False):
         return super().step(state, tokens, parents, self.vocab_size, whole=whole)
 
 
-#: Every text of one to three of a, b and c: too many for a row's candidates to be all of them.
+#: Every text of one to three of a, b and c: more than a row has candidates.
 MANY = (*[b""] * 5, *("".join(w).encode() for n in (1, 2, 3) for w in itertools.product("abc", repeat=n)))
 
 
@@ -304,7 +304,7 @@ def test_a_reply_does_not_depend_on_the_options_of_others_in_its_batch(values):
         assert alone.hypotheses() == among.hypotheses()
 
 
-# --- what is refused, and on a real bundle ---------------------------------------------------------
+# --- what is refused, and on a real bundle --------------------------------------------------------
 
 
 @pytest.mark.parametrize(

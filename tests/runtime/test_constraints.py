@@ -1,4 +1,4 @@
-"""What may not, or must, be said: each rule by hand, and all of them against their definitions."""
+"""Rules: each one by hand, and all of them against their definitions."""
 
 import dataclasses
 import itertools
@@ -201,7 +201,7 @@ def test_each_option_alone_gives_what_enumeration_gives(only):
         assert [h.logp for h in ours] == pytest.approx([h.logp for h in expected[:60]], abs=1e-6)
         free = DecodingOptions(beam=400, n_best=60, normalize=options.normalize)
         changed += [h.score for h in found(table, free, 4)] != [h.score for h in ours]
-    assert changed  # the option does something here
+    assert changed  # the option has an effect here
 
 
 @given(seed=st.integers(0, 10_000), options=ruled(beam=st.just(400), n_best=st.just(2)))
@@ -227,7 +227,7 @@ NARROW = ruled(
 )
 @settings(max_examples=150, deadline=None)
 def test_a_narrow_beam_keeps_every_rule_exactly(seed, options, max_length, ending):
-    """Too few candidates of a row, or a stop too early, would show here."""
+    """Detects too few candidates per row, and a stop that is too early."""
     table = random_table(seed, V, ending=ending)
     expected = beam_to_the_end(table, SOURCE, V, options, max_length, VOCABULARY)
     ours = found(table, options, max_length)
@@ -282,7 +282,7 @@ def test_searches_of_different_rules_share_a_batch():
         assert search.hypotheses() == found(table, each, 5)
 
 
-# --- what is asked for, and what is refused -------------------------------------------------------
+# --- candidates requested, and options refused ----------------------------------------------------
 
 
 def test_as_many_extra_candidates_are_requested_as_rules_may_ban():
@@ -387,7 +387,7 @@ def test_alignments_are_the_attention_of_each_token(model):
 
 
 def test_the_caches_of_rules_are_bounded():
-    """However many states there were: 47 MB were kept of 60 prompts to a vocabulary of 4,000."""
+    """Without a bound, 60 prompts with a vocabulary of 4,000 kept 47 MB."""
     text, words = b"abcdefghij" * 100, tuple(bytes([b]) for b in range(256))
     banned, prefix, required = (
         BannedTexts([text], words), ForcedPrefix(text, words), RequiredTexts([text], words)

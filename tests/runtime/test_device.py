@@ -1,4 +1,4 @@
-"""A model runs on the device that it says, or not at all."""
+"""A model runs on the device that it reports, or not at all."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_fp32_is_not_rounded_to_tf32_on_cuda(monkeypatch, bundle_folder):
 
 
 class FakeSession:
-    """A session that got `running`, whatever was asked for, as ONNX Runtime does."""
+    """A session that runs on `running` whatever was requested, like those of ONNX Runtime."""
 
     running = CPU
 
@@ -106,7 +106,7 @@ def a_driver(
 
 
 def look() -> CudaState:
-    return cuda_state.__wrapped__()  # without the memory of an earlier look
+    return cuda_state.__wrapped__()  # without the cached result of an earlier check
 
 
 def test_a_session_that_runs_on_cuda_makes_it_usable(monkeypatch):
@@ -218,7 +218,7 @@ def test_a_step_without_enough_memory_is_not_the_bundles_fault(bundle_folder, er
 
 
 def test_out_of_memory_errors_are_recognized(bundle_folder):
-    """By ONNX Runtime itself: a table of a petabyte."""
+    """With a real error of ONNX Runtime, for a tensor of a petabyte."""
     shape = ort.ort.InferenceSession(CONSTANT_OF_SHAPE, providers=[CPU])
     with pytest.raises(DeviceError, match="needs more memory than there is"):
         ort._run("x.onnx", shape, ["out"], {"shape": np.array([1 << 48])})

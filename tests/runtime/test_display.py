@@ -1,4 +1,4 @@
-"""What a terminal is shown: no control character, and numbers with their nouns."""
+"""Text for a terminal without control characters, and numbers with their nouns."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Several models as one: the mean of their probabilities, searched as exactly as one model's."""
+"""Ensembles: the mean of the models' probabilities, searched as exactly as a single model."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ V, SOURCE = 8, (5, 6)
 
 
 def mixed(*tables):
-    """The table of the mean, by its definition."""
+    """The table of the mean, by definition."""
 
     def logp(source: Ids, prefix: Ids):
         return np.log(np.mean([np.exp(table(source, prefix).astype(float)) for table in tables], axis=0))
@@ -41,7 +41,7 @@ def test_the_mean_is_of_probabilities():
 
 
 class Looking(TableBackend):
-    """A table that looks at one token of the source, whatever it is fed."""
+    """A table whose attention is on one token of the source."""
 
     at = 0
 
@@ -106,7 +106,7 @@ def test_a_model_that_returns_nan_raises_one_clear_error(value, beam):
 
 
 def changed(bundle_folder, path, *, files=None, **text):
-    """A copy of the bundle that differs in this."""
+    """A copy of the bundle with changes."""
     read = read_bundle(bundle_folder)
     manifest = dataclasses.replace(read.manifest, text=dataclasses.replace(read.manifest.text, **text))
     write_bundle(path, manifest, {**read.files, **(files or {})}, replace_existing=False)

@@ -1,4 +1,4 @@
-"""Writes that are all or nothing, also where they fail midway or the process is killed."""
+"""Atomic writes, including writes that fail midway and processes that are killed."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from edgechat.runtime.files import TEMPORARY, folder_atomic, occupied, remove_le
 
 
 class BrokenError(Exception):
-    """What ends a write midway."""
+    """Interrupts a write."""
 
 
 def names(folder: Path) -> list[str]:
@@ -128,7 +128,7 @@ def test_what_is_synced_may_be_written_which_windows_asks_for(tmp_path, monkeypa
 
 
 def failing_for_folders(code: int):
-    """An fsync that does so."""
+    """An fsync that interrupts the write."""
     real = os.fsync
 
     def fsync(fd: int) -> None:
@@ -345,8 +345,8 @@ def test_a_file_that_is_not_to_be_replaced_stays_on_file_systems_without_hard_li
     test_a_file_that_is_not_to_be_replaced_stays(tmp_path)
 
 
-#: Dies as by SIGKILL at the n-th call of a function of `os`, or beside the swap of two names: nothing is
-#: cleaned up. "rename" is for systems that cannot swap.
+#: Exits, as if by SIGKILL and without any cleanup, at the n-th call of a function of `os`, or at the exchange
+#: of two names. "rename" simulates a system that cannot exchange names.
 _DIE = """
 import os, sys
 from pathlib import Path
@@ -394,8 +394,8 @@ def test_a_process_that_dies_leaves_the_old_or_the_new_and_leftovers_that_can_be
     done = subprocess.run([sys.executable, "-c", _DIE, tmp_path, name, str(after)], check=False)
     assert done.returncode == 9
     assert (tmp_path / "file").read_text() in ("old", "new")
-    # Between the two renames the old folder is aside; the new one is whole in a leftover, too. A swap has
-    # no such moment.
+    # Between the two renames the old folder is moved aside, and the new one is a complete leftover. With an
+    # exchange there is no such moment.
     folders = [tmp_path / "out"] if (tmp_path / "out").exists() else list(tmp_path.glob(TEMPORARY + "*/old"))
     assert len(folders) == 1
     assert [(folders[0] / part).read_text() for part in ("a", "b")] in (["old"] * 2, ["new"] * 2)

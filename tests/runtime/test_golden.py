@@ -1,4 +1,4 @@
-"""Golden vectors pass where they were made, and find a model that computes something else."""
+"""Golden vectors pass on the machine that made them, and detect a model that computes something else."""
 
 import json
 import math
@@ -17,7 +17,7 @@ V = 20
 
 
 def clear_table(seed: int) -> Table:
-    """Random, with winners far above the rest."""
+    """A random table whose best replies are far above the rest."""
 
     def logp(source: Ids, prefix: Ids):
         row = 12.0 * random_table(seed, V)(source, prefix).astype(np.float64)
@@ -35,7 +35,7 @@ GOLDEN = golden_of(clear_table(1))
 
 
 def shifted(by: float) -> Table:
-    """The same model, but that each log-probability is lower by `by`."""
+    """The same model with each log-probability lowered by `by`."""
     return lambda source, prefix: clear_table(1)(source, prefix) - np.float32(by)
 
 
@@ -126,7 +126,7 @@ def test_a_candidate_that_one_side_lacks_must_lie_near_the_last(above, passes):
 
 
 class GivesNaN(TableBackend):
-    """A graph may put what is no number anywhere: here the likeliest id is one that no reply holds."""
+    """A graph may return NaN anywhere: here for an id that never occurs in a reply."""
 
     def step(self, *arguments, **options):
         out, state = super().step(*arguments, **options)

@@ -1,4 +1,4 @@
-"""Graphs of bundles that came from an attacker, whose hashes fit: each is refused before a session exists."""
+"""Graphs from an attacker, in bundles with right hashes: each is refused before a session is created."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,7 @@ def weight(model: onnx.ModelProto, name: str, array) -> str:
 def node(
     model: onnx.ModelProto, kind: str, inputs: list[str], *outputs: str, first: bool = True, **more
 ) -> str:
-    """Put a node in front of the others, or behind them; gives its first output."""
+    """Insert a node before or after all others; return its first output."""
     made = helper.make_node(kind, inputs, outputs or ("evil",), "culprit", **more)
     nodes = [made, *model.graph.node] if first else [*model.graph.node, made]
     del model.graph.node[:]
@@ -43,7 +43,7 @@ def inner(kind: str = "Identity") -> onnx.GraphProto:
     return helper.make_graph([helper.make_node(kind, ["a"], ["b"])], "inner", [], [])
 
 
-# --- what an attacker may think of ------------------------------------------------------------------------
+# --- attacks on the encoder -------------------------------------------------------------------------------
 
 
 def endless_loop(model):
@@ -94,7 +94,7 @@ def giant_range(model):
 
 
 def doubling(model):
-    """Each node doubles what it gets: 60 of them are 2**60."""
+    """Each node doubles its input: 60 of them make 2**60."""
     last = weight(model, "d0", np.ones(4, np.float32))
     made = [helper.make_node("Concat", [f"d{i}", f"d{i}"], [f"d{i + 1}"], axis=0) for i in range(60)]
     model.graph.node.extend(made)
@@ -151,7 +151,7 @@ def size_of_a_weight(model):
 
 
 def empty_weight(model):
-    """Operations differ in what they make of nothing: ReduceMax and Squeeze have surprises."""
+    """Operations differ in how they treat empty tensors, ReduceMax and Squeeze among them."""
     node(model, "Shape", [weight(model, "none", np.zeros(0, np.float32))])
 
 
@@ -166,7 +166,7 @@ def empty_for_one_token(model):
 
 
 def many_products(model):
-    """A thousand products of all the rows with the embedding: nothing large, but it takes for ever."""
+    """A thousand products of all the rows with the embedding: no large tensor, but it takes forever."""
     wide = weight(model, "wide", np.zeros((4, 4096), np.float32))
     back = weight(model, "back", np.zeros((4096, 4), np.float32))
     made = []
@@ -469,7 +469,7 @@ def attribute_of_no_type(model):
 
 
 def bias_left_out(model):
-    """A session of ONNX Runtime 1.31 crashes on it."""
+    """It crashes a session of ONNX Runtime 1.31."""
     scale = weight(model, "scale", np.ones(model.graph.initializer[0].dims[1], np.float32))
     node(model, "LayerNormalization", [model.graph.initializer[0].name, scale, ""])
 
@@ -480,13 +480,13 @@ def scale_of_another_size(model):
 
 
 def length_by_the_name_of_the_hosts(model):
-    """`top_k` in the encoder is no input, and here the length of the prompt."""
+    """`top_k` is not an input of the encoder; here it is the length of the prompt."""
     node(model, "TopK", [model.graph.initializer[0].name, "top_k"], "best", "places", axis=0)
     node(model, "Shape", ["src"], "top_k", start=1, end=2)
 
 
 def least_number_by_minus_one(model):
-    """SIGFPE as ONNX Runtime folds it, while it makes the session."""
+    """Constant folding in ONNX Runtime raises SIGFPE when it creates the session."""
     least, minus = weight(model, "least", np.iinfo(np.int64).min), weight(model, "minus", np.int64(-1))
     node(model, "Div", [least, minus])
 
@@ -495,7 +495,7 @@ def division_by_what_a_prompt_holds(model):
     node(model, "Div", ["src", "src"])
 
 
-#: Attacks on the encoder, with what the refusal says.
+#: Attacks on the encoder, with part of the message of the refusal.
 ATTACKS: dict[Spoil, str] = {
     endless_loop: "node 'culprit' ('Loop') is of a kind that is not allowed",
     giant_constant_of_shape: "node 'culprit' ('ConstantOfShape') makes 1,099,511,627,776 numbers",
@@ -585,7 +585,7 @@ ATTACKS: dict[Spoil, str] = {
 
 @pytest.fixture(scope="module")
 def sealed(bundle_folder, tmp_path_factory) -> Callable[..., Path]:
-    """Writes a bundle in which files are replaced and all hashes fit."""
+    """Writes a bundle with replaced files and right hashes."""
     read = read_bundle(bundle_folder)
     folder = tmp_path_factory.mktemp("hostile")
 
@@ -651,7 +651,7 @@ def square_of_the_candidates(model):
 
 
 def one_candidate_more_than_the_host_asks_for(model):
-    """Which may be one more than there are words."""
+    """More candidates than the vocabulary may have."""
     node(model, "Add", ["top_k", weight(model, "one", np.array([1]))], "more")
     [top] = [n for n in model.graph.node if n.op_type == "TopK"]
     top.input[1] = "more"
@@ -682,7 +682,7 @@ def everything_for_each_candidate(model):
 
 
 def sum_of_letters(model, terms: int, count: int) -> str:
-    """The name of `count` equal numbers, each the sum of as many letters."""
+    """The name of a list of `count` equal numbers, each the sum of `terms` letters."""
     letters = (("keys", 0), ("keys", 1), ("h", 1), ("tokens", 0))[:terms]
     nodes = [
         helper.make_node("Shape", [name], [f"n{i}"], start=at, end=at + 1)
@@ -699,13 +699,13 @@ def sum_of_letters(model, terms: int, count: int) -> str:
 
 
 def insert_last_of(model, kind: str, inputs: list[str]) -> None:
-    """Put the culprit behind the sums."""
+    """Insert the culprit after the sums."""
     at = 1 + [n.output[0] for n in model.graph.node].index("sums")
     model.graph.node.insert(at, helper.make_node(kind, inputs, ["evil"], "culprit"))
 
 
 def power_of_a_sum(model):
-    """(B + S + M + B*K)**64 has 67 * 66 * 65 / 6 = 47,905 terms: half a minute to find out."""
+    """(B + S + M + B*K)**64 has 67 * 66 * 65 / 6 = 47,905 terms, which take half a minute to compute."""
     insert_last_of(model, "ConstantOfShape", [sum_of_letters(model, 4, 64)])
 
 
@@ -718,7 +718,7 @@ def power_of_a_sum_as_a_sentence(model):
 
 
 def sum_of_too_many_letters(model):
-    """Of so many that a product of such lists takes seconds."""
+    """So many that multiplying such numbers takes seconds."""
     name = sum_of_letters(model, 4, 2)
     insert_last_of(model, "ConstantOfShape", ["more"])
     model.graph.node.insert(
@@ -786,7 +786,7 @@ def test_a_state_map_that_does_not_fit_is_refused(kind):
     assert why in str(raised.value)
 
 
-# --- what is honest passes --------------------------------------------------------------------------------
+# --- valid graphs pass ------------------------------------------------------------------------------------
 
 SIZES = [
     *itertools.product((1, 2, 3), (True, False), ((4, 3, 5, 12), (256, 128, 128, 2000))),
@@ -798,7 +798,7 @@ SIZES = [
 
 
 def most_used(monkeypatch, **options) -> float:
-    """The largest share of any bound that honest graphs take."""
+    """The largest share of any limit that a valid graph uses."""
     used = []
 
     def count(so_far, size, most, does):
@@ -825,7 +825,8 @@ def test_graphs_of_other_precisions_pass_and_need_at_most_half(precision, hidden
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_inferred_sizes_are_those_of_ONNX_Runtime(layers):  # noqa: N802
-    """Of every value within the graphs, at several batches, lengths, beams and numbers of candidates."""
+    """Compared for every value in the graphs, with several batches, lengths, beams and numbers of
+    candidates."""
     spec, *graphs = honest(layers=layers)
     found = [shapes_of(spec, *graphs, which) for which in (0, 1)]
     sessions = [watched(graph, shapes) for graph, shapes in zip(graphs, found, strict=True)]
@@ -867,7 +868,7 @@ def shapes_of(spec: GraphSpec, encoder: bytes, decoder: bytes, which: int) -> di
 
 
 def watched(graph: bytes, names: dict[str, graphcheck.Value]) -> onnxruntime.InferenceSession:
-    """A session that gives all values out."""
+    """A session with all values as outputs."""
 
     def give(model: onnx.ModelProto) -> None:
         del model.graph.output[:]
@@ -886,7 +887,7 @@ def see(session, feeds, found, letters) -> dict[str, np.ndarray]:
 
 
 def at(size, letters) -> int:
-    """The size where the letters are these numbers."""
+    """The size for these values of the letters."""
     return sum(
         factor * int(np.prod([letters[x] for x in product])) for product, factor in terms_of(size).items()
     )

@@ -1,4 +1,4 @@
-"""Damaged bundles, whether or not their hashes were made to fit."""
+"""Damaged bundles, with wrong and with right hashes."""
 
 import random
 import shutil
@@ -19,7 +19,7 @@ def test_flipped_bytes_anywhere_in_a_bundle_are_always_found(bundle_folder, tmp_
 
 
 def check_mutated(count: int, seed: int) -> None:
-    """Damaged graphs whose hashes fit are refused in one sentence, or are as good as the honest ones."""
+    """Damaged graphs with right hashes are refused in one sentence, or are as harmless as valid ones."""
     rng = random.Random(seed)
     spec, *graphs = honest(hidden=1, vocab=5)
     passed = 0

@@ -1,4 +1,4 @@
-"""What a signal handler of an app raises in the midst of a call is the app's, and no damaged bundle."""
+"""An exception that an app's signal handler raises during a call is not taken for a damaged bundle."""
 
 import errno
 import shutil
@@ -18,7 +18,7 @@ OF_AN_APP = [Stop("soft time limit"), TimeoutError("5 s are over")]
 
 
 class Raising:
-    """A session that is interrupted as it runs."""
+    """A session that is interrupted while it runs."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -40,7 +40,7 @@ def test_an_exception_of_the_app_in_a_step_is_not_changed(demo, monkeypatch, gra
         patched.setattr(model.backend, graph, Raising(error))
         with pytest.raises(type(error), match=str(error)):
             model.reply("hello")
-    assert model.reply("hello").text  # and the model goes on
+    assert model.reply("hello").text  # and the model can still be used
 
 
 @pytest.mark.parametrize("error", OF_AN_APP, ids=lambda error: type(error).__name__)
@@ -67,7 +67,7 @@ def test_an_exception_of_the_app_while_a_bundle_is_loaded_is_not_changed(demo, m
 
 
 def test_errors_of_onnx_runtime_about_a_damaged_name_are_still_bundle_errors(demo, monkeypatch):
-    """Its sentence holds the name's bytes, which pybind11 cannot decode."""
+    """Its message contains the bytes of the name, which pybind11 cannot decode."""
 
     def refused(*_: object, **__: object) -> None:
         b"\xab".decode("utf-8")

@@ -1,4 +1,4 @@
-"""`edgechat.json`: one manifest, one sequence of bytes, and back; what is wrong is a BundleError."""
+"""`edgechat.json`: a manifest round trips to the same bytes, and a wrong one raises a BundleError."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ _notes = st.dictionaries(st.text(max_size=8), _values, max_size=4)
 
 
 def seal(values: dict[str, Any], *, added: str = "") -> bytes:
-    """The bytes of a manifest of any values, and of what is `added` in front, with a seal that fits."""
+    """A manifest of any values as sealed bytes, with `added` text at its beginning."""
     text = "{" + added + json.dumps(values | {"sha256": "0" * 64}, ensure_ascii=False)[1:]
     return text.replace("0" * 64, sha256(text.encode())).encode()
 
@@ -164,7 +164,7 @@ def test_every_key_of_the_parts_that_is_missing_is_refused():
 
 @pytest.mark.parametrize("wrong", [None, True, -1, 1.5, "x", [], [1], [{}], {"x": []}])
 def test_a_value_of_another_type_gives_a_bundle_error_or_a_valid_manifest(wrong):
-    """No other exception, whatever stands where."""
+    """No other exception is raised, whatever the value."""
     places = [(name, None) for name in plain()]
     places += [(name, key) for name in ("model", "text", "decoding") for key in plain()[name]]
     for part, inner in places:
@@ -203,7 +203,7 @@ def test_an_unknown_value_that_changes_the_meaning_is_refused_in_any_format(vers
 
 
 def test_model_options_of_later_versions_are_omitted_when_false():
-    """So the bytes of a manifest from before them are what they were, and are read."""
+    """So older manifests keep their bytes and can be read."""
     manifest = Manifest.from_bytes(seal(plain()))
     assert "residual" not in plain()["model"]
     assert manifest.model.residual is False

@@ -1,4 +1,4 @@
-"""What benchmarks measure with: turns, the floor that memory sets, and whole processes."""
+"""Tools of the benchmarks: calls in turns, memory bandwidth, and the cost of processes."""
 
 import sys
 
@@ -61,7 +61,7 @@ def test_a_table_from_which_rows_are_gathered_is_not_counted():
 
 
 def test_the_cost_of_a_process_does_not_include_the_memory_of_its_parent():
-    held = bytearray(300 * MEGABYTE)  # a child begins with its parent's peak, where nothing is done about it
+    held = bytearray(300 * MEGABYTE)  # the peak of a child would include that of its parent
     held[::4096] = b"x" * len(held[::4096])
     work = (
         "import time; x = bytearray(b'x') * {}; start = time.process_time()\n"

@@ -1,5 +1,5 @@
-"""The reader of ONNX files against the onnx package: what it reads is what is there, and what could be read
-in two ways it refuses."""
+"""The reader of ONNX files, compared with the onnx package: it reads the same, and refuses ambiguous
+files."""
 
 import random
 import tracemalloc
@@ -30,7 +30,7 @@ def refused(raw: bytes) -> str:
 
 
 def known(number: int, enum) -> int:
-    """Protobuf passes over a number that an enumeration does not have; the reader gives it, to be refused."""
+    """Protobuf ignores a number that is not in an enumeration; the reader returns it, to be refused later."""
     return number if number in enum.values() else 0
 
 
@@ -195,7 +195,7 @@ def test_any_model_is_read_as_onnx_reads_it(model):
 
 
 def attempt(raw: bytes) -> tuple[Model | None, str]:
-    """The model, or why it is refused."""
+    """The model, or the message of its refusal."""
     try:
         return read_model("x.onnx", raw), ""
     except BundleError as error:
@@ -203,7 +203,7 @@ def attempt(raw: bytes) -> tuple[Model | None, str]:
 
 
 def skips(model: Model) -> bool:
-    """Whether something was listed in `other`, which the checks of a bundle refuse."""
+    """Whether a field is listed in `other`, which the bundle checks refuse."""
     graph = model.graph or Graph()
     nodes, attributes = graph.nodes, [a for node in graph.nodes for a in node.attributes]
     ports = [*graph.inputs, *graph.outputs]
@@ -227,7 +227,7 @@ def check_fuzzed(count: int, seed: int) -> None:
             continue
         try:
             theirs = onnx.load_from_string(raw)
-        except DecodeError:  # in what was not followed
+        except DecodeError:  # in a field that was not parsed
             assert skips(ours), f"protobuf refuses what was read: {raw!r}"
             continue
         same(ours, theirs)
@@ -236,7 +236,7 @@ def check_fuzzed(count: int, seed: int) -> None:
 
 
 def random_model() -> onnx.ModelProto:
-    """One that has every kind of field."""
+    """A model with every kind of field."""
     inner = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "inner", [], [])
     node = helper.make_node(
         "If",
@@ -280,7 +280,7 @@ def test_100_000_damaged_files_are_refused_or_read_as_onnx_reads_them():
     check_fuzzed(100_000, seed=2)
 
 
-# --- what protobuf would understand, but another reader in another way --------------------------------------
+# --- files that readers understand differently --------------------------------------------------------------
 
 
 def varint(number: int) -> bytes:
@@ -366,7 +366,7 @@ def test_reading_stops_early_in_a_file_with_too_many_fields(raw):
         assert f"more than {MAX_FIELDS:,} fields" in said
         assert int(said.partition("(byte ")[2].rstrip(")").replace(",", "")) < 1_000_000
     else:
-        assert model.graph.nodes[0].attributes[0].other == ("g",)  # what is not followed costs nothing
+        assert model.graph.nodes[0].attributes[0].other == ("g",)  # fields that are not parsed take no time
 
 
 def test_subgraphs_within_subgraphs_are_not_followed():

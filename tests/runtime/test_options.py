@@ -1,4 +1,4 @@
-"""Options are checked when they are made, and an error names the option and the value it got."""
+"""Options are checked when they are created, and errors name the option and its value."""
 
 import dataclasses
 import json
@@ -128,7 +128,7 @@ def test_half_a_surrogate_pair_is_refused():
 
 
 def test_texts_are_limited_in_number_and_length_and_in_total():
-    """A stranger's manifest may hold them, too, and must not cost half a gigabyte."""
+    """An untrusted manifest may contain them, and must not take half a gigabyte."""
     assert len(DecodingOptions(banned=["x" * 20] * 1000).banned) == 1000
     for values, said in (
         ({"banned": ["x"] * 1001}, "banned must be a list of at most 1000 texts"),

@@ -1,4 +1,4 @@
-"""Scores against arithmetic, and the bound against every continuation."""
+"""Scores by arithmetic, and the bound compared with every continuation."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A closed set of replies: only what is in it is said, and the file that holds it is checked."""
+"""Closed sets: every reply is in the set, and files with replies are checked."""
 
 import dataclasses
 import json
@@ -128,7 +128,7 @@ def test_a_users_file_may_have_one_reply_per_line(tmp_path):
     path = tmp_path / "replies.txt"
     path.write_bytes("LIGHT ON\r\n\n  \r\nLIGHT\u2028OFF\n".encode())
     assert read_replies(path) == ("LIGHT ON", "LIGHT\u2028OFF")
-    path.write_bytes(b"\xef\xbb\xbfLIGHT ON\r\nLIGHT OFF\r\n")  # as Notepad writes
+    path.write_bytes(b"\xef\xbb\xbfLIGHT ON\r\nLIGHT OFF\r\n")  # a byte order mark
     assert read_replies(path) == ("LIGHT ON", "LIGHT OFF")
     for empty in (b"", b"\n \n", b"\xef\xbb\xbf\n"):
         path.write_bytes(empty)
@@ -174,7 +174,7 @@ def test_a_bundle_replies_only_with_texts_of_its_set(closed_bundle, model):
             assert reply.text in bundled_replies(write_replies(SET))
             assert reply.candidates[0].finished
         assert [reply.text for reply in batch[:3]] == ["LEFT LEFT", "RIGHT RIGHT", "JUMP"]
-        # Another set at run time takes its place.
+        # Another set at run time replaces it.
         assert closed.reply("jump", DecodingOptions(replies=("no",))).text == "no"
 
 
@@ -223,8 +223,8 @@ def test_a_damaged_set_is_refused_at_load(bundle_folder, tmp_path):
 @example(replies=["\u0958", "\u212b", "q\u0307\u0323", "<eos>", "  a "])
 @settings(max_examples=40, deadline=None)
 def test_the_reply_is_one_of_the_options_texts(model, replies):
-    """A set may come in any normal form, as file names of macOS do, and with space around its texts; models
-    learn, and say, NFC without."""
+    """A set may be in any normal form, like file names of macOS, with whitespace around its texts; models
+    learn and reply in NFC without it."""
     options = DecodingOptions(replies=replies, n_best=5)
     assert [normal_form(text.strip()) for text in replies] == list(options.replies)
     assert dataclasses.replace(options, beam=6).replies == options.replies
@@ -233,7 +233,7 @@ def test_the_reply_is_one_of_the_options_texts(model, replies):
 
 
 def test_a_set_in_another_normal_form_is_still_no_longer_than_a_set_may_be():
-    """Of NFC, U+0958 has two letters."""
+    """In NFC, U+0958 becomes two characters."""
     assert DecodingOptions(replies=["e\u0301" * 10_000]).replies == ("\u00e9" * 10_000,)
     with pytest.raises(UsageError, match="reply 1 must be text of 1 to 10,000 characters"):
         DecodingOptions(replies=["\u0958" * 5_001])

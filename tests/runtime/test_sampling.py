@@ -1,4 +1,4 @@
-"""What is drawn from, by hand; and that a seed draws the same replies wherever it is used."""
+"""The distribution to draw from, by hand; and seeds, which repeat draws everywhere."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ def drawn(table, options: DecodingOptions, max_length: int, sources=(SOURCE,)):
     return [search.hypotheses() for search in searches]
 
 
-# --- what is drawn from ---------------------------------------------------------------------------
+# --- the distribution -----------------------------------------------------------------------------
 
 
 def test_by_default_the_distribution_is_the_models_own():
@@ -127,7 +127,7 @@ def test_replies_are_drawn_row_by_row_as_defined(seed, beam, temperature):
             break
     cut = rows
     (found,) = drawn(table, options, 6)
-    assert set(texts(found)) == set(ended or cut)  # drawn twice, it is one
+    assert set(texts(found)) == set(ended or cut)  # a reply drawn twice is listed once
     for h in found:
         assert h.score == pytest.approx(
             scored(table, SOURCE, h.tokens, options, finished=h.finished)[1].score

@@ -1,4 +1,4 @@
-"""Many searches in one batch find what each finds alone."""
+"""Many searches in a batch find the same as each alone."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,8 @@ SOURCES = st.lists(st.lists(st.integers(5, V - 1), min_size=1, max_size=6), min_
 
 
 def ragged_table(source: Ids, prefix: Ids):
-    """A source's first id says how soon its replies end, so that sentences leave at different times."""
+    """The first id of a source controls how early its replies end, so that sentences leave at different
+    times."""
     return random_table(7, V, ending=2.0 * (source[0] - 6))(source, prefix)
 
 
@@ -103,7 +104,8 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
     wide = 14
 
     def tempting(source: Ids, prefix: Ids):
-        """The ids that may be banned come first: whoever asks for too few candidates gets no word."""
+        """Ids that may be banned are the likeliest: with too few candidates a search gets none that is
+        allowed."""
         row = random_table(7, wide)(source, prefix)
         row[5:] -= 5
         return row
@@ -130,7 +132,7 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
 
 
 class Wanting(BeamSearch):
-    """Takes every id of the vocabulary for a candidate."""
+    """Returns every id of the vocabulary as a candidate."""
 
     def want(self):
         return super().want()._replace(candidates=self._vocab_size)

@@ -1,4 +1,4 @@
-"""Log-probabilities of given replies, against what the table says."""
+"""Log-probabilities of given replies, compared with the table."""
 
 import math
 

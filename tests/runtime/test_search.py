@@ -1,4 +1,4 @@
-"""The search against enumeration, against the same beam without a stop, and step by step by hand."""
+"""The search, compared with enumeration and with a beam search without a stop, and step by step by hand."""
 
 import math
 
@@ -59,7 +59,7 @@ def started(beam: int, **options: object) -> BeamSearch:
 
 
 def take(search: BeamSearch, *rows: dict[int, float]) -> None:
-    """Advance by candidates given as id -> log-probability, likelier first, the same number a row."""
+    """Advance with candidates given as id -> log-probability, likelier first, the same number per row."""
     search.advance(
         [list(row) for row in rows],
         np.array([list(row.values()) for row in rows], dtype=np.float32).tolist(),
@@ -67,7 +67,7 @@ def take(search: BeamSearch, *rows: dict[int, float]) -> None:
     )
 
 
-# --- against enumeration ------------------------------------------------------------------------
+# --- against enumeration --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
@@ -328,7 +328,7 @@ def test_replies_cut_at_the_maximum_length_only_count_where_none_has_finished():
     assert found[0].score == pytest.approx(math.log(0.6))
 
 
-# --- what a model may give ------------------------------------------------------------------------
+# --- invalid output of a model --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 100.0, 0.01])
@@ -347,7 +347,7 @@ def test_a_log_probability_may_be_above_0_by_rounding():
 
 
 class Blind(TableBackend):
-    """A graph may put what is no number into its attention alone."""
+    """A graph may return NaN in its attention only."""
 
     def step(self, *arguments, **options):
         out, state = super().step(*arguments, **options)
@@ -386,7 +386,7 @@ def test_if_only_banned_ids_are_possible_the_reply_is_empty():
     assert search(scripted_table(V, script), DecodingOptions(), 9).hypotheses()[0].tokens == ()
 
 
-# --- what is settled ------------------------------------------------------------------------------
+# --- settled text ---------------------------------------------------------------------------------
 
 
 @given(
@@ -426,7 +426,7 @@ def test_a_live_reply_that_can_no_longer_win_does_not_delay_a_piece():
     assert settled(search) == [A]
 
 
-# --- how near a decision was ----------------------------------------------------------------------
+# --- near decisions -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stop", ["exact", "first"])

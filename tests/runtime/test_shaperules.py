@@ -1,4 +1,4 @@
-"""The rules of shapes against ONNX Runtime: what they say is what it does."""
+"""The shape rules, compared with ONNX Runtime."""
 
 import random
 
@@ -43,7 +43,7 @@ def test_a_size_is_at_least_its_value_with_all_letters_1():
     assert at_least(S - 1, 0)
     assert not at_least(S - 1, 1)
     assert not at_least(2 - S, 0)
-    assert not at_least(B * S - S, 0)  # it is, but that is not looked for
+    assert not at_least(B * S - S, 0)  # it is, but the rules do not detect that
     assert at_least(3, 3)
 
 
@@ -163,7 +163,7 @@ def kind_of(case: str) -> tuple[str, str]:
 
 
 def known(array: np.ndarray) -> Value:
-    """What the checks know of a constant."""
+    """What the checks know about a constant."""
     follow = array.dtype == np.int64 and array.ndim < 2
     return Value(array.shape, tuple(array.ravel().tolist()) if follow else None)
 
@@ -212,7 +212,7 @@ def test_an_8_bit_product_with_scales_or_a_bias_of_another_shape_is_refused(whic
 )
 @pytest.mark.parametrize("number", [2, -1, (1 << 63) - 1])
 def test_a_flag_other_than_0_or_1_is_refused(op, shapes, flag, number):
-    """ONNX Runtime takes 2 as 0 for some switches, and as 1 for others."""
+    """ONNX Runtime treats 2 as 0 for some flags, and as 1 for others."""
     node = read_node(helper.make_node(op, [f"i{n}" for n in range(len(shapes))], ["o"], **{flag: number}))
     with pytest.raises(RuleError, match=f"'{flag}', which must be 0 or 1"):
         RULES[""][op](Call(node, [Value(shape) for shape in shapes]))
@@ -239,7 +239,7 @@ def test_every_rule_is_compared():
     assert {kind_of(case[0]) for case in CASES} == {(d, op) for d, rules in RULES.items() for op in rules}
 
 
-# --- operations that are wrong in one place -------------------------------------------------------------
+# --- damaged operations --------------------------------------------------------------------------------
 
 TYPES = (np.float32, np.uint8, np.int8, np.int32, np.int64, np.bool_, np.float16, np.float64)
 
@@ -308,7 +308,7 @@ def check_changed_operations(count: int, seed: int) -> tuple[int, int]:
 
 
 def run_one(node: onnx.NodeProto, feeds: Feeds, options=None) -> list[np.ndarray] | None:
-    """The outputs of one node; None where ONNX Runtime refuses it."""
+    """The outputs of one node; None if ONNX Runtime refuses it."""
     try:
         return list(run_graph([node], {}, feeds, options).values())
     except Exception:
@@ -409,7 +409,7 @@ def has_letters(value: Value) -> bool:
 
 
 def pick(rng: random.Random, values: dict[str, Value], *, contents: bool) -> str:
-    """A value, one with letters half of the time; with `contents`, one whose contents are known."""
+    """A random value, half of the time one with letters; with `contents`, one whose content is known."""
     names = [name for name, value in values.items() if value.numbers is not None or not contents]
     lettered = [name for name in names if has_letters(values[name])]
     return rng.choice(lettered if lettered and rng.random() < 0.5 else names)
@@ -425,7 +425,7 @@ def at(size: int | Poly, letters: dict[str, int]) -> int:
 
 
 def check_programs(count: int, seed: int) -> tuple[int, int]:
-    """Run random graphs at small sizes; gives how many values were compared, and how many had letters."""
+    """Run random graphs at small sizes; return how many values were compared, and how many had letters."""
     rng = random.Random(seed)
     compared = free = 0
     options = onnxruntime.SessionOptions()
@@ -450,7 +450,8 @@ def check_programs(count: int, seed: int) -> tuple[int, int]:
 
 
 def run_what_can(nodes, constants, feeds, options) -> dict[str, np.ndarray]:
-    """What the nodes make, without those that fail (a place out of range) and what needs them."""
+    """The values of the nodes, without those that fail (an index out of range) and those that depend on
+    them."""
     made = run_all(nodes, constants, feeds, options)
     if made is not None:
         return made

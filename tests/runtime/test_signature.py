@@ -1,4 +1,4 @@
-"""Ed25519 signatures: what is signed, and that nothing else is looked at before they are right."""
+"""Ed25519 signatures: what is signed, and that nothing else is read before they are checked."""
 
 import dataclasses
 import hashlib
@@ -35,7 +35,7 @@ def key_file(folder: Path, name: str, key: object, passphrase: bytes | None = No
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    """A folder with the pairs mine and other."""
+    """A folder with the key pairs mine and other."""
     folder = tmp_path / "keys"
     folder.mkdir()
     key_file(folder, "mine", Ed25519PrivateKey.from_private_bytes(SECRET))
@@ -45,7 +45,7 @@ def keys(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["bundle", "bundle.edgechat"])
 def signed(request, bundle_folder: Path, keys: Path, tmp_path: Path) -> Path:
-    """The bundle, signed by mine, as a folder and as one file."""
+    """The bundle signed with mine, as a folder and as one file."""
     read = read_bundle(bundle_folder)
     signature = load_signer(keys / "mine.key")(read.sealed)
     path = tmp_path / request.param
@@ -54,7 +54,7 @@ def signed(request, bundle_folder: Path, keys: Path, tmp_path: Path) -> Path:
 
 
 def changed(path: Path, **values: object) -> Path:
-    """The bundle with other values, in the same form, and not checked when it is written."""
+    """The bundle with other values, in the same form, written without a check."""
     out = path.with_name("changed" + path.suffix)
     bundle = dataclasses.replace(read_bundle(path), **values)
     with pytest.MonkeyPatch.context() as patch:
@@ -144,7 +144,7 @@ def test_a_signature_for_another_purpose_is_refused(signed, keys):
 
 
 def test_a_bundle_that_was_changed_and_sealed_again_is_refused(signed, keys):
-    """Every hash is right: only the signature tells."""
+    """All hashes are right: only the signature is wrong."""
     read = read_bundle(signed)
     manifest = dataclasses.replace(read.manifest, provenance={"data": "mine, really"})
     forged = changed(signed, manifest=manifest, sealed=manifest.to_bytes())

@@ -1,4 +1,5 @@
-"""Any text comes back as its NFC form, no typed text becomes a special token, and nothing runs away."""
+"""Encoding and decoding: texts round trip to NFC, typed text never becomes a special token, and long text is
+cut."""
 
 import json
 import unicodedata
@@ -40,7 +41,7 @@ def codec(**limits: int) -> TextCodec:
 
 
 CODEC = codec()
-#: Text without surrogates, which no encoding can hold; and with them.
+#: Text without lone surrogates, which cannot be encoded; and with them.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 ANY_TEXT = st.text(st.characters(exclude_categories=[]) | st.characters(categories=["Cs", "Cc", "Mn", "Cf"]))
 
@@ -114,7 +115,7 @@ def test_whole_characters_of_a_prefix_begin_the_text(ids, data):
 
 
 def byte_ids(text: str) -> list[int]:
-    """One id a byte."""
+    """The ids of a text, one per byte."""
     of_byte = {CODEC.token_bytes(id): id for id in range(CODEC.vocab_size)}
     return [of_byte[bytes([byte])] for byte in text.encode()]
 
@@ -177,7 +178,7 @@ def test_a_source_that_just_fits_is_not_cut():
 
 @pytest.mark.parametrize("around", [" {}", "{} ", "\t{}\r\n", "\u3000{}\xa0"])
 def test_space_around_a_turn_is_removed(around):
-    """As in training: what a text box or a line of a pipe adds changes no reply."""
+    """As in training: whitespace from a text box or a pipe does not change a reply."""
     shown = codec(turns=2, max_source=9)
     assert shown.encode_source(["b", around.format("c d")]) == shown.encode_source(["b", "c d"])
     assert shown.encode_source([around.format("b"), "c d"]) == shown.encode_source(["b", "c d"])
@@ -210,7 +211,8 @@ def test_the_last_tokens_of_a_megabyte_are_exact_and_the_rest_is_not_encoded(uni
     limited = Counting(TOKENIZER, max_source=20, max_target=20)
     encoded = limited.encode_source([text])
     longest = max(len(limited.token_bytes(id)) for id in range(limited.vocab_size))
-    assert limited.looked_at <= 20 * 4 * longest  # each id is at most so long, NFC makes one of four
+    # An id has at most `longest` characters, and NFC makes one of up to four.
+    assert limited.looked_at <= 20 * 4 * longest
     assert encoded.truncated
     assert encoded.ids == CODEC.encode(text[-3000:])[-20:]
 

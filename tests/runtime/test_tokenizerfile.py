@@ -1,4 +1,4 @@
-"""A tokenizer.json of a stranger, with a hash that fits, is refused before `tokenizers` sees it."""
+"""An untrusted tokenizer.json, with a right hash, is refused before `tokenizers` reads it."""
 
 import copy
 import json
@@ -18,12 +18,12 @@ from edgechat.train.tokenizer import train_tokenizer
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 290)
 SPLIT = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
 ADDED = json.loads(TOKENIZER)["added_tokens"]
-#: As Hugging Face adds a word, which takes the spaces around it and has no bytes.
+#: A word as Hugging Face adds it, which swallows the spaces around it and has no bytes.
 WORD = {"id": 290, "content": "he", "single_word": False, "lstrip": True, "rstrip": True, "normalized": True}
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 SENTENCES = {
-    # What each would do if it was let through: 20 GB at the first prompt, 2^60 letters, a panic of the
-    # regular expressions, a thousand prompts of one, a panic of the reader.
+    # What some would do if accepted: 20 GB at the first prompt, 2^60 letters, a panic of the regular
+    # expressions, a thousand prompts of one, a panic of the reader.
     "padding": (
         {"padding": {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_id": 0, "pad_token": "a"}},
         "truncates or pads",
@@ -160,7 +160,7 @@ def test_a_file_that_is_not_a_tokenizer_is_refused_in_a_clear_sentence(raw, said
 
 
 def with_a_token_of(doublings: int) -> dict[str, Any]:
-    """A tokenizer in which each merge makes a token of twice the length of the one before."""
+    """A tokenizer in which each merge doubles the length of the longest token."""
     values = json.loads(TOKENIZER)
     tokens, merges = values["model"]["vocab"], values["model"]["merges"]
     for n in range(doublings):
@@ -183,7 +183,7 @@ def test_a_byte_level_pre_tokenizer_without_the_split_is_accepted(steps):
     assert codec.decode(codec.encode("hello é🍵 the  hen")) == "hello é🍵 the  hen"
 
 
-#: Where a tokenizer.json is changed: every part but the single tokens and merges.
+#: The places where a tokenizer.json is changed: every part except single tokens and merges.
 VALUES = json.loads(TOKENIZER)
 PLACES = [(part,) for part in VALUES] + [
     (part, name) for part in ("normalizer", "pre_tokenizer", "decoder", "model") for name in VALUES[part]
@@ -230,7 +230,8 @@ def test_damage_is_refused_or_preserves_text():
 
 
 def is_refused_or_works(raw: bytes) -> bool:
-    """Whether it works; anything but a `BundleError` of one sentence, a panic of Rust too, fails the test."""
+    """Whether it works. Anything but a `BundleError` with one sentence fails the test, including a Rust
+    panic."""
     said = ""
     try:
         codec = TextCodec(raw, max_source=9, max_target=9)

@@ -1,4 +1,4 @@
-"""The trace of a search: each step's rows, what they looked at, and what became of their candidates."""
+"""The trace of a search: the rows of each step, their attention, and the fate of their candidates."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from .test_search import A, B, C, started, take
 
 def test_each_candidate_has_its_fate():
     search = started(2, n_best=2, normalize="none", trace=True)
-    # Ranked: A, the end, B (C falls away). The first two that are no end live on; unk may never come.
+    # Ranked: A, the end, B (C is dropped). The first two that are not ends stay live; unk is always banned.
     take(search, {UNK: -0.5, A: -1.0, EOS: -2.0, B: -3.0, C: -4.0})
     (row,) = search.trace[0].rows
     assert (row.tokens, row.logp) == ((), 0.0)
