@@ -30,7 +30,7 @@ _FLAGS = _STORED = _TIME = 0
 _DATE = 1 << 5 | 1  # 1980-01-01, the earliest date
 _MODE = 0o100644 << 16  # a regular file, rw-r--r--
 _LONGEST_NAME = 255
-_MEND = "create it with edgechat export or edgechat pack, not with another zip program"
+_HINT = "create it with edgechat export or edgechat pack, not with another zip program"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Archive:
                 raise BundleError(f"{path} contains {member.name!r} twice")
             self._expect(offset, member.header)
             if self._members and order.index(member.name) < order.index([*self._members][-1]):
-                raise BundleError(f"{path} contains {member.name!r} out of order: {_MEND}")
+                raise BundleError(f"{path} contains {member.name!r} out of order: {_HINT}")
             if member.size > caps[member.name]:
                 raise BundleError(
                     f"{path / member.name} has {member.size:,} bytes, more than the "
@@ -154,7 +154,7 @@ class Archive:
             raise self._odd(offset + next(same, len(found)))
 
     def _odd(self, offset: int) -> BundleError:
-        return BundleError(f"{self.path} differs from what edgechat writes from byte {offset:,} on: {_MEND}")
+        return BundleError(f"{self.path} differs from what edgechat writes from byte {offset:,} on: {_HINT}")
 
     def _at(self, offset: int, size: int) -> bytes:
         """At most `size` bytes, fewer at the end of the file. Never allocates more than the size of the

@@ -34,17 +34,17 @@ def path_text(name: str, value: Any) -> str:
     return path
 
 
-def listed(values: Any, takes: str, mend: str = "") -> list[Any]:
+def listed(values: Any, takes: str, hint: str = "") -> list[Any]:
     """`values` as a list.
 
     Raises:
         UsageError: `values` is text or not iterable. The message is `takes` ("... takes a list of ..."), the
-            value, and `mend`.
+            value, and `hint`.
     """
     try:
         each = None if isinstance(values, str | bytes) else iter(values)
     except TypeError:
         each = None
     if each is None:
-        raise UsageError(f"{takes}, not {shown(values)}{mend}")
+        raise UsageError(f"{takes}, not {shown(values)}{hint}")
     return list(each)

@@ -230,17 +230,17 @@ class _Checked:
         for name in sorted(names.keys() ^ expected.keys()):
             raise self._misfit(name)
         for port in declared:
-            what, wanted = shown(port.name), expected[port.name]
+            what, required = shown(port.name), expected[port.name]
             self._refuse_other(what, port.other)
             dims = port.dims or ()
             if names[port.name] > 1:
                 raise self._refused(f"{what} is declared twice")
-            if port.dtype != wanted.dtype or len(dims) != len(wanted.shape):
+            if port.dtype != required.dtype or len(dims) != len(required.shape):
                 raise self._refused(
-                    f"{what} must have the type {wanted.dtype} and the shape {text(wanted.shape)}, "
+                    f"{what} must have the type {required.dtype} and the shape {text(required.shape)}, "
                     f"not the type {port.dtype} and rank {len(dims)}"
                 )
-            for dim, size in zip(dims, wanted.shape, strict=True):
+            for dim, size in zip(dims, required.shape, strict=True):
                 named = sizes.setdefault(dim, size) if isinstance(dim, str) and dim else size
                 if named != size or (isinstance(dim, int) and dim != size):
                     raise self._refused(f"{what} declares {shown(str(dim))} where it must have {size}")

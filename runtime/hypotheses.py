@@ -40,7 +40,7 @@ class Finished:
 
     def __init__(self, n_best: int, groups: int) -> None:
         self._n_best, self._groups = n_best, groups
-        self._wanted = -(-n_best // groups)  # replies per group
+        self._per_group = -(-n_best // groups)  # replies per group
         self._kept: list[tuple[int, Hypothesis]] = []  # (group, hypothesis), best first
         self._counting: list[list[Hypothesis]] = [[] for _ in range(groups)]  # by group, best first
 
@@ -58,13 +58,13 @@ class Finished:
         own: list[list[Hypothesis]] = [[] for _ in range(self._groups)]
         counted: set[tuple[int, ...]] = set()
         # A hypothesis with that many better ones in its group never counts.
-        most = self._wanted * self._groups
+        most = self._per_group * self._groups
         self._kept, self._counting = [], [[] for _ in range(self._groups)]
         for group, each in ranked:
             own[group].append(each)
             if len(own[group]) <= most:
                 self._kept.append((group, each))
-            if len(self._counting[group]) < self._wanted and each.tokens not in counted:
+            if len(self._counting[group]) < self._per_group and each.tokens not in counted:
                 self._counting[group].append(each)
                 counted.add(each.tokens)
         return min(smallest_gap(each[: most + 1]) for each in own)
@@ -73,7 +73,7 @@ class Finished:
         """The score that a further reply of a group must exceed to count. None if the group does not yet have
         as many replies as wanted."""
         counting = self._counting[group]
-        return counting[-1].score if len(counting) == self._wanted else None
+        return counting[-1].score if len(counting) == self._per_group else None
 
     def n_best(self) -> list[Hypothesis]:
         """The n best, best first. All groups' best replies are taken before any group's second best."""

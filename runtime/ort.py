@@ -76,8 +76,8 @@ class OrtBackend:
         self, state: OrtState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
     ) -> tuple[StepOutput, OrtState]:
         feeds = self.feeds(state, tokens, parents, candidates)
-        wanted = [*self._stepped, "logp"] if whole else self._stepped
-        cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, wanted, feeds)
+        outputs = [*self._stepped, "logp"] if whole else self._stepped
+        cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, outputs, feeds)
         logp = following.pop() if whole else None
         recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
         return StepOutput(cand_ids, cand_logp, align, logp), OrtState(state.memory, recurrent)
@@ -178,20 +178,21 @@ def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Devic
     return session
 
 
-def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dict[str, Any]) -> list[Any]:
+def _run(name: str, session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
+    """The values of these outputs of the graph in the file `name`."""
     with _CALLS:
         try:
-            outputs: list[Any] = session.run(wanted, feeds)
+            values: list[Any] = session.run(outputs, feeds)
         except Exception as error:
             if not _is_from_ort(error):
                 raise
-            mend = "use a smaller batch or beam"
-            raise _failure(error, name, "does not fit its manifest", mend) from error
-    return outputs
+            hint = "use a smaller batch or beam"
+            raise _failure(error, name, "does not fit its manifest", hint) from error
+    return values
 
 
-def _failure(error: Exception, name: str, otherwise: str, mend: str) -> EdgeChatError:
+def _failure(error: Exception, name: str, otherwise: str, hint: str) -> EdgeChatError:
     """The error to raise for one of ONNX Runtime: out of memory, else a fault of the bundle."""
     if is_out_of_memory(error):
-        return DeviceError(f"{name} needs more memory than there is: {mend}")
+        return DeviceError(f"{name} needs more memory than is available: {hint}")
     return BundleError(f"{name} {otherwise}: {' '.join(str(error).split())}")

@@ -221,17 +221,17 @@ def _transpose(call: Call) -> list[Value]:
 
 
 def _reshape(call: Call) -> list[Value]:
-    value, wanted = call.value(0), call.numbers(1)
-    if len(wanted) > MOST_AXES:  # before they are multiplied
-        raise RuleError(f"reshapes to {len(wanted)} axes, {MOST_AXES} are allowed")
+    value, target = call.value(0), call.numbers(1)
+    if len(target) > MOST_AXES:  # before they are multiplied
+        raise RuleError(f"reshapes to {len(target)} axes, {MOST_AXES} are allowed")
     shape: list[Size] = []
-    for i, size in enumerate(wanted):
+    for i, size in enumerate(target):
         if size == 0 and not call.flag("allowzero", 0):
             if i >= len(value.shape):
                 raise RuleError("copies a size that its input does not have")
             size = value.shape[i]
         elif size != -1 and not at_least(size, 1):  # it could become 0 or -1, which have special meanings
-            raise RuleError(f"reshapes to {text(wanted)}")
+            raise RuleError(f"reshapes to {text(target)}")
         shape.append(size)
     total = product(value.shape)
     if -1 in shape:
@@ -239,10 +239,10 @@ def _reshape(call: Call) -> list[Value]:
         rest = product([*shape[:i], *shape[i + 1 :]])
         left = divide(total, rest) if at_least(rest, 1) and at_least(total, 1) else None
         if left is None:
-            raise RuleError(f"reshapes {text(value.shape)} to {text(wanted)}, which need not fit")
+            raise RuleError(f"reshapes {text(value.shape)} to {text(target)}, which does not always fit")
         shape[i] = left
     if product(shape) != total:
-        raise RuleError(f"reshapes {text(value.shape)} to {text(wanted)}, which does not fit")
+        raise RuleError(f"reshapes {text(value.shape)} to {text(target)}, which does not fit")
     return [_known(tuple(shape), value.numbers) if value.numbers is not None else Value(tuple(shape))]
 
 

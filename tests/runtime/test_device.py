@@ -201,7 +201,7 @@ def test_a_session_without_enough_memory_is_not_the_bundles_fault(bundle_folder,
         raise error
 
     monkeypatch.setattr(ort.ort, "InferenceSession", short)
-    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than there is: [^\n]+$"):
+    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than is available: [^\n]+$"):
         backend_of(bundle_folder, "cpu")
 
 
@@ -213,14 +213,14 @@ def test_a_step_without_enough_memory_is_not_the_bundles_fault(bundle_folder, er
 
     backend = backend_of(bundle_folder, "cpu")
     backend._encoder = Session()
-    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than there is: [^\n]+$"):
+    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than is available: [^\n]+$"):
         backend.encode(*pad([[5]]))
 
 
 def test_out_of_memory_errors_are_recognized(bundle_folder):
     """With a real error of ONNX Runtime, for a tensor of a petabyte."""
     shape = ort.ort.InferenceSession(CONSTANT_OF_SHAPE, providers=[CPU])
-    with pytest.raises(DeviceError, match="needs more memory than there is"):
+    with pytest.raises(DeviceError, match="needs more memory than is available"):
         ort._run("x.onnx", shape, ["out"], {"shape": np.array([1 << 48])})
 
 
