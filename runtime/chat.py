@@ -43,7 +43,8 @@ class ChatSession:
         self._turns = turns_of(turns)
         if len(self._turns) % 2:
             raise UsageError(
-                f"a session cannot begin with {len(self._turns)} turns: give each prompt with its reply"
+                f"a session has an even number of turns, not {len(self._turns)}: give each prompt with "
+                "its reply"
             )
 
     @property

@@ -816,7 +816,7 @@ def test_a_session_continues_where_another_ended():
 
 
 def test_a_session_cannot_begin_with_a_prompt_without_its_reply(model):
-    with pytest.raises(UsageError, match="cannot begin with 3 turns: give each prompt with its reply"):
+    with pytest.raises(UsageError, match="an even number of turns, not 3: give each prompt with its reply"):
         model.session(["hi", "hello", "and now?"])
 
 
