@@ -1,11 +1,11 @@
-"""Decoding speed beside PyTorch eager and other toolkits: random weights, a fixed 20 steps, source length 12,
-beam 5.
+"""Decoding speed compared with PyTorch eager and other toolkits: random weights, exactly 20 steps, source
+length 12, beam 5.
 
     make bench        or        .venv/bin/python bench/decode.py --check --json decode.json
 
-All take the same steps on the same machine in one run, in turns; figures are medians. CPU time is with one
-thread, wall time with one and two. Let nothing else run meanwhile: ratios hold, milliseconds are this
-machine's. README.md beside this file says what is measured, and how to install the peers.
+All implementations take the same number of steps and take turns in one run; figures are medians. CPU time is
+with one thread, wall time with one and two. Run nothing else at the same time. The milliseconds depend on the
+machine; compare ratios. bench/README.md explains what is measured, and how to install the peers.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from edgechat.train.config import load_preset
 from edgechat.train.model import Seq2Seq
 
 STEPS, SOURCE, BEAM = 20, 12, 5
-PAUSE = 0.02  # seconds in which threads that spin for work give up, before a wall time
+PAUSE = 0.02  # seconds before each wall time, in which spinning threads fall asleep
 THREADS = (1, 2)
 ENGINES = ("eager", "fp32", "int8")
-_LEVELS_BATCH = 32  # sentences by which int8's levels are chosen, as an export does
+_LEVELS_BATCH = 32  # sentences from which the levels of int8 are chosen, as in an export
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Row:
 
     size: str
     batch: int
-    cpu: dict[str, float]  # by engine and peer, one thread
-    wall: dict[str, float]  # by engine and threads, as "int8 x2"
-    step: dict[str, float]  # CPU time of one step without the encoder, by engine with a floor
+    cpu: dict[str, float]  # by engine and peer, with one thread
+    wall: dict[str, float]  # by engine and threads, such as "int8 x2"
+    step: dict[str, float]  # CPU time of one decoder step, by engine with a floor
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio, and the bound that it is to keep to."""
+    """A measured ratio and its required bound."""
 
     what: str
     measured: float
@@ -74,7 +74,7 @@ class Target:
 
 
 class Engines:
-    """One model with random weights behind each engine, for each number of threads."""
+    """One model with random weights, for each engine and number of threads."""
 
     def __init__(self, size: str) -> None:
         torch.manual_seed(0)
@@ -102,12 +102,12 @@ class Engines:
             )
 
     def call(self, engine: str, threads: int, sources: list[list[int]]) -> Callable[[], None]:
-        """What decodes `sources`."""
+        """A function that decodes `sources`."""
         if engine != "eager":
             return functools.partial(decode, self._sessions[engine, threads], sources)
 
         def eager() -> None:
-            torch.set_num_threads(threads)  # the same as before costs nothing
+            torch.set_num_threads(threads)  # takes no time if it does not change
             decode(self._eager, sources)
 
         return eager
@@ -117,7 +117,7 @@ class Engines:
 
 
 def decode(backend: Backend, sources: list[list[int]]) -> None:
-    """Encode, then take `STEPS` steps of `BEAM` rows a sentence, as a search would."""
+    """Encode, then take `STEPS` steps with `BEAM` rows per sentence, as a search would."""
     take_steps(backend, backend.encode(*pad(sources)), len(sources))
 
 
@@ -138,7 +138,7 @@ def measure(size: str, engines: Engines, batch: int, repeat: int, peers: list[Pe
     started = {peer.name: peer.start(engines.shape, batch) for peer in peers}
     try:
         cpu = medians(interleaved({**alone, **started}, repeat))
-        # A peer measures itself: what the call took here was the waiting for it.
+        # A peer measures its own time; the time of the call here is only the wait for its answer.
         cpu.update({peer.name: statistics.median(peer.times) for peer in peers})
     finally:
         for peer in peers:
@@ -160,7 +160,7 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
 
 
 class Watched:
-    """A session whose runs are timed."""
+    """A session that sums the CPU time of its runs."""
 
     def __init__(self, session: object) -> None:
         self._run = session.run  # type: ignore[attr-defined]
@@ -175,8 +175,8 @@ class Watched:
 
 
 def around_step(backend: OrtBackend, repeat: int) -> float:
-    """CPU time of a whole beam search at batch 1 outside of ONNX Runtime, as a share of that inside of the
-    decoder's runs: what Python adds to a step."""
+    """What Python adds to a step: the CPU time of a beam search at batch 1 outside ONNX Runtime, relative to
+    the CPU time of its decoder runs."""
     kept = backend._encoder, backend._decoder
     encoder, decoder = backend._encoder, backend._decoder = Watched(kept[0]), Watched(kept[1])
     sources, options, shares = sources_of(1, backend.vocab_size), DecodingOptions(beam=BEAM), []
@@ -194,7 +194,7 @@ def around_step(backend: OrtBackend, repeat: int) -> float:
 
 
 def targets(rows: list[Row], around: float | None, over_floor: float | None) -> Iterator[Target]:
-    """What the project promises, as far as it was measured."""
+    """The performance targets of the project, of which all inputs were measured."""
     found = {(row.size, row.batch): row for row in rows}
     beside_eager = {("small", 1): 10, ("classic", 1): 7.5, ("small", 32): 3.1, ("classic", 32): 4.2}
     for (size, batch), bound in beside_eager.items():
@@ -241,10 +241,12 @@ def main() -> None:
     )
     parser.add_argument("--sizes", nargs="+", default=["small", "classic"], help="presets")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--repeat", type=int, default=21, help="rounds; a third of them above batch 1")
-    parser.add_argument("--peers", type=Path, default=Path("build/peers"), help="where NAME/bin/python are")
+    parser.add_argument("--repeat", type=int, default=21, help="rounds; above batch 1, a third as many")
+    parser.add_argument(
+        "--peers", type=Path, default=Path("build/peers"), help="folder that contains NAME/bin/python"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     peers, missing = find_peers(arguments.peers)

@@ -1,11 +1,11 @@
-"""From key to echo in the terminal chat, while a model of the size `classic` decodes.
+"""The time from a key to its echo in the terminal chat, while a model of the size `classic` decodes.
 
     .venv/bin/python bench/echo.py --check --json echo.json
 
-`edgechat tui` runs at a pseudo-terminal of 140 columns and 40 rows with an int8 bundle of random weights,
-whose replies have 400 tokens. Keys are written to it at the pace of somebody who types fast, and of each the
-time is taken until its character is in what the chat draws: first with nothing else to do, then while replies
-are decoded and drawn. Let nothing else run meanwhile.
+`edgechat tui` runs in a pseudo-terminal of 140 columns and 40 rows, with an int8 bundle with random weights
+whose replies have 400 tokens. Keys arrive at the pace of a fast typist. For each key, the time until the chat
+draws its character is measured: first while the chat is idle, then while replies are decoded and drawn. Run
+nothing else at the same time.
 """
 
 import argparse
@@ -37,12 +37,12 @@ from edgechat.runtime.text import SPECIAL_TOKENS
 from edgechat.train.config import load_preset
 from edgechat.train.model import Seq2Seq
 
-MOST = 50.0  # milliseconds from key to echo, in the median and at the 95th percentile
-TOKENS = 400  # of a reply
+MOST = 50.0  # maximum milliseconds from key to echo, for the median and the 95th percentile
+TOKENS = 400  # length of a reply
 COLUMNS, ROWS = 140, 40
 PAUSE = (0.05, 0.15)  # seconds between two keys
-PATIENCE = 60.0  # seconds
-#: Characters that are typed, each once, and that nothing else on the screen has: they begin here.
+PATIENCE = 60.0  # seconds to wait for something to be drawn
+#: The first of the characters typed. Each is typed once, and none occurs elsewhere on the screen.
 FIRST = 0x4E00
 KEYS_A_REPLY = 10
 
@@ -64,7 +64,7 @@ class Echo:
 
 
 class Chat:
-    """`edgechat tui` at a pseudo-terminal."""
+    """`edgechat tui` in a pseudo-terminal."""
 
     def __init__(self, bundle: Path, threads: int) -> None:
         self._master, slave = pty.openpty()
@@ -82,12 +82,12 @@ class Chat:
         self._drawn = b""
 
     def press(self, keys: str) -> int:
-        """Where in all that is drawn begins what is drawn after these keys."""
+        """Type these keys. Return the position in the output from which on it was drawn afterwards."""
         os.write(self._master, keys.encode())
         return len(self._drawn)
 
     def until(self, text: str, since: int = 0) -> None:
-        """Wait until this is drawn."""
+        """Wait until `text` is drawn after the position `since`."""
         end = time.perf_counter() + PATIENCE
         while not self.drew(text, since):
             if time.perf_counter() > end:
@@ -98,13 +98,13 @@ class Chat:
         return text.encode() in self._drawn[since:]
 
     def echo(self, key: str) -> float:
-        """Milliseconds until a key is drawn."""
+        """Type a key; return the milliseconds until it is drawn."""
         begun = time.perf_counter()
         self.until(key, self.press(key))
         return (time.perf_counter() - begun) * 1e3
 
     def look_on(self, seconds: float) -> None:
-        """Read what is drawn for so long: a chat whose terminal does not read has to wait for it."""
+        """Read the output for some seconds: if nobody reads it, the chat has to wait."""
         end = time.perf_counter() + seconds
         while (left := end - time.perf_counter()) > 0:
             self._read(left)
@@ -120,7 +120,7 @@ class Chat:
 
 
 def make_bundle(size: str, folder: Path) -> Path:
-    """With random weights, and words that nobody types for tokens."""
+    """Write a bundle with random weights, whose tokens are words that are not typed."""
     torch.manual_seed(0)
     config = load_preset(size)
     model = Seq2Seq(config.model, config.data.vocab_size).eval()
@@ -169,10 +169,11 @@ def _tokenizer(vocab_size: int) -> bytes:
 
 
 def measure(chat: Chat, keys: int) -> dict[str, Echo]:
-    """With nothing else to do, and while replies are decoded. What is typed during one is the next prompt."""
+    """Measure while the chat is idle, and while replies are decoded. What is typed during a reply is the next
+    prompt."""
     typed = map(chr, range(FIRST, FIRST + 20_000))
     pace = random.Random(0)
-    chat.until("beam 5")  # the bundle is there
+    chat.until("beam 5")  # the bundle is loaded
     idle, busy = [], []
     for key in itertools.islice(typed, keys):
         chat.look_on(pace.uniform(*PAUSE))
@@ -194,10 +195,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", default="classic", help="a preset")
-    parser.add_argument("--threads", type=int, default=1, help="of the chat's decoding")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the chat's decoding")
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the target is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the target is missed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         chat = Chat(make_bundle(arguments.size, Path(folder)), arguments.threads)

@@ -1,9 +1,9 @@
-"""What a fresh process costs until it has printed one reply: CPU time and peak memory.
+"""CPU time and peak memory of a fresh process that prints one reply.
 
     .venv/bin/python bench/startup.py BUNDLE --check --json startup.json
 
-Beside it, in turns: Python alone, onnxruntime alone, and a Typer app that does nothing. Figures are medians.
-Let nothing else run meanwhile.
+For comparison, in turns: Python alone, onnxruntime alone, and a Typer app that does nothing. Figures are
+medians. Run nothing else at the same time.
 """
 
 import argparse
@@ -36,13 +36,13 @@ def commands(bundle: str) -> dict[str, list[str]]:
 
 
 def measure(bundle: str, repeat: int) -> dict[str, ProcessCost]:
-    """Median cost of each command, taken in turns after one that warms the disk's cache up."""
+    """Median cost of each command. The commands take turns, after one round that warms up the disk cache."""
     costs: dict[str, list[ProcessCost]] = {name: [] for name in commands(bundle)}
     for turn in range(repeat + 1):
         for name, command in commands(bundle).items():
             cost = process_cost(command)
             if cost is None:
-                raise SystemExit("this system does not say what a process took")
+                raise SystemExit("this system does not report the cost of a process")
             if turn:
                 costs[name].append(cost)
     return {
@@ -62,14 +62,14 @@ def main() -> None:
     parser.add_argument("bundle", nargs="?", default="demo")
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     arguments = parser.parse_args()
     costs = measure(arguments.bundle, arguments.repeat)
     print(f"{'':<22} {'CPU s':>6} {'wall s':>7} {'peak MB':>8}")
     for name, cost in costs.items():
         print(f"{name:<22} {cost.cpu:>6.3f} {cost.wall:>7.3f} {cost.peak / 1e6:>8.1f}")
     library, command = costs["ChatModel, one reply"], costs["edgechat reply"]
-    # What Python itself takes to start is in the library's process and in the app's: it counts once.
+    # The start of Python itself is part of both the library's process and the app's, and must count once.
     typer = costs["an empty Typer app"].cpu - costs["python -c pass"].cpu
     above = command.cpu - library.cpu - typer
     targets = (

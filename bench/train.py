@@ -1,13 +1,13 @@
-"""Training speed beside a plain LSTMCell loop in PyTorch, OpenNMT-py and JoeyNMT (where there are
-environments of theirs), and with --updates how well each predicts held-out text after as many updates.
+"""Training speed compared with a plain LSTMCell loop in PyTorch, OpenNMT-py and JoeyNMT (if they are
+installed); with --updates, also the held-out perplexity of each after the same number of updates.
 
     .venv/bin/python bench/train.py                  H 512, E 256, L 2, V 8000, batches of 64 and 128
     .venv/bin/python bench/train.py --data FILE --updates 500 --batches 64
 
-All take the same batches in turns and make whole updates: forward, backward, clipping to 5.0, Adam, with one
-thread. The toolkits run in processes of their own and make the steps of their own trainers. Figures are
-target tokens a second of CPU time, over all batches together, as an epoch goes: short and long ones differ by
-a factor of two. Ratios are to the plain loop. Let nothing else run meanwhile.
+All implementations take turns with the same batches and make whole updates: forward, backward, clipping to
+5.0, Adam, with one thread. The toolkits run in their own processes and take the steps of their own trainers.
+Figures are target tokens per second of CPU time, summed over all batches, as in an epoch: short and long
+batches differ by a factor of two. Ratios are relative to the plain loop. Run nothing else at the same time.
 """
 
 import argparse
@@ -38,17 +38,17 @@ from edgechat.train.updates import Updater
 
 RATE, CLIP, DROPOUT = 1e-3, 5.0, 0.2
 VOCABULARY = 8000
-MOST_VALIDATED = 500  # held-out pairs
+MOST_VALIDATED = 500  # maximum number of held-out pairs
 NAMES = {"opennmt": "OpenNMT-py", "joeynmt": "JoeyNMT"}
 
-#: Sources and targets of a batch, as ids; each target ends with end-of-sentence.
+#: Sources and targets of a batch, as ids; each target ends with the end-of-sentence.
 Pairs = tuple[list[list[int]], list[list[int]]]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Whoever trains. `update` gives the seconds of CPU time that it took, `loss` the summed loss (natural
-    log) without dropout."""
+    """An implementation of training. `update` returns the seconds of CPU time that it took, `loss` the summed
+    loss (natural log) without dropout."""
 
     name: str
     update: Callable[[Pairs], float]
@@ -56,12 +56,12 @@ class Contestant:
 
 
 class PlainLoop(nn.Module):
-    """The same model as anybody would write it: a packed nn.LSTM, then a loop over nn.LSTMCell with input
+    """The same model in straightforward PyTorch: a packed nn.LSTM, then a loop over nn.LSTMCell with input
     feeding and attention, then the output for all positions and a loss that ignores padding."""
 
     def __init__(self, model: Seq2Seq) -> None:
         super().__init__()
-        self.model = model  # lends its layers
+        self.model = model  # whose layers are used
 
     def forward(self, src: Tensor, src_len: Tensor, target: Tensor, target_len: Tensor) -> Tensor:
         m = self.model
@@ -97,7 +97,7 @@ class PlainLoop(nn.Module):
 def here(
     name: str, update: Callable[[Batch], None], model: nn.Module, summed: Callable[[Batch], Tensor]
 ) -> Contestant:
-    """One that trains in this process."""
+    """A contestant that trains in this process."""
 
     def timed(pairs: Pairs) -> float:
         batch = collate(*pairs)
@@ -114,7 +114,7 @@ def here(
 
 
 def plain_loop(config: ModelConfig, vocab_size: int) -> Contestant:
-    """A whole update as anybody would write it."""
+    """The plain loop with a whole update in straightforward PyTorch."""
     loop = PlainLoop(new_model(config, vocab_size))
     optimizer = torch.optim.Adam(loop.parameters(), lr=RATE)
 
@@ -130,7 +130,7 @@ def plain_loop(config: ModelConfig, vocab_size: int) -> Contestant:
 
 
 def edgechat(config: ModelConfig, vocab_size: int, amp: str, kind: str = "") -> Contestant:
-    """What `edgechat train` does in a step. `kind`, for the table, is what sets the model apart."""
+    """The update of `edgechat train`. `kind` is added to the name in the table."""
     options = TrainingConfig(amp=amp, clip=CLIP)  # type: ignore[arg-type]
     updater = Updater(new_model(config, vocab_size), options, "cpu", ALONE)
     steps = iter(range(1, 1 << 30))
@@ -150,10 +150,10 @@ def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
 
 
 def contestants(config: ModelConfig, vocab_size: int, learners: list[Learner]) -> Iterator[Contestant]:
-    """All of them, with weights of their own making. The processes of `learners` are started."""
+    """All contestants, each with its own initial weights. Starts the processes of `learners`."""
     yield plain_loop(config, vocab_size)
     for learner in learners:
-        # JoeyNMT's hidden size is that of a direction, of which it always has two.
+        # JoeyNMT's hidden size is that of each direction, of which its encoder always has two.
         direction = config.hidden // 2 if learner.halved else config.hidden
         learner.start(
             Learning(
@@ -164,12 +164,12 @@ def contestants(config: ModelConfig, vocab_size: int, learners: list[Learner]) -
         yield there(learner)
     yield edgechat(config, vocab_size, "off")
     yield edgechat(config, vocab_size, "bf16")
-    # Beside JoeyNMT, which has no other encoder: one of the size of its half.
+    # For comparison with JoeyNMT, whose encoder is always bidirectional.
     yield edgechat(replace(config, bidirectional=True), vocab_size, "off", " two-way")
 
 
 def there(learner: Learner) -> Contestant:
-    """One that trains in a process of its own."""
+    """A contestant that trains in its own process."""
     return Contestant(
         NAMES[learner.name] + (" half" if learner.halved else ""),
         lambda pairs: learner.update(*pairs),
@@ -178,7 +178,7 @@ def there(learner: Learner) -> Contestant:
 
 
 def random_pairs(count: int) -> EncodedPairs:
-    """Pairs with the lengths of open chat: 3 to 40 tokens a side, most of them short."""
+    """Random pairs with the lengths of open chat: 3 to 40 tokens per side, most of them short."""
     random = np.random.default_rng(0)
 
     def side() -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +222,8 @@ class Row:
 
 
 def measure(all_of_them: list[Contestant], batches: Iterator[Pairs], updates: int) -> dict[str, float]:
-    """Target tokens a second of CPU time, by contestant. The first update warms up, and does not count."""
+    """Target tokens per second of CPU time, by contestant. The first update is a warm-up and does not
+    count."""
     seconds = dict.fromkeys((one.name for one in all_of_them), 0.0)
     tokens = 0
     for number in range(updates):
@@ -259,7 +260,7 @@ def compare(
 
 
 def targets(rows: list[Row]) -> Iterator[tuple[str, float, float]]:
-    """What the project promises at its own sizes, as far as it was measured: what, measured, at least."""
+    """The performance targets of the project of which all inputs were measured: (what, measured, minimum)."""
     found = {(row.name, row.batch): row.speed for row in rows}
     bf16, fp32, plain = "edgechat bf16", "edgechat fp32", "plain loop"
     promised = [(bf16, plain, 64, 1.5), (bf16, plain, 128, 1.8)]
@@ -276,14 +277,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batches", nargs="+", type=int, default=[64, 128])
-    parser.add_argument("--rounds", type=int, default=15, help="updates that are timed")
-    parser.add_argument("--data", nargs="+", metavar="FILE", help="learn these, in place of random ids")
-    parser.add_argument("--updates", type=int, metavar="N", help="with --data: held-out perplexity after N")
+    parser.add_argument("--rounds", type=int, default=15, help="number of timed updates")
+    parser.add_argument("--data", nargs="+", metavar="FILE", help="train on these files, not on random ids")
+    parser.add_argument(
+        "--updates", type=int, metavar="N", help="with --data: number of updates before the perplexity"
+    )
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--embedding", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--peers", type=Path, default=Path("build/peers"), help="where NAME/bin/python are")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    parser.add_argument(
+        "--peers", type=Path, default=Path("build/peers"), help="folder that contains NAME/bin/python"
+    )
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     arguments = parser.parse_args()
     if (arguments.data is None) != (arguments.updates is None):
         parser.error("--data and --updates go together")
@@ -292,7 +297,7 @@ def main() -> None:
     for line in missing:
         print(f"skipped {line}")
     sizes = {"layers": arguments.layers, "hidden": arguments.hidden, "embedding": arguments.embedding}
-    # With few updates dropout decides more than who learns: without it for those.
+    # With few updates dropout matters more than the implementation, so --data trains without it.
     config = ModelConfig(**sizes, attention=256, dropout=0.0 if arguments.data else DROPOUT)
     valid, vocab_size, updates = None, VOCABULARY, arguments.rounds + 1
     if arguments.data:

@@ -19,7 +19,7 @@ from .. import __version__
 from ..runtime.arguments import shown
 from ..runtime.bundle import Bundle, check_out, write_bundle
 from ..runtime.chat import ChatModel
-from ..runtime.errors import BundleError, EdgeChatError, ProofError, QualityError, UsageError
+from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import (
@@ -28,6 +28,7 @@ from ..runtime.manifest import (
     ModelSpec,
     PrecisionName,
     TextSpec,
+    check_defaults,
 )
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
@@ -102,6 +103,7 @@ def export(
     model, position = run.load_model(checkpoint)
     decoding = decoding or DecodingOptions()
     closed = None if replies is None else closed_set(replies, run.codec)
+    check_defaults(decoding, max_target=run.codec.max_target, vocab_size=run.codec.vocab_size)
     ReplyMaker(run.codec, decoding, closed=closed).texts(decoding)  # refuses what no reply could be
     last = run.step("last")
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
@@ -109,10 +111,7 @@ def export(
     progress(f"taking the {what}, step {position.step:,}{behind}")
     fit = None if replies is None else _closed_set_fit(run, replies, progress)
     data = run.config.data
-    try:
-        manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
-    except BundleError as error:  # it may not ask for such replies
-        raise UsageError(f"such a bundle could not be loaded: {error}") from None
+    manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
     built = build(model, precision, _judged_on(run, _LEVEL_PAIRS), progress=progress)
     proof = prove_built(
         model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress

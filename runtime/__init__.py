@@ -1,9 +1,9 @@
-"""Embed a bundle in any application: load it, reply, stream, hold a conversation.
+"""The embedding API: load a bundle, reply to prompts, stream replies, hold conversations.
 
-Needs onnxruntime, numpy and tokenizers, and nothing else.
+Its only dependencies are onnxruntime, numpy and tokenizers.
 """
 
-from . import numpy_at_rest as numpy_at_rest  # before anything imports NumPy
+from . import numpy_at_rest as numpy_at_rest  # must come before anything that imports NumPy
 from .chat import ChatModel, ChatSession
 from .errors import (
     BundleError,
@@ -13,9 +13,12 @@ from .errors import (
     ModelClosedError,
     UsageError,
 )
+from .golden import GoldenResult
+from .manifest import Manifest
 from .options import DecodingOptions
 from .reply import Candidate, Reply
 from .stream import ReplyStream
+from .text import TextCodec
 from .trace import TracedCandidate, TracedRow, TracedStep
 
 __all__ = [
@@ -27,9 +30,12 @@ __all__ = [
     "DecodingOptions",
     "DeviceError",
     "EdgeChatError",
+    "GoldenResult",
+    "Manifest",
     "ModelClosedError",
     "Reply",
     "ReplyStream",
+    "TextCodec",
     "TracedCandidate",
     "TracedRow",
     "TracedStep",

@@ -1,4 +1,4 @@
-"""What a caller gives: of which kind it is, and how a message shows it, or a value of a stranger's bundle."""
+"""Checks of argument types, and how an error message shows a value of a caller or of an untrusted bundle."""
 
 import os
 import reprlib
@@ -13,33 +13,38 @@ _BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 60  # characters
 
 
 def shown(value: object) -> str:
-    """`value` on one line, as Python writes it, with dots where it is long."""
+    """The repr of `value` on one line, shortened with dots if it is long."""
     try:
         return " ".join(_BRIEF.repr(value).splitlines())
-    except Exception:  # its own repr may raise anything; that of a number of 4,301 digits does
+    except Exception:  # a repr may raise anything; that of an int of more than 4,300 digits does
         return f"{type(value).__name__}(...)"
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raises UsageError where `value` is none of the `choices`."""
+    """Raise UsageError unless `value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
 
 
 def path_text(name: str, value: Any) -> str:
-    """A path as text; raises UsageError where it is none."""
+    """A path as text; raises UsageError if `value` is not a path."""
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str):
         raise UsageError(f"{name} must be a path, not {shown(value)}")
     return path
 
 
-def listed(values: Any, takes: str, mend: str = "") -> list[Any]:
-    """`values` as a list; raises UsageError, which says what `takes` one, where they are text or no list."""
+def listed(values: Any, takes: str, hint: str = "") -> list[Any]:
+    """`values` as a list.
+
+    Raises:
+        UsageError: `values` is text or not iterable. The message is `takes` ("... takes a list of ..."), the
+            value, and `hint`.
+    """
     try:
         each = None if isinstance(values, str | bytes) else iter(values)
     except TypeError:
         each = None
     if each is None:
-        raise UsageError(f"{takes}, not {shown(values)}{mend}")
+        raise UsageError(f"{takes}, not {shown(values)}{hint}")
     return list(each)

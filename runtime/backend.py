@@ -1,9 +1,11 @@
-"""What the search asks of a model: encode a batch of sources, take one decoder step, drop sentences.
+"""The interface that the search needs of a model: encode a batch of sources, take one decoder step, drop
+sentences.
 
-ONNX Runtime (`ort.py`), PyTorch (`edgechat.train.backend`) and several of them as one (`ensemble.py`) are
-backends of the one search.
-Legend: B batch, S source length, K rows a sentence, N = B*K rows of this step, M rows of the step
-before, C candidates a row, V vocabulary.
+It is implemented with ONNX Runtime (`ort.py`), with PyTorch (`edgechat.train.backend`), and by ensembles of
+backends (`ensemble.py`).
+
+Legend: B batch, S source length, K rows per sentence, N = B*K rows of this step, M rows of the previous step,
+C candidates per row, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -22,39 +24,39 @@ State = TypeVar("State")
 
 
 class StepOutput(NamedTuple):
-    """What one decoder step gives. Candidates of a row are sorted: likelier first, then lower id."""
+    """The result of one decoder step. The candidates of a row are sorted: likelier first, then lower id."""
 
     cand_ids: Ints  # [N, C]
     cand_logp: Floats  # [N, C] natural-log probabilities
     align: Floats  # [N, S] attention weights, 0 on padding
-    logp: Floats | None  # [N, V] natural-log probabilities, where the whole distribution was asked for
+    logp: Floats | None  # [N, V] natural-log probabilities, if the whole distribution was requested
 
 
 class Backend(Protocol[State]):
-    """A model that a search can drive. The state is opaque, never changed in place, and holds the
-    encoder's memory of B sentences with the decoder's recurrent state of M rows."""
+    """A model that a search can drive. Its state is opaque and never changed in place. It holds the encoder's
+    memory of B sentences and the decoder's recurrent state of M rows."""
 
     @property
     def vocab_size(self) -> int: ...
 
     def encode(self, src: Ints, src_len: Ints) -> State:
-        """State after the encoder; src [B, S] padded with 0 behind, src_len [B]. M = B rows."""
+        """The state after the encoder, with M = B rows. src [B, S] is padded with 0 at the end."""
         ...
 
     def step(
         self, state: State, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
     ) -> tuple[StepOutput, State]:
-        """One decoder step: tokens [N] are fed to the rows that continue rows `parents` [N] of `state`.
-        `whole` asks for the whole distribution too."""
+        """Take one decoder step. Row n is fed `tokens[n]` and continues row `parents[n]` of `state`. With
+        `whole`, the whole distribution is returned too."""
         ...
 
     def select(self, state: State, sentences: Ints) -> State:
-        """The memory of these sentences only; the rows of the recurrent state keep their numbers."""
+        """Keep the memory of these sentences only. The rows of the recurrent state keep their numbers."""
         ...
 
 
 def pad(sources: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
-    """src [B, S], padded behind, and src_len [B]."""
+    """src [B, S], padded at the end, and src_len [B]."""
     lengths = np.array([len(source) for source in sources], dtype=np.int64)
     src = np.full((len(sources), int(lengths.max())), PAD, dtype=np.int64)
     for row, source in zip(src, sources, strict=True):

@@ -1,9 +1,9 @@
-"""A bundle on the disk: a folder with fixed file names, each of which is hashed in the manifest, or the
-same files as one (`archive.py`).
+"""A bundle on disk: a folder of files with fixed names, whose hashes are in the manifest, or the same files
+as one file (`archive.py`).
 
-A bundle may come from anybody, so nothing of it is used before it was checked: the names, that each
-is a regular file and no link, its size, the signature where one is required, then its hash. Every byte is
-read once, and what was hashed is what is used.
+Bundles are untrusted, so nothing in one is used before it was checked: the names, that each is a regular file
+and not a link, the sizes, the signature if one is required, then the hashes. Every byte is read only once, so
+the bytes that were hashed are the bytes that are used.
 """
 
 import contextlib
@@ -15,23 +15,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .archive import ENDING, LARGEST, NO_BUNDLE, Archive, is_archive, write_archive
+from .archive import ENDING, LARGEST, MARK, NO_BUNDLE, Archive, is_archive, write_archive
 from .arguments import shown
 from .errors import BundleError, UsageError
 from .files import folder_atomic, occupied, sha256, write_atomic
 from .manifest import FileEntry, Manifest
-from .signature import Signer, check_form, check_signature, load_public_key
+from .signature import PublicKey, Signer, check_form, check_signature, load_public_key
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 MANIFEST = "edgechat.json"
-#: In the folder of a training: what a bundle is made of, and is often taken for one.
+#: A file in every run folder, by which one that was given in place of a bundle is recognized.
 RUN = "run.json"
 SIGNATURE = "signature.ed25519"
 MEGABYTE = 1_000_000
-#: Every name a bundle may hold, with the most bytes it may have. In one file they lie in this order: what a
-#: signature is checked with comes first.
+#: Every file name that a bundle may contain, with its maximum size in bytes. The one-file form has the files
+#: in this order: what is needed to check a signature comes first.
 SIZE_CAPS = {
     MANIFEST: 4 * MEGABYTE,
     SIGNATURE: 4096,
@@ -40,7 +40,7 @@ SIZE_CAPS = {
     "decoder.onnx": 2_000 * MEGABYTE,
     "golden.json": 16 * MEGABYTE,
     "MODEL_CARD.md": 4 * MEGABYTE,
-    "replies.json": 16 * MEGABYTE,  # a few seconds and hundreds of megabytes as a trie
+    "replies.json": 16 * MEGABYTE,  # loading that much takes seconds and hundreds of megabytes
 }
 REQUIRED = (MANIFEST, "tokenizer.json", "encoder.onnx", "decoder.onnx", "golden.json", "MODEL_CARD.md")
 
@@ -50,62 +50,61 @@ class Bundle:
     """A checked bundle in memory."""
 
     manifest: Manifest
-    files: dict[str, bytes]  # those that the manifest has the hashes of
-    sealed: bytes  # edgechat.json as it was read: what a signature is of
-    signature: bytes | None = None  # signature.ed25519; checked only where one was required
-    path: Path | None = field(default=None, compare=False)  # where it was read
+    files: dict[str, bytes]  # the files whose hashes are in the manifest
+    sealed: bytes  # edgechat.json as it was read, which is what a signature signs
+    signature: bytes | None = None  # signature.ed25519; checked only if a signature was required
+    path: Path | None = field(default=None, compare=False)  # where it was read from
 
     @property
     def stored(self) -> dict[str, bytes]:
-        """All files: these, edgechat.json and, where there is one, the signature."""
+        """All files: `files`, edgechat.json and, if there is one, the signature."""
         signed = {} if self.signature is None else {SIGNATURE: self.signature}
         return {MANIFEST: self.sealed, **self.files, **signed}
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total size of all files in bytes."""
         return sum(map(len, self.stored.values()))
 
 
 class _Source(Protocol):
-    """A bundle that is open for reading; its names, kinds and sizes were checked."""
+    """A bundle open for reading. Names, types and sizes of its files have been checked."""
 
     @property
     def names(self) -> list[str]: ...
 
     def read(self, name: str, expected: int | None = None) -> bytes:
-        """All bytes of a file; exactly `expected` many where given."""
+        """The content of a file, whose size must be `expected` bytes if that is given."""
 
 
 def package_files(package: str) -> "Traversable":
-    """The folder of a package's data. What finds it is loaded only where it is wanted: it is slow to load."""
-    from importlib.resources import files
+    """The folder of a package's data files."""
+    from importlib.resources import files  # imported here because it is slow to load
 
     return files(package)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether this is the folder of a training."""
+    """Whether `folder` is a run folder, as `edgechat train` writes it."""
     return (folder / RUN).is_file()
 
 
 def find_bundle(name: str) -> Path:
-    """The path of a bundle; `demo` is the one that comes with the package, unless a path of that name is
-    one, or a run.
+    """The path of a bundle. `demo` is the one in the package, unless a bundle or run has that path.
 
     Raises:
-        UsageError: there is nothing of that name, or it is a run that was not exported, or another folder.
+        UsageError: there is no file or folder `name`, or it is not a bundle, such as a run.
     """
     path = Path(name)
     try:
-        if name and (path.exists() or path.is_symlink()):  # an empty one would be this folder
+        if name and (path.exists() or path.is_symlink()):  # Path("") would be the current folder
             if is_run(path) and not (path / MANIFEST).exists():
                 raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
             if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
                 raise UsageError(f"{path} {NO_BUNDLE}")
             if name != "demo" or (path / MANIFEST).exists() or is_archive(path):
                 return path
-    except OSError as error:  # a name that is too long, a folder that may not be searched
+    except OSError as error:  # such as a name that is too long, or a folder without permission
         raise UsageError(f"the bundle {name[:100]} cannot be opened: {error.strerror}") from None
     if name == "demo":
         demo = Path(str(package_files("edgechat.models"))) / "demo"
@@ -122,31 +121,31 @@ def find_bundle(name: str) -> Path:
     )
 
 
-def read_bundle(path: Path, *, require_signature: str | os.PathLike[str] | None = None) -> Bundle:
+def read_bundle(path: Path, *, require_signature: PublicKey | None = None) -> Bundle:
     """Read and check every file of the bundle `path`, a folder or one file.
 
-    With `require_signature`, the path of a public key, only edgechat.json and the signature are read, and
-    not yet understood, before the signature was found to be of that key.
+    With `require_signature`, a public key, the signature is checked first; until then only edgechat.json and
+    the signature are read, and neither is parsed.
 
     Raises:
-        UsageError: `require_signature` is no public key.
-        BundleError: names the file and what is wrong with it; nothing is changed.
+        UsageError: `require_signature` is not a public key.
+        BundleError: names the file and what is wrong with it. Nothing is changed.
     """
     public_key = None if require_signature is None else load_public_key(require_signature)
     try:
         with _open_bundle(path) as source:
             return _check(path, source, public_key)
     except OSError as error:
-        if error.errno is None:  # an app's own TimeoutError, of a signal's handler
+        if error.errno is None:  # such as a TimeoutError that the app's signal handler raised
             raise
         raise BundleError(f"{error.filename or path} cannot be read: {error.strerror}") from error
 
 
 def read_packed(
-    raw: bytes, *, require_signature: str | os.PathLike[str] | None = None, path: Path = Path("raw")
+    raw: bytes, *, require_signature: PublicKey | None = None, path: Path = Path("raw")
 ) -> Bundle:
-    """As `read_bundle`, of the bytes of a bundle that is one file; errors call it `path`."""
-    if not isinstance(raw, bytes):
+    """Like `read_bundle`, from the content of a one-file bundle. Errors call it `path`."""
+    if not isinstance(raw, bytes) or not raw.startswith(MARK):
         raise UsageError(f"{path} must be the bytes of an {ENDING} file, not {shown(raw)}")
     public_key = None if require_signature is None else load_public_key(require_signature)
     return _check(path, _open_archive(io.BytesIO(raw), len(raw), path), public_key)
@@ -160,15 +159,16 @@ def write_bundle(
     replace_existing: bool,
     sign: Signer | None = None,
 ) -> Manifest:
-    """Seal `contents` into `manifest`, sign it where asked to, and store it; gives the sealed manifest.
+    """Put the hashes of `contents` into `manifest`, seal and sign it, store the bundle at `path`, and return
+    the sealed manifest.
 
     Raises:
-        UsageError: a file is larger than what `read_bundle` takes.
+        UsageError: a file is larger than `read_bundle` accepts.
     """
     for name, data in contents.items():
         if len(data) > SIZE_CAPS.get(name, len(data)):
             raise UsageError(
-                f"{name} has {len(data):,} bytes, but a bundle's has at most {SIZE_CAPS[name]:,}"
+                f"{name} has {len(data):,} bytes, but in a bundle it may have at most {SIZE_CAPS[name]:,}"
             )
     entries = {name: FileEntry(sha256(data), len(data)) for name, data in sorted(contents.items())}
     manifest = replace(manifest, files=entries)
@@ -179,13 +179,13 @@ def write_bundle(
 
 
 def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool, mode: int | None = None) -> None:
-    """Write a bundle, all or nothing: one file, with the rights `mode`, where `path` ends with .edgechat,
-    else a folder.
+    """Write a bundle atomically: as one file, with the permissions `mode`, if `path` ends with .edgechat,
+    else as a folder.
 
-    It is read back and checked before it has its name. Both forms have the same files, byte for byte.
+    It is read back and checked before it gets its name. Both forms have the same files, byte for byte.
 
     Raises:
-        BundleError: it would not be read.
+        BundleError: `read_bundle` would refuse it.
     """
     files = bundle.stored
     if path.suffix == ENDING:
@@ -200,10 +200,11 @@ def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool, mode: in
 
 
 def store_signature(path: Path, bundle: Bundle, signature: bytes) -> None:
-    """Put a signature into the bundle that was read at `path`; all else of it stays, the rights too."""
+    """Add a signature to the bundle that was read from `path`, or replace it. Everything else stays the same,
+    permissions included."""
     if path.is_dir():
         mode = stat.S_IMODE((path / MANIFEST).stat().st_mode)
-        # Not even for a moment is anything else in a bundle.
+        # The temporary file is beside the bundle: one inside would make it invalid for a moment.
         write_atomic(path / SIGNATURE, signature, mode=mode, beside=path.resolve())
     else:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -211,14 +212,14 @@ def store_signature(path: Path, bundle: Bundle, signature: bytes) -> None:
 
 
 def check_outside(out: Path, option: str = "--out") -> None:
-    """Refuse to write into a bundle, which would be none any more."""
+    """Refuse to write into a bundle folder, which would make the bundle invalid."""
     if (out.parent / MANIFEST).exists():
-        raise UsageError(f"{out.parent} is a bundle, and nothing else may lie in it: choose another {option}")
+        raise UsageError(f"{out.parent} is a bundle, which may hold no other files: choose another {option}")
 
 
 def check_out(out: Path, force: bool, option: str = "--force") -> None:
-    """Refuse to write over anything but a bundle of that form, and over that without `force`, which `option`
-    gives."""
+    """Refuse to overwrite anything except a bundle of the same form, and refuse that too unless `force` is
+    true, which is what `option` sets."""
     taken = occupied(out)
     check_outside(out)
     if not _replaceable(out):
@@ -232,8 +233,8 @@ def check_out(out: Path, force: bool, option: str = "--force") -> None:
 
 
 def _replaceable(out: Path) -> bool:
-    """Whether `out` is not there, an empty folder, or a bundle, of the form that its ending asks for. What
-    its files hold is not looked at: a damaged one may be replaced."""
+    """Whether `out` does not exist, or is an empty folder, or a bundle of the form that its suffix calls for.
+    The content of its files is not checked: a damaged bundle may be replaced."""
     if out.is_symlink() or not out.exists():
         return not out.is_symlink()
     if out.suffix != ENDING:
@@ -247,13 +248,14 @@ def _replaceable(out: Path) -> bool:
 
 
 def _place(name: str) -> int:
-    """Where a file comes in the one-file form; unknown ones last, where reading it back refuses them."""
+    """The position of a file in the one-file form. Unknown names come last; reading the file back refuses
+    them."""
     return [*SIZE_CAPS, name].index(name)
 
 
 @contextlib.contextmanager
 def _open_bundle(path: Path) -> Iterator[_Source]:
-    """Open a bundle of either form, and check all that can be checked without a look into its files."""
+    """Open a bundle of either form, and check everything except the content of its files."""
     if path.is_dir():
         yield _Folder(path)
     else:
@@ -268,8 +270,8 @@ def _open_archive(file: BinaryIO, size: int, path: Path) -> Archive:
 
 
 class _Folder:
-    """A bundle that is a folder, or a link to one: where it leads is looked at once, so all files are of one
-    bundle."""
+    """A bundle that is a folder or a link to one. A link is resolved only once, so that all files are from
+    the same bundle."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._folder = path, path.resolve()
@@ -286,7 +288,7 @@ class _Folder:
 
 
 def _check(path: Path, source: _Source, public_key: bytes | None) -> Bundle:
-    """Read every file of `source` and check it against the manifest, the signature first."""
+    """Read every file of `source` and check the signature, then each file against the manifest."""
     sealed = source.read(MANIFEST)
     signature = source.read(SIGNATURE) if SIGNATURE in source.names else None
     if public_key is not None:
@@ -313,18 +315,18 @@ def _check(path: Path, source: _Source, public_key: bytes | None) -> Bundle:
 def _check_names(path: Path, names: list[str]) -> None:
     for name in names:
         if name not in SIZE_CAPS:
-            raise BundleError(f"{path} holds {name!r}, which is no file of a bundle: take it out")
+            raise BundleError(f"{path} contains {name!r}, which is not a file of a bundle: remove it")
     for name in REQUIRED:
         if name not in names:
-            raise BundleError(f"{path} has no {name}: it is no bundle, or an incomplete one")
+            raise BundleError(f"{path} has no {name}: it is not a bundle, or an incomplete one")
 
 
 @contextlib.contextmanager
 def _open_file(path: Path, at: Path, cap: int) -> Iterator[tuple[BinaryIO, int]]:
-    """The regular file `at`, of at most `cap` bytes, opened, and its size; errors name `path`."""
+    """Open the regular file `at`, of at most `cap` bytes; yields it and its size. Errors call it `path`."""
     _check_file(path, at.lstat(), cap)
-    # The name may have changed since it was looked at: no link is followed, no pipe blocks, and what
-    # was opened is looked at again.
+    # The file may have been replaced since the check: no link is followed, no pipe blocks, and the opened
+    # file is checked again.
     flags = (
         os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     )
@@ -337,7 +339,7 @@ def _open_file(path: Path, at: Path, cap: int) -> Iterator[tuple[BinaryIO, int]]
 def _check_file(path: Path, info: os.stat_result, cap: int) -> None:
     if stat.S_ISLNK(info.st_mode):
         raise BundleError(
-            f"{path} is a symbolic link: neither a bundle file nor a file in a bundle may be one"
+            f"{path} is a symbolic link, which neither a bundle file nor a file in a bundle may be"
         )
     if not stat.S_ISREG(info.st_mode):
         raise BundleError(f"{path} is not a regular file")

@@ -1,8 +1,8 @@
-"""From the log-probability of a reply to the probability that it is the right one.
+"""Confidence: the probability that a reply is right, computed from its log-probability.
 
-p = 1 / (1 + exp(-(a x + b))), x = log(q / (1 - q)), q = exp(logp): Platt 1999 on the log-odds of the
-probability that the model itself gives; a = 1 and b = 0 leave that as it is (AS_IT_IS). `edgechat
-export` fits a and b (`export/calibrate.py`) on the held-out split.
+p = 1 / (1 + exp(-(a x + b))), x = log(q / (1 - q)), q = exp(logp): Platt scaling (1999) of the log-odds of
+the model's own probability q. With a = 1 and b = 0, p is q (AS_IT_IS). `edgechat export` fits a and b on the
+held-out pairs (`export/calibrate.py`).
 """
 
 import math
@@ -12,10 +12,8 @@ from typing import Any
 from .arguments import shown
 from .errors import BundleError
 
-_LEAST, _MOST = (
-    -1e3,
-    -1e-6,
-)  # natural logs between which log-odds stay finite, and certainty is not taken whole
+#: Log-probabilities are clipped to this range, so that log-odds are finite and no reply is entirely certain.
+_LEAST, _MOST = -1e3, -1e-6
 
 
 def log_odds(logp: float) -> float:
@@ -30,17 +28,17 @@ class Calibration:
     b: float
 
     def confidence(self, logp: float) -> float:
-        """The probability, from 0 to 1, that a reply of this log-probability is right."""
+        """The probability, from 0 to 1, that a reply with this natural-log probability is right."""
         z = self.a * log_odds(logp) + self.b
         return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Calibration | None":
-        """What a manifest says of it; None where it is of a kind that this version does not know.
+        """Parse the calibration in a manifest; None if this version does not know its kind.
 
         Raises:
-            BundleError: a value is missing or no finite number, or the likelier replies would be less
-                often right.
+            BundleError: a value is missing or not a finite number, or a is not above 0, so that likelier
+                replies would have a lower confidence.
         """
         if values.get("kind") != "platt":
             return None
@@ -50,7 +48,7 @@ class Calibration:
         return cls(a, b)
 
 
-#: A probability stays what it is.
+#: Leaves the model's own probability unchanged.
 AS_IT_IS = Calibration(1.0, 0.0)
 
 

@@ -1,13 +1,13 @@
-"""The embedding API: load a bundle, reply, stream, hold a conversation.
+"""`ChatModel`, which loads a bundle and replies, and `ChatSession`, a conversation with it.
 
-The way of a prompt: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `ort` -> `replymaker` -> `Reply`.
+A prompt's path: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `ort` -> `replymaker` -> `Reply`.
 """
 
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .arguments import listed, path_text, shown
 from .backend import Backend
@@ -17,6 +17,7 @@ from .coroutines import Threads
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
+from .golden import GoldenResult, check_golden
 from .manifest import Manifest
 from .oneprocess import OneProcess
 from .options import DecodingOptions, whole_number
@@ -25,57 +26,72 @@ from .replies import REPLIES, ClosedSet, bundled_replies, closed_set
 from .reply import Reply
 from .replymaker import ReplyMaker
 from .scheduler import BATCH_SIZE, decode
+from .signature import PublicKey
 from .stream import ReplyStream
 from .text import TextCodec, turns_of
 
-if TYPE_CHECKING:
-    from .golden import GoldenResult
-
 
 class ChatSession:
-    """A conversation: it remembers its turns and shows the model those it was trained to see."""
+    """A conversation: remembers its turns and shows the model as many of them as it was trained to see.
+
+    Not thread-safe: finish one reply before asking for the next. A reply whose stream or task was cancelled
+    is not remembered.
+    """
 
     def __init__(self, model: "ChatModel", turns: Sequence[str] = ()) -> None:
         self._model = model
         self._turns = turns_of(turns)
         if len(self._turns) % 2:
-            raise UsageError("the turns of a session end with a reply: give prompts and replies in pairs")
+            raise UsageError(
+                f"a session has an even number of turns, not {len(self._turns)}: give each prompt with "
+                "its reply"
+            )
 
     @property
     def turns(self) -> tuple[str, ...]:
-        """All turns so far, oldest first, user and bot alternating."""
+        """All turns so far, oldest first, alternating between user and bot."""
         return tuple(self._turns)
 
     @property
     def context(self) -> tuple[str, ...]:
-        """The past turns that the model will see along with the next prompt."""
+        """The past turns that the model will see together with the next prompt."""
         seen = self._model.codec.turns - 1
         return tuple(self._turns[-seen:]) if seen else ()
 
     def reply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
-        """Reply to `prompt` in the light of the context, and remember both."""
+        """Reply to `prompt`, given the context, and remember both."""
         return self.stream(prompt, options).reply
 
     def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
-        """As `reply`, streamed. The turns are remembered at its end; a cancelled one leaves none."""
-        return self._model.stream_turns(
-            [*self.context, prompt], options, lambda reply: self._turns.extend((prompt, reply.text))
-        )
+        """Like `reply`, but streamed. The two turns are remembered when the search ends."""
+        return self._model.stream_turns([*self.context, prompt], options, partial(self._remember, prompt))
 
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
-        """As `reply`, for coroutines: see `ChatModel.areply`. One that is cancelled is not remembered."""
+        """Like `reply`, for coroutines; see `ChatModel.areply`."""
         model, turns = self._model, [*self.context, prompt]
         reply = await model.coroutine_threads.reply(partial(model.stream_turns, turns, options))
-        self._turns += prompt, reply.text  # here, where nothing can be cancelled any more
+        self._remember(prompt, reply)  # no await follows, so it can no longer be cancelled
         return reply
 
     def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
-        """As `stream`, for coroutines: see `ChatModel.astream`."""
-        return self._model.coroutine_threads.pieces(partial(self.stream, prompt, options))
+        """Like `stream`, for coroutines; see `ChatModel.astream`. The two turns are remembered when the
+        iteration ends, so that the caller has received every piece."""
+        model, turns = self._model, [*self.context, prompt]
+        return model.coroutine_threads.pieces(
+            partial(model.stream_turns, turns, options), partial(self._remember, prompt)
+        )
+
+    def _remember(self, prompt: str, reply: Reply) -> None:
+        self._turns += prompt, reply.text
 
 
 class ChatModel(OneProcess):
-    """A model that replies. Thread-safe; the arrays of a call live only as long as the call."""
+    """A model that replies to prompts. Thread-safe: calls share no state.
+
+    Create one with `load`, `load_bytes` or `load_ensemble`. `defaults` are the bundle's own options, `device`
+    is where it runs ("cpu" or "cuda"), `codec` turns ids into text and back, and `manifest` says what the
+    bundle is (None for an ensemble).
+    """
 
     def __init__(
         self,
@@ -106,19 +122,22 @@ class ChatModel(OneProcess):
         *,
         device: str = "auto",
         threads: int = 1,
-        require_signature: str | os.PathLike[str] | None = None,
+        require_signature: PublicKey | None = None,
     ) -> "ChatModel":
-        """Check a bundle, a folder or one file, and make its sessions. "demo" is the one in the package.
+        """Check a bundle, which is a folder or one file, and create its ONNX Runtime sessions.
 
-        `threads` are ONNX Runtime's intra-op threads; one is the fastest for small models, and more than
-        there are cores only hinder each other.
-        `require_signature` is the path of a public key (PEM) by which the bundle must be signed; it needs
-        the package cryptography.
+        Args:
+            bundle: the path of a folder or of an .edgechat file; "demo" is the bundle in the package.
+            device: "cpu", "cuda", or "auto" for CUDA where it can be used.
+            threads: ONNX Runtime's intra-op threads. One is fastest for small models; more threads than cores
+                slow each other down.
+            require_signature: refuse the bundle unless this Ed25519 public key signed it. Give the path of
+                a PEM file, or the PEM text as bytes. Needs the package cryptography.
 
         Raises:
-            UsageError: no such bundle or key, or a wrong `device` or `threads`.
-            BundleError: the bundle is damaged, incomplete, unknown, or not signed as is required.
-            DeviceError: `device="cuda"` cannot be used, or there is too little memory.
+            UsageError: there is no such bundle, or another argument is wrong.
+            BundleError: the bundle is damaged, incomplete, of an unknown format, or not signed as required.
+            DeviceError: `device="cuda"` cannot be used, or there is not enough memory.
         """
         checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
@@ -130,15 +149,15 @@ class ChatModel(OneProcess):
         *,
         device: str = "auto",
         threads: int = 1,
-        require_signature: str | os.PathLike[str] | None = None,
+        require_signature: PublicKey | None = None,
     ) -> "ChatModel":
-        """As `load`, of the bytes of an .edgechat file, wherever they come from."""
+        """Like `load`, from the content of an .edgechat file, wherever that is stored."""
         checked = read_packed(raw, require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":
-        """A model of a bundle that was already read and checked."""
+        """Create a model from a bundle that `read_bundle` has read and checked."""
         chosen, threads = resolve_device(device), whole_number("threads", threads, 1, 1024)
         try:
             return cls._of(bundle, chosen, threads)
@@ -184,8 +203,8 @@ class ChatModel(OneProcess):
         )
         try:
             model.maker.texts(model.defaults)
-        except UsageError as error:  # which would be told of every prompt, as if the caller had asked for it
-            raise BundleError(f"edgechat.json asks for what no reply can be: {error}") from None
+        except UsageError as error:  # else each call would raise it, as if its caller had given the option
+            raise BundleError(f"the decoding options in edgechat.json allow no reply: {error}") from None
         return model
 
     @classmethod
@@ -195,16 +214,17 @@ class ChatModel(OneProcess):
         *,
         device: str = "auto",
         threads: int = 1,
-        require_signature: str | os.PathLike[str] | None = None,
+        require_signature: PublicKey | None = None,
     ) -> "ChatModel":
-        """As `load`, of several bundles that reply as one: their probabilities are averaged at each step.
+        """Load several bundles that reply as one model: their probabilities are averaged at each step.
 
-        All must have been trained with one tokenizer; the first one's default options hold, and there is no
-        confidence, which was calibrated for each alone. One bundle is as `load` gives it.
+        All must have been trained with the same tokenizer. The default options are those of the first bundle.
+        Replies have no confidence, since each bundle was calibrated alone. With a list of one bundle it does
+        the same as `load`.
 
         Raises:
-            UsageError: the bundles differ in their tokenizer, in the turns they see, in the case they read
-                them in or in their closed set.
+            UsageError: the bundles differ in their tokenizer, the number of turns they see, whether they
+                read prompts in lower case, or their closed set of replies.
         """
         bundles = listed(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
         if not bundles:
@@ -230,21 +250,34 @@ class ChatModel(OneProcess):
         return f"<ChatModel of {self.codec.vocab_size} tokens{what}, on {self.device}>"
 
     def reply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
-        """The best reply to one prompt, outside any conversation."""
+        """Return the best reply to one prompt, outside any conversation.
+
+        `options` replace all of the bundle's own, `defaults`, not only those that differ.
+
+        Raises:
+            UsageError: the prompt is not text, or the model cannot reply with these options.
+            ModelClosedError: the model was closed, or loaded before this process was forked.
+            BundleError: the model gave values that are not numbers.
+            DeviceError: there is not enough memory.
+        """
         return self.stream(prompt, options).reply
 
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
-        """As `reply`, in a thread; cancelling the task stops the search before its next step."""
+        """Like `reply`, in a thread. Cancelling the task stops the search before its next step."""
         return await self.coroutine_threads.reply(partial(self.stream, prompt, options))
 
     def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
-        """As `stream`, for `async for`: each piece is searched in a thread once it is asked for. Cancelling
-        the task, or closing the generator, stops the search before its next step."""
+        """Like `stream`, for `async for`: each piece is searched for in a thread, when it is asked for.
+
+        Cancelling the task, or closing the generator, stops the search before its next step.
+        """
         return self.coroutine_threads.pieces(partial(self.stream, prompt, options))
 
     def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
-        """A reply that arrives piece by piece. The call encodes the prompt and makes the rules of texts, and
-        refuses what is wrong; the model computes nothing before the stream is iterated."""
+        """Return a reply that arrives piece by piece.
+
+        This call checks the options and encodes the prompt; the model runs only as the stream is iterated.
+        """
         return self.stream_turns([prompt], options)
 
     def stream_turns(
@@ -253,7 +286,10 @@ class ChatModel(OneProcess):
         options: DecodingOptions | None = None,
         done: Callable[[Reply], None] = lambda reply: None,
     ) -> ReplyStream:
-        """Stream the reply to a conversation's turns, oldest first; `done` is called with the reply."""
+        """Stream the reply to the turns of a conversation, oldest first.
+
+        `done` is called with the reply when the search ends, but not when it is cancelled.
+        """
         self.check_open()
         return ReplyStream(lambda: self.backend, self.maker, turns, self._options(options), done)
 
@@ -266,11 +302,14 @@ class ChatModel(OneProcess):
         progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
-        """Replies to many prompts, in their order: the same as one by one, in about half the time.
+        """Reply to many prompts: the same replies as one by one, in the order of the prompts, in about half
+        the time.
 
-        `batch_size` prompts of similar length are searched together; `progress` is called with how many
-        replies each batch finished. `cancelled` is asked before each step: once it is true, the replies are
-        as those of a cancelled stream, and of batches that had not begun empty.
+        Args:
+            batch_size: how many prompts, of similar length, are searched together.
+            progress: called after each batch with the number of replies that it finished.
+            cancelled: called before each step. When it returns True the search stops: replies in progress
+                are as long as they are by then, as those of a cancelled stream, and the rest are empty.
         """
         prompts = listed(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
         return self.reply_turns(
@@ -289,8 +328,8 @@ class ChatModel(OneProcess):
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
-        """As `reply_batch`, in a thread, which calls `progress` too; cancelling the task stops the searches
-        before their next step."""
+        """Like `reply_batch`, in a thread, which also calls `progress`. Cancelling the task stops the search
+        before its next step."""
         return await self.coroutine_threads.replies(
             lambda cancelled: self.reply_batch(
                 prompts, options, batch_size=batch_size, progress=progress, cancelled=cancelled
@@ -306,7 +345,7 @@ class ChatModel(OneProcess):
         progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
-        """As `reply_batch`, each to the turns of a conversation, oldest first."""
+        """Like `reply_batch`, but each reply is to the turns of a conversation, oldest first."""
         start, backend, maker = time.perf_counter(), self.backend, self.maker
         options = self._options(options)
         conversations = listed(conversations, "reply_turns takes a list of conversations")
@@ -327,32 +366,30 @@ class ChatModel(OneProcess):
         if options is None:
             options = self.defaults
         if not isinstance(options, DecodingOptions):
-            raise UsageError(f"options are a DecodingOptions, not {shown(options)}")
+            raise UsageError(f"options must be a DecodingOptions, not {shown(options)}")
         return options
 
     def session(self, turns: Sequence[str] = ()) -> ChatSession:
-        """A conversation: a new one, or one in which these `turns` were said before, oldest first, user and
-        bot alternating, as `ChatSession.turns` has them."""
+        """Start a conversation, or continue one: `turns` are its past turns, as `ChatSession.turns` gives
+        them."""
         return ChatSession(self, turns)
 
-    def verify(self) -> "GoldenResult":
-        """Repeat the golden vectors of the model's bundle on this machine: `passed` says whether it computes
-        what the one did that made the bundle.
+    def verify(self) -> GoldenResult:
+        """Repeat the bundle's golden vectors on this machine. `passed` says whether it computes what the
+        machine did that made the bundle.
 
         Raises:
-            UsageError: the model was not loaded of one bundle.
-            BundleError: its golden vectors cannot be used.
+            UsageError: the model is an ensemble.
+            BundleError: the golden vectors cannot be used.
         """
-        from .golden import check_golden  # few need it at their start
-
         golden, backend = self._golden, self.backend
         if golden is None:
-            raise UsageError("verify needs a model of one bundle: load it alone")
+            raise UsageError("verify works with one bundle, not with an ensemble: load each bundle alone")
         return check_golden(backend, golden)
 
     def close(self) -> None:
-        """Let go of the sessions and of what is kept; replies that are being searched still end, and free the
-        sessions with the last."""
+        """Release the sessions and everything cached. Replies in progress are still finished; the last of
+        them frees the sessions."""
         self._backend = self._threads = self._golden = None
         self.maker.forget()
 
@@ -363,21 +400,21 @@ class ChatModel(OneProcess):
         self.close()
 
     def check_open(self) -> None:
-        """Raises ModelClosedError where the model cannot be used any more."""
+        """Raise ModelClosedError if the model can no longer be used."""
         if self._backend is None:
             raise ModelClosedError("the model was closed")
         self.check_process()
 
     @property
     def backend(self) -> Backend[Any]:
-        backend = self._backend  # looked at once: another thread may close the model meanwhile
+        backend = self._backend  # read once: another thread may close the model in the meantime
         self.check_open()
         assert backend is not None
         return backend
 
     @property
     def coroutine_threads(self) -> Threads:
-        """The threads in which coroutines have their replies searched, made when first asked for."""
+        """The threads that search for the replies of coroutines; created on first use."""
         self.check_open()
         threads = self._threads
         if threads is None:
@@ -386,16 +423,22 @@ class ChatModel(OneProcess):
 
 
 def _check_together(name: Any, model: ChatModel, other_name: Any, other: ChatModel) -> None:
-    """Refuse an ensemble of models that do not mean the same by the same ids."""
+    """Refuse an ensemble whose models would read a prompt, or spell a reply, differently."""
     names = f"{os.fspath(name)} and {os.fspath(other_name)}"
     hashes = {m.manifest.files["tokenizer.json"].sha256 for m in (model, other) if m.manifest}
     if len(hashes) > 1:
-        raise UsageError(f"{names} have different tokenizers: an ensemble is of models trained with one")
+        raise UsageError(f"{names} have different tokenizers: the models of an ensemble must share one")
     if model.codec.turns != other.codec.turns:
         raise UsageError(
-            f"{names} see {model.codec.turns} and {other.codec.turns} turns: an ensemble sees one"
+            f"{names} see {model.codec.turns} and {other.codec.turns} turns of a conversation: "
+            "the models of an ensemble must see the same number"
         )
     if model.codec.lowercase != other.codec.lowercase:
-        raise UsageError(f"only one of {names} reads prompts in lower case: an ensemble reads them one way")
+        raise UsageError(
+            f"only one of {names} reads prompts in lower case: the models of an ensemble must agree"
+        )
     if model.maker.closed != other.maker.closed:
-        raise UsageError(f"{names} have different closed sets of replies: an ensemble has one, or none")
+        raise UsageError(
+            f"{names} have different closed sets of replies: the models of an ensemble must share one, or "
+            "have none"
+        )

@@ -1,4 +1,4 @@
-"""Which ids come first, which extensions of the live hypotheses end, and which live on."""
+"""Ranking: the likeliest ids of a distribution, and which extensions of live hypotheses end or stay live."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,30 +9,30 @@ import numpy as np
 from .backend import Floats, Ints
 from .text import EOS
 
-#: A live hypothesis and one more id: minus what they rank by, the row, the id, its log-probability.
-#: In order, the best is first, and ties go to the lower row, then to the lower id.
+#: A live hypothesis extended by an id: the negated total by which it is ranked, its row, the id, and the
+#: log-probability of the id. In sorted order the best is first; ties go to the lower row, then the lower id.
 Extension = tuple[float, int, int, float]
 
-#: How near to holding all required texts: a bank, two a text that was said and one more where another is
-#: begun; and how many bytes of the texts are said.
+#: Progress towards the required texts: the bank, which is twice the number of texts that are complete, plus 1
+#: if another is begun; and the number of their bytes that the reply contains.
 Progress = tuple[int, int]
 
 
 class Choice(NamedTuple):
     ended: list[Extension]
     extended: list[Extension]
-    gap: float  # the smallest difference that decided
+    gap: float  # the smallest difference of totals that decided
 
 
 def likeliest(logp: Floats, count: int) -> Ints:
-    """The ids of the `count` largest of [V], the largest first, ties to the lower id."""
+    """The ids of the `count` largest values of `logp` [V], the largest first; ties go to the lower id."""
     least = np.partition(logp, len(logp) - count)[len(logp) - count]
     ids = np.flatnonzero(logp >= least)
     return ids[np.argsort(-logp[ids], kind="stable")[:count]]
 
 
 def first_k(ranked: Sequence[Extension], beam: int) -> Choice:
-    """The ends among the first K of all, and the first K others."""
+    """The ends among the first K extensions, and the first K extensions that are not ends."""
     ended: list[Extension] = []
     extended: list[Extension] = []
     previous, gap = 0.0, float("inf")
@@ -54,12 +54,14 @@ def first_k(ranked: Sequence[Extension], beam: int) -> Choice:
 def in_groups(
     groups: Sequence[Callable[[Mapping[int, float]], Sequence[Extension]]], beam: int, diversity: float
 ) -> Choice:
-    """The first K of each group, one group after the other; an extension by an id that c hypotheses of
-    earlier groups go on with ranks lower by c * diversity (Vijayakumar et al. 2016, arXiv:1610.02424).
+    """The first K of each group, one group after the other. An extension by an id that c hypotheses of
+    earlier groups chose ranks lower by c * diversity (Vijayakumar et al. 2016, arXiv:1610.02424).
 
-    Each of `groups` gives its extensions, ranked with what is taken off an id; so they are given back.
-    Worked example, K 1, diversity 0.5: the first group goes on with 5; of the second's 5 at -1.0 and 6 at
-    -1.2, the 5 counts as -1.5, so it goes on with 6.
+    Each of `groups` is a function from what is subtracted from each id to the ranked extensions of the group.
+    The totals in the result include what was subtracted.
+
+    Worked example, K = 1, diversity 0.5: the first group chose id 5. In the second group, id 5 at -1.0 ranks
+    as -1.5, below id 6 at -1.2, so the second group chooses 6.
     """
     taken: Counter[int] = Counter()
     chosen = Choice([], [], float("inf"))
@@ -71,14 +73,14 @@ def in_groups(
 
 
 def in_banks(reached: Sequence[tuple[Extension, Progress]], beam: int, *, last: bool) -> Choice:
-    """The beam shared among the banks of extensions that are equally near to holding all required texts
+    """Divide the beam among banks: groups of extensions with the same progress towards the required texts
     (after Post & Vilar 2018, arXiv:1804.06609).
 
-    `reached` has the extensions, best first, and how near each leads; of those that lead equally near, the
-    first K that end and the first K that go on are enough. First comes the extension with the most bytes
-    said, so that one always gets there; then the banks take turns, the nearest first, each with its best.
-    Ends, which only the nearest can have, count among the first K of their bank; at the `last` step the
-    first K do.
+    `reached` has the extensions, best first, with their progress. Of each progress, the first K ends and the
+    first K others are enough. The extension with the most bytes of the texts is chosen first, so that one
+    always completes them. Then the banks take turns, the furthest first, each with its best extension. Only
+    extensions of the furthest bank can be ends. An end counts if it is among the first K of its bank, and at
+    the `last` step if it is among the first K ends.
     """
     banks: dict[int, list[Extension]] = {}
     for extension, (bank, _) in reached:

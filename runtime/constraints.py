@@ -1,11 +1,10 @@
-"""What a hypothesis may not, or must, say next.
+"""Rules: which ids may not follow a hypothesis, or are the only ones that may.
 
-Each rule is a small automaton over ids: a state for the hypothesis so far, the state `after` one more
-id, and which ids a state bans (`Ban`), or which alone it allows (`Only`). States are never changed in
-place, so the hypotheses of a beam share them; rules are made once and shared by all searches.
+Each rule is a small automaton over ids: it has a state for the hypothesis so far, the state `after` one more
+id, and the ids that a state bans (`Ban`), or the only ids that it allows (`Only`). States are immutable, so
+the hypotheses of a beam share them. Rules are created once and shared by all searches.
 
-Rules about texts work on the bytes that ids stand for, not on one way to spell a text in ids: they
-hold whatever tokens the model takes.
+Rules about texts match the bytes that ids stand for, so they hold however a text is split into tokens.
 """
 
 import functools
@@ -25,13 +24,13 @@ from .errors import UsageError
 from .options import DecodingOptions
 from .text import EOS, NEVER_GENERATED, SPECIAL_TOKENS, normal_form
 
-#: The name, in a trace, of what bans the ids that are no words.
+#: The rule, in a trace, that bans special tokens.
 SPECIAL = "special"
 _SPECIAL = frozenset(NEVER_GENERATED)
-#: States of which a rule remembers what it found out: texts can make more than memory should hold.
-_REMEMBERED = 512
-#: The same, where it has as many numbers as the vocabulary.
-_WHOLE = 16
+#: Number of states whose results a rule caches. There can be too many states to cache them all.
+_CACHED = 512
+#: The same, for results as large as the vocabulary.
+_CACHED_WHOLE = 16
 
 
 class Ban(Protocol):
@@ -39,7 +38,7 @@ class Ban(Protocol):
 
     @property
     def name(self) -> str:
-        """The option that it is from."""
+        """The option that the rule implements."""
         ...
 
     @property
@@ -48,7 +47,7 @@ class Ban(Protocol):
         ...
 
     def after(self, state: Any, id: int) -> Any:
-        """The state once `id` was said, which it did not ban."""
+        """The state after `id`, which must not be banned."""
         ...
 
     def banned(self, state: Any) -> Collection[int]: ...
@@ -66,14 +65,14 @@ class Only(Protocol):
     def after(self, state: Any, id: int) -> Any: ...
 
     def allowed(self, state: Any, left: int) -> Sequence[int] | None:
-        """Where `left` tokens may still come, this one and the end-of-sentence among them; None where any
-        may follow."""
+        """The ids that may follow; None if any may. `left` is the number of tokens that the reply may still
+        have, including this one and the end-of-sentence."""
         ...
 
 
 @dataclass(frozen=True)
 class MinLength:
-    """The end-of-sentence is banned before `least` tokens. State: how many there are."""
+    """Bans the end-of-sentence before `least` tokens. State: the number of tokens."""
 
     least: int
     name = "min_length"
@@ -88,10 +87,10 @@ class MinLength:
 
 @dataclass(frozen=True)
 class NoRepeat:
-    """No n-gram comes twice. State: the ids so far, each as a character: what was said is found many times
-    faster in a text than in a tuple.
+    """No n-gram occurs twice. State: the ids so far as a str, one character per id, because searching a str
+    is many times faster than searching a tuple.
 
-    Worked example, n = 2: after [5 6 5], 6 is banned, since 5 6 was said.
+    Worked example, n = 2: after [5 6 5], 6 is banned, since 5 6 has occurred.
     """
 
     n: int
@@ -107,7 +106,7 @@ class NoRepeat:
             return set(map(ord, state))
         if len(state) <= before:
             return ()
-        last, end = state[len(state) - before :], len(state) - 1  # something follows what lies before the end
+        last, end = state[len(state) - before :], len(state) - 1  # a match must have an id after it
         found = set()
         at = state.find(last, 0, end)
         while at >= 0:
@@ -117,9 +116,9 @@ class NoRepeat:
 
 
 class NoCopy:
-    """No n-gram of the source's words is said. State: the last n - 1 ids.
+    """No n-gram of the source occurs in the reply. State: the last n - 1 ids.
 
-    Special ids are no words: an empty source is one end-of-sentence, which every reply has to say.
+    N-grams with special ids are not counted: an empty source is one end-of-sentence, which every reply needs.
     """
 
     name = "no_copy_ngram"
@@ -142,11 +141,11 @@ class NoCopy:
 
 
 class BannedTexts:
-    """No text holds one of these. State: the longest end of the text that begins one of them, as bytes
-    (a state of the automaton of Aho & Corasick 1975).
+    """No reply contains one of these texts. State: the longest suffix of the reply, as bytes, that is a
+    prefix of one of them (a state of the automaton of Aho & Corasick 1975).
 
-    Worked example, banned "bad": after "a b" the state is "b", which bans every token that begins with
-    "ad", such as "adly", and at any time those that hold "bad".
+    Worked example, banned "bad": after "a b" the state is "b", which bans every token that begins with "ad",
+    such as "adly". Tokens that contain "bad" are always banned.
     """
 
     name = "banned"
@@ -158,7 +157,7 @@ class BannedTexts:
         self._longest = max(map(len, self._texts)) - 1
         self._beginnings = {text[:n] for text in self._texts for n in range(len(text))}
         self._whole = {id for id, said in enumerate(vocabulary) if any(text in said for text in self._texts)}
-        self.banned = functools.lru_cache(_REMEMBERED)(self._banned)
+        self.banned = functools.lru_cache(_CACHED)(self._banned)
 
     def after(self, state: bytes, id: int) -> bytes:
         said = (state + self._vocabulary[id])[-self._longest :] if self._longest else b""
@@ -176,11 +175,11 @@ class BannedTexts:
 
 
 class ForcedPrefix:
-    """Every text begins with this. State: the bytes of it that are still to come.
+    """Every reply begins with this text. State: the bytes of it that are still to come.
 
-    A token may be a part of the rest or begin with all of it, so that the model chooses how to spell it:
-    of "turn", all of "t", "tu", "turn" and "turning" may be first. Only a spelling that would leave no room
-    for the rest and the end-of-sentence may not be begun.
+    A token may be part of the rest, or begin with all of it, so the model chooses the spelling: for "turn",
+    the first token may be "t", "tu", "turn" or "turning". A token is not allowed if it would leave no room
+    for the rest and the end-of-sentence.
     """
 
     name = "prefix"
@@ -190,20 +189,22 @@ class ForcedPrefix:
         self._vocabulary = vocabulary
         whole, ordered = set(vocabulary), sorted(vocabulary)
         longest = len(max(ordered, key=len))
-        #: The fewest tokens that spell the last n bytes of the text, or more.
+        #: At n: the minimum number of tokens that spell the last n bytes of the text, and perhaps more.
         self._fewest: list[float] = [0]
         for n in range(1, len(text) + 1):
             rest = text[-n:]
             after = [self._fewest[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole]
-            at = bisect_left(ordered, rest)  # if tokens begin with the rest, the first of them is here
+            at = bisect_left(
+                ordered, rest
+            )  # the position of the first token that begins with the rest, if any
             if at < len(ordered) and ordered[at].startswith(rest):
                 after.append(0)
             self._fewest.append(1 + min(after, default=math.inf))
-        self._needed = functools.lru_cache(_REMEMBERED)(self._following)
+        self._needed = functools.lru_cache(_CACHED)(self._following)
 
     @property
     def fewest(self) -> float:
-        """The fewest tokens that spell all of it."""
+        """The minimum number of tokens that spell the whole text."""
         return self._fewest[-1]
 
     def after(self, state: bytes, id: int) -> bytes:
@@ -215,7 +216,7 @@ class ForcedPrefix:
         return [id for id, more in self._needed(state).items() if more + 2 <= left]
 
     def _following(self, state: bytes) -> dict[int, float]:
-        """By each id that goes on with it, how many tokens must follow."""
+        """Each id that may come next, with the minimum number of tokens of the prefix that must follow it."""
         return {
             id: self._fewest[len(self.after(state, id))]
             for id, said in enumerate(self._vocabulary)
@@ -224,8 +225,8 @@ class ForcedPrefix:
 
 
 class RequiredTexts:
-    """The end-of-sentence is banned before every text was said. State: how many bytes of each are said at
-    the end of the text, or all of them once it was said whole."""
+    """Bans the end-of-sentence until the reply contains every text. State: for each text, its length if the
+    reply contains it, else how many of its first bytes the reply ends with."""
 
     name = "required"
 
@@ -236,7 +237,7 @@ class RequiredTexts:
         cuts = range(1, min(max(map(len, vocabulary)), max(map(len, self._texts))) + 1)
         begin = tuple(text[:n] for text in self._texts for n in cuts)
         end = tuple(text[-n:] for text in self._texts for n in cuts)
-        #: Ids whose bytes overlap a text: after any other, what was begun of one is begun no more.
+        #: Ids whose bytes overlap a text. Any other id discards the texts that were begun.
         self._touching = [
             id
             for id, said in enumerate(vocabulary)
@@ -247,8 +248,8 @@ class RequiredTexts:
                 or any(said in text or text in said for text in self._texts)
             )
         ]
-        self._few = functools.lru_cache(_REMEMBERED)(self._leading_few)
-        self.leading = functools.lru_cache(_WHOLE)(self._leading)
+        self._few = functools.lru_cache(_CACHED)(self._leading_few)
+        self.leading = functools.lru_cache(_CACHED_WHOLE)(self._leading)
 
     def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
         said = self._vocabulary[id]
@@ -261,25 +262,26 @@ class RequiredTexts:
         return () if self.whole(state) == len(self._texts) else (EOS,)
 
     def whole(self, state: tuple[int, ...]) -> int:
-        """How many texts were said."""
+        """The number of texts that the reply contains."""
         return sum(n == len(text) for n, text in zip(state, self._texts, strict=True))
 
     def progress(self, state: tuple[int, ...]) -> Progress:
-        """How near a state is to holding all texts."""
+        """The progress of a state towards all texts."""
         whole = self.whole(state)
         begun = any(0 < n < len(text) for n, text in zip(state, self._texts, strict=True))
         return 2 * whole + begun, sum(state)
 
     def _leading(self, state: tuple[int, ...]) -> list[tuple[Progress, Ints]]:
-        """All ids, lower ones first, those together that lead equally near, and the end by itself."""
+        """All ids in ascending order, grouped by the progress that they lead to; the end-of-sentence is a
+        group by itself."""
         lost, few, named = self._few(state)
         others = np.ones(len(self._vocabulary), dtype=bool)
         others[named] = False
         return [(lost, np.flatnonzero(others)), *few]
 
     def _leading_few(self, state: tuple[int, ...]) -> tuple[Progress, list[tuple[Progress, Ints]], Ints]:
-        """How near most ids lead, after which nothing is begun; the others as in `leading`, and all of
-        them."""
+        """The progress that most ids lead to, which discard what was begun; the other ids grouped as in
+        `leading`; and all those other ids."""
         lost = self.progress(tuple(n * (n == len(t)) for n, t in zip(state, self._texts, strict=True)))
         alike: dict[Progress, list[int]] = {}
         for id in self._touching:
@@ -291,7 +293,7 @@ class RequiredTexts:
 
 
 def _begun(text: bytes, said: bytes) -> int:
-    """How many bytes of `text` stand at the end of `said`; all where it holds the whole."""
+    """How many of the first bytes of `text` end `said`; the length of `text` if `said` contains it."""
     if text in said:
         return len(text)
     longest = min(len(text) - 1, len(said))
@@ -299,11 +301,11 @@ def _begun(text: bytes, said: bytes) -> int:
 
 
 def shortest_superstring(texts: Iterable[str]) -> str:
-    """A text that holds all of these, nearly the shortest: the two that share most become one, until there is
-    one left.
+    """A nearly shortest text that contains all of `texts`: the two that overlap most are merged until one is
+    left.
 
-    Worked example: "left turn" and "turn around" share "turn", and "urn" stands within either: "left turn
-    around".
+    Worked example: "left turn" and "turn around" overlap in "turn", and "urn" is in both, so the result is
+    "left turn around".
     """
     left = sorted({normal_form(text).encode() for text in texts})
     while len(left) > 1:
@@ -315,33 +317,36 @@ def shortest_superstring(texts: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class TextRules:
-    """The rules that texts among the options make with one vocabulary."""
+    """The rules for the text options, for one vocabulary."""
 
     bans: tuple[Ban, ...] = ()
     only: Only | None = None
     required: RequiredTexts | None = None
-    longest: int | None = None  # tokens that they leave a reply at most, end-of-sentence counted
+    longest: int | None = None  # maximum tokens of a reply that they imply, end-of-sentence counted
 
 
-#: Where the options hold no text.
+#: The rules if there are no text options.
 NO_TEXTS = TextRules()
 
 
 def text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRules:
-    """The rules of the texts in `options`; `vocabulary` has the bytes of each id, none for special ids.
+    """The rules for the text options except `replies`. `vocabulary` has the bytes of each id; those of
+    special ids are empty.
 
     Raises:
-        UsageError: a text cannot be kept: the prefix holds what is banned.
+        UsageError: the prefix or a required text contains a banned text.
     """
     prefix = None if options.prefix is None else normal_form(options.prefix).encode()
     banned = [normal_form(text).encode() for text in options.banned]
     for text in banned:
         if prefix is not None and text in prefix:
-            raise UsageError(f"prefix holds {shown(text.decode())}, which is banned")
+            raise UsageError(f"prefix contains {shown(text.decode())}, which is banned")
     required = [normal_form(text).encode() for text in options.required]
     for text, held in itertools.product(banned, required):
         if text in held:
-            raise UsageError(f"required {shown(held.decode())} holds {shown(text.decode())}, which is banned")
+            raise UsageError(
+                f"required {shown(held.decode())} contains {shown(text.decode())}, which is banned"
+            )
     return TextRules(
         bans=(BannedTexts(banned, vocabulary),) if banned else (),
         required=RequiredTexts(required, vocabulary) if required else None,
@@ -350,7 +355,7 @@ def text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRul
 
 
 def bans_of(options: DecodingOptions, source: Sequence[int], texts: TextRules) -> tuple[Ban, ...]:
-    """Every rule that bans ids of replies to `source`."""
+    """Every rule that bans ids in replies to `source`."""
     bans: list[Ban] = []
     if options.min_length:
         bans.append(MinLength(options.min_length))
@@ -361,7 +366,7 @@ def bans_of(options: DecodingOptions, source: Sequence[int], texts: TextRules) -
     return (*bans, *texts.bans)
 
 
-#: The states of all rules, of one hypothesis.
+#: The states of all rules for one hypothesis.
 RuleState = tuple[Any, ...]
 
 
@@ -370,7 +375,7 @@ class Rules:
 
     def __init__(self, options: DecodingOptions, source: Sequence[int], texts: TextRules) -> None:
         if texts is NO_TEXTS and options.has_texts:
-            raise UsageError("banned, prefix, required and replies need a tokenizer: reply with a ChatModel")
+            raise UsageError("banned, prefix, required and replies need a tokenizer: use a ChatModel")
         self.required = texts.required
         self._bans: tuple[Ban, ...] = (
             *([texts.required] if texts.required else []),
@@ -382,26 +387,27 @@ class Rules:
         self.start: RuleState = tuple(rule.start for rule in self._all)
 
     def after(self, state: RuleState, id: int) -> RuleState:
-        """The state once `id` was said."""
+        """The state after `id`."""
         return tuple([rule.after(each, id) for rule, each in zip(self._all, state, strict=True)])
 
     def banned(self, state: RuleState) -> frozenset[int]:
-        """The ids that may not come next, those that never may among them."""
+        """The ids that may not follow, including those that never may."""
         if not self._bans:
             return _SPECIAL
         return _SPECIAL.union(*(ban.banned(each) for ban, each in zip(self._bans, state, strict=False)))
 
     def allowed(self, state: RuleState, left: int) -> Sequence[int] | None:
-        """The only ids that may come next, but for the banned ones; None where there is no such rule."""
+        """The only ids that may follow, of which some may be banned; None if any may."""
         return self.only.allowed(state[-1], left) if self.only else None
 
     def leading(self, state: RuleState) -> list[tuple[Progress, Ints]]:
-        """How near to the required texts each id leads: `RequiredTexts.leading`."""
+        """The ids grouped by the progress towards the required texts that they lead to: see
+        `RequiredTexts.leading`."""
         assert self.required is not None
         return self.required.leading(state[0])
 
     def blocks(self, state: RuleState, id: int, left: int) -> str | None:
-        """The name of the first rule that keeps `id` from coming next."""
+        """The name of the first rule that forbids `id` to follow; None if no rule does."""
         if id in _SPECIAL:
             return SPECIAL
         for ban, each in zip(self._bans, state, strict=False):

@@ -1,4 +1,4 @@
-"""Replies for coroutines: they are searched in threads, so that no event loop waits for one."""
+"""Replies for coroutines: threads search for them, so that no event loop is blocked."""
 
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -11,34 +11,44 @@ T = TypeVar("T")
 
 
 class Threads:
-    """The threads of one model, for coroutines alone: where they shared the event loop's own, what else runs
-    in those would wait behind long replies. They end once nobody has this object, as replies that go on do.
+    """The threads of one model, used by coroutines only.
+
+    They are not those of the event loop's default executor, whose other work would wait behind long replies.
+    They end when this object is no longer referenced; a reply in progress refers to it.
     """
 
     def __init__(self) -> None:
-        from concurrent.futures import ThreadPoolExecutor  # as asyncio below
+        from concurrent.futures import ThreadPoolExecutor  # here, for the same reason as asyncio below
 
         self._pool = ThreadPoolExecutor(thread_name_prefix="edgechat")
 
     async def reply(self, make: Callable[[], ReplyStream]) -> Reply:
-        """The reply of the stream that `make` makes; cancelled, it stops before its next step."""
+        """The reply of the stream that `make` creates. Cancelling the task stops the search before its next
+        step."""
         stream = await self._run(make)
         try:
             return await self._run(lambda: stream.reply)
         finally:
             stream.cancel()
 
-    async def pieces(self, make: Callable[[], ReplyStream]) -> AsyncGenerator[str, None]:
-        """As `reply`, piece by piece; none is searched before it is asked for."""
+    async def pieces(
+        self, make: Callable[[], ReplyStream], done: Callable[[Reply], None] = lambda reply: None
+    ) -> AsyncGenerator[str, None]:
+        """Like `reply`, piece by piece; each is searched for when it is asked for.
+
+        `done` is called with the reply when the iteration ends, but not if it is cancelled or left early.
+        """
         stream = await self._run(make)
         try:
             while piece := await self._run(lambda: next(stream, "")):
                 yield piece
+            done(stream.reply)
         finally:
             stream.cancel()
 
     async def replies(self, search: Callable[[Callable[[], bool]], list[Reply]]) -> list[Reply]:
-        """The replies that `search` gives; what it is handed says, before each step, whether to stop."""
+        """The replies that `search` returns. Its argument is a function that says whether to stop, to be
+        called before each step."""
         cancelled = threading.Event()
         try:
             return await self._run(lambda: search(cancelled.is_set))
@@ -46,6 +56,6 @@ class Threads:
             cancelled.set()
 
     async def _run(self, call: Callable[[], T]) -> T:
-        import asyncio  # whoever has a coroutine has it loaded; nobody else pays a tenth of the start for it
+        import asyncio  # here, since it is a tenth of the start-up time, and whoever awaits has loaded it
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)

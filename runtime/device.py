@@ -1,5 +1,5 @@
-"""Honest devices. ONNX Runtime lists CUDA where it cannot be used, and a session that cannot have it
-falls back to the CPU with only a log line; so a tiny session is made and asked what it runs on."""
+"""Device selection. ONNX Runtime lists CUDA even if it cannot be used, and a session that does not get it
+falls back to the CPU with only a log message. So a tiny session is created and asked what it runs on."""
 
 import contextlib
 import ctypes
@@ -27,7 +27,7 @@ _IDENTITY = (
 
 @dataclass(frozen=True)
 class CudaState:
-    """Whether ONNX Runtime can run on CUDA here, and if not, why and what mends it."""
+    """Whether ONNX Runtime can use CUDA on this machine, and if not, why, and how to fix it."""
 
     usable: bool
     reason: str
@@ -35,7 +35,7 @@ class CudaState:
 
 @functools.cache
 def cuda_state() -> CudaState:
-    """Looked at once a process, cheapest look first."""
+    """Whether CUDA can be used. Checked once per process, the cheapest checks first."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -45,7 +45,7 @@ def cuda_state() -> CudaState:
             False, "the installed onnxruntime has no CUDA provider: install onnxruntime-gpu in its place"
         )
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # preload_dlls prints what it did not find
+    with contextlib.redirect_stdout(said):  # preload_dlls prints what is missing
         ort.preload_dlls()
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -62,11 +62,11 @@ def cuda_state() -> CudaState:
 
 
 def resolve_device(device: str) -> Device:
-    """The device that `auto`, `cpu` or `cuda` means here.
+    """The device that "auto", "cpu" or "cuda" selects on this machine.
 
     Raises:
-        UsageError: it is none of these.
-        DeviceError: `cuda` was asked for and cannot be used; the reason is in the text.
+        UsageError: `device` is none of these.
+        DeviceError: "cuda" cannot be used; the text says why.
     """
     one_of("device", device, DEVICES)
     if device == "cpu":
@@ -80,7 +80,7 @@ def resolve_device(device: str) -> Device:
 
 
 def providers(device: Device) -> list[tuple[str, dict[str, str]]]:
-    """Execution providers of a session with their options, first choice first. Without its option, CUDA
-    rounds what it multiplies to 10 bits (TF32), and fp32 would not be fp32."""
+    """The execution providers of a session with their options, in order of preference. TF32 is switched off:
+    with it, CUDA rounds the factors of matrix products to 10 bits, so fp32 would not be fp32."""
     cpu: tuple[str, dict[str, str]] = (CPU, {})
     return [(CUDA, {"use_tf32": "0"}), cpu] if device == "cuda" else [cpu]

@@ -1,17 +1,16 @@
-"""How texts and counts are shown to people: a terminal obeys nothing of them."""
+"""Showing texts and counts to people, with nothing in them that controls the terminal."""
 
 import unicodedata
 
-#: Embeddings, overrides and isolates reach past the text they stand in: a terminal that obeys them reorders
-#: what stands beside it.
+#: Embeddings, overrides and isolates: in a terminal they could reorder the text around them.
 BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def printable(text: str, *, bidi: bool = False) -> str:
-    """`text` with control characters made visible (ESC becomes ␛), so that a terminal obeys none.
+    """`text` with control characters replaced by visible ones, so that none controls the terminal.
 
-    Line feeds and tabs stay. C1 controls and DEL become U+FFFD and ␡, and so do the controls of writing
-    direction, but with `bidi`, where no terminal reads.
+    ESC becomes ␛, DEL becomes ␡, C1 controls and lone surrogates become U+FFFD; line feeds and tabs stay.
+    Bidirectional controls become U+FFFD too, unless `bidi` is true, for text that does not go to a terminal.
     """
     if text.isprintable():
         return text

@@ -1,8 +1,8 @@
-"""Several models that speak as one: a backend over backends of one vocabulary.
+"""Ensembles: several models with the same vocabulary as one backend.
 
-The probability of an id is the mean of the models' probabilities (a linear mixture, as fairseq's and
-OpenNMT's ensembles are): its logarithms sum and bound as those of one model do, so that the search is as
-exact. The mean of log-probabilities would not be a distribution.
+The probability of an id is the mean of the models' probabilities, a linear mixture, as in fairseq and
+OpenNMT. It is a distribution, so the search bounds its logarithms as those of a single model and stays exact.
+The mean of log-probabilities would not be a distribution.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from .errors import BundleError
 
 
 class EnsembleBackend:
-    """The mean of several backends. A step costs a step of each, and their whole distributions."""
+    """The mean of several backends. A step takes a step of each, with its whole distribution."""
 
     def __init__(self, backends: Sequence[Backend[Any]]) -> None:
         self._backends = tuple(backends)
@@ -52,13 +52,13 @@ def _mean(logps: Sequence[Floats]) -> Floats:
     """log(mean(exp(logps))).
 
     Raises:
-        BundleError: one of them holds what is no number.
+        BundleError: a value is not a number.
     """
     mean = logps[0]
-    with np.errstate(invalid="ignore"):  # that is raised below
+    with np.errstate(invalid="ignore"):  # raised below
         for logp in logps[1:]:
             mean = np.logaddexp(mean, logp)
-    if not (mean < np.inf).all():  # NaN is not less either
+    if not (mean < np.inf).all():  # also true of NaN
         raise BundleError(
             "a bundle of the ensemble gave log-probabilities that are not numbers: its weights are damaged"
         )

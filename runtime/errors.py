@@ -1,32 +1,32 @@
-"""The one exception root. Everything that can go wrong by the user's data, options or machine is an
-`EdgeChatError` with one sentence as its text; only the command line and the terminal chat print it."""
+"""The exceptions. Everything that can go wrong because of the user's data, options or machine is an
+`EdgeChatError` whose text is one sentence; only the command line and the terminal chat print it."""
 
 import re
 
-#: What PyTorch, ONNX Runtime and CUDA say where memory is short: they have no kind of error for it.
+#: What PyTorch, ONNX Runtime and CUDA say when memory runs out: they have no exception type for it.
 _NO_MEMORY = re.compile(
     "[Ff]ailed to allocate|can't allocate memory|out of memory|bad_alloc|smaller than requested bytes"
 )
 
 
 class EdgeChatError(Exception):
-    """Root of all errors that edgechat raises on purpose. Its text is one sentence for the user."""
+    """Base class of all errors that edgechat raises deliberately. Its text is one sentence for the user."""
 
 
 class UsageError(EdgeChatError):
-    """An option or argument is wrong: its name and the value it got are in the text."""
+    """An option or argument is wrong; the text has its name and value."""
 
 
 class DataError(EdgeChatError):
-    """A corpus file cannot be used; the text names the file and, where there is one, the line."""
+    """A data file cannot be used; the text names the file and, if there is one, the line."""
 
 
 class CheckpointError(EdgeChatError):
-    """A run folder or a checkpoint in it cannot be used."""
+    """A run folder, or a checkpoint in it, cannot be used."""
 
 
 class BundleError(EdgeChatError):
-    """A bundle is incomplete, changed, unknown or unsafe; it is left as it is."""
+    """A bundle is incomplete, damaged, of an unknown format or unsafe. It is left unchanged."""
 
 
 class ProofError(EdgeChatError):
@@ -34,18 +34,17 @@ class ProofError(EdgeChatError):
 
 
 class QualityError(EdgeChatError):
-    """A precision changes what the model says by more than its limits."""
+    """A lower precision changes the model's output by more than its limits allow."""
 
 
 class DeviceError(EdgeChatError):
-    """The device that was asked for cannot be used, or its memory is too small for what was asked for."""
+    """The requested device cannot be used, or does not have enough memory."""
 
 
 class ModelClosedError(EdgeChatError):
-    """The model was closed, or is used while the process ends, or in a child that was forked after it was
-    loaded."""
+    """The model was closed, was loaded before this process was forked, or is used while the process ends."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory is short, that of the machine or of a GPU."""
+    """Whether `error` means that the machine or a GPU ran out of memory."""
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None

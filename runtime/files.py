@@ -1,7 +1,7 @@
-"""Writes that are all or nothing: temporary file beside the target, fsync, rename.
+"""Atomic writes: a temporary file beside the target, fsync, rename.
 
-A process killed at any moment leaves the old content, the new content, or a leftover whose name
-starts with `.tmp-`; never a half-written file under a good name. Modes follow the umask.
+A process that is killed at any moment leaves the old content or the new content, and perhaps a leftover whose
+name starts with `.tmp-`, but never a partly written file under its final name. Permissions follow the umask.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ TEMPORARY = ".tmp-"
 _NO_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fcntl.h and linux/fs.h
 
-# The only way to read it is to set it; done once, at import, before there are other threads to disturb.
+# The umask can only be read by setting it. That is done once, at import, before other threads could be
+# affected.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 
@@ -31,25 +32,25 @@ def sha256(data: bytes) -> str:
 
 
 def occupied(out: Path) -> bool:
-    """Whether a write to `out` would replace anything; an empty folder is as good as none.
+    """Whether a write to `out` would replace anything. An empty folder does not count.
 
     Raises:
-        UsageError: `out` is the folder that this runs in, or one above it: it cannot be replaced.
+        UsageError: `out` is the current folder or a parent of it, which cannot be replaced.
     """
     if out.is_symlink() or not out.is_dir():
         return out.is_symlink() or out.exists()
     if out.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise UsageError(
-            f"{out} is the current folder, or one above it, and cannot be replaced: choose another --out"
+            f"{out} is the current folder or a parent of it, which cannot be replaced: choose another --out"
         )
     return any(out.iterdir())
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Write a file that must not be there yet, with at most the rights `mode` from its first moment on.
+    """Write a file that must not exist yet. It never has more permissions than `mode`.
 
     Raises:
-        FileExistsError: it is there; it stays as it is.
+        FileExistsError: the file exists; it is not changed.
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
@@ -65,8 +66,8 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable, where a system can: Windows opens no folder, and some network and
-    shared file systems sync none."""
+    """Make the names in `folder` durable, if the system can: Windows cannot open folders, and some network
+    and shared file systems cannot sync them."""
     try:
         fd = os.open(folder, os.O_RDONLY)
         try:
@@ -86,11 +87,13 @@ def write_atomic(
     mode: int | None = None,
     beside: Path | None = None,
 ) -> None:
-    """Write `data` to `path`, replacing what is there only once the new content is on the disk. `mode` are
-    the rights it has; None follows the umask. The temporary file lies beside `path`, or what else is named.
+    """Write `data` to `path`, replacing an existing file only when the new content is on the disk.
+
+    `mode` are its permissions; None follows the umask. The temporary file is created in the folder of
+    `beside`, by default that of `path`.
 
     Raises:
-        FileExistsError: `path` is there, and `replace` is false.
+        FileExistsError: `path` exists, and `replace` is false.
     """
     raw = data.encode() if isinstance(data, str) else data
     with _beside(beside or path) as folder:
@@ -113,8 +116,11 @@ def write_atomic(
 
 
 def _place(temporary: Path, path: Path) -> None:
-    """Rename, but replace nothing. A second name is given only where there is no such name, and the first
-    taken away; where files have but one name, another's that comes right after the look is replaced."""
+    """Rename `temporary` to `path` without replacing anything.
+
+    A hard link fails if `path` exists. On file systems without hard links, a file that another process
+    creates between the check and the rename is replaced.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -129,13 +135,13 @@ def _place(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that becomes `path` when the block ends well.
+    """Yield a temporary folder beside `path` that becomes `path` when the block ends without an exception.
 
-    Every file in it is synced before the rename. If the block raises, the temporary folder is
-    removed and `path` is untouched. An empty `path` gives way. With `replace`, one that is not empty
-    changes places with the new folder in one step where the system can (Linux). Elsewhere it is moved aside
-    first and deleted last: there is always one whole version on the disk, but a kill between the two renames
-    leaves both beside `path`, the old one in a folder `.tmp-old-...`.
+    Every file in it is synced before the rename. If the block raises, the temporary folder is removed and
+    `path` is not changed. An empty folder at `path` is replaced. With `replace`, a non-empty one is replaced
+    too: in one step where the system can exchange names (Linux). Elsewhere the old folder is moved aside
+    first and deleted last, so there is always a complete version on the disk, but a kill between the two
+    renames leaves both beside `path`, the old one in a folder `.tmp-old-...`.
     """
     with _beside(path) as parent:
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
@@ -163,7 +169,7 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
                     raise
                 _remove(aside)
             else:
-                with contextlib.suppress(OSError):  # an empty folder gives way; Windows renames onto none
+                with contextlib.suppress(OSError):  # Windows cannot rename onto an empty folder
                     path.rmdir()
                 temporary.rename(path)
             sync_folder(path.parent)
@@ -174,7 +180,7 @@ def folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """The folder for what is temporary while `path` is written; an error of that names `path`."""
+    """Yield the folder for temporary files while `path` is written. An OSError about them names `path`."""
     parent = path.parent.resolve()
     try:
         yield parent
@@ -184,13 +190,14 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _name_target(error: BaseException, temporary: str, path: Path) -> None:
-    """Let the error of a write name what was to be written, not the temporary file nor nothing."""
+    """Make an OSError name the target `path` if it names a temporary file or nothing."""
     if isinstance(error, OSError) and str(error.filename or temporary).startswith(temporary):
         error.filename, error.filename2 = str(path), None
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step (renameat2 of Linux); false, and nothing done, where that cannot be."""
+    """Exchange two names in one step, with renameat2 of Linux. Where that is not possible, return False and
+    change nothing."""
     import ctypes
 
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
@@ -198,7 +205,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Delete what nothing hangs on; what cannot be deleted is said, and no failure."""
+    """Delete something that is no longer needed. If that fails, log a warning."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -206,10 +213,10 @@ def _remove(path: Path) -> None:
     if path.exists():
         import logging  # slow to load
 
-        logging.getLogger(__name__).warning("%s cannot be removed: it is of no use any more", path)
+        logging.getLogger(__name__).warning("%s is no longer needed, but cannot be removed", path)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process left half-written in `folder`."""
+    """Delete the temporary files that a killed process left in `folder`."""
     for leftover in folder.glob(TEMPORARY + "*"):
         _remove(leftover)

@@ -1,10 +1,10 @@
-"""Golden vectors: seeded random sources with the candidates and replies that a bundle gave when it was
-made. Any binding, on any machine, can check itself against them without the training data or torch.
+"""Golden vectors: seeded random sources with the candidates and replies that the bundle gave when it was
+made. Any implementation, on any machine, can check itself against them without the training data or torch.
 
-They are random ids, not text, so that nothing private is in a bundle. Between kinds of CPU, sums are
-rounded differently: tokens are compared only where the winner's margin is above `MARGIN`. It is that over the
-second best reply that finished; by how little the winner once stayed in the beam is not in it, so a device
-that loses it there is told of a mismatch.
+The sources are random ids, not text, so that they contain nothing private. Kinds of CPU differ in how they
+round sums, so tokens are compared only if the margin of the best reply is above `MARGIN`. The margin is the
+difference to the score of the second best finished reply. It does not include by how little the best reply
+stayed in the beam on the way, so a device on which it drops out there reports a mismatch.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from .text import GO, SPECIAL_TOKENS
 
 MARGIN = 0.1  # natural log
 TOLERANCE = 0.05  # natural log
-#: A stranger's file may not make the check run for hours: together its replies may take as many rows of the
-#: decoder as one that a bundle asks for, `LARGEST_REPLY`. Ours have 8 sources of at most 20 ids.
+#: Limits, so that an untrusted file cannot make the check run for hours. In addition, all replies together
+#: may take at most `LARGEST_REPLY` rows of the decoder. edgechat writes 8 sources of at most 20 ids.
 MAX_CASES = 64
 MAX_SOURCE = 1000
 _CANDIDATES = 8
@@ -34,27 +34,28 @@ _OPTIONS = {
     "greedy": DecodingOptions(beam=1, normalize="none"),
     "beam5": DecodingOptions(beam=5, n_best=2, normalize="none"),
 }
-_ROWS = sum(options.rows for options in _OPTIONS.values())  # of a source, at each step
+_ROWS = sum(options.rows for options in _OPTIONS.values())  # decoder rows per source and step
 
 
 @dataclass(frozen=True)
 class GoldenResult:
-    """What a check against golden vectors found. Differences are of natural-log probabilities."""
+    """The result of a check against golden vectors."""
 
     sources: int
-    replies: int  # compared token by token
-    near_ties: int  # not compared: the winner's margin is too small to hold on every CPU
-    mismatches: int
-    worst_difference: float
+    replies: int  # number of replies compared token by token
+    near_ties: int  # number of replies not compared: their margin is too small to hold on every CPU
+    mismatches: int  # number of compared replies whose tokens differ
+    worst_difference: float  # largest difference of natural-log probabilities
 
     @property
     def passed(self) -> bool:
+        """Whether there is no mismatch, and no difference above the tolerance."""
         return self.mismatches == 0 and self.worst_difference <= TOLERANCE
 
 
 def make_golden(backend: Backend[State], *, seed: int, count: int, max_source: int, max_length: int) -> bytes:
-    """golden.json for `count` sources of 1 to `max_source` random ids, and replies of `max_length` tokens or
-    as many as a check allows."""
+    """golden.json for `count` sources of 1 to `max_source` random ids, at most 20, with replies of at most
+    `max_length` tokens, or as many as the limits of a check allow."""
     max_length = min(max_length, LARGEST_REPLY // (count * _ROWS))
     random = np.random.default_rng(seed)
     low = min(len(SPECIAL_TOKENS), backend.vocab_size - 1)
@@ -90,14 +91,14 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
         if not 1 <= max_length <= MAX_LENGTH:
             raise ValueError(f"max_length must be from 1 to {MAX_LENGTH}, not {max_length}")
         if any(len(case["candidates"]["ids"]) != len(case["candidates"]["logp"]) for case in cases):
-            raise ValueError("its candidates have not one log-probability each")
+            raise ValueError("it does not have one log-probability for each candidate")
         if (rows := len(cases) * _ROWS * max_length) > LARGEST_REPLY:
             raise ValueError(f"its replies take {rows:,} rows of the decoder, {LARGEST_REPLY:,} are allowed")
         return _check(backend, cases, sources, max_length)
 
 
 def golden_sources(raw: bytes, vocab_size: int) -> list[list[int]]:
-    """The sources of the golden vectors, in ids.
+    """The sources of the golden vectors, as ids.
 
     Raises:
         BundleError: as `check_golden`.
@@ -115,7 +116,7 @@ def _refused() -> Iterator[None]:
 
 
 def _sources(raw: bytes, vocab_size: int) -> tuple[dict[str, Any], list[list[int]]]:
-    """What golden.json holds, and the sources in it, which are checked."""
+    """The parsed golden.json, and its sources, which are checked."""
     golden = read_json(raw, parse_constant=_no_number)
     cases = golden["cases"]
     if len(cases) > MAX_CASES or any(len(case["src"]) > MAX_SOURCE for case in cases):
@@ -123,12 +124,12 @@ def _sources(raw: bytes, vocab_size: int) -> tuple[dict[str, Any], list[list[int
     sources = [[int(id) for id in case["src"]] for case in cases]
     ids = [id for source in sources for id in source]
     if not cases or not all(sources) or not 0 <= min(ids) <= max(ids) < vocab_size:
-        raise ValueError("sources are missing or hold ids outside the vocabulary")
+        raise ValueError("sources are missing or contain ids outside the vocabulary")
     return golden, sources
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _check(
@@ -143,7 +144,7 @@ def _check(
         )
         shared = got.keys() & expected.keys()
         differences += [abs(got[id] - expected[id]) for id in shared]
-        # An id that only one side has among its first lies within the tolerance of the last one.
+        # An id that only one side lists must be within the tolerance of the last one of the other side.
         for one, other in ((got, expected), (expected, got)):
             differences += [logp - min(other.values()) for id, logp in one.items() if id not in shared]
     for name, options in _OPTIONS.items():
@@ -161,7 +162,7 @@ def _check(
 
 
 def _first_candidates(backend: Backend[State], source: list[int]) -> dict[str, list[Any]]:
-    """The likeliest first tokens of the reply to one source: ids and log-probabilities."""
+    """The likeliest first tokens of the reply to a source, with their log-probabilities."""
     state = backend.encode(*pad([source]))
     tokens, parents = np.full(2, GO, dtype=np.int64), np.zeros(2, dtype=np.int64)
     out, _ = backend.step(state, tokens, parents, min(_CANDIDATES, backend.vocab_size))

@@ -1,20 +1,19 @@
-"""What a graph of a bundle may be: checked before ONNX Runtime sees it, since a session may hang on it or
-ask for all memory as it is made.
+"""The check of a bundle's graphs, before ONNX Runtime loads them: creating a session from a malicious graph
+may hang or use up all memory.
 
-A bundle may come from anybody, with hashes that fit. So every graph is read by `onnxfile` and refused
-unless it is a plain list of operations of `shaperules.RULES`, in order, each value made once, with
-its weights in the file and with the inputs and outputs of docs/architecture.md. There are no loops,
-branches, functions or subgraphs, so every node runs once.
+Bundles are untrusted, even if their hashes are right. So every graph is read by `onnxfile`, and refused
+unless it is a plain list of operations in `shaperules.RULES`, in topological order, in which every value is
+made once, all weights are in the file, and inputs and outputs are those in docs/architecture.md. There are no
+loops, branches, functions or subgraphs, so every node runs once.
 
-Then its nodes are walked with sizes that are polynomials in B, S, K, M and C. No size comes from a tensor's
-contents (but for the decoder's input `top_k`, which the host sets to C), so what is found holds for every
-request:
-- Nothing is empty, or has more than `MOST_AXES` axes.
-- Nothing grows faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused.
-- What all values have in elements together, and what all nodes have in multiplications together, is bounded
-  for each product of letters by what a graph of these vocabulary, state and memory sizes and of this
-  number of weights needs, times some room (`_Budget`). Values without a letter, which ONNX Runtime may
-  fold as it makes the session, are bounded by the number of weights, each of which is in the file.
+Then the nodes are walked with symbolic shapes, whose sizes are polynomials in B, S, K, M and C. No size
+depends on the content of a tensor, except the decoder's input `top_k`, which the host sets to C. So the
+results hold for every request: - No tensor is empty, or has more than `MOST_AXES` axes. - Nothing grows
+faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused. - The elements of
+all values, and the multiplications of all nodes, are summed by product of letters. Each sum
+  is bounded by what a graph with this vocabulary, state, memory and number of weights needs, with some room
+  (`_Budget`). Values without a letter, which ONNX Runtime may compute when it creates the session, are
+  bounded by the number of weights, all of which are in the file.
 """
 
 from collections import Counter
@@ -31,21 +30,21 @@ from .onnxfile import Graph, Node, Tensor, ValueInfo, read_model
 from .shaperules import INT64, MICROSOFT, MOST_AXES, MOST_NUMBERS, RULES, Call, RuleError, Value, text
 from .sizes import Poly, Size, at_least, letter, product, upper
 
-#: The version of the file format in which the graphs are written.
+#: The version of the ONNX file format that the graphs use.
 IR_VERSION = 8
 MOST_NODES = 4096
-#: Numbers that one row's logits, its states or one source token's memory may have.
+#: Limit on the vocabulary, on the state of a row, and on the memory of a source token, in numbers.
 LARGEST_ROW = 1 << 20
 _FLOAT = 1
-#: Bytes of each TensorProto.DataType that a graph may hold: float, uint8, int8, int64, float16.
+#: Bytes per element of each TensorProto.DataType that is allowed: float, uint8, int8, int64, float16.
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 7: 8, 10: 2}
-#: Those that it may cast to: float, int32, float16.
+#: The types to which Cast is allowed: float, int32, float16.
 _CASTS = (1, 6, 10)
 #: The field that holds the value of each AttributeProto.AttributeType.
 _ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 7: "ints"}
 _MAY_BE_EMPTY = ("s", "ints")
 _VERSIONS = {"": OPSET, MICROSOFT: 1}
-#: Names of the graphs that no state map can take.
+#: Names of inputs and outputs that tensors of the state map may not have.
 _RESERVED = ("src", "src_len", "tokens", "parent", "top_k", "cand_ids", "cand_logp", "align", "logp")
 B, S, K, M, C = map(letter, "BSKMC")
 N = B * K
@@ -53,18 +52,18 @@ Shape = tuple[Size, ...]
 
 
 class _Port(NamedTuple):
-    """An input or output as the format has it."""
+    """The required type and shape of an input or output."""
 
     dtype: int
     shape: Shape
-    numbers: Shape | None = None  # what it holds, where that is a size
+    numbers: Shape | None = None  # its content, if that is a size
 
 
 def check_graphs(spec: GraphSpec, encoder: bytes, decoder: bytes) -> None:
-    """Refuse a pair of graphs that could do anything but what a bundle's graphs do.
+    """Refuse a pair of graphs that is not safe to run, or does not fit the manifest.
 
     Raises:
-        BundleError: names the file, the culprit in it, and what is wrong.
+        BundleError: names the file, what in it is wrong, and why.
     """
     first = _Checked("encoder.onnx", encoder)
     then = _Checked("decoder.onnx", decoder)
@@ -97,28 +96,29 @@ def _check_spec(spec: GraphSpec, memory: Mapping[str, _Port]) -> None:
         raise BundleError("edgechat.json names a tensor of the graphs twice")
     for tensor in spec.state:
         if tensor.shape.count("M") != 1:
-            raise BundleError(f"edgechat.json: the shape of the state {shown(tensor.input)} must have one M")
+            raise BundleError(
+                f"edgechat.json: the shape of the state {shown(tensor.input)} must have one 'M'"
+            )
     row, token = _widths(spec, memory)
     for what, count in (("vocabulary", spec.vocab_size), ("state", row), ("memory", token)):
         if count > LARGEST_ROW:
-            raise BundleError(
-                f"edgechat.json asks for a {what} of {count:,} numbers, {LARGEST_ROW:,} allowed"
-            )
+            raise BundleError(f"edgechat.json has a {what} of {count:,} numbers, {LARGEST_ROW:,} are allowed")
 
 
 def _widths(spec: GraphSpec, memory: Mapping[str, _Port]) -> tuple[int, int]:
-    """Numbers of the state that a row has, and of the memory that a source token has."""
+    """The numbers in the state of a row, and in the memory of a source token."""
     row = sum(upper(product(_shape(tensor, N)))["BK"] for tensor in spec.state)
     return row, sum(upper(product(port.shape))["BS"] for port in memory.values())
 
 
 class _Budget:
-    """How many elements and multiplications a graph may have in all, by product of letters.
+    """The total elements and multiplications that a graph may have, by product of letters.
 
-    A row (B*K, or M before the states are reordered) needs a few values of V, and a few for each number
-    of the state and of a token's memory; a source token (B*S) some for each number of state and memory; a
-    row with a source token (B*K*S) a few for each number of memory. Each weight is multiplied once a row,
-    or once a source token. Graphs of ours use at most half of any of this (fp32: a third).
+    A row (B*K, or M before the states are reordered) needs a few values per vocabulary entry, per number of
+    the state and per number of a token's memory. A source token (B*S) needs some per number of state and
+    memory. A pair of row and source token (B*K*S) needs a few per number of memory. Each weight is multiplied
+    once per row, or once per source token. The graphs that edgechat exports use at most half of each limit
+    (fp32: a third).
     """
 
     def __init__(self, spec: GraphSpec, memory: Mapping[str, _Port], weights: int) -> None:
@@ -138,13 +138,14 @@ class _Budget:
         return self._token if "S" in letters else self._row
 
     def work(self, letters: str) -> int:
-        """Multiplications; those of weights with a row or a source token besides the elements made."""
+        """The multiplications allowed: as many as elements, plus those of the weights with each row or source
+        token."""
         most = self.elements(letters)
         return most if "C" in letters or ("K" in letters and "S" in letters) else most + self._weights
 
 
 class _Checked:
-    """One graph of a bundle and what is known of its values so far."""
+    """One graph of a bundle, and what is known about its values so far."""
 
     def __init__(self, file: str, raw: bytes) -> None:
         self._file, self._model = file, read_model(file, raw)
@@ -157,7 +158,7 @@ class _Checked:
         return any(port.name == name for port in self._graph.inputs)
 
     def declared_memory(self, name: str) -> Shape:
-        """[B, S, ..] with the sizes that the encoder declares for its output `name`."""
+        """The shape [B, S, ..] with the fixed last sizes that the encoder declares for its output `name`."""
         dims = next((port.dims for port in self._graph.outputs if port.name == name), None)
         if dims is None:
             raise self._misfit(name)
@@ -199,7 +200,7 @@ class _Checked:
     def _check_model(self) -> None:
         model = self._model
         if model.ir_version != IR_VERSION:
-            raise self._refused(f"it has the IR version {model.ir_version}, allowed is {IR_VERSION}")
+            raise self._refused(f"it has the IR version {model.ir_version}, but must have {IR_VERSION}")
         domains = [domain for domain, _ in model.opsets]
         if len(set(domains)) != len(domains) or "" not in domains:
             raise self._refused("it must import the standard operators, and each domain once")
@@ -208,12 +209,12 @@ class _Checked:
             if allowed is None:
                 raise self._refused(f"it imports the operator domain {shown(domain)}, which is not allowed")
             if version != allowed:
-                raise self._refused(f"it imports opset {version}, allowed is {allowed}")
+                raise self._refused(f"it imports opset {version}, but must import {allowed}")
         self._refuse_other("the model", model.other)
         self._refuse_other("the graph", self._graph.other)
 
     def _take_weights(self) -> int:
-        """Check the weights; gives how many numbers they have in all."""
+        """Check the weights; return their total number of elements."""
         count = 0
         for tensor in self._graph.initializers:
             self._make(tensor.name, self._constant(f"weight {shown(tensor.name)}", tensor))
@@ -223,29 +224,29 @@ class _Checked:
     def _check_ports(
         self, declared: tuple[ValueInfo, ...], expected: Mapping[str, _Port], sizes: dict[str, Size]
     ) -> None:
-        """Names and types. A size may be declared as a number only where it is that one, and a name stands
-        for one size: ONNX Runtime shares memory between what it takes to be of one size."""
+        """Check the declared inputs or outputs. A size declared as a number must be that number, and a size
+        name must stand for one size only, since ONNX Runtime shares memory between tensors of equal size."""
         names = Counter(port.name for port in declared)
         for name in sorted(names.keys() ^ expected.keys()):
             raise self._misfit(name)
         for port in declared:
-            what, wanted = shown(port.name), expected[port.name]
+            what, required = shown(port.name), expected[port.name]
             self._refuse_other(what, port.other)
             dims = port.dims or ()
             if names[port.name] > 1:
                 raise self._refused(f"{what} is declared twice")
-            if port.dtype != wanted.dtype or len(dims) != len(wanted.shape):
+            if port.dtype != required.dtype or len(dims) != len(required.shape):
                 raise self._refused(
-                    f"{what} must have the type {wanted.dtype} and the shape {text(wanted.shape)}, "
+                    f"{what} must have the type {required.dtype} and the shape {text(required.shape)}, "
                     f"not the type {port.dtype} and rank {len(dims)}"
                 )
-            for dim, size in zip(dims, wanted.shape, strict=True):
+            for dim, size in zip(dims, required.shape, strict=True):
                 named = sizes.setdefault(dim, size) if isinstance(dim, str) and dim else size
                 if named != size or (isinstance(dim, int) and dim != size):
                     raise self._refused(f"{what} declares {shown(str(dim))} where it must have {size}")
 
     def _run(self, node: Node, budget: _Budget) -> None:
-        """Find what `node` makes, and count it."""
+        """Compute the shapes of the outputs of `node`, and add its cost."""
         if node.domain not in RULES:
             raise RuleError(f"is of the operator domain {shown(node.domain)}, which is not allowed")
         rule = RULES[node.domain].get(node.op_type)
@@ -289,9 +290,9 @@ class _Checked:
                 raise RuleError(f"casts to the type {attribute.i}, which is not allowed")
 
     def _constant(self, what: str, tensor: Tensor) -> Value:
-        """A tensor that has all its numbers in the file, and exactly as many as its shape says."""
+        """A weight, which must have exactly the elements of its shape, all of them in the file."""
         if tensor.location or "external_data" in tensor.other:
-            raise self._refused(f"{what} lies outside the file: external data is refused")
+            raise self._refused(f"{what} is outside the file: external data is refused")
         self._refuse_other(what, tensor.other)
         item = _ITEM_BYTES.get(tensor.dtype)
         if item is None:
@@ -300,21 +301,21 @@ class _Checked:
         count = prod(tensor.dims)
         raw = b"" if tensor.raw is None else tensor.raw
         if any(size < 0 for size in tensor.dims) or len(raw) != count * item:
-            raise self._refused(f"{what} does not hold just the numbers of its shape {text(tensor.dims)}")
+            raise self._refused(f"{what} does not have exactly the numbers of its shape {text(tensor.dims)}")
         if tensor.dtype != INT64 or len(tensor.dims) > 1 or count > MOST_NUMBERS:
             return Value(tensor.dims)
         return Value(tensor.dims, unpack(f"<{count}q", raw))
 
     def _make(self, name: str, value: Value) -> None:
         if not name or name in self._values:
-            raise self._refused(f"{shown(name)} is made twice, be it by a node, an input or a weight")
+            raise self._refused(f"{shown(name)} is made twice, by nodes, inputs or weights")
         self._check_rank(shown(name), len(value.shape))
-        if not all(at_least(size, 1) for size in value.shape):  # operations differ in what they make of those
+        if not all(at_least(size, 1) for size in value.shape):  # operations differ in how they treat these
             raise self._refused(f"{shown(name)} has the shape {text(value.shape)}, which may be empty")
         self._values[name] = value
 
     def _check_rank(self, what: str, rank: int) -> None:
-        """Before anything is multiplied: a product of many sizes takes gigabytes."""
+        """Refuse too many axes. Called before sizes are multiplied: a product of many takes gigabytes."""
         if rank > MOST_AXES:
             raise self._refused(f"{what} has {rank:,} axes, {MOST_AXES} are allowed")
 
@@ -330,16 +331,16 @@ class _Checked:
 
 
 def _count(so_far: Counter[str], size: Size, most: Callable[[str], int], does: str) -> None:
-    """Add up what a node takes, or refuse it."""
+    """Add the cost of a node to the sums so far; refuse it if one is above its limit."""
     for letters, factor in upper(size).items():
         if not _grows_slowly(letters):
             steep = Poly({letters: factor})
-            raise RuleError(f"{does} {steep} numbers, which grows faster than what a reply needs")
+            raise RuleError(f"{does} {steep} numbers, which grows faster than a reply needs")
         so_far[letters] += factor
         if so_far[letters] > most(letters):
-            each = f" a {'*'.join(letters)}" if letters else ""
+            each = f" per {'*'.join(letters)}" if letters else ""
             raise RuleError(
-                f"{does} {factor:,} numbers{each}: with what is before it, above {most(letters):,}"
+                f"{does} {factor:,} numbers{each}: with the nodes before it, above {most(letters):,}"
             )
 
 

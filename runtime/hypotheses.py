@@ -1,4 +1,4 @@
-"""Replies as ids, and of those that a search finished, which are the n best."""
+"""Hypotheses, and which of the finished ones are the n best."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -7,77 +7,82 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A reply as ids. Where it is not `finished`, the maximum length or a cancellation cut it."""
+    """A reply as ids. If it is not `finished`, the maximum length or a cancellation cut it off."""
 
     tokens: tuple[int, ...]  # without the end-of-sentence
-    token_logps: tuple[float, ...]  # natural log; with the end-of-sentence where finished
+    token_logps: tuple[float, ...]  # natural log; includes the end-of-sentence if finished
     logp: float  # their sum
-    score: float  # logp with its penalties, normalized by length
+    score: float  # logp after penalties and length normalization
     finished: bool
-    alignments: tuple[Sequence[float], ...] = ()  # [len(token_logps)][S], where they are kept
+    alignments: tuple[Sequence[float], ...] = ()  # [len(token_logps)][S], if they are kept
 
 
 def best_first(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
-    return sorted(hypotheses, key=lambda each: -each.score)  # stable: an earlier one wins a tie
+    return sorted(hypotheses, key=lambda each: -each.score)  # stable: the earlier one wins a tie
 
 
 def smallest_gap(ranked: Iterable[Hypothesis]) -> float:
-    """How near the nearest neighbours of a ranking are."""
+    """The smallest difference between two neighbors of a ranking."""
     gaps = (better.score - worse.score for better, worse in itertools.pairwise(ranked))
     return min(gaps, default=float("inf"))
 
 
 class Finished:
-    """The hypotheses that groups finished, and which of them count for each group.
+    """The finished hypotheses of all groups, and which of them count for each group.
 
-    Of n replies, each of G groups gives its n / G best. What two of them finished is one reply: it counts
-    for the first that finished it and has not as many better ones.
-    Worked example, one reply wanted of each of two groups: the first finished P at -1 and Q at -2, the
-    second Q and R at -3. P counts for the first, so Q for the second; without P, Q for the first.
+    Of n replies, each of G groups contributes n / G, rounded up. A reply that several groups finished counts
+    once: for the first group that does not yet have enough better ones.
+
+    Worked example, with two groups and one reply wanted of each: the first group finished P at -1 and Q at
+    -2, the second Q at -2 and R at -3. P counts for the first group, so Q counts for the second. Without P, Q
+    would count for the first and R for the second.
     """
 
     def __init__(self, n_best: int, groups: int) -> None:
         self._n_best, self._groups = n_best, groups
-        self._wanted = -(-n_best // groups)  # of each group
-        self._kept: list[tuple[int, Hypothesis]] = []  # by which group, best first
-        self._counting: list[list[Hypothesis]] = [[] for _ in range(groups)]  # for each, best first
+        self._per_group = -(-n_best // groups)  # replies per group
+        self._kept: list[tuple[int, Hypothesis]] = []  # (group, hypothesis), best first
+        self._counting: list[list[Hypothesis]] = [[] for _ in range(groups)]  # by group, best first
 
     def __bool__(self) -> bool:
         return bool(self._kept)
 
     def add(self, finished: Iterable[tuple[int, Hypothesis]]) -> float:
-        """Take what one step finished, and for which group; gives the smallest difference that decided."""
-        # Rows differ in rounding, but what two groups finish is one reply; and one may be drawn twice.
+        """Add the hypotheses that one step finished, each with its group. Return the smallest difference of
+        scores that decided which of them count."""
+        # The same reply may come from two groups, or be drawn twice, with scores that differ by rounding.
         alike: dict[tuple[int, ...], Hypothesis] = {}
         new = {(group, each.tokens): alike.setdefault(each.tokens, each) for group, each in finished}
         ranked = self._kept + [(group, each) for (group, _), each in new.items()]
-        ranked.sort(key=lambda each: -each[1].score)  # stable: an earlier one wins a tie
+        ranked.sort(key=lambda each: -each[1].score)  # stable: the earlier one wins a tie
         own: list[list[Hypothesis]] = [[] for _ in range(self._groups)]
         counted: set[tuple[int, ...]] = set()
-        most = self._wanted * self._groups  # who has as many better ones of its own group never counts
+        # A hypothesis with that many better ones in its group never counts.
+        most = self._per_group * self._groups
         self._kept, self._counting = [], [[] for _ in range(self._groups)]
         for group, each in ranked:
             own[group].append(each)
             if len(own[group]) <= most:
                 self._kept.append((group, each))
-            if len(self._counting[group]) < self._wanted and each.tokens not in counted:
+            if len(self._counting[group]) < self._per_group and each.tokens not in counted:
                 self._counting[group].append(each)
                 counted.add(each.tokens)
         return min(smallest_gap(each[: most + 1]) for each in own)
 
     def to_beat(self, group: int) -> float | None:
-        """The score above which another would count for a group, once it has all that is wanted of it."""
+        """The score that a further reply of a group must exceed to count. None if the group does not yet have
+        as many replies as wanted."""
         counting = self._counting[group]
-        return counting[-1].score if len(counting) == self._wanted else None
+        return counting[-1].score if len(counting) == self._per_group else None
 
     def n_best(self) -> list[Hypothesis]:
-        """Best first. The best of each group come before the second of any."""
+        """The n best, best first. All groups' best replies are taken before any group's second best."""
         return best_first(itertools.islice(itertools.chain(*self._places()), self._n_best))
 
     def gap(self) -> float:
-        """The smallest difference that decided who is among the n best, and their order."""
+        """The smallest difference of scores that decided which hypotheses are the n best, and their order."""
         return min(map(smallest_gap, [*self._places(), self.n_best()]))
 
     def _places(self) -> list[list[Hypothesis]]:
-        """The best of each group, best first, then the second of each, and so on."""
+        """The best reply of each group, best first; then the second best of each, and so on."""
         return [best_first(filter(None, place)) for place in itertools.zip_longest(*self._counting)]

@@ -1,5 +1,5 @@
-"""JSON: that of a bundle is to mean the same to every reader, and what is wrong with it is one sentence; what
-is written has none of the numbers that JSON lacks."""
+"""JSON that means the same to every reader: duplicate names are refused when reading, and infinities and NaN
+are replaced when writing. Errors are one sentence."""
 
 import json
 import math
@@ -10,10 +10,10 @@ from .arguments import shown
 
 
 def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
-    """What `raw` says. Objects must not name anything twice: readers differ in which of the two they take.
+    """Parse `raw`. Duplicate names in an object are refused, since readers differ in which value they take.
 
     Raises:
-        ValueError: one sentence of what is wrong.
+        ValueError: says in one sentence what is wrong.
     """
     try:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=parse_constant)
@@ -22,13 +22,13 @@ def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None)
     except RecursionError:
         raise ValueError("it nests its values too deep") from None
     except ValueError as error:
-        if "integer string conversion" in str(error):  # Python's own sentence is about its settings
+        if "integer string conversion" in str(error):  # Python's own message is about its settings
             raise ValueError("it has a number with thousands of digits") from None
         raise
 
 
 def finite(values: Any) -> Any:
-    """`values`, of dicts, lists and tuples however deep, with None for infinities and NaN."""
+    """`values`, nested dicts, lists and tuples, with infinities and NaN replaced by None."""
     if isinstance(values, float) and not math.isfinite(values):
         return None
     if isinstance(values, dict):
@@ -39,7 +39,7 @@ def finite(values: Any) -> Any:
 
 
 def misfit(error: Exception) -> str:
-    """What an error means that came of values being other than they must."""
+    """A sentence for an error that was raised because a parsed value is not as expected."""
     if isinstance(error, KeyError):
         return f"it has no {shown(error.args[0])}"
     if isinstance(error, ValueError):
@@ -48,7 +48,7 @@ def misfit(error: Exception) -> str:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object that names nothing twice, for the `object_pairs_hook` of `json.loads`."""
+    """Refuse duplicate names in a JSON object; the `object_pairs_hook` of `json.loads`."""
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("it names something twice in one object")

@@ -1,6 +1,6 @@
-"""`edgechat.json`: what a bundle is, what its graphs take and give, and the hash of every file.
+"""`edgechat.json`, the manifest: what a bundle is, the state of its graphs, and the hash of every file.
 
-The manifest seals itself: its `sha256` is taken over its own bytes with those 64 digits zeroed.
+The manifest seals itself: its `sha256` is that of its own bytes with those 64 digits set to zero.
 """
 
 import json
@@ -10,26 +10,27 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from .arguments import shown
-from .errors import BundleError, EdgeChatError
+from .errors import BundleError, EdgeChatError, UsageError
 from .files import sha256
 from .jsonobject import read_json
 from .options import MAX_LENGTH, DecodingOptions
 from .text import EOS, GO, PAD, SEP, UNK
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
-#: Numbers that a recurrent tensor may have a row: far more than any model needs.
+#: Limit on each size of a model. It is far above what any model needs.
 LARGEST_STATE = 1 << 20
-#: Tensors that the memory and the state each have at most; those of our models are 3.
+#: Limit on the number of memory tensors, and on that of state tensors. Our models have 3 of each.
 MOST_TENSORS = 16
-#: Decoder rows, beam by the most tokens, of the reply that a bundle asks for. A caller may ask for more.
+#: Limit on the decoder rows of a reply, beam times maximum length, with a bundle's default options. A caller
+#: may exceed it with options of its own.
 LARGEST_REPLY = 200_000
-#: Numbers that a step of it gives, beam by vocabulary: some copies of them are made.
+#: Limit on the log-probabilities of a step, beam times vocabulary, with a bundle's default options.
 LARGEST_STEP = 20_000_000
 PrecisionName = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
-#: The version of ONNX' standard operators in which the graphs are written.
+#: The opset of ONNX's standard operators that the graphs use.
 OPSET = 18
-#: Characters that a string has at most, but for those in the parts that are for people.
+#: Maximum characters of a string, except in the parts that are for people.
 _LONGEST = 100
 _ZERO = "0" * 64
 _DEEPEST = 20
@@ -51,7 +52,7 @@ class ModelSpec:
     reverse_source: bool
     attention_kind: str
     input_feeding: bool
-    # From here on a manifest leaves out what is not so.
+    # A manifest omits the following fields when they are false.
     bidirectional: bool = False
     residual: bool = False
     layer_norm: bool = False
@@ -67,8 +68,8 @@ class ModelSpec:
 
     @property
     def options(self) -> str:
-        """The attention and whatever is not as usual, in words."""
-        said = {
+        """The kind of attention and every option that differs from the default, in words."""
+        options = {
             "no input feeding": not self.input_feeding,
             "bidirectional encoder": self.bidirectional,
             "residual connections": self.residual,
@@ -76,26 +77,26 @@ class ModelSpec:
             "output tied to the embedding": self.tied_output,
             "copy attention": self.copy_attention,
         }
-        return ", ".join([f"{self.attention_kind} attention", *(words for words, so in said.items() if so)])
+        return ", ".join([f"{self.attention_kind} attention", *(name for name, on in options.items() if on)])
 
 
 @dataclass(frozen=True)
 class TextSpec:
-    """How text becomes the model's source, and how long source and target are at most, in tokens."""
+    """How text becomes the model's source, and the maximum lengths of source and target in tokens."""
 
     pad: int
     go: int
     eos: int
     unk: int
     separator: int
-    turns: int  # turns of a conversation that the source holds
-    speakers: str  # "alternate": turns alternate and are not marked; as yet all are so
+    turns: int  # maximum number of turns of a conversation in the source
+    speakers: str  # always "alternate": speakers alternate, and turns are not marked with them
     max_source: int
     max_target: int  # end-of-sentence counted
-    truncation: str  # "oldest": what was said first is cut first; as yet all are so
-    normalization: str  # "NFC"; as yet all are so
-    # From here on a manifest leaves out what is not so.
-    lowercase: bool = False  # the source, not the target
+    truncation: str  # always "oldest": the oldest text is cut first
+    normalization: str  # always "NFC"
+    # A manifest omits the following field when it is false.
+    lowercase: bool = False  # whether the source is in lower case; the target never is
 
     def __post_init__(self) -> None:
         for name in ("turns", "max_source", "max_target"):
@@ -112,17 +113,17 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One recurrent tensor of the decoder: fed as `input`, given back as `output`."""
+    """One recurrent tensor of the decoder, which reads it as `input` and returns it as `output`."""
 
     input: str
     output: str
     shape: tuple[Literal["M"] | int, ...]  # "M" is the number of rows
-    first: str  # "encoder": the encoder's output of the name `input`; "zeros"
+    first: str  # the initial value: "encoder" for the encoder's output named `input`, or "zeros"
 
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """What of a manifest it takes to run the graphs."""
+    """The part of a manifest that is needed to run the graphs."""
 
     vocab_size: int  # V
     memory: tuple[str, ...]  # the encoder's outputs that every decoder step is fed
@@ -137,7 +138,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The parsed manifest. `provenance`, `proof` and `quality` are for people and are shown as they are."""
+    """The parsed manifest. `provenance`, `proof` and `quality` are for people: they are shown, not used."""
 
     model: ModelSpec
     text: TextSpec
@@ -152,25 +153,13 @@ class Manifest:
     quality: dict[str, Any]
     calibration: dict[str, Any] | None = None
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
-    extra: dict[str, Any] = field(default_factory=dict)  # minor additions of a newer format
+    extra: dict[str, Any] = field(default_factory=dict)  # additions of a newer minor version of the format
 
     def __post_init__(self) -> None:
-        most = self.text.max_target if self.decoding.max_length is None else self.decoding.max_length
-        if self.decoding.beam * most > LARGEST_REPLY:
-            raise BundleError(
-                f"edgechat.json asks for beam {self.decoding.beam} and replies of up to {most:,} tokens, "
-                f"together more than {LARGEST_REPLY:,} rows of the decoder: lower one of them"
-            )
-        if self.decoding.rows * self.model.vocab_size > LARGEST_STEP:
-            raise BundleError(
-                f"edgechat.json asks for beam {self.decoding.beam} with {self.model.vocab_size:,} tokens, "
-                f"together more than {LARGEST_STEP:,} numbers at a step: lower beam"
-            )
-        if self.decoding.min_length >= most:
-            raise BundleError(
-                f"edgechat.json asks for replies of at least {self.decoding.min_length:,} tokens and their "
-                f"end, of at most {most:,}"
-            )
+        try:
+            check_defaults(self.decoding, max_target=self.text.max_target, vocab_size=self.model.vocab_size)
+        except UsageError as error:
+            raise BundleError(f"edgechat.json: {error}") from None
         _check_known("precision", self.precision, PRECISIONS)
         _check_known("opset", self.opset, (OPSET,))
         for name, tensors in (("memory", self.memory), ("state", self.state)):
@@ -182,8 +171,8 @@ class Manifest:
         for tensor in self.state:
             if tensor.shape not in ((layers, "M", hidden), ("M", hidden)):
                 raise BundleError(
-                    f"edgechat.json: the 'shape' of {shown(tensor.input)} in 'state' is not that of "
-                    f"{layers:,} layers of {hidden:,} numbers each"
+                    f"edgechat.json: the 'shape' of {shown(tensor.input)} in 'state' does not fit a model "
+                    f"with {layers:,} layers of {hidden:,} numbers each"
                 )
 
     @property
@@ -191,7 +180,8 @@ class Manifest:
         return GraphSpec(self.model.vocab_size, self.memory, self.state)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the seal, minor additions of a newer format too, but for those within a part."""
+        """Everything except the seal. Additions of a newer minor version are included if they are at the top
+        level."""
         values = asdict(self)
         values |= values.pop("extra")
         for part, kind in (("model", ModelSpec), ("text", TextSpec)):
@@ -203,11 +193,11 @@ class Manifest:
         return values
 
     def to_bytes(self) -> bytes:
-        """The sealed JSON text: the same manifest gives the same bytes."""
+        """The sealed JSON text; equal manifests give equal bytes."""
         values = self.to_json()
         values["sha256"] = _ZERO
         text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        # No string value can look like this line, since JSON has no line break within strings.
+        # No string value can contain this line, since a JSON string has no raw line break.
         return text.replace(_SEAL.format(_ZERO), _SEAL.format(sha256(text.encode()))).encode()
 
     @classmethod
@@ -215,8 +205,8 @@ class Manifest:
         """Parse and check `raw`.
 
         Raises:
-            BundleError: no JSON, something named twice in it, a newer major format, changed since it was
-                sealed, or a value is missing or of the wrong kind.
+            BundleError: it is not JSON, has a duplicate name or another major version of the format, was
+                changed after it was sealed, or has a missing or wrong value.
         """
         try:
             values = read_json(raw)
@@ -264,8 +254,27 @@ class Manifest:
         return cls(**parsed, extra={k: v for k, v in values.items() if k not in parsed})
 
 
+def check_defaults(decoding: DecodingOptions, *, max_target: int, vocab_size: int) -> None:
+    """Refuse default options with which replies of an untrusted bundle could take too long.
+
+    Raises:
+        UsageError: names the option.
+    """
+    longest = decoding.longest_reply(max_target)
+    if (rows := decoding.beam * longest) > LARGEST_REPLY:
+        raise UsageError(
+            f"beam is {decoding.beam}, too large for replies of up to {longest:,} tokens: in a bundle, beam "
+            f"times tokens may be at most {LARGEST_REPLY:,}, not {rows:,}"
+        )
+    if (numbers := decoding.rows * vocab_size) > LARGEST_STEP:
+        raise UsageError(
+            f"beam is {decoding.beam}, too large for a vocabulary of {vocab_size:,} tokens: in a bundle, "
+            f"beam times vocabulary may be at most {LARGEST_STEP:,}, not {numbers:,}"
+        )
+
+
 def _nested(value: object, depth: int) -> bool:
-    """Whether `value` has containers within containers more than `depth` deep."""
+    """Whether `value` has containers nested more than `depth` deep."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
@@ -277,8 +286,8 @@ def _check_format(version: object) -> None:
         raise BundleError(f"edgechat.json has no valid format version but {shown(version)}")
     if int(version.split(".")[0]) != FORMAT_MAJOR:
         raise BundleError(
-            f"the bundle has format {version}, this edgechat reads {FORMAT_MAJOR}.x: "
-            "use the edgechat version that made it, or export it again"
+            f"the bundle has format {version}, but this edgechat reads {FORMAT_MAJOR}.x: "
+            "use the version of edgechat that made it, or export it again"
         )
 
 
@@ -292,12 +301,13 @@ def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def _check_known(name: str, value: object, known: Sequence[object]) -> None:
-    """Refuse a value that would run as if it were another, whatever the minor version of the format."""
+    """Refuse an unknown value, even in a newer minor version of the format: ignoring it would change what
+    the bundle means."""
     if value not in known:
         choices = ", ".join(map(str, known))
         raise BundleError(
             f"edgechat.json: {name} must be {'one of ' * (len(known) > 1)}{choices}, not {shown(value)}: "
-            "a newer edgechat may know it"
+            "a newer version of edgechat may support it"
         )
 
 
@@ -331,7 +341,8 @@ def _state(tensor: object) -> StateTensor:
 
 
 def _record(kind: type, values: dict[str, Any], key: str) -> Any:
-    """A dataclass of plain numbers, strings and booleans; unknown keys are minor additions."""
+    """A dataclass of plain numbers, strings and booleans. Unknown keys, from a newer minor version, are
+    ignored."""
     raw = _typed(values, key, dict)
     known = {}
     for name, annotation in kind.__annotations__.items():
@@ -340,11 +351,12 @@ def _record(kind: type, values: dict[str, Any], key: str) -> Any:
         if name not in raw:
             raise BundleError(f"edgechat.json: {shown(key)} has no {name!r}")
         known[name] = _typed(raw, name, annotation)
-        if annotation is int and not 0 <= known[name] < 1 << 53:  # what JSON numbers hold exactly
+        if annotation is int and not 0 <= known[name] < 1 << 53:  # up to which JSON numbers are exact
             raise BundleError(f"edgechat.json: {name!r} in {shown(key)} is out of range")
     return kind(**known)
 
 
 def _may_be_left_out(kind: type, name: str) -> bool:
-    """What came after the first bundles is left out where it is not so: their bytes stay what they were."""
+    """Whether the field defaults to False. Such fields are newer than the format, and are omitted when false
+    so that older manifests keep their bytes."""
     return getattr(kind, name, None) is False

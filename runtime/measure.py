@@ -1,7 +1,7 @@
-"""How long things take, and how fast they could be: what `edgechat bench` and `bench/` measure with.
+"""Measuring time, memory and memory bandwidth, for `edgechat bench` and the scripts in `bench/`.
 
-CPU time is that of the calling thread, which with one intra-op thread does all the work: threads of other
-sessions that wait for work, and spin meanwhile, do not count.
+CPU time is that of the calling thread, which does all the work if there is one intra-op thread. Threads of
+other sessions that spin while they wait for work do not count.
 """
 
 import json
@@ -17,9 +17,9 @@ import numpy as np
 from .errors import EdgeChatError
 from .onnxfile import read_model
 
-_STREAMED = 1 << 28  # bytes: more than the last-level cache of an edge machine
-#: Runs the command of its arguments and prints its wall and CPU seconds, peak memory and exit code. A process
-#: begins with the peak of the one that started it, so the one that does is as small as Python can be.
+_STREAMED = 1 << 28  # bytes; more than the last-level cache of an edge machine
+#: Runs the command in its arguments and prints wall and CPU seconds, peak memory and wait status. The peak
+#: memory of a process includes that of the process that started it, so this one is as small as Python can be.
 _LAUNCHER = """
 import json, os, subprocess, sys, time
 start = time.perf_counter()
@@ -31,11 +31,11 @@ print(json.dumps([time.perf_counter() - start, usage.ru_utime + usage.ru_stime, 
 
 @dataclass(frozen=True)
 class ProcessCost:
-    """What a whole process took, the start of Python included."""
+    """The cost of a whole process, including the start of Python."""
 
     wall: float  # seconds
-    cpu: float  # seconds, of all threads, user and system
-    peak: int  # bytes of memory at most
+    cpu: float  # seconds of all threads, user and system
+    peak: int  # peak memory in bytes
 
 
 def interleaved(
@@ -46,8 +46,11 @@ def interleaved(
     pause: float = 0.0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each call, `repeat` times, taken in turns after one that warms up: what slows the
-    machine for a while slows all. A `pause` in seconds lets threads of the call before fall asleep."""
+    """Milliseconds of each call, `repeat` times, after one round to warm up.
+
+    The calls take turns, so that a temporary slowdown of the machine affects them all. A `pause`, in seconds,
+    before each call lets threads of the previous one fall asleep.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeat + 1):
         for name, call in calls.items():
@@ -62,8 +65,8 @@ def interleaved(
 
 
 def read_bandwidth(size: int = _STREAMED, repeat: int = 7) -> float:
-    """Bytes a second that one thread can read from memory, at best: it streams over `size` bytes, and does
-    one bitwise or for each 8 of them, which every CPU does faster than they come."""
+    """Bytes per second that one thread can read from memory: the best of `repeat` passes over `size` bytes
+    with one bitwise OR per 8 bytes, which every CPU computes faster than they arrive."""
     memory = np.ones(size // 8, dtype=np.int64)
     fastest = min(
         min(times) for times in interleaved({"read": lambda: np.bitwise_or.reduce(memory)}, repeat).values()
@@ -72,8 +75,8 @@ def read_bandwidth(size: int = _STREAMED, repeat: int = 7) -> float:
 
 
 def weight_bytes(decoder: bytes) -> int:
-    """Bytes of weights that one step of a decoder graph reads, whatever its rows: all but the tables of
-    which it only looks up rows."""
+    """Bytes of weights that one step of a decoder graph reads, whatever its number of rows: all except the
+    tables from which Gather reads only some rows."""
     graph = read_model("decoder.onnx", decoder).graph
     assert graph is not None
     read = {name for node in graph.nodes for name in node.inputs[node.op_type == "Gather" :]}
@@ -83,8 +86,8 @@ def weight_bytes(decoder: bytes) -> int:
 
 
 def process_cost(command: Sequence[str], stdin: bytes = b"") -> ProcessCost | None:
-    """Run a command in a process of its own, which may read `stdin`, and measure it; None on a system that
-    does not say what a process took, as Windows.
+    """Run a command in its own process, with `stdin` as its input, and measure it. None on systems that do
+    not report the cost of a process, such as Windows.
 
     Raises:
         EdgeChatError: the command failed.

@@ -1,9 +1,9 @@
-"""Imports NumPy so that the threads of its OpenBLAS rest.
+"""Imports NumPy so that the threads of its OpenBLAS sleep at once.
 
-OpenBLAS makes its threads when it is loaded, and they spin for work for a while before they sleep: 0.1 s
-of CPU time of a process that prints one reply, and more on more cores. Nothing here uses BLAS. 4 is the
-shortest while that it knows. Where NumPy was imported before, or the variable is set, nothing is changed;
-for programs that this one starts, neither.
+OpenBLAS starts its threads when it is loaded, and they spin for a while before they sleep. That takes 0.1 s
+of CPU time in a process that prints one reply, more with more cores, and the runtime does not use BLAS. 4 is
+the shortest time that can be set. If NumPy was already imported, or the variable is set, nothing is changed.
+The variable is removed again, so that child processes do not inherit it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What lives in one process only."""
+"""`OneProcess`: a base class for objects that can only be used in the process that created them."""
 
 import os
 from typing import NoReturn
@@ -7,17 +7,18 @@ from .errors import ModelClosedError, UsageError
 
 
 class OneProcess:
-    """A base for what holds sessions: neither pickled, nor copied, nor used in a forked child."""
+    """Base class for objects that hold ONNX Runtime sessions: they cannot be pickled, copied or used in a
+    forked child."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
 
     def check_process(self) -> None:
-        """Raises ModelClosedError in a child that was forked since."""
+        """Raise ModelClosedError in a child process that was forked after this object was created."""
         if os.getpid() != self._process:
             raise ModelClosedError(
                 "the model was loaded before this process was forked: load it in the child"
             )
 
-    def __reduce__(self) -> NoReturn:  # nor what holds one: a session, a bound method
-        raise UsageError("a model is neither pickled nor copied: load it in the worker")
+    def __reduce__(self) -> NoReturn:  # also called for objects that refer to this one, such as bound methods
+        raise UsageError("a model cannot be pickled or copied: load it in the worker")

@@ -1,17 +1,17 @@
-"""A small reader of ONNX files for graphs that are not trusted: what is in a file, before ONNX Runtime
-sees it. ONNX Runtime shows a graph only once it has made a session, which may already have folded a
-giant constant.
+"""A small reader of untrusted ONNX files. It shows what is in a file before ONNX Runtime loads it. ONNX
+Runtime itself shows a graph only after it has created a session, when it may already have folded a giant
+constant.
 
-It reads the protobuf wire format (https://protobuf.dev/programming-guides/encoding/) for the messages
-of onnx.proto that the bundle's graphs consist of. Where another reader could understand a file in
-another way, it is refused: a single field that comes twice, a field that is unknown or of another wire
-type, groups, numbers that do not fit. What exists in ONNX but not in a bundle (functions, subgraphs,
-sparse and external tensors, tensors of listed numbers or in attributes, training information, metadata,
-descriptions) is not followed: its field's name is listed in `other` of the message that holds it. So the
-depth is that of the messages here, the work is bounded by `MAX_FIELDS`, and the bytes of weights are
-views, never copies.
+It reads the protobuf wire format (https://protobuf.dev/programming-guides/encoding/) of those messages of
+onnx.proto that the graphs of bundles use. A file that another reader could understand differently is refused:
+a repeated singular field, an unknown field or wire type, groups, numbers out of range.
 
-The records here are named tuples: that many dataclasses would take 10 ms to define, at every start.
+Features of ONNX that bundles do not use are not parsed: functions, subgraphs, sparse and external tensors,
+tensors in attributes or with listed numbers, training information, metadata, descriptions. The names of such
+fields are listed in `other` of the message that contains them. So the nesting depth is fixed, the work is
+bounded by `MAX_FIELDS`, and the bytes of weights are views, never copies.
+
+The records are named tuples because that many dataclasses would take 10 ms to define at every start.
 """
 
 import struct
@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 
 from .errors import BundleError
 
-#: Fields and numbers in lists that a file may have in all; the largest graphs of ours have some 3,000.
+#: Maximum fields and list elements in a file. The largest graphs that edgechat exports have about 3,000.
 MAX_FIELDS = 100_000
-#: Bytes that a name may have, be it for people.
+#: Maximum bytes of a name, including those that are only for people.
 MAX_NAME = 1024
 
 
 class Tensor(NamedTuple):
-    """A constant."""
+    """A constant tensor."""
 
     name: str = ""
     dtype: int = 0  # TensorProto.DataType
@@ -39,7 +39,7 @@ class Tensor(NamedTuple):
 
 
 class Attribute(NamedTuple):
-    """An attribute of a node; `type` says which of the values is meant."""
+    """An attribute of a node. `type` says which of its values is used."""
 
     name: str = ""
     type: int = 0  # AttributeProto.AttributeType
@@ -54,15 +54,15 @@ class Node(NamedTuple):
     op_type: str = ""
     domain: str = ""
     name: str = ""
-    inputs: tuple[str, ...] = ()  # "" is an optional one that is left out
+    inputs: tuple[str, ...] = ()  # "" is an optional input that is omitted
     outputs: tuple[str, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     other: tuple[str, ...] = ()
 
 
 class ValueInfo(NamedTuple):
-    """A declared input or output: `dims` is None where no shape is declared, and so is
-    a size without number and name."""
+    """A declared input or output. `dims` is None if no shape is declared; a size is None if it has neither a
+    number nor a name."""
 
     name: str = ""
     dtype: int = 0
@@ -86,17 +86,17 @@ class Model(NamedTuple):
 
 
 def read_model(name: str, raw: bytes) -> Model:
-    """The model in the bytes of the file `name`.
+    """Parse the ONNX model in the file `name`, whose content is `raw`.
 
     Raises:
-        BundleError: it is no ONNX model, or one that could be understood in two ways.
+        BundleError: it is not an ONNX model, or another reader could understand it differently.
     """
     model: Model = _Reader(name, raw).message(_MODEL, 0, len(raw))
     return model
 
 
 class _Kind(Enum):
-    """How a field is read."""
+    """How a field is parsed."""
 
     INT64 = auto()
     INT32 = auto()
@@ -113,15 +113,15 @@ class _Kind(Enum):
 
 
 class _Field(NamedTuple):
-    name: str  # of the dataclass here; as in onnx.proto for IGNORED and OTHER
+    name: str  # the field of the record here; for IGNORED and OTHER, the name in onnx.proto
     kind: _Kind
     message: "_Message | None" = None
 
 
 class _Message(NamedTuple):
-    name: str
+    name: str  # with its article, for messages
     make: Callable[..., Any]
-    fields: Mapping[int, _Field]  # by the numbers of onnx.proto
+    fields: Mapping[int, _Field]  # by their numbers in onnx.proto
 
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -136,14 +136,14 @@ _WIRE_TYPES = {
 
 
 class _Reader:
-    """Reads messages of one file. Positions are bytes from its start."""
+    """Parses the messages of one file. Positions are byte offsets in the file."""
 
     def __init__(self, name: str, raw: bytes) -> None:
         self._name, self._raw, self._view = name, raw, memoryview(raw)
         self._left = MAX_FIELDS
 
     def message(self, message: _Message, at: int, end: int) -> Any:
-        """The message that lies in the bytes from `at` to `end`."""
+        """Parse the message in the bytes from `at` to `end`."""
         raw, fields = self._raw, message.fields
         values: dict[str, Any] = {}
         while at < end:
@@ -157,7 +157,7 @@ class _Reader:
             wire = tag & 7
             if field is None or wire not in _WIRE_TYPES.get(field.kind, (_BYTES,)):
                 raise self._refused(
-                    f"field {tag >> 3} of a {message.name}, wire type {wire}, is not known", start
+                    f"field {tag >> 3} of {message.name}, with wire type {wire}, is not known", start
                 )
             if wire == _VARINT:
                 number, at = self._varint(at, end)
@@ -167,7 +167,7 @@ class _Reader:
                 if wire == _BYTES:
                     length, at = self._varint(at, end)
                 if length > end - at:
-                    raise self._refused(f"the {field.name} of a {message.name} goes beyond its end", start)
+                    raise self._refused(f"the {field.name} of {message.name} exceeds its end", start)
                 value, at = (at, at + length), at + length
             self._keep(values, message, field, wire, value, start)
         for name, value in values.items():
@@ -178,7 +178,7 @@ class _Reader:
     def _keep(
         self, values: dict[str, Any], message: _Message, field: _Field, wire: int, value: Any, at: int
     ) -> None:
-        """Put one field's `value`, a number or where its bytes lie, into `values`."""
+        """Store the value of a field in `values`. `value` is a number, or the start and end of its bytes."""
         kind = field.kind
         if kind is _Kind.IGNORED:
             self._short(*value)
@@ -192,7 +192,7 @@ class _Reader:
             else:
                 kept.append(self._value(field, value, at))
         elif field.name in values:
-            raise self._refused(f"the {field.name} of a {message.name} comes twice", at)
+            raise self._refused(f"the {field.name} of {message.name} occurs twice", at)
         else:
             values[field.name] = self._value(field, value, at)
 
@@ -213,7 +213,7 @@ class _Reader:
         return value
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """A number of at most 64 bits, without a sign, and where it ends."""
+        """An unsigned number of at most 64 bits, and the position after it."""
         number = shift = 0
         while at < end and shift < 70:
             byte = self._raw[at]
@@ -224,7 +224,7 @@ class _Reader:
                     break
                 return number, at
             shift += 7
-        raise self._refused("a number has no end or does not fit 64 bits", at)
+        raise self._refused("a number has no end or does not fit into 64 bits", at)
 
     def _packed_ints(self, at: int, end: int) -> list[int]:
         numbers = []
@@ -255,7 +255,7 @@ class _Reader:
 
 
 def _dim(value: int | None = None, param: str | None = None) -> tuple[int | str | None, bool]:
-    """A size, and whether it is given twice, in which case the later one would count."""
+    """A size, and whether it is given both as a number and as a name, where the later one would count."""
     return param if value is None else value, value is not None and param is not None
 
 
@@ -289,7 +289,7 @@ def _fields(*fields: tuple[int, str, _Kind] | tuple[int, str, _Kind, _Message]) 
 _DOC = "doc_string"
 _PROPS = "metadata_props"
 _TENSOR = _Message(
-    "tensor",
+    "a tensor",
     Tensor,
     _fields(
         (1, "dims", _Kind.INT64S),
@@ -310,7 +310,7 @@ _TENSOR = _Message(
     ),
 )
 _ATTRIBUTE = _Message(
-    "attribute",
+    "an attribute",
     Attribute,
     _fields(
         (1, "name", _Kind.NAME),
@@ -334,7 +334,7 @@ _ATTRIBUTE = _Message(
     ),
 )
 _NODE = _Message(
-    "node",
+    "a node",
     Node,
     _fields(
         (1, "inputs", _Kind.NAMES),
@@ -350,16 +350,16 @@ _NODE = _Message(
     ),
 )
 _DIM = _Message(
-    "dimension",
+    "a dimension",
     _dim,
     _fields((1, "value", _Kind.INT64), (2, "param", _Kind.NAME), (3, "denotation", _Kind.IGNORED)),
 )
-_SHAPE = _Message("shape", _shape, _fields((1, "dims", _Kind.MANY, _DIM)))
+_SHAPE = _Message("a shape", _shape, _fields((1, "dims", _Kind.MANY, _DIM)))
 _TENSOR_TYPE = _Message(
-    "tensor type", _tensor_type, _fields((1, "dtype", _Kind.INT32), (2, "shape", _Kind.ONE, _SHAPE))
+    "a tensor type", _tensor_type, _fields((1, "dtype", _Kind.INT32), (2, "shape", _Kind.ONE, _SHAPE))
 )
 _TYPE = _Message(
-    "type",
+    "a type",
     _type,
     _fields(
         (1, "tensor", _Kind.ONE, _TENSOR_TYPE),
@@ -372,7 +372,7 @@ _TYPE = _Message(
     ),
 )
 _VALUE_INFO = _Message(
-    "declared value",
+    "a declared value",
     _value_info,
     _fields(
         (1, "name", _Kind.NAME),
@@ -382,7 +382,7 @@ _VALUE_INFO = _Message(
     ),
 )
 _GRAPH = _Message(
-    "graph",
+    "a graph",
     Graph,
     _fields(
         (1, "nodes", _Kind.MANY, _NODE),
@@ -397,9 +397,9 @@ _GRAPH = _Message(
         (16, _PROPS, _Kind.OTHER),
     ),
 )
-_OPSET = _Message("opset", _opset, _fields((1, "domain", _Kind.NAME), (2, "version", _Kind.INT64)))
+_OPSET = _Message("an opset", _opset, _fields((1, "domain", _Kind.NAME), (2, "version", _Kind.INT64)))
 _MODEL = _Message(
-    "model",
+    "a model",
     Model,
     _fields(
         (1, "ir_version", _Kind.INT64),

@@ -1,6 +1,6 @@
-"""How a reply is searched for: one frozen object that is schema, validation and help at once.
+"""`DecodingOptions`: how a reply is searched for, with the check of every option.
 
-docs/decoding.md explains each option with its formula and where it is from.
+docs/decoding.md explains each option, with its formula and source.
 """
 
 import math
@@ -19,7 +19,7 @@ from .text import is_unicode
 Normalize = Literal["none", "gnmt", "average"]
 Stop = Literal["exact", "first"]
 
-#: Which option goes with which mode only; given with another, it is refused, never ignored.
+#: Options that need another option to have a certain value. Without it they are refused, never ignored.
 GOES_WITH = {
     "length_penalty": ("normalize", "gnmt"),
     "temperature": ("sample", True),
@@ -28,93 +28,96 @@ GOES_WITH = {
     "typical_p": ("sample", True),
     "seed": ("sample", True),
 }
-#: Which options do not go together, and why; given together, they are refused.
+#: Options that exclude each other, and why; given together, they are refused.
 EXCLUDES = {
     "replies": (
         ("banned", "prefix", "required", "no_repeat_ngram", "no_copy_ngram", "min_length", "max_length"),
-        "a closed set of replies says all that may be said",
+        "a closed set lists every reply that is allowed",
     ),
-    "sample": (("stop", "groups", "required"), "samples are drawn, each for itself and to its end"),
-    "required": (("groups",), "both share the beam out"),
+    "sample": (("stop", "groups", "required"), "each sample is drawn on its own, until it ends"),
+    "required": (("groups",), "each of them divides the beam"),
 }
 
-#: What `DecodingOptions.asks_the_same` leaves out.
-_NOT_ASKED = ("beam", "n_best", "stop", "alignments", "trace", "max_length", "replies")
+#: Options that `DecodingOptions.asks_the_same` does not compare.
+_NOT_COMPARED = ("beam", "n_best", "stop", "alignments", "trace", "max_length", "replies")
 
 MAX_BEAM = 1024
 MAX_LENGTH = 10_000
 MAX_TOP_K = 1_000_000
-MAX_SEED = (1 << 53) - 1  # what a JSON number holds exactly
-MAX_TEXTS = 1000  # banned phrases
-MAX_REQUIRED = 16
-MAX_TEXT = 1000  # characters of one
-MAX_ALL = 20_000  # characters of all; the memory of their rules grows with the square of each one's length
+MAX_SEED = (1 << 53) - 1  # the largest whole number up to which JSON numbers are exact
+MAX_TEXTS = 1000  # banned texts
+MAX_REQUIRED = 16  # required texts
+MAX_TEXT = 1000  # characters of one text
+MAX_ALL = 20_000  # characters of all texts; the memory for each grows with the square of its length
 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """Options of the search. All are checked when the object is made; a list of texts, as JSON has it, is
-    kept as a tuple.
+    """Options of the search, checked when the object is created. Lists of texts are kept as tuples.
 
     Raises:
-        UsageError: names the option and the value it got, or the two options that do not go together.
+        UsageError: names the option and its value, or the two options that do not go together.
     """
 
     beam: int = 5
-    """Hypotheses kept at each step; 1 is greedy search. With `sample`, how many replies are drawn."""
+    """Hypotheses kept at each step; 1 is greedy search. With `sample`, the number of replies drawn."""
     n_best: int = 1
-    """Finished hypotheses wanted, at most `beam`."""
+    """Number of replies to return as candidates, at most `beam`."""
     normalize: Normalize = "gnmt"
     """How a log-probability becomes a score: see `penalties`."""
     length_penalty: float | None = None
-    """alpha of `normalize="gnmt"` (0.6 where None); 0 is no normalization, larger favours longer replies."""
+    """alpha of `normalize="gnmt"`; None is 0.6, 0 is no normalization, larger values favor longer replies."""
     coverage_penalty: float = 0.0
-    """beta of the coverage penalty (Wu et al. 2016): what it takes off a reply that leaves parts of the
-    source unattended; 0 is none."""
+    """beta of the coverage penalty (Wu et al. 2016), which lowers the score of a reply that leaves parts of
+    the source unattended; 0 is off."""
     repetition_penalty: float = 1.0
-    """What the log-probability of a token that the reply already holds is multiplied by (after Keskar et
-    al. 2019), at least 1; 1 is none."""
+    """Factor, at least 1, on the log-probability of a token that the reply already contains (after Keskar et
+    al. 2019); 1 is off."""
     no_repeat_ngram: int | None = None
-    """No n-gram of so many tokens comes twice in a reply."""
+    """No n-gram of this many tokens occurs twice in a reply."""
     no_copy_ngram: int | None = None
-    """No n-gram of so many tokens of the source comes in the reply."""
+    """No n-gram of this many tokens of the source occurs in the reply."""
     banned: tuple[str, ...] = ()
-    """Texts that no reply holds, whatever tokens would spell them."""
+    """Texts that no reply contains, whichever tokens would spell them."""
     prefix: str | None = None
-    """What every reply begins with; its tokens are scored as all are."""
+    """Text that every reply begins with; its tokens are scored like all others."""
     required: tuple[str, ...] = ()
-    """Texts that every finished reply holds, in any order."""
+    """Texts that every finished reply contains, in any order."""
     replies: tuple[str, ...] | None = None
-    """A closed set: one of these is said, nothing else; None is the bundle's own set, where it has one. They
-    are kept in NFC, in which they are said."""
+    """A closed set: every reply is one of these texts. None is the bundle's own set, if it has one. The texts
+    are normalized to NFC, and returned so."""
     min_length: int = 0
-    """Tokens that a reply has at least, end-of-sentence not counted."""
+    """Minimum number of tokens of a reply, end-of-sentence not counted."""
     max_length: int | None = None
-    """Tokens that a reply has at most, end-of-sentence counted; None is the longest the model learned."""
+    """Maximum number of tokens of a reply, end-of-sentence counted. None is the longest that the model
+    learned."""
     stop: Stop = "exact"
-    """"exact" ends when no live hypothesis can still enter the n best, "first" with the n-th finished one."""
+    """"exact" stops when no live hypothesis can still become one of the n best, "first" when n replies have
+    finished."""
     groups: int = 1
-    """Groups of `beam / groups` hypotheses that keep off each other's words (Vijayakumar et al. 2016)."""
+    """Number of groups into which the beam is divided for diverse beam search (Vijayakumar et al. 2016)."""
     diversity: float | None = None
-    """What a word takes for each hypothesis of an earlier group that goes on with it too; None is 0.5."""
+    """What is subtracted from the score of a token for each hypothesis of an earlier group that chose it at
+    the same step; None is 0.5."""
     sample: bool = False
-    """Draw replies at random, `beam` of them, of which the `n_best` best are given (sample and rank,
-    Adiwardana et al. 2020). Scores stay those of the model, whatever the draw was from."""
+    """Draw `beam` replies at random and return the `n_best` best of them (sample-and-rank, Adiwardana et al.
+    2020). Their scores are those of the model, not of the distribution drawn from."""
     temperature: float | None = None
-    """What log-probabilities are divided by before the draw; None is 1."""
+    """Divisor of the log-probabilities before the draw; None is 1."""
     top_k: int | None = None
-    """Draw among the so many likeliest ids (Fan et al. 2018)."""
+    """Draw from the k likeliest tokens (Fan et al. 2018)."""
     top_p: float | None = None
-    """Draw among the fewest likeliest ids with this probability together (Holtzman et al. 2020)."""
+    """Draw from the smallest set of likeliest tokens whose probabilities sum to at least p (Holtzman et al.
+    2020)."""
     typical_p: float | None = None
-    """Draw among the fewest ids nearest to the expected surprise with this probability together (Meister et
-    al. 2022)."""
+    """Draw from the smallest set of tokens, those of most typical surprise first, whose probabilities sum to
+    at least p (Meister et al. 2022)."""
     seed: int | None = None
-    """Makes the draws repeatable; None draws anew each time."""
+    """Makes the draws repeatable; with None each call draws anew."""
     alignments: bool = False
-    """Keep what each token of a reply looked at: `Candidate.alignments`."""
+    """Keep the attention of each token of a reply: `Candidate.alignments`."""
     trace: bool = False
-    """Keep what each step did: `Reply.trace`."""
+    """Keep every step of the search: `Reply.trace`."""
 
     def __post_init__(self) -> None:
         self._keep(whole_number, "beam", 1, MAX_BEAM)
@@ -124,11 +127,11 @@ class DecodingOptions:
             self._keep(whole_number, "max_length", 1, MAX_LENGTH)
             if self.min_length >= self.max_length:
                 raise UsageError(
-                    f"min_length is {self.min_length}, which must be below max_length, {self.max_length}: "
-                    "max_length counts the end-of-sentence"
+                    f"min_length is {self.min_length}, which must be less than max_length, "
+                    f"{self.max_length}, since max_length counts the end-of-sentence"
                 )
         if self.n_best > self.beam:
-            raise UsageError(f"n_best is {self.n_best}, more than beam, {self.beam}: raise beam")
+            raise UsageError(f"n_best is {self.n_best}, more than beam, which is {self.beam}: raise beam")
         one_of("normalize", self.normalize, get_args(Normalize))
         one_of("stop", self.stop, get_args(Stop))
         for name in ("sample", "alignments", "trace"):
@@ -151,11 +154,14 @@ class DecodingOptions:
             self._keep(whole_number, "seed", 0, MAX_SEED)
         self._keep(whole_number, "groups", 1, MAX_BEAM)
         if self.beam % self.groups:
-            raise UsageError(f"beam is {self.beam}, which {self.groups} groups cannot share: take a multiple")
+            raise UsageError(
+                f"beam is {self.beam}, which cannot be divided into {self.groups} equal groups: use a "
+                f"multiple of {self.groups}"
+            )
         if self.diversity is not None:
             self._keep(number, "diversity", 0, 100)
             if self.groups == 1:
-                raise UsageError("diversity goes with groups, of which there is one")
+                raise UsageError("diversity goes with groups, of which there must be at least 2")
         object.__setattr__(self, "banned", _texts("banned", self.banned, MAX_TEXTS))
         object.__setattr__(self, "required", _texts("required", self.required, MAX_REQUIRED))
         if self.prefix is not None:
@@ -168,11 +174,11 @@ class DecodingOptions:
         self._check_company()
 
     def _keep(self, kind: Callable[..., float], name: str, least: float, most: float) -> None:
-        """Check a number, and keep it as Python's own."""
+        """Check a number, and store it as a plain Python number."""
         object.__setattr__(self, name, kind(name, getattr(self, name), least, most))
 
     def _check_company(self) -> None:
-        """Refuse what does not go together."""
+        """Refuse options that do not go together."""
         given = self.given
         for option, (mode, value) in GOES_WITH.items():
             if option in given and getattr(self, mode) != value:
@@ -185,44 +191,63 @@ class DecodingOptions:
 
     @property
     def given(self) -> frozenset[str]:
-        """The names of all options that are not at their default."""
+        """The names of all options that do not have their default value."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
     def asks_the_same(self, other: "DecodingOptions") -> bool:
-        """Whether both let and favour the same replies, however widely they are searched, and but for what a
-        model completes: the longest reply and the closed set."""
-        return self._asked == other._asked
+        """Whether both allow the same replies and score them alike.
+
+        How widely the search looks is not compared, nor are the longest reply and the closed set, whose
+        defaults only a model knows.
+        """
+        return self._compared == other._compared
 
     @property
-    def _asked(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_ASKED}
+    def _compared(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_COMPARED}
         return values | {"length_penalty": self.alpha, "diversity": self.diversity_strength}
 
     @property
     def has_texts(self) -> bool:
-        """Whether an option is text, whose rules need the vocabulary."""
+        """Whether any option is a text, which needs the vocabulary to be enforced."""
         return bool(self.banned or self.required or self.prefix or self.replies)
 
+    def longest_reply(self, max_target: int) -> int:
+        """Maximum number of tokens of a reply, end-of-sentence counted, from a model that learned replies of
+        at most `max_target`.
+
+        Raises:
+            UsageError: `min_length` leaves no room for the end-of-sentence.
+        """
+        if self.max_length is not None:  # which was compared with min_length in __post_init__
+            return self.max_length
+        if self.min_length >= max_target:
+            raise UsageError(
+                f"min_length is {self.min_length}, but replies of this model have at most {max_target} "
+                "tokens, end-of-sentence counted, unless max_length is given"
+            )
+        return max_target
+
     def with_seed(self) -> "DecodingOptions":
-        """These, with a seed where they draw and have none: the same draws can then be made again."""
+        """The same options, with a seed if they sample without one, so that the draws can be repeated."""
         if not self.sample or self.seed is not None:
             return self
         return replace(self, seed=random.randrange(MAX_SEED + 1))
 
     @property
     def diversity_strength(self) -> float:
-        """The diversity of groups."""
+        """`diversity`, or its default."""
         return 0.5 if self.diversity is None else float(self.diversity)
 
     @property
     def alpha(self) -> float:
-        """The exponent of the GNMT length penalty."""
+        """The exponent of the GNMT length penalty: `length_penalty`, or its default."""
         return 0.6 if self.length_penalty is None else float(self.length_penalty)
 
     @property
     def rows(self) -> int:
-        """Rows a sentence has in every decoder call: at least two (greedy carries a spare), since with
-        one row the attention product takes another kernel whose rounding depends on padding."""
+        """Rows of a sentence in every decoder call. At least two, so greedy search has a spare row: with one
+        row the attention product uses another kernel, whose rounding depends on padding."""
         return max(2, self.beam)
 
     def to_json(self) -> dict[str, Any]:
@@ -231,7 +256,7 @@ class DecodingOptions:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DecodingOptions":
         if not isinstance(values, Mapping):
-            raise UsageError(f"decoding options are an object, not {shown(values)}")
+            raise UsageError(f"decoding options must be an object, not {shown(values)}")
         known = {field.name for field in fields(cls)}
         for name in values:
             if name not in known:
@@ -240,7 +265,7 @@ class DecodingOptions:
 
 
 def refuse_company(option: str, given: Collection[str]) -> None:
-    """Raises UsageError where an option of `given` does not go with `option`."""
+    """Raise UsageError if an option of `given` does not go with `option`."""
     others, why = EXCLUDES[option]
     for other in others:
         if other in given:
@@ -248,10 +273,10 @@ def refuse_company(option: str, given: Collection[str]) -> None:
 
 
 def whole_number(name: str, value: Any, least: int, most: int) -> int:
-    """`value` as an int, NumPy's taken too.
+    """`value` as an int; NumPy integers are accepted.
 
     Raises:
-        UsageError: with the name and the value, where it is not what it must be.
+        UsageError: it is not a whole number from `least` to `most`; names the option and the value.
     """
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
@@ -263,7 +288,7 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
 
 
 def number(name: str, value: Any, least: float, most: float) -> float:
-    """As `whole_number`, for any number, which stays whole where it is; NaN is none."""
+    """Like `whole_number`, for any real number. An int stays an int, and NaN is refused."""
     real: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if least <= real <= most:
         return int(real) if isinstance(real, int) else float(real)
@@ -279,7 +304,7 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         raise UsageError(f"{name} must be text of 1 to {MAX_TEXT} characters, not {shown(value)}")
     if not is_unicode(value):
-        raise UsageError(f"{name} must be text, not half of a surrogate pair: {shown(value)}")
+        raise UsageError(f"{name} must be valid Unicode text, without half a surrogate pair: {shown(value)}")
     return value
 
 
@@ -288,5 +313,5 @@ def _texts(name: str, values: object, most: int) -> tuple[str, ...]:
         raise UsageError(f"{name} must be a list of at most {most} texts, not {shown(values)}")
     texts = tuple(_text(name, value) for value in values)
     if (total := sum(map(len, texts))) > MAX_ALL:
-        raise UsageError(f"{name} must have at most {MAX_ALL:,} characters in all, not {total:,}")
+        raise UsageError(f"{name} must have at most {MAX_ALL:,} characters in total, not {total:,}")
     return texts

@@ -1,8 +1,7 @@
-"""The ONNX Runtime backend: an encoder graph and a per-step decoder graph, driven by the search.
+"""The ONNX Runtime backend: an encoder graph, and a decoder graph that is run once per step.
 
-The graphs' inputs and outputs are named in docs/architecture.md. Which of them are the encoder's
-memory and which the recurrent state comes from the manifest's state map, so that a variant with
-other state needs no change here.
+docs/architecture.md lists the inputs and outputs of the graphs. The manifest says which of them are the
+encoder's memory and which are recurrent state, so models with other state need no change here.
 """
 
 import atexit
@@ -22,12 +21,13 @@ from .errors import BundleError, DeviceError, EdgeChatError, ModelClosedError, i
 from .graphcheck import check_graphs
 from .manifest import GraphSpec, StateTensor
 
-#: Where the kinds of errors are that come of ONNX Runtime: its own have no root but Exception, and pybind11
-#: makes Python's of others. What an app's own signal handler raises meanwhile is not taken for one.
+#: Modules of the exceptions that ONNX Runtime raises. Its own exceptions have no common base class but
+#: Exception, and pybind11 turns others into built-in ones. Exceptions from elsewhere come from a signal
+#: handler of the app and are not caught.
 _ERRORS = ("onnxruntime.capi.onnxruntime_pybind11_state", "builtins")
-#: Seconds that an ending process waits for calls that go on.
+#: Seconds that an ending process waits for calls in progress.
 _LONGEST_WAIT = 10.0
-#: All whose sessions are not freed yet.
+#: All backends whose sessions have not been freed.
 _LIVE: "weakref.WeakSet[OrtBackend]" = weakref.WeakSet()
 
 
@@ -37,11 +37,11 @@ class OrtState(NamedTuple):
 
 
 class OrtBackend:
-    """Runs the two graphs of a bundle. Thread-safe: sessions are, and no state is kept.
+    """Runs the two graphs of a bundle. Thread-safe: sessions are, and no other state is kept.
 
     Raises:
-        BundleError: a graph is refused, by `check_graphs` or by ONNX Runtime.
-        DeviceError: the sessions do not run on `device`, or need more memory than there is.
+        BundleError: `check_graphs` or ONNX Runtime refuses a graph.
+        DeviceError: a session does not run on `device`, or there is not enough memory.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class OrtBackend:
         self, state: OrtState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
     ) -> tuple[StepOutput, OrtState]:
         feeds = self.feeds(state, tokens, parents, candidates)
-        wanted = [*self._stepped, "logp"] if whole else self._stepped
-        cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, wanted, feeds)
+        outputs = [*self._stepped, "logp"] if whole else self._stepped
+        cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, outputs, feeds)
         logp = following.pop() if whole else None
         recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
         return StepOutput(cand_ids, cand_logp, align, logp), OrtState(state.memory, recurrent)
 
     def feeds(self, state: OrtState, tokens: Ints, parents: Ints, candidates: int) -> dict[str, Any]:
-        """Everything that a run of the decoder graph takes."""
+        """All inputs of a run of the decoder graph."""
         return {
             "tokens": tokens,
             "parent": parents,
@@ -97,35 +97,40 @@ class OrtBackend:
 
 
 def session_options(threads: int) -> ort.SessionOptions:
-    """Those of every session whose results count: they depend on `threads`, of an operation."""
+    """The options of every session that computes replies. `threads` is the number of intra-op threads, on
+    which rounding may depend."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised
+    options.log_severity_level = 4  # errors are raised, so they need not be logged
     return options
 
 
 class _Calls:
-    """The calls into ONNX Runtime that go on. A daemon thread that comes back from one while the interpreter
-    ends is ended in the midst of C++, which aborts the process: so at its end no call begins any more, and
-    those that go on are waited for."""
+    """The calls into ONNX Runtime that are in progress.
+
+    A daemon thread that returns from such a call while the interpreter shuts down is terminated within C++
+    code, which aborts the process. So when the process ends, no new call may begin, and calls in progress are
+    waited for.
+    """
 
     def __init__(self) -> None:
-        self.threads: set[int] = set()  # no lock: a call writes, then reads `_over`, and `end` the reverse
-        self._over = 0  # the thread that ends the process, whose own exit callbacks may still reply
+        # No lock is needed: a call writes `threads` and then reads `_over`, `end` does it in the other order.
+        self.threads: set[int] = set()
+        self._over = 0  # the thread that ends the process, whose exit callbacks may still call
 
     def __enter__(self) -> None:
         self.threads.add(get_ident())
         if self._over and self._over != get_ident():
             self.threads.discard(get_ident())
-            raise ModelClosedError("the process ends: join the threads that reply before it does")
+            raise ModelClosedError("the process is ending: join the threads that use a model before it ends")
 
     def __exit__(self, *_: object) -> None:
         self.threads.discard(get_ident())
 
     def end(self) -> None:
         self._over = get_ident()
-        self.threads.discard(get_ident())  # noted by a call that Ctrl-C broke off
+        self.threads.discard(get_ident())  # left behind if Ctrl-C interrupted a call
         latest = time.monotonic() + _LONGEST_WAIT
         while self.threads and time.monotonic() < latest:
             time.sleep(0.001)
@@ -136,9 +141,9 @@ atexit.register(_CALLS.end)
 
 
 def _begin_child() -> None:
-    """In a forked child: the parent's sessions are never freed, for that waits for threads that the child
-    does not have, or crashes."""
-    _CALLS.threads.clear()  # nor does it have those
+    """Runs in a forked child: keeps the parent's sessions from ever being freed, which would crash, or wait
+    for threads that the child does not have."""
+    _CALLS.threads.clear()  # these threads do not exist in the child either
     for backend in _LIVE:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
 
@@ -151,39 +156,43 @@ def _shape(tensor: StateTensor, rows: int) -> list[int]:
     return [rows if size == "M" else size for size in tensor.shape]
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether ONNX Runtime raised this."""
-    return type(error).__module__ in _ERRORS and not isinstance(error, OSError)  # as TimeoutError is
+def _is_from_ort(error: Exception) -> bool:
+    """Whether ONNX Runtime raised this error, and not a signal handler of the app, which may raise any
+    OSError, such as TimeoutError."""
+    return type(error).__module__ in _ERRORS and not isinstance(error, OSError)
 
 
 def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:
-    try:  # without its fallback, which tries again on the CPU and prints so on stdout
+    try:  # the fallback is disabled: it would try again on the CPU and print that on stdout
         session = ort.InferenceSession(graph, options, providers=providers(device), enable_fallback=0)
     except Exception as error:
-        if not _is_ours(error):
+        if not _is_from_ort(error):
             raise
-        raise _failure(error, name, "cannot be run by ONNX Runtime", "close what else is open") from error
+        raise _failure(
+            error, name, "cannot be run by ONNX Runtime", "close other programs or models"
+        ) from error
     if session.get_providers()[0] != providers(device)[0][0]:
         raise DeviceError(
-            f"{name} was to run on {device}, but ONNX Runtime fell back to {session.get_providers()[0]}"
+            f"{name} should run on {device}, but ONNX Runtime fell back to {session.get_providers()[0]}"
         )
     return session
 
 
-def _run(name: str, session: ort.InferenceSession, wanted: list[str], feeds: dict[str, Any]) -> list[Any]:
+def _run(name: str, session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
+    """The values of these outputs of the graph in the file `name`."""
     with _CALLS:
         try:
-            outputs: list[Any] = session.run(wanted, feeds)
+            values: list[Any] = session.run(outputs, feeds)
         except Exception as error:
-            if not _is_ours(error):
+            if not _is_from_ort(error):
                 raise
-            mend = "a smaller batch or beam needs less"
-            raise _failure(error, name, "does not fit its manifest", mend) from error
-    return outputs
+            hint = "use a smaller batch or beam"
+            raise _failure(error, name, "does not fit its manifest", hint) from error
+    return values
 
 
-def _failure(error: Exception, name: str, otherwise: str, mend: str) -> EdgeChatError:
-    """What an error of ONNX Runtime means: memory is short, or `otherwise`, which is the bundle's fault."""
+def _failure(error: Exception, name: str, otherwise: str, hint: str) -> EdgeChatError:
+    """The error to raise for one of ONNX Runtime: out of memory, else a fault of the bundle."""
     if is_out_of_memory(error):
-        return DeviceError(f"{name} needs more memory than there is: {mend}")
+        return DeviceError(f"{name} needs more memory than is available: {hint}")
     return BundleError(f"{name} {otherwise}: {' '.join(str(error).split())}")

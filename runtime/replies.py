@@ -1,4 +1,4 @@
-"""A closed set of replies: texts of which one is said, and nothing else."""
+"""A closed set of replies: texts of which every reply is one."""
 
 import functools
 import json
@@ -14,33 +14,33 @@ from .text import EOS, TextCodec, is_unicode, normal_form, trimmed
 REPLIES = "replies.json"
 MAX_REPLIES = 100_000
 MAX_REPLY = 10_000  # characters
-#: Replies from which a node remembers its children; below, they are as quickly looked up.
-_REMEMBERED = 64
-#: How many nodes do, those that were asked for last.
-_NODES = 512
+#: A node of at least this many replies caches its children; for fewer, looking them up is as fast.
+_CACHED_FROM = 64
+#: Number of nodes whose children are cached, the most recently used ones.
+_CACHED_NODES = 512
 
-#: The replies that begin with what was said: those from the first to before the second number, and how
-#: many ids were said.
+#: Start and end of a range of the sorted replies, namely of those that begin with the reply so far, and the
+#: number of its tokens.
 Node = tuple[int, int, int]
 
 
 class ClosedSet:
-    """The rule (`constraints.Only`) that one of these replies is said.
+    """The rule (`constraints.Only`) that a reply is one of these.
 
-    A trie over ids, kept as the sorted replies: a node is a range of them, and its children are the
-    parts of that range with one next id. State: a node.
+    A trie over ids, stored as the sorted list of replies: a node is a range of them, and each of its children
+    is the part of that range with the same next id. The state is a node.
 
-    Worked example: [5 6 eos], [5 7 eos] and [8 eos] sort (eos is 2) as they stand. The root is (0, 3, 0)
-    and allows 5 and 8; after 5 comes (0, 2, 1), which allows 6 and 7.
+    Worked example: [5 6 eos], [5 7 eos] and [8 eos] are in sorted order (eos is 2). The root is (0, 3, 0)
+    and allows 5 and 8; after 5 the node is (0, 2, 1), which allows 6 and 7.
     """
 
     name = "replies"
 
     def __init__(self, replies: Iterable[Sequence[int]]) -> None:
         self._replies = sorted({(*ids, EOS) for ids in replies})
-        self.longest: int = max(map(len, self._replies))  # in tokens, end-of-sentence counted
+        self.longest: int = max(map(len, self._replies))  # tokens, end-of-sentence counted
         self.start: Node = (0, len(self._replies), 0)
-        self._remembered = functools.lru_cache(maxsize=_NODES)(self._children)
+        self._cached_children = functools.lru_cache(maxsize=_CACHED_NODES)(self._children)
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, ClosedSet) and self._replies == other._replies)
@@ -62,7 +62,7 @@ class ClosedSet:
 
     def allowed(self, state: Node, left: int) -> Sequence[int]:
         low, high, _ = state
-        return self._children(state) if high - low < _REMEMBERED else self._remembered(state)
+        return self._children(state) if high - low < _CACHED_FROM else self._cached_children(state)
 
     def _children(self, state: Node) -> Sequence[int]:
         low, high, depth = state
@@ -70,26 +70,25 @@ class ClosedSet:
 
 
 def closed_set(replies: Sequence[str], codec: TextCodec) -> ClosedSet:
-    """The rule for these texts, each spelled as the model learned to spell it.
+    """The rule for these texts, each encoded as the model learned it.
 
     Raises:
-        UsageError: a reply is longer than the model's longest.
+        UsageError: a text is longer than the longest reply of the model.
     """
     encoded = []
     for number, reply in enumerate(replies, start=1):
         ids = codec.encode(reply)
         if len(ids) >= codec.max_target:
             raise UsageError(
-                f"reply {number} of the closed set, {shown(reply)}, has {len(ids)} tokens: replies of this "
-                f"model have at most {codec.max_target}, with their end"
+                f"reply {number} of the closed set, {shown(reply)}, has {len(ids)} tokens and an "
+                f"end-of-sentence: replies of this model have at most {codec.max_target} in total"
             )
         encoded.append(ids)
     return ClosedSet(encoded)
 
 
 def check_replies(values: object) -> tuple[str, ...]:
-    """`values` as replies, trimmed and in the normal form, as models learn them: what is said is then one of
-    them.
+    """`values` as replies, trimmed and in NFC like training data, so that a reply equals one of them.
 
     Raises:
         ValueError: says what is wrong with them.
@@ -102,13 +101,13 @@ def check_replies(values: object) -> tuple[str, ...]:
         if not 0 < len(text) <= MAX_REPLY:
             raise ValueError(f"reply {number} must be text of 1 to {MAX_REPLY:,} characters")
         if not is_unicode(text):
-            raise ValueError(f"reply {number} holds half of a surrogate pair, which is no text")
+            raise ValueError(f"reply {number} holds half a surrogate pair, so it is not valid text")
         replies.append(text)
     return tuple(replies)
 
 
 def parse_replies(raw: bytes) -> tuple[str, ...]:
-    """The content of replies.json: a JSON list of texts.
+    """Parse the content of replies.json, a JSON list of texts.
 
     Raises:
         ValueError: says what is wrong with it.
@@ -116,12 +115,12 @@ def parse_replies(raw: bytes) -> tuple[str, ...]:
     try:
         values = read_json(raw)
     except ValueError as error:
-        raise ValueError(f"is no JSON: {error}") from None
+        raise ValueError(f"is not valid JSON: {error}") from None
     return check_replies(values)
 
 
 def bundled_replies(raw: bytes) -> tuple[str, ...]:
-    """The replies of a bundle's replies.json; raises BundleError, which names the file."""
+    """The replies in a bundle's replies.json; raises BundleError, which names the file."""
     try:
         return parse_replies(raw)
     except ValueError as error:
@@ -129,7 +128,7 @@ def bundled_replies(raw: bytes) -> tuple[str, ...]:
 
 
 def read_replies(path: Path) -> tuple[str, ...]:
-    """The replies of a user's file: a JSON list of texts in a `.json`, else one a line.
+    """The replies in a user's file: a JSON list of texts if its name ends with .json, else one per line.
 
     Raises:
         UsageError: there is no such file, or no reply in it.
@@ -137,9 +136,9 @@ def read_replies(path: Path) -> tuple[str, ...]:
     """
     try:
         raw = path.read_bytes()
-        raw = raw.removeprefix(b"\xef\xbb\xbf")  # which Notepad begins a file with
+        raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte order mark, as Notepad writes it
         if not raw.strip():
-            raise UsageError(f"{path} has no reply in it: give one a line, or a .json list of texts")
+            raise UsageError(f"{path} has no reply in it: write one per line, or a JSON list in a .json file")
         if path.suffix == ".json":
             return parse_replies(raw)
         lines = (line.rstrip("\r") for line in raw.decode("utf-8").split("\n"))

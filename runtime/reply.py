@@ -1,4 +1,4 @@
-"""What a model gives back: a reply with its candidates."""
+"""The result of a search: a reply with its candidates."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,23 @@ from .trace import TracedStep
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the n best replies. `score` is `logp` (natural log) with the repetition penalty, normalized by
-    length, and with the coverage penalty (docs/decoding.md has the formula)."""
+    """One of the n best replies.
+
+    `score`, by which candidates are ranked, is `logp` after the repetition penalty, length normalization and
+    the coverage penalty; docs/decoding.md has the formula.
+    """
 
     text: str
     score: float
-    logp: float
-    tokens: tuple[str, ...]  # joined they are the text
-    ids: tuple[int, ...]  # of the tokens: of two ways to spell the text, the likelier
-    token_logps: tuple[float, ...]  # natural log; one more than tokens, the end-of-sentence, where finished
-    finished: bool  # whether it came to its end; else the maximum length or a cancellation cut it
-    #: With DecodingOptions(alignments=True), for each of `token_logps`: its attention over `Reply.source`;
-    #: each sums to 1.
+    logp: float  # natural-log probability of the reply
+    tokens: tuple[str, ...]  # joined, they are the text
+    ids: tuple[int, ...]  # of the tokens; if several spellings of the text were found, of the best
+    token_logps: tuple[
+        float, ...
+    ]  # natural log, one per token; if finished, one more for the end-of-sentence
+    finished: bool  # whether it ended by itself; False if the maximum length or a cancellation cut it off
+    #: With DecodingOptions(alignments=True): for each of `token_logps`, the attention over `Reply.source`,
+    #: which sums to 1.
     alignments: tuple[tuple[float, ...], ...] | None = None
 
 
@@ -26,22 +31,24 @@ class Candidate:
 class Reply:
     """The best reply, with the n best as `candidates`, best first. `str(reply)` is its text.
 
-    There may be fewer than n: only what finished counts, unless nothing did, and one text counts once.
+    There may be fewer than n candidates: each text is listed once, and cut-off replies are listed only if no
+    reply finished.
     """
 
     text: str
     score: float
     tokens: tuple[str, ...]
     candidates: tuple[Candidate, ...]
-    ms: float  # wall time, milliseconds, from the call (of a stream: with what its consumer took)
-    truncated: bool  # true where the prompt and its context were longer than the longest source
-    trace: tuple[TracedStep, ...] | None = None  # with DecodingOptions(trace=True): what each step did
+    ms: float  # wall time in milliseconds since the call; for a stream, including the time of its consumer
+    truncated: bool  # whether the oldest text of prompt and context was dropped to fit the longest source
+    trace: tuple[TracedStep, ...] | None = None  # with DecodingOptions(trace=True): every step of the search
     confidence: float | None = None
-    """The probability, from 0 to 1, that this is the right reply, where the bundle was calibrated and the
-    options allow what its own do. None where not, and where the reply or its search was cut."""
+    """The calibrated probability, from 0 to 1, that this is the right reply. None if the bundle has no
+    calibration, if the options allow other replies than the bundle's own do, or if the reply or its search
+    was cut off."""
     source: tuple[str, ...] = ()
-    """The tokens of prompt and context that the model read, in text order. Special ones, as that between two
-    turns, are empty."""
+    """The tokens of the prompt and context that the model read, in text order. Special tokens, such as the
+    separator of two turns, are empty strings."""
 
     @property
     def logp(self) -> float:
@@ -50,7 +57,7 @@ class Reply:
 
     @property
     def finished(self) -> bool:
-        """Whether the best reply came to its end; else the maximum length or a cancellation cut it."""
+        """Whether the best reply ended by itself: see `Candidate.finished`."""
         return self.candidates[0].finished
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What one model may say, and how sure it is: searches are made of options here, and replies of searches."""
+"""`ReplyMaker`: turns options into searches, and finished searches into replies with a confidence."""
 
 import threading
 import time
@@ -15,15 +15,15 @@ from .reply import Candidate, Reply
 from .search import BeamSearch
 from .text import EncodedSource, TextCodec
 
-#: Sets of texts whose rules are remembered.
+#: Number of sets of text options whose rules are cached.
 _KEPT_TEXTS = 16
-#: The options that `ReplyMaker._make_texts` reads, and no others: whatever the seed or the beam, the rules
-#: are the same.
+#: The options that `ReplyMaker._make_texts` reads. The rules are cached by them, since no other option, such
+#: as the seed or the beam, changes the rules.
 _TEXTS = attrgetter("banned", "prefix", "required", "replies", "min_length", "max_length")
 
 
 class _KeptRules:
-    """Rules that one thread makes while others that ask for them wait."""
+    """A cache entry whose lock lets one thread create the rules while others wait for them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -31,10 +31,10 @@ class _KeptRules:
 
 
 class ReplyMaker:
-    """Knows all of a model but how its steps are computed. Thread-safe.
+    """Everything about a model except how its steps are computed. Thread-safe.
 
-    `closed` are the only replies that it gives, where its bundle says so; `calibration` is of replies with
-    the bundle's own options.
+    `own` are the bundle's default options, for which `calibration` was fitted; `closed` is the bundle's
+    closed set of replies, if it has one.
     """
 
     def __init__(
@@ -52,18 +52,11 @@ class ReplyMaker:
         self._texts: dict[tuple[object, ...], _KeptRules] = {}
 
     def max_length(self, options: DecodingOptions) -> int:
-        """Tokens that a reply has at most, end-of-sentence counted."""
-        most = self.codec.max_target if options.max_length is None else options.max_length
-        if options.min_length >= most:
-            raise UsageError(
-                f"min_length is {options.min_length}, but replies of this model have at most {most} tokens "
-                "where max_length is not given"
-            )
-        return most
+        """Maximum number of tokens of a reply, end-of-sentence counted."""
+        return options.longest_reply(self.codec.max_target)
 
     def texts(self, options: DecodingOptions) -> TextRules:
-        """The rules of the texts among the options, which are worth keeping: making them reads the
-        whole vocabulary."""
+        """The rules for the text options. They are cached, since creating them reads the whole vocabulary."""
         if options.replies is None and self.closed is not None:
             refuse_company("replies", options.given)
             return TextRules(only=self.closed, longest=self.closed.longest)
@@ -82,25 +75,29 @@ class ReplyMaker:
         if options.replies is not None:
             closed = closed_set(options.replies, self.codec)
             if closed == self.closed:
-                closed = self.closed  # one object is compared at once
+                closed = self.closed  # comparing an object with itself is fast
             return TextRules(only=closed, longest=closed.longest)
         most = self.max_length(options)
         if len(self.codec.encode(shortest_superstring(options.required))) >= most:
-            raise UsageError(f"required texts have more tokens than a reply may have, {most} with its end")
+            raise UsageError(
+                f"required texts do not fit into a reply of at most {most} tokens, end-of-sentence counted"
+            )
         rules = text_rules(options, self.codec.vocabulary)
         if isinstance(rules.only, ForcedPrefix) and rules.only.fewest >= most:
-            raise UsageError(f"prefix has more tokens than a reply may have, {most} with its end")
+            raise UsageError(
+                f"prefix does not fit into a reply of at most {most} tokens, end-of-sentence counted"
+            )
         return rules
 
     def confidence(self, logp: float, options: DecodingOptions) -> float | None:
-        """The probability that a reply of this natural-log probability is right, by the bundle's
-        calibration. None where there is none, or other replies are possible than those it was made with."""
+        """The calibrated probability that a reply of this natural-log probability is right. None if the
+        bundle has no calibration, or if the options allow other replies than the bundle's own do."""
         if self.calibration is None or not self._asks_the_same(options):
             return None
         return self.calibration.confidence(logp)
 
     def _asks_the_same(self, options: DecodingOptions) -> bool:
-        """Whether these let and favour the same replies as the bundle's own options."""
+        """Whether these allow the same replies as the bundle's own options, and score them alike."""
         own, longest = self.own, self.codec.max_target
         return (
             options.asks_the_same(own)
@@ -113,7 +110,7 @@ class ReplyMaker:
         return only if isinstance(only, ClosedSet) else None
 
     def search(self, options: DecodingOptions, source: Sequence[int]) -> BeamSearch:
-        """A search for the reply to a source of ids."""
+        """A new search for the reply to `source`, the ids of a prompt."""
         return BeamSearch(
             options,
             max_length=self.max_length(options),
@@ -123,11 +120,11 @@ class ReplyMaker:
         )
 
     def reply(self, search: BeamSearch, start: float, source: EncodedSource) -> Reply:
-        """The result of a search over `source` that began at `start` (`time.perf_counter`)."""
+        """The reply of a search over `source` that began at `start` (`time.perf_counter`)."""
         candidates: dict[str, Candidate] = {}
         for hypothesis in search.hypotheses():
             candidate = self._candidate(hypothesis, search.options.alignments)
-            candidates.setdefault(candidate.text, candidate)  # two ways to spell one text are one reply
+            candidates.setdefault(candidate.text, candidate)  # two spellings of one text are one reply
         best = next(iter(candidates.values()))
         ms = (time.perf_counter() - start) * 1e3
         trace = tuple(search.trace) if search.options.trace else None
@@ -156,5 +153,5 @@ class ReplyMaker:
         )
 
     def forget(self) -> None:
-        """Let go of the rules that are remembered."""
+        """Clear the cached rules."""
         self._texts.clear()

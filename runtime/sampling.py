@@ -1,4 +1,4 @@
-"""Drawing the next id at random instead of taking the likeliest."""
+"""Drawing the next id at random."""
 
 import numpy as np
 
@@ -7,28 +7,27 @@ from .options import DecodingOptions
 
 
 class Sampler:
-    """Draws the ids of one request. The same seed draws the same, alone and in any batch."""
+    """Draws the ids of one search. With a seed the draws are the same, alone or in any batch."""
 
     def __init__(self, options: DecodingOptions) -> None:
         self._options = options
         self._random = np.random.default_rng(options.seed)
 
     def draw(self, logp: Doubles) -> tuple[int, float]:
-        """An id, and how near another was, as a probability.
+        """Draw an id. Also return by how much the random number missed the nearest other id.
 
-        `logp` [V] are natural logs, -inf for what may not come; they need not sum to 1.
+        `logp` [V] are natural logs, -inf for ids that may not follow; they need not be normalized.
         """
-        cumulated = np.cumsum(
-            probabilities(logp, self._options)
-        )  # in order of ids, so as not to hang on ties
+        # Cumulated in the order of ids, which does not depend on rounding, as an order by probability would.
+        cumulated = np.cumsum(probabilities(logp, self._options))
         at = min(self._random.random() * cumulated[-1], np.nextafter(cumulated[-1], 0))
         id = int(np.searchsorted(cumulated, at, side="right"))
         return id, float(min(at - (cumulated[id - 1] if id else 0.0), cumulated[id] - at))
 
 
 def probabilities(logp: Doubles, options: DecodingOptions) -> Doubles:
-    """What is drawn from [V]: temperature, then top_k, top_p and typical_p, each on what the one before
-    left."""
+    """The distribution [V] to draw from: temperature, then top_k, top_p and typical_p, each applied to the
+    result of the one before."""
     p = _normalized(logp / (1.0 if options.temperature is None else options.temperature))
     if options.top_k is not None:
         p = _kept(p, _ranked(-p)[: options.top_k])
@@ -46,18 +45,18 @@ def _normalized(logp: Doubles) -> Doubles:
 
 
 def _ranked(values: Doubles) -> Ints:
-    """Ids, the least value first, ties to the lower id."""
+    """Ids, the smallest value first; ties go to the lower id."""
     return np.argsort(values, kind="stable")
 
 
 def _mass(p: Doubles, ranked: Ints, mass: float) -> Ints:
-    """The fewest first ids of `ranked` that have at least this probability together."""
+    """The shortest prefix of `ranked` whose probabilities sum to at least `mass`."""
     return ranked[: int(np.searchsorted(np.cumsum(p[ranked]), mass)) + 1]
 
 
 def _strangeness(p: Doubles) -> Doubles:
-    """How far the surprise of each id is from what is to be expected, |-log p - H| (Meister et al. 2022,
-    arXiv:2202.00666); infinite for the impossible."""
+    """The distance of each id's surprise from the entropy, |-log p - H| (Meister et al. 2022,
+    arXiv:2202.00666); infinite if p is 0."""
     with np.errstate(divide="ignore"):
         surprise = -np.log(p)
     possible = p > 0
@@ -66,7 +65,7 @@ def _strangeness(p: Doubles) -> Doubles:
 
 
 def _kept(p: Doubles, ids: Ints) -> Doubles:
-    """`p` on these ids alone, normalized again."""
+    """`p` restricted to `ids` and normalized again."""
     kept = np.zeros_like(p)
     kept[ids] = p[ids]
     normalized: Doubles = kept / kept.sum()

@@ -1,9 +1,9 @@
-"""Drives searches over a backend: one sentence that streams, or many in one batch.
+"""Drives searches over a backend: one that is streamed, or many in a batch.
 
-Worked example of the row numbers, K = 2 rows a sentence. At the first step the encoder has left one
-row for each of sentences 0, 1, 2, so their rows' parents are [0 0 1 1 2 2]. At later steps sentence i
-had rows 2i and 2i+1: its local parents [1 0] become [2i+1, 2i]. When sentence 1 leaves, sentence 2
-becomes the second of the batch, but its parents of the next step are still rows 4 and 5.
+Worked example of the row numbers, with K = 2 rows per sentence. Before the first step the encoder has made
+one row for each of the sentences 0, 1, 2, so the parents of their rows are [0 0 1 1 2 2]. In later steps
+sentence i had the rows 2i and 2i+1, so its local parents [1 0] become [2i+1, 2i]. When sentence 1 leaves the
+batch, sentence 2 becomes the second sentence, but its parents in the next step are still the rows 4 and 5.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +16,13 @@ from .constraints import NO_TEXTS, TextRules
 from .options import DecodingOptions, whole_number
 from .search import BeamSearch
 
-#: Sentences decoded together where a caller has more.
+#: Default number of sentences decoded together.
 BATCH_SIZE = 32
 MAX_BATCH_SIZE = 100_000
 
 
 class Batch(Generic[State]):
-    """Searches of one K that share decoder steps. Each is one sentence of `sources`."""
+    """Searches with the same number of rows that share decoder steps, one for each of `sources`."""
 
     def __init__(
         self, backend: Backend[State], sources: Sequence[Sequence[int]], searches: Sequence[BeamSearch]
@@ -30,10 +30,10 @@ class Batch(Generic[State]):
         self._backend = backend
         self._state = backend.encode(*pad(sources))
         self._searches = list(searches)
-        self._origins = list(range(len(searches)))  # first row of each sentence in the step before
+        self._origins = list(range(len(searches)))  # first row of each sentence in the previous step
 
     def step(self) -> bool:
-        """Advance every search by one token; false once all are done."""
+        """Advance every search by one token; return False when all are done."""
         tokens: list[int] = []
         parents: list[int] = []
         wants = [search.want() for search in self._searches]
@@ -61,8 +61,8 @@ class Batch(Generic[State]):
         return self._leave()
 
     def _leave(self) -> bool:
-        """Drop the sentences that are done once they are a quarter of the batch, not one by one: each
-        time copies the memory of those that stay."""
+        """Drop the sentences that are done when they are at least a quarter of the batch, not one by one,
+        since each time the memory of the others is copied."""
         running = [i for i, search in enumerate(self._searches) if not search.done]
         if running and len(running) <= 0.75 * len(self._searches):
             self._state = self._backend.select(self._state, np.array(running, dtype=np.int64))
@@ -72,10 +72,10 @@ class Batch(Generic[State]):
 
 
 def batches_of(lengths: Sequence[int | tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:
-    """The numbers of `lengths`, those of similar length together.
+    """Indices into `lengths`, in batches of similar length.
 
     Raises:
-        UsageError: a wrong `batch_size`.
+        UsageError: `batch_size` is out of range.
     """
     whole_number("batch_size", batch_size, 1, MAX_BATCH_SIZE)
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
@@ -93,10 +93,12 @@ def decode(
     progress: Callable[[int], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[BeamSearch]:
-    """Search replies to all sources, in batches of similar length; the searches come in the order of
-    the sources. `texts` are the rules of the texts among the options. `progress` is called with the
-    number of sentences that each batch finished. Once `cancelled`, no other step is taken, and the
-    searches stay as they are."""
+    """Search for replies to all sources, in batches of similar length.
+
+    Returns the searches in the order of `sources`. `texts` are the rules for the text options. `progress` is
+    called after each batch with the number of searches that it finished. When `cancelled` returns True, no
+    further step is taken, and the searches stay as they are.
+    """
     searches = [
         BeamSearch(options, max_length=max_length, vocab_size=backend.vocab_size, source=source, texts=texts)
         for source in sources

@@ -1,4 +1,5 @@
-"""Teacher forcing: what a model says of given replies, token by token. Perplexity and proofs come of it."""
+"""Teacher forcing: the probabilities that a model gives to the tokens of given replies, for perplexity and
+proofs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple
@@ -14,7 +15,7 @@ class ForcedStep(NamedTuple, Generic[State]):
     """One decoder step over B sentences of two rows each, 2i and 2i + 1."""
 
     before: State
-    tokens: Ints  # [2B] fed
+    tokens: Ints  # [2B] the tokens fed
     parents: Ints  # [2B] rows of `before`
     after: State
     logp: Floats  # [B, V] natural-log probabilities of the next token
@@ -22,10 +23,10 @@ class ForcedStep(NamedTuple, Generic[State]):
 
 
 def forced_steps(backend: Backend[State], state: State, target: Ints) -> Iterator[ForcedStep[State]]:
-    """Feed `target` [B, T] to the sentences that `state` is of, fresh from the encoder: of the T steps, the
-    one of number t says how likely `target[:, t]` was.
+    """Feed `target` [B, T] to the decoder, starting from the encoder's `state`, and yield T steps. Step t has
+    the probabilities of `target[:, t]`.
 
-    Every sentence has two rows, as in every decoder call (see `DecodingOptions.rows`); both are the same.
+    Every sentence has two equal rows, since no decoder call may have only one (see `DecodingOptions.rows`).
     """
     B, T = target.shape
     fed, parents = np.full(B, GO, dtype=np.int64), np.arange(B).repeat(2)
@@ -45,9 +46,9 @@ def score_targets(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] | None = None,
 ) -> list[Floats]:
-    """For each pair, the natural-log probability of every target token given the ones before it.
+    """For each pair, the natural-log probability of every target token given the previous ones.
 
-    A target is fed as it is and should end with the end-of-sentence. Result i has [len(targets[i])].
+    Targets should end with the end-of-sentence; none is added. Result i has the shape [len(targets[i])].
     """
     scores: list[Floats] = [np.empty(0, dtype=np.float32)] * len(sources)
     lengths = [(len(target), len(source)) for source, target in zip(sources, targets, strict=True)]

@@ -1,20 +1,24 @@
-"""Beam search over one source, as a state machine: `want` says what the next decoder step is to
-compute, `advance` takes what came. `scheduler.py` drives one or many of them together.
+"""Beam search over one source, as a state machine: `want` returns the request for the next decoder step, and
+`advance` takes its result. `scheduler.py` drives one search, or many in a batch.
 
-The rule of one step, K being the beam:
-1. Every live hypothesis is extended by each of its candidates that no rule forbids (`constraints`); all
-   extensions are ranked by summed log-probability, ties to the lower row, then to the lower id.
-2. Extensions by end-of-sentence that rank among the first K are finished; they are scored
-   (`penalties`) and compete for the n best.
-3. The first K other extensions live on.
-A row's first K + 1 allowed candidates always suffice: it can give K live ones and one end. One more
-is asked for, so that how narrowly the next one missed is known. Which ids of a row are banned, or lose
-by a penalty, is known before the step, and as many more are asked for. Where only some ids are allowed,
-their log-probabilities are read from the whole distribution.
-With `groups` or `required` texts, the K that live on are chosen otherwise (`choice`); for required texts,
-of each row the first K that lead equally near to them are read from the whole distribution.
-With `sample`, K rows start, and each is extended by one id that is drawn (`sampling`).
-Hypotheses cut at the maximum length are the n best only where none has finished.
+One step, where K is the beam:
+1. Every live hypothesis is extended by each of its candidates that no rule forbids (`constraints`). All
+   extensions are ranked by summed log-probability; ties go to the lower row, then to the lower id.
+2. Extensions by the end-of-sentence that rank among the first K are finished. They are scored (`penalties`)
+   and compete for the n best.
+3. The first K other extensions stay live.
+
+The first K + 1 allowed candidates of a row always suffice, since a row contributes at most K live hypotheses
+and one end. One more is requested, to know by how little the next one missed. The ids that a row bans or
+penalizes are known before the step, and as many extra candidates are requested. If only some ids are allowed,
+their log-probabilities are taken from the whole distribution.
+
+Variants:
+- With `groups` or `required` texts, `choice` selects the K live hypotheses differently. For required texts,
+  each row contributes from the whole distribution its K best extensions of each progress towards the texts.
+- With `sample`, K rows start, and each is extended by one id drawn at random (`sampling`).
+
+Hypotheses cut off at the maximum length are returned only if none has finished.
 """
 
 import sys
@@ -37,8 +41,8 @@ from .text import EOS, GO, PAD
 from .trace import Fate, TracedCandidate, TracedRow, TracedStep
 
 _INF = float("inf")
-_LEAST = -sys.float_info.max  # the least that is no infinity
-#: The most that a log-probability may be by rounding: the exact stop counts on none above 0.
+_LEAST = -sys.float_info.max  # the smallest finite number
+#: Largest log-probability accepted. It is above 0 only because of rounding: the exact stop assumes at most 0.
 _MOST = 1e-3
 _NO_LOGPS = "the model gave log-probabilities that are above 0 or not numbers: its weights are damaged"
 _NO_WEIGHTS = "the model gave attention weights that are not numbers: its weights are damaged"
@@ -47,12 +51,12 @@ _NOTHING: Mapping[int, float] = MappingProxyType({})
 
 
 class StepRequest(NamedTuple):
-    """What the next decoder step is to compute for this sentence's K rows."""
+    """The next decoder step for the K rows of one sentence."""
 
-    tokens: list[int]  # [K] fed to each row
-    parents: list[int]  # [K] rows of this sentence's previous step; all 0 at the first
-    candidates: int  # C wanted for each row
-    whole: bool  # the whole distribution [K, V] is wanted too
+    tokens: list[int]  # [K] the token fed to each row
+    parents: list[int]  # [K] the row of this sentence's previous step that each continues; 0 at the first
+    candidates: int  # C, the number of candidates needed per row
+    whole: bool  # whether the whole distribution [K, V] is needed too
 
 
 #: An id and its natural-log probability.
@@ -60,12 +64,12 @@ TokenLogp = tuple[int, float]
 
 
 def _order(candidate: TokenLogp) -> tuple[float, int]:
-    """The order of candidates: the likelier first, then the lower id."""
+    """Sort key of candidates: likelier first, ties to the lower id."""
     return -candidate[1], candidate[0]
 
 
 class _Live:
-    """A hypothesis that goes on."""
+    """A live hypothesis."""
 
     __slots__ = ("alignments", "group", "logp", "logps", "state", "tokens", "total")
 
@@ -79,20 +83,20 @@ class _Live:
         alignments: tuple[Sequence[float], ...],
         group: int,
     ) -> None:
-        self.group = group  # of diverse beam groups
+        self.group = group  # its group in diverse beam search
         self.tokens, self.logps, self.logp, self.state = tokens, logps, logp, state
-        self.total = total  # logp and what penalties take: what it ranks by
-        self.alignments = alignments  # a row a token, where they are kept
+        self.total = total  # logp after the repetition penalty, by which it is ranked
+        self.alignments = alignments  # one row per token, if they are kept
 
 
 class BeamSearch:
     """The search for the `options.n_best` best replies to one source.
 
-    `texts` are the rules of the texts among the options, for the vocabulary (`constraints.text_rules`).
+    `texts` are the rules for the text options, created by `constraints.text_rules` for the vocabulary.
 
     Raises:
-        BundleError: from `advance`, where the model gives what is no log-probability, or no number as
-            attention where that is used.
+        BundleError: from `advance`, if the model returns invalid log-probabilities, or attention that is not
+            finite and is used.
     """
 
     def __init__(
@@ -109,24 +113,23 @@ class BeamSearch:
         self.rows: int = options.rows
         self.done: bool = False
         self.min_gap: float = _INF
-        """The smallest score difference that decided what lives on or how the n best are ordered: replies
-        of two backends may only differ where this is within their numerical difference."""
+        """The smallest difference of scores that decided which hypotheses stay live or how the n best are
+        ordered. The replies of two backends may differ only if it is within their numerical difference."""
         self.trace: list[TracedStep] = []
-        """What each step did, where the options ask for it."""
+        """Every step, if the options ask for a trace."""
         self._vocab_size, self._source_length = vocab_size, len(source)
         self._rules = Rules(options, source, texts)
-        self._penalized = options.repetition_penalty > 1
         self._aligned = options.alignments or options.coverage_penalty > 0
         self._steps = 0
         self._finished = Finished(options.n_best, options.groups)
         self._over = [False] * options.groups
         self._sampler = Sampler(options) if options.sample else None
         self._whole = options.sample or self._rules.required is not None
-        # Of each live row: banned ids, the only ones allowed, and those that rank lower by a penalty.
+        # For each live row: the banned ids, the only allowed ids (None: all), and the penalized ids.
         self._banned: list[frozenset[int]] = [self._rules.banned(self._rules.start)] * self.rows
         self._allowed: list[Sequence[int] | None] = [None] * self.rows
-        self._lowered: list[frozenset[int]] = [_NONE] * self.rows
-        self._losing = self._count_losing()
+        self._penalized: list[frozenset[int]] = [_NONE] * self.rows
+        self._extra = self._count_extra()
         begun = options.beam if options.sample else options.groups
         self._live = [
             _Live((), (), 0.0, 0.0, self._rules.start, (), row % options.groups) for row in range(begun)
@@ -134,8 +137,8 @@ class BeamSearch:
         self._prepare([GO] * begun, [0] * begun)
 
     def want(self) -> StepRequest:
-        """What to compute next. In a batch a search that is `done` is asked on, until it leaves: it still has
-        its rows, and what comes for them is not taken."""
+        """The request for the next step. A search that is `done` keeps its rows until it leaves the batch, so
+        it still makes requests, but their results are not passed to `advance`."""
         return self._request
 
     def advance(
@@ -145,11 +148,12 @@ class BeamSearch:
         align: Floats,
         logp: Floats | None = None,
     ) -> None:
-        """Take the candidates [K, C] of the rows that `want` asked for, their attention [K, S], and the
-        whole distribution [K, V] where it was wanted.
+        """Take the result of a step: the candidates [K, C] of each row, their attention [K, S], and the whole
+        distribution [K, V] if it was requested.
 
-        More candidates than were asked for change nothing but the trace. S may exceed the source: attention
-        is 0 on padding."""
+        More candidates than requested change nothing but the trace. S may be longer than the source, since
+        attention is 0 on padding.
+        """
         count = len(self._live)
         ids, logps = cand_ids[:count], cand_logp[:count]
         alignments = None
@@ -173,13 +177,13 @@ class BeamSearch:
         if extended or self._finished:
             self._live = self._grown(extended, alignments)
             self._prepare([id for _, _, id, _ in extended], [row for _, row, _, _ in extended])
-        else:  # nothing may follow: what there is was cut
+        else:  # no token may follow: the live hypotheses are cut off
             self.done = True
         self._finish()
 
     def contenders(self) -> list[tuple[int, ...]]:
-        """The ids of every hypothesis that can still become, or is, the best reply; what they all begin
-        with is never taken back."""
+        """The ids of every hypothesis that is the best reply or can still become it. Text with which all of
+        them begin is settled."""
         if self.done:
             return [self.hypotheses()[0].tokens]
         if not self._finished:
@@ -187,18 +191,18 @@ class BeamSearch:
         best = self.hypotheses()[0]
         going_on = [live for live in self._live if not self._over[live.group]]
         rivals = (live for live in going_on if self._bound(live) > best.score)
-        if self.options.groups > 1:  # else an equal score that comes later does not win over it
+        if self.options.groups > 1:  # without groups, a later reply of equal score does not win
             rivals = (live for live in going_on if self._bound(live) >= best.score)
         return [best.tokens, *(live.tokens for live in rivals)]
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The n best so far, best first: those that finished, or the live ones where none has."""
+        """The n best so far, best first: finished ones, or live ones if none has finished."""
         return self._finished.n_best() or self._cut()[: self.options.n_best]
 
     def _possible(
         self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None
     ) -> list[Iterable[TokenLogp]]:
-        """The candidates of each row, likeliest first: all that are allowed where only some are."""
+        """The candidates of each row, likeliest first. If only some ids are allowed, all of those."""
         candidates: list[Iterable[TokenLogp]] = list(map(zip, ids, logps))
         if whole is not None:
             for row, allowed in enumerate(self._allowed[: len(self._live)]):
@@ -210,24 +214,24 @@ class BeamSearch:
     def _extensions(
         self, enough: int, candidates: Sequence[Iterable[TokenLogp]], taken: Mapping[int, float] = _NOTHING
     ) -> list[Extension]:
-        """The allowed extensions, the `enough` best of them, best first, after what is `taken` off an id."""
+        """The `enough` best allowed extensions, best first. `taken` is subtracted from the rank of an id."""
         penalty = self.options.repetition_penalty
         found: list[Extension] = []
-        least = _LEAST  # what ranks below it cannot matter any more
+        least = _LEAST  # extensions that rank below it can no longer be among the best
         for row, live in enumerate(self._live):
-            so_far, banned, lowered = live.total, self._banned[row], self._lowered[row]
+            so_far, banned, penalized = live.total, self._banned[row], self._penalized[row]
             most = so_far + _MOST
-            ranks_lower = bool(lowered or taken)
+            ranks_lower = bool(penalized or taken)
             for id, logp in candidates[row]:
                 if id in banned:
                     continue
                 total = so_far + logp
                 if not least <= total <= most:
-                    if not total <= most:  # NaN is not less either
+                    if not total <= most:  # also true of NaN
                         raise BundleError(_NO_LOGPS)
                     break
                 if ranks_lower:
-                    if id in lowered:
+                    if id in penalized:
                         total = so_far + repeated(logp, penalty)
                     total -= taken.get(id, 0.0)
                 found.append((-total, row, id, logp))
@@ -239,7 +243,7 @@ class BeamSearch:
 
     def _choose(self, ids: list[list[int]], logps: list[list[float]], whole: Floats | None) -> Choice:
         options = self.options
-        # Of 2K + 1, at most K are ends, K live on, and one tells how near the next was.
+        # At most K are ends and K stay live; one more shows by how little the next missed.
         enough = 2 * options.beam // options.groups + 1
         if self._rules.required:
             assert whole is not None
@@ -259,29 +263,29 @@ class BeamSearch:
         return Choice(self._alone(ended), self._alone(extended), gap)
 
     def _alone(self, extensions: Iterable[Extension]) -> list[Extension]:
-        """The extensions ranked by what they are, whatever other groups go on with."""
+        """The extensions with their totals restored, without the diversity penalty."""
         return [(-self._total(row, id, logp), row, id, logp) for _, row, id, logp in extensions]
 
     def _total(self, row: int, id: int, logp: float) -> float:
-        """What a row ranks by with one more id."""
-        if id in self._lowered[row]:
+        """What a row is ranked by when it is extended by `id`."""
+        if id in self._penalized[row]:
             logp = repeated(logp, self.options.repetition_penalty)
         return self._live[row].total + logp
 
     def _reached(self, whole: Floats) -> list[tuple[Extension, Progress]]:
-        """The allowed extensions, best first, and how near to the required texts each leads: the first K of
-        all that lead equally near, and the first K ends."""
-        if not (whole[: len(self._live)] <= _MOST).all():  # NaN is not less either
+        """Allowed extensions, best first, each with its progress towards the required texts: the first K
+        of each progress, and the first K ends."""
+        if not (whole[: len(self._live)] <= _MOST).all():  # also true of NaN
             raise BundleError(_NO_LOGPS)
         alike: dict[tuple[Progress, bool], list[Iterable[TokenLogp]]] = {}
         for row, live in enumerate(self._live):
             allowed = self._allowed[row]
-            losing = len(self._banned[row]) + len(self._lowered[row])
+            extra = len(self._banned[row]) + len(self._penalized[row])
             for progress, among in self._rules.leading(live.state):
                 ids = among if allowed is None else among[np.isin(among, allowed)]
                 if ids.size:
                     logps = whole[row, ids]
-                    best = likeliest(logps, min(len(ids), self.options.beam + losing))
+                    best = likeliest(logps, min(len(ids), self.options.beam + extra))
                     rows = alike.setdefault((progress, ids[0] == EOS), [()] * len(self._live))
                     rows[row] = zip(ids[best].tolist(), logps[best].tolist(), strict=True)
         return sorted(
@@ -291,15 +295,15 @@ class BeamSearch:
         )
 
     def _draw(self, sampler: Sampler, whole: Floats) -> Choice:
-        """One extension of each row, drawn."""
+        """Draw one extension of each row."""
         ended: list[Extension] = []
         extended: list[Extension] = []
         nearest = _INF
         for row, live in enumerate(self._live):
             logp = whole[row].astype(np.float64)  # [V]
-            if not (logp <= _MOST).all():  # NaN is not less either
+            if not (logp <= _MOST).all():  # also true of NaN
                 raise BundleError(_NO_LOGPS)
-            logp[list(self._lowered[row])] *= self.options.repetition_penalty
+            logp[list(self._penalized[row])] *= self.options.repetition_penalty
             allowed = self._allowed[row]
             if allowed is not None:
                 rest = np.full_like(logp, -_INF)
@@ -307,7 +311,7 @@ class BeamSearch:
                 logp = rest
             logp[list(self._banned[row])] = -_INF
             if logp.max() == -_INF:
-                continue  # nothing may follow
+                continue  # no token may follow
             id, gap = sampler.draw(logp)
             nearest = min(nearest, gap)
             extension = (-(live.total + float(logp[id])), row, id, float(whole[row, id]))
@@ -347,7 +351,8 @@ class BeamSearch:
         )
 
     def _prepare(self, tokens: list[int], parents: list[int]) -> None:
-        """Ask for the next step of the live hypotheses, whose last ids and rows before these are."""
+        """Prepare the request for the next step: `tokens` are the last ids of the live hypotheses, `parents`
+        their rows in the previous step."""
         rules, live = self._rules, self._live
         whole = self._whole
         if rules.any:
@@ -356,23 +361,24 @@ class BeamSearch:
             left = self.max_length - self._steps
             self._allowed = [rules.allowed(each.state, left) for each in live]
             whole = whole or any(allowed is not None for allowed in self._allowed)
-        if self._penalized:
-            self._lowered = [frozenset(each.tokens) for each in live]
-        if rules.any or self._penalized:
-            self._losing = self._count_losing()
+        repeats = self.options.repetition_penalty > 1
+        if repeats:
+            self._penalized = [frozenset(each.tokens) for each in live]
+        if rules.any or repeats:
+            self._extra = self._count_extra()
         spare = self.rows - len(tokens)
         self._request = StepRequest(
             tokens + [PAD] * spare,
             parents + [0] * spare,
-            min(self._vocab_size, self.options.beam + 2 + self._losing),
+            min(self._vocab_size, self.options.beam + 2 + self._extra),
             whole,
         )
 
-    def _count_losing(self) -> int:
-        """How many of a row's ids may be banned or lose by a penalty."""
-        losing = max(map(len, self._banned), default=0) + max(map(len, self._lowered), default=0)
-        # With groups, those that earlier ones go on with lose too.
-        return losing + (self.options.beam if self.options.groups > 1 else 0)
+    def _count_extra(self) -> int:
+        """The maximum number of ids that a row bans or penalizes."""
+        extra = max(map(len, self._banned), default=0) + max(map(len, self._penalized), default=0)
+        # With groups, the ids that earlier groups chose are penalized too.
+        return extra + (self.options.beam if self.options.groups > 1 else 0)
 
     def _note_step(
         self,
@@ -401,14 +407,14 @@ class BeamSearch:
         self.trace.append(TracedStep(tuple(rows)))
 
     def _take(self, finished: Iterable[tuple[Extension, Hypothesis]]) -> None:
-        """Keep what groups finished that are not over."""
+        """Keep the finished hypotheses of groups that are not complete."""
         by_group = [(self._live[row].group, hypothesis) for (_, row, _, _), hypothesis in finished]
         counting = [(group, hypothesis) for group, hypothesis in by_group if not self._over[group]]
         if counting:
             self._note(self._finished.add(counting))
 
     def _finish(self) -> None:
-        """Decide whether the search is over."""
+        """Decide whether the search is done."""
         self._over = [over or self._group_is_over(group) for group, over in enumerate(self._over)]
         if self.done or not self._live or self._steps >= self.max_length or all(self._over):
             self.done = True
@@ -418,13 +424,13 @@ class BeamSearch:
                 self._note(smallest_gap(self._cut()[: self.options.n_best + 1]))
 
     def _group_is_over(self, group: int) -> bool:
-        """Whether a group has what is wanted of it and can find no better."""
+        """Whether a group has as many replies as are wanted of it and can find no better ones."""
         options = self.options
         to_beat = self._finished.to_beat(group)
         if to_beat is None:
             return False
         if options.beam == options.groups or options.stop == "first":
-            # With one beam there is nothing to rank an end against: greedy takes its first.
+            # With one hypothesis per group there is nothing to rank an end against: greedy takes the first.
             return True
         bounds = [self._bound(live) for live in self._live if live.group == group]
         return to_beat >= max(bounds, default=-_INF)
@@ -433,7 +439,8 @@ class BeamSearch:
         self.min_gap = min(self.min_gap, gap)
 
     def _cut(self) -> list[Hypothesis]:
-        """The live ones as they are, best first, each once: two groups, or two draws, may hold the same."""
+        """The live hypotheses, cut off as they are, best first. Groups and draws may have equal ones, which
+        are listed once."""
         cut = [
             Hypothesis(
                 live.tokens,

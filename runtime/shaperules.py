@@ -1,13 +1,13 @@
-"""What each operation that a bundle's graph may use does to shapes: one table, `RULES`.
+"""Shape inference for every operation that a bundle's graph may use: the table `RULES`.
 
-Shapes are `Size`s, so that what a rule finds holds for every batch, length and beam. A size never comes
-from a tensor's contents, unless they are known here exactly: constants, the decoder's `top_k` and what Shape
-gives, through Gather, Concat, exact arithmetic and the like. What a rule cannot determine it refuses,
-by raising `RuleError` with the reason. Types are not followed: ONNX Runtime checks them as it makes a
+Shapes consist of symbolic `Size`s, so the results hold for every batch, length and beam. A size may depend on
+the content of a tensor only if that is known exactly: constants, the decoder's `top_k`, and the results of
+Shape, propagated through Gather, Concat, exact arithmetic and the like. If a rule cannot determine a shape,
+it raises `RuleError` with the reason. Types are not checked here; ONNX Runtime does that when it creates a
 session.
 
-The operations are those that `export/` writes, and no others. Adding one is a line of `RULES`, with a
-function of its own where no rule here fits. Semantics: https://onnx.ai/onnx/operators/, opset 18.
+The operations are exactly those that `export/` writes. To add one, add a line to `RULES`, and a function if
+no rule here fits. Semantics: https://onnx.ai/onnx/operators/, opset 18.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,39 +20,39 @@ from .sizes import Size, at_least, divide, letter, product, terms_of
 INT64 = 7  # TensorProto.DataType
 #: The domain of ONNX Runtime's own operations.
 MICROSOFT = "com.microsoft"
-#: How many whole numbers of a tensor are followed: shapes, axes, splits.
+#: Maximum elements of an integer tensor whose content is tracked: shapes, axes, splits.
 MOST_NUMBERS = 64
-#: Axes that a tensor may have; those of our graphs have at most 4.
+#: Maximum axes of a tensor. The graphs that edgechat exports have at most 4.
 MOST_AXES = 8
-#: Products of letters that a number may be the sum of, to be followed.
+#: Maximum terms of a number whose value is tracked.
 _MOST_TERMS = 4
-#: Characters of a shape in a message.
+#: Maximum characters of a shape in a message.
 _LONGEST_TEXT = 100
-#: Larger ones are not followed, far from where 64 bits would wrap.
+#: Numbers with larger coefficients are not tracked, so that 64 bits never overflow.
 _LARGEST_NUMBER = 1 << 31
 _C = letter("C")
 
 
 class RuleError(Exception):
-    """Why an operation's shapes are refused or not determined."""
+    """Why the shapes of an operation are refused or cannot be determined."""
 
 
 class Value(NamedTuple):
-    """A tensor's shape, and its int64 contents where they are known and it is a number or a list."""
+    """A tensor's shape, and its int64 content if that is known and it has at most one axis."""
 
     shape: tuple[Size, ...]
     numbers: tuple[Size, ...] | None = None
 
 
 class Call:
-    """One node with what is known of its inputs; a rule reads it and gives the outputs."""
+    """A node and what is known about its inputs. A rule takes it and returns the outputs."""
 
     def __init__(self, node: Node, inputs: Sequence[Value | None]) -> None:
         self.node = node
-        self.inputs = inputs  # None: left out
+        self.inputs = inputs  # None: an optional input that is omitted
         self.attributes = {attribute.name: attribute for attribute in node.attributes}
-        self.work: Size = 0  # multiplications, where they are more than the outputs' elements
-        self.hidden: Size = 0  # elements that the operation needs beside its outputs
+        self.work: Size = 0  # multiplications, set by the rule if they exceed the elements of the outputs
+        self.hidden: Size = 0  # elements that the operation needs in addition to its outputs
 
     def has(self, i: int) -> bool:
         return i < len(self.inputs) and self.inputs[i] is not None
@@ -67,14 +67,16 @@ class Call:
         return self.value(i).shape
 
     def numbers(self, i: int) -> tuple[Size, ...]:
-        """The contents of input `i`, which decides on a shape."""
+        """The content of input `i`, which must be known because a shape depends on it."""
         numbers = self.value(i).numbers
         if numbers is None:
-            raise RuleError(f"takes a size from {shown(self.node.inputs[i])}, which is known only as it runs")
+            raise RuleError(
+                f"takes a size from {shown(self.node.inputs[i])}, which is known only at run time"
+            )
         return numbers
 
     def constants(self, i: int) -> tuple[int, ...]:
-        """As `numbers`, and none depends on a letter."""
+        """Like `numbers`, which must not depend on a letter."""
         numbers = self.numbers(i)
         constants = tuple(number for number in numbers if isinstance(number, int))
         if len(constants) != len(numbers):
@@ -85,11 +87,11 @@ class Call:
         attribute = self.attributes.get(name)
         number = default if attribute is None else attribute.i
         if number is None:
-            raise RuleError(f"has no whole number {name!r}")
+            raise RuleError(f"has no integer attribute {name!r}")
         return number
 
     def flag(self, name: str, default: int) -> int:
-        """0 or 1; of other numbers, ONNX Runtime takes some for the one and some for the other."""
+        """An attribute that must be 0 or 1: ONNX Runtime is not consistent in how it reads other numbers."""
         number = self.integer(name, default)
         if number not in (0, 1):
             raise RuleError(f"has {number} as {name!r}, which must be 0 or 1")
@@ -120,7 +122,8 @@ def _axes(axes: Sequence[int], rank: int) -> list[int]:
 
 
 def _known(shape: tuple[Size, ...], numbers: Sequence[Size]) -> Value:
-    """With the contents kept where they are few, small, of few terms, and grow with no letter's square."""
+    """A value whose content is tracked if it has few and small numbers, of few terms, without squares of
+    letters."""
     kept = len(shape) < 2 and len(numbers) <= MOST_NUMBERS and all(map(_is_tame, numbers))
     return Value(shape, tuple(numbers) if kept else None)
 
@@ -134,7 +137,7 @@ def _is_tame(number: Size) -> bool:
 
 
 def _broadcast(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
-    """NumPy's rule; sizes that are not equal for every batch and length do not fit."""
+    """NumPy's broadcasting rule. Sizes must be equal for every batch, length and beam."""
     rank = max(map(len, shapes))
     result: list[Size] = [1] * rank
     for shape in shapes:
@@ -147,7 +150,7 @@ def _broadcast(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
 
 
 def text(shape: Sequence[Size]) -> str:
-    """As people write it: [B*K, S, 256]; with dots where it is long."""
+    """A shape in a message, such as [B*K, S, 256]; shortened with dots if it is long."""
     whole = f"[{', '.join(map(str, shape))}]"
     return whole if len(whole) <= _LONGEST_TEXT else f"{whole[:_LONGEST_TEXT]}..]"
 
@@ -168,7 +171,7 @@ def _elementwise(call: Call) -> list[Value]:
 
 
 def _arithmetic(operation: Callable[[Size, Size], Size | None]) -> Rule:
-    """Elementwise on two inputs, with the contents where both are known."""
+    """Elementwise on two inputs; the content is tracked if both are known."""
 
     def rule(call: Call) -> list[Value]:
         a, b = call.value(0), call.value(1)
@@ -197,14 +200,14 @@ def _layer_normalization(call: Call) -> list[Value]:
     shape = call.shape()
     axis = call.axis("axis", -1, len(shape))
     for i in range(1, max(2, len(call.inputs))):
-        # Scale and bias. A bias that is there but left out, by an empty name, crashes ONNX Runtime.
+        # Scale and bias. A bias that is present with an empty name crashes ONNX Runtime.
         if call.shape(i) != shape[axis:]:
             raise RuleError(f"has {text(call.shape(i))} as input {i}, not {text(shape[axis:])}")
     statistic = Value((*shape[:axis], *[1] * (len(shape) - axis)))
     return [Value(shape), statistic, statistic]
 
 
-# --- operations that move things around -------------------------------------------------------------------
+# --- operations that rearrange elements -------------------------------------------------------------------
 
 
 def _transpose(call: Call) -> list[Value]:
@@ -218,17 +221,17 @@ def _transpose(call: Call) -> list[Value]:
 
 
 def _reshape(call: Call) -> list[Value]:
-    value, wanted = call.value(0), call.numbers(1)
-    if len(wanted) > MOST_AXES:  # before they are multiplied
-        raise RuleError(f"reshapes to {len(wanted)} axes, {MOST_AXES} are allowed")
+    value, target = call.value(0), call.numbers(1)
+    if len(target) > MOST_AXES:  # before they are multiplied
+        raise RuleError(f"reshapes to {len(target)} axes, {MOST_AXES} are allowed")
     shape: list[Size] = []
-    for i, size in enumerate(wanted):
+    for i, size in enumerate(target):
         if size == 0 and not call.flag("allowzero", 0):
             if i >= len(value.shape):
                 raise RuleError("copies a size that its input does not have")
             size = value.shape[i]
-        elif size != -1 and not at_least(size, 1):  # it could become 0 or -1, which mean something else
-            raise RuleError(f"reshapes to {text(wanted)}")
+        elif size != -1 and not at_least(size, 1):  # it could become 0 or -1, which have special meanings
+            raise RuleError(f"reshapes to {text(target)}")
         shape.append(size)
     total = product(value.shape)
     if -1 in shape:
@@ -236,10 +239,10 @@ def _reshape(call: Call) -> list[Value]:
         rest = product([*shape[:i], *shape[i + 1 :]])
         left = divide(total, rest) if at_least(rest, 1) and at_least(total, 1) else None
         if left is None:
-            raise RuleError(f"reshapes {text(value.shape)} to {text(wanted)}, which need not fit")
+            raise RuleError(f"reshapes {text(value.shape)} to {text(target)}, which does not always fit")
         shape[i] = left
     if product(shape) != total:
-        raise RuleError(f"reshapes {text(value.shape)} to {text(wanted)}, which does not fit")
+        raise RuleError(f"reshapes {text(value.shape)} to {text(target)}, which does not fit")
     return [_known(tuple(shape), value.numbers) if value.numbers is not None else Value(tuple(shape))]
 
 
@@ -247,9 +250,9 @@ def _squeeze(call: Call) -> list[Value]:
     value = call.value(0)
     shape = value.shape
     axes = _axes(call.constants(1), len(shape)) if call.has(1) else []
-    if not axes:  # an empty list is as good as none
+    if not axes:  # an empty list means the same as no list
         if not all(isinstance(size, int) for size in shape):
-            raise RuleError(f"squeezes whatever is 1 in {text(shape)}")
+            raise RuleError(f"squeezes {text(shape)} without naming the axes")
         axes = [i for i, size in enumerate(shape) if size == 1]
     if any(shape[axis] != 1 for axis in axes):
         raise RuleError(f"squeezes {text(shape)} along {axes}")
@@ -295,7 +298,7 @@ def _split(call: Call) -> list[Value]:
         part = -(-size // max(1, call.integer("num_outputs", count)))
         parts = [max(0, min(part, size - i * part)) for i in range(count)]
     else:
-        raise RuleError(f"splits {size} without saying how")
+        raise RuleError(f"splits {size} without giving the sizes of the parts")
     total: Size = 0
     for part_size in parts:
         total = total + part_size
@@ -316,7 +319,7 @@ def _gather(call: Call) -> list[Value]:
     return [_known(shape, [data.numbers[i] for i in places])]
 
 
-# --- operations that make shapes, or something of a shape that is asked for ---------------------------------
+# --- operations that return shapes, or whose output shape is an input ---------------------------------------
 
 
 def _shape_of(call: Call) -> list[Value]:
@@ -342,7 +345,7 @@ def _expand(call: Call) -> list[Value]:
 def _range(call: Call) -> list[Value]:
     ends = [call.numbers(i)[0] for i in range(3) if call.shape(i) == ()]
     if len(ends) != 3:
-        raise RuleError("counts between what are no single numbers")
+        raise RuleError("has a range whose ends are not single numbers")
     start, limit, delta = ends
     if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int) and delta:
         length = max(0, -((start - limit) // delta))
@@ -368,11 +371,11 @@ def _reduce(call: Call) -> list[Value]:
 
 
 def _top_k(call: Call) -> list[Value]:
-    """How many is a constant, or C, which is what the decoder's input `top_k` holds and is at most V."""
+    """TopK. k is a constant, or C, the content of the decoder's input `top_k`, which is at most V."""
     shape = call.shape()
     axis = call.axis("axis", -1, len(shape))
     if call.shape(1) != (1,):
-        raise RuleError("takes no single number of candidates")
+        raise RuleError("does not take a single number of candidates")
     [k] = call.numbers(1)
     if k != _C and not (isinstance(k, int) and k >= 0 and at_least(shape[axis] - k, 0)):
         raise RuleError(f"takes the first {k} of {shape[axis]}")
@@ -395,8 +398,8 @@ def _matmul(call: Call) -> list[Value]:
 
 
 def _matmul_integer_to_float(call: Call) -> list[Value]:
-    """A [.., K] and B [K, N] with a scale of A, one of each column of B, a zero point of A, none of B, and a
-    bias [N]."""
+    """A [.., K] and B [K, N], with a scale for A and one per column of B, a zero point for A, none for B, and
+    a bias [N]."""
     made = _matmul(call)
     columns = call.shape(1)[-1:]
     expected = ((), columns, (), None, columns)
@@ -409,7 +412,7 @@ def _matmul_integer_to_float(call: Call) -> list[Value]:
 
 def _lstm(call: Call) -> list[Value]:
     """X [S,B,I], W [D,4H,I], R [D,4H,H], B [D,8H], sequence_lens [B], first h and c [D,B,H], P [D,3H] ->
-    Y [S,D,B,H], h, c [D,B,H]; D is 2 where it runs both ways."""
+    Y [S,D,B,H], h, c [D,B,H]; D is 2 if it is bidirectional, else 1."""
     if len(call.shape()) != 3 or call.flag("layout", 0):
         raise RuleError(f"takes {text(call.shape())}, not [S, B, I]")
     S, B, inputs = call.shape()
@@ -421,7 +424,7 @@ def _lstm(call: Call) -> list[Value]:
     for i, shape in enumerate(expected, 1):
         if (i < 3 or call.has(i)) and call.shape(i) != shape:
             raise RuleError(f"has {text(call.shape(i))} as input {i}, not {text(shape)}")
-    call.hidden = S * B * (4 * D * H)  # gates of all times
+    call.hidden = S * B * (4 * D * H)  # gates of all time steps
     call.work = call.hidden * (inputs + H)
     return [Value((S, D, B, H)), Value(state), Value(state)]
 

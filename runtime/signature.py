@@ -1,10 +1,10 @@
-"""Ed25519 signatures of bundles (RFC 8032): who made a bundle, and that nobody changed it since.
+"""Ed25519 signatures of bundles (RFC 8032): they show who made a bundle, and that nobody changed it since.
 
-Signed are the bytes of edgechat.json, which hold the hash of every other file, so that a signature is the
-same for a folder and for one file. `signature.ed25519` is the public key, 32 bytes, and the signature, 64:
-the key says who claims to have signed; what decides is the key that the loader was given.
+The signed message is edgechat.json, which contains the hash of every other file, so a folder and its
+one-file form have the same signature. `signature.ed25519` holds the public key (32 bytes) and the signature
+(64 bytes). The key in it only says who claims to have signed; the key given to the loader decides.
 
-The package `cryptography` is only needed, and only imported, where a signature is made or required.
+The package `cryptography` is needed, and imported, only where a signature is made or required.
 """
 
 import os
@@ -19,29 +19,32 @@ from .files import sha256
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-#: What stands before edgechat.json in the signed message, so that no signature for another purpose fits.
+#: Precedes edgechat.json in the signed message, so that no signature made for another purpose is valid here.
 CONTEXT = b"edgechat bundle signature 1\0"
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
-# An Ed25519 SubjectPublicKeyInfo (RFC 8410) is these bytes and the key.
+# Precedes the key in an Ed25519 SubjectPublicKeyInfo (RFC 8410).
 _SPKI = bytes.fromhex("302a300506032b6570032100")
-_LARGEST_KEY_FILE = 1 << 16
+_LARGEST_KEY_FILE = 1 << 16  # bytes
 
-#: Gives the content of signature.ed25519 for the bytes of edgechat.json.
+#: Returns the content of signature.ed25519 for the bytes of edgechat.json.
 Signer = Callable[[bytes], bytes]
+#: The path of a PEM file with an Ed25519 public key, or the content of one.
+PublicKey = str | os.PathLike[str] | bytes
 
 
 def fingerprint(public_key: bytes) -> str:
-    """SHA-256 of a public key in DER, as `openssl pkey -pubin -in NAME.pub -outform DER | sha256sum` says."""
+    """SHA-256 of a public key in DER, as `openssl pkey -pubin -in NAME.pub -outform DER | sha256sum` prints
+    it."""
     return sha256(_SPKI + public_key)
 
 
 def signing_key(signature: bytes) -> bytes:
-    """The public key that made a signature.ed25519, as that claims."""
+    """The public key that a signature.ed25519 claims to be from."""
     return signature[:KEY_BYTES]
 
 
 def make_key(passphrase: str | None = None) -> tuple[bytes, bytes]:
-    """A new private key and its public key, in PEM (PKCS#8 and SubjectPublicKeyInfo)."""
+    """Create a private key and its public key, in PEM (PKCS#8 and SubjectPublicKeyInfo)."""
     _need_cryptography()
     from cryptography.hazmat.primitives import serialization as pem
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -53,7 +56,8 @@ def make_key(passphrase: str | None = None) -> tuple[bytes, bytes]:
 
 
 def load_signer(path: str | os.PathLike[str], ask: Callable[[], str] | None = None) -> Signer:
-    """What signs with the private key in the PEM file `path`; `ask` gives its passphrase if it has one.
+    """A `Signer` with the private key in the PEM file `path`. `ask` is called for its passphrase, if it has
+    one.
 
     Raises:
         UsageError: there is no such file, it holds no Ed25519 private key, or the passphrase is wrong.
@@ -66,47 +70,50 @@ def load_signer(path: str | os.PathLike[str], ask: Callable[[], str] | None = No
     return lambda sealed: public + key.sign(CONTEXT + sealed)
 
 
-def load_public_key(path: str | os.PathLike[str]) -> bytes:
-    """The 32 bytes of the Ed25519 public key in the PEM file `path`.
+def load_public_key(given: PublicKey) -> bytes:
+    """The 32 bytes of the Ed25519 public key in a PEM file.
 
     Raises:
-        UsageError: there is no such file, or it holds no such key.
+        UsageError: there is no such file, or it is not an Ed25519 public key.
     """
     _need_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-    path = path_text("require_signature", path)
-    raw = _read(path)
+    if isinstance(given, bytes):
+        name, raw = "require_signature", given
+    else:
+        name = path_text("require_signature", given)
+        raw = _read(name)
     if b"PRIVATE KEY" in raw:
-        raise UsageError(f"{path} is a private key, which stays with who signs: give the public one")
+        raise UsageError(f"{name} is a private key, which belongs only to the signer: give the public key")
     try:
         key = load_pem_public_key(raw)
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PublicKey):
-        raise UsageError(f"{path} is not a PEM file with an Ed25519 public key, as edgechat keygen makes it")
+        raise UsageError(f"{name} is not an Ed25519 public key in PEM, as edgechat keygen writes it")
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def check_signature(bundle: Path, sealed: bytes, signature: bytes | None, public_key: bytes) -> None:
-    """Refuse `bundle` unless `signature` is that of `sealed`, its edgechat.json, by `public_key`.
+    """Refuse `bundle` unless `signature` is a signature of `sealed`, its edgechat.json, by `public_key`.
 
     Raises:
-        BundleError: it is unsigned, signed by another key, or was changed since.
+        BundleError: the bundle is not signed, is signed by another key, or was changed afterwards.
     """
     _need_cryptography()
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    wanted = f"a signature by the key {fingerprint(public_key)} is required"
+    required = f"a signature by the key {fingerprint(public_key)} is required"
     if signature is None:
-        raise BundleError(f"{bundle} is not signed, but {wanted}")
+        raise BundleError(f"{bundle} is not signed, but {required}")
     check_form(bundle, signature)
     if signing_key(signature) != public_key:
         raise BundleError(
-            f"{bundle} is signed by another key, {fingerprint(signing_key(signature))}, but {wanted}"
+            f"{bundle} is signed by another key, {fingerprint(signing_key(signature))}, but {required}"
         )
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature[KEY_BYTES:], CONTEXT + sealed)
@@ -117,11 +124,11 @@ def check_signature(bundle: Path, sealed: bytes, signature: bytes | None, public
 
 
 def check_form(bundle: Path, signature: bytes) -> None:
-    """Refuse what cannot be a signature of ours, without checking whether it is right."""
+    """Refuse a signature.ed25519 of the wrong size; whether the signature is valid is not checked."""
     if len(signature) != KEY_BYTES + SIGNATURE_BYTES:
         raise BundleError(
-            f"{bundle / 'signature.ed25519'} has {len(signature)} bytes, not the "
-            f"{KEY_BYTES + SIGNATURE_BYTES} of a public key and a signature"
+            f"{bundle / 'signature.ed25519'} has {len(signature)} bytes, but must have "
+            f"{KEY_BYTES + SIGNATURE_BYTES}: a public key and a signature"
         )
 
 
@@ -135,24 +142,22 @@ def _private_key(path: Path, ask: Callable[[], str] | None) -> "Ed25519PrivateKe
     try:
         try:
             key = load_pem_private_key(raw, None)
-        except TypeError:  # it has a passphrase
+        except TypeError:  # the key has a passphrase
             if ask is None:
                 raise UsageError(
-                    f"{path} is protected by a passphrase, which can only be asked for in a terminal: "
-                    "run this there, or use a key without one"
+                    f"{path} is protected by a passphrase, which can only be entered in a terminal: "
+                    "run this in one, or use a key without a passphrase"
                 ) from None
             passphrase = ask()
             key = load_pem_private_key(raw, passphrase.encode())
     except (TypeError, ValueError, UnsupportedAlgorithm):
         if passphrase is not None:
-            raise UsageError(f"that is not the passphrase of {path}") from None
+            raise UsageError(f"the passphrase of {path} is wrong") from None
         key = None
     if b"PUBLIC KEY" in raw:
-        raise UsageError(f"{path} is a public key, which only checks: give the private one, NAME.key")
+        raise UsageError(f"{path} is a public key, which cannot sign: give the private key, NAME.key")
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(
-            f"{path} is not a PEM file with an Ed25519 private key (PKCS#8): edgechat keygen makes one"
-        )
+        raise UsageError(f"{path} is not an Ed25519 private key in PEM (PKCS#8): edgechat keygen creates one")
     return key
 
 

@@ -1,8 +1,8 @@
-"""Sizes of tensors that are not known yet, as polynomials over the letters of the legend of shapes.
+"""Symbolic sizes of tensors: polynomials over the letters of the legend of shapes in docs/architecture.md.
 
-`4*B*S + 1` is kept as the coefficients of its products of letters, {"BS": 4, "": 1}; a size without
-letters is an int. Every letter stands for a whole number of at least 1, so that a coefficient is how
-fast a size can grow with them, whatever they are.
+`4*B*S + 1` is stored as the coefficients of its products of letters, {"BS": 4, "": 1}; a size without letters
+is an int. Every letter stands for a whole number of at least 1, so the coefficients bound how fast a size
+grows with the letters.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,12 +12,12 @@ Size = Union[int, "Poly"]
 
 
 class Poly:
-    """A polynomial with whole coefficients that has at least one letter. Not changed once made."""
+    """A polynomial with integer coefficients and at least one letter. Immutable."""
 
     __slots__ = ("terms",)
 
     def __init__(self, terms: Mapping[str, int]) -> None:
-        self.terms = terms  # sorted letters, a letter twice for its square; no coefficient is 0
+        self.terms = terms  # by sorted letters, where a square has its letter twice; no coefficient is 0
 
     def __add__(self, other: Size) -> Size:
         terms = dict(self.terms)
@@ -61,7 +61,7 @@ def letter(name: str) -> Poly:
 
 
 def terms_of(size: Size) -> Mapping[str, int]:
-    """Coefficients by product of letters."""
+    """The coefficients of `size` by product of letters."""
     if isinstance(size, Poly):
         return size.terms
     return {"": size} if size else {}
@@ -75,7 +75,8 @@ def _size(terms: dict[str, int]) -> Size:
 
 
 def at_least(size: Size, least: int) -> bool:
-    """Whether `size` is known to be at least `least` for all letters from 1 on: S - 1 is at least 0."""
+    """Whether `size` is known to be at least `least` whatever the letters. For example, S - 1 is at least
+    0."""
     if isinstance(size, int):
         return size >= least
     return all(factor > 0 for letters, factor in size.terms.items() if letters) and (
@@ -92,7 +93,7 @@ def product(sizes: Iterable[Size]) -> Size:
 
 
 def divide(size: Size, by: Size) -> Size | None:
-    """`size / by` if that is exact for all letters and `by` is one product, else None: 6BK by 2B is 3K."""
+    """`size / by` if `by` is a single product and divides `size` exactly, else None. 6BK by 2B is 3K."""
     if len(divisor := terms_of(by)) != 1:
         return None
     [(letters, factor)] = divisor.items()
@@ -110,5 +111,5 @@ def divide(size: Size, by: Size) -> Size | None:
 
 
 def upper(size: Size) -> dict[str, int]:
-    """The coefficients of a polynomial without minus signs that is nowhere below `size`."""
+    """The coefficients of an upper bound of `size` without negative terms."""
     return {letters: factor for letters, factor in terms_of(size).items() if factor > 0}

@@ -1,4 +1,4 @@
-"""A reply as it is being searched."""
+"""A streamed reply: its search runs as it is iterated."""
 
 import threading
 import time
@@ -15,10 +15,11 @@ from .scheduler import Batch
 
 
 class ReplyStream(OneProcess):
-    """A reply that is being searched. Iterate over its settled pieces: text that is never taken back.
+    """A reply in progress. Iterate over its settled pieces: text that is never taken back.
 
-    Under beam search a piece is settled once every hypothesis that can still win begins with it.
-    The search runs in whichever thread iterates or asks for the reply; each step is taken by one.
+    Under beam search, text is settled when every hypothesis that can still win begins with it.
+    The search runs in the thread that iterates or asks for `reply`. Several threads may do so at once: each
+    step is taken by one of them, and each piece is given to one.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class ReplyStream(OneProcess):
         self._backend, self._maker, self._done = backend, maker, done
         self._source = maker.codec.encode_source(turns)
         self._search = maker.search(options, self._source.ids)
-        self._lock = threading.RLock()  # `done` may ask for the reply
+        self._lock = threading.RLock()  # reentrant: `done` may read `reply`
         self._batch: Batch[Any] | None = None
         self._failed = False
         self._cancelled = threading.Event()
         self._reply: Reply | None = None
         self._emitted = ""
-        #: What the best reply so far has after what is settled; it may still change.
+        #: What follows the settled text in the best reply so far; it may still change.
         self.tail: str = ""
 
     def __iter__(self) -> Iterator[str]:
@@ -53,10 +54,10 @@ class ReplyStream(OneProcess):
         raise StopIteration
 
     def updates(self) -> Iterator[tuple[str, str]]:
-        """One `(piece, tail)` each step: what was settled now (often nothing), and the unsettled text."""
+        """Yield `(piece, tail)` for each step: the newly settled text, often "", and the unsettled text."""
         codec, search = self._maker.codec, self._search
         while True:
-            with self._lock:  # two threads that iterate share the pieces; none comes twice
+            with self._lock:  # threads that iterate share the pieces: none comes twice
                 going_on = self._step()
                 if not going_on:
                     self.tail = ""
@@ -71,8 +72,11 @@ class ReplyStream(OneProcess):
                 return
 
     def cancel(self) -> None:
-        """Stop before the next step. The reply is then the best so far, and has no confidence: one that had
-        finished by then, or else one that is cut, as long as it was."""
+        """Stop before the next step; may be called from any thread.
+
+        The reply is then the best so far: a finished one if there is one, else one that is cut off. It has
+        no confidence.
+        """
         self._cancelled.set()
 
     @property
@@ -81,7 +85,7 @@ class ReplyStream(OneProcess):
 
     @property
     def reply(self) -> Reply:
-        """The reply; what is still to be searched is searched first."""
+        """The reply. Reading it runs the rest of the search first."""
         while True:
             with self._lock:
                 if not self._step():
@@ -89,11 +93,11 @@ class ReplyStream(OneProcess):
 
     def _result(self) -> Reply:
         if self._reply is None:
-            raise EdgeChatError("there is no reply: its search failed before it ended")
+            raise EdgeChatError("there is no reply: the search failed before it ended")
         return self._reply
 
     def _step(self) -> bool:
-        """Take one step of the search; false once it is over. The caller holds the lock."""
+        """Take one step of the search; return False when it is over. The caller holds the lock."""
         if self._reply is not None or self._failed:
             return False
         self.check_process()
@@ -106,13 +110,13 @@ class ReplyStream(OneProcess):
         except BaseException:
             self._failed, self._batch = True, None
             raise
-        # The batch holds the sessions, which are to be free once the model is closed.
+        # The batch holds the sessions, which must be freed when the model is closed.
         self._batch, self._reply = None, reply
         if not self.cancelled:
             self._done(self._reply)
         return False
 
     def _emit(self, text: str) -> str:
-        """What `text` adds to what was given out."""
+        """What `text` adds to the pieces given out so far."""
         piece, self._emitted = text[len(self._emitted) :], text
         return piece

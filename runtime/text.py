@@ -1,7 +1,7 @@
-"""Text to ids and back: the one tokenizer that training, export, runtime and other languages share.
+"""Text to ids and back: the tokenizer that training, export and runtime share.
 
-The tokenizer is a byte-level BPE (`tokenizer.json` of Hugging Face `tokenizers`): any text is a
-sequence of its bytes, so nothing is unknown, and decoding gives the NFC form of what was encoded.
+It is a byte-level BPE (a `tokenizer.json` of Hugging Face `tokenizers`). Every text is a sequence of bytes,
+so no text is unknown, and decoding returns the NFC form of the text that was encoded.
 """
 
 import codecs
@@ -19,59 +19,64 @@ from .tokenizerfile import SPECIAL_TOKENS as SPECIAL_TOKENS
 from .tokenizerfile import byte_of_character, check_tokenizer
 
 PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
-#: Ids that a reply never holds: the search bans them at every step.
+#: Ids that never occur in a reply: the search bans them at every step.
 NEVER_GENERATED = (PAD, GO, UNK, SEP)
 
 
 def normal_form(text: str) -> str:
-    """NFC, in which every text is encoded, so that models learn replies in it. Nothing is normalized as it is
-    decoded: a model may still say a letter and its accent one after the other.
+    """`text` in NFC. Every text is normalized before it is encoded, so models learn replies in NFC. Decoded
+    text is not normalized: a model can still produce a letter followed by its combining accent.
     """
     return unicodedata.normalize("NFC", text)
 
 
 def trimmed(text: str) -> str:
-    """A turn as models learn it and are asked it: without the space around it."""
+    """A turn without the whitespace around it, as in training and for prompts."""
     return text.strip()
 
 
 def lowercased(text: str) -> str:
-    """`text` in lower case, and once more in NFC: of one letter may come two (İ), of two one (J and a caron).
+    """`text` in lower case and NFC. Normalization is repeated after lower-casing, which may change it: İ
+    becomes two characters, and a J with a combining caron becomes one.
 
-    This is `str.lower`, of no language in particular, and no case folding. That alters what is in lower case
-    already: straße would be strasse, and copied so, and the sigma at the end of a word would be any other.
+    This is `str.lower`, independent of language, and not case folding, which would change lower-case text
+    too: straße would become strasse, and be copied so, and a final sigma would become an ordinary one.
     """
     return normal_form(normal_form(text).lower())
 
 
 def is_unicode(text: str) -> bool:
-    """Whether `text` holds no half of a surrogate pair, which is no character and has no bytes."""
+    """Whether `text` is free of lone surrogates, which are not characters and cannot be encoded."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def turns_of(conversation: Iterable[str]) -> list[str]:
-    """The turns of a conversation; raises UsageError where they are no list, or one is no text."""
-    turns = listed(conversation, "the turns of a conversation are a list of texts")
+    """The turns of a conversation as a list.
+
+    Raises:
+        UsageError: `conversation` is not a list, or a turn is not text.
+    """
+    turns = listed(conversation, "a conversation must be a list of texts")
     for turn in turns:
         if not isinstance(turn, str):
-            raise UsageError(f"a prompt is a text (str), not {shown(turn)}")
+            raise UsageError(f"a prompt must be text (str), not {shown(turn)}")
     return turns
 
 
 @dataclass(frozen=True)
 class EncodedSource:
-    """A prompt, with its context, as the encoder sees it."""
+    """A prompt with its context, as the encoder reads it."""
 
     ids: list[int]
-    truncated: bool  # true where something was cut to fit the longest source
+    truncated: bool  # whether text was cut to fit the maximum length of a source
 
 
 class TextCodec:
-    """Encodes prompts and replies, and decodes ids, exactly as the model was trained.
+    """Encodes prompts and replies, and decodes ids, exactly as in training.
 
-    `max_source` and `max_target` are in tokens; `max_target` includes the end-of-sentence.
-    `turns` is how many turns of a conversation the source holds at most (1: the prompt alone).
-    With `lowercase` they are read in lower case, however they are typed; replies keep their case.
+    `max_source` and `max_target` are in tokens; `max_target` includes the end-of-sentence. `turns` is the
+    maximum number of turns of a conversation in a source; 1 is the prompt alone. With `lowercase`, sources
+    are converted to lower case; replies keep their case.
     """
 
     def __init__(
@@ -86,9 +91,9 @@ class TextCodec:
         check_tokenizer(tokenizer_json)
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
-        except Exception as error:  # tokenizers raises plain Exception for anything it cannot parse
+        except Exception as error:  # tokenizers raises plain Exception for anything that it cannot parse
             if type(error) is not Exception and not isinstance(error, ValueError):
-                raise  # an app's own, of a signal's handler
+                raise  # raised by a signal handler of the app
             raise BundleError(f"tokenizer.json cannot be read: {error}") from error
         for id, token in enumerate(SPECIAL_TOKENS):
             if self._tokenizer.token_to_id(token) != id:
@@ -97,8 +102,8 @@ class TextCodec:
                 )
         vocabulary = self._tokenizer.get_vocab()
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
-            raise BundleError("tokenizer.json leaves out ids, or gives one twice")
-        # Not saved in tokenizer.json: a special token that a user types stays plain text.
+            raise BundleError("tokenizer.json skips ids, or gives an id to two tokens")
+        # tokenizer.json does not save this: the name of a special token in a prompt is encoded as plain text.
         self._tokenizer.encode_special_tokens = True
         self.max_source: int = max_source
         self.max_target: int = max_target
@@ -114,31 +119,35 @@ class TextCodec:
         return other
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, with no special token among them."""
+        """The ids of `text`, without special tokens."""
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        except (TypeError, UnicodeEncodeError):  # lone surrogates are no text
+        except (TypeError, UnicodeEncodeError):  # it has lone surrogates, which cannot be encoded
             text = text.encode("utf-8", "replace").decode("utf-8")
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def as_read(self, turn: str) -> str:
-        """A turn of a source as its ids spell it."""
-        return self._spelled(trimmed(turn))
+        """A turn of a source as the model reads it: trimmed, in NFC, and in lower case if that is its
+        setting."""
+        return self._normalized(trimmed(turn))
 
-    def _spelled(self, text: str) -> str:
+    def _normalized(self, text: str) -> str:
         return lowercased(text) if self.lowercase else normal_form(text)
 
     def encode_source(self, turns: Sequence[str]) -> EncodedSource:
-        """Ids of the last turns of a conversation, `trimmed`, oldest first, joined by the separator.
+        """The ids of the last turns of a conversation, each `trimmed`, oldest first, joined by the separator.
 
-        The oldest text goes first where it does not fit. An empty source is one end-of-sentence.
-        Raises UsageError as `turns_of` does.
-        Worked example, turns=2, max_source=5: ["a", "b c", "d e f"] has the last two turns
-        [b c <sep> d e f], of which the last five ids stay: [c <sep> d e f].
+        If they do not fit, the oldest text is cut. An empty source is one end-of-sentence.
+
+        Worked example, turns=2, max_source=5: the last two turns of ["a", "b c", "d e f"] are
+        [b c <sep> d e f], of which the last five ids are kept: [c <sep> d e f].
+
+        Raises:
+            UsageError: as `turns_of`.
         """
         turns = turns_of(turns)
-        # Cut by characters before tokenizing: a megabyte costs no more than the longest source.
+        # Cut by characters before tokenizing, so that a megabyte takes no longer than the longest source.
         longest = self.max_source * self._longest_token
         ids: list[int] = []
         truncated = False
@@ -149,28 +158,28 @@ class TextCodec:
             text = trimmed(turn)
             if len(text) > longest:
                 text, truncated = text[-longest:], True
-            ids = self.encode(self._spelled(text)) + ([SEP] if age else []) + ids
+            ids = self.encode(self._normalized(text)) + ([SEP] if age else []) + ids
         if len(ids) > self.max_source:
             ids, truncated = ids[-self.max_source :], True
         return EncodedSource(ids or [EOS], truncated)
 
     def encode_target(self, text: str) -> tuple[list[int], bool]:
-        """Ids of a reply, always ending with end-of-sentence, and whether it was cut to fit."""
+        """The ids of a reply, always ending with the end-of-sentence, and whether it was cut to fit."""
         ids = self.encode(text)
         return [*ids[: self.max_target - 1], EOS], len(ids) > self.max_target - 1
 
     @functools.cached_property
     def _longest_token(self) -> int:
-        # Four code points can compose into one under NFC; lower-casing makes none fewer.
+        # NFC may compose up to four code points into one; lower-casing never reduces their number.
         return 4 * max(len(token) for token in self._tokenizer.get_vocab())
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes that an id stands for; special tokens stand for none."""
+        """The bytes that an id stands for; none for special tokens."""
         found = self._bytes.get(id)
         if found is None:
             token = "" if id < len(SPECIAL_TOKENS) else self._tokenizer.id_to_token(id) or ""
             alphabet = byte_of_character()
-            # As the decoder of `tokenizers`: a token with any other character is text as it stands.
+            # Like the decoder of `tokenizers`: a token with any other character is taken literally.
             in_alphabet = all(c in alphabet for c in token)
             found = bytes(alphabet[c] for c in token) if in_alphabet else token.encode()
             self._bytes[id] = found
@@ -182,24 +191,25 @@ class TextCodec:
         return tuple(map(self.token_bytes, range(self.vocab_size)))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`. Bytes that are no UTF-8 become U+FFFD."""
+        """The text of `ids`. Bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def decode_whole(self, ids: Iterable[int]) -> str:
-        """As `decode`, without a last character of which only some bytes are there yet."""
+        """Like `decode`, but without an incomplete character at the end."""
         return self.agreed([ids])
 
     def agreed(self, replies: Iterable[Iterable[int]]) -> str:
-        """The text that all of these begin with, however they spell it; whole characters only."""
+        """The longest text, in whole characters, with which all `replies` begin, however they are
+        tokenized."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         spelled = [b"".join(map(self.token_bytes, ids)) for ids in replies]
-        first, last = min(spelled), max(spelled)  # all others lie between them, and share what they share
+        first, last = min(spelled), max(spelled)  # all others sort between them
         differ = (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
         return decoder.decode(first[: next(differ, len(first))])
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The text that each id adds; joined they are `decode(ids)`. Half a character is "" until
-        the id that completes it."""
+        """The text that each id adds; joined, it is `decode(ids)`. A character is added by the id that
+        completes it."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces = [decoder.decode(self.token_bytes(id)) for id in ids]
         if pieces:

@@ -1,9 +1,9 @@
-"""What a bundle's tokenizer.json may be: checked before `tokenizers` sees it, which on some files panics,
-asks for all memory or takes for ever, as it reads them or as it encodes.
+"""The check of a bundle's tokenizer.json, before `tokenizers` reads it. Some files make that library panic,
+use up all memory, or take forever, when it loads them or when it encodes with them.
 
-It has to be a byte-level BPE that gives back the NFC form of any text, in the one way that those of
-`edgechat train` do. Whatever else the format knows is refused: what cuts, pads or varies what is encoded,
-what alters text, and patterns of a stranger, whose matching may take for ever.
+The tokenizer must be a byte-level BPE that reproduces the NFC form of any text, configured as `edgechat
+train` does it. Everything else that the format supports is refused: truncation, padding, random variation,
+changes of the text, and unknown patterns, whose matching may take forever.
 """
 
 import functools
@@ -13,9 +13,9 @@ from .arguments import shown
 from .errors import BundleError
 from .jsonobject import misfit, read_json
 
-#: What no token crosses: a word with the space before it and its apostrophes, digits, signs, spaces.
-#: Underscores belong to words, since commands are written with them, and so do combining marks.
-#: `\p{White_Space}` and not `\s`, which differs between JavaScript and Rust at U+0085 and U+FEFF.
+#: No token crosses the boundaries of these matches: a word with its apostrophes and the space before it,
+#: digits, signs, whitespace. Underscores and combining marks are part of words; commands use underscores.
+#: `\p{White_Space}` is used because `\s` differs between JavaScript and Rust at U+0085 and U+FEFF.
 WORDS = (
     r" ?[\p{L}\p{M}_]+(?:['’][\p{L}\p{M}]+)*"
     r"| ?\p{N}+"
@@ -23,10 +23,10 @@ WORDS = (
     r"|\p{White_Space}+(?!\P{White_Space})"
     r"|\p{White_Space}+"
 )
-#: The tokens beside words and bytes, by id: padding, the begin and the end of a reply, unknown, and what
-#: stands between turns. None is looked for in a text.
+#: The special tokens, by id: padding, the start and the end of a reply, unknown, and the separator of turns.
+#: They are never matched in a text.
 SPECIAL_TOKENS = ("<pad>", "<go>", "<eos>", "<unk>", "<sep>")
-#: Bytes that a token stands for at most: each id of a reply may be one of that length.
+#: Maximum number of bytes of a token. It bounds the length of replies in bytes.
 LONGEST_TOKEN = 256
 _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 _ADDED = [{"id": id, "content": token} | _PLAIN for id, token in enumerate(SPECIAL_TOKENS)]
@@ -35,13 +35,13 @@ _PARTS = {
     *("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer"),
     *("post_processor", "decoder", "model"),
 }
-#: Options of the BPE that change what is encoded, each of which must be off.
+#: Options of the BPE that change how text is encoded; all must be off.
 _CHANGES_TOKENS = ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
 
 
 @functools.cache
 def byte_of_character() -> dict[str, int]:
-    """The byte-level alphabet of GPT-2 (Radford et al. 2019): each byte as one printable character."""
+    """The byte-level alphabet of GPT-2 (Radford et al. 2019), which has one printable character per byte."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in plain]
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
@@ -62,13 +62,13 @@ def check_tokenizer(raw: bytes) -> None:
     if unknown := values.keys() - _PARTS:
         raise BundleError(f"tokenizer.json has the unknown part {shown(min(unknown))}")
     if values.get("truncation") or values.get("padding"):
-        raise BundleError("tokenizer.json truncates or pads what it encodes")
+        raise BundleError("tokenizer.json truncates or pads text")
     if missing:
         raise BundleError(
             f"tokenizer.json is not a byte-level tokenizer: {len(missing)} of the 256 bytes have no token"
         )
     _check_model(model)
-    _check_ways(values)
+    _check_pipeline(values)
 
 
 def _check_model(model: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def _check_model(model: dict[str, Any]) -> None:
     if model.get("dropout"):
         raise BundleError("tokenizer.json encodes at random: it has a dropout")
     if used := [name for name in _CHANGES_TOKENS if model.get(name)]:
-        raise BundleError(f"tokenizer.json has a {used[0]}, which bytes have no use for")
+        raise BundleError(f"tokenizer.json has a {used[0]}, which a byte-level BPE does not use")
 
     tokens: dict[str, Any] = model["vocab"]
     merges: Any = model.get("merges")
@@ -96,39 +96,39 @@ def _check_model(model: dict[str, Any]) -> None:
             if not (first in tokens and second in tokens and first + second in tokens):
                 raise ValueError
     except (TypeError, ValueError):
-        raise BundleError("tokenizer.json merges what are no two tokens, or into no token") from None
+        raise BundleError("tokenizer.json has a merge whose parts or result are not tokens") from None
     if len(set(pairs)) < len(pairs):
-        raise BundleError("tokenizer.json merges the same two tokens twice")
+        raise BundleError("tokenizer.json has the same merge twice")
 
 
-def _check_ways(values: dict[str, Any]) -> None:
-    """How text becomes words, and those bytes."""
-    if values.get("added_tokens") != _ADDED:  # one more is cut out of a text, with the spaces around it
+def _check_pipeline(values: dict[str, Any]) -> None:
+    """Check how text is split into words, and these into bytes."""
+    if values.get("added_tokens") != _ADDED:  # any other is cut out, with the spaces around it
         raise BundleError(
-            f"tokenizer.json may alter text: its added_tokens are not just {', '.join(SPECIAL_TOKENS)}, "
+            f"tokenizer.json may change text: its added_tokens are not just {', '.join(SPECIAL_TOKENS)}, "
             "special and without options, as edgechat writes them"
         )
     if _type(values.get("normalizer")) != "NFC":
         raise BundleError(
-            "tokenizer.json alters text: it does not give back the NFC form, since its normalizer is "
+            "tokenizer.json changes text: its normalizer must be 'NFC', not "
             f"{_type(values.get('normalizer'))!r}"
         )
     *splits, last = _steps(values.get("pre_tokenizer")) or [None]
     if _type(last) != "ByteLevel":
-        raise BundleError("tokenizer.json is not a byte-level tokenizer: its words do not become bytes")
+        raise BundleError("tokenizer.json is not a byte-level tokenizer: it does not split words into bytes")
     if last.get("add_prefix_space"):
-        raise BundleError("tokenizer.json alters text: its ByteLevel adds a space in front")
+        raise BundleError("tokenizer.json changes text: its ByteLevel adds a leading space")
     if splits not in ([], [_SPLIT]):
-        raise BundleError("tokenizer.json makes words of a text in another way than edgechat does")
+        raise BundleError("tokenizer.json splits text into words differently from edgechat")
     for part in ("post_processor", "decoder"):
         if _type(values.get(part)) not in ("nothing", "ByteLevel"):
             raise BundleError(
-                f"tokenizer.json has the {part} {_type(values[part])!r}, but bytes need none or 'ByteLevel'"
+                f"tokenizer.json has the {part} {_type(values[part])!r}; it must be 'ByteLevel' or absent"
             )
 
 
 def _steps(pre_tokenizer: Any) -> list[Any]:
-    """What a pre-tokenizer does, one after the other."""
+    """The steps of a pre-tokenizer, in order."""
     if _type(pre_tokenizer) != "Sequence":
         return [pre_tokenizer]
     steps = pre_tokenizer.get("pretokenizers")

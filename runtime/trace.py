@@ -1,6 +1,6 @@
-"""What a search did, step by step: what a beam tree and an attention heatmap are drawn from.
+"""The trace of a search, step by step; beam trees and attention heatmaps are drawn from it.
 
-Kept only where `DecodingOptions(trace=True)` asks for it. Ids become text with `ChatModel.codec`.
+It is kept only with `DecodingOptions(trace=True)`. `ChatModel.codec` turns its ids into text.
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ Fate = Literal["live", "finished", "pruned", "banned"]
 
 @dataclass(frozen=True, slots=True)
 class TracedCandidate:
-    """One way that a hypothesis could go on, and what became of it.
+    """A possible next token of a hypothesis, and what became of it.
 
-    It went on ("live"), ended a reply ("finished"), ranked too low or was not drawn ("pruned"), or may
-    not come here at all ("banned", by `rule`).
+    `fate` is "live" if the extended hypothesis stayed in the beam, "finished" if it became a finished reply,
+    "pruned" if it ranked too low or was not drawn, and "banned" if `rule` forbids the token here.
     """
 
     id: int
-    logp: float  # natural log, of this token
-    total: float  # natural log, what the hypothesis with it is ranked by
+    logp: float  # natural-log probability of this token
+    total: float  # natural log, after the repetition penalty: what the extended hypothesis is ranked by
     fate: Fate
-    rule: str | None = None  # the option that bans it, or "special" for ids that are no words
+    rule: str | None = None  # the option that bans it, or "special" for special tokens
     score: float | None = None  # of a finished reply
 
 
 @dataclass(frozen=True, slots=True)
 class TracedRow:
-    """A live hypothesis before the step, what it looked at, and the candidates the model gave it."""
+    """A live hypothesis before the step, its attention, and the candidates for its next token."""
 
     tokens: tuple[int, ...]
-    logp: float  # natural log
+    logp: float  # natural-log probability of these tokens
     align: tuple[float, ...]  # attention over the source's tokens, in text order; sums to 1
     candidates: tuple[TracedCandidate, ...]  # likeliest first
 
@@ -44,7 +44,7 @@ class TracedStep:
 
 
 def trace_json(steps: Sequence[TracedStep], source: Sequence[int], codec: TextCodec) -> dict[str, Any]:
-    """A trace as `edgechat reply --trace` writes it, with text beside every id (docs/decoding.md)."""
+    """A trace as `edgechat reply --trace` writes it, with the text of every id (see docs/decoding.md)."""
     return {
         "source": [_token(id, codec) for id in source],
         "steps": [{"rows": [_row(row, codec) for row in step.rows]} for step in steps],
@@ -72,5 +72,5 @@ def _row(row: TracedRow, codec: TextCodec) -> dict[str, Any]:
 
 
 def _token(id: int, codec: TextCodec) -> dict[str, Any]:
-    """An id and its text; a part of a character is U+FFFD, a special id its name."""
+    """An id and its text: U+FFFD for part of a character, its name for a special token."""
     return {"id": id, "text": SPECIAL_TOKENS[id] if id < len(SPECIAL_TOKENS) else codec.decode([id])}

@@ -1,4 +1,4 @@
-"""Other toolkits, each in a process and an environment of its own: see serve.py for what they say."""
+"""Other toolkits, each in its own process and environment. serve.py is their side of the protocol."""
 
 import json
 import subprocess
@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-#: Name, and the import that tells whether an environment has it.
+#: The module whose import shows that an environment has the peer, by name.
 PEERS = {"opennmt": "onmt", "joeynmt": "joeynmt", "optimum": "optimum.onnxruntime", "marian": "_pymarian"}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What every peer decodes, as far as it has such sizes."""
+    """The sizes of the model and the task. Peers use those that apply to them."""
 
     layers: int
     hidden: int
@@ -26,11 +26,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Learning:
-    """What every peer that trains is built with."""
+    """The settings of every peer that trains."""
 
     layers: int
     hidden: int
-    direction: int  # hidden size of each direction, of an encoder that can only have two
+    direction: int  # hidden size per direction, for peers whose encoder is always bidirectional
     embedding: int
     vocab_size: int
     dropout: float
@@ -39,7 +39,7 @@ class Learning:
 
 
 class _Process:
-    """A peer in its own environment, which answers a line of JSON to each line."""
+    """A peer in its own environment, which answers each line with a line of JSON."""
 
     def __init__(self, name: str, python: Path) -> None:
         self.name, self.version = name, ""
@@ -69,11 +69,11 @@ class _Process:
         line = self._process.stdout.readline()
         if not line:
             command = " ".join(map(str, self._process.args))  # type: ignore[arg-type]
-            raise SystemExit(f"{self.name} ended: run it alone to see why: echo go | {command}")
+            raise SystemExit(f"{self.name} exited; to see why, run it alone: echo go | {command}")
         return json.loads(line)
 
     def stop(self) -> None:
-        """End it, if it was started."""
+        """End the process, if it was started."""
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -81,12 +81,12 @@ class _Process:
 
 
 class Peer(_Process):
-    """A peer that decodes; `times` are the CPU milliseconds of its calls but the first, which warms up."""
+    """A peer that decodes. `times` are the CPU milliseconds of its calls without the first, a warm-up."""
 
     times: list[float]
 
     def start(self, shape: Shape, batch: int) -> Callable[[], None]:
-        """Start it, and give what has it decode once."""
+        """Start the process; return a function that lets it decode once."""
         self._launch(f"run_{self.name}.py", {**asdict(shape), "batch": batch})
         called: list[float] = []
         self.times = []
@@ -101,7 +101,7 @@ class Peer(_Process):
 
 
 class Learner(_Process):
-    """A peer that trains; `halved`, with directions of half the size where its encoder can only have two."""
+    """A peer that trains. `halved` gives each direction of its bidirectional encoder half the hidden size."""
 
     def __init__(self, name: str, python: Path, *, halved: bool = False) -> None:
         super().__init__(name, python)
@@ -111,11 +111,12 @@ class Learner(_Process):
         self._launch(f"train_{self.name}.py", asdict(sizes))
 
     def update(self, sources: list[list[int]], targets: list[list[int]]) -> float:
-        """Make an update from these pairs; seconds of CPU time. Targets end with end-of-sentence."""
+        """Make an update from these pairs; return its seconds of CPU time. Targets end with the
+        end-of-sentence."""
         return self._batch(sources, targets, learn=True)["ms"] / 1e3
 
     def loss(self, sources: list[list[int]], targets: list[list[int]]) -> float:
-        """The summed loss (natural log) of these pairs, without dropout."""
+        """The summed loss (natural log) of these pairs without dropout."""
         return self._batch(sources, targets, learn=False)["loss"]
 
     def _batch(self, sources: list[list[int]], targets: list[list[int]], learn: bool) -> dict:
@@ -123,13 +124,13 @@ class Learner(_Process):
 
 
 def find_peers(folder: Path) -> tuple[list[Peer], list[str]]:
-    """The peers that decode that `folder` has an environment for, and why others are skipped."""
+    """The peers that decode and have an environment in `folder`, and why others are skipped."""
     environments, missing = _environments(folder, list(PEERS))
     return [Peer(name, python) for name, python in environments.items()], missing
 
 
 def find_learners(folder: Path) -> tuple[list[Learner], list[str]]:
-    """The same of those that train. JoeyNMT comes in two sizes, halved and not."""
+    """Like `find_peers`, for peers that train. JoeyNMT is listed in two sizes, halved and not."""
     environments, missing = _environments(folder, ["opennmt", "joeynmt"])
     found = [Learner(name, python) for name, python in environments.items()]
     if "joeynmt" in environments:
@@ -138,13 +139,13 @@ def find_learners(folder: Path) -> tuple[list[Learner], list[str]]:
 
 
 def _environments(folder: Path, names: list[str]) -> tuple[dict[str, Path], list[str]]:
-    """The interpreter of each environment that has its peer, and what is wrong with the others."""
+    """The interpreter of each usable environment, and what is wrong with the others."""
     found, missing = {}, []
     for name in names:
         module = PEERS[name]
         python = folder / name / "bin" / "python"
         if not python.exists():
-            missing.append(f"{name}: there is no {python} (bench/README.md says how to make it)")
+            missing.append(f"{name}: there is no {python} (bench/README.md explains how to create it)")
         elif subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
             missing.append(f"{name}: {python} cannot import {module}")
         else:

@@ -1,4 +1,4 @@
-"""The special tokens of JoeyNMT, as its vocabulary wants them."""
+"""The special tokens of JoeyNMT, in the form that its vocabulary expects."""
 
 from types import SimpleNamespace
 

@@ -23,7 +23,7 @@ def make(size: SimpleNamespace) -> Callable[[], int]:
         "embeddings": {"embedding_dim": size.embedding},
         "num_layers": size.layers,
     }
-    # Version 2.3.0 cannot run an encoder of one direction: two of half the size are as large.
+    # Version 2.3.0 cannot run a unidirectional encoder; two directions of half the size are equally large.
     encoder = {**side, "hidden_size": size.hidden // 2, "bidirectional": True}
     decoder = {**side, "hidden_size": size.hidden, "attention": "luong", "init_hidden": "bridge"}
     config = {"encoder": encoder, "decoder": decoder}

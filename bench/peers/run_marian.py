@@ -1,5 +1,5 @@
-"""Marian's own decoder in 8 bits: a Transformer of 28 million parameters with random weights, packed for
-intgemm, which takes the instructions of the CPU that it runs on. Its Python package has all of Marian."""
+"""Marian's own decoder in 8 bits: a Transformer with 28 million random weights, packed for intgemm, which
+selects the instructions of the CPU at run time. Marian's Python package contains all of Marian."""
 
 import random
 import subprocess
@@ -20,7 +20,7 @@ MODEL = (
 
 
 def marian(folder: Path, options: str) -> None:
-    """One of its commands, in a process of its own: it ends the process when it is done."""
+    """Run a command of Marian, in its own process, since it exits the process when it is done."""
     command = "import _pymarian, sys; _pymarian.main(sys.argv[1:])"
     subprocess.run([sys.executable, "-c", command, *options.split()], cwd=folder, check=True)
 
@@ -35,7 +35,7 @@ def make(size: SimpleNamespace) -> Callable[[], int]:
         (folder / "words.yml").write_text(
             "".join(f'"{word}": {id}\n' for id, word in enumerate(["</s>", "<unk>", *words]))
         )
-        marian(  # one update that learns next to nothing: what writes a model
+        marian(  # one update with a negligible learning rate, only to write a model
             folder,
             f"train {MODEL} -m model.npz -t text text -v words.yml words.yml --dim-vocabs {size.vocab_size} "
             f"{size.vocab_size} --after 1u --optimizer sgd -l 1e-9 --mini-batch 8 --cpu-threads 1 --seed 1",

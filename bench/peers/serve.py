@@ -1,4 +1,5 @@
-"""What a peer says on stdout: a line of JSON when it is ready, then one for each line it reads."""
+"""The peer's side of the protocol: one line of JSON on stdout when it is ready, then one for each line
+read."""
 
 import json
 import sys
@@ -10,9 +11,9 @@ from typing import Any
 
 
 def serve(make: Callable[[SimpleNamespace], Callable[[], int]], version: str) -> None:
-    """Decode once for each line of stdin. `make` takes the sizes, and gives what decodes and says how many
-    steps it took."""
-    out, sys.stdout = sys.stdout, sys.stderr  # what a toolkit prints is no answer
+    """Decode once for each line of stdin. `make` takes the sizes and returns a function that decodes and
+    returns the number of steps."""
+    out, sys.stdout = sys.stdout, sys.stderr  # what a toolkit prints must not be mistaken for an answer
     decode = make(SimpleNamespace(**json.loads(sys.argv[1])))
     print(json.dumps({"version": version}), file=out, flush=True)
     for _ in sys.stdin:
@@ -24,14 +25,14 @@ def serve(make: Callable[[SimpleNamespace], Callable[[], int]], version: str) ->
 
 @dataclass(frozen=True)
 class Trained:
-    """A toolkit's model while it is trained."""
+    """The functions to train a toolkit's model."""
 
     batch: Callable[[list[list[int]], list[list[int]]], Any]
-    """The toolkit's own batch of sources and targets, which its data loader would make."""
+    """Make the toolkit's own batch of sources and targets, as its data loader would."""
     update: Callable[[Any], None]
-    """Forward, backward, clipping and optimizer, as the toolkit does it."""
+    """Forward, backward, clipping and optimizer step, as the toolkit does it."""
     loss: Callable[[Any], float]
-    """The summed loss of a batch, without dropout."""
+    """The summed loss of a batch without dropout."""
 
 
 def serve_training(make: Callable[[SimpleNamespace], Trained], version: str) -> None:

@@ -14,7 +14,7 @@ from joeynmt.vocabulary import Vocabulary
 from joeynmt_special import SPECIAL
 from serve import Trained, padded, serve_training
 
-#: Its ids of what edgechat calls 0 to 3: padding, begin, end, unknown. All others are the same.
+#: JoeyNMT's ids of edgechat's ids 0 to 3: padding, start, end, unknown. All other ids are the same.
 THEIRS = [SPECIAL.pad_id, SPECIAL.bos_id, SPECIAL.eos_id, SPECIAL.unk_id]
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def make(size: SimpleNamespace) -> Trained:
         "num_layers": size.layers,
         "dropout": size.dropout,
     }
-    # Version 2.3.0 cannot run an encoder of one direction.
+    # Version 2.3.0 cannot run a unidirectional encoder.
     encoder = {**side, "hidden_size": size.direction, "bidirectional": True}
     first = "last" if 2 * size.direction == size.hidden else "bridge"
     decoder = {**side, "hidden_size": size.hidden, "attention": "bahdanau", "init_hidden": first}
@@ -46,7 +46,7 @@ def make(size: SimpleNamespace) -> Trained:
             "learning_rate": size.learning_rate,
             "clip_grad_norm": size.clip,
             "normalization": "tokens",
-            "scheduling": "exponential",  # an epoch, and none ends: the rate stays
+            "scheduling": "exponential",  # applied after each epoch; none ends, so the rate is constant
             "batch_size": 1,  # of its data loader, which is not used
         }
     )
@@ -65,7 +65,7 @@ def make(size: SimpleNamespace) -> Trained:
         )  # fmt: skip
 
     def update(batch: Batch) -> None:
-        # The lines of TrainManager.train_and_validate, for one batch a step.
+        # The lines of TrainManager.train_and_validate, for one batch per step.
         manager._train_step(batch)
         manager.clip_grad_fun(parameters=model.parameters())
         manager.optimizer.step()

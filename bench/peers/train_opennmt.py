@@ -14,12 +14,12 @@ from onmt.utils.optimizers import Optimizer
 from onmt.utils.parse import ArgumentParser
 from serve import Trained, padded, serve_training
 
-SPECIAL = ["<blank>", "<s>", "</s>", "<unk>"]  # ids as edgechat has them
+SPECIAL = ["<blank>", "<s>", "</s>", "<unk>"]  # with the same ids as in edgechat
 PADDING, BEGIN = 0, 1
 
 
 def options_of(size: SimpleNamespace) -> SimpleNamespace:
-    """The toolkit's own, with its defaults for what is not given."""
+    """The toolkit's own options, with its defaults for those that are not given."""
     parser = ArgumentParser()
     train_opts(parser)
     given = {

@@ -387,7 +387,7 @@ def test_nothing_is_written_into_a_bundle(invoke, bundle_folder, tmp_path, tree,
     given = [] if name == "keygen" else [bundle_folder]
     done = invoke(name, *given, *rest, bundle / file)
     assert done.returncode == 2
-    assert f"{bundle} is a bundle, and nothing else may lie in it: choose another {rest[-1]}" in done.sentence
+    assert f"{bundle} is a bundle, which may hold no other files: choose another {rest[-1]}" in done.sentence
     assert tree(bundle) == tree(bundle_folder)
 
 

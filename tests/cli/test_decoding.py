@@ -137,22 +137,22 @@ def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invo
     ("command", "given", "said"),
     [
         # of the object of options, of the model, and of what is done with it
-        ("reply", ["--n-best", 9], "--n-best is 9, more than --beam, 5: raise --beam"),
+        ("reply", ["--n-best", 9], "--n-best is 9, more than --beam, which is 5: raise --beam"),
         ("reply", ["--top-k", 9], "--top-k goes with --sample, which is off"),
         (
             "reply",
             ["--min-length", 500],
-            "--min-length is 500, but replies of this model have at most 50 tokens ",
+            "--min-length is 500, but replies of this model have at most 50 tokens, ",
         ),
         (
             "reply",
             ["--prefix", "beam " * 90],
-            "--prefix has more tokens than a reply may have, 50 with its end",
+            "--prefix does not fit into a reply of at most 50 tokens, end-of-sentence counted",
         ),
         (
             "reply",
             ["--prefix", "with beam", "--banned", "h beam"],
-            "--prefix holds 'h beam', which is banned",
+            "--prefix contains 'h beam', which is banned",
         ),
         (
             "eval",

@@ -269,8 +269,9 @@ def test_a_beam_that_the_bundle_may_not_ask_for_is_wrong_use(invoke, corpus_file
     done = invoke("export", run, "--out", tmp_path / "bundle", "--beam", 501)
     assert done.returncode == 2
     # 501 * 400 = 200,400
-    said = "such a bundle could not be loaded: edgechat.json asks for beam 501 and "
-    said += "replies of up to 400 tokens, together more than 200,000 rows"
-    assert done.stderr.splitlines()[-1].startswith(f"edgechat: {said}")
+    assert done.stderr.splitlines()[-1] == (
+        "edgechat: --beam is 501, too large for replies of up to 400 tokens: in a bundle, beam times tokens "
+        "may be at most 200,000, not 200,400"
+    )
     assert "graphs" not in done.stderr  # it is told before the work
     assert not (tmp_path / "bundle").exists()

@@ -283,7 +283,7 @@ def test_an_ensemble_replies_as_one(invoke, bundle_folder, tmp_path):
     ("given", "sentence"),
     [
         (["--temperature", "2"], "--temperature goes with --sample, which is off"),
-        (["--n-best", "3", "--beam", "2"], "--n-best is 3, more than --beam, 2: raise --beam"),
+        (["--n-best", "3", "--beam", "2"], "--n-best is 3, more than --beam, which is 2: raise --beam"),
         (
             ["--normalize", "none", "--length-penalty", "1"],
             "--length-penalty goes with --normalize gnmt, not with --normalize none",

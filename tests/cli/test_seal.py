@@ -261,7 +261,7 @@ def test_sign_with_a_public_key_is_refused_as_that(invoke, tree, bundle_folder, 
     before = tree(bundle_folder)
     done = invoke("sign", bundle_folder, "--key", keys / "mine.pub")
     assert done.returncode == 2
-    assert "mine.pub is a public key, which only checks: give the private one" in done.sentence
+    assert "mine.pub is a public key, which cannot sign: give the private key" in done.sentence
     assert tree(bundle_folder) == before
 
 

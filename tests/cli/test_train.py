@@ -437,7 +437,7 @@ def test_a_run_that_one_stands_in_is_resumed_but_not_replaced(
     out = os.path.relpath(resumable)
     done = invoke("train", corpus_file, "--out", out, "--force", *QUICK)
     assert done.returncode == 2
-    assert done.sentence.startswith(f"{out} is the current folder, or one above it, and cannot be replaced")
+    assert done.sentence.startswith(f"{out} is the current folder or a parent of it")
     assert tree(resumable.parent) == before
     assert invoke("train", "--resume", "--out", out).returncode == 0
 

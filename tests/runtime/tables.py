@@ -1,7 +1,7 @@
-"""A model that is a table: log-probabilities of the next id, given a source and what was fed so far.
+"""A model that is a table of log-probabilities of the next id, given a source and the ids so far.
 
-`TableBackend` is strict about what it is asked, so that each test that uses it also tests its caller.
-The rest is what searches are compared with: they know nothing of candidates, batches or states.
+`TableBackend` checks its arguments strictly, so every test that uses it also tests its caller. The other
+functions are reference implementations of searches, without candidates, batches or states.
 """
 
 import itertools
@@ -26,10 +26,11 @@ Table = Callable[[Ids, Ids], Floats]
 
 
 def random_table(seed: int, vocab_size: int, *, ties: bool = False, ending: float = 0.0) -> Table:
-    """Pseudo-random and unlike after every source and prefix. `ending` is added to the end's logit.
+    """A table of pseudo-random values that differ for every source and prefix. `ending` is added to the logit
+    of the end-of-sentence.
 
-    With `ties` the values are few and exact in binary, so that sums tie often; they need not be those
-    of a distribution.
+    With `ties`, there are few different values, exact in binary, so that sums often tie; they are not a
+    distribution.
     """
 
     def logp(source: Ids, prefix: Ids) -> Floats:
@@ -44,7 +45,7 @@ def random_table(seed: int, vocab_size: int, *, ties: bool = False, ending: floa
 
 
 def scripted_table(vocab_size: int, script: Mapping[Ids, Mapping[int, float]]) -> Table:
-    """`script[prefix][id]` is the probability of `id` after `prefix`; what it leaves out is 0."""
+    """`script[prefix][id]` is the probability of `id` after `prefix`; missing ids have probability 0."""
 
     def logp(source: Ids, prefix: Ids) -> Floats:
         row = np.full(vocab_size, -np.inf, dtype=np.float32)
@@ -57,8 +58,8 @@ def scripted_table(vocab_size: int, script: Mapping[Ids, Mapping[int, float]]) -
 
 @dataclass(frozen=True)
 class TableState:
-    sources: list[Ids]  # of the B sentences that are still there
-    rows: list[tuple[Ids, Ids]]  # of the M rows of the step before: its source, and the ids fed after go
+    sources: list[Ids]  # of the B sentences still in the batch
+    rows: list[tuple[Ids, Ids]]  # source, and ids fed after go, of each of the M rows of the previous step
     rows_a_sentence: int  # 1 after the encoder
 
 
@@ -68,11 +69,11 @@ class TableBackend:
     vocab_size: int
     sources: list[list[Ids]] = field(default_factory=list)  # of each call of `encode`
     steps: int = 0
-    selects: list[list[int]] = field(default_factory=list)  # the sentences that each `select` kept
+    selects: list[list[int]] = field(default_factory=list)  # the sentences kept by each `select`
 
     def __post_init__(self) -> None:
         self._known: dict[tuple[Ids, Ids], Floats] = {}
-        self._lock = threading.Lock()  # of the counters
+        self._lock = threading.Lock()  # protects the counters
 
     def encode(self, src: Ints, src_len: Ints) -> TableState:
         assert src.dtype == src_len.dtype == np.int64
@@ -129,7 +130,7 @@ class TableBackend:
         return TableState([state.sources[i] for i in kept], state.rows, state.rows_a_sentence)
 
     def _logp(self, source: Ids, prefix: Ids) -> Floats:
-        """Rows that carry nothing are the most tempting of all: a search that takes one goes wrong."""
+        """Spare rows have the highest log-probabilities, so that a search that uses one goes wrong."""
         if PAD in prefix:
             return np.zeros(self.vocab_size, dtype=np.float32)
         if (source, prefix) not in self._known:
@@ -138,7 +139,7 @@ class TableBackend:
 
 
 def attention(source: Ids, prefix: Ids) -> Floats:
-    """Pseudo-random weights on the source after every prefix; they sum to 1."""
+    """Pseudo-random attention weights over the source, which sum to 1."""
     weights = np.random.default_rng(zlib.crc32(repr((source, prefix)).encode())).random(len(source)) + 0.01
     return (weights / weights.sum()).astype(np.float32)
 
@@ -154,8 +155,8 @@ def ngrams(tokens: Ids, n: int) -> list[Ids]:
 def may_be(
     tokens: Ids, source: Ids, options: DecodingOptions, vocabulary: Sequence[bytes], left: int = 9
 ) -> bool:
-    """Whether a reply that keeps all options' rules may begin with these ids, by their definition, where
-    `left` more tokens may come, the end-of-sentence counted."""
+    """Whether a reply that follows all rules of the options may begin with these ids, by definition, if
+    `left` more tokens may follow, including the end-of-sentence."""
     text, prefix = text_of(tokens, vocabulary), (options.prefix or "").encode()
     repeats = ngrams(tokens, options.no_repeat_ngram) if options.no_repeat_ngram else []
     copies = set(ngrams(tokens, options.no_copy_ngram or 1)) & set(ngrams(source, options.no_copy_ngram or 1))
@@ -176,7 +177,7 @@ def may_be(
 
 
 def can_be_said(rest: bytes, tokens: int, vocabulary: Sequence[bytes]) -> bool:
-    """Whether at most so many tokens may begin with `rest`."""
+    """Whether some sequence of at most `tokens` tokens begins with `rest`."""
     return not rest or any(
         said
         and (
@@ -189,7 +190,7 @@ def can_be_said(rest: bytes, tokens: int, vocabulary: Sequence[bytes]) -> bool:
 
 
 def may_end(tokens: Ids, options: DecodingOptions, vocabulary: Sequence[bytes]) -> bool:
-    """Whether these ids, which may begin a reply, are one."""
+    """Whether these ids, with which a reply may begin, are a complete reply."""
     prefix = (options.prefix or "").encode()
     text = text_of(tokens, vocabulary)
     held = all(required.encode() in text for required in options.required)
@@ -199,7 +200,7 @@ def may_end(tokens: Ids, options: DecodingOptions, vocabulary: Sequence[bytes]) 
 def scored(
     table: Table, source: Ids, tokens: Ids, options: DecodingOptions, *, finished: bool
 ) -> tuple[float, Hypothesis]:
-    """What a reply ranks by, and its hypothesis, by the definitions of the penalties."""
+    """The total by which a reply is ranked, and its hypothesis, by the definitions of the penalties."""
     ids = (*tokens, EOS) if finished else tokens
     logps = tuple(float(table(source, ids[:t])[id]) for t, id in enumerate(ids))
     rank = 0.0
@@ -215,7 +216,7 @@ def scored(
     return rank, Hypothesis(tokens, logps, sum(logps), value, finished)
 
 
-#: Of a vocabulary without text.
+#: The bytes of a vocabulary without text.
 NO_TEXT = (b"",) * 100
 
 
@@ -227,8 +228,8 @@ def enumerate_replies(
     max_length: int,
     vocabulary: Sequence[bytes] = NO_TEXT,
 ) -> list[Hypothesis]:
-    """Every finished reply of at most `max_length` tokens, end-of-sentence counted, that keeps the
-    options' rules, best first."""
+    """Every finished reply of at most `max_length` tokens, including the end-of-sentence, that follows the
+    rules of the options, best first."""
     words = [id for id in range(vocab_size) if id not in (*NEVER_GENERATED, EOS)]
     replies = [
         scored(table, source, tokens, options, finished=True)[1]
@@ -242,7 +243,7 @@ def enumerate_replies(
 def greedy_reply(
     table: Table, source: Ids, vocab_size: int, *, min_length: int, max_length: int
 ) -> tuple[Ids, bool]:
-    """The likeliest id at each step, until that is the end-of-sentence; and whether it was."""
+    """The likeliest id at each step up to the end-of-sentence, and whether that was reached."""
     tokens: Ids = ()
     while len(tokens) < max_length:
         logp = table(source, tokens)
@@ -264,12 +265,12 @@ def beam_to_the_end(
     max_length: int,
     vocabulary: Sequence[bytes] = NO_TEXT,
 ) -> list[Hypothesis]:
-    """The same beam as the search's, over whole distributions, that never stops before `max_length`."""
+    """Beam search over whole distributions that never stops before `max_length`."""
     size = options.beam // options.groups
     groups: list[list[Ids]] = [[()] for _ in range(options.groups)]
-    finished: list[tuple[int, Hypothesis]] = []  # by which group
+    finished: list[tuple[int, Hypothesis]] = []  # with its group
     for step in range(1, max_length + 1):
-        said: list[int] = []  # by earlier groups at this step
+        said: list[int] = []  # ids chosen by earlier groups at this step
         following = []
         for group, live in enumerate(groups):
             extensions = []
@@ -293,9 +294,9 @@ def beam_to_the_end(
         if not any(following) and not finished:
             break
         groups = following
-    wanted = -(-options.n_best // options.groups)  # of each group, and greedy ones take their first
+    wanted = -(-options.n_best // options.groups)  # per group; greedy groups take their first
     each: list[list[Hypothesis]] = [[] for _ in groups]
-    known: set[Ids] = set()  # what one group has, another does not get
+    known: set[Ids] = set()  # a reply of one group does not count for another
     for group, reply in sorted(finished, key=lambda found: _by_score(found[1])) if size > 1 else finished:
         if len(each[group]) < wanted and reply.tokens not in known:
             known.add(reply.tokens)
@@ -318,13 +319,13 @@ def texts(hypotheses: Sequence[Hypothesis]) -> list[Ids]:
 
 
 def settled(search: BeamSearch) -> list[int]:
-    """What can never be taken back."""
+    """The ids that are settled."""
     agreed = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*search.contenders(), strict=False))
     return [ids[0] for ids in agreed]
 
 
 def run_watched(search: BeamSearch, backend: TableBackend, source: Ids) -> None:
-    """Run a search of one source to its end, and see that nothing that was settled is taken back."""
+    """Run a search to its end, and check that nothing settled is taken back."""
     batch = Batch(backend, [source], [search])
     seen, running = [settled(search)], True
     while running:

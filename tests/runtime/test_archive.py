@@ -1,4 +1,4 @@
-"""The one-file form: a stored zip that is accepted only as our own writer makes it."""
+"""The one-file form: an uncompressed zip that is accepted only exactly as our writer writes it."""
 
 import io
 import os
@@ -48,7 +48,7 @@ def members(good: Path) -> Members:
 
 
 def zipped(members: Members, change: Callable[[zipfile.ZipInfo], None] = lambda info: None) -> bytes:
-    """The members as Python's zipfile writes them, with the fixed fields of ours; `change` alters one."""
+    """The members as Python's zipfile writes them, with our fixed fields. `change` changes a field."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as writing:
         for name, data in members:
@@ -92,20 +92,21 @@ def test_one_file_and_folder_give_the_same_replies(good, bundle_folder):
     assert told[0] == told[1] == told[2]
 
 
-def test_bytes_are_refused_as_the_file_would_be(good):
+def test_bytes_are_refused_for_the_same_reasons_as_the_file(good):
     raw = good.read_bytes()
     changed = bytearray(raw)
     changed[raw.index(b"PK\x03\x04", 1) - 1] ^= 1  # the end of edgechat.json
     for wrong, said in (
         (bytes(changed), "raw/edgechat.json is damaged or was changed: its checksum differs"),
-        (raw[:-1], "raw is not as edgechat writes a bundle, from byte"),
-        (raw + b"x", "raw has 1 bytes behind its end"),
-        (zipped([("notes.txt", b"")]), "raw holds 'notes.txt', which is no file of a bundle"),
+        (raw[:-1], "raw differs from what edgechat writes from byte"),
+        (raw + b"x", "raw has 1 bytes after its end"),
+        (zipped([("notes.txt", b"")]), "raw contains 'notes.txt', which is not a file of a bundle"),
     ):
         with pytest.raises(BundleError, match=f"^{said}"):
             ChatModel.load_bytes(wrong)
     for wrong, said in (
-        (b"", "raw is not a bundle"),
+        (b"", "raw must be the bytes of an .edgechat file, not b''"),
+        (b"{}", "raw must be the bytes of an .edgechat file, not b'{}'"),
         (str(good), "raw must be the bytes of an .edgechat file, not "),
         (good, "raw must be the bytes of an .edgechat file, not "),
     ):
@@ -122,7 +123,7 @@ def test_packing_and_unpacking_give_the_same_bytes(good, bundle_folder, tmp_path
     assert (tmp_path / "again.edgechat").read_bytes() == good.read_bytes()
 
 
-def test_what_a_signature_is_checked_with_comes_first(good, tmp_path):
+def test_what_a_signature_check_needs_comes_first(good, tmp_path):
     signed = Bundle(**{**vars(read_bundle(good)), "signature": bytes(96)})
     store_bundle(tmp_path / "signed.edgechat", signed, replace_existing=False)
     assert zipfile.ZipFile(tmp_path / "signed.edgechat").namelist()[:2] == [MANIFEST, SIGNATURE]
@@ -140,7 +141,7 @@ def test_any_files_come_back_as_they_were_and_as_zipfile_would_write_them(files)
 
 @settings(max_examples=300)
 @given(st.binary(max_size=400) | st.binary(max_size=200).map(lambda raw: b"PK\x03\x04" + raw))
-def test_any_bytes_are_read_as_ours_or_refused(raw):
+def test_any_bytes_are_refused_unless_our_writer_would_write_them(raw):
     try:
         opened = Archive(io.BytesIO(raw), len(raw), Path("a.edgechat"), SIZE_CAPS)
     except BundleError:
@@ -181,18 +182,18 @@ def read_all(raw: bytes) -> None:
     "name",
     ["../evil", "/etc/passwd", "..\\evil", "C:\\evil", "deep/encoder.onnx", "./edgechat.json", "a\0b", ""],
 )
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path, members, name):
+def test_a_name_with_a_path_is_refused(tmp_path, members, name):
     raw = zipped([(name if n == "golden.json" else n, data) for n, data in members])
     if "\0" in name:  # zipfile cuts it there
         raw = zipped([("axb" if n == "golden.json" else n, d) for n, d in members]).replace(b"axb", b"a\0b")
     said = refused(tmp_path / "bad.edgechat", raw)
-    assert "which is no file of a bundle" in said
+    assert "which is not a file of a bundle" in said
     assert [path.name for path in tmp_path.iterdir()] == ["bad.edgechat"]
 
 
 def test_a_name_of_other_characters_is_refused(tmp_path, members):
     said = refused(tmp_path / "bad.edgechat", zipped([*members, ("\u202egolden.json", b"")]))
-    assert "which is no file of a bundle" in said
+    assert "which is not a file of a bundle" in said
     assert "\u202e" not in said
 
 
@@ -209,7 +210,7 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path, members):
 
 
 def test_a_compressed_file_is_refused_and_never_decompressed(tmp_path, members, monkeypatch):
-    """Among them a bomb: 50 MB of zeros in 50 kB."""
+    """Including a zip bomb: 50 MB of zeros in 50 kB."""
     monkeypatch.setattr(zlib, "decompressobj", lambda *arguments: pytest.fail("it was decompressed"))
     bomb = [(name, bytes(50_000_000) if name == "encoder.onnx" else data) for name, data in members]
 
@@ -219,11 +220,11 @@ def test_a_compressed_file_is_refused_and_never_decompressed(tmp_path, members, 
 
     raw = zipped(bomb, deflate)
     assert len(raw) < 5_000_000
-    assert "is not as edgechat writes a bundle" in refused(tmp_path / "bad.edgechat", raw)
+    assert "differs from what edgechat writes" in refused(tmp_path / "bad.edgechat", raw)
 
 
 @pytest.mark.parametrize("size", [1 << 31, (1 << 32) - 1])
-def test_a_size_that_is_a_lie_takes_no_memory(tmp_path, good, size):
+def test_a_wrong_size_takes_no_memory(tmp_path, good, size):
     raw = bytearray(good.read_bytes())
     struct.pack_into("<2I", raw, 18, size, size)
     assert "allowed" in refused(tmp_path / "bad.edgechat", bytes(raw))
@@ -242,12 +243,12 @@ def test_a_file_above_its_cap_is_refused_without_being_read(tmp_path, good, monk
 def test_a_file_larger_than_a_zip_can_be_is_refused(tmp_path):
     path = tmp_path / "bad.edgechat"
     with path.open("wb") as file:
-        file.truncate(archive.LARGEST + 1)  # sparse: it takes no room
+        file.truncate(archive.LARGEST + 1)  # sparse: it takes no disk space
     assert "allowed" in refused(path)
 
 
 def test_every_bundle_is_small_enough_for_one_file():
-    """4 + 0.004096 + 64 + 2000 + 2000 + 16 + 4 + 16 MB, where a zip may have 2**32 - 1 bytes."""
+    """4 + 0.004096 + 64 + 2000 + 2000 + 16 + 4 + 16 MB; a zip may have 2**32 - 1 bytes."""
     assert sum(SIZE_CAPS.values()) == 4_104_004_096
     assert sum(SIZE_CAPS.values()) + 1000 * len(SIZE_CAPS) < archive.LARGEST
 
@@ -265,22 +266,22 @@ def test_zip64_is_refused(tmp_path, members, monkeypatch):
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
     raw = zipped(members)
     assert b"PK\x06\x06" in raw
-    assert "is not as edgechat writes a bundle" in refused(tmp_path / "bad.edgechat", raw)
+    assert "differs from what edgechat writes" in refused(tmp_path / "bad.edgechat", raw)
 
 
 @pytest.mark.parametrize("added", [b"\0", b"PK\x05\x06" + bytes(18), b"#!/bin/sh\n" * 1000])
 def test_bytes_behind_the_end_are_refused(tmp_path, good, added):
-    assert "behind its end" in refused(tmp_path / "bad.edgechat", good.read_bytes() + added)
+    assert "after its end" in refused(tmp_path / "bad.edgechat", good.read_bytes() + added)
 
 
 def test_bytes_before_the_beginning_are_refused(tmp_path, good):
     raw = b"#!/bin/sh\n" + good.read_bytes()
-    assert zipfile.ZipFile(io.BytesIO(raw)).testzip() is None  # other programs take it
+    assert zipfile.ZipFile(io.BytesIO(raw)).testzip() is None  # other programs accept it
     assert "is not a bundle" in refused(tmp_path / "bad.edgechat", raw)
 
 
 def test_bytes_between_two_files_are_refused(tmp_path, good, members):
-    """As they stand where a file was taken out of the directory, but not of the zip."""
+    """As after a file was removed from the directory, but not from the zip."""
     raw, hidden = good.read_bytes(), write_archive({"replies.json": b"[]"})
     hole = hidden[: hidden.index(b"PK\x01\x02")]
     start = raw.index(b"PK\x01\x02")
@@ -289,7 +290,7 @@ def test_bytes_between_two_files_are_refused(tmp_path, good, members):
     (offset,) = struct.unpack_from("<I", raw, end + 16)
     raw = raw[: end + 16] + struct.pack("<I", offset + len(hole)) + raw[end + 20 :]
     assert zipfile.ZipFile(io.BytesIO(raw)).namelist() == [name for name, _ in members]
-    assert "is not as edgechat writes a bundle" in refused(tmp_path / "bad.edgechat", raw)
+    assert "differs from what edgechat writes" in refused(tmp_path / "bad.edgechat", raw)
 
 
 def test_a_comment_is_refused(tmp_path, members, good):
@@ -312,7 +313,7 @@ def test_another_date_is_refused(tmp_path, members):
 
 def test_data_descriptors_are_refused(tmp_path, members):
     class Pipe(io.BytesIO):
-        """What zipfile cannot seek in: sizes then stand behind the data."""
+        """A stream in which zipfile cannot seek, so that it writes sizes after the data."""
 
         def seekable(self) -> bool:
             return False
@@ -332,7 +333,7 @@ def test_data_descriptors_are_refused(tmp_path, members):
 
 
 def test_overlapping_files_are_refused(tmp_path, good):
-    """The directory says that the decoder lies where the encoder does, as the bombs of 2019 did."""
+    """The directory gives the decoder the offset of the encoder, like the zip bombs of 2019."""
     raw = bytearray(good.read_bytes())
     entry = {}
     at = raw.index(b"PK\x01\x02")
@@ -343,7 +344,7 @@ def test_overlapping_files_are_refused(tmp_path, good):
     raw[entry[b"decoder.onnx"] + 42 : entry[b"decoder.onnx"] + 46] = raw[
         entry[b"encoder.onnx"] + 42 : entry[b"encoder.onnx"] + 46
     ]
-    assert "is not as edgechat writes a bundle" in refused(tmp_path / "bad.edgechat", bytes(raw))
+    assert "differs from what edgechat writes" in refused(tmp_path / "bad.edgechat", bytes(raw))
 
 
 @pytest.mark.parametrize("mode", [0o120777, 0o040755, 0o010644, 0o104755, 0])
@@ -389,7 +390,7 @@ def test_a_file_that_the_manifest_does_not_know_is_refused(tmp_path, members):
 
 
 @pytest.mark.parametrize("raw", [b"", b"PK", b"PK\x05\x06" + bytes(18), b"\x1f\x8b", b'{"format": "1.0"}'])
-def test_what_is_no_bundle_at_all_is_refused(tmp_path, raw):
+def test_a_file_that_is_not_a_bundle_is_refused(tmp_path, raw):
     refused(tmp_path / "bad.edgechat", raw)
 
 
@@ -414,8 +415,8 @@ def test_a_device_is_refused_and_not_opened(monkeypatch):
         read_bundle(Path("/dev/zero"))
 
 
-def test_a_file_that_changes_between_two_looks_is_refused(tmp_path, good, members, monkeypatch):
-    """What is used is what was hashed, whatever the disk holds by then."""
+def test_a_file_that_changes_after_the_first_check_is_refused(tmp_path, good, members, monkeypatch):
+    """The bytes that are used are those that were hashed, whatever is on the disk by then."""
     path = tmp_path / "bad.edgechat"
     path.write_bytes(good.read_bytes())
     real = Archive.read
@@ -477,7 +478,7 @@ def test_nothing_is_written_into_a_bundle(bundle_folder):
         check_out(bundle_folder / "inner.edgechat", force=True)
 
 
-#: Dies as by SIGKILL at the n-th fsync or at the rename, while a bundle file replaces another.
+#: Exits, as if by SIGKILL, at the n-th fsync or at the rename while a bundle file replaces another.
 _DIE = """
 import os, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever is given where something else is wanted, an error says so, on one line that ends soon."""
+"""Arguments of the wrong type raise a short, one-line error that names the argument."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from edgechat.runtime.arguments import listed, path_text, shown
 
 from .test_chat import table_model
 
-HUGE = 10**5000  # Python refuses to write more than 4,300 digits
+HUGE = 10**5000  # Python refuses to print more than 4,300 digits
 LONG = "x" * 5_000_000
 ARRAY = np.array([["gnmt"], ["exact"]])
 
@@ -27,7 +27,7 @@ FLAT = st.none() | st.integers() | st.floats() | st.text() | st.binary()
 
 
 @given(value=FLAT | st.lists(FLAT, max_size=6))
-def test_what_is_short_is_shown_as_python_writes_it(value):
+def test_a_short_value_is_shown_as_its_repr(value):
     if len(repr(value)) < 30:
         assert shown(value) == repr(value)
     assert len(shown(value).splitlines()) == 1
@@ -38,12 +38,12 @@ def test_what_is_short_is_shown_as_python_writes_it(value):
     [HUGE, -HUGE, [HUGE], LONG, [LONG] * 99, {LONG: {LONG: [LONG]}}, ARRAY, Silent(), {Silent()}, b"x" * 999],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_long_or_cannot_be_written_is_shown_in_short(value):
+def test_a_long_value_or_one_whose_repr_fails_is_shortened(value):
     assert 0 < len(shown(value)) < 1000
     assert "\n" not in shown(value)
 
 
-def test_a_list_is_whatever_gives_one_after_the_other():
+def test_any_iterable_but_text_is_a_list():
     for values in (["a", "b"], ("a", "b"), iter("ab"), np.array(["a", "b"]), {"a": 1, "b": 2}):
         assert listed(values, "takes a list") == ["a", "b"]
     for one in ("ab", b"ab", None, 1, Path("ab"), np.array("ab")):
@@ -51,7 +51,7 @@ def test_a_list_is_whatever_gives_one_after_the_other():
             listed(one, "takes a list", ": give more")
 
 
-def test_a_path_is_text_or_what_has_it():
+def test_a_path_is_text_or_path_like():
     assert [path_text("key", path) for path in ("a", Path("a"))] == ["a", "a"]
     for wrong in (None, 1, b"a", ["a"], Silent()):
         with pytest.raises(UsageError, match=r"^key must be a path, not "):
@@ -72,43 +72,57 @@ def test_options_of_any_kind_and_size_are_refused_by_name(values):
 
 
 @pytest.mark.parametrize("values", ["", 1, [], None, [("beam", 2)], {1: 2, "x": 3}, {"x": 3, 1: 2}], ids=str)
-def test_what_is_no_object_of_options_is_refused(values):
-    with pytest.raises(UsageError, match=r"^(decoding options are an object, not|unknown decoding option) "):
+def test_options_in_json_must_be_an_object(values):
+    with pytest.raises(
+        UsageError, match=r"^(decoding options must be an object, not|unknown decoding option) "
+    ):
         DecodingOptions.from_json(values)
 
 
 @pytest.mark.parametrize("bundle", [None, 1, b"demo", ["demo"]], ids=str)
-def test_what_is_no_path_is_no_bundle_and_no_key(bundle):
+def test_a_bundle_must_be_a_path(bundle):
     with pytest.raises(UsageError, match=r"^bundle must be a path, not "):
         ChatModel.load(bundle)
     with pytest.raises(UsageError, match=r"^bundle must be a path, not "):
         ChatModel.load_ensemble([bundle])
-    if bundle is not None:
-        with pytest.raises(UsageError, match=r"^require_signature must be a path, not "):
-            ChatModel.load("demo", require_signature=bundle)
 
 
-def test_no_key_is_none():
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (1, "must be a path, not 1"),
+        (["demo"], r"must be a path, not \['demo'\]"),
+        (b"demo", "is not an Ed25519 public key in PEM"),
+        (b"", "is not an Ed25519 public key in PEM"),
+    ],
+    ids=str,
+)
+def test_a_wrong_key_is_refused(key, said):
+    with pytest.raises(UsageError, match=f"^require_signature {said}"):
+        ChatModel.load("demo", require_signature=key)
+
+
+def test_an_empty_key_is_refused():
     with pytest.raises(UsageError, match=r"^the key '' cannot be read"):
         ChatModel.load("demo", require_signature="")
 
 
 @pytest.mark.parametrize("device", [ARRAY, HUGE, None, LONG], ids=lambda value: type(value).__name__)
-def test_no_device_is_refused(device):
+def test_a_wrong_device_is_refused_in_a_short_message(device):
     with pytest.raises(UsageError, match=r"^device must be one of auto, cpu, cuda, not ") as caught:
         ChatModel.load("demo", device=device)
     assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("wrong", [None, 1, HUGE, LONG, b"hen"], ids=lambda value: type(value).__name__)
-def test_what_is_no_list_is_refused_wherever_one_is_taken(wrong):
+def test_every_list_argument_refuses_what_is_not_a_list(wrong):
     chat, _ = table_model()
     for ask, said in (
         (chat.reply_batch, r"reply_batch takes a list of prompts, not .*: give \[prompt\], or call reply"),
         (chat.reply_turns, "reply_turns takes a list of conversations, not "),
-        (lambda turns: chat.reply_turns([turns]), "the turns of a conversation are a list of texts, not "),
-        (chat.stream_turns, "the turns of a conversation are a list of texts, not "),
-        (chat.session, "the turns of a conversation are a list of texts, not "),
+        (lambda turns: chat.reply_turns([turns]), "a conversation must be a list of texts, not "),
+        (chat.stream_turns, "a conversation must be a list of texts, not "),
+        (chat.session, "a conversation must be a list of texts, not "),
         (ChatModel.load_ensemble, r"load_ensemble takes a list of bundles, not .*: give \[bundle\]"),
     ):
         with pytest.raises(UsageError, match=f"^{said}") as caught:
@@ -117,7 +131,7 @@ def test_what_is_no_list_is_refused_wherever_one_is_taken(wrong):
 
 
 @pytest.mark.parametrize("prompt", [HUGE, ["hen"] * 1_000_000, None, b"hen"], ids=lambda p: type(p).__name__)
-def test_what_is_no_prompt_is_shown_in_short(prompt):
+def test_a_wrong_prompt_is_refused_in_a_short_message(prompt):
     chat, _ = table_model()
     for ask in (
         chat.reply,
@@ -125,25 +139,25 @@ def test_what_is_no_prompt_is_shown_in_short(prompt):
         lambda p: chat.reply_batch(["hen", p]),
         lambda p: chat.session(["hen", p]),
     ):
-        with pytest.raises(UsageError, match=r"^a prompt is a text \(str\), not ") as caught:
+        with pytest.raises(UsageError, match=r"^a prompt must be text \(str\), not ") as caught:
             ask(prompt)
         assert len(str(caught.value)) < 1000
 
 
-def test_turns_may_come_one_by_one():
+def test_turns_may_be_a_generator():
     chat, _ = table_model(turns=3)
     (reply,) = chat.reply_turns(["he", "hello", "hen"] for _ in range(1))
     assert chat.reply_turns([iter(("he", "hello", "hen"))])[0].text == reply.text
 
 
-def test_options_that_are_none_are_refused_where_they_were_set_too():
+def test_wrong_default_options_are_refused_too():
     chat, _ = table_model()
     chat.defaults = {"beam": 2}
-    with pytest.raises(UsageError, match=r"options are a DecodingOptions, not \{'beam': 2\}"):
+    with pytest.raises(UsageError, match=r"options must be a DecodingOptions, not \{'beam': 2\}"):
         chat.reply("hen")
 
 
-def test_progress_is_told_to_whatever_it_is():
+def test_progress_may_be_any_callable():
     class Bar(list[int]):
         __call__ = list.append
 

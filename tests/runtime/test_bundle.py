@@ -1,5 +1,5 @@
-"""The bundle loader: nothing of a folder is used before it was checked, in this order: names, kinds of file,
-sizes, the manifest's seal and format, hashes."""
+"""The bundle loader checks everything before it uses it, in this order: names, types and sizes of files, the
+manifest's seal and format, hashes."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ from edgechat.runtime.files import sha256
 
 @pytest.fixture
 def bundle(bundle_folder: Path, tmp_path: Path) -> Path:
-    """A good bundle that a test may damage."""
+    """A valid bundle that a test may damage."""
     path = tmp_path / "bundle"
     shutil.copytree(bundle_folder, path)
     return path
@@ -42,7 +42,7 @@ def refused(path: Path) -> str:
     return text
 
 
-def test_what_is_read_is_what_is_in_the_files(bundle_folder):
+def test_reading_a_bundle_returns_the_content_of_its_files(bundle_folder):
     read = read_bundle(bundle_folder)
     on_disk = {path.name: path.read_bytes() for path in bundle_folder.iterdir()}
     assert read.files == {name: data for name, data in on_disk.items() if name != MANIFEST}
@@ -51,7 +51,7 @@ def test_what_is_read_is_what_is_in_the_files(bundle_folder):
     assert dataclasses.replace(read, signature=bytes(96)).size == read.size + 96
 
 
-def test_what_was_written_is_read(bundle_folder, tmp_path):
+def test_a_written_bundle_is_read_back(bundle_folder, tmp_path):
     read = read_bundle(bundle_folder)
     sealed = write_bundle(tmp_path / "copy", read.manifest, read.files, replace_existing=False)
     assert sealed == read.manifest
@@ -70,8 +70,8 @@ def test_a_bundle_that_would_not_be_read_is_not_written(bundle_folder, tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name in SIZE_CAPS if name != MANIFEST])
-def test_nothing_lies_in_a_bundle_that_nobody_reads(bundle_folder, tmp_path, name):
-    """Each file that may lie in one, but for the card, which is for people, cannot be just anything."""
+def test_every_file_in_a_bundle_is_checked(bundle_folder, tmp_path, name):
+    """Every file except the model card, which is for people, must have valid content."""
     read, path = read_bundle(bundle_folder), tmp_path / "bundle"
     hidden = b'"anything"'
     if name == SIGNATURE:
@@ -87,12 +87,12 @@ def test_nothing_lies_in_a_bundle_that_nobody_reads(bundle_folder, tmp_path, nam
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".DS_Store", "Encoder.onnx", "weights.bin", "edgechat.json~"])
-def test_an_unknown_name_is_refused_whatever_it_is(bundle, name):
+def test_an_unknown_name_is_refused(bundle, name):
     (bundle / name).write_bytes(b"")
     assert repr(name) in refused(bundle)
 
 
-def test_a_name_that_is_no_utf8_is_refused(bundle):
+def test_a_name_that_is_not_utf8_is_refused(bundle):
     try:
         (bundle / os.fsdecode(b"\xff\x1b[2J")).write_bytes(b"")
     except OSError:
@@ -100,7 +100,7 @@ def test_a_name_that_is_no_utf8_is_refused(bundle):
     assert "\x1b" not in refused(bundle)
 
 
-def test_a_folder_within_is_refused(bundle):
+def test_a_folder_in_a_bundle_is_refused(bundle):
     (bundle / "deep").mkdir()
     assert "'deep'" in refused(bundle)
 
@@ -122,7 +122,9 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [*REQUIRED, "replies.json", "signature.ed25519"])
-def test_what_is_no_file_is_refused_under_every_name_and_never_opened(bundle, tmp_path, kind, name):
+def test_anything_but_a_regular_file_is_refused_under_every_name_and_never_opened(
+    bundle, tmp_path, kind, name
+):
     (bundle / name).touch()
     KINDS[kind](bundle / name, tmp_path / "outside")
     said = refused(bundle)
@@ -165,16 +167,16 @@ def test_a_pipe_that_appears_after_the_first_look_does_not_block(bundle, monkeyp
 @pytest.mark.parametrize("name", SIZE_CAPS)
 def test_a_file_above_its_cap_is_refused_without_being_read(bundle, name):
     with (bundle / name).open("ab") as file:
-        file.truncate(SIZE_CAPS[name] + 1)  # sparse: it takes no room
+        file.truncate(SIZE_CAPS[name] + 1)  # sparse: it takes no disk space
     said = refused(bundle)
     assert name in said
     assert "allowed" in said
 
 
-def test_no_bundle_is_written_that_could_not_be_read(bundle, tmp_path, monkeypatch):
+def test_a_file_above_its_cap_is_not_written(bundle, tmp_path, monkeypatch):
     read = read_bundle(bundle)
     monkeypatch.setitem(SIZE_CAPS, "golden.json", 9)
-    with pytest.raises(UsageError, match=r"golden\.json has .* bytes, but a bundle's has at most 9"):
+    with pytest.raises(UsageError, match=r"golden\.json has .* bytes, but in a bundle it may have at most 9"):
         write_bundle(tmp_path / "new", read.manifest, read.files, replace_existing=False)
     assert not (tmp_path / "new").exists()
 
@@ -187,7 +189,7 @@ def test_a_file_of_another_size_is_refused_before_it_is_hashed(bundle, monkeypat
     assert (bundle / "decoder.onnx").stat().st_size not in hashed
 
 
-def test_names_are_checked_before_kinds_kinds_before_the_seal_the_seal_before_hashes(bundle):
+def test_names_are_checked_before_file_types_then_the_seal_then_hashes(bundle):
     raw = (bundle / "encoder.onnx").read_bytes()
     (bundle / "encoder.onnx").write_bytes(bytes(len(raw)))
     assert "sha256 differs" in refused(bundle)
@@ -216,26 +218,27 @@ def test_a_file_that_only_the_manifest_knows_is_refused(bundle_folder, tmp_path)
     assert "'replies.json'" in refused(tmp_path / "bundle")
 
 
-def test_a_name_of_megabytes_is_cut_where_it_is_told(bundle):
+def add_to_manifest(bundle: Path, name: str, content: bytes) -> None:
+    """Add the file `name` to edgechat.json, but not to the bundle, and seal it again."""
     values = json.loads((bundle / MANIFEST).read_bytes())
-    values["files"]["f" * 3_000_000] = {"sha256": "1" * 64, "size": 1}
+    values["files"][name] = {"sha256": sha256(content), "size": len(content)}
     values["sha256"] = "0" * 64
     text = json.dumps(values)
     (bundle / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
+
+
+def test_a_name_of_megabytes_is_shortened_in_the_message(bundle):
+    add_to_manifest(bundle, "f" * 3_000_000, b"x")
     assert f"'{'f' * 27}...{'f' * 28}' is in the bundle or in edgechat.json" in refused(bundle)
 
 
 def test_a_manifest_cannot_name_files_outside_the_bundle(bundle, tmp_path):
     (tmp_path / "secret").write_bytes(b"x")
-    values = json.loads((bundle / MANIFEST).read_bytes())
-    values["files"]["../secret"] = {"sha256": sha256(b"x"), "size": 1}
-    values["sha256"] = "0" * 64
-    text = json.dumps(values)
-    (bundle / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
+    add_to_manifest(bundle, "../secret", b"x")
     assert "'../secret'" in refused(bundle)
 
 
-def test_minor_additions_of_the_format_are_read(bundle_folder, tmp_path):
+def test_a_newer_minor_format_is_read(bundle_folder, tmp_path):
     read = read_bundle(bundle_folder)
     newer = dataclasses.replace(read.manifest, format="1.9")
     write_bundle(tmp_path / "bundle", newer, read.files, replace_existing=False)
@@ -243,7 +246,7 @@ def test_minor_additions_of_the_format_are_read(bundle_folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty"])
-def test_what_is_no_folder_or_an_empty_one_is_refused(tmp_path, kind):
+def test_a_path_without_a_bundle_is_refused(tmp_path, kind):
     path = tmp_path / ("bundle.edgechat" if kind == "file" else "bundle")
     if kind == "file":
         path.write_bytes(b"")
@@ -252,7 +255,7 @@ def test_what_is_no_folder_or_an_empty_one_is_refused(tmp_path, kind):
     assert "bundle" in refused(path)
 
 
-def test_a_file_of_another_name_that_is_no_bundle_is_wrong_use(tmp_path):
+def test_a_file_with_another_suffix_that_is_not_a_bundle_is_a_usage_error(tmp_path):
     (tmp_path / "chats.jsonl").write_text("{}")
     with pytest.raises(UsageError, match="is not a bundle: give the folder"):
         read_bundle(tmp_path / "chats.jsonl")
@@ -274,7 +277,7 @@ def test_a_single_byte_that_was_changed_anywhere_is_found(bundle, data):
 
 
 def test_every_byte_of_the_manifest_is_covered_by_a_check(bundle_folder):
-    """All of them, since here the file is parsed before its seal is known to fit."""
+    """Tested for every byte, since the manifest is parsed before its seal is checked."""
     manifest = read_bundle(bundle_folder).manifest
     raw = manifest.to_bytes()
     for at in range(len(raw)):
@@ -284,7 +287,7 @@ def test_every_byte_of_the_manifest_is_covered_by_a_check(bundle_folder):
                 type(manifest).from_bytes(changed)
 
 
-def test_a_name_that_is_nothing_is_wrong_use(tmp_path, monkeypatch):
+def test_a_name_of_nothing_is_a_usage_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("nowhere", "x" * 5000, "a\0b"):
         with pytest.raises(UsageError):
@@ -296,7 +299,9 @@ def test_a_link_to_a_bundle_folder_is_as_good_as_the_folder(bundle_folder, tmp_p
     assert read_bundle(find_bundle(str(tmp_path / "link"))) == read_bundle(bundle_folder)
 
 
-def test_a_link_that_leads_elsewhere_meanwhile_changes_nothing(bundle, bundle_folder, tmp_path, monkeypatch):
+def test_a_link_that_is_changed_while_a_bundle_is_read_does_not_matter(
+    bundle, bundle_folder, tmp_path, monkeypatch
+):
     (bundle / "golden.json").write_bytes(b"{}")
     link, real = tmp_path / "current", os.open
     link.symlink_to(bundle_folder)
@@ -310,7 +315,7 @@ def test_a_link_that_leads_elsewhere_meanwhile_changes_nothing(bundle, bundle_fo
     assert read_bundle(link) == read_bundle(bundle_folder)
 
 
-def test_of_a_link_the_messages_say_how_it_was_called(bundle, tmp_path):
+def test_messages_about_a_linked_bundle_use_the_path_that_was_given(bundle, tmp_path):
     (bundle / "golden.json").write_bytes(b"{}")
     (tmp_path / "current").symlink_to(bundle)
     assert refused(tmp_path / "current").startswith(f"{tmp_path / 'current' / 'golden.json'} has 2 bytes")

@@ -1,9 +1,10 @@
-"""The embedding API, with the real bundle and with a model that is a table."""
+"""The embedding API, with a real bundle and with table models."""
 
 import asyncio
 import copy
 import dataclasses
 import gc
+import inspect
 import json
 import math
 import os
@@ -13,21 +14,24 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import unicodedata
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
+from edgechat import runtime
 from edgechat.runtime import (
     BundleError,
+    Candidate,
     ChatModel,
+    ChatSession,
     DecodingOptions,
     DeviceError,
     EdgeChatError,
@@ -40,6 +44,8 @@ from edgechat.runtime.bundle import read_bundle, store_bundle
 from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.constraints import text_rules
 from edgechat.runtime.device import cuda_state
+from edgechat.runtime.golden import GoldenResult
+from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.ort import _Calls
 from edgechat.runtime.replies import ClosedSet, closed_set, write_replies
 from edgechat.runtime.scheduler import decode
@@ -56,7 +62,7 @@ OPTIONS = [
     DecodingOptions(beam=5, n_best=5, normalize="none"),
     DecodingOptions(beam=3, n_best=2, normalize="average", min_length=2, max_length=12, stop="first"),
 ]
-TOLERANCE = 1e-4  # what the project means by equal: scores in fp32, and the gap of a tie
+TOLERANCE = 1e-4  # for scores in fp32 to be equal, and for the gap of a near tie
 
 needs_cuda = pytest.mark.skipif(not cuda_state().usable, reason=f"no CUDA here: {cuda_state().reason}")
 
@@ -68,7 +74,7 @@ def model(bundle_folder):
 
 
 def run_python(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Code in a process of its own."""
+    """Run code in its own process."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -76,7 +82,7 @@ def run_python(code: str, *arguments: object) -> "subprocess.CompletedProcess[st
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 300)
 
 
-#: Leaves a probability as it is.
+#: Leaves probabilities unchanged.
 AS_IT_IS = Calibration(1.0, 0.0)
 
 
@@ -97,7 +103,7 @@ def table_model(
 
 
 def script_of(codec: TextCodec, replies: dict[str, float]) -> Table:
-    """A table of a few replies, byte by byte, with their probabilities."""
+    """A table of a few replies, one token per byte, with their probabilities."""
     of_byte = {codec.token_bytes(id): id for id in range(codec.vocab_size)}
     script: dict[Ids, dict[int, float]] = {}
     for text, probability in replies.items():
@@ -116,7 +122,7 @@ CODEC = table_model()[0].codec
 
 
 def assert_same(model: ChatModel, prompt: str, options: DecodingOptions, one: Reply, other: Reply) -> None:
-    """Equal as the project means it: the same tokens, unless the search was a toss-up, and scores."""
+    """Check that two replies have the same tokens and scores, unless the search was a near tie."""
     ours, theirs = ([c.tokens for c in reply.candidates] for reply in (one, other))
     if ours != theirs:
         source = model.codec.encode_source([prompt]).ids
@@ -131,7 +137,7 @@ def assert_same(model: ChatModel, prompt: str, options: DecodingOptions, one: Re
     assert one.truncated == other.truncated
 
 
-# --- one reply, by every road ---------------------------------------------------------------------
+# --- one reply, in every way to reply -------------------------------------------------------------
 
 
 def test_the_bundle_replies_what_it_was_taught(model):
@@ -141,7 +147,7 @@ def test_the_bundle_replies_what_it_was_taught(model):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-async def test_every_road_to_a_reply_gives_the_same_one(model, options):
+async def test_every_way_to_reply_gives_the_same_reply(model, options):
     batch, searched = model.reply_batch(PROMPTS, options), await model.areply_batch(PROMPTS, options)
     for prompt, expected, other in zip(PROMPTS, batch, searched, strict=True):
         assert_same(model, prompt, options, other, expected)
@@ -151,7 +157,7 @@ async def test_every_road_to_a_reply_gives_the_same_one(model, options):
         assert_same(model, prompt, options, model.session().reply(prompt, options), expected)
 
 
-def test_the_bundles_own_options_are_taken_where_none_are_given(model):
+def test_the_bundles_own_options_are_used_if_none_are_given(model):
     expected = model.reply("tell me a joke", model.defaults)
     assert_same(model, "tell me a joke", model.defaults, model.reply("tell me a joke"), expected)
     chat, _ = table_model(defaults=DecodingOptions(beam=4, n_best=4))
@@ -159,7 +165,7 @@ def test_the_bundles_own_options_are_taken_where_none_are_given(model):
     assert len(chat.reply_batch(["hen"])[0].candidates) == 4
 
 
-def test_a_reply_says_all_about_itself(model):
+def test_the_fields_of_a_reply_are_consistent(model):
     reply = model.reply("how are you", DecodingOptions(beam=4, n_best=4, length_penalty=1.0))
     best = reply.candidates[0]
     assert str(reply) == reply.text == best.text == "i am fine, thanks"
@@ -201,7 +207,7 @@ def test_a_reply_cannot_be_changed(model):
             setattr(thing, name, "x")
 
 
-def test_a_reply_that_is_cut_is_not_finished(model):
+def test_a_reply_that_is_cut_off_is_not_finished(model):
     reply = model.reply("turn right thrice and jump", DecodingOptions(max_length=1))
     assert len(reply.tokens) == 1
     assert not reply.candidates[0].finished
@@ -221,7 +227,7 @@ def test_two_spellings_of_one_text_are_one_reply():
     assert [(c.text, c.tokens, c.ids) for c in reply.candidates] == [("he", ("h", "e"), (h, e))]
 
 
-# --- nothing changes by company -------------------------------------------------------------------
+# --- batches and threads change nothing -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [DecodingOptions(beam=1), DecodingOptions(n_best=3)], ids=str)
@@ -288,7 +294,7 @@ def test_a_piece_is_never_taken_back_whatever_bytes_come(seed, beam):
 def test_pieces_and_tail_are_whole_characters():
     chat, _ = table_model(script_of(CODEC, {"a🍵b": 1.0}))
     updates = list(chat.stream("hen", DecodingOptions(beam=1)).updates())
-    # a, four bytes of the tea, b; then the end, and what the end adds.
+    # a, the four bytes of the tea, b, and the end.
     assert [piece for piece, _ in updates] == ["a", "", "", "", "🍵", "b", ""]
     assert [tail for _, tail in updates] == [""] * 7
 
@@ -305,7 +311,7 @@ def test_what_is_not_settled_is_in_the_tail():
     assert [c.text for c in stream.reply.candidates] == ["abd", "ace"]
 
 
-def test_a_text_that_all_contenders_begin_with_is_settled_however_they_spell_it():
+def test_text_that_all_contenders_begin_with_is_settled_however_they_are_tokenized():
     (he,) = CODEC.encode("he")
     h, e, y, o = (CODEC.encode(letter)[0] for letter in "heyo")
     script = {
@@ -345,16 +351,16 @@ TEXTS = st.text("helo né🍵", min_size=1, max_size=4)
     ),
 )
 @settings(max_examples=150, deadline=None)
-def test_under_every_option_pieces_are_never_taken_back_and_whole_characters(seed, ending, values):
+def test_pieces_are_whole_characters_and_never_taken_back_under_every_option(seed, ending, values):
     try:
         options = DecodingOptions(**values)
         chat, _ = table_model(random_table(seed, CODEC.vocab_size, ending=ending), max_target=8)
         stream = chat.stream("hello hen", options)
         pieces = [piece for piece, _ in stream.updates()]
-    except UsageError:  # what does not go together, or asks for what cannot be
+    except UsageError:  # options that do not go together or are impossible
         reject()
     assert "".join(pieces) == stream.reply.text
-    # Bytes that are no character are U+FFFD in the reply too, and never the half of one that is whole there.
+    # A piece has U+FFFD only for bytes that are invalid in the reply too, not for part of a character.
     assert all(piece in stream.reply.text for piece in pieces)
     if options.prefix and stream.reply.candidates[0].finished:
         assert stream.reply.text.startswith(unicodedata.normalize("NFC", options.prefix))
@@ -363,7 +369,7 @@ def test_under_every_option_pieces_are_never_taken_back_and_whole_characters(see
     assert not any(unicodedata.normalize("NFC", text) in stream.reply.text for text in options.banned)
 
 
-def test_a_stream_goes_on_where_it_was_left(model):
+def test_a_stream_continues_where_it_was_left(model):
     stream = model.stream("how are you")
     first = next(stream)
     rest = list(stream)
@@ -373,7 +379,7 @@ def test_a_stream_goes_on_where_it_was_left(model):
     assert (list(stream), next(stream, None)) == ([], None)
 
 
-def test_a_stream_that_was_left_can_still_be_asked_for_its_reply(model):
+def test_a_stream_that_was_left_can_still_return_its_reply(model):
     stream = model.stream("how are you")
     for _ in stream:
         break
@@ -389,18 +395,18 @@ def test_nothing_is_computed_before_a_stream_is_read():
     assert backend.steps >= 1
 
 
-def test_a_stream_that_failed_says_so_each_time():
+def test_a_failed_stream_raises_each_time():
     def broken(source: Ids, prefix: Ids):
         return random_table(1, CODEC.vocab_size)(source, prefix) * float("nan")
 
     stream = table_model(broken)[0].stream("hen")
     with pytest.raises(EdgeChatError, match="its weights are damaged"):
         list(stream)
-    with pytest.raises(EdgeChatError, match="its search failed"):
+    with pytest.raises(EdgeChatError, match="the search failed"):
         _ = stream.reply
 
 
-def test_a_stream_that_was_interrupted_as_its_reply_was_made_is_not_searched_again(monkeypatch):
+def test_a_stream_that_was_interrupted_while_creating_its_reply_does_not_search_again(monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -411,7 +417,7 @@ def test_a_stream_that_was_interrupted_as_its_reply_was_made_is_not_searched_aga
         with pytest.raises(KeyboardInterrupt):
             list(stream)
     steps = backend.steps
-    with pytest.raises(EdgeChatError, match="its search failed"):
+    with pytest.raises(EdgeChatError, match="the search failed"):
         _ = stream.reply
     assert (backend.steps, len(backend.sources)) == (steps, 1)
 
@@ -419,20 +425,20 @@ def test_a_stream_that_was_interrupted_as_its_reply_was_made_is_not_searched_aga
 @pytest.mark.parametrize(
     ("decoding", "files", "said"),
     [
-        ({"prefix": "well " * 99}, {}, "prefix has more tokens than a reply may have"),
+        ({"prefix": "well " * 99}, {}, "prefix does not fit into a reply"),
         ({"banned": ("x",)}, {"replies.json": write_replies(["yes", "no"])}, "banned"),
     ],
     ids=["too long", "two rules of texts"],
 )
-def test_a_bundle_that_asks_for_what_no_reply_can_be_is_refused_as_it_is_loaded(
-    bundle_folder, decoding, files, said
-):
+def test_a_bundle_whose_options_allow_no_reply_is_refused_when_loaded(bundle_folder, decoding, files, said):
     bundle = read_bundle(bundle_folder)
     manifest = dataclasses.replace(bundle.manifest, decoding=DecodingOptions(**decoding))
     changed = dataclasses.replace(bundle, manifest=manifest, files={**bundle.files, **files})
     with pytest.raises(BundleError) as refused:
         ChatModel.from_bundle(changed, device="cpu")
-    assert str(refused.value).startswith(f"{bundle_folder}: edgechat.json asks for what no reply can be: ")
+    assert str(refused.value).startswith(
+        f"{bundle_folder}: the decoding options in edgechat.json allow no reply: "
+    )
     assert said in str(refused.value)
 
 
@@ -441,7 +447,7 @@ def test_a_bundle_that_asks_for_what_no_reply_can_be_is_refused_as_it_is_loaded(
     [{"banned": ("hen",)}, {"prefix": "he"}, {"required": ("hen",)}, {"replies": ("he", "hen")}],
     ids=lambda texts: next(iter(texts)),
 )
-def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
+def test_text_rules_are_created_once_whatever_the_other_options(texts):
     chat, _ = table_model()
     rules = chat.maker.texts(DecodingOptions(beam=3, **texts))
     for other in ({"n_best": 3}, {"trace": True}, {"repetition_penalty": 2.0}):
@@ -452,7 +458,7 @@ def test_the_rules_of_texts_are_made_once_whatever_else_is_asked(texts):
     assert chat.maker.texts(DecodingOptions(banned=("he said",))) is not rules
 
 
-def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypatch):
+def test_text_rules_are_created_once_for_concurrent_threads(monkeypatch):
     made, began, go_on = [], threading.Event(), threading.Event()
 
     def slow(options: DecodingOptions, vocabulary: object):
@@ -467,20 +473,20 @@ def test_the_rules_of_texts_are_made_once_for_threads_that_ask_at_once(monkeypat
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(chat.maker.texts, DecodingOptions(banned=("hen",))) for _ in range(7)]
         assert began.wait(20)
-        chat.maker.texts(DecodingOptions(banned=("he",)))  # which nobody makes waits for nobody
+        chat.maker.texts(DecodingOptions(banned=("he",)))  # other rules need not wait
         go_on.set()
         assert len({id(each.result(20)) for each in asked}) == 1
     assert made == [("hen",), ("he",)]
 
 
-def test_rules_of_texts_that_are_refused_are_refused_again():
+def test_texts_that_were_refused_are_refused_again():
     chat, _ = table_model()
     for _ in range(2):
-        with pytest.raises(UsageError, match="prefix has more"):
+        with pytest.raises(UsageError, match="prefix does not fit"):
             chat.maker.texts(DecodingOptions(prefix="hen " * 20))
 
 
-def test_a_closed_model_lets_go_of_the_rules_of_texts():
+def test_a_closed_model_frees_its_text_rules():
     chat, _ = table_model()
     rules = weakref.ref(chat.maker.texts(DecodingOptions(banned=("hen",))))
     chat.close()
@@ -488,9 +494,12 @@ def test_a_closed_model_lets_go_of_the_rules_of_texts():
     assert rules() is None
 
 
-def test_the_rules_of_texts_are_checked_anew_for_another_length():
+def test_text_rules_are_checked_again_for_another_length():
     chat, _ = table_model()
-    for texts, said in (({"prefix": "he said"}, "prefix has more"), ({"required": ("he said",)}, "required")):
+    for texts, said in (
+        ({"prefix": "he said"}, "prefix does not fit"),
+        ({"required": ("he said",)}, "required"),
+    ):
         chat.maker.texts(DecodingOptions(**texts))
         with pytest.raises(UsageError, match=said):
             chat.maker.texts(DecodingOptions(max_length=1, **texts))
@@ -501,12 +510,16 @@ def test_the_rules_of_texts_are_checked_anew_for_another_length():
 # --- cancelling -----------------------------------------------------------------------------------
 
 
-class Gate:
-    """An endless table that stops in its third step until it is let through."""
+#: Replies of this table do not end by themselves.
+ENDLESS_TABLE = random_table(5, CODEC.vocab_size, ending=-60.0)
 
-    def __init__(self) -> None:
+
+class Gate:
+    """A table that waits in its third step until it is opened."""
+
+    def __init__(self, table: Table = ENDLESS_TABLE) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
-        self._table = random_table(5, CODEC.vocab_size, ending=-60.0)
+        self._table = table
 
     def __call__(self, source: Ids, prefix: Ids):
         if len(prefix) == 2:
@@ -535,7 +548,7 @@ def test_a_cancelled_reply_stops_before_its_next_step():
 
 
 def test_a_stream_that_is_cancelled_between_pieces_ends_with_what_it_has():
-    chat, backend = table_model(Gate()._table)
+    chat, backend = table_model(ENDLESS_TABLE)
     stream = chat.stream("hen", ENDLESS)
     updates = stream.updates()
     pieces = [next(updates)[0] for _ in range(5)]
@@ -562,7 +575,7 @@ def test_a_reply_whose_search_is_cancelled_has_no_confidence_though_it_is_finish
     assert (whole.text, whole.confidence) == ("he", pytest.approx(0.6))
 
 
-def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
+def test_a_reply_cut_off_by_the_maximum_length_has_no_confidence():
     script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
     options = DecodingOptions(beam=1, max_length=2)
     chat, _ = table_model(script, defaults=options, calibration=AS_IT_IS)
@@ -586,20 +599,20 @@ def test_a_reply_that_the_maximum_length_cut_has_no_confidence():
     ],
     ids=str,
 )
-def test_a_confidence_holds_where_the_options_ask_for_what_the_models_own_do(own, asked, same):
+def test_a_confidence_is_given_if_the_options_are_equivalent_to_the_models_own(own, asked, same):
     chat, _ = table_model(defaults=DecodingOptions(**{"beam": 3, **own}), calibration=AS_IT_IS)
     confidence = chat.maker.confidence(-1.0, DecodingOptions(**{"beam": 3, **asked}))
     assert confidence == (pytest.approx(math.exp(-1)) if same else None)
 
 
-def test_a_confidence_is_of_the_bundles_own_options_whatever_the_model_is_told_to_reply_with():
+def test_a_confidence_depends_on_the_bundles_options_and_not_on_changed_defaults():
     chat, _ = table_model(calibration=AS_IT_IS)
     chat.defaults = DecodingOptions(length_penalty=0.0)
     assert chat.reply("hen").confidence is None
     assert chat.reply("hen", DecodingOptions(beam=3)).confidence is not None
 
 
-def test_a_confidence_holds_for_the_models_own_closed_set_however_it_is_given():
+def test_a_confidence_is_given_for_the_models_own_closed_set_however_that_is_passed():
     own = ("he", "caf\u00e9")
     chat, _ = table_model(closed=closed_set(own, CODEC), calibration=AS_IT_IS)
     assert chat.reply("hen").confidence is not None
@@ -637,7 +650,7 @@ async def test_a_cancelled_task_stops_its_batches():
     assert (backend.steps, len(backend.sources), told) == (3, 1, [0])
 
 
-def test_a_batch_that_is_cancelled_gives_what_there_is():
+def test_a_cancelled_batch_returns_what_it_has():
     # "he" ends in the third step; to say "hello" takes six.
     script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
     chat, backend = table_model(script, calibration=AS_IT_IS)
@@ -654,29 +667,29 @@ def test_a_batch_that_is_cancelled_gives_what_there_is():
     assert [r.confidence for r in replies] == [None] * 3
 
 
-async def all_done(chat: ChatModel) -> None:
-    """Once nothing runs in the threads of a model."""
-    await asyncio.to_thread(chat.coroutine_threads._pool.shutdown)
+def wait_for_threads(chat: ChatModel) -> None:
+    """Wait until the model's threads for coroutines have ended. They cannot be used afterwards."""
+    chat.coroutine_threads._pool.shutdown()
 
 
 async def at(gate: Gate) -> None:
-    """Once a thread of a model stands at the gate."""
+    """Wait until a thread of the model is at the gate."""
     while not gate.reached.is_set():
         await asyncio.sleep(0.001)
 
 
 async def cancelled(task: asyncio.Task[object], gate: Gate, chat: ChatModel) -> None:
-    """Cancel a task that stands at the gate, and wait until no thread of the model runs."""
+    """Cancel a task whose thread is at the gate, and wait for the threads of the model."""
     await at(gate)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     gate.opened.set()
-    await all_done(chat)
+    await asyncio.to_thread(wait_for_threads, chat)
 
 
 def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    """Rules of texts that are not made before the gate is opened."""
+    """Let the creation of text rules wait for a gate."""
     gate = Gate()
 
     def make(options: DecodingOptions, vocabulary: object):
@@ -688,7 +701,7 @@ def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
     return gate
 
 
-async def test_areply_leaves_the_event_loop_free_while_the_rules_of_texts_are_made(monkeypatch):
+async def test_areply_does_not_block_the_event_loop_while_text_rules_are_created(monkeypatch):
     gate = slow_rules(monkeypatch)
     chat, _ = table_model()
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
@@ -697,7 +710,7 @@ async def test_areply_leaves_the_event_loop_free_while_the_rules_of_texts_are_ma
     assert (await task).text
 
 
-async def test_a_task_that_is_cancelled_while_its_stream_is_made_takes_no_step(monkeypatch):
+async def test_a_task_cancelled_while_its_stream_is_created_takes_no_step(monkeypatch):
     gate = slow_rules(monkeypatch)
     chat, backend = table_model()
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(banned=("hen",))))
@@ -705,7 +718,7 @@ async def test_a_task_that_is_cancelled_while_its_stream_is_made_takes_no_step(m
     assert (backend.sources, backend.steps) == ([], 0)
 
 
-async def test_replies_do_not_keep_other_threads_of_the_event_loop_waiting():
+async def test_replies_do_not_use_the_default_executor_of_the_event_loop():
     gate = Gate()
     chat, _ = table_model(gate, max_target=4)
     tasks = [asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1))) for _ in range(40)]
@@ -715,7 +728,7 @@ async def test_replies_do_not_keep_other_threads_of_the_event_loop_waiting():
     assert {len((await task).tokens) for task in tasks} == {4}
 
 
-async def test_the_threads_of_a_model_end_with_it():
+async def test_the_threads_of_a_model_end_with_the_model():
     before = set(threading.enumerate())
     for end in (ChatModel.close, lambda chat: None):
         chat, _ = table_model()
@@ -733,8 +746,7 @@ async def test_astream_gives_the_pieces_of_a_stream(model):
 
 
 async def test_a_cancelled_task_stops_its_astream():
-    gate = Gate()
-    gate._table = script_of(CODEC, {"🍵": 1.0})  # four steps, and one piece
+    gate = Gate(script_of(CODEC, {"🍵": 1.0}))  # four steps, and one piece
     chat, backend = table_model(gate)
 
     async def read() -> None:
@@ -746,7 +758,7 @@ async def test_a_cancelled_task_stops_its_astream():
     assert backend.steps == 3
 
 
-async def test_an_astream_that_is_left_takes_no_other_step_and_ends_though_the_model_is_closed():
+async def test_a_closed_astream_takes_no_further_step_and_one_in_progress_ends_though_its_model_is_closed():
     chat, backend = table_model(script_of(CODEC, {"hello": 1.0}))
     left = chat.astream("hen", DecodingOptions(beam=1))
     assert await anext(left) == "h"
@@ -760,12 +772,12 @@ async def test_an_astream_that_is_left_takes_no_other_step_and_ends_though_the_m
     assert "".join(pieces) == "hello"
 
 
-async def test_areply_leaves_the_event_loop_free():
+async def test_areply_does_not_block_the_event_loop():
     gate = Gate()
     chat, _ = table_model(gate, max_target=4)
     task = asyncio.create_task(chat.areply("hen", DecodingOptions(beam=1)))
     while not gate.reached.is_set():
-        await asyncio.sleep(0.001)  # the loop turns while the search stands at the gate
+        await asyncio.sleep(0.001)  # the event loop runs while the search waits at the gate
     assert not task.done()
     gate.opened.set()
     assert len((await task).tokens) == 4
@@ -790,7 +802,7 @@ def test_a_session_remembers_its_turns_and_shows_the_model_those_it_was_trained_
     ]
 
 
-def test_a_session_goes_on_where_another_ended():
+def test_a_session_continues_where_another_ended():
     chat, backend = table_model(turns=3)
     first = chat.session()
     for prompt in ("he", "hen"):
@@ -803,8 +815,8 @@ def test_a_session_goes_on_where_another_ended():
     assert (second.turns, said) == (first.turns, list(first.turns[:4]))  # the caller's list stays as it was
 
 
-def test_a_session_does_not_go_on_from_a_prompt_without_its_reply(model):
-    with pytest.raises(UsageError, match="end with a reply"):
+def test_a_session_cannot_begin_with_a_prompt_without_its_reply(model):
+    with pytest.raises(UsageError, match="an even number of turns, not 3: give each prompt with its reply"):
         model.session(["hi", "hello", "and now?"])
 
 
@@ -827,7 +839,7 @@ def test_a_streamed_reply_is_remembered_at_its_end():
     assert session.turns == ("he", text)
 
 
-def test_who_is_told_of_a_reply_may_ask_the_stream_for_it():
+def test_the_done_callback_may_read_the_reply():
     chat, _ = table_model()
     told: list[Reply] = []
     stream = chat.stream_turns(["he"], None, lambda reply: told.append(stream.reply))
@@ -839,7 +851,7 @@ def test_who_is_told_of_a_reply_may_ask_the_stream_for_it():
 
 
 def test_a_cancelled_reply_leaves_no_turn():
-    session = table_model(Gate()._table, turns=3)[0].session()
+    session = table_model(ENDLESS_TABLE, turns=3)[0].session()
     stream = session.stream("he", ENDLESS)
     next(stream.updates())
     stream.cancel()
@@ -865,27 +877,43 @@ async def test_a_cancelled_task_leaves_no_turn():
     assert session.turns == ()
 
 
-async def test_a_session_does_not_remember_what_was_cancelled_as_it_was_there():
-    chat, backend = table_model(turns=3)
-    stepped, step = threading.Event(), backend.step
-
-    def stepping(*args, **kwargs):
-        stepped.set()
-        return step(*args, **kwargs)
-
-    backend.step = stepping
+@pytest.mark.parametrize("streamed", [False, True], ids=["areply", "astream"])
+async def test_a_session_does_not_remember_a_reply_that_was_cancelled_as_it_arrived(streamed):
+    gate = Gate(script_of(CODEC, {"abd": 0.6, "ace": 0.4}))  # "a" is settled at once, "bd" at the end
+    chat, backend = table_model(gate, turns=3)
     session = chat.session()
-    task = asyncio.create_task(session.areply("he"))
-    while not stepped.is_set():
-        await asyncio.sleep(0)
-    time.sleep(0.2)  # what else the loop has to do while the reply is finished
+    options = DecodingOptions(beam=2, n_best=2, normalize="none")
+    given: list[str] = []
+
+    async def talk() -> None:
+        if not streamed:
+            await session.areply("he", options)
+        async for piece in session.astream("he", options):
+            given.append(piece)
+
+    task = asyncio.create_task(talk())
+    await at(gate)
+    gate.opened.set()
+    wait_for_threads(chat)  # without the event loop, so that nothing is given to the task meanwhile
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert (backend.steps, given) == (4, ["a"] if streamed else [])
     assert session.turns == ()
 
 
-def test_two_sessions_know_nothing_of_each_other():
+async def test_a_session_does_not_remember_an_astream_that_was_left_before_its_end():
+    chat, _ = table_model(script_of(CODEC, {"hello": 1.0}), turns=3)
+    session = chat.session()
+    left = session.astream("he", DecodingOptions(beam=1))
+    assert [await anext(left) for _ in "hello"] == list("hello")
+    await left.aclose()
+    assert session.turns == ()
+    assert "".join([piece async for piece in session.astream("he", DecodingOptions(beam=1))]) == "hello"
+    assert session.turns == ("he", "hello")
+
+
+def test_two_sessions_are_independent():
     chat, _ = table_model(turns=3)
     one, other = chat.session(), chat.session()
     one.reply("he")
@@ -898,6 +926,32 @@ def test_outside_a_session_nothing_is_remembered():
     chat.reply("he")
     chat.reply("hen")
     assert backend.sources[1] == [tuple(chat.codec.encode_source(["hen"]).ids)]
+
+
+# --- the names of the API -------------------------------------------------------------------------
+
+#: What the rest of edgechat needs of a model, which is not for callers.
+INTERNAL = ("backend", "coroutine_threads", "check_open", "check_process")
+
+
+def types_in(hint: object) -> set[type]:
+    """The classes in a type hint."""
+    inner = set().union(*map(types_in, get_args(hint)))
+    return inner | {hint} if isinstance(hint, type) else inner
+
+
+def test_every_type_that_the_api_returns_can_be_imported_from_it():
+    given = types_in(GoldenResult) | types_in(Manifest) | types_in(TextCodec)  # by verify, manifest and codec
+    for kind in (ChatModel, ChatSession, ReplyStream):
+        for name, member in inspect.getmembers(kind):
+            call = member.fget if isinstance(member, property) else member
+            if name not in INTERNAL and not name.startswith("_") and callable(call):
+                given |= types_in(get_type_hints(call).get("return"))
+    for kind in (Reply, Candidate, runtime.TracedStep, runtime.TracedRow, runtime.TracedCandidate):
+        given |= set().union(*map(types_in, get_type_hints(kind).values()))
+    ours = {kind for kind in given if kind.__module__.startswith("edgechat.")}
+    assert GoldenResult in ours
+    assert ours <= {getattr(runtime, name) for name in runtime.__all__}
 
 
 # --- any prompt -----------------------------------------------------------------------------------
@@ -913,11 +967,11 @@ def test_any_prompt_gets_a_reply(model, prompt):
 
 
 @pytest.mark.parametrize("unit", ["word ", "x", "你"])
-def test_a_megabyte_is_answered_as_its_end_is_and_as_fast(model, unit):
-    prompt = unit * (1_000_000 // len(unit.encode()))
-    start = time.perf_counter()
+def test_only_the_end_of_a_megabyte_is_encoded(model, unit, monkeypatch):
+    prompt, encode, encoded = unit * (1_000_000 // len(unit.encode())), model.codec.encode, []
+    monkeypatch.setattr(model.codec, "encode", lambda text: encoded.append(len(text)) or encode(text))
     reply = model.reply(prompt)
-    assert time.perf_counter() - start < 2
+    assert 0 < sum(encoded) < 20_000  # characters
     assert reply.truncated
     assert_same(model, prompt, model.defaults, reply, model.reply(prompt[-2000:]))
 
@@ -940,10 +994,10 @@ def test_wrong_threads_are_refused_by_name(bundle_folder, tmp_path, threads):
 
 
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
-def test_what_holds_sessions_is_neither_pickled_nor_copied(copied):
+def test_objects_that_hold_sessions_cannot_be_pickled_or_copied(copied):
     chat, _ = table_model()
     for thing in (chat, chat.session(), chat.stream("hen"), chat.reply):
-        with pytest.raises(UsageError, match="a model is neither pickled nor copied: load it in the worker"):
+        with pytest.raises(UsageError, match="a model cannot be pickled or copied: load it in the worker"):
             copied(thing)
 
 
@@ -957,7 +1011,7 @@ def test_a_bundle_that_does_not_exist_is_refused(tmp_path):
         ChatModel.load(tmp_path / "nowhere")
 
 
-def test_a_tilde_is_a_letter_of_a_path_as_any_other(bundle_folder, tmp_path, monkeypatch):
+def test_a_tilde_in_a_path_is_not_expanded(bundle_folder, tmp_path, monkeypatch):
     with pytest.raises(
         UsageError, match=r"there is no bundle ~/b2 \(~ is not expanded here\): give the folder"
     ):
@@ -979,7 +1033,7 @@ def test_a_minimum_length_that_no_reply_of_the_model_can_have_is_refused(model):
     options = DecodingOptions(min_length=60)
     for ask in (model.reply, lambda p, o: model.reply_batch([p], o), model.session().reply):
         with pytest.raises(
-            UsageError, match=r"min_length is 60, .* at most 50 tokens where max_length is not"
+            UsageError, match=r"min_length is 60, .* at most 50 tokens, .* unless max_length is given"
         ):
             ask("hello", options)
     assert len(model.reply("hello", DecodingOptions(min_length=60, max_length=61)).tokens) == 60
@@ -992,30 +1046,30 @@ def test_a_wrong_batch_size_is_refused_by_name(model, batch_size):
 
 
 MISUSES: dict[str, tuple[Callable[[ChatModel], object], str]] = {
-    "a number": (lambda m: m.reply(3), r"a prompt is a text \(str\), not 3"),
-    "nothing": (lambda m: m.session().reply(None), r"a prompt is a text \(str\), not None"),
-    "bytes": (lambda m: m.stream(b"hen"), r"a prompt is a text \(str\), not b'hen'"),
-    "a list for one": (lambda m: m.reply(["hen"]), r"a prompt is a text \(str\), not \['hen'\]"),
+    "a number": (lambda m: m.reply(3), r"a prompt must be text \(str\), not 3"),
+    "nothing": (lambda m: m.session().reply(None), r"a prompt must be text \(str\), not None"),
+    "bytes": (lambda m: m.stream(b"hen"), r"a prompt must be text \(str\), not b'hen'"),
+    "a list for one": (lambda m: m.reply(["hen"]), r"a prompt must be text \(str\), not \['hen'\]"),
     "one for a list": (
         lambda m: m.reply_batch("hen"),
         r"takes a list of prompts, not 'hen': give \[prompt\]",
     ),
     "one for its turns": (
         lambda m: m.reply_turns(["hen"]),
-        "the turns of a conversation are a list of texts",
+        "a conversation must be a list of texts",
     ),
     "a dict of options": (lambda m: m.reply("hen", {"beam": 2}), r"a DecodingOptions, not \{'beam': 2\}"),
 }
 
 
 @pytest.mark.parametrize("misuse", MISUSES)
-def test_what_is_no_prompt_and_no_options_is_refused_with_what_is(model, misuse):
+def test_wrong_prompts_and_options_are_refused_with_what_is_expected(model, misuse):
     ask, said = MISUSES[misuse]
     with pytest.raises(UsageError, match=said):
         ask(model)
 
 
-def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
+def ways(chat: ChatModel) -> dict[str, Callable[[], object]]:
     """Every way to use a model."""
     begun, session = chat.stream("hen"), chat.session()
     return {
@@ -1033,32 +1087,32 @@ def roads(chat: ChatModel) -> dict[str, Callable[[], object]]:
     }
 
 
-@pytest.mark.parametrize("road", list(roads(table_model()[0])))
-def test_a_closed_model_refuses(road):
+@pytest.mark.parametrize("way", list(ways(table_model()[0])))
+def test_a_closed_model_refuses(way):
     chat, _ = table_model()
-    use = roads(chat)[road]
+    use = ways(chat)[way]
     chat.close()
-    chat.close()  # again does no harm
+    chat.close()  # closing twice is harmless
     with pytest.raises(ModelClosedError, match="the model was closed"):
         use()
 
 
-def test_a_model_closes_with_its_block(bundle_folder):
+def test_a_model_is_closed_at_the_end_of_its_with_block(bundle_folder):
     with ChatModel.load(bundle_folder, device="cpu") as chat:
         assert chat.reply("hello").text == "hi there"
     with pytest.raises(ModelClosedError):
         chat.reply("hello")
 
 
-def test_a_reply_that_runs_ends_well_though_the_model_is_closed():
-    chat, _ = table_model(Gate()._table)
+def test_a_reply_in_progress_is_finished_after_the_model_is_closed():
+    chat, _ = table_model(ENDLESS_TABLE)
     stream = chat.stream("hen", DecodingOptions(beam=1, max_length=5))
     next(stream.updates())
     chat.close()
     assert len(stream.reply.tokens) == 5
 
 
-def test_a_stream_that_is_over_does_not_keep_the_sessions_of_a_closed_model():
+def test_a_finished_stream_does_not_keep_the_sessions_of_a_closed_model():
     def broken(source: Ids, prefix: Ids):
         return np.full(CODEC.vocab_size, np.nan, dtype=np.float32)
 
@@ -1081,9 +1135,9 @@ def test_a_stream_that_is_over_does_not_keep_the_sessions_of_a_closed_model():
             _ = stream.reply
 
     assert not kept(None, lambda stream: stream.reply)
-    assert not kept(Gate()._table, cancelled)
+    assert not kept(ENDLESS_TABLE, cancelled)
     assert not kept(broken, failed)
-    assert kept(Gate()._table, lambda stream: next(stream.updates()))  # this one may go on
+    assert kept(ENDLESS_TABLE, lambda stream: next(stream.updates()))  # this one may go on
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -1091,19 +1145,19 @@ def test_a_stream_that_is_over_does_not_keep_the_sessions_of_a_closed_model():
 def test_a_model_refuses_in_a_forked_child(model):
     running = model.stream("tell me a joke")
     next(running.updates())
-    uses = {**roads(model), "a stream that runs": lambda: running.reply}
+    uses = {**ways(model), "a stream that runs": lambda: running.reply}
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         said = {}
         try:
-            for road, use in uses.items():
+            for way, use in uses.items():
                 try:
-                    said[road] = f"no error but {use()!r}"
+                    said[way] = f"no error but {use()!r}"
                 except ModelClosedError as error:
-                    said[road] = str(error)
+                    said[way] = str(error)
                 except BaseException as error:
-                    said[road] = repr(error)
+                    said[way] = repr(error)
             os.write(writer, json.dumps(said).encode())
         finally:
             os._exit(0)
@@ -1129,7 +1183,7 @@ model.reply("hello")
 child = os.fork()
 if child == 0:
     {ending}
-for _ in range(1000):
+for _ in range(4000):
     ended, status = os.waitpid(child, os.WNOHANG)
     if ended:
         sys.exit(os.waitstatus_to_exitcode(status))
@@ -1152,7 +1206,7 @@ ENDINGS = {
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_forked_child_ends_well_though_the_parent_has_threads_of_onnx_runtime(bundle_folder, ending):
+def test_a_forked_child_exits_normally_though_the_parent_has_threads_of_onnx_runtime(bundle_folder, ending):
     done = run_python(CHILD_ENDS.format(ending=ENDINGS[ending]), bundle_folder)
     assert (done.returncode, done.stderr) == (7, "")
 
@@ -1178,18 +1232,18 @@ for _ in range(4):
     begun.acquire()
 {ending}
 """
-REFUSED_AT_THE_END = "the process ends: join the threads that reply before it does"
+REFUSED_AT_THE_END = "the process is ending: join the threads that use a model before it ends"
 
 
 @pytest.mark.parametrize("use", ["model.reply('how are you')", "ChatModel.load(bundle, device='cpu')"])
-def test_a_process_ends_well_while_its_daemon_threads_use_a_model(bundle_folder, use):
-    for _ in range(3):  # one may end well by chance
+def test_a_process_exits_normally_while_its_daemon_threads_use_a_model(bundle_folder, use):
+    for _ in range(3):  # a single one may succeed by chance
         done = run_python(ENDS.format(use=use, ending=""), bundle_folder)
         assert (done.returncode, done.stderr) == (0, "")
         assert set(done.stdout.splitlines()) <= {REFUSED_AT_THE_END}
 
 
-def test_the_end_of_a_process_waits_for_the_calls_of_other_threads_and_lets_none_begin():
+def test_an_ending_process_waits_for_calls_in_progress_and_lets_none_begin():
     calls, begun, go_on = _Calls(), threading.Event(), threading.Event()
 
     def call() -> None:
@@ -1206,23 +1260,24 @@ def test_the_end_of_a_process_waits_for_the_calls_of_other_threads_and_lets_none
         with pytest.raises(ModelClosedError, match=REFUSED_AT_THE_END), calls:
             pass
         go_on.set()
-        ending.result(5)
+        ending.result(20)
     calls.threads.add(threading.get_ident())  # of the thread that ends: Ctrl-C broke its call off
-    start = time.monotonic()
     calls.end()
-    assert time.monotonic() - start < 5
+    assert not calls.threads  # so it did not wait for itself
     with calls:  # its own exit callbacks may still reply
         pass
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_does_not_wait_at_its_end_for_the_threads_of_its_parent(bundle_folder):
+def test_an_ending_forked_child_does_not_wait_for_the_threads_of_its_parent(bundle_folder):
     ending = """
+from edgechat.runtime import ort
+ort._LONGEST_WAIT = 1000.0
 child = os.fork()
 if child:
     ended, status = os.waitpid(child, 0)
-    sys.exit(os.waitstatus_to_exitcode(status))
-signal.alarm(5)
+    os._exit(os.waitstatus_to_exitcode(status) % 256)
+signal.alarm(40)  # which ends a child that waits
 """
     for _ in range(3):
         done = run_python(ENDS.format(use="model.reply('how are you')", ending=ending), bundle_folder)
@@ -1239,7 +1294,7 @@ def test_a_stream_may_be_read_by_many_threads(model):
             replies = [pool.submit(getattr, stream, "reply") for _ in range(2)]
         assert [future.result().text for future in replies] == [expected.text] * 2
         found = sorted((piece for future in pieces for piece in future.result()), key=len)
-        assert sorted("".join(found)) == sorted(expected.text)  # no piece twice, none lost
+        assert sorted("".join(found)) == sorted(expected.text)  # each piece exactly once
 
 
 # --- devices --------------------------------------------------------------------------------------

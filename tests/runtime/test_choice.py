@@ -1,4 +1,4 @@
-"""Who lives on: the first K, groups that keep off each other's words, and banks of required texts."""
+"""Which extensions stay live: the first K, diverse groups, and banks of required texts."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def ids(extensions) -> list[tuple[int, int]]:
 
 
 @given(values=st.lists(st.sampled_from([-3.0, -2.0, -1.0, -np.inf]), min_size=1, max_size=12), data=st.data())
-def test_the_likeliest_ids_come_in_order_ties_to_the_lower(values, data):
+def test_the_likeliest_ids_are_in_order_and_ties_go_to_the_lower(values, data):
     count = data.draw(st.integers(1, len(values)))
     row = np.array(values, dtype=np.float32)
     expected = sorted(range(len(values)), key=lambda id: (-values[id], id))[:count]
@@ -40,13 +40,13 @@ def test_the_likeliest_ids_come_in_order_ties_to_the_lower(values, data):
 # --- by hand --------------------------------------------------------------------------------------
 
 
-def test_the_first_k_live_on_and_ends_among_them_end():
+def test_the_first_k_stay_live_and_ends_among_them_are_finished():
     choice = first_k(ranked((-1.0, 0, A), (-2.0, 0, EOS), (-3.0, 1, B), (-4.5, 1, EOS), (-6.0, 0, B)), 2)
     assert (ids(choice.ended), ids(choice.extended)) == ([(0, EOS)], [(0, A), (1, B)])
     assert choice.gap == 1.0  # between the end at -2, the second, and B at -3, the third
 
 
-def test_a_group_keeps_off_the_words_of_those_before_it():
+def test_a_group_avoids_the_tokens_of_earlier_groups():
     group = {A: -1.0, B: -1.2, EOS: -2.0}
     groups = [
         lambda taken, row=row: ranked(*((rank - taken.get(id, 0), row, id) for id, rank in group.items()))
@@ -78,7 +78,7 @@ def test_an_end_counts_among_the_first_k_of_its_bank():
     assert in_banks(reached, 1, last=True).ended
 
 
-def test_how_much_of_a_required_text_was_said():
+def test_progress_counts_the_bytes_of_a_required_text():
     rule = RequiredTexts([b"aba", b"bb"], VOCABULARY)
     state = rule.start
     said = []
@@ -93,7 +93,7 @@ def test_how_much_of_a_required_text_was_said():
     assert (rule.banned((3, 1)), rule.banned((3, 2))) == ((EOS,), ())
 
 
-def test_ids_that_lead_equally_near_a_required_text_are_together():
+def test_ids_that_lead_to_the_same_progress_are_grouped():
     rule = RequiredTexts([b"aba", b"bb"], VOCABULARY)
     lead = lambda *state: [(progress, ids.tolist()) for progress, ids in rule.leading(state)]  # noqa: E731
     special = [0, 1, 3, 4]
@@ -109,7 +109,7 @@ def test_ids_that_lead_equally_near_a_required_text_are_together():
     said=st.lists(st.integers(A, BA), max_size=5),
 )
 @settings(max_examples=200, deadline=None)
-def test_every_id_leads_where_its_bytes_do(texts, said):
+def test_the_progress_of_every_id_follows_from_its_bytes(texts, said):
     rule = RequiredTexts(texts, VOCABULARY)
     state = rule.start
     for id in said:
@@ -120,7 +120,7 @@ def test_every_id_leads_where_its_bytes_do(texts, said):
     assert all(led[id] == rule.progress(rule.after(state, id)) for id in range(A, V))
 
 
-def test_what_goes_on_in_a_group_that_is_over_does_not_contend():
+def test_hypotheses_of_a_complete_group_do_not_contend():
     search = BeamSearch(DecodingOptions(beam=2, groups=2), max_length=9, vocab_size=V, source=SOURCE)
     first, second = {EOS: -0.1, A: -0.11}, {B: -0.1, EOS: -5.0}
     search.advance([[*first], [*second]], [[*first.values()], [*second.values()]], np.ones((2, 4)))
@@ -136,7 +136,7 @@ def take(search: BeamSearch, *rows: dict[int, float]) -> None:
     search.advance([[*row] for row in rows], [[*row.values()] for row in rows], np.ones((len(rows), 4)))
 
 
-def test_what_a_group_that_is_over_ends_another_may_still_find():
+def test_a_reply_that_a_complete_group_finishes_may_count_for_another_group():
     search = two_groups(n_best=2)
     take(search, *[{EOS: -0.1, A: -1.0}] * 2)  # the first has its reply; for the second it does not count
     take(search, *[{EOS: -0.1, A: -1.0}] * 2)  # both end again, of which the first needs no more
@@ -144,7 +144,7 @@ def test_what_a_group_that_is_over_ends_another_may_still_find():
     assert texts(search.hypotheses()) == [(), (A,)]
 
 
-def test_what_a_group_has_better_replies_than_counts_for_the_next_that_ended_it():
+def test_a_reply_counts_for_the_next_group_if_the_first_has_better_ones():
     search = two_groups(n_best=2, beam=4)
     take(search, *[{A: -1.0, B: -1.5, AB: -9.0}] * 2)
     take(search, *[{EOS: -0.3, AB: -9.0}, {EOS: -0.1, AB: -9.0}] * 2)  # both groups end A at -1.3, B at -1.6
@@ -152,7 +152,7 @@ def test_what_a_group_has_better_replies_than_counts_for_the_next_that_ended_it(
     assert texts(search.hypotheses()) == [(A,), (B,)]
 
 
-def test_how_near_the_replies_of_two_groups_are_is_seen():
+def test_the_gap_includes_that_of_replies_of_two_groups():
     search = two_groups(n_best=2)
     take(search, {EOS: -0.1, A: -5.0}, {B: -0.05, A: -9.0})
     take(search, {B: -1.0, A: -9.0}, {EOS: -0.06, A: -9.0})  # -0.05 - 0.06 = -0.11
@@ -170,7 +170,7 @@ def test_how_near_the_replies_of_two_groups_are_is_seen():
     ending=st.sampled_from([-2.0, 0.0, 2.0]),
 )
 @settings(max_examples=150, deadline=None)
-def test_what_is_settled_of_groups_is_never_taken_back(seed, groups, size, n_best, diversity, stop, ending):
+def test_text_settled_across_groups_is_never_taken_back(seed, groups, size, n_best, diversity, stop, ending):
     options = DecodingOptions(
         beam=groups * size, groups=groups, n_best=min(n_best, groups * size), diversity=diversity, stop=stop
     )
@@ -180,7 +180,7 @@ def test_what_is_settled_of_groups_is_never_taken_back(seed, groups, size, n_bes
     assert len(set(texts(search.hypotheses()))) == len(search.hypotheses())
 
 
-def test_groups_of_nearly_equal_models_differ_only_where_the_search_says_it_was_near():
+def test_groups_of_nearly_equal_models_differ_only_at_near_ties():
     noise, steps, differ = 0.02, 3, 0
     for seed in range(200):
         options = DecodingOptions(beam=4, groups=2, n_best=1 + seed % 4, diversity=0.3)
@@ -214,8 +214,8 @@ def test_groups_of_nearly_equal_models_differ_only_where_the_search_says_it_was_
     ending=st.sampled_from([-3.0, 1.0]),
 )
 @settings(max_examples=120, deadline=None)
-def test_groups_find_what_their_definition_finds(seed, options, max_length, ending):
-    """Too few candidates of a row, or a stop too early, would show here."""
+def test_groups_find_the_same_as_their_definition(seed, options, max_length, ending):
+    """Detects too few candidates per row, and a stop that is too early."""
     table = random_table(seed, V, ending=ending)
     expected = beam_to_the_end(table, SOURCE, V, options, max_length, VOCABULARY)
     ours = found(table, options, max_length)
@@ -223,7 +223,7 @@ def test_groups_find_what_their_definition_finds(seed, options, max_length, endi
     assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
 
 
-def test_groups_make_the_n_best_differ_sooner():
+def test_groups_make_the_n_best_differ_earlier():
     def first_words(**more) -> int:
         options = DecodingOptions(beam=6, n_best=6, **more)
         return sum(len({t[:1] for t in texts(found(random_table(s, V), options, 6))}) for s in range(30))
@@ -236,7 +236,7 @@ REQUIRED = st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=
 
 @given(seed=st.integers(0, 10_000), options=ruled(beam=st.just(400), n_best=st.just(2), required=REQUIRED))
 @settings(max_examples=40, deadline=None)
-def test_a_wide_beam_finds_the_best_reply_that_holds_the_required_texts(seed, options):
+def test_a_wide_beam_finds_the_best_reply_with_the_required_texts(seed, options):
     try:
         table, rules = random_table(seed, V), text_rules(options, VOCABULARY)
     except UsageError:  # a required text holds a banned one
@@ -249,7 +249,7 @@ def test_a_wide_beam_finds_the_best_reply_that_holds_the_required_texts(seed, op
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.01])
-def test_what_is_no_log_probability_raises_with_required_texts_too(value):
+def test_invalid_log_probabilities_raise_with_required_texts_too(value):
     with pytest.raises(BundleError, match="above 0 or not numbers"):
         found(lambda source, prefix: np.full(V, value, dtype=np.float32), DecodingOptions(required=["a"]), 6)
 
@@ -262,7 +262,7 @@ def test_what_is_no_log_probability_raises_with_required_texts_too(value):
     normalize=st.sampled_from(["none", "average", "gnmt"]),
 )
 @settings(max_examples=150, deadline=None)
-def test_the_narrowest_beam_gets_the_required_texts_said(seed, required, beam, ending, normalize):
+def test_the_narrowest_beam_produces_the_required_texts(seed, required, beam, ending, normalize):
     table = random_table(seed, V, ending=ending)
     options = DecodingOptions(beam=beam, required=required, normalize=normalize)
     for h in found(table, options, sum(map(len, required)) + 3):
@@ -272,13 +272,13 @@ def test_the_narrowest_beam_gets_the_required_texts_said(seed, required, beam, e
 
 
 class Generous(TableBackend):
-    """Gives all candidates, as if another sentence of the batch had asked for them."""
+    """Returns all candidates, as if another sentence of the batch had requested them."""
 
     def step(self, state, tokens, parents, candidates, *, whole=False):
         return super().step(state, tokens, parents, self.vocab_size, whole=whole)
 
 
-#: Every text of one to three of a, b and c: too many for a row's candidates to be all of them.
+#: Every text of one to three of a, b and c: more than a row has candidates.
 MANY = (*[b""] * 5, *("".join(w).encode() for n in (1, 2, 3) for w in itertools.product("abc", repeat=n)))
 
 
@@ -292,7 +292,7 @@ MANY = (*[b""] * 5, *("".join(w).encode() for n in (1, 2, 3) for w in itertools.
     ],
     ids=str,
 )
-def test_no_reply_hangs_on_what_others_of_its_batch_ask_for(values):
+def test_a_reply_does_not_depend_on_the_options_of_others_in_its_batch(values):
     options = DecodingOptions(**values)
     rules = text_rules(options, MANY)
     for seed in range(20):
@@ -304,14 +304,14 @@ def test_no_reply_hangs_on_what_others_of_its_batch_ask_for(values):
         assert alone.hypotheses() == among.hypotheses()
 
 
-# --- what is refused, and on a real bundle ---------------------------------------------------------
+# --- what is refused, and on a real bundle --------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"beam": 5, "groups": 2}, "beam is 5, which 2 groups cannot share"),
-        ({"beam": 2, "groups": 4}, "beam is 2, which 4 groups cannot share"),
+        ({"beam": 5, "groups": 2}, "beam is 5, which cannot be divided into 2 equal groups"),
+        ({"beam": 2, "groups": 4}, "beam is 2, which cannot be divided into 4 equal groups"),
         ({"groups": 0}, "groups must be a whole number"),
         ({"diversity": 1.0}, "diversity goes with groups"),
         ({"beam": 4, "groups": 2, "diversity": -1}, "diversity must be a number"),
@@ -323,13 +323,13 @@ def test_no_reply_hangs_on_what_others_of_its_batch_ask_for(values):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(values, said):
+def test_impossible_options_are_refused(values, said):
     with pytest.raises(UsageError, match=said):
         DecodingOptions(**values)
 
 
-def test_a_required_text_that_holds_what_is_banned_is_refused():
-    with pytest.raises(UsageError, match="required 'bab' holds 'ab', which is banned"):
+def test_a_required_text_that_contains_a_banned_one_is_refused():
+    with pytest.raises(UsageError, match="required 'bab' contains 'ab', which is banned"):
         text_rules(DecodingOptions(required=("bab",), banned=("ab",)), VOCABULARY)
 
 
@@ -345,11 +345,11 @@ def test_a_required_text_that_holds_what_is_banned_is_refused():
         (("é", "ê"), "éê"),  # their first byte is one
     ],
 )
-def test_what_required_texts_share_is_said_once(texts, said):
+def test_overlapping_required_texts_share_their_overlap(texts, said):
     assert shortest_superstring(texts) == said
 
 
-def test_every_reply_of_the_bundle_holds_what_is_required(bundle_folder):
+def test_every_reply_of_the_bundle_contains_the_required_texts(bundle_folder):
     with ChatModel.load(bundle_folder, device="cpu") as model:
         for required in (("green",), ("tea", "my"), ("zebra",), ("é",)):
             options = DecodingOptions(required=required)
@@ -361,7 +361,7 @@ def test_every_reply_of_the_bundle_holds_what_is_required(bundle_folder):
         assert (
             model.reply("do you like tea", DecodingOptions(required=("green",))).text == "yes, green tea 🍵"
         )
-        with pytest.raises(UsageError, match="required texts have more tokens than a reply may have"):
+        with pytest.raises(UsageError, match="required texts do not fit into a reply"):
             model.reply("hello", DecodingOptions(required=("never ever",), max_length=3))
         long = "do you like green tea"
         most = len(model.codec.encode(long)) + 1

@@ -28,7 +28,7 @@ def test_the_demo_loses_less_than_a_percent_of_perplexity_to_int8_and_says_what_
     assert "MIT (chitchat-dataset), BSD-3-Clause (chatterbot-corpus)" in card
 
 
-def test_a_folder_of_its_name_that_is_no_bundle_does_not_hide_the_demo(monkeypatch, tmp_path):
+def test_a_folder_called_demo_that_is_not_a_bundle_does_not_hide_the_demo(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
     assert find_bundle("demo").is_absolute()
@@ -41,7 +41,7 @@ def test_a_folder_of_its_name_that_is_no_bundle_does_not_hide_the_demo(monkeypat
         find_bundle("demo")
 
 
-def test_a_file_of_its_name_that_is_no_bundle_does_not_hide_the_demo(monkeypatch, tmp_path):
+def test_a_file_called_demo_that_is_not_a_bundle_does_not_hide_the_demo(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     Path("demo").write_bytes(b"notes")
     assert find_bundle("demo").is_absolute()

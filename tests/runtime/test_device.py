@@ -1,4 +1,4 @@
-"""A model runs on the device that it says, or not at all."""
+"""A model runs on the device that it reports, or not at all."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ CONSTANT_OF_SHAPE = helper.make_model(
 USABLE, NOT = CudaState(True, "usable"), CudaState(False, "no NVIDIA driver was found")
 
 
-def test_the_processor_is_taken_without_a_look_at_cuda(monkeypatch):
+def test_the_cpu_is_selected_without_checking_cuda(monkeypatch):
     def never() -> CudaState:
         raise AssertionError("looked")
 
@@ -33,12 +33,12 @@ def test_the_processor_is_taken_without_a_look_at_cuda(monkeypatch):
 
 
 @pytest.mark.parametrize(("state", "chosen"), [(USABLE, "cuda"), (NOT, "cpu")])
-def test_auto_takes_cuda_where_it_can_be_used(monkeypatch, state, chosen):
+def test_auto_selects_cuda_if_it_can_be_used(monkeypatch, state, chosen):
     monkeypatch.setattr(device, "cuda_state", lambda: state)
     assert resolve_device("auto") == chosen
 
 
-def test_cuda_is_taken_where_it_can_be_used(monkeypatch):
+def test_cuda_is_selected_if_it_can_be_used(monkeypatch):
     monkeypatch.setattr(device, "cuda_state", lambda: USABLE)
     assert resolve_device("cuda") == "cuda"
 
@@ -56,7 +56,7 @@ def test_an_unknown_device_is_refused_by_name(name):
     assert str(caught.value).endswith(repr(name))
 
 
-def test_cuda_falls_back_to_the_processor_for_what_it_cannot_run():
+def test_cuda_falls_back_to_the_cpu_for_operations_that_it_cannot_run():
     assert [name for name, _ in providers("cuda")] == [CUDA, CPU]
     assert [name for name, _ in providers("cpu")] == [CPU]
 
@@ -81,7 +81,7 @@ def test_fp32_is_not_rounded_to_tf32_on_cuda(monkeypatch, bundle_folder):
 
 
 class FakeSession:
-    """A session that got `running`, whatever was asked for, as ONNX Runtime does."""
+    """A session that runs on `running` whatever was requested, like those of ONNX Runtime."""
 
     running = CPU
 
@@ -106,7 +106,7 @@ def a_driver(
 
 
 def look() -> CudaState:
-    return cuda_state.__wrapped__()  # without the memory of an earlier look
+    return cuda_state.__wrapped__()  # without the cached result of an earlier check
 
 
 def test_a_session_that_runs_on_cuda_makes_it_usable(monkeypatch):
@@ -123,7 +123,7 @@ def test_without_a_driver_there_is_no_cuda(monkeypatch):
     assert look() == NOT
 
 
-def test_a_runtime_without_the_provider_is_named_with_its_mend(monkeypatch):
+def test_an_onnxruntime_without_the_provider_is_named_with_the_fix(monkeypatch):
     a_driver(monkeypatch, listed=False)
     state = look()
     assert not state.usable
@@ -138,7 +138,7 @@ def test_a_listed_provider_whose_session_falls_back_is_not_usable(monkeypatch, c
     assert capsys.readouterr().out == ""
 
 
-def test_a_session_that_cannot_be_made_is_a_reason_and_no_traceback(monkeypatch):
+def test_a_session_that_cannot_be_created_is_a_reason_and_not_a_traceback(monkeypatch):
     def refused(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error 35")
 
@@ -162,14 +162,14 @@ def backend_of(bundle_folder, chosen: str) -> OrtBackend:
     )
 
 
-def test_the_provider_that_runs_is_the_one_that_is_said(bundle_folder):
+def test_a_model_runs_on_the_provider_that_it_reports(bundle_folder):
     backend = backend_of(bundle_folder, "cpu")
     assert backend._encoder.get_providers()[0] == backend._decoder.get_providers()[0] == CPU
 
 
 def test_a_session_that_silently_falls_back_is_refused_by_name(bundle_folder, monkeypatch):
     monkeypatch.setattr(ort.ort, "InferenceSession", FakeSession)
-    with pytest.raises(DeviceError, match=r"encoder\.onnx was to run on cuda, but .* fell back to CPU"):
+    with pytest.raises(DeviceError, match=r"encoder\.onnx should run on cuda, but .* fell back to CPU"):
         backend_of(bundle_folder, "cuda")
 
 
@@ -196,31 +196,31 @@ NO_MEMORY = pytest.mark.parametrize(
 
 
 @NO_MEMORY
-def test_a_session_that_finds_no_memory_is_not_the_bundles_fault(bundle_folder, monkeypatch, error):
+def test_a_session_without_enough_memory_is_not_the_bundles_fault(bundle_folder, monkeypatch, error):
     def short(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(ort.ort, "InferenceSession", short)
-    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than there is: [^\n]+$"):
+    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than is available: [^\n]+$"):
         backend_of(bundle_folder, "cpu")
 
 
 @NO_MEMORY
-def test_a_step_that_finds_no_memory_is_not_the_bundles_fault(bundle_folder, error):
+def test_a_step_without_enough_memory_is_not_the_bundles_fault(bundle_folder, error):
     class Session:
         def run(self, *_: object) -> None:
             raise error
 
     backend = backend_of(bundle_folder, "cpu")
     backend._encoder = Session()
-    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than there is: [^\n]+$"):
+    with pytest.raises(DeviceError, match=r"^encoder\.onnx needs more memory than is available: [^\n]+$"):
         backend.encode(*pad([[5]]))
 
 
-def test_memory_that_there_is_not_is_told_as_such(bundle_folder):
-    """By ONNX Runtime itself: a table of a petabyte."""
+def test_out_of_memory_errors_are_recognized(bundle_folder):
+    """With a real error of ONNX Runtime, for a tensor of a petabyte."""
     shape = ort.ort.InferenceSession(CONSTANT_OF_SHAPE, providers=[CPU])
-    with pytest.raises(DeviceError, match="needs more memory than there is"):
+    with pytest.raises(DeviceError, match="needs more memory than is available"):
         ort._run("x.onnx", shape, ["out"], {"shape": np.array([1 << 48])})
 
 

@@ -1,4 +1,4 @@
-"""What a terminal is shown: no control character, and numbers with their nouns."""
+"""Text for a terminal without control characters, and numbers with their nouns."""
 
 import unicodedata
 
@@ -28,7 +28,7 @@ def test_escape_delete_and_c1_are_shown_by_their_signs():
 
 
 @pytest.mark.parametrize("control", "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069", ids=ascii)
-def test_what_reorders_a_terminals_line_is_shown_and_goes_to_a_file_as_it_is(control):
+def test_bidirectional_controls_are_replaced_for_a_terminal_and_kept_for_a_file(control):
     assert printable(f"a{control}\x1bb") == "a\ufffd␛b"
     assert printable(f"a{control}\x1bb", bidi=True) == f"a{control}␛b"
 
@@ -40,7 +40,7 @@ def test_lone_surrogates_are_printable_afterwards():
 
 @given(text=ANY_TEXT)
 @settings(max_examples=200, deadline=None)
-def test_all_else_is_printed_as_it_is(text):
+def test_everything_else_is_printed_unchanged(text):
     shown = printable(text, bidi=True)
     assert len(shown) == len(text)
     for before, after in zip(text, shown, strict=True):

@@ -1,4 +1,4 @@
-"""Several models as one: the mean of their probabilities, searched as exactly as one model's."""
+"""Ensembles: the mean of the models' probabilities, searched as exactly as a single model."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ V, SOURCE = 8, (5, 6)
 
 
 def mixed(*tables):
-    """The table of the mean, by its definition."""
+    """The table of the mean, by definition."""
 
     def logp(source: Ids, prefix: Ids):
         return np.log(np.mean([np.exp(table(source, prefix).astype(float)) for table in tables], axis=0))
@@ -41,7 +41,7 @@ def test_the_mean_is_of_probabilities():
 
 
 class Looking(TableBackend):
-    """A table that looks at one token of the source, whatever it is fed."""
+    """A table whose attention is on one token of the source."""
 
     at = 0
 
@@ -68,7 +68,7 @@ def test_the_attention_is_the_mean_of_the_models():
 
 @given(seed=st.integers(0, 10_000), beam=st.integers(1, 4), normalize=st.sampled_from(["none", "gnmt"]))
 @settings(max_examples=30, deadline=None)
-def test_an_ensemble_is_searched_as_one_model_of_the_mean_is(seed, beam, normalize):
+def test_an_ensemble_gives_the_replies_of_one_model_of_the_mean(seed, beam, normalize):
     tables = [random_table(seed + i, V) for i in range(3)]
     options = DecodingOptions(beam=beam + 1, n_best=beam, normalize=normalize)
     backend = EnsembleBackend([TableBackend(table, V) for table in tables])
@@ -78,7 +78,7 @@ def test_an_ensemble_is_searched_as_one_model_of_the_mean_is(seed, beam, normali
     assert [h.score for h in search.hypotheses()] == pytest.approx([h.score for h in expected], abs=1e-5)
 
 
-def test_sentences_leave_an_ensemble_as_they_leave_one_model():
+def test_sentences_leave_an_ensemble_like_a_single_model():
     tables = [random_table(i, V, ending=2.0) for i in range(2)]
     sources = [list(ids) for ids in itertools.product(range(5, V), repeat=2)]
     backend = EnsembleBackend([TableBackend(table, V) for table in tables])
@@ -91,7 +91,7 @@ def test_sentences_leave_an_ensemble_as_they_leave_one_model():
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("beam", [1, 5])
-def test_a_model_that_gives_no_numbers_raises_one_clear_error(value, beam):
+def test_a_model_that_returns_nan_raises_one_clear_error(value, beam):
     def damaged(source: Ids, prefix: Ids):
         logp = random_table(1, V)(source, prefix).copy()
         logp[6] = value
@@ -106,7 +106,7 @@ def test_a_model_that_gives_no_numbers_raises_one_clear_error(value, beam):
 
 
 def changed(bundle_folder, path, *, files=None, **text):
-    """A copy of the bundle that differs in this."""
+    """A copy of the bundle with changes."""
     read = read_bundle(bundle_folder)
     manifest = dataclasses.replace(read.manifest, text=dataclasses.replace(read.manifest.text, **text))
     write_bundle(path, manifest, {**read.files, **(files or {})}, replace_existing=False)
@@ -133,7 +133,7 @@ def test_the_smallest_limits_hold(bundle_folder, tmp_path):
         assert len(both.reply("how are you").tokens) <= 3
 
 
-def test_bundles_of_different_minds_are_refused(bundle_folder, tmp_path):
+def test_bundles_that_do_not_match_are_refused(bundle_folder, tmp_path):
     tokenizer = read_bundle(bundle_folder).files["tokenizer.json"]
     cases = {
         "different tokenizers": {"files": {"tokenizer.json": tokenizer + b" "}},

@@ -1,4 +1,4 @@
-"""Writes that are all or nothing, also where they fail midway or the process is killed."""
+"""Atomic writes, including writes that fail midway and processes that are killed."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from edgechat.runtime.files import TEMPORARY, folder_atomic, occupied, remove_le
 
 
 class BrokenError(Exception):
-    """What ends a write midway."""
+    """Interrupts a write."""
 
 
 def names(folder: Path) -> list[str]:
@@ -47,7 +47,7 @@ def _full(fd: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_write_that_fails_keeps_the_old_file_and_says_which_it_was(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file_and_names_it(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")
     monkeypatch.setattr(files.os, "fsync", _full)
@@ -58,7 +58,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_says_which_it_was(tmp_path, m
     assert names(tmp_path) == ["file"]
 
 
-def test_a_write_that_cannot_even_begin_names_what_was_to_be_written(tmp_path, monkeypatch):
+def test_a_write_that_cannot_begin_names_its_target(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path / "nowhere" / "file", Path("nowhere/file")):
         with pytest.raises(FileNotFoundError) as raised:
@@ -74,13 +74,13 @@ def test_a_file_has_the_rights_that_are_asked_for(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
 
 
-def test_what_cannot_be_removed_is_said(tmp_path, monkeypatch, caplog):
+def test_what_cannot_be_removed_is_logged(tmp_path, monkeypatch, caplog):
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(files.shutil, "rmtree", lambda path, ignore_errors: None)
     with folder_atomic(tmp_path / "out", replace=True) as folder:
         (folder / "new").write_text("new")
     assert names(tmp_path / "out") == ["new"]
-    assert caplog.messages == [f"{folder} cannot be removed: it is of no use any more"]
+    assert caplog.messages == [f"{folder} is no longer needed, but cannot be removed"]
 
 
 def test_a_folder_appears_whole(tmp_path):
@@ -128,7 +128,7 @@ def test_what_is_synced_may_be_written_which_windows_asks_for(tmp_path, monkeypa
 
 
 def failing_for_folders(code: int):
-    """An fsync that does so."""
+    """An fsync that interrupts the write."""
     real = os.fsync
 
     def fsync(fd: int) -> None:
@@ -148,7 +148,7 @@ def test_a_file_system_that_syncs_no_folders_is_written_to(tmp_path, monkeypatch
     assert names(tmp_path) == ["file", "out"]
 
 
-def test_a_folder_that_could_not_be_synced_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_could_not_be_synced_raises(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", failing_for_folders(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
         write_atomic(tmp_path / "file", "text")
@@ -214,7 +214,7 @@ def test_a_folder_that_cannot_be_replaced_stays_alone(tmp_path, monkeypatch, exc
 
 
 @pytest.mark.parametrize("windows", [True, False])
-def test_an_empty_folder_gives_way(tmp_path, monkeypatch, windows):
+def test_an_empty_folder_is_replaced(tmp_path, monkeypatch, windows):
     rename = Path.rename
 
     def as_windows(self: Path, target: Path) -> Path:
@@ -230,7 +230,7 @@ def test_an_empty_folder_gives_way(tmp_path, monkeypatch, windows):
     assert names(tmp_path / "out") == ["new"]
 
 
-def test_what_a_write_would_replace_is_told_before_it(tmp_path):
+def test_occupied_says_whether_a_write_would_replace_anything(tmp_path):
     for name in ("empty", "full", "real"):
         (tmp_path / name).mkdir()
     (tmp_path / "full" / "file").touch()
@@ -248,13 +248,13 @@ def test_what_a_write_would_replace_is_told_before_it(tmp_path):
 def test_the_current_folder_and_those_above_it_are_never_written_over(tmp_path, monkeypatch, out):
     (tmp_path / "above" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above" / "here")
-    with pytest.raises(UsageError, match=f"^{re.escape(out)} is the current folder, or one above it"):
+    with pytest.raises(UsageError, match=f"^{re.escape(out)} is the current folder or a parent of it"):
         occupied(Path(out))
     (tmp_path / "above" / "beside").mkdir()
     assert not occupied(Path("../beside"))
 
 
-def test_a_replacement_that_cannot_take_its_place_gives_the_old_folder_back(tmp_path, monkeypatch):
+def test_a_failed_replacement_restores_the_old_folder(tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     (out / "old").write_text("old")
@@ -325,7 +325,7 @@ def test_a_file_that_is_not_to_be_replaced_stays(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_file_that_comes_after_the_look_stays(tmp_path, monkeypatch):
+def test_a_file_created_after_the_check_is_not_replaced(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("another's")
     monkeypatch.setattr(Path, "exists", lambda self, **_: False)
@@ -337,7 +337,7 @@ def test_a_file_that_comes_after_the_look_stays(tmp_path, monkeypatch):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_file_that_is_not_to_be_replaced_stays_where_files_have_but_one_name(tmp_path, monkeypatch):
+def test_a_file_that_is_not_to_be_replaced_stays_on_file_systems_without_hard_links(tmp_path, monkeypatch):
     def link(*_: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
@@ -345,8 +345,8 @@ def test_a_file_that_is_not_to_be_replaced_stays_where_files_have_but_one_name(t
     test_a_file_that_is_not_to_be_replaced_stays(tmp_path)
 
 
-#: Dies as by SIGKILL at the n-th call of a function of `os`, or beside the swap of two names: nothing is
-#: cleaned up. "rename" is for systems that cannot swap.
+#: Exits, as if by SIGKILL and without any cleanup, at the n-th call of a function of `os`, or at the exchange
+#: of two names. "rename" simulates a system that cannot exchange names.
 _DIE = """
 import os, sys
 from pathlib import Path
@@ -394,8 +394,8 @@ def test_a_process_that_dies_leaves_the_old_or_the_new_and_leftovers_that_can_be
     done = subprocess.run([sys.executable, "-c", _DIE, tmp_path, name, str(after)], check=False)
     assert done.returncode == 9
     assert (tmp_path / "file").read_text() in ("old", "new")
-    # Between the two renames the old folder is aside; the new one is whole in a leftover, too. A swap has
-    # no such moment.
+    # Between the two renames the old folder is moved aside, and the new one is a complete leftover. With an
+    # exchange there is no such moment.
     folders = [tmp_path / "out"] if (tmp_path / "out").exists() else list(tmp_path.glob(TEMPORARY + "*/old"))
     assert len(folders) == 1
     assert [(folders[0] / part).read_text() for part in ("a", "b")] in (["old"] * 2, ["new"] * 2)

@@ -1,4 +1,4 @@
-"""Golden vectors pass where they were made, and find a model that computes something else."""
+"""Golden vectors pass on the machine that made them, and detect a model that computes something else."""
 
 import json
 import math
@@ -17,7 +17,7 @@ V = 20
 
 
 def clear_table(seed: int) -> Table:
-    """Random, with winners far above the rest."""
+    """A random table whose best replies are far above the rest."""
 
     def logp(source: Ids, prefix: Ids):
         row = 12.0 * random_table(seed, V)(source, prefix).astype(np.float64)
@@ -35,7 +35,7 @@ GOLDEN = golden_of(clear_table(1))
 
 
 def shifted(by: float) -> Table:
-    """The same model, but that each log-probability is lower by `by`."""
+    """The same model with each log-probability lowered by `by`."""
     return lambda source, prefix: clear_table(1)(source, prefix) - np.float32(by)
 
 
@@ -57,9 +57,9 @@ def test_a_bundle_passes_its_own_vectors(bundle_folder):
     assert result.replies > 0
 
 
-def test_a_model_of_several_bundles_has_no_vectors_to_verify(bundle_folder):
+def test_an_ensemble_has_no_golden_vectors_to_verify(bundle_folder):
     model = ChatModel.load_ensemble([bundle_folder, bundle_folder], device="cpu")
-    with pytest.raises(UsageError, match="verify needs a model of one bundle: load it alone"):
+    with pytest.raises(UsageError, match="verify works with one bundle, not with an ensemble"):
         model.verify()
 
 
@@ -126,7 +126,7 @@ def test_a_candidate_that_one_side_lacks_must_lie_near_the_last(above, passes):
 
 
 class GivesNaN(TableBackend):
-    """A graph may put what is no number anywhere: here the likeliest id is one that no reply holds."""
+    """A graph may return NaN anywhere: here for an id that never occurs in a reply."""
 
     def step(self, *arguments, **options):
         out, state = super().step(*arguments, **options)
@@ -219,12 +219,12 @@ MALFORMED = {
     [
         (MALFORMED["a list"], "a value in it is of another kind than edgechat writes"),
         (MALFORMED["no maximum length"], "it has no 'max_length'"),
-        (MALFORMED["more ids than probabilities"], "its candidates have not one log-probability each"),
+        (MALFORMED["more ids than probabilities"], "it does not have one log-probability for each candidate"),
         (b'{"cases": ' + b"9" * 5000 + b"}", "it has a number with thousands of digits"),
     ],
     ids=range(4),
 )
-def test_what_is_wrong_with_a_file_is_said_clearly(raw, said):
+def test_messages_say_what_is_wrong_with_a_golden_file(raw, said):
     with pytest.raises(BundleError, match=rf"\Agolden\.json cannot be used: {said}\Z"):
         check_golden(TableBackend(clear_table(1), V), raw)
 

@@ -1,4 +1,4 @@
-"""Graphs of bundles that came from an attacker, whose hashes fit: each is refused before a session exists."""
+"""Graphs from an attacker, in bundles with right hashes: each is refused before a session is created."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,7 @@ def weight(model: onnx.ModelProto, name: str, array) -> str:
 def node(
     model: onnx.ModelProto, kind: str, inputs: list[str], *outputs: str, first: bool = True, **more
 ) -> str:
-    """Put a node in front of the others, or behind them; gives its first output."""
+    """Insert a node before or after all others; return its first output."""
     made = helper.make_node(kind, inputs, outputs or ("evil",), "culprit", **more)
     nodes = [made, *model.graph.node] if first else [*model.graph.node, made]
     del model.graph.node[:]
@@ -43,7 +43,7 @@ def inner(kind: str = "Identity") -> onnx.GraphProto:
     return helper.make_graph([helper.make_node(kind, ["a"], ["b"])], "inner", [], [])
 
 
-# --- what an attacker may think of ------------------------------------------------------------------------
+# --- attacks on the encoder -------------------------------------------------------------------------------
 
 
 def endless_loop(model):
@@ -94,7 +94,7 @@ def giant_range(model):
 
 
 def doubling(model):
-    """Each node doubles what it gets: 60 of them are 2**60."""
+    """Each node doubles its input: 60 of them make 2**60."""
     last = weight(model, "d0", np.ones(4, np.float32))
     made = [helper.make_node("Concat", [f"d{i}", f"d{i}"], [f"d{i + 1}"], axis=0) for i in range(60)]
     model.graph.node.extend(made)
@@ -151,7 +151,7 @@ def size_of_a_weight(model):
 
 
 def empty_weight(model):
-    """Operations differ in what they make of nothing: ReduceMax and Squeeze have surprises."""
+    """Operations differ in how they treat empty tensors, ReduceMax and Squeeze among them."""
     node(model, "Shape", [weight(model, "none", np.zeros(0, np.float32))])
 
 
@@ -166,7 +166,7 @@ def empty_for_one_token(model):
 
 
 def many_products(model):
-    """A thousand products of all the rows with the embedding: nothing large, but it takes for ever."""
+    """A thousand products of all the rows with the embedding: no large tensor, but it takes forever."""
     wide = weight(model, "wide", np.zeros((4, 4096), np.float32))
     back = weight(model, "back", np.zeros((4096, 4), np.float32))
     made = []
@@ -469,7 +469,7 @@ def attribute_of_no_type(model):
 
 
 def bias_left_out(model):
-    """A session of ONNX Runtime 1.31 crashes on it."""
+    """It crashes a session of ONNX Runtime 1.31."""
     scale = weight(model, "scale", np.ones(model.graph.initializer[0].dims[1], np.float32))
     node(model, "LayerNormalization", [model.graph.initializer[0].name, scale, ""])
 
@@ -480,13 +480,13 @@ def scale_of_another_size(model):
 
 
 def length_by_the_name_of_the_hosts(model):
-    """`top_k` in the encoder is no input, and here the length of the prompt."""
+    """`top_k` is not an input of the encoder; here it is the length of the prompt."""
     node(model, "TopK", [model.graph.initializer[0].name, "top_k"], "best", "places", axis=0)
     node(model, "Shape", ["src"], "top_k", start=1, end=2)
 
 
 def least_number_by_minus_one(model):
-    """SIGFPE as ONNX Runtime folds it, while it makes the session."""
+    """Constant folding in ONNX Runtime raises SIGFPE when it creates the session."""
     least, minus = weight(model, "least", np.iinfo(np.int64).min), weight(model, "minus", np.int64(-1))
     node(model, "Div", [least, minus])
 
@@ -495,7 +495,7 @@ def division_by_what_a_prompt_holds(model):
     node(model, "Div", ["src", "src"])
 
 
-#: Attacks on the encoder, with what the refusal says.
+#: Attacks on the encoder, with part of the message of the refusal.
 ATTACKS: dict[Spoil, str] = {
     endless_loop: "node 'culprit' ('Loop') is of a kind that is not allowed",
     giant_constant_of_shape: "node 'culprit' ('ConstantOfShape') makes 1,099,511,627,776 numbers",
@@ -507,15 +507,15 @@ ATTACKS: dict[Spoil, str] = {
     doubling: "('Concat') makes",
     square_of_the_source: "('Less') makes B*S*S numbers, which grows faster",
     steep_growth: "node 'culprit' ('ConstantOfShape') makes",
-    late_growth: "('ConstantOfShape') takes a size from 'size', which is known only as it runs",
+    late_growth: "('ConstantOfShape') takes a size from 'size', which is known only at run time",
     size_of_a_token: "node 'culprit' ('ConstantOfShape') takes a size from 'size'",
     size_of_a_weight: "node 'culprit' ('ConstantOfShape') takes a size from 'size'",
     empty_weight: "'none' has the shape [0], which may be empty",
     empty_for_one_token: "'evil' has the shape [S - 1], which may be empty",
     many_products: "node 'culprit' ('MatMul') multiplies",
-    external_data: "lies outside the file: external data is refused",
+    external_data: "is outside the file: external data is refused",
     external_data_in_an_attribute: "('ConstantOfShape') has t in the attribute 'value', which a",
-    external_data_without_saying_so: "lies outside the file: external data is refused",
+    external_data_without_saying_so: "is outside the file: external data is refused",
     unknown_domain: "imports the operator domain 'com.evil', which is not allowed",
     unknown_domain_not_imported: "node 'culprit' ('Identity') is of the operator domain 'com.evil'",
     unknown_operation: "node 'culprit' ('RandomNormal') is of a kind that is not allowed",
@@ -536,15 +536,15 @@ ATTACKS: dict[Spoil, str] = {
     a_text_about_a_node: "has doc_string, which a bundle's graph does not need",
     lying_inner_shape: "the graph has value_info",
     reference_of_an_attribute: "has ref_attr_name",
-    weight_with_an_inputs_name: "'src_len' is made twice, be it by a node, an input or a weight",
+    weight_with_an_inputs_name: "'src_len' is made twice, by nodes, inputs or weights",
     weight_twice: "'embedding.weight' is made twice",
-    weight_larger_than_its_bytes: "weight 'embedding.weight' does not hold just the numbers of its shape",
-    weight_of_negative_sizes: "weight 'embedding.weight' does not hold just the numbers of its shape",
+    weight_larger_than_its_bytes: "weight 'embedding.weight' does not have exactly the numbers of its shape",
+    weight_of_negative_sizes: "weight 'embedding.weight' does not have exactly the numbers of its shape",
     weight_of_many_axes: "weight 'many' has 9 axes, 8 are allowed",
     more_axes_by_a_node: "'evil' has 9 axes, 8 are allowed",
     memory_of_many_axes: "output 'keys' has 803 axes, 8 are allowed",
     permutation_of_thousands: "transposes [B, S] by [0, 1, 2, ",
-    weight_of_another_type: "weight 'embedding.weight' does not hold just the numbers of its shape",
+    weight_of_another_type: "weight 'embedding.weight' does not have exactly the numbers of its shape",
     weight_of_strings: "weight 'text' has string_data",
     weight_in_two_places: "weight 'embedding.weight' has float_data, which a bundle's graph does not need",
     weight_in_the_list_of_another_type: "weight 'w' has int32_data, which a bundle's graph does not need",
@@ -566,11 +566,11 @@ ATTACKS: dict[Spoil, str] = {
     input_that_is_a_sequence: "'src' has sequence_type",
     output_of_another_shape: "output 'h' must be [1, B, 48], but is [1, B, 96]",
     output_of_a_declared_shape_it_has_not: "'h' declares '7' where it must have 48",
-    old_opset: "imports opset 9, allowed is 18",
-    future_opset: "imports opset 19, allowed is 18",
+    old_opset: "imports opset 9, but must import 18",
+    future_opset: "imports opset 19, but must import 18",
     two_opsets: "must import the standard operators, and each domain once",
     standard_opset_by_its_other_name: "must import the standard operators",
-    old_ir: "the IR version 3, allowed is 8",
+    old_ir: "the IR version 3, but must have 8",
     no_graph: "does not fit the state map",
     many_nodes: "nodes, 4,096 are allowed",
     attribute_twice: "has an attribute twice",
@@ -585,7 +585,7 @@ ATTACKS: dict[Spoil, str] = {
 
 @pytest.fixture(scope="module")
 def sealed(bundle_folder, tmp_path_factory) -> Callable[..., Path]:
-    """Writes a bundle in which files are replaced and all hashes fit."""
+    """Writes a bundle with replaced files and right hashes."""
     read = read_bundle(bundle_folder)
     folder = tmp_path_factory.mktemp("hostile")
 
@@ -617,7 +617,7 @@ def refused(path: Path) -> str:
 
 @pytest.mark.usefixtures("no_session")
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_an_attack_is_refused_in_one_sentence_before_a_session_is_made(sealed, bundle_folder, attack):
+def test_an_attack_is_refused_in_one_sentence_before_a_session_is_created(sealed, bundle_folder, attack):
     graph = read_bundle(bundle_folder).files["encoder.onnx"]
     said = refused(sealed(encoder=spoiled(graph, attack)))
     assert said.startswith("encoder.onnx: ")
@@ -651,7 +651,7 @@ def square_of_the_candidates(model):
 
 
 def one_candidate_more_than_the_host_asks_for(model):
-    """Which may be one more than there are words."""
+    """More candidates than the vocabulary may have."""
     node(model, "Add", ["top_k", weight(model, "one", np.array([1]))], "more")
     [top] = [n for n in model.graph.node if n.op_type == "TopK"]
     top.input[1] = "more"
@@ -682,7 +682,7 @@ def everything_for_each_candidate(model):
 
 
 def sum_of_letters(model, terms: int, count: int) -> str:
-    """The name of `count` equal numbers, each the sum of as many letters."""
+    """The name of a list of `count` equal numbers, each the sum of `terms` letters."""
     letters = (("keys", 0), ("keys", 1), ("h", 1), ("tokens", 0))[:terms]
     nodes = [
         helper.make_node("Shape", [name], [f"n{i}"], start=at, end=at + 1)
@@ -699,13 +699,13 @@ def sum_of_letters(model, terms: int, count: int) -> str:
 
 
 def insert_last_of(model, kind: str, inputs: list[str]) -> None:
-    """Put the culprit behind the sums."""
+    """Insert the culprit after the sums."""
     at = 1 + [n.output[0] for n in model.graph.node].index("sums")
     model.graph.node.insert(at, helper.make_node(kind, inputs, ["evil"], "culprit"))
 
 
 def power_of_a_sum(model):
-    """(B + S + M + B*K)**64 has 67 * 66 * 65 / 6 = 47,905 terms: half a minute to find out."""
+    """(B + S + M + B*K)**64 has 67 * 66 * 65 / 6 = 47,905 terms, which take half a minute to compute."""
     insert_last_of(model, "ConstantOfShape", [sum_of_letters(model, 4, 64)])
 
 
@@ -718,7 +718,7 @@ def power_of_a_sum_as_a_sentence(model):
 
 
 def sum_of_too_many_letters(model):
-    """Of so many that a product of such lists takes seconds."""
+    """So many that multiplying such numbers takes seconds."""
     name = sum_of_letters(model, 4, 2)
     insert_last_of(model, "ConstantOfShape", ["more"])
     model.graph.node.insert(
@@ -732,18 +732,18 @@ DECODER_ATTACKS: dict[Spoil, str] = {
     square_of_the_candidates: "makes C*C numbers, which grows faster",
     one_candidate_more_than_the_host_asks_for: "takes the first C + 1 of 320",
     rows_for_each_row: "makes B*B*K*K numbers, which grows faster",
-    vocabulary_for_each_source_token: "makes 5,000 numbers a B*K*S: with what is before it, above",
+    vocabulary_for_each_source_token: "makes 5,000 numbers per B*K*S: with the nodes before it, above",
     power_of_a_sum: "'evil' has 64 axes, 8 are allowed",
     power_of_a_sum_by_reshape: "node 'culprit' ('Reshape') reshapes to 64 axes, 8 are allowed",
     power_of_a_sum_as_a_sentence: "node 'culprit' ('ConstantOfShape') makes ",
-    sum_of_too_many_letters: "takes a size from 'more', which is known only as it runs",
-    everything_for_each_candidate: "makes 1,000 numbers a B*C*K: with what is before it, above 64",
+    sum_of_too_many_letters: "takes a size from 'more', which is known only at run time",
+    everything_for_each_candidate: "makes 1,000 numbers per B*C*K: with the nodes before it, above 64",
 }
 
 
 @pytest.mark.usefixtures("no_session")
 @pytest.mark.parametrize("attack", DECODER_ATTACKS, ids=lambda attack: attack.__name__)
-def test_an_attack_in_the_decoder_is_refused_before_a_session_is_made(sealed, bundle_folder, attack):
+def test_an_attack_in_the_decoder_is_refused_before_a_session_is_created(sealed, bundle_folder, attack):
     graph = read_bundle(bundle_folder).files["decoder.onnx"]
     said = refused(sealed(decoder=spoiled(graph, attack)))
     assert said.startswith("decoder.onnx: ")
@@ -751,7 +751,7 @@ def test_an_attack_in_the_decoder_is_refused_before_a_session_is_made(sealed, bu
 
 
 SPECS = {
-    "a vocabulary of millions": (lambda s: {"vocab_size": 1 << 24}, "asks for a vocabulary of 16,777,216"),
+    "a vocabulary of millions": (lambda s: {"vocab_size": 1 << 24}, "has a vocabulary of 16,777,216"),
     "a name twice": (lambda s: {"memory": ("keys", "keys")}, "names a tensor of the graphs twice"),
     "a name of the format": (
         lambda s: {"state": (StateTensor("h", "logp", (1, "M", 4), "zeros"),)},
@@ -759,11 +759,11 @@ SPECS = {
     ),
     "rows by rows": (
         lambda s: {"state": (StateTensor("h", "next_h", ("M", "M"), "zeros"),)},
-        "the shape of the state 'h' must have one M",
+        "the shape of the state 'h' must have one 'M'",
     ),
     "a state of millions": (
         lambda s: {"state": tuple(StateTensor(f"h{i}", f"n{i}", ("M", 1 << 20), "zeros") for i in range(2))},
-        "asks for a state of 2,097,152 numbers",
+        "has a state of 2,097,152 numbers",
     ),
     "another vocabulary": (lambda s: {"vocab_size": 13}, "'logp' declares '12' where it must have 13"),
     "memory that the encoder has not": (
@@ -786,7 +786,7 @@ def test_a_state_map_that_does_not_fit_is_refused(kind):
     assert why in str(raised.value)
 
 
-# --- what is honest passes --------------------------------------------------------------------------------
+# --- valid graphs pass ------------------------------------------------------------------------------------
 
 SIZES = [
     *itertools.product((1, 2, 3), (True, False), ((4, 3, 5, 12), (256, 128, 128, 2000))),
@@ -798,7 +798,7 @@ SIZES = [
 
 
 def most_used(monkeypatch, **options) -> float:
-    """The largest share of any bound that honest graphs take."""
+    """The largest share of any limit that a valid graph uses."""
     used = []
 
     def count(so_far, size, most, does):
@@ -824,8 +824,9 @@ def test_graphs_of_other_precisions_pass_and_need_at_most_half(precision, hidden
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_the_sizes_that_were_found_are_those_that_ONNX_Runtime_finds(layers):  # noqa: N802
-    """Of every value within the graphs, at several batches, lengths, beams and numbers of candidates."""
+def test_the_inferred_sizes_are_those_of_ONNX_Runtime(layers):  # noqa: N802
+    """Compared for every value in the graphs, with several batches, lengths, beams and numbers of
+    candidates."""
     spec, *graphs = honest(layers=layers)
     found = [shapes_of(spec, *graphs, which) for which in (0, 1)]
     sessions = [watched(graph, shapes) for graph, shapes in zip(graphs, found, strict=True)]
@@ -867,7 +868,7 @@ def shapes_of(spec: GraphSpec, encoder: bytes, decoder: bytes, which: int) -> di
 
 
 def watched(graph: bytes, names: dict[str, graphcheck.Value]) -> onnxruntime.InferenceSession:
-    """A session that gives all values out."""
+    """A session with all values as outputs."""
 
     def give(model: onnx.ModelProto) -> None:
         del model.graph.output[:]
@@ -886,7 +887,7 @@ def see(session, feeds, found, letters) -> dict[str, np.ndarray]:
 
 
 def at(size, letters) -> int:
-    """The size where the letters are these numbers."""
+    """The size for these values of the letters."""
     return sum(
         factor * int(np.prod([letters[x] for x in product])) for product, factor in terms_of(size).items()
     )

@@ -1,4 +1,4 @@
-"""Damaged bundles, whether or not their hashes were made to fit."""
+"""Damaged bundles, with wrong and with right hashes."""
 
 import random
 import shutil
@@ -19,7 +19,7 @@ def test_flipped_bytes_anywhere_in_a_bundle_are_always_found(bundle_folder, tmp_
 
 
 def check_mutated(count: int, seed: int) -> None:
-    """Damaged graphs whose hashes fit are refused in one sentence, or are as good as the honest ones."""
+    """Damaged graphs with right hashes are refused in one sentence, or are as harmless as valid ones."""
     rng = random.Random(seed)
     spec, *graphs = honest(hidden=1, vocab=5)
     passed = 0
@@ -38,9 +38,9 @@ def check_mutated(count: int, seed: int) -> None:
     assert 0 < passed < count / 10
 
 
-def test_damaged_graphs_whose_hashes_fit_are_refused_in_one_sentence():
+def test_damaged_graphs_with_right_hashes_are_refused_in_one_sentence():
     check_mutated(2000, seed=1)
 
 
-def test_graphs_that_were_changed_as_graphs_are_refused_or_do_no_harm_to_onnx_runtime():
+def test_restructured_graphs_are_refused_or_harmless_to_onnx_runtime():
     check_mutants("structure", 400, seed=1, timeout=120, least=10)

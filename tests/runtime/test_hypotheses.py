@@ -13,7 +13,7 @@ def ids(hypotheses: list[Hypothesis]) -> list[int]:
     return [id for hypothesis in hypotheses for id in hypothesis.tokens]
 
 
-def test_what_two_groups_finish_counts_for_the_first_that_has_not_as_many_better_ones():
+def test_a_reply_of_two_groups_counts_for_the_first_without_enough_better_ones():
     finished = Finished(n_best=2, groups=2)
     finished.add([(0, ended(Q, -2.0)), (1, ended(Q, -2.0 + 1e-9)), (1, ended(R, -3.0))])  # rows round apart
     assert ids(finished.n_best()) == [Q, R]  # Q of the first, so R of the second
@@ -28,7 +28,7 @@ def test_the_best_of_each_group_come_before_the_second_of_any():
     assert ids(finished.n_best()) == [P, Q, R]
 
 
-def test_a_group_has_nothing_to_beat_before_it_has_all_that_is_wanted():
+def test_a_group_has_nothing_to_beat_before_it_has_enough_replies():
     finished = Finished(n_best=2, groups=1)
     assert not finished
     finished.add([(0, ended(P, -1.0))])
@@ -41,7 +41,7 @@ def test_a_group_has_nothing_to_beat_before_it_has_all_that_is_wanted():
     assert ids(finished.n_best()) == [P, R]
 
 
-def test_of_equal_scores_the_earlier_wins_and_what_is_drawn_twice_is_one():
+def test_the_earlier_of_equal_scores_wins_and_a_reply_drawn_twice_is_one():
     finished = Finished(n_best=2, groups=1)
     finished.add([(0, ended(Q, -1.0)), (0, ended(Q, -1.0))])
     assert finished.to_beat(0) is None
@@ -50,7 +50,7 @@ def test_of_equal_scores_the_earlier_wins_and_what_is_drawn_twice_is_one():
     assert ids(finished.n_best()) == [Q, P]
 
 
-def test_the_gap_of_a_step_is_that_of_neighbours_and_of_the_first_that_does_not_count():
+def test_the_gap_includes_the_first_reply_that_does_not_count():
     finished = Finished(n_best=2, groups=1)
     assert finished.add([(0, ended(P, -1.0))]) == float("inf")
     assert finished.add([(0, ended(Q, -3.0)), (0, ended(R, -3.25)), (0, ended(S, -3.26))]) == 0.25

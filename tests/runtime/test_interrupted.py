@@ -1,4 +1,4 @@
-"""What a signal handler of an app raises in the midst of a call is the app's, and no damaged bundle."""
+"""An exception that an app's signal handler raises during a call is not taken for a damaged bundle."""
 
 import errno
 import shutil
@@ -18,7 +18,7 @@ OF_AN_APP = [Stop("soft time limit"), TimeoutError("5 s are over")]
 
 
 class Raising:
-    """A session that is interrupted as it runs."""
+    """A session that is interrupted while it runs."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -34,13 +34,13 @@ def demo():
 
 @pytest.mark.parametrize("error", OF_AN_APP, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("graph", ["_encoder", "_decoder"])
-def test_what_an_app_raises_in_a_step_stays_what_it_is(demo, monkeypatch, graph, error):
+def test_an_exception_of_the_app_in_a_step_is_not_changed(demo, monkeypatch, graph, error):
     model = ChatModel.load(demo)
     with monkeypatch.context() as patched:
         patched.setattr(model.backend, graph, Raising(error))
         with pytest.raises(type(error), match=str(error)):
             model.reply("hello")
-    assert model.reply("hello").text  # and the model goes on
+    assert model.reply("hello").text  # and the model can still be used
 
 
 @pytest.mark.parametrize("error", OF_AN_APP, ids=lambda error: type(error).__name__)
@@ -53,7 +53,7 @@ def test_what_an_app_raises_in_a_step_stays_what_it_is(demo, monkeypatch, graph,
         "edgechat.runtime.bundle._check",
     ],
 )
-def test_what_an_app_raises_as_a_bundle_is_loaded_stays_what_it_is(demo, monkeypatch, where, error):
+def test_an_exception_of_the_app_while_a_bundle_is_loaded_is_not_changed(demo, monkeypatch, where, error):
     def interrupted(*_: object, **__: object) -> None:
         raise error
 
@@ -66,8 +66,8 @@ def test_what_an_app_raises_as_a_bundle_is_loaded_stays_what_it_is(demo, monkeyp
         ChatModel.load(demo)
 
 
-def test_what_onnx_runtime_says_of_a_damaged_name_is_still_told(demo, monkeypatch):
-    """Its sentence holds the name's bytes, which pybind11 cannot decode."""
+def test_errors_of_onnx_runtime_about_a_damaged_name_are_still_bundle_errors(demo, monkeypatch):
+    """Its message contains the bytes of the name, which pybind11 cannot decode."""
 
     def refused(*_: object, **__: object) -> None:
         b"\xab".decode("utf-8")
@@ -77,7 +77,7 @@ def test_what_onnx_runtime_says_of_a_damaged_name_is_still_told(demo, monkeypatc
         ChatModel.load(demo)
 
 
-def test_what_is_wrong_with_a_file_is_still_told(demo, tmp_path, monkeypatch):
+def test_errors_about_a_file_are_still_bundle_errors(demo, tmp_path, monkeypatch):
     copied = shutil.copytree(demo, tmp_path / "copy")
     (copied / "decoder.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"decoder\.onnx"):

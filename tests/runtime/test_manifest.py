@@ -1,4 +1,4 @@
-"""`edgechat.json`: one manifest, one sequence of bytes, and back; what is wrong is a BundleError."""
+"""`edgechat.json`: a manifest round trips to the same bytes, and a wrong one raises a BundleError."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ _notes = st.dictionaries(st.text(max_size=8), _values, max_size=4)
 
 
 def seal(values: dict[str, Any], *, added: str = "") -> bytes:
-    """The bytes of a manifest of any values, and of what is `added` in front, with a seal that fits."""
+    """A manifest of any values as sealed bytes, with `added` text at its beginning."""
     text = "{" + added + json.dumps(values | {"sha256": "0" * 64}, ensure_ascii=False)[1:]
     return text.replace("0" * 64, sha256(text.encode())).encode()
 
@@ -58,14 +58,14 @@ def plain() -> dict[str, Any]:
     return json.loads(PLAIN.to_bytes())
 
 
-def test_a_manifest_comes_back_and_gives_the_same_bytes():
+def test_a_manifest_round_trips_to_the_same_bytes():
     raw = PLAIN.to_bytes()
     assert Manifest.from_bytes(raw) == PLAIN
     assert Manifest.from_bytes(raw).to_bytes() == raw
 
 
 @given(notes=_notes, hashes=st.dictionaries(st.text(max_size=8), st.integers(0, 2**40), max_size=3))
-def test_any_manifest_comes_back_and_gives_the_same_bytes(notes, hashes):
+def test_any_manifest_round_trips_to_the_same_bytes(notes, hashes):
     files = {name: FileEntry(sha256(name.encode()), size) for name, size in hashes.items()}
     manifest = dataclasses.replace(PLAIN, provenance=notes, files=files)
     raw = manifest.to_bytes()
@@ -79,7 +79,7 @@ def test_the_seal_is_the_hash_of_the_bytes_with_its_digits_zeroed():
     assert sha256(raw.replace(seal.encode(), b"0" * 64)) == seal
 
 
-def test_the_order_of_what_is_given_does_not_change_the_bytes():
+def test_the_order_of_values_does_not_change_the_bytes():
     notes = {"b": 1, "a": 2}
     one, other = (
         dataclasses.replace(PLAIN, provenance=n).to_bytes() for n in (notes, dict(reversed(notes.items())))
@@ -110,7 +110,7 @@ def test_another_major_format_or_none_is_refused(version):
 
 
 def test_a_newer_format_is_named_with_what_to_do():
-    with pytest.raises(BundleError, match=r"has format 2\.3, this edgechat reads 1\.x: use the edgechat"):
+    with pytest.raises(BundleError, match=r"has format 2\.3, but this edgechat reads 1\.x: use the version"):
         Manifest.from_bytes(seal(plain() | {"format": "2.3"}))
 
 
@@ -119,7 +119,7 @@ def test_a_newer_format_is_named_with_what_to_do():
     [b"", b"{", b"null", b"[]", b"1", b'"text"', b"\xff\xfe", b"\x00", b"[" * 100_000, b'{"a":' * 100_000],
     ids=lambda raw: repr(raw[:6]),
 )
-def test_what_is_no_json_object_is_refused(raw):
+def test_a_manifest_that_is_not_a_json_object_is_refused(raw):
     with pytest.raises(BundleError):
         Manifest.from_bytes(raw)
 
@@ -132,7 +132,7 @@ def test_a_name_that_is_given_twice_is_refused():
 
 
 @pytest.mark.parametrize("seal", [None, "", "0" * 64, "A" * 64, "a" * 63, "a" * 64, 1])
-def test_a_seal_that_is_none_or_does_not_fit_is_refused(seal):
+def test_a_missing_or_wrong_seal_is_refused(seal):
     raw = json.dumps(plain() | {"sha256": seal}).encode()
     with pytest.raises(BundleError, match="sha256"):
         Manifest.from_bytes(raw)
@@ -163,8 +163,8 @@ def test_every_key_of_the_parts_that_is_missing_is_refused():
 
 
 @pytest.mark.parametrize("wrong", [None, True, -1, 1.5, "x", [], [1], [{}], {"x": []}])
-def test_a_value_of_another_kind_gives_a_bundle_error_or_a_manifest_that_holds_together(wrong):
-    """No other exception, whatever stands where."""
+def test_a_value_of_another_type_gives_a_bundle_error_or_a_valid_manifest(wrong):
+    """No other exception is raised, whatever the value."""
     places = [(name, None) for name in plain()]
     places += [(name, key) for name in ("model", "text", "decoding") for key in plain()[name]]
     for part, inner in places:
@@ -190,20 +190,20 @@ def test_a_value_of_another_kind_gives_a_bundle_error_or_a_manifest_that_holds_t
         ("text", "truncation", "newest", "truncation must be oldest, not 'newest'"),
         ("text", "normalization", "NFKC", "normalization must be NFC, not 'NFKC'"),
         (None, "opset", 19, "opset must be 18, not 19"),
-        ("model", "layers", 1, "the 'shape' of 'h' in 'state' is not that of 1 layers of 8 numbers each"),
-        ("model", "hidden", 9, "the 'shape' of 'h' in 'state' is not that of 2 layers of 9 numbers each"),
+        ("model", "layers", 1, "of 'h' in 'state' does not fit a model with 1 layers of 8 numbers each"),
+        ("model", "hidden", 9, "of 'h' in 'state' does not fit a model with 2 layers of 9 numbers each"),
         (None, "state", [{"input": "attn", "output": "a", "shape": ["M", 9], "first": "zeros"}], "of 'attn'"),
     ],
 )
-def test_what_would_run_as_something_else_is_refused_whatever_the_format(version, part, name, value, said):
+def test_an_unknown_value_that_changes_the_meaning_is_refused_in_any_format(version, part, name, value, said):
     values = plain() | {"format": version}
     (values[part] if part else values)[name] = value
     with pytest.raises(BundleError, match=said):
         Manifest.from_bytes(seal(values))
 
 
-def test_model_options_of_later_versions_are_left_out_where_they_are_not_so():
-    """So the bytes of a manifest from before them are what they were, and are read."""
+def test_model_options_of_later_versions_are_omitted_when_false():
+    """So older manifests keep their bytes and can be read."""
     manifest = Manifest.from_bytes(seal(plain()))
     assert "residual" not in plain()["model"]
     assert manifest.model.residual is False
@@ -212,7 +212,7 @@ def test_model_options_of_later_versions_are_left_out_where_they_are_not_so():
     assert Manifest.from_bytes(deep.to_bytes()).model.residual is True
 
 
-def test_a_manifest_says_that_prompts_are_read_in_lower_case_where_it_is_so():
+def test_a_manifest_has_lowercase_only_if_it_is_true():
     assert "lowercase" not in plain()["text"]
     assert Manifest.from_bytes(seal(plain())).text.lowercase is False
     lower = dataclasses.replace(PLAIN, text=dataclasses.replace(PLAIN.text, lowercase=True))
@@ -222,7 +222,7 @@ def test_a_manifest_says_that_prompts_are_read_in_lower_case_where_it_is_so():
 
 
 @pytest.mark.parametrize("value", ["true", "nfkc", 1, 0, None, [], {}])
-def test_what_says_neither_that_prompts_are_lower_cased_nor_that_they_are_not_is_refused(value):
+def test_lowercase_must_be_true_or_false(value):
     with pytest.raises(BundleError, match=r"edgechat\.json: 'lowercase' must be a bool"):
         Manifest.from_bytes(seal(plain() | {"text": plain()["text"] | {"lowercase": value}}))
 
@@ -239,12 +239,12 @@ def test_what_says_neither_that_prompts_are_lower_cased_nor_that_they_are_not_is
         "h",
     ],
 )
-def test_a_state_tensor_that_is_none_is_refused(tensor):
+def test_a_malformed_state_tensor_is_refused(tensor):
     with pytest.raises(BundleError, match=r"edgechat\.json"):
         Manifest.from_bytes(seal(plain() | {"state": [tensor]}))
 
 
-def test_decoding_options_that_cannot_be_are_refused_as_the_bundles_fault():
+def test_invalid_decoding_options_are_the_bundles_fault():
     values = plain()
     values["decoding"]["beam"] = 0
     with pytest.raises(BundleError, match="beam"):
@@ -259,9 +259,11 @@ def test_a_bundle_may_not_ask_for_a_reply_of_hours(beam, max_target, taken):
     if taken:
         assert Manifest.from_bytes(seal(values)).decoding.beam == beam
     else:
-        with pytest.raises(BundleError, match=r"beam 21 and replies of up to 10,000 tokens, .* 200,000 rows"):
+        with pytest.raises(
+            BundleError, match=r"json: beam is 21, .* up to 10,000 tokens: .* at most 200,000, not 210,000"
+        ):
             Manifest.from_bytes(seal(values))
-    values["decoding"]["max_length"] = 50  # what counts is the length that it asks for
+    values["decoding"]["max_length"] = 50  # its own maximum counts, not that of the model
     assert Manifest.from_bytes(seal(values)).decoding.beam == beam
 
 
@@ -274,7 +276,7 @@ def test_a_bundle_may_not_ask_for_a_step_of_gigabytes(beam, taken):
         assert Manifest.from_bytes(seal(values)).decoding.beam == beam
     else:
         with pytest.raises(
-            BundleError, match=r"beam 67 with 300,000 tokens, .* 20,000,000 numbers at a step"
+            BundleError, match=r"beam is 67, .* of 300,000 tokens: .* at most 20,000,000, not 20,100,000"
         ):
             Manifest.from_bytes(seal(values))
 
@@ -283,7 +285,7 @@ NONSENSE = {
     "layers": ("model", {"layers": 10**9}, "layers must be from 1 to 1,048,576, not 1,000,000,000"),
     "no numbers": ("model", {"hidden": 0}, "hidden must be from 1 to"),
     "no words": ("model", {"vocab_size": 0}, "vocab_size must be from 1 to"),
-    "a reply longer than it may be": ("decoding", {"min_length": 10}, "at least 10 tokens .* at most 10"),
+    "a reply longer than it may be": ("decoding", {"min_length": 10}, "min_length is 10, .* at most 10 "),
     "an endless name": (
         "model",
         {"attention_kind": "k" * 10**6},
@@ -300,7 +302,7 @@ NONSENSE = {
     "thousands of axes": (
         None,
         {"state": [{"input": "h", "output": "n", "shape": ["M", *[9] * 400_000], "first": "zeros"}]},
-        "'shape' of 'h' in 'state' is not that of",
+        "'shape' of 'h' in 'state' does not fit a model",
     ),
     "a precision": (None, {"precision": "int3"}, "precision must be one of fp32, fp16, int8, not 'int3'"),
     "an endless version": (None, {"format": "9" * 10**6}, "no valid format version but '9+\\.{3}9+'"),
@@ -309,7 +311,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("which", NONSENSE)
-def test_what_makes_no_sense_is_refused_in_a_short_sentence(which):
+def test_nonsense_is_refused_in_a_short_sentence(which):
     part, changed, said = NONSENSE[which]
     values = plain()
     (values[part] if part else values).update(changed)
@@ -321,7 +323,7 @@ def test_what_makes_no_sense_is_refused_in_a_short_sentence(which):
 @pytest.mark.parametrize(
     ("a", "said"), [(0, "above 0, not 0"), (-2, "above 0"), ("x" * 10**6, "not 'x+\\.{3}x+'")]
 )
-def test_a_calibration_that_favours_the_less_likely_is_none(a, said):
+def test_a_calibration_that_favors_less_likely_replies_is_refused(a, said):
     with pytest.raises(BundleError, match=rf"\Aedgechat\.json: a .* must be .*{said}"):
         Calibration.from_json({"kind": "platt", "a": a, "b": 0.0})
 

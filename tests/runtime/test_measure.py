@@ -1,4 +1,4 @@
-"""What benchmarks measure with: turns, the floor that memory sets, and whole processes."""
+"""Tools of the benchmarks: calls in turns, memory bandwidth, and the cost of processes."""
 
 import sys
 
@@ -41,7 +41,7 @@ def test_reading_from_memory_takes_longer_the_more_there_is():
     assert 0.1e9 < read_bandwidth(1 << 24, repeat=3) < 10e12
 
 
-def test_a_table_that_rows_are_looked_up_in_is_no_weight_of_a_step():
+def test_a_table_from_which_rows_are_gathered_is_not_counted():
     shape = {"table": (100, 8), "w": (8, 6), "unused": (7, 7)}
     weights = [numpy_helper.from_array(np.ones(s, np.float32), name) for name, s in shape.items()]
     nodes = [
@@ -60,8 +60,8 @@ def test_a_table_that_rows_are_looked_up_in_is_no_weight_of_a_step():
     assert weight_bytes(helper.make_model(graph).SerializeToString()) == 8 * 6 * 4 + 2 * 8
 
 
-def test_a_process_costs_what_it_uses_whatever_its_parent_holds():
-    held = bytearray(300 * MEGABYTE)  # a child begins with its parent's peak, where nothing is done about it
+def test_the_cost_of_a_process_does_not_include_the_memory_of_its_parent():
+    held = bytearray(300 * MEGABYTE)  # the peak of a child would include that of its parent
     held[::4096] = b"x" * len(held[::4096])
     work = (
         "import time; x = bytearray(b'x') * {}; start = time.process_time()\n"
@@ -77,7 +77,7 @@ def test_a_process_costs_what_it_uses_whatever_its_parent_holds():
     assert large.wall >= 0.2
 
 
-def test_a_process_reads_what_it_is_given():
+def test_a_process_reads_its_stdin():
     read = "import sys; given = sys.stdin.buffer.read(); sys.exit(f'it read {given}')"
     with pytest.raises(EdgeChatError, match=r"it read b'a\\x00\\xc3\\xa9\\r\\n'$"):
         process_cost([sys.executable, "-c", read], "a\0é\r\n".encode())
@@ -85,6 +85,6 @@ def test_a_process_reads_what_it_is_given():
         process_cost([sys.executable, "-c", read])
 
 
-def test_a_process_that_fails_is_a_sentence():
+def test_a_failed_process_raises_one_sentence():
     with pytest.raises(EdgeChatError, match="no such thing"):
         process_cost([sys.executable, "-c", "raise SystemExit('no such thing')"])

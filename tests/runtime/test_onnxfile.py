@@ -1,8 +1,7 @@
-"""The reader of ONNX files against the onnx package: what it reads is what is there, and what could be read
-in two ways it refuses."""
+"""The reader of ONNX files, compared with the onnx package: it reads the same, and refuses ambiguous
+files."""
 
 import random
-import time
 import tracemalloc
 
 import numpy as np
@@ -31,7 +30,7 @@ def refused(raw: bytes) -> str:
 
 
 def known(number: int, enum) -> int:
-    """Protobuf passes over a number that an enumeration does not have; the reader gives it, to be refused."""
+    """Protobuf ignores a number that is not in an enumeration; the reader returns it, to be refused later."""
     return number if number in enum.values() else 0
 
 
@@ -196,7 +195,7 @@ def test_any_model_is_read_as_onnx_reads_it(model):
 
 
 def attempt(raw: bytes) -> tuple[Model | None, str]:
-    """The model, or why it is refused."""
+    """The model, or the message of its refusal."""
     try:
         return read_model("x.onnx", raw), ""
     except BundleError as error:
@@ -204,7 +203,7 @@ def attempt(raw: bytes) -> tuple[Model | None, str]:
 
 
 def skips(model: Model) -> bool:
-    """Whether something was listed in `other`, which the checks of a bundle refuse."""
+    """Whether a field is listed in `other`, which the bundle checks refuse."""
     graph = model.graph or Graph()
     nodes, attributes = graph.nodes, [a for node in graph.nodes for a in node.attributes]
     ports = [*graph.inputs, *graph.outputs]
@@ -228,7 +227,7 @@ def check_fuzzed(count: int, seed: int) -> None:
             continue
         try:
             theirs = onnx.load_from_string(raw)
-        except DecodeError:  # in what was not followed
+        except DecodeError:  # in a field that was not parsed
             assert skips(ours), f"protobuf refuses what was read: {raw!r}"
             continue
         same(ours, theirs)
@@ -237,7 +236,7 @@ def check_fuzzed(count: int, seed: int) -> None:
 
 
 def random_model() -> onnx.ModelProto:
-    """One that has every kind of field."""
+    """A model with every kind of field."""
     inner = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "inner", [], [])
     node = helper.make_node(
         "If",
@@ -281,7 +280,7 @@ def test_100_000_damaged_files_are_refused_or_read_as_onnx_reads_them():
     check_fuzzed(100_000, seed=2)
 
 
-# --- what protobuf would understand, but another reader in another way --------------------------------------
+# --- files that readers understand differently --------------------------------------------------------------
 
 
 def varint(number: int) -> bytes:
@@ -298,25 +297,25 @@ def field(number: int, data: bytes) -> bytes:
 
 GRAPH, NODE, ATTRIBUTE, INITIALIZER = 7, 1, 5, 5
 REFUSED = {
-    "a number twice": (b"\x08\x08\x08\x0a", "comes twice"),
-    "a message twice, which protobuf merges": (field(GRAPH, b"") * 2, "the graph of a model comes twice"),
+    "a number twice": (b"\x08\x08\x08\x0a", "occurs twice"),
+    "a message twice, which protobuf merges": (field(GRAPH, b"") * 2, "the graph of a model occurs twice"),
     "an unknown field": (field(99, b""), "field 99 of a model"),
     "field 0": (b"\x00\x00", "field 0"),
-    "another wire type": (field(1, b"x"), "field 1 of a model, wire type 2"),
-    "a group": (b"\x3b\x3c", "field 7 of a model, wire type 3"),
-    "a message that goes beyond its end": (b"\x3a\x05ab", "goes beyond its end"),
-    "an inner message that goes beyond the outer": (field(GRAPH, b"\x0a\x7f"), "goes beyond its end"),
-    "a length of 2**63": (b"\x3a" + varint(1 << 63), "goes beyond its end"),
+    "another wire type": (field(1, b"x"), "field 1 of a model, with wire type 2"),
+    "a group": (b"\x3b\x3c", "field 7 of a model, with wire type 3"),
+    "a message that goes beyond its end": (b"\x3a\x05ab", "exceeds its end"),
+    "an inner message that goes beyond the outer": (field(GRAPH, b"\x0a\x7f"), "exceeds its end"),
+    "a length of 2**63": (b"\x3a" + varint(1 << 63), "exceeds its end"),
     "a number without end": (b"\x08" + b"\x80" * 20, "no end or does not fit"),
     "a number that is cut": (b"\x08\x80", "no end"),
-    "a number beyond 64 bits": (b"\x08" + b"\xff" * 9 + b"\x02", "does not fit 64 bits"),
+    "a number beyond 64 bits": (b"\x08" + b"\xff" * 9 + b"\x02", "does not fit into 64 bits"),
     "a type beyond 32 bits": (
         field(GRAPH, field(INITIALIZER, b"\x10" + varint((1 << 32) + 1))),
         "dtype is out of range",
     ),
     "a fixed number that is cut": (
         field(GRAPH, field(NODE, field(ATTRIBUTE, b"\x15\x00\x00"))),
-        "the f of a attribute goes beyond",
+        "the f of an attribute exceeds",
     ),
     "a name that is not UTF-8": (field(GRAPH, field(NODE, field(4, b"\xff"))), "a name is not UTF-8"),
     "a long name": (field(GRAPH, field(NODE, field(4, b"a" * (MAX_NAME + 1)))), "allowed"),
@@ -325,12 +324,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_could_be_understood_in_two_ways_is_refused(kind):
+def test_ambiguous_files_are_refused(kind):
     raw, why = REFUSED[kind]
     assert why in refused(raw)
 
 
-def test_a_size_that_is_a_number_and_a_name_is_told():
+def test_a_size_with_a_number_and_a_name_is_reported():
     dim = b"\x12\x01B\x08\x05"
     assert onnx.TensorShapeProto.Dimension.FromString(dim).WhichOneof("value") == "dim_value"  # the last
     port = field(1, b"x") + field(2, field(1, b"\x08\x01" + field(2, field(1, dim))))
@@ -357,18 +356,17 @@ def test_numbers_in_a_list_are_read_packed_or_not():
     ],
     ids=["nodes", "sizes", "numbers", "functions", "subgraph"],
 )
-def test_a_file_of_many_small_things_takes_little_time_and_memory(raw):
+def test_reading_stops_early_in_a_file_with_too_many_fields(raw):
     tracemalloc.start()
-    start = time.process_time()
     model, said = attempt(raw)
-    took, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert took < 5
     assert peak < 100e6
     if model is None:
         assert f"more than {MAX_FIELDS:,} fields" in said
+        assert int(said.partition("(byte ")[2].rstrip(")").replace(",", "")) < 1_000_000
     else:
-        assert model.graph.nodes[0].attributes[0].other == ("g",)  # what is not followed costs nothing
+        assert model.graph.nodes[0].attributes[0].other == ("g",)  # fields that are not parsed take no time
 
 
 def test_subgraphs_within_subgraphs_are_not_followed():

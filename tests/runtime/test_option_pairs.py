@@ -1,4 +1,4 @@
-"""Every two options of the search, in every mode: refused, or both do what their definitions say."""
+"""Every pair of options of the search, in every mode: refused, or both work as defined."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ from .tables import (
     texts,
 )
 
-#: An option at another value than its default, and what it goes with only.
+#: For each option, a value that is not its default, and other options that it needs.
 SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "beam": (2, {}),
     "n_best": (2, {}),
@@ -76,7 +76,7 @@ ACCEPTED = [pair for pair in PAIRS if frozenset(pair) not in REFUSED]
 
 
 def together(*names: str) -> dict[str, Any]:
-    """These options at their values, with what they need, in a beam that leaves something out."""
+    """These options with their values and what they need, in a narrow beam."""
     needed = {name: value for each in names for name, value in SETTINGS[each][1].items()}
     return {"beam": 3} | needed | {name: SETTINGS[name][0] for name in names}
 
@@ -86,14 +86,14 @@ def test_every_option_is_in_the_table():
 
 
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if frozenset(pair) in REFUSED], ids=" ".join)
-def test_what_does_not_go_together_is_refused_by_name(pair):
+def test_options_that_do_not_go_together_are_refused_by_name(pair):
     with pytest.raises(UsageError) as raised:
         DecodingOptions(**together(*pair))
     named = {*together(*pair)}
     assert sum(name in str(raised.value) for name in named) >= 2
 
 
-# --- the search, against definitions that know nothing of it --------------------------------------
+# --- the search, against independent definitions --------------------------------------------------
 
 VOCABULARY = (b"", b"", b"", b"", b"", b"a", b"b", b"ab", b"ba")
 V, SOURCE, LONGEST = len(VOCABULARY), (5, 6, 5, 8), 9
@@ -101,7 +101,7 @@ WORDS = {text: id for id, text in enumerate(VOCABULARY) if text}
 
 
 def spelled(reply: str) -> Ids:
-    """A letter a token."""
+    """The ids of a reply, one per letter."""
     return tuple(WORDS[letter.encode()] for letter in reply)
 
 
@@ -117,7 +117,7 @@ def search_of(table: Table, options: DecodingOptions) -> BeamSearch:
 
 
 def check_kept(table: Table, options: DecodingOptions, search: BeamSearch) -> None:
-    """What holds of every reply, whatever else the options say."""
+    """Check what must hold for every reply."""
     found = search.hypotheses()
     assert 1 <= len(found) <= options.n_best
     assert len(set(texts(found))) == len(found)
@@ -141,7 +141,7 @@ def check_kept(table: Table, options: DecodingOptions, search: BeamSearch) -> No
 
 
 def check_among_the_likeliest(table: Table, tokens: Ids, options: DecodingOptions) -> None:
-    """Each token is one of the `top_k` likeliest that were allowed after those before it."""
+    """Check that each token is one of the `top_k` likeliest allowed ones."""
     for t, id in enumerate(tokens):
         said = tokens[:t]
         closed = {r[t : t + 1] or (EOS,) for r in map(spelled, options.replies or ()) if r[:t] == said}
@@ -162,7 +162,7 @@ def check_among_the_likeliest(table: Table, tokens: Ids, options: DecodingOption
 
 
 def expected_of(table: Table, options: DecodingOptions) -> list[Ids] | None:
-    """The replies that the definition gives, where there is one that needs no search."""
+    """The replies by definition, for options that have one without a search."""
     if options.sample or options.required or options.stop == "first":
         return None
     if options.replies:
@@ -174,7 +174,7 @@ def expected_of(table: Table, options: DecodingOptions) -> list[Ids] | None:
 
 
 def check_traced(search: BeamSearch) -> None:
-    """What a step calls live are the rows of the next; what it calls finished are the replies."""
+    """Check that live candidates are the rows of the next step, and finished ones are the replies."""
     for step, following in itertools.pairwise(search.trace):
         live = [(*row.tokens, c.id) for row in step.rows for c in row.candidates if c.fate == "live"]
         assert sorted(live) == sorted(row.tokens for row in following.rows)
@@ -191,12 +191,12 @@ def check_traced(search: BeamSearch) -> None:
             assert (c.rule is not None) == (c.fate == "banned")
 
 
-#: Whose replies are long, middling and short.
+#: Tables with long, medium and short replies.
 TABLES = [random_table(seed, V, ending=ending) for seed in range(24) for ending in (-3.0, -1.0, 1.0)]
 
 
 def sight(table: Table, options: DecodingOptions) -> Any:
-    """All that a caller can see of a search."""
+    """Everything that a caller can see of a search."""
     search = search_of(table, options)
     shown = [
         (h.tokens, h.score, h.finished, h.alignments if options.alignments else ())
@@ -219,7 +219,7 @@ def test_two_options_that_go_together_both_do_what_they_are_defined_to_do(pair):
 
 
 @pytest.mark.parametrize("pair", ACCEPTED, ids=" ".join)
-def test_neither_of_two_options_is_ignored_beside_the_other(pair):
+def test_neither_of_two_options_is_ignored(pair):
     options = DecodingOptions(**together(*pair))
     for one, other in (pair, pair[::-1]):
         if other in SETTINGS[one][1]:
@@ -230,12 +230,12 @@ def test_neither_of_two_options_is_ignored_beside_the_other(pair):
         assert changed, f"{other} does nothing"
 
 
-# --- every road to a reply ------------------------------------------------------------------------
+# --- every way to reply ---------------------------------------------------------------------------
 
 CODEC = TextCodec(
     train_tokenizer(["he said hello", "hello to the hen"] * 3, 300), max_source=20, max_target=10
 )
-#: The same options, with texts for these tokens.
+#: The same options, with texts for the real tokenizer.
 SPOKEN = {
     "banned": ("l",),
     "prefix": "he",
@@ -258,7 +258,7 @@ def spoken(*names: str) -> DecodingOptions:
 
 
 def shown(reply: Reply) -> Any:
-    """What must not hang on the road: all but the time."""
+    """What must be the same in every way to reply: everything but the time."""
     return reply.text, reply.candidates, reply.trace, reply.truncated
 
 
@@ -272,7 +272,7 @@ def in_a_batch(model: ChatModel, prompt: str, options: DecodingOptions) -> Reply
     return model.reply_batch([*PROMPTS[1:], prompt], options)[-1]
 
 
-ROADS: dict[str, Callable[[ChatModel, str, DecodingOptions], Reply]] = {
+WAYS: dict[str, Callable[[ChatModel, str, DecodingOptions], Reply]] = {
     "stream": streamed,
     "batch": in_a_batch,
     "session": lambda model, prompt, options: model.session().reply(prompt, options),
@@ -280,19 +280,19 @@ ROADS: dict[str, Callable[[ChatModel, str, DecodingOptions], Reply]] = {
 }
 
 
-@pytest.mark.parametrize(("models", "roads"), [(1, list(ROADS)), (2, ["stream", "batch"])])
-def test_any_two_options_give_the_same_reply_by_every_road(models, roads):
+@pytest.mark.parametrize(("models", "ways"), [(1, list(WAYS)), (2, ["stream", "batch"])])
+def test_any_two_options_give_the_same_reply_in_every_way_to_reply(models, ways):
     model = talker(models=models)
     for pair in ACCEPTED:
         options = spoken(*pair)
         reply = model.reply(PROMPTS[0], options)
         check_said(reply, options)
-        for road in roads:
-            assert shown(ROADS[road](model, PROMPTS[0], options)) == shown(reply), (pair, road)
+        for way in ways:
+            assert shown(WAYS[way](model, PROMPTS[0], options)) == shown(reply), (pair, way)
 
 
 def check_said(reply: Reply, options: DecodingOptions) -> None:
-    """What a user sees of the rules, in the text of every candidate."""
+    """Check the rules in the text of every candidate."""
     assert 1 <= len(reply.candidates) <= options.n_best
     assert len({candidate.text for candidate in reply.candidates}) == len(reply.candidates)
     for candidate in reply.candidates:
@@ -307,7 +307,7 @@ def check_said(reply: Reply, options: DecodingOptions) -> None:
     assert (reply.trace is not None) == options.trace
 
 
-def test_beside_a_bundles_closed_set_every_option_is_refused_or_says_one_of_it():
+def test_with_a_closed_set_in_the_bundle_every_option_is_refused_or_gives_a_reply_of_it():
     model = talker(closed=SPOKEN["replies"])
     for names in (*itertools.combinations(SETTINGS, 1), *ACCEPTED):
         options = spoken(*names)
@@ -320,23 +320,26 @@ def test_beside_a_bundles_closed_set_every_option_is_refused_or_says_one_of_it()
             assert candidate.text in SPOKEN["replies"]
 
 
-# --- what cannot be -------------------------------------------------------------------------------
+# --- impossible options ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"banned": ("he",), "required": ("hello",)}, "required 'hello' holds 'he', which is banned"),
-        ({"banned": ("hello",), "required": ("hello",)}, "required 'hello' holds 'hello', which is banned"),
-        ({"banned": ("l",), "prefix": "hello"}, "prefix holds 'l', which is banned"),
+        ({"banned": ("he",), "required": ("hello",)}, "required 'hello' contains 'he', which is banned"),
+        (
+            {"banned": ("hello",), "required": ("hello",)},
+            "required 'hello' contains 'hello', which is banned",
+        ),
+        ({"banned": ("l",), "prefix": "hello"}, "prefix contains 'l', which is banned"),
         ({"replies": ("hello",), "prefix": "the"}, "prefix does not go with replies"),
         ({"min_length": 10}, "min_length is 10, but replies of this model have at most 10"),
-        ({"prefix": "hello " * 20}, "prefix has more tokens than a reply may have"),
-        ({"required": ("hello " * 20,)}, "required texts have more tokens than a reply may have"),
+        ({"prefix": "hello " * 20}, "prefix does not fit into a reply"),
+        ({"required": ("hello " * 20,)}, "required texts do not fit into a reply"),
         ({"replies": ("hello " * 20,)}, "reply 1 of the closed set.* tokens"),
     ],
 )
-def test_what_no_reply_can_be_is_refused_before_the_search(values, said):
+def test_impossible_options_are_refused_before_the_search(values, said):
     with pytest.raises(UsageError, match=said):
         talker().reply("hello", DecodingOptions(**values))
 

@@ -1,4 +1,4 @@
-"""Options are checked when they are made, and an error names the option and the value it got."""
+"""Options are checked when they are created, and errors name the option and its value."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ WRONG = [
 ]
 
 
-def test_numbers_of_numpy_are_taken_as_pythons_own():
+def test_numbers_of_numpy_become_pythons_own():
     given = DecodingOptions(
         beam=np.int64(4), n_best=np.uint8(2), coverage_penalty=np.float32(0.5), length_penalty=np.float64(1.5)
     )
@@ -95,7 +95,7 @@ def test_a_wrong_value_is_refused_by_name(values, name, shown):
 
 
 def test_more_replies_than_the_beam_holds_are_refused():
-    with pytest.raises(UsageError, match="n_best is 3, more than beam, 2"):
+    with pytest.raises(UsageError, match="n_best is 3, more than beam, which is 2"):
         DecodingOptions(beam=2, n_best=3)
 
 
@@ -107,8 +107,12 @@ def test_a_length_penalty_goes_with_gnmt_alone(normalize):
 
 def test_the_minimum_length_must_leave_room_for_the_end():
     assert DecodingOptions(min_length=4, max_length=5).min_length == 4  # 4 tokens and the end
-    with pytest.raises(UsageError, match="min_length is 5, which must be below max_length, 5"):
+    with pytest.raises(UsageError, match="min_length is 5, which must be less than max_length, 5"):
         DecodingOptions(min_length=5, max_length=5)
+    assert DecodingOptions(min_length=4).longest_reply(5) == 5
+    assert DecodingOptions(min_length=5, max_length=6).longest_reply(5) == 6
+    with pytest.raises(UsageError, match="min_length is 5, but replies of this model have at most 5 tokens"):
+        DecodingOptions(min_length=5).longest_reply(5)
 
 
 def test_the_limits_themselves_are_allowed():
@@ -117,14 +121,14 @@ def test_the_limits_themselves_are_allowed():
     assert DecodingOptions(length_penalty=0).alpha == 0.0
 
 
-def test_half_a_surrogate_pair_is_no_text():
+def test_half_a_surrogate_pair_is_refused():
     for values in ({"banned": ["a\udc80"]}, {"prefix": "\ud800"}):
-        with pytest.raises(UsageError, match="half of a surrogate pair"):
+        with pytest.raises(UsageError, match="half a surrogate pair"):
             DecodingOptions(**values)
 
 
-def test_texts_have_an_end_in_number_in_length_and_in_all():
-    """A stranger's manifest may hold them, too, and must not cost half a gigabyte."""
+def test_texts_are_limited_in_number_and_length_and_in_total():
+    """An untrusted manifest may contain them, and must not take half a gigabyte."""
     assert len(DecodingOptions(banned=["x" * 20] * 1000).banned) == 1000
     for values, said in (
         ({"banned": ["x"] * 1001}, "banned must be a list of at most 1000 texts"),
@@ -132,14 +136,14 @@ def test_texts_have_an_end_in_number_in_length_and_in_all():
         ({"banned": ["x" * 1001]}, "banned must be text of 1 to 1000 characters"),
         (
             {"banned": ["x" * 1000] * 20 + ["y"]},
-            "banned must have at most 20,000 characters in all, not 20,001",
+            "banned must have at most 20,000 characters in total, not 20,001",
         ),
     ):
         with pytest.raises(UsageError, match=said):
             DecodingOptions(**values)
 
 
-def test_what_was_given_is_what_is_not_at_its_default():
+def test_given_lists_the_options_that_differ_from_their_defaults():
     assert DecodingOptions().given == frozenset()
     assert DecodingOptions(beam=5, prefix="a", banned=["b"]).given == {"prefix", "banned"}
 
@@ -158,7 +162,7 @@ def test_options_come_back_from_json(options):
     assert DecodingOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
 
 
-def test_what_json_leaves_out_has_its_default():
+def test_options_missing_in_json_have_their_defaults():
     assert DecodingOptions.from_json({"beam": 3}) == DecodingOptions(beam=3)
 
 

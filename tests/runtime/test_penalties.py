@@ -1,4 +1,4 @@
-"""Scores against arithmetic, and the bound against every continuation."""
+"""Scores by arithmetic, and the bound compared with every continuation."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_average_divides_by_the_number_of_tokens():
     assert score(-3.5, 7, DecodingOptions(normalize="average")) == -0.5  # -3.5 / 7
 
 
-def test_the_average_of_nothing_is_no_division_by_zero():
+def test_the_average_of_an_empty_reply_does_not_divide_by_zero():
     assert score(0.0, 0, DecodingOptions(normalize="average")) == 0.0
 
 
@@ -43,7 +43,7 @@ def test_gnmt_divides_by_its_penalty():
     assert score(-3.0, 7, options) == -1.5  # -3 / ((5 + 7) / 6)
 
 
-def test_gnmt_takes_alpha_0_6_where_none_is_given():
+def test_alpha_is_0_6_by_default():
     assert score(-3.0, 7, DecodingOptions(normalize="gnmt")) == pytest.approx(-3.0 / 2**0.6)
 
 

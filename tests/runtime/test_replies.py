@@ -1,4 +1,4 @@
-"""A closed set of replies: only what is in it is said, and the file that holds it is checked."""
+"""Closed sets: every reply is in the set, and files with replies are checked."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def said(table, closed: ClosedSet, options: DecodingOptions, max_length: int = 5
     return search.hypotheses()
 
 
-def test_a_node_allows_the_ids_with_which_a_reply_of_the_set_goes_on():
+def test_a_node_allows_the_next_ids_of_the_replies_in_it():
     closed = ClosedSet([(5, 6), (8,), (5, 7), (5, 7, 5), (8,)])
     assert (len(closed), closed.longest) == (4, 4)
     root = closed.start
@@ -47,7 +47,7 @@ def test_a_node_allows_the_ids_with_which_a_reply_of_the_set_goes_on():
 
 @given(replies=st.lists(IDS, min_size=1, max_size=200))
 @settings(max_examples=50, deadline=None)
-def test_the_walks_of_the_trie_are_the_replies(replies):
+def test_the_paths_of_the_trie_are_the_replies(replies):
     closed = ClosedSet(replies)
     found, nodes = set(), [((), closed.start)]
     while nodes:
@@ -83,7 +83,7 @@ def test_a_beam_as_wide_as_the_set_ranks_it_as_scoring_each_reply_does(seed, rep
     how=st.sampled_from([{}, {"sample": True, "seed": 3}, {"stop": "first"}, {"repetition_penalty": 2.0}]),
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_the_search_a_reply_of_the_set_is_said_to_its_end(seed, replies, beam, how):
+def test_every_search_ends_with_a_reply_of_the_set(seed, replies, beam, how):
     for h in said(random_table(seed, V), ClosedSet(replies), DecodingOptions(beam=beam, **how)):
         assert h.finished
         assert h.tokens in replies
@@ -103,19 +103,19 @@ WRONG = [
     (b'"on"', "must be a list of 1 to 100,000 texts"),
     (b'["on", 7]', "reply 2 must be text of 1 to 10,000 characters"),
     (b'["on", ""]', "reply 2 must be text of 1 to 10,000 characters"),
-    (b'["on", {"a": 1, "a": 2}]', "is no JSON: it names something twice"),
+    (b'["on", {"a": 1, "a": 2}]', "is not valid JSON: it names something twice"),
     (b'["on", null]', "reply 2 must be text of 1 to 10,000 characters"),
-    (b'["\\ud800"]', "reply 1 holds half of a surrogate pair, which is no text"),
+    (b'["\\ud800"]', "reply 1 holds half a surrogate pair, so it is not valid text"),
     (json.dumps(["x" * 10_001]).encode(), "reply 1 must be text of 1 to 10,000 characters"),
     (json.dumps(["x"] * 100_001).encode(), "must be a list of 1 to 100,000 texts"),
-    (b"[", "is no JSON"),
-    (b"\xff", "is no JSON"),
-    (b"[" * 100_000, "is no JSON"),
+    (b"[", "is not valid JSON"),
+    (b"\xff", "is not valid JSON"),
+    (b"[" * 100_000, "is not valid JSON"),
 ]
 
 
 @pytest.mark.parametrize(("raw", "said"), WRONG, ids=lambda value: str(value)[:20])
-def test_a_file_that_is_no_list_of_texts_is_refused_by_name(raw, said, tmp_path):
+def test_a_replies_file_that_is_not_a_list_of_texts_is_refused_by_name(raw, said, tmp_path):
     with pytest.raises(BundleError, match=rf"^replies\.json: {said}"):
         bundled_replies(raw)
     path = tmp_path / "mine.json"
@@ -124,15 +124,15 @@ def test_a_file_that_is_no_list_of_texts_is_refused_by_name(raw, said, tmp_path)
         read_replies(path)
 
 
-def test_a_users_file_may_have_a_reply_a_line(tmp_path):
+def test_a_users_file_may_have_one_reply_per_line(tmp_path):
     path = tmp_path / "replies.txt"
     path.write_bytes("LIGHT ON\r\n\n  \r\nLIGHT\u2028OFF\n".encode())
     assert read_replies(path) == ("LIGHT ON", "LIGHT\u2028OFF")
-    path.write_bytes(b"\xef\xbb\xbfLIGHT ON\r\nLIGHT OFF\r\n")  # as Notepad writes
+    path.write_bytes(b"\xef\xbb\xbfLIGHT ON\r\nLIGHT OFF\r\n")  # a byte order mark
     assert read_replies(path) == ("LIGHT ON", "LIGHT OFF")
     for empty in (b"", b"\n \n", b"\xef\xbb\xbf\n"):
         path.write_bytes(empty)
-        with pytest.raises(UsageError, match=r"replies.txt has no reply in it: give one a line"):
+        with pytest.raises(UsageError, match=r"replies.txt has no reply in it: write one per line"):
             read_replies(path)
     path.write_bytes(b"\xff\n")
     with pytest.raises(DataError, match="is not UTF-8"):
@@ -163,7 +163,7 @@ def closed_bundle(bundle_folder, tmp_path_factory):
     return path
 
 
-def test_a_bundle_says_what_is_in_its_set_and_nothing_else(closed_bundle, model):
+def test_a_bundle_replies_only_with_texts_of_its_set(closed_bundle, model):
     with ChatModel.load(closed_bundle, device="cpu") as closed:
         batch = closed.reply_batch(PROMPTS)
         for prompt, reply in zip(PROMPTS, batch, strict=True):
@@ -174,11 +174,11 @@ def test_a_bundle_says_what_is_in_its_set_and_nothing_else(closed_bundle, model)
             assert reply.text in bundled_replies(write_replies(SET))
             assert reply.candidates[0].finished
         assert [reply.text for reply in batch[:3]] == ["LEFT LEFT", "RIGHT RIGHT", "JUMP"]
-        # Another set at run time takes its place.
+        # Another set at run time replaces it.
         assert closed.reply("jump", DecodingOptions(replies=("no",))).text == "no"
 
 
-def test_what_would_say_something_else_does_not_go_with_a_closed_set(closed_bundle):
+def test_options_that_allow_other_texts_do_not_go_with_a_closed_set(closed_bundle):
     given = [
         {"banned": ("x",)}, {"prefix": "x"}, {"no_repeat_ngram": 2}, {"no_copy_ngram": 2},
         {"min_length": 2}, {"max_length": 20},
@@ -222,9 +222,9 @@ def test_a_damaged_set_is_refused_at_load(bundle_folder, tmp_path):
 @example(replies=["cafe\u0301", "cafe\u0301 au lait", "caf\u00e9"])
 @example(replies=["\u0958", "\u212b", "q\u0307\u0323", "<eos>", "  a "])
 @settings(max_examples=40, deadline=None)
-def test_what_is_said_is_among_the_options_own_texts(model, replies):
-    """A set may come in any normal form, as file names of macOS do, and with space around its texts; models
-    learn, and say, NFC without."""
+def test_the_reply_is_one_of_the_options_texts(model, replies):
+    """A set may be in any normal form, like file names of macOS, with whitespace around its texts; models
+    learn and reply in NFC without it."""
     options = DecodingOptions(replies=replies, n_best=5)
     assert [normal_form(text.strip()) for text in replies] == list(options.replies)
     assert dataclasses.replace(options, beam=6).replies == options.replies
@@ -233,13 +233,13 @@ def test_what_is_said_is_among_the_options_own_texts(model, replies):
 
 
 def test_a_set_in_another_normal_form_is_still_no_longer_than_a_set_may_be():
-    """Of NFC, U+0958 has two letters."""
+    """In NFC, U+0958 becomes two characters."""
     assert DecodingOptions(replies=["e\u0301" * 10_000]).replies == ("\u00e9" * 10_000,)
     with pytest.raises(UsageError, match="reply 1 must be text of 1 to 10,000 characters"):
         DecodingOptions(replies=["\u0958" * 5_001])
 
 
-def test_a_set_is_refused_where_no_list_of_texts_is_given():
+def test_replies_must_be_a_list_of_texts():
     for value in ((), "text", ("a", 1), ("",), (" \n",)):
         with pytest.raises(UsageError, match=r"^replies: "):
             DecodingOptions(replies=value)
@@ -252,7 +252,7 @@ def test_options_with_a_set_come_back_from_json():
     assert dataclasses.replace(options, beam=2).replies == ("a", "b")
 
 
-def test_every_reply_is_spelled_as_the_model_learned_it(model):
+def test_every_reply_is_tokenized_as_in_training(model):
     closed = closed_set(["turn left", "turn right"], model.codec)
     first = model.codec.encode("turn left")[0]
     assert closed.allowed(closed.start, 9) == [first]

@@ -1,4 +1,4 @@
-"""What is drawn from, by hand; and that a seed draws the same replies wherever it is used."""
+"""The distribution to draw from, by hand; and seeds, which repeat draws everywhere."""
 
 import dataclasses
 import math
@@ -34,10 +34,10 @@ def drawn(table, options: DecodingOptions, max_length: int, sources=(SOURCE,)):
     return [search.hypotheses() for search in searches]
 
 
-# --- what is drawn from ---------------------------------------------------------------------------
+# --- the distribution -----------------------------------------------------------------------------
 
 
-def test_without_more_it_is_the_models_own_distribution():
+def test_by_default_the_distribution_is_the_models_own():
     assert drawn_from(P) == pytest.approx(P)
     assert drawn_from([0.2, 0.2, 0.0, 0.0]) == pytest.approx([0.5, 0.5, 0, 0])  # the rest was banned
 
@@ -55,7 +55,7 @@ def test_top_k_keeps_the_k_likeliest():
     assert drawn_from(P, top_k=99) == pytest.approx(P)
 
 
-def test_top_p_keeps_the_fewest_that_have_the_mass():
+def test_top_p_keeps_the_fewest_ids_with_the_mass():
     assert drawn_from(P, top_p=0.39) == [1, 0, 0, 0]
     assert drawn_from(P, top_p=0.5) == pytest.approx([4 / 7, 3 / 7, 0, 0])
     assert drawn_from(P, top_p=0.75) == pytest.approx([4 / 9, 3 / 9, 2 / 9, 0])
@@ -70,7 +70,7 @@ def test_typical_keeps_those_nearest_to_the_expected_surprise():
     assert drawn_from(P, typical_p=0.6) == pytest.approx([4 / 9, 3 / 9, 2 / 9, 0])
 
 
-def test_each_cut_is_made_of_what_the_one_before_left():
+def test_each_cut_is_applied_to_the_result_of_the_one_before():
     # top_k leaves 4/7 and 3/7; the first alone has 0.5 of that.
     assert drawn_from(P, top_k=2, top_p=0.5) == [1, 0, 0, 0]
 
@@ -92,7 +92,7 @@ def test_numbers_that_are_evenly_spread_draw_each_id_as_often_as_it_is_likely():
     assert [ids.count(id) for id in range(6)] == [0, 250, 0, 650, 100, 0]
 
 
-def test_a_draw_says_how_near_another_was():
+def test_a_draw_reports_the_distance_to_the_nearest_other_id():
     sampler = Sampler(DecodingOptions(sample=True, seed=3))
     u = np.random.default_rng(3).random()
     id, gap = sampler.draw(np.log(np.array([0.5, 0.5])))
@@ -127,7 +127,7 @@ def test_replies_are_drawn_row_by_row_as_defined(seed, beam, temperature):
             break
     cut = rows
     (found,) = drawn(table, options, 6)
-    assert set(texts(found)) == set(ended or cut)  # drawn twice, it is one
+    assert set(texts(found)) == set(ended or cut)  # a reply drawn twice is listed once
     for h in found:
         assert h.score == pytest.approx(
             scored(table, SOURCE, h.tokens, options, finished=h.finished)[1].score
@@ -148,7 +148,7 @@ SAMPLED = ruled(
 
 @given(seed=st.integers(0, 10_000), options=SAMPLED)
 @settings(max_examples=100, deadline=None)
-def test_what_is_drawn_keeps_every_rule_and_has_the_models_scores(seed, options):
+def test_draws_follow_every_rule_and_have_the_models_scores(seed, options):
     table = random_table(seed, V)
     (found,) = drawn(table, options, 6)
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
@@ -190,24 +190,24 @@ def test_the_best_of_many_draws_is_the_likeliest():
     assert best.score == max(h.score for h in all_ten)
 
 
-def test_what_is_impossible_is_never_drawn():
+def test_impossible_ids_are_never_drawn():
     table = scripted_table(V, {(): {5: 1.0}, (5,): {6: 1.0}})
     (found,) = drawn(table, DecodingOptions(sample=True, beam=3, seed=1), 9)
     assert [(h.tokens, h.finished) for h in found] == [((5, 6), False)]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.01])
-def test_what_is_no_log_probability_raises(value):
+def test_invalid_log_probabilities_raise(value):
     with pytest.raises(BundleError, match="not numbers: its weights are damaged"):
         drawn(lambda source, prefix: np.full(V, value, dtype=np.float32), DecodingOptions(sample=True), 5)
 
 
-def test_options_of_the_draw_go_with_it_alone():
+def test_sampling_options_need_sample():
     for option, value in {"temperature": 0.5, "top_k": 1, "top_p": 0.5, "typical_p": 0.5, "seed": 1}.items():
         with pytest.raises(UsageError, match=f"{option} goes with sample, which is off"):
             DecodingOptions(**{option: value})
     with pytest.raises(
-        UsageError, match="stop does not go with sample: samples are drawn, each for itself and to its end"
+        UsageError, match="stop does not go with sample: each sample is drawn on its own, until it ends"
     ):
         DecodingOptions(sample=True, stop="first")
 
@@ -215,7 +215,7 @@ def test_options_of_the_draw_go_with_it_alone():
 # --- on a real bundle -----------------------------------------------------------------------------
 
 
-def test_a_bundle_draws_the_same_by_every_road(bundle_folder):
+def test_a_bundle_draws_the_same_in_every_way_to_reply(bundle_folder):
     with ChatModel.load(bundle_folder, device="cpu") as model:
         options = DecodingOptions(sample=True, beam=3, n_best=3, seed=4, temperature=3.0, max_length=8)
         for prompt in ("hello", "do you like tea"):

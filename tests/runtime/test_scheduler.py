@@ -1,4 +1,4 @@
-"""Many searches in one batch find what each finds alone."""
+"""Many searches in a batch find the same as each alone."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,8 @@ SOURCES = st.lists(st.lists(st.integers(5, V - 1), min_size=1, max_size=6), min_
 
 
 def ragged_table(source: Ids, prefix: Ids):
-    """A source's first id says how soon its replies end, so that sentences leave at different times."""
+    """The first id of a source controls how early its replies end, so that sentences leave at different
+    times."""
     return random_table(7, V, ending=2.0 * (source[0] - 6))(source, prefix)
 
 
@@ -41,7 +42,7 @@ def some_sources(count: int) -> list[list[int]]:
     return [random.integers(5, V, size=random.integers(1, 7)).tolist() for _ in range(count)]
 
 
-def test_sources_are_padded_behind():
+def test_sources_are_padded_at_the_end():
     src, src_len = pad([[5, 6, 7], [8]])
     assert src.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert src_len.tolist() == [3, 1]
@@ -103,7 +104,8 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
     wide = 14
 
     def tempting(source: Ids, prefix: Ids):
-        """The ids that may be banned come first: whoever asks for too few candidates gets no word."""
+        """Ids that may be banned are the likeliest: with too few candidates a search gets none that is
+        allowed."""
         row = random_table(7, wide)(source, prefix)
         row[5:] -= 5
         return row
@@ -130,7 +132,7 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
 
 
 class Wanting(BeamSearch):
-    """Takes every id of the vocabulary for a candidate."""
+    """Returns every id of the vocabulary as a candidate."""
 
     def want(self):
         return super().want()._replace(candidates=self._vocab_size)
@@ -152,7 +154,7 @@ class Wanting(BeamSearch):
     ),
 )
 @settings(max_examples=200, deadline=None)
-def test_more_candidates_than_were_wanted_find_nothing_else(seed, beam, more):
+def test_more_candidates_than_requested_change_nothing(seed, beam, more):
     beam *= more.get("groups", 1)
     options, found = DecodingOptions(beam=beam, n_best=beam, **more), []
     for kind in (BeamSearch, Wanting):
@@ -164,7 +166,7 @@ def test_more_candidates_than_were_wanted_find_nothing_else(seed, beam, more):
     assert found[0] == found[1]
 
 
-def test_a_search_that_is_done_stays_as_it_is_while_it_waits_for_the_others():
+def test_a_search_that_is_done_does_not_change_while_it_waits_for_the_others():
     ends = scripted_table(V, {(): {EOS: 0.6, 5: 0.4}, (5,): {EOS: 1.0}})
     goes_on = random_table(7, V, ending=-50.0)
     sources = [[8], *([5, id] for id in (5, 6, 7, 8))]  # one of five: too few to leave the batch

@@ -1,4 +1,4 @@
-"""Log-probabilities of given replies, against what the table says."""
+"""Log-probabilities of given replies, compared with the table."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_each_token_is_scored_given_the_ones_before_it():
     assert scores.tolist() == pytest.approx([math.log(0.5), math.log(0.125), math.log(0.75)])
 
 
-def test_a_step_says_what_it_was_fed_and_what_it_gave():
+def test_a_forced_step_has_its_inputs_and_outputs():
     table = random_table(3, V)
     backend, sources = TableBackend(table, V), [(5, 6), (7,)]
     target = np.array([[5, EOS], [8, 6]])

@@ -1,4 +1,4 @@
-"""The search against enumeration, against the same beam without a stop, and step by step by hand."""
+"""The search, compared with enumeration and with a beam search without a stop, and step by step by hand."""
 
 import math
 
@@ -59,7 +59,7 @@ def started(beam: int, **options: object) -> BeamSearch:
 
 
 def take(search: BeamSearch, *rows: dict[int, float]) -> None:
-    """Advance by candidates given as id -> log-probability, likelier first, the same number a row."""
+    """Advance with candidates given as id -> log-probability, likelier first, the same number per row."""
     search.advance(
         [list(row) for row in rows],
         np.array([list(row.values()) for row in rows], dtype=np.float32).tolist(),
@@ -67,7 +67,7 @@ def take(search: BeamSearch, *rows: dict[int, float]) -> None:
     )
 
 
-# --- against enumeration ------------------------------------------------------------------------
+# --- against enumeration --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
@@ -195,7 +195,7 @@ def test_the_first_step_feeds_go_to_one_row_and_nothing_to_the_spares():
     assert request.parents == [0, 0, 0]
 
 
-def test_as_many_candidates_are_wanted_as_can_live_end_just_miss_or_be_banned():
+def test_enough_candidates_are_requested():
     assert (
         BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=100, source=(5,)).want().candidates
         == 3 + 2 + 4
@@ -217,7 +217,7 @@ def test_extensions_are_ranked_by_their_sums():
     assert search.hypotheses()[0].token_logps == (-2.0, -0.5)
 
 
-def test_ties_go_to_the_lower_row_then_to_the_lower_id():
+def test_ties_go_to_the_lower_row_then_the_lower_id():
     search = started(3)
     take(search, {B: -1.0, C: -1.0, A: -2.0})
     assert search.want().tokens == [B, C, A]
@@ -233,7 +233,7 @@ def test_an_end_counts_only_among_the_first_k_extensions():
     assert not any(h.finished for h in search.hypotheses())
 
 
-def test_an_end_among_the_first_k_leaves_its_place_to_the_next():
+def test_an_end_among_the_first_k_does_not_take_the_place_of_a_live_one():
     search = started(2, n_best=2)
     take(search, {A: -1.0, EOS: -2.0, B: -3.0, C: -4.0})
     assert search.want().tokens == [A, B]
@@ -250,7 +250,7 @@ def test_spare_rows_are_never_taken():
     assert search.want().parents == [0, 0, 1, 1]
 
 
-def test_banned_ids_are_passed_over_however_likely_they_are():
+def test_banned_ids_are_skipped_however_likely_they_are():
     search = started(1, min_length=1)
     likely = dict.fromkeys((PAD, GO, EOS, UNK, SEP), 0.0)
     take(search, {**likely, B: -5.0, C: -6.0}, {**likely, A: 0.0, B: 0.0})
@@ -288,14 +288,14 @@ def test_the_exact_stop_waits_while_a_live_reply_can_still_win():
     assert texts(search.hypotheses()) == [()]
 
 
-def test_the_exact_stop_reckons_with_the_length_a_reply_may_still_get():
+def test_the_exact_stop_considers_the_maximum_length_of_a_reply():
     search = started(2, normalize="average")
     take(search, {EOS: -2.0, A: -3.0, B: -4.0})
     # A has -3 now, but with 8 more certain tokens its average would be -3 / 9, above -2 / 1.
     assert not search.done
 
 
-def test_nothing_runs_on_after_the_end():
+def test_a_finished_reply_is_not_extended():
     backend = TableBackend(scripted_table(V, {(): {A: 1.0}, (A,): {EOS: 1.0}}), V)
     (found,) = decode(backend, [list(SOURCE)], DecodingOptions(beam=3), max_length=50)
     assert backend.steps == 2
@@ -328,11 +328,11 @@ def test_replies_cut_at_the_maximum_length_only_count_where_none_has_finished():
     assert found[0].score == pytest.approx(math.log(0.6))
 
 
-# --- what a model may give ------------------------------------------------------------------------
+# --- invalid output of a model --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 100.0, 0.01])
-def test_what_is_no_log_probability_raises_one_clear_error(value):
+def test_invalid_log_probabilities_raise_one_clear_error(value):
     def table(source: Ids, prefix: Ids):
         return np.full(V, value, dtype=np.float32) if prefix else random_table(1, V)(source, prefix)
 
@@ -347,7 +347,7 @@ def test_a_log_probability_may_be_above_0_by_rounding():
 
 
 class Blind(TableBackend):
-    """A graph may put what is no number into its attention alone."""
+    """A graph may return NaN in its attention only."""
 
     def step(self, *arguments, **options):
         out, state = super().step(*arguments, **options)
@@ -358,7 +358,7 @@ class Blind(TableBackend):
 @pytest.mark.parametrize(
     "values", [{"coverage_penalty": 0.2}, {"alignments": True}, {"trace": True}], ids=str
 )
-def test_attention_that_is_no_number_raises_where_it_is_used(values):
+def test_attention_that_is_not_finite_raises_if_it_is_used(values):
     def find(options: DecodingOptions) -> BeamSearch:
         return decode(Blind(random_table(1, V), V), [list(SOURCE)], options, max_length=4)[0]
 
@@ -367,13 +367,13 @@ def test_attention_that_is_no_number_raises_where_it_is_used(values):
     assert find(DecodingOptions()).done
 
 
-def test_where_nothing_may_follow_the_reply_is_what_there_is():
+def test_if_no_token_may_follow_the_reply_is_cut_off():
     found = search(scripted_table(V, {(): {A: 0.5, B: 0.5}}), DecodingOptions(beam=2, n_best=2), 9)
     assert found.done
     assert [(h.tokens, h.finished) for h in found.hypotheses()] == [((A,), False), ((B,), False)]
 
 
-def test_where_nothing_may_come_at_all_the_reply_is_empty():
+def test_if_no_token_is_allowed_the_reply_is_empty():
     for options in (DecodingOptions(beam=1), DecodingOptions(beam=3, normalize="average")):
         found = search(scripted_table(V, {}), options, 9)
         assert found.done
@@ -381,12 +381,12 @@ def test_where_nothing_may_come_at_all_the_reply_is_empty():
         assert settled(found) == []
 
 
-def test_where_only_banned_ids_are_possible_the_reply_is_empty():
+def test_if_only_banned_ids_are_possible_the_reply_is_empty():
     script = {(): dict.fromkeys(NEVER_GENERATED, 0.25)}
     assert search(scripted_table(V, script), DecodingOptions(), 9).hypotheses()[0].tokens == ()
 
 
-# --- what is settled ------------------------------------------------------------------------------
+# --- settled text ---------------------------------------------------------------------------------
 
 
 @given(
@@ -397,7 +397,7 @@ def test_where_only_banned_ids_are_possible_the_reply_is_empty():
     ending=st.sampled_from([-4.0, 0.0, 2.0]),
 )
 @settings(max_examples=200, deadline=None)
-def test_what_is_settled_grows_and_begins_the_final_reply(seed, options, max_length, ties, ending):
+def test_settled_text_grows_and_begins_the_final_reply(seed, options, max_length, ties, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
     search = BeamSearch(options, max_length=max_length, vocab_size=V, source=(5,))
     run_watched(search, TableBackend(table, V), SOURCE)
@@ -410,7 +410,7 @@ def test_a_beam_of_one_settles_every_token_at_once():
         assert settled(search) == [A] * n
 
 
-def test_what_all_live_replies_begin_with_is_settled():
+def test_text_that_all_live_replies_begin_with_is_settled():
     search = started(2)
     take(search, {A: -1.0, B: -1.5, C: -9.0})
     assert settled(search) == []
@@ -418,7 +418,7 @@ def test_what_all_live_replies_begin_with_is_settled():
     assert settled(search) == [A]
 
 
-def test_a_live_reply_that_cannot_win_any_more_holds_nothing_back():
+def test_a_live_reply_that_can_no_longer_win_does_not_delay_a_piece():
     search = started(2, n_best=2, normalize="none")
     take(search, {A: -0.5, B: -4.0, C: -9.0})
     take(search, {EOS: -0.5, C: -7.0}, {C: -1.0, A: -9.0})  # A ends with -1; B C lives with -5
@@ -426,15 +426,13 @@ def test_a_live_reply_that_cannot_win_any_more_holds_nothing_back():
     assert settled(search) == [A]
 
 
-# --- how near a decision was ----------------------------------------------------------------------
+# --- near decisions -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stop", ["exact", "first"])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
 @pytest.mark.parametrize("ending", [-9.0, 0.0, 2.0])  # the first leaves only replies that were cut
-def test_replies_of_nearly_equal_models_differ_only_where_the_search_says_it_was_near(
-    stop, normalization, ending
-):
+def test_replies_of_nearly_equal_models_differ_only_at_near_ties(stop, normalization, ending):
     noise, steps, differ, wide = 0.02, 3, 0, 14  # more words than a row's candidates
     for seed in range(200):
         options = DecodingOptions(beam=3, n_best=1 + seed % 3, stop=stop, **normalization)
@@ -450,14 +448,14 @@ def test_replies_of_nearly_equal_models_differ_only_where_the_search_says_it_was
     assert differ > 0
 
 
-def test_what_just_missed_the_beam_is_seen_though_ends_and_banned_ids_take_candidates():
+def test_the_hypothesis_that_just_missed_the_beam_is_seen_despite_ends_and_banned_ids():
     words = {EOS: 0.2, A: 0.1, B: 0.05, C: 0.04999}
     table = scripted_table(20, {(): {**dict.fromkeys(NEVER_GENERATED, 0.9), **words}})
     found = search(table, DecodingOptions(beam=2), 1, vocab_size=20)
     assert found.min_gap == pytest.approx(math.log(0.05 / 0.04999), rel=1e-2)
 
 
-def test_a_clear_decision_is_no_near_one():
+def test_a_clear_decision_has_a_large_gap():
     search = started(1)
     take(search, {A: -1.0, B: -1.5}, {A: 0.0, B: 0.0})
     assert search.min_gap == 0.5

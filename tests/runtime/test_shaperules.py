@@ -1,4 +1,4 @@
-"""The rules of shapes against ONNX Runtime: what they say is what it does."""
+"""The shape rules, compared with ONNX Runtime."""
 
 import random
 
@@ -39,11 +39,11 @@ def test_sizes_are_polynomials():
     assert product([]) == 1
 
 
-def test_a_size_is_known_to_be_at_least_what_it_is_where_all_letters_are_1():
+def test_a_size_is_at_least_its_value_with_all_letters_1():
     assert at_least(S - 1, 0)
     assert not at_least(S - 1, 1)
     assert not at_least(2 - S, 0)
-    assert not at_least(B * S - S, 0)  # it is, but that is not looked for
+    assert not at_least(B * S - S, 0)  # it is, but the rules do not detect that
     assert at_least(3, 3)
 
 
@@ -163,7 +163,7 @@ def kind_of(case: str) -> tuple[str, str]:
 
 
 def known(array: np.ndarray) -> Value:
-    """What the checks know of a constant."""
+    """What the checks know about a constant."""
     follow = array.dtype == np.int64 and array.ndim < 2
     return Value(array.shape, tuple(array.ravel().tolist()) if follow else None)
 
@@ -175,7 +175,7 @@ def make(case: str, inputs: list, attributes: dict, count: int) -> onnx.NodeProt
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
-def test_a_rule_says_what_onnx_runtime_does(case):
+def test_a_rule_agrees_with_onnx_runtime(case):
     _, inputs, *_ = case
     node = make(*case)
     read = read_node(node)
@@ -211,8 +211,8 @@ def test_an_8_bit_product_with_scales_or_a_bias_of_another_shape_is_refused(whic
     ],
 )
 @pytest.mark.parametrize("number", [2, -1, (1 << 63) - 1])
-def test_a_switch_that_is_neither_on_nor_off_is_refused(op, shapes, flag, number):
-    """ONNX Runtime takes 2 as 0 for some switches, and as 1 for others."""
+def test_a_flag_other_than_0_or_1_is_refused(op, shapes, flag, number):
+    """ONNX Runtime treats 2 as 0 for some flags, and as 1 for others."""
     node = read_node(helper.make_node(op, [f"i{n}" for n in range(len(shapes))], ["o"], **{flag: number}))
     with pytest.raises(RuleError, match=f"'{flag}', which must be 0 or 1"):
         RULES[""][op](Call(node, [Value(shape) for shape in shapes]))
@@ -231,7 +231,7 @@ def written() -> set[tuple[str, str]]:
     return found
 
 
-def test_there_is_a_rule_for_what_the_exporter_writes_and_for_nothing_else(written):
+def test_there_are_rules_for_exactly_the_operations_that_the_exporter_writes(written):
     assert {(domain, op) for domain, rules in RULES.items() for op in rules} == written
 
 
@@ -239,7 +239,7 @@ def test_every_rule_is_compared():
     assert {kind_of(case[0]) for case in CASES} == {(d, op) for d, rules in RULES.items() for op in rules}
 
 
-# --- operations that are wrong in one place -------------------------------------------------------------
+# --- damaged operations --------------------------------------------------------------------------------
 
 TYPES = (np.float32, np.uint8, np.int8, np.int32, np.int64, np.bool_, np.float16, np.float64)
 
@@ -308,7 +308,7 @@ def check_changed_operations(count: int, seed: int) -> tuple[int, int]:
 
 
 def run_one(node: onnx.NodeProto, feeds: Feeds, options=None) -> list[np.ndarray] | None:
-    """The outputs of one node; None where ONNX Runtime refuses it."""
+    """The outputs of one node; None if ONNX Runtime refuses it."""
     try:
         return list(run_graph([node], {}, feeds, options).values())
     except Exception:
@@ -335,14 +335,14 @@ def run_graph(
     return dict(zip(names, session.run(None, feeds), strict=True))
 
 
-def test_an_operation_that_is_wrong_in_one_place_is_refused_or_does_what_its_rule_says():
+def test_a_damaged_operation_is_refused_or_agrees_with_its_rule():
     ran, refused = check_changed_operations(1500, seed=1)
     assert ran > 200
     assert refused > 200
 
 
 @pytest.mark.slow
-def test_many_operations_that_are_wrong_in_one_place_are_refused_or_do_what_their_rules_say():
+def test_many_damaged_operations_are_refused_or_agree_with_their_rules():
     check_changed_operations(50_000, seed=2)
 
 
@@ -409,7 +409,7 @@ def has_letters(value: Value) -> bool:
 
 
 def pick(rng: random.Random, values: dict[str, Value], *, contents: bool) -> str:
-    """A value, one with letters half of the time; with `contents`, one whose contents are known."""
+    """A random value, half of the time one with letters; with `contents`, one whose content is known."""
     names = [name for name, value in values.items() if value.numbers is not None or not contents]
     lettered = [name for name in names if has_letters(values[name])]
     return rng.choice(lettered if lettered and rng.random() < 0.5 else names)
@@ -425,7 +425,7 @@ def at(size: int | Poly, letters: dict[str, int]) -> int:
 
 
 def check_programs(count: int, seed: int) -> tuple[int, int]:
-    """Run random graphs at small sizes; gives how many values were compared, and how many had letters."""
+    """Run random graphs at small sizes; return how many values were compared, and how many had letters."""
     rng = random.Random(seed)
     compared = free = 0
     options = onnxruntime.SessionOptions()
@@ -450,7 +450,8 @@ def check_programs(count: int, seed: int) -> tuple[int, int]:
 
 
 def run_what_can(nodes, constants, feeds, options) -> dict[str, np.ndarray]:
-    """What the nodes make, without those that fail (a place out of range) and what needs them."""
+    """The values of the nodes, without those that fail (an index out of range) and those that depend on
+    them."""
     made = run_all(nodes, constants, feeds, options)
     if made is not None:
         return made
@@ -473,7 +474,7 @@ def run_all(nodes, constants, feeds, options) -> dict[str, np.ndarray] | None:
         return None
 
 
-def test_what_is_said_of_random_graphs_holds_at_every_size():
+def test_inferred_shapes_of_random_graphs_hold_at_every_size():
     compared, free = check_programs(40, seed=1)
     assert compared > 1500
     assert free > 750
@@ -481,5 +482,5 @@ def test_what_is_said_of_random_graphs_holds_at_every_size():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
-def test_what_is_said_of_many_random_graphs_holds(seed):
+def test_inferred_shapes_of_many_random_graphs_hold(seed):
     check_programs(100, seed=100 + seed)

@@ -1,4 +1,5 @@
-"""Any text comes back as its NFC form, no typed text becomes a special token, and nothing runs away."""
+"""Encoding and decoding: texts round trip to NFC, typed text never becomes a special token, and long text is
+cut."""
 
 import json
 import unicodedata
@@ -40,7 +41,7 @@ def codec(**limits: int) -> TextCodec:
 
 
 CODEC = codec()
-#: Text without surrogates, which no encoding can hold; and with them.
+#: Text without lone surrogates, which cannot be encoded; and with them.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 ANY_TEXT = st.text(st.characters(exclude_categories=[]) | st.characters(categories=["Cs", "Cc", "Mn", "Cf"]))
 
@@ -51,7 +52,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=[]) | st.characters(categori
 @given(text=TEXT | st.sampled_from(WRITTEN))
 @settings(max_examples=300, deadline=None)
 @example("x".join(WRITTEN))
-def test_any_text_comes_back_as_its_nfc_form(text):
+def test_any_text_is_decoded_to_its_nfc_form(text):
     assert CODEC.decode(CODEC.encode(text)) == unicodedata.normalize("NFC", text)
 
 
@@ -65,30 +66,30 @@ def test_lone_surrogates_become_question_marks_and_the_rest_stays(text):
 
 
 @given(parts=st.lists(st.sampled_from(SPECIAL_TOKENS) | st.text(max_size=3), max_size=6))
-def test_special_tokens_that_are_typed_stay_text(parts):
+def test_typed_special_tokens_are_encoded_as_text(parts):
     ids = CODEC.encode("".join(parts))
     assert all(id >= len(SPECIAL_TOKENS) for id in ids)
 
 
 @pytest.mark.parametrize("token", SPECIAL_TOKENS)
-def test_a_typed_special_token_comes_back_as_it_was_typed(token):
+def test_a_typed_special_token_is_decoded_as_it_was_typed(token):
     assert CODEC.decode(CODEC.encode(f"say {token}!")) == f"say {token}!"
 
 
-def test_special_ids_stand_for_no_text():
+def test_special_ids_have_no_text():
     assert CODEC.decode([0, 1, 2, 3, 4]) == ""
 
 
-def test_ids_outside_the_vocabulary_stand_for_no_text():
+def test_ids_outside_the_vocabulary_have_no_text():
     assert CODEC.decode([CODEC.vocab_size, 10**6]) == ""
 
 
-def test_what_is_decoded_is_as_it_was_said():
+def test_decoding_does_not_normalize():
     assert CODEC.decode([*CODEC.encode("e"), *CODEC.encode("\u0301")]) == "e\u0301"
     assert CODEC.decode(CODEC.encode("e\u0301")) == "\u00e9"
 
 
-def test_a_token_of_other_characters_than_those_of_bytes_is_decoded_as_it_is_written():
+def test_a_token_outside_the_byte_alphabet_is_decoded_literally():
     values = json.loads(TOKENIZER)
     values["model"]["vocab"]["new word é"] = CODEC.vocab_size
     other = TextCodec(json.dumps(values).encode(), max_source=9, max_target=9)
@@ -108,13 +109,13 @@ def test_pieces_join_to_the_text_whatever_the_ids(ids):
 
 @given(ids=st.lists(st.integers(0, CODEC.vocab_size - 1)), data=st.data())
 @settings(max_examples=200, deadline=None)
-def test_whole_characters_of_a_beginning_begin_the_text(ids, data):
+def test_whole_characters_of_a_prefix_begin_the_text(ids, data):
     n = data.draw(st.integers(0, len(ids)))
     assert CODEC.decode(ids).startswith(CODEC.decode_whole(ids[:n]))
 
 
 def byte_ids(text: str) -> list[int]:
-    """One id a byte."""
+    """The ids of a text, one per byte."""
     of_byte = {CODEC.token_bytes(id): id for id in range(CODEC.vocab_size)}
     return [of_byte[bytes([byte])] for byte in text.encode()]
 
@@ -167,7 +168,7 @@ def test_the_oldest_is_cut_first():
     assert (cut.ids, cut.truncated) == ([d], True)
 
 
-def test_what_just_fits_is_not_cut():
+def test_a_source_that_just_fits_is_not_cut():
     d = CODEC.encode("d")
     fitting = codec(turns=2, max_source=3).encode_source(["b", "d"])
     assert (len(fitting.ids), fitting.truncated) == (3, False)
@@ -176,8 +177,8 @@ def test_what_just_fits_is_not_cut():
 
 
 @pytest.mark.parametrize("around", [" {}", "{} ", "\t{}\r\n", "\u3000{}\xa0"])
-def test_space_around_a_turn_is_no_part_of_it(around):
-    """As in training: what a text box or a line of a pipe adds changes no reply."""
+def test_space_around_a_turn_is_removed(around):
+    """As in training: whitespace from a text box or a pipe does not change a reply."""
     shown = codec(turns=2, max_source=9)
     assert shown.encode_source(["b", around.format("c d")]) == shown.encode_source(["b", "c d"])
     assert shown.encode_source([around.format("b"), "c d"]) == shown.encode_source(["b", "c d"])
@@ -198,7 +199,7 @@ def test_a_source_is_the_end_of_the_whole_conversation(turns, limits):
 
 
 @pytest.mark.parametrize("unit", ["word ", "你好", "👩‍👩‍👧‍👦", "a\u0301", "\na", "<eos> "])
-def test_of_a_megabyte_the_true_last_tokens_stay_and_the_rest_is_not_looked_at(unit):
+def test_the_last_tokens_of_a_megabyte_are_exact_and_the_rest_is_not_encoded(unit):
     class Counting(TextCodec):
         looked_at = 0
 
@@ -210,12 +211,13 @@ def test_of_a_megabyte_the_true_last_tokens_stay_and_the_rest_is_not_looked_at(u
     limited = Counting(TOKENIZER, max_source=20, max_target=20)
     encoded = limited.encode_source([text])
     longest = max(len(limited.token_bytes(id)) for id in range(limited.vocab_size))
-    assert limited.looked_at <= 20 * 4 * longest  # each id is at most so long, NFC makes one of four
+    # An id has at most `longest` characters, and NFC makes one of up to four.
+    assert limited.looked_at <= 20 * 4 * longest
     assert encoded.truncated
     assert encoded.ids == CODEC.encode(text[-3000:])[-20:]
 
 
-def test_the_cut_by_characters_reckons_with_four_that_become_one():
+def test_the_cut_by_characters_allows_for_four_that_become_one():
     word = " ᾯᾯᾯ"  # Ω with breathing, circumflex and iota subscript, three times
     typed = unicodedata.normalize("NFD", word)
     assert (len(word), len(typed)) == (1 + 3, 1 + 3 * 4)
@@ -237,14 +239,14 @@ def test_the_cut_by_characters_reckons_with_four_that_become_one():
         ("你好 🍵 42 <EOS>", "你好 🍵 42 <eos>"),
     ],
 )
-def test_lower_case_is_that_of_python_in_nfc(text, lower):
+def test_lower_case_is_pythons_in_nfc(text, lower):
     assert lowercased(text) == unicodedata.normalize("NFC", lower)
 
 
 @given(text=ANY_TEXT | st.sampled_from(WRITTEN))
 @settings(max_examples=300, deadline=None)
 @example("\u0130\u0323 J\u030c \u1e9e \u03a3")
-def test_lower_case_is_nfc_once_for_all_and_the_same_for_texts_that_look_the_same(text):
+def test_lower_case_is_idempotent_and_the_same_for_equivalent_texts(text):
     lower = lowercased(text)
     assert lower == unicodedata.normalize("NFC", lower) == lowercased(lower)
     assert lowercased(unicodedata.normalize("NFD", text)) == lower
@@ -263,7 +265,7 @@ def test_a_source_is_read_in_lower_case_with_its_context_and_a_target_keeps_its_
 
 @given(turns=st.lists(ANY_TEXT, max_size=5), limits=st.tuples(st.integers(1, 4), st.integers(1, 40)))
 @settings(max_examples=200, deadline=None)
-def test_in_lower_case_it_is_the_source_of_the_lower_cased_conversation(turns, limits):
+def test_a_lower_case_source_equals_that_of_the_lower_cased_conversation(turns, limits):
     shown, longest = limits
     limited = codec(turns=shown, max_source=longest, lowercase=True).encode_source(turns)
     assert limited == codec(turns=shown, max_source=longest).encode_source([*map(lowercased, turns)])

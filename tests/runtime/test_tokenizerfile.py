@@ -1,4 +1,4 @@
-"""A tokenizer.json of a stranger, with a hash that fits, is refused before `tokenizers` sees it."""
+"""An untrusted tokenizer.json, with a right hash, is refused before `tokenizers` reads it."""
 
 import copy
 import json
@@ -18,12 +18,12 @@ from edgechat.train.tokenizer import train_tokenizer
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 290)
 SPLIT = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
 ADDED = json.loads(TOKENIZER)["added_tokens"]
-#: As Hugging Face adds a word, which takes the spaces around it and has no bytes.
+#: A word as Hugging Face adds it, which swallows the spaces around it and has no bytes.
 WORD = {"id": 290, "content": "he", "single_word": False, "lstrip": True, "rstrip": True, "normalized": True}
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 SENTENCES = {
-    # What each would do if it was let through: 20 GB at the first prompt, 2^60 letters, a panic of the
-    # regular expressions, a thousand prompts of one, a panic of the reader.
+    # What some would do if accepted: 20 GB at the first prompt, 2^60 letters, a panic of the regular
+    # expressions, a thousand prompts of one, a panic of the reader.
     "padding": (
         {"padding": {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_id": 0, "pad_token": "a"}},
         "truncates or pads",
@@ -36,9 +36,9 @@ SENTENCES = {
                 "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 60,
             }
         },
-        "alters text.*'Sequence'",
+        "changes text.*'Sequence'",
     ),
-    "no normal form": ({"normalizer": None}, "alters text.*'nothing'"),
+    "no normal form": ({"normalizer": None}, "changes text.*'nothing'"),
     "panicking": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "'Precompiled'"),
     "backtracking": (
         {
@@ -47,26 +47,29 @@ SENTENCES = {
                 "pretokenizers": [SPLIT | {"pattern": {"Regex": "(a+)+$"}}, BYTES],
             }
         },
-        "another way than edgechat",
+        "differently from edgechat",
     ),
     "dropping": (
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT | {"behavior": "Removed"}, BYTES]}},
-        "another way than edgechat",
+        "differently from edgechat",
     ),
     "bytes of bytes": (
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTES] * 40}},
-        "another way than edgechat",
+        "differently from edgechat",
     ),
-    "no bytes": ({"pre_tokenizer": SPLIT}, "do not become bytes"),
-    "no steps": ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}, "do not become bytes"),
-    "bytes as a word": ({"pre_tokenizer": "ByteLevel"}, "do not become bytes"),
+    "no bytes": ({"pre_tokenizer": SPLIT}, "split words into bytes"),
+    "no steps": (
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}},
+        "split words into bytes",
+    ),
+    "bytes as a word": ({"pre_tokenizer": "ByteLevel"}, "split words into bytes"),
     "a step as a word": (
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": ["ByteLevel"]}},
-        "do not become bytes",
+        "split words into bytes",
     ),
-    "steps as a word": ({"pre_tokenizer": "Sequence"}, "do not become bytes"),
-    "a form as a word": ({"normalizer": "NFC"}, "normalizer is 'str'"),
-    "a space in front": ({"pre_tokenizer": BYTES | {"add_prefix_space": True}}, "adds a space"),
+    "steps as a word": ({"pre_tokenizer": "Sequence"}, "split words into bytes"),
+    "a form as a word": ({"normalizer": "NFC"}, "'NFC', not 'str'"),
+    "a space in front": ({"pre_tokenizer": BYTES | {"add_prefix_space": True}}, "adds a leading space"),
     "a thousand times": (
         {
             "post_processor": {
@@ -92,11 +95,14 @@ MODELS = {
     "type": ({"type": "Unigram"}, "not a BPE"),
     "dropout": ({"dropout": 0.5}, "encodes at random"),
     "prefix": ({"continuing_subword_prefix": "##"}, "continuing_subword_prefix"),
-    "merge of nothing": ({"merges": [["h", "<pad>"]]}, "merges what are no two tokens"),  # a panic
-    "merge of three": ({"merges": ["h e l"]}, "merges what are no two tokens"),
-    "merge of numbers": ({"merges": [[1, 2]]}, "merges what are no two tokens"),
-    "no merges": ({"merges": None}, "merges what are no two tokens"),
-    "the same merge twice": ({"merges": [["h", "e"], "h e"]}, "merges the same two tokens twice"),
+    "merge of nothing": (
+        {"merges": [["h", "<pad>"]]},
+        "parts or result are not tokens",
+    ),  # a panic
+    "merge of three": ({"merges": ["h e l"]}, "parts or result are not tokens"),
+    "merge of numbers": ({"merges": [[1, 2]]}, "parts or result are not tokens"),
+    "no merges": ({"merges": None}, "parts or result are not tokens"),
+    "the same merge twice": ({"merges": [["h", "e"], "h e"]}, "has the same merge twice"),
     "merges without end": ({"merges": [["h", "e"]] * 291}, "has 291 merges, more than its 275 tokens"),
 }
 
@@ -110,13 +116,13 @@ def refused(values: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize("which", SENTENCES)
-def test_what_would_do_harm_or_alter_text_is_refused(which):
+def test_a_tokenizer_that_is_harmful_or_changes_text_is_refused(which):
     changed, said = SENTENCES[which]
     refused(json.loads(TOKENIZER) | changed, said)
 
 
 @pytest.mark.parametrize("which", MODELS)
-def test_a_model_that_is_no_plain_bpe_is_refused(which):
+def test_a_model_that_is_not_a_plain_bpe_is_refused(which):
     changed, said = MODELS[which]
     values = json.loads(TOKENIZER)
     refused(values | {"model": values["model"] | changed}, said)
@@ -148,13 +154,13 @@ def test_nesting_without_end_is_refused():
     ],
     ids=lambda raw: repr(raw[:20]),
 )
-def test_what_is_no_tokenizer_is_refused_in_a_clear_sentence(raw, said):
+def test_a_file_that_is_not_a_tokenizer_is_refused_in_a_clear_sentence(raw, said):
     with pytest.raises(BundleError, match=rf"\Atokenizer\.json cannot be read: {said}\Z"):
         check_tokenizer(raw)
 
 
 def with_a_token_of(doublings: int) -> dict[str, Any]:
-    """A tokenizer in which each merge makes a token of twice the length of the one before."""
+    """A tokenizer in which each merge doubles the length of the longest token."""
     values = json.loads(TOKENIZER)
     tokens, merges = values["model"]["vocab"], values["model"]["merges"]
     for n in range(doublings):
@@ -171,13 +177,13 @@ def test_a_token_that_makes_a_reply_of_gigabytes_is_refused():
 @pytest.mark.parametrize(
     "steps", [BYTES, BYTES | {"use_regex": True}, {"type": "Sequence", "pretokenizers": [BYTES]}]
 )
-def test_bytes_without_other_words_than_gpt_2s_are_taken(steps):
+def test_a_byte_level_pre_tokenizer_without_the_split_is_accepted(steps):
     changed = json.loads(TOKENIZER) | {"pre_tokenizer": steps, "post_processor": BYTES}
     codec = TextCodec(json.dumps(changed).encode(), max_source=9, max_target=9)
     assert codec.decode(codec.encode("hello é🍵 the  hen")) == "hello é🍵 the  hen"
 
 
-#: Where a tokenizer.json is changed: every part but the single tokens and merges.
+#: The places where a tokenizer.json is changed: every part except single tokens and merges.
 VALUES = json.loads(TOKENIZER)
 PLACES = [(part,) for part in VALUES] + [
     (part, name) for part in ("normalizer", "pre_tokenizer", "decoder", "model") for name in VALUES[part]
@@ -207,7 +213,7 @@ LEAVES = st.sampled_from(
 
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), LEAVES), min_size=1, max_size=2))
 @settings(max_examples=300, deadline=None)
-def test_whatever_else_stands_somewhere_is_refused_or_gives_back_text(changes):
+def test_any_other_value_is_refused_or_preserves_text(changes):
     values = json.loads(TOKENIZER)
     for place, leaf in changes:
         holder = values if len(place) == 1 else values[place[0]]
@@ -216,7 +222,7 @@ def test_whatever_else_stands_somewhere_is_refused_or_gives_back_text(changes):
     is_refused_or_works(json.dumps(values).encode())
 
 
-def test_damage_is_refused_or_gives_back_text():
+def test_damage_is_refused_or_preserves_text():
     rng = random.Random(3)
     outcomes = [is_refused_or_works(mutated(TOKENIZER, rng)) for _ in range(500)]
     assert any(outcomes)
@@ -224,7 +230,8 @@ def test_damage_is_refused_or_gives_back_text():
 
 
 def is_refused_or_works(raw: bytes) -> bool:
-    """Whether it works; anything but a `BundleError` of one sentence, a panic of Rust too, fails the test."""
+    """Whether it works. Anything but a `BundleError` with one sentence fails the test, including a Rust
+    panic."""
     said = ""
     try:
         codec = TextCodec(raw, max_source=9, max_target=9)

@@ -1,4 +1,4 @@
-"""The trace of a search: each step's rows, what they looked at, and what became of their candidates."""
+"""The trace of a search: the rows of each step, their attention, and the fate of their candidates."""
 
 import dataclasses
 
@@ -15,9 +15,9 @@ from .tables import TableBackend, random_table
 from .test_search import A, B, C, started, take
 
 
-def test_each_candidate_has_the_fate_that_the_rule_gives_it():
+def test_each_candidate_has_its_fate():
     search = started(2, n_best=2, normalize="none", trace=True)
-    # Ranked: A, the end, B (C falls away). The first two that are no end live on; unk may never come.
+    # Ranked: A, the end, B (C is dropped). The first two that are not ends stay live; unk is always banned.
     take(search, {UNK: -0.5, A: -1.0, EOS: -2.0, B: -3.0, C: -4.0})
     (row,) = search.trace[0].rows
     assert (row.tokens, row.logp) == ((), 0.0)
@@ -33,7 +33,7 @@ def test_each_candidate_has_the_fate_that_the_rule_gives_it():
     assert [c.fate for c in second.candidates] == ["live", "pruned"]
 
 
-def test_a_reply_has_the_trace_it_was_asked_for_and_is_the_same_with_it(bundle_folder):
+def test_a_trace_is_kept_on_request_and_does_not_change_the_reply(bundle_folder):
     model = ChatModel.load(bundle_folder, device="cpu")
     options = DecodingOptions(beam=3)
     plain = model.reply("turn left thrice", options)
@@ -55,7 +55,7 @@ def test_a_reply_has_the_trace_it_was_asked_for_and_is_the_same_with_it(bundle_f
     assert model.codec.decode(lived[:1]) == traced.tokens[0]
 
 
-def test_what_is_banned_says_by_which_rule():
+def test_a_banned_candidate_names_its_rule():
     rules = text_rules(DecodingOptions(banned=("b",)), (b"", b"", b"", b"", b"", b"a", b"b", b"c"))
     search = BeamSearch(
         DecodingOptions(
@@ -75,7 +75,7 @@ def test_what_is_banned_says_by_which_rule():
     ]  # fmt: skip
 
 
-def test_what_a_forced_prefix_keeps_out_is_shown_beside_what_it_lets_in():
+def test_a_trace_shows_what_a_prefix_bans_and_allows():
     vocabulary = (b"", b"", b"", b"", b"", b"a", b"b", b"c")
     options = DecodingOptions(beam=2, trace=True, prefix="b")
     (search,) = decode(
@@ -91,7 +91,7 @@ def test_what_a_forced_prefix_keeps_out_is_shown_beside_what_it_lets_in():
     assert {fate for id, fate in fates.items() if id in (A, C, EOS)} <= {("banned", "prefix")}
 
 
-def test_a_trace_as_json_has_text_beside_every_id(bundle_folder):
+def test_a_trace_in_json_has_the_text_of_every_id(bundle_folder):
     with ChatModel.load(bundle_folder, device="cpu") as model:
         options = DecodingOptions(beam=2, trace=True, repetition_penalty=1.5)
         reply = model.reply("do you like tea", options)
@@ -112,13 +112,13 @@ def test_a_trace_as_json_has_text_beside_every_id(bundle_folder):
     assert max(ended) == (reply.score, reply.text, "<eos>")
 
 
-def test_without_asking_nothing_is_kept():
+def test_no_trace_is_kept_by_default():
     search = started(2)
     take(search, {A: -1.0, B: -2.0, C: -3.0})
     assert isinstance(search, BeamSearch)
     assert search.trace == []
 
 
-def test_a_trace_that_is_neither_on_nor_off_is_refused():
+def test_trace_must_be_true_or_false():
     with pytest.raises(UsageError, match="trace must be True or False, not 'yes'"):
         DecodingOptions(trace="yes")

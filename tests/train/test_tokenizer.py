@@ -182,7 +182,7 @@ def dropout(trained: bytes) -> bytes:
         (lambda t: changed(t, lambda k: k.enable_padding()), "truncates or pads"),
         (
             lambda t: changed(t, lambda k: setattr(k, "normalizer", normalizers.Lowercase())),
-            "alters text: it does not give back",
+            "changes text: its normalizer must be 'NFC', not 'Lowercase'",
         ),
     ],
     ids=[
@@ -212,7 +212,7 @@ def test_a_tokenizer_that_leaves_out_ids_is_refused(tmp_path):
     vocabulary[max(vocabulary, key=vocabulary.get)] = 5000
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(model))
-    with pytest.raises(EdgeChatError, match="leaves out ids"):
+    with pytest.raises(EdgeChatError, match="skips ids"):
         load_tokenizer(path)
 
 

@@ -7,7 +7,7 @@ from edgechat.tui.widgets import Welcome
 
 from .fakes import FakeModel
 
-WHY = "does not go with replies: a closed set of replies says all that may be said"
+WHY = "does not go with replies: a closed set lists every reply that is allowed"
 
 VALUES = [
     ("min_length", "3"),

@@ -418,7 +418,7 @@ async def test_an_arrow_that_is_refused_says_why_as_does_the_value_that_is_typed
         c.screen.use_preset({"groups": 5})
         await c.press("f4")
         names = [state.knob.name for state in c.screen.dial.states()]
-        why = "groups does not go with sample: samples are drawn, each for itself and to its end"
+        why = "groups does not go with sample: each sample is drawn on its own, until it ends"
         for name, value in (("sample", "on"), ("temperature", "1.1")):
             assert c.screen.dial.wrong_with(name, value) == why
             c.screen.inspector.knobs.light(1 + names.index(name))
