@@ -1,4 +1,4 @@
-"""The graphs of a model in the precision that was asked for, beside those in fp32, and the proof of both."""
+"""The graphs of a model in a chosen precision, together with those in fp32, and the proof of both."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ Ids = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Built:
-    """`exact` runs the fp32 graphs, `variant` those of `precision`, which `encoder` and `decoder` are."""
+    """The graphs `encoder` and `decoder` in `precision`, run by `variant`; `exact` runs those in fp32."""
 
     precision: PrecisionName
     encoder: bytes
@@ -38,7 +38,7 @@ class Built:
 def build(
     model: Seq2Seq, precision: PrecisionName, pairs: tuple[Ids, Ids], *, progress: Told = lambda what: None
 ) -> Built:
-    """Build the graphs. int8 chooses its levels along `pairs`, sources and targets."""
+    """Build the graphs. For int8, `pairs` (sources and targets) decide the levels."""
     progress("building the graphs")
     exact = _graphs(model, Float32())
     backend = _backend(model, exact)
@@ -55,7 +55,7 @@ def build(
 
 
 def rebuild(model: Seq2Seq, precision: PrecisionName, encoder: bytes, decoder: bytes) -> Built:
-    """As `build`, around graphs that exist already."""
+    """Like `build`, for the existing graphs of a bundle."""
     own = _backend(model, (encoder, decoder))
     if precision == "fp32":
         return Built(precision, encoder, decoder, own, len(encoder) + len(decoder), own)
@@ -72,10 +72,10 @@ def prove_built(
     max_length: int,
     progress: Told = lambda what: None,
 ) -> dict[str, Any]:
-    """Prove fp32 against PyTorch, and that batch-mates and padding change no reply of the variant.
+    """Prove the fp32 graphs against PyTorch, and that batching and padding change no reply of the variant.
 
     Raises:
-        ProofError: they do.
+        ProofError: one of the two does not hold.
     """
     with _one_torch_thread():
         exact = prove(
@@ -91,7 +91,7 @@ def prove_built(
 
 @contextlib.contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """The figures of a proof are in the bundle, and PyTorch's last digits depend on its threads."""
+    """Make the figures of the proof, which go into the bundle, independent of PyTorch's number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -117,7 +117,7 @@ def test_replies_that_were_cut_have_no_confidence_and_do_not_count():
 
 def test_too_few_replies_that_finish_are_refused():
     with pytest.raises(
-        EdgeChatError, match="of 50 replies to held-out pairs 29 were not cut at their longest"
+        EdgeChatError, match="only 29 of 50 replies to held-out pairs finished within the longest length"
     ):
         calibrate(Model([-0.1] * 50, [True] * 50, cut=21), pairs(50))
 
@@ -129,13 +129,13 @@ def test_many_pairs_are_thinned_evenly(monkeypatch):
 
 
 def test_too_few_pairs_are_refused():
-    with pytest.raises(EdgeChatError, match="holds out 29 pairs, and a calibration takes at least 30"):
+    with pytest.raises(EdgeChatError, match="holds out 29 pairs, but calibration needs at least 30"):
         calibrate(Model([], []), pairs(29))
 
 
 def test_likelier_replies_that_are_less_often_right_are_refused():
     logps = [-0.05] * 200 + [-4.0] * 200
-    with pytest.raises(EdgeChatError, match="the likelier replies are not more often right"):
+    with pytest.raises(EdgeChatError, match="likelier replies are not right more often"):
         calibrate(Model(logps, [False] * 200 + [True] * 200), pairs(400))
 
 

@@ -33,9 +33,8 @@ def test_a_set_is_compared_with_both_parts_of_the_data():
     found = fit("ON", "OFF", "never", "caf\u00e9", "ON")
     assert found == ClosedSetFit(replies=4, held_out=4, held_out_outside=1, never_learned=1, alike=0)
     assert list(found.hints()) == [
-        "hint: 1 of 4 held-out responses is not in the closed set: this bundle cannot say them",
-        "hint: 1 of 4 replies of the closed set is no response of the training data: are they spelled as "
-        "there?",
+        "hint: 1 of 4 held-out responses is not in the closed set: the bundle cannot give them",
+        "hint: 1 of 4 replies of the closed set is not a response in the training data: check the spelling",
     ]
 
 
@@ -43,7 +42,7 @@ def test_one_reply_of_several_intents_is_said_to_be_few():
     found = fit("DIM")
     assert (found.held_out_outside, found.never_learned) == (4, 0)
     assert list(found.hints()) == [
-        "hint: 4 of 4 held-out responses are not in the closed set: this bundle cannot say them"
+        "hint: 4 of 4 held-out responses are not in the closed set: the bundle cannot give them"
     ]
 
 
@@ -59,7 +58,7 @@ def test_one_reply_of_several_intents_is_said_to_be_few():
 def test_replies_that_differ_by_blanks_or_case_alone_are_said(replies, alike):
     found = fit(*replies)
     assert found.alike == alike
-    assert any("but for blanks or case" in hint for hint in found.hints()) is (alike > 0)
+    assert any("only in white space or case" in hint for hint in found.hints()) is (alike > 0)
 
 
 def test_a_set_that_fits_is_nothing_to_speak_of():

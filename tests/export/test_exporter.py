@@ -96,11 +96,12 @@ def test_distinct_counts_different_words_over_all_words():
     assert distinct([[]], 1) == 0.0
 
 
-def test_replies_that_a_bundle_may_not_ask_for_are_wrong_use(run_folder, tmp_path):
-    with pytest.raises(
-        UsageError, match="asks for replies of at least 9,999 tokens and their end, of at most"
-    ):
-        export(run_folder, tmp_path / "bundle", decoding=DecodingOptions(min_length=9_999))
+@pytest.mark.parametrize("options", [{"min_length": 9_999}, {"beam": 1000, "max_length": 1000}])
+def test_defaults_that_a_bundle_may_not_have_are_wrong_use(run_folder, tmp_path, options):
+    (name, value), *_ = options.items()
+    with pytest.raises(UsageError, match=f"^{name} is {value}, but "):
+        export(run_folder, tmp_path / "bundle", decoding=DecodingOptions(**options))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):

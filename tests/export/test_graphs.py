@@ -153,7 +153,9 @@ def test_the_proof_fails_where_a_weight_differs(name):
     with torch.no_grad():
         model.get_parameter(name)[4] += 0.5
     sources = random_sources(5, 7)
-    with pytest.raises(ProofError, match=r"differ from the PyTorch model: .* by [0-9.e-]+, more than 0.0001"):
+    with pytest.raises(
+        ProofError, match=r"differ from the PyTorch model: .* by [0-9.e-]+, but at most 0.0001"
+    ):
         prove(TorchBackend(model), exported, sources, [[6, EOS]] * 5, max_length=10)
 
 
@@ -168,7 +170,7 @@ def test_the_proof_fails_where_only_replies_differ():
 
     exported = backend_of(model)
     exported.__class__ = Swapped
-    with pytest.raises(ProofError, match="reply to compared prompt 0 differs"):
+    with pytest.raises(ProofError, match="reply to prompt 0 of the proof differs"):
         prove(TorchBackend(model), exported, random_sources(3, 5), [[6, EOS]] * 3, max_length=10)
 
 
@@ -200,5 +202,5 @@ def test_the_proof_fails_where_a_number_is_nan(what):
     sources = random_sources(3, 5)
     exported = backend_of(model)
     exported.__class__ = Damaged
-    with pytest.raises(ProofError, match=r"by nan, more than 0.0001"):
+    with pytest.raises(ProofError, match=r"by nan, but at most 0.0001"):
         prove(TorchBackend(model), exported, sources, [[6, EOS]] * 3, max_length=4)
