@@ -1,4 +1,4 @@
-"""`edgechat bench`: how fast a bundle is on this machine."""
+"""`edgechat bench`: the speed of a bundle on this machine."""
 
 import io
 import itertools
@@ -22,26 +22,20 @@ from ..runtime.files import write_atomic
 from ..runtime.golden import golden_sources
 from ..runtime.measure import interleaved, process_cost, read_bandwidth, weight_bytes
 from ..runtime.text import GO
-from .console import check_file, json_line, lines_of, put_json, put_table, say
-from .options import (
-    BeamOption,
-    BundleArgument,
-    DeviceOption,
-    JsonOption,
-    RequireSignatureOption,
-    ThreadsOption,
-    decoding_options,
-    set_torch_threads,
-)
+from .console import json_line, lines_of, put_json, put_table, say
+from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
+from .outputpath import check_file
 from .progress import counting
+from .pytorch import set_torch_threads
+from .searchoptions import BeamOption, decoding_options
 
 BATCHES = (1, 8, 32)
 PERCENTS = (50, 90, 99)
 _STARTS = 5
-_PAUSE = 0.02  # seconds in which threads that spin for work fall asleep
+_PAUSE = 0.02  # seconds, after which threads that spin while they wait for work are asleep
 _STEPS = 50
-#: What an application does that embeds a bundle and wants one reply. Prompt and options come by stdin: an
-#: argument has no zero byte, and a limit.
+#: An application that loads a bundle and makes one reply. Prompt and options come over stdin, because an
+#: argument is limited in length and cannot hold a zero byte.
 _FRESH = """
 import json, sys
 from edgechat.runtime import ChatModel, DecodingOptions
@@ -54,11 +48,11 @@ print(model.reply(prompt, DecodingOptions.from_json(options)))
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one engine replies. Milliseconds are wall time."""
+    """The speed of one engine. Milliseconds are wall time."""
 
     reply_ms: dict[str, float]  # by percentile, at batch 1
-    first_piece_ms: dict[str, float]  # by percentile: of a stream, until there is text
-    token_ms: float
+    first_piece_ms: dict[str, float]  # by percentile: until a stream yields its first piece
+    token_ms: float  # mean, at batch 1
     replies_per_second: dict[str, float]  # by batch size
 
 
@@ -72,7 +66,8 @@ def bench(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Also time the checkpoint that the bundle was made of, as fp32 and by PyTorch; needs torch.",
+            help="Also time the checkpoint that the bundle was exported from, as fp32 and in PyTorch; needs "
+            "torch.",
             show_default=False,
         ),
     ] = None,
@@ -80,16 +75,19 @@ def bench(
         Path | None,
         typer.Option(
             readable=False,
-            help="Prompts to reply to, one a line.  [default: the golden vectors', random tokens]",
+            help="File of prompts to reply to, one per line.  [default: the golden vectors of the bundle, "
+            "which are random tokens]",
             show_default=False,
         ),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=3, help="Replies timed at batch 1.")] = 50,
+    repeat: Annotated[int, typer.Option(min=3, help="Number of replies timed at batch 1.")] = 50,
     beam: BeamOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.png", help="Draw latency and throughput; needs matplotlib.", show_default=False
+            metavar="FILE.png",
+            help="Plot latency and throughput to this file; needs matplotlib.",
+            show_default=False,
         ),
     ] = None,
     json: JsonOption = False,
@@ -97,12 +95,14 @@ def bench(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Time a bundle on this machine: latency of a reply and of the first piece of a stream at batch 1,
-    replies a second by batch size, a fresh process until its first reply, with its peak memory, the size of
-    each file, and how fast a step could be at most.
+    """Measure the speed of a bundle on this machine.
 
-    With --against they are timed in turns. Figures of two bundles compare only where their prompts and sizes
-    are the same. Let nothing else run meanwhile.
+    Shown are the latency of a reply and of the first piece of a stream at batch 1, replies per second by
+    batch size, the time and peak memory of a fresh process until its first reply, the size of each file, and
+    the shortest time that a decoder step could take given the memory bandwidth.
+
+    With --against, the engines are timed in turns. Compare two bundles only if their prompts and sizes are
+    the same. Run nothing else meanwhile.
     """
     if plot is not None:
         _check_plot(plot)
@@ -132,7 +132,9 @@ def bench(
         "beam": options.beam,
         "load_ms": round(loaded, 1),
         **asdict(own),
-        "start": _start([str(path), model.device, str(threads)], texts[0], options, min(_STARTS, repeat)),
+        "start": startup_cost(
+            [str(path), model.device, str(threads)], texts[0], options, min(_STARTS, repeat)
+        ),
         "bytes": _sizes(checked),
         "step": _step(checked, model, options.beam) if model.device == "cpu" else None,
         "against": {name: asdict(speed) for name, speed in speeds.items()},
@@ -183,7 +185,8 @@ def _speeds(
 def _replying(
     model: ChatModel, prompts: Iterator[str], options: DecodingOptions, tokens: list[int]
 ) -> Callable[[], object]:
-    """What replies to the next prompt, and notes how many tokens that were, the end counted."""
+    """A function that replies to the next prompt, and appends the number of tokens, its end included, to
+    `tokens`."""
 
     def reply() -> None:
         tokens.append(len(model.reply(next(prompts), options).tokens) + 1)
@@ -192,7 +195,8 @@ def _replying(
 
 
 def _streaming(model: ChatModel, prompts: Iterator[str], options: DecodingOptions) -> Callable[[], object]:
-    """What waits for the first piece of the reply to the next prompt, or for its end where there is none."""
+    """A function that waits for the first piece of the reply to the next prompt, or for the end of an empty
+    reply."""
     return lambda: next(iter(model.stream(next(prompts), options)), None)
 
 
@@ -204,11 +208,14 @@ def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
     return {f"p{percent}": round(float(np.percentile(milliseconds, percent)), 2) for percent in PERCENTS}
 
 
-def _start(arguments: list[str], prompt: str, options: DecodingOptions, repeat: int) -> dict[str, Any] | None:
-    """Medians of fresh processes that load the bundle and reply once; None where the system says nothing."""
+def startup_cost(
+    arguments: list[str], prompt: str, options: DecodingOptions, repeat: int
+) -> dict[str, Any] | None:
+    """Median times and the peak memory of fresh processes that load the bundle and reply once; None where the
+    system does not report them."""
     command = [sys.executable, "-c", _FRESH, *arguments]
-    asked = json_line([prompt, options.to_json()]).encode()
-    costs = [process_cost(command, asked) for _ in range(repeat)]
+    stdin = json_line([prompt, options.to_json()]).encode()
+    costs = [process_cost(command, stdin) for _ in range(repeat)]
     known = [cost for cost in costs if cost is not None]
     if not known:
         return None
@@ -220,15 +227,16 @@ def _start(arguments: list[str], prompt: str, options: DecodingOptions, repeat: 
 
 
 def _sizes(bundle: Bundle) -> dict[str, int]:
-    """Bytes by file, the largest first."""
+    """Bytes of each file, the largest first."""
     files = {**bundle.files, MANIFEST: bundle.sealed, SIGNATURE: bundle.signature or b""}
     by_size = sorted(files.items(), key=lambda file: (-len(file[1]), file[0]))
     return {name: len(data) for name, data in by_size if data}
 
 
 def _step(bundle: Bundle, model: ChatModel, beam: int) -> dict[str, Any]:
-    """A decoder step at batch 1, and how long one thread takes only to read its weights from memory."""
-    say("timing a step, and reading from memory")
+    """The time of a decoder step at batch 1, and the time that one thread takes to read its weights from
+    memory."""
+    say("timing a decoder step, and reading from memory")
     backend, rows = model.backend, max(2, beam)
     state = backend.encode(*pad([model.codec.encode_source(["hello"]).ids]))
     tokens, parents = np.full(rows, GO, dtype=np.int64), np.zeros(rows, dtype=np.int64)
@@ -246,7 +254,7 @@ def _step(bundle: Bundle, model: ChatModel, beam: int) -> dict[str, Any]:
 
 
 def _others(bundle: Bundle, run: Path, model: ChatModel, threads: int) -> dict[str, ChatModel]:
-    """The checkpoint behind the bundle as fp32 and by PyTorch."""
+    """The checkpoint that the bundle was exported from, as fp32 and in PyTorch."""
     from ..export.engines import engines
 
     set_torch_threads(threads)
@@ -259,41 +267,41 @@ def _golden_prompts(bundle: Bundle, model: ChatModel) -> list[str]:
 
 
 def _prompts(path: Path) -> list[str]:
-    """The lines of a file that are not empty."""
+    """The non-empty lines of a file."""
     try:
         with path.open("rb") as file:
             prompts = [line for line in lines_of(file) if line.strip()]
     except FileNotFoundError:
         raise UsageError(f"--prompts is {path}, but there is no such file") from None
     if not prompts:
-        raise UsageError(f"--prompts is {path}, which has no prompt in it: give one a line")
+        raise UsageError(f"--prompts is {path}, which has no prompt in it: write one per line")
     return prompts
 
 
 def _facts(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The rows of the table that are of the bundle alone."""
+    """The rows of the table about the bundle alone."""
     yield "load", f"{result['load_ms']:.0f} ms"
     if (start := result["start"]) is None:
-        yield "fresh process", "not measured: this system does not say what a process took"
+        yield "fresh process", "not measured: this system does not report the cost of a process"
     else:
         yield (
             "fresh process",
-            f"{start['cpu_s']:.2f} s of CPU, {start['wall_s']:.2f} s in all, "
-            f"{start['peak_bytes'] / 1e6:.0f} MB at most, until its first reply",
+            f"{start['cpu_s']:.2f} s CPU, {start['wall_s']:.2f} s wall, peak memory "
+            f"{start['peak_bytes'] / 1e6:.0f} MB, until its first reply",
         )
     sizes = result["bytes"]
     parts = ", ".join(f"{name} {size / 1e6:.2f}" for name, size in sizes.items() if size >= 1e4)
     yield "size", f"{sum(sizes.values()) / 1e6:.2f} MB: {parts}"
     if step := result["step"]:
         yield (
-            "a step",
-            f"{step['ms']:.2f} ms; to read its {step['weight_bytes'] / 1e6:.1f} MB of weights takes "
+            "decoder step",
+            f"{step['ms']:.2f} ms; reading its {step['weight_bytes'] / 1e6:.1f} MB of weights takes "
             f"{step['floor_ms']:.2f} ms at {step['bytes_per_second'] / 1e9:.1f} GB/s",
         )
 
 
 def _columns(speeds: Mapping[str, Speed]) -> Iterator[tuple[str, str]]:
-    """The rows of the table that have a column for each engine."""
+    """The rows of the table with a column for each engine."""
 
     def row(values: Sequence[object]) -> str:
         return "".join(f"{value:>10}" for value in values)
@@ -305,23 +313,23 @@ def _columns(speeds: Mapping[str, Speed]) -> Iterator[tuple[str, str]]:
     for percent in PERCENTS:
         pieces = [f"{speed.first_piece_ms[f'p{percent}']:.2f}" for speed in found]
         yield f"first piece p{percent}, ms", row(pieces)
-    yield "a token, ms", row([f"{speed.token_ms:.3f}" for speed in found])
+    yield "per token, ms", row([f"{speed.token_ms:.3f}" for speed in found])
     for size in BATCHES:
         rates = [f"{speed.replies_per_second[str(size)]:,.1f}" for speed in found]
         yield f"batch {size}, replies/s", row(rates)
 
 
 def _check_plot(path: Path) -> None:
-    """Fail before the work, where the plot could not be drawn or written after it."""
-    import matplotlib  # noqa: F401 - a sentence where it is missing
+    """Raise an error, before the work, where the plot cannot be drawn or written."""
+    import matplotlib  # noqa: F401 - fails here if it is not installed
 
     if path.suffix != ".png":
-        raise UsageError(f"--plot is {path}, but a plot is a .png")
+        raise UsageError(f"--plot is {path}, but plots are written as .png: give a name that ends with .png")
     check_file("--plot", path)
 
 
 def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
-    """Percentiles of latency, and throughput by batch size, side by side for each engine."""
+    """Plot percentiles of the latency, and the throughput by batch size, with a bar for each engine."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -333,7 +341,7 @@ def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
             axes.bar_label(axes.bar(places, list(values.values()), width, label=name), fmt="%.3g")
             axes.set_xticks(range(len(values)), list(values))
     latency.set(title="latency of a reply", ylabel="ms")
-    throughput.set(title="throughput", xlabel="batch", ylabel="replies a second")
+    throughput.set(title="throughput", xlabel="batch", ylabel="replies per second")
     for axes in (latency, throughput):
         axes.margins(y=0.15)  # room for the labels
     latency.legend(loc="upper left")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import limits
 import pytest
 from tests_corpus import PAIRS
 
@@ -25,7 +26,7 @@ Edgechat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run_edgechat(
-    *arguments: object, stdin: str | bytes | None = None, timeout: float = 300
+    *arguments: object, stdin: str | bytes | None = None, timeout: float = limits.HANGS_AFTER
 ) -> "subprocess.CompletedProcess[str]":
     """The command in a process of its own, as a user runs it."""
     raw = stdin.encode() if isinstance(stdin, str) else stdin

@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import limits
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from edgechat.cli.console import Commands
+from edgechat.cli.errors import Commands
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.errors import BundleError, UsageError
 from edgechat.runtime.files import sha256
 
+CLOSED_STDOUT = "edgechat: stdout is closed, but the output goes there: redirect it to a file or a pipe\n"
 GOOD = b'{"prompt": "hello", "response": "hi there"}\n{"prompt": "bye", "response": "see you"}\n'
 ZIPPED = gzip.compress(GOOD * 400, mtime=0)
 LONG = json.dumps({"prompt": "word " * 200, "response": "word " * 200}).encode()
@@ -214,10 +216,10 @@ MEGABYTES = {
 
 @pytest.mark.parametrize("kind", MEGABYTES)
 @pytest.mark.parametrize("options", [[], ["--json"], ["--stream"]], ids=" ".join)
-def test_a_prompt_of_a_megabyte_gets_an_answer_in_bounded_time(invoke, bundle_folder, kind, options):
-    start = time.monotonic()
+def test_a_prompt_of_a_megabyte_gets_an_answer_with_bounded_work(invoke, bundle_folder, kind, options):
+    start = time.process_time()
     done = invoke("reply", bundle_folder, *options, stdin=MEGABYTES[kind] + "\nhello\n")
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
     assert re.match("only the end of a prompt was read: it has more than [0-9]+ tokens", done.stderr)
     first, last = done.stdout.splitlines()[:2]
@@ -346,9 +348,7 @@ def test_a_run_or_a_bundle_that_may_not_be_written_is_a_sentence(run_folder, bun
         done = _run(command, _give_up_the_power_of_root)
         folder.chmod(0o755)
         assert (done.returncode, done.stdout) == (1, "")
-        assert (
-            done.stderr == f"edgechat: {folder} cannot be written: it takes no new file (Permission denied)\n"
-        )
+        assert re.fullmatch(f"edgechat: {folder} cannot be written: .*\\(Permission denied\\)\n", done.stderr)
 
 
 def test_a_file_that_may_not_be_read_is_a_sentence(bundle_folder, tmp_path):
@@ -413,7 +413,7 @@ def _run(arguments: list[object], before: Callable[[], None]) -> "subprocess.Com
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=limits.HANGS_AFTER,
         preexec_fn=before,
     )
 
@@ -467,21 +467,47 @@ def test_a_stdout_that_takes_nothing_is_a_sentence(bundle_folder, arguments):
         done = subprocess.run(
             # The shell of a completion is looked for among the parents.
             ["bash", "-c", '"$@"; exit $?', "bash", sys.executable, "-m", "edgechat", *given],
-            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120, env=environment,
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment,
+            timeout=limits.HANGS_AFTER,
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == f"edgechat: {os.strerror(errno.ENOSPC)} (free some space and try again)\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
-@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["reply", "hello"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["--version"],
+        ["reply", "--help"],
+        [],
+        ["info", "BUNDLE"],
+        ["info", "BUNDLE", "--json"],
+        ["reply", "BUNDLE", "hello"],
+    ],
+    ids=" ".join,
+)
 def test_a_stdout_that_is_closed_is_a_sentence(bundle_folder, command):
-    name, *rest = command
-    done = _run([name, bundle_folder, *rest], lambda: os.close(1))
+    given = [bundle_folder if word == "BUNDLE" else word for word in command]
+    done = _run(given, lambda: os.close(1))
     assert done.returncode == 1
-    assert (
-        done.stderr == "edgechat: stdout is closed, and the result would go there: give it a file or a pipe\n"
-    )
+    assert done.stderr == CLOSED_STDOUT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
+def test_a_closed_stdout_is_noticed_before_the_work_where_json_goes_there(
+    bundle_folder, run_folder, tmp_path
+):
+    for command in (
+        ["export", run_folder, "--out", tmp_path / "bundle"],
+        ["pack", bundle_folder, "--out", tmp_path / "mine.edgechat"],
+        ["unpack", bundle_folder, "--out", tmp_path / "folder"],
+        ["keygen", "--out", tmp_path / "mine"],
+    ):
+        done = _run([*command, "--json"], lambda: os.close(1))
+        assert (done.returncode, done.stderr) == (1, CLOSED_STDOUT)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no broken pipes of this kind")
@@ -491,7 +517,7 @@ def test_a_reader_of_help_that_left_is_no_failure(arguments):
     os.close(reading)
     done = subprocess.run(
         [sys.executable, "-m", "edgechat", *arguments],
-        stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=limits.HANGS_AFTER,
     )  # fmt: skip
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
@@ -557,7 +583,7 @@ def test_a_trace_of_a_prompt_that_is_not_utf8_is_written(invoke, bundle_folder, 
 def test_a_licence_that_is_not_utf8_is_refused_before_the_work(invoke, run_folder, tmp_path):
     done = invoke("export", run_folder, "--out", tmp_path / "out", "--data-licence", CAFE)
     assert done.returncode == 2
-    assert done.sentence == r"--data-licence must be text, not half of a surrogate pair: 'caf\udce9'"
+    assert done.sentence == r"--data-licence must be valid Unicode text, not 'caf\udce9'"
 
 
 def test_a_plot_shows_a_name_that_is_not_utf8(invoke, bundle_folder, tmp_path):
@@ -583,6 +609,9 @@ def test_an_out_without_a_name_is_refused_before_the_work(
     ):
         done = invoke(*command, "--out", out)
         assert done.returncode == 2
-        assert re.match("--out is .* no name|.*(exists|is not a run|is the current folder)", done.sentence)
+        assert re.match(
+            "--out is .* does not end with a name|.*(exists|is not a run|is the current folder)",
+            done.sentence,
+        )
         assert len(done.sentence) < 400
     assert tree(tmp_path) == {"here": "no file"}

@@ -11,8 +11,8 @@ import typer
 
 import edgechat.tui
 from edgechat.cli.app import app
-from edgechat.cli.console import as_typed
-from edgechat.cli.options import given_options
+from edgechat.cli.errors import as_typed
+from edgechat.cli.searchoptions import given_options
 from edgechat.runtime import DecodingOptions, replymaker, scheduler
 from edgechat.runtime.search import BeamSearch
 

@@ -38,8 +38,8 @@ def test_an_export_says_on_stderr_what_was_proved_and_gives_json_on_stdout(expor
 @pytest.mark.parametrize(
     ("a", "said"),
     [
-        (0.9, "22.5% right: expected error 0.152 before, 0.148 after\n"),
-        (1.0, "22.5% right: the model's own is kept, whose expected error of 0.148 a fit does not lower\n"),
+        (0.9, "calibration error 0.152 before, 0.148 after\n"),
+        (1.0, "calibration error 0.148, which fitting does not lower: probabilities are kept\n"),
     ],
 )
 def test_an_export_says_what_the_calibration_is_worth(invoke, run_folder, tmp_path, monkeypatch, a, said):
@@ -54,7 +54,8 @@ def test_an_export_says_what_the_calibration_is_worth(invoke, run_folder, tmp_pa
     }
     monkeypatch.setattr(exporter, "calibrate", lambda *_: fitted)
     done = invoke("export", run_folder, "--out", tmp_path / "bundle", "--precision", "fp32")
-    assert f"confidence calibrated on 40 held-out pairs, {said}" in done.stderr
+    right = "22.5% answered word for word"
+    assert f"confidence calibrated on 40 held-out pairs, {right}: {said}" in done.stderr
 
 
 def test_an_export_says_where_a_closed_set_does_not_fit_the_data(invoke, run_folder, tmp_path):
@@ -68,9 +69,9 @@ def test_an_export_says_where_a_closed_set_does_not_fit_the_data(invoke, run_fol
     assert (fit["replies"], fit["held_out"], fit["held_out_outside"]) == (3, len(held_out), outside)
     assert (fit["never_learned"], fit["alike"]) == (1, 1)
     assert read_bundle(out).manifest.quality["closed_set"] == fit
-    assert "hint: 1 of 3 replies of the closed set is no response of the training data" in done.stderr
-    assert "hint: 1 reply of the closed set is as another one, but for blanks or case\n" in done.stderr
-    assert "nothing but the 3 replies" in (out / "MODEL_CARD.md").read_text()
+    assert "hint: 1 of 3 replies of the closed set is not a response in the training data" in done.stderr
+    assert "hint: 1 reply of the closed set differs from another only in white space or case\n" in done.stderr
+    assert "closed set: 3 replies" in (out / "MODEL_CARD.md").read_text()
 
 
 def test_decoding_options_and_licence_of_an_export_are_those_of_the_bundle(exported):
@@ -256,8 +257,8 @@ def test_replace_replaces_a_bundle_and_lets_no_precision_pass(
     assert done.returncode == 0
     [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert re.fullmatch(
-        r"warning: int8 is beyond its limits \(mean error \S+, at most 0\.0\): written by force all the "
-        "same, and the bundle says so",
+        r"warning: int8 exceeds its limits \(mean error \S+, at most 0\.0\): written because of --force, and "
+        "the bundle records it",
         warning,
     )
 
@@ -268,9 +269,9 @@ def test_a_beam_that_the_bundle_may_not_ask_for_is_wrong_use(invoke, corpus_file
     assert invoke("train", corpus_file, "--out", run, *sizes).returncode == 0
     done = invoke("export", run, "--out", tmp_path / "bundle", "--beam", 501)
     assert done.returncode == 2
-    # 501 * 400 = 200,400
-    said = "such a bundle could not be loaded: edgechat.json asks for beam 501 and "
-    said += "replies of up to 400 tokens, together more than 200,000 rows"
-    assert done.stderr.splitlines()[-1].startswith(f"edgechat: {said}")
+    # 500 * 400 = 200,000
+    said = "--beam is 501, but the default of a bundle of this model may be at most 500 "
+    said += "(replies of up to 400 tokens, vocabulary of 300 tokens)"
+    assert done.stderr.splitlines()[-1] == f"edgechat: {said}"
     assert "graphs" not in done.stderr  # it is told before the work
     assert not (tmp_path / "bundle").exists()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgechat import __version__
-from edgechat.cli.inspect import beside_fp32
+from edgechat.cli.describe import fp32_comparison
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.replies import write_replies
 
@@ -76,7 +76,7 @@ def test_golden_vectors_that_are_none_are_a_sentence(invoke, bundle_folder, tmp_
 def test_info_of_a_calibration_of_another_kind_says_that_it_is_unknown(invoke, bundle_folder, tmp_path):
     newer = resealed(bundle_folder, tmp_path / "newer", calibration={"kind": "isotonic"})
     done = invoke("info", newer)
-    assert re.search("^confidence +of a kind that this version does not know", done.stdout, re.MULTILINE)
+    assert re.search("^confidence +of a kind unknown to this version", done.stdout, re.MULTILINE)
 
 
 def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
@@ -100,17 +100,16 @@ def test_info_says_of_which_pairs_a_perplexity_is(invoke, bundle_folder, tmp_pat
     bundle = resealed(bundle_folder, tmp_path / "bundle", quality=notes, proof={"replies": 1})
     lines = invoke("info", bundle).stdout.splitlines()
     assert "held-out perplexity  2.5 on 1 pair" in lines
-    shown = "agreement 0.99, perplexity 1.25 for 1.2 on 16 pairs, 15 of them learned ones"
-    assert f"beside fp32          {shown}" in lines
+    shown = "agreement 0.99, perplexity 1.25 instead of 1.2 on 16 pairs, 15 of them training pairs"
+    assert f"compared with fp32   {shown}" in lines
     assert "proof                1 reply, log-probabilities within None" in lines
 
 
-@pytest.mark.parametrize(
-    ("replies", "said"), [(["yes"], "the 1 reply"), (["yes", "no", "no"], "the 2 replies")]
-)
+@pytest.mark.parametrize(("replies", "said"), [(["yes"], "1 reply"), (["yes", "no", "no"], "2 replies")])
 def test_info_says_how_many_replies_a_closed_set_has(invoke, bundle_folder, tmp_path, replies, said):
     bundle = resealed(bundle_folder, tmp_path / "bundle", {"replies.json": write_replies(replies)})
-    assert f"says                 nothing but {said} of replies.json\n" in invoke("info", bundle).stdout
+    shown = invoke("info", bundle).stdout
+    assert f"closed set           {said}, in replies.json; nothing else is replied\n" in shown
 
 
 def test_info_as_json_is_the_manifest_and_the_signature(edgechat, bundle_folder):
@@ -182,10 +181,10 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
     assert found["against"]["replies"] > 0
     assert f"against {run_folder}" in invoke("verify", bundle_folder, "--against", run_folder).stdout
     exported = invoke("export", run_folder, "--out", tmp_path / "int8", "--force")  # whatever it costs
-    [costs] = re.findall("int8 beside fp32: (.*)", exported.stderr)
+    [costs] = re.findall("int8 compared with fp32: (.*)", exported.stderr)
     shown = invoke("verify", tmp_path / "int8", "--against", run_folder).stdout
-    forced = ", beyond its limits, and written by force" if "by force" in exported.stderr else ""
-    assert re.search(rf"^beside fp32 +{re.escape(costs + forced)}$", shown, re.MULTILINE)
+    forced = "; exceeds its limits, written with --force" if "--force" in exported.stderr else ""
+    assert re.search(rf"^compared with fp32 +{re.escape(costs + forced)}$", shown, re.MULTILINE)
     missing = invoke("verify", bundle_folder, "--against", tmp_path / "none")
     assert missing.returncode == 2
     assert "there is no run" in missing.stderr
@@ -194,4 +193,4 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
 def test_two_infinite_perplexities_are_the_same():
     quality = {"agreement": 1.0, "mean_logp": 0.0, "worst_logp": 0.0}
     perplexities = {"perplexity": math.inf, "fp32_perplexity": math.inf}
-    assert "perplexity +0.00%" in beside_fp32(quality | perplexities)
+    assert "perplexity +0.00%" in fp32_comparison(quality | perplexities)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import limits
 import pytest
 
 _MAIN = """
@@ -50,20 +51,20 @@ def start(before: str) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("before", [_WITHIN_AN_IMPORT, _BEFORE_A_COMMAND], ids=["import", "command"])
 def test_an_interrupt_that_something_else_takes_is_one_all_the_same(before):
     started = start(before)
-    assert started.communicate(timeout=60)[1] == ""
+    assert started.communicate(timeout=limits.HANGS_AFTER)[1] == ""
     assert started.returncode == 130
 
 
 def test_a_start_may_be_interrupted_at_any_moment():
     begun = time.perf_counter()
-    start("").communicate(timeout=60)
+    start("").communicate(timeout=limits.HANGS_AFTER)
     chance, longest = random.Random(1), time.perf_counter() - begun
     codes = set()
     for _ in range(8):
         started = start("")
         time.sleep(chance.uniform(0, 0.5 * longest))
         started.send_signal(signal.SIGINT)
-        assert "Traceback" not in started.communicate(timeout=60)[1]
+        assert "Traceback" not in started.communicate(timeout=limits.HANGS_AFTER)[1]
         codes.add(started.returncode)
     assert 130 in codes
     assert codes <= {0, 130, -signal.SIGINT}  # where Python itself ends, it is ended by the signal

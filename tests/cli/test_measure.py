@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import limits
 import pytest
 
 from edgechat.cli import bench
@@ -21,7 +22,7 @@ EVALUATION = {
 }  # fmt: skip
 
 #: What is said of the tests' corpus.
-FEW = "with so few pairs (16) the figures say little of others\n"
+FEW = "note: only 16 pairs: the figures say little about other data\n"
 
 
 def test_eval_shows_its_figures_on_stdout_with_the_signature_of_sacrebleu(
@@ -30,7 +31,7 @@ def test_eval_shows_its_figures_on_stdout_with_the_signature_of_sacrebleu(
     done = edgechat("eval", bundle_folder, "--data", corpus_file)
     assert (done.returncode, done.stderr) == (0, FEW)
     assert done.stdout.splitlines()[0] == f"model              {bundle_folder}, the last checkpoint, step 240"
-    for shown in ("perplexity", "exact match", "BLEU", "tok:13a", "chrF", "distinct-1", "commonest reply"):
+    for shown in ("perplexity", "exact match", "BLEU", "tok:13a", "chrF", "distinct-1", "most common reply"):
         assert shown in done.stdout
 
 
@@ -39,8 +40,8 @@ def test_eval_of_few_pairs_or_words_says_how_little_that_tells(invoke, bundle_fo
     pairs.write_text('{"prompt": "hello", "response": "hi"}\n' * 20)
     done = invoke("eval", bundle_folder, "--data", pairs, "--limit", 19, "--json")
     assert json.loads(done.stdout)["pairs"] == 19
-    short = "BLEU counts 4 words in a row: of replies as short as these it says nothing\n"
-    assert done.stderr == f"with so few pairs (19) the figures say little of others\n{short}"
+    short = "note: BLEU says nothing here: it counts 4 words in a row, and replies are shorter\n"
+    assert done.stderr == f"note: only 19 pairs: the figures say little about other data\n{short}"
     assert invoke("eval", bundle_folder, "--data", pairs).stderr == short
 
 
@@ -86,7 +87,7 @@ def test_a_calibrated_bundle_is_measured_by_its_confidence(invoke, calibrated, c
         f"confidence ≥ 0.5   {of_half['answered']} of 16 answered, {of_half['right']} of them right ({share})"
         in shown
     )
-    assert f"expected error     {trust['expected_error']:.3f}\n" in shown
+    assert f"calibration error  {trust['expected_error']:.3f}\n" in shown
 
 
 def test_where_replies_have_no_confidence_none_is_measured(invoke, calibrated, bundle_folder, corpus_file):
@@ -209,7 +210,7 @@ def test_bench_measures_a_bundle_as_it_is(edgechat, bundle_folder):
 def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_folder):
     values = json.loads(invoke("bench", bundle_folder, "--json", "--repeat", 3).stdout)
     start, step = values["start"], values["step"]
-    assert 0.05 < start["cpu_s"] < 20
+    assert start["cpu_s"] > 0.05
     assert start["wall_s"] > 0.05
     assert 30e6 < start["peak_bytes"] < 300e6  # onnxruntime alone takes more than the least
     assert 0 < step["weight_bytes"] < values["bytes"]["decoder.onnx"]
@@ -221,9 +222,9 @@ def test_the_fresh_process_of_bench_replies_with_the_options_of_the_others(bundl
     asked: list[tuple[list[str], bytes]] = []
     monkeypatch.setattr(bench, "process_cost", lambda command, stdin: asked.append((command, stdin)))
     options = DecodingOptions(beam=2, prefix="hens")
-    assert bench._start([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
+    assert bench.startup_cost([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
     [(command, stdin)] = asked
-    done = subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=limits.HANGS_AFTER)
     assert done.stdout.decode().startswith("hens")
 
 
@@ -241,8 +242,8 @@ def test_bench_of_a_bundle_whose_first_golden_source_has_a_zero_byte(invoke, bun
 def test_bench_shows_a_table(invoke, bundle_folder):
     done = invoke("bench", bundle_folder, "--repeat", 3)
     assert done.returncode == 0
-    for shown in ("load", "fresh process", "decoder.onnx", "GB/s", "reply p50", "first piece p99", "a token",
-                  "batch 32"):  # fmt: skip
+    for shown in ("load", "fresh process", "decoder.onnx", "GB/s", "reply p50", "first piece p99",
+                  "per token", "batch 32"):  # fmt: skip
         assert shown in done.stdout
 
 
@@ -273,8 +274,12 @@ def test_bench_replies_to_given_prompts(invoke, bundle_folder, tmp_path, monkeyp
     ("options", "code", "sentence"),
     [
         (["--prompts", "nowhere.txt"], 2, "--prompts is nowhere.txt, but there is no such file"),
-        (["--prompts", "empty.txt"], 2, "--prompts is empty.txt, which has no prompt in it"),
-        (["--plot", "speed.svg"], 2, "--plot is speed.svg, but a plot is a .png"),
+        (
+            ["--prompts", "empty.txt"],
+            2,
+            "--prompts is empty.txt, which has no prompt in it: write one per line",
+        ),
+        (["--plot", "speed.svg"], 2, "--plot is speed.svg, but plots are written as .png"),
         (["--plot", "no/speed.png"], 2, "there is no folder no"),
         (["--against", "nowhere"], 2, "there is no run nowhere"),
     ],
@@ -311,7 +316,7 @@ def test_bench_without_matplotlib_says_what_to_install(invoke, bundle_folder, mo
 @pytest.mark.parametrize(
     ("model", "options", "sentence"),
     [
-        ("bundle_folder", ["--checkpoint", "last"], "--checkpoint is of a run"),
+        ("bundle_folder", ["--checkpoint", "last"], "--checkpoint needs a run"),
         ("run_folder", ["--targets", "second"], "--targets goes with --data"),
     ],
 )

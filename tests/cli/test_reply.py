@@ -9,6 +9,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+import limits
 import pytest
 
 from edgechat import __version__
@@ -56,11 +57,13 @@ def test_on_a_terminal_it_says_that_it_waits_for_prompts(bundle_folder):
     ours, theirs = os.openpty()
     os.write(ours, b"turn left twice\n\x04")
     command = [sys.executable, "-m", "edgechat", "reply", str(bundle_folder)]
-    done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        command, stdin=theirs, capture_output=True, text=True, timeout=limits.HANGS_AFTER, check=True
+    )
     os.close(ours)
     os.close(theirs)
     assert done.stdout == "LEFT LEFT\n"
-    assert done.stderr == "a prompt a line; Ctrl-D ends\n"
+    assert done.stderr == "type one prompt per line; Ctrl-D ends\n"
 
 
 def test_an_empty_prompt_gets_a_reply(invoke, bundle_folder):
@@ -209,7 +212,7 @@ def test_a_confidence_that_there_is_not_is_not_abstained_by(invoke, sure_bundle,
 def test_a_bundle_that_was_not_calibrated_cannot_abstain(invoke, bundle_folder):
     done = invoke("reply", bundle_folder, "--abstain-below", 0.5, "jump")
     assert done.returncode == 2
-    assert "--abstain-below needs a bundle that was calibrated" in done.sentence
+    assert "--abstain-below needs a calibrated bundle" in done.sentence
     done = invoke("reply", bundle_folder, "--ensemble", bundle_folder, "--abstain-below", 0.5, "hello")
     assert done.returncode == 2
     assert "--abstain-below does not go with --ensemble" in done.sentence
@@ -266,7 +269,7 @@ def test_only_a_trace_is_replaced_by_a_trace(invoke, bundle_folder, tmp_path):
     shutil.copy(bundle_folder / "golden.json", path)
     done = invoke("reply", bundle_folder, "--trace", path, "hello")
     assert done.returncode == 2
-    assert done.sentence == f"--trace is {path}, which exists and is no trace: choose another file"
+    assert done.sentence == f"--trace is {path}, which exists and is not a trace: choose another file"
     assert path.read_bytes() == (bundle_folder / "golden.json").read_bytes()
     path.write_bytes(b"")  # as mktemp makes it
     assert invoke("reply", bundle_folder, "--trace", path, "hello").returncode == 0
@@ -448,7 +451,7 @@ def test_a_reader_that_leaves_early_is_no_error(bundle_folder):
         process.stdin.close()
         assert process.stdout.readline() == b"hi there\n"
         process.stdout.close()
-        assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+        assert (process.stderr.read(), process.wait(limits.HANGS_AFTER)) == (b"", 0)
 
 
 def test_stdin_that_is_closed_is_said(bundle_folder):
@@ -498,7 +501,7 @@ def test_a_chat_without_a_terminal_is_refused_instead_of_waiting_for_ever(edgech
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "edgechat: edgechat tui needs a terminal: with pipes and files, use edgechat chat or reply\n"
+        == "edgechat: edgechat tui needs a terminal: for pipes and files, use edgechat chat or reply\n"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgechat.cli import options, seal
+from edgechat.cli import passphrase, seal
 from edgechat.runtime import files as bundle_files
 from edgechat.runtime.bundle import read_bundle
 
@@ -96,6 +96,56 @@ def test_packing_and_unpacking_give_the_same_bytes(invoke, tree, bundle_folder, 
     assert tree(tmp_path / "folder") == tree(bundle_folder)
     invoke("pack", tmp_path / "folder", "--out", tmp_path / "b.edgechat")
     assert (tmp_path / "b.edgechat").read_bytes() == (tmp_path / "deep" / "a.edgechat").read_bytes()
+
+
+def size_of(bundle: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = bundle.iterdir() if bundle.is_dir() else [bundle]
+    return sum(path.stat().st_size for path in files)
+
+
+@pytest.mark.parametrize("command", ["pack", "unpack"])
+def test_a_packed_or_unpacked_bundle_is_told_as_json(
+    invoke, bundle_folder, signed_export, keys, tmp_path, command
+):
+    key = key_of(invoke, signed_export)
+    for bundle, options, signature in (
+        (bundle_folder, [], None),
+        (signed_export, [], {"key": key, "checked": False}),
+        (signed_export, ["--require-signature", keys / "mine.pub"], {"key": key, "checked": True}),
+    ):
+        out = tmp_path / ("new.edgechat" if command == "pack" else "new")
+        done = invoke(command, bundle, "--out", out, "--json", "--force", *options)
+        assert (done.returncode, done.stderr.startswith(f"wrote {out}, ")) == (0, True)
+        values = json.loads(done.stdout)
+        assert values == {"bundle": str(out), "size": size_of(out), "signature": signature}
+
+
+def key_of(invoke, bundle: Path) -> str:
+    """The fingerprint of the key of a signed bundle."""
+    return json.loads(lines(invoke("info", bundle, "--json"))[0])["signature"]["key"]
+
+
+@pytest.mark.parametrize("form", ["folder", "one.edgechat"])
+def test_a_signed_bundle_is_told_as_json(invoke, bundle_folder, keys, tmp_path, form):
+    bundle = tmp_path / form
+    invoke("pack" if bundle.suffix else "unpack", bundle_folder, "--out", bundle)
+    before = size_of(bundle)
+    for _ in range(2):  # the second time, the signature is there
+        values = json.loads(lines(invoke("sign", bundle, "--key", keys / "mine.key", "--json"))[0])
+        assert values == {"bundle": str(bundle), "size": size_of(bundle), "key": key_of(invoke, bundle)}
+        assert values["size"] >= before + 96  # a key of 32 bytes, a signature of 64
+
+
+def test_a_new_key_is_told_as_json(invoke, bundle_folder, tmp_path):
+    values = json.loads(lines(invoke("keygen", "--out", tmp_path / "me", "--json"))[0])
+    private, public = tmp_path / "me.key", tmp_path / "me.pub"
+    assert values["private_key"] == {"file": str(private), "size": size_of(private)}
+    assert values["public_key"] == {"file": str(public), "size": size_of(public)}
+    invoke("pack", bundle_folder, "--out", tmp_path / "a.edgechat")
+    invoke("sign", tmp_path / "a.edgechat", "--key", private)
+    assert values["key"] == key_of(invoke, tmp_path / "a.edgechat")
+    assert values.keys() == {"private_key", "public_key", "key"}
 
 
 def test_pack_and_unpack_overwrite_nothing_without_force(
@@ -307,8 +357,8 @@ def test_a_signature_is_said_to_be_checked_only_where_it_was(
 
     required = ["--require-signature", keys / "mine.pub"]
     assert row(bundle_folder).split() == ["signature", "none"]
-    assert "not checked (--require-signature KEY does)" in row(signed_export)
-    assert "right, by the key" in row(signed_export, *required)
+    assert "not checked (--require-signature KEY checks it)" in row(signed_export)
+    assert "valid, by the key" in row(signed_export, *required)
     shown = row(signed_export, *required).split()[-1]
     assert json.loads(lines(invoke(command, bundle_folder, "--json"))[0])["signature"] is None
     for arguments, checked in (([], False), (required, True)):
@@ -339,7 +389,7 @@ def test_a_key_with_a_passphrase_is_asked_for_it_in_a_terminal_only(
     shutil.copytree(bundle_folder, tmp_path / "bundle")
     done = invoke("keygen", "--out", tmp_path / "me", "--passphrase")
     assert done.returncode == 2
-    assert "--passphrase asks for it in a terminal" in done.sentence
+    assert "--passphrase asks for the passphrase on a terminal" in done.sentence
     asked: list[str] = []
 
     def prompt(text: str, **options: bool) -> str:
@@ -350,8 +400,8 @@ def test_a_key_with_a_passphrase_is_asked_for_it_in_a_terminal_only(
 
     sign = ["sign", tmp_path / "bundle", "--key", tmp_path / "me.key"]
     with monkeypatch.context() as patch:
-        patch.setattr(options.typer, "prompt", prompt)
-        patch.setattr(options.sys, "stdin", Terminal())
+        patch.setattr(passphrase.typer, "prompt", prompt)
+        patch.setattr(passphrase.sys, "stdin", Terminal())
         seal.keygen(tmp_path / "me", passphrase=True)
         assert b"ENCRYPTED" in (tmp_path / "me.key").read_bytes()
         seal.sign(str(tmp_path / "bundle"), tmp_path / "me.key")

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import limits
 import pytest
 
 from edgechat.cli.progress import TrainingProgress, reading
@@ -118,7 +119,23 @@ def test_json_is_one_object_that_says_how_training_ended(invoke, corpus_file, tm
     assert (values["run"], values["ended"], values["step"], values["total_steps"]) == (
         str(out), "finished", 2, 2
     )  # fmt: skip
-    assert values.keys() == {"run", "ended", "step", "total_steps", "epoch", "best_step", "best_loss"}
+    assert list(values) == [
+        "run", "ended", "step", "total_steps", "total_steps_exact", "epoch", "best_step", "best_loss"
+    ]  # fmt: skip
+
+
+def test_json_says_whether_the_total_of_steps_is_exact(invoke, corpus_file, tmp_path):
+    by_tokens = ["--batch-tokens", 60, "--epochs", 9, "--schedule", "constant", "--max-minutes", 1e-9]
+    sizes = ["--hidden", 8, "--embedding", 8, "--attention", 8, "--vocab-size", 280, "--device", "cpu"]
+
+    def exact(name: str, *options: object) -> object:
+        out = tmp_path / name
+        done = invoke("train", corpus_file, "--out", out, "--threads", 1, "--json", *sizes, *options)
+        return json.loads(done.stdout)["total_steps_exact"]
+
+    assert exact("stopped", *by_tokens) is False  # each epoch has its own number of batches
+    assert exact("counted", *by_tokens[:4], "--schedule", "cosine", "--max-minutes", 1e-9) is True
+    assert exact("finished", *by_tokens[:2], "--epochs", 1, "--schedule", "constant") is True
 
 
 def test_a_run_records_the_threads_it_was_begun_with(quick_run):
@@ -486,7 +503,7 @@ def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(invoke, resum
     before = tree(resumable)
     done = invoke("train", "--resume", "--out", resumable)
     assert done.returncode == 0
-    assert "the run is finished already: more --epochs or --max-steps let it go on" in done.stderr
+    assert "the run is already finished: give more --epochs or --max-steps to continue it" in done.stderr
     assert tree(resumable) == before
 
 
@@ -675,7 +692,7 @@ def test_a_resume_of_what_stopped_early_says_that_nothing_more_is_learned(invoke
     assert "stopped early at step" in invoke("train", corpus_file, "--out", out, *QUICK, *options).stderr
     done = invoke("train", "--resume", "--out", out, "--max-steps", 60)
     assert done.returncode == 0
-    assert re.search("the run has stopped early already, at step [0-9]+, .*--from-run this one", done.stderr)
+    assert re.search("the run already stopped early, at step [0-9]+, .*with --from-run", done.stderr)
 
 
 def test_held_out_data_and_a_fraction_to_hold_out_contradict_each_other(invoke, corpus_file, tmp_path):
@@ -703,7 +720,7 @@ def test_a_closed_stdout_is_told_before_the_training_whose_result_would_go_there
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=60,
+        timeout=limits.HANGS_AFTER,
     )
     assert (done.returncode, done.stderr.startswith("edgechat: stdout is closed")) == (1, True)
     assert not out.exists()
@@ -731,7 +748,7 @@ def test_sigterm_ends_the_count_of_the_steps_of_a_great_many_epochs(corpus_file,
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(timeout=10) != 0
+            assert process.wait(timeout=limits.HANGS_AFTER) != 0
         finally:
             process.kill()
 
@@ -741,7 +758,7 @@ def test_a_time_limit_stops_with_a_checkpoint_that_resumes(invoke, corpus_file, 
     done = invoke("train", corpus_file, "--out", out, *QUICK, "--max-minutes", 1e-9, "--json")
     assert done.returncode == 0
     assert (json.loads(done.stdout)["ended"], json.loads(done.stdout)["step"]) == ("out of time", 1)
-    assert "go on with: edgechat train --resume" in done.stderr
+    assert "to continue: edgechat train --resume" in done.stderr
     assert json.loads(invoke("train", "--resume", "--out", out, "--json").stdout)["ended"] == "finished"
 
 
@@ -857,7 +874,7 @@ def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_a
             if line.startswith("training to step"):
                 break
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=limits.HANGS_AFTER)
     assert (process.returncode, stdout) == (130, "")
     assert "interrupted at step" in stderr
     assert "--resume" in stderr
@@ -882,7 +899,7 @@ def test_a_second_ctrl_c_ends_at_once(corpus_file, tmp_path):
         process.send_signal(signal.SIGINT)
         assert "Ctrl-C again" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=limits.HANGS_AFTER)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert not list(out.rglob(".tmp-*"))
@@ -893,7 +910,7 @@ def test_training_goes_on_when_nobody_reads_what_it_says(corpus_file, tmp_path):
     with _training(corpus_file, "--out", str(out), *map(str, QUICK)) as process:
         process.stderr.readline()
         process.stderr.close()
-        assert (process.stdout.read(), process.wait(60)) == ("", 0)
+        assert (process.stdout.read(), process.wait(limits.HANGS_AFTER)) == ("", 0)
     assert Checkpoints(out).last.name == "step-00000002"
 
 
@@ -901,7 +918,7 @@ def test_training_goes_on_when_nobody_reads_what_it_says(corpus_file, tmp_path):
 def test_training_goes_on_when_the_disk_of_its_log_is_full(corpus_file, tmp_path):
     out = tmp_path / "run"
     with Path("/dev/full").open("w") as full:
-        assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(60) == 0
+        assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(limits.HANGS_AFTER) == 0
     assert Checkpoints(out).last.name == "step-00000002"
 
 
@@ -909,7 +926,9 @@ def test_training_goes_on_when_the_disk_of_its_log_is_full(corpus_file, tmp_path
 def test_training_goes_on_without_a_stderr(corpus_file, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *map(str, QUICK)]
-    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=60)
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=limits.HANGS_AFTER
+    )
     assert done.returncode == 0
     assert Checkpoints(out).last.name == "step-00000002"
 
@@ -931,7 +950,7 @@ def test_training_goes_on_under_nohup_when_its_terminal_is_gone(corpus_file, tmp
             seen += os.read(ours, 4096)
         os.close(ours)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(60) == 0
+        assert process.wait(limits.HANGS_AFTER) == 0
     assert Checkpoints(out).last.name == "step-00000150"
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import limits
+
 
 def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> "subprocess.CompletedProcess[str]":
     """Some processes of a script, or of a module with "-m"."""
@@ -16,7 +18,7 @@ def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> "subp
         ],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=limits.HANGS_AFTER,
         check=False,
         cwd=Path(os.environ.get("TMPDIR", "/tmp")),
     )  # fmt: skip
