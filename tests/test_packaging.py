@@ -56,8 +56,8 @@ def test_the_runtime_loads_nothing_of_training_command_line_or_chat(tmp_path):
         "cryptography",
     )
     assert not {name.split(".")[0] for name in loaded} & set(unwanted)
-    floors = {name.split(".")[1] for name in loaded if name.startswith("edgechat.")}
-    assert floors == {"runtime"}
+    layers = {name.split(".")[1] for name in loaded if name.startswith("edgechat.")}
+    assert layers == {"runtime"}
     assert not {"asyncio", "importlib.resources"} & set(loaded)  # a tenth of the start, and seldom used
 
 
@@ -135,7 +135,7 @@ def test_the_version_has_one_source(tmp_path):
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "edgechat.__version__"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", edgechat.__version__)
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert edgechat.__version__ in changes or "Unreleased" in changes
+    assert edgechat.__version__ in changes
 
 
 def in_wheel() -> set[str]:
@@ -160,10 +160,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     for name in ("src", *FOLDERS):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, copy)
-        else:
-            (copy / name).write_text(f"{name} is not written yet\n")
+        shutil.copy(ROOT / name, copy)
     build = [
         sys.executable,
         "-m",

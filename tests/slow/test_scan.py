@@ -26,7 +26,7 @@ def run(scan: Path, edgechat, tmp_path_factory: pytest.TempPathFactory) -> Path:
         25,
         "--out",
         out,
-        timeout=3600,
+        timeout=4 * 3600,
     )
     assert trained.returncode == 0, trained.stderr
     return out
@@ -44,7 +44,7 @@ def int8_bundle(run: Path, edgechat) -> Path:
 
 def _exported(run: Path, edgechat, precision: str) -> Path:
     out = run.with_name(precision)
-    exported = edgechat("export", run, "--out", out, "--precision", precision, timeout=600)
+    exported = edgechat("export", run, "--out", out, "--precision", precision)
     assert exported.returncode == 0, exported.stderr
     return out
 

@@ -38,10 +38,9 @@ def test_a_short_run_with_each_option_beats_the_same_run_that_has_not_learned(
         done = edgechat(
             "train", scan / "simple.train.jsonl.gz", "--preset", "tiny", "--hidden", 128, "--embedding", 64,
             "--batch-size", 32, "--threads", 1, "--out", run, *OPTIONS[option], *arguments,
-            timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        exported = edgechat("export", run, "--out", bundle, "--force", timeout=600)
+        exported = edgechat("export", run, "--out", bundle, "--force")
         assert exported.returncode == 0, exported.stderr
         return evaluate(ChatModel.load(bundle), pairs)
 
