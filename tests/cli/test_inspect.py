@@ -19,7 +19,7 @@ from edgechat.runtime.replies import write_replies
 
 
 def resealed(bundle: Path, out: Path, files: dict[str, bytes] | None = None, **changes: Any) -> Path:
-    """A copy of a bundle with other files or manifest values, and every hash right."""
+    """A copy of a bundle with other files or manifest values, and correct hashes."""
     checked = read_bundle(bundle)
     manifest = dataclasses.replace(checked.manifest, **changes)
     write_bundle(out, manifest, checked.files | (files or {}), replace_existing=False)
@@ -66,14 +66,16 @@ def test_verify_fails_where_log_probabilities_differ(invoke, bundle_folder, tmp_
 @pytest.mark.parametrize(
     "golden", [b"", b"{}", b"[]", b'{"cases": [{}]}', b'{"cases": [{"src": ["a"]}], "max_length": 3}']
 )
-def test_golden_vectors_that_are_none_are_a_sentence(invoke, bundle_folder, tmp_path, command, golden):
+def test_invalid_golden_vectors_are_reported_in_one_sentence(
+    invoke, bundle_folder, tmp_path, command, golden
+):
     bundle = resealed(bundle_folder, tmp_path / "bundle", {"golden.json": golden})
     done = invoke(command, bundle)
     assert done.returncode == 1
     assert "golden.json cannot be used" in done.sentence
 
 
-def test_info_of_a_calibration_of_another_kind_says_that_it_is_unknown(invoke, bundle_folder, tmp_path):
+def test_info_reports_a_calibration_of_an_unknown_kind(invoke, bundle_folder, tmp_path):
     newer = resealed(bundle_folder, tmp_path / "newer", calibration={"kind": "isotonic"})
     done = invoke("info", newer)
     assert re.search("^confidence +of a kind unknown to this version", done.stdout, re.MULTILINE)
@@ -94,7 +96,7 @@ def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
         assert shown in done.stdout
 
 
-def test_info_says_of_which_pairs_a_perplexity_is(invoke, bundle_folder, tmp_path):
+def test_info_names_the_pairs_that_a_perplexity_is_measured_on(invoke, bundle_folder, tmp_path):
     beside = {"pairs": 16, "agreement": 0.99, "perplexity": 1.25, "fp32_perplexity": 1.2}
     notes = {"valid_pairs": 1, "valid_perplexity": 2.5, "against_fp32": beside}
     bundle = resealed(bundle_folder, tmp_path / "bundle", quality=notes, proof={"replies": 1})
@@ -120,7 +122,7 @@ def test_info_as_json_is_the_manifest_and_the_signature(edgechat, bundle_folder)
     assert json.loads(done.stdout) == sealed | {"signature": None}
 
 
-def test_info_shows_a_bundle_whose_notes_for_people_are_of_another_kind(invoke, bundle_folder, tmp_path):
+def test_info_shows_a_bundle_with_unexpected_types_in_its_notes_for_people(invoke, bundle_folder, tmp_path):
     notes = {"steps": "many", "data": ["a\x1b[2Jb\nreply  100"]}
     bundle = resealed(bundle_folder, tmp_path / "bundle", provenance=notes, proof={}, quality={})
     done = invoke("info", bundle)
@@ -159,13 +161,13 @@ def test_doctor_shows_a_table(invoke):
 
 
 @pytest.mark.parametrize("left", [None, "", "raise ImportError('libonnxruntime.so.1 is not there')"])
-def test_an_onnxruntime_that_is_only_partly_there_is_said_with_the_mend(tmp_path, left):
-    """What is left of one of its two packages when the other was removed."""
+def test_a_partly_installed_onnxruntime_is_reported_with_the_remedy(tmp_path, left):
+    """The remains of one of its two packages after the other was uninstalled."""
     (tmp_path / "onnxruntime").mkdir()
     if left is not None:
         (tmp_path / "onnxruntime" / "__init__.py").write_text(left)
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from edgechat.cli import main; main()"
-    if left is None:  # a folder without __init__.py loses against the real package, so that goes
+    if left is None:  # a folder without __init__.py would lose against the real package
         code = "import sys; sys.modules['onnxruntime'] = None; from edgechat.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
@@ -180,7 +182,7 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
     assert found["passed"] is True
     assert found["against"]["replies"] > 0
     assert f"against {run_folder}" in invoke("verify", bundle_folder, "--against", run_folder).stdout
-    exported = invoke("export", run_folder, "--out", tmp_path / "int8", "--force")  # whatever it costs
+    exported = invoke("export", run_folder, "--out", tmp_path / "int8", "--force")  # whatever its quality
     [costs] = re.findall("int8 compared with fp32: (.*)", exported.stderr)
     shown = invoke("verify", tmp_path / "int8", "--against", run_folder).stdout
     forced = "; exceeds its limits, written with --force" if "--force" in exported.stderr else ""

@@ -35,7 +35,7 @@ def test_eval_shows_its_figures_on_stdout_with_the_signature_of_sacrebleu(
         assert shown in done.stdout
 
 
-def test_eval_of_few_pairs_or_words_says_how_little_that_tells(invoke, bundle_folder, tmp_path):
+def test_eval_notes_that_few_pairs_or_short_replies_say_little(invoke, bundle_folder, tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "hello", "response": "hi"}\n' * 20)
     done = invoke("eval", bundle_folder, "--data", pairs, "--limit", 19, "--json")
@@ -45,7 +45,7 @@ def test_eval_of_few_pairs_or_words_says_how_little_that_tells(invoke, bundle_fo
     assert invoke("eval", bundle_folder, "--data", pairs).stderr == short
 
 
-def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder, corpus_file):
+def test_a_run_and_its_bundle_have_the_same_figures(invoke, run_folder, bundle_folder, corpus_file):
     measured = []
     for model, options in ((run_folder, ["--checkpoint", "last"]), (bundle_folder, [])):
         done = invoke("eval", model, "--data", corpus_file, "--json", *options)
@@ -53,7 +53,7 @@ def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder
         assert (done.returncode, done.stderr) == (0, FEW)
         assert values.keys() == EVALUATION
         assert values["pairs"] == 16
-        assert values["exact_match"] >= 12 / 16  # learned by heart, but for those held out
+        assert values["exact_match"] >= 12 / 16  # learned by heart, except for the held-out ones
         measured.append(values)
     run, bundle = ({k: v for k, v in m.items() if k not in ("model", "seconds")} for m in measured)
     assert run["perplexity"] == pytest.approx(bundle["perplexity"], rel=1e-3)
@@ -62,7 +62,7 @@ def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder
 
 @pytest.fixture
 def calibrated(bundle_folder, tmp_path):
-    """The tests' bundle, whose own probabilities are declared to be right."""
+    """The bundle of the tests, with the identity as its calibration."""
     bundle = read_bundle(bundle_folder)
     fitted = {"kind": "platt", "a": 1.0, "b": 0.0, "pairs": 30, "right": 1.0, "ece_before": 0.0, "ece": 0.0}
     manifest = dataclasses.replace(bundle.manifest, calibration=fitted)
@@ -70,7 +70,7 @@ def calibrated(bundle_folder, tmp_path):
     return tmp_path / "calibrated"
 
 
-def test_a_calibrated_bundle_is_measured_by_its_confidence(invoke, calibrated, corpus_file):
+def test_eval_measures_the_confidence_of_a_calibrated_bundle(invoke, calibrated, corpus_file):
     done = invoke("eval", calibrated, "--data", corpus_file, "--json")
     trust = json.loads(done.stdout)["confidence"]
     prompts = [json.loads(line)["prompt"] for line in corpus_file.read_text().splitlines()]
@@ -90,25 +90,25 @@ def test_a_calibrated_bundle_is_measured_by_its_confidence(invoke, calibrated, c
     assert f"calibration error  {trust['expected_error']:.3f}\n" in shown
 
 
-def test_where_replies_have_no_confidence_none_is_measured(invoke, calibrated, bundle_folder, corpus_file):
+def test_eval_measures_no_confidence_where_replies_have_none(invoke, calibrated, bundle_folder, corpus_file):
     for bundle, options in ((bundle_folder, []), (calibrated, ["--normalize", "none"])):
         done = invoke("eval", bundle, "--data", corpus_file, *options)
         assert "BLEU" in done.stdout
         assert "confidence" not in done.stdout
 
 
-def test_without_data_a_run_is_measured_on_what_it_held_out(invoke, run_folder):
+def test_without_data_a_run_is_evaluated_on_its_held_out_pairs(invoke, run_folder):
     values = json.loads(invoke("eval", run_folder, "--json").stdout)
     assert values["pairs"] == len((run_folder / "valid.jsonl").read_text().splitlines())
 
 
-def test_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
+def test_eval_of_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
     done = invoke("eval", bundle_folder)
     assert done.returncode == 2
     assert "--data is missing" in done.sentence
 
 
-def test_a_run_that_held_nothing_out_needs_data(edgechat, invoke, corpus_file, tmp_path):
+def test_eval_of_a_run_without_held_out_pairs_needs_data(edgechat, invoke, corpus_file, tmp_path):
     tiny = ("--hidden", 8, "--embedding", 8, "--attention", 8, "--vocab-size", 261, "--max-steps", 1)
     edgechat("train", corpus_file, "--out", tmp_path / "run", "--valid-fraction", 0, *tiny)
     done = invoke("eval", tmp_path / "run")
@@ -117,7 +117,7 @@ def test_a_run_that_held_nothing_out_needs_data(edgechat, invoke, corpus_file, t
     assert "held out no pairs" in done.sentence
 
 
-def test_parallel_text_is_measured_as_pairs_of_one_file_are(invoke, bundle_folder, corpus_file, tmp_path):
+def test_eval_of_parallel_text_equals_eval_of_pairs_in_one_file(invoke, bundle_folder, corpus_file, tmp_path):
     pairs = [json.loads(line) for line in corpus_file.read_text().splitlines()]
     source, target = tmp_path / "test.src", tmp_path / "test.tgt"
     source.write_text("".join(pair["prompt"] + "\n" for pair in pairs))
@@ -131,7 +131,7 @@ def test_parallel_text_is_measured_as_pairs_of_one_file_are(invoke, bundle_folde
     assert (done.returncode, "give --target too" in done.sentence) == (2, True)
 
 
-def test_bad_lines_are_skipped_and_said_where_that_is_asked_for(invoke, bundle_folder, corpus_file, tmp_path):
+def test_skip_bad_skips_and_reports_bad_lines_in_eval(invoke, bundle_folder, corpus_file, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(corpus_file.read_bytes() + b'{"prompt": "x", "response": \n')
     done = invoke("eval", bundle_folder, "--data", bad, "--json")
@@ -143,13 +143,13 @@ def test_bad_lines_are_skipped_and_said_where_that_is_asked_for(invoke, bundle_f
     assert "dropped  1 × bad line: is not JSON\n" in done.stderr
 
 
-def test_skipping_bad_lines_of_no_data_is_wrong_use(invoke, run_folder):
+def test_skip_bad_without_data_is_wrong_use(invoke, run_folder):
     done = invoke("eval", run_folder, "--skip-bad")
     assert done.returncode == 2
     assert "--skip-bad goes with --data" in done.sentence
 
 
-def test_a_limit_takes_the_first_pairs(invoke, bundle_folder, corpus_file):
+def test_limit_takes_the_first_pairs(invoke, bundle_folder, corpus_file):
     done = invoke("eval", bundle_folder, "--data", corpus_file, "--limit", 3, "--json", "--tokenize", "none")
     values = json.loads(done.stdout)
     assert values["pairs"] == 3
@@ -172,7 +172,7 @@ def test_a_tokenizer_that_sacrebleu_lacks_is_wrong_use(invoke, bundle_folder, co
     assert "--tokenize" in done.stderr
 
 
-def test_a_run_is_not_measured_on_a_device_that_is_not_there(invoke, run_folder):
+def test_eval_on_a_missing_device_is_refused(invoke, run_folder):
     import torch
 
     if torch.cuda.is_available():
@@ -193,7 +193,7 @@ def check_speed(speed):
     assert 0 < speed["token_ms"] <= speed["reply_ms"]["p99"]
 
 
-def test_bench_measures_a_bundle_as_it_is(edgechat, bundle_folder):
+def test_bench_measures_a_bundle(edgechat, bundle_folder):
     done = edgechat("bench", bundle_folder, "--json", "--repeat", 3, "--beam", 2)
     values = json.loads(done.stdout)
     assert done.returncode == 0
@@ -212,7 +212,7 @@ def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_f
     start, step = values["start"], values["step"]
     assert start["cpu_s"] > 0.05
     assert start["wall_s"] > 0.05
-    assert 30e6 < start["peak_bytes"] < 300e6  # onnxruntime alone takes more than the least
+    assert 30e6 < start["peak_bytes"] < 300e6  # onnxruntime alone needs more than 30 MB
     assert 0 < step["weight_bytes"] < values["bytes"]["decoder.onnx"]
     assert step["floor_ms"] == pytest.approx(step["weight_bytes"] / step["bytes_per_second"] * 1e3, abs=1e-3)
     assert step["ms"] > 0
@@ -228,7 +228,7 @@ def test_the_fresh_process_of_bench_replies_with_the_options_of_the_others(bundl
     assert done.stdout.decode().startswith("hens")
 
 
-def test_bench_of_a_bundle_whose_first_golden_source_has_a_zero_byte(invoke, bundle_folder, tmp_path):
+def test_bench_works_where_the_first_golden_source_has_a_zero_byte(invoke, bundle_folder, tmp_path):
     bundle = read_bundle(bundle_folder)
     golden = json.loads(bundle.files["golden.json"])
     [zero] = TextCodec(bundle.files["tokenizer.json"], max_source=9, max_target=9).encode("\0")
@@ -267,7 +267,7 @@ def test_bench_replies_to_given_prompts(invoke, bundle_folder, tmp_path, monkeyp
     prompts = tmp_path / "prompts.txt"
     prompts.write_bytes("\ufeffhello\r\n\ngood\u2028night".encode())
     assert invoke("bench", bundle_folder, "--repeat", 3, "--prompts", prompts).returncode == 0
-    assert replied == ["hello", "good\u2028night"] * 2  # one warms up
+    assert replied == ["hello", "good\u2028night"] * 2  # one pass warms up
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_bench_refuses_before_it_measures(
     assert sentence in done.sentence
 
 
-def test_bench_against_a_run_that_the_bundle_is_not_of(invoke, bundle_folder, run_folder, tmp_path):
+def test_bench_against_a_run_of_another_bundle_is_wrong_use(invoke, bundle_folder, run_folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)
     tokenizer, info = (json.loads((other / name).read_bytes()) for name in ("tokenizer.json", "run.json"))
@@ -320,16 +320,14 @@ def test_bench_without_matplotlib_says_what_to_install(invoke, bundle_folder, mo
         ("run_folder", ["--targets", "second"], "--targets goes with --data"),
     ],
 )
-def test_options_that_have_nothing_to_act_on_are_refused(
-    request, invoke, corpus_file, model, options, sentence
-):
+def test_options_without_effect_are_refused(request, invoke, corpus_file, model, options, sentence):
     data = ["--data", corpus_file] if model == "bundle_folder" else []
     done = invoke("eval", request.getfixturevalue(model), *data, *options)
     assert done.returncode == 2
     assert sentence in done.sentence
 
 
-def test_a_model_may_be_measured_with_given_replies(invoke, bundle_folder, corpus_file, tmp_path):
+def test_eval_can_use_a_closed_set(invoke, bundle_folder, corpus_file, tmp_path):
     (tmp_path / "replies.txt").write_text("only this\n")
     done = invoke(
         "eval", bundle_folder, "--data", corpus_file, "--replies", tmp_path / "replies.txt", "--json"

@@ -1,4 +1,4 @@
-"""Starts processes that train together, as torchrun does."""
+"""Starts several processes of one training, as torchrun does."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import limits
 
 
 def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> "subprocess.CompletedProcess[str]":
-    """Some processes of a script, or of a module with "-m"."""
+    """Run a script, or a module with "-m", in several processes."""
     return subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone",
