@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, chat, evaluate, export, inspect, reply, seal, train
+from . import bench, chat, evaluate, export, inspect, reply, seal, train, tui
 from .console import put
 from .errors import Command, Commands
 
@@ -47,7 +47,7 @@ def edgechat(
     """Options of the whole program."""
 
 
-for module in (train, export, reply, chat, evaluate, bench, inspect, seal):
+for module in (train, export, reply, tui, chat, evaluate, bench, inspect, seal):
     module.register(app)
 for command in app.registered_commands:
     command.cls = Command

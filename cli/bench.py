@@ -1,59 +1,32 @@
 """`edgechat bench`: the speed of a bundle on this machine."""
 
 import io
-import itertools
-import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from ..runtime import ChatModel, DecodingOptions
-from ..runtime.backend import pad
+from ..runtime import ChatModel
 from ..runtime.bundle import MANIFEST, SIGNATURE, Bundle, find_bundle, read_bundle
 from ..runtime.display import counted, printable
 from ..runtime.errors import UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import golden_sources
-from ..runtime.measure import interleaved, process_cost, read_bandwidth, weight_bytes
-from ..runtime.text import GO
-from .console import json_line, lines_of, put_json, put_table, say
+from .console import lines_of, put_json, put_table, say
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 from .outputpath import check_file
 from .progress import counting
 from .pytorch import set_torch_threads
 from .searchoptions import BeamOption, decoding_options
+from .speed import BATCHES, PERCENTS, Speed, measure_speeds, startup_cost, step_cost
 
-BATCHES = (1, 8, 32)
-PERCENTS = (50, 90, 99)
+#: Fresh processes that are timed, at most.
 _STARTS = 5
-_PAUSE = 0.02  # seconds, after which threads that spin while they wait for work are asleep
-_STEPS = 50
-#: An application that loads a bundle and makes one reply. Prompt and options come over stdin, because an
-#: argument is limited in length and cannot hold a zero byte.
-_FRESH = """
-import json, sys
-from edgechat.runtime import ChatModel, DecodingOptions
-bundle, device, threads = sys.argv[1:]
-prompt, options = json.load(sys.stdin.buffer)
-model = ChatModel.load(bundle, device=device, threads=int(threads))
-print(model.reply(prompt, DecodingOptions.from_json(options)))
-"""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The speed of one engine. Milliseconds are wall time."""
-
-    reply_ms: dict[str, float]  # by percentile, at batch 1
-    first_piece_ms: dict[str, float]  # by percentile: until a stream yields its first piece
-    token_ms: float  # mean, at batch 1
-    replies_per_second: dict[str, float]  # by batch size
+#: Seconds between calls, after which threads that spin while they wait for work are asleep.
+_PAUSE = 0.02
 
 
 def register(app: typer.Typer) -> None:
@@ -107,10 +80,10 @@ def bench(
     if plot is not None:
         _check_plot(plot)
     path = find_bundle(bundle)
-    start = time.perf_counter()
+    begun = time.perf_counter()
     checked = read_bundle(path, require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
-    loaded = (time.perf_counter() - start) * 1e3
+    loaded = (time.perf_counter() - begun) * 1e3
     options = decoding_options(model.defaults, beam=beam)
     texts = _golden_prompts(checked, model) if prompts is None else _prompts(prompts)
     engines: dict[str, ChatModel] = {checked.manifest.precision: model}
@@ -119,11 +92,17 @@ def bench(
     say(f"timing {', '.join(engines)} on {model.device}, {counted(threads, 'thread')}, beam {options.beam}")
     rounds = max(3, repeat // 10)
     with counting("timing", len(engines) * (2 * (repeat + 1) + len(BATCHES) * (rounds + 1))) as progress:
-        speeds = _speeds(
+        speeds = measure_speeds(
             engines, texts, options, repeat, rounds, progress, pause=_PAUSE if threads > 1 else 0.0
         )
     own = speeds.pop(checked.manifest.precision)
     say("starting fresh processes")
+    arguments = [str(path), model.device, str(threads)]
+    start = startup_cost(arguments, texts[0], options, min(_STARTS, repeat))
+    step = None
+    if model.device == "cpu":
+        say("timing a decoder step, and reading from memory")
+        step = step_cost(checked, model, options.beam)
     result = {
         "bundle": bundle,
         "precision": checked.manifest.precision,
@@ -132,11 +111,9 @@ def bench(
         "beam": options.beam,
         "load_ms": round(loaded, 1),
         **asdict(own),
-        "start": startup_cost(
-            [str(path), model.device, str(threads)], texts[0], options, min(_STARTS, repeat)
-        ),
+        "start": start,
         "bytes": _sizes(checked),
-        "step": _step(checked, model, options.beam) if model.device == "cpu" else None,
+        "step": step,
         "against": {name: asdict(speed) for name, speed in speeds.items()},
     }
     shown = {checked.manifest.precision: own, **speeds}
@@ -149,108 +126,11 @@ def bench(
         put_table([*_facts(result), *_columns(shown)])
 
 
-def _speeds(
-    engines: Mapping[str, ChatModel],
-    prompts: Sequence[str],
-    options: DecodingOptions,
-    repeat: int,
-    rounds: int,
-    progress: Callable[[int], None],
-    *,
-    pause: float,
-) -> dict[str, Speed]:
-    calls: dict[str, Callable[[], object]] = {}
-    tokens: dict[str, list[int]] = {name: [] for name in engines}
-    for name, model in engines.items():
-        calls[f"{name} reply"] = _replying(model, itertools.cycle(prompts), options, tokens[name])
-        calls[f"{name} stream"] = _streaming(model, itertools.cycle(prompts), options)
-    one = interleaved(calls, repeat, clock=time.perf_counter, pause=pause, progress=progress)
-    batched: dict[str, Callable[[], object]] = {}
-    for name, model in engines.items():
-        for size in BATCHES:
-            batch = list(itertools.islice(itertools.cycle(prompts), size))
-            batched[f"{name} {size}"] = _batching(model, batch, options)
-    many = interleaved(batched, rounds, clock=time.perf_counter, pause=pause, progress=progress)
-    return {
-        name: Speed(
-            _percentiles(one[f"{name} reply"]),
-            _percentiles(one[f"{name} stream"]),
-            round(sum(one[f"{name} reply"]) / sum(tokens[name][1:]), 3),
-            {str(n): round(n / statistics.median(many[f"{name} {n}"]) * 1e3, 1) for n in BATCHES},
-        )
-        for name in engines
-    }
-
-
-def _replying(
-    model: ChatModel, prompts: Iterator[str], options: DecodingOptions, tokens: list[int]
-) -> Callable[[], object]:
-    """A function that replies to the next prompt, and appends the number of tokens, its end included, to
-    `tokens`."""
-
-    def reply() -> None:
-        tokens.append(len(model.reply(next(prompts), options).tokens) + 1)
-
-    return reply
-
-
-def _streaming(model: ChatModel, prompts: Iterator[str], options: DecodingOptions) -> Callable[[], object]:
-    """A function that waits for the first piece of the reply to the next prompt, or for the end of an empty
-    reply."""
-    return lambda: next(iter(model.stream(next(prompts), options)), None)
-
-
-def _batching(model: ChatModel, prompts: Sequence[str], options: DecodingOptions) -> Callable[[], object]:
-    return lambda: model.reply_batch(prompts, options, batch_size=len(prompts))
-
-
-def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    return {f"p{percent}": round(float(np.percentile(milliseconds, percent)), 2) for percent in PERCENTS}
-
-
-def startup_cost(
-    arguments: list[str], prompt: str, options: DecodingOptions, repeat: int
-) -> dict[str, Any] | None:
-    """Median times and the peak memory of fresh processes that load the bundle and reply once; None where the
-    system does not report them."""
-    command = [sys.executable, "-c", _FRESH, *arguments]
-    stdin = json_line([prompt, options.to_json()]).encode()
-    costs = [process_cost(command, stdin) for _ in range(repeat)]
-    known = [cost for cost in costs if cost is not None]
-    if not known:
-        return None
-    return {
-        "wall_s": round(statistics.median(cost.wall for cost in known), 3),
-        "cpu_s": round(statistics.median(cost.cpu for cost in known), 3),
-        "peak_bytes": max(cost.peak for cost in known),
-    }
-
-
 def _sizes(bundle: Bundle) -> dict[str, int]:
     """Bytes of each file, the largest first."""
     files = {**bundle.files, MANIFEST: bundle.sealed, SIGNATURE: bundle.signature or b""}
     by_size = sorted(files.items(), key=lambda file: (-len(file[1]), file[0]))
     return {name: len(data) for name, data in by_size if data}
-
-
-def _step(bundle: Bundle, model: ChatModel, beam: int) -> dict[str, Any]:
-    """The time of a decoder step at batch 1, and the time that one thread takes to read its weights from
-    memory."""
-    say("timing a decoder step, and reading from memory")
-    backend, rows = model.backend, max(2, beam)
-    state = backend.encode(*pad([model.codec.encode_source(["hello"]).ids]))
-    tokens, parents = np.full(rows, GO, dtype=np.int64), np.zeros(rows, dtype=np.int64)
-    candidates = min(beam + 2, backend.vocab_size)
-    step = interleaved(
-        {"": lambda: backend.step(state, tokens, parents, candidates)}, _STEPS, clock=time.perf_counter
-    )
-    read, bandwidth = weight_bytes(bundle.files["decoder.onnx"]), read_bandwidth()
-    return {
-        "ms": round(statistics.median(step[""]), 3),
-        "weight_bytes": read,
-        "bytes_per_second": round(bandwidth),
-        "floor_ms": round(read / bandwidth * 1e3, 3),
-    }
 
 
 def _others(bundle: Bundle, run: Path, model: ChatModel, threads: int) -> dict[str, ChatModel]:

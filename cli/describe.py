@@ -15,6 +15,7 @@ def signature_json(bundle: Bundle, *, checked_with: Path | None) -> dict[str, An
 
 
 def signature_shown(bundle: Bundle, *, checked_with: Path | None) -> str:
+    """The signature of a bundle in words."""
     signature = signature_json(bundle, checked_with=checked_with)
     if signature is None:
         return "none"

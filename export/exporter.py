@@ -44,7 +44,7 @@ from .calibrate import calibrate
 from .card import model_card
 from .closedset import ClosedSetFit, closed_set_fit
 from .graphs import graph_spec
-from .proof import Told
+from .proof import Progress
 from .quality import LIMITS, beyond_limits, compare, step_ms
 from .variants import Built, build, prove_built, rebuild
 
@@ -80,7 +80,7 @@ def export(
     sign: Signer | None = None,
     replace_existing: bool = False,
     force: bool = False,
-    progress: Told = lambda what: None,
+    progress: Progress = lambda what: None,
 ) -> Exported:
     """Export a checkpoint of a run as the bundle `out`.
 
@@ -162,7 +162,7 @@ def export(
     return Exported(out, sealed, size, seconds, beyond)
 
 
-def _closed_set_fit(run: Run, replies: Sequence[str], progress: Told) -> ClosedSetFit:
+def _closed_set_fit(run: Run, replies: Sequence[str], progress: Progress) -> ClosedSetFit:
     """How the closed set fits the run's data. Hints about what does not fit are passed to `progress`."""
     fit = closed_set_fit(replies, run.codec, run.train_pairs, run.valid_pairs)
     for hint in fit.hints():
@@ -170,7 +170,9 @@ def _closed_set_fit(run: Run, replies: Sequence[str], progress: Told) -> ClosedS
     return fit
 
 
-def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda what: None) -> dict[str, Any]:
+def prove_bundle(
+    bundle: Bundle, run_folder: Path, *, progress: Progress = lambda what: None
+) -> dict[str, Any]:
     """Repeat the proof with the bundle's own graphs, against the checkpoint that they were exported from.
 
     Raises:
@@ -351,7 +353,7 @@ def _quality(
 
 
 def _calibration(
-    run: Run, backend: OrtBackend, manifest: Manifest, closed: ClosedSet | None, progress: Told
+    run: Run, backend: OrtBackend, manifest: Manifest, closed: ClosedSet | None, progress: Progress
 ) -> dict[str, Any] | None:
     """The calibration for the manifest; None, with a line to `progress`, where there can be none."""
     model = ChatModel(backend, run.codec, manifest.decoding, device="cpu", closed=closed)

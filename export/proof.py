@@ -31,7 +31,8 @@ _RAGGED = (2, 7, 64)
 _NUMBERS_AT_BATCH_1 = 12
 _BEAMS = (1, 5)
 
-Told = Callable[[str], None]
+#: Called with a line of text before each stage of the work.
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def prove(
     targets: Sequence[Sequence[int]],
     *,
     max_length: int,
-    progress: Told = lambda what: None,
+    progress: Progress = lambda what: None,
 ) -> Proof:
     """Compare both backends on pairs of token ids.
 
@@ -118,7 +119,7 @@ def prove_batching(
     *,
     precision: str,
     max_length: int,
-    progress: Told = lambda what: None,
+    progress: Progress = lambda what: None,
 ) -> BatchingProof:
     """Compare the replies of int8 or fp16 graphs decoded alone with those decoded in batches.
 

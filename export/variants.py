@@ -14,7 +14,7 @@ from ..train.model import Seq2Seq
 from .graphs import build_decoder, build_encoder, graph_spec
 from .levels import measure_levels
 from .precision import Float16, Float32, Int8, Precision
-from .proof import Told, prove, prove_batching
+from .proof import Progress, prove, prove_batching
 
 Ids = Sequence[Sequence[int]]
 
@@ -36,7 +36,11 @@ class Built:
 
 
 def build(
-    model: Seq2Seq, precision: PrecisionName, pairs: tuple[Ids, Ids], *, progress: Told = lambda what: None
+    model: Seq2Seq,
+    precision: PrecisionName,
+    pairs: tuple[Ids, Ids],
+    *,
+    progress: Progress = lambda what: None,
 ) -> Built:
     """Build the graphs. For int8, `pairs` (sources and targets) decide the levels."""
     progress("building the graphs")
@@ -70,7 +74,7 @@ def prove_built(
     targets: Ids,
     *,
     max_length: int,
-    progress: Told = lambda what: None,
+    progress: Progress = lambda what: None,
 ) -> dict[str, Any]:
     """Prove the fp32 graphs against PyTorch, and that batching and padding change no reply of the variant.
 

@@ -7,7 +7,7 @@ import sys
 import limits
 import pytest
 
-from edgechat.cli import chat
+from edgechat.cli import tui
 from edgechat.runtime import ChatModel
 
 
@@ -97,7 +97,7 @@ def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder,
     )
     monkeypatch.setattr(sys, "argv", ["edgechat", "tui", "my bundle", "--serve", "--port", "9000"])
     monkeypatch.setattr(sys, "platform", platform)
-    chat.tui([str(bundle_folder)], serve=True, port=9000, host="localhost")
+    tui.tui([str(bundle_folder)], serve=True, port=9000, host="localhost")
     assert served == [(f"{sys.executable} -m edgechat tui {quoted} --port 9000", "localhost", 9000)]
 
 

@@ -9,7 +9,7 @@ import sys
 import limits
 import pytest
 
-from edgechat.cli import bench
+from edgechat.cli import speed
 from edgechat.runtime import ChatModel, DecodingOptions
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.files import sha256
@@ -185,12 +185,12 @@ def test_eval_on_a_missing_device_is_refused(invoke, run_folder):
 SPEED = {"reply_ms", "first_piece_ms", "token_ms", "replies_per_second"}
 
 
-def check_speed(speed):
-    for times in (speed["reply_ms"], speed["first_piece_ms"]):
+def check_speed(figures):
+    for times in (figures["reply_ms"], figures["first_piece_ms"]):
         assert 0 < times["p50"] <= times["p90"] <= times["p99"]
-    assert list(speed["replies_per_second"]) == ["1", "8", "32"]
-    assert all(rate > 0 for rate in speed["replies_per_second"].values())
-    assert 0 < speed["token_ms"] <= speed["reply_ms"]["p99"]
+    assert list(figures["replies_per_second"]) == ["1", "8", "32"]
+    assert all(rate > 0 for rate in figures["replies_per_second"].values())
+    assert 0 < figures["token_ms"] <= figures["reply_ms"]["p99"]
 
 
 def test_bench_measures_a_bundle(edgechat, bundle_folder):
@@ -220,9 +220,9 @@ def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_f
 
 def test_the_fresh_process_of_bench_replies_with_the_options_of_the_others(bundle_folder, monkeypatch):
     asked: list[tuple[list[str], bytes]] = []
-    monkeypatch.setattr(bench, "process_cost", lambda command, stdin: asked.append((command, stdin)))
+    monkeypatch.setattr(speed, "process_cost", lambda command, stdin: asked.append((command, stdin)))
     options = DecodingOptions(beam=2, prefix="hens")
-    assert bench.startup_cost([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
+    assert speed.startup_cost([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
     [(command, stdin)] = asked
     done = subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=limits.HANGS_AFTER)
     assert done.stdout.decode().startswith("hens")
@@ -255,8 +255,8 @@ def test_bench_against_its_run_times_the_same_weights_in_other_engines(invoke, r
     values = json.loads(done.stdout)
     assert values["precision"] == "int8"
     assert list(values["against"]) == ["fp32", "eager"]
-    for speed in (values, *values["against"].values()):
-        check_speed(speed)
+    for figures in (values, *values["against"].values()):
+        check_speed(figures)
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

@@ -325,18 +325,20 @@ class Terminal:
 def test_a_required_signature_is_checked_before_the_terminal_is_taken_over(
     bundle_folder, signed_export, keys, monkeypatch
 ):
-    from edgechat import tui
-    from edgechat.cli import chat
+    import edgechat.tui
+    from edgechat.cli import tui
     from edgechat.runtime import BundleError
 
     opened: list[object] = []
-    monkeypatch.setattr(chat.sys, "stdin", Terminal())
-    monkeypatch.setattr(chat.sys, "stderr", Terminal())
-    monkeypatch.setattr(tui, "run_chat", lambda bundles, **given: opened.append(given["require_signature"]))
+    monkeypatch.setattr(tui.sys, "stdin", Terminal())
+    monkeypatch.setattr(tui.sys, "stderr", Terminal())
+    monkeypatch.setattr(
+        edgechat.tui, "run_chat", lambda bundles, **given: opened.append(given["require_signature"])
+    )
     with pytest.raises(BundleError, match="is not signed"):
-        chat.tui([str(bundle_folder)], require_signature=keys / "mine.pub")
+        tui.tui([str(bundle_folder)], require_signature=keys / "mine.pub")
     assert opened == []
-    chat.tui([str(signed_export)], require_signature=keys / "mine.pub")
+    tui.tui([str(signed_export)], require_signature=keys / "mine.pub")
     assert opened == [keys / "mine.pub"]  # checked again when the bundle is loaded
 
 
