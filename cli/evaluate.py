@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 #: With fewer pairs, a note says how little the figures tell.
 _FEW_PAIRS = 20
-_NAME_DATA = "name it with --data pairs.jsonl, or --source and --target"
+_NAME_DATA = "name the pairs with --data pairs.jsonl, or with --source and --target"
 #: The longest n-grams that BLEU counts, in words.
 _BLEU_WORDS = 4
 

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder that `edgechat train` wrote.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `edgechat train` wrote.")],
     out: Annotated[
         Path,
         typer.Option(

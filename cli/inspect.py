@@ -163,7 +163,7 @@ def info(
             ("source", _source(manifest.text)),
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
-            ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
+            ("data", f"{source.get('data')} (license: {source.get('data_licence')})"),
             ("exported from", checkpoint_shown(manifest.provenance)),
             (
                 "training",

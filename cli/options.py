@@ -8,7 +8,10 @@ import typer
 from ..train.choices import DeviceName
 
 BundleArgument = Annotated[
-    str, typer.Argument(help="Bundle: a folder, a .edgechat file, or `demo` for the one in the package.")
+    str,
+    typer.Argument(
+        metavar="BUNDLE", help="Bundle: a folder, a .edgechat file, or `demo` for the one in the package."
+    ),
 ]
 RequireSignatureOption = Annotated[
     Path | None,

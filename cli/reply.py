@@ -37,7 +37,9 @@ def reply(
     bundle: BundleArgument,
     text: Annotated[
         list[str] | None,
-        typer.Argument(help="Prompts. Without TEXT, each line of stdin is a prompt.", show_default=False),
+        typer.Argument(
+            metavar="TEXT", help="Prompts. Without TEXT, each line of stdin is a prompt.", show_default=False
+        ),
     ] = None,
     n_best: Annotated[
         int | None,

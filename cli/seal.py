@@ -75,7 +75,9 @@ def _copy(bundle: str, out: Path, force: bool, require_signature: Path | None, j
 
 
 def sign(
-    bundle: Annotated[str, typer.Argument(help="Folder or .edgechat file; the signature is added to it.")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="Folder or .edgechat file; the signature is added to it.")
+    ],
     key: Annotated[
         Path,
         typer.Option(

@@ -43,6 +43,7 @@ def train(
     data: Annotated[
         list[str] | None,
         typer.Argument(
+            metavar="DATA",
             help="Files (.jsonl, .tsv, .csv, .txt, also with .gz) or packaged corpora (chitchat, chatterbot, "
             "chatterbot:german).  [default: chatterbot:english]",
             show_default=False,

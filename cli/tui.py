@@ -28,7 +28,7 @@ def tui(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[BUNDLE]...",
+            metavar="BUNDLE",
             help="Bundles: folders, .edgechat files, or `demo`; the chat starts with the first.  "
             "[default: demo]",
             show_default=False,

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import limits
 import pytest
+import typer
 
 from edgechat import __version__
 from edgechat.cli import console
+from edgechat.cli.app import app
 from edgechat.export import calibrate
 from edgechat.runtime import bundle as bundle_module
 
@@ -513,12 +515,13 @@ def test_no_arguments_print_the_help_and_are_wrong_use(edgechat):
     assert "edgechat train data.jsonl --out runs/mine" in done.stdout + done.stderr
 
 
-def test_every_command_has_help_that_names_its_options(invoke):
-    for command in ("train", "export", "tui", "chat", "reply", "eval", "bench", "verify", "info", "doctor"):
-        done = invoke(command, "--help")
-        assert (done.returncode, done.stderr) == (0, ""), command
-        assert "Usage: edgechat " + command in done.stdout
-        assert command in ("tui", "chat") or "--json" in done.stdout
+@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))
+def test_every_command_has_help_that_names_its_arguments_and_options(invoke, command):
+    done = invoke(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    [usage] = re.findall(f"Usage: edgechat {command} (.*)", done.stdout)
+    assert usage == usage.upper()
+    assert command in ("tui", "chat") or "--json" in done.stdout
 
 
 def test_the_version_goes_to_stdout(edgechat):
