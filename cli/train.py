@@ -13,7 +13,7 @@ from .options import ForceOption, JsonOption
 from .outputpath import check_writable
 from .progress import reading
 from .pytorch import set_torch_threads, torch_device
-from .training import compare_environment, find_learning_rate, say_end, show_corpus, train_run
+from .training import find_learning_rate, say_end, set_up_environment, show_corpus, train_run
 
 if TYPE_CHECKING:
     from ..train.run import Run
@@ -276,7 +276,7 @@ def train(
     scheduled_sampling: Annotated[
         float | None,
         _number(
-            "Fraction of decoder inputs that are the model's own at the last step.  [default: 0]",
+            "Fraction of decoder inputs that are the model's own by the end of training.  [default: 0]",
             _REGULARIZATION,
         ),
     ] = None,
@@ -298,8 +298,8 @@ def train(
             _REGULARIZATION,
         ),
     ] = None,
-    epochs: Annotated[int | None, _number("Passes over the training data.", _LENGTH)] = None,
-    max_steps: Annotated[int | None, _number("Last step.", _LENGTH)] = None,
+    epochs: Annotated[int | None, _number("Number of passes over the training data.", _LENGTH)] = None,
+    max_steps: Annotated[int | None, _number("Number of steps after which training ends.", _LENGTH)] = None,
     max_minutes: Annotated[
         float | None,
         _number("Stop after this many minutes, with a checkpoint that --resume continues.", _LENGTH),
@@ -449,7 +449,7 @@ def train(
             return run
 
         run = world.first_does(begin, others=lambda: open_run(run_folder))
-        compare_environment(run, chosen, options.threads, world)
+        set_up_environment(run, chosen, options.threads, world)
         result = train_run(run, chosen, options.max_minutes, world)
         if world.writes:
             say_end(run, result, json)

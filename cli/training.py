@@ -84,7 +84,7 @@ def _vocabulary(codec: "TextCodec") -> list[str]:
     return [*longest, *(token for token in tokens[-6:] if token not in longest)]
 
 
-def compare_environment(run: "Run", device: str, threads: int | None, world: "World") -> None:
+def set_up_environment(run: "Run", device: str, threads: int | None, world: "World") -> None:
     """Set PyTorch's threads, to those that the run began with unless `threads` is given, and warn about every
     difference from the environment of the run's beginning that may change how numbers are rounded."""
     from ..train.run import environment
