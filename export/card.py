@@ -20,14 +20,12 @@ def model_card(manifest: Manifest) -> str:
         if perplexity
         else "nothing was held out"
     )
-    reply, says = (
-        f"at most {text.max_target} tokens",
-        "It repeats and recombines what its training data holds.",
-    )
+    reply = f"at most {text.max_target} tokens"
+    limit = "It repeats and recombines what its training data holds."
     if "closed_set" in quality:
         reply = f"closed set: {counted(quality['closed_set']['replies'], 'reply')}, in `replies.json`"
-        says = "Whatever the prompt, it gives one of the replies of its closed set."
-    direction = "reversed" if model.reverse_source else "read forwards"
+        limit = "Whatever the prompt, it gives one of the replies of its closed set."
+    direction = "read backwards" if model.reverse_source else "read forwards"
     if model.bidirectional:
         direction = "read in both directions"
     case = ", in lower case" if text.lowercase else ""
@@ -67,7 +65,7 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 {_variant(manifest)}
 ## What it cannot do
 
-{says} It has no knowledge of facts, does not reason, and may be
+{limit} It has no knowledge of facts, does not reason, and may be
 wrong or rude where its training data is. Do not use it where a wrong reply does harm.
 """
 
@@ -90,7 +88,7 @@ def _exact(manifest: Manifest) -> str:
     return f"""The {graphs} were compared with the PyTorch model on {pairs}
 ({steps}). Largest differences: log-probabilities {proof["worst_logp"]:.1e}, states
 {proof["worst_state"]:.1e}, alignments {proof["worst_align"]:.1e}. {replies} (beams
-{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, except for
+{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, with
 {ties}.
 """
 
@@ -112,7 +110,7 @@ def _variant(manifest: Manifest) -> str:
 changes by {change:+.2%}, log-probabilities differ by {quality["mean_logp"]:.3f} on average and
 {quality["worst_logp"]:.2f} at most.{forced}
 {counted(batching["replies"], "reply")} are the same alone and in batches of {_list(batching["batch_sizes"])},
-except for {counted(batching["near_ties"], "near tie")}.
+with {counted(batching["near_ties"], "near tie")}.
 """
 
 
