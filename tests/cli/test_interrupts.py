@@ -58,13 +58,15 @@ def test_an_interrupt_that_an_import_swallows_still_exits_with_130(before):
 def test_an_interrupt_at_any_moment_of_the_start_leaves_no_traceback():
     begun = time.perf_counter()
     start("").communicate(timeout=limits.HANGS_AFTER)
-    chance, longest = random.Random(1), time.perf_counter() - begun
+    chance, latest = random.Random(1), 0.5 * (time.perf_counter() - begun)
     codes = set()
     for _ in range(8):
         started = start("")
-        time.sleep(chance.uniform(0, 0.5 * longest))
+        time.sleep(chance.uniform(0, latest))
         started.send_signal(signal.SIGINT)
         assert "Traceback" not in started.communicate(timeout=limits.HANGS_AFTER)[1]
         codes.add(started.returncode)
+        if started.returncode == 0:  # the interrupt came too late, as after a slow first start
+            latest /= 2
     assert 130 in codes
     assert codes <= {0, 130, -signal.SIGINT}  # the signal ends Python itself while it starts or exits
