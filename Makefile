@@ -1,5 +1,5 @@
-# Everything runs in .venv, which the first target that needs it makes.
-#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu    takes PyTorch's CPU build (Linux without a GPU)
+# Everything runs in .venv, which is created by the first target that needs it.
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu    installs PyTorch's CPU build (Linux without a GPU)
 PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
@@ -11,28 +11,28 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: .venv/installed  ## Make the environment .venv, with everything
+install: .venv/installed  ## Create the environment .venv, with all extras
 
-demo: .venv/installed  ## Train on the packaged corpus, export, prove, reply to ten prompts (minutes)
+demo: .venv/installed  ## Train on a packaged corpus, export, prove, and reply to ten prompts (minutes)
 	$(BIN)/python examples/demo.py
 
-test: .venv/installed  ## Run the tests, a file a core at a time
+test: .venv/installed  ## Run the tests in parallel
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-slow: .venv/installed  ## Run the slow tests; those on real data need EDGECHAT_DATA
+slow: .venv/installed  ## Run the slow tests; tests on real data need EDGECHAT_DATA
 	$(BIN)/python -m pytest -m slow
 
-lint: .venv/installed build/types  ## Check style, types and the floors of the house
+lint: .venv/installed build/types  ## Check style, types and the layers of the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=build/types $(BIN)/lint-imports
 
-bench: .venv/installed  ## Compare speed with PyTorch eager on this machine, and time a fresh process
+bench: .venv/installed  ## Measure speed compared with PyTorch eager, and the start of a process
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/startup.py demo
 
-clean:  ## Remove the environment and what make demo made
+clean:  ## Remove the environment, and what make demo created
 	rm -rf .venv build dist *.egg-info runs/demo bundles/demo*
 
 .venv/installed: pyproject.toml constraints.txt
@@ -42,7 +42,8 @@ clean:  ## Remove the environment and what make demo made
 	$(INSTALL) --editable '.[all]'
 	@touch $@
 
-# Type checkers and import-linter cannot follow the import hook of an editable installation, so they get links to the sources.
+# Type checkers and import-linter cannot follow the import hook of an editable installation, so build/types holds links
+# to the sources for them.
 build/types: Makefile
 	rm -rf $@ && mkdir -p $@/edgechat
 	for package in cli export models runtime train tui; do ln -s ../../../$$package $@/edgechat/$$package; done

@@ -1,13 +1,17 @@
-"""The command tree. Each group of commands is a file; of torch, onnx and textual, what they need is imported
-when they run, so that `edgechat --help` and `edgechat reply` do not wait for it."""
+"""The command tree. Each group of related commands has its own module.
+
+torch, onnx and textual are imported inside the commands that need them, so that `edgechat --help` and
+`edgechat reply` start without loading them.
+"""
 
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from . import bench, chat, evaluate, export, inspect, reply, seal, train
-from .console import Command, Commands, put
+from . import bench, chat, evaluate, export, inspect, reply, seal, train, tui
+from .console import put
+from .errors import Command, Commands
 
 app = typer.Typer(
     cls=Commands,
@@ -23,7 +27,7 @@ app = typer.Typer(
         "  edgechat export runs/mine --out bundles/mine\n\n"
         "  edgechat reply bundles/mine 'hello there'\n\n"
         "  edgechat tui bundles/mine\n\n"
-        "Exit codes: 0 done, 1 it ran and failed, 2 wrong use, 130 interrupted."
+        "Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."
     ),
 )
 
@@ -43,7 +47,7 @@ def edgechat(
     """Options of the whole program."""
 
 
-for module in (train, export, reply, chat, evaluate, bench, inspect, seal):
+for module in (train, export, reply, tui, chat, evaluate, bench, inspect, seal):
     module.register(app)
 for command in app.registered_commands:
     command.cls = Command

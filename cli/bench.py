@@ -1,65 +1,32 @@
-"""`edgechat bench`: how fast a bundle is on this machine."""
+"""`edgechat bench`: the speed of a bundle on this machine."""
 
 import io
-import itertools
-import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from ..runtime import ChatModel, DecodingOptions
-from ..runtime.backend import pad
+from ..runtime import ChatModel
 from ..runtime.bundle import MANIFEST, SIGNATURE, Bundle, find_bundle, read_bundle
 from ..runtime.display import counted, printable
 from ..runtime.errors import UsageError
 from ..runtime.files import write_atomic
 from ..runtime.golden import golden_sources
-from ..runtime.measure import interleaved, process_cost, read_bandwidth, weight_bytes
-from ..runtime.text import GO
-from .console import check_file, json_line, lines_of, put_json, put_table, say
-from .options import (
-    BeamOption,
-    BundleArgument,
-    DeviceOption,
-    JsonOption,
-    RequireSignatureOption,
-    ThreadsOption,
-    decoding_options,
-    set_torch_threads,
-)
+from .console import lines_of, put_json, put_table, say
+from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
+from .outputpath import check_file
 from .progress import counting
+from .pytorch import set_torch_threads
+from .searchoptions import BeamOption, decoding_options
+from .speed import BATCHES, PERCENTS, Speed, measure_speeds, startup_cost, step_cost
 
-BATCHES = (1, 8, 32)
-PERCENTS = (50, 90, 99)
+#: Fresh processes that are timed, at most.
 _STARTS = 5
-_PAUSE = 0.02  # seconds in which threads that spin for work fall asleep
-_STEPS = 50
-#: What an application does that embeds a bundle and wants one reply. Prompt and options come by stdin: an
-#: argument has no zero byte, and a limit.
-_FRESH = """
-import json, sys
-from edgechat.runtime import ChatModel, DecodingOptions
-bundle, device, threads = sys.argv[1:]
-prompt, options = json.load(sys.stdin.buffer)
-model = ChatModel.load(bundle, device=device, threads=int(threads))
-print(model.reply(prompt, DecodingOptions.from_json(options)))
-"""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast one engine replies. Milliseconds are wall time."""
-
-    reply_ms: dict[str, float]  # by percentile, at batch 1
-    first_piece_ms: dict[str, float]  # by percentile: of a stream, until there is text
-    token_ms: float
-    replies_per_second: dict[str, float]  # by batch size
+#: Seconds between calls, after which threads that spin while they wait for work are asleep.
+_PAUSE = 0.02
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +39,8 @@ def bench(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Also time the checkpoint that the bundle was made of, as fp32 and by PyTorch; needs torch.",
+            help="Also time the checkpoint that the bundle was exported from, as fp32 and in PyTorch; needs "
+            "torch.",
             show_default=False,
         ),
     ] = None,
@@ -80,16 +48,19 @@ def bench(
         Path | None,
         typer.Option(
             readable=False,
-            help="Prompts to reply to, one a line.  [default: the golden vectors', random tokens]",
+            help="File of prompts to reply to, one per line.  [default: the golden vectors of the bundle, "
+            "which are random tokens]",
             show_default=False,
         ),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=3, help="Replies timed at batch 1.")] = 50,
+    repeat: Annotated[int, typer.Option(min=3, help="Number of replies timed at batch 1.")] = 50,
     beam: BeamOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.png", help="Draw latency and throughput; needs matplotlib.", show_default=False
+            metavar="FILE.png",
+            help="Plot latency and throughput to this file; needs matplotlib.",
+            show_default=False,
         ),
     ] = None,
     json: JsonOption = False,
@@ -97,20 +68,22 @@ def bench(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Time a bundle on this machine: latency of a reply and of the first piece of a stream at batch 1,
-    replies a second by batch size, a fresh process until its first reply, with its peak memory, the size of
-    each file, and how fast a step could be at most.
+    """Measure the speed of a bundle on this machine.
 
-    With --against they are timed in turns. Figures of two bundles compare only where their prompts and sizes
-    are the same. Let nothing else run meanwhile.
+    Shown are the latency of a reply and of the first piece of a stream at batch 1, replies per second by
+    batch size, the time and peak memory of a fresh process until its first reply, the size of each file, and
+    the shortest time that a decoder step could take given the memory bandwidth.
+
+    With --against, the engines are timed in turns. Compare two bundles only if their prompts and sizes are
+    the same. Run nothing else meanwhile.
     """
     if plot is not None:
         _check_plot(plot)
     path = find_bundle(bundle)
-    start = time.perf_counter()
+    begun = time.perf_counter()
     checked = read_bundle(path, require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
-    loaded = (time.perf_counter() - start) * 1e3
+    loaded = (time.perf_counter() - begun) * 1e3
     options = decoding_options(model.defaults, beam=beam)
     texts = _golden_prompts(checked, model) if prompts is None else _prompts(prompts)
     engines: dict[str, ChatModel] = {checked.manifest.precision: model}
@@ -119,11 +92,17 @@ def bench(
     say(f"timing {', '.join(engines)} on {model.device}, {counted(threads, 'thread')}, beam {options.beam}")
     rounds = max(3, repeat // 10)
     with counting("timing", len(engines) * (2 * (repeat + 1) + len(BATCHES) * (rounds + 1))) as progress:
-        speeds = _speeds(
+        speeds = measure_speeds(
             engines, texts, options, repeat, rounds, progress, pause=_PAUSE if threads > 1 else 0.0
         )
     own = speeds.pop(checked.manifest.precision)
     say("starting fresh processes")
+    arguments = [str(path), model.device, str(threads)]
+    start = startup_cost(arguments, texts[0], options, min(_STARTS, repeat))
+    step = None
+    if model.device == "cpu":
+        say("timing a decoder step, and reading from memory")
+        step = step_cost(checked, model, options.beam)
     result = {
         "bundle": bundle,
         "precision": checked.manifest.precision,
@@ -132,9 +111,9 @@ def bench(
         "beam": options.beam,
         "load_ms": round(loaded, 1),
         **asdict(own),
-        "start": _start([str(path), model.device, str(threads)], texts[0], options, min(_STARTS, repeat)),
+        "start": start,
         "bytes": _sizes(checked),
-        "step": _step(checked, model, options.beam) if model.device == "cpu" else None,
+        "step": step,
         "against": {name: asdict(speed) for name, speed in speeds.items()},
     }
     shown = {checked.manifest.precision: own, **speeds}
@@ -147,106 +126,15 @@ def bench(
         put_table([*_facts(result), *_columns(shown)])
 
 
-def _speeds(
-    engines: Mapping[str, ChatModel],
-    prompts: Sequence[str],
-    options: DecodingOptions,
-    repeat: int,
-    rounds: int,
-    progress: Callable[[int], None],
-    *,
-    pause: float,
-) -> dict[str, Speed]:
-    calls: dict[str, Callable[[], object]] = {}
-    tokens: dict[str, list[int]] = {name: [] for name in engines}
-    for name, model in engines.items():
-        calls[f"{name} reply"] = _replying(model, itertools.cycle(prompts), options, tokens[name])
-        calls[f"{name} stream"] = _streaming(model, itertools.cycle(prompts), options)
-    one = interleaved(calls, repeat, clock=time.perf_counter, pause=pause, progress=progress)
-    batched: dict[str, Callable[[], object]] = {}
-    for name, model in engines.items():
-        for size in BATCHES:
-            batch = list(itertools.islice(itertools.cycle(prompts), size))
-            batched[f"{name} {size}"] = _batching(model, batch, options)
-    many = interleaved(batched, rounds, clock=time.perf_counter, pause=pause, progress=progress)
-    return {
-        name: Speed(
-            _percentiles(one[f"{name} reply"]),
-            _percentiles(one[f"{name} stream"]),
-            round(sum(one[f"{name} reply"]) / sum(tokens[name][1:]), 3),
-            {str(n): round(n / statistics.median(many[f"{name} {n}"]) * 1e3, 1) for n in BATCHES},
-        )
-        for name in engines
-    }
-
-
-def _replying(
-    model: ChatModel, prompts: Iterator[str], options: DecodingOptions, tokens: list[int]
-) -> Callable[[], object]:
-    """What replies to the next prompt, and notes how many tokens that were, the end counted."""
-
-    def reply() -> None:
-        tokens.append(len(model.reply(next(prompts), options).tokens) + 1)
-
-    return reply
-
-
-def _streaming(model: ChatModel, prompts: Iterator[str], options: DecodingOptions) -> Callable[[], object]:
-    """What waits for the first piece of the reply to the next prompt, or for its end where there is none."""
-    return lambda: next(iter(model.stream(next(prompts), options)), None)
-
-
-def _batching(model: ChatModel, prompts: Sequence[str], options: DecodingOptions) -> Callable[[], object]:
-    return lambda: model.reply_batch(prompts, options, batch_size=len(prompts))
-
-
-def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    return {f"p{percent}": round(float(np.percentile(milliseconds, percent)), 2) for percent in PERCENTS}
-
-
-def _start(arguments: list[str], prompt: str, options: DecodingOptions, repeat: int) -> dict[str, Any] | None:
-    """Medians of fresh processes that load the bundle and reply once; None where the system says nothing."""
-    command = [sys.executable, "-c", _FRESH, *arguments]
-    asked = json_line([prompt, options.to_json()]).encode()
-    costs = [process_cost(command, asked) for _ in range(repeat)]
-    known = [cost for cost in costs if cost is not None]
-    if not known:
-        return None
-    return {
-        "wall_s": round(statistics.median(cost.wall for cost in known), 3),
-        "cpu_s": round(statistics.median(cost.cpu for cost in known), 3),
-        "peak_bytes": max(cost.peak for cost in known),
-    }
-
-
 def _sizes(bundle: Bundle) -> dict[str, int]:
-    """Bytes by file, the largest first."""
+    """Bytes of each file, the largest first."""
     files = {**bundle.files, MANIFEST: bundle.sealed, SIGNATURE: bundle.signature or b""}
     by_size = sorted(files.items(), key=lambda file: (-len(file[1]), file[0]))
     return {name: len(data) for name, data in by_size if data}
 
 
-def _step(bundle: Bundle, model: ChatModel, beam: int) -> dict[str, Any]:
-    """A decoder step at batch 1, and how long one thread takes only to read its weights from memory."""
-    say("timing a step, and reading from memory")
-    backend, rows = model.backend, max(2, beam)
-    state = backend.encode(*pad([model.codec.encode_source(["hello"]).ids]))
-    tokens, parents = np.full(rows, GO, dtype=np.int64), np.zeros(rows, dtype=np.int64)
-    candidates = min(beam + 2, backend.vocab_size)
-    step = interleaved(
-        {"": lambda: backend.step(state, tokens, parents, candidates)}, _STEPS, clock=time.perf_counter
-    )
-    read, bandwidth = weight_bytes(bundle.files["decoder.onnx"]), read_bandwidth()
-    return {
-        "ms": round(statistics.median(step[""]), 3),
-        "weight_bytes": read,
-        "bytes_per_second": round(bandwidth),
-        "floor_ms": round(read / bandwidth * 1e3, 3),
-    }
-
-
 def _others(bundle: Bundle, run: Path, model: ChatModel, threads: int) -> dict[str, ChatModel]:
-    """The checkpoint behind the bundle as fp32 and by PyTorch."""
+    """The checkpoint that the bundle was exported from, as fp32 and in PyTorch."""
     from ..export.engines import engines
 
     set_torch_threads(threads)
@@ -259,41 +147,41 @@ def _golden_prompts(bundle: Bundle, model: ChatModel) -> list[str]:
 
 
 def _prompts(path: Path) -> list[str]:
-    """The lines of a file that are not empty."""
+    """The non-empty lines of a file."""
     try:
         with path.open("rb") as file:
             prompts = [line for line in lines_of(file) if line.strip()]
     except FileNotFoundError:
         raise UsageError(f"--prompts is {path}, but there is no such file") from None
     if not prompts:
-        raise UsageError(f"--prompts is {path}, which has no prompt in it: give one a line")
+        raise UsageError(f"--prompts is {path}, which has no prompt in it: write one per line")
     return prompts
 
 
 def _facts(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The rows of the table that are of the bundle alone."""
+    """The rows of the table about the bundle alone."""
     yield "load", f"{result['load_ms']:.0f} ms"
     if (start := result["start"]) is None:
-        yield "fresh process", "not measured: this system does not say what a process took"
+        yield "fresh process", "not measured: this system does not report the cost of a process"
     else:
         yield (
             "fresh process",
-            f"{start['cpu_s']:.2f} s of CPU, {start['wall_s']:.2f} s in all, "
-            f"{start['peak_bytes'] / 1e6:.0f} MB at most, until its first reply",
+            f"{start['cpu_s']:.2f} s CPU, {start['wall_s']:.2f} s wall, peak memory "
+            f"{start['peak_bytes'] / 1e6:.0f} MB, until its first reply",
         )
     sizes = result["bytes"]
     parts = ", ".join(f"{name} {size / 1e6:.2f}" for name, size in sizes.items() if size >= 1e4)
     yield "size", f"{sum(sizes.values()) / 1e6:.2f} MB: {parts}"
     if step := result["step"]:
         yield (
-            "a step",
-            f"{step['ms']:.2f} ms; to read its {step['weight_bytes'] / 1e6:.1f} MB of weights takes "
+            "decoder step",
+            f"{step['ms']:.2f} ms; reading its {step['weight_bytes'] / 1e6:.1f} MB of weights takes "
             f"{step['floor_ms']:.2f} ms at {step['bytes_per_second'] / 1e9:.1f} GB/s",
         )
 
 
 def _columns(speeds: Mapping[str, Speed]) -> Iterator[tuple[str, str]]:
-    """The rows of the table that have a column for each engine."""
+    """The rows of the table with a column for each engine."""
 
     def row(values: Sequence[object]) -> str:
         return "".join(f"{value:>10}" for value in values)
@@ -305,23 +193,23 @@ def _columns(speeds: Mapping[str, Speed]) -> Iterator[tuple[str, str]]:
     for percent in PERCENTS:
         pieces = [f"{speed.first_piece_ms[f'p{percent}']:.2f}" for speed in found]
         yield f"first piece p{percent}, ms", row(pieces)
-    yield "a token, ms", row([f"{speed.token_ms:.3f}" for speed in found])
+    yield "per token, ms", row([f"{speed.token_ms:.3f}" for speed in found])
     for size in BATCHES:
         rates = [f"{speed.replies_per_second[str(size)]:,.1f}" for speed in found]
         yield f"batch {size}, replies/s", row(rates)
 
 
 def _check_plot(path: Path) -> None:
-    """Fail before the work, where the plot could not be drawn or written after it."""
-    import matplotlib  # noqa: F401 - a sentence where it is missing
+    """Raise an error, before the work, where the plot cannot be drawn or written."""
+    import matplotlib  # noqa: F401 - fails here if it is not installed
 
     if path.suffix != ".png":
-        raise UsageError(f"--plot is {path}, but a plot is a .png")
+        raise UsageError(f"--plot is {path}, but plots are written as .png: give a name that ends with .png")
     check_file("--plot", path)
 
 
 def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
-    """Percentiles of latency, and throughput by batch size, side by side for each engine."""
+    """Plot percentiles of the latency, and the throughput by batch size, with a bar for each engine."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -333,7 +221,7 @@ def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
             axes.bar_label(axes.bar(places, list(values.values()), width, label=name), fmt="%.3g")
             axes.set_xticks(range(len(values)), list(values))
     latency.set(title="latency of a reply", ylabel="ms")
-    throughput.set(title="throughput", xlabel="batch", ylabel="replies a second")
+    throughput.set(title="throughput", xlabel="batch", ylabel="replies per second")
     for axes in (latency, throughput):
         axes.margins(y=0.15)  # room for the labels
     latency.legend(loc="upper left")

@@ -7,33 +7,32 @@ import typer
 
 from ..runtime import ChatModel, UsageError
 from ..runtime.bundle import is_run
+from ..runtime.display import counted
 from ..train.choices import Targets
 from .console import put_json, put_table, say
-from .inspect import checkpoint_shown
-from .options import (
-    PLAIN,
-    DeviceOption,
-    JsonOption,
+from .describe import checkpoint_shown
+from .options import DeviceOption, JsonOption, RequireSignatureOption
+from .progress import counting
+from .pytorch import set_torch_threads, torch_device
+from .searchoptions import (
+    DEFAULTS,
     LengthPenaltyOption,
     Normalization,
     RepliesOption,
-    RequireSignatureOption,
     beam_option,
     decoding_options,
     given_options,
     normalize_option,
-    set_torch_threads,
-    torch_device,
 )
-from .progress import counting
 
 if TYPE_CHECKING:
     from ..train.corpus import Corpus
     from ..train.dialogue import Pair
 
-_FEW = 20
-_AS_IN = "--data pairs.jsonl, or --source and --target"
-#: Words in a row that BLEU counts.
+#: With fewer pairs, a note says how little the figures tell.
+_FEW_PAIRS = 20
+_NAME_DATA = "name the pairs with --data pairs.jsonl, or with --source and --target"
+#: The longest n-grams that BLEU counts, in words.
 _BLEU_WORDS = 4
 
 
@@ -52,37 +51,41 @@ def evaluate(
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(help="Parallel text: one prompt a line.", readable=False),
+        typer.Option(help="Parallel text: file with one prompt per line.", readable=False),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option(help="Parallel text: one reply a line.", readable=False)
+        Path | None, typer.Option(help="Parallel text: file with one reply per line.", readable=False)
     ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="Of a run: best, last, or an average, best:N or last:N.  [default: best]", show_default=False
+            help="Checkpoint of a run: best or last; best:N or last:N averages N of them.  [default: best]",
+            show_default=False,
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use the first pairs only.", show_default=False)
+        int | None, typer.Option(min=1, help="Use only this many pairs, the first.", show_default=False)
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
     tokenize: Annotated[
         Literal["13a", "none", "intl", "char", "zh"],
-        typer.Option(help="sacrebleu's tokenizer; none is for text that is tokenised already."),
+        typer.Option(help="Tokenizer of sacrebleu; none: the text is tokenized already."),
     ] = "13a",
     targets: Annotated[
         Targets | None,
         typer.Option(
-            help="Turns of the dialogues in the data to reply to.  [default: all]", show_default=False
+            help="Turns of the dialogues to predict; second: only every second turn, the bot's.  "
+            "[default: all]",
+            show_default=False,
         ),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count and skip lines of the data that cannot be read.")
+        bool,
+        typer.Option("--skip-bad", help="Skip lines of the data that cannot be read, and report how many."),
     ] = False,
-    beam: Annotated[int | None, beam_option(f"the bundle's, of a run {PLAIN.beam}")] = None,
+    beam: Annotated[int | None, beam_option(f"the bundle's; {DEFAULTS.beam} for a run")] = None,
     normalize: Annotated[
-        Normalization | None, normalize_option(f"the bundle's, of a run {PLAIN.normalize}")
+        Normalization | None, normalize_option(f"the bundle's; {DEFAULTS.normalize} for a run")
     ] = None,
     length_penalty: LengthPenaltyOption = None,
     replies: RepliesOption = None,
@@ -91,14 +94,16 @@ def evaluate(
     device: DeviceOption = "auto",
     threads: Annotated[
         int,
-        typer.Option(min=1, max=1024, help="Threads of ONNX Runtime; for a run of PyTorch."),
+        typer.Option(min=1, max=1024, help="Threads of ONNX Runtime, or of PyTorch for a run."),
     ] = 1,
 ) -> None:
-    """Measure a model on pairs: perplexity, exact match, BLEU and chrF (sacrebleu, with its signature),
-    distinct-1 and -2, length, how many replies end by themselves, and the share of the commonest reply.
+    """Measure a run or a bundle on pairs of prompt and reply.
 
-    Of a calibrated bundle also what its confidence is worth here: how many replies have at least 0.5, 0.8,
-    0.9 and 0.95, how many of these are right, and the expected calibration error.
+    Shown are perplexity, exact match, BLEU and chrF (with sacrebleu's signature), distinct-1 and -2, the mean
+    length of the replies, the share of replies that were not cut at the longest, and the most common reply.
+
+    For a calibrated bundle, also how good its confidence is: for each threshold 0.5, 0.8, 0.9 and 0.95, how
+    many replies reach it and how many of those are right; and the expected calibration error.
     """
     from ..train.corpus import open_corpus
     from ..train.evaluate import evaluate as run_evaluation
@@ -108,7 +113,7 @@ def evaluate(
         from ..train.run import open_run
 
         if require_signature is not None:
-            raise UsageError("--require-signature is of a bundle: a run is not signed")
+            raise UsageError(f"--require-signature needs a bundle, but {model} is a run: a run is not signed")
         run = open_run(Path(model))
         set_torch_threads(threads)
         checkpoint = checkpoint or "best"
@@ -116,59 +121,59 @@ def evaluate(
         made_of = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
         pairs = None if named else run.held_out()
         if not named and not pairs:
-            raise UsageError(f"--data is missing: {model} held out no pairs, so name a file: {_AS_IN}")
+            raise UsageError(f"--data is missing, and {model} held out no pairs: {_NAME_DATA}")
     else:
         if checkpoint is not None:
-            raise UsageError("--checkpoint is of a run: a bundle holds one model")
+            raise UsageError(f"--checkpoint needs a run, but {model} is a bundle, which holds one model")
         chat = ChatModel.load(model, device=device, threads=threads, require_signature=require_signature)
         made_of = chat.manifest.provenance if chat.manifest else {}
         pairs = None
         if not named:
-            raise UsageError(f"--data is missing: a bundle holds no held-out pairs, so name a file: {_AS_IN}")
+            raise UsageError(f"--data is missing, and a bundle holds no held-out pairs: {_NAME_DATA}")
     if not named and targets is not None:
-        raise UsageError("--targets goes with --data: held-out pairs are what they are")
+        raise UsageError("--targets goes with --data: the targets of held-out pairs were chosen in training")
     if not named and skip_bad:
-        raise UsageError("--skip-bad goes with --data: held-out pairs were read already")
+        raise UsageError("--skip-bad goes with --data: held-out pairs have no bad lines")
     if pairs is None:
         corpus = open_corpus([] if data is None else [data], source=source, target=target, skip_bad=skip_bad)
         pairs = _pairs(corpus, chat.codec.turns, targets or "all")
     pairs = pairs[:limit]
-    if 0 < len(pairs) < _FEW:
-        say(f"with so few pairs ({len(pairs)}) the figures say little of others")
+    if 0 < len(pairs) < _FEW_PAIRS:
+        say(f"note: only {counted(len(pairs), 'pair')}: the figures say little about other data")
     options = decoding_options(chat.defaults, **given_options(context))
     with counting("evaluating", 2 * len(pairs)) as progress:
         result = run_evaluation(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
         )
     if result.bleu == 0 and result.mean_length < _BLEU_WORDS:
-        say(f"BLEU counts {_BLEU_WORDS} words in a row: of replies as short as these it says nothing")
+        say(f"note: BLEU says nothing here: it counts {_BLEU_WORDS} words in a row, and replies are shorter")
     if json:
         which = {name: made_of.get(name) for name in ("checkpoint", "steps")}
         put_json({"model": model, **which, "device": chat.device, **result.to_json()})
         return
-    trust = []
+    confidence = []
     if result.confidence is not None:
-        trust = [
+        confidence = [
             (f"confidence ≥ {each.at_least}", _answered(each.answered, each.right, result.pairs))
             for each in result.confidence.answered
         ]
-        trust.append(("expected error", f"{result.confidence.expected_error:.3f}"))
+        confidence.append(("calibration error", f"{result.confidence.expected_error:.3f}"))
     put_table(
         [
             ("model", f"{model}, {checkpoint_shown(made_of)}"),
             ("pairs", f"{result.pairs:,}"),
             ("perplexity", f"{result.perplexity:.3f}"),
             ("exact match", f"{result.exact_match:.2%}"),
-            *trust,
+            *confidence,
             ("BLEU", f"{result.bleu:.2f}  ({result.bleu_signature})"),
             ("chrF", f"{result.chrf:.2f}  ({result.chrf_signature})"),
             ("distinct-1, -2", f"{result.distinct_1:.4f}, {result.distinct_2:.4f}"),
             ("mean length", f"{result.mean_length:.1f} words"),
-            ("end by themselves", f"{result.eos_rate:.1%}"),
-            ("commonest reply", f"{result.most_common_share:.1%}: {result.most_common_reply!r}"),
+            ("not cut", f"{result.eos_rate:.1%} of replies"),
+            ("most common reply", f"{result.most_common_share:.1%}: {result.most_common_reply!r}"),
             (
                 "truncated",
-                f"{result.truncated_prompts:,} prompts, {result.truncated_targets:,} given replies",
+                f"{result.truncated_prompts:,} prompts, {result.truncated_targets:,} reference replies",
             ),
             ("device", chat.device),
             ("time", f"{result.seconds:.1f} s"),
@@ -177,13 +182,13 @@ def evaluate(
 
 
 def _answered(answered: int, right: int, pairs: int) -> str:
-    """What `--abstain-below` would let pass of the replies to these pairs."""
+    """How many replies `--abstain-below` would print, and how many of those are right."""
     right_of_them = f", {right:,} of them right ({right / answered:.1%})" if answered else ""
     return f"{answered:,} of {pairs:,} answered{right_of_them}"
 
 
 def _pairs(corpus: "Corpus", turns: int, targets: Targets) -> "list[Pair]":
-    """The pairs of a corpus; what of it is left out is said."""
+    """The pairs of a corpus. What was dropped or ignored is printed to stderr."""
     from ..train.dialogue import examples
 
     pairs = [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]

@@ -1,4 +1,4 @@
-"""`edgechat verify`, `info` and `doctor`: what a bundle is, and whether this machine can run it."""
+"""`edgechat verify`, `info` and `doctor`: what a bundle is, and whether this machine runs it correctly."""
 
 import os
 import platform
@@ -21,8 +21,9 @@ from ..runtime.display import counted, plural
 from ..runtime.golden import TOLERANCE
 from ..runtime.manifest import ModelSpec, TextSpec
 from ..runtime.replies import REPLIES, bundled_replies
-from ..runtime.signature import fingerprint, signing_key
-from .console import FAILED, put, put_json, put_table, say
+from .console import put, put_json, put_table, say
+from .describe import checkpoint_shown, fp32_comparison, signature_json, signature_shown
+from .errors import FAILED
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 
 _PACKAGES = (
@@ -50,7 +51,7 @@ def verify(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Also prove the bundle against the checkpoint of the run that it was made of; needs torch.",
+            help="Also prove the bundle against the checkpoint that it was exported from; needs torch.",
             show_default=False,
         ),
     ] = None,
@@ -59,10 +60,10 @@ def verify(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Check every file of a bundle, then repeat its golden vectors on this machine.
+    """Check every file of a bundle, then reproduce its golden vectors on this machine.
 
-    Neither torch nor the training data is needed for that. --against RUN repeats the export's proof on the
-    run's held-out pairs. Exit code 1 where a reply or a log-probability differs.
+    This needs neither torch nor the training data. --against RUN also repeats the proof of the export, on the
+    run's held-out pairs. The exit code is 1 if a reply or a log-probability differs.
     """
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
@@ -72,7 +73,7 @@ def verify(
         put_json(
             {
                 "bundle": bundle,
-                "signature": _signature(checked, require_signature),
+                "signature": signature_json(checked, checked_with=require_signature),
                 "device": model.device,
                 "passed": result.passed,
                 **asdict(result),
@@ -82,13 +83,13 @@ def verify(
     else:
         put_table(
             [
-                ("files", f"{len(checked.files) + 1}, every size and hash as sealed"),
-                ("signature", _signature_shown(checked, require_signature)),
+                ("files", f"{len(checked.files) + 1}, all sizes and hashes match"),
+                ("signature", signature_shown(checked, checked_with=require_signature)),
                 ("golden vectors", f"{result.sources} sources, {result.replies} replies on {model.device}"),
                 ("not compared", f"{result.near_ties} replies that were near ties when the bundle was made"),
                 (
                     "worst difference",
-                    f"{result.worst_difference:.2g} of a log-probability, {TOLERANCE} allowed",
+                    f"{result.worst_difference:.2g} in log-probability, {TOLERANCE} allowed",
                 ),
                 ("mismatches", result.mismatches),
                 *(
@@ -102,21 +103,25 @@ def verify(
                     if proof
                     else []
                 ),
-                *([("beside fp32", _proved_beside_fp32(proof))] if proof and "against_fp32" in proof else []),
+                *(
+                    [("compared with fp32", _precision_cost(proof))]
+                    if proof and "against_fp32" in proof
+                    else []
+                ),
             ]
         )
         put(
             "passed"
             if result.passed
-            else "FAILED: this machine gives other replies than the one that made the bundle"
+            else "FAILED: this machine does not give the replies of the machine that made the bundle"
         )
     if not result.passed:
         raise typer.Exit(FAILED)
 
 
-def _proved_beside_fp32(proof: dict[str, Any]) -> str:
-    beyond = ", beyond its limits, and written by force" if proof["beyond_limits"] else ""
-    return beside_fp32(proof["against_fp32"]) + beyond
+def _precision_cost(proof: dict[str, Any]) -> str:
+    beyond = "; exceeds its limits, written with --force" if proof["beyond_limits"] else ""
+    return fp32_comparison(proof["against_fp32"]) + beyond
 
 
 def _prove_against(bundle: Bundle, run: Path) -> dict[str, Any]:
@@ -130,18 +135,20 @@ def info(
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
 ) -> None:
-    """Show what a bundle is, from its manifest; every file is checked on the way.
+    """Show what a bundle is, from its manifest, after checking every file.
 
-    A signature is only checked with --require-signature KEY: without it, its key is what the bundle claims.
+    A signature is checked only with --require-signature KEY. Without it, the key shown is what the bundle
+    claims. --json prints the manifest, with signature added (key, and checked).
     """
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     manifest = checked.manifest
     if json:
-        put_json(manifest.to_json() | {"signature": _signature(checked, require_signature)})
+        signature = signature_json(checked, checked_with=require_signature)
+        put_json(manifest.to_json() | {"signature": signature})
         return
     model: ModelSpec = manifest.model
     decoding = manifest.decoding
-    # For people, so any of these may be absent, or of another kind than ours.
+    # These are for people: any value in them may be absent or of an unexpected type.
     quality, source, proof = manifest.quality, manifest.provenance, manifest.proof
     put_table(
         [
@@ -156,8 +163,8 @@ def info(
             ("source", _source(manifest.text)),
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
-            ("data", f"{source.get('data')} (licence: {source.get('data_licence')})"),
-            ("made of", checkpoint_shown(manifest.provenance)),
+            ("data", f"{source.get('data')} (license: {source.get('data_licence')})"),
+            ("exported from", checkpoint_shown(manifest.provenance)),
             (
                 "training",
                 f"{_noted(source.get('steps'), 'step')} on {_noted(source.get('train_pairs'), 'pair')}",
@@ -168,13 +175,13 @@ def info(
             ),
             *_against_fp32(manifest.quality),
             ("confidence", _confidence(manifest.calibration)),
-            *_says(checked),
+            *_closed_set(checked),
             (
                 "proof",
                 f"{_noted(proof.get('replies'), 'reply')}, "
                 f"log-probabilities within {proof.get('worst_logp')}",
             ),
-            ("signature", _signature_shown(checked, require_signature)),
+            ("signature", signature_shown(checked, checked_with=require_signature)),
             *(
                 (name, f"{entry.size:>12,} bytes  {entry.sha256[:16]}…")
                 for name, entry in manifest.files.items()
@@ -183,12 +190,12 @@ def info(
     )
 
 
-def _says(bundle: Bundle) -> list[tuple[str, str]]:
-    """The closed set, where a bundle has one."""
+def _closed_set(bundle: Bundle) -> list[tuple[str, str]]:
+    """The row about the closed set, where a bundle has one."""
     if REPLIES not in bundle.files:
         return []
     replies = set(bundled_replies(bundle.files[REPLIES]))
-    return [("says", f"nothing but the {counted(len(replies), 'reply')} of {REPLIES}")]
+    return [("closed set", f"{counted(len(replies), 'reply')}, in {REPLIES}; nothing else is replied")]
 
 
 def _source(text: TextSpec) -> str:
@@ -197,77 +204,44 @@ def _source(text: TextSpec) -> str:
 
 
 def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the precision costs, where the manifest says."""
+    """The row about the cost of the precision, where the manifest states it."""
     found = quality.get("against_fp32")
     if not isinstance(found, dict):
         return []
     pairs, held_out, learned = found.get("pairs"), quality.get("valid_pairs"), ""
     if isinstance(pairs, int) and isinstance(held_out, int) and pairs > held_out:
-        learned = f", {pairs - held_out:,} of them learned ones"
-    forced = ", beyond its limits: written by force" if quality.get("forced") is True else ""
+        learned = f", {pairs - held_out:,} of them training pairs"
+    forced = "; exceeds its limits, written with --force" if quality.get("forced") is True else ""
     return [
         (
-            "beside fp32",
-            f"agreement {found.get('agreement')}, perplexity {found.get('perplexity')} for "
+            "compared with fp32",
+            f"agreement {found.get('agreement')}, perplexity {found.get('perplexity')} instead of "
             f"{found.get('fp32_perplexity')} on {_noted(pairs, 'pair')}{learned}{forced}",
         )
     ]
-
-
-def beside_fp32(quality: dict[str, Any]) -> str:
-    """What a precision costs, of `quality` as the export and the proof give it."""
-    from ..export.quality import perplexity_change
-
-    change = perplexity_change(quality["perplexity"], quality["fp32_perplexity"])
-    return (
-        f"{quality['agreement']:.1%} of tokens the same, perplexity {change:+.2%}, log-probabilities off by "
-        f"{quality['mean_logp']:.3f} in the mean and {quality['worst_logp']:.2f} at worst"
-    )
-
-
-def _signature(bundle: Bundle, required: Path | None) -> dict[str, Any] | None:
-    """The signature of a bundle for programs: of which key (its fingerprint), and whether it was checked."""
-    if bundle.signature is None:
-        return None
-    return {"key": fingerprint(signing_key(bundle.signature)), "checked": required is not None}
-
-
-def _signature_shown(bundle: Bundle, required: Path | None) -> str:
-    signature = _signature(bundle, required)
-    if signature is None:
-        return "none"
-    if signature["checked"]:
-        return f"right, by the key {signature['key']}"
-    return f"not checked (--require-signature KEY does); it claims the key {signature['key']}"
 
 
 def _confidence(calibration: dict[str, Any] | None) -> str:
     if calibration is None:
         return "not calibrated: --abstain-below cannot be used"
     if Calibration.from_json(calibration) is None:
-        return "of a kind that this version does not know: --abstain-below cannot be used"
+        return "of a kind unknown to this version: --abstain-below cannot be used"
     return (
         f"calibrated on {_noted(calibration.get('pairs'), 'held-out pair')}, "
-        f"expected error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
+        f"calibration error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
     )
 
 
-def checkpoint_shown(provenance: dict[str, Any]) -> str:
-    """Which checkpoint of its run a bundle is, or a run was taken at."""
-    return f"the {provenance.get('checkpoint')} checkpoint, step {_shown(provenance.get('steps'))}"
-
-
 def _noted(value: object, noun: str) -> str:
-    """So many of something, as the manifest has it for people."""
+    """A count from the manifest with its noun; the value may be of any type."""
     return counted(value, noun) if isinstance(value, int) else f"{value} {plural(noun)}"
 
 
-def _shown(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def doctor(json: JsonOption = False) -> None:
-    """Say what edgechat finds on this machine, whether CUDA can really be used, and what to mend."""
+    """Show what edgechat finds on this machine, whether CUDA works, and how to fix problems.
+
+    The exit code is 1 if there is a problem.
+    """
     versions = {name: _installed(name) for name in _PACKAGES}
     cuda = cuda_state()
     problems = []
@@ -306,7 +280,7 @@ def doctor(json: JsonOption = False) -> None:
 
 
 def _packages(versions: dict[str, str | None]) -> Iterator[tuple[str, str]]:
-    """Of ONNX Runtime's two packages only those that are there: one is enough."""
+    """The rows about packages. Of ONNX Runtime's two packages, a missing one is left out: one is enough."""
     for name, version in versions.items():
         if version or not name.startswith("onnxruntime"):
             yield name, version or "not installed"

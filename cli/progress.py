@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar where that is a terminal, plain lines elsewhere."""
+"""Progress on stderr: a live bar on a terminal, occasional lines elsewhere."""
 
 import contextlib
 import math
@@ -23,8 +23,8 @@ def _console() -> "Console":
 
 
 def _bar(what: str, *figures: str, shown: bool = True) -> "Progress":
-    """A live bar on stderr, where that is a terminal: what is counted, how far it is, what else there is to
-    say, and the time that is left."""
+    """A live bar on stderr, if that is a terminal: the label, the count, further `figures`, and the time
+    left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _console()
@@ -40,23 +40,23 @@ def _bar(what: str, *figures: str, shown: bool = True) -> "Progress":
     )
 
 
-#: Seconds without a line after which one says how far it is, where there is no live bar.
+#: Without a live bar: seconds without output after which a line reports the progress.
 _SILENCE = 30.0
 
 
 @contextlib.contextmanager
 def reading() -> Iterator[Callable[[str, int], None]]:
-    """How far a corpus is read, tokenized and encoded: live on a terminal, now and then a line elsewhere."""
-    console, said = _console(), time.monotonic()
+    """Progress of reading, tokenizing and encoding a corpus. Yields a function of a label and a count."""
+    console, last_line = _console(), time.monotonic()
 
-    def tell(what: str, count: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= _SILENCE:
-            said = time.monotonic()
+    def report(what: str, count: int) -> None:
+        nonlocal last_line
+        if time.monotonic() - last_line >= _SILENCE:
+            last_line = time.monotonic()
             say(f"{what:<12}  {count:>9,} so far")
 
     if not console.is_terminal:
-        yield tell
+        yield report
         return
     with console.status("reading") as status:
         yield lambda what, count: status.update(f"{what} {count:,}")
@@ -64,14 +64,14 @@ def reading() -> Iterator[Callable[[str, int], None]]:
 
 @contextlib.contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, where that is a terminal. Gives what advances it."""
+    """A progress bar on stderr, if that is a terminal. Yields a function that advances it by a number."""
     with _bar("{task.description}") as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
 
 
 class TrainingProgress:
-    """A live bar on a terminal, now and then a line elsewhere, and a line for each validation everywhere."""
+    """Progress of a training: a live bar or occasional lines, and a line for each validation."""
 
     def __init__(self, *, shown: bool = True) -> None:
         self._shown = shown
@@ -81,7 +81,7 @@ class TrainingProgress:
             shown=shown,
         )
         self._task = self._bar.add_task("train", total=None, epoch=1, loss=0.0, ppl=0.0, speed=0.0)
-        self._begun = self._said = time.monotonic()  # of the first step; of the last line
+        self._begun = self._last_line = time.monotonic()  # times of the first step and of the last line
         self._first_step = 0
 
     def __enter__(self) -> "TrainingProgress":
@@ -94,18 +94,18 @@ class TrainingProgress:
     def begin(self, trainer: "Trainer", device: str) -> None:
         position = trainer.position
         if trainer.finished:
-            self._say("the run is finished already: more --epochs or --max-steps let it go on")
+            self._say("the run is already finished: give more --epochs or --max-steps to continue it")
             return
         if trainer.out_of_patience:
             self._say(
-                f"the run has stopped early already, at step {position.step:,}, and learns nothing more: "
-                "what goes on is another run, with --from-run this one"
+                f"the run already stopped early, at step {position.step:,}, and cannot be continued: train "
+                "a new run from its weights, with --from-run"
             )
             return
-        where = f"from step {position.step:,} " if position.step else ""
-        where_on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"
+        start = f"from step {position.step:,} " if position.step else ""
+        on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"
         about = "" if trainer.counted else "about "
-        what = f"training {where}to {about}step {trainer.total_steps:,} on {where_on}"
+        what = f"training {start}to {about}step {trainer.total_steps:,} on {on}"
         if trainer.processes > 1:
             what += f", {trainer.processes} processes"
         self._say(f"{trainer.weights:,} weights")
@@ -122,7 +122,7 @@ class TrainingProgress:
             ppl=progress.perplexity,
             speed=progress.tokens_per_second,
         )
-        if self._bar.disable and time.monotonic() - self._said >= _SILENCE:
+        if self._bar.disable and time.monotonic() - self._last_line >= _SILENCE:
             rate = (progress.step - self._first_step) / (time.monotonic() - self._begun)  # steps a second
             left = max(0, progress.total_steps - progress.step) / rate / 60
             self._say(
@@ -143,11 +143,11 @@ class TrainingProgress:
             name, value = validated.metric
             line += f"  {name} {value:.{4 if name == 'exact-match' else 2}f}"
         if validated.skipped:
-            line += f"  {validated.skipped:,} steps skipped: no finite gradient"
+            line += f"  {counted(validated.skipped, 'step')} skipped: loss or gradient not finite"
         self._say(line + ("  best" if validated.best else ""))
 
     def _say(self, line: str) -> None:
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
         if not self._shown:
             return
         if self._bar.disable:

@@ -11,22 +11,19 @@ from ..runtime import ChatModel, DecodingOptions, Reply
 from ..runtime.errors import UsageError
 from ..runtime.files import write_atomic
 from ..runtime.trace import trace_json
-from .console import check_file, json_line, lines_of, one_line, put, put_json, say
-from .options import (
-    PLAIN,
+from .console import json_line, lines_of, one_line, put, put_json, say
+from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
+from .outputpath import check_file
+from .searchoptions import (
+    DEFAULTS,
     SEARCH,
     AlignmentsOption,
-    BundleArgument,
-    DeviceOption,
-    JsonOption,
-    RequireSignatureOption,
-    ThreadsOption,
     decoding_options,
     given_options,
     with_search_options,
 )
 
-#: What a trace begins with.
+#: The first values of a trace file.
 _TRACE = {"format": 1}
 
 
@@ -40,11 +37,16 @@ def reply(
     bundle: BundleArgument,
     text: Annotated[
         list[str] | None,
-        typer.Argument(help="Prompts. Without any: one a line on stdin.", show_default=False),
+        typer.Argument(
+            metavar="TEXT", help="Prompts. Without TEXT, each line of stdin is a prompt.", show_default=False
+        ),
     ] = None,
     n_best: Annotated[
         int | None,
-        typer.Option(help=f"Replies to show, best first.  [default: {PLAIN.n_best}]", rich_help_panel=SEARCH),
+        typer.Option(
+            help=f"Replies to show for each prompt, best first.  [default: {DEFAULTS.n_best}]",
+            rich_help_panel=SEARCH,
+        ),
     ] = None,
     alignments: AlignmentsOption = None,
     abstain_below: Annotated[
@@ -52,52 +54,56 @@ def reply(
         typer.Option(
             min=0,
             max=1,
-            help="Print an empty line where the confidence is below this probability; needs a bundle that "
-            "was calibrated.",
+            help="Print an empty line instead of a reply whose confidence is below this probability; needs "
+            "a calibrated bundle.",
             show_default=False,
         ),
     ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(
-            help="File for what each step of the search did, as JSON: the rows, what they looked at, their "
-            "candidates and what became of each.",
+            help="Write each step of the search to this file, as JSON: its rows, their attention, and what "
+            "became of each candidate.",
             show_default=False,
         ),
     ] = None,
     ensemble: Annotated[
         list[str] | None,
         typer.Option(
-            help="A further bundle of the same tokenizer, whose probabilities are averaged with BUNDLE's; "
-            "may be given many times.",
+            help="Another bundle with the same tokenizer, whose probabilities are averaged with BUNDLE's; "
+            "repeatable.",
         ),
     ] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Print each reply while it is searched.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print each reply piece by piece, while it is searched.")
+    ] = False,
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Reply to prompts, one line each on stdout, in order.
+    """Reply to prompts: one line per reply on stdout, in the order of the prompts.
 
-    With --n-best N each reply is N lines of score, tab, text. --json prints one object a line: prompt, reply,
-    score, tokens, candidates (reply, score, logp, tokens), confidence (the probability that the reply is
-    right, or null), truncated (only the end of the prompt was read) and ms. Scores are natural-log
-    probabilities, normalized by length as --normalize says.
+    With --n-best N, each prompt gets N lines of score, tab and text. Scores are natural-log probabilities,
+    normalized by length as --normalize selects.
+
+    --json prints one object per prompt and line: prompt, reply, score, tokens, candidates (reply, score,
+    logp, tokens), confidence (the probability that the reply is right, or null), truncated (whether only the
+    end of the prompt was read) and ms.
     """
     if stream and (json or (n_best or 1) > 1):
-        raise UsageError("--stream prints one reply as it comes: it does not go with --json or --n-best")
+        raise UsageError("--stream does not go with --json or --n-best: it prints one reply, piece by piece")
     if abstain_below is not None and (stream or ((n_best or 1) > 1 and not json)):
         raise UsageError(
-            "--abstain-below judges one whole reply: it does not go with --stream, and with --n-best "
-            "in --json only"
+            "--abstain-below does not go with --stream, nor with --n-best unless --json is given: it judges "
+            "one whole reply"
         )
     if abstain_below is not None and ensemble:
         raise UsageError(
-            "--abstain-below does not go with --ensemble: a bundle's confidence was calibrated for it alone"
+            "--abstain-below does not go with --ensemble: the confidence was calibrated for one bundle alone"
         )
     if alignments and not json:
-        raise UsageError("--alignments goes with --json: a line of text has no place for them")
+        raise UsageError("--alignments goes with --json: plain lines cannot show them")
     if trace is not None:
         _check_trace(trace)
     bundles = [bundle, *(ensemble or [])]
@@ -111,20 +117,20 @@ def reply(
             _check_confident(model, options)
         traced = []
         for prompt in text or _lines():
-            given = _stream(model, prompt, options) if stream else model.reply(prompt, options)
-            if given.truncated:
+            found = _stream(model, prompt, options) if stream else model.reply(prompt, options)
+            if found.truncated:
                 say_truncated(model)
             if trace:
-                traced.append(_traced(model, prompt, given))
+                traced.append(_traced(model, prompt, found))
             if stream:
                 continue
             if json:
-                values = reply_json(prompt, given) | _abstaining(given, abstain_below)
-                put_json(values | ({"source": list(given.source)} if alignments else {}))
-            elif abstain_below is not None and _abstains(given, abstain_below):
+                values = reply_json(prompt, found) | _abstaining(found, abstain_below)
+                put_json(values | ({"source": list(found.source)} if alignments else {}))
+            elif abstain_below is not None and _abstains(found, abstain_below):
                 put("")
             else:
-                _put_reply(given, n_best or 1)
+                _put_reply(found, n_best or 1)
         if trace:
             write_atomic(trace, json_line({**_TRACE, "replies": traced}) + "\n")
 
@@ -134,7 +140,7 @@ def say_truncated(model: ChatModel) -> None:
 
 
 def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
-    """A reply in the form that --json prints."""
+    """The JSON object that --json prints for a reply."""
     return {
         "prompt": prompt,
         "reply": reply.text,
@@ -152,27 +158,27 @@ def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
 
 
 def _check_confident(model: ChatModel, options: DecodingOptions) -> None:
-    """Refuse to abstain by a confidence that there is not."""
+    """Raise UsageError where `model` gives no confidence to replies found with `options`."""
     if model.maker.calibration is None:
         raise UsageError(
-            "--abstain-below needs a bundle that was calibrated: export it from a run that holds out more "
-            "pairs, a larger part of its data or a file of their own (--valid-fraction, --valid)"
+            "--abstain-below needs a calibrated bundle: train with more held-out pairs (a larger "
+            "--valid-fraction, or --valid FILE), and export again"
         )
     if model.maker.confidence(0.0, options) is None:
         raise UsageError(
-            "--abstain-below does not go with options that change which replies may come: the bundle was "
+            "--abstain-below does not go with options that change which replies are possible: the bundle was "
             "calibrated without them"
         )
 
 
 def _abstains(reply: Reply, least: float) -> bool:
-    """A reply that was cut has no confidence."""
+    """Whether the confidence is below `least`. A reply cut at the longest has none, and counts as below."""
     return reply.confidence is None or reply.confidence < least
 
 
 def _abstaining(reply: Reply, least: float | None) -> dict[str, Any]:
-    """What --abstain-below adds to the JSON of a reply. An abstained one says nothing; what it would have
-    said stands among the candidates."""
+    """What --abstain-below adds to the JSON of a reply. The text of an abstained reply becomes empty; it is
+    still the first of the candidates."""
     if least is None:
         return {}
     abstained = _abstains(reply, least)
@@ -180,7 +186,8 @@ def _abstaining(reply: Reply, least: float | None) -> dict[str, Any]:
 
 
 def _put_reply(reply: Reply, n_best: int) -> None:
-    """One line a reply: a line break within it is shown as a space, so that line n answers prompt n."""
+    """Print a reply on one line, with line breaks as spaces, so that line n answers prompt n; with `n_best`
+    above 1, print each candidate on a line of its own."""
     if n_best == 1:
         put(one_line(reply.text))
     else:
@@ -199,17 +206,17 @@ def _stream(model: ChatModel, prompt: str, options: DecodingOptions) -> Reply:
 
 
 def _check_trace(path: Path) -> None:
-    """Fail before the work where the trace could not be written; only another trace is replaced."""
+    """Raise an error, before the work, where the trace cannot be written. Only an older trace is replaced."""
     check_file("--trace", path)
     if path.exists() and not (path.is_file() and _is_trace(path)):
-        raise UsageError(f"--trace is {path}, which exists and is no trace: choose another file")
+        raise UsageError(f"--trace is {path}, which exists and is not a trace: choose another file")
 
 
 def _is_trace(path: Path) -> bool:
     """Whether a file is a trace, or empty."""
-    begins = json_line(_TRACE).rstrip("}").encode()
+    beginning = json_line(_TRACE).rstrip("}").encode()
     with path.open("rb") as file:
-        return file.read(len(begins)) in (begins, b"")
+        return file.read(len(beginning)) in (beginning, b"")
 
 
 def _traced(model: ChatModel, prompt: str, reply: Reply) -> dict[str, Any]:
@@ -219,9 +226,9 @@ def _traced(model: ChatModel, prompt: str, reply: Reply) -> dict[str, Any]:
 
 
 def _lines() -> Iterator[str]:
-    """Prompts on stdin."""
+    """Prompts from stdin, one per line."""
     if sys.stdin is None:
         raise UsageError("there is no TEXT, and stdin is closed: give prompts as arguments")
     if sys.stdin.isatty():
-        say("a prompt a line; Ctrl-D ends")
+        say("type one prompt per line; Ctrl-D ends")
     yield from lines_of(sys.stdin.buffer)

@@ -1,6 +1,6 @@
-"""`edgechat pack`, `unpack`, `sign` and `keygen`: a bundle as one file, and who made it."""
+"""`edgechat pack`, `unpack`, `sign` and `keygen`: one-file bundles and signatures."""
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +11,11 @@ from ..runtime.bundle import check_out, check_outside, find_bundle, read_bundle,
 from ..runtime.errors import EdgeChatError, UsageError
 from ..runtime.files import write_new
 from ..runtime.signature import fingerprint, load_public_key, load_signer, make_key, signing_key
-from .console import check_writable, say
-from .options import BundleArgument, ForceOption, RequireSignatureOption, ask_passphrase
+from .console import put_json, say
+from .describe import signature_json
+from .options import BundleArgument, ForceOption, JsonOption, RequireSignatureOption
+from .outputpath import check_writable
+from .passphrase import new_passphrase, passphrase_prompt
 
 
 def register(app: typer.Typer) -> None:
@@ -22,46 +25,59 @@ def register(app: typer.Typer) -> None:
 
 def pack(
     bundle: BundleArgument,
-    out: Annotated[Path, typer.Option(help="File to write, NAME.edgechat; only replaced with --force.")],
+    out: Annotated[Path, typer.Option(help="File to write, NAME.edgechat; replaced only with --force.")],
     force: ForceOption = False,
+    json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
 ) -> None:
-    """Make one file of a bundle folder, to copy or to send.
+    """Write a bundle folder as one .edgechat file, to copy or to send.
 
-    It holds the same files with the same hashes, so a signature stays right. Every command that takes a
-    bundle takes it as it is: there is no need to unpack it.
+    The file holds the same files with the same hashes, so a signature stays valid. Every command that takes a
+    bundle folder takes a .edgechat file too, without unpacking it.
+
+    --json prints bundle (the file written), size (bytes) and signature (key, and checked: whether
+    --require-signature checked it; null if unsigned).
     """
     if out.suffix != ENDING:
         raise UsageError(f"--out is {out}, but the name of a bundle file ends with {ENDING}")
-    _copy(bundle, out, force, require_signature)
+    _copy(bundle, out, force, require_signature, json)
 
 
 def unpack(
     bundle: Annotated[str, typer.Argument(metavar="FILE", help="A .edgechat file.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder to write; one that is there is only replaced with --force.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; replaced only with --force.")],
     force: ForceOption = False,
+    json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
 ) -> None:
-    """Make a folder of a bundle file. Packing it again gives the same file, byte for byte."""
+    """Write a .edgechat file as a bundle folder. Packing it again gives the same file, byte for byte.
+
+    --json prints bundle (the folder written), size (bytes of its files) and signature (key, and checked:
+    whether --require-signature checked it; null if unsigned).
+    """
     if out.suffix == ENDING:
         raise UsageError(f"--out is {out}, but a name that ends with {ENDING} is a file: name a folder")
-    _copy(bundle, out, force, require_signature)
+    _copy(bundle, out, force, require_signature, json)
 
 
-def _copy(bundle: str, out: Path, force: bool, require_signature: Path | None) -> None:
-    """Read and check a bundle, and write it as `out`, in the form that its ending asks for."""
+def _copy(bundle: str, out: Path, force: bool, require_signature: Path | None, json: bool) -> None:
+    """Read and check a bundle, and write it as `out`, in the form that the ending of `out` selects."""
     check_writable(out)
     check_out(out, force)
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     out.parent.mkdir(parents=True, exist_ok=True)
     store_bundle(out, checked, replace_existing=force)
-    say(f"wrote {out}, {checked.size / 1e6:.1f} MB")
+    size = out.stat().st_size if out.is_file() else checked.size
+    if json:
+        signature = signature_json(checked, checked_with=require_signature)
+        put_json({"bundle": str(out), "size": size, "signature": signature})
+    say(f"wrote {out}, {size / 1e6:.1f} MB")
 
 
 def sign(
-    bundle: Annotated[str, typer.Argument(help="Folder or .edgechat file; the signature is put into it.")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="Folder or .edgechat file; the signature is added to it.")
+    ],
     key: Annotated[
         Path,
         typer.Option(
@@ -70,53 +86,67 @@ def sign(
             help="Ed25519 private key (PEM, PKCS#8): NAME.key of `edgechat keygen`.",
         ),
     ],
-    force: Annotated[bool, typer.Option("--force", help="Replace the signature of another key.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a signature made with another key.")
+    ] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Sign a bundle, so that who has your public key can tell that it is yours and unchanged.
+    """Sign a bundle, so that whoever has your public key can check that it is yours and unchanged.
 
-    The signature is of edgechat.json, which holds the hash of every other file, and is the same in a folder
-    and in one file. `--require-signature NAME.pub` of the other commands checks it.
+    The signature covers edgechat.json, which holds the hash of every other file. It is the same for a folder
+    and for a .edgechat file. `--require-signature NAME.pub` of other commands checks it.
+
+    --json prints bundle, size (bytes, with the signature) and key (SHA-256 of the public key).
     """
     path = find_bundle(bundle)
     if path != Path(bundle):
         raise UsageError(
-            f"{bundle} is the bundle in the package, which stays as it is: "
+            f"{bundle} is the bundle in the package, which is not changed: "
             f"edgechat pack {bundle} --out {bundle}.edgechat, then sign that"
         )
-    signer = load_signer(key, ask_passphrase(key))
+    signer = load_signer(key, passphrase_prompt(key))
     checked = read_bundle(path)
     signature = signer(checked.sealed)
     before = checked.signature
     if before is not None and signing_key(before) != signing_key(signature) and not force:
         raise UsageError(
             f"{bundle} is signed by another key, {fingerprint(signing_key(before))}: "
-            "give --force to replace its signature"
+            "give --force to replace that signature"
         )
     if before != signature:
         try:
             store_signature(path, checked, signature)
         except PermissionError as error:
             raise EdgeChatError(
-                f"{bundle} cannot be written: it takes no new file ({error.strerror})"
+                f"{bundle} cannot be written: no file can be created there ({error.strerror})"
             ) from None
-    say(f"signed {bundle} with the key {fingerprint(signing_key(signature))}")
+    made_with = fingerprint(signing_key(signature))
+    if json:
+        size = path.stat().st_size if path.is_file() else replace(checked, signature=signature).size
+        put_json({"bundle": bundle, "size": size, "key": made_with})
+    say(f"signed {bundle} with the key {made_with}")
 
 
 def keygen(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="NAME", help="Where to write NAME.key and NAME.pub, making its folder; never overwritten."
+            metavar="NAME",
+            help="Write NAME.key and NAME.pub, creating their folder; existing keys are never overwritten.",
         ),
     ],
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Ask for a passphrase that protects the private key.")
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Make an Ed25519 key pair for signatures: NAME.key to sign with, NAME.pub to check with.
 
-    Keep NAME.key to yourself (its mode is 600): whoever has it can sign in your name. Give NAME.pub to those
-    who load your bundles, by a way that they trust.
+    Keep NAME.key secret (its mode is 600): whoever has it can sign in your name. Give NAME.pub to those who
+    load your bundles, over a channel that they trust.
+
+    --json prints private_key and public_key (each with file and size in bytes) and key (SHA-256 of the public
+    key).
     """
     check_writable(out)
     private, public = (out.with_name(out.name + ending) for ending in (".key", ".pub"))
@@ -124,17 +154,19 @@ def keygen(
         if path.exists() or path.is_symlink():
             raise UsageError(f"{path} exists, and a key is never overwritten: choose another --out")
     check_outside(out)
-    secret = None
-    if passphrase:
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise UsageError("--passphrase asks for it in a terminal, and this is none")
-        secret = str(
-            typer.prompt(f"passphrase of {private}", hide_input=True, confirmation_prompt=True, err=True)
-        )
-    made, shown = make_key(secret)
+    private_pem, public_pem = make_key(new_passphrase(private) if passphrase else None)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_new(private, made, mode=0o600)
-    write_new(public, shown)
-    say(f"wrote {private}, to sign with: keep it to yourself")
-    say(f"wrote {public}, to check with: the key {fingerprint(load_public_key(public))}")
+    write_new(private, private_pem, mode=0o600)
+    write_new(public, public_pem)
+    made = fingerprint(load_public_key(public))
+    if json:
+        put_json(
+            {
+                "private_key": {"file": str(private), "size": len(private_pem)},
+                "public_key": {"file": str(public), "size": len(public_pem)},
+                "key": made,
+            }
+        )
+    say(f"wrote {private}, the private key, to sign with: keep it secret")
+    say(f"wrote {public}, the public key, to check with: the key {made}")
     say(f"next: edgechat sign BUNDLE --key {private}, or edgechat export RUN --out BUNDLE --sign {private}")

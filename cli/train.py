@@ -1,4 +1,4 @@
-"""`edgechat train`: from data to a run folder. `training.py` shows what comes of it."""
+"""`edgechat train`: from data to a run folder. `training.py` prints the results."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,17 +7,21 @@ import typer
 
 from ..runtime.files import occupied
 from ..train.choices import Amp, AttentionKind, DeviceName, Metric, Optimizer, Schedule, Targets
-from .console import INTERRUPTED, check_stdout, check_writable, say
-from .options import ForceOption, JsonOption, set_torch_threads, torch_device
+from .console import say
+from .errors import INTERRUPTED
+from .options import ForceOption, JsonOption
+from .outputpath import check_writable
 from .progress import reading
-from .training import compare_environment, find_learning_rate, say_end, show_corpus, train_run
+from .pytorch import set_torch_threads, torch_device
+from .training import find_learning_rate, say_end, set_up_environment, show_corpus, train_run
 
 if TYPE_CHECKING:
     from ..train.run import Run
 
 _RUN, _DATA = "Run", "Data"
 _MODEL, _OPTIMIZATION, _REGULARIZATION, _LENGTH = (
-    f"{panel} (default: the preset's)" for panel in ("Model", "Optimisation", "Regularisation", "Length")
+    f"{panel} (default: the preset's)"
+    for panel in ("Model", "Optimization", "Regularization", "Length of training")
 )
 
 
@@ -26,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _number(help: str, panel: str) -> Any:
-    """From where to where it goes is in train/ranges.py, for files too."""
+    """A numeric option. Its range is checked by train/ranges.py, which also checks configuration files."""
     return typer.Option(help=help, rich_help_panel=panel, show_default=False)
 
 
@@ -39,24 +43,26 @@ def train(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files (.jsonl, .tsv, .csv, .txt, each also .gz) or packaged corpora: chitchat, chatterbot, "
-            "chatterbot:german. Without any: chatterbot:english.",
+            metavar="DATA",
+            help="Files (.jsonl, .tsv, .csv, .txt, also with .gz) or packaged corpora (chitchat, chatterbot, "
+            "chatterbot:german).  [default: chatterbot:english]",
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder to write.", rich_help_panel=_RUN)] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write.", rich_help_panel=_RUN)] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Sizes and settings: tiny, small, base, classic.  [default: tiny]", rich_help_panel=_RUN
+            help="Default sizes and settings: tiny, small, base or classic.  [default: tiny]",
+            rich_help_panel=_RUN,
         ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
             readable=False,
-            help="A TOML file of settings, on top of the preset that it names, else of --from-run, else of "
-            "tiny, and with a section [run] of data and --out too; flags change single ones.",
+            help="TOML file of settings. It overrides the preset that it names, else the settings of "
+            "--from-run, else tiny; options override the file. Its section [run] may name data and --out.",
             rich_help_panel=_RUN,
             show_default=False,
         ),
@@ -64,15 +70,15 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the run in --out from its last checkpoint.", rich_help_panel=_RUN
+            "--resume", help="Continue the run in --out from its last checkpoint.", rich_help_panel=_RUN
         ),
     ] = False,
     from_run: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Begin with the weights of this run, its tokenizer and its settings, but not --max-steps "
-            "and --early-stop, and learn DATA.",
+            help="Start from the weights, tokenizer and settings of this run (except --max-steps and "
+            "--early-stop), and train on DATA.",
             rich_help_panel=_RUN,
             show_default=False,
         ),
@@ -80,8 +86,8 @@ def train(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="Of --from-run: best (on held-out pairs) or last; best:N or last:N averages so many.  "
-            "[default: best]",
+            help="Checkpoint of --from-run: best (on the held-out pairs) or last; best:N or last:N averages "
+            "N of them.  [default: best]",
             rich_help_panel=_RUN,
             show_default=False,
         ),
@@ -91,7 +97,7 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Show what was read, the vocabulary and three samples; train nothing.",
+            help="Show what was read, the vocabulary and three samples, without training.",
             rich_help_panel=_RUN,
         ),
     ] = False,
@@ -99,50 +105,65 @@ def train(
         bool,
         typer.Option(
             "--find-lr",
-            help="Try growing learning rates (Smith 2017) and suggest one; keep nothing.",
+            help="Try increasing learning rates (Smith 2017) and suggest one; nothing is saved.",
             rich_help_panel=_RUN,
         ),
     ] = False,
     device: Annotated[
         DeviceName | None,
         typer.Option(
-            help="auto takes CUDA where PyTorch has it.  [default: auto]",
+            help="auto: CUDA if PyTorch finds it, else the CPU.  [default: auto]",
             rich_help_panel=_RUN,
             show_default=False,
         ),
     ] = None,
-    threads: Annotated[int | None, _number("CPU threads of PyTorch; a resume keeps the run's.", _RUN)] = None,
+    threads: Annotated[
+        int | None, _number("CPU threads of PyTorch.  [default: PyTorch's; the run's with --resume]", _RUN)
+    ] = None,
     json: JsonOption = False,
     source: Annotated[
         Path | None,
-        typer.Option(help="Parallel text: one prompt a line.", readable=False, rich_help_panel=_DATA),
+        typer.Option(
+            help="Parallel text: file with one prompt per line.", readable=False, rich_help_panel=_DATA
+        ),
     ] = None,
     target: Annotated[
         Path | None,
-        typer.Option(help="Parallel text: one reply a line.", readable=False, rich_help_panel=_DATA),
+        typer.Option(
+            help="Parallel text: file with one reply per line.", readable=False, rich_help_panel=_DATA
+        ),
     ] = None,
     valid: Annotated[
-        str | None, typer.Option(help="Held-out data, in place of a fraction of DATA.", rich_help_panel=_DATA)
+        str | None,
+        typer.Option(help="Held-out data, instead of a fraction of DATA.", rich_help_panel=_DATA),
     ] = None,
     valid_source: Annotated[
         Path | None,
-        typer.Option(help="Held out of parallel text: prompts.", readable=False, rich_help_panel=_DATA),
+        typer.Option(
+            help="Held-out parallel text: file with one prompt per line.",
+            readable=False,
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     valid_target: Annotated[
         Path | None,
-        typer.Option(help="Held out of parallel text: replies.", readable=False, rich_help_panel=_DATA),
+        typer.Option(
+            help="Held-out parallel text: file with one reply per line.",
+            readable=False,
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     valid_fraction: Annotated[
-        float | None, _number("Share of the dialogues that is held out.  [default: 0.05]", _DATA)
+        float | None, _number("Fraction of the dialogues that is held out.  [default: 0.05]", _DATA)
     ] = None,
     turns: Annotated[
         int | None,
-        _number("Turns of a dialogue that the model sees, the prompt among them.  [default: 1]", _DATA),
+        _number("Turns of the dialogue that the model reads, including the prompt.  [default: 1]", _DATA),
     ] = None,
     targets: Annotated[
         Targets | None,
         typer.Option(
-            help="Turns that are learned; second: only the bot's, the user having begun.  [default: all]",
+            help="Turns to learn; second: only every second turn, the bot's.  [default: all]",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -150,38 +171,44 @@ def train(
         bool | None,
         typer.Option(
             "--lowercase/--no-lowercase",
-            help="Read prompts in lower case, however they are typed; replies keep their case.",
+            help="Convert prompts to lower case, in training and in the bundle; replies keep their case.",
             rich_help_panel=_DATA,
             show_default=False,
         ),
     ] = None,
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", help="Count and skip lines that cannot be read.", rich_help_panel=_DATA),
+        typer.Option(
+            "--skip-bad", help="Skip lines that cannot be read, and report how many.", rich_help_panel=_DATA
+        ),
     ] = False,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
             readable=False,
-            help="Use this tokenizer.json, such as that of another run; do not train one.",
+            help="Use this tokenizer.json, such as that of another run, instead of training one.",
             rich_help_panel=_DATA,
         ),
     ] = None,
-    vocab_size: Annotated[int | None, _number("Tokens of the tokenizer that is trained.", _DATA)] = None,
-    max_source: Annotated[int | None, _number("Longest source, in tokens.", _DATA)] = None,
-    max_target: Annotated[int | None, _number("Longest reply, in tokens.", _DATA)] = None,
-    layers: Annotated[int | None, _number("LSTM layers of encoder and of decoder.", _MODEL)] = None,
+    vocab_size: Annotated[int | None, _number("Vocabulary size of the trained tokenizer.", _DATA)] = None,
+    max_source: Annotated[
+        int | None, _number("Longest source, in tokens; longer ones are cut.", _DATA)
+    ] = None,
+    max_target: Annotated[
+        int | None, _number("Longest reply, in tokens; longer ones are cut.", _DATA)
+    ] = None,
+    layers: Annotated[int | None, _number("LSTM layers of the encoder, and of the decoder.", _MODEL)] = None,
     hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL)] = None,
     embedding: Annotated[int | None, _number("Size of the token embedding.", _MODEL)] = None,
     attention: Annotated[int | None, _number("Size of the attention keys.", _MODEL)] = None,
     dropout: Annotated[
-        float | None, _number("Share of values dropped between layers, and of the output.", _REGULARIZATION)
+        float | None, _number("Fraction of values dropped between layers and in the output.", _REGULARIZATION)
     ] = None,
     reverse_source: Annotated[
         bool | None,
         typer.Option(
             "--reverse-source/--no-reverse-source",
-            help="Read the source backwards.  [default: reverse]",
+            help="Encode the source backwards.  [default: reverse-source]",
             rich_help_panel=_MODEL,
             show_default=False,
         ),
@@ -189,7 +216,7 @@ def train(
     attention_kind: Annotated[
         AttentionKind | None,
         typer.Option(
-            help="How source words are weighed.  [default: bahdanau]",
+            help="Scoring function of the attention.  [default: bahdanau]",
             rich_help_panel=_MODEL,
             show_default=False,
         ),
@@ -198,158 +225,183 @@ def train(
         bool | None,
         _switch(
             "input-feeding",
-            "Feed the decoder its last attention vector; without, training is faster.  [default: feed]",
+            "Feed the decoder its previous attention vector; training is faster without.  "
+            "[default: input-feeding]",
         ),
     ] = None,
     bidirectional: Annotated[
-        bool | None, _switch("bidirectional", "Read the source both ways, half of --hidden each.")
+        bool | None,
+        _switch("bidirectional", "Encode the source in both directions, with half of --hidden each."),
     ] = None,
     residual: Annotated[
-        bool | None, _switch("residual", "Add what a layer gives to what the next gives; from 2 layers on.")
+        bool | None, _switch("residual", "Residual connections between layers; needs 2 layers or more.")
     ] = None,
     layer_norm: Annotated[
-        bool | None, _switch("layer-norm", "Normalize what goes from layer to layer; from 2 layers on.")
+        bool | None, _switch("layer-norm", "Layer normalization between layers; needs 2 layers or more.")
     ] = None,
     tied_output: Annotated[
-        bool | None, _switch("tied-output", "Use the embedding as the output's weight, too.")
+        bool | None, _switch("tied-output", "Use the embedding matrix as the weight of the output layer.")
     ] = None,
     copy_attention: Annotated[
-        bool | None, _switch("copy-attention", "Let replies take words from their prompt: names, numbers.")
+        bool | None,
+        _switch("copy-attention", "Let replies copy words from their prompt, such as names and numbers."),
     ] = None,
     pretrained_embeddings: Annotated[
         Path | None,
         typer.Option(
             readable=False,
-            help="Begin with these word vectors, of --embedding numbers each: text (GloVe, word2vec), .gz, "
-            ".safetensors.",
+            help="Initialize the embedding from these word vectors of --embedding dimensions: text (GloVe, "
+            "word2vec; also .gz) or .safetensors.",
             rich_help_panel=_MODEL,
             show_default=False,
         ),
     ] = None,
     embedding_dropout: Annotated[
-        float | None, _number("Share of embedding values dropped.  [default: --dropout]", _REGULARIZATION)
+        float | None, _number("Fraction of embedding values dropped.  [default: --dropout]", _REGULARIZATION)
     ] = None,
     attention_dropout: Annotated[
-        float | None, _number("Share of the attention's weights dropped.  [default: 0]", _REGULARIZATION)
+        float | None, _number("Fraction of attention weights dropped.  [default: 0]", _REGULARIZATION)
     ] = None,
     word_dropout: Annotated[
         float | None,
         _number(
-            "Share of words that become the unknown token in source and fed reply.  [default: 0]",
+            "Fraction of source and decoder-input tokens replaced by the unknown token.  [default: 0]",
             _REGULARIZATION,
         ),
     ] = None,
     label_smoothing: Annotated[
         float | None,
-        _number("Share of the target's probability that all words get.  [default: 0]", _REGULARIZATION),
+        _number("Fraction of the target probability spread over all tokens.  [default: 0]", _REGULARIZATION),
     ] = None,
     scheduled_sampling: Annotated[
         float | None,
-        _number("Share of fed words that are the model's own at the end.  [default: 0]", _REGULARIZATION),
+        _number(
+            "Fraction of decoder inputs that are the model's own by the end of training.  [default: 0]",
+            _REGULARIZATION,
+        ),
     ] = None,
     bpe_dropout: Annotated[
         float | None,
         _number(
-            "Cut training text into other tokens each epoch; 0.1 is usual.  [default: 0]", _REGULARIZATION
+            "Probability that a BPE merge is skipped in training text; 0.1 is usual.  [default: 0]",
+            _REGULARIZATION,
         ),
     ] = None,
     weight_decay: Annotated[
-        float | None, _number("Of matrices, for adamw and sgd.  [default: 0]", _REGULARIZATION)
+        float | None, _number("Weight decay of matrices, for adamw and sgd.  [default: 0]", _REGULARIZATION)
     ] = None,
     ema: Annotated[
         float | None,
         _number(
-            "Validate and export a moving average of this decay, as 0.999.  [default: none]", _REGULARIZATION
+            "Decay of a moving average of the weights, which is validated and exported; 0.999 is usual.  "
+            "[default: none]",
+            _REGULARIZATION,
         ),
     ] = None,
-    epochs: Annotated[int | None, _number("Passes over the training pairs.", _LENGTH)] = None,
-    max_steps: Annotated[int | None, _number("End at this step.", _LENGTH)] = None,
+    epochs: Annotated[int | None, _number("Number of passes over the training data.", _LENGTH)] = None,
+    max_steps: Annotated[int | None, _number("Number of steps after which training ends.", _LENGTH)] = None,
     max_minutes: Annotated[
-        float | None, _number("Stop after this time with a checkpoint that --resume continues.", _LENGTH)
+        float | None,
+        _number("Stop after this many minutes, with a checkpoint that --resume continues.", _LENGTH),
     ] = None,
     early_stop: Annotated[
         Metric | None,
         typer.Option(
-            help="End when this has not improved on the held-out pairs; it decides which checkpoint is best.",
+            help="Stop when this metric no longer improves on the held-out pairs; it also selects the best "
+            "checkpoint.",
             rich_help_panel=_LENGTH,
             show_default=False,
         ),
     ] = None,
     patience: Annotated[
-        int | None, _number("Validations that --early-stop waits.  [default: 5]", _LENGTH)
+        int | None,
+        _number("Validations without improvement before --early-stop ends the run.  [default: 5]", _LENGTH),
     ] = None,
     save_every: Annotated[
-        int | None, _number("Steps between validations; each writes a checkpoint.", _LENGTH)
+        int | None, _number("Steps between validations, each of which writes a checkpoint.", _LENGTH)
     ] = None,
     keep: Annotated[
         int | None,
         _number(
-            "Checkpoints kept of the last, and of the best, to average at export.  [default: 1]", _LENGTH
+            "Number of last and of best checkpoints to keep, to average at export.  [default: 1]", _LENGTH
         ),
     ] = None,
-    batch_size: Annotated[int | None, _number("Pairs a batch.", _OPTIMIZATION)] = None,
+    batch_size: Annotated[int | None, _number("Pairs per batch.", _OPTIMIZATION)] = None,
     batch_tokens: Annotated[
         int | None,
-        _number("Most tokens of a batch a side, padded; in place of --batch-size.", _OPTIMIZATION),
+        _number(
+            "Most source and most target tokens per batch, including padding; instead of --batch-size.",
+            _OPTIMIZATION,
+        ),
     ] = None,
     accumulate: Annotated[
-        int | None, _number("Batches whose gradients make one step.  [default: 1]", _OPTIMIZATION)
+        int | None,
+        _number("Batches whose gradients are accumulated for one step.  [default: 1]", _OPTIMIZATION),
     ] = None,
     optimizer: Annotated[
         Optimizer | None,
-        typer.Option(help="[default: adam]", rich_help_panel=_OPTIMIZATION, show_default=False),
+        typer.Option(help="Optimizer.  [default: adam]", rich_help_panel=_OPTIMIZATION, show_default=False),
     ] = None,
-    momentum: Annotated[float | None, _number("Of sgd.  [default: 0]", _OPTIMIZATION)] = None,
+    momentum: Annotated[float | None, _number("Momentum of sgd.  [default: 0]", _OPTIMIZATION)] = None,
     learning_rate: Annotated[
-        float | None, _number("The highest that the schedule comes to.", _OPTIMIZATION)
+        float | None, _number("Highest learning rate of the schedule.", _OPTIMIZATION)
     ] = None,
     schedule: Annotated[
         Schedule | None,
         typer.Option(
-            help="How the learning rate goes on.",
+            help="Schedule of the learning rate.",
             rich_help_panel=_OPTIMIZATION,
             show_default=False,
         ),
     ] = None,
-    warmup_steps: Annotated[int | None, _number("Steps over which it rises.", _OPTIMIZATION)] = None,
+    warmup_steps: Annotated[
+        int | None, _number("Steps over which the learning rate rises linearly at the start.", _OPTIMIZATION)
+    ] = None,
     decay: Annotated[
-        float | None, _number("Factor of a cut, for plateau and luong.  [default: 0.5]", _OPTIMIZATION)
+        float | None, _number("Factor of each decay of plateau and luong.  [default: 0.5]", _OPTIMIZATION)
     ] = None,
     decay_start: Annotated[
-        int | None, _number("Step of luong's first cut.  [default: half of the steps]", _OPTIMIZATION)
+        int | None, _number("Step of luong's first decay.  [default: half of the steps]", _OPTIMIZATION)
     ] = None,
     decay_every: Annotated[
-        int | None, _number("Steps between luong's cuts.  [default: a tenth of the steps]", _OPTIMIZATION)
+        int | None, _number("Steps between luong's decays.  [default: a tenth of the steps]", _OPTIMIZATION)
     ] = None,
     plateau_patience: Annotated[
         int | None,
         _number(
-            "Validations without a lower loss (held-out, else training) before plateau cuts.  [default: 2]",
+            "Validations without a lower loss (held-out, else training) before plateau decays.  [default: 2]",
             _OPTIMIZATION,
         ),
     ] = None,
     clip: Annotated[
-        float | None, _number("Global norm that gradients are clipped to.", _OPTIMIZATION)
+        float | None,
+        _number("Largest global norm of the gradients; larger ones are scaled down to it.", _OPTIMIZATION),
     ] = None,
     amp: Annotated[
         Amp | None,
         typer.Option(
-            help="Compute in 16 bits; auto: bf16 where the hardware has it.  [default: off]",
+            help="Mixed precision in 16 bits; auto: bf16 if the hardware supports it.  [default: off]",
             rich_help_panel=_OPTIMIZATION,
             show_default=False,
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        _number("Of split, first weights, order, and all that is drawn.  [default: 0]", _OPTIMIZATION),
+        _number(
+            "Seed of the held-out split, initial weights, batch order and everything random.  [default: 0]",
+            _OPTIMIZATION,
+        ),
     ] = None,
 ) -> None:
-    """Train a model on dialogue data; Ctrl-C keeps what was learned and --resume goes on.
+    """Train a model on dialogue data. Ctrl-C stops with a checkpoint, and --resume continues.
 
     A .jsonl line is {"prompt": ..., "response": ...}, {"turns": [...]} or {"messages": [...]}; .tsv and .csv
-    have two columns; .txt has pairs of lines. The run folder keeps the last and the best checkpoint,
-    metrics.jsonl and metrics.png. On the same machine the same command gives the same weights, also through
-    kills and resumes.
+    have two columns; .txt has pairs of lines. The run folder holds the last and the best checkpoint,
+    metrics.jsonl and metrics.png. On the same machine, the same command gives the same weights, even if it is
+    killed and resumed.
+
+    --json prints run, ended, step, total_steps, total_steps_exact (false: total_steps is an estimate), epoch,
+    best_step and best_loss.
     """
     from ..runtime.errors import UsageError
     from ..train.begin import new_beginning, open_or_create
@@ -360,7 +412,7 @@ def train(
     wanted = Wanted.of(context.params)
     options = wanted.options
     if (find_lr or dry_run) and not is_first():
-        return  # one is enough for it
+        return  # one process does it alone
     if find_lr:
         set_torch_threads(options.threads)
         found = new_beginning(wanted, say=say, reading=reading)
@@ -374,24 +426,22 @@ def train(
         return
     if options.out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
-    if json:
-        check_stdout()
     run_folder, chosen = options.out, torch_device(options.device)
     set_torch_threads(options.threads)
     with joined(chosen) as world:
 
         def begin() -> "Run":
-            goes_on = resume or world.begun
-            if not (goes_on and run_folder.exists()):
-                occupied(run_folder)  # refuses the folder that one stands in
+            continues = resume or world.begun
+            if not (continues and run_folder.exists()):
+                occupied(run_folder)  # raises an error for the current folder
                 check_writable(run_folder)
             run = open_or_create(
                 run_folder,
                 wanted,
                 chosen,
                 processes=world.size,
-                resume=goes_on,
-                force=force and not goes_on,
+                resume=continues,
+                force=force and not continues,
                 say=say,
                 reading=reading,
             )
@@ -399,7 +449,7 @@ def train(
             return run
 
         run = world.first_does(begin, others=lambda: open_run(run_folder))
-        compare_environment(run, chosen, options.threads, world)
+        set_up_environment(run, chosen, options.threads, world)
         result = train_run(run, chosen, options.max_minutes, world)
         if world.writes:
             say_end(run, result, json)

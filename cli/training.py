@@ -1,11 +1,12 @@
-"""What `edgechat train` shows: the corpus, the rates it tried, the training and its end."""
+"""What `edgechat train` prints: the corpus, the tried learning rates, the training and its result."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .console import put, put_json, say, stop_request
-from .options import set_torch_threads
+from .console import put, put_json, say
+from .interrupt import stop_request
 from .progress import TrainingProgress, counting
+from .pytorch import set_torch_threads
 
 if TYPE_CHECKING:
     from ..runtime.device import Device
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def show_corpus(prepared: "Prepared", json: bool) -> None:
-    """The result of --dry-run."""
+    """Print the result of --dry-run."""
     from ..train.dataset import samples
 
     shown = samples(prepared, 3)
@@ -35,7 +36,9 @@ def show_corpus(prepared: "Prepared", json: bool) -> None:
     for line in prepared.report.lines():
         put(line)
     put("")
-    put(f"vocabulary  {prepared.codec.vocab_size:,} tokens, among them the longest and the last learned:")
+    put(
+        f"vocabulary  {prepared.codec.vocab_size:,} tokens, among them the longest and the last ones learned:"
+    )
     put("            " + " ".join(map(repr, _vocabulary(prepared.codec))))
     for number, sample in enumerate(shown, 1):
         put("")
@@ -49,7 +52,7 @@ def show_corpus(prepared: "Prepared", json: bool) -> None:
 
 
 def find_learning_rate(beginning: "Beginning", device: str, json: bool) -> None:
-    """The result of --find-lr: some of the rates that were tried, and the suggestion."""
+    """Run --find-lr and print its result: some of the tried learning rates, and the suggestion."""
     from ..train import finder
     from ..train.bpe_dropout import BpeDropout
     from ..train.run import first_model
@@ -75,15 +78,15 @@ def find_learning_rate(beginning: "Beginning", device: str, json: bool) -> None:
 
 
 def _vocabulary(codec: "TextCodec") -> list[str]:
-    """A few tokens that show what the tokenizer learned."""
+    """The longest tokens and the last ones learned, as examples of the vocabulary."""
     tokens = [codec.decode([id]) for id in range(codec.vocab_size)]
     longest = sorted(tokens, key=len, reverse=True)[:6]
     return [*longest, *(token for token in tokens[-6:] if token not in longest)]
 
 
-def compare_environment(run: "Run", device: str, threads: int | None, world: "World") -> None:
-    """Train with the threads that the run was begun with unless others are asked for. What rounds in
-    another way than it did then is said."""
+def set_up_environment(run: "Run", device: str, threads: int | None, world: "World") -> None:
+    """Set PyTorch's threads, to those that the run began with unless `threads` is given, and warn about every
+    difference from the environment of the run's beginning that may change how numbers are rounded."""
     from ..train.run import environment
 
     begun = {"precision": "fp32", "processes": 1, **run.info.get("environment", {})}
@@ -91,8 +94,8 @@ def compare_environment(run: "Run", device: str, threads: int | None, world: "Wo
     for name, now in environment(device, run.config.training.amp, world.size).items():
         if begun.get(name) != now and world.writes:
             say(
-                f"warning: {name} is {now}, the run was begun with {begun.get(name)}: it goes on, but its "
-                "weights may differ in the last digits from an uninterrupted run's"
+                f"warning: {name} is {now}, but the run began with {begun.get(name)}: training continues, "
+                "but the weights may differ in the last digits from those of an uninterrupted run"
             )
 
 
@@ -108,14 +111,14 @@ def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "W
         on_validation=display.validated,
         max_minutes=max_minutes,
     )
-    # Only now is Ctrl-C kept for the end of a step: to count the steps of many epochs may take long.
+    # Counting the steps of many epochs may take long, so until here Ctrl-C ends the process at once.
     with stop_request() as should_stop, display:
         display.begin(trainer, device)
         return trainer.train(should_stop)
 
 
 def say_end(run: "Run", result: "Result", json: bool) -> None:
-    """Say how it ended, and what comes next."""
+    """Print how the training ended, and the next command."""
     position = result.position
     about = "" if result.counted else "about "
     say(f"{result.ended} at step {position.step:,} of {about}{result.total_steps:,}")
@@ -126,6 +129,7 @@ def say_end(run: "Run", result: "Result", json: bool) -> None:
                 "ended": result.ended,
                 "step": position.step,
                 "total_steps": result.total_steps,
+                "total_steps_exact": result.counted,
                 "epoch": position.epoch,
                 "best_step": position.best_step,
                 "best_loss": position.best_loss,
@@ -134,4 +138,4 @@ def say_end(run: "Run", result: "Result", json: bool) -> None:
     if result.ended in ("finished", "stopped early"):
         say(f"next: edgechat export {run.folder} --out BUNDLE")
     else:
-        say(f"go on with: edgechat train --resume --out {run.folder}")
+        say(f"to continue: edgechat train --resume --out {run.folder}")

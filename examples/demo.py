@@ -1,10 +1,10 @@
-"""What `make demo` runs: the whole road, from raw dialogue to a bundle that chats.
+"""Runs the whole pipeline, from raw dialogues to a bundle that chats; `make demo` runs it.
 
-Trains a small model on the English part of chatterbot-corpus (packaged, BSD), exports it, proves the export,
-then asks the bundle ten prompts, half of which were held out of the training. The last lines are the
-figures: how many of the training prompts that have one answer only are answered with exactly that, and the
-held-out perplexity. A model this small on a corpus this small has learned by heart: the figures show that the
-road carries, not that the bot is clever.
+It trains a small model on the English part of chatterbot-corpus (a package, BSD), exports it, proves the
+export, and prints the bundle's replies to five prompts of the training data and five held-out ones. The last
+lines show how many training prompts with a single reply are answered with exactly that reply, and the
+held-out perplexity. A model and a corpus this small mean learning by heart: the figures show that the
+pipeline works, not that the bot is clever.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TRAIN = [
 
 
 def edgechat(*arguments: str) -> None:
-    """Run a command as a user would, and show it."""
+    """Print and run a command, and exit if it fails."""
     print(f"\n$ edgechat {' '.join(arguments)}", flush=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     done = subprocess.run([sys.executable, "-m", "edgechat", *arguments], check=False, env=environment)
@@ -35,7 +35,7 @@ def edgechat(*arguments: str) -> None:
 
 
 def answers(held_out: set[tuple[str, str]]) -> dict[str, set[str]]:
-    """The replies that the training pairs give to each prompt."""
+    """The replies to each prompt in the training pairs."""
     found: dict[str, set[str]] = defaultdict(set)
     for dialogue in open_corpus(["chatterbot:english"]):
         for turns, response in examples(dialogue, turns=1, targets="all"):
@@ -65,22 +65,22 @@ def main() -> None:
         print("\nFive prompts from the training data:")
         chosen = [prompt for prompt in single if 8 < len(prompt) < 40]
         show(model, chosen[:: len(chosen) // 5][:5])
-        print("\nFive prompts that were never seen in training:")
+        print("\nFive prompts that are not in the training data:")
         show(model, unseen[:: max(1, len(unseen) // 5)][:5])
         replies = model.reply_batch(list(single))
         exact = sum(reply.text == answer for reply, answer in zip(replies, single.values(), strict=True))
         assert model.manifest is not None
         quality = model.manifest.quality
-    print(f"\nTraining prompts with one answer only that get exactly it: {exact / len(single):.1%}", end=" ")
+    print(f"\nTraining prompts with a single reply that get exactly it: {exact / len(single):.1%}", end=" ")
     print(f"({exact:,} of {len(single):,})")
     print(
         f"Held-out perplexity: {quality['valid_perplexity']:.1f} on {quality['valid_pairs']} pairs", end=" "
     )
-    print("(a model that learns by heart is surprised by anything new)")
+    print("(high, since the model learned its training data by heart)")
     print(f"Checkpoint: {trained.checkpoints.last.name}")
     print(f"\nChat with it:  .venv/bin/edgechat tui {bundle}")
     if exact < 0.8 * len(single):
-        sys.exit("The road is broken: at least 80 % were to be exact.")
+        sys.exit("The pipeline is broken: at least 80% of these replies should be exact.")
 
 
 def show(model: ChatModel, prompts: list[str]) -> None:

@@ -1,10 +1,10 @@
-"""A command model in an app: what is understood is done, and of what is not, nothing.
+"""A command model in an application: commands that the model is sure about are carried out, others are not.
 
     edgechat train examples/lights.jsonl --epochs 60 --batch-size 16 --save-every 100 --out runs/lights
     edgechat export runs/lights --out bundles/lights
     python examples/lights.py bundles/lights
 
-Type commands, one a line. It needs what the runtime needs: onnxruntime, numpy and tokenizers.
+Type one command per line. It needs only the packages of the runtime: onnxruntime, numpy and tokenizers.
 """
 
 import math
@@ -16,11 +16,11 @@ ROOMS = (
     *("attic", "bathroom", "bedroom", "cellar", "garage"),
     *("garden", "hall", "kitchen", "living room", "office"),
 )
-#: The app says what commands there are: the model can say one of these, and nothing else.
+#: The commands of the application, as a closed set: the model can give no other reply.
 COMMANDS = DecodingOptions(
     replies=tuple(f"LIGHT {state} {room}" for state in ("ON", "OFF", "DIM") for room in ROOMS)
 )
-SURE = 0.9  # the least probability at which a command is carried out
+SURE = 0.9  # lowest probability at which a command is carried out
 
 
 def understood(model: ChatModel, text: str) -> tuple[str, str] | None:
@@ -41,7 +41,7 @@ def main() -> None:
     for line in sys.stdin:
         if command := understood(model, line.strip()):
             state, room = command
-            lights[room] = state  # here a real app switches something
+            lights[room] = state  # a real application switches the light here
             print(f"{room}: {state.lower()}", flush=True)
         else:
             print("I did not understand that.", flush=True)

@@ -1,4 +1,4 @@
-"""From a run's checkpoint to a bundle: the graphs, the proof that they equal the model, the seal."""
+"""Export of a checkpoint as a bundle: ONNX graphs, the proof that they equal the model, and the seal."""
 
 from ..runtime.errors import CheckpointError, ProofError, QualityError
 from .exporter import Exported, export

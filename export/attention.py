@@ -1,6 +1,6 @@
-"""Each kind of attention as ONNX operations: what `train/attention.py` computes, said again.
+"""Each kind of attention as ONNX operations; `train/attention.py` computes the same in PyTorch.
 
-Keys and values are not repeated for the K rows of a sentence: queries [N,A] become [B,K,A].
+Keys and values are not repeated for the K rows of a sentence; instead, queries [N,A] are reshaped to [B,K,A].
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _Scores = Callable[[GraphBuilder, Attention, str, str, str], str]
 
 
 def make_keys(g: GraphBuilder, p: Precision, attention: Attention, values: str) -> str:
-    """[B,S,A] of values [B,S,D]."""
+    """Attention keys [B,S,A] of values [B,S,D]."""
     if attention.key is None:
         return g.op("Identity", values)
     key = p.stored(g, "attention.key.weight", array_of(attention.key.weight))
@@ -29,7 +29,7 @@ def make_keys(g: GraphBuilder, p: Precision, attention: Attention, values: str) 
 def attend(
     g: GraphBuilder, p: Precision, model: Seq2Seq, query: str, keys: str, values: str, bias: str
 ) -> tuple[str, str, str]:
-    """Context [1,N,D] and alignment [B,K,S] of the decoder's output [1,N,H]; and S [1]."""
+    """Context [1,N,D], alignment [B,K,S] and S [1], for the decoder's output `query` [1,N,H]."""
     attention, D = model.attention, model.config.hidden
     B = g.op("Shape", keys, start=0, end=1)  # [1]
     S = g.op("Shape", keys, start=1, end=2)
@@ -53,13 +53,13 @@ def _additive(g: GraphBuilder, attention: Attention, queries: str, keys: str, B:
     shape = g.op("Concat", B, g.constant([-1, 1, attention.size]), axis=0)
     grouped = g.op("Reshape", queries, shape)  # [B,K,1,A]
     mixed = g.op("Tanh", g.op("Add", grouped, g.op("Unsqueeze", keys, g.constant([1]))))  # [B,K,S,A]
-    # A product with a vector, which ONNX Runtime computes five times slower as a MatMul.
+    # As a MatMul, ONNX Runtime would compute this product with a vector five times more slowly.
     weighted = g.op("Mul", mixed, g.weight("attention.v", array_of(attention.vector())))
     return g.op("ReduceSum", weighted, g.constant([-1]), keepdims=0)
 
 
 def _dot(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
-    """q^T k; ONNX Runtime makes one operation of the product and the transposition."""
+    """q^T k; ONNX Runtime fuses the transposition and the product into one operation."""
     shape = g.op("Concat", B, g.constant([-1, attention.size]), axis=0)
     grouped = g.op("Reshape", queries, shape)  # [B,K,A]
     return g.op("MatMul", grouped, g.op("Transpose", keys, perm=[0, 2, 1]))

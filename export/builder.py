@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: operations are added one by one and name their outputs."""
+"""A small builder of ONNX graphs: each call adds an operation and returns the names of its outputs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,14 +19,14 @@ Shape = Sequence[int | str]
 
 
 def array_of(tensor: Tensor) -> Floats:
-    """The numbers of a weight of PyTorch."""
+    """A PyTorch tensor as a float32 array."""
     array: Floats = tensor.detach().cpu().numpy().astype(np.float32)
     return array
 
 
 class GraphBuilder:
-    """Collects inputs, weights and operations. Names are numbered in order: the same calls give the
-    same bytes."""
+    """Collects inputs, weights and operations. Names are numbered in order, so the same calls give the same
+    bytes."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -35,26 +35,28 @@ class GraphBuilder:
         self._weights: dict[str, onnx.TensorProto] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._shared: dict[str, str] = {}
-        self._given: dict[str, str] = {}  # name of an output -> the value it is
+        self._results: dict[str, str] = {}  # name of an output -> the value that becomes it
 
     def input(self, name: str, kind: int, shape: Shape) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def output(self, name: str, value: str, kind: int, shape: Shape) -> None:
-        """Give the result `value` of an operation out under `name`."""
-        self._given[name] = value
+        """Make `value`, the result of an operation, the output `name` of the graph."""
+        self._results[name] = value
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def weight(self, name: str, array: npt.NDArray[Any]) -> str:
-        """An initializer. One whose name is an input's would silently be that input's default."""
+        """Add an initializer. One with the name of an input would silently become that input's default, so
+        that raises ValueError."""
         if name in self._weights or name in {i.name for i in self._inputs}:
             raise ValueError(f"the name {name!r} is taken")
         self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
     def constant(self, values: int | float | Sequence[int]) -> str:
-        """Whole numbers become int64 (shapes, axes), a float a scalar; equal ones are stored once."""
+        """Add a constant: integers (shapes, axes) as int64, a float as a scalar. Equal constants are stored
+        once."""
         array = np.array(values, dtype=np.float32 if isinstance(values, float) else np.int64)
         name = f"const_{array.dtype}_{'x'.join(map(str, np.atleast_1d(array)))}_{array.ndim}d"
         if name not in self._weights:
@@ -62,29 +64,29 @@ class GraphBuilder:
         return name
 
     def byte(self, value: int) -> str:
-        """An unsigned 8-bit scalar."""
+        """Add an unsigned 8-bit scalar."""
         name = f"const_uint8_{value}"
         self._weights.setdefault(name, numpy_helper.from_array(np.array(value, dtype=np.uint8), name))
         return name
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operation with one output; gives its name."""
+        """Add an operation with one output, and return the name of the output."""
         return self.ops(kind, *inputs, count=1, **attributes)[0]
 
     def ops(self, kind: str, *inputs: str, count: int, **attributes: Any) -> list[str]:
-        """Add an operation with `count` outputs; gives their names."""
+        """Add an operation with `count` outputs, and return their names."""
         outputs = [f"{kind.lower()}_{len(self._nodes)}_{i}" for i in range(count)]
         self._nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
         return outputs
 
     def once(self, what: str, make: Callable[[], str]) -> str:
-        """The value that `make` added when `what` was first asked for."""
+        """Call `make` only the first time for each `what`, and return the value that it added then."""
         if what not in self._shared:
             self._shared[what] = make()
         return self._shared[what]
 
     def build(self) -> bytes:
-        """The checked model."""
+        """The serialized model, checked by ONNX."""
         self._name_outputs()
         graph = helper.make_graph(
             self._nodes, self._name, self._inputs, self._outputs, list(self._weights.values())
@@ -103,10 +105,10 @@ class GraphBuilder:
         return raw
 
     def _name_outputs(self) -> None:
-        """Results get the names they are given out under. An Identity would be a copy at each run where the
-        result is used within the graph too."""
+        """Rename each result to the name of its output. An Identity instead would copy, at each run, a result
+        that the graph also uses itself."""
         names: dict[str, str] = {}
-        for name, value in self._given.items():
+        for name, value in self._results.items():
             if names.setdefault(value, name) != name:
                 self._nodes.append(helper.make_node("Identity", [names[value]], [name]))
         for node in self._nodes:

@@ -1,8 +1,8 @@
-"""Calibration: what a reply's probability is worth, measured on pairs that were held out.
+"""Calibration of confidence: how often a reply of a given probability is right, fitted on held-out pairs.
 
-Of Platt 1999 and Guo et al. 2017 (arXiv:1706.04599), with a Gaussian prior that keeps the parameters
-near those that change nothing: without it, a model that was right on every pair would be called certain
-of everything.
+Platt scaling (Platt 1999; Guo et al. 2017, arXiv:1706.04599) with a Gaussian prior around the identity, which
+is a = 1 and b = 0. Without the prior, a model that is right on every pair would get a confidence of 1 for
+every reply.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,14 @@ from ..runtime.text import normal_form
 from ..train.confidence import expected_calibration_error
 from ..train.dialogue import Pair
 
-#: Fewer pairs say nothing; more are not needed for two numbers.
+#: Fewer pairs are not informative; more are not needed for two parameters.
 LEAST_PAIRS, MOST_PAIRS = 30, 500
 _FOLDS = 5
 
 
 def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
-    """a and b with the largest posterior, given which replies of these natural-log probabilities were right.
+    """The a and b of largest posterior probability, for replies of natural-log probabilities `logps`, and
+    whether each was `right`.
 
     Minimizes sum(log loss) + ((a - 1) ** 2 + b ** 2) / 2, which is convex, by Newton's method.
     """
@@ -47,22 +48,23 @@ def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
 
 
 def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What goes into a manifest as `calibration`: a and b for the model's own options, how many pairs they
-    are from, the share of right replies, and the expected calibration error before and after. Only replies
-    that finished count: others have no confidence.
+    """Fit the `calibration` entry of a manifest, for the default options of `model`.
 
-    The error after is of pairs that were left out of the fit it is measured with, a fifth at a time. Where it
-    is no smaller than the one before, the model's own probability is kept as it is, and so is its error.
+    It holds a and b, the number of pairs, the fraction of right replies, and the expected calibration error
+    before and after. Only finished replies count; a reply cut at the longest has no confidence.
+
+    The error after is cross-validated in five folds. If it is not smaller than the error before, the model's
+    own probability is kept (a = 1, b = 0), with its error.
 
     Raises:
-        EdgeChatError: too few pairs or replies that finish, replies drawn at random, or the likelier are not
-            more often right.
+        EdgeChatError: there are too few pairs or finished replies, replies are sampled, or likelier replies
+            are not right more often.
     """
     if model.defaults.sample:
-        raise EdgeChatError("replies that are drawn at random are not calibrated")
+        raise EdgeChatError("sampled replies are not calibrated")
     if len(pairs) < LEAST_PAIRS:
         raise EdgeChatError(
-            f"the run holds out {len(pairs)} pairs, and a calibration takes at least {LEAST_PAIRS}: "
+            f"the run holds out {len(pairs)} pairs, but calibration needs at least {LEAST_PAIRS}: "
             "train with a larger --valid-fraction, or with --valid FILE"
         )
     places = np.linspace(0, len(pairs) - 1, num=min(len(pairs), MOST_PAIRS)).astype(int)
@@ -72,15 +74,15 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     count = len(finished)
     if count < LEAST_PAIRS:
         raise EdgeChatError(
-            f"of {len(chosen)} replies to held-out pairs {count} were not cut at their longest, and a "
-            f"calibration takes at least {LEAST_PAIRS}: train longer, or with a larger --max-target"
+            f"only {count} of {len(chosen)} replies to held-out pairs finished within the longest length, "
+            f"but calibration needs at least {LEAST_PAIRS}: train longer, or with a larger --max-target"
         )
     logps = [reply.candidates[0].logp for reply, _ in finished]
     right = [reply.text == normal_form(pair.response) for reply, pair in finished]
     fitted = fit_platt(logps, right)
     if round(fitted.a, 6) <= 0:
         raise EdgeChatError(
-            "no calibration fits the held-out pairs: the likelier replies are not more often right"
+            "no calibration fits the held-out pairs: likelier replies are not right more often"
         )
     unseen = [0.0] * count
     for fold in range(_FOLDS):

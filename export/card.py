@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a bundle is, for people who are handed one."""
+"""MODEL_CARD.md: a description of a bundle, for the people who receive it."""
 
 from ..runtime.display import counted
 from ..runtime.manifest import Manifest
@@ -6,12 +6,12 @@ from .quality import perplexity_change
 
 
 def model_card(manifest: Manifest) -> str:
-    """The card, from the manifest alone: nothing is in it that differs between two exports."""
+    """The model card, from the manifest alone, so that two exports of a checkpoint have the same card."""
     model, text, quality = manifest.model, manifest.text, manifest.quality
     provenance, decoding = manifest.provenance, manifest.decoding
     perplexity = quality.get("valid_perplexity")
     vectors = provenance.get("pretrained_tokens")
-    started = f", {vectors:,} tokens begun with pretrained vectors" if vectors else ""
+    pretrained = f", {vectors:,} tokens initialized from pretrained vectors" if vectors else ""
     learned = f"{counted(provenance['steps'], 'step')} on {counted(provenance['train_pairs'], 'pair')}"
     before = provenance.get("begun_at_step")
     continued = "" if before is None else f", after {counted(before, 'step')} of another run"
@@ -20,16 +20,14 @@ def model_card(manifest: Manifest) -> str:
         if perplexity
         else "nothing was held out"
     )
-    reply, says = (
-        f"at most {text.max_target} tokens",
-        "It repeats and recombines what its training data holds.",
-    )
+    reply = f"at most {text.max_target} tokens"
+    limit = "It repeats and recombines what its training data holds."
     if "closed_set" in quality:
-        reply = f"nothing but the {counted(quality['closed_set']['replies'], 'reply')} of `replies.json`"
-        says = f"Whatever the prompt, it says {reply}."
-    direction = "reversed" if model.reverse_source else "read forwards"
+        reply = f"closed set: {counted(quality['closed_set']['replies'], 'reply')}, in `replies.json`"
+        limit = "Whatever the prompt, it gives one of the replies of its closed set."
+    direction = "read backwards" if model.reverse_source else "read forwards"
     if model.bidirectional:
-        direction = "read both ways"
+        direction = "read in both directions"
     case = ", in lower case" if text.lowercase else ""
     context = "the prompt alone" if text.turns == 1 else f"the last {text.turns} turns of the conversation"
     return f"""# edgechat model card
@@ -43,20 +41,20 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 |---|---|
 | architecture | {model.layers}-layer LSTM encoder and decoder, {model.options} |
 | sizes | hidden {model.hidden}, embedding {model.embedding}, attention {model.attention} |
-| vocabulary | {model.vocab_size:,} byte-level BPE tokens{started} |
+| vocabulary | {model.vocab_size:,} byte-level BPE tokens{pretrained} |
 | source | {context}, at most {text.max_source} tokens{case}, {direction} |
 | reply | {reply} |
 | precision | {manifest.precision} |
 | default decoding | beam {decoding.beam}, normalization {decoding.normalize} |
 | confidence of a reply | {_confidence(manifest)} |
 
-## What it learned from
+## What it was trained on
 
 | | |
 |---|---|
 | data | {provenance["data"]} |
 | sha256 of the data | `{provenance["data_sha256"]}` |
-| licence of the data | {provenance["data_licence"]} |
+| license of the data | {provenance["data_licence"]} |
 | training | {learned}{continued} |
 | trained with | edgechat {provenance["edgechat"]} |
 | perplexity | {held_out} |
@@ -67,8 +65,8 @@ on CUDA: `edgechat reply BUNDLE "..."`.
 {_variant(manifest)}
 ## What it cannot do
 
-{says} It knows no facts, does not reason, and may be wrong
-or rude where its data was. Do not use it where a wrong reply does harm.
+{limit} It has no knowledge of facts, does not reason, and may be
+wrong or rude where its training data is. Do not use it where a wrong reply does harm.
 """
 
 
@@ -78,7 +76,7 @@ def _confidence(manifest: Manifest) -> str:
         return "not calibrated"
     return (
         f"calibrated on {counted(fitted['pairs'], 'held-out pair')}, {fitted['right']:.1%} of them answered "
-        f"word for word; expected error {fitted['ece']:.3f}"
+        f"word for word; calibration error {fitted['ece']:.3f}"
     )
 
 
@@ -88,29 +86,31 @@ def _exact(manifest: Manifest) -> str:
     replies, ties = counted(proof["replies"], "decoded reply"), counted(proof["near_ties"], "near tie")
     graphs = "graphs" if manifest.precision == "fp32" else "graphs in fp32"
     return f"""The {graphs} were compared with the PyTorch model on {pairs}
-({steps}). Worst differences: log-probabilities {proof["worst_logp"]:.1e}, states
+({steps}). Largest differences: log-probabilities {proof["worst_logp"]:.1e}, states
 {proof["worst_state"]:.1e}, alignments {proof["worst_align"]:.1e}. {replies} (beams
-{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, but for
+{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, with
 {ties}.
 """
 
 
 def _variant(manifest: Manifest) -> str:
-    """What a precision other than fp32 costs, and that batches do not change it."""
+    """What a precision other than fp32 costs, and that batching does not change replies."""
     quality = manifest.quality.get("against_fp32")
     if quality is None:
         return ""
     batching = manifest.proof[manifest.precision]
     change = perplexity_change(quality["perplexity"], quality["fp32_perplexity"])
     forced = (
-        "\nThis is beyond the declared limits: it was written by force." if manifest.quality["forced"] else ""
+        "\nThis exceeds the declared limits: the bundle was written with --force."
+        if manifest.quality["forced"]
+        else ""
     )
     return f"""The {manifest.precision} graphs of this bundle were compared with those in fp32 on
 {quality["tokens"]:,.0f} tokens: {quality["agreement"]:.1%} of the likeliest tokens are the same, perplexity
-changes by {change:+.2%}, log-probabilities differ by {quality["mean_logp"]:.3f} in the mean and
-{quality["worst_logp"]:.2f} at worst.{forced}
-{counted(batching["replies"], "reply")} alone and in batches of {_list(batching["batch_sizes"])} are the same,
-but for {counted(batching["near_ties"], "near tie")}.
+changes by {change:+.2%}, log-probabilities differ by {quality["mean_logp"]:.3f} on average and
+{quality["worst_logp"]:.2f} at most.{forced}
+{counted(batching["replies"], "reply")} are the same alone and in batches of {_list(batching["batch_sizes"])},
+with {counted(batching["near_ties"], "near tie")}.
 """
 
 

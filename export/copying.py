@@ -1,4 +1,4 @@
-"""Copy attention as ONNX operations: what `train/copying.py` computes, said again."""
+"""Copy attention as ONNX operations; `train/copying.py` computes the same in PyTorch."""
 
 from ..train.copying import CopyAttention
 from .attention import by_row
@@ -15,10 +15,10 @@ def mix(
     src: str,
     S: str,
 ) -> str:
-    """Natural-log probabilities [N,V] of logits [N,V], attention vectors [N,H], embeddings [N,E], alignment
-    [B,K,S] and src [B,S].
+    """Natural-log probabilities [N,V] of the mixture of generating and copying.
 
-    All but the two scatterings are of the S tokens that stand in the source, whatever V is.
+    Inputs: logits [N,V], attention vectors [N,H], embeddings of the fed tokens [N,E], alignment [B,K,S] and
+    src [B,S]. All operations but the two scatters work on the S source tokens only, whatever V is.
     """
     gate = _gate(g, copying, attn, embedded)  # [N,1]
     logp = g.op("Add", g.op("LogSoftmax", logits, axis=-1), _log_sigmoid(g, gate))  # [N,V]
@@ -26,18 +26,18 @@ def mix(
     ids = by_row(g, broadcast, S)  # [N,S]
     nothing = g.op("ConstantOfShape", g.op("Shape", logits))  # [N,V]
     added = g.op("ScatterElements", nothing, ids, by_row(g, align, S), axis=1, reduction="add")
-    copied = g.op("GatherElements", added, ids, axis=1)  # [N,S] of all equal tokens together
+    copied = g.op("GatherElements", added, ids, axis=1)  # [N,S]: the sum over equal source tokens
     generated = g.op("GatherElements", logp, ids, axis=1)  # [N,S]
     some = g.op("Greater", copied, g.constant(0.0))
     logs = g.op("Log", g.op("Where", some, copied, g.constant(1.0)))
-    # In logarithms, since ONNX Runtime's sigmoid is exact to 1e-7 and not to a part of its value.
+    # In logarithms, since the error of ONNX Runtime's sigmoid is absolute, 1e-7, and not relative.
     logs = g.op("Add", logs, _log_sigmoid(g, g.op("Neg", gate)))
     mixed = g.op("Where", some, _log_add_exp(g, generated, logs), generated)
-    return g.op("ScatterElements", logp, ids, mixed, axis=1)  # equal tokens are written with equal values
+    return g.op("ScatterElements", logp, ids, mixed, axis=1)  # equal tokens write equal values
 
 
 def _gate(g: GraphBuilder, copying: CopyAttention, attn: str, embedded: str) -> str:
-    """What the sigmoid takes, [N,1]."""
+    """The gate before its sigmoid, [N,1]."""
     weighted = g.op(
         "Mul",
         g.op("Concat", attn, embedded, axis=1),

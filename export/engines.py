@@ -1,4 +1,4 @@
-"""The checkpoint behind a bundle, run in other ways than the bundle's own: what it is timed against."""
+"""Other engines for the checkpoint of a bundle, which the bundle is timed against."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,11 @@ from .graphs import build_decoder, build_encoder, graph_spec
 def engines(
     bundle: Bundle, run_folder: Path, *, device: Literal["cpu", "cuda"], threads: int
 ) -> dict[str, ChatModel]:
-    """The same weights as `fp32`, through ONNX Runtime, and as `eager`, by PyTorch; a bundle that is fp32
-    itself has only the latter beside it. How many threads PyTorch takes is for the caller to say.
+    """The checkpoint of a bundle in fp32: as `fp32` in ONNX Runtime, unless the bundle is fp32 itself, and as
+    `eager` in PyTorch, whose number of threads the caller sets.
 
     Raises:
-        UsageError: the bundle was not made of this run.
+        UsageError: the bundle was not exported from this run.
     """
     run, model = made_of(bundle, run_folder)
     found: dict[str, Backend[Any]] = {}

@@ -1,6 +1,6 @@
-"""From a run to a bundle: weights -> graphs -> proof of equality -> golden vectors -> sealed bundle.
+"""Export of a run: weights -> graphs -> proof of equality -> golden vectors -> sealed bundle.
 
-What the bundle holds is a function of the checkpoint; dates and times go into a report beside it.
+The bundle is a function of the checkpoint and the options. Dates and times go into a report beside it.
 """
 
 import json
@@ -43,16 +43,18 @@ from .calibrate import calibrate
 from .card import model_card
 from .closedset import ClosedSetFit, closed_set_fit
 from .graphs import graph_spec
-from .proof import Told
+from .proof import Progress
 from .quality import LIMITS, beyond_limits, compare, step_ms
 from .variants import Built, build, prove_built, rebuild
 
+#: Pairs that the proof, the choice of int8 levels and the quality figures use at most.
 _PROOF_PAIRS = 64
 _LEVEL_PAIRS = 64
 _QUALITY_PAIRS = 2000
+#: With fewer held-out pairs, training pairs are added up to this number.
 _FEWEST_PAIRS = 500
 _GOLDEN_CASES = 8
-#: Licences of the corpora that come as packages.
+#: Licenses of the corpora that come as packages.
 _LICENCES = {"chitchat": "MIT", "chatterbot": "BSD-3-Clause"}
 
 
@@ -62,7 +64,7 @@ class Exported:
     manifest: Manifest
     size: int  # bytes
     seconds: float
-    beyond_limits: list[str]  # how the precision is worse than its limits, which `force` let pass
+    beyond_limits: list[str]  # how the precision exceeds its limits; not empty only with `force`
 
 
 def export(
@@ -77,23 +79,33 @@ def export(
     sign: Signer | None = None,
     replace_existing: bool = False,
     force: bool = False,
-    progress: Told = lambda what: None,
+    progress: Progress = lambda what: None,
 ) -> Exported:
-    """Write the bundle `out` of a run's `best` or `last` checkpoint, or of the mean of several such as
-    `best:3`: as one file where `out` ends with .edgechat, and signed where `sign` is there. With `replies`
-    it says nothing else.
+    """Export a checkpoint of a run as the bundle `out`.
 
-    The fp32 graphs are proved against PyTorch whatever the precision; another one is judged against them.
-    With `replace_existing` a bundle that is there is replaced. With `force` it is too, and a precision beyond
-    its limits is written all the same.
+    The fp32 graphs are proved against PyTorch whatever the precision; int8 and fp16 are then compared with
+    them.
+
+    Args:
+        run_folder: the run.
+        out: the folder to write, or the file if the name ends with .edgechat.
+        precision: how weights and products are stored and computed.
+        checkpoint: "best" or "last", or the mean of several, such as "best:3".
+        decoding: the default options of the bundle.
+        data_licence: the license of the training data, for the model card; None takes what is known.
+        replies: the closed set of the bundle: it replies nothing else.
+        sign: signs the bundle.
+        replace_existing: replace a bundle at `out`.
+        force: write the bundle even if the precision exceeds its limits; implies `replace_existing`.
+        progress: called with a line of text before each stage, and for each hint.
 
     Raises:
-        UsageError: `out` exists and is not to be replaced, or is no bundle; a reply is longer than the
-            model's longest; `decoding` asks for what the bundle may not, or for what no reply can be; or
-            `data_licence` is no text.
-        CheckpointError: the run has no checkpoint, or it is damaged.
+        UsageError: `out` exists and is not to be replaced, or is not a bundle; a reply of the closed set is
+            too long for the model; a bundle may not have `decoding` as its defaults, or no reply can satisfy
+            them; or `data_licence` is not valid text.
+        CheckpointError: the run has no checkpoint, or the checkpoint is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
-        QualityError: the precision changes too much; nothing is written.
+        QualityError: the precision exceeds its limits; nothing is written.
     """
     start = time.perf_counter()
     replace_existing |= force
@@ -145,26 +157,27 @@ def export(
     seconds = time.perf_counter() - start
     try:
         _write_report(out, run_folder, checkpoint, seconds, ms)
-    except OSError as error:  # the bundle is whole without it
-        progress(f"the report beside the bundle could not be written: {error.strerror}")
+    except OSError as error:  # the bundle is complete without the report
+        progress(f"warning: the report beside the bundle could not be written: {error.strerror}")
     return Exported(out, sealed, size, seconds, beyond)
 
 
-def _closed_set_fit(run: Run, replies: Sequence[str], progress: Told) -> ClosedSetFit:
-    """How the set of replies fits the run's data; what does not is said."""
+def _closed_set_fit(run: Run, replies: Sequence[str], progress: Progress) -> ClosedSetFit:
+    """How the closed set fits the run's data. Hints about what does not fit are passed to `progress`."""
     fit = closed_set_fit(replies, run.codec, run.train_pairs, run.valid_pairs)
     for hint in fit.hints():
         progress(hint)
     return fit
 
 
-def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda what: None) -> dict[str, Any]:
-    """Repeat the proof, with the bundle's own graphs, against the checkpoint that they were made of.
+def prove_bundle(
+    bundle: Bundle, run_folder: Path, *, progress: Progress = lambda what: None
+) -> dict[str, Any]:
+    """Repeat the proof with the bundle's own graphs, against the checkpoint that they were exported from.
 
     Raises:
-        UsageError: the run has no checkpoint of the bundle's step, or another tokenizer.
-        ProofError: the graphs do not compute what the model computes, or their precision costs more than
-            its limits allow.
+        UsageError: the run has no checkpoint of the bundle's step, or a different tokenizer.
+        ProofError: the graphs do not compute what the model computes, or their precision exceeds its limits.
     """
     manifest = bundle.manifest
     run, model = made_of(bundle, run_folder)
@@ -180,36 +193,40 @@ def prove_bundle(bundle: Bundle, run_folder: Path, *, progress: Told = lambda wh
         quality = compare(built.exact, built.variant, *_judged_on(run, _QUALITY_PAIRS))
         reasons = quality.beyond(LIMITS[built.precision])
         if reasons and manifest.quality.get("forced") is not True:
-            raise ProofError(f"the {built.precision} graphs are not near the fp32 ones: {'; '.join(reasons)}")
+            raise ProofError(
+                f"the {built.precision} graphs differ too much from those in fp32: {'; '.join(reasons)}"
+            )
         proof |= {"against_fp32": quality.to_json(), "beyond_limits": reasons}
     return proof
 
 
 def made_of(bundle: Bundle, run_folder: Path) -> tuple[Run, Seq2Seq]:
-    """The run that a bundle was made of, and the model of the checkpoint.
+    """The run that a bundle was exported from, and the model of its checkpoint.
 
     Raises:
-        UsageError: the run has no checkpoint of the bundle's step, or another tokenizer.
+        UsageError: the run has no checkpoint of the bundle's step, or a different tokenizer.
     """
     run, provenance = open_run(run_folder), bundle.manifest.provenance
     if bundle.files["tokenizer.json"] != run.tokenizer:
-        raise UsageError(f"{run_folder} has another tokenizer than the bundle: it was not made of this run")
+        raise UsageError(
+            f"{run_folder} has another tokenizer than the bundle, which was exported from a different run"
+        )
     checkpoint, step = str(provenance.get("checkpoint", "best")), provenance.get("steps")
     model, position = run.load_model(checkpoint)
     if position.step != step:
         raise UsageError(
-            f"the bundle was made at step {step}, which {run.folder} no longer has: "
-            f"its {checkpoint} checkpoint is step {position.step:,}"
+            f"the bundle was exported from the {checkpoint} checkpoint at step {step}, but in {run.folder} "
+            f"that is now step {position.step:,}: export the run again"
         )
     return run, model
 
 
 def _check_licence(text: str | None) -> None:
-    """Refuse what comes of an argument that is not UTF-8: the bundle's files are."""
+    """Raise UsageError for text that UTF-8 cannot encode, as an argument that is not UTF-8 becomes."""
     try:
         (text or "").encode()
     except UnicodeEncodeError:
-        raise UsageError(f"data_licence must be text, not half of a surrogate pair: {shown(text)}") from None
+        raise UsageError(f"data_licence must be valid Unicode text, not {shown(text)}") from None
 
 
 def _manifest(
@@ -284,8 +301,8 @@ def _some(pairs: EncodedPairs, count: int) -> tuple[list[list[int]], list[list[i
 
 
 def _judged_on(run: Run, count: int) -> tuple[list[list[int]], list[list[int]]]:
-    """At most `count` sources and targets that a bundle is judged on: held-out ones, and where those are few,
-    learned ones besides, since a handful of pairs says little."""
+    """At most `count` sources and targets to test a bundle on: held-out pairs, and where there are fewer than
+    `_FEWEST_PAIRS`, training pairs too, since a handful of pairs says little."""
     sources, targets = _some(run.valid_pairs, count)
     more = _some(run.train_pairs, max(0, min(count, _FEWEST_PAIRS) - len(sources)))
     return sources + more[0], targets + more[1]
@@ -294,8 +311,8 @@ def _judged_on(run: Run, count: int) -> tuple[list[list[int]], list[list[int]]]:
 def _quality(
     built: Built, run: Run, *, force: bool
 ) -> tuple[dict[str, Any], list[str], dict[PrecisionName, float]]:
-    """Figures for the manifest; what is beyond the limits; and CPU milliseconds of a decoder step, which are
-    this machine's alone."""
+    """Figures for the manifest; the limits that are exceeded; and the CPU milliseconds of a decoder step on
+    this machine."""
     sources, targets = _judged_on(run, _QUALITY_PAIRS)
     quality = compare(built.exact, built.variant, sources, targets)
     held_out, n = None, min(len(run.valid_pairs), _QUALITY_PAIRS)
@@ -315,7 +332,7 @@ def _quality(
     if reasons and not force:
         raise QualityError(
             f"{built.precision} is not good enough for this model: {'; '.join(reasons)}: "
-            "take --precision fp32, or --force to write it all the same"
+            "use --precision fp32, or --force to write it nevertheless"
         )
     limits = asdict(LIMITS[built.precision])
     figures |= {"against_fp32": quality.to_json(), "limits": limits, "forced": bool(reasons)}
@@ -323,15 +340,15 @@ def _quality(
 
 
 def _calibration(
-    run: Run, backend: OrtBackend, manifest: Manifest, closed: ClosedSet | None, progress: Told
+    run: Run, backend: OrtBackend, manifest: Manifest, closed: ClosedSet | None, progress: Progress
 ) -> dict[str, Any] | None:
-    """What the probabilities of the bundle's replies are worth; None where that cannot be said."""
+    """The calibration for the manifest; None, with a line to `progress`, where there can be none."""
     model = ChatModel(backend, run.codec, manifest.decoding, device="cpu", closed=closed)
     progress("calibrating the confidence")
     try:
         return calibrate(model, run.held_out())
     except EdgeChatError as error:
-        progress(f"no confidence in this bundle: {error}")
+        progress(f"the bundle gives no confidence: {error}")
         return None
 
 

@@ -1,9 +1,9 @@
 """The encoder and the per-step decoder as ONNX graphs, written operation by operation.
 
-They are built from the weights, not traced: so B, S, K and C stay free, and what is in a graph is
-what stands here. Legend: B batch, S source length, K rows a sentence, N = B*K rows of this step,
-M rows of the step before, H hidden, E embedding, A attention size, L layers, V vocabulary,
-C candidates a row. Weights keep the names they have in PyTorch.
+They are built from the weights, not traced, so that B, S, K and C stay free, and a graph contains exactly the
+operations written here. Legend: B batch, S source length, K rows per sentence, N = B*K rows of this step,
+M rows of the previous step, H hidden, E embedding, A attention size, L layers, V vocabulary,
+C candidates per row. Weights keep their names from PyTorch.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from .precision import Float32, Precision
 
 
 def graph_spec(model: Seq2Seq) -> GraphSpec:
-    """What the runtime has to know of the graphs to run them."""
+    """What the runtime needs to know about the graphs to run them."""
     L, H = model.config.layers, model.config.hidden
     state = [
         StateTensor("h", "next_h", (L, "M", H), "encoder"),
@@ -39,15 +39,15 @@ def graph_spec(model: Seq2Seq) -> GraphSpec:
 def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     """src i64 [B,S], src_len i64 [B] -> keys [B,S,A], values [B,S,H], bias [B,S], h, c [L,B,H].
 
-    Everything with an S is in text order: reading backwards is the LSTM's own direction, which keeps
-    to the true length of each sentence. The precision is fp32 where None is given.
+    Everything with an S axis is in text order: to read backwards, the LSTM operation has a direction, which
+    respects the true length of each sentence. `precision` None means fp32.
     """
     config, p = model.config, precision or Float32()
     L, H, A = config.layers, config.hidden, model.attention.size
     g = GraphBuilder("edgechat_encoder")
     src = g.input("src", INT64, ["B", "S"])
     src_len = g.input("src_len", INT64, ["B"])
-    lengths = g.op("Cast", src_len, to=6)  # int32, as LSTM wants it
+    lengths = g.op("Cast", src_len, to=6)  # int32, as LSTM requires
 
     x = p.lookup(g, src, "embedding.weight", array_of(model.embedding.weight))  # [B,S,E]
     x = g.op("Transpose", x, perm=[1, 0, 2])  # [S,B,E]
@@ -62,7 +62,7 @@ def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
         below = x
         values, h, c = g.ops(
             "LSTM",
-            _into(g, between, f"{name}.norm", layer, below),
+            _layer_input(g, between, f"{name}.norm", layer, below),
             p.stored(g, f"{name}.W", w),
             p.stored(g, f"{name}.R", r),
             g.weight(f"{name}.B", offset),
@@ -71,8 +71,12 @@ def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
             hidden_size=H // len(cells),
             direction=direction,
         )
-        x = _both_ways(g, values, H) if config.bidirectional else g.op("Squeeze", values, g.constant([1]))
-        x = _out_of(g, between, layer, x, below)  # [S,B,H]
+        x = (
+            _join_directions(g, values, H)
+            if config.bidirectional
+            else g.op("Squeeze", values, g.constant([1]))
+        )
+        x = _layer_output(g, between, layer, x, below)  # [S,B,H]
         hs.append(h)  # [1,B,H], or [2,B,H/2]
         cs.append(c)
     values = g.op("Transpose", x, perm=[1, 0, 2])  # [B,S,H]
@@ -86,19 +90,21 @@ def build_encoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     g.output("values", values, FLOAT, ["B", "S", H])
     g.output("bias", bias, FLOAT, ["B", "S"])
     for name, states in (("h", hs), ("c", cs)):
-        last = [_both_ways_last(g, state, H) for state in states] if config.bidirectional else states
+        last = [_join_final_states(g, state, H) for state in states] if config.bidirectional else states
         g.output(name, g.op("Concat", *last, axis=0), FLOAT, [L, "B", H])
     return g.build()
 
 
 def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
-    """One step of N rows, and the C likeliest next tokens of each.
+    """One step of N rows, with the C likeliest next tokens of each row.
 
     tokens i64 [N], parent i64 [N], h, c [L,M,H], attn [M,H], keys [B,S,A], values [B,S,H], bias [B,S],
     top_k i64 [1] -> cand_ids i64 [N,C], cand_logp [N,C], next_h, next_c [L,N,H], next_attn [N,H],
-    align [N,S], logp [N,V]. Without input feeding there is no attn; with copy attention there is
-    src i64 [B,S], too. Row n continues row parent[n] of the step before and belongs to sentence n // K, where
-    K = N / B. Within the graph rows are [1,N,.], as the layers of a state are.
+    align [N,S], logp [N,V]. Without input feeding, attn and next_attn are absent. With copy attention there
+    is another input, src i64 [B,S].
+
+    Row n continues row parent[n] of the previous step, and belongs to sentence n // K, where K = N / B.
+    Within the graph rows are [1,N,.], like the layers of a state.
     """
     config, p = model.config, precision or Float32()
     L, H, A, V = config.layers, config.hidden, model.attention.size, model.vocab_size
@@ -126,7 +132,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     between = model.decoder_between()
     for layer, cell in enumerate(model.decoder_cells()):
         weight, offset = _cell_weights(cell)
-        below, x = x, _into(g, between, f"cells.{layer}.norm", layer, x)
+        below, x = x, _layer_input(g, between, f"cells.{layer}.norm", layer, x)
         joined = g.op("Concat", x, h_before[layer], axis=2)  # [1,N,E+F+H] or [1,N,2H]
         name = f"cells.{layer}"
         gates = p.linear(g, joined, f"{name}.weight", weight, g.weight(f"{name}.bias", offset))  # [1,N,4H]
@@ -135,7 +141,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
         kept = g.op("Mul", f, c_before[layer])
         c = g.op("Add", kept, g.op("Mul", i, g.op("Tanh", candidate)))
         h = g.op("Mul", o, g.op("Tanh", c))
-        x = _out_of(g, between, layer, h, below)
+        x = _layer_output(g, between, layer, h, below)
         hs.append(h)
         cs.append(c)
 
@@ -150,7 +156,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
     else:
         fed = g.op("Squeeze", embedded, first)  # [N,E]
         logp = mix(g, model.copying, logits, attn, fed, align, src, S)
-    cand_logp, cand_ids = g.ops("TopK", logp, top_k, count=2, axis=-1)  # equal values: the lower id first
+    cand_logp, cand_ids = g.ops("TopK", logp, top_k, count=2, axis=-1)  # ties: the lower id first
 
     g.output("cand_ids", cand_ids, INT64, ["N", "C"])
     g.output("cand_logp", cand_logp, FLOAT, ["N", "C"])
@@ -164,7 +170,7 @@ def build_decoder(model: Seq2Seq, precision: Precision | None = None) -> bytes:
 
 
 def _layers(g: GraphBuilder, stacked: str, count: int) -> list[str]:
-    """The layers [1,N,H] of [L,N,H]."""
+    """The `count` layers [1,N,H] of a stacked state [L,N,H]."""
     if count == 1:
         return [stacked]
     return g.ops("Split", stacked, g.constant([1] * count), count=count, axis=0)
@@ -181,8 +187,8 @@ def _output(g: GraphBuilder, p: Precision, model: Seq2Seq, attn: str) -> str:
     return p.by_table(g, attn, "embedding.weight", array_of(model.embedding.weight), bias)
 
 
-def _into(g: GraphBuilder, between: Between, name: str, layer: int, below: str) -> str:
-    """What a layer is fed, the one below it giving `below`."""
+def _layer_input(g: GraphBuilder, between: Between, name: str, layer: int, below: str) -> str:
+    """The input of a layer, from the output `below` of the layer below it."""
     norm = between.norms[layer - 1] if layer else None
     if not isinstance(norm, nn.LayerNorm):
         return below
@@ -190,24 +196,24 @@ def _into(g: GraphBuilder, between: Between, name: str, layer: int, below: str) 
     return g.op("LayerNormalization", below, scale, offset, axis=-1, epsilon=norm.eps)
 
 
-def _out_of(g: GraphBuilder, between: Between, layer: int, output: str, below: str) -> str:
-    """What a layer gives, its LSTM giving `output` and the layer below it `below`."""
+def _layer_output(g: GraphBuilder, between: Between, layer: int, output: str, below: str) -> str:
+    """The output of a layer, from the `output` of its LSTM and the output `below` of the layer below it."""
     return g.op("Add", output, below) if layer and between.residual else output
 
 
-def _both_ways(g: GraphBuilder, values: str, H: int) -> str:
+def _join_directions(g: GraphBuilder, values: str, H: int) -> str:
     """[S,2,B,H/2] -> [S,B,H]."""
     return g.op("Reshape", g.op("Transpose", values, perm=[0, 2, 1, 3]), g.constant([0, 0, H]))
 
 
-def _both_ways_last(g: GraphBuilder, state: str, H: int) -> str:
+def _join_final_states(g: GraphBuilder, state: str, H: int) -> str:
     """[2,B,H/2] -> [1,B,H]."""
     return g.op("Reshape", g.op("Transpose", state, perm=[1, 0, 2]), g.constant([1, -1, H]))
 
 
 def _lstm_weights(cells: Sequence[Cell]) -> tuple[Floats, Floats, Floats]:
-    """W [D,4H,I], R [D,4H,H] and B [D,8H] of an encoder layer with D directions of H, as the LSTM operation
-    wants them."""
+    """W [D,4H,I], R [D,4H,H] and B [D,8H] of an encoder layer with D directions of size H, in the layout of
+    the LSTM operation."""
     w, r, b_ih, b_hh = (
         np.stack([_onnx_gates(array_of(tensor)) for tensor in both]) for both in zip(*cells, strict=True)
     )
@@ -215,14 +221,14 @@ def _lstm_weights(cells: Sequence[Cell]) -> tuple[Floats, Floats, Floats]:
 
 
 def _onnx_gates(array: Floats) -> Floats:
-    """PyTorch orders gates i, f, g, o along the first axis; ONNX's LSTM wants i, o, f, c (c being g)."""
+    """Reorder gates from PyTorch's i, f, g, o along the first axis to the i, o, f, c of ONNX (c is g)."""
     i, f, g, o = np.split(array, 4)
     return np.concatenate([i, o, f, g])
 
 
 def _cell_weights(cell: Cell) -> tuple[Floats, Floats]:
-    """One weight for concat(input, h), and the sum of both biases, with gates ordered i, f, o, g: the three
-    that pass the sigmoid lie together."""
+    """One weight for concat(input, h), and the sum of both biases. Gates are ordered i, f, o, g, so that the
+    three with a sigmoid are adjacent."""
     weight = torch.cat([cell.weight_ih, cell.weight_hh], dim=1)
     offset = cell.bias_ih + cell.bias_hh
     rows = [np.concatenate(_ifog(array_of(tensor))) for tensor in (weight, offset)]

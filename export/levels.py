@@ -1,4 +1,4 @@
-"""Which int8 levels each weight gets: those with the smallest error on what it really multiplies."""
+"""Choice of int8 levels: for each weight, those with the smallest error on its actual inputs."""
 
 from collections.abc import Sequence
 
@@ -21,10 +21,10 @@ _COLUMNS = 4096
 def measure_levels(
     model: Seq2Seq, backend: OrtBackend, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> dict[str, Levels]:
-    """The levels of every linear weight of the decoder, by its inputs along the given pairs.
+    """The levels of every linear weight of the decoder, chosen by its inputs along the given pairs.
 
-    `backend` runs the model in fp32. A few hundred rows and columns tell them apart well enough, but fewer
-    rows say nothing of the range of others: then no range is fixed.
+    `backend` runs the model in fp32. A few hundred rows and columns are enough to choose. With fewer rows,
+    the range of other inputs is unknown, and no fixed range is chosen.
     """
     recording = Recording()
     graph = build_decoder(model, recording)
@@ -46,8 +46,8 @@ def _inputs(
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
 ) -> dict[str, Floats]:
-    """What each weight is multiplied with, [rows, I], while the targets are fed."""
-    # One thread, as for all that a bundle's bytes come of.
+    """The inputs [rows, I] of each weight, collected while the targets are fed."""
+    # One thread, as for everything that the bytes of a bundle depend on.
     session = ort.InferenceSession(graph, session_options(1), providers=providers("cpu"))
     outputs = [f"input:{name}" for name in names]
     seen: dict[str, list[Floats]] = {name: [] for name in names}

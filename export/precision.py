@@ -1,7 +1,7 @@
-"""How the weights of a graph are stored and multiplied: one class a precision.
+"""How the weights of a graph are stored and multiplied, with a class for each precision.
 
-`graphs.py` says what is computed; with how many bits, is decided here alone. All of a graph's inputs, outputs
-and everything between the products stay float32.
+`graphs.py` defines what is computed; only this module decides with how many bits. The inputs and outputs of a
+graph, and everything between the products, stay float32.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from .quantize import TINY, Levels, quantize_columns
 
 
 class Precision(Protocol):
-    """Adds weights to a graph. Names are those of the weights in PyTorch."""
+    """Adds weights, and operations on them, to a graph. Names are those of the weights in PyTorch."""
 
     def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
-        """x [.., N, I] @ weight [I, O] + bias [O] -> [.., N, O]; of a leading axis there is at most one, of
-        size 1.
+        """x [.., N, I] @ weight [I, O] + bias [O] -> [.., N, O], with at most one leading axis, of size 1.
 
-        N is the same for all products of a graph."""
+        N is the same for all products of a graph.
+        """
         ...
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
@@ -30,17 +30,16 @@ class Precision(Protocol):
         ...
 
     def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats, bias: str) -> str:
-        """x [N, E] @ table^T + bias [V] -> [N, V] of a table [V, E] that `lookup` has stored in the same
-        graph."""
+        """x [N, E] @ table^T + bias [V] -> [N, V]; `lookup` stored the table [V, E] in the same graph."""
         ...
 
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
-        """A weight [.., I] in float32, for an operation that takes no other."""
+        """A weight [.., I] as a float32 value, for an operation that requires that type."""
         ...
 
 
 class Float32:
-    """Everything as PyTorch has it."""
+    """Weights and products in float32, as in PyTorch."""
 
     def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
         return _plus(g, g.op("MatMul", x, g.weight(name, weight)), bias)
@@ -56,8 +55,11 @@ class Float32:
 
 
 class Float16:
-    """Weights and products in half precision, for CUDA. On a CPU, ONNX Runtime widens them when it loads: the
-    file is half as large, the speed that of fp32."""
+    """Weights and products in half precision, for CUDA.
+
+    On a CPU, ONNX Runtime converts the weights to float32 when it loads them: the file is half as large, and
+    the speed is that of fp32.
+    """
 
     def linear(self, g: GraphBuilder, x: str, name: str, weight: Floats, bias: str | None = None) -> str:
         halves = g.op("Cast", x, to=FLOAT16)
@@ -76,7 +78,7 @@ class Float16:
 
 
 class Int8:
-    """Weights in 8 bits, products in integers: see `quantize`. `levels` are those of each linear weight."""
+    """Weights in 8 bits and integer products (see `quantize`), with the `levels` of each linear weight."""
 
     def __init__(self, levels: Mapping[str, Levels]) -> None:
         self._levels = levels
@@ -87,7 +89,7 @@ class Int8:
         return self._product(g, x, levels, g.weight(name, values), g.weight(f"{name}.scale", scale), bias)
 
     def by_table(self, g: GraphBuilder, x: str, name: str, table: Floats, bias: str) -> str:
-        # The rows of the table are the columns of the product, and have the same scales.
+        # The rows of the table are the columns of the product, with the same scales.
         weight = g.op("Transpose", name, perm=[1, 0])
         scale = g.op("Reshape", f"{name}.scale", g.constant([-1]))
         return self._product(g, x, self._levels[name], weight, scale, bias)
@@ -95,7 +97,7 @@ class Int8:
     def _product(
         self, g: GraphBuilder, x: str, levels: Levels, weight: str, scale: str, bias: str | None
     ) -> str:
-        """x @ weight + bias, the weight an int8 matrix with a scale a column."""
+        """x @ weight + bias, for an int8 weight with a scale per column."""
         zero = g.byte(levels.activation)
         if levels.range is not None:
             step = g.constant(levels.range / levels.activation)
@@ -103,26 +105,27 @@ class Int8:
             return _multiplied(g, rows, weight, step, scale, zero, bias)
         largest = g.op("ReduceMax", g.op("Abs", x), g.constant([-1]))  # [..,N,1]
         row_scale = g.op("Mul", g.op("Max", largest, g.constant(TINY)), g.constant(1 / levels.activation))
-        # QuantizeLinear takes one scale a row of an axis. Its rounding is to nearest, ties to even.
+        # QuantizeLinear takes one scale per row of an axis. It rounds to nearest, ties to even.
         zeros = g.once(
             f"zeros {levels.activation}",
             lambda: g.op("Expand", zero, g.op("Shape", x, start=-2, end=-1)),  # [N]
         )
         rows = g.op("QuantizeLinear", x, g.op("Reshape", row_scale, g.constant([-1])), zeros, axis=-2)
-        # The product takes one scale of x for all rows: that is 1, and each row's comes after.
+        # The product takes one scale for all rows of x: here 1, and each row is scaled afterwards.
         product = _multiplied(g, rows, weight, g.constant(1.0), scale, zero)
         return _plus(g, g.op("Mul", product, row_scale), bias)
 
     def lookup(self, g: GraphBuilder, ids: str, name: str, table: Floats) -> str:
-        # A table that is multiplied with, too, has the levels of that.
+        # A table that is also a weight of a product has the levels of that product.
         most = self._levels[name].weight if name in self._levels else 127
         values, scale = quantize_columns(table.T, most)
         rows = g.op("Cast", g.op("Gather", g.weight(name, values.T), ids, axis=0), to=FLOAT)
         return g.op("Mul", rows, g.op("Gather", g.weight(f"{name}.scale", scale[:, None]), ids, axis=0))
 
     def stored(self, g: GraphBuilder, name: str, weight: Floats) -> str:
-        # ONNX Runtime computes this once, when it loads: faster than widening at every call by a third of
-        # the encoder's time, for the memory of an fp32 encoder. DequantizeLinear would not be folded.
+        # ONNX Runtime folds this to float32 when it loads the graph. That saves a third of the encoder's time
+        # compared with converting at every call, and costs the memory of an fp32 encoder. DequantizeLinear
+        # would not be folded.
         rows = weight.reshape(-1, weight.shape[-1])
         values, scale = quantize_columns(rows.T, 127)
         widened = g.op("Cast", g.weight(name, values.T.reshape(weight.shape)), to=FLOAT)
@@ -130,8 +133,8 @@ class Int8:
 
 
 class Recording:
-    """fp32 that also gives out what each linear weight is multiplied with, as `input:NAME`: what levels are
-    chosen by."""
+    """Float32, with the inputs of each linear weight as additional outputs `input:NAME`, by which levels are
+    chosen."""
 
     def __init__(self) -> None:
         self._exact = Float32()
@@ -170,8 +173,8 @@ def _multiplied(
     zero: str,
     bias: str | None = None,
 ) -> str:
-    """MatMulInteger, Cast, Mul and Add in one, which saves a tenth where rows are many."""
-    last = [] if bias is None else ["", bias]  # between them, a zero point of the weight
+    """MatMulInteger, Cast, Mul and Add as one operation, which saves a tenth of the time with many rows."""
+    last = [] if bias is None else ["", bias]  # "": no zero point of the weight
     return g.op("MatMulIntegerToFloat", rows, weight, row_scale, column_scale, zero, *last, domain=MICROSOFT)
 
 

@@ -1,9 +1,9 @@
 """The proof that the exported graphs compute what the PyTorch model computes.
 
-Numbers: states, alignments and log-probabilities of every step along held-out pairs, which are fed alone
-and in ragged batches. Replies: held-out prompts decoded by both backends, alone and in ragged batches, must
-be the same token by token. A reply may differ only where the search itself was a toss-up: its
-deciding gap is below `TIE` (counted and reported).
+Numbers: states, alignments and log-probabilities are compared at every step along held-out pairs, alone and
+in ragged batches. Replies: held-out prompts are decoded by both backends, alone and in ragged batches, and
+the replies must be the same token by token. They may differ only at a near tie, a decision of the search by
+less than `TIE`. Near ties are counted and reported.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,19 +24,20 @@ from ..train.backend import TorchBackend, TorchState
 
 TOLERANCE = 1e-4  # states, alignments, log-probabilities of tokens
 TIE = 1e-4
-BATCHING_TOLERANCE = 1e-2  # log-probabilities of a variant's tokens: one rounded input is the next value
+BATCHING_TOLERANCE = 1e-2  # log-probabilities of int8 or fp16: an input may round to the neighboring value
 _BATCH_SIZES = (1, 7, 64)
 _RAGGED = (2, 7, 64)
-#: Steps of one sentence are slow in PyTorch, so fewer pairs are stepped through alone than in batches.
+#: Single-sentence steps are slow in PyTorch, so fewer pairs are compared alone than in batches.
 _NUMBERS_AT_BATCH_1 = 12
 _BEAMS = (1, 5)
 
-Told = Callable[[str], None]
+#: Called with a line of text before each stage of the work.
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, how much of it, and the worst difference. Log-probabilities are natural."""
+    """How much was compared, and the largest differences. Log-probabilities are natural logs."""
 
     pairs: int
     steps: int
@@ -45,7 +46,7 @@ class Proof:
     worst_align: float
     replies: int  # pairs x beams x batch sizes
     near_ties: int
-    worst_reply_logp: float  # of a token of a reply
+    worst_reply_logp: float  # largest difference in a token of a reply
     beams: tuple[int, ...]
     batch_sizes: tuple[int, ...]
 
@@ -60,12 +61,12 @@ def prove(
     targets: Sequence[Sequence[int]],
     *,
     max_length: int,
-    progress: Told = lambda what: None,
+    progress: Progress = lambda what: None,
 ) -> Proof:
-    """Compare both backends on pairs of ids.
+    """Compare both backends on pairs of token ids.
 
     Raises:
-        ProofError: they differ; says in what, and by how much.
+        ProofError: they differ; its text names the quantity and the difference.
     """
     progress(f"comparing {counted(len(sources), 'pair')} step by step")
     numbers = _Numbers()
@@ -78,7 +79,7 @@ def prove(
         if not difference <= TOLERANCE:
             raise ProofError(
                 f"the exported graphs differ from the PyTorch model: {what} by {difference:.3g}, "
-                f"more than {TOLERANCE}"
+                f"but at most {TOLERANCE} is allowed"
             )
     replies = _Replies(TOLERANCE)
     for beam in _BEAMS:
@@ -100,11 +101,11 @@ def prove(
 
 @dataclass(frozen=True)
 class BatchingProof:
-    """Replies alone beside the same replies in ragged batches."""
+    """How much was compared between replies decoded alone and in ragged batches."""
 
     replies: int  # prompts x beams x batch sizes
     near_ties: int
-    worst_reply_logp: float  # of a token of a reply
+    worst_reply_logp: float  # largest difference in a token of a reply
     beams: tuple[int, ...]
     batch_sizes: tuple[int, ...]
 
@@ -118,12 +119,12 @@ def prove_batching(
     *,
     precision: str,
     max_length: int,
-    progress: Told = lambda what: None,
+    progress: Progress = lambda what: None,
 ) -> BatchingProof:
-    """Compare a variant's replies alone with those in batches.
+    """Compare the replies of int8 or fp16 graphs decoded alone with those decoded in batches.
 
     Raises:
-        ProofError: they differ; says in which reply.
+        ProofError: they differ; its text names the prompt.
     """
     replies = _Replies(BATCHING_TOLERANCE)
     prompts = counted(len(sources), "prompt")
@@ -140,7 +141,7 @@ def prove_batching(
 
 
 class _Numbers:
-    """Worst absolute differences along teacher-forced steps."""
+    """Largest absolute differences along teacher-forced steps."""
 
     def __init__(self) -> None:
         self.logp = self.state = self.align = 0.0
@@ -172,7 +173,7 @@ class _Numbers:
 
     def _see_states(self, ours: TorchState, theirs: OrtState, live: Any) -> None:
         for name, tensor in theirs.recurrent.items():
-            rows = -2  # the axis of the rows
+            rows = -2  # axis
             ours_live = np.compress(live, getattr(ours.decoder, name).numpy(), axis=rows)
             self._see_state(ours_live, np.compress(live, tensor, axis=rows))
 
@@ -181,8 +182,8 @@ class _Numbers:
 
 
 class _Replies:
-    """Replies of one backend beside another's, or beside its own in another batch. The same means the same
-    tokens, but where the search was a toss-up."""
+    """Comparison of replies between two backends, or between batch sizes of one backend. They must have the
+    same tokens, except at near ties."""
 
     def __init__(self, tolerance: float) -> None:
         self.count = self.near_ties = 0
@@ -197,7 +198,7 @@ class _Replies:
         beam: int,
         max_length: int,
     ) -> None:
-        """PyTorch in one batch, ONNX Runtime in batches of every size."""
+        """Compare PyTorch, at the largest batch size, with ONNX Runtime at every batch size."""
         expected = _decode(torch_backend, sources, beam, max_length, _BATCH_SIZES[-1])
         for batch_size in _BATCH_SIZES:
             got = _decode(ort_backend, sources, beam, max_length, batch_size)
@@ -206,7 +207,8 @@ class _Replies:
     def compare_batches(
         self, backend: OrtBackend, sources: Sequence[Sequence[int]], beam: int, max_length: int
     ) -> None:
-        """Alone, then in ragged batches: the order is that of the sources, not of their lengths."""
+        """Compare replies decoded alone with those in batches. The batches are ragged: sources are in the
+        given order, not sorted by length."""
         alone = _decode(backend, sources, beam, max_length, 1)
         for batch_size in _RAGGED:
             got = []
@@ -225,11 +227,11 @@ class _Replies:
             elif min(ours.min_gap, theirs.min_gap) < TIE:
                 self.near_ties += 1
             else:
-                raise ProofError(f"the reply to compared prompt {i} differs between {between}")
+                raise ProofError(f"the reply to prompt {i} of the proof differs between {between}")
         if not self.worst <= self._tolerance:
             raise ProofError(
-                f"log-probabilities of replies differ by {self.worst:.3g} a token between {between}, "
-                f"more than {self._tolerance}"
+                f"log-probabilities of replies differ by {self.worst:.3g} per token between {between}, "
+                f"but at most {self._tolerance} is allowed"
             )
 
 
@@ -245,15 +247,15 @@ def _decode(
 
 
 def _difference(a: Any, b: Any) -> float:
-    """Largest absolute difference; NaN where there is one."""
+    """Largest absolute difference; NaN if any difference is NaN."""
     return float(np.abs(a - b).max()) if a.size else 0.0
 
 
 def _worse(a: float, b: float) -> float:
-    """The larger difference; NaN, which Python's `max` would let slip, is the largest."""
+    """The larger difference, or NaN if either is NaN, which Python's `max` could miss."""
     return float(np.maximum(a, b))
 
 
 def _rounded(difference: float) -> float:
-    """Two significant digits."""
+    """`difference` rounded to two significant digits."""
     return float(f"{difference:.1e}")

@@ -1,4 +1,4 @@
-"""What a precision costs: a variant's graphs beside the fp32 ones, on held-out text and on the clock."""
+"""What a precision costs: int8 or fp16 graphs compared with fp32, in quality on held-out text and in time."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +20,12 @@ from ..train.perplexity import perplexity_of
 
 @dataclass(frozen=True)
 class QualityLimits:
-    """The worst that a variant may be against fp32."""
+    """Limits of the difference from fp32."""
 
-    agreement: float  # least share of tokens at which both find the same one likeliest
+    agreement: float  # smallest fraction of tokens at which both have the same likeliest token
     perplexity_rise: float  # largest relative rise
     mean_logp: float  # largest mean error of a token's log-probability (natural log)
-    worst_logp: float
+    worst_logp: float  # largest error of a token's log-probability
 
 
 LIMITS: dict[PrecisionName, QualityLimits] = {
@@ -36,8 +36,8 @@ LIMITS: dict[PrecisionName, QualityLimits] = {
 
 @dataclass(frozen=True)
 class Quality:
-    """A variant against fp32 along given pairs. Errors are absolute, of natural-log probabilities of the
-    pairs' own tokens."""
+    """Differences from fp32 along given pairs. Errors are absolute errors of the natural-log probabilities of
+    the target tokens."""
 
     pairs: int
     tokens: int
@@ -58,7 +58,7 @@ class Quality:
         return perplexity_change(self.perplexity, self.fp32_perplexity)
 
     def beyond(self, limits: QualityLimits) -> list[str]:
-        """What is worse than the limits, each as a phrase with its figures. NaN is beyond any."""
+        """The limits that are exceeded, each as a phrase with its figures. NaN exceeds every limit."""
         measured = (
             (
                 self.agreement >= limits.agreement,
@@ -81,7 +81,7 @@ class Quality:
 
 
 def perplexity_change(perplexity: float, fp32_perplexity: float) -> float:
-    """How much it rises, as a share of that in fp32; 0 where both are infinite."""
+    """The relative change from fp32; 0 where both are infinite."""
     return 0.0 if perplexity == fp32_perplexity else perplexity / fp32_perplexity - 1
 
 
@@ -91,7 +91,7 @@ def compare(
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
 ) -> Quality:
-    """Feed every target to both, and compare the distributions token by token."""
+    """Feed every target to both backends, and compare the distributions token by token."""
     logps: tuple[list[Any], list[Any]] = ([], [])
     agreeing = 0
     lengths = [(len(target), len(source)) for source, target in zip(sources, targets, strict=True)]
@@ -121,7 +121,7 @@ def compare(
 def step_ms(
     backends: Mapping[PrecisionName, OrtBackend], source: Sequence[int], *, beam: int = 5
 ) -> dict[PrecisionName, float]:
-    """Median CPU milliseconds of a decoder step at batch 1, taken in turns; each backend has one thread."""
+    """Median CPU milliseconds of a decoder step at batch 1. The backends, of one thread each, take turns."""
     calls: dict[str, Callable[[], object]] = {}
     for name, backend in backends.items():
         state = backend.encode(*pad([source]))
@@ -139,12 +139,15 @@ def beyond_limits(
     fp32_size: int,
     ms: Mapping[PrecisionName, float],
 ) -> list[str]:
-    """Why a variant is not worth having, each reason with its figures: it is worse than its limits, or slower
-    and no smaller. Sizes are bytes of the graphs; `ms` is what `step_ms` gave for "fp32" and `precision`."""
+    """Reasons against a precision, with figures: each limit that it exceeds, and that it is neither smaller
+    nor faster than fp32.
+
+    Sizes are bytes of the graphs; `ms` is the result of `step_ms` for "fp32" and `precision`.
+    """
     reasons = quality.beyond(LIMITS[precision])
     if size >= fp32_size and ms[precision] >= ms["fp32"]:
         reasons.append(
             f"no smaller ({size:,} bytes, fp32 {fp32_size:,}) and no faster "
-            f"({ms[precision]:.2f} ms a step, fp32 {ms['fp32']:.2f})"
+            f"({ms[precision]:.2f} ms per step, fp32 {ms['fp32']:.2f})"
         )
     return reasons

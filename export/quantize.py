@@ -1,14 +1,16 @@
-"""8-bit products that give the same sums on every CPU, and a row the same result whatever its batch.
+"""8-bit products with the same sums on every CPU, and the same result for a row in every batch.
 
-A column of the weight is quantized by its own largest value, a row x of activations by its range r:
+A column w of the weight is quantized by its own largest value s, a row x of activations by its range r:
 
     qx = round(x / r * qa) + qa in uint8                    qw = round(w / s * qw_max) in int8, s = max |w|
     x @ w ~ (qx - qa) @ qw * (r / qa) * (s / qw_max)
 
-r is the row's own largest |x|, or a fixed range, which spares a pass over the row and one over the product.
-The integer sums are exact, so nothing depends on the other rows. x86 CPUs without VNNI add two products in
-16 bits and saturate silently: 2 * max(qx) * qw_max must stay within 32,767. By row qx is at most 2 qa, so
-qa * qw_max <= 8,191; with a fixed range uint8 itself cuts off what exceeds it, at 255, so qw_max <= 64.
+r is the row's own largest |x|, or a fixed range, which saves a pass over the row and one over the product.
+The integer sums are exact, so a row does not depend on the others.
+
+x86 CPUs without VNNI add two products in 16 bits and saturate silently, so 2 * max(qx) * qw_max must not
+exceed 32,767. With a range per row, qx is at most 2 qa, so qa * qw_max <= 8,191. With a fixed range, larger
+values saturate at the 255 of uint8, so qw_max <= 64.
 """
 
 from dataclasses import dataclass
@@ -18,31 +20,31 @@ import numpy.typing as npt
 
 from ..runtime.backend import Floats
 
-#: What a sum of two products may be in 16 bits.
+#: The largest sum of two products in 16 bits.
 LARGEST_SUM = 32_767
-#: The smallest row maximum that is divided by; a row of zeros stays zeros.
+#: Lower bound of a maximum that is divided by, so that a row of zeros stays zeros.
 TINY = 1e-30
-#: A fixed range is taken where its error is at most so many times that of the best levels by row. Where rows
-#: are alike, it is hardly larger.
+#: A fixed range is chosen if its error is at most this many times that of the best levels with a range per
+#: row. For rows of similar range, the errors are nearly the same.
 FIXED_COSTS = 2.0
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Largest absolute values of quantized activations and of quantized weights."""
+    """Largest absolute values of quantized activations (qa) and of quantized weights (qw_max)."""
 
     activation: int
     weight: int
-    range: float | None = None  # of the activations; None: of each row its own
+    range: float | None = None  # fixed range of the activations; None: each row has its own
 
     @property
     def largest_byte(self) -> int:
-        """That a quantized activation can be."""
+        """The largest uint8 value of a quantized activation."""
         return 2 * self.activation if self.range is None else 255
 
     def __post_init__(self) -> None:
         if not 1 <= self.activation <= 127 or not 1 <= self.weight <= 127:
-            raise ValueError(f"levels must be from 1 to 127, not {self}")
+            raise ValueError(f"levels must be from 1 to 127, but are {self}")
         if 2 * self.largest_byte * self.weight > LARGEST_SUM:
             raise ValueError(
                 f"{self.activation} x {self.weight} can saturate on CPUs without VNNI: "
@@ -50,12 +52,12 @@ class Levels:
             )
 
 
-#: Coarse or fine weights, the other way round for the activations: which is best depends on the matrix.
+#: Finer weights mean coarser activations; which choice is best depends on the matrix.
 CHOICES = (Levels(90, 91), Levels(63, 127), Levels(127, 64))
 
 
 def quantize_columns(weight: Floats, most: int) -> tuple[npt.NDArray[np.int8], Floats]:
-    """int8 values in +-`most` of weight [I, O], and the scale [O] of each column."""
+    """weight [I, O] as int8 values in [-most, most], and the scale [O] of each column."""
     scale = np.maximum(np.abs(weight).max(axis=0), TINY) / np.float32(most)
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
@@ -74,8 +76,11 @@ def quantized_product(x: Floats, weight: Floats, levels: Levels) -> Floats:
 
 
 def choose_levels(x: Floats, weight: Floats, largest: float | None = None) -> Levels:
-    """A fixed range of `largest` where it is given and good enough, or else those of `CHOICES` with the
-    smallest error, the root of the mean square, of x [N, I] @ weight [I, O]."""
+    """The levels for x [N, I] @ weight [I, O].
+
+    That is the fixed range `largest`, if given and good enough (`FIXED_COSTS`), or else the entry of
+    `CHOICES` with the smallest root-mean-square error.
+    """
     exact = x @ weight
 
     def error(levels: Levels) -> float:

@@ -1,4 +1,4 @@
-"""The graphs of a model in the precision that was asked for, beside those in fp32, and the proof of both."""
+"""The graphs of a model in a chosen precision, together with those in fp32, and the proof of both."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from ..train.model import Seq2Seq
 from .graphs import build_decoder, build_encoder, graph_spec
 from .levels import measure_levels
 from .precision import Float16, Float32, Int8, Precision
-from .proof import Told, prove, prove_batching
+from .proof import Progress, prove, prove_batching
 
 Ids = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Built:
-    """`exact` runs the fp32 graphs, `variant` those of `precision`, which `encoder` and `decoder` are."""
+    """The graphs `encoder` and `decoder` in `precision`, run by `variant`; `exact` runs those in fp32."""
 
     precision: PrecisionName
     encoder: bytes
@@ -36,9 +36,13 @@ class Built:
 
 
 def build(
-    model: Seq2Seq, precision: PrecisionName, pairs: tuple[Ids, Ids], *, progress: Told = lambda what: None
+    model: Seq2Seq,
+    precision: PrecisionName,
+    pairs: tuple[Ids, Ids],
+    *,
+    progress: Progress = lambda what: None,
 ) -> Built:
-    """Build the graphs. int8 chooses its levels along `pairs`, sources and targets."""
+    """Build the graphs. For int8, `pairs` (sources and targets) decide the levels."""
     progress("building the graphs")
     exact = _graphs(model, Float32())
     backend = _backend(model, exact)
@@ -55,7 +59,7 @@ def build(
 
 
 def rebuild(model: Seq2Seq, precision: PrecisionName, encoder: bytes, decoder: bytes) -> Built:
-    """As `build`, around graphs that exist already."""
+    """Like `build`, for the existing graphs of a bundle."""
     own = _backend(model, (encoder, decoder))
     if precision == "fp32":
         return Built(precision, encoder, decoder, own, len(encoder) + len(decoder), own)
@@ -70,12 +74,12 @@ def prove_built(
     targets: Ids,
     *,
     max_length: int,
-    progress: Told = lambda what: None,
+    progress: Progress = lambda what: None,
 ) -> dict[str, Any]:
-    """Prove fp32 against PyTorch, and that batch-mates and padding change no reply of the variant.
+    """Prove the fp32 graphs against PyTorch, and that batching and padding change no reply of the variant.
 
     Raises:
-        ProofError: they do.
+        ProofError: one of the two does not hold.
     """
     with _one_torch_thread():
         exact = prove(
@@ -91,7 +95,7 @@ def prove_built(
 
 @contextlib.contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """The figures of a proof are in the bundle, and PyTorch's last digits depend on its threads."""
+    """Make the figures of the proof, which go into the bundle, independent of PyTorch's number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What tests share: a small corpus, a run that was really trained on it, and its bundle."""
+"""Shared by tests: a small corpus, a run that was trained on it, and the bundle of the run."""
 
 import json
 import os
@@ -7,14 +7,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import limits
 import pytest
 from tests_corpus import PAIRS
 
 ROOT = Path(__file__).parents[1]
-# `python -m pytest` puts the root on sys.path, where `train` would be importable under that name.
+# `python -m pytest` puts the root on sys.path, from where `train` could be imported without `edgechat`.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
-#: Sizes with which the pairs are learned by heart within seconds.
+#: A model that learns the pairs by heart within seconds.
 TINY = [
     "--hidden", "48", "--embedding", "24", "--attention", "24", "--vocab-size", "320", "--epochs", "60",
     "--batch-size", "4", "--learning-rate", "0.01", "--dropout", "0", "--save-every", "60",
@@ -25,9 +26,9 @@ Edgechat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run_edgechat(
-    *arguments: object, stdin: str | bytes | None = None, timeout: float = 300
+    *arguments: object, stdin: str | bytes | None = None, timeout: float = limits.HANGS_AFTER
 ) -> "subprocess.CompletedProcess[str]":
-    """The command in a process of its own, as a user runs it."""
+    """Run the command in a process of its own, as a user does."""
     raw = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run(
         [sys.executable, "-m", "edgechat", *map(str, arguments)],

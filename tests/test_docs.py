@@ -1,4 +1,4 @@
-"""What the pages show is what happens: their Python is run, and their links lead somewhere."""
+"""Documentation: its Python code runs, and its links have targets."""
 
 import importlib.util
 import re
@@ -16,6 +16,10 @@ PAGES = [
     *sorted(ROOT.glob("docs/*.md")),
 ]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: A file of the repository in backquotes; `*` stands for any name.
+SOURCE_FILE = re.compile(
+    r"`((?:bench|cli|docs|examples|export|models|runtime|tests|train|tui)/[\w/.*-]+\.(?:py|toml|md|jsonl))`"
+)
 
 
 def anchors(page: Path) -> set[str]:
@@ -26,7 +30,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/embedding.md"])
-def test_the_python_of_a_page_runs(page, capsys):
+def test_the_python_code_of_a_page_runs(page, capsys):
     blocks = PYTHON.findall((ROOT / page).read_text(encoding="utf-8"))
     assert blocks
     names: dict[str, object] = {"__name__": "page"}
@@ -36,7 +40,7 @@ def test_the_python_of_a_page_runs(page, capsys):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_of_a_page_leads_somewhere(page):
+def test_every_link_of_a_page_has_a_target(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://")):
             name, _, anchor = target.partition("#")
@@ -45,14 +49,19 @@ def test_every_link_of_a_page_leads_somewhere(page):
             assert not anchor or anchor in anchors(other), target
 
 
-def test_the_example_app_does_what_was_understood_and_nothing_else(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_source_file_that_a_page_names_exists(page):
+    for name in SOURCE_FILE.findall(page.read_text(encoding="utf-8")):
+        assert list(ROOT.glob(name)), name
+
+
+def test_the_example_app_carries_out_only_what_it_understood(tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("lights", ROOT / "examples/lights.py")
     lights = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lights)
-    assert {(ROOT / "examples/lights.jsonl").read_text().count(r) > 0 for r in lights.COMMANDS.replies} == {
-        True
-    }
-    with ChatModel.load("demo") as stranger:  # it never heard of lights
+    data = (ROOT / "examples/lights.jsonl").read_text(encoding="utf-8")
+    assert all(command in data for command in lights.COMMANDS.replies)
+    with ChatModel.load("demo") as stranger:  # a model that was not trained on lights
         assert lights.understood(stranger, "turn on the kitchen light") is None
         monkeypatch.setattr(lights, "SURE", 0.0)
         state, room = lights.understood(stranger, "turn on the kitchen light")

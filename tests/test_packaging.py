@@ -1,4 +1,4 @@
-"""The package: what is importable, what the wheel holds, what an import loads."""
+"""The package: what can be imported, what the wheel contains, and what an import loads."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def python(code: str, cwd: Path) -> str:
-    """What a fresh interpreter prints that runs `code` in the folder `cwd`."""
+    """The output of a new interpreter that runs `code` in the folder `cwd`."""
     done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -35,7 +35,7 @@ def test_a_folder_is_importable_only_under_edgechat(name):
     assert Path(str(spec.origin)) == ROOT / name / "__init__.py"
 
 
-def test_in_a_fresh_interpreter_too(tmp_path):
+def test_a_folder_is_importable_only_under_edgechat_in_a_fresh_interpreter(tmp_path):
     code = f"import importlib.util as i, edgechat; print([n for n in {FOLDERS} if i.find_spec(n)])"
     assert python(code, tmp_path) == "[]"
 
@@ -56,14 +56,16 @@ def test_the_runtime_loads_nothing_of_training_command_line_or_chat(tmp_path):
         "cryptography",
     )
     assert not {name.split(".")[0] for name in loaded} & set(unwanted)
-    floors = {name.split(".")[1] for name in loaded if name.startswith("edgechat.")}
-    assert floors == {"runtime"}
-    assert not {"asyncio", "importlib.resources"} & set(loaded)  # a tenth of the start, and seldom used
+    layers = {name.split(".")[1] for name in loaded if name.startswith("edgechat.")}
+    assert layers == {"runtime"}
+    assert not {"asyncio", "importlib.resources"} & set(
+        loaded
+    )  # a tenth of the start-up time, and seldom needed
 
 
 @pytest.mark.parametrize("command", [["reply", "demo", "hello"], ["chat", "demo"], ["verify", "demo"]])
-def test_nothing_is_reported_and_nothing_left_at_home(tmp_path, command):
-    """ONNX Runtime would keep an identifier and a queue of events there, for its maker."""
+def test_no_telemetry_is_sent_and_no_file_is_left_in_the_home_folder(tmp_path, command):
+    """With telemetry, ONNX Runtime would store an identifier and a queue of events there."""
     environment = {
         k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
     }
@@ -80,7 +82,7 @@ def test_nothing_is_reported_and_nothing_left_at_home(tmp_path, command):
     assert not list(tmp_path.rglob("*"))
 
 
-def test_the_runtime_keeps_the_threads_of_numpy_from_spinning_and_leaves_the_environment(tmp_path):
+def test_the_runtime_stops_numpy_threads_from_spinning_without_changing_the_environment(tmp_path):
     say = (
         "import os, time, edgechat.runtime; "
         "print(os.environ.get('OPENBLAS_THREAD_TIMEOUT'), time.process_time() - time.thread_time())"
@@ -89,14 +91,14 @@ def test_the_runtime_keeps_the_threads_of_numpy_from_spinning_and_leaves_the_env
     assert variable == "None"
     spin = "import os; os.environ['OPENBLAS_THREAD_TIMEOUT'] = '28'; "
     variable, spinning = python(spin + say, tmp_path).split()
-    assert variable == "28"  # who asks for it has it
+    assert variable == "28"  # an explicit setting is respected
     if float(spinning) < 0.01:
         pytest.skip("NumPy has one thread here, or another BLAS")
-    assert float(at_rest) < float(spinning) / 4  # seconds of CPU of the other threads
+    assert float(at_rest) < float(spinning) / 4  # CPU seconds of the other threads
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["reply", "--help"], ["train", "--help"]])
-def test_help_does_not_wait_for_what_only_training_or_the_chat_need(tmp_path, arguments):
+def test_help_does_not_load_what_only_training_or_the_chat_need(tmp_path, arguments):
     code = f"""
 import sys
 from edgechat.cli import main
@@ -135,11 +137,11 @@ def test_the_version_has_one_source(tmp_path):
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "edgechat.__version__"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", edgechat.__version__)
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert edgechat.__version__ in changes or "Unreleased" in changes
+    assert edgechat.__version__ in changes
 
 
 def in_wheel() -> set[str]:
-    """Files of the tree that belong in the wheel, by their names in it."""
+    """The files of the source tree that belong in the wheel, by their names in it."""
     found = {f"edgechat/{path.name}" for path in (ROOT / "src" / "edgechat").iterdir() if path.is_file()}
     data = {"tui": (".tcss", ".html"), "models": (".toml",)}
     for folder in FOLDERS:
@@ -160,10 +162,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     for name in ("src", *FOLDERS):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, copy)
-        else:
-            (copy / name).write_text(f"{name} is not written yet\n")
+        shutil.copy(ROOT / name, copy)
     build = [
         sys.executable,
         "-m",
@@ -194,7 +193,7 @@ def test_the_wheel_holds_each_file_byte_for_byte(wheel):
         assert wheel.read(name) == path.read_bytes(), name
 
 
-def test_the_wheel_has_the_command_and_the_licence(wheel):
+def test_the_wheel_has_the_command_and_the_license(wheel):
     info = {name.split("/", 1)[1]: name for name in wheel.namelist() if ".dist-info/" in name}
     assert b"edgechat = edgechat.cli:main" in wheel.read(info["entry_points.txt"])
     assert "licenses/LICENSE" in info
@@ -216,18 +215,18 @@ print(edgechat.__file__, edgechat.runtime.__file__, *preset_names())
     assert {"tiny", "small", "base", "classic"} <= set(presets)
 
 
-#: Folders of people and of machines that build: nothing that is kept may name one.
+#: Home folders of people and of build machines, which no tracked file may name.
 _MACHINE = re.compile(rb"(?<![\w.~/-])(?:/home/\w|/Users/\w|/root/|[A-Z]:\\\\?Users)")
 
 
-def test_no_file_that_is_kept_names_a_folder_of_a_developers_machine():
+def test_no_tracked_file_names_a_folder_of_a_developers_machine():
     try:
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT, capture_output=True, check=True,
         )  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this is no git checkout, or there is no git")
+        pytest.skip("this is not a git checkout, or git is missing")
     names = [Path(name) for name in listed.stdout.decode().split("\0") if name]
     assert Path("pyproject.toml") in names
     for name in names:
@@ -248,7 +247,7 @@ def test_no_file_that_is_kept_names_a_folder_of_a_developers_machine():
         ),
     ],
 )
-def test_a_package_that_is_not_installed_is_named_in_one_sentence(tmp_path, package, command, sentence):
+def test_a_missing_package_is_named_in_one_sentence(tmp_path, package, command, sentence):
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{package!r}] = None\n")
     done = subprocess.run(
         [sys.executable, "-m", "edgechat", *command],
@@ -263,7 +262,7 @@ def test_a_package_that_is_not_installed_is_named_in_one_sentence(tmp_path, pack
     assert "Traceback" not in done.stderr
 
 
-def test_a_bundle_is_measured_without_torch_and_what_it_lacks_is_named_alone(tmp_path):
+def test_eval_of_a_bundle_needs_no_torch_and_names_only_what_it_lacks(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "hello", "response": "hi"}\n')
     code = """
 import sys

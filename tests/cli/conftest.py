@@ -1,4 +1,4 @@
-"""The commands in this process, where torch is imported once: for the many cases that need no process."""
+"""Runs commands in this process, where torch is imported once, for tests that do not need a new process."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Done:
 
     @property
     def sentence(self) -> str:
-        """The one line that a failed command has on stderr, nothing being on stdout."""
+        """The single line on stderr of a failed command that printed nothing to stdout."""
         assert self.stdout == ""
         lines = self.stderr.splitlines()
         assert len(lines) == 1, self.stderr
@@ -44,7 +44,7 @@ def invoke() -> Invoke:
 
 
 def _tree(folder: Path) -> Tree:
-    """Every name under `folder` with its content, or where it links to."""
+    """Every name under `folder` with its content, or the target of its link."""
     found: Tree = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

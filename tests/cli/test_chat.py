@@ -1,12 +1,13 @@
-"""`edgechat chat`, a conversation in lines, and what `edgechat tui` checks before it takes the terminal."""
+"""`edgechat chat`, and what `edgechat tui` checks before the chat opens."""
 
 import os
 import subprocess
 import sys
 
+import limits
 import pytest
 
-from edgechat.cli import chat
+from edgechat.cli import tui
 from edgechat.runtime import ChatModel
 
 
@@ -20,17 +21,17 @@ def test_each_line_is_a_prompt_of_one_conversation_and_each_reply_a_line(invoke,
     session = model.session()
     expected = [session.reply(prompt).text for prompt in ("hello", "and you?")]
     done = invoke("chat", bundle_folder, stdin="hello\n\nand you?\n")
-    assert (done.returncode, done.stderr) == (0, "")  # nobody is greeted who is a pipe
+    assert (done.returncode, done.stderr) == (0, "")  # no greeting in a pipe
     assert done.stdout.splitlines() == expected
 
 
-def test_a_prompt_of_which_only_the_end_is_read_is_told(invoke, bundle_folder):
+def test_a_truncated_prompt_is_reported(invoke, bundle_folder):
     done = invoke("chat", bundle_folder, stdin="hello\n" + "word " * 2000 + "\nhello\n")
     assert len(done.stdout.splitlines()) == 3
     assert done.stderr.count("only the end of a prompt was read") == 1
 
 
-def test_new_forgets_why_lists_other_replies_and_quit_ends(invoke, bundle_folder, model):
+def test_new_starts_over_why_lists_candidates_and_quit_ends(invoke, bundle_folder, model):
     done = invoke("chat", bundle_folder, "--beam", 3, stdin="hello\n/why\n/new\n/why\nhello\n/quit\nnever\n")
     lines = done.stdout.splitlines()
     assert done.returncode == 0
@@ -41,32 +42,32 @@ def test_new_forgets_why_lists_other_replies_and_quit_ends(invoke, bundle_folder
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
-def test_at_a_terminal_only_replies_go_to_a_file_of_stdout(bundle_folder, model):
+def test_on_a_terminal_only_replies_go_to_a_redirected_stdout(bundle_folder, model):
     ours, theirs = os.openpty()
     os.write(ours, b"hello\n\x04")
     command = [sys.executable, "-m", "edgechat", "chat", str(bundle_folder)]
     done = subprocess.run(
-        command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=True
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, timeout=limits.HANGS_AFTER, check=True
     )
     told = os.read(ours, 100_000)
     os.close(ours)
     os.close(theirs)
     assert done.stdout.decode() == model.reply("hello").text + "\n"
-    assert f"Talking to {bundle_folder} on cpu. Write a line".encode() in told
+    assert f"Chatting with {bundle_folder} on cpu. Type a prompt".encode() in told
     assert b"you: " in told
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line(invoke, bundle_folder):
+def test_a_byte_order_mark_is_not_part_of_the_first_line(invoke, bundle_folder):
     done = invoke("chat", bundle_folder, stdin="\ufeff/nonsense\n")
     assert (done.returncode, done.stdout) == (0, "")
-    assert "/nonsense is no command" in done.stderr
+    assert "/nonsense is not a command" in done.stderr
 
 
-def test_two_slashes_begin_a_prompt_and_an_unknown_command_is_told(invoke, bundle_folder, model):
+def test_two_slashes_begin_a_prompt_and_an_unknown_command_is_reported(invoke, bundle_folder, model):
     done = invoke("chat", bundle_folder, stdin="//new\n/nonsense x\n/why x\n/help\n")
     assert done.stdout.splitlines() == [model.reply("/new").text]
-    assert "/nonsense is no command" in done.stderr
-    assert "/why stands alone on its line" in done.stderr
+    assert "/nonsense is not a command" in done.stderr
+    assert "/why takes no arguments" in done.stderr
     assert "/why lists" in done.stderr
 
 
@@ -76,7 +77,7 @@ def test_a_wrong_option_is_one_sentence_before_anything_is_read(invoke, bundle_f
     assert "beam must be a whole number" in done.sentence
 
 
-def test_a_bundle_that_cannot_be_used_is_told_before_the_terminal_is_taken(invoke, bundle_folder, tmp_path):
+def test_an_unusable_bundle_is_reported_before_the_chat_opens(invoke, bundle_folder, tmp_path):
     done = invoke("tui", bundle_folder, tmp_path / "gone")
     assert (done.returncode, done.sentence) == (
         2,
@@ -96,23 +97,23 @@ def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder,
     )
     monkeypatch.setattr(sys, "argv", ["edgechat", "tui", "my bundle", "--serve", "--port", "9000"])
     monkeypatch.setattr(sys, "platform", platform)
-    chat.tui([str(bundle_folder)], serve=True, port=9000, host="localhost")
+    tui.tui([str(bundle_folder)], serve=True, port=9000, host="localhost")
     assert served == [(f"{sys.executable} -m edgechat tui {quoted} --port 9000", "localhost", 9000)]
 
 
-def test_a_port_without_serving_is_refused(invoke, bundle_folder):
+def test_port_without_serve_is_refused(invoke, bundle_folder):
     done = invoke("tui", bundle_folder, "--port", 9000)
     assert (done.returncode, done.sentence) == (2, "--host and --port go with --serve")
 
 
-def test_serving_without_its_package_says_what_to_install(monkeypatch, bundle_folder, invoke):
+def test_serve_without_its_package_says_what_to_install(monkeypatch, bundle_folder, invoke):
     monkeypatch.delitem(sys.modules, "edgechat.tui.serve", raising=False)
     monkeypatch.setitem(sys.modules, "textual_serve.server", None)
     done = invoke("tui", bundle_folder, "--serve")
     assert done.sentence == "--serve needs textual-serve: pip install textual-serve"
 
 
-def test_a_conversation_may_be_held_to_given_replies(invoke, bundle_folder, tmp_path):
+def test_a_conversation_can_be_limited_to_a_closed_set(invoke, bundle_folder, tmp_path):
     (tmp_path / "replies.txt").write_text("yes\nno\n")
     done = invoke("chat", bundle_folder, "--replies", tmp_path / "replies.txt", stdin="hello\n/why\n")
     assert done.returncode == 0
@@ -121,12 +122,12 @@ def test_a_conversation_may_be_held_to_given_replies(invoke, bundle_folder, tmp_
     assert sorted(line.split(" ", 2)[2] for line in ranked) == ["no", "yes"]
 
 
-def test_why_after_a_drawn_reply_is_about_that_reply(invoke, bundle_folder):
+def test_why_after_a_sampled_reply_is_about_that_reply(invoke, bundle_folder):
     drawing = ["--sample", "--temperature", 50, "--beam", 3]
     done = invoke("chat", bundle_folder, *drawing, stdin="hello\n/why\n/why\nhello\n")
     said, *ranked, again = done.stdout.splitlines()
     half = len(ranked) // 2
-    assert 1 <= half <= 3  # what did not end is no candidate
-    assert ranked[:half] == ranked[half:]  # nothing is drawn anew
+    assert 1 <= half <= 3  # unfinished hypotheses are not candidates
+    assert ranked[:half] == ranked[half:]  # nothing is sampled again
     assert ranked[0].split(" ", 2)[2] == said
-    assert again != said  # but for another reply
+    assert again != said  # of another reply

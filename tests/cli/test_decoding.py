@@ -1,4 +1,4 @@
-"""Every option of the search that a command has reaches the search, with the value that was given."""
+"""Every search option of a command reaches the search with the value that was given."""
 
 import json
 import re
@@ -11,12 +11,12 @@ import typer
 
 import edgechat.tui
 from edgechat.cli.app import app
-from edgechat.cli.console import as_typed
-from edgechat.cli.options import given_options
+from edgechat.cli.errors import as_typed
+from edgechat.cli.searchoptions import given_options
 from edgechat.runtime import DecodingOptions, replymaker, scheduler
 from edgechat.runtime.search import BeamSearch
 
-#: What is typed, and what it means.
+#: For each option, what is typed and the value that the search gets.
 GIVEN: dict[str, tuple[list[object], Any]] = {
     "beam": (["--beam", 4], 4),
     "n_best": (["--n-best", 2], 2),
@@ -47,7 +47,7 @@ GIVEN: dict[str, tuple[list[object], Any]] = {
 
 
 def options_of(command: str) -> set[str]:
-    """The options of the search that a command has."""
+    """The search options of a command."""
     found = {parameter.name for parameter in typer.main.get_command(app).commands[command].params}
     return found & {field.name for field in fields(DecodingOptions)}
 
@@ -59,7 +59,7 @@ CASES = [
 
 @pytest.fixture
 def searched(monkeypatch) -> list[DecodingOptions]:
-    """The options of all searches that are made, and those that the terminal chat begins with."""
+    """The options of all searches, and those that the terminal chat starts with."""
     found: list[DecodingOptions] = []
 
     class Watched(BeamSearch):
@@ -85,12 +85,12 @@ def run(invoke, command: str, bundle, given: list[object], tmp_path) -> Any:
     return invoke(command, bundle, *more, *options, stdin="hello\n")
 
 
-def test_reply_has_every_option_of_the_search_and_chat_all_but_what_it_does_not_print():
+def test_reply_has_every_search_option_and_chat_all_but_those_about_output():
     assert options_of("reply") == set(GIVEN) == {field.name for field in fields(DecodingOptions)}
     assert options_of("reply") - options_of("chat") == {"n_best", "alignments", "trace"}
 
 
-def test_the_defaults_that_the_page_of_the_options_tells_are_theirs():
+def test_the_documented_defaults_of_the_options_are_right():
     page = (Path(__file__).parents[2] / "docs" / "decoding.md").read_text(encoding="utf-8")
     told: dict[str, str] = {}
     for table in re.findall(r"^\| option \| default \|.*\n((?:\|.*\n)+)", page, re.MULTILINE):
@@ -104,7 +104,9 @@ def test_the_defaults_that_the_page_of_the_options_tells_are_theirs():
 
 
 @pytest.mark.parametrize(("command", "name"), CASES)
-def test_an_option_of_a_command_is_the_searchs(command, name, invoke, bundle_folder, searched, tmp_path):
+def test_every_option_of_a_command_reaches_the_search(
+    command, name, invoke, bundle_folder, searched, tmp_path
+):
     given, value = GIVEN[name]
     done = run(invoke, command, bundle_folder, given, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -113,13 +115,13 @@ def test_an_option_of_a_command_is_the_searchs(command, name, invoke, bundle_fol
 
 
 @pytest.mark.parametrize("command", ["reply", "chat", "eval"])
-def test_an_option_that_is_not_given_changes_nothing_of_the_bundles_own(command):
+def test_options_that_are_not_given_leave_the_bundles_defaults(command):
     with typer.main.get_command(app).commands[command].make_context(command, ["demo"]) as context:
         assert given_options(context) == {}
 
 
 @pytest.mark.parametrize("command", ["reply", "chat"])
-def test_a_plain_sample_is_one_draw(command, invoke, bundle_folder, searched, tmp_path):
+def test_sample_without_beam_draws_once(command, invoke, bundle_folder, searched, tmp_path):
     run(invoke, command, bundle_folder, ["--sample"], tmp_path)
     assert [options.beam for options in searched] == [1]
     run(invoke, command, bundle_folder, ["--sample", "--beam", 3], tmp_path)
@@ -127,7 +129,7 @@ def test_a_plain_sample_is_one_draw(command, invoke, bundle_folder, searched, tm
 
 
 @pytest.mark.parametrize("command", ["reply", "chat", "eval", "tui"])
-def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invoke, bundle_folder, tmp_path):
+def test_an_invalid_option_is_one_sentence_in_every_command(command, invoke, bundle_folder, tmp_path):
     done = run(invoke, command, bundle_folder, ["--length-penalty", "nan"], tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("edgechat: --length-penalty must be a number from 0 to 10")
@@ -136,7 +138,7 @@ def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invo
 @pytest.mark.parametrize(
     ("command", "given", "said"),
     [
-        # of the object of options, of the model, and of what is done with it
+        # errors of DecodingOptions, of the model, and of the batch size
         ("reply", ["--n-best", 9], "--n-best is 9, more than --beam, which is 5: raise --beam"),
         ("reply", ["--top-k", 9], "--top-k goes with --sample, which is off"),
         (
@@ -161,7 +163,7 @@ def test_an_option_that_cannot_be_is_one_sentence_of_every_command(command, invo
         ),
     ],
 )
-def test_a_sentence_of_the_runtime_names_an_option_as_it_was_typed(
+def test_an_error_of_the_runtime_names_options_as_they_are_typed(
     command, given, said, invoke, bundle_folder, tmp_path
 ):
     done = run(invoke, command, bundle_folder, given, tmp_path)
@@ -169,7 +171,7 @@ def test_a_sentence_of_the_runtime_names_an_option_as_it_was_typed(
     assert done.stderr.splitlines()[-1].startswith(f"edgechat: {said}")
 
 
-def test_a_sentence_of_what_nobody_typed_stays_as_it_is():
+def test_an_error_about_values_that_nobody_typed_is_unchanged():
     options = {"beam": "--beam", "n_best": "--n-best"}
     for sentence in ("n_best is 3, more than beam", "a/beam/x.toml: n_best is 3", "no n_best"):
         assert as_typed(sentence, options, frozenset()) == sentence

@@ -1,4 +1,4 @@
-"""`edgechat export`: a bundle from a run, sealed and proved, and nothing overwritten."""
+"""`edgechat export`: from a run to a sealed and proved bundle, without overwriting anything."""
 
 import json
 import re
@@ -17,13 +17,13 @@ from edgechat.train.run import open_run
 
 @pytest.fixture(scope="module")
 def exported(edgechat, run_folder, tmp_path_factory):
-    """One export as a user runs it: the process, and the bundle."""
+    """An export in a process of its own: the process, and the bundle."""
     out = tmp_path_factory.mktemp("exported") / "deep" / "bundle"
     options = ["--beam", 3, "--normalize", "average", "--data-licence", "CC0"]
     return edgechat("export", run_folder, "--out", out, "--json", *options), out
 
 
-def test_an_export_says_on_stderr_what_was_proved_and_gives_json_on_stdout(exported):
+def test_export_prints_the_proof_to_stderr_and_json_to_stdout(exported):
     done, out = exported
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
@@ -38,11 +38,11 @@ def test_an_export_says_on_stderr_what_was_proved_and_gives_json_on_stdout(expor
 @pytest.mark.parametrize(
     ("a", "said"),
     [
-        (0.9, "22.5% right: expected error 0.152 before, 0.148 after\n"),
-        (1.0, "22.5% right: the model's own is kept, whose expected error of 0.148 a fit does not lower\n"),
+        (0.9, "calibration error 0.152 before, 0.148 after\n"),
+        (1.0, "calibration error 0.148, which fitting does not lower: probabilities are kept\n"),
     ],
 )
-def test_an_export_says_what_the_calibration_is_worth(invoke, run_folder, tmp_path, monkeypatch, a, said):
+def test_export_reports_the_calibration_error(invoke, run_folder, tmp_path, monkeypatch, a, said):
     fitted = {
         "kind": "platt",
         "a": a,
@@ -54,10 +54,11 @@ def test_an_export_says_what_the_calibration_is_worth(invoke, run_folder, tmp_pa
     }
     monkeypatch.setattr(exporter, "calibrate", lambda *_: fitted)
     done = invoke("export", run_folder, "--out", tmp_path / "bundle", "--precision", "fp32")
-    assert f"confidence calibrated on 40 held-out pairs, {said}" in done.stderr
+    right = "22.5% answered word for word"
+    assert f"confidence calibrated on 40 held-out pairs, {right}: {said}" in done.stderr
 
 
-def test_an_export_says_where_a_closed_set_does_not_fit_the_data(invoke, run_folder, tmp_path):
+def test_export_hints_where_a_closed_set_does_not_fit_the_data(invoke, run_folder, tmp_path):
     replies, out = tmp_path / "replies.txt", tmp_path / "bundle"
     replies.write_text("hi there\nHi there\nJUMP\n")
     options = ["--replies", replies, "--precision", "fp32", "--checkpoint", "last"]
@@ -68,18 +69,18 @@ def test_an_export_says_where_a_closed_set_does_not_fit_the_data(invoke, run_fol
     assert (fit["replies"], fit["held_out"], fit["held_out_outside"]) == (3, len(held_out), outside)
     assert (fit["never_learned"], fit["alike"]) == (1, 1)
     assert read_bundle(out).manifest.quality["closed_set"] == fit
-    assert "hint: 1 of 3 replies of the closed set is no response of the training data" in done.stderr
-    assert "hint: 1 reply of the closed set is as another one, but for blanks or case\n" in done.stderr
-    assert "nothing but the 3 replies" in (out / "MODEL_CARD.md").read_text()
+    assert "hint: 1 of 3 replies of the closed set is not a response in the training data" in done.stderr
+    assert "hint: 1 reply of the closed set differs from another only in white space or case\n" in done.stderr
+    assert "closed set: 3 replies" in (out / "MODEL_CARD.md").read_text()
 
 
-def test_decoding_options_and_licence_of_an_export_are_those_of_the_bundle(exported):
+def test_decoding_options_and_license_of_an_export_are_in_the_bundle(exported):
     manifest = read_bundle(exported[1]).manifest
     assert (manifest.decoding.beam, manifest.decoding.normalize) == (3, "average")
     assert manifest.provenance["data_licence"] == "CC0"
 
 
-def test_a_bundle_tells_nothing_of_where_it_was_made(exported, run_folder):
+def test_a_bundle_does_not_contain_paths_of_the_machine_that_made_it(exported, run_folder):
     for path in exported[1].iterdir():
         content = path.read_bytes()
         assert str(run_folder.parent).encode() not in content
@@ -105,7 +106,7 @@ def test_two_exports_of_a_checkpoint_are_the_same_bytes(
     assert torch.get_num_threads() == torch_threads
 
 
-def test_what_is_there_is_never_overwritten(invoke, run_folder, bundle_folder, tmp_path, tree):
+def test_an_existing_bundle_is_never_overwritten(invoke, run_folder, bundle_folder, tmp_path, tree):
     before = tree(bundle_folder)
     done = invoke("export", run_folder, "--out", bundle_folder)
     assert done.returncode == 2
@@ -113,7 +114,7 @@ def test_what_is_there_is_never_overwritten(invoke, run_folder, bundle_folder, t
     assert tree(bundle_folder) == before
 
 
-def test_force_refuses_what_is_no_bundle(invoke, run_folder, tmp_path, tree):
+def test_force_does_not_replace_what_is_not_a_bundle(invoke, run_folder, tmp_path, tree):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("the only copy")
     (tmp_path / "file").write_text("the only copy")
@@ -136,7 +137,7 @@ def test_force_replaces_a_bundle(invoke, run_folder, bundle_folder, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.report.json"]
 
 
-def test_a_run_that_is_none_or_has_no_checkpoint_gives_a_sentence_and_no_bundle(invoke, run_folder, tmp_path):
+def test_something_else_than_a_run_or_a_run_without_checkpoint_is_refused(invoke, run_folder, tmp_path):
     out = tmp_path / "bundle"
     demo = Path(__file__).parents[2] / "models" / "demo"
     (tmp_path / "empty").mkdir()
@@ -189,7 +190,7 @@ OF_A_RUN = ["tokenizer.json", "corpus/train.safetensors", "corpus/valid.safetens
 
 
 @pytest.mark.parametrize("name", OF_A_RUN)
-def test_a_file_of_a_run_that_was_changed_is_told_wherever_it_is_read(run_folder, tmp_path, name):
+def test_a_changed_file_of_a_run_is_reported_wherever_it_is_read(run_folder, tmp_path, name):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
     raw = bytearray((run / name).read_bytes())
@@ -206,7 +207,7 @@ def test_a_file_of_a_run_that_was_changed_is_told_wherever_it_is_read(run_folder
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]\n", b'{"turns": ["a"]}\n', b"\xff"])
-def test_held_out_pairs_of_an_older_run_that_are_damaged_are_told(invoke, run_folder, tmp_path, content):
+def test_damaged_held_out_pairs_of_a_run_without_hashes_are_reported(invoke, run_folder, tmp_path, content):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
     info = json.loads((run / "run.json").read_text())
@@ -220,7 +221,7 @@ def test_held_out_pairs_of_an_older_run_that_are_damaged_are_told(invoke, run_fo
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"config": 1}', None])
-def test_a_run_json_that_is_another_thing_is_told(invoke, run_folder, tmp_path, content):
+def test_a_run_json_with_other_contents_is_reported(invoke, run_folder, tmp_path, content):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
     if content is None:
@@ -230,13 +231,13 @@ def test_a_run_json_that_is_another_thing_is_told(invoke, run_folder, tmp_path, 
     assert f"{run / 'run.json'} is damaged: it is not what `edgechat train` wrote" == done.sentence
 
 
-def test_export_says_which_checkpoint_it_takes_and_which_is_the_last(invoke, run_folder, tmp_path):
+def test_export_prints_its_checkpoint_and_the_last_one(invoke, run_folder, tmp_path):
     said = invoke("export", run_folder, "--out", tmp_path / "best").stderr
     assert "taking the best checkpoint, step " in said
     assert "; the last is step " in said
 
 
-def test_replace_replaces_a_bundle_and_lets_no_precision_pass(
+def test_replace_replaces_a_bundle_but_does_not_lift_the_quality_limits(
     invoke, run_folder, bundle_folder, tmp_path, tree, monkeypatch
 ):
     out = tmp_path / "bundle"
@@ -256,13 +257,13 @@ def test_replace_replaces_a_bundle_and_lets_no_precision_pass(
     assert done.returncode == 0
     [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert re.fullmatch(
-        r"warning: int8 is beyond its limits \(mean error \S+, at most 0\.0\): written by force all the "
-        "same, and the bundle says so",
+        r"warning: int8 exceeds its limits \(mean error \S+, at most 0\.0\): written because of --force, and "
+        "the bundle records it",
         warning,
     )
 
 
-def test_a_beam_that_the_bundle_may_not_ask_for_is_wrong_use(invoke, corpus_file, tmp_path):
+def test_a_beam_too_large_for_a_bundle_is_wrong_use(invoke, corpus_file, tmp_path):
     run = tmp_path / "run"
     sizes = ["--hidden", 8, "--vocab-size", 300, "--max-target", 400, "--max-steps", 1, "--layers", 1]
     assert invoke("train", corpus_file, "--out", run, *sizes).returncode == 0

@@ -1,4 +1,4 @@
-"""A run that begins with the weights of another one: it has all of that, and then nothing more of it."""
+"""`edgechat train --from-run`: a run that starts from another one and is then independent of it."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def weights(run: Path, which: str = "last") -> bytes:
     return (Checkpoints(run).named(which)[0] / "model.safetensors").read_bytes()
 
 
-def test_it_begins_with_the_best_weights_the_tokenizer_and_the_model_of_the_other(continued, run_folder):
+def test_a_run_from_a_run_starts_with_its_best_weights_tokenizer_and_model(continued, run_folder):
     base, run = open_run(run_folder), open_run(continued)
     assert run.tokenizer == base.tokenizer
     assert run.config.model == base.config.model
@@ -51,7 +51,7 @@ def test_it_begins_with_the_best_weights_the_tokenizer_and_the_model_of_the_othe
     assert not run.load_model("last")[0].embedding.weight.equal(best["embedding.weight"])
 
 
-def test_what_it_begins_with_is_measured_first_but_is_never_the_best(continued, run_folder):
+def test_the_first_weights_are_validated_but_are_never_the_best_checkpoint(continued, run_folder):
     said = (continued.parent / "said").read_text()
     assert f"begins with the best weights of {run_folder}, step {open_run(run_folder).step()}" in said
     base, run = open_run(run_folder), open_run(continued)
@@ -63,7 +63,7 @@ def test_what_it_begins_with_is_measured_first_but_is_never_the_best(continued, 
     assert run.step("best") > 0
 
 
-def test_it_needs_the_other_no_more_and_resumes_to_the_same_bytes(
+def test_a_run_from_a_run_resumes_to_the_same_bytes_without_the_first_run(
     tmp_path, edgechat, run_folder, more, continued
 ):
     base, out = tmp_path / "base", tmp_path / "run"
@@ -73,7 +73,7 @@ def test_it_needs_the_other_no_more_and_resumes_to_the_same_bytes(
     shutil.rmtree(base)
     assert weights(out) == weights(continued)
     assert "to resume" not in begun.stderr
-    shutil.rmtree(out / "checkpoints")  # as if it had been killed before its first one
+    shutil.rmtree(out / "checkpoints")  # as if it had been killed before its first checkpoint
     again = edgechat("train", "--resume", "--out", out)
     assert again.returncode == 0, again.stderr
     assert weights(out) == weights(continued)
@@ -81,9 +81,7 @@ def test_it_needs_the_other_no_more_and_resumes_to_the_same_bytes(
     assert steps == [2, 4]
 
 
-def test_resumed_with_another_run_it_is_refused_and_with_the_same_it_goes_on(
-    tmp_path, edgechat, run_folder, continued
-):
+def test_a_resume_accepts_only_the_same_from_run(tmp_path, edgechat, run_folder, continued):
     out = tmp_path / "run"
     shutil.copytree(continued, out)
     refused = edgechat("train", "--resume", "--out", out, "--from-run", continued, "--max-steps", 5)
@@ -98,7 +96,7 @@ def test_resumed_with_another_run_it_is_refused_and_with_the_same_it_goes_on(
     assert done.returncode == 0, done.stderr
 
 
-def test_it_begins_with_the_checkpoint_that_is_named(tmp_path, edgechat, run_folder, more):
+def test_a_run_from_a_run_starts_with_the_named_checkpoint(tmp_path, edgechat, run_folder, more):
     out, base = tmp_path / "run", open_run(run_folder)
     assert base.base("last").weights != base.base("best").weights
     file = tmp_path / "more.toml"
@@ -117,7 +115,7 @@ def test_it_begins_with_the_checkpoint_that_is_named(tmp_path, edgechat, run_fol
     assert "--from-run is not what" in other.stderr
 
 
-def test_its_bundle_names_the_data_of_both_and_no_path(tmp_path, edgechat, continued, run_folder):
+def test_the_bundle_names_the_data_of_both_runs_and_no_path(tmp_path, edgechat, continued, run_folder):
     exported = edgechat("export", continued, "--out", tmp_path / "b", "--precision", "fp32")
     assert exported.returncode == 0, exported.stderr
     bundle = read_bundle(tmp_path / "b")
@@ -128,14 +126,14 @@ def test_its_bundle_names_the_data_of_both_and_no_path(tmp_path, edgechat, conti
     assert str(run_folder.parent).encode() not in whole
 
 
-def test_a_learning_rate_is_sought_from_its_weights(edgechat, run_folder, corpus_file):
+def test_find_lr_starts_from_the_weights_of_the_run(edgechat, run_folder, corpus_file):
     seek = ["train", corpus_file, "--find-lr", "--json", "--device", "cpu", "--threads", 1]
     found = edgechat(*seek, "--from-run", run_folder)
     assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["tried"][0]["loss"] < 0.5  # a new model begins at ln 320 = 5.8
+    assert json.loads(found.stdout)["tried"][0]["loss"] < 0.5  # an untrained model has ln 320 = 5.8
 
 
-def test_what_a_file_leaves_out_is_the_other_runs(tmp_path, edgechat, run_folder, more):
+def test_settings_missing_from_the_file_come_from_the_other_run(tmp_path, edgechat, run_folder, more):
     (tmp_path / "more.jsonl").write_bytes(more.read_bytes())
     (tmp_path / "run.toml").write_text(
         f'[run]\ndata = "more.jsonl"\nfrom_run = "{run_folder}"\nout = "run"\nthreads = 1\n'
@@ -156,13 +154,13 @@ def test_what_a_file_leaves_out_is_the_other_runs(tmp_path, edgechat, run_folder
     assert "leave hidden, or its preset, out" in refused.stderr
 
 
-def test_without_data_there_is_nothing_more_to_learn(invoke, run_folder, tmp_path):
+def test_from_run_without_data_is_refused(invoke, run_folder, tmp_path):
     done = invoke("train", "--from-run", run_folder, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "--from-run learns more from DATA" in done.sentence
 
 
-def test_a_checkpoint_of_no_run_is_refused(invoke, more, tmp_path):
+def test_checkpoint_without_from_run_is_refused(invoke, more, tmp_path):
     done = invoke("train", more, "--checkpoint", "last", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert done.sentence == "--checkpoint goes with --from-run, which is not given"
@@ -187,7 +185,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_does_not_go_with_it_is_refused(tmp_path, invoke, tree, run_folder, bundle_folder, more, what):
+def test_options_that_do_not_go_with_from_run_are_refused(
+    tmp_path, invoke, tree, run_folder, bundle_folder, more, what
+):
     options, said = REFUSED[what]
     names = {"base": str(run_folder), "bundle": str(bundle_folder)}
     filled = [option.format(**names) if isinstance(option, str) else option for option in options]
@@ -199,7 +199,7 @@ def test_what_does_not_go_with_it_is_refused(tmp_path, invoke, tree, run_folder,
     assert not (tmp_path / "run").exists()
 
 
-def test_first_weights_that_are_damaged_are_named(tmp_path, edgechat, continued):
+def test_damaged_first_weights_are_named(tmp_path, edgechat, continued):
     out = tmp_path / "run"
     shutil.copytree(continued, out)
     first = out / "first.safetensors"
@@ -212,7 +212,7 @@ def test_first_weights_that_are_damaged_are_named(tmp_path, edgechat, continued)
     assert weights(out) == weights(continued)
 
 
-def test_what_belongs_to_the_schedule_of_the_other_goes_with_it(invoke, run_folder, more, tmp_path):
+def test_settings_of_the_schedule_come_with_the_schedule(invoke, run_folder, more, tmp_path):
     plateau = ["--schedule", "plateau", "--plateau-patience", 4, "--max-steps", 2, *GENTLY]
     assert invoke("train", more, "--from-run", run_folder, "--out", tmp_path / "a", *plateau).returncode == 0
     constant = ["--schedule", "constant", "--max-steps", 2, *GENTLY]

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from edgechat import __version__
-from edgechat.cli.inspect import beside_fp32
+from edgechat.cli.describe import fp32_comparison
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.replies import write_replies
 
 
 def resealed(bundle: Path, out: Path, files: dict[str, bytes] | None = None, **changes: Any) -> Path:
-    """A copy of a bundle with other files or manifest values, and every hash right."""
+    """A copy of a bundle with other files or manifest values, and correct hashes."""
     checked = read_bundle(bundle)
     manifest = dataclasses.replace(checked.manifest, **changes)
     write_bundle(out, manifest, checked.files | (files or {}), replace_existing=False)
@@ -66,17 +66,19 @@ def test_verify_fails_where_log_probabilities_differ(invoke, bundle_folder, tmp_
 @pytest.mark.parametrize(
     "golden", [b"", b"{}", b"[]", b'{"cases": [{}]}', b'{"cases": [{"src": ["a"]}], "max_length": 3}']
 )
-def test_golden_vectors_that_are_none_are_a_sentence(invoke, bundle_folder, tmp_path, command, golden):
+def test_invalid_golden_vectors_are_reported_in_one_sentence(
+    invoke, bundle_folder, tmp_path, command, golden
+):
     bundle = resealed(bundle_folder, tmp_path / "bundle", {"golden.json": golden})
     done = invoke(command, bundle)
     assert done.returncode == 1
     assert "golden.json cannot be used" in done.sentence
 
 
-def test_info_of_a_calibration_of_another_kind_says_that_it_is_unknown(invoke, bundle_folder, tmp_path):
+def test_info_reports_a_calibration_of_an_unknown_kind(invoke, bundle_folder, tmp_path):
     newer = resealed(bundle_folder, tmp_path / "newer", calibration={"kind": "isotonic"})
     done = invoke("info", newer)
-    assert re.search("^confidence +of a kind that this version does not know", done.stdout, re.MULTILINE)
+    assert re.search("^confidence +of a kind unknown to this version", done.stdout, re.MULTILINE)
 
 
 def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
@@ -94,23 +96,22 @@ def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
         assert shown in done.stdout
 
 
-def test_info_says_of_which_pairs_a_perplexity_is(invoke, bundle_folder, tmp_path):
+def test_info_names_the_pairs_that_a_perplexity_is_measured_on(invoke, bundle_folder, tmp_path):
     beside = {"pairs": 16, "agreement": 0.99, "perplexity": 1.25, "fp32_perplexity": 1.2}
     notes = {"valid_pairs": 1, "valid_perplexity": 2.5, "against_fp32": beside}
     bundle = resealed(bundle_folder, tmp_path / "bundle", quality=notes, proof={"replies": 1})
     lines = invoke("info", bundle).stdout.splitlines()
     assert "held-out perplexity  2.5 on 1 pair" in lines
-    shown = "agreement 0.99, perplexity 1.25 for 1.2 on 16 pairs, 15 of them learned ones"
-    assert f"beside fp32          {shown}" in lines
+    shown = "agreement 0.99, perplexity 1.25 instead of 1.2 on 16 pairs, 15 of them training pairs"
+    assert f"compared with fp32   {shown}" in lines
     assert "proof                1 reply, log-probabilities within None" in lines
 
 
-@pytest.mark.parametrize(
-    ("replies", "said"), [(["yes"], "the 1 reply"), (["yes", "no", "no"], "the 2 replies")]
-)
+@pytest.mark.parametrize(("replies", "said"), [(["yes"], "1 reply"), (["yes", "no", "no"], "2 replies")])
 def test_info_says_how_many_replies_a_closed_set_has(invoke, bundle_folder, tmp_path, replies, said):
     bundle = resealed(bundle_folder, tmp_path / "bundle", {"replies.json": write_replies(replies)})
-    assert f"says                 nothing but {said} of replies.json\n" in invoke("info", bundle).stdout
+    shown = invoke("info", bundle).stdout
+    assert f"closed set           {said}, in replies.json; nothing else is replied\n" in shown
 
 
 def test_info_as_json_is_the_manifest_and_the_signature(edgechat, bundle_folder):
@@ -121,7 +122,7 @@ def test_info_as_json_is_the_manifest_and_the_signature(edgechat, bundle_folder)
     assert json.loads(done.stdout) == sealed | {"signature": None}
 
 
-def test_info_shows_a_bundle_whose_notes_for_people_are_of_another_kind(invoke, bundle_folder, tmp_path):
+def test_info_shows_a_bundle_with_unexpected_types_in_its_notes_for_people(invoke, bundle_folder, tmp_path):
     notes = {"steps": "many", "data": ["a\x1b[2Jb\nreply  100"]}
     bundle = resealed(bundle_folder, tmp_path / "bundle", provenance=notes, proof={}, quality={})
     done = invoke("info", bundle)
@@ -160,13 +161,13 @@ def test_doctor_shows_a_table(invoke):
 
 
 @pytest.mark.parametrize("left", [None, "", "raise ImportError('libonnxruntime.so.1 is not there')"])
-def test_an_onnxruntime_that_is_only_partly_there_is_said_with_the_mend(tmp_path, left):
-    """What is left of one of its two packages when the other was removed."""
+def test_a_partly_installed_onnxruntime_is_reported_with_the_remedy(tmp_path, left):
+    """The remains of one of its two packages after the other was uninstalled."""
     (tmp_path / "onnxruntime").mkdir()
     if left is not None:
         (tmp_path / "onnxruntime" / "__init__.py").write_text(left)
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from edgechat.cli import main; main()"
-    if left is None:  # a folder without __init__.py loses against the real package, so that goes
+    if left is None:  # a folder without __init__.py would lose against the real package
         code = "import sys; sys.modules['onnxruntime'] = None; from edgechat.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
@@ -181,11 +182,11 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
     assert found["passed"] is True
     assert found["against"]["replies"] > 0
     assert f"against {run_folder}" in invoke("verify", bundle_folder, "--against", run_folder).stdout
-    exported = invoke("export", run_folder, "--out", tmp_path / "int8", "--force")  # whatever it costs
-    [costs] = re.findall("int8 beside fp32: (.*)", exported.stderr)
+    exported = invoke("export", run_folder, "--out", tmp_path / "int8", "--force")  # whatever its quality
+    [costs] = re.findall("int8 compared with fp32: (.*)", exported.stderr)
     shown = invoke("verify", tmp_path / "int8", "--against", run_folder).stdout
-    forced = ", beyond its limits, and written by force" if "by force" in exported.stderr else ""
-    assert re.search(rf"^beside fp32 +{re.escape(costs + forced)}$", shown, re.MULTILINE)
+    forced = "; exceeds its limits, written with --force" if "--force" in exported.stderr else ""
+    assert re.search(rf"^compared with fp32 +{re.escape(costs + forced)}$", shown, re.MULTILINE)
     missing = invoke("verify", bundle_folder, "--against", tmp_path / "none")
     assert missing.returncode == 2
     assert "there is no run" in missing.stderr
@@ -194,4 +195,4 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
 def test_two_infinite_perplexities_are_the_same():
     quality = {"agreement": 1.0, "mean_logp": 0.0, "worst_logp": 0.0}
     perplexities = {"perplexity": math.inf, "fp32_perplexity": math.inf}
-    assert "perplexity +0.00%" in beside_fp32(quality | perplexities)
+    assert "perplexity +0.00%" in fp32_comparison(quality | perplexities)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import limits
 import pytest
 
 _MAIN = """
@@ -16,7 +17,7 @@ sys.argv[0] = "edgechat"
 print("up", flush=True)
 main()
 """
-#: An interrupt within an import, of which the module makes an error of its own.
+#: An interrupt during an import, which the module turns into an error of its own.
 _WITHIN_AN_IMPORT = """
 class Interrupting:
     def find_spec(name, path=None, target=None):
@@ -28,7 +29,7 @@ class Interrupting:
                 raise ImportError("initialization failed") from None
 sys.meta_path.insert(0, Interrupting)
 """
-#: An interrupt when all is imported, and no command runs yet.
+#: An interrupt after all imports, before a command runs.
 _BEFORE_A_COMMAND = """
 import typer.main
 def interrupting(*_):
@@ -48,22 +49,24 @@ def start(before: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize("before", [_WITHIN_AN_IMPORT, _BEFORE_A_COMMAND], ids=["import", "command"])
-def test_an_interrupt_that_something_else_takes_is_one_all_the_same(before):
+def test_an_interrupt_that_an_import_swallows_still_exits_with_130(before):
     started = start(before)
-    assert started.communicate(timeout=60)[1] == ""
+    assert started.communicate(timeout=limits.HANGS_AFTER)[1] == ""
     assert started.returncode == 130
 
 
-def test_a_start_may_be_interrupted_at_any_moment():
+def test_an_interrupt_at_any_moment_of_the_start_leaves_no_traceback():
     begun = time.perf_counter()
-    start("").communicate(timeout=60)
-    chance, longest = random.Random(1), time.perf_counter() - begun
+    start("").communicate(timeout=limits.HANGS_AFTER)
+    chance, latest = random.Random(1), 0.5 * (time.perf_counter() - begun)
     codes = set()
     for _ in range(8):
         started = start("")
-        time.sleep(chance.uniform(0, 0.5 * longest))
+        time.sleep(chance.uniform(0, latest))
         started.send_signal(signal.SIGINT)
-        assert "Traceback" not in started.communicate(timeout=60)[1]
+        assert "Traceback" not in started.communicate(timeout=limits.HANGS_AFTER)[1]
         codes.add(started.returncode)
+        if started.returncode == 0:  # the interrupt came too late, as after a slow first start
+            latest /= 2
     assert 130 in codes
-    assert codes <= {0, 130, -signal.SIGINT}  # where Python itself ends, it is ended by the signal
+    assert codes <= {0, 130, -signal.SIGINT}  # the signal ends Python itself while it starts or exits

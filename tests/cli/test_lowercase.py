@@ -1,4 +1,4 @@
-"""Prompts in lower case from a file of settings to an int8 reply, and all that must agree on it."""
+"""--lowercase, from a configuration file to an int8 reply, and everything that must respect it."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def begun(data: Path, file: Path, *options: object) -> list[object]:
 
 @pytest.fixture(scope="module")
 def run(data, invoke) -> Path:
-    """A run of a file that asks for it. Tests must not change it."""
+    """A run whose configuration file sets it. Tests must not change it."""
     out = data.with_name("run")
     done = invoke(*begun(data, data.with_name("run.toml"), "--out", out))
     assert done.returncode == 0, done.stderr
@@ -73,7 +73,7 @@ def weights(run: Path) -> bytes:
     return (Checkpoints(run).last / "model.safetensors").read_bytes()
 
 
-def test_prompts_that_differ_in_case_have_one_reply_and_that_keeps_its_case(bundle, run, invoke):
+def test_prompts_that_differ_in_case_get_the_same_reply_with_its_case_kept(bundle, run, invoke):
     done = invoke("reply", bundle, *TYPED)
     assert done.stdout.splitlines() == ["Light ON"] * 4
     for model in (ChatModel.load(bundle), open_run(run).chat_model("last")):
@@ -86,18 +86,18 @@ def test_prompts_that_differ_in_case_have_one_reply_and_that_keeps_its_case(bund
         assert model.reply("über die straße").text == model.reply("Über Die Straße").text
 
 
-def test_rules_of_texts_are_about_replies_and_keep_their_case(bundle):
+def test_text_constraints_apply_to_replies_and_are_case_sensitive(bundle):
     model = ChatModel.load(bundle)
     assert {model.reply(text, DecodingOptions(replies=("Light ON", "LIGHT on"))).text for text in TYPED} == {
         "Light ON"
     }
     assert model.reply(TYPED[1], DecodingOptions(prefix="LIGHT")).text.startswith("LIGHT")
-    barred = DecodingOptions(no_copy_ngram=1)  # of what the model reads, not of what was typed
+    barred = DecodingOptions(no_copy_ngram=1)  # applies to the lowercased prompt
     assert len({model.reply(text, barred).text for text in TYPED}) == 1
     assert "light" not in model.reply("LIGHT light Light", barred).text
 
 
-def test_the_run_and_its_bundle_say_so(run, bundle, invoke):
+def test_lowercase_is_recorded_in_the_run_and_the_bundle(run, bundle, invoke):
     assert open_run(run).config.data.lowercase is True
     assert "lowercase = true" in (run / "config.toml").read_text()
     assert json.loads((run / "run.json").read_text())["config"]["data"]["lowercase"] is True
@@ -108,7 +108,7 @@ def test_the_run_and_its_bundle_say_so(run, bundle, invoke):
     assert invoke("verify", bundle, "--against", run).returncode == 0
 
 
-def test_an_evaluation_reads_prompts_as_the_model_does(run, bundle, invoke, tmp_path):
+def test_an_evaluation_lowercases_prompts_as_the_model_does(run, bundle, invoke, tmp_path):
     typed = tmp_path / "typed.jsonl"
     typed.write_text("".join(json.dumps({"prompt": t, "response": "Light ON"}) + "\n" for t in TYPED))
     for model in (run, bundle):
@@ -117,18 +117,18 @@ def test_an_evaluation_reads_prompts_as_the_model_does(run, bundle, invoke, tmp_
         assert json.loads(done.stdout)["exact_match"] == 1.0
 
 
-def test_the_source_beside_alignments_is_what_the_model_read(bundle, invoke):
+def test_the_source_of_alignments_is_the_lowercased_prompt(bundle, invoke):
     done = invoke("reply", bundle, TYPED[1], "--json", "--alignments")
     values = json.loads(done.stdout)
     assert (values["prompt"], "".join(values["source"])) == (TYPED[1], TYPED[0])
 
 
-def test_a_validation_reads_prompts_as_the_model_does(run):
+def test_a_validation_lowercases_prompts_as_the_model_does(run):
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["valid_loss"] < 0.1
 
 
-def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(run, data, invoke, tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_weights(run, data, invoke, tmp_path):
     out = tmp_path / "run"
     done = invoke(*begun(data, data.with_name("run.toml"), "--out", out, "--max-steps", 30))
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(run, data, invok
     assert weights(out) == weights(run)
 
 
-def test_a_run_that_begins_with_its_weights_reads_as_it_does(run, data, invoke, tmp_path):
+def test_a_run_from_a_run_inherits_lowercase(run, data, invoke, tmp_path):
     more = ["train", data, "--from-run", run, "--max-steps", 2, *CPU]
     assert invoke(*more, "--out", tmp_path / "more").returncode == 0
     assert open_run(tmp_path / "more").config.data.lowercase is True
@@ -151,7 +151,7 @@ def test_a_run_that_begins_with_its_weights_reads_as_it_does(run, data, invoke, 
     assert not (tmp_path / "other").exists()
 
 
-def test_the_option_does_what_the_file_does(run, data, invoke, tmp_path):
+def test_the_option_and_the_file_are_equivalent(run, data, invoke, tmp_path):
     (tmp_path / "run.toml").write_text(SETTINGS.replace("lowercase = true\n", ""))
     command = begun(data, tmp_path / "run.toml", "--max-steps", 2)
     assert invoke(*command, "--out", tmp_path / "on", "--lowercase").returncode == 0
@@ -161,8 +161,8 @@ def test_the_option_does_what_the_file_does(run, data, invoke, tmp_path):
     assert open_run(tmp_path / "off").config.data.lowercase is False
 
 
-def test_a_bundle_that_reads_prompts_as_they_are_typed_is_no_company(run, bundle, invoke, tmp_path):
-    """The runs have one tokenizer."""
+def test_an_ensemble_of_bundles_that_differ_in_lowercase_is_refused(run, bundle, invoke, tmp_path):
+    """Both runs have the same tokenizer."""
     command = ["train", run.with_name("pairs.jsonl"), "--tokenizer", run / "tokenizer.json", "--hidden", 48]
     assert invoke(*command, "--max-steps", 2, "--out", tmp_path / "run", *CPU).returncode == 0
     cased = tmp_path / "cased"

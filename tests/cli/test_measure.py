@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import sys
 
+import limits
 import pytest
 
-from edgechat.cli import bench
+from edgechat.cli import speed
 from edgechat.runtime import ChatModel, DecodingOptions
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.files import sha256
@@ -21,7 +22,7 @@ EVALUATION = {
 }  # fmt: skip
 
 #: What is said of the tests' corpus.
-FEW = "with so few pairs (16) the figures say little of others\n"
+FEW = "note: only 16 pairs: the figures say little about other data\n"
 
 
 def test_eval_shows_its_figures_on_stdout_with_the_signature_of_sacrebleu(
@@ -30,21 +31,21 @@ def test_eval_shows_its_figures_on_stdout_with_the_signature_of_sacrebleu(
     done = edgechat("eval", bundle_folder, "--data", corpus_file)
     assert (done.returncode, done.stderr) == (0, FEW)
     assert done.stdout.splitlines()[0] == f"model              {bundle_folder}, the last checkpoint, step 240"
-    for shown in ("perplexity", "exact match", "BLEU", "tok:13a", "chrF", "distinct-1", "commonest reply"):
+    for shown in ("perplexity", "exact match", "BLEU", "tok:13a", "chrF", "distinct-1", "most common reply"):
         assert shown in done.stdout
 
 
-def test_eval_of_few_pairs_or_words_says_how_little_that_tells(invoke, bundle_folder, tmp_path):
+def test_eval_notes_that_few_pairs_or_short_replies_say_little(invoke, bundle_folder, tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "hello", "response": "hi"}\n' * 20)
     done = invoke("eval", bundle_folder, "--data", pairs, "--limit", 19, "--json")
     assert json.loads(done.stdout)["pairs"] == 19
-    short = "BLEU counts 4 words in a row: of replies as short as these it says nothing\n"
-    assert done.stderr == f"with so few pairs (19) the figures say little of others\n{short}"
+    short = "note: BLEU says nothing here: it counts 4 words in a row, and replies are shorter\n"
+    assert done.stderr == f"note: only 19 pairs: the figures say little about other data\n{short}"
     assert invoke("eval", bundle_folder, "--data", pairs).stderr == short
 
 
-def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder, corpus_file):
+def test_a_run_and_its_bundle_have_the_same_figures(invoke, run_folder, bundle_folder, corpus_file):
     measured = []
     for model, options in ((run_folder, ["--checkpoint", "last"]), (bundle_folder, [])):
         done = invoke("eval", model, "--data", corpus_file, "--json", *options)
@@ -52,7 +53,7 @@ def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder
         assert (done.returncode, done.stderr) == (0, FEW)
         assert values.keys() == EVALUATION
         assert values["pairs"] == 16
-        assert values["exact_match"] >= 12 / 16  # learned by heart, but for those held out
+        assert values["exact_match"] >= 12 / 16  # learned by heart, except for the held-out ones
         measured.append(values)
     run, bundle = ({k: v for k, v in m.items() if k not in ("model", "seconds")} for m in measured)
     assert run["perplexity"] == pytest.approx(bundle["perplexity"], rel=1e-3)
@@ -61,7 +62,7 @@ def test_a_run_and_its_bundle_measure_the_same(invoke, run_folder, bundle_folder
 
 @pytest.fixture
 def calibrated(bundle_folder, tmp_path):
-    """The tests' bundle, whose own probabilities are declared to be right."""
+    """The bundle of the tests, with the identity as its calibration."""
     bundle = read_bundle(bundle_folder)
     fitted = {"kind": "platt", "a": 1.0, "b": 0.0, "pairs": 30, "right": 1.0, "ece_before": 0.0, "ece": 0.0}
     manifest = dataclasses.replace(bundle.manifest, calibration=fitted)
@@ -69,7 +70,7 @@ def calibrated(bundle_folder, tmp_path):
     return tmp_path / "calibrated"
 
 
-def test_a_calibrated_bundle_is_measured_by_its_confidence(invoke, calibrated, corpus_file):
+def test_eval_measures_the_confidence_of_a_calibrated_bundle(invoke, calibrated, corpus_file):
     done = invoke("eval", calibrated, "--data", corpus_file, "--json")
     trust = json.loads(done.stdout)["confidence"]
     prompts = [json.loads(line)["prompt"] for line in corpus_file.read_text().splitlines()]
@@ -86,28 +87,28 @@ def test_a_calibrated_bundle_is_measured_by_its_confidence(invoke, calibrated, c
         f"confidence ≥ 0.5   {of_half['answered']} of 16 answered, {of_half['right']} of them right ({share})"
         in shown
     )
-    assert f"expected error     {trust['expected_error']:.3f}\n" in shown
+    assert f"calibration error  {trust['expected_error']:.3f}\n" in shown
 
 
-def test_where_replies_have_no_confidence_none_is_measured(invoke, calibrated, bundle_folder, corpus_file):
+def test_eval_measures_no_confidence_where_replies_have_none(invoke, calibrated, bundle_folder, corpus_file):
     for bundle, options in ((bundle_folder, []), (calibrated, ["--normalize", "none"])):
         done = invoke("eval", bundle, "--data", corpus_file, *options)
         assert "BLEU" in done.stdout
         assert "confidence" not in done.stdout
 
 
-def test_without_data_a_run_is_measured_on_what_it_held_out(invoke, run_folder):
+def test_without_data_a_run_is_evaluated_on_its_held_out_pairs(invoke, run_folder):
     values = json.loads(invoke("eval", run_folder, "--json").stdout)
     assert values["pairs"] == len((run_folder / "valid.jsonl").read_text().splitlines())
 
 
-def test_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
+def test_eval_of_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
     done = invoke("eval", bundle_folder)
     assert done.returncode == 2
     assert "--data is missing" in done.sentence
 
 
-def test_a_run_that_held_nothing_out_needs_data(edgechat, invoke, corpus_file, tmp_path):
+def test_eval_of_a_run_without_held_out_pairs_needs_data(edgechat, invoke, corpus_file, tmp_path):
     tiny = ("--hidden", 8, "--embedding", 8, "--attention", 8, "--vocab-size", 261, "--max-steps", 1)
     edgechat("train", corpus_file, "--out", tmp_path / "run", "--valid-fraction", 0, *tiny)
     done = invoke("eval", tmp_path / "run")
@@ -116,7 +117,7 @@ def test_a_run_that_held_nothing_out_needs_data(edgechat, invoke, corpus_file, t
     assert "held out no pairs" in done.sentence
 
 
-def test_parallel_text_is_measured_as_pairs_of_one_file_are(invoke, bundle_folder, corpus_file, tmp_path):
+def test_eval_of_parallel_text_equals_eval_of_pairs_in_one_file(invoke, bundle_folder, corpus_file, tmp_path):
     pairs = [json.loads(line) for line in corpus_file.read_text().splitlines()]
     source, target = tmp_path / "test.src", tmp_path / "test.tgt"
     source.write_text("".join(pair["prompt"] + "\n" for pair in pairs))
@@ -130,7 +131,7 @@ def test_parallel_text_is_measured_as_pairs_of_one_file_are(invoke, bundle_folde
     assert (done.returncode, "give --target too" in done.sentence) == (2, True)
 
 
-def test_bad_lines_are_skipped_and_said_where_that_is_asked_for(invoke, bundle_folder, corpus_file, tmp_path):
+def test_skip_bad_skips_and_reports_bad_lines_in_eval(invoke, bundle_folder, corpus_file, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(corpus_file.read_bytes() + b'{"prompt": "x", "response": \n')
     done = invoke("eval", bundle_folder, "--data", bad, "--json")
@@ -142,13 +143,13 @@ def test_bad_lines_are_skipped_and_said_where_that_is_asked_for(invoke, bundle_f
     assert "dropped  1 × bad line: is not JSON\n" in done.stderr
 
 
-def test_skipping_bad_lines_of_no_data_is_wrong_use(invoke, run_folder):
+def test_skip_bad_without_data_is_wrong_use(invoke, run_folder):
     done = invoke("eval", run_folder, "--skip-bad")
     assert done.returncode == 2
     assert "--skip-bad goes with --data" in done.sentence
 
 
-def test_a_limit_takes_the_first_pairs(invoke, bundle_folder, corpus_file):
+def test_limit_takes_the_first_pairs(invoke, bundle_folder, corpus_file):
     done = invoke("eval", bundle_folder, "--data", corpus_file, "--limit", 3, "--json", "--tokenize", "none")
     values = json.loads(done.stdout)
     assert values["pairs"] == 3
@@ -171,7 +172,7 @@ def test_a_tokenizer_that_sacrebleu_lacks_is_wrong_use(invoke, bundle_folder, co
     assert "--tokenize" in done.stderr
 
 
-def test_a_run_is_not_measured_on_a_device_that_is_not_there(invoke, run_folder):
+def test_eval_on_a_missing_device_is_refused(invoke, run_folder):
     import torch
 
     if torch.cuda.is_available():
@@ -184,15 +185,15 @@ def test_a_run_is_not_measured_on_a_device_that_is_not_there(invoke, run_folder)
 SPEED = {"reply_ms", "first_piece_ms", "token_ms", "replies_per_second"}
 
 
-def check_speed(speed):
-    for times in (speed["reply_ms"], speed["first_piece_ms"]):
+def check_speed(figures):
+    for times in (figures["reply_ms"], figures["first_piece_ms"]):
         assert 0 < times["p50"] <= times["p90"] <= times["p99"]
-    assert list(speed["replies_per_second"]) == ["1", "8", "32"]
-    assert all(rate > 0 for rate in speed["replies_per_second"].values())
-    assert 0 < speed["token_ms"] <= speed["reply_ms"]["p99"]
+    assert list(figures["replies_per_second"]) == ["1", "8", "32"]
+    assert all(rate > 0 for rate in figures["replies_per_second"].values())
+    assert 0 < figures["token_ms"] <= figures["reply_ms"]["p99"]
 
 
-def test_bench_measures_a_bundle_as_it_is(edgechat, bundle_folder):
+def test_bench_measures_a_bundle(edgechat, bundle_folder):
     done = edgechat("bench", bundle_folder, "--json", "--repeat", 3, "--beam", 2)
     values = json.loads(done.stdout)
     assert done.returncode == 0
@@ -209,9 +210,9 @@ def test_bench_measures_a_bundle_as_it_is(edgechat, bundle_folder):
 def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_folder):
     values = json.loads(invoke("bench", bundle_folder, "--json", "--repeat", 3).stdout)
     start, step = values["start"], values["step"]
-    assert 0.05 < start["cpu_s"] < 20
+    assert start["cpu_s"] > 0.05
     assert start["wall_s"] > 0.05
-    assert 30e6 < start["peak_bytes"] < 300e6  # onnxruntime alone takes more than the least
+    assert 30e6 < start["peak_bytes"] < 300e6  # onnxruntime alone needs more than 30 MB
     assert 0 < step["weight_bytes"] < values["bytes"]["decoder.onnx"]
     assert step["floor_ms"] == pytest.approx(step["weight_bytes"] / step["bytes_per_second"] * 1e3, abs=1e-3)
     assert step["ms"] > 0
@@ -219,15 +220,15 @@ def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_f
 
 def test_the_fresh_process_of_bench_replies_with_the_options_of_the_others(bundle_folder, monkeypatch):
     asked: list[tuple[list[str], bytes]] = []
-    monkeypatch.setattr(bench, "process_cost", lambda command, stdin: asked.append((command, stdin)))
+    monkeypatch.setattr(speed, "process_cost", lambda command, stdin: asked.append((command, stdin)))
     options = DecodingOptions(beam=2, prefix="hens")
-    assert bench._start([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
+    assert speed.startup_cost([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
     [(command, stdin)] = asked
-    done = subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=limits.HANGS_AFTER)
     assert done.stdout.decode().startswith("hens")
 
 
-def test_bench_of_a_bundle_whose_first_golden_source_has_a_zero_byte(invoke, bundle_folder, tmp_path):
+def test_bench_works_where_the_first_golden_source_has_a_zero_byte(invoke, bundle_folder, tmp_path):
     bundle = read_bundle(bundle_folder)
     golden = json.loads(bundle.files["golden.json"])
     [zero] = TextCodec(bundle.files["tokenizer.json"], max_source=9, max_target=9).encode("\0")
@@ -241,8 +242,8 @@ def test_bench_of_a_bundle_whose_first_golden_source_has_a_zero_byte(invoke, bun
 def test_bench_shows_a_table(invoke, bundle_folder):
     done = invoke("bench", bundle_folder, "--repeat", 3)
     assert done.returncode == 0
-    for shown in ("load", "fresh process", "decoder.onnx", "GB/s", "reply p50", "first piece p99", "a token",
-                  "batch 32"):  # fmt: skip
+    for shown in ("load", "fresh process", "decoder.onnx", "GB/s", "reply p50", "first piece p99",
+                  "per token", "batch 32"):  # fmt: skip
         assert shown in done.stdout
 
 
@@ -254,8 +255,8 @@ def test_bench_against_its_run_times_the_same_weights_in_other_engines(invoke, r
     values = json.loads(done.stdout)
     assert values["precision"] == "int8"
     assert list(values["against"]) == ["fp32", "eager"]
-    for speed in (values, *values["against"].values()):
-        check_speed(speed)
+    for figures in (values, *values["against"].values()):
+        check_speed(figures)
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
@@ -266,15 +267,19 @@ def test_bench_replies_to_given_prompts(invoke, bundle_folder, tmp_path, monkeyp
     prompts = tmp_path / "prompts.txt"
     prompts.write_bytes("\ufeffhello\r\n\ngood\u2028night".encode())
     assert invoke("bench", bundle_folder, "--repeat", 3, "--prompts", prompts).returncode == 0
-    assert replied == ["hello", "good\u2028night"] * 2  # one warms up
+    assert replied == ["hello", "good\u2028night"] * 2  # one pass warms up
 
 
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
         (["--prompts", "nowhere.txt"], 2, "--prompts is nowhere.txt, but there is no such file"),
-        (["--prompts", "empty.txt"], 2, "--prompts is empty.txt, which has no prompt in it"),
-        (["--plot", "speed.svg"], 2, "--plot is speed.svg, but a plot is a .png"),
+        (
+            ["--prompts", "empty.txt"],
+            2,
+            "--prompts is empty.txt, which has no prompt in it: write one per line",
+        ),
+        (["--plot", "speed.svg"], 2, "--plot is speed.svg, but plots are written as .png"),
         (["--plot", "no/speed.png"], 2, "there is no folder no"),
         (["--against", "nowhere"], 2, "there is no run nowhere"),
     ],
@@ -289,7 +294,7 @@ def test_bench_refuses_before_it_measures(
     assert sentence in done.sentence
 
 
-def test_bench_against_a_run_that_the_bundle_is_not_of(invoke, bundle_folder, run_folder, tmp_path):
+def test_bench_against_a_run_of_another_bundle_is_wrong_use(invoke, bundle_folder, run_folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)
     tokenizer, info = (json.loads((other / name).read_bytes()) for name in ("tokenizer.json", "run.json"))
@@ -311,20 +316,18 @@ def test_bench_without_matplotlib_says_what_to_install(invoke, bundle_folder, mo
 @pytest.mark.parametrize(
     ("model", "options", "sentence"),
     [
-        ("bundle_folder", ["--checkpoint", "last"], "--checkpoint is of a run"),
+        ("bundle_folder", ["--checkpoint", "last"], "--checkpoint needs a run"),
         ("run_folder", ["--targets", "second"], "--targets goes with --data"),
     ],
 )
-def test_options_that_have_nothing_to_act_on_are_refused(
-    request, invoke, corpus_file, model, options, sentence
-):
+def test_options_without_effect_are_refused(request, invoke, corpus_file, model, options, sentence):
     data = ["--data", corpus_file] if model == "bundle_folder" else []
     done = invoke("eval", request.getfixturevalue(model), *data, *options)
     assert done.returncode == 2
     assert sentence in done.sentence
 
 
-def test_a_model_may_be_measured_with_given_replies(invoke, bundle_folder, corpus_file, tmp_path):
+def test_eval_can_use_a_closed_set(invoke, bundle_folder, corpus_file, tmp_path):
     (tmp_path / "replies.txt").write_text("only this\n")
     done = invoke(
         "eval", bundle_folder, "--data", corpus_file, "--replies", tmp_path / "replies.txt", "--json"

@@ -1,4 +1,4 @@
-"""The options of the model from the command line to a reply, all of them at once."""
+"""All options of the model at once, from the command line to a reply."""
 
 import json
 

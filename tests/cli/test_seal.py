@@ -1,4 +1,4 @@
-"""`edgechat pack`, `unpack`, `sign`, `keygen`, and one file and signatures in every other command."""
+"""`edgechat pack`, `unpack`, `sign` and `keygen`, and one-file bundles and signatures in other commands."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgechat.cli import options, seal
+from edgechat.cli import passphrase, seal
 from edgechat.runtime import files as bundle_files
 from edgechat.runtime.bundle import read_bundle
 
@@ -18,7 +18,7 @@ LAST = ["--checkpoint", "last", "--precision", "fp32"]
 
 @pytest.fixture(scope="module")
 def keys(invoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the pairs mine and other, of keygen."""
+    """A folder with two key pairs of keygen, mine and other."""
     folder = tmp_path_factory.mktemp("keys")
     for name in ("mine", "other"):
         assert invoke("keygen", "--out", folder / name).returncode == 0
@@ -98,6 +98,54 @@ def test_packing_and_unpacking_give_the_same_bytes(invoke, tree, bundle_folder, 
     assert (tmp_path / "b.edgechat").read_bytes() == (tmp_path / "deep" / "a.edgechat").read_bytes()
 
 
+def size_of(bundle: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = bundle.iterdir() if bundle.is_dir() else [bundle]
+    return sum(path.stat().st_size for path in files)
+
+
+@pytest.mark.parametrize("command", ["pack", "unpack"])
+def test_pack_and_unpack_print_json(invoke, bundle_folder, signed_export, keys, tmp_path, command):
+    key = key_of(invoke, signed_export)
+    for bundle, options, signature in (
+        (bundle_folder, [], None),
+        (signed_export, [], {"key": key, "checked": False}),
+        (signed_export, ["--require-signature", keys / "mine.pub"], {"key": key, "checked": True}),
+    ):
+        out = tmp_path / ("new.edgechat" if command == "pack" else "new")
+        done = invoke(command, bundle, "--out", out, "--json", "--force", *options)
+        assert (done.returncode, done.stderr.startswith(f"wrote {out}, ")) == (0, True)
+        values = json.loads(done.stdout)
+        assert values == {"bundle": str(out), "size": size_of(out), "signature": signature}
+
+
+def key_of(invoke, bundle: Path) -> str:
+    """The fingerprint of the key of a signed bundle."""
+    return json.loads(lines(invoke("info", bundle, "--json"))[0])["signature"]["key"]
+
+
+@pytest.mark.parametrize("form", ["folder", "one.edgechat"])
+def test_sign_prints_json(invoke, bundle_folder, keys, tmp_path, form):
+    bundle = tmp_path / form
+    invoke("pack" if bundle.suffix else "unpack", bundle_folder, "--out", bundle)
+    before = size_of(bundle)
+    for _ in range(2):  # the second time, the signature is there
+        values = json.loads(lines(invoke("sign", bundle, "--key", keys / "mine.key", "--json"))[0])
+        assert values == {"bundle": str(bundle), "size": size_of(bundle), "key": key_of(invoke, bundle)}
+        assert values["size"] >= before + 96  # a key of 32 bytes, a signature of 64
+
+
+def test_keygen_prints_json(invoke, bundle_folder, tmp_path):
+    values = json.loads(lines(invoke("keygen", "--out", tmp_path / "me", "--json"))[0])
+    private, public = tmp_path / "me.key", tmp_path / "me.pub"
+    assert values["private_key"] == {"file": str(private), "size": size_of(private)}
+    assert values["public_key"] == {"file": str(public), "size": size_of(public)}
+    invoke("pack", bundle_folder, "--out", tmp_path / "a.edgechat")
+    invoke("sign", tmp_path / "a.edgechat", "--key", private)
+    assert values["key"] == key_of(invoke, tmp_path / "a.edgechat")
+    assert values.keys() == {"private_key", "public_key", "key"}
+
+
 def test_pack_and_unpack_overwrite_nothing_without_force(
     invoke, tree, bundle_folder, signed_export, tmp_path
 ):
@@ -153,7 +201,7 @@ def test_the_ending_of_out_must_fit_what_is_made(invoke, bundle_folder, signed_e
 
 
 @pytest.mark.parametrize("form", ["bundle", "bundle.edgechat"])
-def test_a_signature_that_is_put_into_a_bundle_is_that_of_a_signed_export(
+def test_sign_gives_the_signature_of_a_signed_export(
     invoke, bundle_folder, signed_export, keys, tmp_path, form
 ):
     bundle = tmp_path / form
@@ -162,7 +210,7 @@ def test_a_signature_that_is_put_into_a_bundle_is_that_of_a_signed_export(
     assert (done.returncode, done.stdout) == (0, "")
     assert read_bundle(bundle) == read_bundle(signed_export)
     assert [path.name for path in tmp_path.iterdir()] == [form]
-    assert invoke("sign", bundle, "--key", keys / "mine.key").returncode == 0  # again: the same
+    assert invoke("sign", bundle, "--key", keys / "mine.key").returncode == 0  # signing again changes nothing
     done = invoke("sign", bundle, "--key", keys / "other.key")
     assert done.returncode == 2
     assert "signed by another key" in done.sentence
@@ -180,7 +228,7 @@ def test_a_link_to_a_folder_stays_a_link_when_the_folder_is_signed(invoke, bundl
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """What tells a file that was written anew: not when it was read, which reading it changes."""
+    """What changes when a file is written again. The access time is left out, since reading changes it."""
     found = path.stat()
     return found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -205,12 +253,12 @@ def test_a_signature_changes_nothing_else(invoke, bundle_folder, keys, tmp_path,
     assert [_identity(path) for path in files] == kept
     if bundle.is_dir():
         assert Path.cwd() == bundle
-        assert bundle.stat().st_ino == before.st_ino  # a shell in it is not left in a deleted folder
+        assert bundle.stat().st_ino == before.st_ino  # a shell in the folder is not left in a deleted one
         assert stat.S_IMODE((bundle / "signature.ed25519").stat().st_mode) == 0o600
     read_bundle(bundle, require_signature=keys / "mine.pub")
 
 
-def test_a_folder_is_never_anything_but_a_bundle_while_it_is_signed(
+def test_a_folder_is_a_valid_bundle_at_every_moment_of_signing(
     invoke, bundle_folder, keys, tmp_path, monkeypatch
 ):
     bundle = tmp_path / "bundle"
@@ -257,7 +305,7 @@ def test_a_required_signature_is_checked_by_every_command(
     assert "is a private key" in done.sentence
 
 
-def test_sign_with_a_public_key_is_refused_as_that(invoke, tree, bundle_folder, keys):
+def test_sign_with_a_public_key_is_refused(invoke, tree, bundle_folder, keys):
     before = tree(bundle_folder)
     done = invoke("sign", bundle_folder, "--key", keys / "mine.pub")
     assert done.returncode == 2
@@ -277,19 +325,21 @@ class Terminal:
 def test_a_required_signature_is_checked_before_the_terminal_is_taken_over(
     bundle_folder, signed_export, keys, monkeypatch
 ):
-    from edgechat import tui
-    from edgechat.cli import chat
+    import edgechat.tui
+    from edgechat.cli import tui
     from edgechat.runtime import BundleError
 
     opened: list[object] = []
-    monkeypatch.setattr(chat.sys, "stdin", Terminal())
-    monkeypatch.setattr(chat.sys, "stderr", Terminal())
-    monkeypatch.setattr(tui, "run_chat", lambda bundles, **given: opened.append(given["require_signature"]))
+    monkeypatch.setattr(tui.sys, "stdin", Terminal())
+    monkeypatch.setattr(tui.sys, "stderr", Terminal())
+    monkeypatch.setattr(
+        edgechat.tui, "run_chat", lambda bundles, **given: opened.append(given["require_signature"])
+    )
     with pytest.raises(BundleError, match="is not signed"):
-        chat.tui([str(bundle_folder)], require_signature=keys / "mine.pub")
+        tui.tui([str(bundle_folder)], require_signature=keys / "mine.pub")
     assert opened == []
-    chat.tui([str(signed_export)], require_signature=keys / "mine.pub")
-    assert opened == [keys / "mine.pub"]  # it is checked again where the bundle is loaded
+    tui.tui([str(signed_export)], require_signature=keys / "mine.pub")
+    assert opened == [keys / "mine.pub"]  # checked again when the bundle is loaded
 
 
 def test_a_run_has_no_signature(invoke, run_folder, keys):
@@ -299,16 +349,14 @@ def test_a_run_has_no_signature(invoke, run_folder, keys):
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])
-def test_a_signature_is_said_to_be_checked_only_where_it_was(
-    invoke, bundle_folder, signed_export, keys, command
-):
+def test_a_signature_is_shown_as_checked_only_if_it_was(invoke, bundle_folder, signed_export, keys, command):
     def row(*arguments: object) -> str:
         return next(line for line in lines(invoke(command, *arguments)) if line.startswith("signature"))
 
     required = ["--require-signature", keys / "mine.pub"]
     assert row(bundle_folder).split() == ["signature", "none"]
-    assert "not checked (--require-signature KEY does)" in row(signed_export)
-    assert "right, by the key" in row(signed_export, *required)
+    assert "not checked (--require-signature KEY checks it)" in row(signed_export)
+    assert "valid, by the key" in row(signed_export, *required)
     shown = row(signed_export, *required).split()[-1]
     assert json.loads(lines(invoke(command, bundle_folder, "--json"))[0])["signature"] is None
     for arguments, checked in (([], False), (required, True)):
@@ -316,7 +364,7 @@ def test_a_signature_is_said_to_be_checked_only_where_it_was(
         assert values["signature"] == {"key": shown, "checked": checked}
 
 
-def test_keygen_writes_a_private_key_for_the_owner_alone_and_overwrites_none(invoke, tree, tmp_path):
+def test_keygen_protects_the_private_key_and_overwrites_none(invoke, tree, tmp_path):
     done = invoke("keygen", "--out", tmp_path / "deep" / "me.v1")
     assert (done.returncode, done.stdout) == (0, "")
     private, public = tmp_path / "deep" / "me.v1.key", tmp_path / "deep" / "me.v1.pub"
@@ -333,13 +381,11 @@ def test_keygen_writes_a_private_key_for_the_owner_alone_and_overwrites_none(inv
         (private if there is public else public).write_bytes(b"")
 
 
-def test_a_key_with_a_passphrase_is_asked_for_it_in_a_terminal_only(
-    invoke, bundle_folder, tmp_path, monkeypatch
-):
+def test_passphrases_are_asked_for_on_a_terminal_only(invoke, bundle_folder, tmp_path, monkeypatch):
     shutil.copytree(bundle_folder, tmp_path / "bundle")
     done = invoke("keygen", "--out", tmp_path / "me", "--passphrase")
     assert done.returncode == 2
-    assert "--passphrase asks for it in a terminal" in done.sentence
+    assert "--passphrase asks for the passphrase on a terminal" in done.sentence
     asked: list[str] = []
 
     def prompt(text: str, **options: bool) -> str:
@@ -350,8 +396,8 @@ def test_a_key_with_a_passphrase_is_asked_for_it_in_a_terminal_only(
 
     sign = ["sign", tmp_path / "bundle", "--key", tmp_path / "me.key"]
     with monkeypatch.context() as patch:
-        patch.setattr(options.typer, "prompt", prompt)
-        patch.setattr(options.sys, "stdin", Terminal())
+        patch.setattr(passphrase.typer, "prompt", prompt)
+        patch.setattr(passphrase.sys, "stdin", Terminal())
         seal.keygen(tmp_path / "me", passphrase=True)
         assert b"ENCRYPTED" in (tmp_path / "me.key").read_bytes()
         seal.sign(str(tmp_path / "bundle"), tmp_path / "me.key")
@@ -375,7 +421,7 @@ def test_the_bundle_in_the_package_is_not_signed_in_place(invoke, bundle_folder,
     assert invoke("sign", "demo.edgechat", "--key", keys / "mine.key").returncode == 0
 
 
-def test_a_pipe_or_a_link_in_place_of_a_bundle_file_is_a_sentence(invoke, signed_export, tmp_path):
+def test_a_pipe_or_a_link_in_place_of_a_bundle_file_is_refused(invoke, signed_export, tmp_path):
     os.mkfifo(tmp_path / "pipe.edgechat")
     (tmp_path / "link.edgechat").symlink_to(signed_export)
     for name, said in (("pipe", "not a regular file"), ("link", "symbolic link")):

@@ -1,4 +1,4 @@
-"""`edgechat train`: what it prints, what it never overwrites, how it goes on."""
+"""`edgechat train`: its output, what it never overwrites, and how it resumes."""
 
 import dataclasses
 import inspect
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import limits
 import pytest
 
 from edgechat.cli.progress import TrainingProgress, reading
@@ -35,7 +36,7 @@ class Position:
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """What a display asks of a trainer."""
+    """The attributes of a trainer that the display reads."""
 
     position: Position
     total_steps: int = 400
@@ -47,13 +48,13 @@ class Planned:
     processes: int = 1
 
 
-def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monkeypatch, capsys):
+def test_without_a_terminal_occasional_lines_report_the_training(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with TrainingProgress() as display:
-        now[0] += 600.0  # to count the steps of many epochs may take long
+        now[0] += 600.0  # counting the steps of many epochs may take long
         display.begin(Planned(Position(100)), "cpu")
-        for step in range(101, 141):  # a second each
+        for step in range(101, 141):  # one second each
             now[0] += 1.0
             display.step(Progress(step, 400, 1, 2.5, 90.0))
             if step == 120:
@@ -68,7 +69,7 @@ def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monke
     assert line == "step     141  training loss 2.5000  0.7 steps a second, about 6 minutes left"
 
 
-def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_the_reading_is(monkeypatch, capsys):
+def test_without_a_terminal_occasional_lines_report_the_reading(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with reading() as progress:
@@ -111,17 +112,33 @@ def test_training_reports_the_corpus_and_its_progress_on_stderr_alone(edgechat, 
     }  # fmt: skip
 
 
-def test_json_is_one_object_that_says_how_training_ended(invoke, corpus_file, tmp_path):
+def test_json_reports_how_training_ended(invoke, corpus_file, tmp_path):
     out = tmp_path / "deep" / "er" / "run"
     done = invoke("train", corpus_file, "--out", out, "--json", *QUICK)
     values = json.loads(done.stdout)
     assert (values["run"], values["ended"], values["step"], values["total_steps"]) == (
         str(out), "finished", 2, 2
     )  # fmt: skip
-    assert values.keys() == {"run", "ended", "step", "total_steps", "epoch", "best_step", "best_loss"}
+    assert list(values) == [
+        "run", "ended", "step", "total_steps", "total_steps_exact", "epoch", "best_step", "best_loss"
+    ]  # fmt: skip
 
 
-def test_a_run_records_the_threads_it_was_begun_with(quick_run):
+def test_json_says_whether_total_steps_is_exact(invoke, corpus_file, tmp_path):
+    by_tokens = ["--batch-tokens", 60, "--epochs", 9, "--schedule", "constant", "--max-minutes", 1e-9]
+    sizes = ["--hidden", 8, "--embedding", 8, "--attention", 8, "--vocab-size", 280, "--device", "cpu"]
+
+    def exact(name: str, *options: object) -> object:
+        out = tmp_path / name
+        done = invoke("train", corpus_file, "--out", out, "--threads", 1, "--json", *sizes, *options)
+        return json.loads(done.stdout)["total_steps_exact"]
+
+    assert exact("stopped", *by_tokens) is False  # each epoch has its own number of batches
+    assert exact("counted", *by_tokens[:4], "--schedule", "cosine", "--max-minutes", 1e-9) is True
+    assert exact("finished", *by_tokens[:2], "--epochs", 1, "--schedule", "constant") is True
+
+
+def test_a_run_records_the_threads_it_began_with(quick_run):
     assert json.loads((quick_run / "run.json").read_text())["environment"]["threads"] == 1
 
 
@@ -168,7 +185,7 @@ def test_the_same_file_gives_the_same_bytes_and_so_does_the_file_that_the_run_wr
     assert (training["seed"], training["batch_size"]) == (1, 8)
 
 
-def test_a_file_alone_says_everything_and_gives_the_same_bytes_twice(
+def test_a_file_alone_configures_a_training_and_gives_the_same_bytes_twice(
     invoke, corpus_file, tmp_path, monkeypatch
 ):
     folder = tmp_path / "project"
@@ -197,7 +214,7 @@ def test_a_file_alone_says_everything_and_gives_the_same_bytes_twice(
     assert "exists: --resume continues it" in invoke(*command).sentence
     assert invoke(*command, "--force").returncode == 0
     assert before == {path: path.read_bytes() for path in files}
-    for path, content in before.items():  # where it lay is no part of a run
+    for path, content in before.items():  # a run does not record where its data was
         assert str(tmp_path).encode() not in content, path
         assert path.name == "report.json" or b"texts/" not in content, path
     report = json.loads((run / "corpus" / "report.json").read_text())
@@ -222,7 +239,7 @@ def test_an_option_overrides_the_file(invoke, corpus_file, tmp_path):
     assert f"--config {tmp_path / 'run.toml'} gives hidden 16" in refused.sentence
 
 
-def test_a_resume_is_as_long_as_the_file_says_and_not_as_its_preset_or_a_default_does(
+def test_a_resume_takes_its_length_from_the_file_not_from_preset_or_default(
     invoke, corpus_file, tmp_path, tree
 ):
     file, out = tmp_path / "run.toml", tmp_path / "run"
@@ -295,13 +312,13 @@ def test_a_dry_run_shows_report_vocabulary_and_three_samples_and_writes_nothing(
     assert tree(corpus_file.parent) == before
 
 
-def test_what_is_learned_without_data_is_said(invoke):
+def test_training_without_data_names_the_default_corpus(invoke):
     done = invoke("train", "--dry-run", "--vocab-size", 300)
     assert (done.returncode, done.stderr) == (0, "no DATA was named: this learns chatterbot:english\n")
     assert invoke("train", "chatterbot:english", "--dry-run", "--vocab-size", 300).stderr == ""
 
 
-def test_prompts_that_are_empty_are_counted(invoke, corpus_file, tmp_path):
+def test_empty_prompts_are_counted(invoke, corpus_file, tmp_path):
     (tmp_path / "a.jsonl").write_text(corpus_file.read_text() + '{"prompt": "", "response": "hi"}\n')
     done = invoke("train", tmp_path / "a.jsonl", "--dry-run", "--vocab-size", 300)
     assert re.search("^empty prompts +1, taken as they are$", done.stdout, re.MULTILINE)
@@ -410,7 +427,7 @@ def test_a_run_that_holds_other_files_too_is_not_replaced(invoke, quick_run, tmp
     assert (out / "thesis.txt").read_text() == "the only copy"
 
 
-def test_what_is_no_run_is_said_at_once(invoke, corpus_file, tmp_path):
+def test_an_out_that_is_not_a_run_is_reported_at_once(invoke, corpus_file, tmp_path):
     (tmp_path / "data.csv").write_text("a,b")
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "thesis.txt").write_text("the only copy")
@@ -421,7 +438,7 @@ def test_what_is_no_run_is_said_at_once(invoke, corpus_file, tmp_path):
         assert "--resume" not in done.sentence
 
 
-def test_an_empty_folder_becomes_the_run_unforced(invoke, corpus_file, tmp_path):
+def test_an_empty_folder_becomes_the_run_without_force(invoke, corpus_file, tmp_path):
     (tmp_path / "run").mkdir()
     done = invoke("train", corpus_file, "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0
@@ -429,7 +446,7 @@ def test_an_empty_folder_becomes_the_run_unforced(invoke, corpus_file, tmp_path)
 
 
 @pytest.mark.parametrize("below", [".", "corpus"])
-def test_a_run_that_one_stands_in_is_resumed_but_not_replaced(
+def test_a_run_in_the_current_folder_is_resumed_but_not_replaced(
     invoke, corpus_file, resumable, tree, monkeypatch, below
 ):
     monkeypatch.chdir(resumable / below)
@@ -449,7 +466,7 @@ def test_force_with_a_corpus_that_cannot_be_read_keeps_the_run(invoke, quick_run
     assert tree(quick_run) == before
 
 
-def test_no_out_is_wrong_use(invoke, corpus_file):
+def test_training_without_out_is_wrong_use(invoke, corpus_file):
     done = invoke("train", corpus_file)
     assert done.returncode == 2
     assert "--out is missing" in done.sentence
@@ -463,7 +480,7 @@ def resumable(invoke, corpus_file, tmp_path) -> Path:
     return out
 
 
-def test_a_run_of_a_value_that_does_nothing_which_was_once_let_pass_is_resumed(invoke, resumable):
+def test_an_older_run_with_a_setting_that_has_no_effect_can_be_resumed(invoke, resumable):
     info = json.loads((resumable / "run.json").read_text())
     info["config"]["training"] |= {"patience": 3, "decay": 0.7, "plateau_patience": 4}
     info["config"]["training"] |= {"schedule": "constant"}
@@ -475,22 +492,22 @@ def test_a_run_of_a_value_that_does_nothing_which_was_once_let_pass_is_resumed(i
     assert again.sentence == "--patience 3 goes with --early-stop, which is not set"
 
 
-def test_data_that_cannot_be_read_on_a_resume_need_not_be_named(invoke, resumable, tmp_path):
+def test_a_resume_without_data_works_where_the_data_is_unreadable(invoke, resumable, tmp_path):
     (tmp_path / "both.csv").write_text("a,b ; x\n")
     done = invoke("train", tmp_path / "both.csv", "--resume", "--out", resumable)
     assert done.returncode == 1
     assert done.sentence.endswith("(a resume does not need DATA: leave it out)")
 
 
-def test_a_finished_run_that_is_resumed_says_so_and_stays_as_it_is(invoke, resumable, tree):
+def test_resuming_a_finished_run_reports_it_and_changes_nothing(invoke, resumable, tree):
     before = tree(resumable)
     done = invoke("train", "--resume", "--out", resumable)
     assert done.returncode == 0
-    assert "the run is finished already: more --epochs or --max-steps let it go on" in done.stderr
+    assert "the run is already finished: give more --epochs or --max-steps to continue it" in done.stderr
     assert tree(resumable) == before
 
 
-def test_resume_without_data_goes_on_with_the_runs_own(invoke, resumable):
+def test_resume_without_data_uses_the_data_of_the_run(invoke, resumable):
     done = invoke("train", "--resume", "--out", resumable, "--max-steps", 3, "--json")
     assert done.returncode == 0
     assert (json.loads(done.stdout)["step"], json.loads(done.stdout)["total_steps"]) == (3, 3)
@@ -499,13 +516,13 @@ def test_resume_without_data_goes_on_with_the_runs_own(invoke, resumable):
     assert json.loads((resumable / "run.json").read_text())["config"]["training"]["max_steps"] == 3
 
 
-def test_resume_with_the_same_data_and_options_goes_on(invoke, corpus_file, resumable):
+def test_resume_with_the_same_data_and_options_works(invoke, corpus_file, resumable):
     done = invoke("train", corpus_file, "--resume", "--out", resumable, *QUICK)
     assert done.returncode == 0
     assert "finished at step 2 of 2" in done.stderr
 
 
-def test_resume_of_what_is_not_there_starts_it_if_data_is_given(invoke, corpus_file, tmp_path):
+def test_resume_of_a_missing_run_starts_it_if_data_is_given(invoke, corpus_file, tmp_path):
     done = invoke("train", "--resume", "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 2
     assert "give DATA" in done.sentence
@@ -560,7 +577,7 @@ def test_resume_compares_validation_data_and_tokenizer_too(invoke, corpus_file, 
         (tmp_path / f"{name}.tsv").write_text(f"{prompt}\tthere\n{prompt} you\tthere\n")
     out, other = tmp_path / "run", tmp_path / "other"
     start = ["train", corpus_file, *without_vocabulary(QUICK[:-6]), "--valid", tmp_path / "valid.tsv"]
-    start += QUICK[-4:]  # without a fraction
+    start += QUICK[-4:]  # without --valid-fraction
     assert invoke(*start, "--out", out).returncode == 0
     assert invoke(*start, "--out", other, "--vocab-size", 270).returncode == 0
     tokenizers = [run / "tokenizer.json" for run in (out, other)]
@@ -574,7 +591,7 @@ def test_resume_compares_validation_data_and_tokenizer_too(invoke, corpus_file, 
     assert done.returncode == 0, done.stderr
 
 
-def test_a_run_of_a_ready_tokenizer_keeps_it_byte_for_byte(invoke, corpus_file, quick_run, tmp_path):
+def test_a_given_tokenizer_is_kept_byte_for_byte(invoke, corpus_file, quick_run, tmp_path):
     ready = quick_run / "tokenizer.json"
     command = ["train", corpus_file, "--out", tmp_path / "run", "--tokenizer", ready]
     refused = invoke(*command, *QUICK)
@@ -604,7 +621,7 @@ def test_parallel_text_is_held_out(invoke, tmp_path):
             word for option, side in paths for word in (f"--{before}{option}", tmp_path / f"{name}.{side}")
         ]
 
-    out, quick = tmp_path / "run", [*QUICK[:-6], *QUICK[-4:]]  # without a fraction
+    out, quick = tmp_path / "run", [*QUICK[:-6], *QUICK[-4:]]  # without --valid-fraction
     start = ["train", *texts("train"), "--out", out, *quick]
     half = invoke(*start, *texts("valid", "valid-")[:2])
     assert (half.returncode, "--valid-source is one half" in half.sentence) == (2, True)
@@ -622,7 +639,7 @@ def test_parallel_text_is_held_out(invoke, tmp_path):
     assert "--valid-fraction does not go with --valid-source" in both.sentence
 
 
-def test_a_dry_run_refuses_what_the_training_would_and_says_what_it_would(invoke, corpus_file, tmp_path):
+def test_a_dry_run_reports_the_errors_and_remarks_of_a_training(invoke, corpus_file, tmp_path):
     look = ["train", corpus_file, "--dry-run", "--vocab-size", 300]
     gone = invoke(*look, "--pretrained-embeddings", tmp_path / "gone.txt")
     assert (gone.returncode, f"{tmp_path / 'gone.txt'}" in gone.sentence) == (2, True)
@@ -650,9 +667,7 @@ def test_a_dry_run_refuses_what_the_training_would_and_says_what_it_would(invoke
         (["--max-minutes", 0], "--max-minutes must be above 0"),
     ],
 )
-def test_a_value_that_cannot_be_is_called_by_the_option_that_gave_it(
-    invoke, corpus_file, tmp_path, options, sentence
-):
+def test_an_invalid_value_is_named_by_its_option(invoke, corpus_file, tmp_path, options, sentence):
     done = invoke("train", corpus_file, "--out", tmp_path / "run", *options)
     assert done.returncode == 2
     assert done.sentence.startswith(sentence)
@@ -669,23 +684,23 @@ def test_early_stopping_without_held_out_pairs_is_refused_and_no_run_is_begun(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_resume_of_what_stopped_early_says_that_nothing_more_is_learned(invoke, corpus_file, tmp_path):
+def test_resuming_a_run_that_stopped_early_reports_it(invoke, corpus_file, tmp_path):
     options = ["--early-stop", "bleu", "--patience", 1, "--save-every", 1, "--max-steps", 50]
     out = tmp_path / "run"
     assert "stopped early at step" in invoke("train", corpus_file, "--out", out, *QUICK, *options).stderr
     done = invoke("train", "--resume", "--out", out, "--max-steps", 60)
     assert done.returncode == 0
-    assert re.search("the run has stopped early already, at step [0-9]+, .*--from-run this one", done.stderr)
+    assert re.search("the run already stopped early, at step [0-9]+, .*with --from-run", done.stderr)
 
 
-def test_held_out_data_and_a_fraction_to_hold_out_contradict_each_other(invoke, corpus_file, tmp_path):
+def test_valid_does_not_go_with_valid_fraction(invoke, corpus_file, tmp_path):
     done = invoke("train", corpus_file, "--valid", corpus_file, "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 2
     assert done.sentence == "--valid-fraction does not go with --valid: that takes its place"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
-def test_a_closed_stdout_is_told_before_the_training_whose_result_would_go_there(corpus_file, tmp_path):
+def test_a_closed_stdout_is_reported_before_the_training(corpus_file, tmp_path):
     out = tmp_path / "run"
     command = [
         sys.executable,
@@ -703,16 +718,14 @@ def test_a_closed_stdout_is_told_before_the_training_whose_result_would_go_there
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=60,
+        timeout=limits.HANGS_AFTER,
     )
     assert (done.returncode, done.stderr.startswith("edgechat: stdout is closed")) == (1, True)
     assert not out.exists()
 
 
 @pytest.mark.parametrize("option", ["--find-lr", "--dry-run"])
-def test_of_several_processes_the_first_alone_tries_rates_and_shows_the_corpus(
-    invoke, corpus_file, monkeypatch, option
-):
+def test_only_the_first_process_runs_find_lr_and_dry_run(invoke, corpus_file, monkeypatch, option):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     for rank in (0, 1):
         monkeypatch.setenv("RANK", str(rank))
@@ -731,7 +744,7 @@ def test_sigterm_ends_the_count_of_the_steps_of_a_great_many_epochs(corpus_file,
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(timeout=10) != 0
+            assert process.wait(timeout=limits.HANGS_AFTER) != 0
         finally:
             process.kill()
 
@@ -741,7 +754,7 @@ def test_a_time_limit_stops_with_a_checkpoint_that_resumes(invoke, corpus_file, 
     done = invoke("train", corpus_file, "--out", out, *QUICK, "--max-minutes", 1e-9, "--json")
     assert done.returncode == 0
     assert (json.loads(done.stdout)["ended"], json.loads(done.stdout)["step"]) == ("out of time", 1)
-    assert "go on with: edgechat train --resume" in done.stderr
+    assert "to continue: edgechat train --resume" in done.stderr
     assert json.loads(invoke("train", "--resume", "--out", out, "--json").stdout)["ended"] == "finished"
 
 
@@ -770,7 +783,7 @@ def test_a_time_limit_stops_with_a_checkpoint_that_resumes(invoke, corpus_file, 
     ],
     ids=" ".join,
 )
-def test_values_that_cannot_be_are_refused_and_no_run_is_begun(invoke, corpus_file, tmp_path, options):
+def test_invalid_values_are_refused_and_no_run_is_begun(invoke, corpus_file, tmp_path, options):
     done = invoke("train", corpus_file, "--out", tmp_path / "run", *options)
     assert done.returncode == 2
     name = {"--preset": "preset", "--tokenizer": "tokenizer"}
@@ -787,9 +800,7 @@ def test_values_that_cannot_be_are_refused_and_no_run_is_begun(invoke, corpus_fi
     ],
     ids=str,
 )
-def test_what_does_not_go_together_is_named_as_the_options_that_set_it(
-    invoke, corpus_file, tmp_path, options, said
-):
+def test_options_that_exclude_each_other_are_named(invoke, corpus_file, tmp_path, options, said):
     done = invoke("train", corpus_file, "--out", tmp_path / "run", "--layers", "1", *options)
     assert done.returncode == 2
     assert said in done.sentence
@@ -824,7 +835,7 @@ def test_values_out_of_range_are_wrong_use(invoke, corpus_file, tmp_path, option
     assert not list(tmp_path.iterdir())
 
 
-def test_a_device_that_is_not_there_is_refused_before_anything_is_done(invoke, corpus_file, tmp_path):
+def test_a_missing_device_is_refused_before_the_work(invoke, corpus_file, tmp_path):
     import torch
 
     if torch.cuda.is_available():
@@ -857,7 +868,7 @@ def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_a
             if line.startswith("training to step"):
                 break
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=limits.HANGS_AFTER)
     assert (process.returncode, stdout) == (130, "")
     assert "interrupted at step" in stderr
     assert "--resume" in stderr
@@ -882,40 +893,42 @@ def test_a_second_ctrl_c_ends_at_once(corpus_file, tmp_path):
         process.send_signal(signal.SIGINT)
         assert "Ctrl-C again" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=limits.HANGS_AFTER)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert not list(out.rglob(".tmp-*"))
 
 
-def test_training_goes_on_when_nobody_reads_what_it_says(corpus_file, tmp_path):
+def test_training_continues_when_its_stderr_is_closed_by_the_reader(corpus_file, tmp_path):
     out = tmp_path / "run"
     with _training(corpus_file, "--out", str(out), *map(str, QUICK)) as process:
         process.stderr.readline()
         process.stderr.close()
-        assert (process.stdout.read(), process.wait(60)) == ("", 0)
+        assert (process.stdout.read(), process.wait(limits.HANGS_AFTER)) == ("", 0)
     assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no /dev/full")
-def test_training_goes_on_when_the_disk_of_its_log_is_full(corpus_file, tmp_path):
+def test_training_continues_when_the_disk_of_its_log_is_full(corpus_file, tmp_path):
     out = tmp_path / "run"
     with Path("/dev/full").open("w") as full:
-        assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(60) == 0
+        assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(limits.HANGS_AFTER) == 0
     assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stderr")
-def test_training_goes_on_without_a_stderr(corpus_file, tmp_path):
+def test_training_continues_without_a_stderr(corpus_file, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *map(str, QUICK)]
-    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=60)
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=limits.HANGS_AFTER
+    )
     assert done.returncode == 0
     assert Checkpoints(out).last.name == "step-00000002"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no terminals of this kind")
-def test_training_goes_on_under_nohup_when_its_terminal_is_gone(corpus_file, tmp_path):
+def test_training_continues_under_nohup_when_its_terminal_is_gone(corpus_file, tmp_path):
     import pty
 
     out = tmp_path / "run"
@@ -931,7 +944,7 @@ def test_training_goes_on_under_nohup_when_its_terminal_is_gone(corpus_file, tmp
             seen += os.read(ours, 4096)
         os.close(ours)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(60) == 0
+        assert process.wait(limits.HANGS_AFTER) == 0
     assert Checkpoints(out).last.name == "step-00000150"
 
 
@@ -954,11 +967,11 @@ def _training(*arguments: object, stderr: Any = subprocess.PIPE) -> "subprocess.
 
 
 def _hear() -> None:
-    """Undo a nohup that the tests run under."""
+    """Undo the nohup under which the tests may run."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def test_a_resume_to_fewer_epochs_than_were_trained_is_refused(invoke, corpus_file, tmp_path, tree):
+def test_a_resume_with_fewer_epochs_than_were_trained_is_refused(invoke, corpus_file, tmp_path, tree):
     out = tmp_path / "run"
     done = invoke("train", corpus_file, "--out", out, *QUICK, "--max-steps", 1000, "--epochs", 2)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Calibration: the fit on data whose truth is known, the error by hand, and what is refused."""
+"""Calibration: the fit on data with known parameters, errors computed by hand, and what is refused."""
 
 import math
 
@@ -20,7 +20,7 @@ def test_log_odds_are_those_of_the_probability():
     assert math.isfinite(log_odds(-math.inf))
 
 
-def test_one_and_zero_leave_a_probability_as_it_is():
+def test_the_identity_leaves_a_probability_unchanged():
     for p in (0.01, 0.5, 0.99):
         assert Calibration(1.0, 0.0).confidence(math.log(p)) == pytest.approx(p)
 
@@ -32,7 +32,7 @@ def test_confidence_is_a_probability_whatever_the_numbers():
 
 
 def samples(a: float, b: float, count: int) -> tuple[list[float], list[bool]]:
-    """Log-probabilities of replies that are right as often as Calibration(a, b) says."""
+    """Log-probabilities of replies that are right with the probability of Calibration(a, b)."""
     random = np.random.default_rng(7)
     logps = (-random.exponential(1.5, count)).tolist()
     right = [bool(random.random() < Calibration(a, b).confidence(logp)) for logp in logps]
@@ -40,7 +40,7 @@ def samples(a: float, b: float, count: int) -> tuple[list[float], list[bool]]:
 
 
 @pytest.mark.parametrize(("a", "b"), [(1.0, 0.0), (0.5, -1.0), (2.0, 1.0)])
-def test_the_fit_finds_the_truth_behind_many_pairs(a, b):
+def test_the_fit_recovers_the_parameters_behind_many_pairs(a, b):
     fitted = fit_platt(*samples(a, b, 20_000))
     assert (fitted.a, fitted.b) == (pytest.approx(a, abs=0.1), pytest.approx(b, abs=0.1))
 
@@ -54,14 +54,14 @@ def test_the_fit_is_where_the_slope_of_its_loss_is_zero():
     assert sum(wrong_by) + fitted.b == pytest.approx(0, abs=1e-6)
 
 
-def test_a_model_that_was_never_wrong_is_not_called_certain_of_everything():
+def test_a_model_without_errors_does_not_get_full_confidence():
     fitted = fit_platt([-0.01] * 100, [True] * 100)
     assert fitted.confidence(-0.01) > 0.99
-    assert fitted.confidence(-8.0) < 0.2  # it has not shown that it is right when it doubts
+    assert fitted.confidence(-8.0) < 0.2  # no evidence that unlikely replies are right
 
 
 class Model:
-    """Replies with log-probabilities that are given."""
+    """A model whose replies have the given log-probabilities."""
 
     class Defaults:
         sample = False
@@ -70,7 +70,7 @@ class Model:
 
     def __init__(self, logps: list[float], right: list[bool], cut: int = 0) -> None:
         self._logps, self._right = logps, right
-        self._cut = cut  # how many of the last are
+        self._cut = cut  # number of replies, at the end, that are cut
 
     def reply_turns(self, conversations: list[list[str]]):
         return [self._reply(int(turn)) for (turn,) in conversations]
@@ -84,10 +84,10 @@ class Model:
 
 
 def pairs(count: int) -> list[Pair]:
-    return [Pair([str(i)], "right e\u0301") for i in range(count)]  # compared in the normal form
+    return [Pair([str(i)], "right e\u0301") for i in range(count)]  # compared in NFC
 
 
-def test_a_calibration_says_what_it_is_worth():
+def test_a_calibration_reports_its_error_before_and_after():
     logps, right = samples(0.5, -1.0, 400)
     found = calibrate(Model(logps, right), pairs(400))
     fitted = fit_platt(logps, right)
@@ -99,8 +99,8 @@ def test_a_calibration_says_what_it_is_worth():
     assert Calibration.from_json(found) == Calibration(found["a"], found["b"])
 
 
-def test_a_fit_that_would_be_worse_leaves_the_probability_as_it_is():
-    # 20 replies at 0.55, 11 of them right, are 0 off; 20 at 0.85, 18 of them right, are 0.05 off.
+def test_a_fit_that_is_no_better_keeps_the_probability():
+    # 20 replies at 0.55, 11 of them right, have error 0; 20 at 0.85, 18 of them right, have error 0.05.
     logps = [math.log(0.55)] * 20 + [math.log(0.85)] * 20
     right = [i < 11 for i in range(20)] + [i < 18 for i in range(20)]
     found = calibrate(Model(logps, right), pairs(40))
@@ -115,9 +115,9 @@ def test_replies_that_were_cut_have_no_confidence_and_do_not_count():
     assert calibrate(among_cut, pairs(500)) == calibrate(Model(logps, right), pairs(400))
 
 
-def test_too_few_replies_that_finish_are_refused():
+def test_too_few_finished_replies_are_refused():
     with pytest.raises(
-        EdgeChatError, match="of 50 replies to held-out pairs 29 were not cut at their longest"
+        EdgeChatError, match="only 29 of 50 replies to held-out pairs finished within the longest length"
     ):
         calibrate(Model([-0.1] * 50, [True] * 50, cut=21), pairs(50))
 
@@ -129,17 +129,17 @@ def test_many_pairs_are_thinned_evenly(monkeypatch):
 
 
 def test_too_few_pairs_are_refused():
-    with pytest.raises(EdgeChatError, match="holds out 29 pairs, and a calibration takes at least 30"):
+    with pytest.raises(EdgeChatError, match="holds out 29 pairs, but calibration needs at least 30"):
         calibrate(Model([], []), pairs(29))
 
 
 def test_likelier_replies_that_are_less_often_right_are_refused():
     logps = [-0.05] * 200 + [-4.0] * 200
-    with pytest.raises(EdgeChatError, match="the likelier replies are not more often right"):
+    with pytest.raises(EdgeChatError, match="likelier replies are not right more often"):
         calibrate(Model(logps, [False] * 200 + [True] * 200), pairs(400))
 
 
-def test_what_a_manifest_says_of_it_is_checked():
+def test_the_calibration_in_a_manifest_is_checked():
     assert Calibration.from_json({"kind": "of a later version"}) is None
     for a in (None, "1", True, math.nan, math.inf, 1e9):
         with pytest.raises(BundleError, match="a and b of 'calibration' must be numbers"):

@@ -28,22 +28,21 @@ def fit(*replies: str, held_out: tuple[str, ...] = ("ON", "OFF", "ON", "BRIGHT")
     return closed_set_fit(replies, prepared.codec, prepared.train, prepared.valid)
 
 
-def test_a_set_is_compared_with_both_parts_of_the_data():
-    # BRIGHT is held out, and not in the set; "never" is in the set, and nowhere else.
+def test_a_closed_set_is_compared_with_training_and_held_out_data():
+    # BRIGHT is held out but not in the set; "never" is in the set but not in the data.
     found = fit("ON", "OFF", "never", "caf\u00e9", "ON")
     assert found == ClosedSetFit(replies=4, held_out=4, held_out_outside=1, never_learned=1, alike=0)
     assert list(found.hints()) == [
-        "hint: 1 of 4 held-out responses is not in the closed set: this bundle cannot say them",
-        "hint: 1 of 4 replies of the closed set is no response of the training data: are they spelled as "
-        "there?",
+        "hint: 1 of 4 held-out responses is not in the closed set: the bundle cannot give them",
+        "hint: 1 of 4 replies of the closed set is not a response in the training data: check the spelling",
     ]
 
 
-def test_one_reply_of_several_intents_is_said_to_be_few():
+def test_a_closed_set_that_misses_held_out_responses_gets_a_hint():
     found = fit("DIM")
     assert (found.held_out_outside, found.never_learned) == (4, 0)
     assert list(found.hints()) == [
-        "hint: 4 of 4 held-out responses are not in the closed set: this bundle cannot say them"
+        "hint: 4 of 4 held-out responses are not in the closed set: the bundle cannot give them"
     ]
 
 
@@ -56,11 +55,11 @@ def test_one_reply_of_several_intents_is_said_to_be_few():
         (("\u00e9", "e\u0301"), 0),
     ],
 )
-def test_replies_that_differ_by_blanks_or_case_alone_are_said(replies, alike):
+def test_replies_that_differ_only_in_white_space_or_case_get_a_hint(replies, alike):
     found = fit(*replies)
     assert found.alike == alike
-    assert any("but for blanks or case" in hint for hint in found.hints()) is (alike > 0)
+    assert any("only in white space or case" in hint for hint in found.hints()) is (alike > 0)
 
 
-def test_a_set_that_fits_is_nothing_to_speak_of():
+def test_a_closed_set_that_fits_gets_no_hint():
     assert list(fit("ON", "OFF", "DIM", held_out=("ON", "DIM")).hints()) == []

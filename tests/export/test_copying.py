@@ -1,4 +1,4 @@
-"""Copy attention from data to replies: made-up names that no reply of the training data held."""
+"""Copy attention from data to replies: invented names that no training reply contains."""
 
 import json
 import random
@@ -32,8 +32,8 @@ def data(tmp_path_factory) -> Path:
 
 
 def bundle(edgechat, data: Path, *options: str) -> Path:
-    """The int8 bundle of a run of a few seconds. The vocabulary has no token but bytes and special ones, so
-    each letter of a name has been seen, though not the name."""
+    """The int8 bundle of a short run. The vocabulary has only bytes and special tokens, so that every letter
+    of a name was seen in training, though not the name."""
     out = data.with_name("copying" if options else "plain")
     done: subprocess.CompletedProcess[str] = edgechat(
         "train", data, "--out", out, "--hidden", 64, "--embedding", 32, "--attention", 32,
@@ -49,14 +49,14 @@ def bundle(edgechat, data: Path, *options: str) -> Path:
 
 
 def copied(path: Path, beam: int) -> float:
-    """The share of names never seen that are greeted to the letter."""
+    """The fraction of unseen names that are greeted letter by letter."""
     model = ChatModel.load(path)
     prompts = [f"my name is {name}" for name in HELD_OUT]
     replies = model.reply_batch(prompts, DecodingOptions(beam=beam))
     return sum(str(r) == f"hello {n}" for r, n in zip(replies, HELD_OUT, strict=True)) / len(HELD_OUT)
 
 
-def test_names_that_no_reply_held_are_copied_through_int8_and_beam_search(edgechat, data):
+def test_unseen_names_are_copied_by_an_int8_bundle_with_beam_search(edgechat, data):
     learned = data.read_text()
     assert not any(name in learned for name in HELD_OUT)
     copying, plain = bundle(edgechat, data, "--copy-attention"), bundle(edgechat, data)

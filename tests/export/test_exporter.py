@@ -1,4 +1,4 @@
-"""The exported bundle: sealed, the same bytes each time, silent about whose data it was trained on."""
+"""The exported bundle: sealed, reproducible, and without any of the training data."""
 
 import dataclasses
 import json
@@ -17,7 +17,6 @@ from edgechat.runtime import ChatModel, UsageError
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.files import sha256
 from edgechat.runtime.options import DecodingOptions
-from edgechat.train import run as runs
 from edgechat.train.dialogue import Pair
 from edgechat.train.evaluate import decoded_scores, distinct, evaluate
 from edgechat.train.run import open_run
@@ -33,7 +32,7 @@ def test_two_exports_of_one_checkpoint_give_the_same_bytes(run_folder, bundle_fo
 @pytest.mark.parametrize(
     ("decoding", "replies"), [({"prefix": "well " * 99}, None), ({"banned": ("x",)}, ["yes", "no"])]
 )
-def test_what_no_reply_could_be_is_refused_before_graphs_are_built(
+def test_impossible_replies_are_refused_before_graphs_are_built(
     run_folder, tmp_path, monkeypatch, decoding, replies
 ):
     monkeypatch.setattr("edgechat.export.exporter.build", lambda *_, **__: pytest.fail("graphs were built"))
@@ -60,7 +59,7 @@ def test_times_are_in_the_report_beside_the_bundle(bundle_folder):
     assert report["checkpoint"] == "last"
 
 
-def test_what_was_learned_by_heart_comes_out_of_the_bundle(run_folder, bundle_folder):
+def test_a_bundle_gives_the_replies_that_were_learned_by_heart(run_folder, bundle_folder):
     held_out = {pair.turns[-1] for pair in open_run(run_folder).held_out()}
     learned = [(p, r) for p, r in PAIRS if p not in held_out]
     replies = ChatModel.load(bundle_folder).reply_batch([p for p, _ in learned])
@@ -96,9 +95,12 @@ def test_distinct_counts_different_words_over_all_words():
     assert distinct([[]], 1) == 0.0
 
 
-def test_replies_that_a_bundle_may_not_ask_for_are_wrong_use(run_folder, tmp_path):
-    with pytest.raises(UsageError, match="min_length is 9999, but replies of this model have at most"):
-        export(run_folder, tmp_path / "bundle", decoding=DecodingOptions(min_length=9_999))
+@pytest.mark.parametrize("options", [{"min_length": 9_999}, {"beam": 1000, "max_length": 1000}])
+def test_defaults_that_a_bundle_may_not_have_are_wrong_use(run_folder, tmp_path, options):
+    (name, value), *_ = options.items()
+    with pytest.raises(UsageError, match=f"^{name} is {value}, "):
+        export(run_folder, tmp_path / "bundle", decoding=DecodingOptions(**options))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
@@ -149,7 +151,7 @@ def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_fo
 
 
 @pytest.mark.parametrize("force", [True, False])
-def test_a_bundle_that_one_stands_in_is_not_replaced(bundle_folder, tmp_path, monkeypatch, force):
+def test_a_bundle_in_the_current_folder_is_not_replaced(bundle_folder, tmp_path, monkeypatch, force):
     shutil.copytree(bundle_folder, tmp_path / "bundle")
     monkeypatch.chdir(tmp_path / "bundle")
     for out in (Path(), tmp_path / "bundle"):
@@ -163,7 +165,7 @@ def test_a_reply_in_another_normal_form_still_matches_exactly(bundle_folder):
     assert str(model.reply(prompt)) == response
 
     class Accented:
-        """The model, as if it had learned to put an accent behind its reply."""
+        """The model, as if it had learned to put an accent after its reply."""
 
         codec, backend = model.codec, model.backend
 
@@ -178,15 +180,17 @@ def test_a_reply_in_another_normal_form_still_matches_exactly(bundle_folder):
 
 def test_an_export_reads_each_file_of_its_run_once(run_folder, tmp_path, monkeypatch):
     names: list[str] = []
-    read = runs._read
+    read_bytes = Path.read_bytes
 
-    def spy(folder, name, info):
-        names.append(name)
-        return read(folder, name, info)
+    def recorded(path: Path) -> bytes:
+        if path.is_relative_to(run_folder):
+            names.append(str(path.relative_to(run_folder)))
+        return read_bytes(path)
 
-    monkeypatch.setattr(runs, "_read", spy)
+    monkeypatch.setattr(Path, "read_bytes", recorded)
     export(run_folder, tmp_path / "bundle", precision="int8", force=True)
-    assert sorted(names) == [
+    large = [name for name in names if not name.startswith("checkpoints/") and name != "run.json"]
+    assert sorted(large) == [
         "corpus/train.safetensors", "corpus/valid.safetensors", "tokenizer.json", "valid.jsonl",
     ]  # fmt: skip
 

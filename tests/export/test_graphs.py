@@ -1,4 +1,4 @@
-"""The ONNX graphs against the PyTorch model: one file for every batch, length, beam and candidate count."""
+"""The ONNX graphs compared with PyTorch: one file for every batch, length, beam and candidate count."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def make_model(*, layers: int, reverse: bool) -> Seq2Seq:
         layers=layers, hidden=16, embedding=6, attention=10, dropout=0.3, reverse_source=reverse
     )
     model = Seq2Seq(config, V).eval()
-    with torch.no_grad():  # sharper than first weights are, so that differences show
+    with torch.no_grad():  # sharper than initial weights, so that differences show
         for parameter in model.parameters():
             parameter.mul_(2.0)
     return model
@@ -67,7 +67,7 @@ def test_one_file_serves_a_grid_of_batches_lengths_beams_and_candidates(both):
             for name, tensor in zip(("h", "c", "attn"), a.decoder, strict=True):
                 np.testing.assert_allclose(tensor.numpy(), b.recurrent[name], atol=1e-5)
             tokens = (tokens + step + 5 + np.arange(B * K)) % V
-            parents = np.arange(B).repeat(K) * K + np.tile(np.arange(K)[::-1], B)  # rows change places
+            parents = np.arange(B).repeat(K) * K + np.tile(np.arange(K)[::-1], B)  # rows are permuted
 
 
 def test_memory_is_in_text_order_and_masked_by_length(both):
@@ -139,7 +139,7 @@ def test_the_proof_passes_and_counts_what_it_compared(both):
     sources = random_sources(9, 7)
     targets = [[*source[:3], EOS] for source in sources]
     proof = prove(*both, sources, targets, max_length=10)
-    assert (proof.pairs, proof.steps) == (9, 3 * sum(map(len, targets)))  # alone, by 7 and by 64
+    assert (proof.pairs, proof.steps) == (9, 3 * sum(map(len, targets)))  # in batches of 1, 7 and 64
     assert proof.replies == 9 * len(proof.beams) * len(proof.batch_sizes)
     assert 0 < proof.worst_logp < 1e-4
 
@@ -147,18 +147,20 @@ def test_the_proof_passes_and_counts_what_it_compared(both):
 @pytest.mark.parametrize(
     "name", ["attention.query.weight", "encoder.weight_hh_l0", "cells.1.bias_ih", "output.bias"]
 )
-def test_the_proof_fails_where_a_weight_differs(name):
+def test_the_proof_fails_if_a_weight_differs(name):
     model = make_model(layers=2, reverse=True)
     exported = backend_of(model)
     with torch.no_grad():
         model.get_parameter(name)[4] += 0.5
     sources = random_sources(5, 7)
-    with pytest.raises(ProofError, match=r"differ from the PyTorch model: .* by [0-9.e-]+, more than 0.0001"):
+    with pytest.raises(
+        ProofError, match=r"differ from the PyTorch model: .* by [0-9.e-]+, but at most 0.0001"
+    ):
         prove(TorchBackend(model), exported, sources, [[6, EOS]] * 5, max_length=10)
 
 
-def test_the_proof_fails_where_only_replies_differ():
-    """A backend whose numbers are right but whose candidates are in another order."""
+def test_the_proof_fails_if_only_replies_differ():
+    """A backend with correct numbers, but its candidates in another order."""
     model = make_model(layers=1, reverse=True)
 
     class Swapped(OrtBackend):
@@ -168,13 +170,13 @@ def test_the_proof_fails_where_only_replies_differ():
 
     exported = backend_of(model)
     exported.__class__ = Swapped
-    with pytest.raises(ProofError, match="reply to compared prompt 0 differs"):
+    with pytest.raises(ProofError, match="reply to prompt 0 of the proof differs"):
         prove(TorchBackend(model), exported, random_sources(3, 5), [[6, EOS]] * 3, max_length=10)
 
 
 @pytest.mark.parametrize("what", ["align", "logp", "attn", "keys"])
-def test_the_proof_fails_where_a_number_is_nan(what):
-    """The candidates are right, so that only the comparison of numbers can see it."""
+def test_the_proof_fails_if_a_number_is_nan(what):
+    """The candidates are correct, so only the comparison of numbers can notice it."""
 
     class Damaged(OrtBackend):
         def encode(self, src, src_len):
@@ -200,5 +202,5 @@ def test_the_proof_fails_where_a_number_is_nan(what):
     sources = random_sources(3, 5)
     exported = backend_of(model)
     exported.__class__ = Damaged
-    with pytest.raises(ProofError, match=r"by nan, more than 0.0001"):
+    with pytest.raises(ProofError, match=r"by nan, but at most 0.0001"):
         prove(TorchBackend(model), exported, sources, [[6, EOS]] * 3, max_length=4)

@@ -1,4 +1,4 @@
-"""Every option of the model through its graphs: the numbers of PyTorch, in every precision, and the proof."""
+"""Graphs of every option of the model: compared with PyTorch, in every precision, and proved."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def test_the_graphs_compute_what_pytorch_computes_over_a_grid_of_sizes(option):
             for name, tensor in b.recurrent.items():
                 np.testing.assert_allclose(getattr(a.decoder, name).numpy(), tensor, atol=5e-5)
             tokens = (tokens + step + 5 + np.arange(B * K)) % V
-            parents = np.arange(B).repeat(K) * K + np.tile(np.arange(K)[::-1], B)  # rows change places
+            parents = np.arange(B).repeat(K) * K + np.tile(np.arange(K)[::-1], B)  # rows are permuted
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -96,7 +96,7 @@ def test_a_tied_embedding_is_stored_once_in_a_graph(precision):
 
 @pytest.mark.parametrize("size", [1.0, 200.0])
 @pytest.mark.parametrize("gate", [-100.0, 0.0, 100.0])
-def test_copying_is_the_same_in_the_graph_where_probabilities_vanish(gate, size):
+def test_copying_equals_pytorch_where_probabilities_vanish(gate, size):
     model = model_with("copy", V)
     with torch.no_grad():
         model.copying.gate.bias.fill_(gate)
@@ -109,6 +109,6 @@ def test_copying_is_the_same_in_the_graph_where_probabilities_vanish(gate, size)
     other, _ = theirs.step(theirs.encode(src, src_len), tokens, parents, 5, whole=True)
     np.testing.assert_allclose(out.logp, other.logp, atol=1e-3 if size > 1 else 1e-5)
     assert np.isfinite(other.logp).all()
-    if gate < 0:  # what does not stand in the source cannot be said
+    if gate < 0:  # tokens that are not in the source have no probability
         likely = {tuple(sorted(set(np.flatnonzero(row > -20)))) for row in other.logp}
         assert likely == {(5, 6, 7), (8,)}

@@ -1,4 +1,4 @@
-"""int8 and fp16: the numbers by hand, the same row in any company, and what is too coarse is refused."""
+"""int8 and fp16: numbers computed by hand, rows that do not depend on their batch, and quality limits."""
 
 import dataclasses
 import threading
@@ -112,13 +112,13 @@ def test_a_fixed_range_is_the_same_for_every_row_and_cuts_off_what_exceeds_it():
 @pytest.mark.parametrize("levels", [*CHOICES, FIXED], ids=str)
 def test_no_pair_of_products_can_leave_16_bits(levels):
     # What CPUs without VNNI do with the largest bytes: two products of uint8 and int8, added in int16.
-    x = np.array([100.0, 100.0])  # beyond the fixed range of 4; else it is the row's own range
+    x = np.array([100.0, 100.0])  # exceeds the fixed range of 4; otherwise, the range is that of the row
     step = (levels.range or x.max()) / levels.activation
     qx = np.clip(np.rint(x / step) + levels.activation, 0, 255).astype(np.uint8)
     for sign in (1, -1):
         qw, _ = quantize_columns(np.full((2, 1), sign, dtype=np.float32), levels.weight)
         exact = int((qx.astype(np.int32) * qw[:, 0]).sum())
-        assert abs(exact) > 32_000  # hardly a bit is given away
+        assert abs(exact) > 32_000  # nearly all 16 bits are used
         assert int(np.clip(exact, -32_768, 32_767)) == exact
 
 
@@ -129,7 +129,7 @@ def test_levels_that_could_saturate_are_refused(wrong):
 
 
 def test_the_levels_with_the_smallest_error_are_chosen():
-    # A weight of two values only needs no fine steps, so all bits go to the activations; and the reverse.
+    # A weight with only two values needs few levels, so the activations get the most; and vice versa.
     random = np.random.default_rng(0)
     coarse = np.sign(random.normal(size=(64, 16))).astype(np.float32)
     fine = random.normal(size=(64, 16)).astype(np.float32)
@@ -137,7 +137,7 @@ def test_the_levels_with_the_smallest_error_are_chosen():
     assert choose_levels(np.sign(random.normal(size=(99, 64))).astype(np.float32), fine) == Levels(63, 127)
 
 
-def test_a_range_is_fixed_where_rows_are_alike_and_not_where_they_differ():
+def test_a_range_is_fixed_for_similar_rows_only():
     random = np.random.default_rng(0)
     weight = random.normal(size=(64, 16)).astype(np.float32)
     x = random.uniform(-1, 1, size=(99, 64)).astype(np.float32)
@@ -146,7 +146,7 @@ def test_a_range_is_fixed_where_rows_are_alike_and_not_where_they_differ():
     assert choose_levels(x, weight).range is None
 
 
-def test_few_rows_fix_no_range(model, exact):
+def test_a_few_rows_do_not_fix_a_range(model, exact):
     def ranges(pairs: int) -> list[float | None]:
         sources = sources_of(pairs)
         return [levels.range for levels in measure_levels(model, exact, sources, sources).values()]
@@ -156,7 +156,7 @@ def test_few_rows_fix_no_range(model, exact):
 
 
 def test_levels_are_measured_on_one_thread(model, exact, monkeypatch):
-    """The last digits of what they are chosen by depend on how many there are."""
+    """The last digits of the measured inputs depend on the number of threads."""
     made: list[ort.SessionOptions] = []
     real = ort.InferenceSession
 
@@ -189,8 +189,8 @@ def test_the_graph_computes_that_product(levels, biased):
     assert np.array_equal(found[3], bias)
 
 
-def test_whatever_is_measured_or_proved_every_sentence_has_two_rows(model):
-    """With one, the attention product takes another kernel than in any reply."""
+def test_every_sentence_has_two_rows_in_measurements_and_proofs(model):
+    """With one row, the attention product would use another kernel than in a reply."""
     rows: list[int] = []
 
     class Counted(OrtBackend):
@@ -206,13 +206,13 @@ def test_whatever_is_measured_or_proved_every_sentence_has_two_rows(model):
     score_targets(backend, sources, sources)
     assert set(rows) == {2}
     prove(TorchBackend(model), backend, sources, sources, max_length=3)
-    assert set(rows) == {2, 5}  # of a beam of 5
+    assert set(rows) == {2, 5}  # 5 is the beam
 
 
-# --- the same row in any company -----------------------------------------------------------------
+# --- rows do not depend on their batch -----------------------------------------------------------------
 
 
-def test_a_row_gives_the_same_bits_alone_and_among_others(model):
+def test_a_row_gives_the_same_bits_alone_and_in_a_batch(model):
     random = np.random.default_rng(2)
     weight = random.normal(size=(64, 48)).astype(np.float32)
     g = GraphBuilder("product")
@@ -220,7 +220,7 @@ def test_a_row_gives_the_same_bits_alone_and_among_others(model):
     g.output("y", y, FLOAT, ["N", 48])
     session = ort.InferenceSession(g.build(), providers=["CPUExecutionProvider"])
     x = random.normal(size=(65, 64)).astype(np.float32)
-    x[1:] *= 50  # batch-mates far larger: with one scale for all, row 0 would vanish
+    x[1:] *= 50  # other rows are far larger: with one scale for all, row 0 would vanish
     (alone,), (among,) = session.run(None, {"x": x[:1]}), session.run(None, {"x": x})
     assert np.array_equal(alone[0], among[0])
 
@@ -233,7 +233,7 @@ def test_int8_replies_are_the_same_alone_in_ragged_batches_and_at_any_padding(in
     for batch_size in (2, 3, 7, 31, 64):
         for start in range(0, 64, batch_size):
             part = sources[start : start + batch_size]
-            padded = [*part, [5] * 40]  # one long batch-mate pads all others
+            padded = [*part, [5] * 40]  # one long source pads all others
             got = decode(int8, padded, options, max_length=14, batch_size=len(padded))
             for ours, theirs in zip(alone[start : start + batch_size], got, strict=False):
                 if min(ours.min_gap, theirs.min_gap) >= 1e-4:
@@ -242,9 +242,9 @@ def test_int8_replies_are_the_same_alone_in_ragged_batches_and_at_any_padding(in
                     assert a == pytest.approx(b, abs=1e-2)
 
 
-def test_a_variant_whose_replies_depend_on_their_batch_is_not_proved(model, exact):
+def test_the_proof_fails_if_replies_depend_on_the_batch(model, exact):
     class OneScaleForAll(OrtBackend):
-        """As ONNX Runtime's usual dynamic quantization: what is rounded depends on the largest value."""
+        """Like the usual dynamic quantization of ONNX Runtime: rounding depends on the largest value."""
 
         def step(self, state, tokens, parents, candidates, *, whole=False):
             largest = max(float(np.abs(value).max()) for value in state.recurrent.values())
@@ -292,7 +292,7 @@ def test_every_large_weight_is_stored_in_the_precision(model):
                     assert weight.data_type == kind, weight.name
 
 
-def test_where_both_perplexities_are_infinite_the_card_says_that_neither_changed():
+def test_the_card_reports_no_change_of_an_infinite_perplexity():
     manifest = read_bundle(find_bundle("demo")).manifest
     beside = {**manifest.quality["against_fp32"], "perplexity": np.inf, "fp32_perplexity": np.inf}
     card = model_card(dataclasses.replace(manifest, quality={**manifest.quality, "against_fp32": beside}))
@@ -300,17 +300,17 @@ def test_where_both_perplexities_are_infinite_the_card_says_that_neither_changed
 
 
 @pytest.mark.parametrize(("count", "said"), [(1, "1 reply"), (7, "7 replies")])
-def test_the_card_of_a_closed_set_says_that_nothing_else_is_said(count, said):
+def test_the_card_describes_the_closed_set(count, said):
     manifest = read_bundle(find_bundle("demo")).manifest
     assert "It repeats and recombines" in model_card(manifest)
     quality = {**manifest.quality, "closed_set": {"replies": count}}
     card = model_card(dataclasses.replace(manifest, quality=quality))
     assert "recombines" not in card
-    assert f"| reply | nothing but the {said} of `replies.json` |" in card
-    assert f"Whatever the prompt, it says nothing but the {said} of `replies.json`." in card
+    assert f"| reply | closed set: {said}, in `replies.json` |" in card
+    assert "Whatever the prompt, it gives one of the replies of its closed set." in card
 
 
-def test_the_comparison_counts_tokens_and_is_zero_with_itself(exact, int8):
+def test_graphs_compared_with_themselves_have_no_error(exact, int8):
     sources, targets = sources_of(40), [[*s[:4], EOS] for s in sources_of(40, seed=9)]
     same = compare(exact, exact, sources, targets)
     assert (same.agreement, same.mean_logp, same.worst_logp, same.perplexity_change) == (1.0, 0.0, 0.0, 0.0)
@@ -346,16 +346,16 @@ GOOD = Quality(9, 99, 1.0, 10.0, 10.0, 0.01, 0.1)
         ({"worst_logp": float("nan")}, "worst error nan"),
     ],
 )
-def test_each_limit_refuses_with_its_figures(worse, said):
+def test_each_exceeded_limit_is_reported_with_its_figures(worse, said):
     ms = {"fp32": 1.0, "int8": 0.5}
     assert beyond_limits("int8", GOOD, size=1, fp32_size=4, ms=ms) == []
     (reason,) = beyond_limits("int8", dataclasses.replace(GOOD, **worse), size=1, fp32_size=4, ms=ms)
     assert said in reason
 
 
-def test_a_step_is_timed_without_its_first_run_and_without_what_other_threads_do():
+def test_step_times_exclude_the_warm_up_and_other_threads():
     class Stepping:
-        """Slow at first, while another thread works. It notes the order of all steps."""
+        """Slow at first, while another thread works. Records the order of all steps."""
 
         def __init__(self, name: str) -> None:
             self.name = name
@@ -385,13 +385,13 @@ def test_a_step_is_timed_without_its_first_run_and_without_what_other_threads_do
     finally:
         over.set()
         thread.join()
-    assert steps == ["fp32", "int8"] * 31  # one turn warms up
+    assert steps == ["fp32", "int8"] * 31  # the first turn warms up
     assert all(1 <= ms[name] < 1.5 for name in ("fp32", "int8"))
 
 
-def test_slower_and_no_smaller_is_refused_but_either_alone_is_not():
+def test_graphs_that_are_neither_smaller_nor_faster_are_refused():
     (reason,) = beyond_limits("fp16", GOOD, size=4, fp32_size=4, ms={"fp32": 1.0, "fp16": 1.0})
-    assert "no smaller (4 bytes, fp32 4) and no faster (1.00 ms a step, fp32 1.00)" in reason
+    assert "no smaller (4 bytes, fp32 4) and no faster (1.00 ms per step, fp32 1.00)" in reason
     assert beyond_limits("fp16", GOOD, size=4, fp32_size=4, ms={"fp32": 1.0, "fp16": 0.9}) == []
     assert beyond_limits("fp16", GOOD, size=3, fp32_size=4, ms={"fp32": 1.0, "fp16": 2.0}) == []
 
@@ -399,7 +399,7 @@ def test_slower_and_no_smaller_is_refused_but_either_alone_is_not():
 # --- bundles -------------------------------------------------------------------------------------
 
 
-def test_an_int8_bundle_says_what_it_costs_and_replies(int8_folder, bundle_folder):
+def test_an_int8_bundle_records_its_cost_and_replies(int8_folder, bundle_folder):
     small, large = read_bundle(int8_folder), read_bundle(bundle_folder)
     assert small.size < 0.45 * large.size
     manifest = small.manifest
@@ -411,7 +411,7 @@ def test_an_int8_bundle_says_what_it_costs_and_replies(int8_folder, bundle_folde
     assert str(ChatModel.load(int8_folder).reply("turn left twice")) == "LEFT LEFT"
 
 
-def test_where_little_is_held_out_a_bundle_is_judged_on_learned_pairs_besides(run_folder, int8_folder):
+def test_with_few_held_out_pairs_a_bundle_is_tested_on_training_pairs_too(run_folder, int8_folder):
     run, quality = open_run(run_folder), read_bundle(int8_folder).manifest.quality
     held_out, learned = len(run.valid_pairs), len(run.train_pairs)
     assert 0 < held_out < 500
@@ -423,7 +423,7 @@ def test_where_little_is_held_out_a_bundle_is_judged_on_learned_pairs_besides(ru
     ]
     sources, targets = zip(*pairs, strict=True)
     fp32 = compare(exact, exact, sources, targets).perplexity
-    assert quality["valid_perplexity"] == pytest.approx(fp32, rel=0.2)  # of the held-out pairs alone
+    assert quality["valid_perplexity"] == pytest.approx(fp32, rel=0.2)  # on the held-out pairs only
     assert quality["against_fp32"]["perplexity"] < quality["valid_perplexity"]
 
 
@@ -433,9 +433,7 @@ def test_two_int8_exports_give_the_same_bytes(run_folder, int8_folder, tmp_path)
         assert (tmp_path / "again" / name).read_bytes() == (int8_folder / name).read_bytes()
 
 
-def test_a_precision_beyond_its_limits_is_refused_unless_forced_and_the_bundle_says_so(
-    run_folder, tmp_path, monkeypatch
-):
+def test_a_precision_beyond_its_limits_is_refused_unless_forced(run_folder, tmp_path, monkeypatch):
     strict = dataclasses.replace(LIMITS["int8"], mean_logp=0.0)
     monkeypatch.setitem(LIMITS, "int8", strict)
     with pytest.raises(
@@ -445,7 +443,7 @@ def test_a_precision_beyond_its_limits_is_refused_unless_forced_and_the_bundle_s
     assert list(tmp_path.iterdir()) == []
     exported = exporter.export(run_folder, tmp_path / "out", precision="int8", force=True)
     assert exported.manifest.quality["forced"] is True
-    assert "written by force" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "written with --force" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
 
 
 def test_fp16_halves_the_size_and_keeps_the_replies(run_folder, bundle_folder, tmp_path):
@@ -454,14 +452,14 @@ def test_fp16_halves_the_size_and_keeps_the_replies(run_folder, bundle_folder, t
     assert str(ChatModel.load(tmp_path / "half").reply("turn left twice")) == "LEFT LEFT"
 
 
-def test_a_bundle_is_proved_against_its_run_and_against_no_other(
+def test_a_bundle_is_proved_only_against_its_own_run(
     run_folder, bundle_folder, int8_folder, tmp_path, monkeypatch
 ):
     for folder in (bundle_folder, int8_folder):
         assert prove_bundle(read_bundle(folder), run_folder)["replies"] > 0
     bundle = read_bundle(int8_folder)
     gone = dataclasses.replace(bundle.manifest, provenance={"checkpoint": "last", "steps": 7})
-    with pytest.raises(UsageError, match=r"step 7, which .* no longer has"):
+    with pytest.raises(UsageError, match=r"at step 7, but in .* that is now step [0-9]+: export"):
         prove_bundle(dataclasses.replace(bundle, manifest=gone), run_folder)
     other = dataclasses.replace(bundle, files={**bundle.files, "tokenizer.json": b"{}"})
     with pytest.raises(UsageError, match="another tokenizer"):
@@ -479,9 +477,9 @@ def test_a_bundle_is_proved_against_its_run_and_against_no_other(
         return model, dataclasses.replace(position, step=steps)
 
     monkeypatch.setattr(Run, "load_model", other_weights)
-    with pytest.raises(ProofError, match="int8 graphs are not near the fp32 ones"):
+    with pytest.raises(ProofError, match="int8 graphs differ too much from those in fp32"):
         prove_bundle(bundle, run_folder)
-    quality = {**bundle.manifest.quality, "forced": True}  # as a bundle says that was written by force
+    quality = {**bundle.manifest.quality, "forced": True}  # as in a bundle written with --force
     forced = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, quality=quality))
     assert any("of tokens agree" in reason for reason in prove_bundle(forced, run_folder)["beyond_limits"])
     with pytest.raises(ProofError, match="differ from the PyTorch model"):

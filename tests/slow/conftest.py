@@ -1,4 +1,4 @@
-"""What the slow tests share."""
+"""Shared by slow tests."""
 
 import os
 from pathlib import Path

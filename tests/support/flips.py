@@ -10,8 +10,8 @@ from edgechat.runtime.errors import BundleError
 
 
 def check_flipped(bundle: Path, count: int, seed: int) -> None:
-    """Flip one to eight bits anywhere in one to three files, `count` times: each time the bundle is refused
-    in one sentence, which names a damaged file, or the manifest that its hash is in."""
+    """Flip one to eight bits anywhere in one to three files, `count` times. Each time, the bundle must be
+    refused in one sentence that names a damaged file, or the manifest with its hash."""
     rng = random.Random(seed)
     originals = {path: path.read_bytes() for path in sorted(bundle.iterdir())}
     for _ in range(count):

@@ -4,8 +4,8 @@ import random
 
 
 def mutated(raw: bytes, rng: random.Random) -> bytes:
-    """`raw` with one to four random changes: bytes flipped, cut, repeated, moved, or written over by what
-    means something in the protobuf wire format."""
+    """`raw` with one to four random changes: bytes flipped, cut, repeated, moved, or overwritten with bytes
+    that are meaningful in the protobuf wire format."""
     data = bytearray(raw)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(data) + 1)

@@ -1,4 +1,4 @@
-"""Graphs for tests: honest ones of any size, and a way to spoil them."""
+"""Graphs for tests: valid ones of any size, and a way to damage them."""
 
 from collections.abc import Callable
 from functools import cache
@@ -42,7 +42,7 @@ def honest(
 
 
 def spoiled(raw: bytes, spoil: Spoil) -> bytes:
-    """The graph after `spoil` has changed it, whether or not it is one any more."""
+    """The graph after `spoil` has changed it; it may be invalid."""
     model = onnx.load_from_string(raw)
     spoil(model)
     out: bytes = model.SerializeToString()

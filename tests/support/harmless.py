@@ -1,4 +1,4 @@
-"""Runs `mutants` in a process of its own, where a crash, a hang or gigabytes would be seen."""
+"""Runs `mutants` in a process of its own, where a crash, a hang or excessive memory is noticed."""
 
 import subprocess
 import sys
@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def check_mutants(how: str, count: int, *, seed: int, timeout: float, least: int) -> None:
-    """`count` damaged graphs are refused in one sentence or do no harm; at least `least` of them run."""
+    """Check that `count` damaged graphs are refused in one sentence or do no harm, and that at least
+    `least` of them run."""
     done = subprocess.run(
         [sys.executable, "mutants.py", str(seed), str(count), how],
         capture_output=True,

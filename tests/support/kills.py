@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-# Stops dead within the n-th checkpoint write: files are there, the rename has not happened.
+# Kills itself during the second checkpoint write, when the files exist but are not yet renamed.
 _DIE_IN_CHECKPOINT = """
 import os, signal, sys
 from edgechat.runtime import files
@@ -30,7 +30,7 @@ main()
 
 def train_through_kills(arguments: list[str], out: Path, *, kills: int, seed: int) -> int:
     """Run `edgechat train` with `arguments` until it ends, killed `kills` times on the way, the first time
-    inside a checkpoint write. Gives the number of kills that hit a running process."""
+    inside a checkpoint write. Returns the number of kills that hit a running process."""
     command = [*arguments, "--out", str(out), "--resume"]
     died = subprocess.run(
         [sys.executable, "-c", _DIE_IN_CHECKPOINT, "train", *command], capture_output=True, check=False
@@ -46,7 +46,7 @@ def train_through_kills(arguments: list[str], out: Path, *, kills: int, seed: in
         )
         if hit < kills:
             assert process.stderr is not None
-            for line in process.stderr:  # until it trains; imports are not what is to be killed
+            for line in process.stderr:  # wait for the training: killing an import tests nothing
                 if line.startswith(b"training"):
                     break
             time.sleep(chance.uniform(0.0, 0.6))

@@ -1,6 +1,6 @@
-"""A program: damage graphs at random, `SEED` `COUNT` `HOW`, and let ONNX Runtime have those that the checks
-let pass. HOW is `bytes` or `structure`. Prints how many of them ran and how many ONNX Runtime refused, the
-longest that one took in seconds of CPU time, and the most memory that all took in bytes."""
+"""A program with the arguments SEED, COUNT and HOW (`bytes` or `structure`): damages graphs at random, and
+runs those that pass the checks in ONNX Runtime. Prints how many ran, how many ONNX Runtime refused, the
+longest CPU time of one in seconds, and the peak memory in bytes."""
 
 import random
 import resource
@@ -17,11 +17,11 @@ from edgechat.runtime.errors import BundleError
 from edgechat.runtime.graphcheck import check_graphs
 from edgechat.runtime.ort import OrtBackend
 
-#: Bytes of address space; what asks for more fails, and is told by the word "alloc".
+#: Bytes of address space. An allocation beyond it fails with an error that contains "alloc".
 MOST_MEMORY = 6 << 30
-#: No prompt and no reply holds them; a processor traps where it divides the one by the other.
+#: Invalid ids. A processor traps if it divides the first by the second.
 _NO_IDS = (np.iinfo(np.int64).min, -1)
-#: Graphs of every kind: what is stored how, and what the options of the model add.
+#: Graphs of every precision and with the options of the model.
 _HONEST = {
     "bytes": [honest(hidden=1, vocab=5)],
     "structure": [
@@ -65,7 +65,7 @@ def main(seed: int, count: int, how: str) -> None:
                 with suppress(BundleError):
                     backend.encode(np.full((2, 3), number), np.array([3, 2]))
         except BundleError as error:
-            if "alloc" in str(error):  # it asked for more than there is
+            if "alloc" in str(error):  # it requested too much memory
                 raise
             refused += 1
         slowest = max(slowest, time.process_time() - start)

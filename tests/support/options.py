@@ -1,10 +1,10 @@
-"""Every option of the model, alone and in company, as tests of several floors go through them."""
+"""Every option of the model, alone and combined, for tests of several packages."""
 
 import torch
 
 from edgechat.train.model import ModelConfig, Seq2Seq
 
-#: What differs from the default, by what a test is called after.
+#: The differences from the default, by the name that the id of a test shows.
 OPTIONS = {
     "normed": {"attention_kind": "bahdanau-normed"},
     "dot": {"attention_kind": "luong-dot"},
@@ -34,8 +34,8 @@ OPTIONS = {
 
 
 def model_with(option: str, vocab_size: int, *, sharpen: float = 1.5, dropout: float = 0.0) -> Seq2Seq:
-    """A model that has not learned. With `sharpen` its differences show more than those of first weights."""
-    torch.set_num_threads(1)  # more gain nothing at these sizes
+    """An untrained model. `sharpen` scales its initial weights, so that differences show more."""
+    torch.set_num_threads(1)  # more are no faster at these sizes
     torch.manual_seed(5)
     sizes = {"layers": 2, "hidden": 16, "embedding": 6, "attention": 10, "dropout": dropout}
     model = Seq2Seq(ModelConfig(**(sizes | OPTIONS[option])), vocab_size).eval()

@@ -1,5 +1,6 @@
-"""Graphs changed as graphs: a type, a shape, an input, an attribute, an operation, a name. What bytes
-flipped at random seldom give: graphs that ONNX reads, and that are wrong in one place."""
+"""Random changes of the structure of a graph: a type, a shape, an input, an attribute, an operation, a name.
+
+Unlike flipped bytes, they usually give graphs that ONNX can read and that are wrong in one place."""
 
 import random
 
@@ -42,7 +43,7 @@ INTEGERS = (
 )
 FLOATS = (0.0, 1.0, -1.0, 1e-30, 3e38, float("inf"), float("-inf"), float("nan"))
 STRINGS = ("reverse", "bidirectional", "forward", "Sigmoid", "Tanh", "Affine", "Elu", "none", "add", "")
-#: Attributes that operations of the table know, beside those that a graph has.
+#: Attributes of the operations in the table of rules.
 ATTRIBUTES = (
     "axis", "block_size", "output_dtype", "saturate", "hidden_size", "direction", "activations", "layout",
     "input_forget", "clip", "transA", "transB", "to", "keepdims", "noop_with_empty_axes", "allowzero",
@@ -54,7 +55,7 @@ _OPERATIONS = [(domain, op) for domain, rules in RULES.items() for op in rules]
 
 
 def restructured(raw: bytes, rng: random.Random) -> bytes:
-    """`raw` with one to three such changes, each of a kind drawn at random."""
+    """`raw` with one to three changes of random kinds."""
     model = onnx.load_from_string(raw)
     changes = 0
     while changes < rng.choice((1, 1, 1, 2, 3)):
@@ -91,7 +92,7 @@ def _retype(model: ModelProto, rng: random.Random) -> bool:
 
 
 def _converted(model: ModelProto, rng: random.Random) -> bool:
-    """Another element type, with the same numbers as far as it has them."""
+    """Another element type, with the same numbers as far as the type can represent them."""
     weight = _weight(model, rng)
     old = onnx.numpy_helper.to_array(weight)
     weight_type = rng.choice(list(_TYPES))
@@ -101,7 +102,7 @@ def _converted(model: ModelProto, rng: random.Random) -> bool:
 
 
 def _reshaped(model: ModelProto, rng: random.Random) -> bool:
-    """Other sizes: turned, one more or less, an axis more or less, a number alone."""
+    """Other sizes: axes permuted, a size one larger or smaller, an axis added or removed, a scalar."""
     weight = _weight(model, rng)
     dims = list(weight.dims)
     match rng.randrange(6):
@@ -148,7 +149,7 @@ def _known(model: ModelProto) -> list[str]:
 
 
 def _rewired(model: ModelProto, rng: random.Random) -> bool:
-    """Other inputs of a node: swapped, another value, left out, one more, cut off."""
+    """Other inputs of a node: swapped, replaced, omitted, added or cut off."""
     node = rng.choice(model.graph.node)
     inputs = list(node.input)
     at = rng.randrange(len(inputs)) if inputs else 0
@@ -172,7 +173,7 @@ def _rewired(model: ModelProto, rng: random.Random) -> bool:
 
 
 def _reattributed(model: ModelProto, rng: random.Random) -> bool:
-    """An attribute dropped, changed, or one more."""
+    """An attribute removed, changed or added."""
     nodes = [node for node in model.graph.node if node.attribute] or list(model.graph.node)
     node = rng.choice(nodes if rng.random() < 0.7 else list(model.graph.node))
     if node.attribute and rng.random() < 0.2:
@@ -194,7 +195,7 @@ def _reattributed(model: ModelProto, rng: random.Random) -> bool:
 
 
 def drawn_value(rng: random.Random) -> int | float | str | list[int] | list[float] | list[str]:
-    """What an attribute may be set to."""
+    """A random value for an attribute."""
     return rng.choice(
         (
             rng.choice(INTEGERS),
@@ -214,7 +215,7 @@ def _reoperated(model: ModelProto, rng: random.Random) -> bool:
 
 
 def _renamed(model: ModelProto, rng: random.Random) -> bool:
-    """One name of a node's outputs, of a weight or of a port: another's, or a new one."""
+    """Rename an output of a node, a weight or a port: to an existing name, or to a new one."""
     graph, name = model.graph, rng.choice([*_known(model), "new"])
     match rng.randrange(3):
         case 0:
@@ -247,7 +248,7 @@ def _replace(model: ModelProto, nodes: list[NodeProto]) -> None:
 
 
 def _inserted(model: ModelProto, rng: random.Random) -> bool:
-    """One more operation on values that are there, whose result a later node takes."""
+    """Add an operation on existing values, and make a later node use its result."""
     nodes = list(model.graph.node)
     at = rng.randrange(len(nodes))
     before = [port.name for port in model.graph.input] + [weight.name for weight in model.graph.initializer]
@@ -267,7 +268,7 @@ def _inserted(model: ModelProto, rng: random.Random) -> bool:
 
 
 def _reported(model: ModelProto, rng: random.Random) -> bool:
-    """Another type or size of an input or output, as it is declared."""
+    """Another declared type or size of an input or output."""
     kind = rng.choice([*model.graph.input, *model.graph.output]).type.tensor_type
     if rng.random() < 0.5 or not kind.shape.dim:
         kind.elem_type = rng.choice(list(_TYPES))

@@ -1,4 +1,4 @@
-"""The pairs that the tests' own small model learns."""
+"""The pairs that the small model of the tests learns."""
 
 PAIRS = [
     ("hello", "hi there"),

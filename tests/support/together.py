@@ -1,13 +1,15 @@
-"""Starts processes that train together, as torchrun does."""
+"""Starts several processes of one training, as torchrun does."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import limits
+
 
 def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> "subprocess.CompletedProcess[str]":
-    """Some processes of a script, or of a module with "-m"."""
+    """Run a script, or a module with "-m", in several processes."""
     return subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone",
@@ -16,7 +18,7 @@ def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> "subp
         ],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=limits.HANGS_AFTER,
         check=False,
         cwd=Path(os.environ.get("TMPDIR", "/tmp")),
     )  # fmt: skip

@@ -156,7 +156,7 @@ def test_a_run_begins_with_the_vectors_and_its_bundle_says_so_without_path_or_ha
     assert exported.returncode == 0, exported.stderr
     bundle = read_bundle(tmp_path / "b")
     assert bundle.manifest.provenance["pretrained_tokens"] == run.pretrained["found"]
-    assert "begun with pretrained vectors" in bundle.files["MODEL_CARD.md"].decode()
+    assert "initialized from pretrained vectors" in bundle.files["MODEL_CARD.md"].decode()
     whole = b"".join(bundle.files.values()) + bundle.manifest.to_bytes()
     assert b"secret-vectors" not in whole
     assert run.pretrained["sha256"].encode() not in whole

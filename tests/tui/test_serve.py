@@ -134,8 +134,11 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--inline"], "--inline is of a terminal and --serve of a browser"),
-        (["--host", "no-such-host.invalid"], "--host no-such-host.invalid is no address of this machine"),
+        (["--inline"], "--inline does not go with --serve"),
+        (
+            ["--host", "no-such-host.invalid"],
+            "--host is no-such-host.invalid, which is not an address of this machine",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused(tmp_path, options, said):

@@ -209,7 +209,7 @@ def test_inline_and_without_colours_the_terminal_keeps_its_screen_and_gets_none(
 def test_where_text_is_no_utf8_the_screen_is_not_taken(terminal):
     one = terminal("tui", "demo", "--private", PYTHONIOENCODING="latin-1")
     assert one.end() == 2
-    said = b"edgechat: edgechat tui draws in UTF-8, but text here is iso8859-1: set PYTHONUTF8=1"
+    said = b"edgechat: edgechat tui needs UTF-8, but the encoding of stderr is iso8859-1: set PYTHONUTF8=1"
     assert one.written.replace(b"\r\n", b"").startswith(said)
     assert b"\x1b" not in one.written
 
@@ -217,7 +217,7 @@ def test_where_text_is_no_utf8_the_screen_is_not_taken(terminal):
 def test_where_the_terminal_can_draw_no_screen_the_chat_in_lines_is_named(terminal):
     one = terminal("tui", "demo", "--private", TERM="dumb")
     assert one.end() == 2
-    said = b"edgechat: edgechat tui draws a screen, which this terminal (TERM=dumb) cannot: use edgechat chat"
+    said = b"edgechat: edgechat tui cannot draw its screen on this terminal (TERM=dumb): use edgechat chat"
     assert b" ".join(one.written.split()) == said
     assert b"\x1b" not in one.written
 

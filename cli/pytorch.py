@@ -1,0 +1,30 @@
+"""PyTorch's threads and device, as `--threads` and `--device` set them."""
+
+from typing import Literal
+
+from ..runtime.errors import DeviceError
+
+
+def set_torch_threads(threads: int | None) -> None:
+    """Set the number of CPU threads of PyTorch; None leaves it unchanged."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def torch_device(device: str) -> Literal["cpu", "cuda"]:
+    """The PyTorch device that `auto`, `cpu` or `cuda` selects on this machine.
+
+    Raises:
+        DeviceError: `device` is cuda, and PyTorch finds no CUDA device.
+    """
+    import torch
+
+    if device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise DeviceError("device cuda cannot be used: this PyTorch finds no CUDA device: use cpu or auto")
+    return "cpu"
