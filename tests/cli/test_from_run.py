@@ -159,7 +159,7 @@ def test_what_a_file_leaves_out_is_the_other_runs(tmp_path, edgechat, run_folder
 def test_without_data_there_is_nothing_more_to_learn(invoke, run_folder, tmp_path):
     done = invoke("train", "--from-run", run_folder, "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "--from-run learns more from DATA" in done.sentence
+    assert "--from-run needs DATA to learn from" in done.sentence
 
 
 def test_a_checkpoint_of_no_run_is_refused(invoke, more, tmp_path):
@@ -174,7 +174,7 @@ REFUSED = {
     "a vocabulary": (["--vocab-size", 500], "--vocab-size does not go with --from-run"),
     "a tokenizer": (
         ["--tokenizer", "t.json"],
-        "--tokenizer does not go with --from-run: that begins with all of a run",
+        "--tokenizer does not go with --from-run: --from-run takes the tokenizer and all weights",
     ),
     "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with --from-run"),
     "itself": (["--out", "{base}", "--force"], "--from-run and --out are both {base}"),

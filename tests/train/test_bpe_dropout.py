@@ -179,5 +179,5 @@ def test_a_configuration_without_it_asks_for_nothing():
 def test_a_tokenizer_that_does_more_than_merge_is_refused(change):
     raw = json.loads(TOKENIZER)
     raw["model"] |= change
-    with pytest.raises(UsageError, match="the tokenizer is no plain BPE: train without --tokenizer"):
+    with pytest.raises(UsageError, match="the tokenizer is not one: train without --tokenizer"):
         BpeDropout(json.dumps(raw).encode(), CODEC, 0.1, seed=0)

@@ -124,7 +124,7 @@ def test_a_csv_whose_first_record_has_two_columns_either_way_is_refused(write: W
         read(path, skip_bad=skip_bad)
     assert str(caught.value) == (
         f"{path}, line 2 has two columns either way, 'Wo' and ' bitte;Hier' at commas or 'Wo, bitte' and "
-        "'Hier' at semicolons: begin the file with a header such as prompt;response, put quotes around the "
+        "'Hier' at semicolons: start the file with a header such as prompt;response, put quotes around the "
         "texts, or save it as .tsv"
     )
 
@@ -249,7 +249,7 @@ def test_a_corpus_can_be_read_again_and_hashes_the_same(write: Write) -> None:
 def test_there_is_no_report_before_the_end(write: Write) -> None:
     corpus = open_corpus([str(write("a.tsv", FORMATS["a.tsv"]))])
     next(iter(corpus))
-    with pytest.raises(RuntimeError, match="whole iteration"):
+    with pytest.raises(RuntimeError, match="complete iteration"):
         _ = corpus.report
 
 
@@ -262,11 +262,11 @@ def test_the_digest_depends_on_text_order_and_learned_turns_only() -> None:
 
 BAD_LINES = {
     "not JSON": ("a.jsonl", '{"prompt": "a", "response"', "is not JSON"),
-    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON (it is nested too deep)"),
+    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON (it is nested too deeply)"),
     "a number too long": ("a.jsonl", "1" * 5000, "is not JSON (a number in it is too long)"),
-    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object (a .jsonl file has one a line)"),
-    "printed over lines": ("a.jsonl", "{", "is not JSON (a .jsonl file has one object a line)"),
-    "an array over lines": ("a.jsonl", "[", "is not JSON (a .jsonl file has one object a line)"),
+    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object (a .jsonl file has one per line)"),
+    "printed over lines": ("a.jsonl", "{", "is not JSON (a .jsonl file has one object per line)"),
+    "an array over lines": ("a.jsonl", "[", "is not JSON (a .jsonl file has one object per line)"),
     "cut off": ("a.jsonl", '{"prompt": "x", "response": ', "is not JSON (it ends too early)"),
     "cut in a text": ("a.jsonl", '{"prompt": "x", "response": "y', "is not JSON (it ends too early)"),
     "missing keys": (
@@ -286,16 +286,16 @@ BAD_LINES = {
         '{"prompt": "a", "response": 1}',
         '"prompt" or "response" that is not a string',
     ),
-    "turns no list": ("a.jsonl", '{"turns": "abc"}', '"turns" that are not a list'),
+    "turns no list": ("a.jsonl", '{"turns": "abc"}', '"turns" that is not a list'),
     "turn no text": ("a.jsonl", '{"turns": ["a", 1]}', 'neither a string nor an object with a "text"'),
     "train no bool": ("a.jsonl", '{"turns": ["a", {"text": "b", "train": "no"}]}', '"train" is neither'),
-    "messages no list": ("a.jsonl", '{"messages": {}}', '"messages" that are not a list'),
-    "no message": ("a.jsonl", '{"messages": ["a", "b"]}', 'a message that is no object with a "role"'),
-    "no speaker": ("a.jsonl", '{"conversations": [{"value": "a"}]}', 'no object with a "from"'),
+    "messages no list": ("a.jsonl", '{"messages": {}}', '"messages" that is not a list'),
+    "no message": ("a.jsonl", '{"messages": ["a", "b"]}', 'a message that is not an object with a "role"'),
+    "no speaker": ("a.jsonl", '{"conversations": [{"value": "a"}]}', 'is not an object with a "from"'),
     "a tool": (
         "a.jsonl",
         '{"messages": [{"role": "tool", "content": "a"}]}',
-        "a message of neither a user nor an assistant (it is of 'tool')",
+        "a message from neither a user nor an assistant (its \"role\" is 'tool')",
     ),
     "a call": (
         "a.jsonl",
@@ -418,7 +418,7 @@ def test_a_truncated_half_of_parallel_text_is_named(tmp_path: Path) -> None:
     whole.write_bytes(gzip.compress(b"a\n" * 9999))
     cut.write_bytes(whole.read_bytes()[:-9])
     for source, target in ((whole, cut), (cut, whole)):
-        with pytest.raises(DataError, match=r"cut\.gz is not a whole gzip file"):
+        with pytest.raises(DataError, match=r"cut\.gz is not a complete gzip file"):
             open_corpus([], source=source, target=target).read()
 
 
@@ -447,11 +447,15 @@ UNUSABLE = {
     "empty gz": ("a.jsonl.gz", gzip.compress(b""), "is empty"),
     "binary": ("a.csv", bytes(range(256)), "is a binary file"),
     "UTF-16": ("a.csv", "a,b".encode("utf-16"), "is a binary file, not UTF-8 text: save it as UTF-8"),
-    "CR alone": ("a.tsv", b"a\tb\rc\td\r", "ends its lines with CR alone: save it with line feeds"),
+    "CR alone": ("a.tsv", b"a\tb\rc\td\r", "ends its lines with CR only: save it with line feeds"),
     "gz without its ending": ("a.jsonl", gzip.compress(b"hello" * 99), "is a binary file"),
-    "not gz": ("a.jsonl.gz", b"hello", "is not a whole gzip file"),
-    "truncated gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 9999)[:-20], "is not a whole gzip file"),
-    "corrupt gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 99)[:12] + b"\x99" * 30, "is not a whole gzip file"),
+    "not gz": ("a.jsonl.gz", b"hello", "is not a complete gzip file"),
+    "truncated gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 9999)[:-20], "is not a complete gzip file"),
+    "corrupt gz": (
+        "a.tsv.gz",
+        gzip.compress(b"a\tb\n" * 99)[:12] + b"\x99" * 30,
+        "is not a complete gzip file",
+    ),
 }
 
 
@@ -502,7 +506,7 @@ def test_half_of_a_parallel_text_is_wrong_use(tmp_path: Path) -> None:
 
 
 def test_an_unknown_ending_or_name_says_what_is_known(write: Write) -> None:
-    with pytest.raises(UsageError, match=r"\.jsonl, \.tsv, \.csv, \.txt.* one object a line"):
+    with pytest.raises(UsageError, match=r"\.jsonl, \.tsv, \.csv, \.txt.* one object per line"):
         open_corpus([str(write("a.xml", "<a/>"))])
     with pytest.raises(
         UsageError, match=r"'nothing' is neither a file .*\.jsonl.* nor .*chitchat, chatterbot"
@@ -512,7 +516,7 @@ def test_an_unknown_ending_or_name_says_what_is_known(write: Write) -> None:
 
 def test_a_path_wins_over_a_packaged_corpus(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(write("chitchat", "hi").parent)
-    with pytest.raises(UsageError, match="none of the known endings"):
+    with pytest.raises(UsageError, match="none of the known extensions"):
         open_corpus(["chitchat"])
 
 

@@ -211,8 +211,8 @@ def test_each_option_learns_the_small_corpus(option):
     ("wrong", "said"),
     [
         ({"hidden": 15, "bidirectional": True}, "bidirectional halves hidden, which must be even, not 15"),
-        ({"layers": 1, "residual": True}, "residual is of what lies between layers: set layers to 2 or more"),
-        ({"layers": 1, "layer_norm": True}, "layer_norm is of what lies between layers"),
+        ({"layers": 1, "residual": True}, "residual works between layers: set layers to 2 or more"),
+        ({"layers": 1, "layer_norm": True}, "layer_norm works between layers"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(wrong, said):

@@ -110,7 +110,7 @@ def test_a_gzip_file_that_is_cut_or_changed_is_told_as_one(codec, tmp_path, dama
         raw[10] ^= 6  # the kind of the first block, which there is none of then
     path = tmp_path / "v.txt.gz"
     path.write_bytes(raw)
-    with pytest.raises(DataError, match=r"v\.txt\.gz is not a whole gzip file"):
+    with pytest.raises(DataError, match=r"v\.txt\.gz is not a complete gzip file"):
         read_pretrained(path, codec, 2)
 
 
@@ -121,9 +121,9 @@ def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
         read_pretrained(path, codec, 2)
     for tensors, words, said in (
         ({"other": torch.zeros(2, 2)}, None, "neither a tensor embedding.weight nor"),
-        ({}, ["one"], "nor, with words in its metadata, one of their vectors"),
+        ({}, ["one"], "nor words in its metadata with one tensor of vectors"),
         ({"v": torch.zeros(1, 2), "w": torch.zeros(1, 2)}, ["one"], "nor, with words in its metadata, one"),
-        ({"v": torch.zeros(2, 2)}, ["one"], "as many texts as there are vectors, 2"),
+        ({"v": torch.zeros(2, 2)}, ["one"], "a JSON list of 2 strings, one for each vector"),
         ({"v": torch.zeros(2)}, ["a", "b"], "must be a matrix of numbers"),
     ):
         safetensors.torch.save_file(tensors, path, words and {"words": json.dumps(words)})
@@ -162,8 +162,8 @@ def test_a_run_begins_with_the_vectors_and_its_bundle_says_so_without_path_or_ha
     assert run.pretrained["sha256"].encode() not in whole
     kept = tmp_path / "run" / "embedding.safetensors"
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
-    with pytest.raises(CheckpointError, match=r"embedding\.safetensors is damaged, or another run's"):
+    with pytest.raises(CheckpointError, match=r"embedding\.safetensors is damaged or belongs to another run"):
         run.new_model()
     kept.unlink()
-    with pytest.raises(CheckpointError, match=r"is not a whole run: it has no embedding\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"is not a complete run: it has no embedding\.safetensors"):
         run.new_model()

@@ -65,16 +65,25 @@ def test_scheduled_sampling_rises_on_a_line():
     ("options", "sentence"),
     [
         ({"schedule": "inverse-sqrt"}, "needs a warm-up"),
-        ({"decay_start": 3}, "decay_start 3 is of schedule luong, not of constant"),
-        ({"decay_every": 3, "schedule": "plateau"}, "decay_every 3 is of schedule luong, not of plateau"),
-        ({"weight_decay": 0.1}, "weight_decay 0.1 is of optimizer adamw or sgd, not of adam"),
-        ({"decay": 0.1, "schedule": "cosine"}, "decay 0.1 is of schedule plateau or luong, not of cosine"),
+        ({"decay_start": 3}, "decay_start 3 has no effect with schedule constant, only with luong"),
+        (
+            {"decay_every": 3, "schedule": "plateau"},
+            "decay_every 3 has no effect with schedule plateau, only with luong",
+        ),
+        ({"weight_decay": 0.1}, "weight_decay 0.1 has no effect with optimizer adam, only with adamw or sgd"),
+        (
+            {"decay": 0.1, "schedule": "cosine"},
+            "decay 0.1 has no effect with schedule cosine, only with plateau or luong",
+        ),
         (
             {"plateau_patience": 3, "schedule": "luong"},
-            "plateau_patience 3 is of schedule plateau, not of luong",
+            "plateau_patience 3 has no effect with schedule luong, only with plateau",
         ),
-        ({"patience": 3}, "patience 3 goes with early_stop, which is not set"),
-        ({"momentum": 0.9, "optimizer": "adamw"}, "momentum 0.9 is of optimizer sgd, not of adamw"),
+        ({"patience": 3}, "patience 3 has no effect without early_stop: set early_stop too"),
+        (
+            {"momentum": 0.9, "optimizer": "adamw"},
+            "momentum 0.9 has no effect with optimizer adamw, only with sgd",
+        ),
         ({"decay": 1.0}, "decay must be below 1, not 1.0"),
         ({"label_smoothing": 1.0}, "label_smoothing must be below 1, not 1.0"),
         ({"scheduled_sampling": 1.5}, "scheduled_sampling must be at most 1, not 1.5"),

@@ -182,7 +182,7 @@ def dropout(trained: bytes) -> bytes:
         (lambda t: changed(t, lambda k: k.enable_padding()), "truncates or pads"),
         (
             lambda t: changed(t, lambda k: setattr(k, "normalizer", normalizers.Lowercase())),
-            "alters text: it does not give back",
+            "alters text: decoding does not restore",
         ),
     ],
     ids=[
