@@ -19,7 +19,7 @@ from edgechat.cli.progress import TrainingProgress, reading
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
-from edgechat.train.trainer import Progress, Validated
+from edgechat.train.trainer import StepMetrics, ValidationMetrics
 
 #: Two steps of the smallest model.
 QUICK = [
@@ -55,11 +55,11 @@ def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(monke
         display.begin(Planned(Position(100)), "cpu")
         for step in range(101, 141):  # a second each
             now[0] += 1.0
-            display.step(Progress(step, 400, 1, 2.5, 90.0))
+            display.step(StepMetrics(step, 400, 1, 2.5, 90.0))
             if step == 120:
-                display.validated(Validated(120, 2.4, 2.6, True, 0, ("bleu", 31.25)))
+                display.validated(ValidationMetrics(120, 2.4, 2.6, True, 0, ("bleu", 31.25)))
         now[0] += 20.0
-        display.step(Progress(141, 400, 1, 2.5, 90.0))
+        display.step(StepMetrics(141, 400, 1, 2.5, 90.0))
     weights, begun, validated, line = capsys.readouterr().err.splitlines()
     assert weights == "1,234,567 weights"
     assert begun == "training from step 100 to step 400 on cpu; Ctrl-C stops and keeps what was learned"
@@ -258,7 +258,7 @@ def test_a_file_with_an_unknown_key_is_refused_and_no_run_is_begun(invoke, corpu
     )
     assert not (tmp_path / "run").exists()
     both = invoke("train", corpus_file, "--config", tmp_path / "run.toml", "--preset", "tiny", "--dry-run")
-    assert both.sentence.startswith("--preset does not go with --config: that is a whole configuration")
+    assert both.sentence.startswith("--preset does not go with --config: name the preset in")
 
 
 def test_help_names_every_choice_without_waiting_for_torch():
@@ -297,7 +297,7 @@ def test_a_dry_run_shows_report_vocabulary_and_three_samples_and_writes_nothing(
 
 def test_what_is_learned_without_data_is_said(invoke):
     done = invoke("train", "--dry-run", "--vocab-size", 300)
-    assert (done.returncode, done.stderr) == (0, "no DATA was named: this learns chatterbot:english\n")
+    assert (done.returncode, done.stderr) == (0, "no DATA given: training on chatterbot:english\n")
     assert invoke("train", "chatterbot:english", "--dry-run", "--vocab-size", 300).stderr == ""
 
 
@@ -342,7 +342,7 @@ def test_bpe_dropout_of_a_tokenizer_that_does_more_than_merge_is_refused_and_no_
     options = ["--tokenizer", tmp_path / "tokenizer.json", "--bpe-dropout", 0.1]
     done = invoke("train", corpus_file, "--out", tmp_path / "run", *options, "--hidden", 16, "--max-steps", 1)
     assert done.returncode == 2
-    assert "--bpe-dropout leaves out merges, and the tokenizer is no plain BPE" in done.sentence
+    assert "--bpe-dropout needs a plain BPE, and the tokenizer is not one" in done.sentence
     assert not (tmp_path / "run").exists()
 
 
@@ -472,7 +472,10 @@ def test_a_run_of_a_value_that_does_nothing_which_was_once_let_pass_is_resumed(i
     assert done.returncode == 0, done.stderr
     again = invoke("train", "--resume", "--out", resumable, "--patience", 3)
     assert again.returncode == 2
-    assert again.sentence == "--patience 3 goes with --early-stop, which is not set"
+    assert again.sentence == (
+        "--patience 3 has no effect without --early-stop: set --early-stop too, or leave it out "
+        "(a resume keeps the settings of its run: leave this one out)"
+    )
 
 
 def test_data_that_cannot_be_read_on_a_resume_need_not_be_named(invoke, resumable, tmp_path):
@@ -511,7 +514,9 @@ def test_resume_of_what_is_not_there_starts_it_if_data_is_given(invoke, corpus_f
     assert "give DATA" in done.sentence
     done = invoke("train", corpus_file, "--resume", "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0
-    assert f"there is no run {tmp_path / 'run'} to resume: this begins it" in " ".join(done.stderr.split())
+    assert f"there is no run {tmp_path / 'run'} to resume: starting a new one" in " ".join(
+        done.stderr.split()
+    )
     assert Checkpoints(tmp_path / "run").last.name == "step-00000002"
 
 
@@ -579,7 +584,10 @@ def test_a_run_of_a_ready_tokenizer_keeps_it_byte_for_byte(invoke, corpus_file, 
     command = ["train", corpus_file, "--out", tmp_path / "run", "--tokenizer", ready]
     refused = invoke(*command, *QUICK)
     assert refused.returncode == 2
-    assert refused.sentence == "--vocab-size does not go with --tokenizer: that has its vocabulary already"
+    assert (
+        refused.sentence
+        == "--vocab-size does not go with --tokenizer: the tokenizer has a vocabulary already"
+    )
     assert invoke(*command, *without_vocabulary(QUICK)).returncode == 0
     assert (tmp_path / "run" / "tokenizer.json").read_bytes() == ready.read_bytes()
 
@@ -638,14 +646,17 @@ def test_a_dry_run_refuses_what_the_training_would_and_says_what_it_would(invoke
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--residual", "--layers", 1], "--residual is of what lies between layers: set --layers to 2"),
+        (["--residual", "--layers", 1], "--residual works between layers: set --layers to 2"),
         (["--schedule", "inverse-sqrt"], "--schedule inverse-sqrt needs a warm-up: set --warmup-steps, 400"),
-        (["--decay", 0.5], "--decay 0.5 is of schedule plateau or luong, not of cosine"),
+        (["--decay", 0.5], "--decay 0.5 has no effect with --schedule cosine, only with plateau or luong"),
         (
             ["--attention", 9, "--attention-kind", "luong-dot"],
-            "--attention 9 is of --attention-kind bahdanau",
+            "--attention 9 has no effect with --attention-kind luong-dot, only with bahdanau",
         ),
-        (["--bidirectional", "--reverse-source"], "--reverse-source does not go with --bidirectional,"),
+        (
+            ["--bidirectional", "--reverse-source"],
+            "--reverse-source has no effect with --bidirectional: leave it out",
+        ),
         (["--batch-tokens", 3], "--batch-tokens must be at least 50"),
         (["--max-minutes", 0], "--max-minutes must be above 0"),
     ],
@@ -681,7 +692,7 @@ def test_a_resume_of_what_stopped_early_says_that_nothing_more_is_learned(invoke
 def test_held_out_data_and_a_fraction_to_hold_out_contradict_each_other(invoke, corpus_file, tmp_path):
     done = invoke("train", corpus_file, "--valid", corpus_file, "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 2
-    assert done.sentence == "--valid-fraction does not go with --valid: that takes its place"
+    assert done.sentence == "--valid-fraction does not go with --valid: --valid replaces the fraction"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
@@ -721,19 +732,14 @@ def test_of_several_processes_the_first_alone_tries_rates_and_shows_the_corpus(
         assert bool(done.stdout) == (rank == 0)
 
 
-def test_sigterm_ends_the_count_of_the_steps_of_a_great_many_epochs(corpus_file, tmp_path):
+def test_a_training_of_a_great_many_epochs_begins_and_stops_at_sigterm(corpus_file, tmp_path):
     options = ["--epochs", "1000000000", "--batch-tokens", "60", "--vocab-size", "280", "--device", "cpu"]
     with _training(corpus_file, "--out", str(tmp_path / "run"), *options) as process:
         for line in process.stderr:
-            if line.startswith("truncated"):
+            if line.startswith("training to about step"):
                 break
-        while not (tmp_path / "run" / "lock").exists():
-            time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        try:
-            assert process.wait(timeout=10) != 0
-        finally:
-            process.kill()
+        assert process.wait(timeout=60) == 130
 
 
 def test_a_time_limit_stops_with_a_checkpoint_that_resumes(invoke, corpus_file, tmp_path):
@@ -782,7 +788,7 @@ def test_values_that_cannot_be_are_refused_and_no_run_is_begun(invoke, corpus_fi
     ("options", "said"),
     [
         (["--bidirectional", "--hidden", "15"], "--bidirectional halves hidden, which must be even, not 15"),
-        (["--residual"], "--residual is of what lies between layers: set --layers to 2 or more, not 1"),
+        (["--residual"], "--residual works between layers: set --layers to 2 or more, not 1"),
         (["--schedule", "inverse-sqrt"], "--schedule inverse-sqrt needs a warm-up: set --warmup-steps, 400"),
     ],
     ids=str,
@@ -972,13 +978,19 @@ def test_a_resume_to_fewer_epochs_than_were_trained_is_refused(invoke, corpus_fi
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--resume", "--force"], "--force does not go with --resume: that continues a run"),
-        (["--dry-run", "--resume"], "--resume does not go with --dry-run: that shows what would be learned"),
+        (
+            ["--resume", "--force"],
+            "--force does not go with --resume: --resume continues the run that --force would",
+        ),
+        (
+            ["--dry-run", "--resume"],
+            "--resume does not go with --dry-run: --dry-run only shows what would be learned",
+        ),
         (["--dry-run", "--force"], "--force does not go with --dry-run"),
         (["--dry-run", "--find-lr"], "--find-lr does not go with --dry-run"),
         (
             ["--find-lr", "--resume"],
-            "--resume does not go with --find-lr: that trains a model that is not kept",
+            "--resume does not go with --find-lr: --find-lr trains a model that is not kept",
         ),
         (["--find-lr", "--force"], "--force does not go with --find-lr"),
         (["--resume", "--max-steps", 1], "--max-steps gives max_steps 1, but the run is at step 2 already"),

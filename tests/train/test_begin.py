@@ -7,7 +7,8 @@ import pytest
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.files import sha256
 from edgechat.train.begin import new_beginning, open_or_create
-from edgechat.train.run import create_run, open_run
+from edgechat.train.config import TrainingConfig
+from edgechat.train.run import Run, create_run, open_run
 from edgechat.train.trainer import Trainer
 from edgechat.train.wanted import Wanted
 
@@ -58,6 +59,63 @@ def test_what_a_new_run_begins_with_is_read_once(corpus_file, tmp_path):
     assert (run.begun_from["step"], run.begun_from["sha256"]) == (2, sha256(beginning.base.weights))
 
 
+def fresh_training(base: Run, **given: object) -> TrainingConfig:
+    return Wanted.of({"data": ["more.jsonl"], "from_run": base.folder, **given}).fresh(base).training
+
+
+def test_the_schedule_of_a_run_that_starts_from_another_begins_anew(corpus_file, tmp_path):
+    luong = {"schedule": "luong", "warmup_steps": 5, "decay_start": 50, "decay_every": 10, "decay": 0.7}
+    wanted = Wanted.of({**SMALL, **luong, "data": [str(corpus_file)]})
+    base = open_or_create(tmp_path / "luong", wanted, "cpu")
+    new = fresh_training(base)
+    assert (new.schedule, new.decay, new.warmup_steps, new.decay_start, new.decay_every) == (
+        "luong", 0.7, 0, None, None
+    )  # fmt: skip
+    new = fresh_training(base, warmup_steps=2, decay_start=3)
+    assert (new.warmup_steps, new.decay_start, new.decay_every) == (2, 3, None)
+    (tmp_path / "more.toml").write_text("[training]\ndecay_every = 4\n")
+    new = fresh_training(base, config=tmp_path / "more.toml")
+    assert (new.decay, new.warmup_steps, new.decay_every) == (0.7, 0, 4)
+
+
+def test_a_warm_up_comes_along_only_where_the_schedule_needs_it(corpus_file, tmp_path):
+    wanted = Wanted.of({**SMALL, "schedule": "inverse-sqrt", "warmup_steps": 5, "data": [str(corpus_file)]})
+    base = open_or_create(tmp_path / "base", wanted, "cpu")
+    assert fresh_training(base).warmup_steps == 5
+    assert fresh_training(base, warmup_steps=2).warmup_steps == 2
+    assert fresh_training(base, schedule="cosine").warmup_steps == 0
+    assert fresh_training(base, schedule="cosine", warmup_steps=3).warmup_steps == 3
+
+
+def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_file, tmp_path):
+    data = {"data": [str(corpus_file)]}
+    first = open_or_create(tmp_path / "first", Wanted.of({**SMALL, **data}), "cpu")
+    others = {name: value for name, value in SMALL.items() if name != "vocab_size"}
+    ready = {**others, **data, "preset": "tiny", "tokenizer": first.folder / "tokenizer.json"}
+    out = tmp_path / "run"
+    run = open_or_create(out, Wanted.of(ready), "cpu")
+    assert run.config.data.vocab_size == run.codec.vocab_size == 280  # of tiny it would be 2,000
+    assert "vocab_size = 280\n" in (out / "config.toml").read_text()
+    (tmp_path / "mine.toml").write_text("[data]\nvocab_size = 300\n")
+    of_file = {name: value for name, value in ready.items() if name != "preset"}
+    for again in (
+        ready,
+        {"preset": "tiny", **others},
+        {**of_file, "config": tmp_path / "mine.toml"},
+        {"config": out / "config.toml"},
+    ):
+        assert open_or_create(out, Wanted.of(again), "cpu", resume=True).config == run.config
+    with pytest.raises(UsageError, match="gives vocab_size 300, but the run was begun with 280"):
+        open_or_create(out, Wanted.of({"vocab_size": 300}), "cpu", resume=True)
+    more = new_beginning(Wanted.of({**data, "from_run": trained(run).folder}))
+    assert more.config.data.vocab_size == 280
+
+
+def trained(run: Run) -> Run:
+    Trainer(run).train()
+    return run
+
+
 def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remembers_it(
     corpus_file, tmp_path
 ):
@@ -92,7 +150,11 @@ def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remem
 @pytest.mark.parametrize(
     ("of_file", "given", "sentence"),
     [
-        ("", {"preset": "small"}, "--preset does not go with --config: that is a whole configuration"),
+        (
+            "",
+            {"preset": "small"},
+            "--preset does not go with --config: name the preset in the section run of the",
+        ),
         ("preset = 'small'", {}, None),
         ("checkpoint = 'last'", {}, "--checkpoint goes with --from-run, which is not given"),
         ("checkpoint = 'last'", {"from_run": Path("base")}, None),

@@ -99,9 +99,9 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
     [
         ("[model]\nhiden = 3", "section model: unknown key 'hiden'; did you mean 'hidden'"),
         ("[modell]", "unknown key 'modell'; did you mean 'model'"),
-        ("hidden = 3", "'hidden' is in no section: write [model] in the line above it"),
-        ("out = 'a'", "'out' is in no section: write [run] in the line above it"),
-        ("colour = 3", "unknown key 'colour'; known are data, model, run, training"),
+        ("hidden = 3", "'hidden' is in no section: write [model] on the line above it"),
+        ("out = 'a'", "'out' is in no section: write [run] on the line above it"),
+        ("colour = 3", "unknown key 'colour'; the known keys are data, model, run, training"),
         ("model = 3", "section model must be a section of keys and values, not 3"),
         ("[model]\nhidden = 'big'", "hidden must be a whole number, not 'big'"),
         ("[model]\nhidden = true", "hidden must be a whole number, not True"),
@@ -114,16 +114,16 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
         ("[data]\nturns = 0", "section data: turns must be at least 1, not 0"),
         ("[model", "is not a TOML file"),
         ("[run]\nouts = 'a'", "section run: unknown key 'outs'; did you mean 'out'"),
-        ("[run]\ndata = [3]", "section run: data must be a text or a list of texts, not [3]"),
-        ("[run]\nout = 3", "section run: out must be a text, not 3"),
+        ("[run]\ndata = [3]", "section run: data must be a string or a list of strings, not [3]"),
+        ("[run]\nout = 3", "section run: out must be a string, not 3"),
         ("[run]\nthreads = 0", "section run: threads must be at least 1, not 0"),
         ("[run]\nmax_minutes = 0", "section run: max_minutes must be above 0, not 0"),
         ("[run]\ndevice = 'gpu'", "section run: device must be auto, cpu or cuda, not 'gpu'"),
         ("[run]\nskip_bad = 1", "section run: skip_bad must be true or false, not 1"),
         ("[run]\nthreads = 1025", "section run: threads must be at most 1024, not 1025"),
-        ('[run]\nout = "a\\u0000"', r"section run: out must be a text without NUL, not 'a\x00'"),
-        ('[run]\ndata = ["a", "\\u0000"]', r"section run: data must be a text without NUL, not '\x00'"),
-        ('[run]\nvalid = "\\u0000"', r"section run: valid must be a text without NUL, not '\x00'"),
+        ('[run]\nout = "a\\u0000"', r"section run: out must be a string without NUL, not 'a\x00'"),
+        ('[run]\ndata = ["a", "\\u0000"]', r"section run: data must be a string without NUL, not '\x00'"),
+        ('[run]\nvalid = "\\u0000"', r"section run: valid must be a string without NUL, not '\x00'"),
         ("[training]\nseed = -1", "section training: seed must be at least 0, not -1"),
         ("[data]\nseed = 9007199254740992", "seed must be at most 9007199254740991, not 9007199254740992"),
         ("[data]\nvocab_size = -3", "section data: vocab_size must be at least 261, not -3"),
@@ -220,7 +220,7 @@ def test_what_contradicts_itself_in_a_file_is_refused(tmp_path, text, sentence):
     for resume in (None, True):  # of a run that is not there yet
         with pytest.raises(UsageError) as refused:
             Wanted.of({"config": path, "resume": resume}).fresh()
-        assert str(refused.value).startswith(f"{path}: {sentence}: that ")
+        assert str(refused.value).startswith(f"{path}: {sentence}: ")
 
 
 def test_a_run_that_was_begun_with_a_contradiction_when_that_was_let_pass_is_resumed_with_it(tmp_path):
@@ -266,15 +266,24 @@ def test_the_command_line_overrides_what_a_file_says_of_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"patience": 5}, "patience 5 goes with early_stop, which is not set"),
-        ({"decay": 0.5, "schedule": "cosine"}, "decay 0.5 is of schedule plateau or luong, not of cosine"),
-        ({"plateau_patience": 2}, "plateau_patience 2 is of schedule plateau, not of constant"),
-        ({"momentum": 0.0}, "momentum 0.0 is of optimizer sgd, not of adam"),
+        ({"patience": 5}, "patience 5 has no effect without early_stop: set early_stop too"),
+        (
+            {"decay": 0.5, "schedule": "cosine"},
+            "decay 0.5 has no effect with schedule cosine, only with plateau or luong",
+        ),
+        (
+            {"plateau_patience": 2},
+            "plateau_patience 2 has no effect with schedule constant, only with plateau",
+        ),
+        ({"momentum": 0.0}, "momentum 0.0 has no effect with optimizer adam, only with sgd"),
         (
             {"attention": 64, "attention_kind": "luong-dot"},
-            "attention 64 is of attention_kind bahdanau, bahdanau-normed or scaled, not of luong-dot",
+            "attention 64 has no effect with attention_kind luong-dot, only with bahdanau, bahdanau",
         ),
-        ({"bidirectional": True, "reverse_source": True}, "reverse_source does not go with bidirectional"),
+        (
+            {"bidirectional": True, "reverse_source": True},
+            "reverse_source has no effect with bidirectional: leave it out",
+        ),
     ],
 )
 def test_an_option_that_does_nothing_is_refused_at_its_default_too(given, sentence):
@@ -295,10 +304,13 @@ def test_a_file_may_have_what_does_nothing_at_its_default_and_sizes_that_another
     assert (other.attention, other.attention_kind) == (64, "bahdanau")
 
 
-def test_what_begins_with_a_run_has_neither_its_last_step_nor_its_patience():
-    ended = {"max_steps": 9, "early_stop": "bleu", "patience": 3, "epochs": 4}
-    config = RunConfig().changed(ended)
-    assert config.without_end() == RunConfig().changed({"epochs": 4})
+def test_a_run_on_other_data_has_no_value_that_was_chosen_for_the_length_of_the_first():
+    schedule = {"schedule": "luong", "decay": 0.7, "epochs": 4}
+    of_the_data = {"max_steps": 9, "early_stop": "bleu", "patience": 3, "warmup_steps": 7}
+    config = RunConfig().changed({**schedule, **of_the_data, "decay_start": 40, "decay_every": 5})
+    assert config.for_other_data() == RunConfig().changed(schedule)
+    needed = RunConfig().changed({"schedule": "inverse-sqrt", "warmup_steps": 7})
+    assert needed.for_other_data() == needed
 
 
 def test_a_file_is_read_once(tmp_path):

@@ -144,6 +144,19 @@ def test_with_a_corpus_to_validate_nothing_else_is_held_out() -> None:
     assert [source.dialogues for source in prepared.report.valid_sources] == [1]
 
 
+def test_with_a_corpus_to_validate_each_line_of_the_report_says_what_it_counts() -> None:
+    report = prepare(corpus(["a", "b", "c"], ["d", "e"]), options(), valid=corpus(["x", "y"])).report
+    sha256 = report.sha256[:12]
+    assert [" ".join(line.split()) for line in report.lines()[:6]] == [
+        "texts 2 dialogues",
+        "texts 1 dialogue, held out",
+        f"dialogues 2 in the training data, sha256 {sha256}",
+        "turns 5 in the training data",
+        "pairs 4 in the training and held-out data",
+        "to train 3 pairs of 2 dialogues",
+    ]
+
+
 def test_held_out_pairs_that_are_learned_too_are_counted() -> None:
     learned = corpus(["a", "b"], ["c", "d"], ["c", "d"], ["e", "f"])
     prepared = prepare(learned, options(), valid=corpus(["c", "d"], ["c", "d"], ["a", "f"], ["x", "y"]))

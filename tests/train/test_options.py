@@ -18,7 +18,7 @@ from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.config import TrainingConfig
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
-from edgechat.train.trainer import Trainer, Validated
+from edgechat.train.trainer import Trainer, ValidationMetrics
 from edgechat.train.updates import summed_loss
 
 
@@ -43,14 +43,20 @@ def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
     assert trainer.position.epoch_step == len(trainer._steps(2))
 
 
-def test_steps_that_nothing_goes_by_are_not_counted_before_the_first_one(run, monkeypatch):
-    drawn: list[int] = []
+@pytest.fixture
+def drawn(monkeypatch) -> list[int]:
+    """The epochs whose order is drawn."""
+    epochs: list[int] = []
 
     def spy(pairs: Any, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
-        drawn.append(epoch)
+        epochs.append(epoch)
         return epoch_order(pairs, config, epoch)
 
     monkeypatch.setattr(trainer_module, "epoch_order", spy)
+    return epochs
+
+
+def test_steps_that_nothing_goes_by_are_not_counted_before_the_first_one(run, drawn):
     endless = Trainer(with_options(run, epochs=1_000_000, batch_tokens=64, schedule="constant"))
     assert (endless.counted, set(drawn)) == (False, {0})
     assert endless.total_steps == 1_000_000 * len(endless._steps(0))
@@ -74,6 +80,28 @@ def test_steps_that_the_schedule_goes_by_are_counted(run, options):
     assert trainer.total_steps == sum(len(trainer._steps(epoch)) for epoch in range(4))
 
 
+def test_of_a_great_many_epochs_the_first_ones_are_counted(run, drawn, monkeypatch):
+    monkeypatch.setattr(trainer_module, "_MOST_COUNTED", 30)
+    endless = with_options(run, epochs=1_000_000, batch_tokens=64, schedule="cosine")
+    trainer = Trainer(endless)
+    epochs = len(drawn)
+    assert drawn == list(range(epochs))
+    steps = [len(trainer._steps(epoch)) for epoch in range(epochs)]
+    assert sum(steps[:-1]) < 30 <= sum(steps)
+    assert (trainer.total_steps, trainer.counted) == (sum(steps) * 1_000_000 // epochs, False)
+    assert not trainer.train(lambda: True).counted
+    resumed = Trainer(endless)
+    assert (resumed.position.step, resumed.total_steps) == (1, trainer.total_steps)
+
+
+@pytest.mark.parametrize(("limits", "exact"), [({"epochs": 1}, True), ({"max_steps": 2}, True), ({}, False)])
+def test_an_end_within_the_first_epoch_is_exact_without_a_count(run, limits, exact):
+    options = {"epochs": 9, "batch_tokens": 64, "schedule": "constant", **limits}
+    trainer = Trainer(with_options(run, **options))
+    assert trainer.counted is exact
+    assert not exact or trainer.train().position.step == trainer.total_steps
+
+
 def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_what_is_left(run):
     pairs, size = len(run.train_pairs), run.config.training.batch_size
     batches = -(-pairs // size)
@@ -92,7 +120,7 @@ def scripted(monkeypatch, losses: list[float]) -> None:
 
 def test_a_run_ends_early_once_its_patience_is_over(run, monkeypatch):
     scripted(monkeypatch, [5.0, 4.0, 4.5, 4.0, 3.0])
-    seen: list[Validated] = []
+    seen: list[ValidationMetrics] = []
     options = {"max_steps": 10, "epochs": 99, "save_every": 1, "early_stop": "loss", "patience": 2}
     result = Trainer(with_options(run, **options), on_validation=seen.append).train()
     assert (result.ended, result.position.step, result.position.best_step) == ("stopped early", 4, 2)

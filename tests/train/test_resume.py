@@ -143,8 +143,31 @@ def test_a_checkpoint_that_counts_batches_goes_on_exactly_or_says_that_it_does_n
     state.write_text(json.dumps(content))
     Trainer(older).train()
     assert result(older.folder) == result(whole.folder)
-    said = "drew each batch of a step by itself: this goes on, but in epoch" in caplog.text
+    said = "drew each batch of a step by itself: training continues, but in epoch" in caplog.text
     assert said == ("accumulate" in values)
+
+
+@pytest.mark.parametrize(("batches", "steps"), [(1, 1), (2, 1), (99, None)])
+def test_batches_of_tokens_of_a_later_epoch_are_counted_as_steps_of_that_epoch(
+    untrained: Path, tmp_path: Path, batches: int, steps: int | None
+):
+    """Epochs differ in their number of steps, so earlier ones say nothing about this one."""
+    run = begin(untrained, tmp_path / "run", {"batch_tokens": 64, "accumulate": 2, "max_steps": 99})
+    Trainer(run).train(lambda: True)
+    state = Checkpoints(run.folder).last / "state.json"
+    content = json.loads(state.read_text())
+    del content["position"]["epoch_step"]
+    content["position"] |= {"epoch": 3, "step": 23, "batch": batches}
+    state.write_text(json.dumps(content))
+    trainer = Trainer(run)
+    in_epoch = len(trainer._steps(3))
+    assert in_epoch > 1
+    position = trainer.position
+    assert (position.epoch, position.step) == (3, 23)
+    assert position.epoch_step == (in_epoch if steps is None else steps)
+    trainer.train(lambda: True)
+    after = Trainer(run).position
+    assert (after.epoch, after.epoch_step) == ((4, 1) if steps is None else (3, steps + 1))
 
 
 def test_a_run_with_every_option_at_once_is_exact_too(untrained: Path, tmp_path: Path):
