@@ -1,4 +1,4 @@
-"""Batches: every pair once an epoch, in an order that seed and epoch alone decide, padded behind."""
+"""Batches: every pair once per epoch, padded at the end, in an order that is a function of seed and epoch."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def of_lengths(sizes: list[tuple[int, int]]) -> EncodedPairs:
 
 
 def batches(pairs: EncodedPairs, epoch: int, **training: int) -> list[np.ndarray]:
-    """Those of steps that are one batch each."""
+    """The batches of steps of one batch each."""
     return [batch for (batch,) in epoch_order(pairs, TrainingConfig(**training), epoch)]
 
 

@@ -1,4 +1,4 @@
-"""How a run begins and goes on, from Python; tests/cli/test_train.py has more of it."""
+"""Starting and resuming runs, from Python; tests/cli/test_train.py has more."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""BPE dropout: the tokenizer's merges, some of them left out, in a way that (seed, epoch, pair) decide."""
+"""BPE dropout: the tokenizer's merges, some of them skipped, as a function of (seed, epoch, pair)."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def dropout(share: float, *, seed: int = 0, codec: TextCodec = CODEC) -> BpeDrop
 
 
 def tiny(share: float, *merges: tuple[str, str]) -> BpeDropout:
-    """Of a merge table that is seen through."""
+    """BPE dropout with a merge table that is small enough to check by hand."""
     model = {"type": "BPE", "vocab": _OF, "merges": [list(merge) for merge in merges]}
     tokenizer = Tokenizer(models.BPE(vocab=_OF, merges=list(merges)))
     tokenizer.normalizer = normalizers.NFC()
@@ -62,7 +62,7 @@ LOW = (("l", "o"), ("o", "w"), ("lo", "w"))
     [
         ((0, 0), "low"),
         ((0, 1), "lo w"),
-        ((1, 0), "l ow"),  # l+ow is no merge
+        ((1, 0), "l ow"),  # l+ow is not a merge
         ((2, 0), "l o w"),
         ((9, 9), "l o w"),
     ],
@@ -155,7 +155,7 @@ def test_a_side_that_would_be_too_long_stays_as_it_was():
 
 
 def test_text_that_was_cut_within_a_word_stays_as_it_was():
-    word = [CODEC.encode(c)[0] for c in "hello"]  # single letters, as the tokenizer would not cut it
+    word = [CODEC.encode(c)[0] for c in "hello"]  # single letters, unlike the tokenizer's split
     assert CODEC.encode("hello") != word
     pairs = EncodedPairs(*[np.array(word, np.uint16), np.array([0, 5])] * 2)
     assert dropout(0.5).pair(pairs, 0, 0) == (word, word)

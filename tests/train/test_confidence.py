@@ -1,4 +1,4 @@
-"""What confidences are worth, by hand."""
+"""The quality of confidences, by hand."""
 
 import pytest
 

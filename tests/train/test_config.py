@@ -1,4 +1,4 @@
-"""Presets, files and options: what is unknown, of another type or out of range is refused by name."""
+"""Presets, files and options: unknown names, wrong types and values out of range are refused by name."""
 
 import dataclasses
 import tomllib

@@ -1,4 +1,4 @@
-"""Copy attention: the mixture by hand, and numbers at the ends of what a float holds."""
+"""Copy attention: the mixture by hand, and numbers at the limits of a float."""
 
 import math
 
@@ -11,7 +11,7 @@ SRC = torch.tensor([[3, 1, 3, 0]])  # the last is padding
 
 
 def copying(*, gate: float) -> CopyAttention:
-    """A gate that is sigmoid(`gate`) whatever it sees."""
+    """Copy attention whose gate is sigmoid(`gate`) for any input."""
     module = CopyAttention(2, 2)
     with torch.no_grad():
         module.gate.weight.zero_()

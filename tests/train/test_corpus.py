@@ -92,7 +92,7 @@ def test_a_header_is_only_one_on_the_first_line(write: Write) -> None:
     assert read(write("a.csv", "a,b\nquestion,answer\n")) == [["a", "b"], ["question", "answer"]]
 
 
-#: What a .csv begins with, and its first pair.
+#: The beginnings of .csv files, and their first pairs.
 SEPARATED = {
     "semicolons": ("Wo;Hier\n", ["Wo", "Hier"]),
     "semicolons, and commas in a text": ("Wo, bitte, da?;Hier\n", ["Wo, bitte, da?", "Hier"]),
@@ -334,7 +334,7 @@ BAD_LINES = {
 def test_a_bad_line_is_named_with_its_file_and_number(
     write: Write, name: str, line: str | bytes, sentence: str
 ) -> None:
-    # Ten good pairs, beyond the first bytes that are looked at to tell a binary file.
+    # Ten good pairs, and blank lines beyond the first bytes, in which a binary file is detected.
     good = FORMATS[name].rstrip().encode() + b"\n"
     good += good * 9 + b"\n" * 5000
     raw = line.encode() if isinstance(line, str) else line
@@ -369,7 +369,7 @@ def test_a_multi_line_csv_record_is_named_by_its_first_line(write: Write) -> Non
 
 @pytest.mark.parametrize("later", ["", 'x,"y z"\n', "too long\xff"])
 def test_a_quote_that_is_never_closed_takes_no_line_but_its_own_along(write: Write, later: str) -> None:
-    rows = "".join(f"a {n},b {n}\n" for n in range(20_000))  # more than one cell may hold
+    rows = "".join(f"a {n},b {n}\n" for n in range(20_000))  # more than a cell may contain
     path = write("a.csv", ('c,d\n"e,f\n' + rows + later).encode("latin-1"))
     corpus = open_corpus([str(path)], skip_bad=True)
     learned = texts(corpus)

@@ -16,7 +16,7 @@ from edgechat.train.dialogue import Dialogue, Pair, Tally, Turn
 
 
 class Texts:
-    """A source of dialogues that are given as texts."""
+    """A source of dialogues given as texts."""
 
     name = "texts"
 
@@ -160,7 +160,7 @@ def test_with_a_corpus_to_validate_each_line_of_the_report_says_what_it_counts()
 def test_held_out_pairs_that_are_learned_too_are_counted() -> None:
     learned = corpus(["a", "b"], ["c", "d"], ["c", "d"], ["e", "f"])
     prepared = prepare(learned, options(), valid=corpus(["c", "d"], ["c", "d"], ["a", "f"], ["x", "y"]))
-    assert prepared.report.valid_learned == 2  # c d twice, however often it is learned
+    assert prepared.report.valid_learned == 2  # c d twice, no matter how often it is learned
     (line,) = (line for line in prepared.report.lines() if line.startswith("held out"))
     assert line.endswith("4 pairs of 4 dialogues, 2 of them learned too")
     apart = prepare(learned, options(), valid=corpus(["x", "y"])).report
@@ -262,7 +262,7 @@ def test_prompts_in_lower_case_are_learned_as_they_are_without_the_option() -> N
 
 @pytest.mark.parametrize("lowercase", [False, True])
 def test_no_token_is_spent_on_capitals_that_no_prompt_will_have(lowercase: bool) -> None:
-    """Their pieces are in the vocabulary where prompts are read as they are typed."""
+    """Their capitals are in the vocabulary if prompts keep their case."""
     pairs = [[f"SWITCH {i} Heating", f"Heizung {i}"] for i in range(9)]
     wanted = options(lowercase=lowercase, vocab_size=400, valid_fraction=0)
     vocabulary = b" ".join(t for t in prepare(corpus(*pairs), wanted).codec.vocabulary if len(t) > 1)

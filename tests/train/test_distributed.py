@@ -1,4 +1,4 @@
-"""Two processes that train together (gloo, on a CPU) do what one does, and losing one is told."""
+"""Two processes that train together (gloo, on a CPU) do the same as one, and report a lost process."""
 
 import json
 import os
@@ -51,7 +51,7 @@ with joined("cpu") as world:
     train("stopped", 7)
 """
 
-# Whether a model that has made two updates has the gradients in the third that a fresh one has.
+# Prints whether a model has the same gradients in its third update as a fresh one.
 _GRADIENTS = """
 import torch
 from edgechat.train.distributed import joined
@@ -70,7 +70,7 @@ with joined("cpu") as world:
     print(torch.equal(gradients([1, 2, 3]), gradients([3])), flush=True)
 """
 
-# The command, of which the second process dies at step 5 of its first life.
+# The command, whose second process dies at step 5 of its first life.
 _DYING = """
 import os, signal, sys
 from edgechat.train import updates
@@ -108,7 +108,7 @@ _OPTIONS = [
 
 @pytest.fixture(scope="module")
 def trained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes and one made of the same run."""
+    """The results of the same run with two processes and with one."""
     folder = tmp_path_factory.mktemp("together")
     for name in ("alone", "whole", "halves", "stopped"):
         shutil.copytree(run_folder, folder / name, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
@@ -194,7 +194,7 @@ def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_b
 
 @dataclass(frozen=True)
 class Thread(World):
-    """One of two processes that are threads, and meet within a second or not at all."""
+    """One of two processes, which are threads here and meet within a second or not at all."""
 
     said: dict[int, float] = field(default_factory=dict)
     meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=1))

@@ -1,4 +1,4 @@
-"""The range test: rates grow until the loss runs away, and the suggestion is a tenth of the best."""
+"""The range test: rates grow until the loss diverges, and the suggestion is a tenth of the best."""
 
 import math
 

@@ -1,4 +1,5 @@
-"""The model against arithmetic, and against itself: padding, batch-mates and stepping change nothing."""
+"""The model against arithmetic, and against itself: padding, other sentences of the batch and single steps
+change nothing."""
 
 from dataclasses import replace
 

@@ -1,4 +1,5 @@
-"""Every option of the model in PyTorch: the formula, the same in any company, step by step, and learning."""
+"""Every option of the model in PyTorch: its formula, the same alone and in a batch, step by step, and
+learning."""
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_a_bidirectional_encoder_sees_both_sides_of_a_word():
         assert state.h.shape == (2, 1, 16)
         changed = [model.encode(*tensors([other]))[0].values[0, 1] for other in ([9, 6, 7], [5, 6, 9])]
         moved = [not torch.allclose(memory.values[0, 1], values) for values in changed]
-        assert moved == [both, True]  # the default reads backwards: a word sees only what is behind it
+        assert moved == [both, True]  # the default reads backwards: a word sees only those after it
 
 
 # --- every option ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the options do to a run: early stops, cuts of the rate, kept and averaged checkpoints."""
+"""Options of a training: early stopping, decays of the rate, kept and averaged checkpoints."""
 
 import math
 import shutil
@@ -24,7 +24,7 @@ from edgechat.train.updates import summed_loss
 
 @pytest.fixture
 def run(run_folder: Path, tmp_path: Path) -> Run:
-    """A run that has not begun."""
+    """A run without a checkpoint."""
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
     torch.set_num_threads(1)
@@ -113,7 +113,7 @@ def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_wha
 
 
 def scripted(monkeypatch, losses: list[float]) -> None:
-    """Let the validations measure these losses."""
+    """Make the validations measure these losses."""
     left = iter(losses)
     monkeypatch.setattr(Trainer, "_validate", lambda self: {"loss": next(left)})
 
@@ -125,7 +125,7 @@ def test_a_run_ends_early_once_its_patience_is_over(run, monkeypatch):
     result = Trainer(with_options(run, **options), on_validation=seen.append).train()
     assert (result.ended, result.position.step, result.position.best_step) == ("stopped early", 4, 2)
     assert [v.best for v in seen] == [True, True, False, False]
-    again = Trainer(with_options(run, **options)).train()  # it is over, also when it is resumed
+    again = Trainer(with_options(run, **options)).train()  # a resume does not continue it
     assert (again.ended, again.position.step) == ("stopped early", 4)
 
 
@@ -134,13 +134,13 @@ def test_the_plateau_schedule_cuts_after_its_patience_and_waits_again(run, monke
     options = {"max_steps": 8, "epochs": 99, "save_every": 1, "plateau_patience": 2, "learning_rate": 0.08}
     Trainer(with_options(run, schedule="plateau", decay=0.5, **options)).train()
     rates = [row["learning_rate"] for row in read_metrics(run.folder)]
-    # measured before the cut: validations 2 and 3 stand still, 4 is lower, 5 and 6, 7 and 8 stand still
+    # measured before the decay: 2 and 3 do not fall, 4 does, 5 and 6 do not, nor 7 and 8
     assert rates == pytest.approx([0.08, 0.08, 0.08, 0.04, 0.04, 0.04, 0.02, 0.02])
     assert Trainer(with_options(run, schedule="plateau", **options)).position.rate_scale == 0.125
 
 
 def test_a_first_loss_that_is_no_number_is_not_the_lowest_of_the_plateau_schedule(run):
-    # It is none where nothing is held out and all steps were skipped; a held-out one ends the run.
+    # It is NaN if nothing is held out and all steps were skipped; a held-out NaN ends the run.
     trainer = Trainer(with_options(run, schedule="plateau", plateau_patience=2))
     for loss in (math.nan, 5.0, 4.0, 3.0):
         trainer._watch_plateau(loss)
@@ -236,7 +236,7 @@ def test_a_checkpoint_without_the_average_that_the_configuration_asks_for_is_ref
 
 
 def test_a_run_of_the_time_before_these_options_goes_on(run):
-    """run.json and state.json had fewer values, and the optimizer's file the states of random numbers."""
+    """run.json and state.json had fewer values, and the optimizer's file held random states."""
     import json
 
     import safetensors.torch

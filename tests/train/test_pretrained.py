@@ -1,4 +1,4 @@
-"""Word vectors from files: which tokens they are for, and what is said of files that do not fit."""
+"""Word vectors from files: the tokens that they go to, and the errors for files that do not fit."""
 
 import gzip
 import json
@@ -107,7 +107,7 @@ def test_a_gzip_file_that_is_cut_or_changed_is_told_as_one(codec, tmp_path, dama
     if damage == "cut":
         del raw[-9:]
     else:
-        raw[10] ^= 6  # the kind of the first block, which there is none of then
+        raw[10] ^= 6  # an invalid type of the first deflate block
     path = tmp_path / "v.txt.gz"
     path.write_bytes(raw)
     with pytest.raises(DataError, match=r"v\.txt\.gz is not a complete gzip file"):

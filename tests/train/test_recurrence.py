@@ -1,4 +1,4 @@
-"""Steps whose derivatives are written out have the values and gradients of plain ones."""
+"""Steps with hand-written derivatives have the values and gradients of plain ones."""
 
 import pytest
 import torch

@@ -1,5 +1,5 @@
-"""A run that is broken off anywhere and resumed ends with the bytes of one that ran through, whatever its
-options are."""
+"""A run that is interrupted anywhere and resumed ends with the same bytes as an uninterrupted one, with any
+options."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ options = st.fixed_dictionaries(
 
 
 class Killed(BaseException):
-    """What ends a run between two steps, without a checkpoint."""
+    """Ends a run between two steps, without a checkpoint."""
 
 
 def begin(untrained: Path, folder: Path, values: dict[str, Any]) -> Run:
@@ -66,7 +66,7 @@ def begin(untrained: Path, folder: Path, values: dict[str, Any]) -> Run:
 
 
 def train_to(run: Run, step: int, *, kill: bool) -> None:
-    """Train until after this step, and end with a kill or with a stop request."""
+    """Train up to this step, then end with a kill or with a stop request."""
     done = []
 
     def at_step(progress: Any) -> None:
@@ -91,7 +91,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are not compared, and drawing them takes longer than these runs."""
+    """Curves are not compared, and drawing them takes longer than these runs."""
     monkeypatch.setattr(trainer, "plot_metrics", lambda *_: None)
 
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_that_counts_batches_goes_on_exactly_or_says_that_it_does_n
 def test_batches_of_tokens_of_a_later_epoch_are_counted_as_steps_of_that_epoch(
     untrained: Path, tmp_path: Path, batches: int, steps: int | None
 ):
-    """Epochs differ in their number of steps, so earlier ones say nothing about this one."""
+    """Epochs differ in their number of steps, so the total of the earlier ones cannot be used."""
     run = begin(untrained, tmp_path / "run", {"batch_tokens": 64, "accumulate": 2, "max_steps": 99})
     Trainer(run).train(lambda: True)
     state = Checkpoints(run.folder).last / "state.json"

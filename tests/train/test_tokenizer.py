@@ -114,7 +114,7 @@ def test_a_long_line_of_signs_becomes_no_token_that_a_bundle_may_not_have() -> N
     ids=["letters", "signs", "Chinese", "digits"],
 )
 def test_a_word_without_an_end_is_learned_from_in_parts(long: str) -> None:
-    """Whole, the first would take half an hour."""
+    """Without the cuts the first text would take half an hour."""
     texts = [f"turn on light {n}" for n in range(40)] * 2
     trained = train_tokenizer([*texts, f"so {long} it is", f"so {long} it is"], 2000)
     assert "Ġlight" in json.loads(trained)["model"]["vocab"]

@@ -1,4 +1,4 @@
-"""Training: it learns, clips, stops where it should, and says what went wrong."""
+"""Training: it learns, clips, stops when it should, and reports what went wrong."""
 
 import dataclasses
 import errno
@@ -25,7 +25,7 @@ from edgechat.train.trainer import Trainer
 
 @pytest.fixture
 def run(run_folder: Path, tmp_path: Path) -> Run:
-    """A run that has not begun."""
+    """A run without a checkpoint."""
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
     torch.set_num_threads(1)
@@ -163,7 +163,7 @@ def test_what_a_validation_needs_is_missed_before_the_first_step(run, monkeypatc
 
 
 def poisoned(trainer: Trainer, steps: set[int], monkeypatch) -> None:
-    """Let the loss of these steps, counted from 1, be no number."""
+    """Make the loss of these steps, counted from 1, NaN."""
     from edgechat.train import updates
 
     def losses(*given):
@@ -365,7 +365,7 @@ def test_a_run_that_was_moved_while_it_was_trained_is_told_and_its_place_is_left
         if not moved.exists():
             there.rename(moved)
             if replaced:
-                shutil.copytree(moved, there)  # its lock is none of ours
+                shutil.copytree(moved, there)  # with a lock file of its own
 
     with pytest.raises(CheckpointError, match="run was moved or replaced while it was trained"):
         Trainer(run, on_step=move).train()
@@ -455,7 +455,7 @@ def test_a_damaged_row_of_metrics_costs_no_other(tmp_path):
 
 
 def trained(run: Run, steps: int, keep: int = 9) -> list[Path]:
-    """The checkpoints of the run, trained with one at each of the first steps."""
+    """The checkpoints of the run, trained for `steps` steps with a checkpoint at each."""
     config = run.config.changed({"max_steps": steps, "save_every": 1, "keep": keep})
     Trainer(dataclasses.replace(run, config=config)).train()
     return sorted((run.folder / "checkpoints").iterdir())

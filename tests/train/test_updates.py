@@ -94,7 +94,7 @@ def test_label_smoothing_shares_the_target_and_reports_the_plain_loss():
 
 
 def test_batches_that_are_accumulated_make_the_update_of_one_large_batch():
-    # Adam's first step is of the sign of a gradient, which of one near zero is chance.
+    # Adam's first step follows the sign of a gradient, which is arbitrary near zero.
     sgd = TrainingConfig(optimizer="sgd")
     whole, parts = updater(sgd), updater(sgd)
     one = whole.update([(batch(), 1.0)], 9, step=1, rate=0.1)
@@ -196,7 +196,7 @@ def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
     one = updater()
     with torch.no_grad():
         one.model.output.weight.zero_()
-        one.model.output.bias.copy_(torch.tensor([0.0] * 11 + [100.0]))  # it always says 11
+        one.model.output.bias.copy_(torch.tensor([0.0] * 11 + [100.0]))  # it always predicts 11
     assert one._own_tokens(batch(), 1.0).tolist() == [[11, 11, 11, 11], [11, 11, 0, 0], [11, 11, 11, 0]]
     assert one._own_tokens(batch(), 0.0).tolist() == TARGET
     many = Batch(*(tensor.repeat(200, *[1] * (tensor.ndim - 1)) for tensor in batch()))
@@ -205,7 +205,7 @@ def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
 
 
 def test_scheduled_sampling_in_16_bits_draws_in_a_block_of_its_own_and_every_weight_is_learned(monkeypatch):
-    """What autocast made of a weight without a gradient is kept to the end of its block, and used again."""
+    """Autocast caches the 16-bit copy of a weight made without gradients to the end of its block."""
     one, seen = updater(TrainingConfig(amp="bf16")), list[str]()
     block = updates.autocast
 
@@ -239,7 +239,7 @@ def test_what_is_fed_is_go_and_then_the_previous_tokens_but_the_last():
     model = updater().model.eval()
     given = torch.tensor([[5, 6, 7, 11], [8, 4, 0, 0], [9, 10, 4, 0]])
     logits, labels = model(*batch())
-    same, _ = model(*batch(), given)  # differs in tokens that are not fed alone
+    same, _ = model(*batch(), given)  # differs only in tokens that are not fed
     assert torch.equal(logits, same)
     given[0, 0] = 9
     other, same_labels = model(*batch(), given)
