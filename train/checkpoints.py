@@ -83,7 +83,7 @@ class Checkpoints:
         if len(scores) < int(number):
             there_are = counted(len(scores), "validated checkpoint")
             raise UsageError(
-                f"--checkpoint {which}: {self._run} has {there_are}: ask for no more, or train "
+                f"--checkpoint {which}: {self._run} has {there_are}: use a smaller number, or train "
                 f"longer, with --keep {number} or higher"
             )
         return [folder for folder, _ in _ranked(scores, kind)[: int(number)]]

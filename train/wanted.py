@@ -68,7 +68,7 @@ class Wanted:
         asked |= begun.given - {"preset"}
         for name, other in NEEDS.items():
             if name in asked and other not in asked:
-                raise UsageError(f"{_option(name)} goes with {_option(other)}, which is not given")
+                raise UsageError(f"{_option(name)} needs {_option(other)}, which is not given")
         _refuse_company(asked, _option)
         return cls(begun.changed({**given, "data": tuple(given.get("data") or ())}), values, file)
 

@@ -165,7 +165,7 @@ def test_without_data_there_is_nothing_more_to_learn(invoke, run_folder, tmp_pat
 def test_a_checkpoint_of_no_run_is_refused(invoke, more, tmp_path):
     done = invoke("train", more, "--checkpoint", "last", "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert done.sentence == "--checkpoint goes with --from-run, which is not given"
+    assert done.sentence == "--checkpoint needs --from-run, which is not given"
 
 
 REFUSED = {

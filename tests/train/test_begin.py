@@ -156,7 +156,7 @@ def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remem
             "--preset does not go with --config: name the preset in the section run of the",
         ),
         ("preset = 'small'", {}, None),
-        ("checkpoint = 'last'", {}, "--checkpoint goes with --from-run, which is not given"),
+        ("checkpoint = 'last'", {}, "--checkpoint needs --from-run, which is not given"),
         ("checkpoint = 'last'", {"from_run": Path("base")}, None),
         ("from_run = 'base'", {"vocab_size": 300}, "--vocab-size does not go with --from-run"),
         ("from_run = 'base'", {"tokenizer": Path("t.json")}, "--tokenizer does not go with --from-run"),

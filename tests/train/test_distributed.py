@@ -194,27 +194,33 @@ def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_b
 
 @dataclass(frozen=True)
 class Thread(World):
-    """One of two processes, which are threads here and meet within a second or not at all."""
+    """One of two processes, which are threads here."""
 
-    said: dict[int, float] = field(default_factory=dict)
-    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=1))
+    values: dict[int, float] = field(default_factory=dict)
+    sums: list[float] = field(default_factory=list)
+    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=30))
 
     def sum(self, *values: float) -> list[float]:
-        (self.said[self.rank],) = values
+        (self.values[self.rank],) = values
         self.meeting.wait()
-        total = sum(self.said.values())
+        total = sum(self.values.values())
         self.meeting.wait()
+        if self.writes:
+            self.sums.append(total)
         return [total]
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(monkeypatch, fails):
-    monkeypatch.setattr(distributed, "_PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr(distributed, "_PATIENCE", timedelta(milliseconds=100))
     first = Thread(0, 2)
     second = replace(first, rank=1)
 
     def work() -> str:
-        time.sleep(2.5)
+        """Ends once the second process has heard three times that the first is busy."""
+        end = time.monotonic() + 30
+        while len(first.sums) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
         if fails:
             raise OSError("full")
         return "done"
@@ -229,6 +235,10 @@ def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(m
         else:
             assert first.first_does(work, str) == "done"
             assert waits.result() == "then these"
+    *beats, end = first.sums
+    assert len(beats) >= 3
+    assert set(beats) == {distributed._BUSY}
+    assert end == (distributed._FAILED if fails else distributed._DONE)
 
 
 def test_processes_that_torchrun_started_again_differently_often_train_together():

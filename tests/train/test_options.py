@@ -179,7 +179,7 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatc
 @pytest.mark.parametrize(
     ("which", "sentence"),
     [
-        ("best:9", "has 1 validated checkpoint: ask for no more, or train longer, with --keep 9"),
+        ("best:9", "has 1 validated checkpoint: use a smaller number, or train longer, with --keep 9"),
         ("best:0", "must be best or last, or best:N"),
         ("worst", "must be best or last, or best:N"),
         ("last:", "must be best or last, or best:N"),
