@@ -154,7 +154,7 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
                     f"{given} gives {gives}, but the run was begun with {value}: "
                     f"resume without {given}, or start another run"
                 )
-    for name, same in _same_as_begun(run, options).items():
+    for name, same in _same_inputs(run, options).items():
         if not same:
             raise UsageError(
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
@@ -183,7 +183,7 @@ def _step_size(config: TrainingConfig) -> tuple[bool, int]:
     return tokens is not None, (tokens or config.batch_size) * config.accumulate
 
 
-def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:
+def _same_inputs(run: Run, options: RunOptions) -> dict[str, bool]:
     """For each input that a resume names again, whether the run was started with the same one."""
     try:
         run_before = _from_run(options)

@@ -98,7 +98,7 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def whole_ones(folder: Path) -> list[Path]:
+def complete_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
     found = folder.glob("step-*")
     return sorted(one for one in found if re.fullmatch(r"step-\d{8,}", one.name) and one.is_dir())
@@ -214,7 +214,7 @@ def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
 
 def _instead(folder: Path) -> str:
     """How to continue without the checkpoint `folder`."""
-    others = [other for other in whole_ones(folder.parent) if other != folder]
+    others = [other for other in complete_checkpoints(folder.parent) if other != folder]
     if others and others[-1] > folder:
         return f"use the last one, step {step_of(others[-1]):,}, with --checkpoint last"
     before = f"step {step_of(others[-1]):,}" if others else "the beginning"

@@ -15,10 +15,10 @@ from .checkpoint import (
     STATE,
     Learned,
     Position,
+    complete_checkpoints,
     folder_name,
     read_state,
     step_of,
-    whole_ones,
     write_checkpoint,
 )
 
@@ -30,12 +30,12 @@ class Checkpoints:
         self._run, self._folder = run, run / "checkpoints"
 
     def __bool__(self) -> bool:
-        return bool(whole_ones(self._folder))
+        return bool(complete_checkpoints(self._folder))
 
     @property
     def last(self) -> Path:
         """The folder of the last one. Raises CheckpointError if there is none yet."""
-        folders = whole_ones(self._folder)
+        folders = complete_checkpoints(self._folder)
         if not folders:
             raise CheckpointError(f"{self._run} has no checkpoint yet: train it until it writes one")
         return folders[-1]
@@ -43,7 +43,7 @@ class Checkpoints:
     @property
     def best(self) -> Path:
         """The folder of the best one. Raises CheckpointError if there is none yet, or it is missing."""
-        last, folders = self.last, whole_ones(self._folder)
+        last, folders = self.last, complete_checkpoints(self._folder)
         states = _readable(folders)
         if not states:
             read_state(last)  # raises the error that says why
@@ -79,7 +79,7 @@ class Checkpoints:
         if not colon:
             return [self.last if kind == "last" else self.best]
         _ = self.last  # raises if there is none
-        scores = _scores(_readable(whole_ones(self._folder)))
+        scores = _scores(_readable(complete_checkpoints(self._folder)))
         if len(scores) < int(number):
             there_are = counted(len(scores), "validated checkpoint")
             raise UsageError(
@@ -106,7 +106,7 @@ class Checkpoints:
 
     def _remove_all_but(self, keep: int, steps: set[int]) -> None:
         """Remove the checkpoints that are not kept. Unreadable ones are left alone if `keep` is above 1."""
-        folders = whole_ones(self._folder)
+        folders = complete_checkpoints(self._folder)
         states = _readable(folders) if keep > 1 else {}
         kept = {folder for kind in ("last", "best") for folder, _ in _ranked(_scores(states), kind)[:keep]}
         if keep > 1:

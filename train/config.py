@@ -196,10 +196,10 @@ class RunConfig:
     def for_other_data(self) -> "RunConfig":
         """A copy for a run that starts from this one's weights, with the values of `NOT_INHERITED` at their
         defaults. Only inverse-sqrt, which needs a warm-up, keeps its own."""
-        anew = {name: getattr(TrainingConfig, name) for name in NOT_INHERITED}
+        defaults = {name: getattr(TrainingConfig, name) for name in NOT_INHERITED}
         if self.training.schedule == "inverse-sqrt":
-            del anew["warmup_steps"]
-        return dataclasses.replace(self, training=dataclasses.replace(self.training, **anew))
+            del defaults["warmup_steps"]
+        return dataclasses.replace(self, training=dataclasses.replace(self.training, **defaults))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

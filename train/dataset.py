@@ -84,7 +84,7 @@ def _consistent(ids: Ids, offsets: Offsets) -> bool:
     )
 
 
-class _Growing:
+class _PairsBuilder:
     """Encoded pairs that are being collected."""
 
     def __init__(self, vocab_size: int) -> None:
@@ -186,7 +186,7 @@ def prepare(
             text
             for dialogue, pairs in _learnable(corpus, config)
             if not held_out(dialogue)
-            for text in _spelled(dialogue, pairs, config)
+            for text in _tokenizer_texts(dialogue, pairs, config)
         )
         tokenizer = train_tokenizer(texts, config.vocab_size, progress=progress)
     encoder = _Encoder(config.codec(tokenizer, _RememberingCodec))
@@ -200,7 +200,7 @@ def prepare(
         for _, pairs in _learnable(valid, config):
             encoder.add(pairs, held_out=True)
         if not encoder.dialogues[True]:
-            raise DataError(f"{valid.name} holds no pair to validate with{_dropped_most(valid.report)}")
+            raise DataError(f"{valid.name} holds no pair to validate with{_main_drop(valid.report)}")
         report = report.with_valid(valid.report)
     return encoder.finish(tokenizer, config.codec(tokenizer), report)
 
@@ -212,7 +212,7 @@ def _learnable(corpus: Corpus, config: DataConfig) -> Iterator[tuple[Dialogue, l
             yield dialogue, pairs
 
 
-def _spelled(dialogue: Dialogue, pairs: list[Pair], config: DataConfig) -> list[str]:
+def _tokenizer_texts(dialogue: Dialogue, pairs: list[Pair], config: DataConfig) -> list[str]:
     """The texts of a dialogue for the training of the tokenizer: with `lowercase`, sources in lower case."""
     if not config.lowercase:
         return [turn.text for turn in dialogue.turns]
@@ -237,7 +237,7 @@ def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Tell |
             progress("reading", len(keys))
     if not keys:
         nothing = "no pair to learn" if corpus.report.dialogues else "no dialogue"
-        raise DataError(f"{corpus.name} holds {nothing}{_dropped_most(corpus.report)}")
+        raise DataError(f"{corpus.name} holds {nothing}{_main_drop(corpus.report)}")
     if fraction == 0:
         return lambda dialogue: False
     distinct = np.unique(np.frombuffer(keys, np.uint64))
@@ -251,7 +251,7 @@ def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Tell |
     return lambda dialogue: key(dialogue) <= last
 
 
-def _dropped_most(report: CorpusReport) -> str:
+def _main_drop(report: CorpusReport) -> str:
     if not report.dropped:
         return ""
     reason, count = max(report.dropped.items(), key=lambda item: item[1])
@@ -263,7 +263,7 @@ class _Encoder:
 
     def __init__(self, codec: TextCodec) -> None:
         self._codec = codec
-        self._sides = (_Growing(codec.vocab_size), _Growing(codec.vocab_size))
+        self._sides = (_PairsBuilder(codec.vocab_size), _PairsBuilder(codec.vocab_size))
         self._texts: list[Pair] = []
         self.dialogues = [0, 0]
         self._truncated_sources = self._truncated_targets = self._empty_prompts = self._untruncated = 0

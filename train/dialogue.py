@@ -69,7 +69,7 @@ class Tally:
 
 
 def tidy(turns: Iterable[Turn], dropped: Counter[str]) -> Dialogue | None:
-    """The dialogue of these turns, trimmed. If it has nothing to learn it is counted in `dropped`, and None.
+    """The dialogue of these turns, trimmed. None, and counted in `dropped`, if it has nothing to learn.
 
     A turn without text stays as context but is never learned.
     """

@@ -48,13 +48,13 @@ class World:
     @property
     def begun(self) -> bool:
         """Whether this launch made or resumed its run before torchrun restarted the processes."""
-        with losing(self):
+        with naming_lost_process(self):
             return self.store is not None and bool(self.store.check([_BEGUN]))
 
     def remember_begun(self) -> None:
         """Record for the processes of a restart that the run belongs to this launch."""
         if self.store is not None:
-            with losing(self):
+            with naming_lost_process(self):
                 self.store.set(_BEGUN, "")
 
     def share(self, indices: np.ndarray) -> tuple[np.ndarray, float]:
@@ -67,7 +67,7 @@ class World:
         """The model, wrapped so that its gradients are averaged over the processes."""
         if self.size == 1:
             return model
-        with losing(self):
+        with naming_lost_process(self):
             parallel = DistributedDataParallel(model)
         parallel.register_comm_hook(self.size, _average)
         return cast(nn.Module, parallel)
@@ -75,7 +75,7 @@ class World:
     @contextlib.contextmanager
     def synchronized(self, parallel: nn.Module, last: bool) -> Iterator[None]:
         """Exchange gradients only with the last batch of an update."""
-        with losing(self):
+        with naming_lost_process(self):
             if isinstance(parallel, DistributedDataParallel) and not last:
                 with parallel.no_sync():
                     yield
@@ -88,7 +88,7 @@ class World:
             return list(values)
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
         summed = torch.tensor(values, dtype=torch.float64, device=device)
-        with losing(self):
+        with naming_lost_process(self):
             torch.distributed.all_reduce(summed)
         return cast("list[float]", summed.tolist())
 
@@ -177,7 +177,7 @@ def joined(device: str) -> Iterator[World]:
         torch.cuda.set_device(local)
         # By default a lost process aborts the others; with 2 their next call raises an error.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
-    with losing(world):
+    with naming_lost_process(world):
         # torchrun's store outlives a restart and still holds the addresses of the processes that are gone.
         store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
         world = replace(world, store=store)
@@ -224,7 +224,7 @@ def meet(world: World) -> str:
 
 
 @contextlib.contextmanager
-def losing(world: World) -> Iterator[None]:
+def naming_lost_process(world: World) -> Iterator[None]:
     """Turn the connection errors of a lost process into an error that says so."""
     try:
         yield

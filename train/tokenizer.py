@@ -59,12 +59,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Tell | N
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    parts = (part for text in _told(texts, progress) for part in _bounded(text, words))
+    parts = (part for text in _with_progress(texts, progress) for part in _bounded(text, words))
     tokenizer.train_from_iterator(parts, trainer)
     return tokenizer.to_str().encode("utf-8")
 
 
-def _told(texts: Iterable[str], progress: Tell | None) -> Iterator[str]:
+def _with_progress(texts: Iterable[str], progress: Tell | None) -> Iterator[str]:
     for count, text in enumerate(texts, start=1):
         yield text
         if progress and count % 1000 == 0:

@@ -40,7 +40,7 @@ Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 
 #: Steps in a row without an update that end the run: it would not recover by itself.
 _MOST_SKIPPED = 5
-#: Held-out pairs that are decoded at a validation by the quality of replies.
+#: Held-out pairs that are decoded at each validation if early stopping goes by the quality of replies.
 _DECODED = 200
 #: Steps that are counted before the first one. Beyond them the total is extrapolated, so that the count takes
 #: seconds for any number of epochs.

@@ -61,16 +61,16 @@ class Wanted:
         """
         values = {name: given[name] for name in option_names() if given.get(name) is not None}
         file = None if given.get("config") is None else ConfigFile.read(Path(given["config"]))
-        begun = RunOptions() if file is None else file.options
+        of_file = RunOptions() if file is None else file.options
         if file is not None:
-            _refuse_company(begun.given, str, where=f"{file.path}: ")
-        asked = {name for name, value in given.items() if value is not None and value is not False}
-        asked |= begun.given - {"preset"}
+            _refuse_conflicts(of_file.given, str, where=f"{file.path}: ")
+        names = {name for name, value in given.items() if value is not None and value is not False}
+        names |= of_file.given - {"preset"}
         for name, other in NEEDS.items():
-            if name in asked and other not in asked:
+            if name in names and other not in names:
                 raise UsageError(f"{_option(name)} needs {_option(other)}, which is not given")
-        _refuse_company(asked, _option)
-        return cls(begun.changed({**given, "data": tuple(given.get("data") or ())}), values, file)
+        _refuse_conflicts(names, _option)
+        return cls(of_file.changed({**given, "data": tuple(given.get("data") or ())}), values, file)
 
     def fresh(self, base: "Run | None" = None) -> RunConfig:
         """The configuration of a new run. If it starts from the run `base`, it keeps that run's model.
@@ -82,7 +82,7 @@ class Wanted:
         if self.file is not None:
             # The config.toml of a run has batch_size even if batch_tokens replaces it.
             names = self.file.options.given | self.file.values.keys() - {"batch_size"}
-            _refuse_company(names, str, where=f"{self.file.path}: ")
+            _refuse_conflicts(names, str, where=f"{self.file.path}: ")
         if base is None:
             return self.on(load_preset(DEFAULT_PRESET))
         config = self.on(base.config.for_other_data(), goes_on=True)
@@ -129,7 +129,7 @@ class Wanted:
         return f"--preset {self.options.preset}" if self.file is None else f"--config {self.file.path}"
 
 
-def _refuse_company(given: Collection[str], spelled: Callable[[str], str], where: str = "") -> None:
+def _refuse_conflicts(given: Collection[str], spelled: Callable[[str], str], where: str = "") -> None:
     """Raise UsageError if two of the names that are `given` do not go together."""
     for name, (others, why) in EXCLUDES.items():
         for other in others:

@@ -21,7 +21,7 @@ from together import torchrun
 from edgechat.runtime.errors import EdgeChatError
 from edgechat.train import distributed
 from edgechat.train.checkpoints import Checkpoints
-from edgechat.train.distributed import ALONE, World, losing, meet
+from edgechat.train.distributed import ALONE, World, meet, naming_lost_process
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import open_run
 from edgechat.train.trainer import Trainer
@@ -316,15 +316,18 @@ def test_a_lost_connection_is_told_without_its_place_and_without_advice():
         pytest.raises(
             EdgeChatError, match=r"another one \(Read error .*:390: Connection reset by peer\): all"
         ),
-        losing(World(1, 2)),
+        naming_lost_process(World(1, 2)),
     ):
         raise RuntimeError(said)
 
 
 def test_only_what_a_lost_connection_says_is_taken_for_one():
-    with pytest.raises(EdgeChatError, match="process 1 of 2 lost another one"), losing(World(1, 2)):
+    with (
+        pytest.raises(EdgeChatError, match="process 1 of 2 lost another one"),
+        naming_lost_process(World(1, 2)),
+    ):
         raise RuntimeError("[..pair.cc:534] Connection closed by peer [10.0.0.1]:4711")
     for world, text in ((World(1, 2), "shapes do not match"), (ALONE, "Connection closed by peer")):
-        with pytest.raises(RuntimeError) as error, losing(world):
+        with pytest.raises(RuntimeError) as error, naming_lost_process(world):
             raise RuntimeError(text)
         assert type(error.value) is RuntimeError
