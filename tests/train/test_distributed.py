@@ -182,7 +182,7 @@ def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_b
     done = torchrun(tmp_path / "dying.py", *command, tmp_path / "restarted", restarts=1)
     assert done.returncode == 0, done.stderr
     assert "edgechat: process 0 of 2 lost another one" in done.stderr
-    assert "the same command with --resume goes on from the last checkpoint" in done.stderr
+    assert "the same command with --resume continues from the last" in done.stderr
     assert done.stderr.count("training from step 3 to step 8 on cpu, 2 processes") == 1
     assert done.stderr.count("finished at step 8 of 8") == 1
     assert edgechat(*command, tmp_path / "whole").returncode == 0
