@@ -15,7 +15,7 @@ from edgechat.train.wanted import Wanted
 SMALL = {"hidden": 16, "embedding": 8, "attention": 8, "vocab_size": 280, "batch_size": 8, "max_steps": 2}
 
 
-def test_a_run_begins_goes_on_and_is_replaced_only_when_that_is_asked_for(corpus_file, tmp_path):
+def test_a_run_is_started_resumed_and_replaced_only_when_asked_to(corpus_file, tmp_path):
     out, said = tmp_path / "run", list[str]()
     wanted = Wanted.of({**SMALL, "data": [str(corpus_file)]})
     run = open_or_create(out, wanted, "cpu", say=said.append)
@@ -30,7 +30,9 @@ def test_a_run_begins_goes_on_and_is_replaced_only_when_that_is_asked_for(corpus
     assert not open_or_create(out, wanted, "cpu", force=True).checkpoints
 
 
-def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_tokens(corpus_file, tmp_path):
+def test_a_resume_may_keep_more_checkpoints_but_not_replace_batches_of_tokens_by_batches_of_pairs(
+    corpus_file, tmp_path
+):
     out, small = tmp_path / "run", {name: value for name, value in SMALL.items() if name != "batch_size"}
     wanted = Wanted.of({**small, "batch_tokens": 99, "data": [str(corpus_file)]})
     open_or_create(out, wanted, "cpu")
@@ -44,7 +46,7 @@ def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_
         open_or_create(out, Wanted.of({"batch_size": 64}), "cpu", resume=True)
 
 
-def test_what_a_new_run_begins_with_is_read_once(corpus_file, tmp_path):
+def test_the_weights_that_a_new_run_starts_from_are_read_once(corpus_file, tmp_path):
     base = open_or_create(tmp_path / "base", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
     Trainer(base).train()
     more = Wanted.of({"data": [str(corpus_file)], "from_run": base.folder})
@@ -166,7 +168,7 @@ def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remem
         ("", {"batch_size": 3, "batch_tokens": 99}, "--batch-size does not go with --batch-tokens"),
     ],
 )
-def test_options_and_a_file_must_go_together(tmp_path, of_file, given, sentence):
+def test_options_and_a_file_that_conflict_are_refused(tmp_path, of_file, given, sentence):
     file = tmp_path / "run.toml"
     file.write_text(f"[run]\n{of_file}\n")
     asked = {**given, "config": file}

@@ -67,7 +67,7 @@ LOW = (("l", "o"), ("o", "w"), ("lo", "w"))
         ((9, 9), "l o w"),
     ],
 )
-def test_each_merge_is_the_best_but_those_that_are_left_out(left_out, pieces):
+def test_each_merge_is_the_best_one_that_is_not_skipped(left_out, pieces):
     assert spelled(tiny(0.5, *LOW).cut("low", left_out)) == pieces
 
 
@@ -78,7 +78,7 @@ def test_of_equal_merges_the_leftmost_come_first():
     assert cuts == ["aa a b", "a aa b", "a a ab", "a a a b"]
 
 
-def test_pieces_come_with_the_probability_that_the_merges_give_them():
+def test_tokens_have_the_probability_that_follows_from_their_merges():
     share, n = 0.3, 20_000
     one = tiny(share, *LOW)
     random = np.random.default_rng(7)
@@ -93,7 +93,7 @@ def test_pieces_come_with_the_probability_that_the_merges_give_them():
 
 @given(st.text(max_size=60))
 @settings(deadline=None)
-def test_with_nothing_left_out_words_are_cut_as_by_the_tokenizer(text):
+def test_without_skipped_merges_words_are_split_as_by_the_tokenizer(text):
     one = dropout(0.5)
     text = text.encode("utf-8", "replace").decode()
     ids = [id for word in one._words(text) for id in one.cut(word, (0,) * (len(word) - 1))]
@@ -102,7 +102,7 @@ def test_with_nothing_left_out_words_are_cut_as_by_the_tokenizer(text):
 
 @given(st.text(max_size=40), st.lists(st.integers(0, 3), max_size=200))
 @settings(deadline=None)
-def test_however_it_is_cut_it_is_the_same_text(text, left_out):
+def test_every_split_has_the_same_text(text, left_out):
     one = dropout(0.5)
     text = text.encode("utf-8", "replace").decode()
     cycle = itertools.cycle(left_out or [0])
@@ -122,7 +122,7 @@ def test_turns_stay_apart_and_every_target_ends():
     assert one.pair(pairs, 1, 0)[0] == [EOS]
 
 
-def test_how_a_pair_is_cut_is_a_function_of_seed_epoch_and_pair_alone():
+def test_the_split_of_a_pair_is_a_function_of_seed_epoch_and_pair():
     pairs = encoded([(["hello how are you"], "i am fine thank you")] * 3)
 
     def cut(seed: int, epoch: int, i: int) -> tuple[list[int], list[int]]:
@@ -154,7 +154,7 @@ def test_a_side_that_would_be_too_long_stays_as_it_was():
         assert len(dropout(0.1, codec=codec).pair(pairs, 0, epoch)[0]) <= whole
 
 
-def test_text_that_was_cut_within_a_word_stays_as_it_was():
+def test_text_that_was_truncated_within_a_word_stays_as_it_was():
     word = [CODEC.encode(c)[0] for c in "hello"]  # single letters, unlike the tokenizer's split
     assert CODEC.encode("hello") != word
     pairs = EncodedPairs(*[np.array(word, np.uint16), np.array([0, 5])] * 2)
@@ -164,7 +164,7 @@ def test_text_that_was_cut_within_a_word_stays_as_it_was():
     assert dropout(0.5).pair(pairs, 0, 0) == (half, half)
 
 
-def test_a_configuration_without_it_asks_for_nothing():
+def test_a_configuration_without_bpe_dropout_needs_none():
     assert BpeDropout.wanted(TrainingConfig(), TOKENIZER, CODEC) is None
     pairs = encoded([(["hello"], "hello")])
     assert BpeDropout.wanted(TrainingConfig(bpe_dropout=1.0), TOKENIZER, CODEC).pair(pairs, 0, 0) != (

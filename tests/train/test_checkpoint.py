@@ -38,7 +38,7 @@ def steps(run: Path) -> list[str]:
     return sorted(folder.name for folder in (run / "checkpoints").iterdir())
 
 
-def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_run_that_can_be_resumed(tmp_path, monkeypatch):
     def killed(folder: Path, **_: object) -> None:
         (folder / "state.json").unlink()
         raise Killed
@@ -54,14 +54,14 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_run_that_goes_on(tmp
     assert steps(tmp_path) == ["step-00000030", "step-00000040"]
 
 
-def test_the_folder_of_the_checkpoints_is_durable_as_they_are(tmp_path, monkeypatch):
+def test_the_folder_of_the_checkpoints_is_synced_too(tmp_path, monkeypatch):
     synced: list[Path] = []
     monkeypatch.setattr(checkpoints, "sync_folder", synced.append)
     save(tmp_path, 10)
     assert synced == [tmp_path]
 
 
-def test_the_folders_that_a_new_run_lies_in_are_durable_as_it_is(run_folder, tmp_path, monkeypatch):
+def test_the_folders_that_contain_a_new_run_are_synced_too(run_folder, tmp_path, monkeypatch):
     synced: list[Path] = []
     monkeypatch.setattr(run, "sync_folder", synced.append)
     begun = run.open_run(run_folder)

@@ -80,7 +80,7 @@ def test_quotes_are_plain_text_in_tsv(write: Write) -> None:
 @pytest.mark.parametrize(
     "header", ["prompt,response", "Question,Answer", "source , target", "input,output", "query,reply"]
 )
-def test_a_header_is_no_pair(write: Write, header: str) -> None:
+def test_a_header_is_not_a_pair(write: Write, header: str) -> None:
     assert read(write("a.csv", f"{header}\na,b\n")) == [["a", "b"]]
 
 
@@ -88,7 +88,7 @@ def test_a_header_in_the_other_order_swaps_the_columns(write: Write) -> None:
     assert read(write("a.tsv", "answer\tquestion\nfine\thow are you?\n")) == [["how are you?", "fine"]]
 
 
-def test_a_header_is_only_one_on_the_first_line(write: Write) -> None:
+def test_only_the_first_line_can_be_a_header(write: Write) -> None:
     assert read(write("a.csv", "a,b\nquestion,answer\n")) == [["a", "b"], ["question", "answer"]]
 
 
@@ -106,13 +106,15 @@ SEPARATED = {
 
 
 @pytest.mark.parametrize(("first", "pair"), SEPARATED.values(), ids=SEPARATED)
-def test_the_first_record_of_a_csv_tells_its_separator(write: Write, first: str, pair: list[str]) -> None:
+def test_the_first_record_of_a_csv_determines_its_separator(
+    write: Write, first: str, pair: list[str]
+) -> None:
     semicolons = pair[0].startswith("Wo")
     later = "a, b;c, d\n" if semicolons else "a; b,c; d\n"
     assert read(write("a.csv", first + later)) == [pair, ["a, b", "c, d"] if semicolons else ["a; b", "c; d"]]
 
 
-def test_a_header_of_semicolons_tells_the_separator_and_the_order(write: Write) -> None:
+def test_a_header_with_semicolons_determines_separator_and_order(write: Write) -> None:
     assert read(write("a.csv", "Prompt;Response\r\nWo, bitte;Hier\r\n")) == [["Wo, bitte", "Hier"]]
     assert read(write("a.csv", "response;prompt\nHier;Wo, bitte\n")) == [["Wo, bitte", "Hier"]]
 
@@ -139,7 +141,7 @@ def test_columns_are_counted_at_the_separator_of_the_file(write: Write) -> None:
             read(write("a.csv", content))
 
 
-def test_a_bad_line_at_the_beginning_does_not_tell_the_separator(write: Write) -> None:
+def test_a_bad_line_at_the_beginning_does_not_determine_the_separator(write: Write) -> None:
     for bad in (b"a title, of, three\n", b'"a quote that is open;b\n', b"\xff;b\n", b'"a\n\xff\n'):
         corpus = open_corpus([str(write("a.csv", bad + b"c;d\ne, f;g\n"))], skip_bad=True)
         assert texts(corpus) == [["c", "d"], ["e, f", "g"]]
@@ -167,7 +169,7 @@ def test_dialogues_with_nothing_to_learn_are_dropped_and_counted(write: Write) -
     }
 
 
-def test_of_a_chat_with_an_assistant_what_that_says_is_learned_and_all_else_is_context(write: Write) -> None:
+def test_only_the_assistants_messages_of_a_chat_are_learned_and_the_others_are_context(write: Write) -> None:
     chats = [
         {
             "messages": [
@@ -197,7 +199,7 @@ def test_of_a_chat_with_an_assistant_what_that_says_is_learned_and_all_else_is_c
     assert corpus.report.ignored_keys == {"name": 1, "id": 1}
 
 
-def test_a_prompt_with_its_response_is_read_beside_keys_of_other_forms(write: Write) -> None:
+def test_a_prompt_and_response_take_precedence_over_keys_of_other_forms(write: Write) -> None:
     lines = [
         {"prompt": "a", "response": "b", "messages": None},
         {"prompt": "c", "response": "d", "messages": [{"role": "user", "content": "x"}]},
@@ -217,7 +219,7 @@ def test_unknown_keys_are_ignored_and_counted(write: Write) -> None:
     assert corpus.read().ignored_keys == {"id": 2, "lang": 1}
 
 
-def test_names_and_keys_that_are_no_text_are_shown_as_text(tmp_path: Path) -> None:
+def test_names_and_keys_that_are_not_valid_text_are_shown_as_text(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
     path.write_text('{"prompt": "a", "response": "b", "\\ud83d": 1}\n')
     corpus = open_corpus([str(path)])
@@ -368,7 +370,7 @@ def test_a_multi_line_csv_record_is_named_by_its_first_line(write: Write) -> Non
 
 
 @pytest.mark.parametrize("later", ["", 'x,"y z"\n', "too long\xff"])
-def test_a_quote_that_is_never_closed_takes_no_line_but_its_own_along(write: Write, later: str) -> None:
+def test_a_quote_that_is_never_closed_costs_only_its_own_line(write: Write, later: str) -> None:
     rows = "".join(f"a {n},b {n}\n" for n in range(20_000))  # more than a cell may contain
     path = write("a.csv", ('c,d\n"e,f\n' + rows + later).encode("latin-1"))
     corpus = open_corpus([str(path)], skip_bad=True)
@@ -387,7 +389,7 @@ def test_a_bad_line_within_a_cell_of_several_is_named_itself(write: Write) -> No
     assert read(path, skip_bad=True)[-1] == ["f", "g"]
 
 
-def test_what_was_in_a_cell_with_a_bad_line_is_no_row(write: Write) -> None:
+def test_the_lines_of_a_cell_with_a_bad_line_are_not_rows(write: Write) -> None:
     path = write("a.csv", b'a,b\n"c\nno, row\n\xff\nd",e\nf,g\n')
     corpus = open_corpus([str(path)], skip_bad=True)
     assert [pair for pair in texts(corpus) if pair[0] == "no"] == []
@@ -400,7 +402,7 @@ def test_a_row_of_several_lines_that_is_dropped_is_counted_by_its_lines(write: W
     assert sum(corpus.report.dropped.values()) == 3
 
 
-def test_a_bad_prompt_takes_its_response_along_in_text_pairs(write: Write) -> None:
+def test_a_bad_prompt_makes_its_response_bad_too_in_text_pairs(write: Write) -> None:
     path = write("a.txt", b"\xff\nb\nc\nd\n")
     assert read(path, skip_bad=True) == [["c", "d"]]
 
@@ -422,7 +424,7 @@ def test_a_truncated_half_of_parallel_text_is_named(tmp_path: Path) -> None:
             open_corpus([], source=source, target=target).read()
 
 
-def test_blank_lines_at_the_end_of_parallel_text_are_no_lines(write: Write) -> None:
+def test_blank_lines_at_the_end_of_parallel_text_do_not_count(write: Write) -> None:
     long, short = write("long.txt", "a\nb\n\n \n"), write("short.txt", "x\ny\n")
     assert texts(open_corpus([], source=long, target=short)) == [["a", "x"], ["b", "y"]]
     assert texts(open_corpus([], source=short, target=long)) == [["x", "a"], ["y", "b"]]
@@ -436,7 +438,7 @@ def test_parallel_text_needs_equal_numbers_of_lines(write: Write, skip_bad: bool
             open_corpus([], source=source, target=target, skip_bad=skip_bad).read()
 
 
-def test_a_bad_line_beyond_the_end_of_the_other_file_is_no_blank_one(write: Write) -> None:
+def test_a_bad_line_beyond_the_end_of_the_other_file_does_not_count_as_blank(write: Write) -> None:
     source, target = write("s.txt", "x\n"), write("t.txt", b"y\n\nreal\xff line\n")
     with pytest.raises(DataError, match=r"s\.txt ends at line 1 and .*t\.txt goes on"):
         open_corpus([], source=source, target=target, skip_bad=True).read()
@@ -461,7 +463,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("skip_bad", [False, True])
 @pytest.mark.parametrize(("name", "raw", "sentence"), UNUSABLE.values(), ids=UNUSABLE)
-def test_a_file_that_cannot_be_used_is_one_sentence_even_with_skip_bad(
+def test_an_unusable_file_gives_a_one_sentence_error_even_with_skip_bad(
     tmp_path: Path, name: str, raw: bytes, sentence: str, skip_bad: bool
 ) -> None:
     path = tmp_path / name
@@ -477,7 +479,9 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
         open_corpus([str(tmp_path)]).read()
 
 
-def test_a_file_without_permission_is_one_sentence(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_gives_a_one_sentence_error(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write("a.tsv", FORMATS["a.tsv"])
 
     def refuse(*_: object) -> None:
@@ -495,7 +499,7 @@ def test_a_missing_file_is_wrong_use(tmp_path: Path) -> None:
         open_corpus([], source=Path(__file__), target=tmp_path / "no.de")
 
 
-def test_a_name_that_no_file_can_have_is_one_sentence() -> None:
+def test_an_impossible_file_name_gives_a_one_sentence_error() -> None:
     with pytest.raises(DataError, match="cannot be read: File name too long"):
         open_corpus(["a" * 5000 + ".csv"])
 
@@ -505,7 +509,7 @@ def test_half_of_a_parallel_text_is_wrong_use(tmp_path: Path) -> None:
         open_corpus([], source=tmp_path / "a")
 
 
-def test_an_unknown_ending_or_name_says_what_is_known(write: Write) -> None:
+def test_an_unknown_extension_or_name_is_refused_with_the_known_ones(write: Write) -> None:
     with pytest.raises(UsageError, match=r"\.jsonl, \.tsv, \.csv, \.txt.* one object per line"):
         open_corpus([str(write("a.xml", "<a/>"))])
     with pytest.raises(
@@ -544,6 +548,6 @@ def test_examples_are_the_last_turns_before_each_learned_one() -> None:
     assert list(examples(dialogue, turns=1, targets="all")) == [(["a"], "b"), (["b"], "c"), (["c"], "d")]
 
 
-def test_a_turn_that_is_not_learned_is_context_still() -> None:
+def test_a_turn_that_is_not_learned_is_still_context() -> None:
     dialogue = Dialogue((Turn("a"), Turn("b", train=False), Turn("c")))
     assert list(examples(dialogue, turns=9, targets="all")) == [(["a", "b"], "c")]

@@ -179,7 +179,7 @@ def test_prompts_with_more_than_one_reply_are_counted_with_their_pairs() -> None
     assert plain.to_json()["ambiguous_prompts"] == 1
 
 
-def test_where_each_prompt_has_one_reply_nothing_is_said_of_it() -> None:
+def test_without_ambiguous_prompts_the_report_has_no_such_line() -> None:
     report = prepare(corpus(["a", "x"], ["a", "x"], ["b", "x"]), options(), valid=corpus(["c", "x"])).report
     assert (report.ambiguous_prompts, report.ambiguous_pairs) == (0, 0)
     assert not any(line.startswith("ambiguous") for line in report.lines())
@@ -192,7 +192,7 @@ def test_the_same_words_after_another_turn_are_another_prompt() -> None:
         assert (report.ambiguous_prompts, report.ambiguous_pairs) == found
 
 
-def test_only_the_second_speaker_is_learned_where_asked() -> None:
+def test_only_the_second_speaker_is_learned_if_asked_for() -> None:
     prepared = prepare(corpus(*NUMBERED[:1]), options(targets="second", valid_fraction=0))
     assert [target for _, target in decoded(prepared, prepared.train)] == ["answer 0", "well 0"]
 
@@ -210,7 +210,9 @@ def test_only_the_second_speaker_is_learned_where_asked() -> None:
     ],
     ids=["empty", "one pair", "one pair repeated", "all too long"],
 )
-def test_a_corpus_that_cannot_be_learned_is_one_sentence(dialogues: list[list[str]], sentence: str) -> None:
+def test_a_corpus_that_cannot_be_learned_gives_a_one_sentence_error(
+    dialogues: list[list[str]], sentence: str
+) -> None:
     with pytest.raises(DataError) as caught:
         prepare(corpus(*dialogues), options(max_source=3, max_target=3))
     assert str(caught.value).startswith(sentence)
@@ -278,7 +280,7 @@ def test_context_and_replies_that_are_prompts_too_are_learned_by_the_tokenizer_i
     assert not {b"Halt", b"Start", b"stopped"} & set(vocabulary)
 
 
-def test_dialogues_whose_prompts_differ_in_case_alone_are_on_one_side() -> None:
+def test_dialogues_whose_prompts_differ_only_in_case_are_on_one_side() -> None:
     typed = [[*(text.upper() for text in read), last] for *read, last in NUMBERED]
     said = [[*(text.title() for text in read), last] for *read, last in NUMBERED]
     prepared = prepare(corpus(*NUMBERED, *typed, *said), options(lowercase=True))

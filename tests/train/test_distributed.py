@@ -174,7 +174,7 @@ def test_one_process_goes_on_where_two_stopped_with_the_same_data(trained):
         torch.testing.assert_close(one, two, rtol=1e-2, atol=1e-3)
 
 
-def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_by_itself(
+def test_a_lost_process_ends_all_with_a_sentence_and_a_restart_by_torchrun_resumes(
     corpus_file, tmp_path, edgechat
 ):
     (tmp_path / "dying.py").write_text(_DYING)
@@ -241,7 +241,7 @@ def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(m
     assert end == (distributed._FAILED if fails else distributed._DONE)
 
 
-def test_processes_that_torchrun_started_again_differently_often_train_together():
+def test_processes_with_different_restart_counts_train_together():
     # As it does on two machines, of which one lost its process and the other only saw that.
     store = torch.distributed.TCPStore("localhost", 0, is_master=True)
     code = (
@@ -271,7 +271,7 @@ def test_processes_that_torchrun_started_again_differently_often_train_together(
     assert said == ["False [3.0]\n"] * 2
 
 
-def test_the_processes_of_a_start_meet_whatever_earlier_ones_have_left():
+def test_the_processes_of_a_start_meet_despite_entries_of_earlier_ones():
     store = torch.distributed.HashStore()
     worlds = [World(rank, 3, store) for rank in range(3)]
     store.set("edgechat/here/1", "killed while it waited")
@@ -281,9 +281,7 @@ def test_the_processes_of_a_start_meet_whatever_earlier_ones_have_left():
     assert len(set.union(*starts)) == 3
 
 
-def test_a_restart_by_torchrun_goes_on_only_with_a_run_that_this_launch_began(
-    corpus_file, tmp_path, edgechat
-):
+def test_a_restart_by_torchrun_resumes_only_a_run_of_this_launch(corpus_file, tmp_path, edgechat):
     run = tmp_path / "run"
     assert edgechat("train", corpus_file, *_OPTIONS, "--out", run).returncode == 0
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -298,7 +296,7 @@ def test_a_restart_by_torchrun_goes_on_only_with_a_run_that_this_launch_began(
     assert json.loads((run / "run.json").read_text())["config"]["training"]["seed"] == 1
 
 
-def test_a_batch_is_shared_out_and_nobody_goes_without():
+def test_a_batch_is_shared_and_every_process_gets_a_pair():
     indices = np.array([10, 11, 12, 13, 14])
     shares = [World(rank, 2).share(indices) for rank in (0, 1)]
     assert [(own.tolist(), weight) for own, weight in shares] == [([10, 12, 14], 1.0), ([11, 13], 1.0)]
@@ -307,7 +305,7 @@ def test_a_batch_is_shared_out_and_nobody_goes_without():
     assert ALONE.share(indices)[0].tolist() == indices.tolist()
 
 
-def test_a_lost_connection_is_told_without_its_place_and_without_advice():
+def test_the_error_of_a_lost_connection_has_no_source_location_and_no_advice():
     said = (
         "[/pytorch/gloo/transport/tcp/pair.cc:547] Read error [127.0.0.1]:390: Connection reset by peer. "
         "This is typically caused by a remote worker hanging. GLHF! \N{BEACH WITH UMBRELLA}"
@@ -321,7 +319,7 @@ def test_a_lost_connection_is_told_without_its_place_and_without_advice():
         raise RuntimeError(said)
 
 
-def test_only_what_a_lost_connection_says_is_taken_for_one():
+def test_only_the_errors_of_lost_connections_count_as_such():
     with (
         pytest.raises(EdgeChatError, match="process 1 of 2 lost another one"),
         naming_lost_process(World(1, 2)),

@@ -87,7 +87,7 @@ def test_the_length_of_v_does_not_matter_to_normed_attention():
 # --- between layers -------------------------------------------------------------------------------
 
 
-def test_what_lies_between_layers_by_hand():
+def test_residual_connections_and_layer_norm_by_hand():
     between = Between(2, 2, residual=True, layer_norm=True, dropout=0.0)
     below = torch.tensor([1.0, 3.0])
     # Mean 2, variance 1.

@@ -56,7 +56,7 @@ def drawn(monkeypatch) -> list[int]:
     return epochs
 
 
-def test_steps_that_nothing_goes_by_are_not_counted_before_the_first_one(run, drawn):
+def test_steps_are_not_counted_if_nothing_depends_on_their_total(run, drawn):
     endless = Trainer(with_options(run, epochs=1_000_000, batch_tokens=64, schedule="constant"))
     assert (endless.counted, set(drawn)) == (False, {0})
     assert endless.total_steps == 1_000_000 * len(endless._steps(0))
@@ -74,7 +74,7 @@ def test_steps_that_nothing_goes_by_are_not_counted_before_the_first_one(run, dr
 @pytest.mark.parametrize(
     "options", [{"schedule": "cosine"}, {"schedule": "luong", "decay_start": 1}, {"scheduled_sampling": 0.1}]
 )
-def test_steps_that_the_schedule_goes_by_are_counted(run, options):
+def test_steps_are_counted_if_the_schedule_depends_on_their_total(run, options):
     trainer = Trainer(with_options(run, epochs=4, batch_tokens=64, **{"schedule": "constant", **options}))
     assert trainer.counted
     assert trainer.total_steps == sum(len(trainer._steps(epoch)) for epoch in range(4))
@@ -118,7 +118,7 @@ def scripted(monkeypatch, losses: list[float]) -> None:
     monkeypatch.setattr(Trainer, "_validate", lambda self: {"loss": next(left)})
 
 
-def test_a_run_ends_early_once_its_patience_is_over(run, monkeypatch):
+def test_a_run_ends_early_when_its_patience_is_over(run, monkeypatch):
     scripted(monkeypatch, [5.0, 4.0, 4.5, 4.0, 3.0])
     seen: list[ValidationMetrics] = []
     options = {"max_steps": 10, "epochs": 99, "save_every": 1, "early_stop": "loss", "patience": 2}
@@ -129,7 +129,7 @@ def test_a_run_ends_early_once_its_patience_is_over(run, monkeypatch):
     assert (again.ended, again.position.step) == ("stopped early", 4)
 
 
-def test_the_plateau_schedule_cuts_after_its_patience_and_waits_again(run, monkeypatch):
+def test_the_plateau_schedule_decays_after_its_patience_and_waits_again(run, monkeypatch):
     scripted(monkeypatch, [5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0, 4.0])
     options = {"max_steps": 8, "epochs": 99, "save_every": 1, "plateau_patience": 2, "learning_rate": 0.08}
     Trainer(with_options(run, schedule="plateau", decay=0.5, **options)).train()
@@ -139,7 +139,7 @@ def test_the_plateau_schedule_cuts_after_its_patience_and_waits_again(run, monke
     assert Trainer(with_options(run, schedule="plateau", **options)).position.rate_scale == 0.125
 
 
-def test_a_first_loss_that_is_no_number_is_not_the_lowest_of_the_plateau_schedule(run):
+def test_a_first_loss_of_nan_is_not_the_lowest_of_the_plateau_schedule(run):
     # It is NaN if nothing is held out and all steps were skipped; a held-out NaN ends the run.
     trainer = Trainer(with_options(run, schedule="plateau", plateau_patience=2))
     for loss in (math.nan, 5.0, 4.0, 3.0):
@@ -185,7 +185,7 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatc
         ("last:", "must be best or last, or best:N"),
     ],
 )
-def test_checkpoints_that_are_not_there_are_refused(run, which, sentence):
+def test_missing_checkpoints_are_refused(run, which, sentence):
     Trainer(with_options(run, max_steps=1)).train()
     with pytest.raises(UsageError, match=sentence):
         Checkpoints(run.folder).named(which)
@@ -204,7 +204,7 @@ def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
-def test_bpe_dropout_is_of_the_training_pairs_alone(run):
+def test_bpe_dropout_applies_only_to_training_pairs(run):
     tokens: list[int] = []
     dropped = with_options(run, max_steps=2, epochs=99, save_every=2, bpe_dropout=1.0)
     trainer = Trainer(dropped)
@@ -227,7 +227,7 @@ def test_bpe_dropout_is_of_the_training_pairs_alone(run):
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / counted, rel=1e-5)
 
 
-def test_a_checkpoint_without_the_average_that_the_configuration_asks_for_is_refused(run):
+def test_a_checkpoint_without_the_average_that_the_configuration_requires_is_refused(run):
     Trainer(with_options(run, max_steps=1)).train()
     from edgechat.runtime.errors import CheckpointError
 
@@ -235,7 +235,7 @@ def test_a_checkpoint_without_the_average_that_the_configuration_asks_for_is_ref
         Trainer(with_options(run, max_steps=2, ema=0.9))
 
 
-def test_a_run_of_the_time_before_these_options_goes_on(run):
+def test_a_run_of_a_version_without_these_options_can_be_resumed(run):
     """run.json and state.json had fewer values, and the optimizer's file held random states."""
     import json
 

@@ -30,7 +30,7 @@ def ids_of(codec: TextCodec, text: str) -> int:
     return id
 
 
-def test_a_token_takes_the_word_that_it_is_with_and_without_its_space(codec, tmp_path):
+def test_a_token_takes_the_vector_of_its_text_with_and_without_its_space(codec, tmp_path):
     path = tmp_path / "vectors.txt"
     path.write_text("hello 1 2\nHello 3 4\nworld 5 6\nello 9 9\nhello 7 8\ncafe\u0301 0.5 -1e-2\n")
     found = read_pretrained(path, codec, 2)
@@ -46,7 +46,7 @@ def test_a_token_takes_the_word_that_it_is_with_and_without_its_space(codec, tmp
     )
 
 
-def test_special_tokens_and_parts_of_characters_are_no_words(codec):
+def test_special_tokens_and_parts_of_characters_have_no_vector(codec):
     words = tokens_of_words(codec)
     assert not {"<pad>", "<go>", "", " ", "\ufffd"} & set(words)
     assert all(id > 4 for ids in words.values() for id in ids)
@@ -94,7 +94,7 @@ def test_the_embedding_of_a_run_fits_its_own_tokenizer_alone(run_folder, codec):
         ("", UsageError, r"has none of"),
     ],
 )
-def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(codec, tmp_path, content, error, said):
+def test_a_file_that_does_not_fit_is_named_with_the_reason(codec, tmp_path, content, error, said):
     path = tmp_path / "v.txt"
     path.write_text(content)
     with pytest.raises(error, match=said):
@@ -102,7 +102,7 @@ def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(codec, tmp_path, c
 
 
 @pytest.mark.parametrize("damage", ["cut", "a bit"])
-def test_a_gzip_file_that_is_cut_or_changed_is_told_as_one(codec, tmp_path, damage):
+def test_a_truncated_or_damaged_gzip_file_is_named(codec, tmp_path, damage):
     raw = bytearray(gzip.compress(b"hello 1 2\n" * 100, mtime=0))
     if damage == "cut":
         del raw[-9:]
@@ -122,7 +122,7 @@ def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
     for tensors, words, said in (
         ({"other": torch.zeros(2, 2)}, None, "neither a tensor embedding.weight nor"),
         ({}, ["one"], "nor words in its metadata with one tensor of vectors"),
-        ({"v": torch.zeros(1, 2), "w": torch.zeros(1, 2)}, ["one"], "nor, with words in its metadata, one"),
+        ({"v": torch.zeros(1, 2), "w": torch.zeros(1, 2)}, ["one"], "nor words in its metadata with one"),
         ({"v": torch.zeros(2, 2)}, ["one"], "a JSON list of 2 strings, one for each vector"),
         ({"v": torch.zeros(2)}, ["a", "b"], "must be a matrix of numbers"),
     ):

@@ -54,7 +54,7 @@ def test_reading_at_many_steps_has_the_gradients_of_plain_products(steps):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
-def test_without_gradients_nothing_is_noted():
+def test_without_gradients_nothing_is_recorded():
     weight = torch.ones(2, 2, requires_grad=True)
     with torch.inference_mode():
         assert through_time([weight], None)(None, torch.ones(1, 2)).tolist() == [[2.0, 2.0]]

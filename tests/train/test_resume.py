@@ -106,7 +106,7 @@ def untrained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     chosen=options, breaks=st.lists(st.tuples(st.integers(1, STEPS), st.booleans()), min_size=1, max_size=3)
 )
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_run_broken_off_at_random_ends_with_the_same_bytes_under_any_options(
+def test_a_run_interrupted_at_random_ends_with_the_same_bytes_under_any_options(
     untrained: Path, tmp_path: Path, chosen: dict[str, dict[str, Any]], breaks: list[tuple[int, bool]]
 ):
     torch.set_num_threads(1)

@@ -41,7 +41,7 @@ def test_luong_halves_from_the_middle_on_each_tenth_of_the_steps():
     assert rates(config, 100, 0, 49, 50, 59, 60, 99) == [1, 1, 0.5, 0.5, 0.25, 0.5**5]
 
 
-def test_luong_cuts_where_it_is_told_to():
+def test_luong_decays_at_the_given_steps():
     config = TrainingConfig(learning_rate=1.0, schedule="luong", decay_start=3, decay_every=2, decay=0.1)
     assert rates(config, 100, 2, 3, 4, 5) == pytest.approx([1, 0.1, 0.1, 0.01])
 
@@ -50,7 +50,7 @@ def test_luong_on_a_handful_of_steps_does_not_divide_by_zero():
     assert rates(TrainingConfig(learning_rate=1.0, schedule="luong"), 3, 0, 1, 2) == [1, 0.5, 0.25]
 
 
-def test_the_plateau_schedule_is_what_it_has_come_down_to():
+def test_the_plateau_schedule_is_scaled_by_its_decays():
     config = TrainingConfig(learning_rate=0.4, schedule="plateau", warmup_steps=4)
     assert rates(config, 100, 1, 4, scale=0.25) == pytest.approx([0.2, 0.1])
 
