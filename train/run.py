@@ -11,13 +11,15 @@
     lock                  while a process trains in the folder, see lock.py
     metrics.jsonl         one row per validation;  metrics.png: the same as curves
 
-The folder appears complete, once the corpus is encoded. A process that is killed before leaves at most a
-folder `.tmp-...` beside it, if it was killed while writing.
+The folder appears complete, once the corpus is encoded. A process that is killed while writing it leaves a
+folder `.tmp-...` beside it, which the next new run there removes.
 """
 
+import contextlib
 import functools
 import json
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ from .choices import Amp
 from .config import RunConfig, without_idle
 from .dataset import EncodedPairs
 from .dialogue import Pair
-from .lock import LOCK
+from .lock import LOCK, folder_lock
 from .model import Seq2Seq
 from .precision import resolve
 from .pretrained import set_rows
@@ -51,19 +53,10 @@ _EMBEDDING = "embedding.safetensors"
 _FIRST = "first.safetensors"
 _TOKENIZER = "tokenizer.json"
 _HELD_OUT = "valid.jsonl"
-_NAMES = {
-    RUN,
-    _CONFIG,
-    LOCK,
-    _EMBEDDING,
-    _FIRST,
-    _TOKENIZER,
-    "corpus",
-    _HELD_OUT,
-    "checkpoints",
-    "metrics.jsonl",
-    "metrics.png",
-}
+_CORPUS = "corpus"
+#: The content of a new run.
+_NEW = {RUN, _CONFIG, _EMBEDDING, _FIRST, _TOKENIZER, _CORPUS, _HELD_OUT}
+_NAMES = {*_NEW, LOCK, "checkpoints", "metrics.jsonl", "metrics.png"}
 
 
 @dataclass(frozen=True)
@@ -181,7 +174,7 @@ def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None
 
 
 def _corpus(part: str) -> str:
-    return f"corpus/{part}.safetensors"
+    return f"{_CORPUS}/{part}.safetensors"
 
 
 def _read(folder: Path, name: str, info: dict[str, Any]) -> bytes:
@@ -248,17 +241,29 @@ def create_run(
     if base is not None:
         info["from"] = {"data": base.data, "step": base.step, "sha256": sha256(base.weights)}
     _make_folder(folder.parent)
-    with folder_atomic(folder, replace=replace) as temporary:
+    _remove_half_written(folder.parent)
+    with contextlib.ExitStack() as held, folder_atomic(folder, replace=replace) as temporary:
+        held.enter_context(folder_lock(temporary, wait=True))  # while it is empty, until it is in its place
+        (temporary / _CORPUS).mkdir()
         if base is not None:
             write_atomic(temporary / _FIRST, base.weights)
-        (temporary / "corpus").mkdir()
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(temporary / _CONFIG, config.to_toml())
         for name, content in files.items():
             write_atomic(temporary / name, content)
         report = json.dumps(prepared.report.to_json(), indent=2, ensure_ascii=False) + "\n"
-        write_atomic(temporary / "corpus" / "report.json", report)
+        write_atomic(temporary / _CORPUS / "report.json", report)
     return open_run(folder)
+
+
+def _remove_half_written(parent: Path) -> None:
+    """Remove the new runs that killed processes left half-written in `parent`: temporary folders with parts
+    of a new run and nothing else, in particular no checkpoint, that no process has locked."""
+    for folder in parent.glob(TEMPORARY + "*"):
+        with folder_lock(folder) as abandoned, contextlib.suppress(OSError):
+            names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
+            if abandoned and _CORPUS in names <= _NEW:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_folder(folder: Path) -> None:

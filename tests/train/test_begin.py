@@ -1,5 +1,8 @@
 """Starting and resuming runs, from Python; tests/cli/test_train.py has more."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from edgechat.runtime.errors import UsageError
 from edgechat.runtime.files import sha256
 from edgechat.train.begin import new_beginning, open_or_create
 from edgechat.train.config import TrainingConfig
+from edgechat.train.lock import folder_lock
 from edgechat.train.run import Run, create_run, open_run
 from edgechat.train.trainer import Trainer
 from edgechat.train.wanted import Wanted
@@ -116,6 +120,59 @@ def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_f
 def trained(run: Run) -> Run:
     Trainer(run).train()
     return run
+
+
+#: Ends dead while a new run is written, like a process that is killed.
+_DIE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from edgechat.train import run
+from edgechat.train.begin import open_or_create
+from edgechat.train.wanted import Wanted
+real = run.write_atomic
+def write_atomic(path, *given, **others):
+    if path.name == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(path, *given, **others)
+run.write_atomic = write_atomic
+open_or_create(Path(sys.argv[1]), Wanted.of({"data": [sys.argv[2]], "vocab_size": 280}), "cpu")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither SIGKILL nor locks of folders")
+@pytest.mark.parametrize("name", ["run.json", "report.json"])
+def test_what_a_killed_start_left_half_written_is_removed_by_the_next_one(corpus_file, tmp_path, name):
+    command = [sys.executable, "-c", _DIE_WRITING, tmp_path / "run", corpus_file, name]
+    died = subprocess.run(command, capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".tmp-")
+    open_or_create(tmp_path / "other", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of folders")
+def test_no_other_temporary_folder_is_removed(corpus_file, tmp_path):
+    folders = {
+        "written": {"corpus", "run.json"},  # by a process that holds its lock
+        "trained": {"corpus", "run.json", "checkpoints"},
+        "exported": {"edgechat.json", "tokenizer.json"},
+        "empty": set(),
+        "notes": {"corpus", "notes.txt"},
+    }
+    for name, content in folders.items():
+        (tmp_path / f".tmp-{name}").mkdir()
+        for part in content:
+            (tmp_path / f".tmp-{name}" / part).mkdir()
+    (tmp_path / ".tmp-file").write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "corpus").mkdir()
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / "elsewhere")
+    before = set(tmp_path.rglob("*"))
+    with folder_lock(tmp_path / ".tmp-written") as held:
+        assert held
+        open_or_create(tmp_path / "run", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
+    assert before <= set(tmp_path.rglob("*"))
 
 
 def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remembers_it(
