@@ -77,8 +77,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Start from the weights, tokenizer and settings of this run (except --max-steps and "
-            "--early-stop), and train on DATA.",
+            help="Start from the weights, tokenizer and settings of this run, and train on DATA. Its schedule "
+            "starts anew; --max-steps, --early-stop and --patience are not taken over.",
             rich_help_panel=_RUN,
             show_default=False,
         ),

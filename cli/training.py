@@ -111,7 +111,7 @@ def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "W
         on_validation=display.validated,
         max_minutes=max_minutes,
     )
-    # Counting the steps of many epochs may take long, so until here Ctrl-C ends the process at once.
+    # Counting the steps of many epochs takes some seconds, so until here Ctrl-C ends the process at once.
     with stop_request() as should_stop, display:
         display.begin(trainer, device)
         return trainer.train(should_stop)

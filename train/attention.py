@@ -1,6 +1,6 @@
-"""Where the decoder looks: one class a kind of attention, all with the same keys, values and bias.
+"""Attention: one class per kind, all with the same interface of keys, values and bias.
 
-Legend: B batch, S source length, K rows a sentence, N = B*K rows, H hidden, A size of a key, D size of a
+Legend: B batch, S source length, K rows per sentence, N = B*K rows, H hidden, A size of a key, D size of a
 memory value.
 """
 
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from .choices import AttentionKind
 
-#: Added to the scores of padding: large, finite (a fully masked row stays a number), and exactly 0
-#: after the softmax.
+#: Added to the scores of padding. It is finite, so a fully masked row does not become NaN, and gives exactly
+#: 0 after the softmax.
 MASKED = -1e9
-#: Takes weights [B, K, S] to contexts [B, K, D].
+#: Maps weights [B, K, S] to contexts [B, K, D].
 Read = Callable[[Tensor], Tensor]
 
 
 class Attention(nn.Module):
-    """What all kinds share: keys are made once a sentence; memory of B sentences is broadcast over the K rows
-    that each has, never repeated."""
+    """The base of all kinds. Keys are computed once per sentence; the memory of B sentences is broadcast over
+    the K rows of each, never repeated."""
 
     def __init__(self, size: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -31,20 +31,20 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def keys(self, values: Tensor) -> Tensor:
-        """Keys [B, S, A] of values [B, S, D]."""
+        """Keys [B, S, A] for values [B, S, D]."""
         keys: Tensor = values if self.key is None else self.key(values)
         return keys
 
     def scores(self, q: Tensor, keys: Tensor) -> Tensor:
-        """[B, K, S] of queries [B, K, A] and keys [B, S, A]."""
+        """Scores [B, K, S] of queries [B, K, A] against keys [B, S, A]."""
         raise NotImplementedError
 
     def forward(
         self, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor, read: Read | None = None
     ) -> tuple[Tensor, Tensor]:
         """Context [N, D] and alignment [N, S] of queries [N, A] over keys [B, S, A], values [B, S, D] and
-        bias [B, S] (0, or `MASKED` on padding); row n belongs to sentence n // K. `read` sums up the values
-        in another way than as a product (see projection.py)."""
+        bias [B, S] (0, or `MASKED` on padding); row n belongs to sentence n // K. `read` replaces the product
+        with the values (see projection.py)."""
         grouped = q.view(keys.shape[0], -1, self.size)  # (B, K, A)
         scores = self.scores(grouped, keys) + bias[:, None]  # (B, K, S)
         align = scores.softmax(dim=-1)  # (B, K, S)
@@ -66,7 +66,7 @@ class BahdanauAttention(Attention):
         nn.init.uniform_(self.v, -(size**-0.5), size**-0.5)
 
     def vector(self) -> Tensor:
-        """What weighs the A numbers of a score."""
+        """The vector [A] that reduces tanh(...) to a score."""
         return self.v
 
     def scores(self, q: Tensor, keys: Tensor) -> Tensor:
@@ -74,8 +74,9 @@ class BahdanauAttention(Attention):
 
 
 class NormedBahdanauAttention(BahdanauAttention):
-    """score(q, m) = g v^T / ||v|| tanh(W_q q + W_k m + b): v's length is learned apart from its direction
-    (weight normalization, Salimans & Kingma 2016, arXiv:1602.07868). The bias is part of the keys."""
+    """score(q, m) = g v^T / ||v|| tanh(W_q q + W_k m + b): the length of v is learned separately from its
+    direction (weight normalization, Salimans & Kingma 2016, arXiv:1602.07868). The bias is part of the
+    keys."""
 
     key_bias = True
 
@@ -118,8 +119,8 @@ class ScaledAttention(DotAttention):
 
 
 def new_attention(kind: AttentionKind, hidden: int, size: int, *, dropout: float) -> Attention:
-    """The attention of `kind` over values as large as the decoder's output. Only kinds that project both have
-    keys of `size`; Luong's have the `hidden` size."""
+    """The attention of `kind` over values of the `hidden` size. The keys of Luong's kinds have that size too,
+    those of the others have `size`."""
     if kind == "luong-dot":
         return DotAttention(hidden, dropout=dropout)
     if kind == "luong-general":

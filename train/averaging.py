@@ -1,4 +1,4 @@
-"""Averages of weights: a moving one while training, and that of several checkpoints."""
+"""Averages of weights: a moving average during training, and the mean of several checkpoints."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ class MovingAverage:
     """Exponential moving average of a model's weights (Polyak & Juditsky 1992).
 
     After update t, counted from 1, average = d * average + (1 - d) * weights with
-    d = min(decay, (1 + t) / (10 + t)), so that the first weights, which are random, are soon forgotten.
+    d = min(decay, (1 + t) / (10 + t)), so that the random initial weights are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -22,7 +22,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after update number `step`."""
+        """Include the weights after update number `step`."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, parameter in model.named_parameters():
             self.weights[name].lerp_(parameter, 1 - decay)
@@ -30,7 +30,7 @@ class MovingAverage:
     @contextlib.contextmanager
     @torch.no_grad()
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model has the average for its weights."""
+        """Replace the weights of the model by the average inside the block."""
         kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self._copy(self.weights, model)
         try:

@@ -1,4 +1,5 @@
-"""The PyTorch backend of the one search: how validation decodes and what an export is compared with."""
+"""The PyTorch backend of the runtime's search: it decodes in validations, and exports are compared with
+it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ class TorchState(NamedTuple):
 
 
 class TorchBackend:
-    """Drives a `Seq2Seq` in evaluation mode. The model's own mode is put back after each call."""
+    """Runs a `Seq2Seq` in evaluation mode. The model's own mode is restored after each call."""
 
     def __init__(self, model: Seq2Seq) -> None:
         self._model = model
@@ -34,8 +35,8 @@ class TorchBackend:
     def step(
         self, state: TorchState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
     ) -> tuple[StepOutput, TorchState]:
-        """As `Backend.step`. Which of equally likely tokens come in at the edge of the candidates is open, as
-        `topk` leaves it: a search that hangs on it is a near tie (`BeamSearch.min_gap`)."""
+        """As `Backend.step`. Which of several equally likely tokens are the last candidates is unspecified,
+        as with `topk`: a search that depends on it is a near tie (`BeamSearch.min_gap`)."""
         rows = self._tensor(parents)
         h, c, attn = state.decoder
         continued = DecoderState(h[:, rows], c[:, rows], attn[rows])
@@ -43,7 +44,7 @@ class TorchBackend:
             logits, following, align = self._model.step(self._tensor(tokens), continued, state.memory)
         logp = logits.log_softmax(dim=-1)  # (N, V)
         top, ids = (t.cpu().numpy() for t in logp.topk(candidates, dim=-1))  # (N, C)
-        order = np.lexsort((ids, -top))  # nor does topk order equal ones: lower id first
+        order = np.lexsort((ids, -top))  # of equal ones the lower id first; topk leaves their order open
         out = StepOutput(
             np.take_along_axis(ids, order, axis=-1),
             np.take_along_axis(top, order, axis=-1),
@@ -63,7 +64,7 @@ class TorchBackend:
 
 @contextlib.contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Dropout off inside the block."""
+    """Put the model into evaluation mode inside the block."""
     was_training = model.training
     model.eval()
     try:

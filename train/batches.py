@@ -1,5 +1,7 @@
-"""Steps of batches of similar length, reshuffled each epoch, in an order that is a function of (seed, epoch)
-alone: a resumed run needs only its position to see exactly what it would have seen."""
+"""Steps of batches of pairs of similar length, reshuffled each epoch.
+
+The order is a function of (seed, epoch), so a resumed run needs only its position to get the same batches.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,12 +14,13 @@ from ..runtime.backend import pad
 from .config import TrainingConfig
 from .dataset import EncodedPairs
 
-#: Steps whose pairs are sorted by length together. More wastes less on padding, fewer mixes more.
+#: Number of steps whose pairs are sorted by length together. A larger pool needs less padding, a smaller one
+#: shuffles more.
 _POOL = 50
 
 
 class Batch(NamedTuple):
-    """Pairs, padded behind with 0."""
+    """Pairs, padded at the end with 0."""
 
     src: Tensor  # i64 [B, S]
     src_len: Tensor  # i64 [B]
@@ -25,19 +28,20 @@ class Batch(NamedTuple):
     target_len: Tensor  # i64 [B]
 
     def to(self, device: str | torch.device) -> "Batch":
-        """On a GPU: from pinned memory, so that the copy does not wait for what is computed there."""
+        """The batch on `device`. The copy to a GPU is from pinned memory, so it does not wait for the GPU."""
         if torch.device(device).type == "cpu":
             return self
         return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in self))
 
 
 def epoch_order(pairs: EncodedPairs, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
-    """The steps of one epoch, each as its batches of indices, every pair once; longest target last in each.
+    """The steps of one epoch, each as a list of batches of indices, with the longest target last. Every pair
+    comes once.
 
-    A batch has `batch_size` pairs, or with `batch_tokens` as many as have, padded to the longest of them,
-    no more tokens in their sources, nor in their targets; a pair that is longer alone is a batch. A step has
-    `accumulate` times that, and is drawn before it is divided: half the batch and twice `accumulate` are the
-    same steps.
+    A batch has `batch_size` pairs, or with `batch_tokens` as many as fit into this number of source tokens
+    and of target tokens, padded to the longest; a pair that is longer on its own is a batch of one. A step is
+    `accumulate` times as large and is drawn before it is divided: half the batch size and twice `accumulate`
+    give the same steps.
     """
     random = np.random.default_rng([config.seed, epoch])
     order = random.permutation(len(pairs))
@@ -55,14 +59,14 @@ def epoch_order(pairs: EncodedPairs, config: TrainingConfig, epoch: int) -> list
 
 
 def _lengths(pairs: EncodedPairs) -> np.ndarray:
-    """[2, n]: tokens of each source, and of each target."""
+    """The lengths in tokens of each source and each target, [2, n]."""
     return np.stack([np.diff(pairs.src_offsets), np.diff(pairs.tgt_offsets)])
 
 
 def _divided(
     indices: np.ndarray, lengths: np.ndarray, config: TrainingConfig, times: int = 1
 ) -> list[np.ndarray]:
-    """`indices` in parts that are each so many `times` a batch, or less."""
+    """`indices`, divided into parts of at most `times` the size of a batch."""
     if config.batch_tokens is not None:
         return np.split(indices, _cuts(lengths[:, indices].max(axis=0), times * config.batch_tokens))
     size = times * config.batch_size
@@ -70,7 +74,7 @@ def _divided(
 
 
 def _cuts(lengths: np.ndarray, most: int) -> list[int]:
-    """Where to cut pairs of these lengths into batches of at most `most` tokens each, padded.
+    """The indices at which to split pairs of these lengths into batches of at most `most` tokens, padded.
 
     Worked example: lengths [2, 2, 3, 4], most 6: two of length 2 are 4 tokens, with the third 9, so the
     first cut is at 2; 3 alone, since two padded to 4 are 8: cuts [2, 3].
@@ -92,13 +96,13 @@ def make_batch(pairs: EncodedPairs, indices: np.ndarray) -> Batch:
 
 
 def collate(sources: list[list[int]], targets: list[list[int]]) -> Batch:
-    """A batch of these ids; each target ends with end-of-sentence."""
+    """Make a batch of ids; each target ends with end-of-sentence."""
     (src, src_len), (target, target_len) = pad(sources), pad(targets)
     return Batch(*map(torch.from_numpy, (src, src_len, target, target_len)))
 
 
 def ordered_batches(pairs: EncodedPairs, config: TrainingConfig) -> Iterator[Batch]:
-    """All pairs once, by length: for validation, where order does not matter."""
+    """All pairs once, in order of length, for validations."""
     lengths = _lengths(pairs)
     for indices in _divided(np.lexsort(lengths), lengths, config):
         yield make_batch(pairs, indices)

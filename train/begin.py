@@ -1,4 +1,4 @@
-"""How a run begins, or goes on: what may be overwritten, what is read, and what a resume may change."""
+"""Starting and resuming a run: what may be overwritten, what is read, and what a resume may change."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,12 +20,12 @@ from .tokenizer import load_tokenizer
 from .wanted import Wanted
 
 Say = Callable[[str], None]
-#: Shows, while it is entered, how far the corpus is read.
+#: Shows the progress of reading the corpus while the context is entered.
 Reading = Callable[[], AbstractContextManager[Tell | None]]
 
 
 def _silent(line: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 def open_or_create(
@@ -39,29 +39,29 @@ def open_or_create(
     say: Say = _silent,
     reading: Reading = nullcontext,
 ) -> Run:
-    """The run to train: with `resume` the one in `out`, if there is one, else a new one. `device` and
-    `processes` are those that it begins on. Only with `force` is a run replaced, and nothing but a run; an
-    empty folder is as good as none.
+    """The run to train: with `resume` the one in `out` if it exists, otherwise a new one, which records
+    `device` and `processes`. An existing run is replaced only with `force`, and nothing but a run is ever
+    replaced. An empty folder counts as none.
 
     Raises:
-        UsageError: what is in `out` may not be overwritten, or is not what a resume asks for.
+        UsageError: the content of `out` may not be overwritten, or does not match the resume.
         CheckpointError: another process trains in `out`.
         DataError: the corpus cannot be read, or holds nothing to learn.
     """
     begun = is_run(out)
     if begun:
-        RunLock(out).release()  # nobody trains in it, so that it may be changed or replaced
+        RunLock(out).release()  # raises if another process trains in it
     if resume and (begun or occupied(out)):
         return _resumed(out, wanted)
     if resume and not _names_data(wanted.options):
         raise UsageError(f"there is no run {out} to resume: give DATA to start one")
     if resume:
-        say(f"there is no run {out} to resume: this begins it")
+        say(f"there is no run {out} to resume: starting a new one")
     if occupied(out):
         _check_replaced(out, wanted.options.from_run, force)
     beginning = new_beginning(wanted, reading=reading, say=say)
     report = beginning.prepared.report
-    valid = replace(report, sources=report.valid_sources)  # as if it were a corpus of its own
+    valid = replace(report, sources=report.valid_sources)  # for the sha256 of the held-out corpus
     for line in (*report.lines(), *beginning.remarks()):
         say(line)
     corpus = {
@@ -74,11 +74,11 @@ def open_or_create(
 
 
 def new_beginning(wanted: Wanted, *, say: Say = _silent, reading: Reading = nullcontext) -> Beginning:
-    """Read, split, tokenize and encode the corpus, and read the first weights, where those are known. The
-    tokenizer is that of the run to begin with, if one.
+    """Read, split, tokenize and encode the corpus, and read initial weights if options name any. A run that
+    starts from another one uses its tokenizer.
 
     Raises:
-        UsageError: what is wanted cannot be trained.
+        UsageError: the requested configuration cannot be trained.
         DataError: the corpus cannot be read, or holds nothing to learn.
     """
     options, run = wanted.options, _from_run(wanted.options)
@@ -86,20 +86,21 @@ def new_beginning(wanted: Wanted, *, say: Say = _silent, reading: Reading = null
     config = wanted.fresh(run)
     if not _names_data(options):
         if base is not None:
-            raise UsageError(
-                "--from-run learns more from DATA: name it, as in edgechat train DATA --from-run RUN"
-            )
-        say(f"no DATA was named: this learns {DEFAULT_CORPUS}")
+            raise UsageError("--from-run needs DATA to learn from, as in edgechat train DATA --from-run RUN")
+        say(f"no DATA given: training on {DEFAULT_CORPUS}")
     ready = run.tokenizer if run else load_tokenizer(options.tokenizer) if options.tokenizer else None
     with reading() as progress:
         prepared = prepare(
             _corpus(options), config.data, tokenizer=ready, valid=_held_out(options), progress=progress
         )
-    BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)  # refuses what is no plain BPE
+    if ready is not None:
+        config = replace(config, data=replace(config.data, vocab_size=prepared.codec.vocab_size))
+    # Raises UsageError for a tokenizer that BPE dropout cannot work on.
+    BpeDropout.wanted(config.training, prepared.tokenizer, prepared.codec)
     if config.training.early_stop is not None and not len(prepared.valid):
         raise UsageError(
             f"--early-stop {config.training.early_stop} needs held-out pairs: "
-            "give --valid, or more --valid-fraction"
+            "give --valid, or a larger --valid-fraction"
         )
     path, width = options.pretrained_embeddings, config.model.embedding
     pretrained = None if path is None else read_pretrained(path, prepared.codec, width)
@@ -107,9 +108,9 @@ def new_beginning(wanted: Wanted, *, say: Say = _silent, reading: Reading = null
 
 
 def _check_replaced(out: Path, from_run: Path | None, force: bool) -> None:
-    """Refuse to replace what is in `out`, unless that is a run and nothing else, and it is asked for."""
+    """Raise UsageError unless `out` holds a run and nothing else, and `force` asks to replace it."""
     if from_run is not None and from_run.exists() and from_run.samefile(out):
-        raise UsageError(f"--from-run and --out are both {out}: name another --out, the run stays as it is")
+        raise UsageError(f"--from-run and --out are both {out}: choose another --out for the new run")
     go_on = "--resume continues it, or " if is_run(out) and not force else ""
     if not is_only_a_run(out):
         raise UsageError(
@@ -121,16 +122,25 @@ def _check_replaced(out: Path, from_run: Path | None, force: bool) -> None:
 
 
 def _resumed(out: Path, wanted: Wanted) -> Run:
-    """The run in `out`, if the options and the data given are those it was begun with, but for what is
-    `RESUMABLE`, and for how its steps are divided into batches."""
+    """The run in `out`, with the values that a resume may change.
+
+    Raises UsageError if any other option, or the data, differs from what the run was started with.
+    """
     run, options = open_run(out), wanted.options
-    asked = wanted.on(run.config, goes_on=run.begun_from is not None)
-    divided = DIVISION if _step_size(asked.training) == _step_size(run.config.training) else ()
+    try:
+        asked = wanted.on(run.config, goes_on=run.begun_from is not None)
+    except UsageError as error:
+        raise UsageError(f"{error} (a resume keeps the settings of its run: leave this one out)") from None
+    may_differ = {*RESUMABLE}
+    if _step_size(asked.training) == _step_size(run.config.training):
+        may_differ |= {*DIVISION}
+    if options.tokenizer is not None or "vocab_size" not in wanted.named:
+        may_differ.add("vocab_size")  # a resume trains no tokenizer, and a given one is compared below
     changed = asked.to_json()
     for part, values in run.config.to_json().items():
         for name, value in values.items():
             now = changed[part][name]
-            if now != value and name not in (*RESUMABLE, *divided):
+            if now != value and name not in may_differ:
                 given = wanted.source(name)
                 gives = f"no {name}" if now is None else f"{name} {now}"
                 if name in DIVISION:
@@ -138,19 +148,18 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
                     of, option = ("tokens", "--batch-tokens") if tokens else ("pairs", "--batch-size")
                     raise UsageError(
                         f"{given} changes how large a step is, which is {size:,} {of} in this run: resume "
-                        f"without it, or give {option} and --accumulate that come to that"
+                        f"without it, or give {option} and --accumulate whose product is {size:,}"
                     )
                 raise UsageError(
                     f"{given} gives {gives}, but the run was begun with {value}: "
                     f"resume without {given}, or start another run"
                 )
-    for name, same in _same_as_begun(run, options).items():
+    for name, same in _same_inputs(run, options).items():
         if not same:
             raise UsageError(
                 f"{name} is not what {out} was begun with: resume without it, or start another run"
             )
-    named = {*({} if wanted.file is None else wanted.file.values), *wanted.values}  # not by a preset
-    division = {name: changed["training"][name] for name in DIVISION if named & {*DIVISION}}
+    division = {name: changed["training"][name] for name in DIVISION if wanted.named.keys() & {*DIVISION}}
     values = wanted.resumable | division
     if run.config.changed(values) == run.config:
         return run
@@ -169,13 +178,13 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
 
 
 def _step_size(config: TrainingConfig) -> tuple[bool, int]:
-    """Whether it is in tokens, or in pairs, and how many a step has."""
+    """Whether the size of a step is counted in tokens rather than pairs, and how many it has."""
     tokens = config.batch_tokens
     return tokens is not None, (tokens or config.batch_size) * config.accumulate
 
 
-def _same_as_begun(run: Run, options: RunOptions) -> dict[str, bool]:
-    """Of each file that a resume names again, whether the run was begun with it."""
+def _same_inputs(run: Run, options: RunOptions) -> dict[str, bool]:
+    """For each input that a resume names again, whether the run was started with the same one."""
     try:
         run_before = _from_run(options)
         base = None if run_before is None else run_before.base(options.checkpoint)

@@ -1,32 +1,34 @@
-"""What a new run is made of."""
+"""The ingredients of a new run: its configuration, its encoded corpus and, if known, its initial weights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..runtime.display import counted
 from .config import RunConfig
 from .dataset import Prepared
 from .pretrained import Pretrained
 from .tokenizer import SMALLEST_VOCABULARY
 
-#: Training pairs for each token of more than a byte, below which copying is warned of.
-_PAIRS_A_TOKEN = 10
+#: Training pairs per multi-byte token below which a hint on copy attention is printed.
+_PAIRS_PER_TOKEN = 10
 
 
 @dataclass(frozen=True)
 class Base:
-    """The checkpoint of another run that one begins with, read once: that run may be trained meanwhile."""
+    """The checkpoint of another run that a new one starts from. It is read once, since that run may be in
+    training."""
 
     folder: Path
     checkpoint: str
-    data: str  # what it learned from, by name
+    data: str  # names of the data that it learned from
     step: int
     weights: bytes
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """A configuration, an encoded corpus, and first weights where these are known."""
+    """A configuration, an encoded corpus, and initial weights if they are known."""
 
     config: RunConfig
     prepared: Prepared
@@ -35,18 +37,19 @@ class Beginning:
 
     @property
     def first_weights(self) -> bytes | None:
-        """Those of `base`."""
+        """The weights of `base`, if there is one."""
         return None if self.base is None else self.base.weights
 
     def remarks(self) -> Iterator[str]:
-        """What is to be said of it, besides the report of the corpus."""
+        """Lines to print after the report of the corpus."""
         prepared, base, pretrained = self.prepared, self.base, self.pretrained
-        merged = prepared.codec.vocab_size - SMALLEST_VOCABULARY  # tokens of more than a byte
-        if self.config.model.copy_attention and merged * _PAIRS_A_TOKEN > prepared.report.train_pairs:
+        merged = prepared.codec.vocab_size - SMALLEST_VOCABULARY  # tokens of more than one byte
+        pairs = prepared.report.train_pairs
+        if self.config.model.copy_attention and merged * _PAIRS_PER_TOKEN > pairs:
             yield (
-                f"hint: --copy-attention copies token by token, and with so few pairs most of {merged:,} "
-                f"tokens are hardly learned: a --vocab-size nearer to {SMALLEST_VOCABULARY} copies new "
-                "values better"
+                f"hint: --copy-attention copies token by token, and {counted(pairs, 'training pair')} can "
+                f"hardly teach most of {merged:,} tokens: a --vocab-size closer to {SMALLEST_VOCABULARY} "
+                "copies new values better"
             )
         if base is not None:
             yield f"begins with the {base.checkpoint} weights of {base.folder}, step {base.step:,}"

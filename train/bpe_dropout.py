@@ -1,9 +1,9 @@
-"""BPE dropout (Provilkov et al. 2020, arXiv:1910.13267): the same words in other pieces each epoch.
+"""BPE dropout (Provilkov et al. 2020, arXiv:1910.13267): words are split into different tokens each epoch.
 
-Each merge of the BPE is left out with some probability, wherever it could be made. How pair i is cut in an
-epoch is a function of (seed, epoch, i) alone, so that a resumed run, and each of several processes, cuts it
-alike. `tokenizers` draws from a generator that cannot be seeded; hence a merge loop of our own, of its rules:
-the merge learned first comes first, of equal ones the leftmost.
+Each possible merge of the BPE is skipped with some probability. The split of pair i is a function of (seed,
+epoch, i), so it is the same after a resume and in each process. The generator of `tokenizers` cannot be
+seeded, hence this merge loop with the same rules: the merge that was learned first comes first, and of equal
+ones the leftmost.
 """
 
 import functools
@@ -22,17 +22,17 @@ from .batches import Batch, collate, make_batch
 from .config import TrainingConfig
 from .dataset import EncodedPairs
 
-#: The last of the numbers that a pair's draws are seeded with: without it pair 0 would have those of the
-#: epoch's order, since a sequence of seeds is filled up with zeros.
+#: The last number of the seed of a pair. Without it pair 0 would have the same seed as the order of the
+#: epoch, since NumPy pads a sequence of seeds with zeros.
 _STREAM = 1
-#: How words of up to so many bytes were cut is remembered, for so many of them.
+#: The splits of words of at most `_SHORT` bytes are cached, `_REMEMBERED` of them.
 _SHORT, _REMEMBERED = 32, 1 << 16
-_NEVER = 1 << 30  # the rank of two neighbours that are never merged
+_NEVER = 1 << 30  # the rank of two neighbors that are never merged
 
 
 class BpeDropout:
-    """Cuts training pairs into pieces anew. `share` is the probability that a merge is left out: 0 gives the
-    tokenizer's own pieces, 1 single bytes."""
+    """Splits training pairs into tokens again. `share` is the probability that a merge is skipped: 0 gives
+    the tokenizer's own tokens, 1 single bytes."""
 
     def __init__(self, tokenizer: bytes, codec: TextCodec, share: float, *, seed: int) -> None:
         self._codec, self._share, self._seed = codec, share, seed
@@ -42,17 +42,21 @@ class BpeDropout:
 
     @classmethod
     def wanted(cls, config: TrainingConfig, tokenizer: bytes, codec: TextCodec) -> "BpeDropout | None":
-        """What the configuration asks for, if anything."""
+        """The BPE dropout of the configuration; None if it is 0.
+
+        Raises:
+            UsageError: the tokenizer is not a plain BPE.
+        """
         share = config.bpe_dropout
         return cls(tokenizer, codec, share, seed=config.seed) if share else None
 
     def make_batch(self, pairs: EncodedPairs, indices: np.ndarray, epoch: int) -> Batch:
-        """Collate the pairs of `indices` as they are cut in this epoch."""
-        cut = [self.pair(pairs, int(i), epoch) for i in indices]
-        return collate([source for source, _ in cut], [target for _, target in cut])
+        """Collate the pairs of `indices` as they are split in this epoch."""
+        split = [self.pair(pairs, int(i), epoch) for i in indices]
+        return collate([source for source, _ in split], [target for _, target in split])
 
     def pair(self, pairs: EncodedPairs, i: int, epoch: int) -> tuple[list[int], list[int]]:
-        """Source and target of pair i. One that would be longer than the codec's limit stays as it was."""
+        """Source and target of pair i. One that would exceed the codec's limit keeps its own tokens."""
         random = np.random.default_rng([self._seed, epoch, i, _STREAM])
         return (
             self._side(pairs.source(i).tolist(), self._codec.max_source, random),
@@ -60,7 +64,7 @@ class BpeDropout:
         )
 
     def _side(self, ids: list[int], longest: int, random: np.random.Generator) -> list[int]:
-        """Text between special tokens is cut anew, those stay."""
+        """Split the text between special tokens again; the special tokens stay."""
         new: list[int] = []
         for special, run in itertools.groupby(ids, key=lambda id: id < len(SPECIAL_TOKENS)):
             same = list(run)
@@ -68,8 +72,8 @@ class BpeDropout:
         return new if len(new) <= longest else ids
 
     def _text(self, ids: list[int], random: np.random.Generator) -> list[int]:
-        """Other ids of the same text; the same where they are not what the tokenizer makes of it, as at the
-        start of a source that was cut within a word."""
+        """Other ids of the same text. They stay the same if the tokenizer would not make them from the text,
+        for example at the start of a source that was truncated within a word."""
         try:
             text = b"".join(map(self._codec.token_bytes, ids)).decode("utf-8")
         except UnicodeDecodeError:
@@ -87,25 +91,26 @@ class BpeDropout:
         return new
 
     def _words(self, text: str) -> list[str]:
-        """What no merge crosses, in the alphabet of the vocabulary: a character for each byte."""
+        """The words of a text, which no merge crosses, in the vocabulary's alphabet of one character per
+        byte."""
         normalized = self._tokenizer.normalizer.normalize_str(text)
         return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
 
     def _left_out(self, count: int, random: np.random.Generator) -> list[int]:
-        """For each merge that is made, how many better ones are left out before it."""
+        """For each merge that is made, the number of better merges that are skipped before it."""
         if self._share == 1:
             return [_NEVER] * count
         drawn: list[int] = (random.geometric(1 - self._share, size=count) - 1).tolist()
         return drawn
 
     def cut(self, word: str, left_out: tuple[int, ...]) -> tuple[int, ...]:
-        """The ids of a word of n characters whose t-th merge is not the best that can be made, but the one
-        after the best `left_out[t]`; where there is none the word is done. n - 1 numbers.
+        """The ids of a word of n characters whose t-th merge is not the best possible one, but the one after
+        the best `left_out[t]`; if there is none the word is finished. `left_out` has n - 1 numbers.
 
         Worked example: with the merges l+o, o+w, lo+w in this order, "low" is [low] with (0, 0), [lo, w]
         with (0, 1), [l, ow] with (1, 0), and [l, o, w] with (2, 0).
         """
-        if not any(left_out):  # the usual way is that of the tokenizer
+        if not any(left_out):  # one cache entry for the tokenizer's own split
             left_out = ()
         return self._remembered(word, left_out) if len(word) <= _SHORT else self._cut(word, left_out)
 
@@ -118,7 +123,7 @@ class BpeDropout:
             rank = nsmallest(better + 1, ranks)[-1] if 0 < better < len(ranks) else min(ranks)
             if better >= len(ranks) or rank == _NEVER:
                 break
-            # Of equal ones the leftmost come first.
+            # Of equal merges the leftmost comes first.
             at = _nth(ranks, rank, better - sum(r < rank for r in ranks) if better else 0)
             ids[at : at + 2] = [merges[ids[at], ids[at + 1]][1]]
             del ranks[at]
@@ -129,12 +134,12 @@ class BpeDropout:
 
 
 def batch_of(pairs: EncodedPairs, indices: np.ndarray, epoch: int, dropout: BpeDropout | None) -> Batch:
-    """The pairs of `indices` as they are learned in this epoch."""
+    """The batch of the pairs of `indices` in this epoch, with BPE dropout if it is given."""
     return make_batch(pairs, indices) if dropout is None else dropout.make_batch(pairs, indices, epoch)
 
 
 def _nth(values: list[int], value: int, n: int) -> int:
-    """Where `value` stands for the n-th time, counted from 0."""
+    """The index of the n-th occurrence of `value`, counted from 0."""
     at = values.index(value)
     for _ in range(n):
         at = values.index(value, at + 1)
@@ -142,15 +147,16 @@ def _nth(values: list[int], value: int, n: int) -> int:
 
 
 def _table(model: dict[str, Any]) -> tuple[dict[str, int], dict[tuple[int, int], tuple[int, int]]]:
-    """The ids of all tokens, and for each two that can be merged the rank of that and the id of the result.
+    """The ids of all tokens, and for each mergeable pair of ids the rank of the merge and the id of the
+    result.
 
-    Raises UsageError for a tokenizer that does not only merge.
+    Raises UsageError if the tokenizer does more than merge.
     """
     ids: dict[str, int] = model.get("vocab", {})
     marks = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
     if model.get("type") != "BPE" or any(model.get(mark) for mark in marks):
         raise UsageError(
-            "--bpe-dropout leaves out merges, and the tokenizer is no plain BPE: train without --tokenizer, "
+            "--bpe-dropout needs a plain BPE, and the tokenizer is not one: train without --tokenizer, "
             "or without --bpe-dropout"
         )
     split = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])

@@ -1,12 +1,13 @@
-"""A checkpoint: safetensors plus JSON, in a folder that exists only once it is whole.
+"""A checkpoint: safetensors plus JSON, in a folder that exists only once it is complete.
 
     step-00000200/model.safetensors      weights, by their PyTorch names
                   optimizer.safetensors  the optimizer's moments
                   average.safetensors    with --ema: the moving average of the weights
                   state.json             position, score, and the hash of these files
 
-It is written beside its place, synced and renamed, so a kill at any moment leaves those that were there.
-There are no states of random numbers: those of a step are a function of the seed and the step (updates.py).
+It is written to a temporary folder, synced and renamed, so a kill at any moment leaves the existing ones
+intact. It has no state of a random number generator: the random numbers of a step are a function of the seed
+and the step (updates.py).
 """
 
 import json
@@ -29,37 +30,37 @@ _AVERAGE = "average.safetensors"
 
 @dataclass
 class Position:
-    """Where a run stands, and the sums that its next row of metrics needs."""
+    """The position of a run, and the sums that its next row of metrics needs."""
 
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0  # steps of this epoch that are done
-    loss_sum: float = 0.0  # natural log, over target tokens since the last validation
+    loss_sum: float = 0.0  # natural log, over the target tokens since the last validation
     tokens: int = 0  # target tokens since the last validation
-    norm_sum: float = 0.0  # of the gradients, before clipping, of these:
+    norm_sum: float = 0.0  # gradient norms before clipping, over the updates since the last validation
     updates: int = 0  # since the last validation
     best_step: int = 0
-    best_loss: float | None = None  # of the best validation: held out, or of training where nothing is
-    best_score: float | None = None  # what "best" goes by, lower being better: the loss, or minus a metric
-    waited: int = 0  # validations since the best
+    best_loss: float | None = None  # at the best validation: held out, or of training if nothing is
+    best_score: float | None = None  # decides which is best, lower is better: the loss, or minus a metric
+    waited: int = 0  # validations since the best one
     skipped: int = 0  # steps without an update since the last validation
     skipped_in_row: int = 0
     lowest_loss: float | None = None  # of all validations, for the plateau schedule
-    plateau: int = 0  # validations since then, or since the last cut
-    rate_scale: float = 1.0  # what the plateau schedule has come down to
-    batch: InitVar[int | None] = None  # in place of `epoch_step`, of the time when single batches were drawn
+    plateau: int = 0  # validations since the lowest loss, or since the last decay
+    rate_scale: float = 1.0  # product of the decays of the plateau schedule
+    batch: InitVar[int | None] = None  # older versions: batches of this epoch, in place of `epoch_step`
 
     def __post_init__(self, batch: int | None) -> None:
-        self.of_batches = batch is not None
+        self.counts_batches = batch is not None
         if batch is not None:
             self.epoch_step = batch
-        if self.best_score is None:  # a checkpoint of the time when the loss alone decided
+        if self.best_score is None:  # of an older version, where only the loss decided
             self.best_score = self.best_loss
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What a checkpoint holds of a training besides its position."""
+    """The contents of a checkpoint besides the position."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -70,7 +71,7 @@ class Learned:
 def write_checkpoint(
     folder: Path, learned: Learned, position: Position, *, score: float | None = None
 ) -> None:
-    """Write one, whole or not at all. `score`, lower being better, is of a validation at this very step."""
+    """Write a checkpoint, all or nothing. `score` (lower is better) is that of a validation at this step."""
     contents = {
         _MODEL: weights_to_bytes(learned.model),
         _OPTIMIZER: safetensors.torch.save(_optimizer_tensors(learned.model, learned.optimizer)),
@@ -97,14 +98,14 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def whole_ones(folder: Path) -> list[Path]:
-    """The checkpoints that lie in a folder, oldest first."""
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
     found = folder.glob("step-*")
     return sorted(one for one in found if re.fullmatch(r"step-\d{8,}", one.name) and one.is_dir())
 
 
 def load_weights(folder: Path, model: nn.Module) -> Position:
-    """Load the weights to use into `model`: the moving average of a run that keeps one."""
+    """Load the weights to use into `model`: the moving average if the run keeps one."""
     state = read_state(folder)
     name = _AVERAGE if _AVERAGE in state["files"] else _MODEL
     _fill(model, _read_tensors(folder, name, state), folder / name)
@@ -112,7 +113,7 @@ def load_weights(folder: Path, model: nn.Module) -> Position:
 
 
 def load_mean_weights(folders: list[Path], model: nn.Module) -> Position:
-    """Load the mean of the weights of several checkpoints. Gives the position of the newest."""
+    """Load the mean of the weights of several checkpoints. Returns the position of the newest."""
     positions, weights = [], []
     for folder in folders:
         positions.append(load_weights(folder, model))
@@ -127,10 +128,10 @@ def weights_to_bytes(model: nn.Module) -> bytes:
 
 
 def fill_from_bytes(model: nn.Module, weights: bytes, name: str) -> None:
-    """Give a model the weights that `weights_to_bytes` made of one of the same sizes.
+    """Load weights that `weights_to_bytes` made of a model of the same sizes.
 
     Raises:
-        CheckpointError: they do not fit, or are damaged; `name` is said.
+        CheckpointError: they do not fit or are damaged; the message names `name`.
     """
     try:
         tensors = safetensors.torch.load(weights)
@@ -140,7 +141,7 @@ def fill_from_bytes(model: nn.Module, weights: bytes, name: str) -> None:
 
 
 def load_checkpoint(folder: Path, learned: Learned) -> Position:
-    """Load all of a training: it goes on as if it had never stopped.
+    """Load everything that a training needs to continue as if it had never stopped.
 
     Raises:
         CheckpointError: a file is damaged, or does not fit the run's configuration.
@@ -163,7 +164,7 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], name: object) -> None:
         if key not in weights or key not in own:
             wrong = f"it has {'no' if key in own else 'a'} {key}"
         elif weights[key].shape != own[key].shape:
-            wrong = f"{key} is {_size(weights[key])} and would have to be {_size(own[key])}"
+            wrong = f"{key} is {_size(weights[key])}, not {_size(own[key])}"
         else:
             continue
         raise CheckpointError(f"{name} does not fit the run's configuration and tokenizer: {wrong}")
@@ -175,9 +176,9 @@ def _size(tensor: Tensor) -> str:
 
 
 def _read_tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file whose hash is right."""
+    """The tensors of a file, checked against its hash."""
     if name not in state["files"]:
-        raise CheckpointError(f"{folder} has no {name}, which the run's configuration asks for")
+        raise CheckpointError(f"{folder} has no {name}, which the run's configuration requires")
     try:
         return safetensors.torch.load(_read_checked(folder, name, state))
     except safetensors.SafetensorError as error:
@@ -185,7 +186,7 @@ def _read_tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, T
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The content of `state.json`. Raises CheckpointError where it is missing or damaged."""
+    """The content of `state.json`. Raises CheckpointError if it is missing or damaged."""
     path = folder / STATE
     try:
         state: dict[str, Any] = json.loads(path.read_text())
@@ -212,12 +213,12 @@ def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
 
 
 def _instead(folder: Path) -> str:
-    """How one goes on without a checkpoint."""
-    others = [other for other in whole_ones(folder.parent) if other != folder]
+    """How to continue without the checkpoint `folder`."""
+    others = [other for other in complete_checkpoints(folder.parent) if other != folder]
     if others and others[-1] > folder:
-        return f"take the last one, step {step_of(others[-1]):,}, with --checkpoint last"
+        return f"use the last one, step {step_of(others[-1]):,}, with --checkpoint last"
     before = f"step {step_of(others[-1]):,}" if others else "the beginning"
-    return f"move {folder} away to go on from {before}"
+    return f"move {folder} away to continue from {before}"
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -225,7 +226,7 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as tensors named after the parameter they belong to."""
+    """The optimizer's state, each tensor named after its parameter."""
     return _contiguous(
         {
             f"{name}.{key}": value
@@ -239,8 +240,8 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 def _restore_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    """Give the optimizer the state that `_optimizer_tensors` made. On which device and in which type each
-    tensor must be is PyTorch's to say: a fused Adam counts its steps on the GPU, another one on the CPU."""
+    """Load the state that `_optimizer_tensors` made. PyTorch decides the device and type of each tensor: a
+    fused Adam counts its steps on the GPU, other optimizers on the CPU."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     state: dict[int, dict[str, Tensor]] = {}

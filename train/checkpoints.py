@@ -1,4 +1,4 @@
-"""The checkpoints of a run, `checkpoints/step-...`: which are the last and the best, and which are kept."""
+"""The checkpoints of a run, `checkpoints/step-...`: the last, the best, and which ones are kept."""
 
 import contextlib
 import functools
@@ -15,38 +15,38 @@ from .checkpoint import (
     STATE,
     Learned,
     Position,
+    complete_checkpoints,
     folder_name,
     read_state,
     step_of,
-    whole_ones,
     write_checkpoint,
 )
 
 
 class Checkpoints:
-    """Of the run in a folder, as they are at each call; false where there are none."""
+    """The checkpoints of the run in a folder. Each call looks at the disk again. False if there are none."""
 
     def __init__(self, run: Path) -> None:
         self._run, self._folder = run, run / "checkpoints"
 
     def __bool__(self) -> bool:
-        return bool(whole_ones(self._folder))
+        return bool(complete_checkpoints(self._folder))
 
     @property
     def last(self) -> Path:
-        """The folder of the last one. Raises CheckpointError where there is none yet."""
-        folders = whole_ones(self._folder)
+        """The folder of the last one. Raises CheckpointError if there is none yet."""
+        folders = complete_checkpoints(self._folder)
         if not folders:
-            raise CheckpointError(f"{self._run} has no checkpoint yet: let it train until its first one")
+            raise CheckpointError(f"{self._run} has no checkpoint yet: train it until it writes one")
         return folders[-1]
 
     @property
     def best(self) -> Path:
-        """The folder of the best one. Raises CheckpointError where there is none yet, or it is not there."""
-        last, folders = self.last, whole_ones(self._folder)
+        """The folder of the best one. Raises CheckpointError if there is none yet, or it is missing."""
+        last, folders = self.last, complete_checkpoints(self._folder)
         states = _readable(folders)
         if not states:
-            read_state(last)  # says why
+            read_state(last)  # raises the error that says why
         best = next(iter(states.values()))["position"]["best_step"]
         if not best:  # none was validated
             return last
@@ -54,21 +54,21 @@ class Checkpoints:
             if step_of(folder) == best:
                 return folder
         raise CheckpointError(
-            f"{self._run} has lost its best checkpoint, step {best:,}: take the last one, step "
+            f"{self._run} has lost its best checkpoint, step {best:,}: use the last one, step "
             f"{step_of(last):,}, with --checkpoint last"
         )
 
     @property
     def position(self) -> Position:
-        """Where the last one stands."""
+        """The position of the last one."""
         return Position(**read_state(self.last)["position"])
 
     def named(self, which: str) -> list[Path]:
-        """The folders that `which` names: "last" or "best", or "last:3" or "best:3" for so many, best or
-        newest first, whose weights are then averaged.
+        """The folders that `which` names: "last", "best", or "last:N" or "best:N" for N checkpoints whose
+        weights are to be averaged, newest or best first.
 
         Raises:
-            UsageError: it is none of these, or so many were not kept.
+            UsageError: `which` has none of these forms, or fewer than N were kept.
             CheckpointError: the run has none yet.
         """
         kind, colon, number = which.partition(":")
@@ -78,60 +78,61 @@ class Checkpoints:
             )
         if not colon:
             return [self.last if kind == "last" else self.best]
-        _ = self.last  # there is one
-        scores = _scores(_readable(whole_ones(self._folder)))
+        _ = self.last  # raises if there is none
+        scores = _scores(_readable(complete_checkpoints(self._folder)))
         if len(scores) < int(number):
             there_are = counted(len(scores), "validated checkpoint")
             raise UsageError(
-                f"--checkpoint {which}: {self._run} has {there_are}: ask for no more, or train "
+                f"--checkpoint {which}: {self._run} has {there_are}: use a smaller number, or train "
                 f"longer, with --keep {number} or higher"
             )
         return [folder for folder, _ in _ranked(scores, kind)[: int(number)]]
 
     def step(self, which: str) -> int:
-        """Where it stood; of several that are averaged, the newest."""
+        """The step of the checkpoint that `which` names, or the highest step of several."""
         return max(map(step_of, self.named(which)))
 
     def save(
         self, learned: Learned, position: Position, *, score: float | None = None, keep: int = 1
     ) -> None:
-        """Write the one of `position`, and then remove those that are neither among the `keep` last nor the
-        `keep` best that were validated. `score`, lower being better, is of a validation at this very step."""
+        """Write the checkpoint of `position`, then remove those that are neither among the last `keep` nor
+        among the best `keep` validated ones. `score` (lower is better) is that of a validation at this
+        step."""
         self._folder.mkdir(exist_ok=True)
-        sync_folder(self._run)  # a power cut could take it, with all that is synced in it
+        sync_folder(self._run)  # else a power cut could lose the folder with everything in it
         remove_leftovers(self._folder)
         write_checkpoint(self._folder / folder_name(position.step), learned, position, score=score)
         self._remove_all_but(keep, {position.step, position.best_step})
 
     def _remove_all_but(self, keep: int, steps: set[int]) -> None:
-        """What cannot be read is left alone, where it is looked at."""
-        folders = whole_ones(self._folder)
+        """Remove the checkpoints that are not kept. Unreadable ones are left alone if `keep` is above 1."""
+        folders = complete_checkpoints(self._folder)
         states = _readable(folders) if keep > 1 else {}
         kept = {folder for kind in ("last", "best") for folder, _ in _ranked(_scores(states), kind)[:keep]}
         if keep > 1:
             kept |= set(folders) - set(states)
         for old in folders:
             if step_of(old) not in steps and old not in kept:
-                # Half deleted it must not look like one: a kill leaves what the next save removes first.
+                # Renamed first: if a kill leaves it half deleted, the next save removes it.
                 with contextlib.suppress(OSError):
                     shutil.rmtree(old.rename(old.with_name(TEMPORARY + old.name)), ignore_errors=True)
 
 
 def _scores(states: dict[Path, dict[str, Any]]) -> dict[Path, float]:
-    """Of the checkpoints at validations, with their scores. What an interruption wrote is not one of them,
-    so that a run keeps the same ones whether it was interrupted or not."""
+    """The scores of the checkpoints at validations. Those written by an interruption have none, so a run
+    keeps the same checkpoints whether it was interrupted or not."""
     scores = {folder: state.get("score") for folder, state in states.items()}
     return {folder: float(score) for folder, score in scores.items() if score is not None}
 
 
 def _readable(folders: list[Path]) -> dict[Path, dict[str, Any]]:
-    """The states of checkpoints, newest first; that one cannot be read is said."""
+    """The states of the readable checkpoints, newest first. Warns of the others."""
     states = {}
     for folder in reversed(folders):
         try:
             states[folder] = read_state(folder)
         except CheckpointError:
-            _warn(f"{folder / STATE} is damaged or missing: this checkpoint is passed over")
+            _warn(f"{folder / STATE} is damaged or missing: this checkpoint is skipped")
     return states
 
 
@@ -141,6 +142,6 @@ def _warn(sentence: str) -> None:
 
 
 def _ranked(scores: dict[Path, float], kind: str) -> list[tuple[Path, float]]:
-    """Newest first, or best first and the earlier of equals."""
+    """Newest first, or best first with the earlier of equals in front."""
     newest = sorted(scores.items(), key=lambda item: -step_of(item[0]))
     return newest if kind == "last" else sorted(newest, key=lambda item: (item[1], step_of(item[0])))

@@ -1,18 +1,19 @@
-"""What confidences are worth on pairs whose right replies are known."""
+"""The quality of confidences, measured on pairs whose correct replies are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-#: Of `edgechat reply --abstain-below`, for those that are to choose one.
+#: Thresholds for `edgechat reply --abstain-below` that are reported, to help choose one.
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95)
 _BINS = 10
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What is answered where only a confidence of `at_least` will do, and how much of it is right."""
+    """How many prompts are answered with a confidence of `at_least`, and how many of the answers are
+    right."""
 
     at_least: float
     answered: int
@@ -21,15 +22,18 @@ class Answered:
 
 @dataclass(frozen=True)
 class Trust:
-    """How far confidences can be trusted: their expected calibration error, what thresholds let pass."""
+    """The expected calibration error of confidences, and what is answered at each threshold."""
 
     expected_error: float
     answered: tuple[Answered, ...]
 
 
 def trust(confidences: Sequence[float | None], right: Sequence[bool]) -> Trust | None:
-    """Of the best replies to some prompts. One without a confidence, as one that was cut, is not answered
-    with, and is no part of the error; None where none has any."""
+    """Measure the confidences of the best replies to some prompts.
+
+    A reply without a confidence, such as one that was cut off, counts as unanswered and is not part of the
+    error. None if no reply has a confidence.
+    """
     known = [(each, was) for each, was in zip(confidences, right, strict=True) if each is not None]
     if not known:
         return None
@@ -41,8 +45,8 @@ def trust(confidences: Sequence[float | None], right: Sequence[bool]) -> Trust |
 
 
 def expected_calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """Mean over the pairs, bin by bin of confidence, of |share that was right - mean confidence| (Guo et
-    al. 2017, equation 3), with 10 bins of one width."""
+    """The mean over the pairs of |share of right ones - mean confidence| in their bin (Guo et al. 2017,
+    equation 3), with 10 bins of equal width."""
     p, y = np.array(confidences), np.array(right, dtype=np.float64)
     bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
     error = 0.0

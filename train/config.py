@@ -1,7 +1,8 @@
-"""The configuration of a run: a TOML file, which a preset is too, whose single values the command line
-changes. What was in effect is kept in the run folder, as such a file again.
+"""The configuration of a run, in the sections model, data and training.
 
-A file has a fourth section, `run`: what is read, what is written, and on what it is computed.
+A preset or a TOML file gives it, and options of the command line change single values. The run folder keeps
+the values that were in effect, as a TOML file again. Such a file may have a fourth section, `run`: what is
+read, what is written, and where it is computed.
 """
 
 import dataclasses
@@ -22,9 +23,9 @@ from .toml import either, read_toml, refuse_unknown, section, to_toml
 
 DEFAULT_PRESET = "tiny"
 
-#: Which value does something beside which of another only: given by an option it is refused with another,
-#: and never ignored; in a section training, where it is not at its default.
-MEANT_FOR: dict[str, tuple[str, tuple[Any, ...]]] = {
+#: Values that have an effect only with certain values of another one. Without these they are refused if an
+#: option gives them, or if they are not at their default in a section training.
+EFFECTIVE_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "attention": ("attention_kind", ("bahdanau", "bahdanau-normed", "scaled")),
     "reverse_source": ("bidirectional", (False,)),
     "weight_decay": ("optimizer", ("adamw", "sgd")),
@@ -36,105 +37,112 @@ MEANT_FOR: dict[str, tuple[str, tuple[Any, ...]]] = {
     "patience": ("early_stop", get_args(Metric)),
 }
 
-#: What of a layer below is none where a layer names the other of the two, and not it.
-GIVES_WAY = {"batch_tokens": "batch_size"}
-#: What a resume may change: where a run ends, and how many of its checkpoints stay.
+#: A value of a lower layer that is unset where a higher layer gives the other one: preset < file < options.
+REPLACED_BY = {"batch_tokens": "batch_size"}
+#: What a resume may change: where a run ends, and how many of its checkpoints are kept.
 RESUMABLE = ("epochs", "max_steps", "keep")
-#: How a step is divided into batches, which a resume may change where the step stays as large.
+#: How a step is divided into batches, which a resume may change if the step stays the same size.
 DIVISION = ("batch_size", "batch_tokens", "accumulate")
+#: What a new run does not take over from the run that it starts from: values that were chosen for the length
+#: of the other run.
+NOT_INHERITED = ("max_steps", "early_stop", "patience", "warmup_steps", "decay_start", "decay_every")
 
 
-def over(below: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The values of a section that are `given`, on top of those of the layer below."""
-    none = {name: None for name, other in GIVES_WAY.items() if other in given and name in below}
-    return {**below, **none, **given}
+def overlay(below: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The `given` values of a section on top of those of the layer below."""
+    replaced = {name: None for name, other in REPLACED_BY.items() if other in given and name in below}
+    return {**below, **replaced, **given}
 
 
-def _does_something(name: str, values: dict[str, Any]) -> bool:
-    """Whether a value does, beside the others of its section."""
-    mode, kinds = MEANT_FOR.get(name, (name, ()))
+def _has_effect(name: str, values: dict[str, Any]) -> bool:
+    """Whether a value has an effect, given the other values of its section."""
+    mode, kinds = EFFECTIVE_WITH.get(name, (name, ()))
     return name == mode or values.get(mode) in kinds
 
 
 def _refuse_idle(name: str, values: dict[str, Any]) -> None:
-    """Raise UsageError where a value does nothing beside the others of its section."""
-    if values[name] is False or _does_something(name, values):
+    """Raise UsageError if a value has no effect, given the other values of its section."""
+    if values[name] is False or _has_effect(name, values):
         return
-    mode, kinds = MEANT_FOR[name]
+    mode, kinds = EFFECTIVE_WITH[name]
     value, now = values[name], values[mode]
     if now is None:
-        raise UsageError(f"{name} {value} goes with {mode}, which is not set")
+        raise UsageError(f"{name} {value} has no effect without {mode}: set {mode} too, or leave it out")
     if now is True:
-        raise UsageError(f"{name} does not go with {mode}, beside which it does nothing")
-    raise UsageError(f"{name} {value} is of {mode} {either(kinds)}, not of {now}")
+        raise UsageError(f"{name} has no effect with {mode}: leave it out")
+    raise UsageError(f"{name} {value} has no effect with {mode} {now}, only with {either(kinds)}")
 
 
 def without_idle(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
-    """The values of a section without those of a training that do nothing beside the others, but for what was
-    `given`, which is refused. Those of a model stay: another kind of it may be chosen in a layer above."""
+    """The values of a section without the values of a training that have no effect.
+
+    Values in `given` stay, to be refused later. So do values of a model: a higher layer may choose a kind of
+    model in which they have an effect.
+    """
     return {
         name: value
         for name, value in values.items()
-        if name in given or not hasattr(TrainingConfig, name) or _does_something(name, values)
+        if name in given or not hasattr(TrainingConfig, name) or _has_effect(name, values)
     }
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the model is trained. Steps are updates of the weights."""
+    """How the model is trained. A step is one update of the weights."""
 
     epochs: int = 30
     max_steps: int | None = None
-    """The run ends at this step, also where the epochs are not over."""
+    """The run ends at this step, even if the epochs are not over."""
     batch_size: int = 64
-    """Pairs a batch, over all processes together."""
+    """Pairs per batch, over all processes together."""
     batch_tokens: int | None = None
-    """In place of `batch_size`: a batch takes as many pairs as have no more tokens on either side, padding
-    counted."""
+    """Instead of `batch_size`: a batch takes as many pairs as fit into this many source tokens and this many
+    target tokens, padding included."""
     accumulate: int = 1
-    """Batches a step, whose gradients are added up: a larger batch in the memory of a smaller one. The step
-    is drawn whole and then divided, with `batch_tokens` at times into a batch more, or less."""
+    """Batches per step, whose gradients are summed: a large batch in the memory of a small one. The step is
+    drawn as a whole and then divided, with `batch_tokens` sometimes into a batch more or less."""
     optimizer: Optimizer = "adam"
     """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), or plain SGD."""
     learning_rate: float = 1e-3
-    """The highest that the schedule comes to."""
+    """Peak of the schedule."""
     weight_decay: float = 0.0
     """Of matrices, for AdamW (decoupled) and SGD (L2)."""
     momentum: float = 0.0
     """Of SGD."""
     schedule: Schedule = "constant"
     """"cosine" falls to 0 along half a cosine over the planned steps (Loshchilov & Hutter 2017);
-    "inverse-sqrt" falls as 1 / sqrt(step) after the warm-up (Vaswani et al. 2017); "plateau" is cut when the
-    held-out loss stands still, or that of training where nothing is held out; "luong" is cut at fixed steps
+    "inverse-sqrt" falls as 1 / sqrt(step) after the warm-up (Vaswani et al. 2017); "plateau" decays when the
+    held-out loss stops falling, or the training loss if nothing is held out; "luong" decays at fixed steps
     (Luong et al. 2015)."""
     warmup_steps: int = 0
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises linearly from 0."""
     decay: float = 0.5
-    """What "plateau" and "luong" multiply the rate by."""
+    """Factor by which "plateau" and "luong" multiply the rate."""
     decay_start: int | None = None
-    """The step of the first cut of "luong"; half of the planned steps."""
+    """Step of the first decay of "luong"; None means half of the planned steps."""
     decay_every: int | None = None
-    """Steps between the cuts of "luong"; a tenth of the planned steps."""
+    """Steps between decays of "luong"; None means a tenth of the planned steps."""
     plateau_patience: int = 2
-    """Validations in a row without a lower loss after which "plateau" cuts."""
+    """Validations in a row without a lower loss after which "plateau" decays."""
     clip: float = 5.0
     """Gradients are scaled down to this global norm."""
     label_smoothing: float = 0.0
-    """Share of the target's probability that goes evenly to the vocabulary (Szegedy et al. 2016)."""
+    """Share of the target's probability that is spread evenly over the vocabulary (Szegedy et al. 2016)."""
     scheduled_sampling: float = 0.0
-    """Share of the fed tokens that are the model's own at the end; it rises from 0 (Bengio et al. 2015)."""
+    """Share of the fed tokens that the model draws itself, rising from 0 to this (Bengio et al. 2015)."""
     bpe_dropout: float = 0.0
-    """Probability that a merge of the BPE is left out in training pairs (Provilkov et al. 2020)."""
+    """Probability that a BPE merge is skipped in training pairs (Provilkov et al. 2020)."""
     amp: Amp = "off"
-    """Computing in bfloat16 or float16 where that is safe; see precision.py."""
+    """Compute in bfloat16 or float16 where that is safe; see precision.py."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which is validated and exported; 0 keeps none."""
     save_every: int = 200
-    """Steps between validations; each writes a checkpoint."""
+    """Steps between validations; each one writes a checkpoint."""
     keep: int = 1
-    """Checkpoints that are kept of the last and of the best each, to be averaged at export."""
+    """How many of the last and how many of the best checkpoints are kept, to be averaged at export."""
     early_stop: Metric | None = None
-    """Ends the run when this has not improved for `patience` validations; the best checkpoint is by it."""
+    """End the run when this has not improved for `patience` validations. It also decides which checkpoint is
+    the best."""
     patience: int = 5
     seed: int = 0
 
@@ -149,7 +157,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that shapes the weights of a run, but for the corpus itself."""
+    """Everything that determines the weights of a run, except the corpus itself."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -164,14 +172,14 @@ class RunConfig:
             )
 
     def shape(self) -> dict[str, Any]:
-        """All that weights are only worth something with: what of the model they are, and what ids mean."""
+        """The values without which weights are meaningless: those of the model, and how text becomes ids."""
         return self.model.shape() | {"lowercase": self.data.lowercase}
 
     def changed(self, values: dict[str, Any]) -> "RunConfig":
-        """A copy in which options have the values given; None leaves one as it is.
+        """A copy with other values, by name; None keeps the present one.
 
-        Options of all three parts have names of their own, so none need say whose it is; `seed` sets
-        that of the split and that of the training. What then does nothing any more is back at its default.
+        Names are unique across the sections, except `seed`, which sets that of the split and that of the
+        training. Values that no longer have an effect return to their defaults.
         """
         parts: dict[str, Any] = {}
         left = {name: value for name, value in values.items() if value is not None}
@@ -179,18 +187,19 @@ class RunConfig:
             current = getattr(self, part.name)
             names = {f.name for f in dataclasses.fields(current)}
             given = {name: value for name, value in left.items() if name in names}
-            together = over(vars(current), given)
+            together = overlay(vars(current), given)
             for name in given:
                 _refuse_idle(name, together)
             parts[part.name] = type(current)(**without_idle(together))
         return RunConfig(**parts)
 
-    def without_end(self) -> "RunConfig":
-        """A copy that ends after its epochs alone: other ends are of the data that it was made for."""
-        endless = dataclasses.replace(
-            self.training, max_steps=None, early_stop=None, patience=TrainingConfig.patience
-        )
-        return dataclasses.replace(self, training=endless)
+    def for_other_data(self) -> "RunConfig":
+        """A copy for a run that starts from this one's weights, with the values of `NOT_INHERITED` at their
+        defaults. Only inverse-sqrt, which needs a warm-up, keeps its own."""
+        defaults = {name: getattr(TrainingConfig, name) for name in NOT_INHERITED}
+        if self.training.schedule == "inverse-sqrt":
+            del defaults["warmup_steps"]
+        return dataclasses.replace(self, training=dataclasses.replace(self.training, **defaults))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -201,9 +210,9 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> "RunConfig":
-        """From the sections model, data and training; what is left out keeps its default.
+        """From the sections model, data and training; values that are left out keep their defaults.
 
-        Raises UsageError for an unknown key, with the nearest known one, and for a value of another type.
+        Raises UsageError for an unknown key, with the closest known one, and for a value of the wrong type.
         """
         _refuse_unknown_sections(values, _SECTIONS, where)
         parts: dict[str, Any] = {
@@ -217,8 +226,8 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is read, what is written, and on what it is computed: nothing that shapes the weights but for the
-    data. A run folder keeps none of it, so that it holds no path."""
+    """What is read, what is written, and where it is computed. Of these only the data influences the weights.
+    A run folder does not store these options, so it holds no path."""
 
     data: tuple[str, ...] = ()
     """Files or packaged corpora."""
@@ -226,7 +235,7 @@ class RunOptions:
     """Parallel text, with `target`."""
     target: Path | None = None
     valid: str | None = None
-    """Held-out data, a file or a packaged corpus."""
+    """Held-out data: a file or a packaged corpus."""
     valid_source: Path | None = None
     """Held-out parallel text, with `valid_target`."""
     valid_target: Path | None = None
@@ -234,12 +243,12 @@ class RunOptions:
     tokenizer: Path | None = None
     pretrained_embeddings: Path | None = None
     from_run: Path | None = None
-    """The run whose weights, tokenizer and model this one begins with."""
+    """The run whose weights, tokenizer and model this one starts from."""
     checkpoint: str = "best"
-    """Of `from_run`, as for `Checkpoints.named`."""
+    """Which checkpoint of `from_run`, as for `Checkpoints.named`."""
     out: Path | None = None
     preset: str | None = None
-    """Gives what the other sections of the file leave out; `DEFAULT_PRESET` where it is None."""
+    """Gives the values that the other sections of the file leave out; None means `DEFAULT_PRESET`."""
     device: DeviceName = "auto"
     threads: int | None = None
     max_minutes: float | None = None
@@ -249,13 +258,13 @@ class RunOptions:
 
     @property
     def given(self) -> frozenset[str]:
-        """The names of all options that are not at their default."""
+        """The names of the options that are not at their default."""
         return frozenset(f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
 
     def relative_to(self, folder: Path) -> "RunOptions":
-        """With the paths of a file that lies in `folder`."""
+        """A copy whose relative paths start at `folder`; names of packaged corpora stay as they are."""
 
-        def there(item: str) -> str:
+        def resolved(item: str) -> str:
             path = folder / item
             return item if importer(item) is not None and not path.exists() else str(path)
 
@@ -264,14 +273,14 @@ class RunOptions:
         }
         return dataclasses.replace(
             self,
-            data=tuple(map(there, self.data)),
-            valid=None if self.valid is None else there(self.valid),
+            data=tuple(map(resolved, self.data)),
+            valid=None if self.valid is None else resolved(self.valid),
             **paths,
         )
 
     def changed(self, values: dict[str, Any]) -> "RunOptions":
-        """A copy in which options have the values given; None, false and nothing leave one as it is. Data of
-        any kind takes the place of all data, and held-out data of all that is held out."""
+        """A copy with other values, by name; None, False and an empty tuple keep the present one. Data of any
+        kind replaces all data, and held-out data of any kind all held-out data."""
         named = {f.name: values.get(f.name) for f in dataclasses.fields(self)}
         given = {k: v for k, v in named.items() if v is not None and v is not False and v != ()}
         kinds: tuple[dict[str, Any], ...] = (
@@ -288,16 +297,16 @@ _SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataConfig, "training
 
 
 def _refuse_unknown_sections(given: Iterable[str], known: dict[str, Any], where: str) -> None:
-    """Raise UsageError for a section that there is not, or a value that is in none."""
+    """Raise UsageError for a section that does not exist, or for a value outside a section."""
     for name in given:
         for part, kind in known.items():
             if name not in known and name in {field.name for field in dataclasses.fields(kind)}:
-                raise UsageError(f"{where}: {name!r} is in no section: write [{part}] in the line above it")
+                raise UsageError(f"{where}: {name!r} is in no section: write [{part}] on the line above it")
     refuse_unknown(given, known, where)
 
 
 def option_names() -> list[str]:
-    """The names of all values of a configuration, each once."""
+    """The names of all values of a configuration, without duplicates."""
     kinds = (ModelConfig, DataConfig, TrainingConfig)
     return list(dict.fromkeys(field.name for kind in kinds for field in dataclasses.fields(kind)))
 
@@ -310,16 +319,16 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> RunConfig:
-    """A preset by name."""
+    """A preset by name. Raises UsageError if there is none of that name."""
     if name not in preset_names():
-        raise UsageError(f"there is no preset {name!r}: known are {', '.join(preset_names())}")
+        raise UsageError(f"there is no preset {name!r}: the presets are {', '.join(preset_names())}")
     text = (files("edgechat.models") / f"{name}.toml").read_text(encoding="utf-8")
     return RunConfig.from_dict(tomllib.loads(text), f"preset {name}")
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A TOML file of the user's, read once. `sections` are those of the configuration, `options` is `run`."""
+    """A TOML file of the user, read once. `sections` are those of the configuration, `options` is `run`."""
 
     path: Path
     sections: dict[str, Any]
@@ -327,24 +336,24 @@ class ConfigFile:
 
     @classmethod
     def read(cls, path: Path) -> "ConfigFile":
-        """Raises UsageError where it cannot be read, or is not such a file."""
+        """Read a file. Raises UsageError if it cannot be read or is not such a file."""
         sections = read_toml(path)
         _refuse_unknown_sections(sections, {**_SECTIONS, "run": RunOptions}, str(path))
         options = section(RunOptions, sections.pop("run", {}), f"{path}, section run")
         return cls(path, sections, options.relative_to(path.parent))
 
     def config(self, below: RunConfig | None = None) -> RunConfig:
-        """The configuration, on top of the preset that the file names, else of `below`, else of the default
-        one."""
+        """The configuration on top of the preset that the file names, or else of `below`, or else of
+        `DEFAULT_PRESET`."""
         preset = self.options.preset
         lower = load_preset(preset or DEFAULT_PRESET) if preset or below is None else below
         values = asdict(lower)
         for name, part in self.sections.items():
-            values[name] = without_idle(over(values[name], part), part) if isinstance(part, dict) else part
+            values[name] = without_idle(overlay(values[name], part), part) if isinstance(part, dict) else part
         return RunConfig.from_dict(values, str(self.path))
 
     @property
     def values(self) -> dict[str, Any]:
-        """The values of the configuration that the file gives itself, by name, and not by its preset."""
+        """The values of the configuration that the file itself gives, by name; not those of its preset."""
         parts = (part for part in self.sections.values() if isinstance(part, dict))  # `config` refuses others
         return {name: value for part in parts for name, value in part.items()}

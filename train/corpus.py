@@ -1,6 +1,6 @@
-"""A corpus: files by their ending, parallel text, and the packaged corpora by name.
+"""A corpus: files by their extension, parallel text, and packaged corpora by name.
 
-Nothing is slurped: a corpus is read line by line, as often as it is iterated.
+Nothing is held in memory: each iteration of a corpus reads its sources again, line by line.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from .readers import ENDINGS, ending, read_file, read_parallel, unusable
 from .report import CorpusReport, SourceReport
 
 DEFAULT_CORPUS = "chatterbot:english"
-#: Of the keys that are ignored so many are reported, the most frequent first, and so many characters of each.
+#: How many ignored keys are reported, the most frequent first, and how many characters of each.
 _MOST_KEYS, _LONGEST_KEY = 10, 100
 
 
 class Source(Protocol):
-    """One file, pair of files or packaged corpus; `dialogues` reads it anew at each call."""
+    """One file, pair of files or packaged corpus. Each call of `dialogues` reads it again."""
 
     @property
     def name(self) -> str: ...
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 class Corpus:
-    """Dialogues of one or more sources. Each iteration reads them again, from the first line."""
+    """The dialogues of one or more sources. Each iteration reads them again from the first line."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
@@ -37,18 +37,18 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """What the manifest says of the data: names of files without folders, names of corpora."""
+        """The data as the manifest names it: files without their folders, and packaged corpora."""
         return ", ".join(source.name for source in self._sources)
 
     @property
     def report(self) -> CorpusReport:
-        """The counts of the last whole iteration."""
+        """The counts of the last complete iteration."""
         if self._report is None:
-            raise RuntimeError("a corpus has its report only after a whole iteration")
+            raise RuntimeError("a corpus has its report only after a complete iteration")
         return self._report
 
     def read(self) -> CorpusReport:
-        """Iterate to the end, keeping nothing but the counts and hashes."""
+        """Iterate to the end and keep only the counts and hashes."""
         for _ in self:
             pass
         return self.report
@@ -85,13 +85,15 @@ def open_corpus(
     skip_bad: bool = False,
     called: tuple[str, str] = ("--source", "--target"),
 ) -> Corpus:
-    """The corpus of files and packaged corpora `data`, and of the parallel texts `source` and `target`, which
-    errors call as they were `called`.
+    """The corpus of `data`, which are files and packaged corpora, and of the parallel text `source` and
+    `target`, whose option names in errors are `called`. Without any of them it is `DEFAULT_CORPUS`.
 
-    An existing path wins over a packaged corpus of that name; nothing at all means
-    `chatterbot:english`. What can be told without reading is refused here: UsageError for a name
-    that is neither, an ending that is unknown or half of a parallel text. Reading raises DataError
-    for a file that cannot be used and, unless `skip_bad`, for its first bad line.
+    An existing path takes precedence over a packaged corpus of that name. Reading raises DataError for a file
+    that cannot be used and, unless `skip_bad`, for the first bad line.
+
+    Raises:
+        UsageError: an item is neither a file nor a packaged corpus, a file has an unknown extension or does
+            not exist, or only half of a parallel text was given.
     """
     if (source is None) != (target is None):
         given, other = called if target is None else reversed(called)
@@ -111,8 +113,8 @@ def _source(item: str, skip_bad: bool) -> Source:
     if _exists(path):
         if not path.is_dir() and ending(path) not in ENDINGS:
             raise UsageError(
-                f"{path} has none of the known endings {endings}, each with .gz or without; "
-                "a .jsonl file has one object a line"
+                f"{path} has none of the known extensions {endings}, each with or without .gz "
+                "(a .jsonl file has one object per line)"
             )
         return _File(path, skip_bad)
     if (dialogues := importers.importer(item)) is not None:
@@ -120,7 +122,7 @@ def _source(item: str, skip_bad: bool) -> Source:
     if ending(path) in ENDINGS:
         raise UsageError(f"{path} does not exist")
     raise UsageError(
-        f"{item!r} is neither a file ({endings}, each with .gz or without) "
+        f"{item!r} is neither a file ({endings}, each with or without .gz) "
         f"nor a packaged corpus ({', '.join(importers.KNOWN)})"
     )
 
@@ -128,7 +130,7 @@ def _source(item: str, skip_bad: bool) -> Source:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError as error:  # a folder that may not be searched, a name that is too long
+    except OSError as error:  # a folder without search permission, a name that is too long
         raise unusable(path, error) from None
 
 

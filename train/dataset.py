@@ -31,9 +31,9 @@ Offsets = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """n pairs of source and target ids, without padding, end to end.
+    """n pairs of source and target ids, concatenated without padding.
 
-    `*_ids` is uint16 where the vocabulary fits, else int32; `*_offsets` is int64 [n + 1].
+    `*_ids` is uint16 if the vocabulary fits, else int32; `*_offsets` is int64 [n + 1].
     """
 
     src_ids: Ids
@@ -58,16 +58,16 @@ class EncodedPairs:
 
     @classmethod
     def from_bytes(cls, raw: bytes, path: Path) -> "EncodedPairs":
-        """What `to_bytes` made `raw` of, read from `path`. Raises CheckpointError for anything else."""
+        """The pairs that `to_bytes` wrote, read from `path`. Raises CheckpointError for any other content."""
         try:
             tensors = load_tensors(raw)
             pairs = cls(**tensors)
         except (SafetensorError, TypeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} is no encoded corpus or is damaged: {error}") from None
+            raise CheckpointError(f"{path} is damaged or not an encoded corpus: {error}") from None
         sides = ((pairs.src_ids, pairs.src_offsets), (pairs.tgt_ids, pairs.tgt_offsets))
         if not all(_consistent(*side) for side in sides) or len(pairs.src_offsets) != len(pairs.tgt_offsets):
             raise CheckpointError(
-                f"{path} is no encoded corpus or is damaged: its arrays do not fit together"
+                f"{path} is damaged or not an encoded corpus: its arrays do not fit together"
             )
         return pairs
 
@@ -84,8 +84,8 @@ def _consistent(ids: Ids, offsets: Offsets) -> bool:
     )
 
 
-class _Growing:
-    """Pairs while they are encoded."""
+class _PairsBuilder:
+    """Encoded pairs that are being collected."""
 
     def __init__(self, vocab_size: int) -> None:
         self._dtype: type[np.uint16] | type[np.int32] = np.uint16 if vocab_size <= 1 << 16 else np.int32
@@ -108,9 +108,9 @@ class _Growing:
 class DataConfig:
     """How a corpus becomes pairs. Lengths are in tokens; a target's includes its end-of-sentence."""
 
-    turns: int = 1  # of context in a source, the prompt among them
+    turns: int = 1  # of a source, including the prompt
     targets: Targets = "all"
-    lowercase: bool = False  # of sources; targets keep their case
+    lowercase: bool = False  # sources only; targets keep their case
     vocab_size: int = 8000
     max_source: int = 50
     max_target: int = 50
@@ -121,7 +121,7 @@ class DataConfig:
         check_values(self)
 
     def codec(self, tokenizer: bytes, kind: type[TextCodec] = TextCodec) -> TextCodec:
-        """What encodes texts under this configuration."""
+        """The codec of texts under this configuration."""
         return kind(
             tokenizer,
             max_source=self.max_source,
@@ -133,7 +133,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs of a corpus. `valid_texts[i]` is the text of pair i of `valid`."""
+    """A corpus that is ready for training. `valid_texts[i]` is the text of pair i of `valid`."""
 
     tokenizer: bytes
     codec: TextCodec
@@ -144,7 +144,7 @@ class Prepared:
 
 
 class _RememberingCodec(TextCodec):
-    """A turn is encoded once and not again for each source that it is context of."""
+    """A codec with a cache, so that a turn is not encoded again for each source that has it as context."""
 
     @functools.cached_property
     def _remembered(self) -> Callable[[str], list[int]]:
@@ -165,16 +165,18 @@ def prepare(
     valid: Corpus | None = None,
     progress: Tell | None = None,
 ) -> Prepared:
-    """Split, train the tokenizer on the training part alone unless one is given, and encode.
+    """Split a corpus, train the tokenizer on the training part unless one is given, and encode the pairs.
 
-    Without `valid`, `ceil(valid_fraction * n)` of the n distinct dialogues are held out: those
-    whose digest, mixed with the seed, is smallest. So equal dialogues are on the same side, with `lowercase`
-    those too whose prompts differ in case alone, and a dialogue keeps its side when others come or go, but
-    for those at the edge. The corpus is read three times (twice with a tokenizer); only held-out texts, ids
-    and 8 bytes a dialogue are kept.
+    Without `valid`, `ceil(valid_fraction * n)` of the n distinct dialogues are held out: those with the
+    smallest hash of seed and digest. So equal dialogues are on the same side of the split; with `lowercase`
+    dialogues whose prompts differ only in case count as equal. When dialogues are added or removed, the
+    others keep their side, except a few at the boundary. The corpus is read three times (twice with a
+    tokenizer); only held-out texts, ids and 8 bytes per dialogue are kept in memory.
 
-    Raises DataError for a corpus with nothing to learn, without two distinct dialogues to split,
-    whose every pair is truncated, or that changes while it is read.
+    Raises:
+        DataError: the corpus has nothing to learn, or no two distinct dialogues to split; all of its pairs
+        are
+            truncated; or it changes while it is read.
     """
     fraction = 0.0 if valid is not None else config.valid_fraction
     held_out = _split(corpus, config, fraction, progress)
@@ -184,7 +186,7 @@ def prepare(
             text
             for dialogue, pairs in _learnable(corpus, config)
             if not held_out(dialogue)
-            for text in _spelled(dialogue, pairs, config)
+            for text in _tokenizer_texts(dialogue, pairs, config)
         )
         tokenizer = train_tokenizer(texts, config.vocab_size, progress=progress)
     encoder = _Encoder(config.codec(tokenizer, _RememberingCodec))
@@ -198,20 +200,20 @@ def prepare(
         for _, pairs in _learnable(valid, config):
             encoder.add(pairs, held_out=True)
         if not encoder.dialogues[True]:
-            raise DataError(f"{valid.name} holds no pair to validate with{_dropped_most(valid.report)}")
+            raise DataError(f"{valid.name} holds no pair to validate with{_main_drop(valid.report)}")
         report = report.with_valid(valid.report)
     return encoder.finish(tokenizer, config.codec(tokenizer), report)
 
 
 def _learnable(corpus: Corpus, config: DataConfig) -> Iterator[tuple[Dialogue, list[Pair]]]:
-    """The dialogues that have pairs under this configuration, with them."""
+    """The dialogues that have pairs under this configuration, each with its pairs."""
     for dialogue in corpus:
         if pairs := list(examples(dialogue, turns=config.turns, targets=config.targets)):
             yield dialogue, pairs
 
 
-def _spelled(dialogue: Dialogue, pairs: list[Pair], config: DataConfig) -> list[str]:
-    """What the tokenizer learns of a dialogue: no capitals of a source that is read in lower case."""
+def _tokenizer_texts(dialogue: Dialogue, pairs: list[Pair], config: DataConfig) -> list[str]:
+    """The texts of a dialogue for the training of the tokenizer: with `lowercase`, sources in lower case."""
     if not config.lowercase:
         return [turn.text for turn in dialogue.turns]
     sources = dict.fromkeys(text for turns, _ in pairs for text in turns)
@@ -219,12 +221,12 @@ def _spelled(dialogue: Dialogue, pairs: list[Pair], config: DataConfig) -> list[
 
 
 def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Tell | None) -> HeldOutTest:
-    """Read the corpus once and tell which of its dialogues are held out."""
+    """Read the corpus once and decide which of its dialogues are held out."""
 
     def key(dialogue: Dialogue) -> int:
         if config.lowercase:
-            *read, last = dialogue.turns
-            dialogue = Dialogue((*(replace(turn, text=lowercased(turn.text)) for turn in read), last))
+            *sources, last = dialogue.turns
+            dialogue = Dialogue((*(replace(turn, text=lowercased(turn.text)) for turn in sources), last))
         mixed = hashlib.sha256(f"{config.seed} {dialogue.digest}".encode("ascii")).digest()
         return int.from_bytes(mixed[:8], "big")
 
@@ -235,21 +237,21 @@ def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Tell |
             progress("reading", len(keys))
     if not keys:
         nothing = "no pair to learn" if corpus.report.dialogues else "no dialogue"
-        raise DataError(f"{corpus.name} holds {nothing}{_dropped_most(corpus.report)}")
+        raise DataError(f"{corpus.name} holds {nothing}{_main_drop(corpus.report)}")
     if fraction == 0:
         return lambda dialogue: False
     distinct = np.unique(np.frombuffer(keys, np.uint64))
     if len(distinct) < 2:
         raise DataError(
             f"{corpus.name} holds one distinct dialogue, and a part must be held out: "
-            "give more data, or other data with --valid"
+            "give more data, or held-out data with --valid"
         )
     count = min(math.ceil(fraction * len(distinct)), len(distinct) - 1)
     last = int(distinct[count - 1])
     return lambda dialogue: key(dialogue) <= last
 
 
-def _dropped_most(report: CorpusReport) -> str:
+def _main_drop(report: CorpusReport) -> str:
     if not report.dropped:
         return ""
     reason, count = max(report.dropped.items(), key=lambda item: item[1])
@@ -257,14 +259,14 @@ def _dropped_most(report: CorpusReport) -> str:
 
 
 class _Encoder:
-    """Encodes pairs into the two sides of the split, and counts; index True is the held-out side."""
+    """Encodes pairs into the two sides of the split and counts them. Index True is the held-out side."""
 
     def __init__(self, codec: TextCodec) -> None:
         self._codec = codec
-        self._sides = (_Growing(codec.vocab_size), _Growing(codec.vocab_size))
+        self._sides = (_PairsBuilder(codec.vocab_size), _PairsBuilder(codec.vocab_size))
         self._texts: list[Pair] = []
         self.dialogues = [0, 0]
-        self._truncated_sources = self._truncated_targets = self._empty_prompts = self._whole = 0
+        self._truncated_sources = self._truncated_targets = self._empty_prompts = self._untruncated = 0
 
     def add(self, pairs: list[Pair], held_out: bool) -> None:
         self.dialogues[held_out] += 1
@@ -277,10 +279,10 @@ class _Encoder:
             self._truncated_sources += source.truncated
             self._truncated_targets += truncated
             self._empty_prompts += not pair.turns[-1]
-            self._whole += not (source.truncated or truncated)
+            self._untruncated += not (source.truncated or truncated)
 
     def finish(self, tokenizer: bytes, codec: TextCodec, report: CorpusReport) -> Prepared:
-        if not self._whole:
+        if not self._untruncated:
             raise DataError(
                 f"every pair is longer than --max-source {codec.max_source} / "
                 f"--max-target {codec.max_target} tokens: raise them or give shorter data"
@@ -308,17 +310,17 @@ class _Encoder:
 
 
 def _learned(valid: EncodedPairs, train: EncodedPairs) -> int:
-    """How many pairs of `valid` are in `train` too."""
+    """The number of pairs of `valid` that are in `train` too."""
 
     def pair(pairs: EncodedPairs, i: int) -> tuple[bytes, bytes]:
         return pairs.source(i).tobytes(), pairs.target(i).tobytes()
 
-    wanted = Counter(pair(valid, i) for i in range(len(valid)))
-    return sum(wanted.pop(pair(train, i), 0) for i in range(len(train) if wanted else 0))
+    held_out = Counter(pair(valid, i) for i in range(len(valid)))
+    return sum(held_out.pop(pair(train, i), 0) for i in range(len(train) if held_out else 0))
 
 
 def _ambiguous(*parts: EncodedPairs) -> tuple[int, int]:
-    """How many sources have more than one target, and in how many pairs they come.
+    """The number of sources with more than one target, and of the pairs that have such a source.
 
     Worked example: the pairs (a, x), (a, x), (a, y), (b, x) have one such source, a, in three pairs.
     """
@@ -336,7 +338,7 @@ def _ambiguous(*parts: EncodedPairs) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Sample:
-    """One training pair as the model sees it. Pieces are the text of each id, or its special token."""
+    """One training pair as the model sees it. A piece is the text of an id, or its special token."""
 
     source: list[str]
     source_ids: list[int]
@@ -347,7 +349,7 @@ class Sample:
 
 
 def samples(prepared: Prepared, n: int = 3) -> list[Sample]:
-    """`n` training pairs, evenly spaced; `source` is the turns that are left after truncation."""
+    """`n` training pairs, evenly spaced. Their `source` has the turns that are left after truncation."""
     pairs, codec = prepared.train, prepared.codec
     chosen = sorted({i * len(pairs) // n for i in range(n)})
     return [_sample(codec, pairs.source(i).tolist(), pairs.target(i).tolist()) for i in chosen]

@@ -16,14 +16,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def as_text(name: str) -> str:
-    """A file's name, or a key, whose bytes may be no UTF-8 or hold half of a surrogate pair, as what can be
-    written."""
+    """A file name or key as valid text, with U+FFFD in place of surrogates (bytes that are not UTF-8)."""
     return _SURROGATE.sub("\ufffd", name)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side says. `train` False: it is context only, never learned."""
+    """The text of one speaker. With `train` False it is only context and never learned."""
 
     text: str
     train: bool = True
@@ -37,23 +36,23 @@ class Dialogue:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hexadecimal sha256 of the content, the same on every machine and in every version."""
+        """Hexadecimal sha256 of the content, the same on all machines and in all versions."""
         content = json.dumps([[turn.text, turn.train] for turn in self.turns], separators=(",", ":"))
         return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
 class Pair(NamedTuple):
-    """What is learned, or held out, as text."""
+    """A training or held-out pair as text."""
 
-    turns: list[str]  # the context, oldest first, and the prompt
+    turns: list[str]  # the context, oldest first, then the prompt
     response: str
 
 
 def examples(dialogue: Dialogue, *, turns: int, targets: Targets) -> Iterator[Pair]:
-    """The pairs to learn from a dialogue, a source being at most `turns` turns.
+    """The pairs to learn from a dialogue, with sources of at most `turns` turns.
 
-    Worked example: turns=2 and the dialogue a b c d give ([a], b), ([a, b], c), ([b, c], d);
-    with targets="second", where the bot is the second to speak, ([a], b) and ([b, c], d).
+    Worked example: turns=2 and the dialogue a b c d give ([a], b), ([a, b], c), ([b, c], d). With
+    targets="second", where the bot speaks second, they are ([a], b) and ([b, c], d).
     """
     texts = [turn.text for turn in dialogue.turns]
     for i, turn in enumerate(dialogue.turns):
@@ -63,14 +62,14 @@ def examples(dialogue: Dialogue, *, turns: int, targets: Targets) -> Iterator[Pa
 
 @dataclass
 class Tally:
-    """What a reader left out, by reason, and the keys it did not know."""
+    """Counts of what a reader dropped, by reason, and of the keys that it ignored."""
 
     dropped: Counter[str] = field(default_factory=Counter)
     ignored_keys: Counter[str] = field(default_factory=Counter)
 
 
 def tidy(turns: Iterable[Turn], dropped: Counter[str]) -> Dialogue | None:
-    """The dialogue of these turns, trimmed; None, and counted, where it has nothing to learn.
+    """The dialogue of these turns, trimmed. None, and counted in `dropped`, if it has nothing to learn.
 
     A turn without text stays as context but is never learned.
     """
@@ -84,7 +83,7 @@ def tidy(turns: Iterable[Turn], dropped: Counter[str]) -> Dialogue | None:
         dropped["dialogue of fewer than two turns"] += 1
         return None
     if not any(turn.train for turn in kept[1:]):
-        # A pair without a response is counted already.
+        # A dialogue of empty responses has been counted already.
         if any(turn.text for turn in kept[1:]):
             dropped["dialogue without a turn to learn"] += 1
         return None

@@ -1,7 +1,7 @@
 """The processes that train one model together, started by `torchrun`; without it there is one.
 
-Each takes a share of every batch; DistributedDataParallel averages their gradients, so that all make the
-same updates. How many they are changes nothing but the order in which sums round and what dropout draws.
+Each takes a share of every batch, and DistributedDataParallel averages their gradients, so that all make the
+same updates. Their number affects only the rounding of sums and what dropout draws.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from ..runtime.errors import EdgeChatError, UsageError
 
 Done = TypeVar("Done")
 
-#: A process that is this late is taken for lost.
+#: After this time without an answer a process counts as lost.
 _PATIENCE = timedelta(minutes=10)
-#: What the first process says of what it does while the others wait.
+#: States of the first process, which it sends to the others while they wait.
 _DONE, _FAILED, _BUSY = 0.0, 1.0, 2.0
-#: In torchrun's store: that a process of this launch has made or opened the run.
+#: Key in torchrun's store: a process of this launch has made or opened the run.
 _BEGUN = "edgechat/begun"
 
 
 @dataclass(frozen=True)
 class World:
-    """`size` processes, of which this one is number `rank`. The first of them alone writes."""
+    """`size` processes, of which this one is number `rank`. Only the first one writes."""
 
     rank: int = 0
     size: int = 1
     store: Any = None
-    """torchrun's, which outlives its processes and goes with the launch; None without torchrun."""
+    """torchrun's store, which outlives its processes and ends with the launch; None without torchrun."""
 
     @property
     def writes(self) -> bool:
@@ -47,35 +47,35 @@ class World:
 
     @property
     def begun(self) -> bool:
-        """Whether this launch made or resumed its run before torchrun started the processes again."""
-        with losing(self):
+        """Whether this launch made or resumed its run before torchrun restarted the processes."""
+        with naming_lost_process(self):
             return self.store is not None and bool(self.store.check([_BEGUN]))
 
     def remember_begun(self) -> None:
-        """Let the processes that torchrun may start in the place of these know that the run is theirs."""
+        """Record for the processes of a restart that the run belongs to this launch."""
         if self.store is not None:
-            with losing(self):
+            with naming_lost_process(self):
                 self.store.set(_BEGUN, "")
 
     def share(self, indices: np.ndarray) -> tuple[np.ndarray, float]:
-        """This process's pairs of a batch, and their weight: 0 for a pair that is only there to keep it in
-        step with the others, where there are fewer pairs than processes."""
+        """This process's pairs of a batch, and their weight: 1, or 0 for a single pair that only keeps the
+        process in step with the others if there are fewer pairs than processes."""
         own = indices[self.rank :: self.size]
         return (own, 1.0) if len(own) else (indices[:1], 0.0)
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model, whose gradients are averaged over the processes."""
+        """The model, wrapped so that its gradients are averaged over the processes."""
         if self.size == 1:
             return model
-        with losing(self):
+        with naming_lost_process(self):
             parallel = DistributedDataParallel(model)
         parallel.register_comm_hook(self.size, _average)
         return cast(nn.Module, parallel)
 
     @contextlib.contextmanager
     def synchronized(self, parallel: nn.Module, last: bool) -> Iterator[None]:
-        """Gradients go to the others only with the last batch of an update."""
-        with losing(self):
+        """Exchange gradients only with the last batch of an update."""
+        with naming_lost_process(self):
             if isinstance(parallel, DistributedDataParallel) and not last:
                 with parallel.no_sync():
                     yield
@@ -88,25 +88,25 @@ class World:
             return list(values)
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
         summed = torch.tensor(values, dtype=torch.float64, device=device)
-        with losing(self):
+        with naming_lost_process(self):
             torch.distributed.all_reduce(summed)
         return cast("list[float]", summed.tolist())
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         self.sum(0.0)
 
     def first_does(self, work: Callable[[], Done], others: Callable[[], Done]) -> Done:
-        """Let the first process do its work, however long, while the others wait, and then these theirs.
-        Where it fails they leave without a word, since it says why."""
+        """Let the first process do `work`, however long it takes, and then the other processes `others`. If
+        the first one fails the others exit silently, since it reports the error."""
         if not self.writes:
-            while (said := self.sum(0.0)[0]) == _BUSY:
+            while (state := self.sum(0.0)[0]) == _BUSY:
                 pass
-            if said == _FAILED:
+            if state == _FAILED:
                 raise SystemExit(1)
             return others()
         try:
-            with self._heard():
+            with self._heartbeat():
                 done = work()
         except BaseException:
             self.sum(_FAILED)
@@ -115,16 +115,16 @@ class World:
         return done
 
     @contextlib.contextmanager
-    def _heard(self) -> Iterator[None]:
-        """Say now and then that the first process is busy, so that the others do not take it for lost."""
+    def _heartbeat(self) -> Iterator[None]:
+        """Signal regularly that the first process is busy, so that the others do not consider it lost."""
         over = threading.Event()
 
-        def say() -> None:
-            with contextlib.suppress(EdgeChatError):  # one is lost: said where the work ends
+        def beat() -> None:
+            with contextlib.suppress(EdgeChatError):  # a lost process is reported at the end of the work
                 while not over.wait(_PATIENCE.total_seconds() / 10):
                     self.sum(_BUSY)
 
-        thread = threading.Thread(target=say, daemon=True)
+        thread = threading.Thread(target=beat, daemon=True)
         if self.size > 1:
             thread.start()
         try:
@@ -142,10 +142,10 @@ def _average(
     size: int,
     bucket: torch.distributed.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[Tensor]:
-    """Average the gradients of a bucket over `size` processes, each by itself.
+    """Average the gradients of a bucket over `size` processes, one tensor at a time.
 
-    In which order three numbers are summed depends on where they lie in what is sent, and PyTorch regroups
-    its buckets after the first backward pass of a process, so that a resume would round otherwise.
+    The order of summation depends on the position of a number in its message, and PyTorch regroups its
+    buckets after the first backward pass of a process: whole buckets would round differently after a resume.
     """
     sums = [torch.distributed.all_reduce(one, async_op=True).get_future() for one in bucket.gradients()]
     return torch.futures.collect_all(sums).then(lambda _: bucket.buffer().div_(size))
@@ -175,10 +175,10 @@ def joined(device: str) -> Iterator[World]:
                 f"give --nproc-per-node {there}, or --device cpu"
             )
         torch.cuda.set_device(local)
-        # Its default ends the process where another one is lost; so the next call says so instead.
+        # By default a lost process aborts the others; with 2 their next call raises an error.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
-    with losing(world):
-        # torchrun's store outlives a restart, and with it the addresses of the processes that are gone.
+    with naming_lost_process(world):
+        # torchrun's store outlives a restart and still holds the addresses of the processes that are gone.
         store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
         world = replace(world, store=store)
         torch.distributed.init_process_group(
@@ -191,7 +191,7 @@ def joined(device: str) -> Iterator[World]:
     try:
         yield world
     except BaseException:
-        # nccl would wait for what was sent to a lost one; the end of the process does not.
+        # With nccl this would wait for messages to a lost process; the end of this process does not.
         if device != "cuda":
             torch.distributed.destroy_process_group()
         raise
@@ -199,11 +199,11 @@ def joined(device: str) -> Iterator[World]:
 
 
 def meet(world: World) -> str:
-    """A name that the processes of this start agree on, and that none of an earlier one had.
+    """Agree with the other processes of this start on a name that no earlier start had.
 
-    torchrun counts restarts for each machine by itself, so that no number it gives is the same for all. When
-    it starts processes, those of before are gone, but what they wrote in the store is still there: the first
-    process answers whoever wrote, until all have read an answer of its own.
+    torchrun counts restarts per machine, so it has no number that is the same for all. When it starts
+    processes, the earlier ones are gone, but their entries in the store are still there. So the first process
+    answers every entry, until all processes of this start have read its answer.
     """
     store, mine = world.store, uuid.uuid4().hex
     if not world.writes:
@@ -224,16 +224,16 @@ def meet(world: World) -> str:
 
 
 @contextlib.contextmanager
-def losing(world: World) -> Iterator[None]:
-    """Say that another process was lost, in place of what its connection says."""
+def naming_lost_process(world: World) -> Iterator[None]:
+    """Turn the connection errors of a lost process into an error that says so."""
     try:
         yield
     except RuntimeError as error:
         if world.size == 1 or not _is_lost(error):
             raise
         raise EdgeChatError(
-            f"process {world.rank} of {world.size} lost another one ({_first_line(error)}): all end, and the "
-            "same command with --resume goes on from the last checkpoint"
+            f"process {world.rank} of {world.size} lost another one ({_first_line(error)}): all processes "
+            "end, and the same command with --resume continues from the last checkpoint"
         ) from error
 
 
@@ -244,5 +244,5 @@ def _is_lost(error: Any) -> bool:
 
 
 def _first_line(error: Any) -> str:
-    """Without its place in the source before, and advice behind."""
+    """The first line of an error, without the source location before it and the advice after it."""
     return str(error).strip().splitlines()[0].split("] ")[-1].split(". ")[0].rstrip(".:")

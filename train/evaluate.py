@@ -1,15 +1,12 @@
-"""How good a model is on pairs it has not seen: perplexity of the given replies, and what its own replies
-are like beside them."""
+"""The evaluation of a model on unseen pairs: perplexity of the given replies, and the quality of its own."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
 
 from ..runtime.chat import ChatModel
 from ..runtime.errors import DataError
@@ -19,17 +16,8 @@ from ..runtime.scoring import score_targets
 from ..runtime.text import normal_form
 from .confidence import Trust, trust
 from .dialogue import Pair
+from .likeness import likeness
 from .perplexity import perplexity_of
-
-
-class Likeness(NamedTuple):
-    """How like the given replies a model's own are: a share from 0 to 1, BLEU and chrF from 0 to 100."""
-
-    exact_match: float  # share of replies that are the given one, to the letter
-    bleu: float
-    bleu_signature: str
-    chrf: float
-    chrf_signature: str
 
 
 @dataclass(frozen=True)
@@ -37,21 +25,21 @@ class Evaluation:
     """Figures over all pairs. Shares are from 0 to 1, BLEU and chrF from 0 to 100."""
 
     pairs: int
-    perplexity: float  # of the given replies, over their tokens with the end-of-sentence
-    exact_match: float  # share of replies that are the given one, to the letter
+    perplexity: float  # of the given replies, over their tokens including end-of-sentence
+    exact_match: float  # share of replies that equal the given one, letter for letter
     bleu: float
     bleu_signature: str
     chrf: float
     chrf_signature: str
-    distinct_1: float  # distinct words over all words of the replies (Li et al. 2016, arXiv:1510.03055)
-    distinct_2: float  # the same of pairs of words
-    mean_length: float  # words a reply
-    eos_rate: float  # share of replies that end by themselves
+    distinct_1: float  # distinct words / words of all replies (Li et al. 2016, arXiv:1510.03055)
+    distinct_2: float  # the same for pairs of words
+    mean_length: float  # words per reply
+    eos_rate: float  # share of replies that end with end-of-sentence
     most_common_reply: str
     most_common_share: float
     truncated_prompts: int
-    truncated_targets: int  # given replies whose perplexity is only that of their beginning
-    confidence: Trust | None  # where the model is calibrated for the options it was measured with
+    truncated_targets: int  # given replies of which only the beginning counts in the perplexity
+    confidence: Trust | None  # None if the model is not calibrated for these decoding options
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +57,7 @@ def evaluate(
 ) -> Evaluation:
     """Score and decode all pairs. `progress` is called with the number of pairs done, twice for each.
 
-    `tokenize` is sacrebleu's: "13a" for plain text, "none" for text that is tokenised already.
+    `tokenize` is sacrebleu's: "13a" for plain text, "none" for text that is tokenized already.
 
     Raises:
         DataError: there are no pairs.
@@ -112,31 +100,7 @@ def evaluate(
     )
 
 
-def likeness(replies: Sequence[str], given: Sequence[str], *, tokenize: str = "13a") -> Likeness:
-    """Of a model's replies to those that are given, pair by pair."""
-    # As the model learned them. Its replies are compared as they are: decoding does not normalize, so
-    # one that spells a letter in another normal form is another one.
-    references = [normal_form(response) for response in given]
-    bleu, chrf = BLEU(tokenize=tokenize), CHRF()
-    return Likeness(
-        exact_match=float(np.mean([a == b for a, b in zip(replies, references, strict=True)])),
-        bleu=float(bleu.corpus_score(replies, [references]).score),
-        bleu_signature=str(bleu.get_signature()),
-        chrf=float(chrf.corpus_score(replies, [references]).score),
-        chrf_signature=str(chrf.get_signature()),
-    )
-
-
 def distinct(replies: Sequence[Sequence[str]], n: int) -> float:
-    """Distinct n-grams of all replies over their number; 0 where there are none."""
+    """The number of distinct n-grams of all replies, divided by that of all n-grams; 0 without any."""
     grams = [tuple(reply[i : i + n]) for reply in replies for i in range(len(reply) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def decoded_scores(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, float]:
-    """`exact_match` (0 to 1), `bleu` and `chrf` (0 to 100) of greedy replies: quick, for validation."""
-    replies = [
-        reply.text for reply in model.reply_turns([pair.turns for pair in pairs], DecodingOptions(beam=1))
-    ]
-    like = likeness(replies, [pair.response for pair in pairs])
-    return {"exact_match": like.exact_match, "bleu": like.bleu, "chrf": like.chrf}

@@ -1,5 +1,5 @@
-"""The learning-rate range test of Smith 2017 (arXiv:1506.01186): updates at a rate that grows from tiny to
-too large, until the loss runs away. Nothing of it is kept."""
+"""The learning-rate range test of Smith 2017 (arXiv:1506.01186): updates at a growing rate, until the loss
+diverges. The model is thrown away."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -19,25 +19,25 @@ from .updates import Updater, summed_loss
 
 LOWEST, HIGHEST = 1e-6, 10.0
 STEPS = 120
-#: The loss has run away when it is so many times the lowest.
-_AWAY = 4.0
+#: The loss has diverged when it is this many times the lowest one.
+_DIVERGED = 4.0
 _SMOOTHING = 0.9
-_BEFORE = 20  # updates
+_FIRST = 20  # updates on whose batches the initial loss is measured
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A learning rate and the loss, smoothed, after the update with it."""
+    """A learning rate, and the smoothed loss after the update with it."""
 
     rate: float
-    loss: float  # natural log a target token
+    loss: float  # natural log per target token
 
 
 @dataclass(frozen=True)
 class Found:
     tried: list[Tried]
     suggestion: float
-    """A tenth of the rate at which the loss was lowest: there it still fell, and with room to spare."""
+    """A tenth of the rate with the lowest loss: the loss was still falling there, with a margin."""
 
 
 def find_learning_rate(
@@ -49,14 +49,14 @@ def find_learning_rate(
     bpe_dropout: BpeDropout | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Found:
-    """Try growing rates on a model with its first weights, which are not kept. The configuration's own rate
-    and schedule do not count. Raises EdgeChatError where not even the lowest can be tried."""
+    """Try growing rates on a model with its initial weights, which it changes. The rate and the schedule of
+    the configuration are ignored. Raises EdgeChatError if not even the lowest rate can be tried."""
     updater = Updater(model, config.training, device, ALONE)
     groups = _groups(config, pairs)
     tried: list[Tried] = []
-    # What the smoothed loss begins with: of a model that has learned most of the pairs, single batches say
-    # little.
-    first = (indices for _, group in itertools.islice(_groups(config, pairs), _BEFORE) for indices in group)
+    # The initial value of the smoothed loss. A single batch would be too noisy for a model that has learned
+    # most of the pairs.
+    first = (indices for _, group in itertools.islice(_groups(config, pairs), _FIRST) for indices in group)
     with autocast(updater.precision, device):
         total, count = summed_loss(model, (make_batch(pairs, indices) for indices in first), "before step 1")
     mean = total / count
@@ -69,30 +69,30 @@ def find_learning_rate(
         shares = [(batch, 1.0) for batch in batches]
         outcome = updater.update(shares, tokens, step=step, rate=rate)
         progress(1)
-        if outcome.rescaled:  # this rate was not tried
+        if outcome.rescaled:  # float16 only found its scale; the rate was not tried
             continue
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * outcome.loss
-        if not outcome.applied or mean > _AWAY * lowest:
+        if not outcome.applied or mean > _DIVERGED * lowest:
             break
         tried.append(Tried(rate, mean))
         lowest = min(lowest, mean)
     if not tried:
         raise EdgeChatError(
-            f"no learning rate can be found: at the lowest, {LOWEST:g}, the loss ({outcome.loss:g}) or its "
-            "gradient is no finite number already, or too large"
+            f"no learning rate can be found: even at the lowest, {LOWEST:g}, the loss ({outcome.loss:g}) or "
+            "its gradient is not finite, or too large"
             + ("" if updater.precision == "fp32" else ": try without --amp")
         )
     return Found(tried, suggestion(tried))
 
 
 def suggestion(tried: list[Tried]) -> float:
-    """A tenth of the rate with the lowest loss, to one digit."""
+    """A tenth of the rate with the lowest loss, rounded to one digit."""
     best = min(tried, key=lambda one: one.loss)
     return float(f"{best.rate / 10:.0e}")
 
 
 def _groups(config: RunConfig, pairs: EncodedPairs) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """The batches of each update, epoch after epoch, and the epoch."""
+    """The epoch and the batches of each update, epoch after epoch."""
     training, epoch = config.training, 0
     while True:
         for group in epoch_order(pairs, training, epoch):

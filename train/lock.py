@@ -1,13 +1,14 @@
 """The lock of a run folder: one process trains in it at a time.
 
-The operating system holds it for the process, so that it goes with the process however that ends; the
-file `lock`, which names the process, may stay behind and is taken over.
+The operating system releases it when the process ends, however it ends. The file `lock`, which holds the
+process number, may stay behind and is taken over.
 """
 
 import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..runtime.errors import CheckpointError
@@ -18,7 +19,8 @@ LOCK = "lock"
 class RunLock:
     """Held from its creation until `release`, or the end of the process.
 
-    Raises CheckpointError where another process, or another lock of this one, has it, or nobody can.
+    Raises CheckpointError if another process, or another lock of this process, holds it, or if the file
+    system has no locks.
     """
 
     def __init__(self, run: Path) -> None:
@@ -39,17 +41,17 @@ class RunLock:
             if self._is_in_place(file):
                 self._file = file
             else:
-                os.close(file)  # whoever had it has just deleted it
+                os.close(file)  # its previous holder has just deleted it
         os.ftruncate(self._file, 0)
         os.write(self._file, f" {os.getpid()}\n".encode("ascii"))
 
     def check(self) -> None:
-        """Raise CheckpointError where the folder is no more the one that was locked, so that nothing may be
-        written to it."""
+        """Raise CheckpointError if the folder is no longer the one that was locked, and must not be
+        written."""
         if not self._is_in_place(self._file):
             raise CheckpointError(
                 f"{self._run} was moved or replaced while it was trained: nothing more is written there, and "
-                "what was saved before is where it was moved to"
+                "what was saved before is in the moved folder"
             )
 
     def _is_in_place(self, file: int) -> bool:
@@ -58,7 +60,7 @@ class RunLock:
         return False
 
     def release(self) -> None:
-        """Give it back and delete the file, if that is still ours. A second time does nothing."""
+        """Release the lock, and delete the file if it is still ours. A second call does nothing."""
         if self._file < 0:
             return
         ours = self._is_in_place(self._file)
@@ -74,13 +76,31 @@ class RunLock:
         self.release()
 
 
+@contextlib.contextmanager
+def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock on a folder itself inside the block; it needs no file and survives a rename. False if the
+    folder is gone or no folder, if another process holds the lock (unless `wait`), or if the system cannot
+    lock folders."""
+    file, held = -1, False
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+    try:
+        yield held
+    finally:
+        if file >= 0:
+            os.close(file)
+
+
 def _why_not(error: OSError, file: int) -> str:
-    if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # Windows says the second
+    if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # the second on Windows
         holder = _content(file) or "(unknown)"
         return f"is being trained by process {holder}: wait for it, end it, or choose another --out"
     return (
-        f"cannot be locked against a second training ({error.strerror}): choose an --out on another disk, "
-        "whose file system has locks"
+        f"cannot be locked against a second training ({error.strerror}): choose an --out on a file system "
+        "with locks"
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-#: Logits that are worked on at a time: a megabyte of them.
+#: Number of logits that are processed at a time: one megabyte of them.
 _CACHED = 1 << 18
 
 
@@ -31,7 +31,7 @@ def summed_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Los
 
 
 def fused_losses(logits: Tensor, labels: Tensor, smoothing: float) -> Losses:
-    """By PyTorch's own, which on a GPU is a kernel or two."""
+    """Losses by PyTorch's own functions, which on a GPU are a kernel or two."""
     logits = logits.float()
     nll = functional.cross_entropy(logits, labels, reduction="sum")
     if not smoothing:
@@ -41,9 +41,11 @@ def fused_losses(logits: Tensor, labels: Tensor, smoothing: float) -> Losses:
 
 
 class _CrossEntropy(Function):
-    """Computed in float32, a few rows at a time that stay in the CPU's cache: whole, the logits of a batch
-    are tens of megabytes, and each step of the formula would be a way to memory and back. The gradient of a
-    row is p - (1 - e) * onehot - e / V, with p = softmax; what is kept for it are the logits as they came.
+    """Cross entropy in float32, computed a few rows at a time so that they stay in the CPU's cache: the
+    logits of a batch are tens of megabytes, and each operation on all of them would go through memory.
+
+    The gradient of a row is p - (1 - e) * onehot - e / V, with p = softmax. It needs only the logits, which
+    are saved as they came.
     """
 
     @staticmethod
@@ -53,7 +55,7 @@ class _CrossEntropy(Function):
         for rows in _cached(logits):
             z = logits[rows].to(torch.float32, copy=True)
             largest = z.amax(dim=-1, keepdim=True)
-            z -= largest  # no exponent is above 0, and small losses keep their digits
+            z -= largest  # no exponent is above 0, and small losses keep their precision
             label = z.gather(1, labels[rows, None])[:, 0]
             if smoothing:
                 means[rows] = z.mean(dim=-1)
@@ -86,13 +88,13 @@ class _CrossEntropy(Function):
 
 
 def _cached(logits: Tensor) -> Iterator[slice]:
-    """Rows of `logits` [n, V] that are worked on at a time."""
+    """Slices of rows of `logits` [n, V] that are processed at a time."""
     n, V = logits.shape
     rows = max(1, _CACHED // V)
     return (slice(start, start + rows) for start in range(0, n, rows))
 
 
 def real_tokens(target: Tensor, target_len: Tensor) -> Tensor:
-    """Mask [B, T], true on real tokens and false on the padding behind them."""
+    """Mask [B, T], true on real tokens and false on the padding after them."""
     positions = torch.arange(target.shape[1], device=target.device)
     return positions < target_len[:, None]

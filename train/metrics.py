@@ -1,4 +1,4 @@
-"""`metrics.jsonl`, one row a validation, and the same rows as curves in `metrics.png`."""
+"""`metrics.jsonl`, one row per validation, and the same rows as curves in `metrics.png`."""
 
 import io
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run; a last line that a kill cut, or one that is damaged, is none."""
+    """The rows of a run, without damaged lines and a last line that a kill cut short."""
     path = run / "metrics.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [row for row in map(_row, lines) if row is not None]
@@ -39,7 +39,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def append_metrics(run: Path, row: dict[str, Any]) -> None:
-    """Add a row, durably."""
+    """Append a row and sync it to disk."""
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(_line(row))
         file.flush()
@@ -47,14 +47,14 @@ def append_metrics(run: Path, row: dict[str, Any]) -> None:
 
 
 def cut_metrics(run: Path, step: int) -> None:
-    """Drop the rows after `step`: a resumed run writes them again."""
+    """Remove the rows after `step`; a resumed run writes them again."""
     kept = [row for row in read_metrics(run) if row["step"] <= step]
     write_atomic(run / "metrics.jsonl", "".join(map(_line, kept)))
 
 
 def plot_metrics(run: Path, best_step: int, metric: str | None = None) -> None:
-    """Draw loss and perplexity over steps, and `metric` where the best goes by one; mark the validation at
-    `best_step`, if there is one."""
+    """Draw loss and perplexity over steps, and `metric` if it decides which checkpoint is best. The
+    validation at `best_step` is marked if there is one."""
     if rows := read_metrics(run):
         png = io.BytesIO()
         curves(rows, best_step, metric).savefig(png, format="png", dpi=120, metadata={"Software": None})
@@ -62,13 +62,13 @@ def plot_metrics(run: Path, best_step: int, metric: str | None = None) -> None:
 
 
 def curves(rows: list[dict[str, Any]], best_step: int, metric: str | None = None) -> "Figure":
-    """The picture of these rows."""
+    """The figure of these rows, as described in `plot_metrics`."""
     from matplotlib.figure import Figure
 
     held_out = any(row.get("valid_loss") is not None for row in rows)
     losses = ["train_loss", "valid_loss"] if held_out else ["train_loss"]
     panels: list[tuple[str, list[str], Callable[[float], float]]] = [
-        ("loss, natural log a target token", losses, float),
+        ("loss, natural log per target token", losses, float),
         ("perplexity", losses, perplexity),
     ]
     if metric is not None:
@@ -80,7 +80,7 @@ def curves(rows: list[dict[str, Any]], best_step: int, metric: str | None = None
             curve = {row["step"]: math.nan if row.get(column) is None else scale(row[column]) for row in rows}
             label, style = ("training", "--") if column == "train_loss" else ("held out", "-")
             axes.plot(list(curve), list(curve.values()), style, label=label)
-        if best_step in curve:  # of the last column, which is what was held out, if anything
+        if best_step in curve:  # of the last column: the held-out one, if there is one
             axes.plot(best_step, curve[best_step], "o", label=f"best {curve[best_step]:.3g} at {best_step:,}")
         axes.legend()
         axes.grid(alpha=0.3)

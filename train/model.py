@@ -1,8 +1,8 @@
 """The model: an LSTM encoder, and an LSTM decoder with attention.
 
-Legend: B batch, S source length, T target length, K rows a sentence, N = B*K rows, H hidden,
-E embedding, A size of a key, D size of a memory value (here H), F what is fed of the attention vector (H with
-input feeding, else 0), L layers, V vocabulary.
+Legend: B batch, S source length, T target length, K rows per sentence, N = B*K rows, H hidden,
+E embedding, A size of a key, D size of a memory value (here H), F size of the attention vector that is fed
+back (H with input feeding, else 0), L layers, V vocabulary.
 Names and shapes are those of the ONNX graphs (docs/architecture.md).
 """
 
@@ -38,28 +38,28 @@ class ModelConfig:
     embedding: int = 256
     attention: int = 256
     dropout: float = 0.2
-    """Between layers, of the output, and of embeddings where these have none of their own."""
+    """Between layers, on the output, and on embeddings unless `embedding_dropout` is set."""
     embedding_dropout: float | None = None
     attention_dropout: float = 0.0
-    """Of the alignment (Vaswani et al. 2017)."""
+    """On the alignment (Vaswani et al. 2017)."""
     word_dropout: float = 0.0
     """Share of source and fed target tokens that become unknown (Bowman et al. 2016)."""
     reverse_source: bool = True
-    """Read the source backwards; without meaning where it is read both ways."""
+    """Read the source backwards. It has no effect on a bidirectional encoder."""
     attention_kind: AttentionKind = "bahdanau"
-    """Luong's two kinds have keys of the hidden size, whatever `attention` says."""
+    """The keys of Luong's two kinds have the hidden size, whatever `attention` is."""
     input_feeding: bool = True
-    """The decoder is fed its previous attention vector too (Luong et al. 2015)."""
+    """Feed the decoder its previous attention vector too (Luong et al. 2015)."""
     bidirectional: bool = False
-    """The source is read both ways, by layers of half the size each (Schuster & Paliwal 1997)."""
+    """Read the source in both directions, with layers of half the size each (Schuster & Paliwal 1997)."""
     residual: bool = False
-    """What a layer gives is added to what the next one gives (Wu et al. 2016)."""
+    """Add the output of each layer to that of the next one (Wu et al. 2016)."""
     layer_norm: bool = False
-    """What goes from one layer to the next is normalized (Ba et al. 2016)."""
+    """Normalize the input of each layer but the first (Ba et al. 2016)."""
     tied_output: bool = False
-    """The output's weight is the embedding's (Press & Wolf 2017)."""
+    """Use the embedding as the output's weight (Press & Wolf 2017)."""
     copy_attention: bool = False
-    """A reply may take words from its prompt (See et al. 2017)."""
+    """Let replies copy tokens of their prompt (See et al. 2017)."""
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -67,9 +67,10 @@ class ModelConfig:
             raise UsageError(f"bidirectional halves hidden, which must be even, not {self.hidden}")
         for name in ("residual", "layer_norm"):
             if getattr(self, name) and self.layers < 2:
-                raise UsageError(f"{name} is of what lies between layers: set layers to 2 or more, not 1")
+                raise UsageError(f"{name} works between layers: set layers to 2 or more, not 1")
 
-        state = (2 * self.layers + self.input_feeding) * self.hidden  # h and c of each layer, and what is fed
+        # h and c of each layer, and the attention vector that is fed back.
+        state = (2 * self.layers + self.input_feeding) * self.hidden
         if self.layers * self.hidden > LARGEST_STATE or state > LARGEST_ROW:
             raise UsageError(
                 f"layers {self.layers} with hidden {self.hidden} make a state of {state:,} numbers, and a "
@@ -77,12 +78,12 @@ class ModelConfig:
             )
 
     def shape(self) -> dict[str, Any]:
-        """All that decides which weights there are, and what they mean: shares that training drops do not."""
+        """The values that decide which weights there are and what they mean: all but the dropout rates."""
         return {name: value for name, value in vars(self).items() if not name.endswith("dropout")}
 
 
 class Memory(NamedTuple):
-    """What the decoder looks at: one entry a source token, in text order."""
+    """What the decoder attends to: one entry per source token, in text order."""
 
     keys: Tensor  # [B, S, A]
     values: Tensor  # [B, S, D]
@@ -141,10 +142,10 @@ class Seq2Seq(nn.Module):
         return Between(c.layers, c.hidden, residual=c.residual, layer_norm=c.layer_norm, dropout=c.dropout)
 
     def _initialize(self) -> None:
-        """The first weights: the embedding's of variance 1, the output's by He et al. (2015), all other
-        matrices by Glorot & Bengio (2010), one gate at a time. Each is wider than what is common in such
-        models, and each was seen to save updates (docs/training.md). An embedding that is the output's too
-        is scaled down, so that logits begin near 0, and what leads to it has PyTorch's own."""
+        """Initialize the embedding with variance 1, the output as in He et al. (2015), and all other matrices
+        as in Glorot & Bengio (2010), one gate at a time. Each is wider than is common in such models, and
+        each was measured to save updates (docs/training.md). A tied embedding is scaled down, so that logits
+        begin near 0, and the projection in front of it keeps PyTorch's initialization."""
         std = self.config.embedding**-0.5 if self.config.tied_output else 1.0
         nn.init.normal_(self.embedding.weight, std=std)
         if isinstance(self.output, nn.Linear):
@@ -152,8 +153,8 @@ class Seq2Seq(nn.Module):
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
             for name, parameter in self.named_parameters():
-                # Gates are in the order i, f, g, o. A forget gate that starts open remembers
-                # (Jozefowicz et al. 2015); the two biases are added, so one of them is enough.
+                # Gates are in the order i, f, g, o. The forget gate starts open (Jozefowicz et al. 2015). The
+                # two biases are added, so setting one of them is enough.
                 if "bias_ih" in name:
                     H = len(parameter) // 4
                     parameter.zero_()
@@ -167,7 +168,8 @@ class Seq2Seq(nn.Module):
                     nn.init.xavier_uniform_(parameter)
 
     def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
-        """Memory of src [B, S], padded behind, of true lengths src_len [B]; first state of B rows."""
+        """The memory of src [B, S], padded at the end, of true lengths src_len [B]; initial state of B
+        rows."""
         real = real_tokens(src, src_len)  # (B, S)
         x = self._embed(src)  # (B, S, E)
         order = self._reading_order(src_len, src.shape[1])  # (B, S)
@@ -176,8 +178,8 @@ class Seq2Seq(nn.Module):
         packed_values, h, c = self._encode_packed(packed)  # h, c (L, B, H)
         values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
         values = values.gather(1, order[..., None].expand_as(values))  # (B, S, H), in text order again
-        # Under autocast cuDNN's LSTM gives float16, which has no room for MASKED; all states of the decoder
-        # would be of its type, too.
+        # Under autocast cuDNN's LSTM gives float16, in which MASKED overflows, and the states of the decoder
+        # would have its type too.
         h, c = wide(h), wide(c)
         bias = h.new_zeros(src.shape).masked_fill(~real, MASKED)  # (B, S)
         memory = Memory(self.attention.keys(values), values, bias, src)
@@ -190,7 +192,7 @@ class Seq2Seq(nn.Module):
         if isinstance(self.encoder, LSTMStack):
             data, (h, c) = self.encoder(packed.data, packed)
             values = packed._replace(data=data)
-        # cuDNN has a layer of its own; on a CPU, PyTorch's is slow to learn from.
+        # Faster than PyTorch's LSTM when training on a CPU; on a GPU cuDNN's is faster.
         elif torch.is_grad_enabled() and packed.data.device.type == "cpu" and not config.bidirectional:
             values, (h, c) = self._encode_by_hand(packed)
         else:
@@ -200,7 +202,7 @@ class Seq2Seq(nn.Module):
         return values, h, c
 
     def _encode_by_hand(self, packed: PackedSequence) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
-        """What `self.encoder` computes, with derivatives that are written out."""
+        """The same as `self.encoder`, with hand-written derivatives."""
         x, sizes = packed.data, packed.batch_sizes.tolist()  # x (n, E), n the real tokens
         last_h, last_c = [], []
         for layer in range(self.config.layers):
@@ -216,7 +218,7 @@ class Seq2Seq(nn.Module):
         return packed._replace(data=x), (h, c)
 
     def _reading_order(self, src_len: Tensor, S: int) -> Tensor:
-        """Which position is read at each step; padding stays behind. It is its own inverse.
+        """The position [B, S] that is read at each step; padding stays at the end. It is its own inverse.
 
         Worked example, S = 4, src_len = [4, 2]: [[3, 2, 1, 0], [1, 0, 2, 3]].
         """
@@ -253,8 +255,8 @@ class Seq2Seq(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits [n, V] and labels [n] of the n real tokens of target [B, T].
 
-        Targets end with end-of-sentence; the decoder is fed go, then each token of `previous` [B, T] but
-        the last, which are those of the target unless others are given (scheduled sampling).
+        Targets end with end-of-sentence. The decoder is fed go, then each token but the last of `previous`
+        [B, T], which by default is the target (scheduled sampling gives another one).
         """
         memory, state = self.encode(src, src_len)
         go = torch.full_like(target[:, :1], GO)
@@ -271,9 +273,9 @@ class Seq2Seq(nn.Module):
         return logits, target[real]
 
     def _fed_back(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Attention vectors [B, T, H] and alignment [B, T, S] of the embeddings x [T, B, E]; a vector is
-        fed to the step after it."""
-        # What needs no state is computed once for all steps, outside the loop.
+        """Attention vectors [B, T, H] and alignment [B, T, S] of the embeddings x [T, B, E]; each vector is
+        fed to the next step."""
+        # Everything that does not depend on the state is computed once for all steps, outside the loop.
         all_gates = self._embedding_gates(x)  # (T, B, 4H)
         projections = self._projections(through_time)._replace(read=read_through_time(memory.values))
         layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
@@ -285,7 +287,7 @@ class Seq2Seq(nn.Module):
         return torch.stack(vectors, dim=1), torch.stack(aligns, dim=1)
 
     def _at_once(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor]:
-        """As `_fed_back` where nothing is fed back: each layer reads all of the target in one call."""
+        """As `_fed_back`, without input feeding: each layer reads the whole target in one call."""
         top, _ = self.decoder(x, first=(state.h, state.c))  # (T, B, H)
         B = x.shape[1]
         rows = top.transpose(0, 1).flatten(0, 1)  # (B * T, H): row n belongs to sentence n // T
@@ -293,7 +295,7 @@ class Seq2Seq(nn.Module):
         return attn.view(B, -1, attn.shape[-1]), align.view(B, -1, align.shape[-1])
 
     def _logits(self, attn: Tensor) -> Tensor:
-        """[n, V] of attention vectors [n, H]."""
+        """Logits [n, V] of attention vectors [n, H]."""
         shared = [self.embedding.weight] if self.config.tied_output else []
         logits: Tensor = self.output(self.dropout(attn), *shared)
         return logits
@@ -301,14 +303,14 @@ class Seq2Seq(nn.Module):
     def _mixed(
         self, logits: Tensor, attn: Tensor, x: Tensor, align: Tensor, src: Tensor, sentences: Tensor
     ) -> Tensor:
-        """Natural-log probabilities [n, V], which are logits too: their own. Each of the n belongs to one of
-        the `sentences` [n] of src [B, S], is aligned to it [n, S], and was fed the embedding x [n, E]."""
+        """Natural-log probabilities [n, V] of the mixture with copying; they are valid logits too. Row i
+        belongs to sentence `sentences[i]` of src [B, S], with alignment [n, S] and fed embedding x [n, E]."""
         first = first_of_its_kind(src)[sentences]  # (n, S)
         mixed: Tensor = self.copying(logits, attn, x, align, src[sentences], first)
         return mixed
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings [.., E] of tokens [..], some of the words and values dropped while training."""
+        """Embeddings [.., E] of tokens [..], with word and embedding dropout in training."""
         if self.training and self.config.word_dropout:
             dropped = torch.rand(tokens.shape, device=tokens.device) < self.config.word_dropout
             tokens = tokens.masked_fill(dropped & (tokens >= len(SPECIAL_TOKENS)), UNK)
@@ -322,20 +324,20 @@ class Seq2Seq(nn.Module):
         return [cell_of(layer, "_l0") for layer in self.decoder.layers]
 
     def decoder_between(self) -> Between:
-        """What lies between the decoder's layers."""
+        """Residual connection, layer norm and dropout between the decoder's layers."""
         return self.between if self.config.input_feeding else self.decoder.between
 
     def encoder_between(self) -> Between:
-        """What lies between the encoder's."""
+        """Residual connection, layer norm and dropout between the encoder's layers."""
         return self.encoder.between if isinstance(self.encoder, LSTMStack) else self._new_between()
 
     def encoder_cells(self) -> list[list[Cell]]:
-        """Those of the encoder's: of each layer forwards, and where it is bidirectional then backwards."""
-        directions = ("", "_reverse") if self.config.bidirectional else ("",)
+        """The weights of the encoder's layers, each forwards and, if it is bidirectional, backwards."""
+        suffixes = ("", "_reverse") if self.config.bidirectional else ("",)
         if isinstance(self.encoder, LSTMStack):
-            return [[cell_of(layer, "_l0" + way) for way in directions] for layer in self.encoder.layers]
+            return [[cell_of(layer, "_l0" + suffix) for suffix in suffixes] for layer in self.encoder.layers]
         numbers = range(self.config.layers)
-        return [[cell_of(self.encoder, f"_l{layer}{way}") for way in directions] for layer in numbers]
+        return [[cell_of(self.encoder, f"_l{layer}{suffix}") for suffix in suffixes] for layer in numbers]
 
     def _embedding_gates(self, x: Tensor) -> Tensor:
         """The part of the first layer's gates that comes from the embedding x [.., E]: [.., 4H]."""
@@ -344,10 +346,11 @@ class Seq2Seq(nn.Module):
         return nn.functional.linear(x, weight, cell.bias_ih + cell.bias_hh)
 
     def _projections(self, kind: ProjectionKind) -> "_Projections":
-        """The decoder's maps, each made by `kind` from its weights."""
+        """The linear maps of the decoder, each made from its weights by `kind`."""
         first, *others = self.decoder_cells()
         query = self.attention.query
-        # The first layer is fed the attention vector here; its embedding and biases are in the gates.
+        # Only the attention vector goes through the map of the first layer: `_embedding_gates` has computed
+        # the part of its embedding and biases.
         fed = first.weight_ih[:, self.config.embedding :]
         return _Projections(
             gates=[
@@ -368,7 +371,7 @@ class Seq2Seq(nn.Module):
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
         """The layers' next (h, c), the next attention vector [N, H], and the alignment [N, S].
 
-        `gates` [N, 4H] is what the embedding gives the first layer; `attn` [N, F] is fed to it too.
+        `gates` [N, 4H] is the embedding's part of the first layer's gates; `attn` [N, F] is fed to it too.
         """
         between = self.decoder_between()
         following: list[tuple[Tensor, Tensor]] = []
@@ -392,14 +395,14 @@ class Seq2Seq(nn.Module):
 
 
 def _unchanged(_: None, x: Tensor) -> Tensor:
-    """The projection of what needs none."""
+    """The identity, in place of a projection."""
     return x
 
 
 class _Projections(NamedTuple):
-    """The linear maps of a decoder step. Lists have an entry a layer."""
+    """The linear maps of a decoder step. Lists have one entry per layer."""
 
-    gates: list[Projection]  # of what is fed [N, F or H] and the layer's own state [N, H], -> [N, 4H]
+    gates: list[Projection]  # input [N, F or H] and state [N, H] of the layer -> [N, 4H]
     query: Projection  # [N, H] -> [N, A]
     attention_vector: Projection  # [N, 2H] -> [N, H]
-    read: Read | None = None  # of the memory's values, where they are read at many steps
+    read: Read | None = None  # the sum over the memory's values, if they are read at many steps

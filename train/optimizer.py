@@ -1,4 +1,4 @@
-"""The optimizer that a configuration asks for."""
+"""The optimizer of a configuration."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from .config import TrainingConfig
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019) or SGD over the weights of `model`.
 
-    Matrices decay; biases and the attention vector, whose size says nothing of complexity, do not.
+    Weight decay applies to matrices, not to biases, norms and the attention vector.
     """
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]

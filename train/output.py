@@ -1,5 +1,5 @@
-"""The output over the embedding's own rows: the largest weight is there once, and a token is learned wherever
-it stands (Press & Wolf 2017, arXiv:1608.05859; Inan et al. 2017, arXiv:1611.01462)."""
+"""The output layer that shares its weight with the embedding (Press & Wolf 2017, arXiv:1608.05859; Inan et
+al. 2017, arXiv:1611.01462). The largest weight exists once, and is learned from inputs and outputs."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from torch.nn.functional import linear
 
 
 class TiedOutput(nn.Module):
-    """logits = W_e P a + b of an attention vector a [.., H]; P [E, H] is there only where E and H differ. The
-    embedding W_e [V, E] is given at each call, and stays the embedding's own."""
+    """logits = W_e P a + b of an attention vector a [.., H]. P [E, H] exists only if E and H differ. The
+    embedding W_e [V, E] is passed at each call and is not a parameter of this module."""
 
     def __init__(self, hidden: int, embedding: int, vocab_size: int) -> None:
         super().__init__()

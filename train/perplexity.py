@@ -1,4 +1,4 @@
-"""Perplexity, of a loss or of what a model says of given replies; without torch, which no bundle needs."""
+"""Perplexity of a loss or of given replies. It does not import torch, which bundles do not need."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), infinite from a loss of 300 on, where exp would soon overflow."""
+    """exp(loss); infinite from a loss of 300 on, before exp overflows."""
     return math.inf if loss >= 300 else math.exp(loss)
 
 
 def perplexity_of(logps: Sequence[npt.NDArray[np.float32]]) -> float:
-    """Perplexity over all tokens of replies, of each of which the natural-log probabilities are given."""
+    """Perplexity over all tokens of some replies, from their natural-log probabilities."""
     return perplexity(-float(np.concatenate(logps).mean(dtype=np.float64)))

@@ -1,16 +1,15 @@
-"""Word vectors that were learned elsewhere, as first rows of the embedding.
+"""Pretrained word vectors as initial rows of the embedding.
 
-A word vector is for a word, and a token of a byte-level BPE is a word only now and then. A token takes the
-vector of the word that its text is, with or without the space that a token may begin with: `hello` and
-` hello` both take that of "hello", letter for letter. Tokens that are parts of words mostly find none, and
-begin at random.
+A token of a byte-level BPE takes the vector of the word that equals its text, with or without the leading
+space that a token may have: `hello` and ` hello` both take that of "hello", letter for letter. Tokens that
+are parts of words mostly have no vector and are initialized at random.
 
 Files:
-- text, also .gz: a word and its E numbers a line, parted by spaces (GloVe), with or without a first line of
-  two numbers, how many words there are and how large E is (word2vec, fastText);
-- .safetensors whose metadata has `words`, a JSON list, and whose one tensor [words, E] has their vectors;
-- .safetensors with `embedding.weight` [V, E] and no words, as a checkpoint of a run is: row i is of token i,
-  so it fits no tokenizer but its own.
+- text, also .gz: a word and its E numbers per line, separated by spaces (GloVe), with or without a first line
+  of two numbers, the number of words and E (word2vec, fastText);
+- .safetensors with a JSON list `words` in its metadata and one tensor [words, E] of their vectors;
+- .safetensors with `embedding.weight` [V, E] and no words, such as the checkpoint of a run: row i belongs to
+  token i, so it fits only its own tokenizer.
 """
 
 import gzip
@@ -37,7 +36,7 @@ _WEIGHT = "embedding.weight"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """The rows that were found, of a vocabulary of V."""
+    """The rows that were found for a vocabulary of V tokens."""
 
     ids: Ints  # [n]
     vectors: Floats  # [n, E]
@@ -49,24 +48,24 @@ class Pretrained:
         return len(self.ids)
 
     def to_bytes(self) -> bytes:
-        """What a run keeps of them."""
+        """The rows as a run stores them."""
         tensors = {"ids": torch.from_numpy(self.ids), "vectors": torch.from_numpy(self.vectors)}
         return safetensors.torch.save(tensors)
 
 
 def set_rows(embedding: nn.Embedding, kept: bytes) -> None:
-    """Give the embedding the rows that a run kept."""
+    """Set the rows of the embedding that a run stored."""
     tensors = safetensors.torch.load(kept)
     with torch.no_grad():
         embedding.weight[tensors["ids"]] = tensors["vectors"]
 
 
 def read_pretrained(path: Path, codec: TextCodec, size: int) -> Pretrained:
-    """The vectors of `size` numbers for the tokens of `codec` that the file has.
+    """The vectors of `size` numbers that the file has for tokens of `codec`.
 
     Raises:
-        UsageError: no such file, vectors of another size, or of none of the tokens.
-        DataError: it cannot be read.
+        UsageError: the file does not exist, has vectors of another size, or has none of the tokens.
+        DataError: the file cannot be read.
     """
     digest = file_sha256(path)
     try:
@@ -85,7 +84,7 @@ def read_pretrained(path: Path, codec: TextCodec, size: int) -> Pretrained:
 
 
 def file_sha256(path: Path) -> str:
-    """Of the file of --pretrained-embeddings; errors as `read_pretrained`."""
+    """The sha256 of the file of --pretrained-embeddings; errors as in `read_pretrained`."""
     if not path.is_file():
         raise UsageError(f"--pretrained-embeddings {path} is not a file")
     try:
@@ -96,11 +95,11 @@ def file_sha256(path: Path) -> str:
 
 
 def tokens_of_words(codec: TextCodec) -> dict[str, list[int]]:
-    """The ids of each word that tokens are: one, or two with and without a space in front."""
+    """The ids of the tokens of each word: one, or two, with and without a leading space."""
     words: dict[str, list[int]] = defaultdict(list)
     for id in range(len(SPECIAL_TOKENS), codec.vocab_size):
         word = codec.decode([id]).removeprefix(" ")
-        if word and not word[0].isspace() and "\ufffd" not in word:  # parts of characters are no words
+        if word and not word[0].isspace() and "\ufffd" not in word:  # no parts of characters
             words[word].append(id)
     return words
 
@@ -115,7 +114,7 @@ def _of_text(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
 
 
 def _of_lines(path: Path, lines: Iterable[str], left: dict[str, list[int]], size: int) -> Iterator[Row]:
-    """The rows of the words that are `left`; of a word that comes twice, the first is taken."""
+    """The rows of the words in `left`; if a word comes twice, the first row counts."""
     for number, line in enumerate(lines, 1):
         parts = line.rstrip().split(" ")
         if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
@@ -123,7 +122,7 @@ def _of_lines(path: Path, lines: Iterable[str], left: dict[str, list[int]], size
             continue
         if number == 1:
             _check_size(path, len(parts) - 1, size)
-        word = normal_form(" ".join(parts[:-size]))  # words of GloVe may hold spaces
+        word = normal_form(" ".join(parts[:-size]))  # words of GloVe may contain spaces
         ids = left.pop(word, ())
         if word and not ids:
             continue
@@ -133,7 +132,7 @@ def _of_lines(path: Path, lines: Iterable[str], left: dict[str, list[int]], size
             vector = np.array(parts[-size:], dtype=np.float32)
         except ValueError:
             raise DataError(
-                f"{path}, line {number}: not a word and {size} numbers, parted by spaces"
+                f"{path}, line {number}: not a word and {size} numbers, separated by spaces"
             ) from None
         for id in ids:
             yield id, vector
@@ -146,7 +145,7 @@ def _of_tokens(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
         fits = _WEIGHT in names if words is None else len(names) == 1
         if not fits:
             raise DataError(
-                f"{path} has neither a tensor {_WEIGHT} nor, with words in its metadata, one of their vectors"
+                f"{path} has neither a tensor {_WEIGHT} nor words in its metadata with one tensor of vectors"
             )
         name = _WEIGHT if words is None else names[0]
         tensor = file.get_tensor(name)
@@ -161,7 +160,7 @@ def _of_tokens(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
                 yield id, vector
         return
     if len(vectors) != codec.vocab_size or not _same_tokenizer(path, codec):
-        raise UsageError(f"{path} has a row for each token of another tokenizer: give that with --tokenizer")
+        raise UsageError(f"{path} has the rows of another tokenizer: give that tokenizer with --tokenizer")
     yield from list(enumerate(vectors))[len(SPECIAL_TOKENS) :]
 
 
@@ -171,12 +170,12 @@ def _word_list(path: Path, raw: str, count: int) -> list[str]:
     except ValueError:
         words = None
     if not isinstance(words, list) or not all(isinstance(w, str) for w in words) or len(words) != count:
-        raise DataError(f"{path}: words must be a JSON list of as many texts as there are vectors, {count}")
+        raise DataError(f"{path}: words must be a JSON list of {count} strings, one for each vector")
     return words
 
 
 def _same_tokenizer(checkpoint: Path, codec: TextCodec) -> bool:
-    """Whether a checkpoint within a run is of the run's tokenizer; what lies elsewhere is believed."""
+    """Whether the run around a checkpoint has the tokenizer of `codec`. True for files outside a run."""
     folders = list(checkpoint.resolve().parents)
     beside = folders[min(2, len(folders) - 1)] / "tokenizer.json"
     if not beside.is_file():

@@ -1,8 +1,8 @@
-"""Linear maps inside a loop over time, whose weights' gradient is one product for all steps.
+"""Linear maps for a loop over time, with the gradient of a weight as one product for all steps.
 
-Backpropagation through T steps would otherwise multiply and add a gradient of the weight's own size T
-times. Here each step only notes its input x_t and the gradient g_t of its output; once all have, the
-weight's gradient is the sum over t of g_t^T x_t, as one product of what was noted.
+Backpropagation through T steps would otherwise compute and add T gradients of the size of the weight. Here
+each step only records its input x_t and the gradient g_t of its output. After the last one, the gradient of
+the weight, the sum over t of g_t^T x_t, is computed as one product of the concatenated records.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,12 @@ from torch.nn.functional import linear
 Projection = Callable[..., Tensor]
 ProjectionKind = Callable[[Sequence[Tensor], Tensor | None], Projection]
 
+#: The recorded pairs of tensors of each step.
 _Notes = list[tuple[Tensor, Tensor]]
 
 
 def plain(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
-    """The map of `weights` [out, in_i], for steps that are not learned from."""
+    """The map of `weights` [out, in_i], for a single step or without gradients."""
     cast = [weight.to(computing_dtype(weight)) for weight in weights]
 
     def project(offset: Tensor | None, *inputs: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def plain(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
 
 
 def through_time(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
-    """The map of `weights` for many steps of one forward pass."""
+    """The map of `weights` [out, in_i], for many steps of one forward pass."""
     if not torch.is_grad_enabled():
         return plain(weights, bias)
     notes: _Notes = []
@@ -52,8 +53,8 @@ def through_time(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
 
 
 def read_through_time(values: Tensor) -> Callable[[Tensor], Tensor]:
-    """What takes weights [B, K, S] to sums [B, K, D] of values [B, S, D], for many steps: the gradient of the
-    values, too, is one product for all of them."""
+    """The map of weights [B, K, S] to weighted sums [B, K, D] of values [B, S, D], for many steps. The
+    gradient of the values is one product for all steps, too."""
     if not torch.is_grad_enabled():
         cast = values.to(computing_dtype(values))
         return lambda weights: weights.to(cast.dtype) @ cast
@@ -68,14 +69,14 @@ def read_through_time(values: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def computing_dtype(weight: Tensor) -> torch.dtype:
-    """What autocast computes in, where it is on. Weights are cast once, and not at each step."""
+    """The type that autocast computes in, or that of the weight without autocast. With it, weights are cast
+    once rather than at each step."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 class _Collect(Function):
-    """Weight and bias in another type. Its backward runs after that of every step, since each depends on
-    it."""
+    """Weight and bias in another type. All steps depend on it, so its backward runs after theirs."""
 
     @staticmethod
     def forward(
@@ -94,12 +95,12 @@ class _Collect(Function):
 
 
 def _as_another(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """In this type, and never the very same tensor, which a Function may not return."""
+    """`tensor` in this type, as a new tensor object: a Function must not return its input itself."""
     return tensor.view_as(tensor) if tensor.dtype == dtype else tensor.to(dtype)
 
 
 class _Note(Function):
-    """One step, and in backward a note in place of the gradients of weight and bias."""
+    """One step. Its backward records a pair of tensors instead of computing gradients of weight and bias."""
 
     @staticmethod
     def forward(
@@ -121,7 +122,7 @@ class _Note(Function):
 
 
 class _CollectValues(Function):
-    """As `_Collect`, of values that each sentence has its own of."""
+    """As `_Collect`, for the values of attention, of which each sentence has its own."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, dtype: torch.dtype, notes: _Notes) -> Tensor:
@@ -137,7 +138,8 @@ class _CollectValues(Function):
 
 
 class _Read(Function):
-    """One step of reading, and in backward a note in place of the gradient of the values."""
+    """One weighted sum. Its backward records a pair of tensors instead of computing the gradient of the
+    values."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, values: Tensor, notes: _Notes) -> Tensor:

@@ -1,8 +1,7 @@
-"""From where to where the numbers of a configuration go, and that words are known: one place for options and
-for files.
+"""The ranges of the numbers of a configuration, for options and files alike.
 
-Where they end above is what the libraries below can count, or what a bundle may hold: nothing is trained that
-could not be exported.
+The upper limits are those of the libraries underneath, or of a bundle: nothing is trained that could not be
+exported.
 """
 
 import math
@@ -15,7 +14,7 @@ from ..runtime.options import MAX_LENGTH, MAX_SEED
 from .tokenizer import SMALLEST_VOCABULARY
 from .toml import of_type
 
-#: What must hold, in words and as a test. NaN passes none.
+#: A condition in words and as a test. NaN must fail each test.
 _Condition = tuple[str, Callable[[float], bool]]
 _Range = tuple[_Condition, ...]
 
@@ -68,8 +67,8 @@ _RANGES: dict[str, _Range] = {
 
 
 def check_values(section: object) -> None:
-    """Raise UsageError for the first value of a section of the configuration that is out of its range, or is
-    none of the words of its type."""
+    """Raise UsageError for the first value of a section that is out of range, or is none of the words that
+    its type allows."""
     kinds = get_type_hints(type(section))
     for name, value in vars(section).items():
         if Literal in (get_origin(kinds[name]), *map(get_origin, get_args(kinds[name]))):

@@ -1,6 +1,6 @@
-"""The file formats of dialogues: lines of a file, gzipped or not, become records, one by one.
+"""Readers of dialogue files, gzipped or not: lines become records, one by one.
 
-A bad line is named with its file and number, and can be skipped and counted.
+Errors name a bad line by its file and number. It can be skipped and counted instead.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ from ..runtime.errors import DataError, UsageError
 from .dialogue import Dialogue, Tally, Turn, tidy
 
 ENDINGS = (".jsonl", ".tsv", ".csv", ".txt")
-#: Bytes. A longer line is a bad line: it is passed over in pieces and never held whole.
+#: Bytes. A longer line is a bad line: it is skipped in pieces and never held in memory as a whole.
 LONGEST_LINE = 1 << 20
 
-#: What reading a file may raise that is gzipped or not; `unusable` has words for each.
+#: The exceptions of reading a file, gzipped or not; `unusable` makes an error of each.
 READ_ERRORS = (OSError, EOFError, zlib.error)
 
-#: What stands between two columns, and what messages call it. A .csv has one of the first two: where numbers
-#: have decimal commas, Excel writes semicolons.
+#: Column separators and their names in messages. A .csv has one of the first two: Excel writes semicolons in
+#: languages with a decimal comma.
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _QUOTED = re.compile(r'"[^"]*("|\Z)')
 
-#: Of chats as others write them, by the key of their messages: which keys say who speaks, and what.
+#: Chat formats of OpenAI and ShareGPT: the key of the list of messages -> the keys of speaker and text.
 _MESSAGES = {"messages": ("role", "content"), "conversations": ("from", "value")}
-#: Who speaks in them, and whether that is learned. What a system message says is no turn of either.
+#: The speakers in them, and whether their messages are learned. System messages are not turns.
 _LEARNED = {"user": False, "human": False, "assistant": True, "gpt": True}
 _NO_TURN = ("system", "developer")
 
@@ -43,33 +43,36 @@ _RESPONSE_NAMES = {"response", "target", "answer", "output", "reply", "completio
 
 
 def read_file(path: Path, tally: Tally, *, skip_bad: bool) -> Iterator[Dialogue]:
-    """The dialogues of one file, by its ending."""
+    """The dialogues of one file, in the format of its extension."""
     with _opened(path) as lines:
         yield from _dialogues(_records(ending(path), lines, tally), lines, tally, skip_bad)
 
 
 def read_parallel(source: Path, target: Path, tally: Tally, *, skip_bad: bool) -> Iterator[Dialogue]:
-    """The pairs of two files, line by line."""
+    """The pairs of two parallel files, line by line."""
     with _opened(source) as sources, _opened(target) as targets:
         yield from _dialogues(_ParallelLines(sources, targets), sources, tally, skip_bad)
 
 
 def ending(path: Path) -> str:
-    """The ending that says the format, without .gz."""
+    """The extension that selects the format, without .gz."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
 
 def unusable(path: Path, error: Exception) -> DataError:
-    """What to say of a file that cannot be opened or read."""
+    """The error for a file that cannot be opened or read."""
     if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
         return DataError(f"{path} cannot be read: {error.strerror or error}")
-    return DataError(f"{path} is not a whole gzip file ({error}): copy or compress it again")
+    return DataError(f"{path} is not a complete gzip file ({error}): copy or compress it again")
 
 
 class _BadLineError(Exception):
-    """A line that can be skipped, or `lines` of them. `reason` is counted, so it says nothing about the one
-    line; `detail` does. `where` is None for the line that was just asked for."""
+    """One or more bad lines (`lines`), which can be skipped.
+
+    `reason` is counted in the report, so it has no particulars of the line; these are in `detail`. `where` is
+    None for the line that was just requested.
+    """
 
     def __init__(self, reason: str, detail: str = "", where: str | None = None) -> None:
         super().__init__(reason)
@@ -80,7 +83,7 @@ _Opened = io.BufferedReader | gzip.GzipFile
 
 
 class _Lines(Iterator[str]):
-    """Lines of a file as text, each ending with one line feed. A bad one does not end the iteration."""
+    """The lines of a file as text, each ending with one line feed. The iteration goes on after a bad line."""
 
     def __init__(self, path: Path, file: _Opened) -> None:
         self.path, self._file = path, file
@@ -117,7 +120,8 @@ class _Lines(Iterator[str]):
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[_Lines]:
-    """The lines of a file, gzipped or not; whatever is wrong with it as a whole is a DataError."""
+    """The lines of a file, gzipped or not. Raises UsageError or DataError if the file as a whole is
+    unusable."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it")
     if path.exists() and not path.is_file():
@@ -135,7 +139,7 @@ def _opened(path: Path) -> Iterator[_Lines]:
         if b"\0" in head[:4096]:
             raise DataError(f"{path} is a binary file, not UTF-8 text: save it as UTF-8")
         if head.count(b"\r") > 1 and b"\n" not in head:
-            raise DataError(f"{path} ends its lines with CR alone: save it with line feeds")
+            raise DataError(f"{path} ends its lines with CR only: save it with line feeds (LF)")
         yield _Lines(path, file)
 
 
@@ -159,7 +163,7 @@ def _dialogues(records: Iterator[_Record], lines: _Lines, tally: Tally, skip_bad
             if not skip_bad:
                 detail = f" ({bad.detail})" if bad.detail else ""
                 raise DataError(
-                    f"{bad.where or where} {bad.reason}{detail}: mend it, or skip such lines with --skip-bad"
+                    f"{bad.where or where} {bad.reason}{detail}: fix it, or skip bad lines with --skip-bad"
                 ) from None
             tally.dropped[f"bad line: {bad.reason}"] += bad.lines
             continue
@@ -173,12 +177,13 @@ def _check(turns: tuple[Turn, ...]) -> None:
     try:
         for turn in turns:
             turn.text.encode("utf-8")
-    except UnicodeEncodeError:  # JSON can escape half a surrogate pair
-        raise _BadLineError("holds half of a surrogate pair, which is no text") from None
+    except UnicodeEncodeError:  # a JSON escape such as \ud800
+        raise _BadLineError("holds half of a surrogate pair, which is not valid text") from None
 
 
 def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
-    """Parsers that survive their own errors: a generator would end with its first bad line."""
+    """The records of the lines. These iterators go on after an error; a generator would end with its
+    first."""
     if kind == ".jsonl":
         return map(functools.partial(_parse_json, tally), lines)
     if kind == ".tsv":
@@ -191,21 +196,21 @@ def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
 def _parse_json(tally: Tally, line: str) -> _Record:
     if not line.strip():
         return None
-    text = line.rstrip()  # a column is one of this line, not of the next
+    text = line.rstrip()  # so that the column of an error is on this line
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text) or error.msg.startswith("Unterminated string")
         detail = "it ends too early" if cut else f"{error.msg}, column {error.colno}"
         if text in ("[", "{"):  # JSON that is written over several lines
-            detail = "a .jsonl file has one object a line"
+            detail = "a .jsonl file has one object per line"
         raise _BadLineError("is not JSON", detail) from None
     except ValueError:
         raise _BadLineError("is not JSON", "a number in it is too long") from None
     except RecursionError:
-        raise _BadLineError("is not JSON", "it is nested too deep") from None
+        raise _BadLineError("is not JSON", "it is nested too deeply") from None
     if not isinstance(record, dict):
-        raise _BadLineError("is not a JSON object", "a .jsonl file has one a line")
+        raise _BadLineError("is not a JSON object", "a .jsonl file has one per line")
     chat = next((key for key in _MESSAGES if record.get(key) is not None), None)
     if "turns" in record:
         known = {"turns"}
@@ -228,12 +233,12 @@ def _parse_json(tally: Tally, line: str) -> _Record:
 
 def _list_of(record: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(record[key], list):
-        raise _BadLineError(f'has "{key}" that are not a list')
+        raise _BadLineError(f'has "{key}" that is not a list')
     return list(record[key])
 
 
 def _keys(record: dict[str, Any]) -> str:
-    """The first keys of a record that has none of ours, to be shown."""
+    """The first keys of a record that has none of the known ones, for the message."""
     if not record:
         return "it has no keys"
     first = ", ".join(json.dumps(key[:20], ensure_ascii=False) for key in list(record)[:5])
@@ -253,16 +258,19 @@ def _parse_turn(turn: Any, ignored_keys: Counter[str]) -> Turn:
 
 
 def _parse_message(message: Any, who: str, what: str, tally: Tally) -> Turn | None:
-    """A turn of a chat with an assistant, whose turns alone are learned; None for what is no turn."""
+    """A turn of a chat with an assistant, of which only the assistant's turns are learned. None for a message
+    that is not a turn."""
     if not isinstance(message, dict) or not isinstance(speaker := message.get(who), str):
-        raise _BadLineError(f'has a message that is no object with a "{who}"')
+        raise _BadLineError(f'has a message that is not an object with a "{who}"')
     if speaker in _NO_TURN:
         tally.dropped["system message"] += 1
         return None
     if speaker not in _LEARNED:
-        raise _BadLineError("has a message of neither a user nor an assistant", f"it is of {shown(speaker)}")
+        raise _BadLineError(
+            "has a message from neither a user nor an assistant", f'its "{who}" is {shown(speaker)}'
+        )
     if message.get("tool_calls") or message.get("function_call"):
-        raise _BadLineError("has a message that calls a tool, which is no reply")
+        raise _BadLineError("has a message that calls a tool, which is not a reply")
     weight = message.get("weight", 1)
     if weight not in (0, 1):
         raise _BadLineError('has a message whose "weight" is neither 0 nor 1')
@@ -271,7 +279,7 @@ def _parse_message(message: Any, who: str, what: str, tally: Tally) -> Turn | No
 
 
 def _content(content: Any, name: str) -> str:
-    """A message's text, which may be given in parts."""
+    """The text of a message, which may be given in several parts."""
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
     if len(texts) < len(parts):
@@ -280,7 +288,7 @@ def _content(content: Any, name: str) -> str:
 
 
 class _Columns:
-    """Rows of two columns to pairs. A header, recognised by its names, also tells their order."""
+    """Turns rows of two columns into pairs. A header, recognized by its names, gives their order."""
 
     def __init__(self, separator: str) -> None:
         self.separator = separator
@@ -305,20 +313,20 @@ class _Columns:
 class _CsvRows(Iterator[_Record]):
     """Rows of CSV, each of one line or, with quotes, of several.
 
-    The first one that has two columns tells the separator. A quote that is never closed takes in the lines
-    behind it, up to where they cannot be a cell any more. So after such a row it goes on at the second of its
-    lines.
+    The first row that has two columns determines the separator. A quote that is never closed swallows the
+    lines after it, until they can no longer be part of a cell. After such a row, reading resumes at the
+    second of its lines.
     """
 
     def __init__(self, lines: _Lines) -> None:
-        self._lines, self._columns, self._told = lines, _Columns(","), False
+        self._lines, self._columns, self._separator_known = lines, _Columns(","), False
         self._row: list[str] = []  # the lines of this row
-        self._again: deque[str] = deque()  # those of the row before that are to be read again
+        self._again: deque[str] = deque()  # lines of the previous row that are to be read again
 
     def __next__(self) -> _Record:
         where = self._lines.where(self._lines.number - len(self._again) + 1)
-        if not self._told:
-            self._tell(where)
+        if not self._separator_known:
+            self._find_separator(where)
         try:
             row = self._read(self._columns.separator)
         except csv.Error as error:
@@ -330,9 +338,9 @@ class _CsvRows(Iterator[_Record]):
             error.where, error.lines = where, len(self._row)
             raise
 
-    def _tell(self, where: str) -> None:
-        """Take the separator at which the next row has two columns; else the one at which it has more. The
-        row stays to be read."""
+    def _find_separator(self, where: str) -> None:
+        """Choose the separator that gives the next row two columns, or else the one that gives it more. The
+        row is read again afterwards."""
         rows: dict[str, list[str]] = {",": [], ";": []}
         for separator in rows:
             with contextlib.suppress(csv.Error):
@@ -348,17 +356,17 @@ class _CsvRows(Iterator[_Record]):
                     for separator, (prompt, response) in rows.items()
                 )
                 raise DataError(
-                    f"{where} has two columns either way, {readings}: begin the file with a header such as "
+                    f"{where} has two columns either way, {readings}: start the file with a header such as "
                     "prompt;response, put quotes around the texts, or save it as .tsv"
                 )
-        self._told = bool(two)
+        self._separator_known = bool(two)
         self._columns.separator = max(two or rows, key=lambda each: len(rows[each]))
 
     def _read(self, separator: str) -> list[str]:
         self._row.clear()
         try:
             return next(csv.reader(iter(self._line, None), delimiter=separator, strict=True))
-        except _BadLineError as error:  # a line of the row, which goes with it
+        except _BadLineError as error:  # a bad line makes its whole row bad
             error.lines = len(self._row) + 1
             raise
 
@@ -379,7 +387,7 @@ class _LinePairs(Iterator[_Record]):
         try:
             prompt = next(self._lines)
         except _BadLineError as error:
-            bad = error  # its response goes with it, or all later pairs would be out of step
+            bad = error  # skip its response too, or all later pairs would be shifted
         if not prompt.strip() and not bad:
             return None
         where = self._lines.where(self._lines.number)
@@ -411,7 +419,7 @@ class _ParallelLines(Iterator[_Record]):
             raise StopIteration
         if prompt is None or response is None:
             shorter, longer = self._files if prompt is None else reversed(self._files)
-            with contextlib.suppress(_BadLineError):  # which is no blank one
+            with contextlib.suppress(_BadLineError):  # a bad line is not blank
                 if not bad and not (prompt or response or "").strip() and not any(map(str.strip, longer)):
                     raise StopIteration  # blank lines at the end
             raise DataError(

@@ -1,8 +1,8 @@
-"""LSTM steps with their derivatives written out, for training on a CPU.
+"""LSTM steps with hand-written derivatives, for training on a CPU.
 
-Autograd's own record of a step has some thirty small operations, and a gradient of each weight for each
-step. Here a cell is one operation, whose backward is the chain rule by hand, and a whole layer that needs
-nothing but its own past is one too, with each weight's gradient as one product over all steps.
+Autograd records some thirty small operations per step, and computes the gradient of each weight at each step.
+Here a cell is one operation with a hand-written backward. So is a whole layer that depends only on its own
+past; the gradient of its weight is one product over all steps.
 
 Gates are in the order i, f, g, o, as in `nn.LSTM`:
     c' = sigmoid(f) * c + sigmoid(i) * tanh(g),  h' = sigmoid(o) * tanh(c').
@@ -20,7 +20,7 @@ _tanh_backward = torch.ops.aten.tanh_backward  # (gradient, y) -> gradient * (1 
 
 
 class _Cell(NamedTuple):
-    """What the backward of a cell needs of its forward, all float32."""
+    """The tensors that the forward of a cell saves for its backward, all float32."""
 
     activated: Tensor  # [N, 4H] the gates after sigmoid and tanh
     c: Tensor  # [N, H] the state before
@@ -28,7 +28,7 @@ class _Cell(NamedTuple):
 
 
 def _forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, _Cell]:
-    """h' and c' [N, H] of gates [N, 4H] and c."""
+    """h' and c' [N, H] from gates [N, 4H] and c [N, H]."""
     H = c.shape[-1]
     activated = gates.to(c.dtype, copy=True)
     activated[:, : 2 * H].sigmoid_()
@@ -41,7 +41,7 @@ def _forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, _Cell]:
 
 
 def _backward(cell: _Cell, dh: Tensor, dc: Tensor | None, dgates: Tensor) -> Tensor:
-    """The gradient of c, from those of h' and c'; that of the gates is written to `dgates`."""
+    """The gradient of c, from those of h' and c'. The gradient of the gates is written to `dgates`."""
     i, f, g, o = cell.activated.chunk(4, dim=-1)
     di, df, dg, do = dgates.chunk(4, dim=-1)
     do.copy_(_sigmoid_backward(dh * cell.squashed, o))
@@ -55,7 +55,7 @@ def _backward(cell: _Cell, dh: Tensor, dc: Tensor | None, dgates: Tensor) -> Ten
 
 
 def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """h' and c' [N, H] of the gates [N, 4H] before their activation, and the state c [N, H]."""
+    """h' and c' [N, H] from gates [N, 4H] before their activation and the state c [N, H]."""
     h, after = _LstmCell.apply(gates, c)  # type: ignore[no-untyped-call]
     return h, after
 
@@ -79,20 +79,20 @@ class _LstmCell(Function):
 
 
 def lstm_layer(gates: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """A layer over sentences of which the longest come first, packed as `pack_padded_sequence` does.
+    """A layer over sentences in order of decreasing length, packed as by `pack_padded_sequence`.
 
-    `gates` [n, 4H] is what the inputs, and both biases, give the gates of the n = sum of `sizes` real tokens:
-    those of the first step, then those of the second, and so on, with sizes[t] sentences having a step t.
-    `weight` [4H, H] is that of the state. Gives the outputs [n, H], and the last h and c [B, H] of each
-    sentence, all from a state of zeros.
+    `gates` [n, 4H] is the part of the gates from the inputs and both biases, for the n = sum of `sizes` real
+    tokens: those of the first step, then those of the second, and so on; sizes[t] sentences have a step t.
+    `weight` [4H, H] is that of the state, which starts at zero. Returns the outputs [n, H], and the last h
+    and c [B, H] of each sentence.
     """
     outputs, h, c = _LstmLayer.apply(gates, weight, tuple(sizes))  # type: ignore[no-untyped-call]
     return outputs, h, c
 
 
 class _LstmLayer(Function):
-    """Worked example of the packing: lengths 3, 1 give sizes 2, 1, 1; the tokens lie as a0 b0 a1 a2, and
-    sentence b leaves with its state of step 0 when step 1 goes on with the first row alone."""
+    """Worked example of the packing: lengths 3, 1 give sizes 2, 1, 1 and the order of tokens a0 b0 a1 a2.
+    Sentence b ends with its state of step 0, and step 1 continues with the first row only."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -111,7 +111,7 @@ class _LstmLayer(Function):
             own = gates[start:end] if step == 0 else torch.addmm(gates[start:end], h[:size], transposed)
             following, c, cell = _forward(own, c[:size])
             outputs[start:end] = following
-            # A sentence that goes on writes its own again with the next step.
+            # A sentence that continues overwrites its row at the next step.
             last_h[:size], last_c[:size] = following, c
             h = following.to(weight.dtype)
             cells.append(cell)
@@ -128,7 +128,8 @@ class _LstmLayer(Function):
         end = len(before)
         for size, cell in zip(reversed(ctx.sizes), reversed(ctx.cells), strict=True):
             start = end - size
-            # Rows of `dh` and `dc` beyond `size` ended before this step: theirs are of their last state.
+            # The sentences of the rows beyond `size` ended before this step: these rows of `dh` and `dc`
+            # still hold the gradients of their last states.
             own = dgates[start:end]
             dc[:size] = _backward(cell, dh[:size] + doutputs[start:end], dc[:size], own)
             if start:

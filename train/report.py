@@ -1,4 +1,4 @@
-"""What was read, what was dropped and why, and what the model will see of it."""
+"""The report of a corpus: what was read, what was dropped and why, and what the model will see of it."""
 
 import dataclasses
 import hashlib
@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from ..runtime.display import counted
 
-#: Called now and then with what is being done ("reading", "tokenizer", "encoding") and how many
-#: dialogues, or texts for the tokenizer, are behind it.
+#: Called regularly with the present activity ("reading", "tokenizer", "encoding") and the number of
+#: dialogues, or of texts for the tokenizer, that are done.
 Tell = Callable[[str, int], None]
 
 PERCENTILES = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
@@ -21,7 +21,7 @@ PERCENTILES = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
 
 @dataclass(frozen=True)
 class SourceReport:
-    """One file or packaged corpus. `sha256` is that of its dialogues in order, after cleaning."""
+    """One file or packaged corpus. `sha256` is the hash of its dialogues in order, after cleaning."""
 
     name: str
     sha256: str
@@ -32,15 +32,16 @@ class SourceReport:
 class CorpusReport:
     """The counts of a corpus. A reader fills the first block, `prepare` the rest.
 
-    Token lengths are those after truncation; a target's includes its end-of-sentence.
+    With a separate held-out corpus, `dialogues` and `turns` are those of `sources`; all other counts include
+    `valid_sources`. Token lengths are those after truncation; a target's includes its end-of-sentence.
     """
 
     sources: tuple[SourceReport, ...] = ()
     dialogues: int = 0
     turns: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    ignored_keys: dict[str, int] = field(default_factory=dict)  # the most frequent
-    more_ignored_keys: int = 0  # other ones
+    ignored_keys: dict[str, int] = field(default_factory=dict)  # the most frequent ones
+    more_ignored_keys: int = 0  # number of the others
 
     valid_sources: tuple[SourceReport, ...] = ()
     pairs: int = 0
@@ -48,27 +49,28 @@ class CorpusReport:
     train_pairs: int = 0
     valid_dialogues: int = 0
     valid_pairs: int = 0
-    valid_learned: int = 0  # held-out pairs that are among those to train on too
+    valid_learned: int = 0  # held-out pairs that are also training pairs
     truncated_sources: int = 0
     truncated_targets: int = 0
-    empty_prompts: int = 0  # pairs that are learned as they are: what is said first, or to nothing
-    ambiguous_prompts: int = 0  # sources with more than one target: usual in chat, a mistake among commands
-    ambiguous_pairs: int = 0  # those that they come in
+    empty_prompts: int = 0  # pairs with an empty prompt, which are learned as they are
+    ambiguous_prompts: int = 0  # sources with more than one target: normal in chat, a mistake among commands
+    ambiguous_pairs: int = 0  # pairs with such a source
     vocab_size: int = 0
     source_tokens: dict[str, int] = field(default_factory=dict)
     target_tokens: dict[str, int] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
-        """One digest for all sources to train on: equal where the same dialogues come in the same order."""
+        """One digest for all training sources; equal for the same dialogues in the same order."""
         return hashlib.sha256("".join(source.sha256 for source in self.sources).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, tuples, strings and numbers; no path and no line of the data among them."""
+        """The report as plain dicts, tuples, strings and numbers. It holds no path and no line of the
+        data."""
         return dataclasses.asdict(self)
 
     def with_valid(self, valid: "CorpusReport") -> "CorpusReport":
-        """This report with the sources of a separate held-out corpus, and what was dropped of both."""
+        """This report with the sources of a separate held-out corpus, and the drops of both."""
         return dataclasses.replace(
             self,
             valid_sources=valid.sources,
@@ -79,11 +81,16 @@ class CorpusReport:
 
     def lines(self) -> list[str]:
         """The report as lines of a plain text table."""
-        rows = [(s.name, counted(s.dialogues, "dialogue")) for s in (*self.sources, *self.valid_sources)]
+        rows = [(source.name, counted(source.dialogues, "dialogue")) for source in self.sources]
+        of_data = of_all = ""
+        if self.valid_sources:
+            held_out = ((source.name, counted(source.dialogues, "dialogue")) for source in self.valid_sources)
+            rows += [(name, f"{dialogues}, held out") for name, dialogues in held_out]
+            of_data, of_all = " in the training data", " in the training and held-out data"
         rows += [
-            ("dialogues", f"{self.dialogues:,}, sha256 {self.sha256[:12]}"),
-            ("turns", f"{self.turns:,}"),
-            ("pairs", f"{self.pairs:,}"),
+            ("dialogues", f"{self.dialogues:,}{of_data}, sha256 {self.sha256[:12]}"),
+            ("turns", f"{self.turns:,}{of_data}"),
+            ("pairs", f"{self.pairs:,}{of_all}"),
             ("to train", _pairs(self.train_pairs, self.train_dialogues)),
             ("held out", _pairs(self.valid_pairs, self.valid_dialogues) + self._learned_too()),
             ("vocabulary", f"{self.vocab_size:,} tokens"),
@@ -115,7 +122,7 @@ def _pairs(pairs: int, dialogues: int) -> str:
 
 
 def percentiles(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
-    """The spread of token lengths; empty for no lengths."""
+    """The percentiles of token lengths; empty if there are no lengths."""
     if not len(lengths):
         return {}
     return {name: int(np.percentile(lengths, q, method="higher")) for name, q in PERCENTILES.items()}

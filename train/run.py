@@ -5,19 +5,21 @@
     tokenizer.json        shared with every bundle that is exported from the run
     corpus/               train.safetensors, valid.safetensors, report.json
     valid.jsonl           the held-out pairs as text
-    embedding.safetensors first rows of the embedding, where they were learned elsewhere
-    first.safetensors     first weights, where they are those of another run
-    checkpoints/          see checkpoints.py and, of each, checkpoint.py
-    lock                  while a process trains in it, see lock.py
-    metrics.jsonl         one row a validation;  metrics.png: the same as curves
+    embedding.safetensors pretrained rows of the embedding, if there are any
+    first.safetensors     initial weights, if they come from another run
+    checkpoints/          see checkpoints.py and checkpoint.py
+    lock                  while a process trains in the folder, see lock.py
+    metrics.jsonl         one row per validation;  metrics.png: the same as curves
 
-The folder appears whole, with its corpus, once that is encoded; a run killed earlier left
-nothing but, where it was being written, a folder `.tmp-...` beside it.
+The folder appears complete, once the corpus is encoded. A process that is killed while writing it leaves a
+folder `.tmp-...` beside it, which the next new run there removes.
 """
 
+import contextlib
 import functools
 import json
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ from .choices import Amp
 from .config import RunConfig, without_idle
 from .dataset import EncodedPairs
 from .dialogue import Pair
-from .lock import LOCK
+from .lock import LOCK, folder_lock
 from .model import Seq2Seq
 from .precision import resolve
 from .pretrained import set_rows
@@ -51,19 +53,10 @@ _EMBEDDING = "embedding.safetensors"
 _FIRST = "first.safetensors"
 _TOKENIZER = "tokenizer.json"
 _HELD_OUT = "valid.jsonl"
-_NAMES = {
-    RUN,
-    _CONFIG,
-    LOCK,
-    _EMBEDDING,
-    _FIRST,
-    _TOKENIZER,
-    "corpus",
-    _HELD_OUT,
-    "checkpoints",
-    "metrics.jsonl",
-    "metrics.png",
-}
+_CORPUS = "corpus"
+#: The content of a new run.
+_NEW = {RUN, _CONFIG, _EMBEDDING, _FIRST, _TOKENIZER, _CORPUS, _HELD_OUT}
+_NAMES = {*_NEW, LOCK, "checkpoints", "metrics.jsonl", "metrics.png"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ class Run:
         return str(self.info["corpus"]["sha256"])
 
     def with_values(self, **values: int | None) -> "Run":
-        """The run with other values of what a resume may change, which run.json keeps."""
+        """The run with other values, among those that a resume may change; they are stored in run.json."""
         config = self.config.changed(values)
         info = {**self.info, "config": config.to_json()}
         write_atomic(self.folder / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
@@ -94,12 +87,12 @@ class Run:
 
     @functools.cached_property
     def train_pairs(self) -> EncodedPairs:
-        """The encoded pairs to learn; the file is read once."""
+        """The encoded training pairs; the file is read once."""
         return self._pairs("train")
 
     @functools.cached_property
     def valid_pairs(self) -> EncodedPairs:
-        """The encoded pairs that are held out; the file is read once."""
+        """The encoded held-out pairs; the file is read once."""
         return self._pairs("valid")
 
     def _pairs(self, part: str) -> EncodedPairs:
@@ -107,13 +100,13 @@ class Run:
         pairs = EncodedPairs.from_bytes(_read(self.folder, name, self.info), self.folder / name)
         for ids in (pairs.src_ids, pairs.tgt_ids):
             if len(ids) and not 0 <= ids.min() <= ids.max() < self.codec.vocab_size:
-                raise CheckpointError(f"{self.folder / name} has ids that {_TOKENIZER} of the run lacks")
+                raise CheckpointError(f"{self.folder / name} has ids that the run's {_TOKENIZER} lacks")
         return pairs
 
     def held_out(self) -> list[Pair]:
         """The held-out pairs as text."""
         path = self.folder / _HELD_OUT
-        try:  # as bytes, since a text may hold what else breaks lines
+        try:  # split as bytes, since a text may contain other characters that str.splitlines breaks at
             pairs = [json.loads(line) for line in _read(self.folder, _HELD_OUT, self.info).splitlines()]
         except ValueError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
@@ -123,8 +116,8 @@ class Run:
         return [Pair(pair["turns"], pair["response"]) for pair in pairs]
 
     def new_model(self) -> Seq2Seq:
-        """The model with its first weights, which depend on the seed and on pretrained vectors alone, or are
-        those of another run."""
+        """The model with its initial weights: those of another run, or weights that depend only on the seed
+        and on pretrained vectors."""
         weights = _read(self.folder, _FIRST, self.info) if self.begun_from else None
         model = first_model(self.config, self.codec.vocab_size, weights)
         if self.pretrained:
@@ -133,46 +126,46 @@ class Run:
 
     @property
     def begun_from(self) -> dict[str, Any] | None:
-        """The `data` that the run whose weights this one began with had learned from, at which `step` these
-        stood, and their `sha256`; None where it began anew."""
+        """The run that this one started from: the `data` that it had learned from, the `step` and the
+        `sha256` of its weights. None if this run started from new weights."""
         return self.info.get("from")
 
     @property
     def data_name(self) -> str:
-        """What the weights were learned from, by name, what they had learned before this run included."""
+        """The names of the data that the weights were learned from, including before this run."""
         before = self.begun_from["data"].split(", ") if self.begun_from else []
         return ", ".join(dict.fromkeys([*before, *str(self.info["corpus"]["name"]).split(", ")]))
 
     def base(self, which: str = "best") -> Base:
-        """A checkpoint for another run to begin with."""
+        """A checkpoint for another run to start from."""
         model, position = self.load_model(which)
         return Base(self.folder, which, self.data_name, position.step, weights_to_bytes(model))
 
     @property
     def pretrained(self) -> dict[str, Any] | None:
-        """How many tokens began with vectors that were learned elsewhere, `found` of `tokens`, and the
-        `sha256` of their file; None where all began at random."""
+        """How many tokens started with a pretrained vector (`found` of `tokens`), and the `sha256` of the
+        file of vectors. None if there were none."""
         return self.info.get("pretrained")
 
     def chat_model(self, which: str = "best", *, device: Device = "cpu") -> ChatModel:
-        """The model of a checkpoint behind the runtime's own interface, run by PyTorch."""
+        """The model of a checkpoint as the runtime's `ChatModel`, computed by PyTorch."""
         model, _ = self.load_model(which)
         return ChatModel(TorchBackend(model.to(device)), self.codec, DecodingOptions(), device=device)
 
     def step(self, which: str = "best") -> int:
-        """Where a checkpoint stood; of several that are averaged, the newest."""
+        """The step of a checkpoint, or the highest step of several that are averaged."""
         return self.checkpoints.step(which)
 
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
         """The model of a checkpoint, or the mean of several (see `Checkpoints.named`), in evaluation mode,
-        and where it stood."""
+        and its position."""
         model = self.new_model()
         position = load_mean_weights(self.checkpoints.named(which), model)
         return model.eval(), position
 
 
 def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None) -> Seq2Seq:
-    """A model with the first weights that the seed gives, or with `weights` of `Run.base`."""
+    """A model with initial weights from the seed, or with the `weights` of `Run.base`."""
     torch.manual_seed(config.training.seed)
     model = Seq2Seq(config.model, vocab_size)
     if weights is not None:
@@ -181,22 +174,23 @@ def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None
 
 
 def _corpus(part: str) -> str:
-    return f"corpus/{part}.safetensors"
+    return f"{_CORPUS}/{part}.safetensors"
 
 
 def _read(folder: Path, name: str, info: dict[str, Any]) -> bytes:
-    """A file of a run, if it is the one that the run was begun with; those of older runs have no hash."""
+    """The content of a file of a run, checked against the hash in `info` (older runs have none)."""
     path = folder / name
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} is not a whole run: it has no {name}") from None
+        raise CheckpointError(f"{folder} is not a complete run: it has no {name}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     digest = info["from"]["sha256"] if name == _FIRST else info.get("files", {}).get(name)
     if digest is not None and sha256(content) != digest:
         raise CheckpointError(
-            f"{path} is damaged, or another run's: its sha256 differs from {RUN}, so put back what it was"
+            f"{path} is damaged or belongs to another run: its sha256 differs from that in {RUN}, so restore "
+            "the original file"
         )
     return content
 
@@ -218,8 +212,8 @@ def create_run(
 ) -> Run:
     """Write a new run folder with its encoded corpus, all or nothing.
 
-    run.json keeps `device` and `processes`, which it is begun on, and `corpus`: the `name` and `sha256` of
-    what was read, and of each source of it.
+    run.json records `device` and `processes`, and `corpus`: the `name` and `sha256` of what was read, and of
+    each of its sources.
     """
     config, prepared, base = beginning.config, beginning.prepared, beginning.base
     pretrained = beginning.pretrained
@@ -247,21 +241,33 @@ def create_run(
     if base is not None:
         info["from"] = {"data": base.data, "step": base.step, "sha256": sha256(base.weights)}
     _make_folder(folder.parent)
-    with folder_atomic(folder, replace=replace) as temporary:
+    _remove_half_written(folder.parent)
+    with contextlib.ExitStack() as held, folder_atomic(folder, replace=replace) as temporary:
+        held.enter_context(folder_lock(temporary, wait=True))  # while it is empty, until it is in its place
+        (temporary / _CORPUS).mkdir()
         if base is not None:
             write_atomic(temporary / _FIRST, base.weights)
-        (temporary / "corpus").mkdir()
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(temporary / _CONFIG, config.to_toml())
         for name, content in files.items():
             write_atomic(temporary / name, content)
         report = json.dumps(prepared.report.to_json(), indent=2, ensure_ascii=False) + "\n"
-        write_atomic(temporary / "corpus" / "report.json", report)
+        write_atomic(temporary / _CORPUS / "report.json", report)
     return open_run(folder)
 
 
+def _remove_half_written(parent: Path) -> None:
+    """Remove the new runs that killed processes left half-written in `parent`: temporary folders with parts
+    of a new run and nothing else, in particular no checkpoint, that no process has locked."""
+    for folder in parent.glob(TEMPORARY + "*"):
+        with folder_lock(folder) as abandoned, contextlib.suppress(OSError):
+            names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
+            if abandoned and _CORPUS in names <= _NEW:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those that it lies in, as durable as what is written to it later."""
+    """Make a folder and its missing parents, and sync their names to disk."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in made:
@@ -272,8 +278,8 @@ def open_run(folder: Path) -> Run:
     """Open a run folder.
 
     Raises:
-        UsageError: there is no such folder, or it is not a run.
-        CheckpointError: a file of it is missing or damaged.
+        UsageError: the folder does not exist or is not a run.
+        CheckpointError: one of its files is missing or damaged.
     """
     path = folder / RUN
     if not folder.is_dir():
@@ -286,7 +292,7 @@ def open_run(folder: Path) -> Run:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     try:
-        # Once a value that does nothing was no reason to refuse a run.
+        # Older versions accepted values that have no effect.
         values = {name: without_idle(part) for name, part in info["config"].items()}
         config = RunConfig.from_dict(values, str(path))
         str(info["corpus"]["sha256"]), info.get("files", {}).items()
@@ -301,7 +307,7 @@ def open_run(folder: Path) -> Run:
 
 
 def is_only_a_run(folder: Path) -> bool:
-    """Whether a folder is a run and holds nothing else, so that nothing else is lost with it."""
+    """Whether a folder is a run and holds nothing else, so that replacing it loses nothing else."""
     try:
         names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
     except OSError:
@@ -310,7 +316,7 @@ def is_only_a_run(folder: Path) -> bool:
 
 
 def environment(device: str, amp: Amp = "off", processes: int = 1) -> dict[str, Any]:
-    """What byte-identical weights depend on besides the configuration."""
+    """The conditions for byte-identical weights, besides the configuration."""
     return {
         "device": device,
         "edgechat": __version__,

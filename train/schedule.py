@@ -1,4 +1,4 @@
-"""How the learning rate goes on over the steps."""
+"""The learning rate, and the share of sampled tokens, as functions of the step."""
 
 import math
 
@@ -8,7 +8,7 @@ from .config import TrainingConfig
 def learning_rate(step: int, total_steps: int, config: TrainingConfig, scale: float = 1.0) -> float:
     """The rate of the update after `step` updates of `total_steps`: a linear warm-up, then the schedule.
 
-    `scale` is what the plateau schedule has come down to, 1 for the others.
+    `scale` is the product of the decays of the plateau schedule, and 1 for the others.
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
@@ -16,13 +16,13 @@ def learning_rate(step: int, total_steps: int, config: TrainingConfig, scale: fl
 
 
 def goes_by_total(config: TrainingConfig) -> bool:
-    """Whether the rate, or the share of sampled tokens, goes by how many steps are planned."""
+    """Whether the rate, or the share of sampled tokens, depends on the planned number of steps."""
     planned = config.schedule == "luong" and None in (config.decay_start, config.decay_every)
     return config.schedule == "cosine" or planned or config.scheduled_sampling > 0
 
 
 def _share(step: int, total_steps: int, config: TrainingConfig) -> float:
-    """The part of the full rate after the warm-up, from 0 to 1."""
+    """The fraction of the full rate after the warm-up, from 0 to 1."""
     match config.schedule:
         case "cosine":
             done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
@@ -36,10 +36,10 @@ def _share(step: int, total_steps: int, config: TrainingConfig) -> float:
 
 
 def _decays(step: int, total_steps: int, config: TrainingConfig) -> int:
-    """How often the luong schedule has cut the rate.
+    """How often the luong schedule has decayed the rate.
 
-    Worked example, 100 steps, so that it starts at 50 and goes on every 10: step 49 has 0 cuts, steps 50
-    to 59 have 1, 60 to 69 have 2, and 99 has 5.
+    Worked example: with 100 steps it starts at 50 and repeats every 10. Step 49 has 0 decays, steps 50 to 59
+    have 1, 60 to 69 have 2, and 99 has 5.
     """
     start = total_steps // 2 if config.decay_start is None else config.decay_start
     every = max(1, total_steps // 10) if config.decay_every is None else config.decay_every
@@ -47,6 +47,6 @@ def _decays(step: int, total_steps: int, config: TrainingConfig) -> int:
 
 
 def sampling_share(step: int, total_steps: int, config: TrainingConfig) -> float:
-    """The share of fed tokens that are the model's own at this step: a line from 0 to `scheduled_sampling`
-    (the linear decay of Bengio et al. 2015, section 2.4)."""
+    """The share of fed tokens that the model draws itself at this step. It rises linearly from 0 to
+    `scheduled_sampling` (the linear decay of Bengio et al. 2015, section 2.4)."""
     return config.scheduled_sampling * min(1.0, step / max(1, total_steps - 1))

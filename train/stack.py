@@ -1,8 +1,8 @@
-"""What lies between the layers of a stack of LSTMs, and stacks that run a layer at a time.
+"""Stacks of LSTM layers with residual connections, layer norm and dropout between them.
 
-Residual connections, as in Wu et al. 2016 (arXiv:1609.08144): what a layer gives is added to what the layer
-above it gives. Layer norm (Ba et al. 2016, arXiv:1607.06450) of what a layer is fed by another, within the
-residual branch (Xiong et al. 2020, arXiv:2002.04745), so that the sum itself goes through untouched:
+Residual connections as in Wu et al. 2016 (arXiv:1609.08144): the output of a layer is added to that of the
+next one. Layer norm (Ba et al. 2016, arXiv:1607.06450) on the input of each layer but the first, inside the
+residual branch (Xiong et al. 2020, arXiv:2002.04745), so that it does not affect the sum itself:
 
     y_0 = lstm_0(x),   y_l = lstm_l(norm_l(y_(l-1))) + y_(l-1)
 """
@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 
 class Between(nn.Module):
-    """What is done between `layers` layers of `hidden` size. It has weights only with layer norm."""
+    """Layer norm, dropout and residual connections between `layers` layers of `hidden` size. It has weights
+    only with layer norm."""
 
     def __init__(self, layers: int, hidden: int, *, residual: bool, layer_norm: bool, dropout: float) -> None:
         super().__init__()
@@ -25,17 +26,17 @@ class Between(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def into(self, layer: int, below: Tensor) -> Tensor:
-        """What `layer` (from 1) is fed where the one below it gave `below` [.., H]."""
+        """The input of `layer` (from 1), from the output `below` [.., H] of the layer below."""
         fed: Tensor = self.dropout(self.norms[layer - 1](below))
         return fed
 
     def out_of(self, output: Tensor, below: Tensor) -> Tensor:
-        """What a layer gives, its LSTM giving `output` [.., H] and the layer below it `below`."""
+        """The output of a layer, from the `output` [.., H] of its LSTM and that of the layer `below`."""
         return output + below if self.residual else output
 
 
 class Cell(NamedTuple):
-    """The weights of a layer in one direction; gates are in the order i, f, g, o."""
+    """The weights of one layer in one direction. Gates are in the order i, f, g, o."""
 
     weight_ih: Tensor  # [4H, I]
     weight_hh: Tensor  # [4H, H]
@@ -44,12 +45,12 @@ class Cell(NamedTuple):
 
 
 def cell_of(module: nn.Module, suffix: str = "") -> Cell:
-    """Those of an `nn.LSTMCell`, or of an `nn.LSTM` with the suffix that it has them under."""
+    """The weights of an `nn.LSTMCell`, or those of an `nn.LSTM` whose names end with `suffix`."""
     return Cell(*(getattr(module, name + suffix) for name in Cell._fields))
 
 
 class LSTMStack(nn.Module):
-    """An `nn.LSTM` a layer, with something between them; as an `nn.LSTM` whose batch is the second axis."""
+    """A stack of one-layer `nn.LSTM` modules with `between` between them. The batch is the second axis."""
 
     def __init__(
         self, input_size: int, hidden: int, layers: int, between: Between, *, bidirectional: bool = False
@@ -65,8 +66,8 @@ class LSTMStack(nn.Module):
     def forward(
         self, x: Tensor, sizes: PackedSequence | None = None, first: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Outputs, and the last h and c a layer and direction, of x [T, B, I]; or of the data x [n, I] of the
-        packed sequence `sizes`. `first` are h and c [L, B, H] to start from, in place of zeros."""
+        """Outputs for x [T, B, I], and the last h and c of each layer and direction. With a packed sequence
+        `sizes`, x [n, I] is its data. `first` is the initial h and c [L, B, H] instead of zeros."""
         hs, cs = [], []
         for layer, lstm in enumerate(self.lstms()):
             fed = self.between.into(layer, x) if layer else x

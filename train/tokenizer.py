@@ -14,11 +14,11 @@ from .report import Tell
 #: The special tokens and the 256 bytes.
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
 
-#: A pair of tokens that was seen once is no pattern: without this, small corpora become
-#: vocabularies of whole sentences.
+#: A pair of tokens must occur this often to be merged. Otherwise small corpora give vocabularies of whole
+#: sentences.
 _LEAST_SEEN = 2
-#: Characters. A longer word is cut into such parts to be learned from: the time that one takes grows with the
-#: square of its length.
+#: Characters. Longer words are cut into parts of this length for training, whose time grows with the square
+#: of the length of a word.
 _LONGEST_WORD = 1000
 
 _PROBES = (
@@ -36,10 +36,11 @@ _PROBES = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Tell | None = None) -> bytes:
-    """The `tokenizer.json` of a byte-level BPE of at most `vocab_size` tokens; same texts, same bytes.
+    """The `tokenizer.json` of a byte-level BPE of at most `vocab_size` tokens. The same texts give the same
+    bytes.
 
-    `texts` is streamed. A small corpus gives fewer tokens. Raises UsageError where `vocab_size` has
-    no room for the special tokens and the 256 bytes.
+    `texts` is streamed. A small corpus gives fewer tokens. Raises UsageError if `vocab_size` has no room for
+    the special tokens and the 256 bytes.
     """
     if vocab_size < SMALLEST_VOCABULARY:
         raise UsageError(f"the vocabulary size must be at least {SMALLEST_VOCABULARY}, not {vocab_size}")
@@ -53,17 +54,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Tell | N
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=_LEAST_SEEN,
-        max_token_length=LONGEST_TOKEN,  # a long line of signs would become one token
+        max_token_length=LONGEST_TOKEN,  # else a long line of dashes would become one token
         special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    parts = (part for text in _told(texts, progress) for part in _bounded(text, words))
+    parts = (part for text in _with_progress(texts, progress) for part in _bounded(text, words))
     tokenizer.train_from_iterator(parts, trainer)
     return tokenizer.to_str().encode("utf-8")
 
 
-def _told(texts: Iterable[str], progress: Tell | None) -> Iterator[str]:
+def _with_progress(texts: Iterable[str], progress: Tell | None) -> Iterator[str]:
     for count, text in enumerate(texts, start=1):
         yield text
         if progress and count % 1000 == 0:
@@ -71,7 +72,7 @@ def _told(texts: Iterable[str], progress: Tell | None) -> Iterator[str]:
 
 
 def _bounded(text: str, words: pre_tokenizers.Split) -> Iterator[str]:
-    """`text` as it is, or, where a word of it is too long, in parts that end within that word."""
+    """`text` as a whole, or in parts that end within its overlong words."""
     begin = 0
     for _, (start, end) in words.pre_tokenize_str(text) if len(text) > _LONGEST_WORD else ():
         for cut in range(start + _LONGEST_WORD, end, _LONGEST_WORD):
@@ -81,11 +82,13 @@ def _bounded(text: str, words: pre_tokenizers.Split) -> Iterator[str]:
 
 
 def load_tokenizer(path: Path) -> bytes:
-    """The content of a ready `tokenizer.json`, once it is known to do what ours do.
+    """The content of an existing `tokenizer.json`, checked to behave like one that `train_tokenizer` makes.
 
-    Raises UsageError where there is no such file, and DataError where it cannot be read, has other
-    special tokens, lacks one of the 256 bytes, has more tokens than a bundle may, cuts, pads or varies
-    what it encodes, or does not give back the NFC form of a text.
+    Raises:
+        UsageError: the file does not exist.
+        DataError: the file cannot be read; or its tokenizer has other special tokens, lacks one of the 256
+            bytes, has more tokens than a bundle may have, truncates, pads or varies its encodings, or does
+            not restore the NFC form of a text.
     """
     if not path.is_file():
         raise UsageError(f"--tokenizer {path} is not a file")
@@ -99,11 +102,11 @@ def load_tokenizer(path: Path) -> bytes:
     if codec.vocab_size > LARGEST_ROW:
         raise DataError(
             f"{path} has {codec.vocab_size:,} tokens, and a bundle has room for {LARGEST_ROW:,}: "
-            "take one with fewer"
+            "use one with fewer"
         )
     for probe in _PROBES:
         if not _round_trips(codec, probe):
-            raise DataError(f"{path} alters text: it does not give back {probe[:40]!a}")
+            raise DataError(f"{path} alters text: decoding does not restore {probe[:40]!a}")
     return content
 
 
@@ -111,6 +114,6 @@ def _round_trips(codec: TextCodec, text: str) -> bool:
     ids = codec.encode(text)
     try:
         back = codec.decode(ids)
-    except KeyError:  # a token with a character that stands for no byte
+    except KeyError:  # a token with a character that does not stand for a byte
         return False
     return back == normal_form(text) and min(ids) >= len(SPECIAL_TOKENS)

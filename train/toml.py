@@ -1,7 +1,7 @@
 """Configuration files: sections of typed values, read from and written as TOML.
 
-A section is a frozen dataclass of numbers, truth values, texts, paths, lists of texts, and None for what is
-left out.
+A section is a frozen dataclass of numbers, booleans, strings, paths and lists of strings. None stands for a
+value that is left out.
 """
 
 import dataclasses
@@ -19,19 +19,20 @@ Section = TypeVar("Section")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file. Raises UsageError where there is none or it cannot be read."""
+    """The content of a TOML file. Raises UsageError if it is missing or cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # no TOML, or no UTF-8
+    except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(f"{path} is not a TOML file: {error}") from None
 
 
 def section(kind: type[Section], values: object, where: str) -> Section:
     """The dataclass `kind` with `values`; keys that are left out keep their defaults.
 
-    Raises UsageError for a key that `kind` lacks, naming the nearest it has, and for a value of another type.
+    Raises UsageError for a key that `kind` lacks, with the closest one that it has, and for a value of the
+    wrong type.
     """
     if not isinstance(values, dict):
         raise UsageError(f"{where} must be a section of keys and values, not {values!r}")
@@ -50,12 +51,13 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(names))}"
-            raise UsageError(f"{where}: unknown key {name!r}{hint}")
+            known = f"the known keys are {', '.join(sorted(names))}"
+            hint = f"did you mean {near[0]!r}?" if near else known
+            raise UsageError(f"{where}: unknown key {name!r}; {hint}")
 
 
 def to_toml(sections: Mapping[str, object], comment: str) -> str:
-    """Dataclasses as the sections of a file that `read_toml` and `section` give back. None is left out."""
+    """Dataclasses as the sections of a file that `read_toml` and `section` read back. None is left out."""
     lines = [f"# {line}" for line in comment.splitlines()]
     for name, part in sections.items():
         lines += ["", f"[{name}]"]
@@ -74,12 +76,13 @@ def _literal(value: Any) -> str:
         assert escaped.isprintable()
         return f'"{escaped}"'
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # inf, nan: as TOML spells them
+        return str(value)  # inf and nan are spelled the same in TOML
     return repr(value)
 
 
 def of_type(value: Any, wanted: Any, what: str) -> Any:
-    """`value`, if it is of the annotated type `wanted`, else UsageError; a whole number is a float, too."""
+    """`value`, if it has the annotated type `wanted`; a whole number is accepted as a float. Else raises
+    UsageError."""
     if get_origin(wanted) is Literal:
         if value in get_args(wanted) and isinstance(value, str):
             return value
@@ -89,15 +92,15 @@ def of_type(value: Any, wanted: Any, what: str) -> Any:
             return None
         (wanted,) = (kind for kind in get_args(wanted) if kind is not NoneType)
         return of_type(value, wanted, what)
-    if get_origin(wanted) is tuple:  # of texts; one will do for a list of one
+    if get_origin(wanted) is tuple:  # of strings; a single string stands for a list of one
         texts = [value] if isinstance(value, str) else value
         if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
             return tuple(of_type(text, str, what) for text in texts)
-        raise UsageError(f"{what} must be a text or a list of texts, not {value!r}")
+        raise UsageError(f"{what} must be a string or a list of strings, not {value!r}")
     if wanted is Path and isinstance(value, str):
         return Path(of_type(value, str, what))
     if wanted is str and isinstance(value, str) and "\0" in value:
-        raise UsageError(f"{what} must be a text without NUL, not {value!r}")
+        raise UsageError(f"{what} must be a string without NUL, not {value!r}")
     fits = isinstance(value, bool) if wanted is bool else not isinstance(value, bool)
     if wanted is float and fits and isinstance(value, int | float):
         try:
@@ -106,11 +109,11 @@ def of_type(value: Any, wanted: Any, what: str) -> Any:
             raise UsageError(f"{what} is too large a number") from None
     if fits and isinstance(value, wanted):
         return value
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a text"}
-    raise UsageError(f"{what} must be {kinds[wanted]}, not {value!r}")
+    kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+    raise UsageError(f"{what} must be {kinds.get(wanted, 'a string')}, not {value!r}")
 
 
 def either(names: Iterable[str]) -> str:
-    """One of them, as a sentence has it: a, b or c."""
+    """The names as a sentence lists alternatives: a, b or c."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last

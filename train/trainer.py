@@ -1,7 +1,8 @@
-"""The training loop: steps of batches -> updates, with validation and a checkpoint each so many steps.
+"""The training loop: steps of batches -> updates, with a validation and a checkpoint every `save_every`
+steps.
 
 A run is a function of its configuration, its corpus and the thread count: killed at any moment and
-resumed, it ends with the same weights, byte for byte (on CPU).
+resumed, it ends with the same weights, byte for byte (on a CPU).
 """
 
 import contextlib
@@ -37,22 +38,25 @@ from .updates import Outcome, Share, Updater, summed_loss
 
 Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
 
-#: So many steps in a row without an update end the run: it would not come back by itself.
+#: Steps in a row without an update that end the run: it would not recover by itself.
 _MOST_SKIPPED = 5
-#: Held-out pairs that are decoded at a validation that is to know how good replies are.
+#: Held-out pairs that are decoded at each validation if early stopping goes by the quality of replies.
 _DECODED = 200
+#: Steps that are counted before the first one. Beyond them the total is extrapolated, so that the count takes
+#: seconds for any number of epochs.
+_MOST_COUNTED = 50_000
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """After each step, for a progress display."""
+class StepMetrics:
+    """The figures after each step, for a progress display."""
 
     step: int
     total_steps: int
     epoch: int
-    loss: float  # natural log a target token, smoothed
+    loss: float  # natural log per target token, smoothed
     tokens_per_second: float  # target tokens
 
     @property
@@ -61,15 +65,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Validated:
-    """After each validation. Losses are natural log a target token."""
+class ValidationMetrics:
+    """The figures after each validation. Losses are natural log per target token."""
 
     step: int
-    train_loss: float  # not a number where no step was made since the last one
-    valid_loss: float | None  # None where nothing is held out
+    train_loss: float  # NaN if there was no update since the last validation
+    valid_loss: float | None  # None if nothing is held out
     best: bool
-    skipped: int  # steps since the last one whose loss or gradient was no finite number
-    metric: tuple[str, float] | None = None  # what early stopping goes by, where that is not the loss
+    skipped: int  # steps since the last validation whose loss or gradient was not finite
+    metric: tuple[str, float] | None = None  # name and value of the metric of early stopping, if not the loss
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,14 @@ class Result:
     position: Position
     total_steps: int
     counted: bool
-    """Whether these are exact, as they are of a run that is finished."""
+    """Whether `total_steps` is exact rather than an estimate; it is exact for a finished run."""
 
 
 class Trainer:
-    """Trains the model of a run, from its last checkpoint where it has one.
+    """Trains the model of a run, from its last checkpoint if it has one.
 
     It holds the run's lock from its creation to the end of `train`. `on_step` and `on_validation` are for
-    displays. The processes of `world` each have a trainer, and train together.
+    displays. Each process of `world` has a trainer, and they train together.
     """
 
     def __init__(
@@ -94,8 +98,8 @@ class Trainer:
         *,
         device: Device = "cpu",
         world: World = ALONE,
-        on_step: Callable[[Progress], None] = lambda progress: None,
-        on_validation: Callable[[Validated], None] = lambda validated: None,
+        on_step: Callable[[StepMetrics], None] = lambda metrics: None,
+        on_validation: Callable[[ValidationMetrics], None] = lambda metrics: None,
         max_minutes: float | None = None,
     ) -> None:
         self._run, self._config, self._device, self._world = run, run.config.training, device, world
@@ -105,8 +109,8 @@ class Trainer:
         by = self._config.early_stop
         self._metric = by.replace("-", "_") if by in ("exact-match", "bleu", "chrf") else None
         if self._metric is not None:
-            # Now, and not at the first validation, since what it needs may be missing.
-            from .evaluate import decoded_scores
+            # Imported now rather than at the first validation, since sacrebleu may be missing.
+            from .likeness import decoded_scores
 
             self._decoded_scores = decoded_scores
         self._target_len = np.diff(self._train.tgt_offsets)
@@ -121,9 +125,8 @@ class Trainer:
             if world.writes:
                 remove_leftovers(run.folder)
                 cut_metrics(run.folder, self._position.step)
-            #: Whether `total_steps` is exact, or as if each epoch had as many as the first.
-            self.counted = not self._config.batch_tokens or goes_by_total(self._config)
-            self.total_steps = self._planned_steps()
+            #: The planned number of steps, and whether that is exact rather than an estimate.
+            self.total_steps, self.counted = self._planned_steps()
         except BaseException:
             self._unlock()
             raise
@@ -132,22 +135,22 @@ class Trainer:
 
     @property
     def model(self) -> Seq2Seq:
-        """What is trained, in the state it has come to."""
+        """The model in its present state."""
         return self._updater.model
 
     @property
     def position(self) -> Position:
-        """Where the run stands; at step 0 it begins."""
+        """The position of the run; step 0 is its beginning."""
         return replace(self._position)
 
     @property
     def weights(self) -> int:
-        """How many numbers it learns."""
+        """The number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
     def finished(self) -> bool:
-        """Whether it has come to the end of its epochs, or to its last step."""
+        """Whether the run has reached the end of its epochs, or its last step."""
         position, config = self._position, self._config
         if config.max_steps is not None and position.step >= config.max_steps:
             return True
@@ -156,30 +159,33 @@ class Trainer:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether early stopping has ended it."""
+        """Whether early stopping has ended the run."""
         return self._config.early_stop is not None and self._position.waited >= self._config.patience
 
     @property
     def processes(self) -> int:
-        """How many train it together."""
+        """The number of processes that train together."""
         return self._world.size
 
     @property
     def precision(self) -> Precision:
-        """What it computes in."""
+        """The type of numbers that the training computes in."""
         return self._updater.precision
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> Result:
-        """Train to the end of the plan, of the time, of the patience, or until `should_stop`, which is asked
-        after every step, says so: then a checkpoint is written, and the run can be resumed."""
+        """Train until the planned steps, the time or the patience is over, or until `should_stop` returns
+        true. It is called after every step; a stopped run has a checkpoint and can be resumed."""
         try:
             ended = self._train_to_end(should_stop)
         except OSError as error:
-            saved = bool(self._run.checkpoints)
+            left = (
+                "what was saved before is intact, and --resume continues from the last checkpoint"
+                if self._run.checkpoints
+                else "there is no checkpoint yet, and --resume starts from the beginning"
+            )
             raise CheckpointError(
                 f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): "
-                + ("what was saved before is whole, and " if saved else "there is no checkpoint yet: ")
-                + ("--resume goes on from the last checkpoint" if saved else "--resume begins it again")
+                + left
             ) from error
         finally:
             self._draw()
@@ -189,14 +195,14 @@ class Trainer:
         return Result(ended, self.position, self.total_steps, self.counted)
 
     def _draw(self) -> None:
-        """The curves, which can be drawn again and fail no training."""
+        """Draw the curves. A failure is only logged, since they can be drawn again."""
         if self._lock is None:
             return
         try:
             self._lock.check()
             plot_metrics(self._run.folder, self._position.best_step, self._metric)
         except CheckpointError:
-            pass  # an error that is on its way says more
+            pass  # the error that ended the training says more
         except Exception as error:
             _log.warning("no curves are drawn in %s: %s", self._run.folder, error)
 
@@ -207,8 +213,8 @@ class Trainer:
     def _train_to_end(self, should_stop: Callable[[], bool]) -> Ended:
         position, config = self._position, self._config
         if self._run.begun_from and position.step == 0 and (measured := self._validate()):
-            # To compare with. It is never the best: whoever trains on wants what is learned from now on.
-            self._on_validation(Validated(0, math.nan, measured["loss"], best=False, skipped=0))
+            # For comparison. It never counts as the best, since the best checkpoint must have learned DATA.
+            self._on_validation(ValidationMetrics(0, math.nan, measured["loss"], best=False, skipped=0))
         while not self.finished:
             if self.out_of_patience:
                 return "stopped early"
@@ -226,19 +232,20 @@ class Trainer:
         return "finished"
 
     def _steps(self, epoch: int) -> list[list[np.ndarray]]:
-        """The steps of an epoch, those of the last one asked for being remembered."""
+        """The steps of an epoch; those of the last call are cached."""
         if self._order_epoch != epoch:
             self._order = epoch_order(self._train, self._config, epoch)
             self._order_epoch = epoch
         return self._order
 
     def _go_on_from(self, checkpoint: Path) -> None:
+        """Load a checkpoint. Older versions counted the batches of an epoch, which are converted to steps."""
         self._position = position = load_checkpoint(checkpoint, self._updater.learned)
         self._saved_step = position.step
-        if not position.of_batches:
+        if not position.counts_batches:
             return
         steps = len(self._steps(position.epoch))
-        if self._config.batch_tokens:  # as many batches as then need not be as many steps
+        if self._config.batch_tokens:  # earlier epochs may have had other numbers of steps
             done = min(steps, -(-position.epoch_step // self._config.accumulate))
         else:
             done = position.step - position.epoch * steps
@@ -246,21 +253,30 @@ class Trainer:
             position.epoch_step = done
             if self._world.writes:
                 _log.warning(
-                    "%s is of an older edgechat, which drew each batch of a step by itself: this goes on, "
-                    "but in epoch %d some pairs come twice and others not at all",
+                    "%s was written by an older edgechat, which drew each batch of a step by itself: "
+                    "training continues, but in epoch %d some pairs come twice and others not at all",
                     checkpoint,
                     position.epoch + 1,
                 )
 
-    def _planned_steps(self) -> int:
-        """Steps of a number of pairs are equally many in each epoch. Those of a number of tokens are not, and
-        are counted only where the schedule goes by how many they are: of many epochs that takes long."""
-        config, steps, epoch = self._config, 0, 0
+    def _planned_steps(self) -> tuple[int, bool]:
+        """The planned number of steps, and whether it is exact.
+
+        With batches of pairs all epochs have the same number of steps. With batches of tokens they have not:
+        if something depends on the total, epochs are counted up to `_MOST_COUNTED` steps, else only the first
+        one; the others are taken to be like them.
+        """
+        config = self._config
         limit = config.max_steps or math.inf
-        same = 1 if self.counted and config.batch_tokens else config.epochs
-        while epoch < config.epochs and steps < limit:
-            steps, epoch = steps + same * len(self._steps(epoch)), epoch + same
-        return int(min(steps, limit))
+        if not config.batch_tokens:
+            return int(min(config.epochs * len(self._steps(0)), limit)), True
+        enough = min(limit, _MOST_COUNTED if goes_by_total(config) else 1)
+        steps = epochs = 0
+        while epochs < config.epochs and steps < enough:
+            steps, epochs = steps + len(self._steps(epochs)), epochs + 1
+        if epochs == config.epochs or steps >= limit:
+            return int(min(steps, limit)), True
+        return int(min(steps * config.epochs // epochs, limit)), False
 
     def _step(self, group: list[np.ndarray]) -> None:
         """One update of the weights, from the batches of `group`."""
@@ -285,14 +301,14 @@ class Trainer:
         smoothed = outcome.loss if self._smoothed is None else 0.95 * self._smoothed + 0.05 * outcome.loss
         self._smoothed = smoothed
         speed = self._speed.add(tokens)
-        self._on_step(Progress(position.step + 1, self.total_steps, position.epoch + 1, smoothed, speed))
+        self._on_step(StepMetrics(position.step + 1, self.total_steps, position.epoch + 1, smoothed, speed))
 
     def _share(self, indices: np.ndarray) -> Share:
         own, weight = self._world.share(indices)
         return batch_of(self._train, own, self._position.epoch, self._bpe_dropout), weight
 
     def _target_tokens(self, group: list[np.ndarray], shares: list[Share]) -> int:
-        """How many tokens the targets of these batches have, over all processes."""
+        """The number of target tokens of these batches, over all processes."""
         if self._bpe_dropout is None:
             return sum(int(self._target_len[indices].sum()) for indices in group)
         own = sum(weight * int(batch.target_len.sum()) for batch, weight in shares)
@@ -303,7 +319,10 @@ class Trainer:
         return learning_rate(self._position.step, self.total_steps, self._config, self._position.rate_scale)
 
     def _count_skipped(self, outcome: Outcome) -> None:
-        """A step whose loss or gradient was no finite number left the weights as they were."""
+        """Count a step that left the weights unchanged because its loss or gradient was not finite.
+
+        Raises EdgeChatError after too many in a row.
+        """
         position = self._position
         position.skipped += 1
         if outcome.rescaled:
@@ -311,19 +330,17 @@ class Trainer:
         position.skipped_in_row += 1
         if position.skipped_in_row >= _MOST_SKIPPED:
             raise self._diverged(
-                f"the loss or its gradient was no finite number (loss {outcome.loss}) in {_MOST_SKIPPED} "
-                f"steps in a row, to step {position.step + 1}"
+                f"the loss or its gradient was not finite (loss {outcome.loss}) in {_MOST_SKIPPED} steps "
+                f"in a row, up to step {position.step + 1}"
             )
 
     def _diverged(self, what: str) -> EdgeChatError:
-        """What went wrong, and how one goes on: a run keeps its rate, so with another run."""
+        """The error for a diverged training. A run keeps its learning rate, so the way on is another run."""
         config, best = self._config, self._position.best_step
-        begin = (
-            f"with --from-run {self._run.folder} from its best checkpoint, step {best}" if best else "anew"
-        )
+        start = f" --from-run {self._run.folder} (best checkpoint: step {best})" if best else ""
         return EdgeChatError(
-            f"{what}: begin another run {begin}, with a lower --learning-rate, now {config.learning_rate}, "
-            f"or --clip, now {config.clip}"
+            f"{what}: start another run{start} with a lower --learning-rate (now {config.learning_rate}) or "
+            f"--clip (now {config.clip})"
         )
 
     def _validate_and_save(self) -> None:
@@ -332,7 +349,7 @@ class Trainer:
         measured = self._validate()
         loss = measured.get("loss", train_loss)
         score = self._score(loss, measured)
-        finite = math.isfinite(loss)  # nor is it where nothing is held out and all steps were skipped
+        finite = math.isfinite(loss)  # NaN too if nothing is held out and all steps were skipped
         best = finite and (position.best_score is None or score < position.best_score)
         if best:
             position.best_loss, position.best_step, position.best_score = loss, position.step, score
@@ -349,7 +366,9 @@ class Trainer:
             **{f"valid_{name}": value for name, value in measured.items() if name != "loss"},
         }
         metric = (str(config.early_stop), -score) if self._metric else None
-        validated = Validated(position.step, train_loss, measured.get("loss"), best, position.skipped, metric)
+        validated = ValidationMetrics(
+            position.step, train_loss, measured.get("loss"), best, position.skipped, metric
+        )
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
         position.norm_sum, position.updates = 0.0, 0
         self._watch_plateau(loss)
@@ -357,13 +376,12 @@ class Trainer:
             self._lock.check()
             append_metrics(self._run.folder, row)
         if measured and not finite:
-            raise self._diverged(f"the held-out loss is no finite number at step {position.step}")
+            raise self._diverged(f"the held-out loss is not finite at step {position.step}")
         self._save(score if finite else None)
         self._on_validation(validated)
 
     def _validate(self) -> dict[str, float]:
-        """What is measured on the held-out pairs, with the weights that would be exported; empty where
-        there are none."""
+        """Measure the held-out pairs with the weights that would be exported. Empty if there are none."""
         if not len(self._valid):
             return {}
         updater = self._updater
@@ -381,7 +399,7 @@ class Trainer:
         return measured
 
     def _decoded(self, model: Seq2Seq) -> dict[str, float]:
-        """How good replies to held-out prompts are. The first process decodes, the others wait for it."""
+        """The quality of replies to held-out prompts. The first process decodes, the others wait for it."""
 
         def decode() -> dict[str, float]:
             texts = self._run.held_out()
@@ -393,14 +411,14 @@ class Trainer:
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
 
     def _score(self, loss: float, measured: dict[str, float]) -> float:
-        """What "best" goes by: lower is better."""
+        """The score that decides which validation is the best; lower is better."""
         return loss if self._metric is None else -measured[self._metric]
 
     def _watch_plateau(self, loss: float) -> None:
-        """Cut the rate of the plateau schedule where the loss has not fallen for its patience."""
+        """Decay the rate of the plateau schedule if the loss has not fallen for its patience."""
         position, config = self._position, self._config
         lowest = math.inf if position.lowest_loss is None else position.lowest_loss
-        if loss < lowest:  # never where it is no number
+        if loss < lowest:  # false for NaN
             position.lowest_loss, position.plateau = loss, 0
             return
         position.plateau += 1
@@ -420,7 +438,7 @@ class Trainer:
 
 
 class _Speed:
-    """Tokens a second, over the last seconds."""
+    """Tokens per second, averaged over the last steps."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()

@@ -1,7 +1,7 @@
 """One update of the weights: losses of its batches -> gradients, clipped to a global norm -> optimizer.
 
-An update is a function of the weights, the batches, the seed and the number of the step: what is random in
-it is drawn anew from (seed, step, process), so that nothing random needs to be kept for a resume.
+An update is a function of the weights, the batches, the seed and the number of the step. Its random numbers
+are seeded with (seed, step, process), so no random state needs to be saved for a resume.
 """
 
 import contextlib
@@ -25,23 +25,24 @@ from .model import Seq2Seq
 from .optimizer import make_optimizer
 from .precision import autocast, resolve
 
-#: A process's part of a batch, and the weight of its losses: 1, or 0 where it is only there to keep the
-#: process in step with the others.
+#: A process's part of a batch, and the weight of its losses: 1, or 0 if it only keeps the process in step
+#: with the others.
 Share = tuple[Batch, float]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one update."""
+    """The outcome of one update."""
 
-    loss: float  # natural log a target token, without smoothing
-    applied: bool  # False where loss or gradient was no finite number, so that the weights stayed
-    rescaled: bool = False  # that only said that the scale of float16 was still too high: it is lower now
-    norm: float = math.nan  # of the gradient, before it was clipped
+    loss: float  # natural log per target token, without smoothing
+    applied: bool  # False if the loss or the gradient was not finite and the weights did not change
+    rescaled: bool = False  # not applied because the scale of float16 was too high; it has been lowered
+    norm: float = math.nan  # of the gradient, before clipping
 
 
 class Updater:
-    """A model with what updates it. All processes of `world` make the same updates."""
+    """A model with its optimizer, gradient scaler and moving average. All processes of `world` make the same
+    updates."""
 
     def __init__(self, model: Seq2Seq, config: TrainingConfig, device: str, world: World) -> None:
         self._config, self._device, self._world = config, device, world
@@ -54,15 +55,15 @@ class Updater:
 
     @property
     def learned(self) -> Learned:
-        """What a checkpoint keeps."""
+        """The contents of a checkpoint."""
         return Learned(self.model, self.optimizer, self.average, self.scaler)
 
     def update(
         self, shares: Sequence[Share], tokens: int, *, step: int, rate: float, sampling: float = 0.0
     ) -> Outcome:
-        """Update number `step`, at learning rate `rate`, from this process's shares of batches that have
-        `tokens` target tokens over all processes. `sampling` is the part of the fed tokens that are the
-        model's own."""
+        """Make update number `step` at learning rate `rate`, from this process's shares of batches that have
+        `tokens` target tokens over all processes. `sampling` is the share of fed tokens that the model draws
+        itself."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         seed_step(self._config.seed, step, self._world.rank)
@@ -75,11 +76,12 @@ class Updater:
             ):
                 losses.append(self._accumulate(batch.to(self._device), weight / tokens, sampling))
         (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
-        with naming_batch(shares[-1][0], f"at step {step}"):  # the first step makes the optimizer's moments
+        # The first step allocates the optimizer's moments.
+        with naming_batch(shares[-1][0], f"at step {step}"):
             return self._apply(total / tokens, step)
 
     def _apply(self, loss: float, step: int) -> Outcome:
-        """Clip the gradients and let them change the weights, if they and the loss are finite."""
+        """Clip the gradients and update the weights, if the gradients and the loss are finite."""
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip).item()
         applied = math.isfinite(loss) and math.isfinite(norm)
@@ -92,25 +94,25 @@ class Updater:
         return Outcome(loss, applied, before > 1 and self.scaler.get_scale() < before, norm)
 
     def _accumulate(self, batch: Batch, weight: float, sampling: float) -> Tensor:
-        """Add the gradient of a batch's summed objective, times `weight`. Gives its summed loss, times
-        `weight` too."""
+        """Add the gradient of a batch's summed objective, times `weight`. Returns the summed loss, also times
+        `weight`."""
         previous = self._own_tokens(batch, sampling) if sampling else None
         with autocast(self.precision, self._device):
             logits, labels = self._parallel(*batch, previous)
             losses = summed_losses(logits, labels, self._config.label_smoothing)
-        # Processes average their gradients, and a sum is wanted.
+        # Processes average their gradients; times their number it is the sum.
         torch.autograd.backward(self.scaler.scale(losses.objective * (weight * self._world.size)))
         return losses.nll.double() * weight
 
     @torch.no_grad()
     def _own_tokens(self, batch: Batch, share: float) -> Tensor:
-        """The target [B, T], of which this share is tokens that the model itself draws after the given ones
-        (parallel scheduled sampling, one pass; Duckworth et al. 2019, arXiv:1906.04331)."""
-        # In a block of its own: in older PyTorch a block keeps weights in 16 bits as they were made without a
-        # gradient, and learning from them gives these weights none (pytorch#158232).
+        """The target [B, T], with this share of tokens replaced by draws of the model, each given the correct
+        tokens before it (parallel scheduled sampling, one pass; Duckworth et al. 2019, arXiv:1906.04331)."""
+        # In its own autocast block: older PyTorch caches the 16-bit weights of a block as they were made
+        # without gradients, and weights that are then learned from get none (pytorch#158232).
         with evaluating(self.model), autocast(self.precision, self._device):
             logits, _ = self.model(*batch)
-        likely = logits.float().nan_to_num().softmax(dim=-1)  # (n, V); what is no number is skipped later
+        likely = logits.float().nan_to_num().softmax(dim=-1)  # (n, V); a step with NaN is skipped later
         drawn = torch.multinomial(likely, 1).squeeze(1)  # (n,)
         own = torch.rand(drawn.shape, device=drawn.device) < share
         mixed, real = batch.target.clone(), real_tokens(batch.target, batch.target_len)
@@ -120,8 +122,8 @@ class Updater:
 
 @torch.inference_mode()
 def summed_loss(model: Seq2Seq, batches: Iterable[Batch], when: str) -> tuple[float, float]:
-    """Cross entropy (natural log), summed over the target tokens of these batches, and how many these are.
-    Dropout is off. The error for a batch that does not fit into memory says `when` that was."""
+    """Cross entropy (natural log), summed over the target tokens of these batches, and their number. Dropout
+    is off. The error for a batch that does not fit into memory includes `when`."""
     device = model.embedding.weight.device
     total, tokens = 0.0, 0
     with evaluating(model):
@@ -134,14 +136,14 @@ def summed_loss(model: Seq2Seq, batches: Iterable[Batch], when: str) -> tuple[fl
 
 
 def seed_step(seed: int, step: int, process: int) -> None:
-    """Make what PyTorch draws in this step a function of these three."""
+    """Seed PyTorch's random numbers of this step with these three."""
     (state,) = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
     torch.manual_seed(int(state))
 
 
 @contextlib.contextmanager
 def naming_batch(batch: Batch, when: str) -> Iterator[None]:
-    """Say which batch memory did not suffice for."""
+    """Turn an out-of-memory error into one that names the batch."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -151,6 +153,6 @@ def naming_batch(batch: Batch, when: str) -> Iterator[None]:
         raise EdgeChatError(
             f"out of memory {when} on a batch of {pairs} pairs, sources to {longest_source} and "
             f"targets to {batch.target.shape[1]} tokens: halve --batch-size or --batch-tokens and double "
-            "--accumulate, in a resume too, which divides the same steps, or lower --max-source and "
+            "--accumulate (a resume may do so too, since its steps stay the same), or lower --max-source and "
             "--max-target"
         ) from error

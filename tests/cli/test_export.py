@@ -203,7 +203,7 @@ def test_a_changed_file_of_a_run_is_reported_wherever_it_is_read(run_folder, tmp
 
     with pytest.raises(CheckpointError) as caught:
         read()
-    assert str(caught.value).startswith(f"{run / name} is damaged, or another run's")
+    assert str(caught.value).startswith(f"{run / name} is damaged or belongs to another run")
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]\n", b'{"turns": ["a"]}\n', b"\xff"])

@@ -157,13 +157,13 @@ def test_settings_missing_from_the_file_come_from_the_other_run(tmp_path, edgech
 def test_from_run_without_data_is_refused(invoke, run_folder, tmp_path):
     done = invoke("train", "--from-run", run_folder, "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "--from-run learns more from DATA" in done.sentence
+    assert "--from-run needs DATA to learn from" in done.sentence
 
 
 def test_checkpoint_without_from_run_is_refused(invoke, more, tmp_path):
     done = invoke("train", more, "--checkpoint", "last", "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert done.sentence == "--checkpoint goes with --from-run, which is not given"
+    assert done.sentence == "--checkpoint needs --from-run, which is not given"
 
 
 REFUSED = {
@@ -172,7 +172,7 @@ REFUSED = {
     "a vocabulary": (["--vocab-size", 500], "--vocab-size does not go with --from-run"),
     "a tokenizer": (
         ["--tokenizer", "t.json"],
-        "--tokenizer does not go with --from-run: that begins with all of a run",
+        "--tokenizer does not go with --from-run: --from-run takes the tokenizer and all weights",
     ),
     "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with --from-run"),
     "itself": (["--out", "{base}", "--force"], "--from-run and --out are both {base}"),

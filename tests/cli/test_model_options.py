@@ -35,5 +35,5 @@ def test_every_option_of_the_model_goes_from_training_to_an_int8_reply(edgechat,
 def test_options_that_do_not_go_together_are_refused_in_a_sentence(edgechat, corpus_file, tmp_path):
     done = edgechat("train", corpus_file, "--out", tmp_path / "run", "--layers", 1, "--residual")
     assert done.returncode == 2
-    assert "--residual is of what lies between layers: set --layers to 2 or more, not 1" in done.stderr
+    assert "--residual works between layers: set --layers to 2 or more, not 1" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -18,7 +18,8 @@ from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.files import sha256
 from edgechat.runtime.options import DecodingOptions
 from edgechat.train.dialogue import Pair
-from edgechat.train.evaluate import decoded_scores, distinct, evaluate
+from edgechat.train.evaluate import distinct, evaluate
+from edgechat.train.likeness import decoded_scores
 from edgechat.train.run import open_run
 
 

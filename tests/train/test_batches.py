@@ -1,4 +1,4 @@
-"""Batches: every pair once an epoch, in an order that seed and epoch alone decide, padded behind."""
+"""Batches: every pair once per epoch, padded at the end, in an order that is a function of seed and epoch."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def of_lengths(sizes: list[tuple[int, int]]) -> EncodedPairs:
 
 
 def batches(pairs: EncodedPairs, epoch: int, **training: int) -> list[np.ndarray]:
-    """Those of steps that are one batch each."""
+    """The batches of steps of one batch each."""
     return [batch for (batch,) in epoch_order(pairs, TrainingConfig(**training), epoch)]
 
 
@@ -87,7 +87,7 @@ def test_an_epoch_of_batches_of_tokens_has_every_pair_once_and_none_is_larger(si
     sizes=lengths, parts=st.integers(2, 5), size=st.integers(10, 20), kind=st.sampled_from(["size", "tokens"])
 )
 @settings(deadline=None)
-def test_steps_are_the_same_into_however_many_batches_they_are_divided(sizes, parts, size, kind):
+def test_steps_do_not_depend_on_the_number_of_batches_they_are_divided_into(sizes, parts, size, kind):
     pairs = of_lengths(sizes)
     whole = batches(pairs, 1, **{f"batch_{kind}": size * parts})
     divided = epoch_order(pairs, TrainingConfig(**{f"batch_{kind}": size, "accumulate": parts}), 1)
@@ -98,7 +98,7 @@ def test_steps_are_the_same_into_however_many_batches_they_are_divided(sizes, pa
     assert kind == "tokens" or all(len(step) <= parts for step in divided)
 
 
-def test_steps_are_drawn_alike_also_where_the_pairs_are_more_than_are_sorted_together():
+def test_steps_do_not_depend_on_the_division_even_with_more_pairs_than_are_sorted_together():
     pairs = of_lengths([(i % 7 + 1, i % 9) for i in range(250)])  # a hundred are
     divided = epoch_order(pairs, TrainingConfig(batch_size=1, accumulate=2), 1)
     assert [[int(i) for (i,) in step] for step in divided] == [
@@ -129,7 +129,7 @@ def test_half_the_batch_and_twice_accumulate_make_the_same_updates(kind):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)  # the loss is in single precision
 
 
-def test_padding_lies_behind_and_every_target_ends():
+def test_padding_is_at_the_end_and_every_target_ends():
     batch = make_batch(encoded([([5, 6, 7], [8, EOS]), ([9], [10, 11, 12, EOS])]), np.array([0, 1]))
     assert batch.src.tolist() == [[5, 6, 7], [9, PAD, PAD]]
     assert batch.src_len.tolist() == [3, 1]

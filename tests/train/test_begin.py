@@ -1,5 +1,8 @@
-"""How a run begins and goes on, from Python; tests/cli/test_train.py has more of it."""
+"""Starting and resuming runs, from Python; tests/cli/test_train.py has more."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,14 +10,16 @@ import pytest
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.files import sha256
 from edgechat.train.begin import new_beginning, open_or_create
-from edgechat.train.run import create_run, open_run
+from edgechat.train.config import TrainingConfig
+from edgechat.train.lock import folder_lock
+from edgechat.train.run import Run, create_run, open_run
 from edgechat.train.trainer import Trainer
 from edgechat.train.wanted import Wanted
 
 SMALL = {"hidden": 16, "embedding": 8, "attention": 8, "vocab_size": 280, "batch_size": 8, "max_steps": 2}
 
 
-def test_a_run_begins_goes_on_and_is_replaced_only_when_that_is_asked_for(corpus_file, tmp_path):
+def test_a_run_is_started_resumed_and_replaced_only_when_asked_to(corpus_file, tmp_path):
     out, said = tmp_path / "run", list[str]()
     wanted = Wanted.of({**SMALL, "data": [str(corpus_file)]})
     run = open_or_create(out, wanted, "cpu", say=said.append)
@@ -29,7 +34,9 @@ def test_a_run_begins_goes_on_and_is_replaced_only_when_that_is_asked_for(corpus
     assert not open_or_create(out, wanted, "cpu", force=True).checkpoints
 
 
-def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_tokens(corpus_file, tmp_path):
+def test_a_resume_may_keep_more_checkpoints_but_not_replace_batches_of_tokens_by_batches_of_pairs(
+    corpus_file, tmp_path
+):
     out, small = tmp_path / "run", {name: value for name, value in SMALL.items() if name != "batch_size"}
     wanted = Wanted.of({**small, "batch_tokens": 99, "data": [str(corpus_file)]})
     open_or_create(out, wanted, "cpu")
@@ -43,7 +50,7 @@ def test_a_resume_may_keep_more_checkpoints_and_no_batches_of_pairs_in_place_of_
         open_or_create(out, Wanted.of({"batch_size": 64}), "cpu", resume=True)
 
 
-def test_what_a_new_run_begins_with_is_read_once(corpus_file, tmp_path):
+def test_the_weights_that_a_new_run_starts_from_are_read_once(corpus_file, tmp_path):
     base = open_or_create(tmp_path / "base", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
     Trainer(base).train()
     more = Wanted.of({"data": [str(corpus_file)], "from_run": base.folder})
@@ -56,6 +63,116 @@ def test_what_a_new_run_begins_with_is_read_once(corpus_file, tmp_path):
     run = create_run(tmp_path / "run", beginning, {"name": "more", "sha256": ""}, device="cpu", replace=False)
     assert run.begun_from
     assert (run.begun_from["step"], run.begun_from["sha256"]) == (2, sha256(beginning.base.weights))
+
+
+def fresh_training(base: Run, **given: object) -> TrainingConfig:
+    return Wanted.of({"data": ["more.jsonl"], "from_run": base.folder, **given}).fresh(base).training
+
+
+def test_the_schedule_of_a_run_that_starts_from_another_begins_anew(corpus_file, tmp_path):
+    luong = {"schedule": "luong", "warmup_steps": 5, "decay_start": 50, "decay_every": 10, "decay": 0.7}
+    wanted = Wanted.of({**SMALL, **luong, "data": [str(corpus_file)]})
+    base = open_or_create(tmp_path / "luong", wanted, "cpu")
+    new = fresh_training(base)
+    assert (new.schedule, new.decay, new.warmup_steps, new.decay_start, new.decay_every) == (
+        "luong", 0.7, 0, None, None
+    )  # fmt: skip
+    new = fresh_training(base, warmup_steps=2, decay_start=3)
+    assert (new.warmup_steps, new.decay_start, new.decay_every) == (2, 3, None)
+    (tmp_path / "more.toml").write_text("[training]\ndecay_every = 4\n")
+    new = fresh_training(base, config=tmp_path / "more.toml")
+    assert (new.decay, new.warmup_steps, new.decay_every) == (0.7, 0, 4)
+
+
+def test_a_warm_up_comes_along_only_where_the_schedule_needs_it(corpus_file, tmp_path):
+    wanted = Wanted.of({**SMALL, "schedule": "inverse-sqrt", "warmup_steps": 5, "data": [str(corpus_file)]})
+    base = open_or_create(tmp_path / "base", wanted, "cpu")
+    assert fresh_training(base).warmup_steps == 5
+    assert fresh_training(base, warmup_steps=2).warmup_steps == 2
+    assert fresh_training(base, schedule="cosine").warmup_steps == 0
+    assert fresh_training(base, schedule="cosine", warmup_steps=3).warmup_steps == 3
+
+
+def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_file, tmp_path):
+    data = {"data": [str(corpus_file)]}
+    first = open_or_create(tmp_path / "first", Wanted.of({**SMALL, **data}), "cpu")
+    others = {name: value for name, value in SMALL.items() if name != "vocab_size"}
+    ready = {**others, **data, "preset": "tiny", "tokenizer": first.folder / "tokenizer.json"}
+    out = tmp_path / "run"
+    run = open_or_create(out, Wanted.of(ready), "cpu")
+    assert run.config.data.vocab_size == run.codec.vocab_size == 280  # of tiny it would be 2,000
+    assert "vocab_size = 280\n" in (out / "config.toml").read_text()
+    (tmp_path / "mine.toml").write_text("[data]\nvocab_size = 300\n")
+    of_file = {name: value for name, value in ready.items() if name != "preset"}
+    for again in (
+        ready,
+        {"preset": "tiny", **others},
+        {**of_file, "config": tmp_path / "mine.toml"},
+        {"config": out / "config.toml"},
+    ):
+        assert open_or_create(out, Wanted.of(again), "cpu", resume=True).config == run.config
+    with pytest.raises(UsageError, match="gives vocab_size 300, but the run was begun with 280"):
+        open_or_create(out, Wanted.of({"vocab_size": 300}), "cpu", resume=True)
+    more = new_beginning(Wanted.of({**data, "from_run": trained(run).folder}))
+    assert more.config.data.vocab_size == 280
+
+
+def trained(run: Run) -> Run:
+    Trainer(run).train()
+    return run
+
+
+#: Ends dead while a new run is written, like a process that is killed.
+_DIE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from edgechat.train import run
+from edgechat.train.begin import open_or_create
+from edgechat.train.wanted import Wanted
+real = run.write_atomic
+def write_atomic(path, *given, **others):
+    if path.name == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(path, *given, **others)
+run.write_atomic = write_atomic
+open_or_create(Path(sys.argv[1]), Wanted.of({"data": [sys.argv[2]], "vocab_size": 280}), "cpu")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither SIGKILL nor locks of folders")
+@pytest.mark.parametrize("name", ["run.json", "report.json"])
+def test_what_a_killed_start_left_half_written_is_removed_by_the_next_one(corpus_file, tmp_path, name):
+    command = [sys.executable, "-c", _DIE_WRITING, tmp_path / "run", corpus_file, name]
+    died = subprocess.run(command, capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".tmp-")
+    open_or_create(tmp_path / "other", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of folders")
+def test_no_other_temporary_folder_is_removed(corpus_file, tmp_path):
+    folders = {
+        "written": {"corpus", "run.json"},  # by a process that holds its lock
+        "trained": {"corpus", "run.json", "checkpoints"},
+        "exported": {"edgechat.json", "tokenizer.json"},
+        "empty": set(),
+        "notes": {"corpus", "notes.txt"},
+    }
+    for name, content in folders.items():
+        (tmp_path / f".tmp-{name}").mkdir()
+        for part in content:
+            (tmp_path / f".tmp-{name}" / part).mkdir()
+    (tmp_path / ".tmp-file").write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "corpus").mkdir()
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / "elsewhere")
+    before = set(tmp_path.rglob("*"))
+    with folder_lock(tmp_path / ".tmp-written") as held:
+        assert held
+        open_or_create(tmp_path / "run", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
+    assert before <= set(tmp_path.rglob("*"))
 
 
 def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remembers_it(
@@ -92,9 +209,13 @@ def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remem
 @pytest.mark.parametrize(
     ("of_file", "given", "sentence"),
     [
-        ("", {"preset": "small"}, "--preset does not go with --config: that is a whole configuration"),
+        (
+            "",
+            {"preset": "small"},
+            "--preset does not go with --config: name the preset in the section run of the",
+        ),
         ("preset = 'small'", {}, None),
-        ("checkpoint = 'last'", {}, "--checkpoint goes with --from-run, which is not given"),
+        ("checkpoint = 'last'", {}, "--checkpoint needs --from-run, which is not given"),
         ("checkpoint = 'last'", {"from_run": Path("base")}, None),
         ("from_run = 'base'", {"vocab_size": 300}, "--vocab-size does not go with --from-run"),
         ("from_run = 'base'", {"tokenizer": Path("t.json")}, "--tokenizer does not go with --from-run"),
@@ -104,7 +225,7 @@ def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remem
         ("", {"batch_size": 3, "batch_tokens": 99}, "--batch-size does not go with --batch-tokens"),
     ],
 )
-def test_options_and_a_file_must_go_together(tmp_path, of_file, given, sentence):
+def test_options_and_a_file_that_conflict_are_refused(tmp_path, of_file, given, sentence):
     file = tmp_path / "run.toml"
     file.write_text(f"[run]\n{of_file}\n")
     asked = {**given, "config": file}

@@ -1,4 +1,4 @@
-"""BPE dropout: the tokenizer's merges, some of them left out, in a way that (seed, epoch, pair) decide."""
+"""BPE dropout: the tokenizer's merges, some of them skipped, as a function of (seed, epoch, pair)."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def dropout(share: float, *, seed: int = 0, codec: TextCodec = CODEC) -> BpeDrop
 
 
 def tiny(share: float, *merges: tuple[str, str]) -> BpeDropout:
-    """Of a merge table that is seen through."""
+    """BPE dropout with a merge table that is small enough to check by hand."""
     model = {"type": "BPE", "vocab": _OF, "merges": [list(merge) for merge in merges]}
     tokenizer = Tokenizer(models.BPE(vocab=_OF, merges=list(merges)))
     tokenizer.normalizer = normalizers.NFC()
@@ -62,12 +62,12 @@ LOW = (("l", "o"), ("o", "w"), ("lo", "w"))
     [
         ((0, 0), "low"),
         ((0, 1), "lo w"),
-        ((1, 0), "l ow"),  # l+ow is no merge
+        ((1, 0), "l ow"),  # l+ow is not a merge
         ((2, 0), "l o w"),
         ((9, 9), "l o w"),
     ],
 )
-def test_each_merge_is_the_best_but_those_that_are_left_out(left_out, pieces):
+def test_each_merge_is_the_best_one_that_is_not_skipped(left_out, pieces):
     assert spelled(tiny(0.5, *LOW).cut("low", left_out)) == pieces
 
 
@@ -78,7 +78,7 @@ def test_of_equal_merges_the_leftmost_come_first():
     assert cuts == ["aa a b", "a aa b", "a a ab", "a a a b"]
 
 
-def test_pieces_come_with_the_probability_that_the_merges_give_them():
+def test_tokens_have_the_probability_that_follows_from_their_merges():
     share, n = 0.3, 20_000
     one = tiny(share, *LOW)
     random = np.random.default_rng(7)
@@ -93,7 +93,7 @@ def test_pieces_come_with_the_probability_that_the_merges_give_them():
 
 @given(st.text(max_size=60))
 @settings(deadline=None)
-def test_with_nothing_left_out_words_are_cut_as_by_the_tokenizer(text):
+def test_without_skipped_merges_words_are_split_as_by_the_tokenizer(text):
     one = dropout(0.5)
     text = text.encode("utf-8", "replace").decode()
     ids = [id for word in one._words(text) for id in one.cut(word, (0,) * (len(word) - 1))]
@@ -102,7 +102,7 @@ def test_with_nothing_left_out_words_are_cut_as_by_the_tokenizer(text):
 
 @given(st.text(max_size=40), st.lists(st.integers(0, 3), max_size=200))
 @settings(deadline=None)
-def test_however_it_is_cut_it_is_the_same_text(text, left_out):
+def test_every_split_has_the_same_text(text, left_out):
     one = dropout(0.5)
     text = text.encode("utf-8", "replace").decode()
     cycle = itertools.cycle(left_out or [0])
@@ -122,7 +122,7 @@ def test_turns_stay_apart_and_every_target_ends():
     assert one.pair(pairs, 1, 0)[0] == [EOS]
 
 
-def test_how_a_pair_is_cut_is_a_function_of_seed_epoch_and_pair_alone():
+def test_the_split_of_a_pair_is_a_function_of_seed_epoch_and_pair():
     pairs = encoded([(["hello how are you"], "i am fine thank you")] * 3)
 
     def cut(seed: int, epoch: int, i: int) -> tuple[list[int], list[int]]:
@@ -154,8 +154,8 @@ def test_a_side_that_would_be_too_long_stays_as_it_was():
         assert len(dropout(0.1, codec=codec).pair(pairs, 0, epoch)[0]) <= whole
 
 
-def test_text_that_was_cut_within_a_word_stays_as_it_was():
-    word = [CODEC.encode(c)[0] for c in "hello"]  # single letters, as the tokenizer would not cut it
+def test_text_that_was_truncated_within_a_word_stays_as_it_was():
+    word = [CODEC.encode(c)[0] for c in "hello"]  # single letters, unlike the tokenizer's split
     assert CODEC.encode("hello") != word
     pairs = EncodedPairs(*[np.array(word, np.uint16), np.array([0, 5])] * 2)
     assert dropout(0.5).pair(pairs, 0, 0) == (word, word)
@@ -164,7 +164,7 @@ def test_text_that_was_cut_within_a_word_stays_as_it_was():
     assert dropout(0.5).pair(pairs, 0, 0) == (half, half)
 
 
-def test_a_configuration_without_it_asks_for_nothing():
+def test_a_configuration_without_bpe_dropout_needs_none():
     assert BpeDropout.wanted(TrainingConfig(), TOKENIZER, CODEC) is None
     pairs = encoded([(["hello"], "hello")])
     assert BpeDropout.wanted(TrainingConfig(bpe_dropout=1.0), TOKENIZER, CODEC).pair(pairs, 0, 0) != (
@@ -179,5 +179,5 @@ def test_a_configuration_without_it_asks_for_nothing():
 def test_a_tokenizer_that_does_more_than_merge_is_refused(change):
     raw = json.loads(TOKENIZER)
     raw["model"] |= change
-    with pytest.raises(UsageError, match="the tokenizer is no plain BPE: train without --tokenizer"):
+    with pytest.raises(UsageError, match="the tokenizer is not one: train without --tokenizer"):
         BpeDropout(json.dumps(raw).encode(), CODEC, 0.1, seed=0)

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps, and what a kill leaves of the checkpoints, a step at a time."""
+"""The contents of a checkpoint, and the state of the checkpoints after a kill at each step of a write."""
 
 import shutil
 from pathlib import Path
@@ -18,11 +18,11 @@ from edgechat.train.report import CorpusReport
 
 
 class Killed(BaseException):
-    """What ends a process in the middle of something."""
+    """Ends a process at an arbitrary point."""
 
 
 def save(run: Path, step: int, learned: Learned | None = None) -> None:
-    """The checkpoint of a step, of which each is better than the one before; two are kept."""
+    """Write the checkpoint of a step. Each one is better than the one before; two are kept."""
     position = Position(step=step, best_step=step)
     Checkpoints(run).save(learned or small(), position, score=100.0 - step, keep=2)
 
@@ -38,7 +38,7 @@ def steps(run: Path) -> list[str]:
     return sorted(folder.name for folder in (run / "checkpoints").iterdir())
 
 
-def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_run_that_can_be_resumed(tmp_path, monkeypatch):
     def killed(folder: Path, **_: object) -> None:
         (folder / "state.json").unlink()
         raise Killed
@@ -54,14 +54,14 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_run_that_goes_on(tmp
     assert steps(tmp_path) == ["step-00000030", "step-00000040"]
 
 
-def test_the_folder_of_the_checkpoints_is_durable_as_they_are(tmp_path, monkeypatch):
+def test_the_folder_of_the_checkpoints_is_synced_too(tmp_path, monkeypatch):
     synced: list[Path] = []
     monkeypatch.setattr(checkpoints, "sync_folder", synced.append)
     save(tmp_path, 10)
     assert synced == [tmp_path]
 
 
-def test_the_folders_that_a_new_run_lies_in_are_durable_as_it_is(run_folder, tmp_path, monkeypatch):
+def test_the_folders_that_contain_a_new_run_are_synced_too(run_folder, tmp_path, monkeypatch):
     synced: list[Path] = []
     monkeypatch.setattr(run, "sync_folder", synced.append)
     begun = run.open_run(run_folder)
@@ -95,7 +95,7 @@ def test_an_optimizer_gets_the_state_back_that_its_own_state_dict_would_give_it(
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_steps_are_counted_where_the_optimizer_wants_them(fused):
-    """As on a GPU, whose fused Adam refuses a count that lies on the CPU."""
+    """As on a GPU, where fused Adam refuses a step count on the CPU."""
     model = nn.Linear(2, 2, device="meta")
     optimizer = torch.optim.Adam(model.parameters())
     optimizer.param_groups[0]["fused"] = fused

@@ -1,4 +1,4 @@
-"""What confidences are worth, by hand."""
+"""The quality of confidences, by hand."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_the_expected_calibration_error_by_hand():
     assert expected_calibration_error([1.0, 1.0], [True, True]) == 0.0
 
 
-def test_what_a_threshold_lets_pass_by_hand():
+def test_answers_at_each_threshold_by_hand():
     # The fourth reply was cut: it has no confidence, and is answered at no threshold.
     confidences = [0.97, 0.9, 0.85, None, 0.5, 0.49]
     found = trust(confidences, [True, False, True, False, True, True])
@@ -28,5 +28,5 @@ def test_what_a_threshold_lets_pass_by_hand():
     assert found.expected_error == pytest.approx(error)
 
 
-def test_where_no_reply_has_a_confidence_there_is_nothing_to_say():
+def test_without_confidences_there_is_no_result():
     assert trust([None, None], [True, False]) is None

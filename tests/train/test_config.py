@@ -1,4 +1,4 @@
-"""Presets, files and options: what is unknown, of another type or out of range is refused by name."""
+"""Presets, files and options: unknown names, wrong types and values out of range are refused by name."""
 
 import dataclasses
 import tomllib
@@ -35,7 +35,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
         load_preset("huge")
 
 
-def test_an_unknown_key_is_refused_with_the_nearest_known_one():
+def test_an_unknown_key_is_refused_with_the_closest_known_one():
     with pytest.raises(UsageError, match="unknown key 'hiden'; did you mean 'hidden'"):
         RunConfig.from_dict({"model": {"hiden": 3}}, "file.toml")
     with pytest.raises(UsageError, match="unknown key 'trainin'; did you mean 'training'"):
@@ -99,9 +99,9 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
     [
         ("[model]\nhiden = 3", "section model: unknown key 'hiden'; did you mean 'hidden'"),
         ("[modell]", "unknown key 'modell'; did you mean 'model'"),
-        ("hidden = 3", "'hidden' is in no section: write [model] in the line above it"),
-        ("out = 'a'", "'out' is in no section: write [run] in the line above it"),
-        ("colour = 3", "unknown key 'colour'; known are data, model, run, training"),
+        ("hidden = 3", "'hidden' is in no section: write [model] on the line above it"),
+        ("out = 'a'", "'out' is in no section: write [run] on the line above it"),
+        ("colour = 3", "unknown key 'colour'; the known keys are data, model, run, training"),
         ("model = 3", "section model must be a section of keys and values, not 3"),
         ("[model]\nhidden = 'big'", "hidden must be a whole number, not 'big'"),
         ("[model]\nhidden = true", "hidden must be a whole number, not True"),
@@ -114,16 +114,16 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
         ("[data]\nturns = 0", "section data: turns must be at least 1, not 0"),
         ("[model", "is not a TOML file"),
         ("[run]\nouts = 'a'", "section run: unknown key 'outs'; did you mean 'out'"),
-        ("[run]\ndata = [3]", "section run: data must be a text or a list of texts, not [3]"),
-        ("[run]\nout = 3", "section run: out must be a text, not 3"),
+        ("[run]\ndata = [3]", "section run: data must be a string or a list of strings, not [3]"),
+        ("[run]\nout = 3", "section run: out must be a string, not 3"),
         ("[run]\nthreads = 0", "section run: threads must be at least 1, not 0"),
         ("[run]\nmax_minutes = 0", "section run: max_minutes must be above 0, not 0"),
         ("[run]\ndevice = 'gpu'", "section run: device must be auto, cpu or cuda, not 'gpu'"),
         ("[run]\nskip_bad = 1", "section run: skip_bad must be true or false, not 1"),
         ("[run]\nthreads = 1025", "section run: threads must be at most 1024, not 1025"),
-        ('[run]\nout = "a\\u0000"', r"section run: out must be a text without NUL, not 'a\x00'"),
-        ('[run]\ndata = ["a", "\\u0000"]', r"section run: data must be a text without NUL, not '\x00'"),
-        ('[run]\nvalid = "\\u0000"', r"section run: valid must be a text without NUL, not '\x00'"),
+        ('[run]\nout = "a\\u0000"', r"section run: out must be a string without NUL, not 'a\x00'"),
+        ('[run]\ndata = ["a", "\\u0000"]', r"section run: data must be a string without NUL, not '\x00'"),
+        ('[run]\nvalid = "\\u0000"', r"section run: valid must be a string without NUL, not '\x00'"),
         ("[training]\nseed = -1", "section training: seed must be at least 0, not -1"),
         ("[data]\nseed = 9007199254740992", "seed must be at most 9007199254740991, not 9007199254740992"),
         ("[data]\nvocab_size = -3", "section data: vocab_size must be at least 261, not -3"),
@@ -141,7 +141,7 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
         ("[run]\npreset = 'tiny'\n[training]\nbatchsize = 1", "section training: unknown key 'batchsize'"),
     ],
 )
-def test_a_file_with_a_mistake_is_refused_with_its_name_and_the_mend(tmp_path, text, sentence):
+def test_a_file_with_a_mistake_is_refused_with_its_name_and_the_fix(tmp_path, text, sentence):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as error:
@@ -150,17 +150,17 @@ def test_a_file_with_a_mistake_is_refused_with_its_name_and_the_mend(tmp_path, t
     assert sentence in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
+def test_a_missing_file_gives_a_one_sentence_error(tmp_path):
     with pytest.raises(UsageError, match=r"none.toml cannot be read: No such file"):
         ConfigFile.read(tmp_path / "none.toml")
 
 
-def test_a_whole_number_will_do_for_a_number(tmp_path):
+def test_a_whole_number_is_accepted_as_a_number(tmp_path):
     (tmp_path / "a.toml").write_text("[training]\nlearning_rate = 1\nclip = 5")
     assert ConfigFile.read(tmp_path / "a.toml").config().training.learning_rate == 1.0
 
 
-def test_a_file_begins_from_the_preset_that_it_names(tmp_path):
+def test_a_file_starts_from_the_preset_that_it_names(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\npreset = 'tiny'\n[model]\nhidden = 24\n[training]\nepochs = 2\n")
     assert ConfigFile.read(path).config() == load_preset("tiny").changed({"hidden": 24, "epochs": 2})
@@ -169,7 +169,7 @@ def test_a_file_begins_from_the_preset_that_it_names(tmp_path):
         ConfigFile.read(path).config()
 
 
-def test_a_file_without_a_preset_begins_from_the_one_that_no_file_begins_from(tmp_path):
+def test_a_file_without_a_preset_starts_from_the_default_preset(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[training]\nepochs = 3\n")
     wanted = Wanted.of({"config": path})
@@ -186,7 +186,7 @@ def test_a_file_may_begin_with_a_byte_order_mark_as_windows_writes_it(tmp_path):
     assert ConfigFile.read(tmp_path / "a.toml").config().training.epochs == 3
 
 
-def test_a_batch_of_pairs_takes_the_place_of_one_of_tokens_that_a_layer_below_names(tmp_path):
+def test_a_batch_size_replaces_the_batch_tokens_of_a_lower_layer(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[training]\nbatch_tokens = 400\n")
     assert Wanted.of({"config": path}).fresh().training.batch_tokens == 400
@@ -199,7 +199,7 @@ def test_a_batch_of_pairs_takes_the_place_of_one_of_tokens_that_a_layer_below_na
     assert Wanted.of({"config": path, "batch_tokens": 400}).fresh().training.batch_tokens == 400
 
 
-def test_the_toml_of_a_run_of_batches_of_tokens_is_one_that_a_training_takes(tmp_path):
+def test_the_toml_of_a_run_with_batch_tokens_is_accepted_by_a_training(tmp_path):
     path, config = tmp_path / "config.toml", load_preset("tiny").changed({"batch_tokens": 400})
     path.write_text(config.to_toml())
     assert Wanted.of({"config": path}).fresh() == config
@@ -214,16 +214,16 @@ def test_the_toml_of_a_run_of_batches_of_tokens_is_one_that_a_training_takes(tmp
         ("[run]\nfrom_run = 'a'\ntokenizer = 't'", "tokenizer does not go with from_run"),
     ],
 )
-def test_what_contradicts_itself_in_a_file_is_refused(tmp_path, text, sentence):
+def test_a_file_that_contradicts_itself_is_refused(tmp_path, text, sentence):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     for resume in (None, True):  # of a run that is not there yet
         with pytest.raises(UsageError) as refused:
             Wanted.of({"config": path, "resume": resume}).fresh()
-        assert str(refused.value).startswith(f"{path}: {sentence}: that ")
+        assert str(refused.value).startswith(f"{path}: {sentence}: ")
 
 
-def test_a_run_that_was_begun_with_a_contradiction_when_that_was_let_pass_is_resumed_with_it(tmp_path):
+def test_a_run_that_an_older_version_started_from_a_contradictory_file_can_be_resumed_with_it(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\nvalid = 'v.tsv'\n[data]\nvalid_fraction = 0.1")
     wanted = Wanted.of({"config": path, "resume": True})
@@ -232,21 +232,21 @@ def test_a_run_that_was_begun_with_a_contradiction_when_that_was_let_pass_is_res
 
 
 @pytest.mark.parametrize("text", ["data = ['chats.jsonl']", "training = 3", "[[training]]\nepochs = 3"])
-def test_a_section_that_is_none_is_refused_as_that(tmp_path, text):
+def test_a_section_that_is_not_a_table_is_refused(tmp_path, text):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"section (data|training) must be a section of keys and values"):
         Wanted.of({"config": path}).fresh()
 
 
-def test_a_value_in_the_wrong_section_is_the_one_that_is_named(tmp_path):
+def test_an_error_names_the_value_that_is_in_the_wrong_section(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[model]\nbatch_size = 3")
     with pytest.raises(UsageError, match="section model: unknown key 'batch_size'"):
         Wanted.of({"config": path}).fresh()
 
 
-def test_held_out_data_of_the_command_line_takes_the_place_of_the_files(tmp_path):
+def test_held_out_data_on_the_command_line_replaces_that_of_the_file(tmp_path):
     path = tmp_path / "mine.toml"
     halves = {"valid_source": Path("s"), "valid_target": Path("t")}
     path.write_text("[run]\nvalid = 'v.tsv'")
@@ -257,7 +257,7 @@ def test_held_out_data_of_the_command_line_takes_the_place_of_the_files(tmp_path
     assert (options.valid, options.valid_source, options.valid_target) == ("v.tsv", None, None)
 
 
-def test_the_command_line_overrides_what_a_file_says_of_the_same(tmp_path):
+def test_the_command_line_overrides_the_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[data]\nvocab_size = 300\nvalid_fraction = 0.1")
     assert Wanted.of({"config": path, "tokenizer": Path("t"), "valid": "v.tsv"}).options.valid == "v.tsv"
@@ -266,23 +266,32 @@ def test_the_command_line_overrides_what_a_file_says_of_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"patience": 5}, "patience 5 goes with early_stop, which is not set"),
-        ({"decay": 0.5, "schedule": "cosine"}, "decay 0.5 is of schedule plateau or luong, not of cosine"),
-        ({"plateau_patience": 2}, "plateau_patience 2 is of schedule plateau, not of constant"),
-        ({"momentum": 0.0}, "momentum 0.0 is of optimizer sgd, not of adam"),
+        ({"patience": 5}, "patience 5 has no effect without early_stop: set early_stop too"),
+        (
+            {"decay": 0.5, "schedule": "cosine"},
+            "decay 0.5 has no effect with schedule cosine, only with plateau or luong",
+        ),
+        (
+            {"plateau_patience": 2},
+            "plateau_patience 2 has no effect with schedule constant, only with plateau",
+        ),
+        ({"momentum": 0.0}, "momentum 0.0 has no effect with optimizer adam, only with sgd"),
         (
             {"attention": 64, "attention_kind": "luong-dot"},
-            "attention 64 is of attention_kind bahdanau, bahdanau-normed or scaled, not of luong-dot",
+            "attention 64 has no effect with attention_kind luong-dot, only with bahdanau, bahdanau",
         ),
-        ({"bidirectional": True, "reverse_source": True}, "reverse_source does not go with bidirectional"),
+        (
+            {"bidirectional": True, "reverse_source": True},
+            "reverse_source has no effect with bidirectional: leave it out",
+        ),
     ],
 )
-def test_an_option_that_does_nothing_is_refused_at_its_default_too(given, sentence):
+def test_an_option_without_effect_is_refused_at_its_default_too(given, sentence):
     with pytest.raises(UsageError, match=sentence):
         RunConfig().changed(given)
 
 
-def test_a_file_may_have_what_does_nothing_at_its_default_and_sizes_that_another_kind_would_have(tmp_path):
+def test_a_file_may_have_defaults_without_effect_and_sizes_for_another_kind_of_model(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
         "[model]\nattention = 64\nattention_kind = 'luong-dot'\nbidirectional = true\n"
@@ -295,10 +304,13 @@ def test_a_file_may_have_what_does_nothing_at_its_default_and_sizes_that_another
     assert (other.attention, other.attention_kind) == (64, "bahdanau")
 
 
-def test_what_begins_with_a_run_has_neither_its_last_step_nor_its_patience():
-    ended = {"max_steps": 9, "early_stop": "bleu", "patience": 3, "epochs": 4}
-    config = RunConfig().changed(ended)
-    assert config.without_end() == RunConfig().changed({"epochs": 4})
+def test_a_run_from_another_one_does_not_inherit_values_chosen_for_its_length():
+    schedule = {"schedule": "luong", "decay": 0.7, "epochs": 4}
+    of_the_data = {"max_steps": 9, "early_stop": "bleu", "patience": 3, "warmup_steps": 7}
+    config = RunConfig().changed({**schedule, **of_the_data, "decay_start": 40, "decay_every": 5})
+    assert config.for_other_data() == RunConfig().changed(schedule)
+    needed = RunConfig().changed({"schedule": "inverse-sqrt", "warmup_steps": 7})
+    assert needed.for_other_data() == needed
 
 
 def test_a_file_is_read_once(tmp_path):
@@ -323,7 +335,7 @@ def test_the_paths_of_a_file_are_relative_to_it_and_packaged_corpora_are_names(t
     assert ConfigFile.read(path).options.data == (str(tmp_path / "a.jsonl"),)
 
 
-def test_data_of_any_kind_takes_the_place_of_the_data_of_a_file(tmp_path):
+def test_data_of_any_kind_replaces_the_data_of_a_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\nsource = 'a.txt'\ntarget = 'b.txt'\nskip_bad = true\nthreads = 3")
     options = ConfigFile.read(path).options

@@ -1,4 +1,4 @@
-"""Copy attention: the mixture by hand, and numbers at the ends of what a float holds."""
+"""Copy attention: the mixture by hand, and numbers at the limits of a float."""
 
 import math
 
@@ -11,7 +11,7 @@ SRC = torch.tensor([[3, 1, 3, 0]])  # the last is padding
 
 
 def copying(*, gate: float) -> CopyAttention:
-    """A gate that is sigmoid(`gate`) whatever it sees."""
+    """Copy attention whose gate is sigmoid(`gate`) for any input."""
     module = CopyAttention(2, 2)
     with torch.no_grad():
         module.gate.weight.zero_()
@@ -66,7 +66,7 @@ def test_every_loss_and_gradient_is_finite(gate, size, label):
         assert torch.isfinite(gradient).all()
 
 
-def test_the_gradient_of_a_token_that_stands_twice_is_counted_once():
+def test_the_gradient_of_a_repeated_token_is_counted_once():
     module = copying(gate=0.3).double()
     align = torch.tensor([[0.4, 0.1, 0.45, 0.05]], dtype=torch.float64, requires_grad=True)
     logits = torch.randn(1, 5, dtype=torch.float64, requires_grad=True)

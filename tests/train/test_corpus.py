@@ -80,7 +80,7 @@ def test_quotes_are_plain_text_in_tsv(write: Write) -> None:
 @pytest.mark.parametrize(
     "header", ["prompt,response", "Question,Answer", "source , target", "input,output", "query,reply"]
 )
-def test_a_header_is_no_pair(write: Write, header: str) -> None:
+def test_a_header_is_not_a_pair(write: Write, header: str) -> None:
     assert read(write("a.csv", f"{header}\na,b\n")) == [["a", "b"]]
 
 
@@ -88,11 +88,11 @@ def test_a_header_in_the_other_order_swaps_the_columns(write: Write) -> None:
     assert read(write("a.tsv", "answer\tquestion\nfine\thow are you?\n")) == [["how are you?", "fine"]]
 
 
-def test_a_header_is_only_one_on_the_first_line(write: Write) -> None:
+def test_only_the_first_line_can_be_a_header(write: Write) -> None:
     assert read(write("a.csv", "a,b\nquestion,answer\n")) == [["a", "b"], ["question", "answer"]]
 
 
-#: What a .csv begins with, and its first pair.
+#: The beginnings of .csv files, and their first pairs.
 SEPARATED = {
     "semicolons": ("Wo;Hier\n", ["Wo", "Hier"]),
     "semicolons, and commas in a text": ("Wo, bitte, da?;Hier\n", ["Wo, bitte, da?", "Hier"]),
@@ -106,13 +106,15 @@ SEPARATED = {
 
 
 @pytest.mark.parametrize(("first", "pair"), SEPARATED.values(), ids=SEPARATED)
-def test_the_first_record_of_a_csv_tells_its_separator(write: Write, first: str, pair: list[str]) -> None:
+def test_the_first_record_of_a_csv_determines_its_separator(
+    write: Write, first: str, pair: list[str]
+) -> None:
     semicolons = pair[0].startswith("Wo")
     later = "a, b;c, d\n" if semicolons else "a; b,c; d\n"
     assert read(write("a.csv", first + later)) == [pair, ["a, b", "c, d"] if semicolons else ["a; b", "c; d"]]
 
 
-def test_a_header_of_semicolons_tells_the_separator_and_the_order(write: Write) -> None:
+def test_a_header_with_semicolons_determines_separator_and_order(write: Write) -> None:
     assert read(write("a.csv", "Prompt;Response\r\nWo, bitte;Hier\r\n")) == [["Wo, bitte", "Hier"]]
     assert read(write("a.csv", "response;prompt\nHier;Wo, bitte\n")) == [["Wo, bitte", "Hier"]]
 
@@ -124,7 +126,7 @@ def test_a_csv_whose_first_record_has_two_columns_either_way_is_refused(write: W
         read(path, skip_bad=skip_bad)
     assert str(caught.value) == (
         f"{path}, line 2 has two columns either way, 'Wo' and ' bitte;Hier' at commas or 'Wo, bitte' and "
-        "'Hier' at semicolons: begin the file with a header such as prompt;response, put quotes around the "
+        "'Hier' at semicolons: start the file with a header such as prompt;response, put quotes around the "
         "texts, or save it as .tsv"
     )
 
@@ -139,7 +141,7 @@ def test_columns_are_counted_at_the_separator_of_the_file(write: Write) -> None:
             read(write("a.csv", content))
 
 
-def test_a_bad_line_at_the_beginning_does_not_tell_the_separator(write: Write) -> None:
+def test_a_bad_line_at_the_beginning_does_not_determine_the_separator(write: Write) -> None:
     for bad in (b"a title, of, three\n", b'"a quote that is open;b\n', b"\xff;b\n", b'"a\n\xff\n'):
         corpus = open_corpus([str(write("a.csv", bad + b"c;d\ne, f;g\n"))], skip_bad=True)
         assert texts(corpus) == [["c", "d"], ["e, f", "g"]]
@@ -167,7 +169,7 @@ def test_dialogues_with_nothing_to_learn_are_dropped_and_counted(write: Write) -
     }
 
 
-def test_of_a_chat_with_an_assistant_what_that_says_is_learned_and_all_else_is_context(write: Write) -> None:
+def test_only_the_assistants_messages_of_a_chat_are_learned_and_the_others_are_context(write: Write) -> None:
     chats = [
         {
             "messages": [
@@ -197,7 +199,7 @@ def test_of_a_chat_with_an_assistant_what_that_says_is_learned_and_all_else_is_c
     assert corpus.report.ignored_keys == {"name": 1, "id": 1}
 
 
-def test_a_prompt_with_its_response_is_read_beside_keys_of_other_forms(write: Write) -> None:
+def test_a_prompt_and_response_take_precedence_over_keys_of_other_forms(write: Write) -> None:
     lines = [
         {"prompt": "a", "response": "b", "messages": None},
         {"prompt": "c", "response": "d", "messages": [{"role": "user", "content": "x"}]},
@@ -217,7 +219,7 @@ def test_unknown_keys_are_ignored_and_counted(write: Write) -> None:
     assert corpus.read().ignored_keys == {"id": 2, "lang": 1}
 
 
-def test_names_and_keys_that_are_no_text_are_shown_as_text(tmp_path: Path) -> None:
+def test_names_and_keys_that_are_not_valid_text_are_shown_as_text(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
     path.write_text('{"prompt": "a", "response": "b", "\\ud83d": 1}\n')
     corpus = open_corpus([str(path)])
@@ -249,7 +251,7 @@ def test_a_corpus_can_be_read_again_and_hashes_the_same(write: Write) -> None:
 def test_there_is_no_report_before_the_end(write: Write) -> None:
     corpus = open_corpus([str(write("a.tsv", FORMATS["a.tsv"]))])
     next(iter(corpus))
-    with pytest.raises(RuntimeError, match="whole iteration"):
+    with pytest.raises(RuntimeError, match="complete iteration"):
         _ = corpus.report
 
 
@@ -262,11 +264,11 @@ def test_the_digest_depends_on_text_order_and_learned_turns_only() -> None:
 
 BAD_LINES = {
     "not JSON": ("a.jsonl", '{"prompt": "a", "response"', "is not JSON"),
-    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON (it is nested too deep)"),
+    "nested too deep": ("a.jsonl", "[" * 100_000, "is not JSON (it is nested too deeply)"),
     "a number too long": ("a.jsonl", "1" * 5000, "is not JSON (a number in it is too long)"),
-    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object (a .jsonl file has one a line)"),
-    "printed over lines": ("a.jsonl", "{", "is not JSON (a .jsonl file has one object a line)"),
-    "an array over lines": ("a.jsonl", "[", "is not JSON (a .jsonl file has one object a line)"),
+    "no object": ("a.jsonl", '["a", "b"]', "is not a JSON object (a .jsonl file has one per line)"),
+    "printed over lines": ("a.jsonl", "{", "is not JSON (a .jsonl file has one object per line)"),
+    "an array over lines": ("a.jsonl", "[", "is not JSON (a .jsonl file has one object per line)"),
     "cut off": ("a.jsonl", '{"prompt": "x", "response": ', "is not JSON (it ends too early)"),
     "cut in a text": ("a.jsonl", '{"prompt": "x", "response": "y', "is not JSON (it ends too early)"),
     "missing keys": (
@@ -286,16 +288,16 @@ BAD_LINES = {
         '{"prompt": "a", "response": 1}',
         '"prompt" or "response" that is not a string',
     ),
-    "turns no list": ("a.jsonl", '{"turns": "abc"}', '"turns" that are not a list'),
+    "turns no list": ("a.jsonl", '{"turns": "abc"}', '"turns" that is not a list'),
     "turn no text": ("a.jsonl", '{"turns": ["a", 1]}', 'neither a string nor an object with a "text"'),
     "train no bool": ("a.jsonl", '{"turns": ["a", {"text": "b", "train": "no"}]}', '"train" is neither'),
-    "messages no list": ("a.jsonl", '{"messages": {}}', '"messages" that are not a list'),
-    "no message": ("a.jsonl", '{"messages": ["a", "b"]}', 'a message that is no object with a "role"'),
-    "no speaker": ("a.jsonl", '{"conversations": [{"value": "a"}]}', 'no object with a "from"'),
+    "messages no list": ("a.jsonl", '{"messages": {}}', '"messages" that is not a list'),
+    "no message": ("a.jsonl", '{"messages": ["a", "b"]}', 'a message that is not an object with a "role"'),
+    "no speaker": ("a.jsonl", '{"conversations": [{"value": "a"}]}', 'is not an object with a "from"'),
     "a tool": (
         "a.jsonl",
         '{"messages": [{"role": "tool", "content": "a"}]}',
-        "a message of neither a user nor an assistant (it is of 'tool')",
+        "a message from neither a user nor an assistant (its \"role\" is 'tool')",
     ),
     "a call": (
         "a.jsonl",
@@ -334,7 +336,7 @@ BAD_LINES = {
 def test_a_bad_line_is_named_with_its_file_and_number(
     write: Write, name: str, line: str | bytes, sentence: str
 ) -> None:
-    # Ten good pairs, beyond the first bytes that are looked at to tell a binary file.
+    # Ten good pairs, and blank lines beyond the first bytes, in which a binary file is detected.
     good = FORMATS[name].rstrip().encode() + b"\n"
     good += good * 9 + b"\n" * 5000
     raw = line.encode() if isinstance(line, str) else line
@@ -368,8 +370,8 @@ def test_a_multi_line_csv_record_is_named_by_its_first_line(write: Write) -> Non
 
 
 @pytest.mark.parametrize("later", ["", 'x,"y z"\n', "too long\xff"])
-def test_a_quote_that_is_never_closed_takes_no_line_but_its_own_along(write: Write, later: str) -> None:
-    rows = "".join(f"a {n},b {n}\n" for n in range(20_000))  # more than one cell may hold
+def test_a_quote_that_is_never_closed_costs_only_its_own_line(write: Write, later: str) -> None:
+    rows = "".join(f"a {n},b {n}\n" for n in range(20_000))  # more than a cell may contain
     path = write("a.csv", ('c,d\n"e,f\n' + rows + later).encode("latin-1"))
     corpus = open_corpus([str(path)], skip_bad=True)
     learned = texts(corpus)
@@ -387,7 +389,7 @@ def test_a_bad_line_within_a_cell_of_several_is_named_itself(write: Write) -> No
     assert read(path, skip_bad=True)[-1] == ["f", "g"]
 
 
-def test_what_was_in_a_cell_with_a_bad_line_is_no_row(write: Write) -> None:
+def test_the_lines_of_a_cell_with_a_bad_line_are_not_rows(write: Write) -> None:
     path = write("a.csv", b'a,b\n"c\nno, row\n\xff\nd",e\nf,g\n')
     corpus = open_corpus([str(path)], skip_bad=True)
     assert [pair for pair in texts(corpus) if pair[0] == "no"] == []
@@ -400,7 +402,7 @@ def test_a_row_of_several_lines_that_is_dropped_is_counted_by_its_lines(write: W
     assert sum(corpus.report.dropped.values()) == 3
 
 
-def test_a_bad_prompt_takes_its_response_along_in_text_pairs(write: Write) -> None:
+def test_a_bad_prompt_makes_its_response_bad_too_in_text_pairs(write: Write) -> None:
     path = write("a.txt", b"\xff\nb\nc\nd\n")
     assert read(path, skip_bad=True) == [["c", "d"]]
 
@@ -418,11 +420,11 @@ def test_a_truncated_half_of_parallel_text_is_named(tmp_path: Path) -> None:
     whole.write_bytes(gzip.compress(b"a\n" * 9999))
     cut.write_bytes(whole.read_bytes()[:-9])
     for source, target in ((whole, cut), (cut, whole)):
-        with pytest.raises(DataError, match=r"cut\.gz is not a whole gzip file"):
+        with pytest.raises(DataError, match=r"cut\.gz is not a complete gzip file"):
             open_corpus([], source=source, target=target).read()
 
 
-def test_blank_lines_at_the_end_of_parallel_text_are_no_lines(write: Write) -> None:
+def test_blank_lines_at_the_end_of_parallel_text_do_not_count(write: Write) -> None:
     long, short = write("long.txt", "a\nb\n\n \n"), write("short.txt", "x\ny\n")
     assert texts(open_corpus([], source=long, target=short)) == [["a", "x"], ["b", "y"]]
     assert texts(open_corpus([], source=short, target=long)) == [["x", "a"], ["y", "b"]]
@@ -436,7 +438,7 @@ def test_parallel_text_needs_equal_numbers_of_lines(write: Write, skip_bad: bool
             open_corpus([], source=source, target=target, skip_bad=skip_bad).read()
 
 
-def test_a_bad_line_beyond_the_end_of_the_other_file_is_no_blank_one(write: Write) -> None:
+def test_a_bad_line_beyond_the_end_of_the_other_file_does_not_count_as_blank(write: Write) -> None:
     source, target = write("s.txt", "x\n"), write("t.txt", b"y\n\nreal\xff line\n")
     with pytest.raises(DataError, match=r"s\.txt ends at line 1 and .*t\.txt goes on"):
         open_corpus([], source=source, target=target, skip_bad=True).read()
@@ -447,17 +449,21 @@ UNUSABLE = {
     "empty gz": ("a.jsonl.gz", gzip.compress(b""), "is empty"),
     "binary": ("a.csv", bytes(range(256)), "is a binary file"),
     "UTF-16": ("a.csv", "a,b".encode("utf-16"), "is a binary file, not UTF-8 text: save it as UTF-8"),
-    "CR alone": ("a.tsv", b"a\tb\rc\td\r", "ends its lines with CR alone: save it with line feeds"),
+    "CR alone": ("a.tsv", b"a\tb\rc\td\r", "ends its lines with CR only: save it with line feeds"),
     "gz without its ending": ("a.jsonl", gzip.compress(b"hello" * 99), "is a binary file"),
-    "not gz": ("a.jsonl.gz", b"hello", "is not a whole gzip file"),
-    "truncated gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 9999)[:-20], "is not a whole gzip file"),
-    "corrupt gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 99)[:12] + b"\x99" * 30, "is not a whole gzip file"),
+    "not gz": ("a.jsonl.gz", b"hello", "is not a complete gzip file"),
+    "truncated gz": ("a.tsv.gz", gzip.compress(b"a\tb\n" * 9999)[:-20], "is not a complete gzip file"),
+    "corrupt gz": (
+        "a.tsv.gz",
+        gzip.compress(b"a\tb\n" * 99)[:12] + b"\x99" * 30,
+        "is not a complete gzip file",
+    ),
 }
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
 @pytest.mark.parametrize(("name", "raw", "sentence"), UNUSABLE.values(), ids=UNUSABLE)
-def test_a_file_that_cannot_be_used_is_one_sentence_even_with_skip_bad(
+def test_an_unusable_file_gives_a_one_sentence_error_even_with_skip_bad(
     tmp_path: Path, name: str, raw: bytes, sentence: str, skip_bad: bool
 ) -> None:
     path = tmp_path / name
@@ -473,7 +479,9 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
         open_corpus([str(tmp_path)]).read()
 
 
-def test_a_file_without_permission_is_one_sentence(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_gives_a_one_sentence_error(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write("a.tsv", FORMATS["a.tsv"])
 
     def refuse(*_: object) -> None:
@@ -491,7 +499,7 @@ def test_a_missing_file_is_wrong_use(tmp_path: Path) -> None:
         open_corpus([], source=Path(__file__), target=tmp_path / "no.de")
 
 
-def test_a_name_that_no_file_can_have_is_one_sentence() -> None:
+def test_an_impossible_file_name_gives_a_one_sentence_error() -> None:
     with pytest.raises(DataError, match="cannot be read: File name too long"):
         open_corpus(["a" * 5000 + ".csv"])
 
@@ -501,8 +509,8 @@ def test_half_of_a_parallel_text_is_wrong_use(tmp_path: Path) -> None:
         open_corpus([], source=tmp_path / "a")
 
 
-def test_an_unknown_ending_or_name_says_what_is_known(write: Write) -> None:
-    with pytest.raises(UsageError, match=r"\.jsonl, \.tsv, \.csv, \.txt.* one object a line"):
+def test_an_unknown_extension_or_name_is_refused_with_the_known_ones(write: Write) -> None:
+    with pytest.raises(UsageError, match=r"\.jsonl, \.tsv, \.csv, \.txt.* one object per line"):
         open_corpus([str(write("a.xml", "<a/>"))])
     with pytest.raises(
         UsageError, match=r"'nothing' is neither a file .*\.jsonl.* nor .*chitchat, chatterbot"
@@ -512,7 +520,7 @@ def test_an_unknown_ending_or_name_says_what_is_known(write: Write) -> None:
 
 def test_a_path_wins_over_a_packaged_corpus(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(write("chitchat", "hi").parent)
-    with pytest.raises(UsageError, match="none of the known endings"):
+    with pytest.raises(UsageError, match="none of the known extensions"):
         open_corpus(["chitchat"])
 
 
@@ -540,6 +548,6 @@ def test_examples_are_the_last_turns_before_each_learned_one() -> None:
     assert list(examples(dialogue, turns=1, targets="all")) == [(["a"], "b"), (["b"], "c"), (["c"], "d")]
 
 
-def test_a_turn_that_is_not_learned_is_context_still() -> None:
+def test_a_turn_that_is_not_learned_is_still_context() -> None:
     dialogue = Dialogue((Turn("a"), Turn("b", train=False), Turn("c")))
     assert list(examples(dialogue, turns=9, targets="all")) == [(["a", "b"], "c")]

@@ -16,7 +16,7 @@ from edgechat.train.dialogue import Dialogue, Pair, Tally, Turn
 
 
 class Texts:
-    """A source of dialogues that are given as texts."""
+    """A source of dialogues given as texts."""
 
     name = "texts"
 
@@ -144,10 +144,23 @@ def test_with_a_corpus_to_validate_nothing_else_is_held_out() -> None:
     assert [source.dialogues for source in prepared.report.valid_sources] == [1]
 
 
+def test_with_a_corpus_to_validate_each_line_of_the_report_says_what_it_counts() -> None:
+    report = prepare(corpus(["a", "b", "c"], ["d", "e"]), options(), valid=corpus(["x", "y"])).report
+    sha256 = report.sha256[:12]
+    assert [" ".join(line.split()) for line in report.lines()[:6]] == [
+        "texts 2 dialogues",
+        "texts 1 dialogue, held out",
+        f"dialogues 2 in the training data, sha256 {sha256}",
+        "turns 5 in the training data",
+        "pairs 4 in the training and held-out data",
+        "to train 3 pairs of 2 dialogues",
+    ]
+
+
 def test_held_out_pairs_that_are_learned_too_are_counted() -> None:
     learned = corpus(["a", "b"], ["c", "d"], ["c", "d"], ["e", "f"])
     prepared = prepare(learned, options(), valid=corpus(["c", "d"], ["c", "d"], ["a", "f"], ["x", "y"]))
-    assert prepared.report.valid_learned == 2  # c d twice, however often it is learned
+    assert prepared.report.valid_learned == 2  # c d twice, no matter how often it is learned
     (line,) = (line for line in prepared.report.lines() if line.startswith("held out"))
     assert line.endswith("4 pairs of 4 dialogues, 2 of them learned too")
     apart = prepare(learned, options(), valid=corpus(["x", "y"])).report
@@ -166,7 +179,7 @@ def test_prompts_with_more_than_one_reply_are_counted_with_their_pairs() -> None
     assert plain.to_json()["ambiguous_prompts"] == 1
 
 
-def test_where_each_prompt_has_one_reply_nothing_is_said_of_it() -> None:
+def test_without_ambiguous_prompts_the_report_has_no_such_line() -> None:
     report = prepare(corpus(["a", "x"], ["a", "x"], ["b", "x"]), options(), valid=corpus(["c", "x"])).report
     assert (report.ambiguous_prompts, report.ambiguous_pairs) == (0, 0)
     assert not any(line.startswith("ambiguous") for line in report.lines())
@@ -179,7 +192,7 @@ def test_the_same_words_after_another_turn_are_another_prompt() -> None:
         assert (report.ambiguous_prompts, report.ambiguous_pairs) == found
 
 
-def test_only_the_second_speaker_is_learned_where_asked() -> None:
+def test_only_the_second_speaker_is_learned_if_asked_for() -> None:
     prepared = prepare(corpus(*NUMBERED[:1]), options(targets="second", valid_fraction=0))
     assert [target for _, target in decoded(prepared, prepared.train)] == ["answer 0", "well 0"]
 
@@ -197,7 +210,9 @@ def test_only_the_second_speaker_is_learned_where_asked() -> None:
     ],
     ids=["empty", "one pair", "one pair repeated", "all too long"],
 )
-def test_a_corpus_that_cannot_be_learned_is_one_sentence(dialogues: list[list[str]], sentence: str) -> None:
+def test_a_corpus_that_cannot_be_learned_gives_a_one_sentence_error(
+    dialogues: list[list[str]], sentence: str
+) -> None:
     with pytest.raises(DataError) as caught:
         prepare(corpus(*dialogues), options(max_source=3, max_target=3))
     assert str(caught.value).startswith(sentence)
@@ -249,7 +264,7 @@ def test_prompts_in_lower_case_are_learned_as_they_are_without_the_option() -> N
 
 @pytest.mark.parametrize("lowercase", [False, True])
 def test_no_token_is_spent_on_capitals_that_no_prompt_will_have(lowercase: bool) -> None:
-    """Their pieces are in the vocabulary where prompts are read as they are typed."""
+    """Their capitals are in the vocabulary if prompts keep their case."""
     pairs = [[f"SWITCH {i} Heating", f"Heizung {i}"] for i in range(9)]
     wanted = options(lowercase=lowercase, vocab_size=400, valid_fraction=0)
     vocabulary = b" ".join(t for t in prepare(corpus(*pairs), wanted).codec.vocabulary if len(t) > 1)
@@ -265,7 +280,7 @@ def test_context_and_replies_that_are_prompts_too_are_learned_by_the_tokenizer_i
     assert not {b"Halt", b"Start", b"stopped"} & set(vocabulary)
 
 
-def test_dialogues_whose_prompts_differ_in_case_alone_are_on_one_side() -> None:
+def test_dialogues_whose_prompts_differ_only_in_case_are_on_one_side() -> None:
     typed = [[*(text.upper() for text in read), last] for *read, last in NUMBERED]
     said = [[*(text.title() for text in read), last] for *read, last in NUMBERED]
     prepared = prepare(corpus(*NUMBERED, *typed, *said), options(lowercase=True))

@@ -1,4 +1,4 @@
-"""Two processes that train together (gloo, on a CPU) do what one does, and losing one is told."""
+"""Two processes that train together (gloo, on a CPU) do the same as one, and report a lost process."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from together import torchrun
 from edgechat.runtime.errors import EdgeChatError
 from edgechat.train import distributed
 from edgechat.train.checkpoints import Checkpoints
-from edgechat.train.distributed import ALONE, World, losing, meet
+from edgechat.train.distributed import ALONE, World, meet, naming_lost_process
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import open_run
 from edgechat.train.trainer import Trainer
@@ -51,7 +51,7 @@ with joined("cpu") as world:
     train("stopped", 7)
 """
 
-# Whether a model that has made two updates has the gradients in the third that a fresh one has.
+# Prints whether a model has the same gradients in its third update as a fresh one.
 _GRADIENTS = """
 import torch
 from edgechat.train.distributed import joined
@@ -70,7 +70,7 @@ with joined("cpu") as world:
     print(torch.equal(gradients([1, 2, 3]), gradients([3])), flush=True)
 """
 
-# The command, of which the second process dies at step 5 of its first life.
+# The command, whose second process dies at step 5 of its first life.
 _DYING = """
 import os, signal, sys
 from edgechat.train import updates
@@ -108,7 +108,7 @@ _OPTIONS = [
 
 @pytest.fixture(scope="module")
 def trained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes and one made of the same run."""
+    """The results of the same run with two processes and with one."""
     folder = tmp_path_factory.mktemp("together")
     for name in ("alone", "whole", "halves", "stopped"):
         shutil.copytree(run_folder, folder / name, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
@@ -174,7 +174,7 @@ def test_one_process_goes_on_where_two_stopped_with_the_same_data(trained):
         torch.testing.assert_close(one, two, rtol=1e-2, atol=1e-3)
 
 
-def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_by_itself(
+def test_a_lost_process_ends_all_with_a_sentence_and_a_restart_by_torchrun_resumes(
     corpus_file, tmp_path, edgechat
 ):
     (tmp_path / "dying.py").write_text(_DYING)
@@ -182,7 +182,7 @@ def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_b
     done = torchrun(tmp_path / "dying.py", *command, tmp_path / "restarted", restarts=1)
     assert done.returncode == 0, done.stderr
     assert "edgechat: process 0 of 2 lost another one" in done.stderr
-    assert "the same command with --resume goes on from the last checkpoint" in done.stderr
+    assert "the same command with --resume continues from the last" in done.stderr
     assert done.stderr.count("training from step 3 to step 8 on cpu, 2 processes") == 1
     assert done.stderr.count("finished at step 8 of 8") == 1
     assert edgechat(*command, tmp_path / "whole").returncode == 0
@@ -194,27 +194,33 @@ def test_a_lost_process_ends_all_with_a_sentence_and_torchruns_restart_resumes_b
 
 @dataclass(frozen=True)
 class Thread(World):
-    """One of two processes that are threads, and meet within a second or not at all."""
+    """One of two processes, which are threads here."""
 
-    said: dict[int, float] = field(default_factory=dict)
-    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=1))
+    values: dict[int, float] = field(default_factory=dict)
+    sums: list[float] = field(default_factory=list)
+    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=30))
 
     def sum(self, *values: float) -> list[float]:
-        (self.said[self.rank],) = values
+        (self.values[self.rank],) = values
         self.meeting.wait()
-        total = sum(self.said.values())
+        total = sum(self.values.values())
         self.meeting.wait()
+        if self.writes:
+            self.sums.append(total)
         return [total]
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(monkeypatch, fails):
-    monkeypatch.setattr(distributed, "_PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr(distributed, "_PATIENCE", timedelta(milliseconds=100))
     first = Thread(0, 2)
     second = replace(first, rank=1)
 
     def work() -> str:
-        time.sleep(2.5)
+        """Ends once the second process has heard three times that the first is busy."""
+        end = time.monotonic() + 30
+        while len(first.sums) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
         if fails:
             raise OSError("full")
         return "done"
@@ -229,9 +235,13 @@ def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(m
         else:
             assert first.first_does(work, str) == "done"
             assert waits.result() == "then these"
+    *beats, end = first.sums
+    assert len(beats) >= 3
+    assert set(beats) == {distributed._BUSY}
+    assert end == (distributed._FAILED if fails else distributed._DONE)
 
 
-def test_processes_that_torchrun_started_again_differently_often_train_together():
+def test_processes_with_different_restart_counts_train_together():
     # As it does on two machines, of which one lost its process and the other only saw that.
     store = torch.distributed.TCPStore("localhost", 0, is_master=True)
     code = (
@@ -261,7 +271,7 @@ def test_processes_that_torchrun_started_again_differently_often_train_together(
     assert said == ["False [3.0]\n"] * 2
 
 
-def test_the_processes_of_a_start_meet_whatever_earlier_ones_have_left():
+def test_the_processes_of_a_start_meet_despite_entries_of_earlier_ones():
     store = torch.distributed.HashStore()
     worlds = [World(rank, 3, store) for rank in range(3)]
     store.set("edgechat/here/1", "killed while it waited")
@@ -271,9 +281,7 @@ def test_the_processes_of_a_start_meet_whatever_earlier_ones_have_left():
     assert len(set.union(*starts)) == 3
 
 
-def test_a_restart_by_torchrun_goes_on_only_with_a_run_that_this_launch_began(
-    corpus_file, tmp_path, edgechat
-):
+def test_a_restart_by_torchrun_resumes_only_a_run_of_this_launch(corpus_file, tmp_path, edgechat):
     run = tmp_path / "run"
     assert edgechat("train", corpus_file, *_OPTIONS, "--out", run).returncode == 0
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -288,7 +296,7 @@ def test_a_restart_by_torchrun_goes_on_only_with_a_run_that_this_launch_began(
     assert json.loads((run / "run.json").read_text())["config"]["training"]["seed"] == 1
 
 
-def test_a_batch_is_shared_out_and_nobody_goes_without():
+def test_a_batch_is_shared_and_every_process_gets_a_pair():
     indices = np.array([10, 11, 12, 13, 14])
     shares = [World(rank, 2).share(indices) for rank in (0, 1)]
     assert [(own.tolist(), weight) for own, weight in shares] == [([10, 12, 14], 1.0), ([11, 13], 1.0)]
@@ -297,7 +305,7 @@ def test_a_batch_is_shared_out_and_nobody_goes_without():
     assert ALONE.share(indices)[0].tolist() == indices.tolist()
 
 
-def test_a_lost_connection_is_told_without_its_place_and_without_advice():
+def test_the_error_of_a_lost_connection_has_no_source_location_and_no_advice():
     said = (
         "[/pytorch/gloo/transport/tcp/pair.cc:547] Read error [127.0.0.1]:390: Connection reset by peer. "
         "This is typically caused by a remote worker hanging. GLHF! \N{BEACH WITH UMBRELLA}"
@@ -306,15 +314,18 @@ def test_a_lost_connection_is_told_without_its_place_and_without_advice():
         pytest.raises(
             EdgeChatError, match=r"another one \(Read error .*:390: Connection reset by peer\): all"
         ),
-        losing(World(1, 2)),
+        naming_lost_process(World(1, 2)),
     ):
         raise RuntimeError(said)
 
 
-def test_only_what_a_lost_connection_says_is_taken_for_one():
-    with pytest.raises(EdgeChatError, match="process 1 of 2 lost another one"), losing(World(1, 2)):
+def test_only_the_errors_of_lost_connections_count_as_such():
+    with (
+        pytest.raises(EdgeChatError, match="process 1 of 2 lost another one"),
+        naming_lost_process(World(1, 2)),
+    ):
         raise RuntimeError("[..pair.cc:534] Connection closed by peer [10.0.0.1]:4711")
     for world, text in ((World(1, 2), "shapes do not match"), (ALONE, "Connection closed by peer")):
-        with pytest.raises(RuntimeError) as error, losing(world):
+        with pytest.raises(RuntimeError) as error, naming_lost_process(world):
             raise RuntimeError(text)
         assert type(error.value) is RuntimeError

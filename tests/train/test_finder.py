@@ -1,4 +1,4 @@
-"""The range test: rates grow until the loss runs away, and the suggestion is a tenth of the best."""
+"""The range test: rates grow until the loss diverges, and the suggestion is a tenth of the best."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_a_step_that_only_lowers_the_scale_of_float16_tries_no_rate_and_ends_not
     assert len(seen) > len(found.tried) > STEPS / 3
 
 
-def test_where_not_even_the_lowest_rate_can_be_tried_that_is_said(run_folder):
+def test_if_not_even_the_lowest_rate_can_be_tried_the_error_says_so(run_folder):
     run = open_run(run_folder)
     model = run.new_model()
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_where_not_even_the_lowest_rate_can_be_tried_that_is_said(run_folder):
         find_learning_rate(run.config, model, run.train_pairs, "cpu")
 
 
-def test_one_batch_that_a_learned_model_does_not_know_is_no_loss_that_runs_away(run_folder):
+def test_one_batch_that_a_trained_model_does_not_know_is_not_divergence(run_folder):
     torch.set_num_threads(1)
     run = open_run(run_folder)
     known = run.train_pairs

@@ -98,8 +98,8 @@ def read_chitchat(folder: Path, *conversations: str) -> tuple[list[list[str]], C
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda text: text[: text.index(',\n "1"')], "it is cut, or no list of conversations"),
-        (lambda text: text.replace('"1"', r'"a\"b"'), "it is cut, or no list of conversations"),
+        (lambda text: text[: text.index(',\n "1"')], "it is cut off or not a list of conversations"),
+        (lambda text: text.replace('"1"', r'"a\"b"'), "it is cut off or not a list of conversations"),
         (lambda text: text.replace('"messages"', '"lines"'), "no messages of texts and senders (KeyError"),
         (lambda text: text.replace('"hi"', "1"), "no messages of texts and senders (AttributeError"),
     ],

@@ -49,12 +49,12 @@ def test_loss_and_gradient_are_those_of_pytorch_however_many_rows_are_cached(
     )
 
 
-def test_a_loss_near_0_keeps_its_digits():
+def test_a_loss_near_0_keeps_its_precision():
     logits = torch.tensor([[1000.0, 1000.0 - 10.0]])
     assert nll(logits, [0]) == pytest.approx(math.log1p(math.exp(-10)), rel=0.01)
 
 
-def test_a_logit_that_is_no_number_makes_the_loss_none():
+def test_a_nan_logit_makes_the_loss_nan():
     for wrong in (math.nan, math.inf):
         assert math.isnan(nll(torch.tensor([[wrong, 1.0]]), [1]))
 

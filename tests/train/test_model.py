@@ -1,4 +1,5 @@
-"""The model against arithmetic, and against itself: padding, batch-mates and stepping change nothing."""
+"""The model against arithmetic, and against itself: padding, other sentences of the batch and single steps
+change nothing."""
 
 from dataclasses import replace
 
@@ -141,7 +142,7 @@ def test_dropout_is_off_while_a_backend_decodes_and_on_again_after():
     assert model.training
 
 
-def test_first_weights_are_glorots_gate_by_gate_and_forget_gates_start_open():
+def test_initial_weights_are_glorots_gate_by_gate_and_forget_gates_start_open():
     config = ModelConfig(layers=2, hidden=64, embedding=32, attention=48)
     model = Seq2Seq(config, 500)
     for name, weight in model.named_parameters():

@@ -1,4 +1,5 @@
-"""Every option of the model in PyTorch: the formula, the same in any company, step by step, and learning."""
+"""Every option of the model in PyTorch: its formula, the same alone and in a batch, step by step, and
+learning."""
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_the_length_of_v_does_not_matter_to_normed_attention():
 # --- between layers -------------------------------------------------------------------------------
 
 
-def test_what_lies_between_layers_by_hand():
+def test_residual_connections_and_layer_norm_by_hand():
     between = Between(2, 2, residual=True, layer_norm=True, dropout=0.0)
     below = torch.tensor([1.0, 3.0])
     # Mean 2, variance 1.
@@ -122,7 +123,7 @@ def test_a_bidirectional_encoder_sees_both_sides_of_a_word():
         assert state.h.shape == (2, 1, 16)
         changed = [model.encode(*tensors([other]))[0].values[0, 1] for other in ([9, 6, 7], [5, 6, 9])]
         moved = [not torch.allclose(memory.values[0, 1], values) for values in changed]
-        assert moved == [both, True]  # the default reads backwards: a word sees only what is behind it
+        assert moved == [both, True]  # the default reads backwards: a word sees only those after it
 
 
 # --- every option ---------------------------------------------------------------------------------
@@ -211,8 +212,8 @@ def test_each_option_learns_the_small_corpus(option):
     ("wrong", "said"),
     [
         ({"hidden": 15, "bidirectional": True}, "bidirectional halves hidden, which must be even, not 15"),
-        ({"layers": 1, "residual": True}, "residual is of what lies between layers: set layers to 2 or more"),
-        ({"layers": 1, "layer_norm": True}, "layer_norm is of what lies between layers"),
+        ({"layers": 1, "residual": True}, "residual works between layers: set layers to 2 or more"),
+        ({"layers": 1, "layer_norm": True}, "layer_norm works between layers"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(wrong, said):

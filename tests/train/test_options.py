@@ -1,4 +1,4 @@
-"""What the options do to a run: early stops, cuts of the rate, kept and averaged checkpoints."""
+"""Options of a training: early stopping, decays of the rate, kept and averaged checkpoints."""
 
 import math
 import shutil
@@ -18,13 +18,13 @@ from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.config import TrainingConfig
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
-from edgechat.train.trainer import Trainer, Validated
+from edgechat.train.trainer import Trainer, ValidationMetrics
 from edgechat.train.updates import summed_loss
 
 
 @pytest.fixture
 def run(run_folder: Path, tmp_path: Path) -> Run:
-    """A run that has not begun."""
+    """A run without a checkpoint."""
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
     torch.set_num_threads(1)
@@ -43,14 +43,20 @@ def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
     assert trainer.position.epoch_step == len(trainer._steps(2))
 
 
-def test_steps_that_nothing_goes_by_are_not_counted_before_the_first_one(run, monkeypatch):
-    drawn: list[int] = []
+@pytest.fixture
+def drawn(monkeypatch) -> list[int]:
+    """The epochs whose order is drawn."""
+    epochs: list[int] = []
 
     def spy(pairs: Any, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
-        drawn.append(epoch)
+        epochs.append(epoch)
         return epoch_order(pairs, config, epoch)
 
     monkeypatch.setattr(trainer_module, "epoch_order", spy)
+    return epochs
+
+
+def test_steps_are_not_counted_if_nothing_depends_on_their_total(run, drawn):
     endless = Trainer(with_options(run, epochs=1_000_000, batch_tokens=64, schedule="constant"))
     assert (endless.counted, set(drawn)) == (False, {0})
     assert endless.total_steps == 1_000_000 * len(endless._steps(0))
@@ -68,10 +74,32 @@ def test_steps_that_nothing_goes_by_are_not_counted_before_the_first_one(run, mo
 @pytest.mark.parametrize(
     "options", [{"schedule": "cosine"}, {"schedule": "luong", "decay_start": 1}, {"scheduled_sampling": 0.1}]
 )
-def test_steps_that_the_schedule_goes_by_are_counted(run, options):
+def test_steps_are_counted_if_the_schedule_depends_on_their_total(run, options):
     trainer = Trainer(with_options(run, epochs=4, batch_tokens=64, **{"schedule": "constant", **options}))
     assert trainer.counted
     assert trainer.total_steps == sum(len(trainer._steps(epoch)) for epoch in range(4))
+
+
+def test_of_a_great_many_epochs_the_first_ones_are_counted(run, drawn, monkeypatch):
+    monkeypatch.setattr(trainer_module, "_MOST_COUNTED", 30)
+    endless = with_options(run, epochs=1_000_000, batch_tokens=64, schedule="cosine")
+    trainer = Trainer(endless)
+    epochs = len(drawn)
+    assert drawn == list(range(epochs))
+    steps = [len(trainer._steps(epoch)) for epoch in range(epochs)]
+    assert sum(steps[:-1]) < 30 <= sum(steps)
+    assert (trainer.total_steps, trainer.counted) == (sum(steps) * 1_000_000 // epochs, False)
+    assert not trainer.train(lambda: True).counted
+    resumed = Trainer(endless)
+    assert (resumed.position.step, resumed.total_steps) == (1, trainer.total_steps)
+
+
+@pytest.mark.parametrize(("limits", "exact"), [({"epochs": 1}, True), ({"max_steps": 2}, True), ({}, False)])
+def test_an_end_within_the_first_epoch_is_exact_without_a_count(run, limits, exact):
+    options = {"epochs": 9, "batch_tokens": 64, "schedule": "constant", **limits}
+    trainer = Trainer(with_options(run, **options))
+    assert trainer.counted is exact
+    assert not exact or trainer.train().position.step == trainer.total_steps
 
 
 def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_what_is_left(run):
@@ -85,34 +113,34 @@ def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_wha
 
 
 def scripted(monkeypatch, losses: list[float]) -> None:
-    """Let the validations measure these losses."""
+    """Make the validations measure these losses."""
     left = iter(losses)
     monkeypatch.setattr(Trainer, "_validate", lambda self: {"loss": next(left)})
 
 
-def test_a_run_ends_early_once_its_patience_is_over(run, monkeypatch):
+def test_a_run_ends_early_when_its_patience_is_over(run, monkeypatch):
     scripted(monkeypatch, [5.0, 4.0, 4.5, 4.0, 3.0])
-    seen: list[Validated] = []
+    seen: list[ValidationMetrics] = []
     options = {"max_steps": 10, "epochs": 99, "save_every": 1, "early_stop": "loss", "patience": 2}
     result = Trainer(with_options(run, **options), on_validation=seen.append).train()
     assert (result.ended, result.position.step, result.position.best_step) == ("stopped early", 4, 2)
     assert [v.best for v in seen] == [True, True, False, False]
-    again = Trainer(with_options(run, **options)).train()  # it is over, also when it is resumed
+    again = Trainer(with_options(run, **options)).train()  # a resume does not continue it
     assert (again.ended, again.position.step) == ("stopped early", 4)
 
 
-def test_the_plateau_schedule_cuts_after_its_patience_and_waits_again(run, monkeypatch):
+def test_the_plateau_schedule_decays_after_its_patience_and_waits_again(run, monkeypatch):
     scripted(monkeypatch, [5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0, 4.0])
     options = {"max_steps": 8, "epochs": 99, "save_every": 1, "plateau_patience": 2, "learning_rate": 0.08}
     Trainer(with_options(run, schedule="plateau", decay=0.5, **options)).train()
     rates = [row["learning_rate"] for row in read_metrics(run.folder)]
-    # measured before the cut: validations 2 and 3 stand still, 4 is lower, 5 and 6, 7 and 8 stand still
+    # measured before the decay: 2 and 3 do not fall, 4 does, 5 and 6 do not, nor 7 and 8
     assert rates == pytest.approx([0.08, 0.08, 0.08, 0.04, 0.04, 0.04, 0.02, 0.02])
     assert Trainer(with_options(run, schedule="plateau", **options)).position.rate_scale == 0.125
 
 
-def test_a_first_loss_that_is_no_number_is_not_the_lowest_of_the_plateau_schedule(run):
-    # It is none where nothing is held out and all steps were skipped; a held-out one ends the run.
+def test_a_first_loss_of_nan_is_not_the_lowest_of_the_plateau_schedule(run):
+    # It is NaN if nothing is held out and all steps were skipped; a held-out NaN ends the run.
     trainer = Trainer(with_options(run, schedule="plateau", plateau_patience=2))
     for loss in (math.nan, 5.0, 4.0, 3.0):
         trainer._watch_plateau(loss)
@@ -151,13 +179,13 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatc
 @pytest.mark.parametrize(
     ("which", "sentence"),
     [
-        ("best:9", "has 1 validated checkpoint: ask for no more, or train longer, with --keep 9"),
+        ("best:9", "has 1 validated checkpoint: use a smaller number, or train longer, with --keep 9"),
         ("best:0", "must be best or last, or best:N"),
         ("worst", "must be best or last, or best:N"),
         ("last:", "must be best or last, or best:N"),
     ],
 )
-def test_checkpoints_that_are_not_there_are_refused(run, which, sentence):
+def test_missing_checkpoints_are_refused(run, which, sentence):
     Trainer(with_options(run, max_steps=1)).train()
     with pytest.raises(UsageError, match=sentence):
         Checkpoints(run.folder).named(which)
@@ -176,7 +204,7 @@ def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
-def test_bpe_dropout_is_of_the_training_pairs_alone(run):
+def test_bpe_dropout_applies_only_to_training_pairs(run):
     tokens: list[int] = []
     dropped = with_options(run, max_steps=2, epochs=99, save_every=2, bpe_dropout=1.0)
     trainer = Trainer(dropped)
@@ -199,7 +227,7 @@ def test_bpe_dropout_is_of_the_training_pairs_alone(run):
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / counted, rel=1e-5)
 
 
-def test_a_checkpoint_without_the_average_that_the_configuration_asks_for_is_refused(run):
+def test_a_checkpoint_without_the_average_that_the_configuration_requires_is_refused(run):
     Trainer(with_options(run, max_steps=1)).train()
     from edgechat.runtime.errors import CheckpointError
 
@@ -207,8 +235,8 @@ def test_a_checkpoint_without_the_average_that_the_configuration_asks_for_is_ref
         Trainer(with_options(run, max_steps=2, ema=0.9))
 
 
-def test_a_run_of_the_time_before_these_options_goes_on(run):
-    """run.json and state.json had fewer values, and the optimizer's file the states of random numbers."""
+def test_a_run_of_a_version_without_these_options_can_be_resumed(run):
+    """run.json and state.json had fewer values, and the optimizer's file held random states."""
     import json
 
     import safetensors.torch

@@ -1,4 +1,4 @@
-"""Word vectors from files: which tokens they are for, and what is said of files that do not fit."""
+"""Word vectors from files: the tokens that they go to, and the errors for files that do not fit."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ def ids_of(codec: TextCodec, text: str) -> int:
     return id
 
 
-def test_a_token_takes_the_word_that_it_is_with_and_without_its_space(codec, tmp_path):
+def test_a_token_takes_the_vector_of_its_text_with_and_without_its_space(codec, tmp_path):
     path = tmp_path / "vectors.txt"
     path.write_text("hello 1 2\nHello 3 4\nworld 5 6\nello 9 9\nhello 7 8\ncafe\u0301 0.5 -1e-2\n")
     found = read_pretrained(path, codec, 2)
@@ -46,7 +46,7 @@ def test_a_token_takes_the_word_that_it_is_with_and_without_its_space(codec, tmp
     )
 
 
-def test_special_tokens_and_parts_of_characters_are_no_words(codec):
+def test_special_tokens_and_parts_of_characters_have_no_vector(codec):
     words = tokens_of_words(codec)
     assert not {"<pad>", "<go>", "", " ", "\ufffd"} & set(words)
     assert all(id > 4 for ids in words.values() for id in ids)
@@ -94,7 +94,7 @@ def test_the_embedding_of_a_run_fits_its_own_tokenizer_alone(run_folder, codec):
         ("", UsageError, r"has none of"),
     ],
 )
-def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(codec, tmp_path, content, error, said):
+def test_a_file_that_does_not_fit_is_named_with_the_reason(codec, tmp_path, content, error, said):
     path = tmp_path / "v.txt"
     path.write_text(content)
     with pytest.raises(error, match=said):
@@ -102,15 +102,15 @@ def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(codec, tmp_path, c
 
 
 @pytest.mark.parametrize("damage", ["cut", "a bit"])
-def test_a_gzip_file_that_is_cut_or_changed_is_told_as_one(codec, tmp_path, damage):
+def test_a_truncated_or_damaged_gzip_file_is_named(codec, tmp_path, damage):
     raw = bytearray(gzip.compress(b"hello 1 2\n" * 100, mtime=0))
     if damage == "cut":
         del raw[-9:]
     else:
-        raw[10] ^= 6  # the kind of the first block, which there is none of then
+        raw[10] ^= 6  # an invalid type of the first deflate block
     path = tmp_path / "v.txt.gz"
     path.write_bytes(raw)
-    with pytest.raises(DataError, match=r"v\.txt\.gz is not a whole gzip file"):
+    with pytest.raises(DataError, match=r"v\.txt\.gz is not a complete gzip file"):
         read_pretrained(path, codec, 2)
 
 
@@ -121,9 +121,9 @@ def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
         read_pretrained(path, codec, 2)
     for tensors, words, said in (
         ({"other": torch.zeros(2, 2)}, None, "neither a tensor embedding.weight nor"),
-        ({}, ["one"], "nor, with words in its metadata, one of their vectors"),
-        ({"v": torch.zeros(1, 2), "w": torch.zeros(1, 2)}, ["one"], "nor, with words in its metadata, one"),
-        ({"v": torch.zeros(2, 2)}, ["one"], "as many texts as there are vectors, 2"),
+        ({}, ["one"], "nor words in its metadata with one tensor of vectors"),
+        ({"v": torch.zeros(1, 2), "w": torch.zeros(1, 2)}, ["one"], "nor words in its metadata with one"),
+        ({"v": torch.zeros(2, 2)}, ["one"], "a JSON list of 2 strings, one for each vector"),
         ({"v": torch.zeros(2)}, ["a", "b"], "must be a matrix of numbers"),
     ):
         safetensors.torch.save_file(tensors, path, words and {"words": json.dumps(words)})
@@ -162,8 +162,8 @@ def test_a_run_begins_with_the_vectors_and_its_bundle_says_so_without_path_or_ha
     assert run.pretrained["sha256"].encode() not in whole
     kept = tmp_path / "run" / "embedding.safetensors"
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
-    with pytest.raises(CheckpointError, match=r"embedding\.safetensors is damaged, or another run's"):
+    with pytest.raises(CheckpointError, match=r"embedding\.safetensors is damaged or belongs to another run"):
         run.new_model()
     kept.unlink()
-    with pytest.raises(CheckpointError, match=r"is not a whole run: it has no embedding\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"is not a complete run: it has no embedding\.safetensors"):
         run.new_model()

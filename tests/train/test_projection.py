@@ -1,4 +1,4 @@
-"""A projection through time has the values and the gradients of a plain one."""
+"""A projection through time has the values and gradients of a plain one."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from edgechat.train.projection import plain, read_through_time, through_time
 
 
 def recurrent(kind, weight: torch.Tensor, x: torch.Tensor, steps: int) -> torch.Tensor:
-    """A loop with two weights side by side and a bias, or an offset in its place in every other step."""
+    """A loop with two weights side by side, and a bias or, at every other step, an offset in its place."""
     project = kind([weight[:, :2], weight[:, 2:]], weight[0])
     for step in range(steps):
         x = torch.tanh(project(x * 0.5 if step % 2 else None, x[:, :2], x[:, 2:]))
@@ -38,7 +38,7 @@ def test_the_gradient_of_one_step_is_the_product_written_out():
 @pytest.mark.parametrize("steps", [1, 5])
 def test_reading_at_many_steps_has_the_gradients_of_plain_products(steps):
     torch.manual_seed(0)
-    values = torch.randn(3, 4, 4, dtype=torch.float64, requires_grad=True)  # as many as each has numbers
+    values = torch.randn(3, 4, 4, dtype=torch.float64, requires_grad=True)  # S = D
     weights = torch.randn(3, 1, 4, dtype=torch.float64, requires_grad=True)
 
     def loss(read) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_reading_at_many_steps_has_the_gradients_of_plain_products(steps):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
-def test_without_gradients_nothing_is_noted():
+def test_without_gradients_nothing_is_recorded():
     weight = torch.ones(2, 2, requires_grad=True)
     with torch.inference_mode():
         assert through_time([weight], None)(None, torch.ones(1, 2)).tolist() == [[2.0, 2.0]]

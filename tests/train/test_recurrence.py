@@ -1,4 +1,4 @@
-"""Steps whose derivatives are written out have the values and gradients of plain ones."""
+"""Steps with hand-written derivatives have the values and gradients of plain ones."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_the_gradient_of_a_cell_is_right_to_the_last_digits():
     assert gradcheck(lambda gates, c: lstm_cell(gates, c)[1], (doubles(N, 4 * H), doubles(N, H)))
 
 
-def test_a_cell_leaves_what_it_is_given_as_it_was():
+def test_a_cell_does_not_change_its_inputs():
     gates, c = torch.randn(N, 4 * H), torch.randn(N, H)
     before = gates.clone(), c.clone()
     lstm_cell(gates, c)
@@ -97,7 +97,7 @@ def test_the_models_losses_and_gradients_are_those_of_plain_modules(layers, monk
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
-def test_dropout_between_the_encoders_layers_is_there_while_training_alone():
+def test_dropout_between_the_layers_of_the_encoder_is_only_active_in_training():
     torch.manual_seed(4)
     model = Seq2Seq(
         ModelConfig(layers=2, hidden=8, embedding=4, attention=6, dropout=0.5, embedding_dropout=0.0), 15

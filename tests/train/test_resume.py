@@ -1,5 +1,5 @@
-"""A run that is broken off anywhere and resumed ends with the bytes of one that ran through, whatever its
-options are."""
+"""A run that is interrupted anywhere and resumed ends with the same bytes as an uninterrupted one, with any
+options."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ options = st.fixed_dictionaries(
 
 
 class Killed(BaseException):
-    """What ends a run between two steps, without a checkpoint."""
+    """Ends a run between two steps, without a checkpoint."""
 
 
 def begin(untrained: Path, folder: Path, values: dict[str, Any]) -> Run:
@@ -66,7 +66,7 @@ def begin(untrained: Path, folder: Path, values: dict[str, Any]) -> Run:
 
 
 def train_to(run: Run, step: int, *, kill: bool) -> None:
-    """Train until after this step, and end with a kill or with a stop request."""
+    """Train up to this step, then end with a kill or with a stop request."""
     done = []
 
     def at_step(progress: Any) -> None:
@@ -91,7 +91,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are not compared, and drawing them takes longer than these runs."""
+    """Curves are not compared, and drawing them takes longer than these runs."""
     monkeypatch.setattr(trainer, "plot_metrics", lambda *_: None)
 
 
@@ -106,7 +106,7 @@ def untrained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     chosen=options, breaks=st.lists(st.tuples(st.integers(1, STEPS), st.booleans()), min_size=1, max_size=3)
 )
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_run_broken_off_at_random_ends_with_the_same_bytes_under_any_options(
+def test_a_run_interrupted_at_random_ends_with_the_same_bytes_under_any_options(
     untrained: Path, tmp_path: Path, chosen: dict[str, dict[str, Any]], breaks: list[tuple[int, bool]]
 ):
     torch.set_num_threads(1)
@@ -143,8 +143,31 @@ def test_a_checkpoint_that_counts_batches_goes_on_exactly_or_says_that_it_does_n
     state.write_text(json.dumps(content))
     Trainer(older).train()
     assert result(older.folder) == result(whole.folder)
-    said = "drew each batch of a step by itself: this goes on, but in epoch" in caplog.text
+    said = "drew each batch of a step by itself: training continues, but in epoch" in caplog.text
     assert said == ("accumulate" in values)
+
+
+@pytest.mark.parametrize(("batches", "steps"), [(1, 1), (2, 1), (99, None)])
+def test_batches_of_tokens_of_a_later_epoch_are_counted_as_steps_of_that_epoch(
+    untrained: Path, tmp_path: Path, batches: int, steps: int | None
+):
+    """Epochs differ in their number of steps, so the total of the earlier ones cannot be used."""
+    run = begin(untrained, tmp_path / "run", {"batch_tokens": 64, "accumulate": 2, "max_steps": 99})
+    Trainer(run).train(lambda: True)
+    state = Checkpoints(run.folder).last / "state.json"
+    content = json.loads(state.read_text())
+    del content["position"]["epoch_step"]
+    content["position"] |= {"epoch": 3, "step": 23, "batch": batches}
+    state.write_text(json.dumps(content))
+    trainer = Trainer(run)
+    in_epoch = len(trainer._steps(3))
+    assert in_epoch > 1
+    position = trainer.position
+    assert (position.epoch, position.step) == (3, 23)
+    assert position.epoch_step == (in_epoch if steps is None else steps)
+    trainer.train(lambda: True)
+    after = Trainer(run).position
+    assert (after.epoch, after.epoch_step) == ((4, 1) if steps is None else (3, steps + 1))
 
 
 def test_a_run_with_every_option_at_once_is_exact_too(untrained: Path, tmp_path: Path):

@@ -88,7 +88,7 @@ def test_a_word_with_its_underscores_marks_and_apostrophes_can_be_one_token(text
     assert codec.pieces(codec.encode(text)) == [text]
 
 
-def test_no_token_is_made_of_what_was_seen_once() -> None:
+def test_no_token_is_made_of_a_pair_that_occurred_once() -> None:
     assert len(json.loads(train_tokenizer(["abc def"], 1000))["model"]["vocab"]) == SMALLEST_VOCABULARY
 
 
@@ -101,7 +101,7 @@ def test_tokens_do_not_cross_words_numbers_or_signs() -> None:
     assert all(whole.fullmatch(token) for token in learned)
 
 
-def test_a_long_line_of_signs_becomes_no_token_that_a_bundle_may_not_have() -> None:
+def test_a_long_line_of_signs_does_not_become_an_overlong_token() -> None:
     trained = train_tokenizer(["=" * 1024, "and " + "=" * 700] * 3, 400)
     assert 128 < max(map(len, json.loads(trained)["model"]["vocab"])) <= LONGEST_TOKEN
     codec = TextCodec(trained, max_source=9, max_target=9)
@@ -114,7 +114,7 @@ def test_a_long_line_of_signs_becomes_no_token_that_a_bundle_may_not_have() -> N
     ids=["letters", "signs", "Chinese", "digits"],
 )
 def test_a_word_without_an_end_is_learned_from_in_parts(long: str) -> None:
-    """Whole, the first would take half an hour."""
+    """Without the cuts the first text would take half an hour."""
     texts = [f"turn on light {n}" for n in range(40)] * 2
     trained = train_tokenizer([*texts, f"so {long} it is", f"so {long} it is"], 2000)
     assert "Ġlight" in json.loads(trained)["model"]["vocab"]
@@ -133,7 +133,7 @@ def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
     assert len(json.loads(train_tokenizer(TEXTS, 261))["model"]["vocab"]) == 261
 
 
-def test_progress_tells_the_texts_that_are_read() -> None:
+def test_progress_reports_the_number_of_texts() -> None:
     told: list[tuple[str, int]] = []
     train_tokenizer(["a"] * 2500, 300, progress=lambda *args: told.append(args))
     assert told == [("tokenizer", 1000), ("tokenizer", 2000)]
@@ -190,7 +190,7 @@ def dropout(trained: bytes) -> bytes:
         *("padding", "lossy"),
     ],
 )
-def test_a_tokenizer_that_would_break_the_promise_is_refused(
+def test_a_tokenizer_that_behaves_differently_is_refused(
     trained: bytes, tmp_path: Path, make, sentence: str
 ) -> None:
     path = tmp_path / "mine.json"
@@ -216,7 +216,7 @@ def test_a_tokenizer_that_leaves_out_ids_is_refused(tmp_path):
         load_tokenizer(path)
 
 
-def test_a_ready_one_with_more_tokens_than_a_bundle_may_have_is_refused(trained, tmp_path, monkeypatch):
+def test_a_ready_tokenizer_with_more_tokens_than_a_bundle_may_have_is_refused(trained, tmp_path, monkeypatch):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(trained)
     count = Tokenizer.from_str(trained.decode()).get_vocab_size()

@@ -1,4 +1,4 @@
-"""Training: it learns, clips, stops where it should, and says what went wrong."""
+"""Training: it learns, clips, stops when it should, and reports what went wrong."""
 
 import dataclasses
 import errno
@@ -25,7 +25,7 @@ from edgechat.train.trainer import Trainer
 
 @pytest.fixture
 def run(run_folder: Path, tmp_path: Path) -> Run:
-    """A run that has not begun."""
+    """A run without a checkpoint."""
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
     torch.set_num_threads(1)
@@ -46,7 +46,7 @@ def test_training_lowers_the_loss_and_keeps_the_last_and_the_best_checkpoint(run
     assert (run_folder / "metrics.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_each_row_of_metrics_says_what_was_measured(run_folder):
+def test_each_row_of_metrics_has_all_columns(run_folder):
     row = read_metrics(run_folder)[0]
     assert set(row) == {
         "step", "epoch", "learning_rate", "train_loss", "gradient_norm", "valid_loss", "valid_perplexity",
@@ -77,7 +77,7 @@ def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_thro
     assert read_metrics(run.folder) == read_metrics(twin)
 
 
-def test_each_pair_is_learned_once_an_epoch_also_where_the_run_is_stopped_and_resumed(run, monkeypatch):
+def test_each_pair_is_learned_once_per_epoch_even_if_the_run_is_stopped_and_resumed(run, monkeypatch):
     from edgechat.train import bpe_dropout
 
     seen: list[int] = []
@@ -143,7 +143,7 @@ def test_metrics_have_the_mean_norm_of_the_gradients_before_they_are_clipped(run
 
 
 @pytest.mark.parametrize("error", [ImportError("No module named 'matplotlib'"), OSError(28, "No space left")])
-def test_curves_that_cannot_be_drawn_fail_no_training(run, monkeypatch, caplog, error):
+def test_curves_that_cannot_be_drawn_do_not_fail_a_training(run, monkeypatch, caplog, error):
     from edgechat.train import trainer
 
     def failing(*_):
@@ -154,8 +154,8 @@ def test_curves_that_cannot_be_drawn_fail_no_training(run, monkeypatch, caplog, 
     assert f"no curves are drawn in {run.folder}: {error}" in caplog.text
 
 
-def test_what_a_validation_needs_is_missed_before_the_first_step(run, monkeypatch):
-    monkeypatch.delitem(sys.modules, "edgechat.train.evaluate", raising=False)
+def test_a_package_that_validations_need_is_missed_before_the_first_step(run, monkeypatch):
+    monkeypatch.delitem(sys.modules, "edgechat.train.likeness", raising=False)
     monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
     with pytest.raises(ImportError, match="sacrebleu"):
         Trainer(changed(run, early_stop="bleu"))
@@ -163,7 +163,7 @@ def test_what_a_validation_needs_is_missed_before_the_first_step(run, monkeypatc
 
 
 def poisoned(trainer: Trainer, steps: set[int], monkeypatch) -> None:
-    """Let the loss of these steps, counted from 1, be no number."""
+    """Make the loss of these steps, counted from 1, NaN."""
     from edgechat.train import updates
 
     def losses(*given):
@@ -176,7 +176,7 @@ def poisoned(trainer: Trainer, steps: set[int], monkeypatch) -> None:
     monkeypatch.setattr(updates, "summed_losses", losses)
 
 
-def test_a_step_whose_loss_is_no_number_is_skipped_and_counted(run, monkeypatch):
+def test_a_step_whose_loss_is_nan_is_skipped_and_counted(run, monkeypatch):
     seen: list[int] = []
     before: dict[int, bytes] = {}
     trainer = Trainer(run, on_step=lambda p: seen.append(p.step))
@@ -204,8 +204,8 @@ def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_c
     with pytest.raises(EdgeChatError) as error:
         trainer.train()
     for part in (
-        "loss nan) in 5 steps in a row, to step 7",
-        "begin another run anew, with a lower --learning-rate, now 0.01, or --clip, now 5.0",
+        "loss nan) in 5 steps in a row, up to step 7",
+        "start another run with a lower --learning-rate (now 0.01) or --clip (now 5.0)",
     ):
         assert part in str(error.value)
     assert weights(run.folder) == good
@@ -215,7 +215,7 @@ def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(ru
     trainer = Trainer(run)
     with torch.no_grad():
         trainer.model.output.bias.fill_(float("nan"))
-    with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, to step 5: begin another run anew"):
+    with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, up to step 5: start another run with a"):
         trainer.train()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         _ = Checkpoints(run.folder).last
@@ -228,9 +228,7 @@ def changed(run: Run, **options: object) -> Run:
 
 
 @pytest.mark.parametrize("early_stop", [None, "bleu"])
-def test_a_held_out_loss_that_is_no_number_ends_the_run_at_its_last_good_checkpoint(
-    run, monkeypatch, early_stop
-):
+def test_a_held_out_loss_of_nan_ends_the_run_at_its_last_good_checkpoint(run, monkeypatch, early_stop):
     from edgechat.train import trainer as module
 
     real = module.summed_loss
@@ -244,8 +242,8 @@ def test_a_held_out_loss_that_is_no_number_ends_the_run_at_its_last_good_checkpo
     with pytest.raises(EdgeChatError) as error:
         trainer.train()
     assert str(error.value) == (
-        f"the held-out loss is no finite number at step 8: begin another run with --from-run {run.folder} "
-        "from its best checkpoint, step 4, with a lower --learning-rate, now 0.01, or --clip, now 5.0"
+        f"the held-out loss is not finite at step 8: start another run --from-run {run.folder} "
+        "(best checkpoint: step 4) with a lower --learning-rate (now 0.01) or --clip (now 5.0)"
     )
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step-00000004"]
     rows = (run.folder / "metrics.jsonl").read_text().splitlines()
@@ -254,16 +252,16 @@ def test_a_held_out_loss_that_is_no_number_ends_the_run_at_its_last_good_checkpo
     ]  # fmt: skip
 
 
-def test_what_the_end_of_training_is_to_come_from_is_the_best_checkpoint(run, monkeypatch):
+def test_a_diverged_run_names_its_best_checkpoint_to_start_from(run, monkeypatch):
     trainer = Trainer(changed(run, save_every=2))
     poisoned(trainer, set(range(3, 100)), monkeypatch)
     with pytest.raises(
-        EdgeChatError, match=f"--from-run {run.folder} from its best checkpoint, step 2, with"
+        EdgeChatError, match=rf"another run --from-run {run.folder} \(best checkpoint: step 2\) with a"
     ):
         trainer.train()
 
 
-def test_no_infinity_stands_in_metrics_and_one_of_before_goes_at_a_resume(tmp_path):
+def test_metrics_have_no_infinity_and_a_resume_removes_an_old_one(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train_loss": 1.0, "valid_loss": NaN}\n')
     append_metrics(tmp_path, {"step": 20, "train_loss": math.inf, "valid_loss": 2.0})
     cut_metrics(tmp_path, 20)
@@ -290,11 +288,11 @@ def test_float16_on_a_cpu_finds_its_scale_and_resumes_to_the_same_weights(run, t
     assert states[0]["scaler"]["scale"] > 0
 
 
-def test_a_run_whose_time_is_out_at_its_last_step_is_finished(run):
+def test_a_run_whose_time_is_over_at_its_last_step_is_finished(run):
     assert Trainer(run.with_values(epochs=None, max_steps=1), max_minutes=0).train().ended == "finished"
 
 
-def test_what_early_stopping_goes_by_is_told_at_each_validation(run):
+def test_the_metric_of_early_stopping_is_reported_at_each_validation(run):
     seen = []
     Trainer(changed(run, early_stop="chrf"), on_validation=seen.append).train()
     assert seen[0].metric == ("chrf", read_metrics(run.folder)[0]["valid_chrf"])
@@ -304,7 +302,7 @@ def exhausted(*_):
     raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
 
 
-def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_told_too(run, monkeypatch):
+def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_reported_too(run, monkeypatch):
     trainer = Trainer(run)
     monkeypatch.setattr(trainer._updater.optimizer, "step", exhausted)
     with pytest.raises(EdgeChatError, match=r"out of memory at step 1 on a batch of \d+ pairs, sources to"):
@@ -358,14 +356,16 @@ def test_the_lock_of_a_killed_process_is_taken_over(run):
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_run_that_was_moved_while_it_was_trained_is_told_and_its_place_is_left_alone(run, replaced):
+def test_a_run_that_was_moved_during_training_ends_with_an_error_and_its_old_place_is_left_alone(
+    run, replaced
+):
     there, moved = run.folder, run.folder.with_name("moved")
 
     def move(_: object) -> None:
         if not moved.exists():
             there.rename(moved)
             if replaced:
-                shutil.copytree(moved, there)  # its lock is none of ours
+                shutil.copytree(moved, there)  # with a lock file of its own
 
     with pytest.raises(CheckpointError, match="run was moved or replaced while it was trained"):
         Trainer(run, on_step=move).train()
@@ -429,7 +429,7 @@ def test_a_checkpoint_is_safetensors_that_others_can_read(run_folder):
     assert tensors["output.weight"].shape[1] == 48
 
 
-def test_rows_of_metrics_after_the_checkpoint_are_cut_and_half_a_line_is_none(tmp_path):
+def test_rows_of_metrics_after_the_checkpoint_and_half_a_line_are_removed(tmp_path):
     rows = "".join(json.dumps({"step": step}) + "\n" for step in (10, 20, 30))
     (tmp_path / "metrics.jsonl").write_text(rows + '{"step": 4')
     assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20, 30]
@@ -437,7 +437,7 @@ def test_rows_of_metrics_after_the_checkpoint_are_cut_and_half_a_line_is_none(tm
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
 
 
-def test_a_damaged_row_of_metrics_costs_no_other(tmp_path):
+def test_a_damaged_row_of_metrics_does_not_affect_the_others(tmp_path):
     damaged = [
         b"\xff\xfe",
         b"\0\0",
@@ -455,56 +455,52 @@ def test_a_damaged_row_of_metrics_costs_no_other(tmp_path):
 
 
 def trained(run: Run, steps: int, keep: int = 9) -> list[Path]:
-    """The checkpoints of the run, trained with one at each of the first steps."""
+    """The checkpoints of the run, trained for `steps` steps with a checkpoint at each."""
     config = run.config.changed({"max_steps": steps, "save_every": 1, "keep": keep})
     Trainer(dataclasses.replace(run, config=config)).train()
     return sorted((run.folder / "checkpoints").iterdir())
 
 
-def test_an_old_checkpoint_that_is_damaged_is_told_and_does_not_end_the_training(run, caplog):
+def test_a_damaged_old_checkpoint_gives_a_warning_and_does_not_end_the_training(run, caplog):
     first, *_ = trained(run, 3)
     (first / "state.json").write_text("{")
     assert [path.name for path in trained(run, 5)][-2:] == ["step-00000004", "step-00000005"]
-    assert f"{first / 'state.json'} is damaged or missing: this checkpoint is passed over" in caplog.text
+    assert f"{first / 'state.json'} is damaged or missing: this checkpoint is skipped" in caplog.text
     assert len(Checkpoints(run.folder).named("last:3")) == 3
     assert first in trained(run, 6, keep=2)  # left alone
 
 
-def test_the_best_checkpoint_is_found_where_the_last_is_damaged_and_no_other_is_taken_for_it(
-    run, monkeypatch
-):
+def test_the_best_checkpoint_is_found_if_the_last_is_damaged_and_no_other_is_taken_for_it(run, monkeypatch):
     losses = iter([3.0, 1.0, 2.0])
     monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses)})
     _, best, last = trained(run, 3)
     (last / "state.json").write_text("")
     assert Checkpoints(run.folder).best == best
-    sentence = rf"{last}/state\.json is damaged .*: move {last} away to go on from step 2$"
+    sentence = rf"{last}/state\.json is damaged .*: move {last} away to continue from step 2$"
     with pytest.raises(CheckpointError, match=sentence):
         Trainer(run)
     shutil.rmtree(last)
     shutil.copytree(best, last)
     shutil.rmtree(best)
     with pytest.raises(
-        CheckpointError, match="has lost its best checkpoint, step 2: take the last one, step 3"
+        CheckpointError, match="has lost its best checkpoint, step 2: use the last one, step 3"
     ):
         _ = Checkpoints(run.folder).best
 
 
-def test_weights_for_another_vocabulary_are_told_in_a_sentence(run):
+def test_weights_for_another_vocabulary_give_a_one_sentence_error(run):
     Trainer(run).train()
     path = run.folder / "tokenizer.json"
     path.write_bytes(train_tokenizer(["hello"] * 9, 320))
     (run.folder / "run.json").write_text(json.dumps({**run.info, "files": {}}))  # as older runs have it
-    with pytest.raises(
-        CheckpointError, match=r"embedding\.weight is 320 × 24 and would have to be \d+ × 24$"
-    ):
+    with pytest.raises(CheckpointError, match=r"embedding\.weight is 320 × 24, not \d+ × 24$"):
         open_run(run.folder).load_model("last")
-    with pytest.raises(CheckpointError, match=r"has ids that tokenizer\.json of the run lacks"):
+    with pytest.raises(CheckpointError, match=r"has ids that the run's tokenizer\.json lacks"):
         _ = open_run(run.folder).train_pairs
 
 
 @pytest.mark.parametrize("metric", [None, "bleu"])
-def test_curves_mark_the_best_validation_of_the_run_whatever_it_goes_by(metric):
+def test_curves_mark_the_best_validation_under_any_metric(metric):
     rows = [
         {"step": step, "train_loss": 1.0, "valid_loss": loss, "valid_bleu": bleu}
         for step, loss, bleu in ((10, 0.5, 7.0), (20, 0.75, 9.0), (30, None, None))

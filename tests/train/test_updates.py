@@ -68,7 +68,7 @@ def test_sgd_goes_against_the_gradient_with_momentum_and_decay_of_matrices():
     assert stepped(config, [1.0, 1.0]) == pytest.approx((second, 2 - 0.1 * 1 - 0.1 * 1.5))
 
 
-def test_adam_takes_a_first_step_of_the_learning_rate_whatever_the_gradient():
+def test_the_first_step_of_adam_has_the_size_of_the_learning_rate_for_any_gradient():
     config = TrainingConfig(optimizer="adam", learning_rate=0.1)
     assert stepped(config, [123.0]) == pytest.approx((1.9, 1.9))
 
@@ -93,8 +93,8 @@ def test_label_smoothing_shares_the_target_and_reports_the_plain_loss():
     assert summed_losses(logits, torch.tensor([1, 1])).objective.item() == pytest.approx(plain)
 
 
-def test_batches_that_are_accumulated_make_the_update_of_one_large_batch():
-    # Adam's first step is of the sign of a gradient, which of one near zero is chance.
+def test_accumulated_batches_make_the_update_of_one_large_batch():
+    # Adam's first step follows the sign of a gradient, which is arbitrary near zero.
     sgd = TrainingConfig(optimizer="sgd")
     whole, parts = updater(sgd), updater(sgd)
     one = whole.update([(batch(), 1.0)], 9, step=1, rate=0.1)
@@ -127,7 +127,7 @@ def test_an_update_is_a_function_of_seed_and_step_alone():
     assert not torch.equal(first, after(5, 2, False))
 
 
-def test_a_moving_average_forgets_its_first_weights_soon_and_the_rest_slowly():
+def test_a_moving_average_forgets_its_initial_weights_soon_and_the_rest_slowly():
     model = OneWeight()
     average = MovingAverage(model, 0.9)
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_an_update_moves_the_average_too():
     torch.testing.assert_close(one.average.weights["output.bias"], expected)
 
 
-def test_the_mean_of_weights_is_taken_of_each():
+def test_each_weight_is_averaged():
     some = [
         {"a": torch.tensor([1.0, 2.0])},
         {"a": torch.tensor([3.0, 8.0])},
@@ -170,7 +170,7 @@ def test_embeddings_have_a_dropout_of_their_own_or_that_of_the_rest(of_embedding
     assert share == 0 if of_embedding == 0.0 else 0.4 < share < 0.6
 
 
-def test_words_are_dropped_as_unknown_while_training_alone_and_special_ones_never():
+def test_words_are_dropped_as_unknown_only_in_training_and_special_tokens_never():
     model = updater(word_dropout=0.3).model
     unknown = model.embedding.weight[UNK]
     embedded = model._embed(torch.tensor([[7] * 1000, [4] * 1000]))
@@ -180,7 +180,7 @@ def test_words_are_dropped_as_unknown_while_training_alone_and_special_ones_neve
     assert not (model.eval()._embed(torch.full((1000,), 7)) == unknown).all(dim=-1).any()
 
 
-def test_attention_dropout_drops_weights_of_the_alignment_while_training_alone():
+def test_attention_dropout_drops_weights_of_the_alignment_only_in_training():
     torch.manual_seed(0)
     attention = updater(attention_dropout=0.5).model.attention
     q, keys, values = torch.zeros(1, 4), torch.zeros(1, 1000, 4), torch.ones(1, 1000, 8)
@@ -196,7 +196,7 @@ def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
     one = updater()
     with torch.no_grad():
         one.model.output.weight.zero_()
-        one.model.output.bias.copy_(torch.tensor([0.0] * 11 + [100.0]))  # it always says 11
+        one.model.output.bias.copy_(torch.tensor([0.0] * 11 + [100.0]))  # it always predicts 11
     assert one._own_tokens(batch(), 1.0).tolist() == [[11, 11, 11, 11], [11, 11, 0, 0], [11, 11, 11, 0]]
     assert one._own_tokens(batch(), 0.0).tolist() == TARGET
     many = Batch(*(tensor.repeat(200, *[1] * (tensor.ndim - 1)) for tensor in batch()))
@@ -205,7 +205,7 @@ def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
 
 
 def test_scheduled_sampling_in_16_bits_draws_in_a_block_of_its_own_and_every_weight_is_learned(monkeypatch):
-    """What autocast made of a weight without a gradient is kept to the end of its block, and used again."""
+    """Autocast caches the 16-bit copy of a weight made without gradients to the end of its block."""
     one, seen = updater(TrainingConfig(amp="bf16")), list[str]()
     block = updates.autocast
 
@@ -227,7 +227,7 @@ def test_scheduled_sampling_in_16_bits_draws_in_a_block_of_its_own_and_every_wei
     assert all(parameter.grad.abs().sum() > 0 for parameter in one.model.parameters())
 
 
-def test_scheduled_sampling_of_a_model_that_gives_no_numbers_is_a_step_that_is_skipped():
+def test_scheduled_sampling_of_a_model_that_gives_nan_is_a_skipped_step():
     one = updater()
     with torch.no_grad():
         one.model.output.bias.fill_(math.nan)
@@ -235,11 +235,11 @@ def test_scheduled_sampling_of_a_model_that_gives_no_numbers_is_a_step_that_is_s
     assert (outcome.applied, math.isnan(outcome.loss)) == (False, True)
 
 
-def test_what_is_fed_is_go_and_then_the_previous_tokens_but_the_last():
+def test_the_decoder_is_fed_go_and_then_the_previous_tokens_but_the_last():
     model = updater().model.eval()
     given = torch.tensor([[5, 6, 7, 11], [8, 4, 0, 0], [9, 10, 4, 0]])
     logits, labels = model(*batch())
-    same, _ = model(*batch(), given)  # differs in tokens that are not fed alone
+    same, _ = model(*batch(), given)  # differs only in tokens that are not fed
     assert torch.equal(logits, same)
     given[0, 0] = 9
     other, same_labels = model(*batch(), given)
@@ -269,7 +269,7 @@ def test_bfloat16_gives_nearly_the_update_of_float32_and_keeps_the_weights_in_it
     ],
     ids=str,
 )
-def test_what_must_be_float32_is_it_also_where_the_encoder_gives_16_bits_as_cudnn_does(dtype, options):
+def test_states_are_float32_even_if_the_encoder_gives_16_bits_as_cudnn_does(dtype, options):
     model = updater(**options).model
     encode = model._encode_packed
 
@@ -296,7 +296,7 @@ def test_what_must_be_float32_is_it_also_where_the_encoder_gives_16_bits_as_cudn
             state = following
 
 
-def test_float16_skips_until_its_scale_fits_and_a_norm_that_overflows_is_not_taken_for_that(monkeypatch):
+def test_float16_skips_until_its_scale_fits_and_an_overflowing_norm_does_not_count_as_that(monkeypatch):
     one = updater(TrainingConfig(amp="fp16"))
     start = weights(one)
     one.scaler.load_state_dict({**one.scaler.state_dict(), "scale": 2.0**100})
@@ -311,7 +311,7 @@ def test_float16_skips_until_its_scale_fits_and_a_norm_that_overflows_is_not_tak
     assert (outcome.applied, outcome.rescaled) == (False, False)
 
 
-def test_amp_is_off_unless_asked_for(monkeypatch):
+def test_amp_is_off_by_default(monkeypatch):
     assert resolve("off", "cpu") == "fp32"
     assert resolve("fp16", "cpu") == "fp16"
     for has, meant in (({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "fp32")):

@@ -1,11 +1,11 @@
 """`chatterbot`: questions and answers in 28 languages, from the package chatterbot-corpus (BSD).
 
-The cleaning:
-- A conversation that is not a list of texts is dropped. English has one and Ukrainian seven that
-  are a string, which a reader that takes them for lists turns into conversations of single letters.
-- A pair of a text and its answer that occurred before is not learned again: its answer stays as
-  context of what follows, and a conversation that brings nothing new is dropped. Of English this
-  leaves 1,176 of 2,306 pairs. (With the 87 pairs of letters they would be 2,393.)
+Cleaning:
+- A conversation that is not a list of texts is dropped. English has one and Ukrainian seven that are a
+  string; a reader that iterates over it would get conversations of single letters.
+- A pair of a text and its answer that occurred before is not learned again. Its answer stays as context for
+  the next turns, and a conversation without a new pair is dropped. This leaves 1,176 of the 2,306 English
+  pairs. (With the 87 pairs of letters there would be 2,393.)
 """
 
 from collections import Counter
@@ -18,14 +18,14 @@ import yaml
 
 from ...runtime.errors import DataError, UsageError
 from ..dialogue import Dialogue, Turn, tidy
-from . import package_folder
+from .package import package_folder
 
-# The C loader is ten times as fast, but not every build of PyYAML has it.
+# The C loader is ten times faster, but not every build of PyYAML has it.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Chatterbot:
-    """Reads the conversations of some languages, in order of language, file and line."""
+    """Reads the conversations of the given languages, in order of language, file and line."""
 
     def __init__(self, languages: Sequence[str]) -> None:
         data = package_folder("chatterbot_corpus", "chatterbot-corpus") / "data"
@@ -43,7 +43,7 @@ class Chatterbot:
                     dropped["conversation that is not a list of texts"] += 1
                     continue
                 turns = _new_turns(conversation, seen, dropped)
-                repeats = len(turns) < 2 <= len(conversation)  # its pairs are counted already
+                repeats = len(turns) < 2 <= len(conversation)  # its pairs have been counted already
                 if not repeats and (dialogue := tidy(turns, dropped)):
                     yield dialogue
 
@@ -58,7 +58,7 @@ def _conversations(path: Path) -> list[Any]:
 
 
 def _new_turns(texts: Sequence[str], seen: set[tuple[str, str]], dropped: Counter[str]) -> list[Turn]:
-    """Turns, of which those that repeat a pair are context; none after the last new one."""
+    """The turns up to the last new one. Those that repeat a pair are context."""
     texts = [text.strip() for text in texts]
     turns = [Turn(text) for text in texts[:1]]
     last_new = 0

@@ -1,15 +1,14 @@
 """`chitchat`: people who chat by text message, from the package chitchat-dataset (MIT).
 
-The cleaning:
-- Consecutive messages of one sender become one turn, joined by spaces.
-- A conversation in which only one side speaks is dropped, and one where a fifth or more of the
-  turns are noise: letter spam (1 to 4 letters that repeat 8 times or more in a row) or a word of
-  more than 25 characters.
-- The others are cut into several dialogues at turns that are noise, are longer than 60 words, or
-  hold a URL or an e-mail address, which no model should repeat; such a turn is neither learned nor
-  seen as context. A piece of a single turn is dropped.
+Cleaning:
+- Consecutive messages of one sender are joined by spaces into one turn.
+- A conversation is dropped if only one side speaks, or if a fifth or more of its turns are noise: letter spam
+  (1 to 4 letters that repeat 8 times or more in a row) or a word of more than 25 characters.
+- The others are cut into several dialogues at turns that are noise, are longer than 60 words, or contain a
+  URL or an e-mail address, which no model should repeat. Such a turn is neither learned nor seen as context.
+  A piece of a single turn is dropped.
 
-There is no list of swear words: who trains a bot for others to talk to reads its replies first.
+Swear words are not filtered: review the replies of a bot before others talk to it.
 """
 
 import json
@@ -21,7 +20,7 @@ from typing import Any
 
 from ...runtime.errors import DataError
 from ..dialogue import Dialogue, Turn, tidy
-from . import package_folder
+from .package import package_folder
 
 _LONGEST_TURN = 60  # words
 _LONGEST_WORD = 25  # characters
@@ -50,7 +49,7 @@ class Chitchat:
 
 
 def _values(text: str) -> Iterator[Any]:
-    """The values of the one JSON object `text`, parsed one at a time: all together they take ten
+    """The values of the single JSON object `text`, parsed one at a time, since all together they take ten
     times the memory of their text."""
     decoder, at = json.JSONDecoder(), re.compile(r'\s*[{,]\s*"[^"]*"\s*:\s*')
     end = 0
@@ -61,7 +60,7 @@ def _values(text: str) -> Iterator[Any]:
     except ValueError as error:
         raise _unreadable(error) from None
     if text[end:].strip() != "}":
-        raise _unreadable(f"it is cut, or no list of conversations, from character {end + 1:,} on")
+        raise _unreadable(f"it is cut off or not a list of conversations, from character {end + 1:,} on")
 
 
 def _unreadable(why: object) -> DataError:
