@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 MANIFEST = "edgechat.json"
-#: A file in every run folder, by which one that was given in place of a bundle is recognized.
+#: A file in every run folder. It shows that a folder that was given as a bundle is a run.
 RUN = "run.json"
 SIGNATURE = "signature.ed25519"
 MEGABYTE = 1_000_000

@@ -119,7 +119,7 @@ class _Field(NamedTuple):
 
 
 class _Message(NamedTuple):
-    name: str  # with its article, for messages
+    name: str  # with its article, for error messages
     make: Callable[..., Any]
     fields: Mapping[int, _Field]  # by their numbers in onnx.proto
 
