@@ -99,7 +99,9 @@ def find_bundle(name: str) -> Path:
     try:
         if name and (path.exists() or path.is_symlink()):  # Path("") would be the current folder
             if is_run(path) and not (path / MANIFEST).exists():
-                raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
+                raise UsageError(
+                    f"{path} is a run, not a bundle: export it with edgechat export {path} --out BUNDLE"
+                )
             if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
                 raise UsageError(f"{path} {NO_BUNDLE}")
             if name != "demo" or (path / MANIFEST).exists() or is_archive(path):

@@ -257,7 +257,7 @@ class _Checked:
             raise RuleError(f"has {node.other[0]}, which a bundle's graph does not need")
         for name in node.inputs:
             if name and name not in self._values:
-                raise RuleError(f"takes {shown(name)}, which nothing before it makes")
+                raise RuleError(f"takes {shown(name)}, which no earlier node makes")
         inputs = [self._values[name] if name else None for name in node.inputs]
         self._check_attributes(node)
         call = Call(node, inputs)
@@ -341,7 +341,7 @@ def _count(so_far: Counter[str], size: Size, most: Callable[[str], int], does: s
         if so_far[letters] > most(letters):
             each = f" per {'*'.join(letters)}" if letters else ""
             raise RuleError(
-                f"{does} {factor:,} numbers{each}: with the nodes before it, above {most(letters):,}"
+                f"{does} {factor:,} numbers{each}: with the nodes before it, more than {most(letters):,}"
             )
 
 

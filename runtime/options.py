@@ -304,7 +304,7 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         raise UsageError(f"{name} must be text of 1 to {MAX_TEXT} characters, not {shown(value)}")
     if not is_unicode(value):
-        raise UsageError(f"{name} must be valid Unicode text, without half a surrogate pair: {shown(value)}")
+        raise UsageError(f"{name} must be valid Unicode, without lone surrogates, not {shown(value)}")
     return value
 
 
