@@ -161,8 +161,8 @@ def write_bundle(
     replace_existing: bool,
     sign: Signer | None = None,
 ) -> Manifest:
-    """Put the hashes of `contents` into `manifest`, seal and sign it, store the bundle at `path`, and return
-    the sealed manifest.
+    """Put the hashes of `contents` into `manifest`, seal it, sign it if `sign` is given, store the bundle at
+    `path`, and return the manifest.
 
     Raises:
         UsageError: a file is larger than `read_bundle` accepts.

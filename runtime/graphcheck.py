@@ -226,7 +226,8 @@ class _Checked:
         self, declared: tuple[ValueInfo, ...], expected: Mapping[str, _Port], sizes: dict[str, Size]
     ) -> None:
         """Check the declared inputs or outputs. A size declared as a number must be that number, and a size
-        name must stand for one size only, since ONNX Runtime shares memory between tensors of equal size."""
+        name must stand for one size only, since ONNX Runtime shares memory between tensors whose declared
+        sizes are equal."""
         names = Counter(port.name for port in declared)
         for name in sorted(names.keys() ^ expected.keys()):
             raise self._misfit(name)
