@@ -194,7 +194,7 @@ def around_step(backend: OrtBackend, repeat: int) -> float:
 
 
 def targets(rows: list[Row], around: float | None, over_floor: float | None) -> Iterator[Target]:
-    """The performance targets of the project, of which all inputs were measured."""
+    """The performance targets of the project whose figures were all measured."""
     found = {(row.size, row.batch): row for row in rows}
     beside_eager = {("small", 1): 10, ("classic", 1): 7.5, ("small", 32): 3.1, ("classic", 32): 4.2}
     for (size, batch), bound in beside_eager.items():

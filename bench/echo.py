@@ -82,7 +82,7 @@ class Chat:
         self._drawn = b""
 
     def press(self, keys: str) -> int:
-        """Type these keys. Return the position in the output from which on it was drawn afterwards."""
+        """Type these keys. Return the position in the output after which anything was drawn in response."""
         os.write(self._master, keys.encode())
         return len(self._drawn)
 

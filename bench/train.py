@@ -260,7 +260,7 @@ def compare(
 
 
 def targets(rows: list[Row]) -> Iterator[tuple[str, float, float]]:
-    """The performance targets of the project of which all inputs were measured: (what, measured, minimum)."""
+    """The performance targets of the project whose figures were all measured: (what, measured, minimum)."""
     found = {(row.name, row.batch): row.speed for row in rows}
     bf16, fp32, plain = "edgechat bf16", "edgechat fp32", "plain loop"
     promised = [(bf16, plain, 64, 1.5), (bf16, plain, 128, 1.8)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from .display import counted
 from .errors import BundleError, UsageError
 
 ENDING = ".edgechat"
@@ -117,7 +118,8 @@ class Archive:
         self._expect(offset, directory)
         if size != offset + len(directory):
             raise BundleError(
-                f"{path} has {size - offset - len(directory):,} bytes after its end: something was appended"
+                f"{path} has {counted(size - offset - len(directory), 'byte')} after its end: "
+                "something was appended"
             )
 
     @property
@@ -154,7 +156,9 @@ class Archive:
             raise self._odd(offset + next(same, len(found)))
 
     def _odd(self, offset: int) -> BundleError:
-        return BundleError(f"{self.path} differs from what edgechat writes from byte {offset:,} on: {_HINT}")
+        return BundleError(
+            f"{self.path} differs from what edgechat writes, starting at byte {offset:,}: {_HINT}"
+        )
 
     def _at(self, offset: int, size: int) -> bytes:
         """At most `size` bytes, fewer at the end of the file. Never allocates more than the size of the

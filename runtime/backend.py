@@ -40,7 +40,8 @@ class Backend(Protocol[State]):
     def vocab_size(self) -> int: ...
 
     def encode(self, src: Ints, src_len: Ints) -> State:
-        """The state after the encoder, with M = B rows. src [B, S] is padded with 0 at the end."""
+        """The state after the encoder, with M = B rows. src [B, S] is padded with 0 at the end; src_len [B]
+        are the lengths without padding."""
         ...
 
     def step(
@@ -51,7 +52,8 @@ class Backend(Protocol[State]):
         ...
 
     def select(self, state: State, sentences: Ints) -> State:
-        """Keep the memory of these sentences only. The rows of the recurrent state keep their numbers."""
+        """The state with the memory of these sentences only. The rows of the recurrent state keep their
+        numbers."""
         ...
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 MANIFEST = "edgechat.json"
-#: A file in every run folder, by which one that was given in place of a bundle is recognized.
+#: A file in every run folder. It shows that a folder that was given as a bundle is a run.
 RUN = "run.json"
 SIGNATURE = "signature.ed25519"
 MEGABYTE = 1_000_000
@@ -99,7 +99,9 @@ def find_bundle(name: str) -> Path:
     try:
         if name and (path.exists() or path.is_symlink()):  # Path("") would be the current folder
             if is_run(path) and not (path / MANIFEST).exists():
-                raise UsageError(f"{path} is a run, not a bundle: edgechat export {path} --out BUNDLE first")
+                raise UsageError(
+                    f"{path} is a run, not a bundle: export it with edgechat export {path} --out BUNDLE"
+                )
             if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
                 raise UsageError(f"{path} {NO_BUNDLE}")
             if name != "demo" or (path / MANIFEST).exists() or is_archive(path):
@@ -159,8 +161,8 @@ def write_bundle(
     replace_existing: bool,
     sign: Signer | None = None,
 ) -> Manifest:
-    """Put the hashes of `contents` into `manifest`, seal and sign it, store the bundle at `path`, and return
-    the sealed manifest.
+    """Put the hashes of `contents` into `manifest`, seal it, sign it if `sign` is given, store the bundle at
+    `path`, and return the manifest.
 
     Raises:
         UsageError: a file is larger than `read_bundle` accepts.

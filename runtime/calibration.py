@@ -14,6 +14,8 @@ from .errors import BundleError
 
 #: Log-probabilities are clipped to this range, so that log-odds are finite and no reply is entirely certain.
 _LEAST, _MOST = -1e3, -1e-6
+#: Limit on the magnitude of a and b.
+_LARGEST = 1_000_000
 
 
 def log_odds(logp: float) -> float:
@@ -37,14 +39,14 @@ class Calibration:
         """Parse the calibration in a manifest; None if this version does not know its kind.
 
         Raises:
-            BundleError: a value is missing or not a finite number, or a is not above 0, so that likelier
+            BundleError: a value is missing, not a number or too large, or a is not above 0, so that likelier
                 replies would have a lower confidence.
         """
         if values.get("kind") != "platt":
             return None
         a, b = _number(values.get("a")), _number(values.get("b"))
         if a <= 0:
-            raise BundleError(f"edgechat.json: a of 'calibration' must be above 0, not {a}")
+            raise BundleError(f"edgechat.json: 'a' in 'calibration' must be above 0, not {a}")
         return cls(a, b)
 
 
@@ -53,6 +55,9 @@ AS_IT_IS = Calibration(1.0, 0.0)
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e6:
-        raise BundleError(f"edgechat.json: a and b of 'calibration' must be numbers, not {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+        raise BundleError(
+            f"edgechat.json: 'a' and 'b' in 'calibration' must be numbers below {_LARGEST:,} in magnitude, "
+            f"not {shown(value)}"
+        )
     return float(value)

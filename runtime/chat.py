@@ -138,6 +138,7 @@ class ChatModel(OneProcess):
             UsageError: there is no such bundle, or another argument is wrong.
             BundleError: the bundle is damaged, incomplete, of an unknown format, or not signed as required.
             DeviceError: `device="cuda"` cannot be used, or there is not enough memory.
+            EdgeChatError: a signature is required, but the package cryptography is not installed.
         """
         checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
@@ -309,7 +310,7 @@ class ChatModel(OneProcess):
             batch_size: how many prompts, of similar length, are searched together.
             progress: called after each batch with the number of replies that it finished.
             cancelled: called before each step. When it returns True the search stops: replies in progress
-                are as long as they are by then, as those of a cancelled stream, and the rest are empty.
+                are cut off there, like that of a cancelled stream, and replies not yet begun are empty.
         """
         prompts = listed(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
         return self.reply_turns(

@@ -58,7 +58,7 @@ def in_groups(
     earlier groups chose ranks lower by c * diversity (Vijayakumar et al. 2016, arXiv:1610.02424).
 
     Each of `groups` is a function from what is subtracted from each id to the ranked extensions of the group.
-    The totals in the result include what was subtracted.
+    In the result, it is still subtracted from the totals.
 
     Worked example, K = 1, diversity 0.5: the first group chose id 5. In the second group, id 5 at -1.0 ranks
     as -1.5, below id 6 at -1.2, so the second group chooses 6.

@@ -194,9 +194,7 @@ class ForcedPrefix:
         for n in range(1, len(text) + 1):
             rest = text[-n:]
             after = [self._fewest[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole]
-            at = bisect_left(
-                ordered, rest
-            )  # the position of the first token that begins with the rest, if any
+            at = bisect_left(ordered, rest)  # where the first token that begins with the rest is, if any
             if at < len(ordered) and ordered[at].startswith(rest):
                 after.append(0)
             self._fewest.append(1 + min(after, default=math.inf))

@@ -8,9 +8,10 @@ loops, branches, functions or subgraphs, so every node runs once.
 
 Then the nodes are walked with symbolic shapes, whose sizes are polynomials in B, S, K, M and C. No size
 depends on the content of a tensor, except the decoder's input `top_k`, which the host sets to C. So the
-results hold for every request: - No tensor is empty, or has more than `MOST_AXES` axes. - Nothing grows
-faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused. - The elements of
-all values, and the multiplications of all nodes, are summed by product of letters. Each sum
+results hold for every request:
+- No tensor is empty, or has more than `MOST_AXES` axes.
+- Nothing grows faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused.
+- The elements of all values, and the multiplications of all nodes, are summed by product of letters. Each sum
   is bounded by what a graph with this vocabulary, state, memory and number of weights needs, with some room
   (`_Budget`). Values without a letter, which ONNX Runtime may compute when it creates the session, are
   bounded by the number of weights, all of which are in the file.
@@ -225,7 +226,8 @@ class _Checked:
         self, declared: tuple[ValueInfo, ...], expected: Mapping[str, _Port], sizes: dict[str, Size]
     ) -> None:
         """Check the declared inputs or outputs. A size declared as a number must be that number, and a size
-        name must stand for one size only, since ONNX Runtime shares memory between tensors of equal size."""
+        name must stand for one size only, since ONNX Runtime shares memory between tensors whose declared
+        sizes are equal."""
         names = Counter(port.name for port in declared)
         for name in sorted(names.keys() ^ expected.keys()):
             raise self._misfit(name)
@@ -256,7 +258,7 @@ class _Checked:
             raise RuleError(f"has {node.other[0]}, which a bundle's graph does not need")
         for name in node.inputs:
             if name and name not in self._values:
-                raise RuleError(f"takes {shown(name)}, which nothing before it makes")
+                raise RuleError(f"takes {shown(name)}, which no earlier node makes")
         inputs = [self._values[name] if name else None for name in node.inputs]
         self._check_attributes(node)
         call = Call(node, inputs)
@@ -340,7 +342,7 @@ def _count(so_far: Counter[str], size: Size, most: Callable[[str], int], does: s
         if so_far[letters] > most(letters):
             each = f" per {'*'.join(letters)}" if letters else ""
             raise RuleError(
-                f"{does} {factor:,} numbers{each}: with the nodes before it, above {most(letters):,}"
+                f"{does} {factor:,} numbers{each}: with the nodes before it, more than {most(letters):,}"
             )
 
 

@@ -20,7 +20,7 @@ def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None)
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except RecursionError:
-        raise ValueError("it nests its values too deep") from None
+        raise ValueError("its values are nested too deeply") from None
     except ValueError as error:
         if "integer string conversion" in str(error):  # Python's own message is about its settings
             raise ValueError("it has a number with thousands of digits") from None
@@ -44,12 +44,12 @@ def misfit(error: Exception) -> str:
         return f"it has no {shown(error.args[0])}"
     if isinstance(error, ValueError):
         return str(error)
-    return "a value in it is of another kind than edgechat writes"
+    return "it has a value of the wrong type"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse duplicate names in a JSON object; the `object_pairs_hook` of `json.loads`."""
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("it names something twice in one object")
+        raise ValueError("it has a duplicate name in an object")
     return values

@@ -33,6 +33,8 @@ OPSET = 18
 #: Maximum characters of a string, except in the parts that are for people.
 _LONGEST = 100
 _ZERO = "0" * 64
+#: How an error message calls the types of values.
+_KINDS = {dict: "an object", list: "a list", str: "a string", int: "a whole number", bool: "true or false"}
 _DEEPEST = 20
 _SEAL = '\n  "sha256": "{}"'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -213,7 +215,7 @@ class Manifest:
         except ValueError as error:
             raise BundleError(f"edgechat.json cannot be read: {error}") from None
         if _nested(values, _DEEPEST):
-            raise BundleError(f"edgechat.json nests its values deeper than {_DEEPEST}")
+            raise BundleError(f"edgechat.json has values nested more than {_DEEPEST} deep")
         if not isinstance(values, dict):
             raise BundleError("edgechat.json must hold one JSON object")
         _check_format(values.get("format"))
@@ -283,7 +285,7 @@ def _nested(value: object, depth: int) -> bool:
 
 def _check_format(version: object) -> None:
     if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
-        raise BundleError(f"edgechat.json has no valid format version but {shown(version)}")
+        raise BundleError(f"edgechat.json must have a valid format version, not {shown(version)}")
     if int(version.split(".")[0]) != FORMAT_MAJOR:
         raise BundleError(
             f"the bundle has format {version}, but this edgechat reads {FORMAT_MAJOR}.x: "
@@ -294,7 +296,7 @@ def _check_format(version: object) -> None:
 def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
     value = values.get(key)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BundleError(f"edgechat.json: {shown(key)} must be a {kind.__name__}")
+        raise BundleError(f"edgechat.json: {shown(key)} must be {_KINDS[kind]}")
     if isinstance(value, str):
         _check_short(key, value)
     return value

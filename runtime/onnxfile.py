@@ -119,7 +119,7 @@ class _Field(NamedTuple):
 
 
 class _Message(NamedTuple):
-    name: str  # with its article, for messages
+    name: str  # with its article, for error messages
     make: Callable[..., Any]
     fields: Mapping[int, _Field]  # by their numbers in onnx.proto
 
@@ -167,7 +167,7 @@ class _Reader:
                 if wire == _BYTES:
                     length, at = self._varint(at, end)
                 if length > end - at:
-                    raise self._refused(f"the {field.name} of {message.name} exceeds its end", start)
+                    raise self._refused(f"the {field.name} of {message.name} extends beyond its end", start)
                 value, at = (at, at + length), at + length
             self._keep(values, message, field, wire, value, start)
         for name, value in values.items():

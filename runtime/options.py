@@ -85,7 +85,7 @@ class DecodingOptions:
     """Texts that every finished reply contains, in any order."""
     replies: tuple[str, ...] | None = None
     """A closed set: every reply is one of these texts. None is the bundle's own set, if it has one. The texts
-    are normalized to NFC, and returned so."""
+    are normalized to NFC, also in the replies."""
     min_length: int = 0
     """Minimum number of tokens of a reply, end-of-sentence not counted."""
     max_length: int | None = None
@@ -110,8 +110,8 @@ class DecodingOptions:
     """Draw from the smallest set of likeliest tokens whose probabilities sum to at least p (Holtzman et al.
     2020)."""
     typical_p: float | None = None
-    """Draw from the smallest set of tokens, those of most typical surprise first, whose probabilities sum to
-    at least p (Meister et al. 2022)."""
+    """Draw from the smallest set of tokens, those with the surprise nearest to the entropy first, whose
+    probabilities sum to at least p (Meister et al. 2022)."""
     seed: int | None = None
     """Makes the draws repeatable; with None each call draws anew."""
     alignments: bool = False
@@ -209,7 +209,7 @@ class DecodingOptions:
 
     @property
     def has_texts(self) -> bool:
-        """Whether any option is a text, which needs the vocabulary to be enforced."""
+        """Whether any text option is given. Enforcing one needs the vocabulary."""
         return bool(self.banned or self.required or self.prefix or self.replies)
 
     def longest_reply(self, max_target: int) -> int:
@@ -304,7 +304,7 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         raise UsageError(f"{name} must be text of 1 to {MAX_TEXT} characters, not {shown(value)}")
     if not is_unicode(value):
-        raise UsageError(f"{name} must be valid Unicode text, without half a surrogate pair: {shown(value)}")
+        raise UsageError(f"{name} must be valid Unicode, without lone surrogates, not {shown(value)}")
     return value
 
 

@@ -101,7 +101,7 @@ def check_replies(values: object) -> tuple[str, ...]:
         if not 0 < len(text) <= MAX_REPLY:
             raise ValueError(f"reply {number} must be text of 1 to {MAX_REPLY:,} characters")
         if not is_unicode(text):
-            raise ValueError(f"reply {number} holds half a surrogate pair, so it is not valid text")
+            raise ValueError(f"reply {number} has a lone surrogate, so it is not valid Unicode")
         replies.append(text)
     return tuple(replies)
 

@@ -18,9 +18,7 @@ class Candidate:
     logp: float  # natural-log probability of the reply
     tokens: tuple[str, ...]  # joined, they are the text
     ids: tuple[int, ...]  # of the tokens; if several spellings of the text were found, of the best
-    token_logps: tuple[
-        float, ...
-    ]  # natural log, one per token; if finished, one more for the end-of-sentence
+    token_logps: tuple[float, ...]  # natural log, one per token and, if finished, the end-of-sentence
     finished: bool  # whether it ended by itself; False if the maximum length or a cancellation cut it off
     #: With DecodingOptions(alignments=True): for each of `token_logps`, the attention over `Reply.source`,
     #: which sums to 1.
@@ -44,8 +42,8 @@ class Reply:
     trace: tuple[TracedStep, ...] | None = None  # with DecodingOptions(trace=True): every step of the search
     confidence: float | None = None
     """The calibrated probability, from 0 to 1, that this is the right reply. None if the bundle has no
-    calibration, if the options allow other replies than the bundle's own do, or if the reply or its search
-    was cut off."""
+    calibration, if the options allow other replies than the bundle's own or score them differently, if the
+    reply was cut off, or if the search was cancelled."""
     source: tuple[str, ...] = ()
     """The tokens of the prompt and context that the model read, in text order. Special tokens, such as the
     separator of two turns, are empty strings."""

@@ -91,7 +91,8 @@ class ReplyMaker:
 
     def confidence(self, logp: float, options: DecodingOptions) -> float | None:
         """The calibrated probability that a reply of this natural-log probability is right. None if the
-        bundle has no calibration, or if the options allow other replies than the bundle's own do."""
+        bundle has no calibration, or if the options allow other replies than the bundle's own or score them
+        differently."""
         if self.calibration is None or not self._asks_the_same(options):
             return None
         return self.calibration.confidence(logp)

@@ -14,7 +14,8 @@ class Sampler:
         self._random = np.random.default_rng(options.seed)
 
     def draw(self, logp: Doubles) -> tuple[int, float]:
-        """Draw an id. Also return by how much the random number missed the nearest other id.
+        """Draw an id. Also return by how much, as a probability, the random number missed the nearest other
+        id.
 
         `logp` [V] are natural logs, -inf for ids that may not follow; they need not be normalized.
         """

@@ -214,7 +214,8 @@ class BeamSearch:
     def _extensions(
         self, enough: int, candidates: Sequence[Iterable[TokenLogp]], taken: Mapping[int, float] = _NOTHING
     ) -> list[Extension]:
-        """The `enough` best allowed extensions, best first. `taken` is subtracted from the rank of an id."""
+        """The `enough` best allowed extensions, best first. `taken` is subtracted, by id, from the total by
+        which an extension is ranked."""
         penalty = self.options.repetition_penalty
         found: list[Extension] = []
         least = _LEAST  # extensions that rank below it can no longer be among the best

@@ -110,7 +110,7 @@ Rule = Callable[[Call], list[Value]]
 
 def _axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
-        raise RuleError(f"has an axis {axis} of {rank}")
+        raise RuleError(f"has axis {axis} of a tensor with {rank} axes")
     return axis % rank
 
 

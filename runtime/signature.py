@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import path_text
+from .arguments import path_text, shown
 from .errors import BundleError, EdgeChatError, UsageError
 from .files import sha256
 
@@ -25,6 +25,7 @@ KEY_BYTES, SIGNATURE_BYTES = 32, 64
 # Precedes the key in an Ed25519 SubjectPublicKeyInfo (RFC 8410).
 _SPKI = bytes.fromhex("302a300506032b6570032100")
 _LARGEST_KEY_FILE = 1 << 16  # bytes
+_NO_KEY = "require_signature must be a path, or the content of a PEM file as bytes"
 
 #: Returns the content of signature.ed25519 for the bytes of edgechat.json.
 Signer = Callable[[bytes], bytes]
@@ -71,10 +72,11 @@ def load_signer(path: str | os.PathLike[str], ask: Callable[[], str] | None = No
 
 
 def load_public_key(given: PublicKey) -> bytes:
-    """The 32 bytes of the Ed25519 public key in a PEM file.
+    """The 32 bytes of an Ed25519 public key in PEM.
 
     Raises:
-        UsageError: there is no such file, or it is not an Ed25519 public key.
+        UsageError: there is no such file, or it is not an Ed25519 public key, or `given` has a wrong type.
+        EdgeChatError: the package cryptography is not installed.
     """
     _need_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -83,9 +85,13 @@ def load_public_key(given: PublicKey) -> bytes:
 
     if isinstance(given, bytes):
         name, raw = "require_signature", given
-    else:
+    elif isinstance(given, str) and "-----BEGIN" in given:  # not shown, since it may be a private key
+        raise UsageError(f"{_NO_KEY}: give the text of a key as bytes")
+    elif isinstance(given, str | os.PathLike):
         name = path_text("require_signature", given)
         raw = _read(name)
+    else:
+        raise UsageError(f"{_NO_KEY}, not {shown(given)}")
     if b"PRIVATE KEY" in raw:
         raise UsageError(f"{name} is a private key, which belongs only to the signer: give the public key")
     try:

@@ -75,7 +75,7 @@ def _check_model(model: dict[str, Any]) -> None:
     if model.get("type") != "BPE":
         raise BundleError(f"tokenizer.json is a {shown(model.get('type'))}, not a BPE")
     if model.get("dropout"):
-        raise BundleError("tokenizer.json encodes at random: it has a dropout")
+        raise BundleError("tokenizer.json encodes at random: it has dropout")
     if used := [name for name in _CHANGES_TOKENS if model.get(name)]:
         raise BundleError(f"tokenizer.json has a {used[0]}, which a byte-level BPE does not use")
 

@@ -564,4 +564,4 @@ def _python(arguments: list[str], **environment: str) -> "subprocess.CompletedPr
 def test_a_run_in_place_of_a_bundle_is_recognized(invoke, run_folder):
     done = invoke("reply", run_folder, "hello")
     assert done.returncode == 2
-    assert f"{run_folder} is a run, not a bundle: edgechat export" in done.sentence
+    assert f"{run_folder} is a run, not a bundle: export it with edgechat export" in done.sentence

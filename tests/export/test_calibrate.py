@@ -142,5 +142,5 @@ def test_likelier_replies_that_are_less_often_right_are_refused():
 def test_the_calibration_in_a_manifest_is_checked():
     assert Calibration.from_json({"kind": "of a later version"}) is None
     for a in (None, "1", True, math.nan, math.inf, 1e9):
-        with pytest.raises(BundleError, match="a and b of 'calibration' must be numbers"):
+        with pytest.raises(BundleError, match="'a' and 'b' in 'calibration' must be numbers"):
             Calibration.from_json({"kind": "platt", "a": a, "b": 0})

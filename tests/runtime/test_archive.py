@@ -98,8 +98,8 @@ def test_bytes_are_refused_for_the_same_reasons_as_the_file(good):
     changed[raw.index(b"PK\x03\x04", 1) - 1] ^= 1  # the end of edgechat.json
     for wrong, said in (
         (bytes(changed), "raw/edgechat.json is damaged or was changed: its checksum differs"),
-        (raw[:-1], "raw differs from what edgechat writes from byte"),
-        (raw + b"x", "raw has 1 bytes after its end"),
+        (raw[:-1], "raw differs from what edgechat writes, starting at byte"),
+        (raw + b"x", "raw has 1 byte after its end"),
         (zipped([("notes.txt", b"")]), "raw contains 'notes.txt', which is not a file of a bundle"),
     ):
         with pytest.raises(BundleError, match=f"^{said}"):
@@ -259,7 +259,7 @@ def test_an_encrypted_file_is_refused(tmp_path, members, good):
     for at in (6, first + 8):
         raw = raw[:at] + b"\x01" + raw[at + 1 :]
     assert zipfile.ZipFile(io.BytesIO(raw)).infolist()[0].flag_bits & 1
-    assert "from byte 6 on" in refused(tmp_path / "bad.edgechat", raw)
+    assert ", starting at byte 6:" in refused(tmp_path / "bad.edgechat", raw)
 
 
 def test_zip64_is_refused(tmp_path, members, monkeypatch):

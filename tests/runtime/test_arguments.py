@@ -90,8 +90,8 @@ def test_a_bundle_must_be_a_path(bundle):
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        (1, "must be a path, not 1"),
-        (["demo"], r"must be a path, not \['demo'\]"),
+        (1, "must be a path, or the content of a PEM file as bytes, not 1"),
+        (["demo"], r"must be a path, or the content of a PEM file as bytes, not \['demo'\]"),
         (b"demo", "is not an Ed25519 public key in PEM"),
         (b"", "is not an Ed25519 public key in PEM"),
     ],

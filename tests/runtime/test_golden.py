@@ -217,7 +217,7 @@ MALFORMED = {
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (MALFORMED["a list"], "a value in it is of another kind than edgechat writes"),
+        (MALFORMED["a list"], "it has a value of the wrong type"),
         (MALFORMED["no maximum length"], "it has no 'max_length'"),
         (MALFORMED["more ids than probabilities"], "it does not have one log-probability for each candidate"),
         (b'{"cases": ' + b"9" * 5000 + b"}", "it has a number with thousands of digits"),

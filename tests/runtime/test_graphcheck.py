@@ -550,8 +550,8 @@ ATTACKS: dict[Spoil, str] = {
     weight_in_the_list_of_another_type: "weight 'w' has int32_data, which a bundle's graph does not need",
     constant_of_a_node: "node 'culprit' ('Constant') is of a kind that is not allowed",
     cast_to_strings: "casts to the type 8, which is not allowed",
-    cycle: "takes 'evil2', which nothing before it makes",
-    unsorted: "which nothing before it makes",
+    cycle: "takes 'evil2', which no earlier node makes",
+    unsorted: "which no earlier node makes",
     value_made_twice: "is made twice",
     input_made_again: "'src' is made twice",
     another_input: "input or output 'more' does not fit the state map",
@@ -732,12 +732,12 @@ DECODER_ATTACKS: dict[Spoil, str] = {
     square_of_the_candidates: "makes C*C numbers, which grows faster",
     one_candidate_more_than_the_host_asks_for: "takes the first C + 1 of 320",
     rows_for_each_row: "makes B*B*K*K numbers, which grows faster",
-    vocabulary_for_each_source_token: "makes 5,000 numbers per B*K*S: with the nodes before it, above",
+    vocabulary_for_each_source_token: "makes 5,000 numbers per B*K*S: with the nodes before it, more than",
     power_of_a_sum: "'evil' has 64 axes, 8 are allowed",
     power_of_a_sum_by_reshape: "node 'culprit' ('Reshape') reshapes to 64 axes, 8 are allowed",
     power_of_a_sum_as_a_sentence: "node 'culprit' ('ConstantOfShape') makes ",
     sum_of_too_many_letters: "takes a size from 'more', which is known only at run time",
-    everything_for_each_candidate: "makes 1,000 numbers per B*C*K: with the nodes before it, above 64",
+    everything_for_each_candidate: "makes 1,000 numbers per B*C*K: with the nodes before it, more than 64",
 }
 
 

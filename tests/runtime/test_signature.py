@@ -104,10 +104,16 @@ def test_the_key_may_be_given_as_the_content_of_its_file(signed, keys):
             assert str(model.reply("hello")) == "hi there"
     with pytest.raises(BundleError, match="signed by another key"):
         ChatModel.load(signed, require_signature=other)
+    with pytest.raises(UsageError, match=r"^require_signature must be [^\n]+ as bytes$"):
+        ChatModel.load(signed, require_signature=mine.decode())
+
+
+def test_a_private_key_is_refused_and_not_shown(signed, keys):
     private = (keys / "mine.key").read_bytes()
-    with pytest.raises(UsageError, match=r"^require_signature is a private key, [^\n]+$") as raised:
-        ChatModel.load(signed, require_signature=private)
-    assert not any(line in str(raised.value) for line in private.decode().split())
+    for given, said in ((private, "is a private key"), (private.decode(), "must be a path")):
+        with pytest.raises(UsageError, match=rf"^require_signature {said}, [^\n]+$") as raised:
+            ChatModel.load(signed, require_signature=given)
+        assert not any(line in str(raised.value) for line in private.decode().splitlines())
 
 
 def test_an_unsigned_bundle_is_refused_where_a_signature_is_required(bundle_folder, keys):
