@@ -54,6 +54,11 @@ class Chat:
         return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
 
     @property
+    def words(self) -> str:
+        """What is on the terminal as one line of words, without the frames of dialogs."""
+        return " ".join(self.drawn.replace("│", "").split())
+
+    @property
     def candidates(self) -> list[list[str]]:
         table = self.screen.query_one(DataTable)
         return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]

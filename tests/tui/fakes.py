@@ -12,6 +12,7 @@ from edgechat.runtime import Candidate, ChatModel, DecodingOptions, Reply
 from edgechat.runtime.backend import Floats, Ints, StepOutput
 from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, TextSpec
 from edgechat.runtime.replies import REPLIES
+from edgechat.runtime.replymaker import ReplyMaker
 from edgechat.runtime.text import EOS, SPECIAL_TOKENS, TextCodec
 
 
@@ -83,6 +84,8 @@ class FakeModel:
         self.device = "cpu"
         self.manifest = manifest(turns=turns, precision=precision, weights=weights, closed=closed)
         self.codec = byte_codec(turns=turns)
+        self.maker = ReplyMaker(self.codec, self.defaults)
+        self.bundle_size = 4_200_000
         self.options: DecodingOptions | None = None
         self.streams: list[FakeStream] = []
         self.asked: list[list[str]] = []  # turns that it was given, each time

@@ -100,8 +100,8 @@ async def test_what_the_mouse_marks_in_help_is_copied(chat):
         row = next(row for row in c.app.screen.query(Static) if "Send: give" in str(row.get_selection(ALL)))
         row.text_select_all()
         await c.press("ctrl+c")
-        assert c.app.clipboard == "Send: give the model the prompt  prompt.send"
-        assert c.notices == ["What is marked is in the clipboard"]
+        assert c.app.clipboard == "Send: send the prompt to the model  prompt.send"
+        assert c.notices == ["The selected text is copied"]
 
 
 async def test_ctrl_c_copies_what_was_marked_last(chat):

@@ -45,7 +45,7 @@ async def test_presets_that_do_not_go_with_a_closed_set_are_passed_over_and_not_
 async def test_the_welcome_and_the_status_line_say_that_there_is_a_closed_set(chat):
     async with chat(FakeModel(closed=True)) as c:
         said = " ".join(c.screen.query_one(Welcome).visual.plain.split())
-        assert "It has a closed set of replies, and says nothing else." in said
+        assert "It has a closed set of replies and says nothing else." in said
         assert "int8 · cpu · closed set · beam 3" in c.drawn
     async with chat(FakeModel()) as c:
         assert "closed set" not in c.drawn
@@ -55,7 +55,7 @@ async def test_knobs_that_another_bundle_took_are_turned_back_for_one_with_a_clo
     model = FakeModel(closed=True)
     async with chat(FakeModel(), model) as c:
         c.screen.use_preset({"min_length": 3})
-        c.screen._talk_to("other1")
+        c.screen.talk_to("other1")
         await c.until(lambda: c.notices)
         assert c.notices == [f"min_length {WHY}"]
         await c.say("hello")

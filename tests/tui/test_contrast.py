@@ -54,9 +54,9 @@ async def test_what_is_written_small_or_dim_can_be_read(chat, tmp_path, theme):
         assert of_text(c, "ay something") >= LEAST  # the cursor is on the first letter
         await c.say("hello")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         assert of_text(c, "earch") >= LEAST
-        assert of_text(c, "1 turn") >= LEAST  # in the lit row
+        assert of_text(c, "1 exchange") >= LEAST  # in the lit row
         await c.press("escape", "ctrl+b")
         await c.until(lambda: "int8 · cpu" in c.drawn)
         assert of_text(c, "int8 · cpu") >= LEAST

@@ -7,6 +7,7 @@ import pytest
 from textual.widgets import TextArea
 
 from edgechat.runtime import UsageError
+from edgechat.runtime.bundle import MANIFEST
 from edgechat.tui import ChatApp
 
 from .conftest import Chat
@@ -39,7 +40,7 @@ async def test_the_reply_that_was_whole_before_the_second_bundles_ended_is_said(
             await c.press("escape")
         await c.until(lambda: c.screen.prompt.ready)
         marks = "… cut at the maximum length\n▲ the prompt is longer than the model reads"
-        assert c.messages[1].startswith(f"bot: demo · int8 · cpu\none\n{marks}")
+        assert c.messages[1].startswith(f"bot: demo · int8 · cpu · 12 ms\none\n{marks}")
         ended = "✗ failed" if fails else "■ stopped"
         assert c.messages[2].endswith(f"half\n{ended}")
         assert c.prompt == ""
@@ -73,7 +74,7 @@ async def test_a_mark_goes_with_the_reply_that_was_judged(chat):
         await c.press("enter")
         assert c.messages[-1] == "bot: one\n✓ good"  # it is the same
         await c.press("down", "enter")
-        assert c.messages[-1] == "bot: two\n⇅ candidate 2, put in place by you"
+        assert c.messages[-1] == "bot: two\n⇅ candidate 2, chosen by you"
         assert c.screen.exchange.mark is None
         await c.press("f10")
         c.app.screen.query_one(TextArea).text = "three"
@@ -109,7 +110,7 @@ async def test_a_reply_that_ends_leaves_the_turn_that_is_looked_at(chat):
         await c.press("ctrl+g")
         assert [exchange.mark for exchange in c.screen.talk] == ["good", None, None]
         await c.say("four")
-        assert c.screen.looked_at == 4
+        assert c.screen.selected == 4
 
 
 async def test_back_from_a_view_is_no_way_out_of_the_turn_that_is_looked_at(chat):
@@ -120,11 +121,11 @@ async def test_back_from_a_view_is_no_way_out_of_the_turn_that_is_looked_at(chat
         assert c.screen.inspector.shown.has_focus
         await c.press("escape")
         assert c.screen.prompt.has_focus
-        assert c.screen.looked_at == 1
+        assert c.screen.selected == 1
         c.screen.conversation.focus()
         await c.press("escape")
         assert c.screen.prompt.has_focus
-        assert c.screen.looked_at == 2
+        assert c.screen.selected == 2
 
 
 @pytest.mark.parametrize("second", [True, False])
@@ -145,7 +146,7 @@ async def test_where_the_first_bundle_fails_one_talks_to_the_next_that_comes(sec
         await c.until(lambda: c.notices)
         assert c.notices == ["mine is damaged"]
         await c.until(lambda: "Loading other" in c.drawn)
-        assert "other · not kept · loading" in c.drawn
+        assert "other · not saved · loading" in c.drawn
         gate.set()
         if second:
             await c.until(lambda: c.screen.prompt.ready)
@@ -153,7 +154,7 @@ async def test_where_the_first_bundle_fails_one_talks_to_the_next_that_comes(sec
             assert c.messages == ["you: hello", "bot: fine"]
         else:
             await c.until(lambda: c.messages)
-            assert c.messages == ["error: other is damaged too. There is nobody to talk to."]
+            assert c.messages == ["error: other is damaged too. No bundle is open."]
 
 
 async def test_the_title_of_a_copy_of_a_copy_says_once_that_it_is_another_way(chat):
@@ -162,8 +163,8 @@ async def test_the_title_of_a_copy_of_a_copy_says_once_that_it_is_another_way(ch
         c.screen.talk.rename(title)
         for prompt in ("one", "two", "three"):
             await c.say(prompt)
-        assert c.screen.talk.until(3).title == f"{title}, another way"
-        assert c.screen.talk.until(3).until(2).title == f"{title}, another way"
+        assert c.screen.talk.until(3).title == f"{title} (copy)"
+        assert c.screen.talk.until(3).until(2).title == f"{title} (copy)"
 
 
 async def test_again_is_not_offered_while_one_edits(chat):
@@ -189,13 +190,16 @@ async def test_what_needs_a_bundle_is_not_offered_without_one(chat, tmp_path):
         async with app.run_test(size=(200, 40)) as pilot:
             c = Chat(app, pilot, keeper)
             await c.press("ctrl+l")
-            await c.until(lambda: "1 turn" in c.drawn)
+            await c.until(lambda: "1 exchange" in c.drawn)
             await c.press("enter")
             await c.until(lambda: c.messages)
             await c.until(lambda: "Edit" in c.drawn)
             assert "Again" not in c.drawn
             assert not c.screen.check_action("export_all", ())
-            await c.press("ctrl+b", *"mine", "enter")
+            bundle = tmp_path / "mine"
+            bundle.mkdir()
+            (bundle / MANIFEST).touch()
+            await c.press("ctrl+b", *str(bundle), "enter")
             await c.until(lambda: "Again" in c.drawn)
 
 
@@ -208,11 +212,11 @@ async def test_what_a_failed_reply_should_have_said_is_copied(chat):
         assert c.app.clipboard == "ONE"
 
 
-async def test_a_prompt_waits_until_both_bundles_can_be_asked(chat):
+async def test_a_prompt_waits_until_both_bundles_can_be_asked(chat, tmp_path):
     gate = threading.Event()
 
     def load(path):
-        if path == "other":
+        if path != "mine":
             gate.wait(10)
         return FakeModel()
 
@@ -220,8 +224,11 @@ async def test_a_prompt_waits_until_both_bundles_can_be_asked(chat):
     async with app.run_test(size=(140, 40)) as pilot:
         c = Chat(app, pilot)
         await c.until(lambda: c.screen.prompt.ready)
-        await c.press("f8", *"other", "enter")
-        await c.until(lambda: "mine | other · not kept · loading" in c.drawn)
+        bundle = tmp_path / "other"
+        bundle.mkdir()
+        (bundle / MANIFEST).touch()
+        await c.press("f8", *str(bundle), "enter")
+        await c.until(lambda: "mine | other · not saved · loading" in c.drawn)
         await c.say("hello", wait=False)
         assert c.notices == ["mine | other is loading"]
         gate.set()

@@ -10,7 +10,7 @@ from textual.command import CommandPalette
 from textual.widgets import Input, OptionList
 
 from edgechat.tui.keynames import key_like, key_named
-from edgechat.tui.keys import ALL, APP, ASK, CANDIDATES, CHAT, IDS, LIBRARY, OVER, PROMPT, VIEW, WRITE
+from edgechat.tui.keys import ALL, APP, ASK, CANDIDATES, CHAT, DIALOG, IDS, LIBRARY, PROMPT, VIEW, WRITE
 from edgechat.tui.plain import LONGEST_DRAWN, content, plain
 from edgechat.tui.settings import load_keys
 from edgechat.tui.widgets import VIEWS
@@ -80,8 +80,8 @@ async def test_help_and_ctrl_c_name_the_keys_that_palette_and_quit_have(chat, tm
             await c.press("ctrl+c")
             assert ["f5" in said for said in c.notices[-1:]] == [True] * bool(key)
             c.app.action_help()
-            note = c.app.screen._note
-            assert note.startswith(f"Every action is in the palette, {shown}, too." if key else "Other keys")
+            note = c.app.screen.note
+            assert note.startswith(f"The command palette ({shown}) has" if key else "To change a key")
 
 
 async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(chat):
@@ -114,7 +114,7 @@ async def test_the_text_of_a_message_is_selected_without_who_said_it(chat):
         c.screen.query("ReplyMessage").last().text_select_all()
         await c.pilot.press("ctrl+c")
         assert c.app.clipboard == "select me"
-        assert c.notices == ["What is marked is in the clipboard"]
+        assert c.notices == ["The selected text is copied"]
 
 
 async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
@@ -151,8 +151,8 @@ async def test_help_begins_with_what_has_the_focus_and_is_closed_again(chat, siz
     async with chat(FakeModel(), size=size) as c:
         await c.press("f1")
         await c.until(lambda: "Up on the first line" in c.drawn)
-        assert "Send: give the model the prompt" in c.drawn
-        assert "Stop: end the reply" in c.drawn  # ours are above the fold
+        assert "Send: send the prompt to the model" in c.drawn
+        assert "Stop: stop the reply" in c.drawn  # ours are above the fold
         assert c.drawn.splitlines()[-1].startswith("esc Close")  # the footer is in view, and true
         await c.press(closing)
         assert c.app.screen is c.screen
@@ -168,13 +168,13 @@ async def test_help_over_a_list_and_over_a_question_names_the_keys_that_count_th
         for key in ("ctrl+l", "ctrl+b", "ctrl+s"):
             await c.press(key)
             await c.press("f1")
-            await c.until(lambda: "Close: go back" in c.drawn)
+            await c.until(lambda: "Close: close and return" in c.drawn)
             here = c.drawn.split("Here")[1].split("Everywhere")[0]
             if key == "ctrl+s":
-                assert "⏎                 Done: take what is written" in here
+                assert "⏎                 Done: accept the text" in here
             else:
-                assert "↑                 Up: move to the one above" in here
-                assert "↓                 Down: move to the one below" in here
+                assert "↑                 Up: move to the previous item" in here
+                assert "↓                 Down: move to the next item" in here
             assert "Scroll" not in c.drawn
             await c.press("escape")
             assert ("⏎ Done" if key == "ctrl+s" else "⏎ Open") in c.drawn.splitlines()[-1]
@@ -187,7 +187,7 @@ async def test_help_names_every_action_that_the_keys_file_can_where_it_counts(ch
         named = {}
 
         def look():
-            named.update({hint.id: hint for section in c.app._sections() for hint in section.keys})
+            named.update({hint.id: hint for section in c.app.key_sections() for hint in section.keys})
 
         for widget in (c.screen.prompt, c.screen.conversation, *c.screen.inspector.switcher.children):
             if widget.id in VIEWS:
@@ -197,7 +197,7 @@ async def test_help_names_every_action_that_the_keys_file_can_where_it_counts(ch
             look()
         await c.press("f1")
         await c.until(lambda: "knobs.less" in c.drawn)
-        assert "←                 Less: turn it down  knobs.less" in c.drawn
+        assert "←                 Less: lower the value  knobs.less" in c.drawn
         await c.press("escape")
         for key in ("ctrl+l", "ctrl+s", "f10"):
             await c.press(key)
@@ -217,7 +217,7 @@ async def test_an_action_without_a_key_can_be_given_one(chat, tmp_path):
             c.app.copy_to_clipboard("")
             await c.press(key)
             assert c.app.clipboard == "hello"
-        hints = {hint.id: hint for section in c.app._sections() for hint in section.keys}
+        hints = {hint.id: hint for section in c.app.key_sections() for hint in section.keys}
         assert hints["chat.copy_prompt"].key == "^k ^n"
         assert hints["chat.new"].key == "–"  # whose key was given away
 
@@ -226,9 +226,9 @@ def test_no_two_actions_of_one_place_have_the_same_key():
     for place in (
         (*APP, *PROMPT, *CHAT),
         (*VIEW, *CANDIDATES),
-        (*LIBRARY, *OVER),
-        (*WRITE, *OVER),
-        (*ASK, *OVER),
+        (*LIBRARY, *DIALOG),
+        (*WRITE, *DIALOG),
+        (*ASK, *DIALOG),
     ):
         keys = [key for action in place for key in action.keys.split(",") if key]
         assert len(keys) == len(set(keys))
@@ -286,14 +286,14 @@ async def test_a_screenshot_that_cannot_be_written_says_why(chat, tmp_path):
         c.app.deliver_screenshot("chat.svg", str(tmp_path / "gone"))
         await c.until(lambda: c.notices)
         (said,) = c.notices
-        assert said.startswith("The screenshot is not saved: ")
+        assert said.startswith("The screenshot could not be saved: ")
         assert f"No such file or directory: '{tmp_path / 'gone' / 'chat.svg'}'" in said
 
 
 async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):
     (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
     async with chat(FakeModel(), config=tmp_path) as c:
-        assert "'nonsense', which is no action; F1 names each beside its key" in c.notices[0]
+        assert "'nonsense' is not an action. F1 lists the names of all actions" in c.notices[0]
         await c.say("hello")
         assert "^k New" in c.drawn
         await c.press("f1")
@@ -328,7 +328,7 @@ async def test_a_key_of_the_users_file_is_taken_from_who_had_it_and_that_is_said
         assert c.notices == [f"keys.toml: {sentence}" for sentence in said]
         await c.say("hello")
         c.screen.prompt.insert("more")
-        bound = {hint.id: hint.key for section in c.app._sections() for hint in section.keys}
+        bound = {hint.id: hint.key for section in c.app.key_sections() for hint in section.keys}
         assert {id: bound[id] for id in key_of} == key_of
         footer = c.drawn.splitlines()[-1]
         assert "<" not in footer
@@ -354,13 +354,13 @@ def test_a_key_that_is_written_or_another_actions_in_the_file_is_refused_with_th
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
     keys, problems = load_keys(tmp_path)
     assert keys == {"chat.good": "ctrl+k", "view.down": "down,space", "beam.after": "down"}
-    written = "is written where one writes; only what is done in a view can have such a key"
+    written = "types a character, so it can only be the key of an action in a view"
     assert [problem.split("keys.toml")[1] for problem in problems] == [
-        ": 'chat.bad' keeps its keys: 'ctrl+k' is given to 'chat.good' already",
-        f": 'chat.new' keeps its keys: 'g' {written}",
-        f": 'chat.why' keeps its keys: 'space' {written}",
-        f": 'ask.done' keeps its keys: '?' {written}",
-        " names 'chat.quit', which is no action: perhaps 'app.quit'; F1 names each beside its key",
+        ": 'chat.bad' keeps its default keys: 'ctrl+k' is already the key of 'chat.good'",
+        f": 'chat.new' keeps its default keys: 'g' {written}",
+        f": 'chat.why' keeps its default keys: 'space' {written}",
+        f": 'ask.done' keeps its default keys: '?' {written}",
+        ": 'chat.quit' is not an action, did you mean 'app.quit'? F1 lists the names of all actions",
     ]
 
 
@@ -378,7 +378,7 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
             places = []
             for key in ("g", "j", "down", "k", "G", "g"):
                 await c.press(key)
-                lit = shown.cursor_row if view == "candidates" else getattr(shown, "lit", 0)
+                lit = shown.cursor_row if view == "candidates" else getattr(shown, "highlighted", 0)
                 places.append((lit, shown.scroll_offset.y))
             if view in ("candidates", "seen", "knobs"):  # the others have no more than a page here
                 top, once, twice, back, last, again = places
@@ -386,7 +386,7 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
             bound = c.screen.active_bindings
             assert {bound[key].binding.id for key in ("j", "down")} == {"view.down"}
             assert "up" not in bound
-            hints = {hint.id: hint.key for section in c.app._sections() for hint in section.keys}  # of F1
+            hints = {hint.id: hint.key for section in c.app.key_sections() for hint in section.keys}  # of F1
             assert (hints["view.down"], hints["view.up"], hints["view.last"]) == ("↓ j", "k", "G")
         assert c.prompt == ""
         c.screen.prompt.focus()
@@ -400,7 +400,7 @@ def test_a_keys_file_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "keys.toml").write_text("chat.new = [\n")
     keys, (problem,) = load_keys(tmp_path)
     assert keys == {}
-    assert "keys.toml cannot be read, the usual keys are in force" in problem
+    assert "keys.toml cannot be read, so the default keys are used" in problem
 
 
 def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like(tmp_path):
@@ -415,10 +415,11 @@ def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like
     keys, problems = load_keys(tmp_path)
     assert keys == {"view.down": "down,j,question_mark,ctrl+shift+left"}
     assert [problem.split("keys.toml")[1] for problem in problems] == [
-        ": 'chat.new' keeps its keys: 'kontrol+q' is no key, perhaps 'ctrl+q'",
-        ": 'chat.good' keeps its keys: 'Return' is no key, perhaps 'enter'",
-        ": 'chat.copy' keeps its keys: '' is no key, a key is written as 'ctrl+g', 'f5' or 'question_mark'",
-        " names 'chat.nwe', which is no action: perhaps 'chat.new'; F1 names each beside its key",
+        ": 'chat.new' keeps its default keys: 'kontrol+q' is not a key, did you mean 'ctrl+q'?",
+        ": 'chat.good' keeps its default keys: 'Return' is not a key, did you mean 'enter'?",
+        ": 'chat.copy' keeps its default keys: '' is not a key, write a key as 'ctrl+g', 'f5' or "
+        "'question_mark'",
+        ": 'chat.nwe' is not an action, did you mean 'chat.new'? F1 lists the names of all actions",
     ]
 
 
@@ -504,12 +505,12 @@ async def test_an_empty_no_color_counts_as_none(chat, monkeypatch, value, colour
 
 async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat):
     async with chat(FakeModel(turns=1)) as c:
-        text = " ".join(c.drawn.split())
+        text = c.words
         assert "demo 2 layers of 256 units · 4,096 tokens · int8 · 4.2 MB · cpu" in text
         assert "remembers nothing said before" in text
         assert "^o New line" in text
     async with chat(FakeModel(turns=3)) as c:
-        assert "the last 3 turns" in " ".join(c.drawn.split())
+        assert "the last 3 turns" in c.words
         c.screen.set_focus(None)  # as in a browser, before it is clicked into
         c.screen.greet()
         await c.pilot.pause()
@@ -575,7 +576,7 @@ async def test_in_forty_columns_and_ten_rows_replies_knobs_and_conversations_are
         await c.press("f4")
         assert "beam" in c.drawn.split("\u256d")[0].split("\n", 1)[1]  # below the tabs, above the prompt
         await c.press("f4", "f2", "ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("escape", "f10", *"ly")
         assert "finely" in c.drawn
 

@@ -83,7 +83,7 @@ async def test_an_action_that_does_not_end_holds_keys_for_a_while_only(chat, tmp
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("the weather")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.type_fast("weather", "f2", *"xyz")
         await c.until(lambda: c.app.screen.query_one(Input).value == "weatherxyz")
         found.set()
@@ -137,5 +137,5 @@ async def test_who_holds_enter_while_a_reply_is_made_is_told_once(chat):
     async with chat(FakeModel(Script(gate=gate))) as c:
         await c.type_fast("one", "enter", *"two", *["enter"] * 20, "!")
         await c.until(lambda: c.prompt == "two!")
-        assert c.notices == ["Wait for the reply, or stop it, to send the next prompt"]
+        assert c.notices == ["Wait for the reply or stop it before you send the next prompt"]
         gate.set()

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from edgechat.cli.app import app
 from edgechat.runtime import EdgeChatError, UsageError
 from edgechat.tui import ChatApp, run_chat
+from edgechat.tui import store as store_module
+from edgechat.tui.engine import Engine
 from edgechat.tui.keeper import Keeper, Kept
 from edgechat.tui.screens.ask import Ask
 from edgechat.tui.screens.library import Library
@@ -43,7 +45,7 @@ async def test_a_conversation_is_kept_and_goes_on_in_another_window(chat, tmp_pa
     model = FakeModel(Script(end=reply("good")))
     async with chat(model, store=path) as c:
         await c.press("ctrl+l")
-        await c.until(lambda: "hello" in c.drawn and "2 turns" in c.drawn)
+        await c.until(lambda: "hello" in c.drawn and "2 exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.messages[::2] == ["you: hello", "you: how are you?"])
         assert c.messages[1::2] == ["bot: hi there"] * 2
@@ -129,7 +131,7 @@ async def test_any_turn_is_judged_and_corrected_and_a_model_that_learns_the_expo
     ]
     async with chat(FakeModel(), store=path) as c:  # another window, another day
         await c.press("ctrl+l")
-        await c.until(lambda: "4 turns" in c.drawn)
+        await c.until(lambda: "4 exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.messages)
         assert [message.split("\n")[1:] for message in c.messages[1::2]] == judged
@@ -178,7 +180,7 @@ async def test_closing_does_not_drop_a_written_correction_the_first_time(chat):
         await c.press("f10", "escape")
         assert c.app.screen is c.chat  # nothing was written
         await c.press("f10", "o", "h", "escape")
-        assert "Close again to drop what you wrote" in c.drawn
+        assert "Close again to discard it" in c.drawn
         await c.press("!")
         assert "Close again" not in c.drawn
         await c.press("escape", "escape")
@@ -235,13 +237,13 @@ async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
         await c.say("one", wait=False)
         await c.until(lambda: "so far" in c.messages[-1])
         await c.press("escape", "ctrl+g")
-        assert "This is no whole reply" in c.notices[-1]
+        assert "The reply is not complete" in c.notices[-1]
         assert c.messages[-1] == "bot: so far\n■ stopped"
         await correct(c, "ONE")
         await c.say("two")
         c.app.clear_notifications()
         await c.press("alt+d")
-        assert "This is no whole reply" in c.notices[-1]
+        assert "The reply is not complete" in c.notices[-1]
         await correct(c, "TWO")
         c.screen.prompt.write("")
         await c.say("three")
@@ -254,7 +256,7 @@ async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch
         await c.say("hello")
         await c.press("ctrl+s", "enter")
         await c.until(lambda: c.notices)
-        assert c.notices == [f"Written to {tmp_path / 'chat.md'}"]
+        assert c.notices == [f"Saved to {tmp_path / 'chat.md'}"]
 
 
 async def test_an_export_is_proposed_a_name_that_no_file_has(chat, tmp_path, monkeypatch):
@@ -274,13 +276,13 @@ async def test_an_export_that_cannot_be_written_is_asked_for_until_it_is(chat, t
         name = c.app.screen.query_one(Input)
         name.value = str(tmp_path / "chat.jsonl")
         await c.press("enter")
-        assert "There is nothing to learn yet" in " ".join(c.drawn.split())
+        assert "There is nothing to train on yet" in c.words
         name.value = str(tmp_path / "chat.md")
         full = OSError(errno.ENOSPC, "No space left on device")
         with monkeypatch.context() as patched:
             patched.setattr("edgechat.tui.formats.write_atomic", Mock(side_effect=full))
             await c.press("enter")
-        assert "cannot be written: No space left on device" in " ".join(c.drawn.split())
+        assert "cannot be written: No space left on device" in c.words
         await c.press("enter")  # the name still stands
         await c.until(lambda: c.notices)
     assert sorted(path.name for path in tmp_path.glob("chat*")) == ["chat.md"]
@@ -292,7 +294,7 @@ async def test_nothing_is_asked_where_no_conversation_teaches(chat, tmp_path):
         await c.kept()
         c.screen.action_export_all()
         await c.until(lambda: c.notices)
-        assert "There is nothing to learn yet" in c.notices[-1]
+        assert "There is nothing to train on yet" in c.notices[-1]
         assert not c.app.screen.query(Input)
 
 
@@ -303,17 +305,17 @@ async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat
         await c.press("ctrl+s")
         name = c.app.screen.query_one(Input)
         for path, said in (
-            ("there.md", "there already"),
+            ("there.md", "already exists"),
             ("chat.pdf", ".md or .json or .jsonl"),
             ("no/chat.md", "There is no folder"),
-            ("x" * 300 + ".md", "This cannot be the name of a file"),
+            ("x" * 300 + ".md", "This is not a valid file name"),
         ):
             name.value = str(tmp_path / path)
             await c.press("enter")
-            assert said in " ".join(c.drawn.split())
+            assert said in c.words
         name.value = "~no-such-user/chat.md"
         await c.press("enter")
-        assert "This cannot be the name of a file" in " ".join(c.drawn.split())
+        assert "This is not a valid file name" in c.words
         name.value = str(tmp_path / "chat.md")
         await c.press("enter")
         await c.until(lambda: (tmp_path / "chat.md").exists())
@@ -347,7 +349,7 @@ async def test_two_windows_hold_one_conversation_and_neither_loses_what_the_othe
         await first.kept()
         async with chat(FakeModel(Script(end=reply("two"))), store=path) as second:
             await second.press("ctrl+l")
-            await second.until(lambda: "1 turn" in second.drawn)
+            await second.until(lambda: "1 exchange" in second.drawn)
             await second.press("enter")
             await second.until(lambda: second.messages)
             await second.say("from the second")
@@ -376,10 +378,10 @@ async def test_the_library_finds_renames_deletes_and_brings_back(chat, tmp_path)
         await c.press("enter")
         await c.until(lambda: "about the weather, [b]rain[/] ␛[2J" in c.drawn)
         await c.press("ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         assert prompts(path) == [["a joke"]]
         await c.press("ctrl+z")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         assert len(prompts(path)) == 2
         await c.press("escape")
         assert c.app.screen is c.chat
@@ -390,7 +392,7 @@ async def test_a_deleted_conversation_is_gone_when_the_window_is_closed(chat, tm
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
         await c.press("ctrl+n", "ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("ctrl+d")
         await c.until(lambda: "Undo" in c.drawn)
     assert sqlite3.connect(path).execute("SELECT count(*) FROM conversations").fetchone() == (0,)
@@ -410,16 +412,16 @@ async def test_the_list_says_how_many_it_leaves_out_and_is_walked_by_page_and_to
             return row.prompt.plain.split("\n")[0] if row else ""
 
         await c.press("ctrl+l")
-        await c.until(lambda: "The newest 500 of 1,202: what you type narrows them." in c.drawn)
+        await c.until(lambda: "The newest 500 of 1,202. Type to narrow the list." in c.drawn)
         assert lit() == "conversation 1201"
         for key, there in (("end", 702), ("home", 1201), ("pagedown", 1194), ("pageup", 1201), ("up", 702)):
             await c.press(key)
             assert lit() == f"conversation {there}"
             assert lit() in c.drawn
         await c.press(*"even")
-        await c.until(lambda: "The newest 500 of 601: what you type narrows them." in c.drawn)
+        await c.until(lambda: "The newest 500 of 601. Type to narrow the list." in c.drawn)
         await c.press("x")
-        await c.until(lambda: "Nothing was found." in c.drawn)
+        await c.until(lambda: "Nothing found." in c.drawn)
         await c.press("f1")
         for key in ("pgup", "pgdn", "home", "end"):
             assert re.search(rf"│  {key} ", c.drawn)
@@ -453,18 +455,18 @@ async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path
         await c.press("enter")
         assert len(c.screen.talk.title) <= 60
         await c.press("ctrl+l", "down", "ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         assert c.drawn.count("wide") == 12
 
 
 async def test_the_same_is_told_once_at_a_time(chat):
     async with chat(FakeModel(), FakeModel()) as c:
-        c.screen.bundles.beside = "other1"
+        c.screen.bundles.second = "other1"
         await c.say("hello")
         await c.press("alt+o", "ctrl+g", "alt+d", "f10")
         await c.until(lambda: c.notices)
         assert len(c.notices) == 1
-        assert "goes on with the first bundle's reply" in c.notices[0]
+        assert "continues with the first bundle's reply" in c.notices[0]
 
 
 async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(chat, tmp_path):
@@ -472,11 +474,11 @@ async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(ch
     async with chat(FakeModel(), store=path) as c:
         await two_in_the_library(c)
         await c.press("ctrl+d", "ctrl+d")
-        await c.until(lambda: "Deleted: the weather. Undo brings it back" in c.drawn)
+        await c.until(lambda: "Deleted: the weather. Undo restores it" in c.drawn)
         await c.press("escape", "ctrl+l")
-        await c.until(lambda: "Deleted: the weather. Undo brings it back" in c.drawn and "Undo" in c.drawn)
+        await c.until(lambda: "Deleted: the weather. Undo restores it" in c.drawn and "Undo" in c.drawn)
         await c.press("ctrl+z", "escape", "ctrl+l")
-        await c.until(lambda: "Deleted: a joke. Undo brings it back" in c.drawn and "1 turn" in c.drawn)
+        await c.until(lambda: "Deleted: a joke. Undo restores it" in c.drawn and "1 exchange" in c.drawn)
         await c.press("ctrl+z")
         await c.until(lambda: "Deleted" not in c.drawn)
     assert prompts(path) == [["a joke"], ["the weather"]]
@@ -501,9 +503,9 @@ async def test_who_deletes_the_conversation_he_is_in_is_in_a_new_one(chat, tmp_p
     async with chat(model, store=path) as c:
         await c.say("hello")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         await c.press("escape")
         assert c.messages == []
         await c.say("anew")
@@ -523,7 +525,7 @@ async def test_who_brings_the_conversation_he_is_in_back_at_once_is_still_in_it(
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("ctrl+d", "ctrl+z", "escape")
         await c.say("again")
     assert prompts(path) == [["hello", "again"]]
@@ -540,16 +542,16 @@ async def test_a_reply_that_is_made_in_a_conversation_as_it_is_deleted_goes_and_
         await c.say("again", wait=False)
         await c.until(lambda: "so far" in c.messages[-1])
         await c.press("ctrl+l", "ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         gate.set()
         if ends:
-            await c.until(lambda: c.chat.turn is None)
+            await c.until(lambda: c.chat.reply_task is None)
         await c.press("escape")
         await c.until(lambda: c.messages == [])
         await c.kept()
         assert prompts(path) == []
         await c.press("ctrl+l", "ctrl+z")
-        await c.until(lambda: "2 turns" in c.drawn)
+        await c.until(lambda: "2 exchanges" in c.drawn)
         assert not c.notices
     assert prompts(path) == [["hello", "again"]]
 
@@ -560,12 +562,56 @@ async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(cha
     async with chat(FakeModel(), store=path) as c:
         await c.until(lambda: c.notices)
         assert "chats.db" in c.notices[0]
-        assert "not kept" in c.notices[0]
+        assert "not saved" in c.notices[0]
         await c.say("hello")
         assert c.messages[-1] == "bot: fine"
         assert len(c.notices) == 1
-        assert "demo · not kept" in c.drawn
+        assert "demo · not saved" in c.drawn
     assert path.read_bytes() == b"no database at all" * 100
+
+
+def read_only(monkeypatch):
+    """Make SQLite open files as it does in a folder without write permission, which root always has."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        store_module.sqlite3,
+        "connect",
+        lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options),
+    )
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_with_a_read_only_store_the_chat_opens_and_the_status_line_says_why_nothing_is_saved(
+    chat, tmp_path, monkeypatch, there
+):
+    path = tmp_path / "chats.db"
+    if there:
+        store = Store(path)
+        store.create("before", "demo", [Exchange("earlier", reply=ReplyFacts("fine"))])
+        store.close()
+    read_only(monkeypatch)
+    async with chat(FakeModel(), store=path, size=(200, 24)) as c:
+        why = f"{path} {'is read-only' if there else 'cannot be opened or created'}"
+        await c.until(lambda: f"demo · not saved: {why} · int8" in c.drawn)
+        for prompt in ("hello", "again"):
+            await c.say(prompt)
+            await c.press("ctrl+g")
+        assert c.messages[-1] == "bot: fine\n✓ good"
+        assert not c.screen.check_action("library", ())
+        assert f"not saved: {why}" in c.drawn
+        assert c.notices == []  # it is said once
+
+
+async def test_a_data_folder_that_cannot_be_created_is_named_in_the_status_line(chat, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / "edgechat" / "chats.db"
+    monkeypatch.setattr("pathlib.Path.mkdir", refused)
+    async with chat(FakeModel(), store=path, size=(200, 24)) as c:
+        await c.until(lambda: f"not saved: {path} cannot be created: Permission denied" in c.drawn)
+        await c.say("hello")
+        assert c.notices == []
 
 
 async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_as_soon_as_it_can_be(
@@ -580,18 +626,18 @@ async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_a
     other.execute("BEGIN IMMEDIATE")
     async with chat(FakeModel(), store=path) as c:
         await c.until(lambda: c.notices)
-        assert "is locked. It is tried again" in c.notices[0]
+        assert "is locked. Trying again" in c.notices[0]
         await c.say("hello")
-        await c.until(lambda: "demo · not kept" in c.drawn)
+        await c.until(lambda: "demo · not saved" in c.drawn)
         other.execute("COMMIT")
         await c.say("again")
         await c.kept()
-        assert "not kept" not in c.drawn
+        assert "not saved" not in c.drawn
         await c.until(lambda: not [worker for worker in c.app.workers if worker.name == "_begin_keeping"])
         await c.press("up", "up", "up")
         assert c.prompt == "earlier"
         await c.press("ctrl+l")
-        await c.until(lambda: "2 turns" in c.drawn)
+        await c.until(lambda: "2 exchanges" in c.drawn)
     assert prompts(path) == [["hello", "again"], ["earlier"]]
     other.close()
 
@@ -612,20 +658,20 @@ async def test_what_was_said_on_a_full_disk_is_kept_as_soon_as_there_is_room(cha
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("before")
-        assert "not kept" not in c.drawn
+        assert "not saved" not in c.drawn
         await c.keeper.do(full)
         for n in range(2):
             await c.say(f"{n} {LONG}")
             await c.kept()
             assert "disk is full" in c.notices[-1]
-            assert "demo · not kept" in c.drawn
+            assert "demo · not saved" in c.drawn
         await c.press("ctrl+g", "ctrl+n")
         await c.say(LONG)  # another conversation
         await c.kept()
         await c.keeper.do(room)
         await c.say("after")
         await c.kept()
-        assert "not kept" not in c.drawn
+        assert "not saved" not in c.drawn
     assert prompts(path) == [[LONG, "after"], ["before", f"0 {LONG}", f"1 {LONG}"]]
     store = Store(path)
     assert [e.mark for e in store.load(1)[1]] == [None, None, "good"]
@@ -640,7 +686,7 @@ def test_what_could_not_be_written_in_the_end_is_an_error_of_the_command(monkeyp
     monkeypatch.setattr(ChatApp, "run", run)
     for name, path in (("chats_file", tmp_path / "chats.db"), ("config_folder", tmp_path)):
         monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
-    with pytest.raises(EdgeChatError, match=r"the last of what was said is not kept: .*disk is full"):
+    with pytest.raises(EdgeChatError, match=r"the end of the conversation is not saved: .*disk is full"):
         run_chat(["demo"])
 
 
@@ -653,7 +699,7 @@ def test_a_bug_that_ends_the_chat_is_an_error_of_the_command(monkeypatch, tmp_pa
     monkeypatch.setattr(ChatApp, "on_ready", broken)
     for name, path in (("chats_file", tmp_path / "chats.db"), ("config_folder", tmp_path)):
         monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
-    with pytest.raises(EdgeChatError, match="the traceback is above; every turn that had ended is kept"):
+    with pytest.raises(EdgeChatError, match="see the traceback above; every finished exchange is saved"):
         run_chat([])
 
 
@@ -732,18 +778,18 @@ async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_b
         await c.press("ctrl+g")
         await c.kept()
         assert "deleted in another window" in c.notices[-1]
-        assert "demo · not kept" in c.drawn
+        assert "demo · not saved" in c.drawn
         c.app.clear_notifications()
         await c.say("again")
         await c.kept()
-        assert "Again and Edit go on in a copy that is" in c.notices[-1]
+        assert "Again or Edit continues in a saved copy" in c.notices[-1]
         c.app.clear_notifications()
         await c.press("ctrl+g")
         await c.kept()
-        assert "not kept" in c.notices[-1]
-        assert "demo · not kept" in c.drawn
+        assert "not saved" in c.notices[-1]
+        assert "demo · not saved" in c.drawn
         await c.press("ctrl+n")
-        assert "not kept" not in c.screen.status_line.render().plain
+        assert "not saved" not in c.screen.status_line.render().plain
         await c.say("anew")
         await c.kept()
     assert prompts(path) == [["anew"]]
@@ -759,7 +805,7 @@ async def test_what_another_window_deleted_does_not_come_back_without_a_word(cha
         await c.say("again")
         await c.kept()
         assert "deleted in another window" in c.notices[-1]
-        assert "demo · not kept" in c.drawn
+        assert "demo · not saved" in c.drawn
         assert prompts(path) == []
         other.close()
 
@@ -771,7 +817,9 @@ async def test_a_copy_says_where_the_conversation_is_as_it_was(chat, tmp_path):
         await c.say("again")
         await c.press("ctrl+up", "ctrl+r")
         await c.until(lambda: c.notices)
-        assert c.notices == ["This goes on in a copy: ^l has the conversation as it was"]
+        assert c.notices == [
+            "The conversation continues in a copy; the original is in the list of conversations (^l)"
+        ]
     assert prompts(path) == [["hello"], ["hello", "again"]]
 
 
@@ -792,7 +840,7 @@ async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_s
         if told:
             await c.say("and again")
             await c.kept()
-            assert "Again and Edit go on in a copy that is" in c.notices[-1]
+            assert "Again or Edit continues in a saved copy" in c.notices[-1]
         else:
             await c.press("ctrl+up")
         c.app.clear_notifications()
@@ -800,8 +848,8 @@ async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_s
         said = ["hello", "again", "and again"] if told else ["hello"]
         await c.until(lambda: c.screen.prompt.ready and len(c.screen.talk) == len(said))
         await c.kept()
-        assert c.notices == ["This goes on in a copy: the conversation is not kept as it was"]
-        assert "not kept" not in c.screen.status_line.render().plain
+        assert c.notices == ["The conversation continues in a copy; the original is not saved"]
+        assert "not saved" not in c.screen.status_line.render().plain
         assert prompts(path) == [said]
         if not quits:
             other.close()
@@ -814,7 +862,7 @@ async def test_what_is_said_where_nothing_is_kept_is_told_to_be_so(chat):
         await c.until(lambda: c.screen.prompt.ready)
         await c.say("hello")
         await c.kept()
-        assert "demo · not kept · int8" in c.drawn
+        assert "demo · not saved · int8" in c.drawn
     keeper.close()
 
 
@@ -837,9 +885,9 @@ async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, 
 async def test_a_library_without_a_conversation_says_so(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.press("ctrl+l")
-        await c.until(lambda: "Nothing was said yet." in c.drawn)
+        await c.until(lambda: "There are no conversations yet." in c.drawn)
         await c.press("enter", "ctrl+d", "f2", *"xyz")
-        await c.until(lambda: "Nothing was found." in c.drawn)
+        await c.until(lambda: "Nothing found." in c.drawn)
         assert isinstance(c.app.screen, Library)
 
 
@@ -860,7 +908,7 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
     async with chat(FakeModel(), store=path) as c:
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
-        assert "of the replies of demo" in " ".join(c.drawn.split())
+        assert "of the replies of demo" in c.words
         c.app.screen.query_one(Input).value = str(file)
         await c.press("enter")
         await c.until(file.exists)
@@ -891,6 +939,37 @@ async def test_what_a_bundle_learns_from_is_what_it_replied_whoever_began(chat, 
     ]
 
 
+async def test_two_bundles_with_the_same_folder_name_are_exported_separately(tmp_path):
+    old, new = (tmp_path / where / "mine" for where in ("old", "new"))
+    new.mkdir(parents=True)
+    own = Engine(FakeModel(), "mine", str(new)).facts
+    made = {
+        "other bundle": Made("mine", path=str(old), fingerprint="0"),
+        "this bundle": Made("mine", path=own.path, fingerprint=own.fingerprint),
+        "earlier export": Made("mine", path=own.path, fingerprint="1"),
+        "before it was moved": Made("was", path=str(old), fingerprint=own.fingerprint),
+        "without a path": Made("mine"),
+    }
+    store = Store(tmp_path / "chats.db")
+    for prompt, how in made.items():
+        store.create("t", "mine", [Exchange(prompt, reply=ReplyFacts("fine", made=how), mark="good")])
+    store.close()
+    keeper, file = Keeper(partial(Store, tmp_path / "chats.db")), tmp_path / "mine.jsonl"
+    app = ChatApp(lambda path: FakeModel(), [str(new)], keeper=keeper)
+    async with app.run_test(size=(140, 40)) as pilot:
+        c = Chat(app, pilot, keeper)
+        await c.until(lambda: c.screen.prompt.ready)
+        c.screen.action_export_all()
+        await c.until(lambda: c.app.screen.query(Input))
+        assert f"replies of the bundle {new}" in c.words
+        c.app.screen.query_one(Input).value = str(file)
+        await c.press("enter")
+        await c.until(file.exists)
+    keeper.close()
+    prompts = {json.loads(line)["turns"][0]["text"] for line in file.read_text().splitlines()}
+    assert prompts == {"this bundle", "earlier export", "before it was moved", "without a path"}
+
+
 async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_learn_from(chat, tmp_path):
     path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
     store = Store(path)
@@ -905,7 +984,7 @@ async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
         assert "the conversation 'broken'" in c.notices[0]
-        assert c.notices[0].endswith("It is left out")
+        assert c.notices[0].endswith("It is not exported")
         c.app.screen.query_one(Input).value = str(file)
         await c.press("enter")
         await c.until(file.exists)
@@ -966,15 +1045,15 @@ async def test_a_key_twice_at_once_opens_one_box(chat, tmp_path, key):
     [
         ("details = '{'", "JSONDecodeError"),
         ("""details = '{"reply": {"ms": 1.0}}'""", "'text'"),
-        ("""details = '{"reply": {"text": 5}}'""", "'5' is no str"),
-        ("""details = '{"other": {"text": "r", "ms": "12"}}'""", "'12' is no float"),
-        ("""details = '{"reply": {"text": "r", "made": {"seen": ["a", null]}}}'""", "'None' is no str"),
-        ("""details = '{"reply": {"text": "r", "candidates": 7}}'""", "'7' is no tuple"),
+        ("""details = '{"reply": {"text": 5}}'""", "'5' is not a str"),
+        ("""details = '{"other": {"text": "r", "ms": "12"}}'""", "'12' is not a float"),
+        ("""details = '{"reply": {"text": "r", "made": {"seen": ["a", null]}}}'""", "'None' is not a str"),
+        ("""details = '{"reply": {"text": "r", "candidates": 7}}'""", "'7' is not a tuple"),
         ("""details = '{"reply": {"text": "r", "chosen": 3}}'""", "there is no candidate 3"),
         ("details = '[]'", "TypeError"),
-        ("prompt = x'00'", "is no str"),
-        ("mark = 'so so'", "'so so' is no"),
-        ("state = 'over'", "'over' is no"),
+        ("prompt = x'00'", "is not a str"),
+        ("mark = 'so so'", "'so so' is not"),
+        ("state = 'over'", "'over' is not"),
     ],
 )
 async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_on(
@@ -989,7 +1068,7 @@ async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_
         db.commit()
         db.close()
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.notices)
         assert f"the conversation 'hello' in {path} is damaged" in c.notices[0]
@@ -1005,21 +1084,21 @@ async def test_what_could_not_be_deleted_or_brought_back_is_not_told_to_be(chat,
         await c.say("hello")
         await c.kept()
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         with monkeypatch.context() as patched:
             patched.setattr(Store, "delete", broken)
             await c.press("ctrl+d")
             await c.until(lambda: c.notices)
-            assert "Undo brings it back" not in c.drawn
+            assert "Undo restores it" not in c.drawn
         await c.press("ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         with monkeypatch.context() as patched:
             patched.setattr(Store, "restore", broken)
             c.app.clear_notifications()
             await c.press("ctrl+z")
             await c.until(lambda: c.notices)
         await c.type_fast("", "ctrl+z", "ctrl+z")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
 
 
 async def test_delete_twice_at_once_takes_two(chat, tmp_path):
@@ -1048,7 +1127,7 @@ async def test_a_search_that_ends_when_the_library_is_closed_is_dropped(chat, tm
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=size) as c:
         await c.say("the weather")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.type_fast("weather", "enter")
         c.app.screen.dismiss()
         await c.until(lambda: c.app.screen is c.chat)

@@ -148,7 +148,7 @@ async def test_a_prompt_that_is_sent_while_a_conversation_is_read_ends_with_the_
         await c.until(lambda: "so far" in c.drawn)
         gate.set()
         await c.until(lambda: c.messages[:1] == ["you: about A"])
-        assert c.chat.turn is None
+        assert c.chat.reply_task is None
         assert len(c.messages) == 2
         await c.kept()
     assert titles(path) == ["sent meanwhile", "A", "B", "C"]
@@ -164,7 +164,7 @@ async def test_who_opens_the_conversation_he_is_in_while_a_reply_comes_sees_what
         await c.until(lambda: "so far" in c.messages[-1])
         await list_them(c)
         await c.press("enter")
-        await c.until(lambda: c.app.screen is c.chat and c.chat.turn is None)
+        await c.until(lambda: c.app.screen is c.chat and c.chat.reply_task is None)
         assert c.messages[-2] == "you: more"
         assert c.messages[-1].endswith("so far\n■ stopped")
         await c.kept()
@@ -188,7 +188,7 @@ async def test_a_name_or_a_title_that_is_no_text_is_kept_as_well_as_can_be(tmp_p
         await c.press("ctrl+l")
         await c.until(lambda: "half ?" in c.drawn)
         c.app.screen.query_one(Input).value = "\ud83d"
-        await c.until(lambda: "1 turn" in c.drawn)  # it is sought as it is kept
+        await c.until(lambda: "1 exchange" in c.drawn)  # it is sought as it is kept
         await c.press("escape")
         await c.press("ctrl+g")
         c.screen.action_export_all()

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from edgechat.runtime import BundleError
+from edgechat.runtime.bundle import find_bundle
 from edgechat.tui import ChatApp, run_chat
-from edgechat.tui.engine import name_of
+from edgechat.tui.engine import Engine, load, name_of
 from edgechat.tui.screens.talking import Talking
 from edgechat.tui.screens.viewing import Viewing
 from edgechat.tui.signals import quitting
@@ -55,8 +56,8 @@ async def test_a_bundle_that_cannot_be_loaded_is_a_message_and_the_chat_can_be_l
     async with app.run_test() as pilot:
         c = Chat(app, pilot)
         await c.until(lambda: c.messages)
-        assert c.messages == [f"error: {said}. There is nobody to talk to."]
-        assert "demo · not kept · not loaded" in c.drawn
+        assert c.messages == [f"error: {said}. No bundle is open."]
+        assert "demo · not saved · not loaded" in c.drawn
         await pilot.press("h", "i", "enter", "ctrl+n", "ctrl+y", "escape")
         assert c.prompt == "hi"
         await pilot.press("ctrl+q")
@@ -79,6 +80,11 @@ def test_run_chat_names_bundles_by_their_folder_and_hands_all_on(monkeypatch, tm
     assert name_of(bundle) == "mine"
     assert name_of("two\nlines") == "two lines"
     assert list(tmp_path.iterdir()) == []  # nothing was said or chosen, so nothing is kept
+
+
+def test_the_size_of_a_bundle_is_that_of_all_its_files():
+    files = [file.stat().st_size for file in find_bundle("demo").iterdir()]
+    assert Engine(load("demo"), "demo").facts.size == sum(files)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ async def hold(c, turns=TURNS):
 async def settled(c):
     """Until the window is laid out where it has moved to."""
     await c.pilot.pause()
-    await c.until(lambda: not c.chat.conversation._moves)
+    await c.until(lambda: c.chat.conversation.settled)
     await c.pilot.pause()
 
 
@@ -54,16 +54,16 @@ async def test_of_a_long_conversation_the_latest_turns_are_there_and_how_many_ca
         for _ in range(2):
             await hold(c)
             assert mounted(c) == (TURNS - WINDOW + 1, TURNS)
-            assert "200 turns before: scroll on to see them" in c.chat.conversation._before.visual.plain
+            assert "200 earlier exchanges: scroll to see them" in c.chat.conversation._before.visual.plain
             await settled(c)
             assert mounted(c) == (TURNS - WINDOW + 1, TURNS)
         await c.say("hello")
         assert mounted(c) == (TURNS - WINDOW + 2, TURNS + 1)
-        assert "turn after" not in c.drawn
+        assert "later exchange" not in c.drawn
         assert c.messages[-1].endswith("fine")
         await hold(c, 3)
         assert len(c.messages) == 6
-        assert "turns before" not in c.drawn
+        assert "earlier exchange" not in c.drawn
 
 
 async def test_who_scrolls_to_the_end_of_the_window_has_it_move_on_and_sees_the_same(chat):
@@ -80,7 +80,7 @@ async def test_who_scrolls_to_the_end_of_the_window_has_it_move_on_and_sees_the_
                 break
         assert seen_all == set(range(1, TURNS + 1))
         assert mounted(c) == (1, WINDOW)
-        assert "turns before" not in c.drawn
+        assert "earlier exchange" not in c.drawn
         seen_all = set(seen(c))
         for _ in range(400):
             c.screen.conversation.scroll_page_down(animate=False)
@@ -105,7 +105,7 @@ async def test_the_first_line_in_view_stays_when_earlier_turns_come(chat):
         await until_mounted(c, TURNS - WINDOW + 1 - PAGE, TURNS - PAGE)
         await settled(c)
         assert seen(c)[-1] >= TURNS - WINDOW + 1 >= seen(c)[0] >= TURNS - WINDOW - 1
-        assert f"{PAGE} turns after" in conversation._after.visual.plain
+        assert f"{PAGE} later exchanges" in conversation._after.visual.plain
 
 
 async def test_looking_beyond_the_window_has_it_move_and_what_is_done_there_is_as_ever(chat, tmp_path):
@@ -114,13 +114,13 @@ async def test_looking_beyond_the_window_has_it_move_and_what_is_done_there_is_a
     store.close()
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.press("ctrl+l")
-        await c.until(lambda: "200 turns" in c.drawn)
+        await c.until(lambda: "200 exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: "reply 200" in c.drawn)
         for _ in range(WINDOW):
             c.screen.action_select(-1)
         await settled(c)
-        assert c.screen.looked_at == WINDOW
+        assert c.screen.selected == WINDOW
         assert mounted(c)[0] <= WINDOW <= mounted(c)[1]
         assert "▌ bot   reply 100" in c.drawn
         await c.press("ctrl+g")
@@ -158,13 +158,13 @@ async def test_a_conversation_that_was_searched_for_opens_where_it_was_found(cha
         await settled(c)
         await c.until(lambda: f"▌ bot   reply {turn}" in c.drawn)
         assert "▌ you   where is my kettle?" in c.drawn
-        assert c.screen.looked_at == turn
+        assert c.screen.selected == turn
         await c.say("and the cup?")
         await c.press("ctrl+l", *"long")
-        await c.until(lambda: f"{TURNS + 1} turns" in c.drawn)
+        await c.until(lambda: f"{TURNS + 1} exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: "and the cup?" in c.drawn)
-        assert c.screen.looked_at == TURNS + 1
+        assert c.screen.selected == TURNS + 1
 
 
 async def test_the_prompt_that_is_looked_at_is_in_view_though_its_reply_is_taller_than_that(chat):
@@ -172,7 +172,7 @@ async def test_the_prompt_that_is_looked_at_is_in_view_though_its_reply_is_talle
         tall = ReplyFacts("\n".join(f"line {n}" for n in range(40)))
         c.screen.hold(Talk([Exchange("where?", reply=tall), *said(9)]))
         await settled(c)
-        c.screen.look(1)
+        c.screen.select(1)
         await settled(c)
         assert "▌ you   where?" in c.drawn
         assert "line 3" in c.drawn

@@ -75,7 +75,7 @@ async def metered(c):
 
 async def compared(c):
     await c.press("f8", "down", "enter")
-    await c.until(lambda: c.screen.bundles.beside)
+    await c.until(lambda: c.screen.bundles.second)
     await c.say("hello")
 
 

@@ -7,8 +7,8 @@ import pytest
 from edgechat.runtime import TracedStep
 from edgechat.tui import talk
 from edgechat.tui.engine import MOST_TRACED, Engine
-from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Insight
-from edgechat.tui.widgets.hints import NOT_FOLLOWED
+from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Exchange, Insight, ReplyFacts
+from edgechat.tui.widgets.hints import NOT_TRACED
 
 from .fakes import FakeModel, table_model
 
@@ -51,12 +51,38 @@ async def test_of_a_search_that_is_too_large_nothing_is_traced_and_the_views_say
         c.screen.use_preset({"beam": 64, "max_length": 500})
         await c.say("hi")
         for view in ("attention", "beam"):
-            assert " ".join(NOT_FOLLOWED.split()[:6]) in await c.view(view)
+            assert " ".join(NOT_TRACED.split()[:6]) in await c.view(view)
         assert "ab" in await c.view("tokens")
         c.screen.use_preset({"beam": 64})
         await c.press("ctrl+r")
         await c.until(lambda: c.screen.prompt.ready)
         assert "step 1 of" in await c.view("beam")
+
+
+def test_speeds_are_collected_as_replies_come_and_not_anew_for_each_look(monkeypatch):
+    computed = []
+    speed = ReplyFacts.tokens_per_second.fget
+    counting = property(lambda reply: computed.append(reply) or speed(reply))
+    monkeypatch.setattr(ReplyFacts, "tokens_per_second", counting)
+
+    def reply(tokens):
+        return ReplyFacts("r", tokens=tokens, ms=1000)
+
+    held = talk.Talk([Exchange("p", reply=reply(n), other=reply(n + 1)) for n in range(1, 1001)])
+    computed.clear()
+    assert held.speeds(0) == tuple(range(1, 1001))
+    assert held.speeds(1) == tuple(range(2, 1002))
+    assert computed == []
+    number = held.begin("again", instead_of=1000)
+    assert held.speeds(0) == tuple(range(1, 1000))
+    assert held.take_back(number)
+    assert held.speeds(0) == tuple(range(1, 1001))
+    number = held.begin("again", instead_of=1000)
+    held.end(number, Exchange("again", reply=reply(7)), "demo")
+    held.change(1, Exchange("p", "failed"))
+    assert held.speeds(0) == (*range(2, 1000), 7)
+    assert held.speeds(1) == tuple(range(3, 1001))
+    assert len(computed) < 10
 
 
 @pytest.mark.parametrize("leave", ["escape", "ctrl+n"])

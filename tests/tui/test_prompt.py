@@ -119,7 +119,7 @@ async def test_a_kept_prompt_comes_back_without_its_control_sequences(chat, tmp_
         await c.pilot.press("up")
         assert c.prompt == "a␛]52;c;aGFjaw==␇b�"
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("enter")
         await c.until(lambda: len(c.messages) == 2)
         await c.press("f6")
@@ -193,8 +193,8 @@ async def test_joiners_are_written_as_they_are_typed(chat):
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        ("", "Say something, Enter sends it"),
-        ('"prompt.send" = "ctrl+g"', "Say something, ^g sends it"),
+        ("", "Say something (Enter sends it)"),
+        ('"prompt.send" = "ctrl+g"', "Say something (^g sends it)"),
         ('"prompt.send" = ""', "Say something"),
     ],
 )

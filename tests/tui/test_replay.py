@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from edgechat.runtime import UsageError
-from edgechat.tui.captions import alike, caption, replayed
+from edgechat.tui.captions import alike, compared_caption, replayed
 from edgechat.tui.engine import Engine, load
 from edgechat.tui.values import CandidateRow, Made, ReplyFacts
 from edgechat.tui.widgets.message import ReplyMessage
@@ -65,7 +65,7 @@ async def test_a_reply_is_replayed_with_the_settings_it_was_made_with(chat):
         c.screen.use_preset({"beam": 2})
         await c.say("hi")
         c.screen.use_preset({})
-        c.screen.talk._insights.clear()
+        c.screen.talk.forget(1)
         assert "f12 replays" in " ".join((await c.view("attention")).split())
         await c.press("f12")
         await said(c, "Replayed: the same reply, token by token")
@@ -88,10 +88,10 @@ async def test_a_replay_that_differs_says_so_and_changes_and_shows_nothing(chat)
     model = table_model(TABLE)
     async with chat(model, size=(140, 40)) as c:
         await c.say("hi")
-        c.screen.talk._insights.clear()
+        c.screen.talk.forget(1)
         model.backend._replies = table_model({"xy": 1.0}).backend._replies
         await c.press("f12")
-        await said(c, "another reply came")
+        await said(c, "the reply differs")
         assert c.messages == ["you: hi", "bot: ab"]
         assert "f12 replays" in " ".join((await c.view("attention")).split())
 
@@ -113,7 +113,7 @@ async def test_a_replay_opens_the_bundle_that_made_the_reply_and_leaves_the_one_
         c.screen._load = {"other1": maker}.__getitem__
         await reopen(c)
         await c.press("f12")
-        await said(c, "Opening other1, to replay the reply")
+        await said(c, "Opening other1 to replay the reply")
         await said(c, "Replayed: the same reply")
         assert maker.asked[-1] == ["hello"]
         assert c.screen.bundles.current == "demo"
@@ -122,7 +122,7 @@ async def test_a_replay_opens_the_bundle_that_made_the_reply_and_leaves_the_one_
 @pytest.mark.parametrize(
     ("there", "refused"),
     [
-        (FakeModel(weights="c"), "other1 is another bundle now than the one that made the reply"),
+        (FakeModel(weights="c"), "the bundle at other1 has changed since it made the reply"),
         (UsageError("there is no bundle other1"), "there is no bundle other1"),
     ],
 )
@@ -143,7 +143,7 @@ async def test_without_the_bundle_that_made_it_a_reply_is_not_replayed_and_a_sen
         for _ in range(2):  # it is open by then, or asked for again
             c.app.clear_notifications()
             await c.press("f12")
-            await said(c, f"This cannot be replayed: {refused}")
+            await said(c, f"The reply cannot be replayed: {refused}")
             assert c.screen.prompt.ready
         assert c.messages == ["you: hello", "bot: fine"]
 
@@ -161,11 +161,11 @@ async def test_a_bundle_that_is_chosen_while_a_replay_waits_for_it_and_fails_lea
         c.screen._load = load_again
         await reopen(c)
         await c.press("f12")
-        await said(c, "Opening other1, to replay the reply")
-        c.screen._talk_to("other1")
+        await said(c, "Opening other1 to replay the reply")
+        c.screen.talk_to("other1")
         assert c.screen.state() == "loading"
         gate.set()
-        await said(c, "This cannot be replayed: there is no bundle other1")
+        await said(c, "The reply cannot be replayed: there is no bundle other1")
         assert c.screen.bundles.current == "demo"
         assert c.screen.prompt.ready
 
@@ -188,16 +188,16 @@ async def test_a_reply_that_was_stopped_is_replayed_to_its_end(chat):
         await c.say("hello", wait=False)
         await c.until(lambda: "so f" in c.messages[-1])
         await c.press("escape", "f12")
-        await said(c, "the reply that was stopped reads: so long")
+        await said(c, "without the stop, the reply is: so long")
         assert c.messages[-1] == "bot: so f\n■ stopped"
 
 
 def test_what_a_replay_found_is_told_exactly():
     made = ReplyFacts("a", rows("a", "b"))
     assert replayed(made, made).endswith("log-probabilities equal")
-    assert replayed(made, ReplyFacts("a", rows("a", "b", logp=-1.25))).endswith("within 0.2")
+    assert replayed(made, ReplyFacts("a", rows("a", "b", logp=-1.25))).endswith("equal within 0.2")
     other = ReplyFacts("a", rows("a", "c"))
-    assert "other candidates behind it" in replayed(made, other)
+    assert "the other candidates differ" in replayed(made, other)
     assert alike(made, made)
     assert not alike(made, other)
 
@@ -226,7 +226,7 @@ async def test_the_second_of_two_replies_is_looked_at_copied_and_replayed_as_the
         assert [row[-1] for row in c.candidates][:2] == ["xy", "ab"]
         c.screen.inspector.candidates.focus()
         await c.press("down", "enter", "ctrl+y")
-        first = "The conversation goes on with the first bundle's reply: alt+o looks at that"
+        first = "The conversation continues with the first bundle's reply: select it with alt+o"
         assert c.notices[0] == first
         assert c.app.clipboard == "xy"
         assert c.chat.talk.turns("and?") == ["hi", "ab", "and?"]
@@ -254,7 +254,7 @@ async def test_what_is_learned_from_is_the_first_reply_and_never_by_a_key_on_the
         assert c.app.screen is c.chat
         assert c.chat.talk[1].mark is None
         assert c.chat.side == 1
-        assert c.notices[-1].endswith("alt+o looks at that")
+        assert c.notices[-1].endswith("select it with alt+o")
         await c.press("alt+o", key)
         assert c.chat.talk[1].mark or c.app.screen is not c.chat
 
@@ -263,8 +263,8 @@ def test_two_bundles_of_one_name_are_told_apart_by_their_paths():
     def made(path, precision="int8"):
         return ReplyFacts("hi", ms=12.4, made=Made("demo", precision, "cpu", path=path))
 
-    assert caption(made("old/demo")) == "demo · int8 · cpu"
-    assert caption(made("old/demo"), made("new/demo")) == "old/demo · int8 · cpu · 12 ms"
-    assert caption(made("new/demo"), made("old/demo")) == "new/demo · int8 · cpu · 12 ms"
-    assert caption(made("old/demo"), made("new/demo", "fp32")) == "demo · int8 · cpu · 12 ms"
-    assert caption(made(""), made("")) == "demo · int8 · cpu · 12 ms"
+    assert compared_caption(made("old/demo"), None) == "demo · int8 · cpu · 12 ms"
+    assert compared_caption(made("old/demo"), made("new/demo")) == "old/demo · int8 · cpu · 12 ms"
+    assert compared_caption(made("new/demo"), made("old/demo")) == "new/demo · int8 · cpu · 12 ms"
+    assert compared_caption(made("old/demo"), made("new/demo", "fp32")) == "demo · int8 · cpu · 12 ms"
+    assert compared_caption(made(""), made("")) == "demo · int8 · cpu · 12 ms"

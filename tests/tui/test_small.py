@@ -60,12 +60,12 @@ async def test_the_name_of_a_bundle_leaves_room_for_what_one_must_know(chat, nam
     async with chat(FakeModel(), size=(40, 12)) as c:
         await c.say("hello")
         c.screen.bundles.loaded(f"/{name}", FakeModel(precision="fp32"))
-        c.screen._talk_to(f"/{name}")
+        c.screen.talk_to(f"/{name}")
         await c.press("f6")
         shown = " ".join(name.split())[:7]
-        assert f"{shown}… · not kept · editing the" in c.drawn.splitlines()[-1]
+        assert f"{shown}… · not saved · editing the" in c.drawn.splitlines()[-1]
         await c.press("escape")
         await c.say("again")
-        assert "… · not kept ·" in c.drawn.splitlines()[-1] or name != "x" * 200
+        assert "… · not saved ·" in c.drawn.splitlines()[-1] or name != "x" * 200
         caption, said = c.messages[-1].splitlines()
         assert (caption[:12], said) == (f"bot: {shown}", "fine")

@@ -92,7 +92,7 @@ def test_an_exchange_is_changed_and_replaced(store):
 
 def test_the_list_has_the_latest_said_in_first(store):
     old, new = say(store, "old", "a"), say(store, "new", "b", "c")
-    assert [(s.id, s.title, s.turns) for s in store.find()] == [(new, "new", 2), (old, "old", 1)]
+    assert [(s.id, s.title, s.exchanges) for s in store.find()] == [(new, "new", 2), (old, "old", 1)]
     store.append(old, Exchange("again"))
     assert [s.id for s in store.find()] == [old, new]
 
@@ -141,13 +141,13 @@ def test_of_several_words_the_first_exchange_with_the_most_of_them_is_shown(sear
     prompts = ["a kettle", "nothing", "a copper kettle on the stove", "the copper kettle"]
     say(searched, "tea", *prompts)
     (summary,) = searched.find("KETTLE copper")
-    assert (summary.excerpt, summary.turn) == ("a copper kettle on the stove", 3)
+    assert (summary.excerpt, summary.found_in) == ("a copper kettle on the stove", 3)
     (summary,) = searched.find("stove nothing")
-    assert (summary.excerpt, summary.turn) == ("nothing", 2)
+    assert (summary.excerpt, summary.found_in) == ("nothing", 2)
     (summary,) = searched.find("tea")
-    assert (summary.excerpt, summary.turn) == ("", None)
+    assert (summary.excerpt, summary.found_in) == ("", None)
     (summary,) = searched.find()
-    assert (summary.excerpt, summary.turn) == ("", None)
+    assert (summary.excerpt, summary.found_in) == ("", None)
 
 
 def test_what_was_written_without_an_index_is_found_with_one(path, monkeypatch):
@@ -250,7 +250,7 @@ def test_a_conversation_that_another_window_deleted_takes_nothing_more(path):
         lambda: one.rename(id, "another"),
         lambda: one.delete(id),
     ):
-        with pytest.raises(StoreError, match="this conversation was deleted in another window"):
+        with pytest.raises(StoreError, match="This conversation was deleted in another window"):
             change()
     assert one.find() == []
     assert (one.deleted(), two.deleted()) == ({}, {id: "t"})
@@ -359,7 +359,7 @@ def test_damage_in_the_middle_is_told_to_be_that_and_the_file_stays(path, table)
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be kept"):
+    with pytest.raises(StoreError, match="cannot be saved"):
         Store(tmp_path / "file" / "chats.db")
 
 

@@ -8,7 +8,7 @@ from textual import events
 
 from edgechat.runtime import DecodingOptions, UsageError
 from edgechat.tui.messages import ReplyAdvanced, ReplyFinished
-from edgechat.tui.turn import FRAME
+from edgechat.tui.replytask import FRAME
 from edgechat.tui.values import ReplyFacts
 from edgechat.tui.widgets import ReplyMessage
 
@@ -245,13 +245,13 @@ async def test_what_cut_a_reply_or_its_prompt_is_said_below_it(chat):
     async with chat(FakeModel(*scripts)) as c:
         await c.say("one")
         assert c.messages[-1] == (
-            "bot: ∅ an empty reply\n▲ the prompt is longer than the model reads: its beginning was cut"
+            "bot: ∅ an empty reply\n▲ the prompt is longer than the model reads, so its beginning was cut"
         )
         await c.say("two")
         assert c.messages[-1] == "bot: long\n… cut at the maximum length"
         await c.say("three")
         assert c.messages[-1] == (
-            "bot: b\n▲ the prompt and what was before it are longer than the model reads: the oldest was cut"
+            "bot: b\n▲ the prompt and its context are longer than the model reads, so the oldest text was cut"
         )
 
 

@@ -127,7 +127,7 @@ def test_nothing_from_a_bundles_name_or_a_stored_conversation_reaches_the_termin
     one = terminal("tui", str(bundle))
     one.until(SHOWN)  # in the welcome
     one.press("\x0c")  # Ctrl-L
-    one.until("1 turn")
+    one.until("1 exchange")
     one.press("\r")
     one.until("should have said")
     one.press("\x19")  # Ctrl-Y
@@ -135,7 +135,7 @@ def test_nothing_from_a_bundles_name_or_a_stored_conversation_reaches_the_termin
     one.press("hello\r")
     one.until("tokens/s")
     one.press("\x02")  # Ctrl-B
-    one.until("talk to a bundle")
+    one.until("choose a bundle")
     assert one.end("\x11") == 0  # Ctrl-Q
     assert one.written.count(SHOWN.encode()) > 5
     assert set(re.findall(rb"\x1b\](\d*)", one.written)) == {b"52", b"22"}  # clipboard, pointer
@@ -162,9 +162,9 @@ def with_a_deleted_conversation(terminal, *options):
     one.press("my secret needle\r")
     one.until("tokens/s")
     one.press("\x0c")  # Ctrl-L
-    one.until("1 turn")
+    one.until("1 exchange")
     one.press("\x04")  # Ctrl-D
-    one.until("Undo brings it back")
+    one.until("Undo restores it")
     return one
 
 
@@ -203,7 +203,7 @@ def test_inline_and_without_colours_the_terminal_keeps_its_screen_and_gets_none(
     assert looks <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"9", b"39", b"49"}  # bold, dim and the like
     assert b"1" in looks
     assert list(tmp_path.rglob("*.db")) == []  # --private
-    assert "demo · not kept".encode() in one.written
+    assert "demo · not saved".encode() in one.written
 
 
 def test_where_text_is_no_utf8_the_screen_is_not_taken(terminal):
@@ -250,7 +250,7 @@ def test_a_signal_ends_the_chat_where_the_terminal_takes_nothing_too_and_what_wa
     one.signal(signal.SIGTERM)
     assert one.wait() == 0
     store = Store(tmp_path / "xdg_data_home" / "edgechat" / "chats.db")
-    assert [found.turns for found in store.find()] == [1]
+    assert [found.exchanges for found in store.find()] == [1]
     store.close()
 
 

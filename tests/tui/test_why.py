@@ -9,9 +9,10 @@ import pytest
 from textual.widgets import Input, Static
 
 from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime.bundle import MANIFEST
 from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
-from edgechat.tui.messages import KnobTurned
+from edgechat.tui.messages import KnobStepped
 from edgechat.tui.values import AttendedToken, CandidateRow, Insight
 from edgechat.tui.widgets.lines import bar, cells, spark, token
 
@@ -84,7 +85,7 @@ async def test_another_candidate_is_put_in_place_and_the_conversation_goes_on_wi
         await c.say("count")
         c.screen.inspector.candidates.focus()
         await c.press("down", "enter")
-        assert c.messages[-1] == "bot: two\n⇅ candidate 2, put in place by you"
+        assert c.messages[-1] == "bot: two\n⇅ candidate 2, chosen by you"
         assert [row[0] for row in c.candidates] == [" 1", "● 2", " 3"]
         await c.say("go on")
         assert model.asked[-1] == ["two", "go on"]
@@ -124,7 +125,7 @@ async def test_what_the_model_saw_of_the_conversation_is_shown(chat):
         await c.say("second")
         drawn = " ".join((await c.view("seen")).split())
         assert "The prompt and the turn before it" in drawn
-        assert "bot fine you second It sees the last 2 turns" in drawn
+        assert "bot fine you second This model reads the last 2 turns" in drawn
 
 
 async def test_what_is_read_in_lower_case_is_shown_so_and_not_taken_for_cut(chat):
@@ -153,10 +154,15 @@ B, OK = ("you", "b" * 32), ("bot", "ok")
     [
         (6, "The prompt and the 2 turns before it, 42 of", [B, OK, ("you", "c" * 6)], ""),
         (40, "The prompt and the 2 turns before it, the oldest cut, 64 of", [("you", "b" * 20), OK], "."),
-        (60, "The prompt and the turn before it, 64 of", [OK], ", 1 turn of it altogether."),
-        (62, "The prompt and the turn before it, the oldest cut, 64 of", [("bot", "k")], ", 1 turn of it"),
-        (63, "The prompt alone, 64 of", [("you", "c" * 63)], ", 2 turns of it altogether."),
-        (80, "The end of the prompt, 64 of", [("you", "c" * 64)], ", 2 turns of it altogether."),
+        (60, "The prompt and the turn before it, 64 of", [OK], ", including 1 whole turn."),
+        (
+            62,
+            "The prompt and the turn before it, the oldest cut, 64 of",
+            [("bot", "k")],
+            ", including 1 whole turn",
+        ),
+        (63, "The prompt alone, 64 of", [("you", "c" * 63)], ", including 2 whole turns."),
+        (80, "The end of the prompt, 64 of", [("you", "c" * 64)], ", including 2 whole turns."),
     ],
 )
 async def test_what_was_cut_of_what_the_model_read_is_not_counted_as_seen(
@@ -173,20 +179,20 @@ async def test_what_was_cut_of_what_the_model_read_is_not_counted_as_seen(
         assert head.startswith(said)
         assert head.endswith(" of at most 64 tokens:")
         assert shown == rows
-        told = "▲ There was more than the model reads: the oldest was cut"
+        told = "▲ The text was longer than the model reads, so its beginning was cut"
         assert note.startswith(told + cut) if cut else "▲" not in note
-        mark = "▲ the prompt and what was before it are longer than the model reads: the oldest was cut"
+        mark = "▲ the prompt and its context are longer than the model reads, so the oldest text was cut"
         assert (mark in c.messages[-1]) == bool(cut)
         # The conversation is kept, but not what was left of it: that a replay shows.
         await c.kept()
         await c.press("ctrl+l")
-        await c.until(lambda: "3 turns" in c.drawn)
+        await c.until(lambda: "3 exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.app.screen is c.chat and not c.chat.talk.insight(3))
         head, shown, note = await seen(c)
         assert head == f"The prompt and the 2 turns before it{', the oldest cut' if cut else ''}:"
         assert shown == [B, OK, ("you", "c" * length)]
-        assert note.startswith(f"{told}. It stands here whole; a replay") if cut else "▲" not in note
+        assert note.startswith(f"{told}. It is shown in full here; replay") if cut else "▲" not in note
 
 
 async def seen(c):
@@ -203,11 +209,11 @@ async def test_a_row_of_attention_is_lit_by_key_and_mouse(chat):
         attention = c.screen.inspector.attention
         attention.focus()
         await c.press("down")
-        assert attention.lit == 1
+        assert attention.highlighted == 1
         await c.pilot.hover(attention, offset=(3, 3))
-        assert attention.lit == 2
+        assert attention.highlighted == 2
         await c.press("down", "down", "down")
-        assert attention.lit == 2
+        assert attention.highlighted == 2
 
 
 async def test_attention_is_told_by_figures_and_shades_and_scrolls_both_ways(chat):
@@ -247,9 +253,9 @@ async def test_the_steps_of_the_search_are_walked_both_ways_and_turns_too(chat):
         assert "step 1 of" in c.drawn
         c.screen.conversation.focus()
         await c.press("up", "up", "down")
-        assert c.screen.looked_at == 2
+        assert c.screen.selected == 2
         await c.press("escape")
-        assert c.screen.looked_at == 3
+        assert c.screen.selected == 3
         assert c.screen.focused is c.screen.prompt
 
 
@@ -283,7 +289,7 @@ async def test_a_click_on_an_arrow_turns_the_knob_of_its_row_and_lights_it_elsew
             drawn = c.drawn.splitlines()[knobs.region.y + head + row]
             await c.pilot.click(knobs, (drawn.index(text) - knobs.region.x, head + row))
             await c.pilot.pause()
-            return knobs.lit, c.screen.dial.changes
+            return knobs.highlighted, c.screen.dial.changes
 
         assert await click(1, "beam") == (1, {})
         assert await click(0, "‹") == (0, {"sample": True, "temperature": 0.8, "top_p": 0.9})
@@ -294,7 +300,7 @@ async def test_a_click_on_an_arrow_turns_the_knob_of_its_row_and_lights_it_elsew
         assert await click(1, "‹") == (1, {"beam": 2})
         assert await click(normalize, "›") == (normalize, {"beam": 2, "normalize": "average"})
         await c.pilot.click(knobs, (2, 0))
-        assert knobs.lit == normalize
+        assert knobs.highlighted == normalize
 
 
 async def test_a_value_is_typed_and_a_wrong_one_refused_with_its_reason(chat):
@@ -324,7 +330,7 @@ async def test_a_text_that_is_opened_and_taken_is_the_one_it_was(chat, name, val
         c.screen.use_preset({name: value})
         await c.press("f4")
         names = [state.knob.name for state in c.screen.dial.states()]
-        c.screen.inspector.knobs.light(1 + names.index(name))
+        c.screen.inspector.knobs.highlight(1 + names.index(name))
         await c.press("enter", "enter")
         assert c.app.screen is c.screen
         assert c.screen.dial.changes == {name: value}
@@ -334,7 +340,7 @@ async def test_a_text_that_is_not_there_is_drawn_as_a_dash_and_written_from_noth
     async with chat(FakeModel(), size=(140, 40)) as c:
         await c.press("f4")
         names = [state.knob.name for state in c.screen.dial.states()]
-        c.screen.inspector.knobs.light(1 + names.index("banned"))
+        c.screen.inspector.knobs.highlight(1 + names.index("banned"))
         await c.pilot.pause()
         assert "‹ – ›" in c.drawn
         await c.press("enter")
@@ -356,17 +362,27 @@ def test_several_texts_are_typed_with_commas_between(typed, value):
 
 def test_an_option_brings_its_mode_and_a_mode_takes_what_went_with_it():
     engine = Engine(FakeModel(), "demo")
-    changes = engine.turned({}, "length_penalty", 1.5)
+    changes = engine.changed({}, "length_penalty", 1.5)
     assert changes == {"length_penalty": 1.5}
-    changes = engine.turned(changes, "normalize", "average")
+    changes = engine.changed(changes, "normalize", "average")
     assert changes == {"normalize": "average"}
-    changes = engine.turned(changes, "length_penalty", 1.0)
+    changes = engine.changed(changes, "length_penalty", 1.0)
     assert changes == {"length_penalty": 1.0}
-    changes = engine.turned({}, "temperature", 0.5)
+    changes = engine.changed({}, "temperature", 0.5)
     assert changes == {"temperature": 0.5, "sample": True}
-    assert engine.turned(changes, "sample", False) == {}
+    assert engine.changed(changes, "sample", False) == {}
     with pytest.raises(UsageError, match="beam"):
-        engine.turned({}, "beam", 0)
+        engine.changed({}, "beam", 0)
+
+
+def test_a_min_length_that_no_reply_can_have_is_refused_by_the_model():
+    engine = Engine(FakeModel(), "demo")  # at most 64 tokens
+    assert engine.options({"min_length": 63})["min_length"] == 63
+    with pytest.raises(
+        UsageError, match="min_length is 64, but replies of this model have at most 64 tokens"
+    ):
+        engine.options({"min_length": 64})
+    assert engine.options({"min_length": 64, "max_length": 65})["min_length"] == 64
 
 
 def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_back():
@@ -381,7 +397,7 @@ def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_bac
         if up != value:
             assert knob.kind.parse(knob.kind.show(up)) == up
             company = {"groups": 2} if knob.name == "diversity" else {}
-            assert Engine(FakeModel(beam=4), "demo").turned(company, knob.name, up)[knob.name] == up
+            assert Engine(FakeModel(beam=4), "demo").changed(company, knob.name, up)[knob.name] == up
 
 
 @pytest.mark.parametrize(
@@ -396,7 +412,7 @@ def test_a_number_steps_from_the_default_that_is_shown_and_back_to_it(name, show
     assert kind.step(kind.least, -1) == kind.least  # there is no word below it
     own = Engine(FakeModel(), "demo")
     own.model.defaults = DecodingOptions(length_penalty=0.6)
-    assert own.turned({"length_penalty": 0.7}, "length_penalty", None) == {}  # as the bundle has it
+    assert own.changed({"length_penalty": 0.7}, "length_penalty", None) == {}  # as the bundle has it
 
 
 def test_below_the_least_of_a_knob_that_has_a_word_there_is_that_word():
@@ -409,7 +425,7 @@ def test_below_the_least_of_a_knob_that_has_a_word_there_is_that_word():
 
 def test_a_word_that_a_knob_does_not_know_is_answered_with_those_that_it_does():
     kind = next(knob.kind for knob in knobs.KNOBS if knob.name == "normalize")
-    with pytest.raises(ValueError, match=r"^'zzz' is not one of: none, gnmt, average$"):
+    with pytest.raises(ValueError, match=r"^'zzz' is not one of none, gnmt, average$"):
         kind.parse("zzz")
 
 
@@ -421,7 +437,7 @@ async def test_an_arrow_that_is_refused_says_why_as_does_the_value_that_is_typed
         why = "groups does not go with sample: samples are drawn, each for itself and to its end"
         for name, value in (("sample", "on"), ("temperature", "1.1")):
             assert c.screen.dial.wrong_with(name, value) == why
-            c.screen.inspector.knobs.light(1 + names.index(name))
+            c.screen.inspector.knobs.highlight(1 + names.index(name))
             await c.press("up", "down", "right")
             beside = [line[78:].strip() for line in c.drawn.splitlines()]
             assert why in " ".join(beside)  # whole, though it is longer than a line
@@ -431,7 +447,7 @@ async def test_an_arrow_that_is_refused_says_why_as_does_the_value_that_is_typed
 async def test_a_knob_passes_over_values_that_do_not_go_with_the_others(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         c.screen.use_preset({"beam": 6, "groups": 3})
-        c.screen.post_message(KnobTurned("groups", 1))
+        c.screen.post_message(KnobStepped("groups", 1))
         await c.until(lambda: c.screen.values["groups"] == 6)
 
 
@@ -469,7 +485,7 @@ async def test_the_whole_meter_fits_into_a_small_terminal_with_every_default(cha
         rows = [line.strip() for line in c.drawn.splitlines()]
         for name in names:
             assert any(row.startswith(f"{name} ") for row in rows), name
-        text = " ".join(c.drawn.split())
+        text = c.words
         assert "beam 3 · normalize gnmt · length penalty 0.6 · max length learned stop exact" in text
 
 
@@ -507,7 +523,7 @@ async def test_again_replies_to_the_last_prompt_with_the_knobs_as_they_are(chat,
         assert model.asked[-1] == model.asked[-2] == ["one", "second"]
         await c.kept()
         summary = (await c.keeper.do(lambda store: store.find()))[0]
-        assert summary.turns == 2
+        assert summary.exchanges == 2
 
 
 async def test_the_last_prompt_is_edited_and_sent_in_its_place_or_left_as_it_was(chat):
@@ -532,7 +548,7 @@ async def test_an_edited_prompt_that_is_stopped_before_any_word_is_back_in_the_i
         assert c.messages == ["you: first", "bot: one"]
         assert c.prompt == "first!"
         await c.type_fast("", "ctrl+u", "ctrl+r", "escape")  # the same prompt: there is nothing to give back
-        await c.until(lambda: c.screen.prompt.ready and not c.chat.turn)
+        await c.until(lambda: c.screen.prompt.ready and not c.chat.reply_task)
         assert c.prompt == ""
 
 
@@ -557,7 +573,7 @@ async def test_an_earlier_prompt_is_edited_in_a_copy_and_the_conversation_stays_
             await c.say(prompt)
         await c.press("ctrl+up", "ctrl+up", "ctrl+g", "ctrl+down", "f6")
         assert c.prompt == "two"
-        assert "editing turn 2, in a copy" in c.drawn
+        assert "editing prompt 2 in a copy" in c.drawn
         await c.press("!", "enter")
         await c.until(lambda: c.screen.prompt.ready)
         assert c.messages == ["you: one", "bot: reply 1\n✓ good", "you: two!", "bot: reply 4"]
@@ -567,7 +583,7 @@ async def test_an_earlier_prompt_is_edited_in_a_copy_and_the_conversation_stays_
         await c.press("alt+d")
         one = ("one", "reply 1", "good")
         assert await said_in(c) == {
-            "one, another way": [one, ("two!", "reply 4", None), ("and on", "reply 5", "bad")],
+            "one (copy)": [one, ("two!", "reply 4", None), ("and on", "reply 5", "bad")],
             "one": [one, ("two", "reply 2", None), ("three", "reply 3", None)],
         }
 
@@ -584,7 +600,7 @@ async def test_again_at_an_earlier_turn_goes_on_in_a_copy_too_with_a_name_of_its
         await c.press("ctrl+up", "ctrl+r")
         await c.until(lambda: c.messages == ["you: one", "bot: reply 7"])
         titles = [s.title for s in await c.keeper.do(lambda store: store.find())]
-        assert titles == ["one", "one, another way", "one, another way", "one"]
+        assert titles == ["one", "one (copy)", "one (copy)", "one"]
 
 
 async def test_what_a_model_shall_learn_gives_way_to_no_other_reply(chat, tmp_path, replies):
@@ -634,7 +650,7 @@ async def test_two_bundles_reply_side_by_side_and_the_difference_is_named(chat):
         assert c.messages == [
             "you: hello",
             "bot: demo · int8 · cpu · 12 ms\ngood day to you",
-            "bot: other1 · fp32 · cpu · 12 ms\ngood evening\n≠ another reply from token 2 on",
+            "bot: other1 · fp32 · cpu · 12 ms\ngood evening\n≠ differs from token 2 on",
         ]
         one, two = c.screen.query("ReplyMessage")
         assert two.region.x >= one.region.right
@@ -651,22 +667,31 @@ async def test_bundles_are_switched_while_talking_and_who_spoke_is_told(chat):
     async with chat(FakeModel(), other) as c:
         await c.say("hello")
         await c.press("ctrl+b", "down", "enter")
-        await c.until(lambda: "other1 · not kept · fp32 · cpu" in c.drawn)
+        await c.until(lambda: "other1 · not saved · fp32 · cpu" in c.drawn)
         await c.say("and you?")
         assert c.messages[-1] == "bot: other1 · fp32 · cpu\nfrom the other"
         assert other.asked == [["fine", "and you?"]]
 
 
-async def test_a_bundle_that_cannot_be_opened_leaves_the_one_there_is(chat):
+async def test_a_bundle_that_cannot_be_opened_leaves_the_one_there_is(chat, tmp_path):
+    bundle = a_bundle(tmp_path / "damaged")
     async with chat(FakeModel()) as c:
-        await c.press("ctrl+b", *"nosuch", "enter")
+        await c.press("ctrl+b", *bundle, "enter")
         await c.until(lambda: c.notices)
         assert "KeyError" in c.notices[0]
         await c.say("hello")
         assert c.messages[-1] == "bot: fine"
 
 
-async def test_another_reason_why_a_prompt_waits_is_told_at_once(chat):
+def a_bundle(folder):
+    """The path of a folder that looks like a bundle."""
+    folder.mkdir()
+    (folder / MANIFEST).touch()
+    return str(folder)
+
+
+async def test_another_reason_why_a_prompt_waits_is_told_at_once(chat, tmp_path):
+    bundle = a_bundle(tmp_path / "mine")
     gate = threading.Event()
 
     def load(path):
@@ -678,12 +703,13 @@ async def test_another_reason_why_a_prompt_waits_is_told_at_once(chat):
         await pilot.pause()
         c = Chat(app, pilot)
         await c.press("h", "i", "enter", "enter")
-        await c.press("ctrl+b", *"mine", "enter", "enter", "enter")
-        assert c.notices == ["There is nobody to talk to: open a bundle", "mine is loading"]
+        await c.press("ctrl+b", *bundle, "enter", "enter", "enter")
+        assert c.notices == ["No bundle is open: choose one first", "mine is loading"]
         gate.set()
 
 
-async def test_without_a_bundle_the_welcome_tells_how_to_make_one(chat):
+async def test_without_a_bundle_the_welcome_tells_how_to_make_one(chat, tmp_path):
+    bundle = a_bundle(tmp_path / "mine")
     app = ChatApp(lambda path: FakeModel(), [])
     async with app.run_test() as pilot:
         await pilot.pause()
@@ -692,8 +718,8 @@ async def test_without_a_bundle_the_welcome_tells_how_to_make_one(chat):
         assert "edgechat train mine.jsonl --out runs/mine" in c.drawn
         assert c.drawn.count("^b Bundle") == 2  # in the welcome, and at the bottom
         await c.press("h", "i", "enter", "f4", "f3", "ctrl+r", "f12", "ctrl+g", "escape")
-        assert c.notices == ["There is nobody to talk to: open a bundle"]
-        await c.press("ctrl+b", *"mine", "enter")
+        assert c.notices == ["No bundle is open: choose one first"]
+        await c.press("ctrl+b", *bundle, "enter")
         await c.until(lambda: c.chat.prompt.ready)
         assert c.prompt == "hi"
 
@@ -704,7 +730,7 @@ async def test_stopping_a_comparison_keeps_what_is_there(chat):
         await c.say("hello", wait=False)
         await c.until(lambda: "half" in c.messages[-1])
         await c.press("escape")
-        assert c.messages[-2].startswith("bot: demo · int8 · cpu\nfine")
+        assert c.messages[-2].startswith("bot: demo · int8 · cpu · 12 ms\nfine")
         assert c.messages[-1].endswith("half\n■ stopped")
         assert c.screen.prompt.ready
 
