@@ -186,6 +186,14 @@ class Engine:
             facts.name, facts.precision, facts.device, facts.fingerprint, facts.path, kept, tuple(turns)
         )
 
+    def has_made(self, made: Made) -> bool:
+        """Whether this bundle made a reply, possibly in an earlier export: the reply's bundle has the same
+        path or the same contents. A record without a path is compared by name."""
+        if not made.path:
+            return made.bundle == self.facts.name
+        same_contents = made.fingerprint != "" and made.fingerprint == self.facts.fingerprint
+        return same_contents or made.path == self.facts.path
+
     def _options(self, changes: Changes) -> DecodingOptions:
         values = {"n_best": changes.get("beam", self.model.defaults.beam), **changes}
         options = dataclasses.replace(self.model.defaults, **values)
@@ -193,13 +201,6 @@ class Engine:
             refuse_company("replies", options.given & changes.keys())
         self.model.maker.max_length(options)  # refuses a min_length that no reply can have
         return options
-
-    def has_made(self, made: Made) -> bool:
-        """Whether this bundle made a reply, possibly in an earlier export: the reply's bundle has the same
-        path or the same contents. A record without a path is compared by name."""
-        if not made.path:
-            return made.bundle == self.facts.name
-        return made.path == self.facts.path or made.fingerprint == self.facts.fingerprint
 
 
 def load(

@@ -110,9 +110,7 @@ class Kept:
         # Only the keeper's thread uses these.
         self._rows = rows or {}
         self._title, self._before = title, tuple(before)
-        self.gone = (
-            False  # the last write found that another window had deleted the conversation or an exchange
-        )
+        self.gone = False  # whether the last write found the conversation deleted by another window
 
     @property
     def lasts(self) -> bool:

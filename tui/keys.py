@@ -94,7 +94,7 @@ CHAT = (
         "f2,ctrl+t",
         "toggle_inspector",
         "Why",
-        "Show or hide the inspector: how the reply was found",
+        "Show or hide the inspector, which explains the reply",
         footer=True,
     ),
     Action(

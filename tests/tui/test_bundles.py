@@ -19,8 +19,8 @@ from .conftest import Chat
 from .fakes import FakeModel, Script, reply
 
 
-async def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_path, monkeypatch):
-    """As in the repository, where the demo lies in a folder below."""
+async def test_a_bundle_that_is_open_under_another_path_is_listed_once(tmp_path, monkeypatch):
+    """As in the repository, where the demo is in a folder below."""
     demo = find_bundle("demo")
     (tmp_path / "models").symlink_to(demo.parent, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
@@ -30,7 +30,7 @@ async def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_
     assert [choice.path for choice in await bundles.choices()] == ["demo"]
 
 
-async def test_enter_after_a_fast_arrow_takes_the_one_that_the_arrow_lit(chat):
+async def test_enter_right_after_an_arrow_chooses_the_highlighted_row(chat):
     async with chat(FakeModel(), FakeModel()) as c:
         await c.press("ctrl+b")
         await c.until(lambda: "other1" in c.drawn)
@@ -102,7 +102,7 @@ async def test_a_folder_that_is_typed_lists_its_bundles(tmp_path, monkeypatch):
 
 @asynccontextmanager
 async def exported(folder, *more):
-    """A chat with the bundle `mine` in this folder, whose manifest is what its model says."""
+    """A chat with the bundle `mine` in this folder. The text of its manifest is the reply of its model."""
 
     def load(path):
         text = (Path(path) / MANIFEST).read_text()
@@ -126,7 +126,7 @@ async def choose(c, path, key="ctrl+b"):
     await c.until(lambda: c.app.screen is c.chat)
 
 
-async def test_a_bundle_that_was_exported_anew_is_loaded_anew_when_it_is_chosen(chat, tmp_path):
+async def test_a_bundle_that_was_exported_again_is_reloaded_when_it_is_chosen(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         await c.say("one")
         await choose(c, mine)
@@ -140,7 +140,7 @@ async def test_a_bundle_that_was_exported_anew_is_loaded_anew_when_it_is_chosen(
         assert [choice.name for choice in await c.screen.bundles.choices()].count("mine") == 1
 
 
-async def test_a_bundle_by_another_spelling_of_its_path_is_the_one_that_is_open(chat, tmp_path, monkeypatch):
+async def test_another_spelling_of_a_path_is_the_same_bundle(chat, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with exported(tmp_path) as (c, mine):
         for path in ("mine", "./mine/", f"{tmp_path}/../{tmp_path.name}/mine"):
@@ -151,7 +151,7 @@ async def test_a_bundle_by_another_spelling_of_its_path_is_the_one_that_is_open(
         assert [choice.path for choice in await c.screen.bundles.choices()] == [str(mine)]
 
 
-async def test_a_bundle_that_became_damaged_leaves_the_one_that_was_open(chat, tmp_path):
+async def test_a_bundle_that_became_damaged_stays_open_as_it_was(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         (mine / MANIFEST).write_text("damaged")
         await choose(c, mine)
@@ -161,7 +161,7 @@ async def test_a_bundle_that_became_damaged_leaves_the_one_that_was_open(chat, t
         assert c.messages == ["you: hello", "bot: a first"]
 
 
-async def test_a_bundle_that_was_compared_and_became_damaged_is_compared_as_it_was(chat, tmp_path):
+async def test_a_second_bundle_that_became_damaged_stays_open_as_it_was(chat, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / MANIFEST).write_text("c third")
@@ -172,7 +172,7 @@ async def test_a_bundle_that_was_compared_and_became_damaged_is_compared_as_it_w
         assert (c.screen.bundles.current, c.screen.bundles.second) == (str(mine), str(other))
 
 
-async def test_a_file_that_is_no_bundle_is_not_offered_as_one_and_the_one_in_use_is_not_compared(
+async def test_other_files_are_not_listed_and_the_current_bundle_is_not_compared_with_itself(
     chat, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ async def test_a_file_that_is_no_bundle_is_not_offered_as_one_and_the_one_in_use
         assert c.notices == ["This is the current bundle: choose another one to compare with"]
 
 
-async def test_where_the_current_folder_is_gone_the_chat_goes_on(chat, tmp_path, monkeypatch):
+async def test_the_chat_works_after_the_current_folder_was_deleted(chat, tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -200,7 +200,7 @@ async def test_where_the_current_folder_is_gone_the_chat_goes_on(chat, tmp_path,
         assert c.messages == ["you: hello", "bot: fine"]
 
 
-async def test_a_bundle_that_is_compared_is_loaded_anew_too(chat, tmp_path):
+async def test_a_second_bundle_that_changed_is_reloaded(chat, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / MANIFEST).write_text("c third")
@@ -212,7 +212,7 @@ async def test_a_bundle_that_is_compared_is_loaded_anew_too(chat, tmp_path):
         assert "d fourth" in c.messages[-1]
 
 
-async def test_a_replay_by_a_bundle_that_came_back_to_its_place_opens_it(chat, tmp_path):
+async def test_a_replay_reopens_a_bundle_that_changed_back(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         await c.say("hello")
         for text in ("b second", "a first"):
@@ -224,7 +224,7 @@ async def test_a_replay_by_a_bundle_that_came_back_to_its_place_opens_it(chat, t
         await c.until(lambda: any("the same reply, token by token" in notice for notice in c.notices))
 
 
-async def test_a_bundle_whose_manifest_became_a_pipe_is_not_waited_for(chat, tmp_path):
+async def test_a_manifest_that_became_a_named_pipe_does_not_block(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         (mine / MANIFEST).unlink()
         os.mkfifo(mine / MANIFEST)
@@ -246,7 +246,7 @@ async def chosen(c, typed, *keys):
     return c.chat.bundles.current
 
 
-async def test_a_path_that_is_one_is_taken_though_another_in_the_list_goes_on_so(tmp_path, monkeypatch):
+async def test_an_exact_path_comes_before_longer_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bundle_at(tmp_path / "bundles" / "mine2")
     async with exported(tmp_path, str(Path("bundles", "mine2"))) as (c, _):
@@ -258,7 +258,7 @@ async def test_a_path_that_is_one_is_taken_though_another_in_the_list_goes_on_so
         await c.until(lambda: "cannot be opened: File name too long" in c.words)
 
 
-async def test_a_path_from_home_is_found(tmp_path, monkeypatch):
+async def test_a_path_below_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     place = bundle_at(tmp_path / "bundles" / "x")
     (tmp_path / "a").mkdir()
@@ -268,7 +268,7 @@ async def test_a_path_from_home_is_found(tmp_path, monkeypatch):
         await c.until(lambda: "there is no bundle ~nobody-of-this-name/x" in c.words)
 
 
-async def test_bundles_nearby_are_looked_for_while_the_screen_goes_on(chat, monkeypatch):
+async def test_bundles_are_searched_in_another_thread(chat, monkeypatch):
     threads = []
     monkeypatch.setattr(
         "edgechat.tui.bundles.bundles_near", lambda folder: threads.append(threading.current_thread()) or []

@@ -1,4 +1,4 @@
-"""What is left when a reply ends: with an error, before its time, while one looks elsewhere."""
+"""How replies end: with an error, stopped, or while another exchange is selected."""
 
 import threading
 from dataclasses import replace
@@ -10,11 +10,11 @@ from edgechat.runtime import UsageError
 from edgechat.runtime.bundle import MANIFEST
 from edgechat.tui import ChatApp
 
-from .conftest import Chat
+from .conftest import LIMIT, Chat
 from .fakes import FakeModel, Script, reply, table_model
 
 
-async def test_an_error_of_what_was_to_take_a_replys_place_is_seen_beside_that_reply(chat):
+async def test_an_error_of_a_second_attempt_is_shown_below_the_earlier_reply(chat):
     async with chat(FakeModel(Script(), Script(end=UsageError("this went wrong")))) as c:
         await c.say("hello")
         await c.press("ctrl+r")
@@ -28,7 +28,7 @@ async def test_an_error_of_what_was_to_take_a_replys_place_is_seen_beside_that_r
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_the_reply_that_was_whole_before_the_second_bundles_ended_is_said(chat, tmp_path, fails):
+async def test_a_complete_first_reply_counts_if_the_second_one_does_not_end(chat, tmp_path, fails):
     end = Script([("half", "")], UsageError("no")) if fails else Script([("half", "")], stalls=True)
     whole = Script(end=reply("one", "two", finished=False, truncated=True))
     first = FakeModel(whole)
@@ -57,7 +57,7 @@ async def test_the_reply_that_was_whole_before_the_second_bundles_ended_is_said(
         assert len(exchange.reply.candidates) == 2
 
 
-async def test_the_way_of_a_reply_is_there_though_the_second_bundles_was_stopped(chat):
+async def test_a_complete_first_reply_has_its_trace_if_the_second_one_is_stopped(chat):
     async with chat(table_model({"ab": 1.0}), FakeModel(Script([("half", "")], stalls=True))) as c:
         await c.press("f8", "enter")
         await c.say("hello", wait=False)
@@ -66,7 +66,7 @@ async def test_the_way_of_a_reply_is_there_though_the_second_bundles_was_stopped
         assert "step 1 of" in await c.view("beam")
 
 
-async def test_a_mark_goes_with_the_reply_that_was_judged(chat):
+async def test_a_mark_is_removed_when_another_candidate_is_chosen(chat):
     async with chat(FakeModel(Script(end=reply("one", "two"))), size=(140, 40)) as c:
         await c.say("hello")
         await c.press("ctrl+g")
@@ -88,7 +88,7 @@ async def test_a_mark_goes_with_the_reply_that_was_judged(chat):
         )  # as its correction stays
 
 
-async def test_the_figures_below_are_of_the_turn_that_is_looked_at(chat):
+async def test_the_status_line_shows_the_speed_of_the_selected_exchange(chat):
     slow, fast = (replace(reply("fine"), ms=ms) for ms in (400.0, 100.0))
     async with chat(FakeModel(Script(end=slow), Script(end=fast)), size=(140, 40)) as c:
         await c.say("one")
@@ -98,7 +98,7 @@ async def test_the_figures_below_are_of_the_turn_that_is_looked_at(chat):
         assert "400 ms" in c.drawn.splitlines()[-2]
 
 
-async def test_a_reply_that_ends_leaves_the_turn_that_is_looked_at(chat):
+async def test_a_reply_that_ends_keeps_the_selection(chat):
     gate = threading.Event()
     async with chat(FakeModel(Script(), Script(), Script(gate=gate))) as c:
         await c.say("one")
@@ -113,7 +113,7 @@ async def test_a_reply_that_ends_leaves_the_turn_that_is_looked_at(chat):
         assert c.screen.selected == 4
 
 
-async def test_back_from_a_view_is_no_way_out_of_the_turn_that_is_looked_at(chat):
+async def test_returning_from_a_view_keeps_the_selection(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         await c.say("one")
         await c.say("two")
@@ -129,13 +129,13 @@ async def test_back_from_a_view_is_no_way_out_of_the_turn_that_is_looked_at(chat
 
 
 @pytest.mark.parametrize("second", [True, False])
-async def test_where_the_first_bundle_fails_one_talks_to_the_next_that_comes(second):
+async def test_if_the_first_bundle_fails_the_next_one_becomes_current(second):
     gate = threading.Event()
 
     def load(path):
         if path == "mine":
             raise UsageError("mine is damaged")
-        gate.wait(10)
+        gate.wait(LIMIT)
         if not second:
             raise UsageError(f"{path} is damaged too")
         return FakeModel()
@@ -157,7 +157,7 @@ async def test_where_the_first_bundle_fails_one_talks_to_the_next_that_comes(sec
             assert c.messages == ["error: other is damaged too. No bundle is open."]
 
 
-async def test_the_title_of_a_copy_of_a_copy_says_once_that_it_is_another_way(chat):
+async def test_the_title_of_a_copy_of_a_copy_says_so_once(chat):
     async with chat(FakeModel()) as c:
         title = "a title of fifty characters, which is nearly all .."
         c.screen.talk.rename(title)
@@ -167,7 +167,7 @@ async def test_the_title_of_a_copy_of_a_copy_says_once_that_it_is_another_way(ch
         assert c.screen.talk.until(3).until(2).title == f"{title} (copy)"
 
 
-async def test_again_is_not_offered_while_one_edits(chat):
+async def test_again_is_not_offered_while_editing(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         assert c.screen.active_bindings["ctrl+r"].enabled
@@ -179,7 +179,7 @@ async def test_again_is_not_offered_while_one_edits(chat):
         assert c.messages == ["you: one", "bot: fine"]
 
 
-async def test_what_needs_a_bundle_is_not_offered_without_one(chat, tmp_path):
+async def test_actions_that_need_a_bundle_are_not_offered_without_one(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("one")
@@ -203,7 +203,7 @@ async def test_what_needs_a_bundle_is_not_offered_without_one(chat, tmp_path):
             await c.until(lambda: "Again" in c.drawn)
 
 
-async def test_what_a_failed_reply_should_have_said_is_copied(chat):
+async def test_the_correction_of_a_failed_reply_is_copied(chat):
     async with chat(FakeModel(Script(end=UsageError("no")))) as c:
         await c.say("one")
         await c.press("f10")
@@ -212,12 +212,12 @@ async def test_what_a_failed_reply_should_have_said_is_copied(chat):
         assert c.app.clipboard == "ONE"
 
 
-async def test_a_prompt_waits_until_both_bundles_can_be_asked(chat, tmp_path):
+async def test_a_prompt_cannot_be_sent_until_both_bundles_are_loaded(chat, tmp_path):
     gate = threading.Event()
 
     def load(path):
         if path != "mine":
-            gate.wait(10)
+            gate.wait(LIMIT)
         return FakeModel()
 
     app = ChatApp(load, ["mine"])
@@ -237,7 +237,7 @@ async def test_a_prompt_waits_until_both_bundles_can_be_asked(chat, tmp_path):
         await c.until(lambda: len(c.messages) == 3 and c.screen.prompt.ready)
 
 
-async def test_an_option_that_one_of_two_refuses_is_told_with_its_name(chat):
+async def test_an_error_of_one_of_two_bundles_names_the_bundle(chat):
     async with chat(FakeModel(), FakeModel(closed=True), size=(140, 40)) as c:
         c.screen.use_preset({"prefix": "so"})
         await c.press("f8", "enter")

@@ -7,7 +7,7 @@ from edgechat.tui.values import Exchange, ReplyFacts
 from .fakes import FakeModel, Script, reply
 
 
-async def test_all_turns_in_which_something_was_said_are_listed_and_the_one_taken_is_looked_at(chat):
+async def test_exchanges_are_listed_searched_and_selected(chat):
     said = [
         Exchange("where is my kettle?", reply=ReplyFacts("on the stove")),
         Exchange("and the cup?", reply=ReplyFacts("gone")),
@@ -44,7 +44,7 @@ async def test_all_turns_in_which_something_was_said_are_listed_and_the_one_take
         assert not c.screen.active_bindings["escape"].enabled
 
 
-async def test_of_many_turns_the_latest_are_listed_and_how_many_there_are(chat):
+async def test_the_latest_of_many_exchanges_are_listed_with_their_number(chat):
     async with chat(FakeModel(Script(end=reply("so")))) as c:
         c.screen.hold(Talk([Exchange(f"prompt {n}", reply=ReplyFacts("fine")) for n in range(1, 1203)]))
         await c.press("ctrl+f")

@@ -1,4 +1,4 @@
-"""Keys, help, palette, layouts, and texts that would harm a terminal."""
+"""Keys, help, palette, layouts, and texts with control sequences."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_no_text_can_reorder_the_columns_beside_it():
     assert plain("שלום") == "שלום"
 
 
-def test_what_is_very_long_is_drawn_in_part():
+def test_a_very_long_text_is_drawn_in_part():
     drawn = content("x" * 100_000).plain
     assert drawn == "x" * LONGEST_DRAWN + f" … ({100_000 - LONGEST_DRAWN:,} more characters)"
 
@@ -52,7 +52,7 @@ async def test_wide_and_right_to_left_characters_leave_every_row_as_wide_as_the_
         assert widths == {size[0]}
 
 
-async def test_the_last_reply_is_copied_without_what_a_terminal_would_obey(chat):
+async def test_a_reply_is_copied_without_control_characters(chat):
     async with chat(FakeModel(Script(end=reply("copy \x1b[0m me")))) as c:
         await c.pilot.press("ctrl+y")
         assert c.app.clipboard == ""
@@ -61,7 +61,7 @@ async def test_the_last_reply_is_copied_without_what_a_terminal_would_obey(chat)
         assert c.app.clipboard == "copy ␛[0m me"
 
 
-async def test_what_has_no_key_is_done_from_the_palette(chat, tmp_path):
+async def test_actions_without_a_key_run_from_the_palette(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         for name, copied in (("Copy prompt", "hello"), ("Copy conversation", "> fine")):
@@ -73,7 +73,7 @@ async def test_what_has_no_key_is_done_from_the_palette(chat, tmp_path):
             await c.until(lambda copied=copied: copied in c.app.clipboard)
 
 
-async def test_help_and_ctrl_c_name_the_keys_that_palette_and_quit_have(chat, tmp_path):
+async def test_help_and_ctrl_c_name_the_current_keys_of_palette_and_quit(chat, tmp_path):
     for key, shown in (("ctrl+k", "^k"), ("", "")):
         (tmp_path / "keys.toml").write_text(f'"app.palette" = "{key}"\n"app.quit" = "{key and "f5"}"\n')
         async with chat(FakeModel(), config=tmp_path) as c:
@@ -84,7 +84,7 @@ async def test_help_and_ctrl_c_name_the_keys_that_palette_and_quit_have(chat, tm
             assert note.startswith(f"The command palette ({shown}) has" if key else "To change a key")
 
 
-async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(chat):
+async def test_ctrl_c_without_a_selection_tells_how_to_quit(chat):
     async with chat(FakeModel()) as c:
         c.screen.prompt.insert("draft")
         await c.pilot.press("ctrl+c")
@@ -94,7 +94,7 @@ async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(
 
 
 @pytest.mark.parametrize("view", list(VIEWS))
-async def test_ctrl_c_after_dragging_in_a_view_leaves_the_clipboard_as_it_was(chat, view):
+async def test_ctrl_c_after_dragging_in_a_view_copies_nothing(chat, view):
     async with chat(table_model({"ok": 1.0}), size=(140, 40)) as c:
         await c.say("hello")
         await c.press("ctrl+y")
@@ -108,7 +108,7 @@ async def test_ctrl_c_after_dragging_in_a_view_leaves_the_clipboard_as_it_was(ch
         assert c.app.clipboard == "ok"
 
 
-async def test_the_text_of_a_message_is_selected_without_who_said_it(chat):
+async def test_a_message_is_selected_without_its_speaker(chat):
     async with chat(FakeModel(Script(end=reply("select me")))) as c:
         await c.say("hello")
         c.screen.query("ReplyMessage").last().text_select_all()
@@ -128,7 +128,7 @@ async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
             await c.press("escape")
 
 
-async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_path):
+async def test_every_available_action_is_in_the_palette(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         commands = {command.title: command for command in c.app.get_system_commands(c.screen)}
@@ -147,7 +147,7 @@ async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_
 
 
 @pytest.mark.parametrize(("size", "closing"), [((80, 24), "f1"), ((140, 40), "escape")])
-async def test_help_begins_with_what_has_the_focus_and_is_closed_again(chat, size, closing):
+async def test_help_is_about_the_focused_widget_and_can_be_closed(chat, size, closing):
     async with chat(FakeModel(), size=size) as c:
         await c.press("f1")
         await c.until(lambda: "Up on the first line" in c.drawn)
@@ -159,10 +159,10 @@ async def test_help_begins_with_what_has_the_focus_and_is_closed_again(chat, siz
         c.screen.show_view("attention")
         c.screen.inspector.attention.focus()
         await c.press("f1")
-        await c.until(lambda: "A row for each token of the reply" in c.drawn)
+        await c.until(lambda: "Each row is a token of the reply" in c.drawn)
 
 
-async def test_help_over_a_list_and_over_a_question_names_the_keys_that_count_there(chat, tmp_path):
+async def test_help_in_a_dialog_lists_the_keys_of_the_dialog(chat, tmp_path):
     async with chat(FakeModel(), size=(80, 50), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         for key in ("ctrl+l", "ctrl+b", "ctrl+s"):
@@ -181,7 +181,7 @@ async def test_help_over_a_list_and_over_a_question_names_the_keys_that_count_th
             await c.press("escape")
 
 
-async def test_help_names_every_action_that_the_keys_file_can_where_it_counts(chat, tmp_path):
+async def test_help_lists_every_action_of_the_keys_file_in_its_place(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=(100, 24)) as c:
         await c.say("hello")
         named = {}
@@ -222,7 +222,7 @@ async def test_an_action_without_a_key_can_be_given_one(chat, tmp_path):
         assert hints["chat.new"].key == "–"  # whose key was given away
 
 
-def test_no_two_actions_of_one_place_have_the_same_key():
+def test_two_actions_of_one_place_have_different_keys():
     for place in (
         (*APP, *PROMPT, *CHAT),
         (*VIEW, *CANDIDATES),
@@ -234,7 +234,7 @@ def test_no_two_actions_of_one_place_have_the_same_key():
         assert len(keys) == len(set(keys))
 
 
-def test_an_action_is_in_the_palette_or_has_a_key_that_every_terminal_delivers():
+def test_every_action_can_be_reached_in_every_terminal():
     def delivered(key):
         return not key.startswith(("alt+", "shift+", "ctrl+m", "ctrl+i")) and not re.fullmatch(r"f\d+", key)
 
@@ -242,7 +242,7 @@ def test_an_action_is_in_the_palette_or_has_a_key_that_every_terminal_delivers()
         assert any(map(delivered, action.keys.split(","))) or action.id == "over.help", action.id
 
 
-async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
+async def test_the_footer_is_never_cut_and_always_shows_quit(chat):
     async with chat(FakeModel()) as c:
         c.screen.show_view("knobs")
         for width in (40, 80, 100, 140):
@@ -254,7 +254,7 @@ async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
                 assert all(key.region.right <= width for key in c.screen.query("FooterKey"))
 
 
-async def test_the_name_of_the_view_that_is_shown_is_in_view_in_forty_columns(chat):
+async def test_the_current_tab_is_visible_in_forty_columns(chat):
     async with chat(FakeModel(), size=(40, 20)) as c:
         for name in (*VIEWS, "candidates"):
             await c.view(name)
@@ -269,7 +269,7 @@ async def test_the_name_of_the_view_that_is_shown_is_in_view_in_forty_columns(ch
             await c.until(lambda: "meter  knobs" in c.drawn)
 
 
-async def test_without_a_folder_of_downloads_a_screenshot_lies_where_the_chat_was_opened(
+async def test_without_a_downloads_folder_a_screenshot_is_saved_in_the_current_folder(
     chat, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("platformdirs.user_downloads_path", lambda: tmp_path / "gone")
@@ -281,7 +281,7 @@ async def test_without_a_folder_of_downloads_a_screenshot_lies_where_the_chat_wa
         assert (tmp_path / "chat.svg").read_text().startswith("<svg")
 
 
-async def test_a_screenshot_that_cannot_be_written_says_why(chat, tmp_path):
+async def test_a_screenshot_that_cannot_be_saved_gives_the_reason(chat, tmp_path):
     async with chat(FakeModel()) as c:
         c.app.deliver_screenshot("chat.svg", str(tmp_path / "gone"))
         await c.until(lambda: c.notices)
@@ -290,7 +290,7 @@ async def test_a_screenshot_that_cannot_be_written_says_why(chat, tmp_path):
         assert f"No such file or directory: '{tmp_path / 'gone' / 'chat.svg'}'" in said
 
 
-async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):
+async def test_keys_of_the_keys_file_work_and_are_shown_in_footer_and_help(chat, tmp_path):
     (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
     async with chat(FakeModel(), config=tmp_path) as c:
         assert "'nonsense' is not an action. F1 lists the names of all actions" in c.notices[0]
@@ -320,7 +320,7 @@ async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat,
         ({"chat.good": ""}, "ctrl+g", {"chat.good": "–"}, []),
     ],
 )
-async def test_a_key_of_the_users_file_is_taken_from_who_had_it_and_that_is_said(
+async def test_a_key_of_the_keys_file_is_removed_from_other_actions_with_a_notice(
     chat, tmp_path, lines, pressed, key_of, said
 ):
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
@@ -340,7 +340,7 @@ async def test_a_key_of_the_users_file_is_taken_from_who_had_it_and_that_is_said
         assert c.messages[1] == "bot: fine" + "\n✓ good" * (lines.get("chat.good", "") != "")
 
 
-def test_a_key_that_is_written_or_another_actions_in_the_file_is_refused_with_the_reason(tmp_path):
+def test_a_key_that_types_or_is_in_use_is_refused_with_the_reason(tmp_path):
     lines = {
         "chat.good": "ctrl+k",
         "chat.bad": "f11,ctrl+k",
@@ -364,7 +364,7 @@ def test_a_key_that_is_written_or_another_actions_in_the_file_is_refused_with_th
     ]
 
 
-async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_prompt_its_own(chat, tmp_path):
+async def test_keys_of_views_do_not_change_the_prompt(chat, tmp_path):
     keys = {"view.down": "down,j", "view.up": "k", "view.last": "G", "view.first": "g"}
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in keys.items()))
     model = FakeModel(Script(end=reply(*(f"reply {n}" for n in range(40)))), turns=2)
@@ -396,14 +396,14 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
         assert c.prompt == ""
 
 
-def test_a_keys_file_that_cannot_be_read_is_one_sentence(tmp_path):
+def test_an_unreadable_keys_file_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "keys.toml").write_text("chat.new = [\n")
     keys, (problem,) = load_keys(tmp_path)
     assert keys == {}
     assert "keys.toml cannot be read, so the default keys are used" in problem
 
 
-def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like(tmp_path):
+def test_an_unknown_key_or_action_is_refused_with_a_suggestion(tmp_path):
     lines = {
         "chat.new": "kontrol+q",
         "chat.good": "ctrl+g, Return",
@@ -423,7 +423,7 @@ def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like
     ]
 
 
-def test_the_keys_file_in_the_docs_is_one(tmp_path):
+def test_the_keys_file_in_the_docs_is_valid(tmp_path):
     docs = (Path(__file__).parents[2] / "docs" / "chat.md").read_text()
     (tmp_path / "keys.toml").write_text(docs.split("```toml\n")[1].split("```")[0])
     keys, problems = load_keys(tmp_path)
@@ -463,7 +463,7 @@ def test_a_key_is_written_as_textual_names_it(text, key, like):
     assert key_like(text) == like
 
 
-async def test_the_theme_is_kept(chat, tmp_path):
+async def test_the_theme_is_saved(chat, tmp_path):
     async with chat(FakeModel(), config=tmp_path) as c:
         assert c.app.theme == "edgechat-dark"
         c.app.theme = "textual-light"
@@ -476,7 +476,7 @@ async def test_the_theme_is_kept(chat, tmp_path):
             assert c.app.theme == "edgechat-dark"
 
 
-async def test_without_colours_and_with_the_terminals_own_everything_is_there(chat, monkeypatch):
+async def test_the_views_are_complete_without_colors_and_with_ansi_colors(chat, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     async with chat(table_model({"good day": 0.6, "hello": 0.4}), size=(140, 40)) as c:
         await c.say("hi")
@@ -490,7 +490,7 @@ async def test_without_colours_and_with_the_terminals_own_everything_is_there(ch
 
 
 @pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True), (None, True)])
-async def test_an_empty_no_color_counts_as_none(chat, monkeypatch, value, coloured):
+async def test_an_empty_no_color_counts_as_not_set(chat, monkeypatch, value, coloured):
     if value is None:
         monkeypatch.delenv("NO_COLOR", raising=False)
     else:
@@ -519,7 +519,7 @@ async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat
         await c.until(lambda: "^o New line" in c.drawn)
 
 
-async def test_the_inspector_is_at_the_side_when_wide_and_asked_for_when_narrow(chat):
+async def test_the_inspector_is_at_the_side_when_wide_and_hidden_when_narrow(chat):
     async with chat(FakeModel(), size=(80, 24)) as c:
         inspector, conversation = c.screen.inspector, c.screen.conversation
         assert not inspector.display
@@ -536,7 +536,7 @@ async def test_the_inspector_is_at_the_side_when_wide_and_asked_for_when_narrow(
         assert not inspector.display
 
 
-async def test_resizing_keeps_all_there_is(chat):
+async def test_resizing_keeps_conversation_and_draft(chat):
     async with chat(FakeModel(Script(end=reply("one", "two " * 20)))) as c:
         await c.say("hello " * 30)
         messages = c.messages
@@ -550,15 +550,16 @@ async def test_resizing_keeps_all_there_is(chat):
         assert "bot   one" in c.drawn
 
 
-def test_keys_with_alt_are_none_that_terminals_send_for_another():
-    """Alt and a letter come as escape and the letter, which for some is Ctrl and an arrow."""
+def test_keys_with_alt_do_not_collide_with_sequences_of_other_keys():
+    """Alt with a letter is sent as escape and the letter. For some letters, this is the sequence of an arrow
+    key."""
     letters = [key[4:] for action in ALL for key in action.keys.split(",") if key.startswith("alt+")]
     single = [letter for letter in letters if len(letter) == 1]
     assert "d" in single
     assert [letter for letter in single if f"\x1b{letter}" in ANSI_SEQUENCES_KEYS] == []
 
 
-def test_a_key_that_some_terminals_keep_has_a_second_of_another_kind():
+def test_an_action_with_an_unreliable_key_has_another_kind_of_key_too():
     def kind(key):
         return "function" if re.search(r"\bf\d", key) else "alt" if key.startswith("alt+") else "any"
 
@@ -568,7 +569,7 @@ def test_a_key_that_some_terminals_keep_has_a_second_of_another_kind():
         assert "any" in kinds or len(kinds) != 1 or action.id in ("app.help", "over.help"), action
 
 
-async def test_in_forty_columns_and_ten_rows_replies_knobs_and_conversations_are_seen(chat, tmp_path):
+async def test_in_forty_columns_and_ten_rows_the_chat_is_usable(chat, tmp_path):
     async with chat(FakeModel(), size=(40, 10), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         assert "you   hello" in c.drawn
@@ -582,7 +583,7 @@ async def test_in_forty_columns_and_ten_rows_replies_knobs_and_conversations_are
 
 
 @pytest.mark.parametrize("width", [40, 58, 80, 110, 120, 140])
-async def test_no_key_of_the_welcome_is_on_another_line_than_what_it_does(chat, width):
+async def test_keys_and_labels_of_the_welcome_stay_on_one_line(chat, width):
     async with chat(FakeModel(), size=(width, 40)) as c:
         await c.until(lambda: c.chat.welcome.size.width)
         hints = [f"{hint.key} {hint.does}" for hint in c.chat.key_hints()]

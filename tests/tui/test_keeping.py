@@ -1,10 +1,11 @@
-"""Conversations that outlive the window, and what is done with them from the chat."""
+"""Saved conversations, and the actions on them in the chat."""
 
 import errno
 import json
 import re
 import sqlite3
 import threading
+import time
 from functools import partial
 from unittest.mock import Mock
 
@@ -25,7 +26,7 @@ from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store, StoreError
 from edgechat.tui.values import Exchange, Made, ReplyFacts
 
-from .conftest import Chat
+from .conftest import LIMIT, Chat
 from .fakes import FakeModel, Script, reply
 
 
@@ -37,7 +38,7 @@ def prompts(path):
         store.close()
 
 
-async def test_a_conversation_is_kept_and_goes_on_in_another_window(chat, tmp_path):
+async def test_a_saved_conversation_continues_in_another_window(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script(end=reply("hi there", "hey"))), store=path) as c:
         await c.say("hello")
@@ -65,7 +66,7 @@ async def test_up_brings_back_prompts_of_earlier_windows(chat, tmp_path):
         assert c.prompt == "earlier"
 
 
-async def test_what_was_stopped_is_kept_as_that_and_never_counts_as_said(chat, tmp_path):
+async def test_a_stopped_reply_is_saved_but_not_part_of_the_context(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script([("so far", "")], stalls=True), Script()), store=path) as c:
         await c.say("hello", wait=False)
@@ -81,7 +82,7 @@ async def test_what_was_stopped_is_kept_as_that_and_never_counts_as_said(chat, t
     ]
 
 
-async def test_marks_and_corrections_are_kept_and_the_conversation_goes_on_with_them(chat, tmp_path):
+async def test_marks_and_corrections_are_saved_and_the_conversation_continues_with_them(chat, tmp_path):
     path, model = tmp_path / "chats.db", FakeModel()
     async with chat(model, store=path) as c:
         await c.say("lights off")
@@ -110,8 +111,8 @@ async def test_marks_and_corrections_are_kept_and_the_conversation_goes_on_with_
     ]
 
 
-async def test_any_turn_is_judged_and_corrected_and_a_model_that_learns_the_export_says_it(chat, tmp_path):
-    """By keys and mouse; then `edgechat train` and `edgechat eval` on what was written."""
+async def test_a_model_trained_on_the_export_gives_the_corrected_replies(chat, tmp_path):
+    """Correct replies by keys and mouse, then run `edgechat train` and `edgechat eval` on the export."""
     path = tmp_path / "chats.db"
     async with chat(FakeModel(turns=1), store=path) as c:
         for room in ("hall", "attic", "cellar", "garden"):
@@ -174,7 +175,7 @@ async def correct(c, answer):
     await c.press("ctrl+s")
 
 
-async def test_closing_does_not_drop_a_written_correction_the_first_time(chat):
+async def test_closing_a_changed_correction_asks_for_confirmation(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.press("f10", "escape")
@@ -188,7 +189,7 @@ async def test_closing_does_not_drop_a_written_correction_the_first_time(chat):
         assert "oh" not in c.messages[-1]
 
 
-async def test_a_correction_that_is_taken_back_takes_its_mark_along(chat):
+async def test_removing_a_correction_removes_its_mark(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         for taken_back in ("", " fine\n"):
@@ -201,7 +202,7 @@ async def test_a_correction_that_is_taken_back_takes_its_mark_along(chat):
         assert c.messages[-1] == "bot: fine\n✓ good"  # nothing was corrected
 
 
-async def test_keys_that_arrive_at_once_keep_their_order_in_the_box_of_a_correction(chat):
+async def test_keys_that_arrive_at_once_keep_their_order_in_a_correction(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.press("f10")
@@ -211,7 +212,7 @@ async def test_keys_that_arrive_at_once_keep_their_order_in_the_box_of_a_correct
         assert c.messages[-1] == "bot: fine\n✗ bad\n✎ should have said: xyine!\nq"
 
 
-async def test_a_correction_takes_no_control_sequence_no_letter_of_alt_and_no_megabyte(chat):
+async def test_a_correction_refuses_control_sequences_alt_letters_and_long_pastes(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.press("f10")
@@ -222,7 +223,7 @@ async def test_a_correction_takes_no_control_sequence_no_letter_of_alt_and_no_me
         assert c.app.screen.query_one(TextArea).text == "finea\n␛[2J"
 
 
-async def test_keys_that_arrive_at_once_keep_their_order_in_a_line_to_write_in(chat, tmp_path):
+async def test_keys_that_arrive_at_once_keep_their_order_in_a_field(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("one")
         await c.kept()
@@ -231,7 +232,7 @@ async def test_keys_that_arrive_at_once_keep_their_order_in_a_line_to_write_in(c
         await c.until(lambda: "bone2" in c.drawn)
 
 
-async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
+async def test_an_incomplete_reply_can_be_corrected_but_not_marked_good(chat):
     model = FakeModel(Script([("so far", "")], stalls=True), Script(end=UsageError("no")), Script())
     async with chat(model) as c:
         await c.say("one", wait=False)
@@ -250,7 +251,7 @@ async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
         assert model.asked[-1] == ["TWO", "three"]
 
 
-async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch):
+async def test_an_export_is_reported_with_its_full_path(chat, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with chat(FakeModel()) as c:
         await c.say("hello")
@@ -259,7 +260,7 @@ async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch
         assert c.notices == [f"Saved to {tmp_path / 'chat.md'}"]
 
 
-async def test_an_export_is_proposed_a_name_that_no_file_has(chat, tmp_path, monkeypatch):
+async def test_an_export_suggests_an_unused_file_name(chat, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with chat(FakeModel()) as c:
         await c.say("hello")
@@ -269,7 +270,7 @@ async def test_an_export_is_proposed_a_name_that_no_file_has(chat, tmp_path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chat-2.md", "chat-3.md", "chat.md"]
 
 
-async def test_an_export_that_cannot_be_written_is_asked_for_until_it_is(chat, tmp_path, monkeypatch):
+async def test_an_export_asks_again_until_the_file_is_written(chat, tmp_path, monkeypatch):
     async with chat(FakeModel()) as c:
         await c.say("hello")
         await c.press("ctrl+s")
@@ -288,7 +289,7 @@ async def test_an_export_that_cannot_be_written_is_asked_for_until_it_is(chat, t
     assert sorted(path.name for path in tmp_path.glob("chat*")) == ["chat.md"]
 
 
-async def test_nothing_is_asked_where_no_conversation_teaches(chat, tmp_path):
+async def test_without_training_data_no_file_name_is_asked_for(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.kept()
@@ -298,7 +299,7 @@ async def test_nothing_is_asked_where_no_conversation_teaches(chat, tmp_path):
         assert not c.app.screen.query(Input)
 
 
-async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat, tmp_path):
+async def test_an_export_never_replaces_a_file_and_explains_invalid_names(chat, tmp_path):
     (tmp_path / "there.md").write_text("mine")
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
@@ -323,7 +324,7 @@ async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat
     assert "> hello" in (tmp_path / "chat.md").read_text()
 
 
-async def test_all_that_was_corrected_is_one_file_to_train_with(chat, tmp_path):
+async def test_all_good_replies_are_exported_to_one_file(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("one", "two"):
             await c.say(prompt)
@@ -342,7 +343,7 @@ async def test_all_that_was_corrected_is_one_file_to_train_with(chat, tmp_path):
     assert sorted(json.loads(line)["turns"][0]["text"] for line in lines) == ["one", "two"]
 
 
-async def test_two_windows_hold_one_conversation_and_neither_loses_what_the_other_said(chat, tmp_path):
+async def test_two_windows_can_continue_one_conversation(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script(end=reply("one"))), store=path) as first:
         await first.say("from the first")
@@ -363,7 +364,7 @@ async def test_two_windows_hold_one_conversation_and_neither_loses_what_the_othe
     store.close()
 
 
-async def test_the_library_finds_renames_deletes_and_brings_back(chat, tmp_path):
+async def test_the_library_searches_renames_deletes_and_restores(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         for prompt in ("the weather", "a joke"):
@@ -378,7 +379,7 @@ async def test_the_library_finds_renames_deletes_and_brings_back(chat, tmp_path)
         await c.press("enter")
         await c.until(lambda: "about the weather, [b]rain[/] ␛[2J" in c.drawn)
         await c.press("ctrl+d")
-        await c.until(lambda: "Undo restores it" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.words)
         assert prompts(path) == [["a joke"]]
         await c.press("ctrl+z")
         await c.until(lambda: "1 exchange" in c.drawn)
@@ -387,7 +388,7 @@ async def test_the_library_finds_renames_deletes_and_brings_back(chat, tmp_path)
         assert c.app.screen is c.chat
 
 
-async def test_a_deleted_conversation_is_gone_when_the_window_is_closed(chat, tmp_path):
+async def test_a_deleted_conversation_is_purged_when_the_window_is_closed(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -398,7 +399,7 @@ async def test_a_deleted_conversation_is_gone_when_the_window_is_closed(chat, tm
     assert sqlite3.connect(path).execute("SELECT count(*) FROM conversations").fetchone() == (0,)
 
 
-async def test_the_list_says_how_many_it_leaves_out_and_is_walked_by_page_and_to_its_ends(chat, tmp_path):
+async def test_a_long_list_says_how_many_there_are_and_scrolls_by_page(chat, tmp_path):
     path = tmp_path / "chats.db"
     store = Store(path)
     for n in range(1202):
@@ -427,7 +428,7 @@ async def test_the_list_says_how_many_it_leaves_out_and_is_walked_by_page_and_to
             assert re.search(rf"│  {key} ", c.drawn)
 
 
-async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path):
+async def test_a_long_title_is_one_line_of_the_list(chat, tmp_path):
     path = tmp_path / "chats.db"
     store = Store(path)
     store.create("wide " * 1000, "demo", [Exchange("old")])
@@ -441,7 +442,7 @@ async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path
         at = rows.index("short")
         assert rows[at + 2].startswith("wide wide ")
         assert rows[at + 2].endswith("…")
-        assert rows[at + 3].startswith("demo · 1 turn")
+        assert rows[at + 3].startswith("demo · 1 exchange")
         await c.press("ctrl+r")
         c.app.screen.query_one(Input).value = "long title " * 40
         await c.press("enter")
@@ -459,7 +460,7 @@ async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path
         assert c.drawn.count("wide") == 12
 
 
-async def test_the_same_is_told_once_at_a_time(chat):
+async def test_a_notification_is_shown_once_at_a_time(chat):
     async with chat(FakeModel(), FakeModel()) as c:
         c.screen.bundles.second = "other1"
         await c.say("hello")
@@ -469,7 +470,7 @@ async def test_the_same_is_told_once_at_a_time(chat):
         assert "continues with the first bundle's reply" in c.notices[0]
 
 
-async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(chat, tmp_path):
+async def test_a_conversation_can_be_restored_after_the_list_was_closed(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await two_in_the_library(c)
@@ -484,21 +485,22 @@ async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(ch
     assert prompts(path) == [["a joke"], ["the weather"]]
 
 
-async def test_what_was_overwritten_by_now_cannot_be_brought_back_and_is_not_told_to_be(chat, tmp_path):
+async def test_a_conversation_that_was_overwritten_cannot_be_restored(chat, tmp_path, monkeypatch):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await two_in_the_library(c)
-        await c.press("ctrl+d", "ctrl+d")
-        await c.until(lambda: "Deleted: the weather" in c.drawn)
-        other = Store(path)
-        other._purge((1,))  # as a day later
-        other.close()
+        await c.press("ctrl+d")
+        await c.until(lambda: "Deleted: a joke" in c.drawn)
+        with monkeypatch.context() as patched:
+            later = time.time() + 2 * store_module.KEPT_DELETED
+            patched.setattr(store_module.time, "time", lambda: later)
+            Store(path).close()
         await c.press("ctrl+z")
         await c.until(lambda: "deleted in another window" in " ".join(c.notices))
-        await c.until(lambda: "Deleted: a joke" in c.drawn)
+        await c.until(lambda: "Deleted" not in c.drawn)
 
 
-async def test_who_deletes_the_conversation_he_is_in_is_in_a_new_one(chat, tmp_path):
+async def test_deleting_the_current_conversation_starts_a_new_one(chat, tmp_path):
     path, model = tmp_path / "chats.db", FakeModel()
     async with chat(model, store=path) as c:
         await c.say("hello")
@@ -520,7 +522,7 @@ async def test_who_deletes_the_conversation_he_is_in_is_in_a_new_one(chat, tmp_p
     assert prompts(path) == [["anew"], ["hello"]]
 
 
-async def test_who_brings_the_conversation_he_is_in_back_at_once_is_still_in_it(chat, tmp_path):
+async def test_restoring_the_current_conversation_at_once_keeps_it_open(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -532,9 +534,7 @@ async def test_who_brings_the_conversation_he_is_in_back_at_once_is_still_in_it(
 
 
 @pytest.mark.parametrize("ends", [True, False])
-async def test_a_reply_that_is_made_in_a_conversation_as_it_is_deleted_goes_and_comes_with_it(
-    chat, tmp_path, ends
-):
+async def test_a_reply_to_a_deleted_conversation_is_restored_with_it(chat, tmp_path, ends):
     path, gate = tmp_path / "chats.db", threading.Event()
     scripts = Script(), Script([("so far", "")], gate=gate if ends else None, stalls=not ends)
     async with chat(FakeModel(*scripts), store=path) as c:
@@ -556,7 +556,7 @@ async def test_a_reply_that_is_made_in_a_conversation_as_it_is_deleted_goes_and_
     assert prompts(path) == [["hello", "again"]]
 
 
-async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(chat, tmp_path):
+async def test_an_unusable_store_is_reported_once_and_the_chat_works(chat, tmp_path):
     path = tmp_path / "chats.db"
     path.write_bytes(b"no database at all" * 100)
     async with chat(FakeModel(), store=path) as c:
@@ -614,9 +614,7 @@ async def test_a_data_folder_that_cannot_be_created_is_named_in_the_status_line(
         assert c.notices == []
 
 
-async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_as_soon_as_it_can_be(
-    chat, tmp_path, monkeypatch
-):
+async def test_a_locked_file_is_used_as_soon_as_it_is_unlocked(chat, tmp_path, monkeypatch):
     monkeypatch.setattr("edgechat.tui.store.PATIENCE", 0.01)
     path = tmp_path / "chats.db"
     store = Store(path)
@@ -643,7 +641,7 @@ async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_a
 
 
 def full(store):
-    """The disk has no room from now on: what SQLite says then, it says at a limit of the file's size too."""
+    """Make further writes fail as on a full disk: SQLite reports a limit of the file size in the same way."""
     store._db.execute("PRAGMA max_page_count = 1")
 
 
@@ -654,7 +652,7 @@ def room(store):
 LONG = "word " * 1000
 
 
-async def test_what_was_said_on_a_full_disk_is_kept_as_soon_as_there_is_room(chat, tmp_path):
+async def test_writes_that_failed_on_a_full_disk_are_repeated(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("before")
@@ -678,11 +676,20 @@ async def test_what_was_said_on_a_full_disk_is_kept_as_soon_as_there_is_room(cha
     store.close()
 
 
-def test_what_could_not_be_written_in_the_end_is_an_error_of_the_command(monkeypatch, tmp_path):
-    def run(app, **_):
-        app._keeper.begin(full).result()
-        Kept(app._keeper, lambda error: None).append(1, Exchange(LONG), "demo")
+def test_a_write_that_fails_until_the_end_is_an_error_of_the_command(monkeypatch, tmp_path):
+    keepers = []
 
+    class Recorded(Keeper):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            keepers.append(self)
+
+    def run(app, **_):
+        (keeper,) = keepers
+        keeper.begin(full).result()
+        Kept(keeper, lambda error: None).append(1, Exchange(LONG), "demo")
+
+    monkeypatch.setattr("edgechat.tui.app.Keeper", Recorded)
     monkeypatch.setattr(ChatApp, "run", run)
     for name, path in (("chats_file", tmp_path / "chats.db"), ("config_folder", tmp_path)):
         monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
@@ -704,7 +711,7 @@ def test_a_bug_that_ends_the_chat_is_an_error_of_the_command(monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize("end", ["kill", "ctrl+q", "escape"])
-async def test_a_reply_that_is_made_anew_takes_the_place_of_the_old_one_when_it_is_there(chat, tmp_path, end):
+async def test_a_reply_is_replaced_only_when_the_new_one_has_ended(chat, tmp_path, end):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script(), Script(stalls=True), Script()), store=path) as c:
         await c.say("hello")
@@ -726,7 +733,7 @@ async def test_a_reply_that_is_made_anew_takes_the_place_of_the_old_one_when_it_
     store.close()
 
 
-async def test_a_reply_that_was_made_anew_stands_in_the_place_of_the_old_one(chat, tmp_path):
+async def test_a_new_reply_replaces_the_old_one_in_the_store(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script(), Script([("so far", "")], stalls=True), Script()), store=path) as c:
         await c.say("hello")
@@ -744,7 +751,7 @@ async def test_a_reply_that_was_made_anew_stands_in_the_place_of_the_old_one(cha
 
 
 @pytest.mark.parametrize("key", ["ctrl+q", "signal"])
-async def test_quitting_while_a_reply_is_made_keeps_its_prompt(chat, tmp_path, key):
+async def test_quitting_during_a_reply_saves_its_prompt(chat, tmp_path, key):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script([("so far", "")], stalls=True)), store=path) as c:
         await c.say("hello", wait=False)
@@ -758,7 +765,7 @@ async def test_quitting_while_a_reply_is_made_keeps_its_prompt(chat, tmp_path, k
     store.close()
 
 
-async def test_what_could_not_be_written_is_tried_once_more_when_the_chat_is_left(chat, tmp_path):
+async def test_a_failed_write_is_repeated_on_exit(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.keeper.do(full)
@@ -767,7 +774,7 @@ async def test_what_could_not_be_written_is_tried_once_more_when_the_chat_is_lef
     assert prompts(path) == [[LONG]]
 
 
-async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_be_not_kept(chat, tmp_path):
+async def test_prompts_in_a_conversation_deleted_elsewhere_are_reported_as_not_saved(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -786,7 +793,7 @@ async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_b
         c.app.clear_notifications()
         await c.press("ctrl+g")
         await c.kept()
-        assert "not saved" in c.notices[-1]
+        assert "no longer saved" in c.notices[-1]
         assert "demo · not saved" in c.drawn
         await c.press("ctrl+n")
         assert "not saved" not in c.screen.status_line.render().plain
@@ -795,7 +802,7 @@ async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_b
     assert prompts(path) == [["anew"]]
 
 
-async def test_what_another_window_deleted_does_not_come_back_without_a_word(chat, tmp_path):
+async def test_a_conversation_deleted_elsewhere_is_not_restored_by_a_prompt(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -810,7 +817,7 @@ async def test_what_another_window_deleted_does_not_come_back_without_a_word(cha
         other.close()
 
 
-async def test_a_copy_says_where_the_conversation_is_as_it_was(chat, tmp_path):
+async def test_continuing_in_a_copy_says_where_the_original_is(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -825,9 +832,7 @@ async def test_a_copy_says_where_the_conversation_is_as_it_was(chat, tmp_path):
 
 @pytest.mark.parametrize("quits", [False, True])
 @pytest.mark.parametrize("told", [False, True])
-async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_still_there(
-    chat, tmp_path, quits, told
-):
+async def test_continuing_in_a_copy_says_if_the_original_was_deleted(chat, tmp_path, quits, told):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -855,7 +860,7 @@ async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_s
             other.close()
 
 
-async def test_what_is_said_where_nothing_is_kept_is_told_to_be_so(chat):
+async def test_a_private_chat_says_that_nothing_is_saved(chat):
     keeper = Keeper(partial(Store, ":memory:"), lasts=False)
     async with ChatApp({"demo": FakeModel()}.__getitem__, ["demo"], keeper=keeper).run_test() as pilot:
         c = Chat(pilot.app, pilot, keeper)
@@ -866,7 +871,7 @@ async def test_what_is_said_where_nothing_is_kept_is_told_to_be_so(chat):
     keeper.close()
 
 
-async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, monkeypatch):
+async def test_only_the_keepers_thread_uses_the_file(chat, tmp_path, monkeypatch):
     threads = set()
     create = Store.create
 
@@ -882,7 +887,7 @@ async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, 
     assert name.startswith("keeper")
 
 
-async def test_a_library_without_a_conversation_says_so(chat, tmp_path):
+async def test_an_empty_library_says_so(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.press("ctrl+l")
         await c.until(lambda: "There are no conversations yet." in c.drawn)
@@ -891,7 +896,7 @@ async def test_a_library_without_a_conversation_says_so(chat, tmp_path):
         assert isinstance(c.app.screen, Library)
 
 
-def test_files_are_where_the_platform_keeps_them(monkeypatch, tmp_path):
+def test_files_are_in_the_platforms_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     assert chats_file().name == "chats.db"
@@ -899,7 +904,7 @@ def test_files_are_where_the_platform_keeps_them(monkeypatch, tmp_path):
     assert "edgechat" in config_folder().parts
 
 
-async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(chat, tmp_path):
+async def test_the_training_export_is_about_the_current_bundle(chat, tmp_path):
     path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
     store = Store(path)
     for bundle in ("demo", "lights"):
@@ -908,7 +913,7 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
     async with chat(FakeModel(), store=path) as c:
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
-        assert "of the replies of demo" in c.words
+        assert "replies of the bundle demo" in c.words
         c.app.screen.query_one(Input).value = str(file)
         await c.press("enter")
         await c.until(file.exists)
@@ -916,7 +921,7 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
     assert json.loads(line)["turns"][0]["text"] == "to demo"
 
 
-async def test_what_a_bundle_learns_from_is_what_it_replied_whoever_began(chat, tmp_path):
+async def test_the_training_export_is_about_the_bundle_that_replied(chat, tmp_path):
     path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
     demo, lights = (ReplyFacts("?", made=Made(name)) for name in ("demo", "lights"))
     store = Store(path)
@@ -970,7 +975,7 @@ async def test_two_bundles_with_the_same_folder_name_are_exported_separately(tmp
     assert prompts == {"this bundle", "earlier export", "before it was moved", "without a path"}
 
 
-async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_learn_from(chat, tmp_path):
+async def test_a_damaged_conversation_is_left_out_of_the_training_export(chat, tmp_path):
     path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
     store = Store(path)
     for title in ("whole", "broken"):
@@ -992,7 +997,7 @@ async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_
     assert json.loads(line)["turns"][-1]["text"] == "whole"
 
 
-async def test_a_key_after_fast_typing_takes_what_was_typed_and_not_what_was_listed_before(chat, tmp_path):
+async def test_enter_right_after_typing_opens_a_match_for_the_typed_text(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("the weather", "a joke"):
             await c.say(prompt)
@@ -1013,7 +1018,7 @@ async def two_in_the_library(c):
 
 
 @pytest.mark.parametrize("key", ["ctrl+d", "f8"])
-async def test_delete_after_fast_typing_takes_what_was_typed(chat, tmp_path, key):
+async def test_delete_right_after_typing_deletes_a_match_for_the_typed_text(chat, tmp_path, key):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await two_in_the_library(c)
         await c.type_fast("weather", key)
@@ -1021,7 +1026,7 @@ async def test_delete_after_fast_typing_takes_what_was_typed(chat, tmp_path, key
         assert [found.title for found in await c.keeper.do(lambda store: store.find())] == ["a joke"]
 
 
-async def test_rename_after_fast_typing_takes_what_was_typed(chat, tmp_path):
+async def test_rename_right_after_typing_renames_a_match_for_the_typed_text(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await two_in_the_library(c)
         await c.type_fast("weather", "f2")
@@ -1030,7 +1035,7 @@ async def test_rename_after_fast_typing_takes_what_was_typed(chat, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["ctrl+l", "ctrl+s", "ctrl+b", "f8", "f10"])
-async def test_a_key_twice_at_once_opens_one_box(chat, tmp_path, key):
+async def test_a_key_pressed_twice_at_once_opens_one_dialog(chat, tmp_path, key):
     async with chat(FakeModel(), FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.kept()
@@ -1056,9 +1061,7 @@ async def test_a_key_twice_at_once_opens_one_box(chat, tmp_path, key):
         ("state = 'over'", "'over' is not"),
     ],
 )
-async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_on(
-    chat, tmp_path, change, said
-):
+async def test_a_damaged_conversation_is_reported_in_one_sentence(chat, tmp_path, change, said):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -1076,7 +1079,7 @@ async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_
         await c.say("still there")
 
 
-async def test_what_could_not_be_deleted_or_brought_back_is_not_told_to_be(chat, tmp_path, monkeypatch):
+async def test_a_failed_delete_or_restore_is_reported(chat, tmp_path, monkeypatch):
     def broken(self, id):
         raise StoreError("the disk is full")
 
@@ -1101,7 +1104,7 @@ async def test_what_could_not_be_deleted_or_brought_back_is_not_told_to_be(chat,
         await c.until(lambda: "1 exchange" in c.drawn)
 
 
-async def test_delete_twice_at_once_takes_two(chat, tmp_path):
+async def test_delete_pressed_twice_at_once_deletes_two(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("one", "two", "three"):
             await c.say(prompt)
@@ -1120,7 +1123,7 @@ async def test_a_search_that_ends_when_the_library_is_closed_is_dropped(chat, tm
     closed, find = threading.Event(), Store.find
 
     def slow(store, query=""):
-        assert not query or closed.wait(10)
+        assert not query or closed.wait(LIMIT)
         return find(store, query)
 
     monkeypatch.setattr(Store, "find", slow)

@@ -52,7 +52,7 @@ class ChatScreen(Talking):
         """Disable the actions that have nothing to act on. Help lists them, but footer and palette do not."""
         if action == "stop":
             busy = self.reply_task is not None or self.editing is not None
-            return True if busy or self._picked is not None else None
+            return True if busy or self.selected != self.talk.newest else None
         if action == "other":
             return True if self.exchange and self.exchange.other else None
         if action == "regenerate" and (self.editing is not None or not self.bundles.ready):
@@ -129,7 +129,7 @@ class ChatScreen(Talking):
             "Write what the bot should have said. The conversation continues with your text; an empty text "
             "removes the correction."
         )
-        answer = await answer_of(Write("correct", text, note=note), self)
+        answer = await answer_of(Write("correct the reply", text, note=note), self)
         if answer is not None and self.talk.has(number):
             self.put(number, self.talk[number].corrected(answer))
 
