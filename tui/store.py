@@ -6,6 +6,7 @@ nothing. A connection belongs to the thread that opened it; `keeper.py` provides
 
 import contextlib
 import errno
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -289,7 +290,7 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            if why := _unwritable(error):
+            if why := _unwritable(error, Path(self.path).parent):
                 raise UnwritableError(f"{self.path} {why}") from error
             kind = BusyError if _code(error) == sqlite3.SQLITE_BUSY else StoreError
             raise kind(f"conversations cannot be saved in {self.path}: {_reason(error)}") from error
@@ -452,13 +453,15 @@ def _code(error: sqlite3.Error | OSError) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _unwritable(error: sqlite3.Error | OSError) -> str:
-    """Why the file cannot be written, "" if the error is about something else."""
+def _unwritable(error: sqlite3.Error | OSError, folder: Path) -> str:
+    """Why the file in `folder` cannot be written, "" if the error is about something else."""
     if isinstance(error, OSError):
         return f"cannot be created: {_reason(error)}" if error.errno in _UNWRITABLE else ""
     if _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return "is read-only"
-    return "cannot be opened or created" if _code(error) == sqlite3.SQLITE_CANTOPEN else ""
+    if _code(error) != sqlite3.SQLITE_CANTOPEN:
+        return ""
+    return "cannot be opened or created" if os.access(folder, os.W_OK) else "is in a read-only folder"
 
 
 def _reason(error: sqlite3.Error | OSError) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from textual.events import Key
 from textual.pilot import Pilot
+from textual.strip import Strip
 from textual.widgets import DataTable
 
 from edgechat.tui import ChatApp
@@ -55,7 +56,12 @@ class Chat:
     @property
     def drawn(self) -> str:
         """The rows of the top screen, as they are drawn."""
-        return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
+        return "\n".join(strip.text.rstrip() for strip in self.strips)
+
+    @property
+    def strips(self) -> list[Strip]:
+        """The rows of the top screen with their styles."""
+        return self.app.screen._compositor.render_strips()
 
     @property
     def words(self) -> str:

@@ -97,7 +97,7 @@ async def test_a_click_on_a_row_that_was_removed_after_drawing_is_ignored(chat):
 async def test_text_selected_in_help_is_copied(chat):
     async with chat(FakeModel()) as c:
         await c.press("f1")
-        row = next(row for row in c.app.screen.query(Static) if "Send: give" in str(row.get_selection(ALL)))
+        row = next(row for row in c.app.screen.query(Static) if "Send: send" in str(row.get_selection(ALL)))
         row.text_select_all()
         await c.press("ctrl+c")
         assert c.app.clipboard == "Send: send the prompt to the model  prompt.send"
@@ -111,10 +111,10 @@ async def test_ctrl_c_copies_the_latest_selection(chat):
         assert c.app.clipboard == "chat.md"
         c.app.screen.query_one("#note", Static).text_select_all()
         await c.press("ctrl+c")
-        assert c.app.clipboard.startswith("The ending says how")
+        assert c.app.clipboard.startswith("The extension sets")
         await c.press("shift+left", "ctrl+c")
         assert c.app.clipboard != ""
-        assert not c.app.clipboard.startswith("The ending")
+        assert not c.app.clipboard.startswith("The extension")
 
 
 @pytest.mark.parametrize("height", [10, 24])

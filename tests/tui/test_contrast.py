@@ -32,7 +32,7 @@ def test_contrast_is_computed_as_in_wcag():
 def of_text(c, text):
     """The lowest contrast of the letters of a text on the screen. A dim color is blended with the
     background."""
-    for strip in c.app.screen._compositor.render_strips():
+    for strip in c.strips:
         at = strip.text.find(text)
         if at >= 0:
             found = []

@@ -48,7 +48,7 @@ async def test_wide_and_right_to_left_characters_leave_every_row_as_wide_as_the_
     async with chat(table_model({text[:40]: 0.7, "ok": 0.3}), size=size) as c:
         await c.pilot.press("f2")
         await c.say(text)
-        widths = {strip.cell_length for strip in c.screen._compositor.render_strips()}
+        widths = {strip.cell_length for strip in c.strips}
         assert widths == {size[0]}
 
 
@@ -489,18 +489,18 @@ async def test_the_views_are_complete_without_colors_and_with_ansi_colors(chat, 
         assert "█100" in await c.view("attention")
 
 
-@pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True), (None, True)])
-async def test_an_empty_no_color_counts_as_not_set(chat, monkeypatch, value, coloured):
+@pytest.mark.parametrize(("value", "colored"), [("1", False), ("", True), (None, True)])
+async def test_an_empty_no_color_counts_as_not_set(chat, monkeypatch, value, colored):
     if value is None:
         monkeypatch.delenv("NO_COLOR", raising=False)
     else:
         monkeypatch.setenv("NO_COLOR", value)
     async with chat(FakeModel()) as c:
-        assert c.app.no_color != coloured
-        assert bool(c.app.native_ansi_color) != coloured
-        colours = {segment.style.color.name for strip in c.app.screen._compositor.render_strips()
+        assert c.app.no_color != colored
+        assert bool(c.app.native_ansi_color) != colored
+        colors = {segment.style.color.name for strip in c.strips
                    for segment in strip if segment.style and segment.style.color}  # fmt: skip
-        assert bool(colours)
+        assert bool(colors)
 
 
 async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat):

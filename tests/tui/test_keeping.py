@@ -580,9 +580,16 @@ def read_only(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("there", "writable", "reason"),
+    [
+        (True, True, "is read-only"),
+        (False, True, "cannot be opened or created"),
+        (False, False, "is in a read-only folder"),
+    ],
+)
 async def test_with_a_read_only_store_the_chat_opens_and_the_status_line_says_why_nothing_is_saved(
-    chat, tmp_path, monkeypatch, there
+    chat, tmp_path, monkeypatch, there, writable, reason
 ):
     path = tmp_path / "chats.db"
     if there:
@@ -590,8 +597,9 @@ async def test_with_a_read_only_store_the_chat_opens_and_the_status_line_says_wh
         store.create("before", "demo", [Exchange("earlier", reply=ReplyFacts("fine"))])
         store.close()
     read_only(monkeypatch)
+    monkeypatch.setattr(store_module.os, "access", lambda place, mode: writable)
     async with chat(FakeModel(), store=path, size=(200, 24)) as c:
-        why = f"{path} {'is read-only' if there else 'cannot be opened or created'}"
+        why = f"{path} {reason}"
         await c.until(lambda: f"demo · not saved: {why} · int8" in c.drawn)
         for prompt in ("hello", "again"):
             await c.say(prompt)

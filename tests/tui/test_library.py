@@ -71,7 +71,7 @@ async def test_if_the_highlighted_conversation_was_deleted_elsewhere_nothing_is_
         other.close()
         await c.press("ctrl+d")
         await c.until(lambda: c.notices)
-        assert c.notices[0].lower() == GONE
+        assert c.notices[0] == GONE
         assert titles(path) == ["A", "C"]
         await c.press("ctrl+d")
         await c.until(lambda: "Deleted: C." in c.drawn)

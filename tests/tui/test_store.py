@@ -53,6 +53,15 @@ def searched(request, path, monkeypatch):
     opened.close()
 
 
+def rows(path, query):
+    """The rows of a query, in a connection of its own."""
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
 def say(store, title, *prompts, reply="fine"):
     id, _ = store.create(title, "demo")
     for prompt in prompts:
@@ -157,7 +166,7 @@ def test_exchanges_written_without_an_index_are_indexed_later(path, monkeypatch)
         say(without, "t", "needle")
         without.close()
     store = Store(path)
-    assert store._db.execute("SELECT count(*) FROM said").fetchone() == (1,)
+    assert rows(path, "SELECT count(*) FROM said") == [(1,)]
     assert len(store.find("needle")) == 1
 
 
@@ -173,8 +182,8 @@ def test_a_deleted_conversation_can_be_restored_until_the_window_closes(path):
     again = Store(path)
     with pytest.raises(StoreError, match="deleted"):
         again.load(gone)
-    assert again._db.execute("SELECT count(*) FROM exchanges").fetchone() == (1,)
-    assert again._db.execute("SELECT count(*) FROM said").fetchone() == (1,)
+    assert rows(path, "SELECT count(*) FROM exchanges") == [(1,)]
+    assert rows(path, "SELECT count(*) FROM said") == [(1,)]
 
 
 def test_deletions_of_a_killed_window_are_purged_a_day_later_if_others_are_open(path, monkeypatch):
@@ -227,7 +236,7 @@ def test_deletions_of_a_killed_window_are_purged_by_the_next_unless_others_are_o
     other.close()
     alone = Store(path)
     assert b"needle" not in bytes_of(path)
-    assert alone._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert rows(path, "PRAGMA journal_mode") == [("wal",)]
     alone.close()
 
 
@@ -303,8 +312,8 @@ def test_an_older_file_is_migrated(path, monkeypatch):
     later = (*store_module.MIGRATIONS, "ALTER TABLE conversations ADD COLUMN pinned INTEGER DEFAULT 7")
     monkeypatch.setattr(store_module, "MIGRATIONS", later)
     migrated = Store(path)
-    assert migrated._db.execute("SELECT pinned FROM conversations").fetchall() == [(7,)]
-    assert migrated._db.execute("PRAGMA user_version").fetchone() == (known + 1,)
+    assert rows(path, "SELECT pinned FROM conversations") == [(7,)]
+    assert rows(path, "PRAGMA user_version") == [(known + 1,)]
     assert [e.prompt for e in migrated.load(id)[1]] == ["first"]
 
 
@@ -345,9 +354,10 @@ def test_a_file_that_is_not_a_database_is_reported_and_not_changed(path, content
 def test_damage_is_reported_and_the_file_is_not_changed(path, table):
     store = Store(path)
     say(store, "t", "first", "second")
-    page, size = store._db.execute(
-        "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = ?", (table,)
-    ).fetchone()
+    ((page, size),) = rows(
+        path,
+        f"SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = '{table}'",
+    )
     store.close()
     contents = bytearray(path.read_bytes())
     contents[(page - 1) * size : page * size] = b"x" * size
@@ -434,9 +444,10 @@ def test_a_kill_between_any_two_statements_loses_no_finished_write(tmp_path):
     for n in range(last + 1):
         log = tmp_path / str(n) / "said"
         said = log.read_text().split()
-        store = Store(tmp_path / str(n) / "chats.db")
-        assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        prompts = [prompt for (prompt,) in store._db.execute("SELECT prompt FROM exchanges ORDER BY id")]
+        file = tmp_path / str(n) / "chats.db"
+        store = Store(file)
+        assert rows(file, "PRAGMA integrity_check") == [("ok",)]
+        prompts = [prompt for (prompt,) in rows(file, "SELECT prompt FROM exchanges ORDER BY id")]
         # A copy is there whole, or is not.
         copied = [prompt for prompt in prompts if prompt.startswith("copied")]
         assert copied in ([], ["copied 0", "copied 1"])
@@ -457,9 +468,9 @@ def test_a_kill_between_any_two_statements_loses_no_finished_write(tmp_path):
             )
             assert store.find("needle") or not prompts or "updated" in said
         if "updated" in said and prompts:
-            assert "needle zero" in [r for (r,) in store._db.execute("SELECT reply FROM exchanges")]
+            assert "needle zero" in [r for (r,) in rows(file, "SELECT reply FROM exchanges")]
         # The index knows exactly what there is.
-        ids = store._db.execute("SELECT id FROM exchanges").fetchall()
-        assert store._db.execute("SELECT rowid FROM said").fetchall() == ids
+        ids = rows(file, "SELECT id FROM exchanges")
+        assert rows(file, "SELECT rowid FROM said") == ids
         store.close()
     assert "copied" in said
