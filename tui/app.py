@@ -1,5 +1,4 @@
-"""The application: it opens the chat screen, saves the user's settings, and fills command palette and
-help."""
+"""The application: it opens the chat screen, saves settings, and fills the command palette and help."""
 
 import asyncio
 import os
@@ -134,8 +133,7 @@ class ChatApp(KeysInOrder):
         return super().deliver_screenshot(filename, path, time_format)
 
     def on_delivery_failed(self, event: DeliveryFailed) -> None:
-        """Report a screenshot that could not be saved with the reason, which Textual's notification leaves
-        out."""
+        """Report why a screenshot could not be saved. Textual's own notification leaves out the reason."""
         event.prevent_default()
         self.notify(
             plain(f"The screenshot could not be saved: {event.exception}"), severity="error", markup=False
@@ -241,8 +239,7 @@ class _Row:
         return KeyHint(" ".join(dict.fromkeys(self.keys)) or "–", self.does, self.id)
 
 
-#: Textual's commands that the palette leaves out: help replaces Keys, and a maximized prompt would hide the
-#: replies.
+#: Textual's commands that the palette leaves out. Help replaces Keys, and maximizing would hide the replies.
 _TEXTUALS_OWN = ("Keys", "Maximize", "Minimize")
 
 #: The sections at the end of the help.

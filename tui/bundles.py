@@ -1,5 +1,4 @@
-"""The bundles of a window: those that are open or loading, the current one, and the second one of a
-comparison."""
+"""The bundles of a window: open or loading, the current one, and the second one of a comparison."""
 
 import asyncio
 from collections.abc import Sequence

@@ -44,8 +44,7 @@ class Dial:
         return states(self.values, engine.defaults) if engine else ()
 
     def fit(self) -> str:
-        """Reset all knobs if a new current bundle refuses the changes. Returns the reason, "" if it accepts
-        them."""
+        """Reset all knobs if the bundle refuses the changes. Returns the reason, "" if it accepts them."""
         if wrong := self._refuses(self.changes):
             self.changes = {}
         return wrong

@@ -53,8 +53,7 @@ NEAR = 100
 
 
 class Model(Protocol):
-    """The part of a `ChatModel` that the chat uses. `bundle_size` is in bytes, and read only if there is a
-    manifest."""
+    """The part of a `LoadedModel` that the chat uses."""
 
     bundle_size: int | None
     defaults: DecodingOptions
@@ -69,7 +68,7 @@ class Model(Protocol):
 
 
 class LoadedModel(ChatModel):
-    """A `ChatModel` with the size of its bundle."""
+    """A `ChatModel` with the size of its bundle in bytes."""
 
     bundle_size: int | None = None
 
@@ -169,8 +168,7 @@ class Engine:
         rows: int = options.get("beam", 1)
         steps: int = options.get("max_length") or codec.max_target
         source = len(codec.encode_source(turns).ids)
-        # Each row has about as many candidates as there are rows, and holds its ids so far: steps / 2 on
-        # average.
+        # Each row has about as many candidates as there are rows, and steps / 2 ids on average.
         return rows * steps * (_CANDIDATE * rows + _WEIGHT * source + _ID * steps // 2) <= MOST_TRACED
 
     def seen(self, turns: Sequence[str]) -> tuple[str, ...]:

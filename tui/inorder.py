@@ -18,8 +18,7 @@ from textual.events import Event, Key, Paste
 from .screens.dialog import FILLING, IN_ORDER, Dialog
 from .widgets.editor import Writable, writes
 
-#: Actions that end something. If the user presses such a key after waiting, the keys still in the queue are
-#: dropped.
+#: Actions that end something. If the user waits and then presses such a key, the waiting keys are dropped.
 _ENDS = ("app.quit", "chat.stop", "over.close")
 
 #: Seconds that a key waits at most for the keys before it, and seconds between checks.

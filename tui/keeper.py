@@ -130,8 +130,7 @@ class Kept:
         return True
 
     def append(self, number: int, exchange: Exchange, bundle: str, *, instead_of: int | None = None) -> None:
-        """Save a new exchange, and delete the exchange `instead_of`. The first one creates the
-        conversation."""
+        """Save a new exchange and delete `instead_of`. The first exchange creates the conversation."""
 
         def work(store: Store) -> None:
             if self.id is not None:

@@ -15,8 +15,7 @@ _collects = False
 
 
 def begin() -> None:
-    """Prepare the process. Call it after all imports: existing objects are exempted from garbage
-    collection."""
+    """Prepare the process. Call it after all imports, since garbage collection skips existing objects."""
     gc.freeze()
     sys.setswitchinterval(_SWITCH)
 

@@ -311,9 +311,7 @@ def settle(
     `plain`. Numbers are not reset, since the user should decide about them.
 
     Raises:
-        Exception: the error of `valid` if no adjustment helps. It is the error with the option's mode set,
-        since
-            a mode that is off can always be switched on.
+        Exception: the error of `valid` with the option's mode set, if no adjustment helps.
     """
     try:
         valid(changes)

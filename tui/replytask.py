@@ -75,8 +75,7 @@ class ReplyTask:
             stream.cancel()
 
     def detach(self) -> None:
-        """Release the stream, which has ended: Textual keeps a reference to a worker and its task for
-        long."""
+        """Release the stream, which has ended: Textual keeps workers, and so their tasks, for long."""
         self._stream = None
 
     def due(self) -> bool:
@@ -98,8 +97,8 @@ class ReplyTask:
 
 
 def decode(task: ReplyTask, post: Callable[[Message], object]) -> None:
-    """Do the jobs of a task in a worker thread, and post their progress and results. A failure or a stop ends
-    it."""
+    """Do the jobs of a task in a worker thread, until one fails or the task is stopped. `post` gets their
+    progress and results."""
     with keys_first():
         _decode(task, post)
 

@@ -18,8 +18,7 @@ from .records import columns, exchange_of, storable
 from .search import excerpt, folded, holds
 from .values import Exchange, Summary
 
-#: Scripts that migrate the file from version n to n + 1 (`PRAGMA user_version`). A released script never
-#: changes.
+#: Scripts that migrate the file from version n to n + 1 (`PRAGMA user_version`). Never change a released one.
 MIGRATIONS = (
     """
     CREATE TABLE conversations (

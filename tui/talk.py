@@ -16,8 +16,7 @@ SIDES = (0, 1)
 
 
 class Talk:
-    """A conversation: exchanges by number, oldest first. An exchange keeps its number when others are
-    removed."""
+    """A conversation: exchanges by number, oldest first. Removing an exchange does not renumber others."""
 
     def __init__(self, exchanges: Sequence[Exchange] = (), title: str = "", kept: Kept | None = None) -> None:
         self.kept = kept
@@ -53,8 +52,7 @@ class Talk:
         return number in self._exchanges
 
     def speeds(self, side: int) -> tuple[float, ...]:
-        """The tokens per second of all replies of one side, oldest first, without those that have no
-        speed."""
+        """The tokens per second of one side's replies, oldest first. Replies without a speed are left out."""
         return tuple(self._speeds[side].values())
 
     def _put(self, number: int, exchange: Exchange) -> None:

@@ -156,8 +156,7 @@ class Insight:
 #: Shown for the separator token between two turns.
 SEPARATOR = "⏐"
 
-#: Shown for the end-of-sentence token. A token with the text "" holds part of a character that a later token
-#: completes.
+#: Shown for the end-of-sentence token. A token with the text "" holds only part of a character.
 END = "⟨end⟩"
 
 
@@ -181,8 +180,7 @@ class Exchange:
 
     @property
     def said(self) -> str | None:
-        """The bot's turn in the conversation: the correction, or a completed reply. None if there is
-        neither."""
+        """The bot's turn in the conversation: the correction or a completed reply, or else None."""
         if self.answer is not None:
             return self.answer
         return self.reply.text if self.reply and self.state == "done" else None

@@ -42,8 +42,7 @@ class Ask(Dialog[str]):
 
 
 class Write(Ask):
-    """Ask for a text of several lines. A changed text is discarded only if the user closes the dialog
-    twice."""
+    """Ask for a text of several lines. To discard a changed text, the user must close the dialog twice."""
 
     def compose_box(self) -> ComposeResult:
         yield Static(content(f"{self._note} Enter inserts a line break."), id="note", classes="explains")

@@ -58,8 +58,7 @@ class ChatScreen(Talking):
         if action == "regenerate" and (self.editing is not None or not self.bundles.ready):
             return None
         if action in ("regenerate", "edit"):
-            # An exchange that is not replaced must be saved, since a copy of the conversation takes its
-            # place.
+            # An exchange that is not replaced must be saved: the conversation continues in a copy.
             number = None if self.reply_task else self.selected
             return True if number and (self.talk.kept or self.talk.gives_way(number)) else None
         if action in ("replay", "mark", "answer", "copy_reply", "copy_prompt"):
@@ -102,8 +101,7 @@ class ChatScreen(Talking):
             self.put(number, replace(exchange, reply=reply.with_chosen(message.index), mark=mark))
 
     def _refuses_second(self) -> bool:
-        """Whether the second bundle's reply is selected, which is only for comparison. If so, notify the
-        user."""
+        """Whether the second bundle's reply, which is only for comparison, is selected. Notifies the user."""
         if self.side:
             other = self.key_of("chat.other") or "Other reply"
             why = f"The conversation continues with the first bundle's reply: select it with {other}"

@@ -287,9 +287,11 @@ class Talking(Viewing):
         return self.reply_task if self.reply_task and self.reply_task.number == message.task else None
 
     def _break_off(self, task: ReplyTask, state: State, mark: str) -> None:
-        """End a task that failed or was stopped. The text so far stays visible, but is not part of what the
-        model reads later. If the first bundle's reply is complete, it counts, and only the second one is cut
-        off."""
+        """End a task that failed or was stopped.
+
+        The text so far stays visible, but models do not read it later. A complete reply of the first bundle
+        counts, even if the second bundle's reply is cut off.
+        """
         text = self.conversation.break_off(task.exchange, len(task.done), mark)
         exchange, job = self.talk[task.exchange], task.jobs[0]
         if task.done:
@@ -361,8 +363,7 @@ class Talking(Viewing):
             self.changed()
 
     def action_replay(self) -> None:
-        """Repeat the selected reply with the same bundle, settings and context. Open the bundle if
-        necessary."""
+        """Repeat the selected reply with the same bundle, which is opened if necessary, and settings."""
         number, side = self.selected, self.side
         made = self.reply.made if self.reply else None
         if number is None or made is None or not made.seen:

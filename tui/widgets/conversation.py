@@ -125,8 +125,7 @@ class Conversation(VerticalScroll, can_focus=True):
         self._add(ErrorMessage(error))
 
     def select(self, number: int | None, side: int) -> None:
-        """Highlight the prompt and one reply of an exchange, and scroll to them. None removes the
-        highlight."""
+        """Highlight the prompt and one reply of an exchange, and scroll to them. None highlights nothing."""
         numbers = self._numbers
         if number in numbers and number not in self._replies:
             at = numbers.index(number)
@@ -142,8 +141,7 @@ class Conversation(VerticalScroll, can_focus=True):
             self._show_selected(side)
 
     def _show_selected(self, side: int) -> None:
-        """Scroll to the prompt and as much of its reply as fits, or to the second reply if that is
-        selected."""
+        """Scroll to the selected prompt with as much of its reply as fits, or to a selected second reply."""
         selected = list(self.query(ChatMessage).filter(".-selected"))
         for message in selected if side else reversed(selected):
             self.scroll_to_widget(message, animate=False, immediate=True)

@@ -1,5 +1,4 @@
-"""A label with a text beside it in one widget, so that a message of a long conversation is only one
-widget."""
+"""A label with a text beside it in one widget, so that every message is only one widget."""
 
 from dataclasses import replace
 

@@ -175,8 +175,7 @@ def bar(share: float, width: int) -> str:
 
 
 def spark(values: Sequence[float], width: int) -> str:
-    """Values as bars, one cell each. If there are more values than cells, a cell shows the largest of its
-    share."""
+    """Values as bars of one cell each. With more values than cells, a cell shows its largest value."""
     if not values or width < 1:
         return ""
     n = min(width, len(values))

@@ -1,5 +1,4 @@
-"""The welcome text of an empty chat: what the bundle is, what such a model can and cannot do, and the
-keys."""
+"""The welcome text of an empty chat: the bundle, what such a model can and cannot do, and the keys."""
 
 from collections.abc import Sequence
 
