@@ -74,12 +74,14 @@ async def test_a_path_without_a_bundle_is_refused_below_the_field_and_can_be_cor
         await c.until(lambda: c.app.screen is c.chat)
 
 
-async def test_a_folder_that_is_typed_lists_its_bundles(tmp_path, monkeypatch):
+@pytest.mark.parametrize("current", [".", "elsewhere"], ids=["home", "elsewhere"])
+async def test_a_folder_that_is_typed_lists_its_bundles(tmp_path, monkeypatch, current):
     monkeypatch.setenv("HOME", str(tmp_path))
     bundle_at(tmp_path / "bundles" / "lights")
     bundle_at(tmp_path / "demo")
     (tmp_path / "packed.edgechat").write_bytes(b"PK")
     (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / current)
     async with exported(tmp_path / "elsewhere") as (c, _):
         await c.press("ctrl+b")
 

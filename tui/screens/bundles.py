@@ -73,17 +73,22 @@ class BundleList(Listing[str]):
             self._show(typed, near)
 
     def _show(self, typed: str, near: Sequence[str]) -> None:
-        """List the choices that match what was typed, and the paths `near` that begin with it. A bundle at
-        exactly the typed path comes first."""
+        """List the choices that match what was typed, and the paths in `near` that begin with it.
+
+        A bundle at exactly the typed path comes first.
+        """
         folded = typed.casefold()
+        known = {place_of(choice.path): choice for choice in self._choices} if typed else {}
+
+        def choice_of(path: str) -> BundleChoice:
+            return known.get(place_of(path)) or BundleChoice(path, name_of(path), "")
+
         found = [c for c in self._choices if folded in c.path.casefold() or folded in c.name.casefold()]
-        known = {place_of(choice.path) for choice in self._choices} if near else set()
-        paths = (path for path in near if path.casefold().startswith(folded) and place_of(path) not in known)
-        found += [BundleChoice(path, name_of(path), "") for path in paths]
         exact = [choice for choice in found if choice.path == typed]
         if typed and not exact and is_bundle(typed):
-            exact = [BundleChoice(typed, name_of(typed), "")]
-        self._query, self._found = typed, [*exact, *(choice for choice in found if choice not in exact)]
+            exact = [choice_of(typed)]
+        there = (choice_of(path) for path in near if path.casefold().startswith(folded))
+        self._query, self._found = typed, list(dict.fromkeys([*exact, *found, *there]))
         self.fill(map(_row, self._found))
 
 
