@@ -38,9 +38,9 @@ from .values import (
     BeamRow,
     BundleFacts,
     CandidateRow,
-    Insight,
     Made,
     ReplyFacts,
+    Trace,
 )
 
 #: Maximum size of a search trace in bytes, estimated from the size of its parts in CPython.
@@ -98,7 +98,7 @@ class Decoding:
     def cancel(self) -> None:
         self._stream.cancel()
 
-    def result(self) -> tuple[ReplyFacts, Insight | None]:
+    def result(self) -> tuple[ReplyFacts, Trace | None]:
         """The reply, and its trace if it was traced."""
         reply, engine = self._stream.reply, self._engine
         facts = ReplyFacts(
@@ -116,7 +116,7 @@ class Decoding:
         )
         if not reply.trace:
             return facts, None
-        return facts, _insight(engine.model.codec, self._turns, reply, reply.trace)
+        return facts, _trace_of(engine.model.codec, self._turns, reply, reply.trace)
 
 
 class Engine:
@@ -333,11 +333,11 @@ def _candidate_row(rank: int, candidate: Candidate) -> CandidateRow:
 # --- Traces
 
 
-def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequence[TracedStep]) -> Insight:
+def _trace_of(codec: TextCodec, turns: Sequence[str], reply: Reply, steps: Sequence[TracedStep]) -> Trace:
     ids = codec.encode_source(turns).ids
     marks = {SEP: SEPARATOR, EOS: END}
     pieces = [marks.get(id, text) for id, text in zip(ids, codec.pieces(ids), strict=True)]
-    rows = [{row.tokens: row for row in step.rows} for step in trace]
+    rows = [{row.tokens: row for row in step.rows} for step in steps]
     seen = tuple(_split(codec, ids))
     if reply.truncated and len(seen) > 1 and not seen[0]:
         seen = seen[1:]  # only the separator after the oldest turn was left
@@ -349,12 +349,12 @@ def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequen
             names[id] = special or codec.token_bytes(id).decode("utf-8", "backslashreplace")
         return names[id]
 
-    return Insight(
+    return Trace(
         tuple(pieces),
         seen,
         codec.max_source,
         tuple(_follow(name, rows, candidate) for candidate in reply.candidates),
-        tuple(tuple(_beam_row(codec, name, row) for row in step.rows) for step in trace),
+        tuple(tuple(_beam_row(codec, name, row) for row in step.rows) for step in steps),
         reply.truncated and seen[0] != codec.as_read(turns[-len(seen)]),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from .values import Insight, ReplyFacts
+from .values import ReplyFacts, Trace
 
 
 @dataclass
@@ -48,7 +48,7 @@ class ReplyFinished(Message):
     task: int
     side: int
     reply: ReplyFacts
-    insight: Insight | None
+    trace: Trace | None
 
 
 @dataclass

@@ -12,7 +12,7 @@ from textual.message import Message
 from .engine import Engine, sentence
 from .keysfirst import keys_first
 from .messages import ReplyAdvanced, ReplyFailed, ReplyFinished
-from .values import Insight, ReplyFacts
+from .values import ReplyFacts, Trace
 
 #: Minimum seconds between two drawings of a streaming reply.
 FRAME = 1 / 20
@@ -48,7 +48,7 @@ class ReplyTask:
     ) -> None:
         self.number, self.exchange, self.jobs, self.purpose = number, exchange, tuple(jobs), purpose
         self.side = side
-        self.done: list[tuple[ReplyFacts, Insight | None]] = []
+        self.done: list[tuple[ReplyFacts, Trace | None]] = []
         self._stopped = threading.Event()
         self._drawn = threading.Event()
         self._drawn.set()

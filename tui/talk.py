@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from .keeper import Kept
 from .store import title_of
-from .values import Exchange, Insight
+from .values import Exchange, Trace
 
 #: Maximum size of the traces in memory, in bytes.
 REMEMBERED = 50_000_000
@@ -26,7 +26,7 @@ class Talk:
         for number, exchange in enumerate(exchanges, start=1):
             self._put(number, exchange)
         self._last = len(exchanges)
-        self._insights: dict[tuple[int, int], Insight] = {}  # by number and side
+        self._traces: dict[tuple[int, int], Trace] = {}  # by number and side
         self._replaced: tuple[int, Exchange] | None = None  # until the exchange that replaces it has ended
 
     def __len__(self) -> int:
@@ -130,7 +130,7 @@ class Talk:
         copy = Talk(exchanges, title, self.kept.another(title, exchanges) if self.kept else None)
         for new, old in enumerate(numbers, start=1):
             for side in SIDES:
-                copy.remember(new, self.insight(old, side), side)
+                copy.remember(new, self.trace(old, side), side)
         return copy
 
     def turns(self, prompt: str, before: int | None = None) -> list[str]:
@@ -146,20 +146,20 @@ class Talk:
                 turns += [exchange.prompt, exchange.said]
         return [*turns, prompt]
 
-    def insight(self, number: int, side: int = 0) -> Insight | None:
+    def trace(self, number: int, side: int = 0) -> Trace | None:
         """The trace of a reply, None if it is not in memory."""
-        return self._insights.get((number, side))
+        return self._traces.get((number, side))
 
-    def remember(self, number: int, insight: Insight | None, side: int = 0) -> None:
+    def remember(self, number: int, trace: Trace | None, side: int = 0) -> None:
         """Keep a trace in memory. The oldest traces are dropped if all together are too large; a replay can
         make them again."""
-        if insight is not None:
-            self._insights[number, side] = insight
-            size = sum(kept.size for kept in self._insights.values())
-            while size > REMEMBERED and len(self._insights) > 1:
-                size -= self._insights.pop(next(iter(self._insights))).size
+        if trace is not None:
+            self._traces[number, side] = trace
+            size = sum(kept.size for kept in self._traces.values())
+            while size > REMEMBERED and len(self._traces) > 1:
+                size -= self._traces.pop(next(iter(self._traces))).size
 
     def forget(self, number: int) -> None:
         """Drop the traces of an exchange from memory."""
         for side in SIDES:
-            self._insights.pop((number, side), None)
+            self._traces.pop((number, side), None)

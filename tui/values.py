@@ -135,7 +135,7 @@ class BeamRow:
 
 
 @dataclass(frozen=True)
-class Insight:
+class Trace:
     """The trace of a reply. It is not stored; a replay makes it again."""
 
     source: tuple[str, ...]  # the source tokens, with `SEPARATOR` between turns
@@ -204,7 +204,7 @@ class Inspected:
     """What the inspector shows of the selected exchange."""
 
     reply: ReplyFacts | None = None
-    insight: Insight | None = None
+    trace: Trace | None = None
     facts: BundleFacts | None = None  # of the current bundle
     speeds: tuple[float, ...] = ()  # tokens per second of the conversation's replies
     hint: str = ""  # shown if the trace is not known

@@ -7,7 +7,7 @@ import pytest
 from edgechat.runtime import TracedStep
 from edgechat.tui import talk
 from edgechat.tui.engine import MOST_TRACED, Engine
-from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Exchange, Insight, ReplyFacts
+from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Exchange, ReplyFacts, Trace
 from edgechat.tui.widgets.hints import NOT_TRACED
 
 from .fakes import FakeModel, table_model
@@ -15,25 +15,25 @@ from .fakes import FakeModel, table_model
 TABLE = {"ab": 0.6, "cd": 0.4}
 
 
-def insight(candidates: int, weights: int) -> Insight:
+def trace(candidates: int, weights: int) -> Trace:
     ways = BeamRow("12345", -1.0, (BeamCandidate("a", -1.0, -1.0, "live"),) * candidates)
     token = AttendedToken("a", (1 / weights,) * weights)
-    return Insight(("x",) * weights, ("x",), 64, ((token, token),), ((ways, ways),))
+    return Trace(("x",) * weights, ("x",), 64, ((token, token),), ((ways, ways),))
 
 
 def test_the_size_of_a_trace_counts_candidates_attention_and_texts():
-    assert insight(3, 4).size == 2 * 3 * 120 + 2 * 4 * 32 + 2 * 5
+    assert trace(3, 4).size == 2 * 3 * 120 + 2 * 4 * 32 + 2 * 5
 
 
 def test_the_oldest_traces_are_dropped_when_all_together_are_too_large(monkeypatch):
-    one = insight(100, 10)
+    one = trace(100, 10)
     monkeypatch.setattr(talk, "REMEMBERED", 3 * one.size)
     held = talk.Talk()
     for number in range(1, 6):
-        held.remember(number, insight(100, 10))
-    assert [number for number in range(1, 6) if held.insight(number)] == [3, 4, 5]
-    held.remember(6, insight(1000, 10))  # larger than all may be: it alone is there
-    assert [number for number in range(1, 7) if held.insight(number)] == [6]
+        held.remember(number, trace(100, 10))
+    assert [number for number in range(1, 6) if held.trace(number)] == [3, 4, 5]
+    held.remember(6, trace(1000, 10))  # larger than all may be: it alone is there
+    assert [number for number in range(1, 7) if held.trace(number)] == [6]
 
 
 def test_a_search_is_traced_if_its_longest_reply_has_a_small_trace():
@@ -100,13 +100,13 @@ async def test_the_trace_of_a_stopped_reply_is_freed(chat, leave):
 
 
 async def test_the_trace_of_a_reply_is_freed_with_its_conversation(chat):
-    traced, ways = count(TracedStep), count(Insight)
+    traced, ways = count(TracedStep), count(Trace)
     async with chat(table_model(TABLE)) as c:
         await c.say("hi")
-        assert count(Insight) > ways
+        assert count(Trace) > ways
         assert count(TracedStep) <= traced
         await c.press("ctrl+n")
-        await c.until(lambda: count(Insight) <= ways)
+        await c.until(lambda: count(Trace) <= ways)
 
 
 def count(kind: type) -> int:

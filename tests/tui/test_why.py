@@ -13,7 +13,7 @@ from edgechat.runtime.bundle import MANIFEST
 from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
 from edgechat.tui.messages import KnobStepped
-from edgechat.tui.values import AttendedToken, CandidateRow, Insight
+from edgechat.tui.values import AttendedToken, CandidateRow, Trace
 from edgechat.tui.widgets.lines import bar, cells, spark, token
 
 from .conftest import Chat
@@ -72,11 +72,11 @@ def test_the_trace_follows_the_tokenization_of_the_reply():
     engine = Engine(ChatModel(table, codec, DecodingOptions(beam=3), device="cpu"), "demo")
     decoding = engine.decode(["hello"], engine.options({"normalize": "none"}))
     list(decoding.updates())
-    facts, insight = decoding.result()
+    facts, trace = decoding.result()
     assert [row.tokens for row in facts.candidates] == [said, (*other, "he")]
-    for row, way in zip(facts.candidates, insight.replies, strict=True):
+    for row, way in zip(facts.candidates, trace.replies, strict=True):
         assert [token.text for token in way] == [*row.tokens, "⟨end⟩"]
-    assert [token.rivals[0][0] for token in insight.replies[0][:1]] == ["he"]
+    assert [token.rivals[0][0] for token in trace.replies[0][:1]] == ["he"]
 
 
 async def test_the_conversation_continues_with_the_chosen_candidate(chat):
@@ -136,7 +136,7 @@ async def test_lowercased_turns_are_shown_so_and_do_not_count_as_cut(chat):
         await c.say("AbÉ")
         drawn = await c.view("attention")
         assert "AbÉ" in drawn  # what was said
-        assert c.chat.talk.insight(1).source[:2] == ("a", "b")
+        assert c.chat.talk.trace(1).source[:2] == ("a", "b")
         await c.say("C" * 62)
         head, shown, _ = await seen(c)
         assert head == "The prompt and the turn before it, the oldest cut, 64 of at most 64 tokens:"
@@ -186,7 +186,7 @@ async def test_cut_turns_are_not_counted_as_seen(chat, tmp_path, length, said, r
         await c.press("ctrl+l")
         await c.until(lambda: "3 exchanges" in c.drawn)
         await c.press("enter")
-        await c.until(lambda: c.app.screen is c.chat and not c.chat.talk.insight(3))
+        await c.until(lambda: c.app.screen is c.chat and not c.chat.talk.trace(3))
         head, shown, note = await seen(c)
         assert head == f"The prompt and the 2 turns before it{', the oldest cut' if cut else ''}:"
         assert shown == [B, OK, ("you", "c" * length)]
@@ -217,11 +217,11 @@ async def test_a_row_of_attention_is_highlighted_by_key_and_mouse(chat):
 async def test_attention_is_shown_by_numbers_and_shades_and_scrolls_both_ways(chat):
     weights = (0.62, 0.3, 0.15, 0.05, 0.049, 0.004, *[0.0] * 24)
     way = tuple(AttendedToken(f"says{n}", weights) for n in range(30))
-    insight = Insight(tuple(f"word{n}" for n in range(30)), (), 64, (way,), ())
+    trace = Trace(tuple(f"word{n}" for n in range(30)), (), 64, (way,), ())
     async with chat(FakeModel()) as c:
         c.screen.show_view("attention")
         attention = c.screen.inspector.attention
-        attention.show(insight, 0, "")
+        attention.show(trace, 0, "")
         attention.focus()
         await c.pilot.pause()
         (row,) = (row for row in c.drawn.splitlines() if "says0 " in row)

@@ -27,7 +27,7 @@ from ..messages import (
 )
 from ..plain import plain
 from ..replytask import Job, Purpose, ReplyTask, decode
-from ..values import Exchange, Insight, Made, ReplyFacts, State
+from ..values import Exchange, Made, ReplyFacts, State, Trace
 from ..widgets.editor import writes
 from .bundles import BundleList
 from .dialog import IN_ORDER, answer_of
@@ -260,7 +260,7 @@ class Talking(Viewing):
     def on_reply_finished(self, message: ReplyFinished) -> None:
         if (task := self._task_of(message)) is None:
             return
-        task.done.append((message.reply, message.insight))
+        task.done.append((message.reply, message.trace))
         if len(task.done) < len(task.jobs):
             self.conversation.settle(task.exchange, replace(self.talk[task.exchange], reply=message.reply))
         elif task.purpose == "replay":
@@ -269,8 +269,8 @@ class Talking(Viewing):
             reply, other = [*(facts for facts, _ in task.done), None][:2]
             exchange = replace(self.talk[task.exchange], reply=reply, other=other)
             self.conversation.finish(task.exchange, exchange)
-            for side, (_, insight) in enumerate(task.done):
-                self.talk.remember(task.exchange, insight, side)
+            for side, (_, trace) in enumerate(task.done):
+                self.talk.remember(task.exchange, trace, side)
             self._end(task, exchange)
 
     def on_reply_failed(self, message: ReplyFailed) -> None:
@@ -295,8 +295,8 @@ class Talking(Viewing):
         text = self.conversation.break_off(task.exchange, len(task.done), mark)
         exchange, job = self.talk[task.exchange], task.jobs[0]
         if task.done:
-            reply, insight = task.done[0]
-            self.talk.remember(task.exchange, insight)
+            reply, trace = task.done[0]
+            self.talk.remember(task.exchange, trace)
             self._end(task, replace(exchange, reply=reply))
         elif not text and self.talk.take_back(task.exchange):
             self.hold(self.talk)  # there is no text that could replace the earlier reply
@@ -395,11 +395,11 @@ class Talking(Viewing):
         reply = self.talk[number].sides[side] if self.talk.has(number) else None
         return (number, side, made) if reply and reply.made is made and self.reply_task is None else None
 
-    def _end_replay(self, task: ReplyTask, reply: ReplyFacts, insight: Insight | None) -> None:
+    def _end_replay(self, task: ReplyTask, reply: ReplyFacts, trace: Trace | None) -> None:
         """Report the result of a replay. Its trace is shown if it has the same candidates."""
         made = self.talk[task.exchange].sides[task.side]
         if made:
             if alike(made, reply):
-                self.talk.remember(task.exchange, insight, task.side)
+                self.talk.remember(task.exchange, trace, task.side)
             self.notify(plain(replayed(made, reply)), markup=False)
         self._end_task(task.exchange, task.side)

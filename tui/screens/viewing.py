@@ -119,7 +119,7 @@ class Viewing(Screen[None]):
         self.inspector.show(
             Inspected(
                 reply,
-                None if number is None else self.talk.insight(number, side),
+                None if number is None else self.talk.trace(number, side),
                 engine.facts if engine else None,
                 self.talk.speeds(side),
                 self._hint(reply),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 
-from ..values import Insight
+from ..values import Trace
 from .hints import NOT_TRACED
 from .lines import Line, Lines, cells, token
 
@@ -31,16 +31,15 @@ class Attention(Lines):
     """
     BINDING_GROUP_TITLE = "Attention"
 
-    def show(self, insight: Insight | None, reply: int, hint: str) -> None:
+    def show(self, trace: Trace | None, reply: int, hint: str) -> None:
         """Show the candidate of index `reply`, or `hint` if there is no trace."""
-        tokens = insight.replies[reply] if insight and reply < len(insight.replies) else ()
-        if not insight or not tokens:
-            self.say(hint if insight is None else NOT_TRACED)
+        tokens = trace.replies[reply] if trace and reply < len(trace.replies) else ()
+        if not trace or not tokens:
+            self.say(hint if trace is None else NOT_TRACED)
             return
-        widths = [max(6, min(_COLUMN, cell_len(token(text)) + 2)) for text in insight.source]
+        widths = [max(6, min(_COLUMN, cell_len(token(text)) + 2)) for text in trace.source]
         names = "".join(
-            cells(token(text), w - 1, right=True) + " "
-            for text, w in zip(insight.source, widths, strict=True)
+            cells(token(text), w - 1, right=True) + " " for text, w in zip(trace.source, widths, strict=True)
         )
         head: Line = [(" " * (_TOKEN + 2), ""), (names, "head")]
         rows = [

@@ -6,7 +6,7 @@ from textual import events
 from textual.binding import BindingType
 
 from ..keys import BEAM, bindings
-from ..values import BeamCandidate, Insight
+from ..values import BeamCandidate, Trace
 from .hints import NOT_TRACED
 from .lines import Line, Lines, cells, one_line, percent, token
 
@@ -33,31 +33,31 @@ class BeamTree(Lines):
 
     def __init__(self) -> None:
         super().__init__(highlights=False)
-        self._insight: Insight | None = None
+        self._trace: Trace | None = None
         self._step = 0
 
-    def show(self, insight: Insight | None, hint: str) -> None:
+    def show(self, trace: Trace | None, hint: str) -> None:
         """Show the trace of a reply, starting at its first step, or `hint` if there is none."""
-        if insight is not self._insight:
-            self._insight, self._step = insight, 0
-        if insight is None or not insight.steps:
-            self.say(hint if insight is None else NOT_TRACED)
+        if trace is not self._trace:
+            self._trace, self._step = trace, 0
+        if trace is None or not trace.steps:
+            self.say(hint if trace is None else NOT_TRACED)
         else:
             self._fill()
 
     def on_resize(self, event: events.Resize) -> None:
-        if self._insight and self._insight.steps:
+        if self._trace and self._trace.steps:
             self._fill()
 
     def action_sideways(self, by: int) -> None:
-        if self._insight and self._insight.steps:
-            self._step = max(0, min(self._step + by, len(self._insight.steps) - 1))
+        if self._trace and self._trace.steps:
+            self._step = max(0, min(self._step + by, len(self._trace.steps) - 1))
             self._fill()
             self.scroll_home(animate=False)
 
     def _fill(self) -> None:
-        assert self._insight is not None
-        steps = self._insight.steps
+        assert self._trace is not None
+        steps = self._trace.steps
         width = max(24, self.size.width - 22)
         rows: list[Line] = []
         for row in steps[self._step]:

@@ -10,7 +10,7 @@ from textual.widgets import Static
 
 from ..keys import UP_AND_DOWN, bindings
 from ..plain import content, counted
-from ..values import BundleFacts, Insight, ReplyFacts
+from ..values import BundleFacts, ReplyFacts, Trace
 from .hanging import Hanging
 from .hints import NOTHING
 from .message import WHO
@@ -32,21 +32,21 @@ class Context(VerticalScroll, can_focus=True):
     def action_move(self, by: int) -> None:
         self.scroll_relative(y=by, animate=False)
 
-    def show(self, reply: ReplyFacts | None, insight: Insight | None, facts: BundleFacts | None) -> None:
+    def show(self, reply: ReplyFacts | None, trace: Trace | None, facts: BundleFacts | None) -> None:
         """Show what the model read for a reply."""
         self.query(Static).remove()
         if reply is None or not reply.made.seen:
             self.mount(Static(content(NOTHING, "dim")))
             return
-        turns = insight.seen if insight else reply.made.seen
-        cut = insight.cut if insight else reply.truncated
+        turns = trace.seen if trace else reply.made.seen
+        cut = trace.cut if trace else reply.truncated
         rows = [
             Static(Hanging(Content.styled(who, "bold"), content(text), WHO)) for who, text in _speakers(turns)
         ]
-        self.mount(Static(content(_summary(len(turns), cut, insight), "dim")), *rows)
+        self.mount(Static(content(_summary(len(turns), cut, trace), "dim")), *rows)
         notes = []
         if reply.truncated:
-            notes.append(_truncation(reply, insight))
+            notes.append(_truncation(reply, trace))
         if facts and facts.turns is not None:
             notes.append(
                 "This model reads one prompt at a time and nothing said before it."
@@ -56,24 +56,24 @@ class Context(VerticalScroll, can_focus=True):
         self.mount(Static(content("\n".join(notes), "dim")))
 
 
-def _summary(turns: int, cut: bool, insight: Insight | None) -> str:
+def _summary(turns: int, cut: bool, trace: Trace | None) -> str:
     before = "turn" if turns == 2 else f"{turns - 1} turns"
     if turns == 1 and cut:
-        text = "The end of the prompt" if insight else "The prompt alone, its beginning cut"
+        text = "The end of the prompt" if trace else "The prompt alone, its beginning cut"
     elif turns == 1:
         text = "The prompt alone"
     else:
         text = f"The prompt and the {before} before it" + (", the oldest cut" if cut else "")
-    if insight is None:
+    if trace is None:
         return f"{text}:"
-    return f"{text}, {len(insight.source)} of at most {insight.longest} tokens:"
+    return f"{text}, {len(trace.source)} of at most {trace.longest} tokens:"
 
 
-def _truncation(reply: ReplyFacts, insight: Insight | None) -> str:
+def _truncation(reply: ReplyFacts, trace: Trace | None) -> str:
     text = "▲ The text was longer than the model reads, so its beginning was cut"
-    if insight is None:
+    if trace is None:
         return f"{text}. It is shown in full here; replay the reply to see what the model read."
-    gone = len(reply.made.seen) - len(insight.seen)
+    gone = len(reply.made.seen) - len(trace.seen)
     return f"{text}, including {counted(gone, 'whole turn')}." if gone else f"{text}."
 
 

@@ -99,18 +99,18 @@ class Inspector(Vertical):
     def show(self, looked: Inspected) -> None:
         """Fill the current view. Other views are filled when they are shown. The knobs do not depend on the
         selected exchange."""
-        reply, insight, hint = looked.reply, looked.insight, looked.hint
+        reply, trace, hint = looked.reply, looked.trace, looked.hint
         chosen = reply.chosen if reply else 0
         if self.view == "candidates":
             self.candidates.show(reply.candidates if reply else (), chosen)
         elif self.view == "attention":
-            self.attention.show(insight, chosen, hint)
+            self.attention.show(trace, chosen, hint)
         elif self.view == "tokens":
             row = reply.candidates[chosen] if reply and reply.candidates else None
-            self.tokens.show(row, insight, chosen, hint)
+            self.tokens.show(row, trace, chosen, hint)
         elif self.view == "beam":
-            self.beam.show(insight, hint)
+            self.beam.show(trace, hint)
         elif self.view == "seen":
-            self.seen.show(reply, insight, looked.facts)
+            self.seen.show(reply, trace, looked.facts)
         elif self.view == "meter":
             self.meter.show(reply, looked.speeds)

@@ -2,7 +2,7 @@
 
 import math
 
-from ..values import END, CandidateRow, Insight
+from ..values import END, CandidateRow, Trace
 from .lines import Line, Lines, bar, cells, percent, token
 
 _TOKEN, _SHARE = 12, 5  # cells
@@ -25,12 +25,12 @@ class Tokens(Lines):
     """
     BINDING_GROUP_TITLE = "Tokens"
 
-    def show(self, row: CandidateRow | None, insight: Insight | None, reply: int, hint: str) -> None:
+    def show(self, row: CandidateRow | None, trace: Trace | None, reply: int, hint: str) -> None:
         """Show the tokens of a candidate. The alternatives are only known if the search was traced."""
         if row is None or not row.token_logps:
             self.say(hint)
             return
-        traced = insight.replies[reply] if insight and reply < len(insight.replies) else ()
+        traced = trace.replies[reply] if trace and reply < len(trace.replies) else ()
         texts = [*row.tokens, END]
         rows: list[Line] = []
         for n, logp in enumerate(row.token_logps):
