@@ -1,8 +1,8 @@
-"""Take the pictures of the terminal chat that are in images/, with the shipped demo; chromium draws them.
+"""Take the screenshots of the terminal chat in images/, with the shipped demo. Needs chromium or Chrome.
 
     .venv/bin/python docs/pictures.py
 
-Look at them before you commit them.
+Check the pictures before you commit them.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ PROMPTS = ("good morning", "how are you?", "what do you do for fun?")
 
 @asynccontextmanager
 async def talked() -> AsyncIterator[tuple[ChatApp, ChatScreen, Pilot[None]]]:
-    """A chat in which the prompts were answered."""
+    """Open a chat and get a reply to each of the prompts."""
     keeper = Keeper(partial(Store, ":memory:"))
     app = ChatApp(load, ["demo"], keeper=keeper)
     async with app.run_test(size=SIZE) as pilot:
@@ -52,7 +52,7 @@ async def _ready(screen: ChatScreen) -> None:
 
 
 async def take() -> dict[str, str]:
-    """Each picture, as SVG."""
+    """Take each picture, as SVG."""
     taken = {}
     async with talked() as (app, screen, pilot):
         for view, keys in (("candidates", ["down"]), ("attention", ["down"]), ("beam", ["right"] * 3)):
@@ -65,10 +65,10 @@ async def take() -> dict[str, str]:
 
 
 def draw(svg: str, file: Path) -> None:
-    """An SVG as PNG."""
+    """Render an SVG as a PNG file."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        raise SystemExit("chromium draws the pictures, and is not there")
+        raise SystemExit("the pictures are rendered with chromium or google-chrome: install one of them")
     width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0])
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder, "picture.svg")

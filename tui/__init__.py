@@ -2,9 +2,9 @@
 
 import os
 
-# Textual draws at the ticks of a clock whose pace it reads as it is imported, and lets one tick pass after
-# a drawing that took longer than one: at its own 60 a second, a key that comes during such a drawing waits
-# for up to 33 ms. It does not draw more often for a quicker clock, which stands while nothing changes.
+# Textual reads its frame rate when it is imported, and skips a frame after a drawing that took longer than
+# one. At its default of 60 frames per second, a key that arrives during such a drawing waits up to 33 ms. A
+# higher rate does not draw more often, since nothing is drawn while nothing changes.
 os.environ.setdefault("TEXTUAL_FPS", "120")
 
 from .app import ChatApp, run_chat

@@ -1,4 +1,4 @@
-"""The application: it opens the chat screen, keeps what the user chose, and offers every action by name."""
+"""The application: it opens the chat screen, saves settings, and fills the command palette and help."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from .engine import load
 from .inorder import KeysInOrder
 from .keeper import Keeper
 from .keys import ALL, APP, CHAT, PROMPT, bindings, is_key, keymap
-from .knobs import Changes
+from .knobs import Changes, knob_named
 from .plain import plain
 from .screens import ChatScreen, Help, KeySection, Palette
 from .screens.talking import Load
@@ -35,17 +35,18 @@ from .store import Store
 from .themes import DARK, THEMES
 from .values import KeyHint
 from .widgets import VIEWS
+from .widgets.footer import first_key
 
 
 class ChatApp(KeysInOrder):
-    """A chat with the bundles at `bundles`, each of which `load` is called with, in a thread.
+    """The chat application. `load` is called in a thread with each path in `bundles`.
 
-    `config` is the folder of settings and keys; without it nothing that is chosen outlives the window.
+    `config` is the folder of settings and keys; without it, nothing that the user chooses is saved.
     """
 
     TITLE = "edgechat"
     CSS_PATH = "edgechat.tcss"
-    # Textual declares them as instance variables.
+    # Textual declares these as instance variables.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (8, "-short"), (14, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = bindings(APP)
@@ -59,10 +60,10 @@ class ChatApp(KeysInOrder):
         keeper: Keeper | None = None,
         config: Path | None = None,
     ) -> None:
-        # Where NO_COLOR is set, Textual leaves out "native" colours; of others it makes greys. An empty one
-        # counts as none (no-color.org), for Textual too where it is gone.
-        colourless = bool(os.environ.get("NO_COLOR") or os.environ.pop("NO_COLOR", None))
-        super().__init__(ansi_color=True if colourless else None)
+        # With NO_COLOR, Textual turns colors into grays, unless they are "native" (ANSI), which it leaves
+        # out. An empty NO_COLOR counts as not set (no-color.org), but not for Textual, so it is removed.
+        no_color = bool(os.environ.get("NO_COLOR") or os.environ.pop("NO_COLOR", None))
+        super().__init__(ansi_color=True if no_color else None)
         self._load, self._bundles, self._changes = load, tuple(bundles), changes
         self._keeper, self._config = keeper, config
         self._settings = load_settings(config) if config else Settings()
@@ -84,33 +85,33 @@ class ChatApp(KeysInOrder):
 
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep(theme=theme.name))
-        # Textual draws what changed: of a screen that the shell had meanwhile, next to nothing.
+        # Textual only draws changes, but after a suspension the terminal shows something else.
         self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh())
         for problem in self._problems:
             self.notify(plain(problem), severity="warning", markup=False)
 
     def on_ready(self) -> None:
-        """The first screen is there. What is half made cannot be left."""
+        """Called when the first screen is ready. Before that, the application cannot exit."""
         self._ready_in = asyncio.get_running_loop()
         if self._quits:
             self.exit()
 
     def quit_soon(self) -> None:
-        """Quit, or do so once there is a screen: for a signal's handler, which may come at any time."""
+        """Quit as soon as possible. Safe to call in a signal handler at any time."""
         self._quits = True
         if self._ready_in:
             self._ready_in.call_soon_threadsafe(self.exit)
 
     def exit(self, *arguments: Any, **options: Any) -> None:
-        """A reply that is being made is stopped, as by its key: its prompt is kept."""
+        """Exit. A running reply is stopped, so that its prompt is saved."""
         for screen in self.screen_stack:
-            if isinstance(screen, ChatScreen) and screen.turn:
-                screen.action_stop()
+            if isinstance(screen, ChatScreen) and screen.reply_task:
+                screen.stop()
         super().exit(*arguments, **options)
 
     def on_notify(self, event: Notify) -> None:
-        """The same is told once at a time, however often its key is pressed."""
-        if any(told.message == event.notification.message for told in self._notifications):
+        """Show a notification only once at a time, however often its key is pressed."""
+        if any(shown.message == event.notification.message for shown in self._notifications):
             event.prevent_default()
 
     def before_key(self, event: Key | Paste) -> None:
@@ -118,7 +119,7 @@ class ChatApp(KeysInOrder):
             self.screen.lead_to_prompt(event)
 
     def _keep(self, theme: str) -> None:
-        """Remember a choice."""
+        """Save a setting."""
         self._settings = replace(self._settings, theme=theme)
         if self._config and (problem := save_settings(self._config, self._settings)):
             self.notify(plain(problem), severity="warning", markup=False)
@@ -126,18 +127,20 @@ class ChatApp(KeysInOrder):
     def deliver_screenshot(
         self, filename: str | None = None, path: str | None = None, time_format: str | None = None
     ) -> str | None:
-        """Where there is no folder of downloads, into the one that the chat was opened in."""
+        """Save a screenshot in the downloads folder, or in the current folder if there is none."""
         if path is None and not platformdirs.user_downloads_path().is_dir():
             path = str(Path.cwd())
         return super().deliver_screenshot(filename, path, time_format)
 
     def on_delivery_failed(self, event: DeliveryFailed) -> None:
-        """A screenshot that cannot be written: Textual's own notice leaves out the reason."""
+        """Report why a screenshot could not be saved. Textual's own notification leaves out the reason."""
         event.prevent_default()
-        self.notify(plain(f"The screenshot is not saved: {event.exception}"), severity="error", markup=False)
+        self.notify(
+            plain(f"The screenshot could not be saved: {event.exception}"), severity="error", markup=False
+        )
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Every action that does something now, the views, the presets, and Textual's own commands."""
+        """The commands of the palette: all available actions, the views, the presets, and Textual's own."""
         titles = set(_TEXTUALS_OWN)
         for active in screen.active_bindings.values():
             if active.binding.action == "command_palette":
@@ -160,17 +163,22 @@ class ChatApp(KeysInOrder):
                         action.label, action.does, partial(self.run_action, action.action, node)
                     )
         for name in VIEWS:
-            yield SystemCommand(f"View: {name}", "Show it in the inspector", partial(screen.show_view, name))
+            help_text = "Show this view in the inspector"
+            yield SystemCommand(f"View: {name}", help_text, partial(screen.show_view, name))
         for name, changes in screen.dial.presets().items():
-            told = ", ".join(f"{option} {value}" for option, value in changes.items()) or "no knob turned"
-            yield SystemCommand(f"Preset: {name}", told, partial(screen.use_preset, changes))
+            settings = (
+                f"{option.replace('_', ' ')} {knob_named(option).kind.show(value)}"
+                for option, value in changes.items()
+            )
+            help_text = ", ".join(settings) or "The defaults of the bundle"
+            yield SystemCommand(f"Preset: {name}", help_text, partial(screen.use_preset, changes))
 
     def action_command_palette(self) -> None:
         if not isinstance(self.screen, CommandPalette):
             self.push_screen(Palette(id="--command-palette"))
 
     def action_help(self) -> None:
-        """Explain what has the focus. Over another screen, that screen."""
+        """Show help about the focused widget or dialog, or close the help."""
         if isinstance(self.screen, Help):
             self.screen.dismiss(None)
             return
@@ -179,29 +187,23 @@ class ChatApp(KeysInOrder):
         while node is not None and not about:
             about = node.HELP if isinstance(node, Widget) and node.HELP else ""
             node = node.parent
-        palette = self._key_of("app.palette")
-        notes = [f"Every action is in the palette, {palette}, too."] if palette else []
+        palette = first_key(self.screen, "app.palette")
+        notes = [f"The command palette ({palette}) has every action too."] if palette else []
         if self._config:
             notes.append(
-                "Other keys: a line with the dim name beside it,"
-                f' such as "chat.new" = "ctrl+k", in {self._config / KEYS}'
+                "To change a key, add a line with the action's name, shown dim beside it, "
+                f'such as "chat.new" = "ctrl+k", to {self._config / KEYS}'
             )
-        self.push_screen(Help(about, self._sections(), " ".join(notes)))
+        self.push_screen(Help(about, self.key_sections(), " ".join(notes)))
 
     def action_help_quit(self) -> None:
-        """Ctrl-C, where there is nothing to copy: Textual tells which key quits."""
-        if self._key_of("app.quit"):
+        """Handle Ctrl-C when nothing is selected: Textual tells which key quits."""
+        if first_key(self.screen, "app.quit"):
             super().action_help_quit()
 
-    def _key_of(self, id: str) -> str:
-        """The first key of an action as it is shown, "" where it has none now."""
-        bound = (active.binding for active in self.screen.active_bindings.values())
-        keys = (self.get_key_display(b) for b in bound if b.id == id and is_key(b.key))
-        return next(keys, "")
-
-    def _sections(self) -> list[KeySection]:
-        """Keys that do something now, by where they are from: ours first, in the order of their declaration,
-        then those of the editor."""
+    def key_sections(self) -> list[KeySection]:
+        """All keys that are available now, grouped by where they apply: those of the chat's actions first, in
+        the order of declaration, then those of the editor."""
         ours = {action.id: n for n, action in enumerate(ALL)}
         groups: dict[str, dict[str, _Row]] = {}
         for active in self.screen.active_bindings.values():
@@ -212,7 +214,7 @@ class ChatApp(KeysInOrder):
             if binding.id not in ours:
                 title = "Editing" if active.node is self.screen.focused else "Everywhere"
             id = binding.id if binding.id in ours else None
-            does = _said(binding.description, binding.tooltip)
+            does = _described(binding.description, binding.tooltip)
             row = _Row(ours.get(id or "", len(ours)), does, id or "", [])
             row = groups.setdefault(title, {}).setdefault(binding.action, row)
             if is_key(binding.key):
@@ -225,7 +227,7 @@ class ChatApp(KeysInOrder):
 
 @dataclass(frozen=True)
 class _Row:
-    """An action in help, with all of its keys."""
+    """A row of the help: an action with all its keys."""
 
     order: int
     does: str
@@ -237,15 +239,14 @@ class _Row:
         return KeyHint(" ".join(dict.fromkeys(self.keys)) or "–", self.does, self.id)
 
 
-#: Commands of Textual's that are not offered: our help is its Keys, and who made the prompt as large as the
-#: window would see no reply.
+#: Textual's commands that the palette leaves out. Help replaces Keys, and maximizing would hide the replies.
 _TEXTUALS_OWN = ("Keys", "Maximize", "Minimize")
 
-#: Where the keys that are everywhere stand in help.
+#: The sections at the end of the help.
 _LAST = {"Everywhere": 1, "Editing": 2}
 
 
-def _said(label: str, does: str) -> str:
+def _described(label: str, does: str) -> str:
     return f"{label}: {does[:1].lower()}{does[1:]}" if does else label
 
 
@@ -259,11 +260,14 @@ def run_chat(
     private: bool = False,
     inline: bool = False,
 ) -> None:
-    """Open the terminal chat with bundles, `demo` being the shipped one, until the user quits.
+    """Run the terminal chat until the user quits. `demo` is the bundle that comes with the package.
 
-    A bundle that cannot be loaded is reported in the chat. `changes` are decoding options by name, over
-    the bundle's own. `require_signature` is the public key by which each must be signed. With `private`
-    nothing that is said is kept; with `inline` the chat takes the lower part of the terminal only.
+    A bundle that cannot be loaded is reported in the chat. `changes` are decoding options that differ from
+    the bundle's defaults. `require_signature` is the public key that must have signed every bundle. With
+    `private`, nothing is saved; with `inline`, the chat uses only the lower part of the terminal.
+
+    Raises:
+        EdgeChatError: the chat ended because of a bug, or the end of the conversation could not be saved.
     """
     keeper = Keeper(partial(Store, ":memory:" if private else chats_file()), lasts=not private)
     app = ChatApp(
@@ -280,9 +284,9 @@ def run_chat(
             app.run(inline=inline)
         finally:
             lost = keeper.close()
-    not_kept = f"the last of what was said is not kept: {lost}" if lost else ""
+    not_saved = f"the end of the conversation is not saved: {lost}" if lost else ""
     if app.return_code:
-        kept = not_kept or "every turn that had ended is kept, unless the status line said 'not kept'"
-        raise EdgeChatError(f"the chat ended by a bug of its own, the traceback is above; {kept}")
-    if not_kept:
-        raise EdgeChatError(not_kept)
+        saved = not_saved or "every finished exchange is saved, unless the status line said 'not saved'"
+        raise EdgeChatError(f"the chat ended because of a bug, see the traceback above; {saved}")
+    if not_saved:
+        raise EdgeChatError(not_saved)

@@ -1,4 +1,4 @@
-"""What is said about a reply in the conversation: above it who speaks, below it what is to be noted."""
+"""The caption above a reply, which names the bundle, and the marks below it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,23 +9,22 @@ from .values import Exchange, ReplyFacts
 STOPPED, FAILED = "■ stopped", "✗ failed"
 
 
-def caption(reply: ReplyFacts, beside: ReplyFacts | None = None) -> str:
-    """Above a reply of a bundle that is not the only one to speak: with its time where one is `beside` it,
-    and with its path where the bundle of that one has the same name."""
+def compared_caption(reply: ReplyFacts, other: ReplyFacts | None) -> str:
+    """The caption of a reply in a comparison: its bundle and time. If the `other` reply, which may be
+    missing, is from a bundle of the same name, the caption shows the path."""
     made = reply.made
-    if beside is None:
-        return made.label
-    named = replace(made, bundle=made.path or made.bundle) if made.label == beside.made.label else made
-    return f"{named.label} · {reply.ms:.0f} ms"
+    if other and made.label == other.made.label:
+        made = replace(made, bundle=made.path or made.bundle)
+    return f"{made.label} · {reply.ms:.0f} ms"
 
 
-def voice(reply: ReplyFacts) -> tuple[str, str]:
-    """Who speaks: another bundle, or the same in another precision, is another voice."""
+def speaker(reply: ReplyFacts) -> tuple[str, str]:
+    """Who made a reply: the bundle's name and precision."""
     return reply.made.bundle, reply.made.precision
 
 
 def marks(exchange: Exchange, side: int) -> list[str]:
-    """Below a reply."""
+    """The lines below a reply."""
     reply = exchange.other if side else exchange.reply
     noted = [*_of_reply(reply)] if reply else []
     if exchange.state == "stopped" and not side:
@@ -51,16 +50,16 @@ def _of_reply(reply: ReplyFacts) -> Iterator[str]:
     if reply.truncated:
         alone = len(reply.made.seen) < 2
         yield (
-            "▲ the prompt is longer than the model reads: its beginning was cut"
+            "▲ the prompt is longer than the model reads, so its beginning was cut"
             if alone
-            else "▲ the prompt and what was before it are longer than the model reads: the oldest was cut"
+            else "▲ the prompt and its context are longer than the model reads, so the oldest text was cut"
         )
     if reply.chosen:
-        yield f"⇅ candidate {reply.chosen + 1}, put in place by you"
+        yield f"⇅ candidate {reply.chosen + 1}, chosen by you"
 
 
 def _difference(exchange: Exchange) -> Iterator[str]:
-    """How the second reply differs from the first."""
+    """How the second reply of a comparison differs from the first."""
     if not exchange.reply or not exchange.other or exchange.state != "done":
         return
     if exchange.reply.text == exchange.other.text:
@@ -70,7 +69,7 @@ def _difference(exchange: Exchange) -> Iterator[str]:
     pairs = zip_longest(first, second)
     at = next((n for n, (a, b) in enumerate(pairs, start=1) if a != b), None)
     if at is not None:
-        yield f"≠ another reply from token {at} on"
+        yield f"≠ differs from token {at} on"
 
 
 def _tokens(reply: ReplyFacts) -> tuple[str, ...]:
@@ -78,22 +77,22 @@ def _tokens(reply: ReplyFacts) -> tuple[str, ...]:
 
 
 def alike(made: ReplyFacts, again: ReplyFacts) -> bool:
-    """Whether a replay found what there was. Of a reply that was stopped there is nothing to compare."""
+    """Whether a replay has the same candidates. A stopped reply has none to compare."""
     return not made.candidates or _texts(made) == _texts(again)
 
 
 def replayed(made: ReplyFacts, again: ReplyFacts) -> str:
-    """What a replay found."""
+    """The result of a replay, as a sentence."""
     if not made.candidates:
-        return f"Replayed to its end, the reply that was stopped reads: {again.text}"
+        return f"Replayed: without the stop, the reply is: {again.text}"
     if not alike(made, again):
         if again.candidates and made.candidates[0].text == again.candidates[0].text:
-            return "Replayed: the same reply, with other candidates behind it"
-        return "Replayed: another reply came, so this machine computes otherwise than the one that made it"
+            return "Replayed: the same reply, but the other candidates differ"
+        return "Replayed: the reply differs, so this machine computes differently from the one that made it"
     worst = max(
         (abs(a.logp - b.logp) for a, b in zip(made.candidates, again.candidates, strict=True)), default=0.0
     )
-    how = f"within {worst:.1g}" if worst else "equal"
+    how = f"equal within {worst:.1g}" if worst else "equal"
     return f"Replayed: the same reply, token by token; log-probabilities {how}"
 
 

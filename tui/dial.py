@@ -1,18 +1,20 @@
-"""The knobs as they are turned now, and what keeps one from being turned further."""
+"""The current settings of the knobs."""
 
 from typing import Any
 
 from .bundles import Bundles
 from .engine import sentence
-from .knobs import KNOBS, Changes, Knob, KnobState, preset_of, presets, states
+from .knobs import PRESETS, Changes, KnobState, knob_named, preset_of, states
 
-#: Values of a knob that are tried where one is refused.
+#: Values that `Dial.step` tries if the bundle refuses some.
 TRIES = 16
 
 
 class Dial:
-    """What is changed of the options of the bundle that one talks to, whichever that is; nothing can be
-    turned while there is none. `wrong` says why what was asked for last was refused, "" where it was not."""
+    """The changes to the decoding options of the current bundle. Without a bundle, nothing can be changed.
+
+    `wrong` says why the last change was refused, "" if it was not.
+    """
 
     def __init__(self, bundles: Bundles, changes: Changes | None = None) -> None:
         self._bundles = bundles
@@ -21,71 +23,72 @@ class Dial:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The options as they are now; none while there is no model."""
+        """The current options, empty if no bundle is loaded."""
         engine = self._bundles.engine
         return engine.options(self.changes) if engine else {}
 
     @property
     def preset(self) -> str:
-        """The preset that the knobs stand at, "" where that is none."""
-        return preset_of(self.changes, self.values)
+        """The name of the preset in use, "" if there is none."""
+        return preset_of(self.changes)
 
     def presets(self) -> dict[str, Changes]:
-        """Those that the bundle can be asked for."""
-        return {name: changes for name, changes in presets(self.values).items() if not self._refuses(changes)}
+        """The presets that the bundle accepts."""
+        if not self._bundles.engine:
+            return {}
+        return {name: changes for name, changes in PRESETS.items() if not self._refuses(changes)}
 
     def states(self) -> tuple[KnobState, ...]:
-        """Each knob, to be shown."""
+        """Every knob with its value."""
         engine = self._bundles.engine
         return states(self.values, engine.defaults) if engine else ()
 
     def fit(self) -> str:
-        """For a bundle that one talks to from now on: turn all back where it refuses what was right for
-        another. What was wrong, "" where nothing was."""
+        """Reset all knobs if the bundle refuses the changes. Returns the reason, "" if it accepts them."""
         if wrong := self._refuses(self.changes):
             self.changes = {}
         return wrong
 
-    def turn(self, name: str, value: Any) -> None:
-        """Turn one knob, and those that have to turn with it."""
+    def set(self, name: str, value: Any) -> None:
+        """Set a knob, and adjust the others as needed."""
         if engine := self._bundles.engine:
             try:
-                self.changes, self.wrong = engine.turned(self.changes, name, value), ""
+                self.changes, self.wrong = engine.changed(self.changes, name, value), ""
             except Exception as error:
                 self.wrong = sentence(error)
 
     def step(self, name: str, by: int) -> None:
-        """Turn a knob to the next value that goes together with the others: groups that share a beam of 6
-        are 1, 2, 3 and 6. Where there is none near, what is wrong with the first is told."""
-        kind = _knob(name).kind
+        """Set a knob to its next value that is compatible with the others: with a beam of 6, the groups are
+        1, 2, 3 and 6. If none of the next values is, `wrong` is about the first of them."""
+        kind = knob_named(name).kind
         here = value = self.values.get(name)
         wrong = ""
         for _ in range(TRIES):
             before, value = value, kind.step(value, by)
-            if value in (here, before):  # the last there is, or once around
+            if value in (here, before):  # the end of the range, or all values were tried
                 break
-            self.turn(name, value)
+            self.set(name, value)
             if not self.wrong:
                 return
             wrong = wrong or self.wrong
         self.wrong = wrong
 
     def reset(self, name: str | None) -> None:
-        """Turn a knob to the bundle's own value; None is all of them."""
+        """Reset a knob to the bundle's default, or all knobs if `name` is None."""
         if name is None:
             self.use({})
         elif engine := self._bundles.engine:
-            self.turn(name, engine.defaults[name])
+            self.set(name, engine.defaults[name])
 
     def use(self, changes: Changes) -> None:
-        """Turn the knobs to these, and all others to the bundle's own."""
+        """Replace all changes, unless the bundle refuses the new ones."""
         if self._bundles.engine:
             self.wrong = self._refuses(changes)
             if not self.wrong:
                 self.changes = dict(changes)
 
     def next_preset(self, by: int) -> None:
-        """The preset `by` places on; the first, where the knobs stand at none."""
+        """Use the preset `by` places after the current one, or the first if no preset is in use."""
         offered = self.presets()
         if offered:
             names = list(offered)
@@ -93,16 +96,16 @@ class Dial:
             self.use(offered[names[at % len(names)]])
 
     def shown(self, name: str) -> str:
-        """A knob's value as it is written, "" for none."""
-        return _knob(name).kind.show(self.values[name])
+        """A knob's value as the user would type it, "" for None."""
+        return knob_named(name).kind.show(self.values[name])
 
     def wrong_with(self, name: str, text: str) -> str:
-        """Why a knob does not take what was written, "" where it does."""
+        """Why a knob cannot be set to what was typed, "" if it can."""
         engine = self._bundles.engine
         try:
-            value = _knob(name).kind.parse(text)
+            value = knob_named(name).kind.parse(text)
             if engine:
-                engine.turned(self.changes, name, value)
+                engine.changed(self.changes, name, value)
         except ValueError as error:
             return str(error)
         except Exception as error:
@@ -110,7 +113,7 @@ class Dial:
         return ""
 
     def _refuses(self, changes: Changes) -> str:
-        """Why the bundle refuses these together, "" where it does not."""
+        """Why the bundle refuses these changes, "" if it accepts them."""
         try:
             if engine := self._bundles.engine:
                 engine.options(changes)
@@ -119,9 +122,5 @@ class Dial:
         return ""
 
     def write(self, name: str, text: str) -> None:
-        """Turn a knob to what was written, which is right."""
-        self.turn(name, _knob(name).kind.parse(text))
-
-
-def _knob(name: str) -> Knob:
-    return next(knob for knob in KNOBS if knob.name == name)
+        """Set a knob to what was typed, for which `wrong_with` found nothing wrong."""
+        self.set(name, knob_named(name).kind.parse(text))

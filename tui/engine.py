@@ -1,5 +1,5 @@
-"""A loaded bundle as the chat screen uses it: the runtime's replies and traces become plain values here,
-and nowhere else."""
+"""A loaded bundle as the chat screen uses it. Only this module turns the runtime's replies and traces into
+plain values."""
 
 import contextlib
 import dataclasses
@@ -20,12 +20,13 @@ from edgechat.runtime import (
     UsageError,
 )
 from edgechat.runtime.archive import is_archive
-from edgechat.runtime.bundle import MANIFEST, SIZE_CAPS, find_bundle
+from edgechat.runtime.bundle import MANIFEST, SIZE_CAPS, find_bundle, read_bundle
 from edgechat.runtime.device import Device
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.options import GOES_WITH, refuse_company
 from edgechat.runtime.replies import REPLIES
+from edgechat.runtime.replymaker import ReplyMaker
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
 
 from .knobs import Changes, same, settle
@@ -37,35 +38,43 @@ from .values import (
     BeamRow,
     BundleFacts,
     CandidateRow,
-    Insight,
     Made,
     ReplyFacts,
+    Trace,
 )
 
-#: Bytes that the trace of a search may take while it goes on, by what its parts take in CPython.
+#: Maximum size of a search trace in bytes, estimated from the size of its parts in CPython.
 MOST_TRACED = 64_000_000
 _CANDIDATE, _WEIGHT, _ID = 190, 32, 8
-#: Other tokens that are named beside one of a reply.
+#: Alternatives that are kept for each token of a reply.
 RIVALS = 3
-#: Bundles that are offered.
+#: Maximum number of bundles that `bundles_near` finds.
 NEAR = 100
 
 
 class Model(Protocol):
-    """As much of a `ChatModel` as the chat uses."""
+    """The part of a `LoadedModel` that the chat uses."""
 
+    bundle_size: int | None
     defaults: DecodingOptions
     device: Device
     manifest: Manifest | None
     codec: TextCodec
+    maker: ReplyMaker
 
     def stream_turns(
         self, turns: Sequence[str], options: DecodingOptions | None, done: Callable[[Reply], None]
     ) -> ReplyStream: ...
 
 
+class LoadedModel(ChatModel):
+    """A `ChatModel` with the size of its bundle in bytes."""
+
+    bundle_size: int | None = None
+
+
 class Decoding:
-    """A reply that is being made. `updates` runs in a worker's thread, `cancel` is for any."""
+    """A reply that is being made. `updates` runs in a worker thread; any thread may call `cancel`."""
 
     def __init__(self, engine: "Engine", turns: Sequence[str], options: DecodingOptions) -> None:
         self._engine, self._turns, self._options = engine, tuple(turns), options
@@ -74,7 +83,7 @@ class Decoding:
         self._first_ms: float | None = None
 
     def updates(self) -> Iterator[tuple[str, str]]:
-        """All that is settled and the unsettled tail, after each step."""
+        """Yield all settled text and the unsettled tail after each step."""
         settled, begun = "", time.perf_counter()
         before = begun
         for piece, tail in self._stream.updates():
@@ -89,8 +98,8 @@ class Decoding:
     def cancel(self) -> None:
         self._stream.cancel()
 
-    def result(self) -> tuple[ReplyFacts, Insight | None]:
-        """The reply, and how it came about where that was traced."""
+    def result(self) -> tuple[ReplyFacts, Trace | None]:
+        """The reply, and its trace if it was traced."""
         reply, engine = self._stream.reply, self._engine
         facts = ReplyFacts(
             reply.text,
@@ -107,110 +116,114 @@ class Decoding:
         )
         if not reply.trace:
             return facts, None
-        return facts, _insight(engine.model.codec, self._turns, reply, reply.trace)
+        return facts, _trace_of(engine.model.codec, self._turns, reply, reply.trace)
 
 
 class Engine:
-    """A model with its name and facts."""
+    """A loaded model with what the chat shows of it."""
 
     def __init__(self, model: Model, name: str, path: str = "") -> None:
         self.model = model
-        # A conversation outlives the folder that it was held in.
+        # A stored conversation may be opened from another current folder, so the path is absolute.
         where = str(Path(path).resolve()) if path and Path(path).exists() else path
         self.facts = _bundle_facts(model, name, where)
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The bundle's own options. As many candidates are wanted as the beam has."""
+        """The bundle's default options, with as many candidates as the beam has hypotheses."""
         return dataclasses.replace(self.model.defaults, n_best=self.model.defaults.beam).to_json()
 
     def options(self, changes: Changes) -> dict[str, Any]:
-        """The bundle's own options with these changes.
+        """The bundle's default options with these changes.
 
         Raises:
-            EdgeChatError: they do not go together, or not with this model.
+            EdgeChatError: the options are not compatible with each other or with this model.
         """
         return self._options(changes).to_json()
 
-    def turned(self, changes: Changes, name: str, value: Any) -> Changes:
-        """`changes` with one more, less what does not go with it; without those that change nothing.
+    def changed(self, changes: Changes, name: str, value: Any) -> Changes:
+        """Add a change. Other changes are adjusted to it, and changes to the default value are left out.
 
         Raises:
-            EdgeChatError: the value is none.
+            EdgeChatError: the value is invalid or not compatible with the other options.
         """
-        settled = settle({**changes, name: value}, name, self._plain(), GOES_WITH, self._options)
+        plain = DecodingOptions().to_json()
+        settled = settle({**changes, name: value}, name, plain, GOES_WITH, self._options)
         defaults = self.defaults
         return {option: v for option, v in settled.items() if not same(option, v, defaults.get(option))}
 
     def decode(self, turns: Sequence[str], options: dict[str, Any]) -> Decoding:
-        """Begin a reply to these turns, oldest first, with options of `options`, or of a reply made before.
+        """Begin a reply to these turns, oldest first. `options` come from `Engine.options` or a stored reply.
 
         Raises:
-            EdgeChatError: options that this runtime does not have.
+            EdgeChatError: the runtime does not know one of the options.
         """
         known = DecodingOptions.from_json(options)
         return Decoding(self, turns, dataclasses.replace(known, trace=self.traces(turns, known.to_json())))
 
     def traces(self, turns: Sequence[str], options: dict[str, Any]) -> bool:
-        """Whether all steps of the search for a reply to these turns can be kept to look at: not where they
-        would be too many, should the reply become as long as it may."""
+        """Whether the search for a reply to these turns is traced: not if the trace of the longest possible
+        reply would be too large."""
         codec = self.model.codec
         rows: int = options.get("beam", 1)
         steps: int = options.get("max_length") or codec.max_target
         source = len(codec.encode_source(turns).ids)
-        # A row has about as many candidates as there are rows, and what it says so far.
+        # Each row has about as many candidates as there are rows, and steps / 2 ids on average.
         return rows * steps * (_CANDIDATE * rows + _WEIGHT * source + _ID * steps // 2) <= MOST_TRACED
 
     def seen(self, turns: Sequence[str]) -> tuple[str, ...]:
-        """Those of a conversation's turns that the model is given, the prompt last."""
+        """The last turns of a conversation, as many as the model reads, the prompt last."""
         most = self.facts.turns or 1
         return tuple(turns[-most:])
 
     def made(self, options: dict[str, Any], turns: Sequence[str]) -> Made:
-        """How a reply to these turns is made with these options."""
+        """A record of how a reply to these turns is made with these options."""
         facts = self.facts
         kept = options | {"trace": False}
         return Made(
             facts.name, facts.precision, facts.device, facts.fingerprint, facts.path, kept, tuple(turns)
         )
 
+    def has_made(self, made: Made) -> bool:
+        """Whether this bundle made a reply, possibly in an earlier export: the reply's bundle has the same
+        path or the same contents. A record without a path is compared by name."""
+        if not made.path:
+            return made.bundle == self.facts.name
+        same_contents = made.fingerprint != "" and made.fingerprint == self.facts.fingerprint
+        return same_contents or made.path == self.facts.path
+
     def _options(self, changes: Changes) -> DecodingOptions:
-        wanted = {"n_best": changes.get("beam", self.model.defaults.beam), **changes}
-        options = dataclasses.replace(self.model.defaults, **wanted)
+        values = {"n_best": changes.get("beam", self.model.defaults.beam), **changes}
+        options = dataclasses.replace(self.model.defaults, **values)
         if self.facts.closed:
             refuse_company("replies", options.given & changes.keys())
-        least = options.min_length
-        longest = self.facts.longest_reply
-        if longest is not None and options.max_length is None and least >= longest:
-            raise EdgeChatError(
-                f"min_length is {least}, but replies of this model have at most {longest} tokens"
-            )
+        self.model.maker.max_length(options)  # refuses a min_length that no reply can have
         return options
-
-    def _plain(self) -> dict[str, Any]:
-        """What each option is where nobody gave it."""
-        return DecodingOptions().to_json()
 
 
 def load(
     path: str, *, device: str = "auto", threads: int = 1, require_signature: Path | None = None
-) -> ChatModel:
-    """The model of a bundle, checked."""
-    return ChatModel.load(path, device=device, threads=threads, require_signature=require_signature)
+) -> LoadedModel:
+    """Check and load the bundle at `path`."""
+    bundle = read_bundle(find_bundle(path), require_signature=require_signature)
+    model = LoadedModel.from_bundle(bundle, device=device, threads=threads)
+    assert isinstance(model, LoadedModel)
+    model.bundle_size = bundle.size
+    return model
 
 
 def with_seed(options: dict[str, Any]) -> dict[str, Any]:
-    """`options` with a seed, where tokens are drawn and none is given, so that the draw can be repeated."""
+    """`options` with a new seed if they sample without one, so that the draws can be repeated."""
     return DecodingOptions.from_json(options).with_seed().to_json()
 
 
 def name_of(path: str) -> str:
-    """What a bundle is called on screen, in one line."""
+    """The name of a bundle on screen, in one line."""
     return " ".join(_resolved(Path(path)).name.removesuffix(".edgechat").split()) or path
 
 
 def place_of(path: str) -> Path:
-    """Where a bundle lies, however it is named; `demo` lies in the package."""
+    """The absolute path of a bundle, whatever its spelling. `demo` is the bundle in the package."""
     try:
         return _resolved(find_bundle(path))
     except UsageError:
@@ -220,37 +233,50 @@ def place_of(path: str) -> Path:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except OSError:  # the current folder is gone
+    except OSError:  # the current folder was deleted
         return path
 
 
 def is_bundle(path: str) -> bool:
-    """Whether what lies at `path` looks like one."""
+    """Whether there is a bundle at `path`. Its contents are not checked."""
     try:
         place = place_of(path)
         return (place / MANIFEST).is_file() if place.is_dir() else is_archive(place)
-    except (OSError, ValueError):  # one that is too long, or no text
+    except (OSError, ValueError):  # the path is too long or contains a NUL
         return False
 
 
+def why_no_bundle(path: str) -> str:
+    """Why there is no bundle at `path`, "" if there is one."""
+    if is_bundle(path):
+        return ""
+    try:
+        find_bundle(path)
+    except (UsageError, ValueError) as error:
+        return str(error)
+    return f"{path} is not a bundle: give the folder or file that `edgechat export` wrote"
+
+
 def stamp_of(path: str) -> str:
-    """What is another wherever the bundle at `path` is another: a hash of its manifest, with which a
-    bundle of one file begins. "" where it cannot be read."""
+    """A hash of the manifest of the bundle at `path`, which changes with the bundle. "" if it cannot be read.
+
+    The manifest comes first in a bundle of one file, so that the start of the file is hashed.
+    """
     try:
         place = place_of(path)
         file = place / MANIFEST if place.is_dir() else place
-        if not file.is_file():  # a pipe would be waited for
+        if not file.is_file():  # opening a named pipe would block
             return ""
         with file.open("rb") as opened:
             return sha256(opened.read(SIZE_CAPS[MANIFEST]))
-    except (OSError, ValueError):  # one that is too long, or no text
+    except (OSError, ValueError):  # the path is too long or contains a NUL
         return ""
 
 
 def bundles_near(folder: Path) -> list[str]:
-    """Bundles in `folder` and up to two below it, by name."""
+    """Paths of the bundles in `folder` and one folder below it, sorted, at most `NEAR`."""
     found: list[str] = []
-    with contextlib.suppress(OSError):  # a folder that may not be searched
+    with contextlib.suppress(OSError, ValueError):  # a folder that cannot be searched
         for pattern in ("*", "*/*"):
             found += (str(manifest.parent) for manifest in folder.glob(f"{pattern}/edgechat.json"))
             found += map(str, folder.glob(f"{pattern}.edgechat"))
@@ -258,14 +284,14 @@ def bundles_near(folder: Path) -> list[str]:
 
 
 def sentence(error: BaseException) -> str:
-    """An error as the user reads it; what nobody foresaw says its kind too."""
+    """An error as a sentence for the user. An unexpected error is given with its type."""
     if isinstance(error, EdgeChatError):
         return str(error)
     return f"unexpected {type(error).__name__}: {error}"
 
 
 def memory_used() -> int | None:
-    """Bytes of memory that this process holds, None where the system does not say."""
+    """The resident memory of this process in bytes, None if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
@@ -284,11 +310,10 @@ def _bundle_facts(model: Model, name: str, path: str) -> BundleFacts:
         layers=manifest.model.layers,
         hidden=manifest.model.hidden,
         vocabulary=manifest.model.vocab_size,
-        size=sum(entry.size for entry in manifest.files.values()),
+        size=model.bundle_size,
         turns=manifest.text.turns,
         path=path,
         fingerprint=sha256(manifest.to_bytes())[:16],
-        longest_reply=manifest.text.max_target,
         closed=REPLIES in manifest.files,
     )
 
@@ -308,14 +333,14 @@ def _candidate_row(rank: int, candidate: Candidate) -> CandidateRow:
 # --- Traces
 
 
-def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequence[TracedStep]) -> Insight:
+def _trace_of(codec: TextCodec, turns: Sequence[str], reply: Reply, steps: Sequence[TracedStep]) -> Trace:
     ids = codec.encode_source(turns).ids
     marks = {SEP: SEPARATOR, EOS: END}
     pieces = [marks.get(id, text) for id, text in zip(ids, codec.pieces(ids), strict=True)]
-    rows = [{row.tokens: row for row in step.rows} for step in trace]
+    rows = [{row.tokens: row for row in step.rows} for step in steps]
     seen = tuple(_split(codec, ids))
     if reply.truncated and len(seen) > 1 and not seen[0]:
-        seen = seen[1:]  # only the separator after it was left
+        seen = seen[1:]  # only the separator after the oldest turn was left
     names: dict[int, str] = {}
 
     def name(id: int) -> str:
@@ -324,18 +349,18 @@ def _insight(codec: TextCodec, turns: Sequence[str], reply: Reply, trace: Sequen
             names[id] = special or codec.token_bytes(id).decode("utf-8", "backslashreplace")
         return names[id]
 
-    return Insight(
+    return Trace(
         tuple(pieces),
         seen,
         codec.max_source,
         tuple(_follow(name, rows, candidate) for candidate in reply.candidates),
-        tuple(tuple(_beam_row(codec, name, row) for row in step.rows) for step in trace),
+        tuple(tuple(_beam_row(codec, name, row) for row in step.rows) for step in steps),
         reply.truncated and seen[0] != codec.as_read(turns[-len(seen)]),
     )
 
 
 def _split(codec: TextCodec, ids: Sequence[int]) -> Iterator[str]:
-    """The texts between the separators."""
+    """Yield the texts between separators."""
     turn: list[int] = []
     for id in [*ids, SEP]:
         if id == SEP:
@@ -350,20 +375,20 @@ def _follow(
     rows: Sequence[dict[tuple[int, ...], TracedRow]],
     candidate: Candidate,
 ) -> tuple[AttendedToken, ...]:
-    """The way of a candidate through the search; nothing where its steps are not all there."""
-    way = []
+    """The traced tokens of a candidate, empty if a step of it is missing in the trace."""
+    traced = []
     ids, pieces = (*candidate.ids, EOS), (*candidate.tokens, END)
-    for n, id in enumerate(ids[: len(candidate.token_logps)]):  # no end where it was cut
+    for n, id in enumerate(ids[: len(candidate.token_logps)]):  # without the end if the reply was cut
         row = rows[n].get(ids[:n]) if n < len(rows) else None
         if row is None:
             return ()
         rivals = tuple((name(c.id), c.logp) for c in row.candidates if c.id != id and c.fate != "banned")
-        way.append(AttendedToken(pieces[n], tuple(row.align), rivals[:RIVALS]))
-    return tuple(way)
+        traced.append(AttendedToken(pieces[n], tuple(row.align), rivals[:RIVALS]))
+    return tuple(traced)
 
 
 def _beam_row(codec: TextCodec, name: Callable[[int], str], row: TracedRow) -> BeamRow:
-    """The ids that are no words, and so may never come, are left out."""
+    """A row of the trace, without the special tokens, which no reply can contain."""
     candidates = tuple(
         BeamCandidate(name(c.id), c.logp, c.total, c.fate, c.rule or "")
         for c in row.candidates

@@ -1,7 +1,7 @@
-"""A conversation as a file: to read (Markdown), for programs (JSON), and to learn from (JSONL).
+"""Export a conversation: Markdown for people, JSON for programs, JSONL for training.
 
-The JSONL is what `edgechat train` reads: what was marked good, or corrected, is learned; all else is
-context only. A conversation with nothing of the kind gives no line.
+`edgechat train` reads the JSONL. Replies that are marked good or corrected are training targets, and all
+other turns are context only. A conversation without such a reply gives no line.
 """
 
 import json
@@ -18,11 +18,11 @@ from .plain import plain
 from .records import reply_to_json
 from .values import Exchange, ReplyFacts
 
-NOTHING_TO_LEARN = "There is nothing to learn yet: mark a reply as good, or correct it"
+NOTHING_TO_LEARN = "There is nothing to train on yet: mark a reply as good or correct it"
 
 
 def to_markdown(title: str, exchanges: Sequence[Exchange]) -> str:
-    """For people, who may have a terminal show it: with nothing in it that this would obey."""
+    """Markdown, with control characters made visible so that it is safe to show in a terminal."""
     lines = [f"# {' '.join(title.split())}", ""]
     for exchange in exchanges:
         lines += ["**you**", "", *_quoted(exchange.prompt), ""]
@@ -35,7 +35,7 @@ def to_markdown(title: str, exchanges: Sequence[Exchange]) -> str:
 
 
 def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
-    """For programs: everything there is, with the settings of each reply, but no path of this machine."""
+    """JSON with everything that is stored, including the settings of each reply, but without local paths."""
     values = {
         "title": title,
         "exchanges": [
@@ -56,8 +56,8 @@ def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
 def to_jsonl(
     title: str, exchanges: Sequence[Exchange], learned: Callable[[Exchange], bool] = lambda exchange: True
 ) -> str:
-    """For `edgechat train`: one dialogue, or nothing where there is nothing to learn. Of what teaches only
-    what is to be `learned` does."""
+    """One line for `edgechat train`, or "" if there is nothing to learn. `learned` can exclude exchanges from
+    the training targets."""
     turns: list[dict[str, object]] = []
     for exchange in exchanges:
         said = exchange.said
@@ -69,7 +69,7 @@ def to_jsonl(
     return _dumps({"turns": turns})
 
 
-#: By the ending of the file.
+#: The formats by file extension.
 FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
     ".md": to_markdown,
     ".json": to_json,
@@ -78,30 +78,33 @@ FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
 
 
 def file_of(name: str) -> Path:
-    """The file that was written of."""
+    """The path that the user typed, with `~` expanded."""
     return Path(name.strip()).expanduser()
 
 
 def free_name(name: str) -> str:
-    """`name`, or the first such as `chat-2.md` that no file has."""
+    """`name`, or the first of `chat-2.md`, `chat-3.md`, ... that does not exist."""
     path = Path(name)
     names = (path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, 1000)))
     return str(next((free for free in names if not os.path.exists(free)), path))  # noqa: PTH110 - never fails
 
 
 def export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:
-    """Write one of `texts`, which the ending of the name chooses, whole or not at all, and in the place of no
-    other file. Gives what is wrong where it is not written, else ""."""
+    """Write the text for the extension of `name` to that file, atomically and without replacing a file.
+
+    Returns:
+        Why the file was not written, "" if it was.
+    """
     try:
         file = file_of(name)
         if file.suffix not in texts:
             return f"The name must end with {' or '.join(texts)}"
         if file.exists():
-            return f"{file} is there already: choose another name"
+            return f"{file} already exists: choose another name"
         if not file.absolute().parent.is_dir():
             return f"There is no folder {file.absolute().parent}"
-    except (OSError, RuntimeError, ValueError) as error:  # too long, the home of nobody, a NUL
-        return f"This cannot be the name of a file: {getattr(error, 'strerror', None) or error}"
+    except (OSError, RuntimeError, ValueError) as error:  # too long, the home of an unknown user, a NUL
+        return f"This is not a valid file name: {getattr(error, 'strerror', None) or error}"
     text = texts[file.suffix]()
     if not text:
         return NOTHING_TO_LEARN
@@ -113,7 +116,7 @@ def export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:
 
 
 def _dumps(values: Any, indent: int | None = None) -> str:
-    """JSON that says exactly `values`; what a terminal would obey is escaped, also where JSON need not."""
+    """JSON of `values`. Characters that a terminal would obey are escaped, even if JSON allows them."""
     text = json.dumps(values, ensure_ascii=False, indent=indent)
     return re.sub(f"[\x7f-\x9f{BIDI_CONTROLS}]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
@@ -134,5 +137,5 @@ def _how(reply: ReplyFacts, exchange: Exchange) -> str:
 
 
 def _quoted(text: str) -> list[str]:
-    """As a quotation, so that nothing in it becomes a heading of ours."""
+    """A Markdown quotation, so that the text cannot add headings to the document."""
     return [f"> {line}".rstrip() for line in plain(text).splitlines() or [""]]

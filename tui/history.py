@@ -1,4 +1,4 @@
-"""The prompts sent so far, to walk through and edit again."""
+"""The history of prompts."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ LONGEST = 1000
 
 
 class PromptHistory:
-    """Past prompts, oldest first, with the draft that is being written behind them.
+    """Past prompts, oldest first, followed by the current draft.
 
-    An edit to a past prompt is kept while walking about and forgotten with the next `add`.
+    An edit to a past prompt is remembered until the next `add`.
     """
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class PromptHistory:
         self._at = 0
 
     def add(self, text: str) -> None:
-        """Remember a prompt that was sent, and start a new draft."""
+        """Add a prompt, and start a new draft."""
         if self._sent[-1:] != [text]:
             self._sent.append(text)
         del self._sent[:-LONGEST]
@@ -25,7 +25,8 @@ class PromptHistory:
         self._at = len(self._sent)
 
     def prepend(self, prompts: Sequence[str]) -> None:
-        """Put prompts of earlier times, oldest first, before those of now, with which they may end."""
+        """Add older prompts, oldest first, before the present ones. They may end with prompts that are in the
+        history already."""
         most = min(len(prompts), len(self._sent))
         twice = next((n for n in range(most, 0, -1) if [*prompts[-n:]] == self._sent[:n]), 0)
         prompts = prompts[: len(prompts) - twice]
@@ -34,11 +35,11 @@ class PromptHistory:
         self._at += len(prompts)
 
     def previous(self, current: str) -> str | None:
-        """The prompt before this one, None at the oldest; `current` is kept in its place."""
+        """The previous prompt, None at the oldest. `current` is the text of the prompt being left."""
         return self._move(-1, current)
 
     def next(self, current: str) -> str | None:
-        """The prompt after this one, in the end the draft, None after that."""
+        """The next prompt, or the draft after the newest prompt, None after the draft."""
         return self._move(1, current)
 
     def _move(self, by: int, current: str) -> str | None:

@@ -1,6 +1,10 @@
-"""Keys count in the order in which they come, however fast: a slow line, a macro or a quick hand delivers
-many at once. Textual gives each to what has the focus then, and looks for its binding when it has bubbled up:
-what is typed after a key that opens a box would go to the prompt, and Enter would send it."""
+"""Keys take effect in the order in which they arrive, even if many arrive at once from a slow connection, a
+macro or a fast typist.
+
+Textual sends each key to the widget that has the focus at that moment, and runs its binding only after the
+key has bubbled up. Text typed right after a key that opens a dialog would go to the prompt, and Enter would
+send it.
+"""
 
 import asyncio
 import contextlib
@@ -11,43 +15,43 @@ from textual.app import App
 from textual.dom import DOMNode
 from textual.events import Event, Key, Paste
 
-from .screens.over import FILLING, IN_ORDER, Over
+from .screens.dialog import FILLING, IN_ORDER, Dialog
 from .widgets.editor import Writable, writes
 
-#: What ends something. Who presses its key after a wait wants no more of what waits before it.
+#: Actions that end something. If the user waits and then presses such a key, the waiting keys are dropped.
 _ENDS = ("app.quit", "chat.stop", "over.close")
 
-#: Seconds for which a key waits at most, and between two looks at what it waits for.
-_PATIENCE, _LOOK = 1.0, 0.005
+#: Seconds that a key waits at most for the keys before it, and seconds between checks.
+PATIENCE, _INTERVAL = 1.0, 0.005
 
 
 class KeysInOrder(App[None]):
-    """An application that gives a key on when all is done that came of those before."""
+    """An application that handles a key only when the actions of earlier keys are done."""
 
     def __init__(self, ansi_color: bool | None = None) -> None:
         super().__init__(ansi_color=ansi_color)
-        self._keys: deque[Key | Paste] = deque()  # that wait
-        self._come = asyncio.Event()
-        self._leaves = False
+        self._keys: deque[Key | Paste] = deque()  # waiting
+        self._arrived = asyncio.Event()
+        self._exiting = False
 
     def on_mount(self) -> None:
         self.run_worker(self._give_keys(), group="keys")
 
     def exit(self, *arguments: Any, **options: Any) -> None:
-        self._leaves = True
+        self._exiting = True
         super().exit(*arguments, **options)
 
     async def on_event(self, event: Event) -> None:
         if not isinstance(event, (Key, Paste)) or event.is_forwarded:
             await super().on_event(event)
             return
-        if self._keys and event.time - self._keys[0].time > _PATIENCE and self._ends(event):
+        if self._keys and event.time - self._keys[0].time > PATIENCE and self._ends(event):
             self._keys.clear()
         self._keys.append(event)
-        self._come.set()
+        self._arrived.set()
 
     def before_key(self, event: Key | Paste) -> None:
-        """For what may give the focus to another widget first."""
+        """Called before a key is handled. A subclass may move the focus here."""
 
     def _ends(self, event: Key | Paste) -> bool:
         active = self.screen.active_bindings.get(event.key) if isinstance(event, Key) else None
@@ -55,14 +59,14 @@ class KeysInOrder(App[None]):
 
     async def _give_keys(self) -> None:
         settled = True
-        while not self._leaves:
+        while not self._exiting:
             if not self._keys:
-                self._come.clear()
-                await self._come.wait()
+                self._arrived.clear()
+                await self._arrived.wait()
                 continue
             event = self._keys.popleft()
             self.before_key(event)
-            # What is written stays in order in the queue of what it is written in.
+            # Typed text needs no waiting: it stays in order in the message queue of its text field.
             written = isinstance(event, Paste) or writes(event)
             if isinstance(self.focused, Writable) and written:
                 settled = False
@@ -74,32 +78,32 @@ class KeysInOrder(App[None]):
                 await self._settle()
 
     async def _settle(self) -> None:
-        """Wait until what was given has gone its way, up to where bindings are looked for, and so has the
-        message that came of it; until an action is done, or its box there to be written in."""
+        """Wait until the last key has bubbled up, its messages are handled, and its action is done or shows a
+        dialog that has the focus."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 for _ in range(2):
-                    if not self._leaves:
-                        await _passed(self.focused or self.screen)
-                while self._acts and not self._leaves:
-                    await asyncio.sleep(_LOOK)
+                    if not self._exiting:
+                        await _handled(self.focused or self.screen)
+                while self._acts and not self._exiting:
+                    await asyncio.sleep(_INTERVAL)
 
     @property
     def _acts(self) -> bool:
-        """Whether an action is under way that does not wait for an answer."""
-        boxes = [screen for screen in self.screen_stack if isinstance(screen, Over)]
-        asking = {box.asked_by for box in boxes if box.focused}
+        """Whether an action is running that does not wait for the user's answer in a dialog."""
+        dialogs = [screen for screen in self.screen_stack if isinstance(screen, Dialog)]
+        asking = {dialog.asked_by for dialog in dialogs if dialog.focused}
         groups = (IN_ORDER, FILLING)
-        at_work = {worker for worker in self.workers if worker.group in groups and not worker.is_finished}
-        return bool(at_work - asking)
+        running = {worker for worker in self.workers if worker.group in groups and not worker.is_finished}
+        return bool(running - asking)
 
 
-async def _passed(node: DOMNode) -> None:
-    """Wait until all is handled that is now in the queue of a node, then in that of its parent, and so on."""
+async def _handled(node: DOMNode) -> None:
+    """Wait until the messages now in the queue of a node are handled, then those of its parent, and so on."""
     for place in node.ancestors_with_self:
-        passed = asyncio.Event()
-        if not place.call_later(passed.set):
+        handled = asyncio.Event()
+        if not place.call_later(handled.set):
             continue
-        while place.is_running and not passed.is_set():  # one that is removed does not get to it
+        while place.is_running and not handled.is_set():  # a node that is removed does not handle it
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(passed.wait(), _LOOK)
+                await asyncio.wait_for(handled.wait(), _INTERVAL)

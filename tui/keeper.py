@@ -1,4 +1,4 @@
-"""The store's thread: it alone touches the file, in the order in which it was asked to."""
+"""The store's thread. Only this thread uses the file, and it does its work in the order of the requests."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 class Keeper:
-    """Runs work on a store in a thread of its own. The file is opened with the first of it. Where nothing is
-    on a disk, it does not `last`."""
+    """Runs work on a store in its own thread. The store is opened for the first request. `lasts` is false for
+    a store in memory."""
 
     def __init__(self, open_store: Callable[[], Store], *, lasts: bool = True) -> None:
         self.lasts = lasts
@@ -25,7 +25,7 @@ class Keeper:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
 
     async def do(self, work: Callable[[Store], T]) -> T:
-        """The result of `work`.
+        """Run `work` and wait for its result.
 
         Raises:
             StoreError: the store cannot be used.
@@ -33,21 +33,21 @@ class Keeper:
         return await asyncio.wrap_future(self.begin(work))
 
     def begin(self, work: Callable[[Store], T]) -> "Future[T]":
-        """As `do`, without waiting."""
+        """Run `work` without waiting for it."""
         return self._thread.submit(lambda: work(self._opened()))
 
     def write(self, work: Callable[[Store], None]) -> "Future[None]":
-        """As `begin`, for what shall not be lost: where the store cannot be written to, it is tried again
-        before the next such work, and in the end."""
+        """Run a write without waiting for it. If the store cannot be written, the write is repeated before
+        the next one, and when the keeper is closed."""
         return self._thread.submit(self._write, work)
 
     @property
     def behind(self) -> bool:
-        """Whether there is something that could not be written yet."""
+        """Whether a write has failed and was not repeated successfully yet."""
         return bool(self._unwritten)
 
     def close(self) -> str:
-        """Wait for what is being written, and close the file. Gives why not all could be written, or ""."""
+        """Finish all writes and close the file. Returns why something could not be written, "" if all was."""
         closed = self._thread.submit(self._close)
         self._thread.shutdown()
         return closed.result()
@@ -67,7 +67,7 @@ class Keeper:
                 self._unwritten[0](self._opened())
             except StoreError:
                 raise
-            except BaseException:  # no other time would help
+            except BaseException:  # repeating it would fail too
                 self._unwritten.popleft()
                 raise
             self._unwritten.popleft()
@@ -79,18 +79,20 @@ class Keeper:
         except StoreError as error:
             wrong = str(error)
         if self._store is not None:
-            with contextlib.suppress(StoreError):  # what was deleted is forgotten by the next window
+            with contextlib.suppress(StoreError):  # deleted conversations are purged by the next window
                 self._store.close()
         return wrong
 
 
 class Kept:
-    """A conversation as it is kept while it goes on: each change is written behind it. Its exchanges have
-    numbers of their own here. After each write `report` is told what went wrong, "" where nothing did, from
-    the keeper's thread.
+    """Saves a conversation in the background as it changes.
 
-    One that is in the store has an `id`, and `rows` by number. One that is not begins there with the first
-    exchange that is added, after `before`, which have the numbers from 1 on.
+    The exchanges have the numbers of `Talk` here. After each write, `report` is called in the keeper's thread
+    with what went wrong, "" if nothing did.
+
+    A conversation that is in the store has an `id`, and `rows` maps its numbers to rows. Any other
+    conversation is created with the first exchange that is added, after the exchanges `before`, which have
+    the numbers from 1 on.
     """
 
     def __init__(
@@ -105,22 +107,22 @@ class Kept:
     ) -> None:
         self._keeper, self._report = keeper, report
         self.id = id
-        # The keeper's thread alone looks at these, and so in order.
+        # Only the keeper's thread uses these.
         self._rows = rows or {}
         self._title, self._before = title, tuple(before)
-        self.gone = False  # as far as is known: another window deleted it, or a turn of it
+        self.gone = False  # whether the last write found the conversation deleted by another window
 
     @property
     def lasts(self) -> bool:
-        """Whether all that is said here outlives the window, as far as is known."""
+        """Whether the whole conversation is saved, as far as is known."""
         return self._keeper.lasts and not self._keeper.behind and not self.gone
 
     def another(self, title: str, before: Sequence[Exchange]) -> "Kept":
-        """How a conversation is kept that begins with what was said in this one."""
+        """For a new conversation that begins with these exchanges of this one."""
         return Kept(self._keeper, self._report, title=title, before=before)
 
     async def is_there(self) -> bool:
-        """Whether the list of conversations has it."""
+        """Whether the conversation is still in the list of conversations."""
         try:
             await self._keeper.do(lambda store: store.check_there(self.id or 0))
         except StoreError:
@@ -128,7 +130,7 @@ class Kept:
         return True
 
     def append(self, number: int, exchange: Exchange, bundle: str, *, instead_of: int | None = None) -> None:
-        """Keep one more, in the place of another if one is named; with the first the conversation begins."""
+        """Save a new exchange and delete `instead_of`. The first exchange creates the conversation."""
 
         def work(store: Store) -> None:
             if self.id is not None:
@@ -143,7 +145,7 @@ class Kept:
         self._begin(work)
 
     def update(self, number: int, exchange: Exchange) -> None:
-        """Keep what changed of one."""
+        """Save the changes to an exchange."""
 
         def work(store: Store) -> None:
             if number not in self._rows:
@@ -153,7 +155,7 @@ class Kept:
         self._begin(work)
 
     def rename(self, title: str) -> None:
-        """Give the conversation a title; one that has not begun will have it."""
+        """Save a title, or remember it until the conversation is created."""
 
         def work(store: Store) -> None:
             self._title = title
@@ -166,9 +168,9 @@ class Kept:
         def write(store: Store) -> None:
             try:
                 work(store)
-            except GoneError as error:  # to try again would not help
+            except GoneError as error:  # repeating the write would not help
                 self.gone = True
-                self._report(f"{error}. It is not kept any more; Again and Edit go on in a copy that is")
+                self._report(f"{error}. It is no longer saved; Again or Edit continues in a saved copy")
             else:
                 self.gone = False
 

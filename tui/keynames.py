@@ -1,4 +1,4 @@
-"""How keys are written, which is how Textual names them: `n`, `question_mark`, `f5`, `ctrl+shift+left`."""
+"""The names of keys, which are Textual's: `n`, `question_mark`, `f5`, `ctrl+shift+left`."""
 
 from difflib import get_close_matches
 
@@ -12,25 +12,30 @@ from textual.keys import (
 )
 
 _MODIFIERS = ("alt", "ctrl", "hyper", "meta", "shift", "super")
-_NO_KEYS = ("<any>", "<ignore>", "return", "ctrl-at")  # of Textual's list; Return is called enter
-#: What terminals send, with the modifiers in the order that Textual gives them.
+_NO_KEYS = (
+    "<any>",
+    "<ignore>",
+    "return",
+    "ctrl-at",
+)  # in Textual's list, but not keys; Return is called enter
+#: The keys that terminals send, with modifiers in Textual's order.
 _SENT = {key.value for key in Keys} - {*_NO_KEYS}
-_KITTY = ("kp_begin", "menu", "pause", "print_screen")  # that only terminals with kitty's protocol send
+_KITTY = ("kp_begin", "menu", "pause", "print_screen")  # only sent by terminals with kitty's protocol
 _NAMES = {key.rpartition("+")[2] for key in _SENT} | {*KEY_NAME_REPLACEMENTS.values(), *_KITTY}
 
-#: What a key is called elsewhere: in the footer, and on the keyboard.
+#: Other names of keys: in the footer, and on the keyboard.
 _CALLED = {shown: key for key, shown in KEY_DISPLAY_ALIASES.items()} | {"return": "enter"}
 
 
 def key_named(text: str) -> str | None:
-    """The key of that name as Textual writes it, None where there is none: `shift+ctrl+left` is
-    `ctrl+shift+left`, and `?` is `question_mark`."""
+    """The key called `text`, in Textual's spelling, or None if there is no such key. `shift+ctrl+left` gives
+    `ctrl+shift+left`, and `?` gives `question_mark`."""
     if text in _SENT:
         return text
     *modifiers, name = text.split("+") if text != "+" else [text]
     character = name if len(name) == 1 else key_to_character(name)
     if character is not None and character.isprintable():
-        # With a modifier a letter is a small one; what Shift alone makes of a character is another one.
+        # With a modifier, a letter is lowercase. Shift alone makes another character, not a key with Shift.
         if modifiers and (character.isupper() or (modifiers == ["shift"] and not character.isspace())):
             return None
         if name not in (character, _character_to_key(character)):
@@ -44,13 +49,13 @@ def key_named(text: str) -> str | None:
 
 
 def is_written(key: str) -> bool:
-    """Whether a key writes a character where one writes."""
+    """Whether a key types a character in a text field."""
     character = key_to_character(key)
     return character is not None and character.isprintable()
 
 
 def key_like(text: str) -> str | None:
-    """The key whose name is most like `text`, None where none is."""
+    """The key with the name most similar to `text`, None if none is similar."""
     text = text.strip().lower().replace("^", "ctrl+")
     *modifiers, name = (text.replace("-", "+") if len(text) > 1 else text).split("+")
     name = _CALLED.get(name, name)

@@ -1,8 +1,8 @@
-"""The one declaration of every action: its keys, its name, what it does. Bindings, footer, help, palette,
-welcome and the keys file all come from here.
+"""Every action of the chat: its keys, its label and its description.
 
-Keys that some terminals do not deliver (function keys, Shift-Enter, Alt) have a second one here, and every
-action is in the palette.
+Bindings, footer, help, command palette, welcome text and `keys.toml` all use these declarations. An action
+whose key some terminals do not deliver (function keys, Shift-Enter, Alt) has a second key, and every action
+is in the palette.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 
 @dataclass(frozen=True)
 class Action:
-    """`id` is its name in the keys file. An action without `keys` is in the palette alone."""
+    """One action. `id` is its name in `keys.toml`. An action without `keys` is only in the palette."""
 
     id: str
     keys: str
@@ -37,17 +37,17 @@ class Action:
 
 
 def bindings(actions: Iterable[Action]) -> list[BindingType]:
-    """For a `BINDINGS`."""
+    """The actions as Textual's `BINDINGS`."""
     return [action.binding for action in actions]
 
 
 def no_key(id: str) -> str:
-    """What stands for the key of an action without one, which can be given one so: no terminal sends it."""
+    """A placeholder key for an action without a key. No terminal sends it, but `keys.toml` can replace it."""
     return f"<{id}>"
 
 
 def is_key(key: str) -> bool:
-    """Whether it is one that can be pressed."""
+    """Whether `key` can be pressed, that is, is not a placeholder of `no_key`."""
     return not key.startswith("<")
 
 
@@ -57,19 +57,17 @@ APP = (
         "ctrl+p",
         "command_palette",
         "All",
-        "Find an action by its name",
+        "Search all actions by name",
         footer=True,
         priority=True,
     ),
-    Action("app.help", "f1", "help", "Help", "Explain what has the focus, and list the keys", footer=True),
-    Action("app.quit", "ctrl+q", "quit", "Quit", "Leave the chat", footer=True, priority=True),
+    Action("app.help", "f1", "help", "Help", "Explain the focused part and list its keys", footer=True),
+    Action("app.quit", "ctrl+q", "quit", "Quit", "Quit the chat", footer=True, priority=True),
 )
 
 PROMPT = (
-    Action("prompt.send", "enter,ctrl+j", "send", "Send", "Give the model the prompt"),
-    Action(
-        "prompt.newline", "ctrl+o,shift+enter", "newline", "New line", "Break the line instead of sending"
-    ),
+    Action("prompt.send", "enter,ctrl+j", "send", "Send", "Send the prompt to the model"),
+    Action("prompt.newline", "ctrl+o,shift+enter", "newline", "New line", "Insert a line break"),
 )
 
 CHAT = (
@@ -78,27 +76,25 @@ CHAT = (
         "escape",
         "stop",
         "Stop",
-        "End the reply and keep what is there, or end editing",
+        "Stop the reply, cancel editing, or return to the latest exchange",
         footer=True,
     ),
-    Action("chat.new", "ctrl+n", "new_conversation", "New", "Begin a new conversation", footer=True),
+    Action("chat.new", "ctrl+n", "new_conversation", "New", "Start a new conversation", footer=True),
     Action(
         "chat.library",
         "ctrl+l,f9",
         "library",
         "Chats",
-        "Open, find, rename or delete a conversation",
+        "Search, open, rename and delete conversations",
         footer=True,
     ),
-    Action(
-        "chat.bundles", "ctrl+b,f7", "bundles", "Bundle", "Talk to another bundle, or open one", footer=True
-    ),
+    Action("chat.bundles", "ctrl+b,f7", "bundles", "Bundle", "Open or switch to another bundle", footer=True),
     Action(
         "chat.why",
         "f2,ctrl+t",
         "toggle_inspector",
         "Why",
-        "Show or hide how the reply came about",
+        "Show or hide the inspector, which explains the reply",
         footer=True,
     ),
     Action(
@@ -109,13 +105,13 @@ CHAT = (
         "Show the next view of the inspector",
         footer=True,
     ),
-    Action("chat.knobs", "f4,alt+k", "knobs", "Knobs", "Turn the settings of the search", footer=True),
+    Action("chat.knobs", "f4,alt+k", "knobs", "Knobs", "Change the search settings", footer=True),
     Action(
         "chat.regenerate",
         "ctrl+r,f5",
         "regenerate",
         "Again",
-        "Reply to the prompt anew; to an earlier one in a copy",
+        "Reply again with the current settings; for an earlier exchange, in a copy",
         footer=True,
     ),
     Action(
@@ -123,7 +119,7 @@ CHAT = (
         "f6,alt+e",
         "edit",
         "Edit",
-        "Put the prompt back, to change and resend; an earlier one in a copy",
+        "Edit and resend the prompt; for an earlier exchange, in a copy",
         footer=True,
     ),
     Action(
@@ -131,7 +127,7 @@ CHAT = (
         "f8,alt+c",
         "compare",
         "Compare",
-        "Give each prompt to a second bundle too, side by side",
+        "Send each prompt to a second bundle too and show the replies side by side",
         footer=True,
     ),
     Action(
@@ -139,17 +135,19 @@ CHAT = (
         "alt+o,shift+f8",
         "other",
         "Other reply",
-        "Look at the reply of the other bundle that was compared",
+        "Select the other bundle's reply in a comparison",
     ),
-    Action("chat.previous", "ctrl+up,alt+up", "select(-1)", "Turn before", "Look at the turn before"),
-    Action("chat.next", "ctrl+down,alt+down", "select(1)", "Turn after", "Look at the turn after"),
-    Action("chat.find", "ctrl+f", "find", "Find", "Look at a turn of this conversation that you search for"),
+    Action(
+        "chat.previous", "ctrl+up,alt+up", "select(-1)", "Previous exchange", "Select the previous exchange"
+    ),
+    Action("chat.next", "ctrl+down,alt+down", "select(1)", "Next exchange", "Select the next exchange"),
+    Action("chat.find", "ctrl+f", "find", "Find", "Search this conversation and select an exchange"),
     Action(
         "chat.good",
         "ctrl+g,alt+g",
         "mark('good')",
         "Good",
-        "Mark the reply as good, or take the mark off",
+        "Mark the reply as good, or remove the mark",
         footer=True,
     ),
     Action(
@@ -157,7 +155,7 @@ CHAT = (
         "alt+d,f11",  # Alt-B is what terminals send for Ctrl-Left
         "mark('bad')",
         "Bad",
-        "Mark the reply as bad, or take the mark off",
+        "Mark the reply as bad, or remove the mark",
         footer=True,
     ),
     Action(
@@ -165,7 +163,7 @@ CHAT = (
         "alt+w,f10",
         "answer",
         "Correct",
-        "Write the answer that it should have given",
+        "Write what the bot should have said",
         footer=True,
     ),
     Action(
@@ -173,44 +171,60 @@ CHAT = (
         "f12,alt+r",
         "replay",
         "Replay",
-        "Make the reply again with the settings it was made with",
+        "Repeat the reply with the settings it was made with",
         footer=True,
     ),
-    Action("chat.copy", "ctrl+y", "copy_reply", "Copy", "Put the reply into the clipboard", footer=True),
-    Action("chat.copy_prompt", "", "copy_prompt", "Copy prompt", "Put the prompt into the clipboard"),
+    Action("chat.copy", "ctrl+y", "copy_reply", "Copy", "Copy the reply to the clipboard", footer=True),
+    Action("chat.copy_prompt", "", "copy_prompt", "Copy prompt", "Copy the prompt to the clipboard"),
     Action(
-        "chat.copy_all", "", "copy_conversation", "Copy conversation", "Put it into the clipboard as Markdown"
+        "chat.copy_all",
+        "",
+        "copy_conversation",
+        "Copy conversation",
+        "Copy the conversation to the clipboard as Markdown",
     ),
-    Action(
-        "chat.export", "ctrl+s,alt+s", "export", "Export", "Write the conversation to a file", footer=True
-    ),
+    Action("chat.export", "ctrl+s,alt+s", "export", "Export", "Save the conversation to a file", footer=True),
     Action(
         "chat.export_all",
         "",
         "export_all",
         "Export for training",
-        "Write what was marked or corrected of this bundle's replies, as JSONL",
+        "Save this bundle's good and corrected replies from all conversations as JSONL",
     ),
-    Action("chat.rename", "", "rename", "Rename", "Give the conversation a title"),
+    Action("chat.rename", "", "rename", "Rename", "Change the conversation's title"),
     Action(
-        "chat.scroll_up", "pageup", "scroll_conversation(-1)", "Scroll back", "Scroll the conversation back"
+        "chat.scroll_up",
+        "pageup",
+        "scroll_conversation(-1)",
+        "Scroll up",
+        "Scroll the conversation up a page",
     ),
     Action(
-        "chat.scroll_down", "pagedown", "scroll_conversation(1)", "Scroll on", "Scroll the conversation on"
+        "chat.scroll_down",
+        "pagedown",
+        "scroll_conversation(1)",
+        "Scroll down",
+        "Scroll the conversation down a page",
     ),
 )
 
 CONVERSATION = (
-    Action("conversation.previous", "up", "screen.select(-1)", "Turn before", "Look at the turn before"),
-    Action("conversation.next", "down", "screen.select(1)", "Turn after", "Look at the turn after"),
-    Action("conversation.back", "escape", "screen.back", "Back", "Go back to the prompt", footer=True),
+    Action(
+        "conversation.previous",
+        "up",
+        "screen.select(-1)",
+        "Previous exchange",
+        "Select the previous exchange",
+    ),
+    Action("conversation.next", "down", "screen.select(1)", "Next exchange", "Select the next exchange"),
+    Action("conversation.back", "escape", "screen.back", "Back", "Return to the prompt", footer=True),
 )
 
-_BACK = Action("inspector.back", "escape", "screen.back", "Back", "Go back to the prompt", footer=True)
+_BACK = Action("inspector.back", "escape", "screen.back", "Back", "Return to the prompt", footer=True)
 
 VIEW = (
-    Action("view.up", "up", "move(-1)", "Up", "Move to the row above"),
-    Action("view.down", "down", "move(1)", "Down", "Move to the row below"),
+    Action("view.up", "up", "move(-1)", "Up", "Move to the previous row"),
+    Action("view.down", "down", "move(1)", "Down", "Move to the next row"),
     Action("view.left", "left", "sideways(-1)", "Left", "Scroll left"),
     Action("view.right", "right", "sideways(1)", "Right", "Scroll right"),
     Action("view.first", "home", "move(-100000)", "First", "Move to the first row"),
@@ -218,7 +232,7 @@ VIEW = (
     _BACK,
 )
 
-#: For a view whose text wraps: it scrolls one way only.
+#: For a view whose text wraps, so that it only scrolls vertically.
 UP_AND_DOWN = tuple(action for action in VIEW if action.id not in ("view.left", "view.right"))
 
 CANDIDATES = (
@@ -226,70 +240,81 @@ CANDIDATES = (
         "candidates.choose",
         "enter",
         "choose",
-        "Take",
-        "Let the conversation go on with this reply",
+        "Use",
+        "Continue the conversation with this reply",
         footer=True,
     ),
 )
 
 BEAM = (
-    Action("beam.before", "left", "sideways(-1)", "Step before", "Show the step before", footer=True),
-    Action("beam.after", "right", "sideways(1)", "Step after", "Show the step after", footer=True),
+    Action("beam.before", "left", "sideways(-1)", "Previous step", "Show the previous step", footer=True),
+    Action("beam.after", "right", "sideways(1)", "Next step", "Show the next step", footer=True),
 )
 
 KNOBS = (
-    Action("knobs.less", "left", "sideways(-1)", "Less", "Turn it down", footer=True),
-    Action("knobs.more", "right", "sideways(1)", "More", "Turn it up", footer=True),
-    Action("knobs.type", "enter", "type", "Type", "Write the value", footer=True),
-    Action("knobs.reset", "backspace,delete", "reset", "Reset", "Take the bundle's own value", footer=True),
+    Action("knobs.less", "left", "sideways(-1)", "Less", "Lower the value", footer=True),
+    Action("knobs.more", "right", "sideways(1)", "More", "Raise the value", footer=True),
+    Action("knobs.type", "enter", "type", "Type", "Type a value", footer=True),
+    Action("knobs.reset", "backspace,delete", "reset", "Reset", "Restore the bundle's default", footer=True),
 )
 
 LIBRARY = (
-    Action("library.open", "enter", "open", "Open", "Take the one that is lit", footer=True, priority=True),
-    Action("library.rename", "f2,ctrl+r", "rename", "Rename", "Give it another title", footer=True),
+    Action("library.open", "enter", "open", "Open", "Open the highlighted item", footer=True, priority=True),
+    Action("library.rename", "f2,ctrl+r", "rename", "Rename", "Change the title", footer=True),
     Action(
         "library.delete",
         "ctrl+d,f8",
         "delete",
         "Delete",
-        "Delete it; it can be brought back until you quit",
+        "Delete the conversation; Undo restores it until you quit",
         footer=True,
         priority=True,
     ),
-    Action("library.undo", "ctrl+z", "undo", "Undo", "Bring back what was deleted last", footer=True),
-    Action("library.up", "up", "move('cursor_up')", "Up", "Move to the one above"),
-    Action("library.down", "down", "move('cursor_down')", "Down", "Move to the one below"),
-    Action("library.page_up", "pageup", "move('page_up')", "Page up", "Move up by what is in view"),
-    Action("library.page_down", "pagedown", "move('page_down')", "Page down", "Move down by what is in view"),
-    Action("library.first", "home", "move('first')", "First", "Move to the first one", priority=True),
-    Action("library.last", "end", "move('last')", "Last", "Move to the last one", priority=True),
+    Action("library.undo", "ctrl+z", "undo", "Undo", "Restore the last deleted conversation", footer=True),
+    Action("library.up", "up", "move('cursor_up')", "Up", "Move to the previous item"),
+    Action("library.down", "down", "move('cursor_down')", "Down", "Move to the next item"),
+    Action("library.page_up", "pageup", "move('page_up')", "Page up", "Move up a page"),
+    Action("library.page_down", "pagedown", "move('page_down')", "Page down", "Move down a page"),
+    Action("library.first", "home", "move('first')", "First", "Move to the first item", priority=True),
+    Action("library.last", "end", "move('last')", "Last", "Move to the last item", priority=True),
 )
 
-#: For a list of what cannot be changed.
+#: For a list whose items cannot be changed.
 LISTING = tuple(
     action for action in LIBRARY if action.id not in ("library.rename", "library.delete", "library.undo")
 )
 
-#: Every screen that lies over the chat.
-OVER = (
-    Action("over.close", "escape", "close", "Close", "Go back to the chat", footer=True),
-    Action("over.help", "f1", "app.help", "Help", "Explain what this is, and list the keys", footer=True),
+#: For every dialog.
+DIALOG = (
+    Action("over.close", "escape", "close", "Close", "Close and return to the chat", footer=True),
+    Action("over.help", "f1", "app.help", "Help", "Explain this dialog and list its keys", footer=True),
 )
 
-ASK = (Action("ask.done", "enter", "submit", "Done", "Take what is written", footer=True),)
+ASK = (Action("ask.done", "enter", "submit", "Done", "Accept the text", footer=True),)
 
-#: Where the second key is needed, since `enter` breaks the line there.
-WRITE = (
-    Action("write.done", "ctrl+j,ctrl+s,f2", "screen.done", "Done", "Take what is written", footer=True),
+#: Enter inserts a line break in this dialog, so other keys accept the text.
+WRITE = (Action("write.done", "ctrl+j,ctrl+s,f2", "screen.done", "Done", "Accept the text", footer=True),)
+
+ALL = (
+    *APP,
+    *PROMPT,
+    *CHAT,
+    *CONVERSATION,
+    *VIEW,
+    *CANDIDATES,
+    *BEAM,
+    *KNOBS,
+    *LIBRARY,
+    *DIALOG,
+    *ASK,
+    *WRITE,
 )
-
-ALL = (*APP, *PROMPT, *CHAT, *CONVERSATION, *VIEW, *CANDIDATES, *BEAM, *KNOBS, *LIBRARY, *OVER, *ASK, *WRITE)
 IDS = frozenset(action.id for action in ALL)
 
-#: Where nothing is written, and a character may be a key.
+#: Actions of places without a text field, where a plain character can be a key.
 READING = frozenset(action.id for action in (*CONVERSATION, *VIEW, *CANDIDATES, *BEAM, *KNOBS))
 
-#: Actions that are there at once. Between places, what has the focus comes first.
+#: The actions available together in each place. Of several places, the one with the focus takes precedence.
 PLACES = (
     (*APP, *PROMPT, *CHAT),
     CONVERSATION,
@@ -297,27 +322,30 @@ PLACES = (
     CANDIDATES,
     BEAM,
     KNOBS,
-    (*LIBRARY, *OVER),
-    (*ASK, *OVER),
-    (*WRITE, *OVER),
+    (*LIBRARY, *DIALOG),
+    (*ASK, *DIALOG),
+    (*WRITE, *DIALOG),
 )
 
 
-def beside(id: str) -> list[Action]:
-    """The actions that are there at once with this one."""
+def available_with(id: str) -> list[Action]:
+    """The other actions that are available in the same places as action `id`."""
     places = [place for place in PLACES if any(action.id == id for action in place)]
     return [action for place in places for action in place if action.id != id]
 
 
 def keymap(chosen: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The keys of all actions that have others than here, where the user chose these, "" for none; and who
-    lost which to whom: a key that is chosen for one action is no other's beside it."""
+    """Apply the user's choice of keys, by action id; "" removes all keys of an action.
+
+    A key chosen for one action is removed from every other action available in the same places. Returns the
+    keys of all actions that differ from the defaults, and a sentence for each key that an action lost.
+    """
     given = {id: keys or no_key(id) for id, keys in chosen.items()}
     lost = []
     for id in chosen:
         (label,) = (action.label for action in ALL if action.id == id)
         taken = given[id].split(",")
-        for other in beside(id):
+        for other in available_with(id):
             keys = given.get(other.id, other.keys).split(",")
             if other.id not in chosen and (gone := [key for key in keys if key in taken]):
                 given[other.id] = ",".join(key for key in keys if key not in gone) or no_key(other.id)

@@ -1,4 +1,4 @@
-"""What keeps the chat quick to answer a key while a reply is decoded in another thread."""
+"""Keep the chat responsive to keys while another thread decodes a reply."""
 
 import contextlib
 import gc
@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-#: Seconds after which a thread that computes lets the other go on; Python's own 5 ms are many in a row.
+#: Thread switch interval in seconds. Python's default of 5 ms adds up: handling a key takes many switches.
 _SWITCH = 0.0005
 
 _lock = threading.Lock()
@@ -15,15 +15,15 @@ _collects = False
 
 
 def begin() -> None:
-    """To be called once all is imported. What there is stays: collections of garbage pass over it."""
+    """Prepare the process. Call it after all imports, since garbage collection skips existing objects."""
     gc.freeze()
     sys.setswitchinterval(_SWITCH)
 
 
 @contextlib.contextmanager
 def keys_first() -> Iterator[None]:
-    """Inside, in any number of threads, no garbage is collected: looking through all that the trace of a
-    long reply holds takes a tenth of a second, for which a key would wait."""
+    """Disable garbage collection inside, in any number of threads. A collection that visits the trace of a
+    long reply takes a tenth of a second, during which a key would wait."""
     global _decoding, _collects
     with _lock:
         if not _decoding:

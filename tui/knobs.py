@@ -1,5 +1,4 @@
-"""The knobs of the search, one line each. Which of them a model has, its options say: a knob whose option
-the installed runtime lacks is not shown."""
+"""The knobs of the chat: the decoding options that can be changed while talking, and their presets."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,34 +7,37 @@ from typing import Any, Protocol
 
 from edgechat.runtime.options import GOES_WITH
 
-#: What an option is changed to, by name; what is not named is the bundle's own.
+#: Changed decoding options by name. Every other option has the bundle's default.
 Changes = Mapping[str, Any]
 
 
 class Kind(Protocol):
-    """What values a knob has."""
+    """The type of a knob's values."""
 
     def step(self, value: Any, by: int) -> Any:
-        """The value `by` places on."""
+        """The value `by` steps after `value`."""
         ...
 
     def parse(self, text: str) -> Any:
-        """The value that was typed.
+        """Read a value that the user typed.
 
         Raises:
-            ValueError: it is none; the text says what one is.
+            ValueError: `text` is not a value of this kind; the message says what is.
         """
         ...
 
     def show(self, value: Any) -> str:
-        """It as it would be typed, "" for none."""
+        """Write `value` as the user would type it, "" for None."""
         ...
 
 
 @dataclass(frozen=True)
 class Number:
-    """From `least` to `most`. With `off`, one step below the least is None, shown as that word. With
-    `default`, that number is None."""
+    """A number from `least` to `most`; whole if `by` is an int.
+
+    With `off`, None is a value too: one step below `least`, shown as that word. With `default`, None stands
+    for that number.
+    """
 
     least: float
     most: float
@@ -59,16 +61,14 @@ class Number:
             return self._number(int(text) if self._integral else float(text))
         except ValueError:
             kind = "a whole number" if self._integral else "a number"
-            raise ValueError(
-                f"{text!r} is not {kind}" + (f", nor {self.off!r}" if self.off else "")
-            ) from None
+            raise ValueError(f"{text!r} is not {kind}" + (f" or {self.off!r}" if self.off else "")) from None
 
     def show(self, value: Any) -> str:
         return self._none if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     @property
     def _none(self) -> str:
-        """How None is shown, "" where it is no value."""
+        """How None is shown, "" if None is not a value of this knob."""
         return self.off if self.default is None else f"{self.default:g}"
 
     def _number(self, value: float) -> float | None:
@@ -84,7 +84,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several words."""
+    """One of a fixed set of words."""
 
     words: tuple[str, ...]
 
@@ -94,7 +94,7 @@ class Choice:
 
     def parse(self, text: str) -> Any:
         if text.strip() not in self.words:
-            raise ValueError(f"{text!r} is not one of: {', '.join(self.words)}")
+            raise ValueError(f"{text!r} is not one of {', '.join(self.words)}")
         return text.strip()
 
     def show(self, value: Any) -> str:
@@ -110,7 +110,7 @@ class Switch:
 
     def parse(self, text: str) -> Any:
         if text.strip() not in ("on", "off"):
-            raise ValueError(f"{text!r} is neither on nor off")
+            raise ValueError(f"{text!r} is not on or off")
         return text.strip() == "on"
 
     def show(self, value: Any) -> str:
@@ -119,7 +119,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Words:
-    """A text, or several with commas between; it is typed, there is nothing to step through."""
+    """A text, or several separated by commas. Texts are typed: `step` leaves them as they are."""
 
     several: bool = False
 
@@ -136,12 +136,13 @@ class Words:
         return ", ".join(map(_one_of_several, value or ())) if self.several else value or ""
 
 
-#: One of several texts, and the comma behind it. In quotation marks, doubled within, it is as it stands.
+#: One of several texts and the comma after it. A text in quotation marks is taken literally; a quotation mark
+#: within it is doubled.
 _ONE_OF_SEVERAL = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:,|\Z)')
 
 
 def _one_of_several(text: str) -> str:
-    """As `_ONE_OF_SEVERAL` reads it."""
+    """Write a text so that `_ONE_OF_SEVERAL` reads it back."""
     if text == text.strip() and "," not in text and not text.startswith('"'):
         return text
     return '"' + text.replace('"', '""') + '"'
@@ -149,8 +150,8 @@ def _one_of_several(text: str) -> str:
 
 @dataclass(frozen=True)
 class Knob:
-    """An option that can be turned. `name` is that of `DecodingOptions`; at a value of `idle` it does
-    nothing."""
+    """A decoding option that can be changed. `name` is its field of `DecodingOptions`; with a value in
+    `idle`, the option has no effect."""
 
     name: str
     kind: Kind
@@ -158,58 +159,84 @@ class Knob:
     idle: tuple[Any, ...] = (None,)
 
 
-_NO_TEXTS: tuple[Any, ...] = ((), [])  # as it is, and as a kept reply has it
+_NO_TEXTS: tuple[Any, ...] = ((), [])  # in `DecodingOptions`, and in a stored reply (JSON)
 
 KNOBS = (
-    Knob("beam", Number(1, 64), "hypotheses kept at each step; 1 is greedy"),
-    Knob("normalize", Choice(("none", "gnmt", "average")), "how scores are made fair to long replies"),
+    Knob("beam", Number(1, 64), "hypotheses kept at each step; 1 is greedy search"),
+    Knob("normalize", Choice(("none", "gnmt", "average")), "how scores are normalized by reply length"),
     Knob(
         "length_penalty",
         Number(0.0, 3.0, 0.1, default=0.6),
-        "alpha of gnmt: more favours longer replies",
+        "alpha of gnmt; a higher value favors longer replies",
         idle=(),
     ),
     Knob(
         "coverage_penalty",
         Number(0.0, 3.0, 0.1),
-        "what a reply loses that leaves parts unattended",
+        "penalty for leaving parts of the prompt unattended",
         idle=(0,),
     ),
-    Knob("min_length", Number(0, 200), "tokens that a reply has at least", idle=(0,)),
-    Knob("max_length", Number(1, 500, off="learned"), "tokens that a reply has at most", idle=()),
-    Knob("stop", Choice(("exact", "first")), "when the search ends"),
-    Knob("repetition_penalty", Number(1.0, 5.0, 0.1), "what tokens lose that were said already", idle=(1,)),
-    Knob("no_repeat_ngram", Number(1, 10, off="off"), "no n tokens come twice in a reply"),
-    Knob("no_copy_ngram", Number(1, 10, off="off"), "no n tokens of the prompt come in the reply"),
-    Knob("groups", Number(1, 16), "hypotheses in groups that avoid each other's tokens", idle=(1,)),
-    Knob("diversity", Number(0.0, 5.0, 0.1, default=0.5), "how much the groups avoid each other", idle=()),
-    Knob("sample", Switch(), "draw replies at random, as many as the beam", idle=(False,)),
+    Knob("min_length", Number(0, 200), "minimum number of tokens in a reply", idle=(0,)),
+    Knob("max_length", Number(1, 500, off="learned"), "maximum number of tokens in a reply", idle=()),
+    Knob(
+        "stop",
+        Choice(("exact", "first")),
+        "exact: search until no better reply is possible; first: stop at the first finished replies",
+    ),
+    Knob("repetition_penalty", Number(1.0, 5.0, 0.1), "penalty for tokens already in the reply", idle=(1,)),
+    Knob("no_repeat_ngram", Number(1, 10, off="off"), "no sequence of n tokens occurs twice in a reply"),
+    Knob("no_copy_ngram", Number(1, 10, off="off"), "no sequence of n tokens is copied from the prompt"),
+    Knob("groups", Number(1, 16), "groups of hypotheses that avoid each other's tokens", idle=(1,)),
+    Knob(
+        "diversity", Number(0.0, 5.0, 0.1, default=0.5), "how strongly the groups avoid each other", idle=()
+    ),
+    Knob("sample", Switch(), "draw as many replies as the beam at random", idle=(False,)),
     Knob(
         "temperature",
         Number(0.1, 5.0, 0.1, default=1.0),
-        "below 1 surer of the likely, above 1 wilder",
+        "below 1: more predictable draws; above 1: more varied",
         idle=(),
     ),
-    Knob("top_k", Number(1, 1000, off="off"), "draw from the k likeliest tokens only"),
-    Knob("top_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the likeliest that make up p"),
-    Knob("typical_p", Number(0.05, 1.0, 0.05, off="off"), "draw from the most typical that make up p"),
-    Knob("seed", Number(0, 2**31, off="new"), "the same seed draws the same"),
-    Knob("prefix", Words(), "what every reply begins with"),
+    Knob("top_k", Number(1, 1000, off="off"), "draw only from the k likeliest tokens"),
+    Knob(
+        "top_p",
+        Number(0.05, 1.0, 0.05, off="off"),
+        "draw only from the likeliest tokens of total probability p",
+    ),
+    Knob(
+        "typical_p",
+        Number(0.05, 1.0, 0.05, off="off"),
+        "draw only from the most typical tokens of total probability p",
+    ),
+    Knob("seed", Number(0, 2**31, off="new"), "seed of the random draws; the same seed gives the same draws"),
+    Knob("prefix", Words(), "text that every reply begins with"),
     Knob(
         "banned",
         Words(several=True),
-        'texts that no reply holds, with commas between; "a, b" is one',
+        'texts that no reply contains, separated by commas; "a, b" in quotes is one text',
         idle=_NO_TEXTS,
     ),
     Knob(
         "required",
         Words(several=True),
-        'texts that every reply holds, with commas between; "a, b" is one',
+        'texts that every reply contains, separated by commas; "a, b" in quotes is one text',
         idle=_NO_TEXTS,
     ),
 )
 
-#: One is offered where the runtime has all of its options.
+_KNOBS = {knob.name: knob for knob in KNOBS}
+
+
+def knob_named(name: str) -> Knob:
+    """The knob of a decoding option.
+
+    Raises:
+        KeyError: the option has no knob.
+    """
+    return _KNOBS[name]
+
+
+#: Combinations of settings with a name.
 PRESETS: dict[str, Changes] = {
     "bundle's own": {},
     "greedy": {"beam": 1},
@@ -222,31 +249,32 @@ PRESETS: dict[str, Changes] = {
 
 @dataclass(frozen=True)
 class KnobState:
-    """A knob as it is shown."""
+    """A knob with its value."""
 
     knob: Knob
     value: Any
-    changed: bool  # it is not the bundle's own
+    changed: bool  # the value differs from the bundle's default
 
 
 def states(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[KnobState, ...]:
-    """The knobs that these options have, with their values."""
+    """Every knob with its value."""
     return tuple(
-        KnobState(knob, values[knob.name], values[knob.name] != defaults[knob.name])
-        for knob in KNOBS
-        if knob.name in values
+        KnobState(knob, values[knob.name], values[knob.name] != defaults[knob.name]) for knob in KNOBS
     )
 
 
 def same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of an option are one: None is the number that is its default."""
-    kind = next((knob.kind for knob in KNOBS if knob.name == name), None)
-    default = kind.default if isinstance(kind, Number) else None
+    """Whether two values of an option mean the same: None equals the default number of its knob."""
+    knob = _KNOBS.get(name)
+    default = knob.kind.default if knob and isinstance(knob.kind, Number) else None
     return bool((default if one is None else one) == (default if other is None else other))
 
 
 def in_force(options: Mapping[str, Any]) -> list[str]:
-    """What a reply is made with, each knob as it is written: a default too, but none that does nothing."""
+    """The settings that have an effect in `options`, defaults included, as "name value".
+
+    `options` may come from a stored reply of an earlier version, without the newer options.
+    """
     return [
         f"{knob.name.replace('_', ' ')} {knob.kind.show(options[knob.name])}"
         for knob in KNOBS
@@ -255,8 +283,8 @@ def in_force(options: Mapping[str, Any]) -> list[str]:
 
 
 def _acts(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether an option says anything beside the others."""
-    if name == "stop":  # each sample is drawn to its end
+    """Whether an option has an effect in combination with the others."""
+    if name == "stop":  # every sample is drawn to its end
         return not options.get("sample")
     if name == "diversity":
         return bool(options.get("groups", 1) > 1)
@@ -264,14 +292,9 @@ def _acts(name: str, options: Mapping[str, Any]) -> bool:
     return options.get(mode) == value
 
 
-def presets(values: Mapping[str, Any]) -> dict[str, Changes]:
-    """Those that these options can express."""
-    return {name: changes for name, changes in PRESETS.items() if changes.keys() <= values.keys()}
-
-
-def preset_of(changes: Changes, values: Mapping[str, Any]) -> str:
-    """The preset that these changes are, "" where they are none."""
-    return next((name for name, preset in presets(values).items() if dict(preset) == dict(changes)), "")
+def preset_of(changes: Changes) -> str:
+    """The name of the preset that equals these changes, "" if there is none."""
+    return next((name for name, preset in PRESETS.items() if dict(preset) == dict(changes)), "")
 
 
 def settle(
@@ -281,12 +304,14 @@ def settle(
     goes_with: Mapping[str, tuple[str, Any]],
     valid: Callable[[Changes], object],
 ) -> Changes:
-    """`changes`, of which `name` is the newest, with the others so changed that they go together with it.
+    """Adjust `changes` so that all options are compatible with `name`, which was changed last.
 
-    An option goes with a mode (`goes_with`): one that is turned brings its mode, and a mode that is left
-    takes along what went with it. Of what still excludes another, one is put back to `plain`, but no number:
-    those are for the user to weigh. `valid` raises what is wrong; where nothing mends it, so does this, with
-    the option's mode in force: that the mode is off is not what stands in the way.
+    An option may require a mode (`goes_with`): changing the option sets its mode, and leaving a mode resets
+    the options that require it. If an incompatibility remains, one other option is reset to its value in
+    `plain`. Numbers are not reset, since the user should decide about them.
+
+    Raises:
+        Exception: the error of `valid` with the option's mode set, if no adjustment helps.
     """
     try:
         valid(changes)

@@ -1,26 +1,26 @@
-"""The messages between widgets, the decode worker, the keeper and the chat screen.
+"""The messages between widgets, the decode worker, the store's thread and the chat screen.
 
-Those of a reply carry the number of their turn: what arrives for a turn that is over is dropped. `side` is
-0 for the bundle that one talks to, 1 for the one it is compared with.
+Messages about a reply carry the number of their `ReplyTask`; the screen drops messages of a task that has
+ended. `side` is 0 for the current bundle's reply and 1 for the second bundle's.
 """
 
 from dataclasses import dataclass
 
 from textual.message import Message
 
-from .values import Insight, ReplyFacts
+from .values import ReplyFacts, Trace
 
 
 @dataclass
 class PromptSubmitted(Message):
-    """The user sent a prompt; the input is empty again."""
+    """The user sent a prompt."""
 
     text: str
 
 
 @dataclass
 class PromptRefused(Message):
-    """The user wants to send a prompt at a time when none can be; it stays in the input."""
+    """The user tried to send a prompt when none can be sent. The text stays in the prompt."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class LoadFailed(Message):
 class ReplyAdvanced(Message):
     """The reply so far: all settled text, and the tail that may still change."""
 
-    turn: int
+    task: int
     side: int
     settled: str
     tail: str
@@ -45,31 +45,31 @@ class ReplyAdvanced(Message):
 class ReplyFinished(Message):
     """The reply is complete."""
 
-    turn: int
+    task: int
     side: int
     reply: ReplyFacts
-    insight: Insight | None
+    trace: Trace | None
 
 
 @dataclass
 class ReplyFailed(Message):
-    """There will be no reply."""
+    """The reply failed."""
 
-    turn: int
+    task: int
     side: int
     error: str
 
 
 @dataclass
 class Written(Message):
-    """The store has written what was said, or could not: `error` says why, "" where it has."""
+    """A write to the store ended. `error` says why it failed, "" if it succeeded."""
 
     error: str
 
 
 @dataclass
-class TurnPicked(Message):
-    """The user wants to look at a reply of this exchange."""
+class ReplyPicked(Message):
+    """The user selected a reply of an exchange."""
 
     number: int
     side: int
@@ -77,21 +77,21 @@ class TurnPicked(Message):
 
 @dataclass
 class CandidateChosen(Message):
-    """The conversation shall go on with the candidate of this index."""
+    """The user chose the candidate at this index to continue the conversation with."""
 
     index: int
 
 
 @dataclass
 class ViewPicked(Message):
-    """The inspector shows another view."""
+    """The user selected a view of the inspector."""
 
     name: str
 
 
 @dataclass
-class KnobTurned(Message):
-    """A knob shall be turned up (`by` 1) or down (-1)."""
+class KnobStepped(Message):
+    """The user raised (`by` 1) or lowered (-1) a knob."""
 
     name: str
     by: int
@@ -99,20 +99,20 @@ class KnobTurned(Message):
 
 @dataclass
 class KnobTyped(Message):
-    """The user wants to write the value of a knob."""
+    """The user wants to type the value of a knob."""
 
     name: str
 
 
 @dataclass
 class KnobReset(Message):
-    """A knob shall have the bundle's own value, None being all of them."""
+    """The user reset a knob to the bundle's default, or all knobs if `name` is None."""
 
     name: str | None
 
 
 @dataclass
-class PresetTurned(Message):
-    """The preset so many places on is wanted."""
+class PresetStepped(Message):
+    """The user asked for the preset `by` places after the current one."""
 
     by: int

@@ -1,4 +1,4 @@
-"""An exchange as the store keeps it, and as JSON has it."""
+"""Exchanges as rows of the store and as JSON."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ def reply_to_json(reply: ReplyFacts) -> dict[str, Any]:
 
 
 def columns(exchange: Exchange) -> tuple[Any, ...]:
-    """Prompt, state, the text of the replies, mark, answer, details."""
+    """The row of an exchange: prompt, state, text of the replies, mark, answer, details."""
     replies = {
         name: reply_to_json(reply)
         for name, reply in (("reply", exchange.reply), ("other", exchange.other))
@@ -26,20 +26,20 @@ def columns(exchange: Exchange) -> tuple[Any, ...]:
         storable("\n".join(texts)),
         exchange.mark,
         None if exchange.answer is None else storable(exchange.answer),
-        json.dumps(replies),  # in ASCII: half a surrogate pair, which SQLite refuses, is escaped
+        json.dumps(replies),  # ASCII: a lone surrogate, which SQLite refuses, is escaped
     )
 
 
 def storable(text: str) -> str:
-    """What SQLite can keep of `text`: half a surrogate pair is no text."""
+    """`text` with lone surrogates, which SQLite cannot store, replaced."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def exchange_of(row: tuple[Any, ...]) -> Exchange:
-    """The exchange of a row: id, prompt, state, mark, answer, details.
+    """Read an exchange from a row: id, prompt, state, mark, answer, details.
 
     Raises:
-        ValueError, TypeError, RecursionError: it is not what `columns` gave.
+        ValueError, TypeError, RecursionError: the row was not written by `columns`.
     """
     names = ("id", "prompt", "state", "mark", "answer")
     exchange: Exchange = _read(Exchange, json.loads(row[-1]) | dict(zip(names, row[:-1], strict=True)))
@@ -50,14 +50,14 @@ def exchange_of(row: tuple[Any, ...]) -> Exchange:
 
 
 def _read(kind: Any, value: Any) -> Any:
-    """`value`, as JSON has it, as one of `kind`, which is how `values.py` declares it: a dataclass, a tuple
-    of any length, one of some literals, a dict with anything in it, a plain type, or None besides."""
-    if type(value) is kind:  # as nearly all are, of the hundred in a reply
+    """Convert a JSON value to `kind`, a type of a field in `values.py`: a dataclass, a tuple of any length,
+    literals, a dict, a plain type, or one of these or None."""
+    if type(value) is kind:  # the common case, and the fast path
         return value
     of = get_args(kind)
     if value is None and type(None) in of:
         return None
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):  # keys of a newer version are left out
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):  # keys of a newer version are ignored
         make: Any = kind
         return make(**{f.name: _read(f.type, value[f.name]) for f in fields(kind) if f.name in value})
     if type(None) in of:
@@ -68,4 +68,4 @@ def _read(kind: Any, value: Any) -> Any:
         return value
     if type(value) is (get_origin(kind) or kind) or (kind is float and type(value) is int):
         return value
-    raise TypeError(f"{str(value)[:20]!r} is no {getattr(kind, '__name__', kind)}")
+    raise TypeError(f"{str(value)[:20]!r} is not a {getattr(kind, '__name__', kind)}")

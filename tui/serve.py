@@ -1,4 +1,4 @@
-"""The chat in a browser, by textual-serve: our page, and who may ask for it."""
+"""The chat in a browser, with textual-serve: the page, and the checks of who may open it."""
 
 import asyncio
 import os
@@ -12,29 +12,30 @@ from aiohttp import web
 from textual_serve.app_service import AppService
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_PATIENCE = 10.0  # seconds that chats have to end
+_PATIENCE = 10.0  # seconds to wait for the chats to end
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server there."""
+    """Whether a server at `host` can only be reached from this machine."""
     return host in _LOOPBACK
 
 
 def serve(command: str, host: str, port: int) -> None:
-    """Serve what `command` runs, a process for each page that is opened, until Ctrl-C or SIGTERM.
+    """Serve `command`, with one process for each open page, until Ctrl-C or SIGTERM.
 
     Raises:
-        OSError: nothing can listen there.
+        OSError: the server cannot listen at `host` and `port`.
     """
     _check_free(host, port)
-    textual_serve.server.AppService = _ChatProcess  # type: ignore[attr-defined]  # it takes no other
-    # A page of our own: that of textual-serve has the browser ask Google for a font.
+    # textual-serve has no parameter for the class.
+    textual_serve.server.AppService = _ChatProcess  # type: ignore[attr-defined]
+    # The page of textual-serve loads a font from Google, so the chat has its own page.
     page = files("edgechat.tui") / "page"
     _Server(command, host=host, port=port, title="edgechat", templates_path=str(page)).serve()
 
 
 def _check_free(host: str, port: int) -> None:
-    """Fail before the server says that it serves."""
+    """Raise OSError if the port is taken, before the server announces its address."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,12 +43,13 @@ def _check_free(host: str, port: int) -> None:
 
 
 class _ChatProcess(AppService):
-    """One whose page is told, however the process ends: textual-serve's own waits for ever where it died."""
+    """A chat process that closes its page when it ends. The page of textual-serve waits forever if the
+    process dies."""
 
     running: ClassVar[set["_ChatProcess"]] = set()
 
     def _build_environment(self, width: int = 80, height: int = 24) -> dict[str, str]:
-        """The clock of drawing is the chat's (`tui/__init__.py`), as in a terminal."""
+        """Use the frame rate of the chat (`tui/__init__.py`), as in a terminal."""
         clock = {"TEXTUAL_FPS": os.environ["TEXTUAL_FPS"]}
         return super()._build_environment(width, height) | clock
 
@@ -76,19 +78,19 @@ class _Server(textual_serve.server.Server):
         return app
 
     async def on_shutdown(self, app: web.Application) -> None:
-        """Ctrl-C ends the chats too, SIGTERM the server alone: it would wait for each page to be closed."""
+        """End all chats. SIGTERM only reaches the server, which would wait for every page to be closed."""
         if ending := [asyncio.create_task(chat.end()) for chat in _ChatProcess.running]:
             await asyncio.wait(ending, timeout=_PATIENCE)
 
     @web.middleware
     async def _refuse_strangers(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """A browser lets a page of any site open a WebSocket here, and says in Origin which one it is. A name
-        that a stranger has made mean this machine (DNS rebinding) shows in Host."""
+        """Refuse requests by pages of other sites. A browser lets any page open a WebSocket here, but sends
+        its site in `Origin`. With DNS rebinding, the foreign name is in `Host`."""
         asked = request.headers.get("Host", "")
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != asked:
-            raise web.HTTPForbidden(text=f"a page of {origin} may not talk to edgechat")
+            raise web.HTTPForbidden(text=f"a page of {origin} is not allowed to use edgechat")
         if is_loopback(self.host) and urlsplit(f"//{asked}").hostname not in _LOOPBACK:
-            raise web.HTTPForbidden(text=f"edgechat is served at {self.public_url} only")
+            raise web.HTTPForbidden(text=f"edgechat is only served at {self.public_url}")
         response: web.StreamResponse = await handler(request)
         return response

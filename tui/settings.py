@@ -1,8 +1,7 @@
-"""What a user chose once and keeps: the theme, and keys. Files in the platform's config folder.
+"""The user's settings: the theme and the keys, in files in the platform's config folder.
 
-`keys.toml` is the user's own: a line `"chat.new" = "ctrl+g"` for each action that has other keys than
-`keys.py` gives it, or none. `settings.json` is ours. What is wrong in either is one sentence; the rest still
-counts.
+The user writes `keys.toml`, with a line such as `"chat.new" = "ctrl+g"` for each action that has other keys
+than those in `keys.py`, or none. The chat writes `settings.json`. An invalid entry is reported and ignored.
 """
 
 import json
@@ -17,14 +16,14 @@ import platformdirs
 from edgechat.runtime.files import write_atomic
 
 from .keynames import is_written, key_like, key_named
-from .keys import IDS, READING, beside
+from .keys import IDS, READING, available_with
 
 KEYS, SETTINGS, CHATS = "keys.toml", "settings.json", "chats.db"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Choices that outlive a window. Empty is our own default."""
+    """The settings that the chat saves. An empty value stands for the default."""
 
     theme: str = ""
 
@@ -34,12 +33,12 @@ def config_folder() -> Path:
 
 
 def chats_file() -> Path:
-    """Where conversations are kept."""
+    """The file of all conversations."""
     return platformdirs.user_data_path("edgechat", appauthor=False) / CHATS
 
 
 def load_settings(folder: Path) -> Settings:
-    """The settings of `folder`; ours where there are none, or none that can be read."""
+    """Read the settings in `folder`. A missing or invalid file gives the defaults."""
     try:
         values = json.loads((folder / SETTINGS).read_bytes())
         return Settings(theme=str(values.get("theme", "")))
@@ -48,17 +47,17 @@ def load_settings(folder: Path) -> Settings:
 
 
 def save_settings(folder: Path, settings: Settings) -> str:
-    """Write them, whole or not at all; gives what went wrong, in one sentence, or ""."""
+    """Write the settings atomically. Returns what went wrong as a sentence, "" if nothing did."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / SETTINGS, json.dumps(asdict(settings)) + "\n")
     except OSError as error:
-        return f"settings cannot be kept in {folder / SETTINGS}: {error.strerror}"
+        return f"The settings cannot be saved in {folder / SETTINGS}: {error.strerror}"
     return ""
 
 
 def load_keys(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """The user's keys by the id of their action, and a sentence for each line that is of no use."""
+    """Read `keys.toml`. Returns the keys by action id, and a sentence for each invalid line."""
     file = folder / KEYS
     try:
         values = tomllib.loads(file.read_bytes().decode("utf-8"))
@@ -66,47 +65,47 @@ def load_keys(folder: Path) -> tuple[dict[str, str], list[str]]:
         return {}, []
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        return {}, [f"{file} cannot be read, the usual keys are in force: {reason}"]
+        return {}, [f"{file} cannot be read, so the default keys are used: {reason}"]
     keys: dict[str, str] = {}
     problems = []
     for id, value in values.items():
         if id not in IDS:
             hint = _action_like(id)
-            meant = f": perhaps {hint!r}" if hint else ""
-            problems.append(f"{file} names {id!r}, which is no action{meant}; F1 names each beside its key")
+            meant = f", did you mean {hint!r}?" if hint else "."
+            problems.append(f"{file}: {id!r} is not an action{meant} F1 lists the names of all actions")
         elif not isinstance(value, str):
-            problems.append(f'{file}: {id!r} must be a key such as "ctrl+g", or several with commas')
+            problems.append(f'{file}: {id!r} must be a key such as "ctrl+g", or several separated by commas')
         else:
             parts = [part.strip() for part in value.split(",")] if value.strip() else []
             wrong = next(filter(None, (_wrong_with(id, part, keys) for part in parts)), "")
             if wrong:
-                problems.append(f"{file}: {id!r} keeps its keys: {wrong}")
+                problems.append(f"{file}: {id!r} keeps its default keys: {wrong}")
             else:
                 keys[id] = ",".join(filter(None, map(key_named, parts)))
     return keys, problems
 
 
 def _action_like(id: str) -> str | None:
-    """The action whose id is most like this one: first of those that do the same elsewhere."""
+    """The action id most similar to `id`, preferably one with the same name in another place."""
     alike = [known for known in sorted(IDS) if known.split(".")[1] == id.split(".")[-1]]
     return next(iter(get_close_matches(id, alike, 1, 0) or get_close_matches(id, IDS, 1)), None)
 
 
 def _wrong_with(id: str, text: str, keys: Mapping[str, str]) -> str:
-    """Why an action cannot have this key beside those that were given before, "" where it can."""
+    """Why an action cannot have this key, given the `keys` of the lines before. "" if it can."""
     key = key_named(text)
     if key is None:
         return _no_key(text)
     if is_written(key) and id not in READING:
-        return f"{text!r} is written where one writes; only what is done in a view can have such a key"
-    for other in beside(id):
+        return f"{text!r} types a character, so it can only be the key of an action in a view"
+    for other in available_with(id):
         if key in keys.get(other.id, "").split(","):
-            return f"{text!r} is given to {other.id!r} already"
+            return f"{text!r} is already the key of {other.id!r}"
     return ""
 
 
 def _no_key(text: str) -> str:
-    """That there is no such key, and what one is."""
+    """Say that there is no such key, and suggest one."""
     hint = key_like(text)
-    meant = f"perhaps {hint!r}" if hint else "a key is written as 'ctrl+g', 'f5' or 'question_mark'"
-    return f"{text!r} is no key, {meant}"
+    meant = f"did you mean {hint!r}?" if hint else "write a key as 'ctrl+g', 'f5' or 'question_mark'"
+    return f"{text!r} is not a key, {meant}"

@@ -1,4 +1,4 @@
-"""The signals that ask a process to end. Where they come, the chat is quit as it is by its key."""
+"""Quit the chat on the signals that ask a process to end, as if by its key."""
 
 import contextlib
 import os
@@ -10,20 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-#: A closed terminal sends SIGHUP, which Windows does not have.
+#: A closed terminal sends SIGHUP. Windows does not have it.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-#: Seconds for which a terminal may take nothing of what is written to it, and between two looks at it.
-_PATIENCE, _LOOK = 3.0, 0.1
+#: Seconds for which a terminal may accept no output, and seconds between checks.
+_PATIENCE, _INTERVAL = 3.0, 0.1
 
 
 @contextlib.contextmanager
 def quitting(quit: Callable[[], None], keep: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Inside, each of them calls `quit`, between any two instructions of the main thread. They may come more
-    than once: a shell passes on what it is sent. SIGHUP does so too where it was ignored, as `nohup` has it:
-    without a terminal there is nothing left to do. Where the terminal is there and takes nothing, which would
-    hold up what is written to it for ever, the process ends all the same when `keep` has kept what was said;
-    it gives what is lost, or ""."""
+    """Inside, SIGTERM and SIGHUP call `quit`, between any two instructions of the main thread.
+
+    A signal may come more than once, since a shell passes on the signals that it receives. SIGHUP quits even
+    if it was ignored, as under `nohup`: without a terminal there is nothing left to do. If the terminal is
+    open but accepts no output, writing to it would block forever. The process then ends after `keep`, which
+    saves the conversation and returns what was lost, "" if nothing was.
+    """
     asked, ended = threading.Event(), threading.Event()
 
     def end(*_: object) -> None:
@@ -43,17 +45,18 @@ def quitting(quit: Callable[[], None], keep: Callable[[], str] = lambda: "") -> 
 
 
 def _end_unread(ended: threading.Event, keep: Callable[[], str]) -> None:
-    """End the process where the terminal takes nothing for long, unless it has ended."""
-    taken = time.monotonic()
-    while not ended.wait(_LOOK):
-        if select.select([], [2], [], 0)[1]:  # where Textual writes
-            taken = time.monotonic()
-        elif time.monotonic() - taken > _PATIENCE:
+    """End the process if the terminal accepts no output for `_PATIENCE` seconds, unless the chat ended."""
+    accepted = time.monotonic()
+    while not ended.wait(_INTERVAL):
+        if select.select([], [2], [], 0)[1]:  # Textual writes to stderr
+            accepted = time.monotonic()
+        elif time.monotonic() - accepted > _PATIENCE:
             os._exit(bool(keep()))
 
 
 def _leave_closed_terminal() -> None:
-    """A terminal that is gone cannot be given back: what is written to it would fail. It goes nowhere now."""
+    """Redirect output from a closed terminal to the null device: Textual's attempt to restore the terminal
+    would fail."""
     for fd in range(3):
         with contextlib.suppress(OSError):
             if stat.S_ISCHR(os.fstat(fd).st_mode) and not os.isatty(fd):
@@ -64,6 +67,6 @@ def _leave_closed_terminal() -> None:
 
 
 def _stay_in_background() -> None:
-    """SIGCONT comes with SIGHUP. Textual would take the terminal again."""
+    """Ignore SIGCONT, which comes with SIGHUP: Textual would set up the terminal again."""
     if hasattr(signal, "SIGCONT"):
         signal.signal(signal.SIGCONT, lambda *_: None)

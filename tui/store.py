@@ -1,10 +1,12 @@
-"""Conversations on the disk: one SQLite file, which several windows may use at once.
+"""Conversations on disk: one SQLite file, which several windows can use at once.
 
-A write is one transaction in WAL mode: after a kill at any moment, all of it is there or nothing. A
-connection belongs to the thread that opened it; `keeper.py` gives it one.
+Every write is one transaction in WAL mode, so that a process killed at any moment leaves all of it or
+nothing. A connection belongs to the thread that opened it; `keeper.py` provides the thread.
 """
 
 import contextlib
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,7 @@ from .records import columns, exchange_of, storable
 from .search import excerpt, folded, holds
 from .values import Exchange, Summary
 
-#: Scripts that bring the file from version n to n + 1 (`PRAGMA user_version`). A released one never changes.
+#: Scripts that migrate the file from version n to n + 1 (`PRAGMA user_version`). Never change a released one.
 MIGRATIONS = (
     """
     CREATE TABLE conversations (
@@ -43,54 +45,61 @@ MIGRATIONS = (
     """
     DROP TABLE IF EXISTS said;
     UPDATE exchanges SET indexed = 0;
-    """,  # the index has folded text now
+    """,  # since this version, the index has folded text
     """
     CREATE INDEX unindexed ON exchanges (id) WHERE NOT indexed;
-    """,  # that is looked for at every start
+    """,  # for the query at every start
 )
-#: Ids of what is not in the full-text index.
+#: The exchanges that are not in the full-text index.
 UNINDEXED = "SELECT id FROM exchanges WHERE NOT indexed"
-#: Seconds that what a killed window deleted stays while others are open: they may be who can bring it back.
+#: Seconds before a conversation deleted by another window is purged: that window may still be open, and
+#: restore it.
 KEPT_DELETED = 24 * 3600.0
 #: Seconds to wait for another window's write.
 PATIENCE = 5.0
-#: Why a conversation is not there.
-GONE = "this conversation was deleted in another window"
-#: Rows of a list at most, each with where something was found: more take long to draw.
+#: The error about a conversation that another window deleted.
+GONE = "This conversation was deleted in another window"
+#: Maximum number of rows in a list: more take too long to draw.
 LISTED = 500
-#: Characters of a title.
+#: Maximum characters of a title.
 TITLE = 60
-#: Characters of a term that the index of SQLite's trigram tokenizer can find; shorter ones are looked for.
+#: The shortest term, in characters, that SQLite's trigram index can find. Shorter terms need a full scan.
 _TRIGRAM = 3
+#: Error codes for files and folders that cannot be written.
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class StoreError(EdgeChatError):
-    """Conversations cannot be kept or read; the text names the file."""
+    """Conversations cannot be saved or read. The message names the file."""
 
 
 class BusyError(StoreError):
-    """Another window, or another program, has the file for itself just now."""
+    """Another window or program has locked the file."""
+
+
+class UnwritableError(StoreError):
+    """The file is read-only or cannot be created. The message only names the file and the reason."""
 
 
 class DamagedError(StoreError):
-    """A conversation cannot be read, others can; the text names it."""
+    """One conversation cannot be read. The message names it."""
 
 
 class GoneError(StoreError):
-    """What this is about was deleted in another window."""
+    """The conversation or exchange was deleted in another window."""
 
 
 class Store:
-    """Conversations, newest first, with what was said in each.
+    """The stored conversations, newest first.
 
     Raises:
-        StoreError: from any method, where the file cannot be used.
+        StoreError: from any method, if the file cannot be used.
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Open the file, and make or migrate it. ":memory:" keeps nothing."""
+        """Open the file, and create or migrate it. ":memory:" saves nothing."""
         self.path = str(path)
-        self._deleted: set[int] = set()  # here, and not yet for good
+        self._deleted: set[int] = set()  # deleted in this window, and not yet purged
         with self._errors():
             if self.path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,7 +111,7 @@ class Store:
                 raise
 
     def close(self) -> None:
-        """Forget for good what was deleted here, and close the file."""
+        """Purge the conversations that were deleted in this window, and close the file."""
         with self._errors():
             try:
                 self._purge(tuple(self._deleted))
@@ -112,7 +121,7 @@ class Store:
     # --- Conversations
 
     def create(self, title: str, bundle: str, exchanges: Sequence[Exchange] = ()) -> tuple[int, list[int]]:
-        """A new conversation with these exchanges; gives its id, and theirs."""
+        """Add a conversation with these exchanges. Returns its id and theirs."""
         with self._write():
             row = self._db.execute(
                 "INSERT INTO conversations (title, bundle, updated) VALUES (?, ?, ?)",
@@ -122,8 +131,11 @@ class Store:
             return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
 
     def find(self, query: str = "") -> list[Summary]:
-        """Those in which every word of `query` occurs, in the title or in what was said, newest first; as
-        many as are listed with where it occurs."""
+        """The conversations that contain every word of `query`, in the title or in the exchanges, newest
+        first.
+
+        The first `LISTED` of them have an excerpt.
+        """
         terms = storable(query).split()
         with self._errors():
             ids: set[int] | None = None
@@ -137,22 +149,22 @@ class Store:
             )
             chosen = [row for row in rows if ids is None or row[0] in ids]
             return [
-                Summary(id, title, bundle, updated, turns, *self._hit(id, terms if n < LISTED else []))
-                for n, (id, title, bundle, updated, turns) in enumerate(chosen)
+                Summary(id, title, bundle, updated, count, *self._hit(id, terms if n < LISTED else []))
+                for n, (id, title, bundle, updated, count) in enumerate(chosen)
             ]
 
     def title(self, conversation: int) -> str | None:
-        """None where it was deleted for good."""
+        """The title of a conversation, None if it was purged."""
         with self._errors():
-            wanted = "SELECT title FROM conversations WHERE id = ?"
-            found = self._db.execute(wanted, (conversation,)).fetchone()
+            query = "SELECT title FROM conversations WHERE id = ?"
+            found = self._db.execute(query, (conversation,)).fetchone()
         return found and str(found[0])
 
     def load(self, conversation: int) -> tuple[str, list[Exchange]]:
-        """Its title and what was said.
+        """The title and the exchanges of a conversation.
 
         Raises:
-            GoneError: it was deleted for good.
+            GoneError: it was purged.
             DamagedError: it cannot be read.
         """
         title = self.title(conversation)
@@ -171,7 +183,7 @@ class Store:
                 raise DamagedError(f"{which} is damaged: {type(error).__name__} {error}") from error
 
     def rename(self, conversation: int, title: str) -> None:
-        """Give it another title.
+        """Change the title of a conversation.
 
         Raises:
             GoneError: it was deleted in another window.
@@ -183,7 +195,7 @@ class Store:
             )
 
     def delete(self, conversation: int) -> None:
-        """Take it off the list; `restore` brings it back until this store is closed.
+        """Delete a conversation. `restore` can undo this until the store is closed.
 
         Raises:
             GoneError: it was deleted in another window.
@@ -197,7 +209,7 @@ class Store:
         """Undo `delete`.
 
         Raises:
-            GoneError: by now it is deleted for good.
+            GoneError: the conversation was purged in the meantime.
         """
         with self._write():
             change = "UPDATE conversations SET deleted = NULL WHERE id = ?"
@@ -206,7 +218,7 @@ class Store:
         self._deleted.discard(conversation)
 
     def deleted(self) -> dict[int, str]:
-        """Titles of those that were deleted here and can be brought back, by id, the latest last."""
+        """The titles of the conversations that `restore` can bring back, by id, the latest deleted last."""
         with self._errors():
             rows = self._db.execute(
                 "SELECT id, title FROM conversations WHERE deleted NOTNULL ORDER BY deleted"
@@ -214,22 +226,22 @@ class Store:
             return {id: title for id, title in rows if id in self._deleted}
 
     def check_there(self, conversation: int) -> None:
-        """One that was deleted here may be changed, and comes back as it is then; one that another window
-        deleted is gone, whether that can bring it back or not.
+        """Check that a conversation can be changed. One that was deleted in this window can be; one that
+        another window deleted cannot.
 
         Raises:
-            GoneError: it is gone.
+            GoneError: another window deleted the conversation.
         """
         with self._errors():
-            wanted = "SELECT deleted FROM conversations WHERE id = ?"
-            found = self._db.execute(wanted, (conversation,)).fetchone()
+            query = "SELECT deleted FROM conversations WHERE id = ?"
+            found = self._db.execute(query, (conversation,)).fetchone()
         if found is None or (found[0] is not None and conversation not in self._deleted):
             raise GoneError(GONE)
 
-    # --- What was said
+    # --- Exchanges
 
     def append(self, conversation: int, exchange: Exchange, *, instead_of: int | None = None) -> int:
-        """Add an exchange at the end, in the place of one that goes if its id is given; gives its id.
+        """Add an exchange at the end, and delete the exchange `instead_of`. Returns the new id.
 
         Raises:
             GoneError: the conversation was deleted in another window.
@@ -243,15 +255,15 @@ class Store:
             return self._insert(conversation, exchange)
 
     def update(self, exchange: Exchange, id: int) -> None:
-        """Write what changed of an exchange that was appended.
+        """Replace the contents of an exchange.
 
         Raises:
-            GoneError: it was removed in another window, or deleted with its conversation.
+            GoneError: another window deleted the exchange or its conversation.
         """
         with self._write():
             found = self._db.execute("SELECT conversation FROM exchanges WHERE id = ?", (id,)).fetchone()
             if found is None:
-                raise GoneError("this turn was deleted in another window")
+                raise GoneError("This exchange was deleted in another window")
             self.check_there(*found)
             self._db.execute(
                 "UPDATE exchanges SET prompt = ?, state = ?, reply = ?, mark = ?, answer = ?, details = ?, "
@@ -261,7 +273,7 @@ class Store:
             self._index(id)
 
     def prompts(self, limit: int = 200) -> list[str]:
-        """The last prompts of all conversations, oldest first."""
+        """The latest prompts of all conversations, oldest first."""
         with self._errors():
             rows = self._db.execute(
                 "SELECT e.prompt FROM exchanges e JOIN conversations c ON c.id = e.conversation "
@@ -277,20 +289,21 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-            kind = BusyError if busy else StoreError
-            raise kind(f"conversations cannot be kept in {self.path}: {_reason(error)}") from error
+            if why := _unwritable(error, Path(self.path).parent):
+                raise UnwritableError(f"{self.path} {why}") from error
+            kind = BusyError if _code(error) == sqlite3.SQLITE_BUSY else StoreError
+            raise kind(f"conversations cannot be saved in {self.path}: {_reason(error)}") from error
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[None]:
-        """One transaction: what is in it is on the disk when it ends, or never was."""
+        """One transaction, committed to disk at the end or rolled back."""
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:  # SQLite itself takes back what found the disk full
+                if self._db.in_transaction:  # SQLite itself rolls back if the disk is full
                     self._db.execute("ROLLBACK")
                 raise
 
@@ -299,33 +312,33 @@ class Store:
         self._db.create_function("folded", 1, folded, deterministic=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA foreign_keys = ON")
-        self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        self._db.execute("PRAGMA secure_delete = ON")  # overwrite deleted contents
         with self._write():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > len(MIGRATIONS):
                 raise StoreError(
-                    f"{self.path} was written by a newer edgechat (its version is {version}, this one "
-                    f"reads up to {len(MIGRATIONS)}): use that one, or move the file away"
+                    f"{self.path} was written by a newer edgechat (file version {version}, this edgechat "
+                    f"reads up to version {len(MIGRATIONS)}): use the newer edgechat, or move the file away"
                 )
             for script in MIGRATIONS[version:]:
                 for statement in script.split(";"):
                     self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             self._fts = self._open_index()
-        self._purge(self._lost())
+        self._purge(self._orphaned())
 
-    def _lost(self) -> tuple[int, ...]:
-        """Ids of deleted conversations that no window can bring back: the one that deleted it was killed."""
+    def _orphaned(self) -> tuple[int, ...]:
+        """Deleted conversations that no window can restore, since the window that deleted them was killed."""
         deleted = self._db.execute("SELECT id, deleted FROM conversations WHERE deleted NOTNULL").fetchall()
         alone = bool(deleted) and self._is_alone()
         return tuple(id for id, at in deleted if alone or at < time.time() - KEPT_DELETED)
 
     def _is_alone(self) -> bool:
-        """Whether no other window has the file open: else it cannot leave WAL mode."""
+        """Whether no other window has the file open. Only then can the file leave WAL mode."""
         self._db.execute("PRAGMA busy_timeout = 0")
         try:
             (mode,) = self._db.execute("PRAGMA journal_mode = DELETE").fetchone()
-        except sqlite3.OperationalError:  # it is locked
+        except sqlite3.OperationalError:  # locked
             return False
         finally:
             self._db.execute(f"PRAGMA busy_timeout = {PATIENCE * 1e3:.0f}")
@@ -333,14 +346,18 @@ class Store:
         return bool(mode == "delete")
 
     def _open_index(self) -> bool:
-        """Make the full-text index where this SQLite can, and add what was written where it could not."""
+        """Create the full-text index if this SQLite supports it, and add missing exchanges to it.
+
+        Returns:
+            Whether there is an index.
+        """
         try:
             self._db.execute(
                 "CREATE VIRTUAL TABLE IF NOT EXISTS said "
                 "USING fts5(prompt, reply, answer, tokenize='trigram')"
             )
             self._db.execute("SELECT rowid FROM said LIMIT 1")
-        except sqlite3.OperationalError:  # without FTS5, or older than its trigrams
+        except sqlite3.OperationalError:  # no FTS5, or no trigram tokenizer
             return False
         self._fts = True
         for (id,) in self._db.execute(UNINDEXED).fetchall():
@@ -375,7 +392,7 @@ class Store:
         if not conversations:
             return
         with self._write():
-            for id in conversations:  # one that another window restored stays
+            for id in conversations:  # skip those that another window restored
                 if self._db.execute(
                     "SELECT 1 FROM conversations WHERE id = ? AND deleted NOTNULL", (id,)
                 ).fetchone():
@@ -383,57 +400,77 @@ class Store:
                     self._unindex([row for (row,) in rows.fetchall()])
                     self._db.execute("DELETE FROM conversations WHERE id = ?", (id,))
         with contextlib.suppress(sqlite3.OperationalError):  # another window may be reading
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # out of the log of writes too
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # remove it from the write-ahead log too
 
     # --- Search
 
     def _containing(self, term: str) -> set[int]:
-        """Ids of the conversations that hold `term`, whatever the case."""
-        sought = folded(term)
-        if self._fts and len(sought) >= _TRIGRAM:
-            said = "SELECT rowid FROM said WHERE said MATCH ?"
-            wanted = '"' + sought.replace('"', '""') + '"'
+        """The ids of the conversations that contain `term`, ignoring case."""
+        term_folded = folded(term)
+        if self._fts and len(term_folded) >= _TRIGRAM:
+            matching = "SELECT rowid FROM said WHERE said MATCH ?"
+            pattern = '"' + term_folded.replace('"', '""') + '"'
         else:
-            all_said = "prompt || char(10) || reply || char(10) || coalesce(answer, '')"
-            said = f"SELECT id FROM exchanges WHERE holds({all_said}, ?)"
-            wanted = term
+            texts = "prompt || char(10) || reply || char(10) || coalesce(answer, '')"
+            matching = f"SELECT id FROM exchanges WHERE holds({texts}, ?)"
+            pattern = term
         rows = self._db.execute(
-            f"SELECT conversation FROM exchanges WHERE id IN ({said}) "
+            f"SELECT conversation FROM exchanges WHERE id IN ({matching}) "
             "UNION SELECT id FROM conversations WHERE holds(title, ?)",
-            (wanted, term),
+            (pattern, term),
         )
         return {id for (id,) in rows}
 
     def _hit(self, conversation: int, terms: list[str]) -> tuple[str, int | None]:
-        """Of the first exchange with the most of `terms`: the line in which the first of them occurs, and
-        which exchange it is, from 1 on; none where only the title has them."""
+        """Find the first exchange that contains the most of `terms`.
+
+        Returns:
+            Its line with the first of the terms, and its position from 1 on; "" and None if only the title
+            has the terms.
+        """
         if not terms:
             return "", None
-        wanted = [folded(term) for term in terms]
+        sought = [folded(term) for term in terms]
         best: tuple[str, int | None] = ("", None)
         most = 0
         rows = self._db.execute(
             "SELECT prompt, reply, coalesce(answer, '') FROM exchanges WHERE conversation = ? ORDER BY id",
             (conversation,),
         )
-        for turn, texts in enumerate(rows, start=1):
-            said = folded("\n".join(texts))
-            held = [term for term in wanted if term in said]
-            if len(held) > most:
-                best, most = (excerpt(texts, held[0]), turn), len(held)
-            if most == len(wanted):
+        for position, texts in enumerate(rows, start=1):
+            text = folded("\n".join(texts))
+            found = [term for term in sought if term in text]
+            if len(found) > most:
+                best, most = (excerpt(texts, found[0]), position), len(found)
+            if most == len(sought):
                 break
         return best
+
+
+def _code(error: sqlite3.Error | OSError) -> int:
+    """SQLite's primary result code, 0 for other errors."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _unwritable(error: sqlite3.Error | OSError, folder: Path) -> str:
+    """Why the file in `folder` cannot be written, "" if the error is about something else."""
+    if isinstance(error, OSError):
+        return f"cannot be created: {_reason(error)}" if error.errno in _UNWRITABLE else ""
+    if _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return "is read-only"
+    if _code(error) != sqlite3.SQLITE_CANTOPEN:
+        return ""
+    return "cannot be opened or created" if os.access(folder, os.W_OK) else "is in a read-only folder"
 
 
 def _reason(error: sqlite3.Error | OSError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    # SQLite's words for damage may name an inner table. Python has no class of its own for it.
+    # SQLite's message about damage may name an internal table. Python has no exception class for damage.
     return f"the file is damaged ({error})" if type(error) is sqlite3.DatabaseError else str(error)
 
 
 def title_of(text: str) -> str:
-    """A title that says `text`, a prompt or what a user wrote: one short line."""
+    """A title made of `text`: one short line."""
     line = " ".join(text.split())
     return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"

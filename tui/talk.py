@@ -1,30 +1,33 @@
-"""The conversation that is being held: what was said, what of it the model is given, and how replies came
-about. It is kept as it goes on, where somebody keeps it."""
+"""The current conversation: its exchanges, the turns that a model is given, and the traces of replies.
+Changes are passed to `Kept`, if any, which saves them."""
 
 from collections.abc import Iterator, Sequence
 
 from .keeper import Kept
 from .store import title_of
-from .values import Exchange, Insight
+from .values import Exchange, Trace
 
-#: Bytes of the ways of replies that are remembered, to be looked at.
+#: Maximum size of the traces in memory, in bytes.
 REMEMBERED = 50_000_000
-#: Ends the title of a conversation that goes another way than the one that it is a copy of.
-ANOTHER_WAY = ", another way"
-#: Of an exchange: the bundle that one talks to, and the one that it is compared with.
+#: Added to the title of a conversation that continues a copy of another one.
+COPY = " (copy)"
+#: The replies of an exchange: the current bundle's, and the second bundle's in a comparison.
 SIDES = (0, 1)
 
 
 class Talk:
-    """Exchanges, oldest first. Each has a number of its own, which it keeps when others go."""
+    """A conversation: exchanges by number, oldest first. Removing an exchange does not renumber others."""
 
     def __init__(self, exchanges: Sequence[Exchange] = (), title: str = "", kept: Kept | None = None) -> None:
         self.kept = kept
         self._title = title
-        self._exchanges = dict(enumerate(exchanges, start=1))
+        self._exchanges: dict[int, Exchange] = {}
+        self._speeds: tuple[dict[int, float], dict[int, float]] = ({}, {})  # by side and number
+        for number, exchange in enumerate(exchanges, start=1):
+            self._put(number, exchange)
         self._last = len(exchanges)
-        self._insights: dict[tuple[int, int], Insight] = {}  # by number and side
-        self._replaced: tuple[int, Exchange] | None = None  # until what takes its place has ended
+        self._traces: dict[tuple[int, int], Trace] = {}  # by number and side
+        self._replaced: tuple[int, Exchange] | None = None  # until the exchange that replaces it has ended
 
     def __len__(self) -> int:
         return len(self._exchanges)
@@ -41,16 +44,33 @@ class Talk:
 
     @property
     def newest(self) -> int | None:
-        """The number of the last one."""
+        """The number of the latest exchange."""
         return next(reversed(self._exchanges), None)
 
     def has(self, number: int | None) -> bool:
-        """Whether there is one of this number."""
+        """Whether there is an exchange with this number."""
         return number in self._exchanges
+
+    def speeds(self, side: int) -> tuple[float, ...]:
+        """The tokens per second of one side's replies, oldest first. Replies without a speed are left out."""
+        return tuple(self._speeds[side].values())
+
+    def _put(self, number: int, exchange: Exchange) -> None:
+        self._exchanges[number] = exchange
+        for speeds, reply in zip(self._speeds, exchange.sides, strict=True):
+            if speed := reply and reply.tokens_per_second:
+                speeds[number] = speed
+            else:
+                speeds.pop(number, None)
+
+    def _remove(self, number: int) -> Exchange:
+        for speeds in self._speeds:
+            speeds.pop(number, None)
+        return self._exchanges.pop(number)
 
     @property
     def title(self) -> str:
-        """As it was given, or else the first prompt."""
+        """The title, or else the first prompt."""
         first = next(iter(self), None)
         return self._title or (first.prompt if first else "conversation")
 
@@ -60,61 +80,64 @@ class Talk:
             self.kept.rename(title)
 
     def begin(self, prompt: str, *, instead_of: int | None = None) -> int:
-        """The number of a new exchange, which is not kept before it ends. Where it takes the place of the
-        last one, that stays kept until then."""
+        """Add a pending exchange, which is saved when it ends. Returns its number.
+
+        It may replace the last exchange, `instead_of`, which stays saved until then.
+        """
         self._replaced = None
         if instead_of is not None:
-            self._replaced = instead_of, self._exchanges.pop(instead_of)
+            self._replaced = instead_of, self._remove(instead_of)
         self._last += 1
-        self._exchanges[self._last] = Exchange(prompt)
+        self._put(self._last, Exchange(prompt))
         return self._last
 
     def end(self, number: int, exchange: Exchange, bundle: str) -> None:
-        """What became of an exchange that was begun with the bundle of this name."""
-        self._exchanges[number] = exchange
+        """Replace a pending exchange with its result. `bundle` is the name of the bundle that was asked."""
+        self._put(number, exchange)
         replaced, self._replaced = self._replaced, None
         if replaced:
-            self._forget(replaced[0])
+            self.forget(replaced[0])
         if self.kept:
             self.kept.append(number, exchange, bundle, instead_of=replaced[0] if replaced else None)
 
     def take_back(self, number: int) -> bool:
-        """As if an exchange had never begun, where it was to take the place of another, which is back."""
+        """Remove a pending exchange and restore the one that it was to replace. False if it replaces none."""
         if self._replaced is None:
             return False
-        del self._exchanges[number]
-        old, exchange = self._replaced
-        self._exchanges[old] = exchange
+        self._remove(number)
+        self._put(*self._replaced)
         self._replaced = None
         return True
 
     def change(self, number: int, exchange: Exchange) -> None:
-        """Put another in the place of one that has ended."""
-        self._exchanges[number] = exchange
+        """Replace an exchange that has ended."""
+        self._put(number, exchange)
         if self.kept:
             self.kept.update(number, exchange)
 
     def gives_way(self, number: int) -> bool:
-        """Whether an exchange goes when there is another reply to its prompt: the last one does, unless a
-        model shall learn from it, or what takes its place would not be kept here."""
+        """Whether another reply to its prompt replaces an exchange: only the last one, unless it is training
+        data, or a new exchange would not be saved because another window deleted the conversation."""
         gone = self.kept is not None and self.kept.gone
         return number == self.newest and not self[number].teaches and not gone
 
     def until(self, number: int) -> "Talk":
-        """A copy of what was said before exchange `number`, to go on from there in another way. It is kept
-        where this one is, from the first exchange on that is new."""
+        """A copy of the exchanges before `number`. If this conversation is saved, so is the copy, from its
+        first new exchange on."""
         numbers = [n for n in self._exchanges if n < number]
         exchanges = [self[n] for n in numbers]
-        title = title_of(self.title.removesuffix(ANOTHER_WAY)) + ANOTHER_WAY if exchanges else ""
+        title = title_of(self.title.removesuffix(COPY)) + COPY if exchanges else ""
         copy = Talk(exchanges, title, self.kept.another(title, exchanges) if self.kept else None)
         for new, old in enumerate(numbers, start=1):
             for side in SIDES:
-                copy.remember(new, self.insight(old, side), side)
+                copy.remember(new, self.trace(old, side), side)
         return copy
 
     def turns(self, prompt: str, before: int | None = None) -> list[str]:
-        """All turns, oldest first, and `prompt` last: what was said before exchange `before`, or at all.
-        A prompt whose reply failed or was stopped is none."""
+        """The turns of all exchanges, or of those before exchange `before`, oldest first, with `prompt` last.
+
+        An exchange whose reply failed or was stopped has no turns, unless it was corrected.
+        """
         turns = []
         for number, exchange in self._exchanges.items():
             if before is not None and number >= before:
@@ -123,18 +146,20 @@ class Talk:
                 turns += [exchange.prompt, exchange.said]
         return [*turns, prompt]
 
-    def insight(self, number: int, side: int = 0) -> Insight | None:
-        """How a reply came about, where that is remembered."""
-        return self._insights.get((number, side))
+    def trace(self, number: int, side: int = 0) -> Trace | None:
+        """The trace of a reply, None if it is not in memory."""
+        return self._traces.get((number, side))
 
-    def remember(self, number: int, insight: Insight | None, side: int = 0) -> None:
-        """Of many the oldest are forgotten: a trace is large, and a replay finds it again."""
-        if insight is not None:
-            self._insights[number, side] = insight
-            size = sum(kept.size for kept in self._insights.values())
-            while size > REMEMBERED and len(self._insights) > 1:
-                size -= self._insights.pop(next(iter(self._insights))).size
+    def remember(self, number: int, trace: Trace | None, side: int = 0) -> None:
+        """Keep a trace in memory. The oldest traces are dropped if all together are too large; a replay can
+        make them again."""
+        if trace is not None:
+            self._traces[number, side] = trace
+            size = sum(kept.size for kept in self._traces.values())
+            while size > REMEMBERED and len(self._traces) > 1:
+                size -= self._traces.pop(next(iter(self._traces))).size
 
-    def _forget(self, number: int) -> None:
+    def forget(self, number: int) -> None:
+        """Drop the traces of an exchange from memory."""
         for side in SIDES:
-            self._insights.pop((number, side), None)
+            self._traces.pop((number, side), None)

@@ -1,9 +1,12 @@
-"""What a terminal sends, made safe for Textual to read: any bytes, and pastes that stay pastes.
+"""Make the input of a terminal safe for Textual to read.
 
-Textual ends with an error at a byte that is no UTF-8, such as a Latin-1 terminal's é, and takes what follows
-an escape within a paste for keys. Not every terminal keeps escapes out of what it pastes; tmux does not. An
-escape with a letter, which is Alt, it waits for a tenth of a second to be sure of: what comes meanwhile is
-taken with it, and another escape makes `^` and the letter of it.
+Textual has three problems with its input:
+
+- It crashes at a byte that is not UTF-8, such as é of a Latin-1 terminal.
+- It reads what follows an escape within a paste as keys. Not every terminal removes escapes from pastes; tmux
+  does not.
+- It waits a tenth of a second after an escape and a letter, which is Alt with the letter. Input in that time
+  is read as part of the sequence, and another escape turns it into `^` and the letter.
 """
 
 import codecs
@@ -15,12 +18,12 @@ from textual import constants
 
 _BEGIN, _END = "\x1b[200~", "\x1b[201~"
 _VISIBLE_ESCAPE = "␛"
-#: Alt with a letter; Alt-B and Alt-F are what terminals send for Ctrl-Left and Ctrl-Right.
+#: Alt with a letter, except Alt-B and Alt-F, which terminals send for Ctrl-Left and Ctrl-Right.
 _ALT = re.compile("\x1b([ac-eg-z])")
 
 
 def tolerate() -> None:
-    """Have Textual's drivers read by `TerminalInput`. Windows has none of this."""
+    """Make Textual's drivers use `TerminalInput`. Windows does not need it."""
     if sys.platform != "win32":
         for name in ("linux_driver", "linux_inline_driver"):
             driver = importlib.import_module(f"textual.drivers.{name}")
@@ -28,13 +31,13 @@ def tolerate() -> None:
 
 
 class TerminalInput:
-    """An incremental decoder. Escapes between the marks of a bracketed paste become visible, and Alt with a
-    letter becomes what kitty's protocol has for it, of which Textual is sure at once."""
+    """An incremental decoder. It makes escapes within a bracketed paste visible, and translates Alt with a
+    letter to the sequence of kitty's protocol, which Textual recognizes at once."""
 
     def __init__(self) -> None:
         self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pastes = False
-        self._before = ""  # of a mark: what may be its beginning
+        self._before = ""  # the end of the input so far, if it may be the beginning of a mark
 
     def decode(self, data: bytes, final: bool = False) -> str:
         text = self._bytes.decode(data, final)
@@ -49,8 +52,11 @@ class TerminalInput:
         return read
 
     def _until(self, mark: str, text: str) -> tuple[str, str, bool]:
-        """What comes before `mark`, or with it where a paste begins; the rest; whether it is there. Of what
-        is typed nothing is held back, since an escape by itself is a key."""
+        """Split `text` at `mark`: the text before it, the text after it, and whether it was found.
+
+        Within a paste, text that may be the beginning of the mark is held back. Typed text is never held
+        back, since an escape by itself is a key; there, the first part includes the mark.
+        """
         whole = self._before + text
         at = whole.find(mark)
         if self._pastes:
@@ -69,7 +75,7 @@ class TerminalInput:
 
 
 def _beginning(mark: str, text: str) -> str:
-    """The end of `text` that may be the beginning of `mark`."""
+    """The longest end of `text` that is a beginning of `mark`."""
     return next((mark[:n] for n in range(len(mark) - 1, 0, -1) if text.endswith(mark[:n])), "")
 
 

@@ -1,4 +1,4 @@
-"""Our own themes. All of Textual's can be chosen too; the choice is kept."""
+"""The themes of the chat. Textual's own themes are available too."""
 
 from textual.theme import Theme
 

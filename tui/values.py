@@ -1,4 +1,4 @@
-"""The plain values that screens, widgets and the store hand to each other: none of them knows the runtime."""
+"""The plain values that screens, widgets and the store exchange. They do not depend on the runtime."""
 
 import dataclasses
 from dataclasses import dataclass, field, replace
@@ -11,8 +11,8 @@ Mark = Literal["good", "bad"]
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What there is to say about a loaded model. `layers`, `hidden`, `vocabulary`, `size` (bytes) and
-    `turns` (of a conversation that the model sees, the prompt included) are None where unknown."""
+    """What the chat shows of a loaded bundle. `layers`, `hidden`, `vocabulary`, `size` (bytes of all files)
+    and `turns` (how many the model reads, including the prompt) are None if unknown."""
 
     name: str
     device: str
@@ -23,9 +23,8 @@ class BundleFacts:
     size: int | None = None
     turns: int | None = None
     path: str = ""
-    fingerprint: str = ""  # of all that is in it, by its manifest; "" where unknown
-    longest_reply: int | None = None  # tokens, end-of-sentence counted
-    closed: bool = False  # it says one of a closed set of replies, and nothing else
+    fingerprint: str = ""  # identifies the contents, by a hash of the manifest; "" if unknown
+    closed: bool = False  # the bundle has a closed set of replies
 
     @property
     def label(self) -> str:
@@ -34,7 +33,7 @@ class BundleFacts:
 
 @dataclass(frozen=True)
 class BundleChoice:
-    """A bundle to choose; `about` says what is known of it, "" where it is not open."""
+    """A bundle that can be chosen. `about` describes an open bundle, and is "" for one that is not open."""
 
     path: str
     name: str
@@ -51,12 +50,12 @@ class CandidateRow:
     text: str
     finished: bool
     tokens: tuple[str, ...] = ()
-    token_logps: tuple[float, ...] = ()  # natural log; one more than tokens, the end, where finished
+    token_logps: tuple[float, ...] = ()  # natural log; includes the end of sentence if finished
 
 
 @dataclass(frozen=True)
 class Made:
-    """How a reply was made: enough to make it again, where the bundle is the same."""
+    """How a reply was made: all that is needed to repeat it with the same bundle."""
 
     bundle: str = ""
     precision: str = ""
@@ -64,7 +63,7 @@ class Made:
     fingerprint: str = ""
     path: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # of DecodingOptions
-    seen: tuple[str, ...] = ()  # turns that the model was given, oldest first, the prompt last
+    seen: tuple[str, ...] = ()  # the turns given to the model, oldest first, the prompt last
 
     @property
     def label(self) -> str:
@@ -73,9 +72,12 @@ class Made:
 
 @dataclass(frozen=True)
 class ReplyFacts:
-    """A finished reply. `truncated`: the prompt with its context was longer than the model reads;
-    `finished` is false where the maximum length cut the reply, or the user did. `text` is what stands in
-    the conversation: that of `candidates[chosen]`, where there are any."""
+    """A reply that has ended.
+
+    `truncated`: the prompt with its context was longer than the model reads. `finished` is false if the reply
+    was cut at the maximum length or stopped by the user. `text` is the reply in the conversation, that is,
+    the text of `candidates[chosen]` if there are candidates.
+    """
 
     text: str
     candidates: tuple[CandidateRow, ...] = ()
@@ -85,45 +87,47 @@ class ReplyFacts:
     finished: bool = True
     chosen: int = 0
     made: Made = Made()
-    step_ms: tuple[float, ...] = ()  # wall time of each step, the first with the encoder's
-    first_ms: float | None = None  # from the call to the first settled piece
-    memory: int | None = None  # bytes that the process held when the reply was there
-    confidence: float | None = None  # that it is right, as a calibrated bundle estimates it
+    step_ms: tuple[float, ...] = ()  # wall time of each step; the first includes the encoder
+    first_ms: float | None = None  # from the start to the first settled text
+    memory: int | None = None  # bytes held by the process when the reply ended
+    confidence: float | None = None  # calibrated probability that the reply is right
 
     @property
     def tokens_per_second(self) -> float | None:
-        """None where there is nothing to measure."""
+        """Tokens per second, None if it cannot be measured."""
         return self.tokens / self.ms * 1e3 if self.tokens and self.ms > 0 else None
 
     def with_chosen(self, index: int) -> "ReplyFacts":
-        """The reply with another of its candidates in place."""
+        """The reply with the candidate at `index` in the conversation."""
         row = self.candidates[index]
         return dataclasses.replace(self, text=row.text, finished=row.finished, chosen=index)
 
 
 @dataclass(frozen=True, slots=True)
 class AttendedToken:
-    """A token of a reply, what it looked at, and what else might have come. All logs are natural."""
+    """A token of a reply with its attention and its alternatives."""
 
     text: str
-    weights: tuple[float, ...]  # over the source's tokens, in text order; sums to 1
-    rivals: tuple[tuple[str, float], ...] = ()  # other tokens with their log-probability, likeliest first
+    weights: tuple[float, ...]  # attention over the source tokens, in text order; sums to 1
+    rivals: tuple[
+        tuple[str, float], ...
+    ] = ()  # other tokens with their natural-log probability, likeliest first
 
 
 @dataclass(frozen=True, slots=True)
 class BeamCandidate:
-    """A way that a hypothesis could go on. `fate` is live, finished, pruned or banned."""
+    """A token that could continue a hypothesis. `fate` is live, finished, pruned or banned."""
 
     text: str
     logp: float  # natural log, of the token
-    total: float  # natural log, what the hypothesis with it is ranked by
+    total: float  # natural log, of the hypothesis with this token, by which the search ranks
     fate: str
-    rule: str = ""  # what bans it
+    rule: str = ""  # the rule that bans the token
 
 
 @dataclass(frozen=True, slots=True)
 class BeamRow:
-    """A hypothesis before a step, and how it could go on."""
+    """A hypothesis before a step, and the tokens that could continue it."""
 
     text: str
     logp: float
@@ -131,35 +135,35 @@ class BeamRow:
 
 
 @dataclass(frozen=True)
-class Insight:
-    """How a reply came about. It is not kept: a replay finds it again."""
+class Trace:
+    """The trace of a reply. It is not stored; a replay makes it again."""
 
-    source: tuple[str, ...]  # the source's tokens; between turns stands `SEPARATOR`
-    seen: tuple[str, ...]  # the turns as the model read them, oldest first; none that was cut altogether
-    longest: int  # tokens that a source may have
-    replies: tuple[tuple[AttendedToken, ...], ...]  # for each candidate; empty where it was not followed
+    source: tuple[str, ...]  # the source tokens, with `SEPARATOR` between turns
+    seen: tuple[str, ...]  # the turns that the model read, oldest first, without those that were cut entirely
+    longest: int  # maximum number of source tokens
+    replies: tuple[tuple[AttendedToken, ...], ...]  # for each candidate; empty if it was not traced
     steps: tuple[tuple[BeamRow, ...], ...]
-    cut: bool = False  # of the oldest turn of `seen` the end is there only
+    cut: bool = False  # only the end of the oldest turn of `seen` was read
 
     @cached_property
     def size(self) -> int:
-        """Bytes that it takes, about, by what its parts take in CPython."""
+        """Estimated memory in bytes (CPython)."""
         rows = [row for step in self.steps for row in step]
         weights = sum(len(token.weights) for reply in self.replies for token in reply)
         return sum(120 * len(row.candidates) + len(row.text) for row in rows) + 32 * weights
 
 
-#: Stands for the token between two turns.
+#: Shown for the separator token between two turns.
 SEPARATOR = "⏐"
 
-#: Stands for the end-of-sentence. A token that is "" is a part of a character, which a later one completes.
+#: Shown for the end-of-sentence token. A token with the text "" holds only part of a character.
 END = "⟨end⟩"
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A prompt and what came of it. `other` is the reply of a second bundle to the same; `answer` is what
-    the reply should have been, as the user wrote it. `id` is the store's, None where it is not kept."""
+    """A prompt and its reply. `other` is the reply of the second bundle in a comparison, `answer` the user's
+    correction. `id` is the row in the store, None if the exchange is not stored."""
 
     prompt: str
     state: State = "done"
@@ -171,24 +175,24 @@ class Exchange:
 
     @property
     def sides(self) -> tuple[ReplyFacts | None, ReplyFacts | None]:
-        """The replies, as they stand side by side."""
+        """Both replies of a comparison, the first bundle's first."""
         return self.reply, self.other
 
     @property
     def said(self) -> str | None:
-        """What the conversation goes on with as the bot's turn; None where it said nothing that counts."""
+        """The bot's turn in the conversation: the correction or a completed reply, or else None."""
         if self.answer is not None:
             return self.answer
         return self.reply.text if self.reply and self.state == "done" else None
 
     @property
     def teaches(self) -> bool:
-        """Whether a model shall learn what was said: the user marked it good, or wrote it."""
+        """Whether the exchange is training data: the reply is marked good or corrected."""
         return self.said is not None and (self.answer is not None or self.mark == "good")
 
     def corrected(self, answer: str) -> "Exchange":
-        """With what it should have said. An empty answer takes an earlier one back, and so does what the bot
-        itself said, with the mark that came with it."""
+        """The exchange with a correction, marked bad. A correction that is empty or equals the reply removes
+        an earlier correction and its mark."""
         answer = answer.strip()
         if answer and not (self.state == "done" and self.reply and answer == self.reply.text.strip()):
             return replace(self, answer=answer, mark="bad")
@@ -196,33 +200,34 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A turn that is looked at, with all that the inspector shows of it."""
+class Inspected:
+    """What the inspector shows of the selected exchange."""
 
     reply: ReplyFacts | None = None
-    insight: Insight | None = None
-    facts: BundleFacts | None = None  # of the bundle that one talks to
-    speeds: tuple[float, ...] = ()  # tokens a second of the conversation's replies
-    hint: str = ""  # what stands where the way of the reply is not known
+    trace: Trace | None = None
+    facts: BundleFacts | None = None  # of the current bundle
+    speeds: tuple[float, ...] = ()  # tokens per second of the conversation's replies
+    hint: str = ""  # shown if the trace is not known
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A conversation in the list; `updated` in seconds since 1970. Where a search found what it looked for in
-    what was said, `excerpt` is the line and `turn` the exchange, counted from 1."""
+    """A conversation in the list. `updated` is in seconds since 1970 and `exchanges` their number. If a
+    search found something in an exchange, `excerpt` is the line and `found_in` the exchange, counted from
+    1."""
 
     id: int
     title: str
     bundle: str
     updated: float
-    turns: int
+    exchanges: int
     excerpt: str = ""
-    turn: int | None = None
+    found_in: int | None = None
 
 
 @dataclass(frozen=True)
 class KeyHint:
-    """A key as it is shown, and what it does; `id` is what the keys file calls that."""
+    """A key as shown, and what it does. `id` is the action's name in `keys.toml`."""
 
     key: str
     does: str
@@ -231,15 +236,16 @@ class KeyHint:
 
 @dataclass(frozen=True)
 class Status:
-    """What the status line shows; what is None or empty is left out."""
+    """What the status line shows. Values that are None or empty are left out."""
 
     bundle: str
-    kept: bool = True  # what is said outlives the window
+    kept: bool = True  # the conversation is saved
+    why_not_kept: str = ""
     state: str = ""
     precision: str = ""
     device: str = ""
     closed: bool = False  # the bundle has a closed set of replies
     beam: int | None = None
-    changed: bool = False  # knobs are turned
+    changed: bool = False  # some setting differs from the bundle's default
     ms: float | None = None
     tokens_per_second: float | None = None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from textual.events import Key
 from textual.pilot import Pilot
+from textual.strip import Strip
 from textual.widgets import DataTable
 
 from edgechat.tui import ChatApp
@@ -19,12 +20,16 @@ from edgechat.tui.screens import ChatScreen
 from edgechat.tui.store import Store
 from edgechat.tui.widgets.message import ChatMessage
 
+LIMIT = 60  # seconds
+
 
 class Chat:
-    """The chat of a running application, as the tests look at it and act on it."""
+    """The chat of a running application, as tests observe and control it. `models` are those that can be
+    loaded, by path: a model, an error to raise, or a function that returns the model."""
 
     def __init__(self, app: ChatApp, pilot: Pilot[None], keeper: Keeper | None = None) -> None:
         self.app, self.pilot, self.keeper = app, pilot, keeper
+        self.models: dict[str, Any] = {}
 
     @property
     def screen(self) -> ChatScreen:
@@ -35,7 +40,7 @@ class Chat:
 
     @property
     def chat(self) -> ChatScreen:
-        """The chat screen, whatever lies over it."""
+        """The chat screen, even if a dialog is open."""
         (screen,) = (screen for screen in self.app.screen_stack if isinstance(screen, ChatScreen))
         return screen
 
@@ -50,8 +55,18 @@ class Chat:
 
     @property
     def drawn(self) -> str:
-        """What is on the terminal, row by row, of the screen on top."""
-        return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
+        """The rows of the top screen, as they are drawn."""
+        return "\n".join(strip.text.rstrip() for strip in self.strips)
+
+    @property
+    def strips(self) -> list[Strip]:
+        """The rows of the top screen with their styles."""
+        return self.app.screen._compositor.render_strips()
+
+    @property
+    def words(self) -> str:
+        """What is on the terminal as one line of words, without the frames of dialogs."""
+        return " ".join(self.drawn.replace("│", "").split())
 
     @property
     def candidates(self) -> list[list[str]]:
@@ -63,7 +78,7 @@ class Chat:
         return [notice.message for notice in self.app._notifications]
 
     async def say(self, text: str, *, wait: bool = True) -> None:
-        """Type and send; with `wait`, until the reply is there."""
+        """Type and send a prompt; with `wait`, wait for the reply."""
         self.screen.prompt.focus()
         self.screen.prompt.insert(text)
         await self.pilot.press("enter")
@@ -71,41 +86,43 @@ class Chat:
             await self.until(lambda: self.screen.prompt.ready)
 
     async def press(self, *keys: str) -> None:
-        """Press keys, and wait until all came of it."""
+        """Press keys, and wait until they are handled."""
         await self.pilot.press(*keys)
         await self.pilot.pause()
 
     async def type_fast(self, text: str, *keys: str) -> None:
-        """All of it at once, as a terminal gives what is pasted or typed while the chat was busy."""
+        """Send all keys at once, as a terminal does after the chat was busy."""
         for key in (*text, *keys):
             written = key.removeprefix("alt+")  # comes with its letter
             self.app.post_message(Key(key, written if len(written) == 1 else None))
         await self.pilot.pause()
 
     async def view(self, name: str) -> str:
-        """What a view of the inspector shows."""
+        """Show a view of the inspector, and return what is drawn."""
         self.chat.show_view(name)
         await self.pilot.pause()
         return self.drawn
 
     async def kept(self) -> None:
-        """Until all that was said is in the store."""
+        """Wait until everything is saved."""
         assert self.keeper is not None
         await self.keeper.do(lambda store: None)
         await self.pilot.pause()
 
-    async def until(self, condition: Callable[[], object], seconds: float = 5) -> None:
-        deadline = time.monotonic() + seconds
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition. The limit only ends a test that fails."""
+        deadline = time.monotonic() + LIMIT
         while not condition():
-            assert time.monotonic() < deadline, f"it did not come to pass; on the screen:\n{self.drawn}"
+            assert time.monotonic() < deadline, f"the condition never holds; on the screen:\n{self.drawn}"
             await asyncio.sleep(0.005)
         await self.pilot.pause()
 
 
 @pytest.fixture(autouse=True)
 def quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two keys Textual waits twice until the process has idled for a fiftieth of a second. A tenth of
-    that will do; after the last key `Chat.press` waits for all that comes of it."""
+    """Shorten a wait of Textual's pilot: between two keys, it waits twice until the process was idle for a
+    fiftieth of a second. A tenth of that is enough, since `Chat.press` waits until the last key is
+    handled."""
 
     async def idle(min_sleep: float = 0) -> None:
         for _ in range(50):
@@ -130,12 +147,20 @@ def chat() -> OpenChat:
         store: Path | None = None,
         config: Path | None = None,
     ) -> AsyncIterator[Chat]:
-        """With the model as the bundle `demo`, and others as `other1` and so on; kept in `store`."""
+        """The model is the bundle `demo`, and `others` are `other1` and so on. Saves to `store`."""
         models = {"demo": model} | {f"other{n}": other for n, other in enumerate(others, start=1)}
         keeper = Keeper(partial(Store, store)) if store else None
-        app = ChatApp(models.__getitem__, list(models), keeper=keeper, config=config)
+
+        def load(path: str) -> Any:
+            found = models[path]
+            if isinstance(found, Exception):
+                raise found
+            return found() if callable(found) else found
+
+        app = ChatApp(load, list(models), keeper=keeper, config=config)
         async with app.run_test(size=size) as pilot:
             opened = Chat(app, pilot, keeper)
+            opened.models = models
             await opened.until(lambda: opened.screen.prompt.ready and not opened.screen.bundles.loading)
             yield opened
         if keeper:

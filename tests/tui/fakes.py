@@ -1,4 +1,4 @@
-"""Models that the chat can be tested with: one that does as it is told, and a real one over a table."""
+"""Models for tests of the chat: a scripted one, and a real one with a table of replies."""
 
 import threading
 import time
@@ -12,6 +12,7 @@ from edgechat.runtime import Candidate, ChatModel, DecodingOptions, Reply
 from edgechat.runtime.backend import Floats, Ints, StepOutput
 from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, TextSpec
 from edgechat.runtime.replies import REPLIES
+from edgechat.runtime.replymaker import ReplyMaker
 from edgechat.runtime.text import EOS, SPECIAL_TOKENS, TextCodec
 
 
@@ -50,9 +51,9 @@ class FakeStream:
                 break
             yield update
         if script.stalls:
-            self.cancelled.wait(20)
+            self.cancelled.wait(60)
         if script.gate:
-            script.gate.wait(20)
+            script.gate.wait(60)
         self.ended.set()
         if isinstance(script.end, Exception):
             raise script.end
@@ -68,7 +69,7 @@ class FakeStream:
 
 
 class FakeModel:
-    """As much of a `ChatModel` as the chat uses. It plays `scripts` in turn, the last one for ever."""
+    """The part of a `ChatModel` that the chat uses. It plays `scripts` in order, and repeats the last one."""
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class FakeModel:
         self.device = "cpu"
         self.manifest = manifest(turns=turns, precision=precision, weights=weights, closed=closed)
         self.codec = byte_codec(turns=turns)
+        self.maker = ReplyMaker(self.codec, self.defaults)
+        self.bundle_size = 4_200_000
         self.options: DecodingOptions | None = None
         self.streams: list[FakeStream] = []
         self.asked: list[list[str]] = []  # turns that it was given, each time
@@ -118,7 +121,7 @@ def manifest(
 
 
 def byte_codec(*merges: tuple[str, str], turns: int = 1) -> TextCodec:
-    """A byte-level tokenizer: each byte is one token but for these merges."""
+    """A byte-level tokenizer: each byte is one token, except for these merges."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = (*SPECIAL_TOKENS, *alphabet, *map("".join, merges))
     vocabulary = {token: id for id, token in enumerate(tokens)}
@@ -136,7 +139,7 @@ class TableState:
 
 
 class TableBackend:
-    """A backend whose replies and their probabilities are a table, whatever the source says. A reply in
+    """A backend whose replies and their probabilities are a table, for any source. A reply in
     parts is spelled part by part."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What lies over the chat, and what comes at once with what closes it."""
+"""Dialogs, and input that arrives together with the input that closes them."""
 
 import pytest
 from textual.command import CommandList, CommandPalette
@@ -37,7 +37,7 @@ async def palette(c):
 
 
 @pytest.mark.parametrize("second", ["click", "enter"])
-async def test_a_click_and_what_comes_with_it_beside_the_palette_closes_it_once(chat, second):
+async def test_a_click_beside_the_palette_closes_only_the_palette(chat, second):
     async with chat(FakeModel()) as c:
         await palette(c)
         await at_once(c, *click(1, 1), *(click(1, 1) if second == "click" else enter()))
@@ -45,7 +45,7 @@ async def test_a_click_and_what_comes_with_it_beside_the_palette_closes_it_once(
 
 
 @pytest.mark.parametrize("second", ["click", "enter", "enter first"])
-async def test_a_row_of_the_palette_is_done_once(chat, second):
+async def test_a_row_of_the_palette_runs_once(chat, second):
     async with chat(FakeModel()) as c:
         await c.say("hello")
         await palette(c)
@@ -66,7 +66,7 @@ async def test_a_row_of_the_palette_is_done_once(chat, second):
 
 @pytest.mark.parametrize("second", ["click", "enter", "enter first"])
 @pytest.mark.parametrize("key", ["ctrl+b", "f8", "ctrl+l"])
-async def test_a_row_of_a_list_is_taken_once(chat, tmp_path, key, second):
+async def test_a_row_of_a_list_is_chosen_once(chat, tmp_path, key, second):
     async with chat(FakeModel(), FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.kept()
@@ -83,7 +83,7 @@ async def test_a_row_of_a_list_is_taken_once(chat, tmp_path, key, second):
         assert c.app.screen_stack == [c.chat]
 
 
-async def test_a_click_on_a_row_that_is_gone_since_it_was_drawn_is_nothing(chat):
+async def test_a_click_on_a_row_that_was_removed_after_drawing_is_ignored(chat):
     async with chat(FakeModel(), FakeModel()) as c:
         await c.press("ctrl+b")
         rows = c.app.screen.query_one(OptionList)
@@ -94,31 +94,31 @@ async def test_a_click_on_a_row_that_is_gone_since_it_was_drawn_is_nothing(chat)
         assert c.app.screen is not c.chat
 
 
-async def test_what_the_mouse_marks_in_help_is_copied(chat):
+async def test_text_selected_in_help_is_copied(chat):
     async with chat(FakeModel()) as c:
         await c.press("f1")
-        row = next(row for row in c.app.screen.query(Static) if "Send: give" in str(row.get_selection(ALL)))
+        row = next(row for row in c.app.screen.query(Static) if "Send: send" in str(row.get_selection(ALL)))
         row.text_select_all()
         await c.press("ctrl+c")
-        assert c.app.clipboard == "Send: give the model the prompt  prompt.send"
-        assert c.notices == ["What is marked is in the clipboard"]
+        assert c.app.clipboard == "Send: send the prompt to the model  prompt.send"
+        assert c.notices == ["The selected text is copied"]
 
 
-async def test_ctrl_c_copies_what_was_marked_last(chat):
+async def test_ctrl_c_copies_the_latest_selection(chat):
     async with chat(FakeModel()) as c:
         await c.say("hello")
         await c.press("ctrl+s", "ctrl+c")
         assert c.app.clipboard == "chat.md"
         c.app.screen.query_one("#note", Static).text_select_all()
         await c.press("ctrl+c")
-        assert c.app.clipboard.startswith("The ending says how")
+        assert c.app.clipboard.startswith("The extension sets")
         await c.press("shift+left", "ctrl+c")
         assert c.app.clipboard != ""
-        assert not c.app.clipboard.startswith("The ending")
+        assert not c.app.clipboard.startswith("The extension")
 
 
 @pytest.mark.parametrize("height", [10, 24])
-async def test_inline_only_the_box_has_a_border(chat, monkeypatch, height):
+async def test_inline_only_the_dialog_has_a_border(chat, monkeypatch, height):
     monkeypatch.setattr(ChatApp, "is_inline", True)
     async with chat(FakeModel(), size=(80, height)) as c:
         await c.press("ctrl+b")

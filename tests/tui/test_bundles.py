@@ -5,20 +5,22 @@ import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from textual.widgets import OptionList
+import pytest
+from textual.widgets import Input, OptionList
 
 from edgechat.runtime import BundleError
 from edgechat.runtime.bundle import MANIFEST, find_bundle
 from edgechat.tui import ChatApp
 from edgechat.tui.bundles import Bundles
 from edgechat.tui.engine import bundles_near
+from edgechat.tui.screens.dialog import FILLING
 
 from .conftest import Chat
 from .fakes import FakeModel, Script, reply
 
 
-async def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_path, monkeypatch):
-    """As in the repository, where the demo lies in a folder below."""
+async def test_a_bundle_that_is_open_under_another_path_is_listed_once(tmp_path, monkeypatch):
+    """As in the repository, where the demo is in a folder below."""
     demo = find_bundle("demo")
     (tmp_path / "models").symlink_to(demo.parent, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
@@ -28,7 +30,7 @@ async def test_a_bundle_nearby_that_is_open_by_another_name_is_offered_once(tmp_
     assert [choice.path for choice in await bundles.choices()] == ["demo"]
 
 
-async def test_enter_after_a_fast_arrow_takes_the_one_that_the_arrow_lit(chat):
+async def test_enter_right_after_an_arrow_chooses_the_highlighted_row(chat):
     async with chat(FakeModel(), FakeModel()) as c:
         await c.press("ctrl+b")
         await c.until(lambda: "other1" in c.drawn)
@@ -36,17 +38,73 @@ async def test_enter_after_a_fast_arrow_takes_the_one_that_the_arrow_lit(chat):
         await c.until(lambda: c.app.screen is c.chat and c.chat.bundles.current == "other1")
 
 
-async def test_enter_after_fast_typing_takes_the_path_that_was_typed(chat, tmp_path):
+async def test_enter_after_fast_typing_opens_the_typed_path(chat, tmp_path):
+    place = bundle_at(tmp_path / "unknown")
     async with chat(FakeModel(), FakeModel()) as c:
         await c.press("f8")
-        await c.type_fast(str(tmp_path / "gone"), "enter")
+        await c.type_fast(str(place), "enter")
         await c.until(lambda: c.notices)
-        assert str(tmp_path / "gone") in c.notices[-1]
+        assert str(place) in c.notices[-1]  # the test's `load` does not know it
+
+
+@pytest.mark.parametrize("key", ["ctrl+b", "f8"])
+async def test_a_path_without_a_bundle_is_refused_below_the_field_and_can_be_corrected(chat, tmp_path, key):
+    bundle_at(tmp_path / "run").joinpath(MANIFEST).rename(tmp_path / "run" / "run.json")
+    (tmp_path / "notes.txt").write_text("not a bundle")
+    async with exported(tmp_path) as (c, _):
+        await c.press(key)
+        for name, why in (
+            ("gone", "there is no bundle"),
+            ("notes.txt", "is not a bundle"),
+            ("run", "is a run, not a bundle"),
+        ):
+            field = c.app.screen.query_one(Input)
+            field.value = str(tmp_path / name)
+            await c.type_fast("", "enter")
+            await c.until(lambda why=why: why in c.words)
+            assert field.value == str(tmp_path / name)
+            assert field.has_focus
+            error = c.app.screen.query_one("#wrong")
+            assert field.region.bottom == error.region.y
+            await c.press("x")
+            assert not error.display
+        assert c.notices == []
+        field.value = str(bundle_at(tmp_path / "there"))
+        await c.type_fast("", "enter")
+        await c.until(lambda: c.app.screen is c.chat)
+
+
+@pytest.mark.parametrize("current", [".", "elsewhere"], ids=["home", "elsewhere"])
+async def test_a_folder_that_is_typed_lists_its_bundles(tmp_path, monkeypatch, current):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    bundle_at(tmp_path / "bundles" / "lights")
+    bundle_at(tmp_path / "demo")
+    (tmp_path / "packed.edgechat").write_bytes(b"PK")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / current)
+    async with exported(tmp_path / "elsewhere") as (c, _):
+        await c.press("ctrl+b")
+
+        async def listed(typed):
+            c.app.screen.query_one(Input).value = typed
+            await c.pilot.pause()
+            await c.until(lambda: not [w for w in c.app.workers if w.group == FILLING])
+            options = c.app.screen.query_one(OptionList)
+            rows = [options.get_option_at_index(n).prompt.plain for n in range(options.option_count)]
+            return [row.split("\n  ")[0] for row in rows]
+
+        assert await listed("~/") == ["mine", "lights", "demo", "packed"]
+        assert await listed("~") == ["mine", "lights", "demo", "packed"]
+        assert await listed("~/bun") == ["lights"]
+        assert await listed("~/bundles/") == ["lights"]
+        assert await listed(f"{tmp_path}/d") == ["demo"]
+        assert await listed("~/bundles/lights") == ["lights"]
+        assert await listed("~/nothing/") == []
 
 
 @asynccontextmanager
 async def exported(folder, *more):
-    """A chat with the bundle `mine` in this folder, whose manifest is what its model says."""
+    """A chat with the bundle `mine` in this folder. The text of its manifest is the reply of its model."""
 
     def load(path):
         text = (Path(path) / MANIFEST).read_text()
@@ -70,53 +128,53 @@ async def choose(c, path, key="ctrl+b"):
     await c.until(lambda: c.app.screen is c.chat)
 
 
-async def test_a_bundle_that_was_exported_anew_is_loaded_anew_when_it_is_chosen(chat, tmp_path):
+async def test_a_bundle_that_was_exported_again_is_reloaded_when_it_is_chosen(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         await c.say("one")
         await choose(c, mine)
         assert c.notices == []  # it is the same
         (mine / MANIFEST).write_text("b second")
         await choose(c, mine)
-        await c.until(lambda: c.notices == ["mine is another bundle by now, and is loaded anew"])
+        await c.until(lambda: c.notices == ["mine has changed and is loaded again"])
         await c.until(lambda: c.screen.prompt.ready)
         await c.say("two")
         assert c.messages == ["you: one", "bot: a first", "you: two", "bot: b second"]
         assert [choice.name for choice in await c.screen.bundles.choices()].count("mine") == 1
 
 
-async def test_a_bundle_by_another_spelling_of_its_path_is_the_one_that_is_open(chat, tmp_path, monkeypatch):
+async def test_another_spelling_of_a_path_is_the_same_bundle(chat, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with exported(tmp_path) as (c, mine):
         for path in ("mine", "./mine/", f"{tmp_path}/../{tmp_path.name}/mine"):
             await choose(c, path)
             await choose(c, path, "f8")
             assert c.screen.bundles.current == str(mine)
-            assert c.screen.bundles.beside is None
+            assert c.screen.bundles.second is None
         assert [choice.path for choice in await c.screen.bundles.choices()] == [str(mine)]
 
 
-async def test_a_bundle_that_became_damaged_leaves_the_one_that_was_open(chat, tmp_path):
+async def test_a_bundle_that_became_damaged_stays_open_as_it_was(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         (mine / MANIFEST).write_text("damaged")
         await choose(c, mine)
-        await c.until(lambda: f"{mine} is damaged. The one that was open goes on" in c.notices)
+        await c.until(lambda: f"{mine} is damaged. The bundle that was open stays in use" in c.notices)
         assert c.screen.prompt.ready
         await c.say("hello")
         assert c.messages == ["you: hello", "bot: a first"]
 
 
-async def test_a_bundle_that_was_compared_and_became_damaged_is_compared_as_it_was(chat, tmp_path):
+async def test_a_second_bundle_that_became_damaged_stays_open_as_it_was(chat, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / MANIFEST).write_text("c third")
     async with exported(tmp_path, str(other)) as (c, mine):
         (other / MANIFEST).write_text("damaged")
         await choose(c, other, "f8")
-        await c.until(lambda: f"{other} is damaged. The one that was open goes on" in c.notices)
-        assert (c.screen.bundles.current, c.screen.bundles.beside) == (str(mine), str(other))
+        await c.until(lambda: f"{other} is damaged. The bundle that was open stays in use" in c.notices)
+        assert (c.screen.bundles.current, c.screen.bundles.second) == (str(mine), str(other))
 
 
-async def test_a_file_that_is_no_bundle_is_not_offered_as_one_and_the_one_in_use_is_not_compared(
+async def test_other_files_are_not_listed_and_the_current_bundle_is_not_compared_with_itself(
     chat, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -126,10 +184,10 @@ async def test_a_file_that_is_no_bundle_is_not_offered_as_one_and_the_one_in_use
         assert not c.app.screen.query_one(OptionList).option_count
         await c.press("escape")
         await choose(c, "./mine", "f8")
-        assert c.notices == ["You talk to this one already: there is nothing to compare"]
+        assert c.notices == ["This is the current bundle: choose another one to compare with"]
 
 
-async def test_where_the_current_folder_is_gone_the_chat_goes_on(chat, tmp_path, monkeypatch):
+async def test_the_chat_works_after_the_current_folder_was_deleted(chat, tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -144,7 +202,7 @@ async def test_where_the_current_folder_is_gone_the_chat_goes_on(chat, tmp_path,
         assert c.messages == ["you: hello", "bot: fine"]
 
 
-async def test_a_bundle_that_is_compared_is_loaded_anew_too(chat, tmp_path):
+async def test_a_second_bundle_that_changed_is_reloaded(chat, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / MANIFEST).write_text("c third")
@@ -156,7 +214,7 @@ async def test_a_bundle_that_is_compared_is_loaded_anew_too(chat, tmp_path):
         assert "d fourth" in c.messages[-1]
 
 
-async def test_a_replay_by_a_bundle_that_came_back_to_its_place_opens_it(chat, tmp_path):
+async def test_a_replay_reopens_a_bundle_that_changed_back(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         await c.say("hello")
         for text in ("b second", "a first"):
@@ -168,7 +226,7 @@ async def test_a_replay_by_a_bundle_that_came_back_to_its_place_opens_it(chat, t
         await c.until(lambda: any("the same reply, token by token" in notice for notice in c.notices))
 
 
-async def test_a_bundle_whose_manifest_became_a_pipe_is_not_waited_for(chat, tmp_path):
+async def test_a_manifest_that_became_a_named_pipe_does_not_block(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         (mine / MANIFEST).unlink()
         os.mkfifo(mine / MANIFEST)
@@ -190,7 +248,7 @@ async def chosen(c, typed, *keys):
     return c.chat.bundles.current
 
 
-async def test_a_path_that_is_one_is_taken_though_another_in_the_list_goes_on_so(tmp_path, monkeypatch):
+async def test_an_exact_path_comes_before_longer_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bundle_at(tmp_path / "bundles" / "mine2")
     async with exported(tmp_path, str(Path("bundles", "mine2"))) as (c, _):
@@ -198,20 +256,21 @@ async def test_a_path_that_is_one_is_taken_though_another_in_the_list_goes_on_so
         bundle_at(tmp_path / "bundles" / "mine")
         assert await chosen(c, "bundles/mine") == "bundles/mine"
         assert await chosen(c, "bundles/mine", "down") == "bundles/mine2"
-        assert await chosen(c, "x" * 300) == "bundles/mine2"
+        await c.press("ctrl+b", *"x" * 300, "enter")
+        await c.until(lambda: "cannot be opened: File name too long" in c.words)
 
 
-async def test_a_path_from_home_is_found(tmp_path, monkeypatch):
+async def test_a_path_below_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     place = bundle_at(tmp_path / "bundles" / "x")
     (tmp_path / "a").mkdir()
     async with exported(tmp_path / "a") as (c, _):
         assert await chosen(c, "~/bundles/x") == str(place)
-        assert await chosen(c, "~nobody-of-this-name/x") == str(place)
-        await c.until(lambda: any("~nobody-of-this-name/x" in notice for notice in c.notices))
+        await c.press("ctrl+b", *"~nobody-of-this-name/x", "enter")
+        await c.until(lambda: "there is no bundle ~nobody-of-this-name/x" in c.words)
 
 
-async def test_bundles_nearby_are_looked_for_while_the_screen_goes_on(chat, monkeypatch):
+async def test_bundles_are_searched_in_another_thread(chat, monkeypatch):
     threads = []
     monkeypatch.setattr(
         "edgechat.tui.bundles.bundles_near", lambda folder: threads.append(threading.current_thread()) or []

@@ -1,4 +1,4 @@
-"""A bundle that says one of a closed set of replies, and nothing else."""
+"""A bundle with a closed set of replies."""
 
 import pytest
 
@@ -21,7 +21,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("name", "value"), VALUES, ids=[name for name, _ in VALUES])
-async def test_a_knob_that_does_not_go_with_a_closed_set_is_refused_with_the_reason(chat, name, value):
+async def test_a_setting_incompatible_with_a_closed_set_is_refused_with_the_reason(chat, name, value):
     async with chat(FakeModel(closed=True), size=(140, 40)) as c:
         assert c.screen.dial.wrong_with(name, value) == f"{name} {WHY}"
         c.screen.dial.write(name, value)
@@ -31,7 +31,7 @@ async def test_a_knob_that_does_not_go_with_a_closed_set_is_refused_with_the_rea
         assert c.screen.dial.wrong_with(name, value) == ""
 
 
-async def test_presets_that_do_not_go_with_a_closed_set_are_passed_over_and_not_offered(chat):
+async def test_presets_incompatible_with_a_closed_set_are_not_offered(chat):
     async with chat(FakeModel(closed=True), size=(140, 40)) as c:
         await c.press("f4")
         seen = []
@@ -42,28 +42,28 @@ async def test_presets_that_do_not_go_with_a_closed_set_are_passed_over_and_not_
         assert not [each for each in c.app.get_system_commands(c.screen) if "talkative" in each.title]
 
 
-async def test_the_welcome_and_the_status_line_say_that_there_is_a_closed_set(chat):
+async def test_welcome_and_status_line_mention_a_closed_set(chat):
     async with chat(FakeModel(closed=True)) as c:
         said = " ".join(c.screen.query_one(Welcome).visual.plain.split())
-        assert "It has a closed set of replies, and says nothing else." in said
+        assert "It has a closed set of replies and says nothing else." in said
         assert "int8 · cpu · closed set · beam 3" in c.drawn
     async with chat(FakeModel()) as c:
         assert "closed set" not in c.drawn
 
 
-async def test_knobs_that_another_bundle_took_are_turned_back_for_one_with_a_closed_set(chat):
+async def test_settings_are_reset_for_a_bundle_that_refuses_them(chat):
     model = FakeModel(closed=True)
     async with chat(FakeModel(), model) as c:
         c.screen.use_preset({"min_length": 3})
-        c.screen._talk_to("other1")
+        c.screen.talk_to("other1")
         await c.until(lambda: c.notices)
         assert c.notices == [f"min_length {WHY}"]
         await c.say("hello")
         assert model.options.min_length == 0
 
 
-def test_what_the_bundle_itself_asks_for_keeps_no_knob_from_being_read():
-    """A stranger's may ask for what no reply can have: the replies say so, and the chat goes on."""
+def test_incompatible_defaults_of_a_bundle_do_not_break_the_knobs():
+    """With such a bundle every reply fails with the reason, but the chat works."""
     model = FakeModel(closed=True)
     model.defaults = type(model.defaults)(min_length=3)
     assert Engine(model, "strange").options({})["min_length"] == 3

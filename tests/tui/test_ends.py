@@ -1,4 +1,4 @@
-"""What is left when a reply ends: with an error, before its time, while one looks elsewhere."""
+"""How replies end: with an error, stopped, or while another exchange is selected."""
 
 import threading
 from dataclasses import replace
@@ -7,13 +7,14 @@ import pytest
 from textual.widgets import TextArea
 
 from edgechat.runtime import UsageError
+from edgechat.runtime.bundle import MANIFEST
 from edgechat.tui import ChatApp
 
-from .conftest import Chat
+from .conftest import LIMIT, Chat
 from .fakes import FakeModel, Script, reply, table_model
 
 
-async def test_an_error_of_what_was_to_take_a_replys_place_is_seen_beside_that_reply(chat):
+async def test_an_error_of_a_second_attempt_is_shown_below_the_earlier_reply(chat):
     async with chat(FakeModel(Script(), Script(end=UsageError("this went wrong")))) as c:
         await c.say("hello")
         await c.press("ctrl+r")
@@ -27,7 +28,7 @@ async def test_an_error_of_what_was_to_take_a_replys_place_is_seen_beside_that_r
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_the_reply_that_was_whole_before_the_second_bundles_ended_is_said(chat, tmp_path, fails):
+async def test_a_complete_first_reply_counts_if_the_second_one_does_not_end(chat, tmp_path, fails):
     end = Script([("half", "")], UsageError("no")) if fails else Script([("half", "")], stalls=True)
     whole = Script(end=reply("one", "two", finished=False, truncated=True))
     first = FakeModel(whole)
@@ -39,7 +40,7 @@ async def test_the_reply_that_was_whole_before_the_second_bundles_ended_is_said(
             await c.press("escape")
         await c.until(lambda: c.screen.prompt.ready)
         marks = "… cut at the maximum length\n▲ the prompt is longer than the model reads"
-        assert c.messages[1].startswith(f"bot: demo · int8 · cpu\none\n{marks}")
+        assert c.messages[1].startswith(f"bot: demo · int8 · cpu · 12 ms\none\n{marks}")
         ended = "✗ failed" if fails else "■ stopped"
         assert c.messages[2].endswith(f"half\n{ended}")
         assert c.prompt == ""
@@ -56,7 +57,7 @@ async def test_the_reply_that_was_whole_before_the_second_bundles_ended_is_said(
         assert len(exchange.reply.candidates) == 2
 
 
-async def test_the_way_of_a_reply_is_there_though_the_second_bundles_was_stopped(chat):
+async def test_a_complete_first_reply_has_its_trace_if_the_second_one_is_stopped(chat):
     async with chat(table_model({"ab": 1.0}), FakeModel(Script([("half", "")], stalls=True))) as c:
         await c.press("f8", "enter")
         await c.say("hello", wait=False)
@@ -65,7 +66,7 @@ async def test_the_way_of_a_reply_is_there_though_the_second_bundles_was_stopped
         assert "step 1 of" in await c.view("beam")
 
 
-async def test_a_mark_goes_with_the_reply_that_was_judged(chat):
+async def test_a_mark_is_removed_when_another_candidate_is_chosen(chat):
     async with chat(FakeModel(Script(end=reply("one", "two"))), size=(140, 40)) as c:
         await c.say("hello")
         await c.press("ctrl+g")
@@ -73,7 +74,7 @@ async def test_a_mark_goes_with_the_reply_that_was_judged(chat):
         await c.press("enter")
         assert c.messages[-1] == "bot: one\n✓ good"  # it is the same
         await c.press("down", "enter")
-        assert c.messages[-1] == "bot: two\n⇅ candidate 2, put in place by you"
+        assert c.messages[-1] == "bot: two\n⇅ candidate 2, chosen by you"
         assert c.screen.exchange.mark is None
         await c.press("f10")
         c.app.screen.query_one(TextArea).text = "three"
@@ -87,7 +88,7 @@ async def test_a_mark_goes_with_the_reply_that_was_judged(chat):
         )  # as its correction stays
 
 
-async def test_the_figures_below_are_of_the_turn_that_is_looked_at(chat):
+async def test_the_status_line_shows_the_speed_of_the_selected_exchange(chat):
     slow, fast = (replace(reply("fine"), ms=ms) for ms in (400.0, 100.0))
     async with chat(FakeModel(Script(end=slow), Script(end=fast)), size=(140, 40)) as c:
         await c.say("one")
@@ -97,7 +98,7 @@ async def test_the_figures_below_are_of_the_turn_that_is_looked_at(chat):
         assert "400 ms" in c.drawn.splitlines()[-2]
 
 
-async def test_a_reply_that_ends_leaves_the_turn_that_is_looked_at(chat):
+async def test_a_reply_that_ends_keeps_the_selection(chat):
     gate = threading.Event()
     async with chat(FakeModel(Script(), Script(), Script(gate=gate))) as c:
         await c.say("one")
@@ -109,10 +110,10 @@ async def test_a_reply_that_ends_leaves_the_turn_that_is_looked_at(chat):
         await c.press("ctrl+g")
         assert [exchange.mark for exchange in c.screen.talk] == ["good", None, None]
         await c.say("four")
-        assert c.screen.looked_at == 4
+        assert c.screen.selected == 4
 
 
-async def test_back_from_a_view_is_no_way_out_of_the_turn_that_is_looked_at(chat):
+async def test_returning_from_a_view_keeps_the_selection(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         await c.say("one")
         await c.say("two")
@@ -120,21 +121,21 @@ async def test_back_from_a_view_is_no_way_out_of_the_turn_that_is_looked_at(chat
         assert c.screen.inspector.shown.has_focus
         await c.press("escape")
         assert c.screen.prompt.has_focus
-        assert c.screen.looked_at == 1
+        assert c.screen.selected == 1
         c.screen.conversation.focus()
         await c.press("escape")
         assert c.screen.prompt.has_focus
-        assert c.screen.looked_at == 2
+        assert c.screen.selected == 2
 
 
 @pytest.mark.parametrize("second", [True, False])
-async def test_where_the_first_bundle_fails_one_talks_to_the_next_that_comes(second):
+async def test_if_the_first_bundle_fails_the_next_one_becomes_current(second):
     gate = threading.Event()
 
     def load(path):
         if path == "mine":
             raise UsageError("mine is damaged")
-        gate.wait(10)
+        gate.wait(LIMIT)
         if not second:
             raise UsageError(f"{path} is damaged too")
         return FakeModel()
@@ -145,7 +146,7 @@ async def test_where_the_first_bundle_fails_one_talks_to_the_next_that_comes(sec
         await c.until(lambda: c.notices)
         assert c.notices == ["mine is damaged"]
         await c.until(lambda: "Loading other" in c.drawn)
-        assert "other · not kept · loading" in c.drawn
+        assert "other · not saved · loading" in c.drawn
         gate.set()
         if second:
             await c.until(lambda: c.screen.prompt.ready)
@@ -153,20 +154,20 @@ async def test_where_the_first_bundle_fails_one_talks_to_the_next_that_comes(sec
             assert c.messages == ["you: hello", "bot: fine"]
         else:
             await c.until(lambda: c.messages)
-            assert c.messages == ["error: other is damaged too. There is nobody to talk to."]
+            assert c.messages == ["error: other is damaged too. No bundle is open."]
 
 
-async def test_the_title_of_a_copy_of_a_copy_says_once_that_it_is_another_way(chat):
+async def test_the_title_of_a_copy_of_a_copy_says_so_once(chat):
     async with chat(FakeModel()) as c:
         title = "a title of fifty characters, which is nearly all .."
         c.screen.talk.rename(title)
         for prompt in ("one", "two", "three"):
             await c.say(prompt)
-        assert c.screen.talk.until(3).title == f"{title}, another way"
-        assert c.screen.talk.until(3).until(2).title == f"{title}, another way"
+        assert c.screen.talk.until(3).title == f"{title} (copy)"
+        assert c.screen.talk.until(3).until(2).title == f"{title} (copy)"
 
 
-async def test_again_is_not_offered_while_one_edits(chat):
+async def test_again_is_not_offered_while_editing(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         assert c.screen.active_bindings["ctrl+r"].enabled
@@ -178,7 +179,7 @@ async def test_again_is_not_offered_while_one_edits(chat):
         assert c.messages == ["you: one", "bot: fine"]
 
 
-async def test_what_needs_a_bundle_is_not_offered_without_one(chat, tmp_path):
+async def test_actions_that_need_a_bundle_are_not_offered_without_one(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("one")
@@ -189,17 +190,20 @@ async def test_what_needs_a_bundle_is_not_offered_without_one(chat, tmp_path):
         async with app.run_test(size=(200, 40)) as pilot:
             c = Chat(app, pilot, keeper)
             await c.press("ctrl+l")
-            await c.until(lambda: "1 turn" in c.drawn)
+            await c.until(lambda: "1 exchange" in c.drawn)
             await c.press("enter")
             await c.until(lambda: c.messages)
             await c.until(lambda: "Edit" in c.drawn)
             assert "Again" not in c.drawn
             assert not c.screen.check_action("export_all", ())
-            await c.press("ctrl+b", *"mine", "enter")
+            bundle = tmp_path / "mine"
+            bundle.mkdir()
+            (bundle / MANIFEST).touch()
+            await c.press("ctrl+b", *str(bundle), "enter")
             await c.until(lambda: "Again" in c.drawn)
 
 
-async def test_what_a_failed_reply_should_have_said_is_copied(chat):
+async def test_the_correction_of_a_failed_reply_is_copied(chat):
     async with chat(FakeModel(Script(end=UsageError("no")))) as c:
         await c.say("one")
         await c.press("f10")
@@ -208,20 +212,23 @@ async def test_what_a_failed_reply_should_have_said_is_copied(chat):
         assert c.app.clipboard == "ONE"
 
 
-async def test_a_prompt_waits_until_both_bundles_can_be_asked(chat):
+async def test_a_prompt_cannot_be_sent_until_both_bundles_are_loaded(chat, tmp_path):
     gate = threading.Event()
 
     def load(path):
-        if path == "other":
-            gate.wait(10)
+        if path != "mine":
+            gate.wait(LIMIT)
         return FakeModel()
 
     app = ChatApp(load, ["mine"])
     async with app.run_test(size=(140, 40)) as pilot:
         c = Chat(app, pilot)
         await c.until(lambda: c.screen.prompt.ready)
-        await c.press("f8", *"other", "enter")
-        await c.until(lambda: "mine | other · not kept · loading" in c.drawn)
+        bundle = tmp_path / "other"
+        bundle.mkdir()
+        (bundle / MANIFEST).touch()
+        await c.press("f8", *str(bundle), "enter")
+        await c.until(lambda: "mine | other · not saved · loading" in c.drawn)
         await c.say("hello", wait=False)
         assert c.notices == ["mine | other is loading"]
         gate.set()
@@ -230,7 +237,7 @@ async def test_a_prompt_waits_until_both_bundles_can_be_asked(chat):
         await c.until(lambda: len(c.messages) == 3 and c.screen.prompt.ready)
 
 
-async def test_an_option_that_one_of_two_refuses_is_told_with_its_name(chat):
+async def test_an_error_of_one_of_two_bundles_names_the_bundle(chat):
     async with chat(FakeModel(), FakeModel(closed=True), size=(140, 40)) as c:
         c.screen.use_preset({"prefix": "so"})
         await c.press("f8", "enter")

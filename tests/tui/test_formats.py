@@ -1,4 +1,4 @@
-"""Exports of a conversation, and that the trainer takes its own."""
+"""Exports of a conversation, and training on them."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ SAID = [
 ]
 
 
-def test_the_trainer_learns_what_is_good_or_corrected_and_takes_the_rest_as_context(tmp_path):
+def test_good_and_corrected_replies_are_targets_and_the_rest_is_context(tmp_path):
     file = tmp_path / "chat.jsonl"
     file.write_text(to_jsonl("t", SAID), encoding="utf-8")
     tally = Tally()
@@ -50,11 +50,11 @@ def test_edgechat_train_takes_the_export(tmp_path):
     assert not Path(tmp_path / "run").exists()
 
 
-def test_nothing_marked_is_nothing_to_learn():
+def test_a_conversation_without_marks_gives_no_training_data():
     assert to_jsonl("t", SAID[2:]) == ""
 
 
-def test_the_json_has_everything_with_the_settings_of_each_reply():
+def test_the_json_has_everything_including_settings():
     rows = (CandidateRow(1, -0.5, -1.0, "hi", True),)
     reply = ReplyFacts("hi", rows, made=Made("demo", options={"beam": 3}, seen=("a", "b", "hello")))
     values = json.loads(to_json("title", [Exchange("hello", reply=reply, mark="good")]))
@@ -66,7 +66,7 @@ def test_the_json_has_everything_with_the_settings_of_each_reply():
     assert exchange["other"] is None
 
 
-def test_no_export_says_where_a_bundle_lies():
+def test_no_export_contains_a_local_path():
     reply = ReplyFacts("hi", made=Made("demo", path="/somewhere/secret/demo", fingerprint="ab12"))
     exchange = Exchange("hello", reply=reply, other=reply, mark="good")
     for write in (to_json, to_jsonl, to_markdown):
@@ -77,7 +77,7 @@ def test_no_export_says_where_a_bundle_lies():
 HOSTILE = "a\x1b[2J\x07\x00\x9b31m\x7f\u202eb\rc\x85d"
 
 
-def test_no_export_has_what_a_terminal_would_obey_and_the_json_says_it_exactly():
+def test_no_export_contains_control_characters_and_the_json_is_exact():
     reply = ReplyFacts(HOSTILE, made=Made(HOSTILE))
     said = [Exchange(HOSTILE, reply=reply, other=reply, mark="good"), Exchange("x", answer=HOSTILE)]
     for write in (to_markdown, to_json, to_jsonl):
@@ -89,7 +89,7 @@ def test_no_export_has_what_a_terminal_would_obey_and_the_json_says_it_exactly()
     assert json.loads(to_json("t", said))["exchanges"][0]["reply"]["text"] == HOSTILE
 
 
-def test_the_markdown_quotes_what_was_said():
+def test_the_markdown_quotes_prompts_and_replies():
     text = to_markdown("my\ntitle", SAID[:2])
     assert text.splitlines() == [
         "# my title",

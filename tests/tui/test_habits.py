@@ -1,4 +1,4 @@
-"""Keys, help, palette, layouts, and texts that would harm a terminal."""
+"""Keys, help, palette, layouts, and texts with control sequences."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from textual.command import CommandPalette
 from textual.widgets import Input, OptionList
 
 from edgechat.tui.keynames import key_like, key_named
-from edgechat.tui.keys import ALL, APP, ASK, CANDIDATES, CHAT, IDS, LIBRARY, OVER, PROMPT, VIEW, WRITE
+from edgechat.tui.keys import ALL, APP, ASK, CANDIDATES, CHAT, DIALOG, IDS, LIBRARY, PROMPT, VIEW, WRITE
 from edgechat.tui.plain import LONGEST_DRAWN, content, plain
 from edgechat.tui.settings import load_keys
 from edgechat.tui.widgets import VIEWS
@@ -37,7 +37,7 @@ def test_no_text_can_reorder_the_columns_beside_it():
     assert plain("שלום") == "שלום"
 
 
-def test_what_is_very_long_is_drawn_in_part():
+def test_a_very_long_text_is_drawn_in_part():
     drawn = content("x" * 100_000).plain
     assert drawn == "x" * LONGEST_DRAWN + f" … ({100_000 - LONGEST_DRAWN:,} more characters)"
 
@@ -48,11 +48,11 @@ async def test_wide_and_right_to_left_characters_leave_every_row_as_wide_as_the_
     async with chat(table_model({text[:40]: 0.7, "ok": 0.3}), size=size) as c:
         await c.pilot.press("f2")
         await c.say(text)
-        widths = {strip.cell_length for strip in c.screen._compositor.render_strips()}
+        widths = {strip.cell_length for strip in c.strips}
         assert widths == {size[0]}
 
 
-async def test_the_last_reply_is_copied_without_what_a_terminal_would_obey(chat):
+async def test_a_reply_is_copied_without_control_characters(chat):
     async with chat(FakeModel(Script(end=reply("copy \x1b[0m me")))) as c:
         await c.pilot.press("ctrl+y")
         assert c.app.clipboard == ""
@@ -61,7 +61,7 @@ async def test_the_last_reply_is_copied_without_what_a_terminal_would_obey(chat)
         assert c.app.clipboard == "copy ␛[0m me"
 
 
-async def test_what_has_no_key_is_done_from_the_palette(chat, tmp_path):
+async def test_actions_without_a_key_run_from_the_palette(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         for name, copied in (("Copy prompt", "hello"), ("Copy conversation", "> fine")):
@@ -73,18 +73,18 @@ async def test_what_has_no_key_is_done_from_the_palette(chat, tmp_path):
             await c.until(lambda copied=copied: copied in c.app.clipboard)
 
 
-async def test_help_and_ctrl_c_name_the_keys_that_palette_and_quit_have(chat, tmp_path):
+async def test_help_and_ctrl_c_name_the_current_keys_of_palette_and_quit(chat, tmp_path):
     for key, shown in (("ctrl+k", "^k"), ("", "")):
         (tmp_path / "keys.toml").write_text(f'"app.palette" = "{key}"\n"app.quit" = "{key and "f5"}"\n')
         async with chat(FakeModel(), config=tmp_path) as c:
             await c.press("ctrl+c")
             assert ["f5" in said for said in c.notices[-1:]] == [True] * bool(key)
             c.app.action_help()
-            note = c.app.screen._note
-            assert note.startswith(f"Every action is in the palette, {shown}, too." if key else "Other keys")
+            note = c.app.screen.note
+            assert note.startswith(f"The command palette ({shown}) has" if key else "To change a key")
 
 
-async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(chat):
+async def test_ctrl_c_without_a_selection_tells_how_to_quit(chat):
     async with chat(FakeModel()) as c:
         c.screen.prompt.insert("draft")
         await c.pilot.press("ctrl+c")
@@ -94,7 +94,7 @@ async def test_ctrl_c_with_nothing_selected_loses_nothing_and_tells_how_to_quit(
 
 
 @pytest.mark.parametrize("view", list(VIEWS))
-async def test_ctrl_c_after_dragging_in_a_view_leaves_the_clipboard_as_it_was(chat, view):
+async def test_ctrl_c_after_dragging_in_a_view_copies_nothing(chat, view):
     async with chat(table_model({"ok": 1.0}), size=(140, 40)) as c:
         await c.say("hello")
         await c.press("ctrl+y")
@@ -108,13 +108,13 @@ async def test_ctrl_c_after_dragging_in_a_view_leaves_the_clipboard_as_it_was(ch
         assert c.app.clipboard == "ok"
 
 
-async def test_the_text_of_a_message_is_selected_without_who_said_it(chat):
+async def test_a_message_is_selected_without_its_speaker(chat):
     async with chat(FakeModel(Script(end=reply("select me")))) as c:
         await c.say("hello")
         c.screen.query("ReplyMessage").last().text_select_all()
         await c.pilot.press("ctrl+c")
         assert c.app.clipboard == "select me"
-        assert c.notices == ["What is marked is in the clipboard"]
+        assert c.notices == ["The selected text is copied"]
 
 
 async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
@@ -128,7 +128,7 @@ async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
             await c.press("escape")
 
 
-async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_path):
+async def test_every_available_action_is_in_the_palette(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         commands = {command.title: command for command in c.app.get_system_commands(c.screen)}
@@ -147,47 +147,47 @@ async def test_every_action_that_does_something_now_is_in_the_palette(chat, tmp_
 
 
 @pytest.mark.parametrize(("size", "closing"), [((80, 24), "f1"), ((140, 40), "escape")])
-async def test_help_begins_with_what_has_the_focus_and_is_closed_again(chat, size, closing):
+async def test_help_is_about_the_focused_widget_and_can_be_closed(chat, size, closing):
     async with chat(FakeModel(), size=size) as c:
         await c.press("f1")
         await c.until(lambda: "Up on the first line" in c.drawn)
-        assert "Send: give the model the prompt" in c.drawn
-        assert "Stop: end the reply" in c.drawn  # ours are above the fold
+        assert "Send: send the prompt to the model" in c.drawn
+        assert "Stop: stop the reply" in c.drawn  # ours are above the fold
         assert c.drawn.splitlines()[-1].startswith("esc Close")  # the footer is in view, and true
         await c.press(closing)
         assert c.app.screen is c.screen
         c.screen.show_view("attention")
         c.screen.inspector.attention.focus()
         await c.press("f1")
-        await c.until(lambda: "A row for each token of the reply" in c.drawn)
+        await c.until(lambda: "Each row is a token of the reply" in c.drawn)
 
 
-async def test_help_over_a_list_and_over_a_question_names_the_keys_that_count_there(chat, tmp_path):
+async def test_help_in_a_dialog_lists_the_keys_of_the_dialog(chat, tmp_path):
     async with chat(FakeModel(), size=(80, 50), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         for key in ("ctrl+l", "ctrl+b", "ctrl+s"):
             await c.press(key)
             await c.press("f1")
-            await c.until(lambda: "Close: go back" in c.drawn)
+            await c.until(lambda: "Close: close and return" in c.drawn)
             here = c.drawn.split("Here")[1].split("Everywhere")[0]
             if key == "ctrl+s":
-                assert "⏎                 Done: take what is written" in here
+                assert "⏎                 Done: accept the text" in here
             else:
-                assert "↑                 Up: move to the one above" in here
-                assert "↓                 Down: move to the one below" in here
+                assert "↑                 Up: move to the previous item" in here
+                assert "↓                 Down: move to the next item" in here
             assert "Scroll" not in c.drawn
             await c.press("escape")
             assert ("⏎ Done" if key == "ctrl+s" else "⏎ Open") in c.drawn.splitlines()[-1]
             await c.press("escape")
 
 
-async def test_help_names_every_action_that_the_keys_file_can_where_it_counts(chat, tmp_path):
+async def test_help_lists_every_action_of_the_keys_file_in_its_place(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=(100, 24)) as c:
         await c.say("hello")
         named = {}
 
         def look():
-            named.update({hint.id: hint for section in c.app._sections() for hint in section.keys})
+            named.update({hint.id: hint for section in c.app.key_sections() for hint in section.keys})
 
         for widget in (c.screen.prompt, c.screen.conversation, *c.screen.inspector.switcher.children):
             if widget.id in VIEWS:
@@ -197,7 +197,7 @@ async def test_help_names_every_action_that_the_keys_file_can_where_it_counts(ch
             look()
         await c.press("f1")
         await c.until(lambda: "knobs.less" in c.drawn)
-        assert "←                 Less: turn it down  knobs.less" in c.drawn
+        assert "←                 Less: lower the value  knobs.less" in c.drawn
         await c.press("escape")
         for key in ("ctrl+l", "ctrl+s", "f10"):
             await c.press(key)
@@ -217,24 +217,24 @@ async def test_an_action_without_a_key_can_be_given_one(chat, tmp_path):
             c.app.copy_to_clipboard("")
             await c.press(key)
             assert c.app.clipboard == "hello"
-        hints = {hint.id: hint for section in c.app._sections() for hint in section.keys}
+        hints = {hint.id: hint for section in c.app.key_sections() for hint in section.keys}
         assert hints["chat.copy_prompt"].key == "^k ^n"
         assert hints["chat.new"].key == "–"  # whose key was given away
 
 
-def test_no_two_actions_of_one_place_have_the_same_key():
+def test_two_actions_of_one_place_have_different_keys():
     for place in (
         (*APP, *PROMPT, *CHAT),
         (*VIEW, *CANDIDATES),
-        (*LIBRARY, *OVER),
-        (*WRITE, *OVER),
-        (*ASK, *OVER),
+        (*LIBRARY, *DIALOG),
+        (*WRITE, *DIALOG),
+        (*ASK, *DIALOG),
     ):
         keys = [key for action in place for key in action.keys.split(",") if key]
         assert len(keys) == len(set(keys))
 
 
-def test_an_action_is_in_the_palette_or_has_a_key_that_every_terminal_delivers():
+def test_every_action_can_be_reached_in_every_terminal():
     def delivered(key):
         return not key.startswith(("alt+", "shift+", "ctrl+m", "ctrl+i")) and not re.fullmatch(r"f\d+", key)
 
@@ -242,7 +242,7 @@ def test_an_action_is_in_the_palette_or_has_a_key_that_every_terminal_delivers()
         assert any(map(delivered, action.keys.split(","))) or action.id == "over.help", action.id
 
 
-async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
+async def test_the_footer_is_never_cut_and_always_shows_quit(chat):
     async with chat(FakeModel()) as c:
         c.screen.show_view("knobs")
         for width in (40, 80, 100, 140):
@@ -254,7 +254,7 @@ async def test_the_footer_is_never_cut_and_always_has_the_way_out(chat):
                 assert all(key.region.right <= width for key in c.screen.query("FooterKey"))
 
 
-async def test_the_name_of_the_view_that_is_shown_is_in_view_in_forty_columns(chat):
+async def test_the_current_tab_is_visible_in_forty_columns(chat):
     async with chat(FakeModel(), size=(40, 20)) as c:
         for name in (*VIEWS, "candidates"):
             await c.view(name)
@@ -269,7 +269,7 @@ async def test_the_name_of_the_view_that_is_shown_is_in_view_in_forty_columns(ch
             await c.until(lambda: "meter  knobs" in c.drawn)
 
 
-async def test_without_a_folder_of_downloads_a_screenshot_lies_where_the_chat_was_opened(
+async def test_without_a_downloads_folder_a_screenshot_is_saved_in_the_current_folder(
     chat, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("platformdirs.user_downloads_path", lambda: tmp_path / "gone")
@@ -281,19 +281,19 @@ async def test_without_a_folder_of_downloads_a_screenshot_lies_where_the_chat_wa
         assert (tmp_path / "chat.svg").read_text().startswith("<svg")
 
 
-async def test_a_screenshot_that_cannot_be_written_says_why(chat, tmp_path):
+async def test_a_screenshot_that_cannot_be_saved_gives_the_reason(chat, tmp_path):
     async with chat(FakeModel()) as c:
         c.app.deliver_screenshot("chat.svg", str(tmp_path / "gone"))
         await c.until(lambda: c.notices)
         (said,) = c.notices
-        assert said.startswith("The screenshot is not saved: ")
+        assert said.startswith("The screenshot could not be saved: ")
         assert f"No such file or directory: '{tmp_path / 'gone' / 'chat.svg'}'" in said
 
 
-async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat, tmp_path):
+async def test_keys_of_the_keys_file_work_and_are_shown_in_footer_and_help(chat, tmp_path):
     (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
     async with chat(FakeModel(), config=tmp_path) as c:
-        assert "'nonsense', which is no action; F1 names each beside its key" in c.notices[0]
+        assert "'nonsense' is not an action. F1 lists the names of all actions" in c.notices[0]
         await c.say("hello")
         assert "^k New" in c.drawn
         await c.press("f1")
@@ -320,7 +320,7 @@ async def test_keys_are_remapped_by_the_users_file_in_footer_help_and_deed(chat,
         ({"chat.good": ""}, "ctrl+g", {"chat.good": "–"}, []),
     ],
 )
-async def test_a_key_of_the_users_file_is_taken_from_who_had_it_and_that_is_said(
+async def test_a_key_of_the_keys_file_is_removed_from_other_actions_with_a_notice(
     chat, tmp_path, lines, pressed, key_of, said
 ):
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
@@ -328,7 +328,7 @@ async def test_a_key_of_the_users_file_is_taken_from_who_had_it_and_that_is_said
         assert c.notices == [f"keys.toml: {sentence}" for sentence in said]
         await c.say("hello")
         c.screen.prompt.insert("more")
-        bound = {hint.id: hint.key for section in c.app._sections() for hint in section.keys}
+        bound = {hint.id: hint.key for section in c.app.key_sections() for hint in section.keys}
         assert {id: bound[id] for id in key_of} == key_of
         footer = c.drawn.splitlines()[-1]
         assert "<" not in footer
@@ -340,7 +340,7 @@ async def test_a_key_of_the_users_file_is_taken_from_who_had_it_and_that_is_said
         assert c.messages[1] == "bot: fine" + "\n✓ good" * (lines.get("chat.good", "") != "")
 
 
-def test_a_key_that_is_written_or_another_actions_in_the_file_is_refused_with_the_reason(tmp_path):
+def test_a_key_that_types_or_is_in_use_is_refused_with_the_reason(tmp_path):
     lines = {
         "chat.good": "ctrl+k",
         "chat.bad": "f11,ctrl+k",
@@ -354,17 +354,17 @@ def test_a_key_that_is_written_or_another_actions_in_the_file_is_refused_with_th
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in lines.items()))
     keys, problems = load_keys(tmp_path)
     assert keys == {"chat.good": "ctrl+k", "view.down": "down,space", "beam.after": "down"}
-    written = "is written where one writes; only what is done in a view can have such a key"
+    written = "types a character, so it can only be the key of an action in a view"
     assert [problem.split("keys.toml")[1] for problem in problems] == [
-        ": 'chat.bad' keeps its keys: 'ctrl+k' is given to 'chat.good' already",
-        f": 'chat.new' keeps its keys: 'g' {written}",
-        f": 'chat.why' keeps its keys: 'space' {written}",
-        f": 'ask.done' keeps its keys: '?' {written}",
-        " names 'chat.quit', which is no action: perhaps 'app.quit'; F1 names each beside its key",
+        ": 'chat.bad' keeps its default keys: 'ctrl+k' is already the key of 'chat.good'",
+        f": 'chat.new' keeps its default keys: 'g' {written}",
+        f": 'chat.why' keeps its default keys: 'space' {written}",
+        f": 'ask.done' keeps its default keys: '?' {written}",
+        ": 'chat.quit' is not an action, did you mean 'app.quit'? F1 lists the names of all actions",
     ]
 
 
-async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_prompt_its_own(chat, tmp_path):
+async def test_keys_of_views_do_not_change_the_prompt(chat, tmp_path):
     keys = {"view.down": "down,j", "view.up": "k", "view.last": "G", "view.first": "g"}
     (tmp_path / "keys.toml").write_text("".join(f'"{id}" = "{key}"\n' for id, key in keys.items()))
     model = FakeModel(Script(end=reply(*(f"reply {n}" for n in range(40)))), turns=2)
@@ -378,7 +378,7 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
             places = []
             for key in ("g", "j", "down", "k", "G", "g"):
                 await c.press(key)
-                lit = shown.cursor_row if view == "candidates" else getattr(shown, "lit", 0)
+                lit = shown.cursor_row if view == "candidates" else getattr(shown, "highlighted", 0)
                 places.append((lit, shown.scroll_offset.y))
             if view in ("candidates", "seen", "knobs"):  # the others have no more than a page here
                 top, once, twice, back, last, again = places
@@ -386,7 +386,7 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
             bound = c.screen.active_bindings
             assert {bound[key].binding.id for key in ("j", "down")} == {"view.down"}
             assert "up" not in bound
-            hints = {hint.id: hint.key for section in c.app._sections() for hint in section.keys}  # of F1
+            hints = {hint.id: hint.key for section in c.app.key_sections() for hint in section.keys}  # of F1
             assert (hints["view.down"], hints["view.up"], hints["view.last"]) == ("↓ j", "k", "G")
         assert c.prompt == ""
         c.screen.prompt.focus()
@@ -396,14 +396,14 @@ async def test_keys_of_views_that_are_remapped_count_in_each_and_leave_the_promp
         assert c.prompt == ""
 
 
-def test_a_keys_file_that_cannot_be_read_is_one_sentence(tmp_path):
+def test_an_unreadable_keys_file_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "keys.toml").write_text("chat.new = [\n")
     keys, (problem,) = load_keys(tmp_path)
     assert keys == {}
-    assert "keys.toml cannot be read, the usual keys are in force" in problem
+    assert "keys.toml cannot be read, so the default keys are used" in problem
 
 
-def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like(tmp_path):
+def test_an_unknown_key_or_action_is_refused_with_a_suggestion(tmp_path):
     lines = {
         "chat.new": "kontrol+q",
         "chat.good": "ctrl+g, Return",
@@ -415,14 +415,15 @@ def test_a_key_or_an_action_that_there_is_not_is_refused_with_the_one_it_is_like
     keys, problems = load_keys(tmp_path)
     assert keys == {"view.down": "down,j,question_mark,ctrl+shift+left"}
     assert [problem.split("keys.toml")[1] for problem in problems] == [
-        ": 'chat.new' keeps its keys: 'kontrol+q' is no key, perhaps 'ctrl+q'",
-        ": 'chat.good' keeps its keys: 'Return' is no key, perhaps 'enter'",
-        ": 'chat.copy' keeps its keys: '' is no key, a key is written as 'ctrl+g', 'f5' or 'question_mark'",
-        " names 'chat.nwe', which is no action: perhaps 'chat.new'; F1 names each beside its key",
+        ": 'chat.new' keeps its default keys: 'kontrol+q' is not a key, did you mean 'ctrl+q'?",
+        ": 'chat.good' keeps its default keys: 'Return' is not a key, did you mean 'enter'?",
+        ": 'chat.copy' keeps its default keys: '' is not a key, write a key as 'ctrl+g', 'f5' or "
+        "'question_mark'",
+        ": 'chat.nwe' is not an action, did you mean 'chat.new'? F1 lists the names of all actions",
     ]
 
 
-def test_the_keys_file_in_the_docs_is_one(tmp_path):
+def test_the_keys_file_in_the_docs_is_valid(tmp_path):
     docs = (Path(__file__).parents[2] / "docs" / "chat.md").read_text()
     (tmp_path / "keys.toml").write_text(docs.split("```toml\n")[1].split("```")[0])
     keys, problems = load_keys(tmp_path)
@@ -462,7 +463,7 @@ def test_a_key_is_written_as_textual_names_it(text, key, like):
     assert key_like(text) == like
 
 
-async def test_the_theme_is_kept(chat, tmp_path):
+async def test_the_theme_is_saved(chat, tmp_path):
     async with chat(FakeModel(), config=tmp_path) as c:
         assert c.app.theme == "edgechat-dark"
         c.app.theme = "textual-light"
@@ -475,7 +476,7 @@ async def test_the_theme_is_kept(chat, tmp_path):
             assert c.app.theme == "edgechat-dark"
 
 
-async def test_without_colours_and_with_the_terminals_own_everything_is_there(chat, monkeypatch):
+async def test_the_views_are_complete_without_colors_and_with_ansi_colors(chat, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     async with chat(table_model({"good day": 0.6, "hello": 0.4}), size=(140, 40)) as c:
         await c.say("hi")
@@ -488,28 +489,28 @@ async def test_without_colours_and_with_the_terminals_own_everything_is_there(ch
         assert "█100" in await c.view("attention")
 
 
-@pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True), (None, True)])
-async def test_an_empty_no_color_counts_as_none(chat, monkeypatch, value, coloured):
+@pytest.mark.parametrize(("value", "colored"), [("1", False), ("", True), (None, True)])
+async def test_an_empty_no_color_counts_as_not_set(chat, monkeypatch, value, colored):
     if value is None:
         monkeypatch.delenv("NO_COLOR", raising=False)
     else:
         monkeypatch.setenv("NO_COLOR", value)
     async with chat(FakeModel()) as c:
-        assert c.app.no_color != coloured
-        assert bool(c.app.native_ansi_color) != coloured
-        colours = {segment.style.color.name for strip in c.app.screen._compositor.render_strips()
+        assert c.app.no_color != colored
+        assert bool(c.app.native_ansi_color) != colored
+        colors = {segment.style.color.name for strip in c.strips
                    for segment in strip if segment.style and segment.style.color}  # fmt: skip
-        assert bool(colours)
+        assert bool(colors)
 
 
 async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat):
     async with chat(FakeModel(turns=1)) as c:
-        text = " ".join(c.drawn.split())
+        text = c.words
         assert "demo 2 layers of 256 units · 4,096 tokens · int8 · 4.2 MB · cpu" in text
         assert "remembers nothing said before" in text
         assert "^o New line" in text
     async with chat(FakeModel(turns=3)) as c:
-        assert "the last 3 turns" in " ".join(c.drawn.split())
+        assert "the last 3 turns" in c.words
         c.screen.set_focus(None)  # as in a browser, before it is clicked into
         c.screen.greet()
         await c.pilot.pause()
@@ -518,7 +519,7 @@ async def test_the_welcome_says_what_the_model_remembers_and_lists_the_keys(chat
         await c.until(lambda: "^o New line" in c.drawn)
 
 
-async def test_the_inspector_is_at_the_side_when_wide_and_asked_for_when_narrow(chat):
+async def test_the_inspector_is_at_the_side_when_wide_and_hidden_when_narrow(chat):
     async with chat(FakeModel(), size=(80, 24)) as c:
         inspector, conversation = c.screen.inspector, c.screen.conversation
         assert not inspector.display
@@ -535,7 +536,7 @@ async def test_the_inspector_is_at_the_side_when_wide_and_asked_for_when_narrow(
         assert not inspector.display
 
 
-async def test_resizing_keeps_all_there_is(chat):
+async def test_resizing_keeps_conversation_and_draft(chat):
     async with chat(FakeModel(Script(end=reply("one", "two " * 20)))) as c:
         await c.say("hello " * 30)
         messages = c.messages
@@ -549,15 +550,16 @@ async def test_resizing_keeps_all_there_is(chat):
         assert "bot   one" in c.drawn
 
 
-def test_keys_with_alt_are_none_that_terminals_send_for_another():
-    """Alt and a letter come as escape and the letter, which for some is Ctrl and an arrow."""
+def test_keys_with_alt_do_not_collide_with_sequences_of_other_keys():
+    """Alt with a letter is sent as escape and the letter. For some letters, this is the sequence of an arrow
+    key."""
     letters = [key[4:] for action in ALL for key in action.keys.split(",") if key.startswith("alt+")]
     single = [letter for letter in letters if len(letter) == 1]
     assert "d" in single
     assert [letter for letter in single if f"\x1b{letter}" in ANSI_SEQUENCES_KEYS] == []
 
 
-def test_a_key_that_some_terminals_keep_has_a_second_of_another_kind():
+def test_an_action_with_an_unreliable_key_has_another_kind_of_key_too():
     def kind(key):
         return "function" if re.search(r"\bf\d", key) else "alt" if key.startswith("alt+") else "any"
 
@@ -567,7 +569,7 @@ def test_a_key_that_some_terminals_keep_has_a_second_of_another_kind():
         assert "any" in kinds or len(kinds) != 1 or action.id in ("app.help", "over.help"), action
 
 
-async def test_in_forty_columns_and_ten_rows_replies_knobs_and_conversations_are_seen(chat, tmp_path):
+async def test_in_forty_columns_and_ten_rows_the_chat_is_usable(chat, tmp_path):
     async with chat(FakeModel(), size=(40, 10), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         assert "you   hello" in c.drawn
@@ -575,13 +577,13 @@ async def test_in_forty_columns_and_ten_rows_replies_knobs_and_conversations_are
         await c.press("f4")
         assert "beam" in c.drawn.split("\u256d")[0].split("\n", 1)[1]  # below the tabs, above the prompt
         await c.press("f4", "f2", "ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("escape", "f10", *"ly")
         assert "finely" in c.drawn
 
 
 @pytest.mark.parametrize("width", [40, 58, 80, 110, 120, 140])
-async def test_no_key_of_the_welcome_is_on_another_line_than_what_it_does(chat, width):
+async def test_keys_and_labels_of_the_welcome_stay_on_one_line(chat, width):
     async with chat(FakeModel(), size=(width, 40)) as c:
         await c.until(lambda: c.chat.welcome.size.width)
         hints = [f"{hint.key} {hint.does}" for hint in c.chat.key_hints()]

@@ -1,7 +1,6 @@
-"""Keys that come at once count in order, also where one of them opens a box or closes it."""
+"""Keys that arrive at once take effect in order, even if one of them opens or closes a dialog."""
 
 import threading
-import time
 
 import pytest
 from textual.events import Key, Paste
@@ -12,11 +11,12 @@ from edgechat.tui.screens.ask import Ask, Write
 from edgechat.tui.screens.field import Draft
 from edgechat.tui.store import Store
 
+from .conftest import LIMIT
 from .fakes import FakeModel, Script
 
 
 @pytest.mark.parametrize("key", ["f10", "alt+w"])
-async def test_a_correction_takes_what_comes_at_once_with_its_key(chat, key):
+async def test_text_typed_right_after_the_key_goes_into_the_correction(chat, key):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.type_fast("", key, *"er", "enter", "x", "ctrl+s", *"next")
@@ -24,7 +24,8 @@ async def test_a_correction_takes_what_comes_at_once_with_its_key(chat, key):
         assert c.messages == ["you: one", "bot: fine\n✗ bad\n✎ should have said: fineer\nx"]
 
 
-async def test_a_whole_macro_over_several_boxes(chat, tmp_path):
+async def test_a_macro_through_several_dialogs_works(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(inorder, "PATIENCE", LIMIT)  # however slow the machine is
     file = tmp_path / "out.md"
     async with chat(FakeModel(Script()), FakeModel(Script()), store=tmp_path / "chats.db") as c:
         await c.say("the weather")
@@ -38,7 +39,7 @@ async def test_a_whole_macro_over_several_boxes(chat, tmp_path):
         assert "the weather" in file.read_text()
 
 
-async def test_what_comes_with_the_key_of_the_palette_is_searched_there(chat):
+async def test_text_typed_right_after_the_key_goes_into_the_palette(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.type_fast("", "ctrl+p", *"correct", "enter")
@@ -46,14 +47,14 @@ async def test_what_comes_with_the_key_of_the_palette_is_searched_there(chat):
         assert c.prompt == ""
 
 
-async def test_the_value_of_a_knob_that_comes_with_its_key(chat):
+async def test_a_value_typed_right_after_the_key_sets_the_knob(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         await c.type_fast("", "f4", "down", "enter", "4", "enter", "escape", *"hi", "enter")
         await c.until(lambda: c.messages[:1] == ["you: hi"])
         assert c.chat.dial.changes == {"beam": 4}
 
 
-async def test_a_paste_waits_for_the_box_too(chat):
+async def test_a_paste_waits_for_the_dialog_too(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.type_fast("", "f10", "ctrl+a")
@@ -64,33 +65,33 @@ async def test_a_paste_waits_for_the_box_too(chat):
         assert c.prompt == ""
 
 
-async def test_a_title_that_is_opened_and_closed_at_once_leaves_the_prompt(chat, tmp_path):
+async def test_a_dialog_opened_and_closed_at_once_returns_to_the_prompt(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("one")
         await c.type_fast("", "ctrl+l", "escape", *"two", "enter")
         await c.until(lambda: "you: two" in c.messages)
 
 
-async def test_an_action_that_does_not_end_holds_keys_for_a_while_only(chat, tmp_path, monkeypatch):
+async def test_a_slow_action_delays_keys_for_a_limited_time(chat, tmp_path, monkeypatch):
     found, find = threading.Event(), Store.find
 
     def slow(store, query=""):
-        assert not query or found.wait(10)
+        assert not query or found.wait(LIMIT)
         return find(store, query)
 
     monkeypatch.setattr(Store, "find", slow)
-    monkeypatch.setattr(inorder, "_PATIENCE", 0.05)
+    monkeypatch.setattr(inorder, "PATIENCE", 0.05)
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("the weather")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.type_fast("weather", "f2", *"xyz")
         await c.until(lambda: c.app.screen.query_one(Input).value == "weatherxyz")
         found.set()
         await c.until(lambda: isinstance(c.app.screen, Ask))
 
 
-async def test_who_waits_and_then_quits_does_not_wait_for_what_is_typed_before(chat):
+async def test_a_late_stop_key_drops_the_keys_waiting_before_it(chat):
     gate = threading.Event()
     async with chat(FakeModel(Script(gate=gate), Script())) as c:
         await c.type_fast("one", "enter")
@@ -98,7 +99,7 @@ async def test_who_waits_and_then_quits_does_not_wait_for_what_is_typed_before(c
         for key in (*lines, Key("escape", None), Key("y", "y"), Key("z", "z")):
             c.app.post_message(key)
         late = Key("escape", None)
-        late.time += 2 * inorder._PATIENCE
+        late.time += 2 * inorder.PATIENCE
         c.app.post_message(late)
         c.app.post_message(Key("q", "q"))
         await c.until(lambda: c.prompt.endswith("q"))
@@ -107,7 +108,7 @@ async def test_who_waits_and_then_quits_does_not_wait_for_what_is_typed_before(c
         gate.set()
 
 
-async def test_keys_that_come_after_the_one_that_quits_are_nobodys(chat, tmp_path):
+async def test_keys_after_quit_are_ignored(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("one")
         await c.type_fast("", "ctrl+q", *"after", "enter", "ctrl+l", *"x", "ctrl+d", "f1")
@@ -115,27 +116,35 @@ async def test_keys_that_come_after_the_one_that_quits_are_nobodys(chat, tmp_pat
     assert c.app.return_code == 0
 
 
-async def test_the_list_is_there_before_an_arrow_moves_in_it(chat, tmp_path, monkeypatch):
+async def test_an_arrow_waits_until_the_list_is_filled(chat, tmp_path, monkeypatch):
+    typed, find = threading.Event(), Store.find
+
     def slow(store, query=""):
-        time.sleep(0.1)
+        assert typed.wait(LIMIT)
         return find(store, query)
 
-    find = Store.find
+    async def at_once(*keys):
+        """Send keys at once; the search for the list ends only after they have arrived."""
+        typed.clear()
+        await c.type_fast("", *keys)
+        typed.set()
+
     monkeypatch.setattr(Store, "find", slow)
+    monkeypatch.setattr(inorder, "PATIENCE", LIMIT)
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("weather one", "a joke", "weather two", "weather three"):
             await c.say(prompt)
             await c.press("ctrl+n")
-        await c.type_fast("", "ctrl+l", "down", "down", "enter")
+        await at_once("ctrl+l", "down", "down", "enter")
         await c.until(lambda: c.messages[:1] == ["you: a joke"])
-        await c.type_fast("", "ctrl+l", "down", *"weather", "down", "enter")
+        await at_once("ctrl+l", "down", *"weather", "down", "enter")
         await c.until(lambda: c.messages[:1] == ["you: weather two"])
 
 
-async def test_who_holds_enter_while_a_reply_is_made_is_told_once(chat):
+async def test_holding_enter_during_a_reply_notifies_once(chat):
     gate = threading.Event()
     async with chat(FakeModel(Script(gate=gate))) as c:
         await c.type_fast("one", "enter", *"two", *["enter"] * 20, "!")
         await c.until(lambda: c.prompt == "two!")
-        assert c.notices == ["Wait for the reply, or stop it, to send the next prompt"]
+        assert c.notices == ["Wait for the reply or stop it before you send the next prompt"]
         gate.set()

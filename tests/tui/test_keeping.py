@@ -1,10 +1,11 @@
-"""Conversations that outlive the window, and what is done with them from the chat."""
+"""Saved conversations, and the actions on them in the chat."""
 
 import errno
 import json
 import re
 import sqlite3
 import threading
+import time
 from functools import partial
 from unittest.mock import Mock
 
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 from edgechat.cli.app import app
 from edgechat.runtime import EdgeChatError, UsageError
 from edgechat.tui import ChatApp, run_chat
+from edgechat.tui import store as store_module
+from edgechat.tui.engine import Engine
 from edgechat.tui.keeper import Keeper, Kept
 from edgechat.tui.screens.ask import Ask
 from edgechat.tui.screens.library import Library
@@ -23,7 +26,7 @@ from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store, StoreError
 from edgechat.tui.values import Exchange, Made, ReplyFacts
 
-from .conftest import Chat
+from .conftest import LIMIT, Chat
 from .fakes import FakeModel, Script, reply
 
 
@@ -35,7 +38,7 @@ def prompts(path):
         store.close()
 
 
-async def test_a_conversation_is_kept_and_goes_on_in_another_window(chat, tmp_path):
+async def test_a_saved_conversation_continues_in_another_window(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script(end=reply("hi there", "hey"))), store=path) as c:
         await c.say("hello")
@@ -43,7 +46,7 @@ async def test_a_conversation_is_kept_and_goes_on_in_another_window(chat, tmp_pa
     model = FakeModel(Script(end=reply("good")))
     async with chat(model, store=path) as c:
         await c.press("ctrl+l")
-        await c.until(lambda: "hello" in c.drawn and "2 turns" in c.drawn)
+        await c.until(lambda: "hello" in c.drawn and "2 exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.messages[::2] == ["you: hello", "you: how are you?"])
         assert c.messages[1::2] == ["bot: hi there"] * 2
@@ -63,7 +66,7 @@ async def test_up_brings_back_prompts_of_earlier_windows(chat, tmp_path):
         assert c.prompt == "earlier"
 
 
-async def test_what_was_stopped_is_kept_as_that_and_never_counts_as_said(chat, tmp_path):
+async def test_a_stopped_reply_is_saved_but_not_part_of_the_context(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script([("so far", "")], stalls=True), Script()), store=path) as c:
         await c.say("hello", wait=False)
@@ -79,7 +82,7 @@ async def test_what_was_stopped_is_kept_as_that_and_never_counts_as_said(chat, t
     ]
 
 
-async def test_marks_and_corrections_are_kept_and_the_conversation_goes_on_with_them(chat, tmp_path):
+async def test_marks_and_corrections_are_saved_and_the_conversation_continues_with_them(chat, tmp_path):
     path, model = tmp_path / "chats.db", FakeModel()
     async with chat(model, store=path) as c:
         await c.say("lights off")
@@ -108,8 +111,8 @@ async def test_marks_and_corrections_are_kept_and_the_conversation_goes_on_with_
     ]
 
 
-async def test_any_turn_is_judged_and_corrected_and_a_model_that_learns_the_export_says_it(chat, tmp_path):
-    """By keys and mouse; then `edgechat train` and `edgechat eval` on what was written."""
+async def test_a_model_trained_on_the_export_gives_the_corrected_replies(chat, tmp_path):
+    """Correct replies by keys and mouse, then run `edgechat train` and `edgechat eval` on the export."""
     path = tmp_path / "chats.db"
     async with chat(FakeModel(turns=1), store=path) as c:
         for room in ("hall", "attic", "cellar", "garden"):
@@ -129,7 +132,7 @@ async def test_any_turn_is_judged_and_corrected_and_a_model_that_learns_the_expo
     ]
     async with chat(FakeModel(), store=path) as c:  # another window, another day
         await c.press("ctrl+l")
-        await c.until(lambda: "4 turns" in c.drawn)
+        await c.until(lambda: "4 exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.messages)
         assert [message.split("\n")[1:] for message in c.messages[1::2]] == judged
@@ -172,13 +175,13 @@ async def correct(c, answer):
     await c.press("ctrl+s")
 
 
-async def test_closing_does_not_drop_a_written_correction_the_first_time(chat):
+async def test_closing_a_changed_correction_asks_for_confirmation(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.press("f10", "escape")
         assert c.app.screen is c.chat  # nothing was written
         await c.press("f10", "o", "h", "escape")
-        assert "Close again to drop what you wrote" in c.drawn
+        assert "Close again to discard it" in c.drawn
         await c.press("!")
         assert "Close again" not in c.drawn
         await c.press("escape", "escape")
@@ -186,7 +189,7 @@ async def test_closing_does_not_drop_a_written_correction_the_first_time(chat):
         assert "oh" not in c.messages[-1]
 
 
-async def test_a_correction_that_is_taken_back_takes_its_mark_along(chat):
+async def test_removing_a_correction_removes_its_mark(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         for taken_back in ("", " fine\n"):
@@ -199,7 +202,7 @@ async def test_a_correction_that_is_taken_back_takes_its_mark_along(chat):
         assert c.messages[-1] == "bot: fine\n✓ good"  # nothing was corrected
 
 
-async def test_keys_that_arrive_at_once_keep_their_order_in_the_box_of_a_correction(chat):
+async def test_keys_that_arrive_at_once_keep_their_order_in_a_correction(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.press("f10")
@@ -209,7 +212,7 @@ async def test_keys_that_arrive_at_once_keep_their_order_in_the_box_of_a_correct
         assert c.messages[-1] == "bot: fine\n✗ bad\n✎ should have said: xyine!\nq"
 
 
-async def test_a_correction_takes_no_control_sequence_no_letter_of_alt_and_no_megabyte(chat):
+async def test_a_correction_refuses_control_sequences_alt_letters_and_long_pastes(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
         await c.press("f10")
@@ -220,7 +223,7 @@ async def test_a_correction_takes_no_control_sequence_no_letter_of_alt_and_no_me
         assert c.app.screen.query_one(TextArea).text == "finea\n␛[2J"
 
 
-async def test_keys_that_arrive_at_once_keep_their_order_in_a_line_to_write_in(chat, tmp_path):
+async def test_keys_that_arrive_at_once_keep_their_order_in_a_field(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("one")
         await c.kept()
@@ -229,35 +232,35 @@ async def test_keys_that_arrive_at_once_keep_their_order_in_a_line_to_write_in(c
         await c.until(lambda: "bone2" in c.drawn)
 
 
-async def test_what_is_no_whole_reply_cannot_be_good_but_can_be_corrected(chat):
+async def test_an_incomplete_reply_can_be_corrected_but_not_marked_good(chat):
     model = FakeModel(Script([("so far", "")], stalls=True), Script(end=UsageError("no")), Script())
     async with chat(model) as c:
         await c.say("one", wait=False)
         await c.until(lambda: "so far" in c.messages[-1])
         await c.press("escape", "ctrl+g")
-        assert "This is no whole reply" in c.notices[-1]
+        assert "The reply is not complete" in c.notices[-1]
         assert c.messages[-1] == "bot: so far\n■ stopped"
         await correct(c, "ONE")
         await c.say("two")
         c.app.clear_notifications()
         await c.press("alt+d")
-        assert "This is no whole reply" in c.notices[-1]
+        assert "The reply is not complete" in c.notices[-1]
         await correct(c, "TWO")
         c.screen.prompt.write("")
         await c.say("three")
         assert model.asked[-1] == ["TWO", "three"]
 
 
-async def test_an_export_is_told_with_its_whole_path(chat, tmp_path, monkeypatch):
+async def test_an_export_is_reported_with_its_full_path(chat, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with chat(FakeModel()) as c:
         await c.say("hello")
         await c.press("ctrl+s", "enter")
         await c.until(lambda: c.notices)
-        assert c.notices == [f"Written to {tmp_path / 'chat.md'}"]
+        assert c.notices == [f"Saved to {tmp_path / 'chat.md'}"]
 
 
-async def test_an_export_is_proposed_a_name_that_no_file_has(chat, tmp_path, monkeypatch):
+async def test_an_export_suggests_an_unused_file_name(chat, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with chat(FakeModel()) as c:
         await c.say("hello")
@@ -267,53 +270,53 @@ async def test_an_export_is_proposed_a_name_that_no_file_has(chat, tmp_path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chat-2.md", "chat-3.md", "chat.md"]
 
 
-async def test_an_export_that_cannot_be_written_is_asked_for_until_it_is(chat, tmp_path, monkeypatch):
+async def test_an_export_asks_again_until_the_file_is_written(chat, tmp_path, monkeypatch):
     async with chat(FakeModel()) as c:
         await c.say("hello")
         await c.press("ctrl+s")
         name = c.app.screen.query_one(Input)
         name.value = str(tmp_path / "chat.jsonl")
         await c.press("enter")
-        assert "There is nothing to learn yet" in " ".join(c.drawn.split())
+        assert "There is nothing to train on yet" in c.words
         name.value = str(tmp_path / "chat.md")
         full = OSError(errno.ENOSPC, "No space left on device")
         with monkeypatch.context() as patched:
             patched.setattr("edgechat.tui.formats.write_atomic", Mock(side_effect=full))
             await c.press("enter")
-        assert "cannot be written: No space left on device" in " ".join(c.drawn.split())
+        assert "cannot be written: No space left on device" in c.words
         await c.press("enter")  # the name still stands
         await c.until(lambda: c.notices)
     assert sorted(path.name for path in tmp_path.glob("chat*")) == ["chat.md"]
 
 
-async def test_nothing_is_asked_where_no_conversation_teaches(chat, tmp_path):
+async def test_without_training_data_no_file_name_is_asked_for(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.kept()
         c.screen.action_export_all()
         await c.until(lambda: c.notices)
-        assert "There is nothing to learn yet" in c.notices[-1]
+        assert "There is nothing to train on yet" in c.notices[-1]
         assert not c.app.screen.query(Input)
 
 
-async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat, tmp_path):
+async def test_an_export_never_replaces_a_file_and_explains_invalid_names(chat, tmp_path):
     (tmp_path / "there.md").write_text("mine")
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.press("ctrl+s")
         name = c.app.screen.query_one(Input)
         for path, said in (
-            ("there.md", "there already"),
+            ("there.md", "already exists"),
             ("chat.pdf", ".md or .json or .jsonl"),
             ("no/chat.md", "There is no folder"),
-            ("x" * 300 + ".md", "This cannot be the name of a file"),
+            ("x" * 300 + ".md", "This is not a valid file name"),
         ):
             name.value = str(tmp_path / path)
             await c.press("enter")
-            assert said in " ".join(c.drawn.split())
+            assert said in c.words
         name.value = "~no-such-user/chat.md"
         await c.press("enter")
-        assert "This cannot be the name of a file" in " ".join(c.drawn.split())
+        assert "This is not a valid file name" in c.words
         name.value = str(tmp_path / "chat.md")
         await c.press("enter")
         await c.until(lambda: (tmp_path / "chat.md").exists())
@@ -321,7 +324,7 @@ async def test_an_export_never_replaces_a_file_and_says_which_names_will_do(chat
     assert "> hello" in (tmp_path / "chat.md").read_text()
 
 
-async def test_all_that_was_corrected_is_one_file_to_train_with(chat, tmp_path):
+async def test_all_good_replies_are_exported_to_one_file(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("one", "two"):
             await c.say(prompt)
@@ -340,14 +343,14 @@ async def test_all_that_was_corrected_is_one_file_to_train_with(chat, tmp_path):
     assert sorted(json.loads(line)["turns"][0]["text"] for line in lines) == ["one", "two"]
 
 
-async def test_two_windows_hold_one_conversation_and_neither_loses_what_the_other_said(chat, tmp_path):
+async def test_two_windows_can_continue_one_conversation(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script(end=reply("one"))), store=path) as first:
         await first.say("from the first")
         await first.kept()
         async with chat(FakeModel(Script(end=reply("two"))), store=path) as second:
             await second.press("ctrl+l")
-            await second.until(lambda: "1 turn" in second.drawn)
+            await second.until(lambda: "1 exchange" in second.drawn)
             await second.press("enter")
             await second.until(lambda: second.messages)
             await second.say("from the second")
@@ -361,7 +364,7 @@ async def test_two_windows_hold_one_conversation_and_neither_loses_what_the_othe
     store.close()
 
 
-async def test_the_library_finds_renames_deletes_and_brings_back(chat, tmp_path):
+async def test_the_library_searches_renames_deletes_and_restores(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         for prompt in ("the weather", "a joke"):
@@ -376,27 +379,27 @@ async def test_the_library_finds_renames_deletes_and_brings_back(chat, tmp_path)
         await c.press("enter")
         await c.until(lambda: "about the weather, [b]rain[/] ␛[2J" in c.drawn)
         await c.press("ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.words)
         assert prompts(path) == [["a joke"]]
         await c.press("ctrl+z")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         assert len(prompts(path)) == 2
         await c.press("escape")
         assert c.app.screen is c.chat
 
 
-async def test_a_deleted_conversation_is_gone_when_the_window_is_closed(chat, tmp_path):
+async def test_a_deleted_conversation_is_purged_when_the_window_is_closed(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
         await c.press("ctrl+n", "ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("ctrl+d")
         await c.until(lambda: "Undo" in c.drawn)
     assert sqlite3.connect(path).execute("SELECT count(*) FROM conversations").fetchone() == (0,)
 
 
-async def test_the_list_says_how_many_it_leaves_out_and_is_walked_by_page_and_to_its_ends(chat, tmp_path):
+async def test_a_long_list_says_how_many_there_are_and_scrolls_by_page(chat, tmp_path):
     path = tmp_path / "chats.db"
     store = Store(path)
     for n in range(1202):
@@ -410,22 +413,22 @@ async def test_the_list_says_how_many_it_leaves_out_and_is_walked_by_page_and_to
             return row.prompt.plain.split("\n")[0] if row else ""
 
         await c.press("ctrl+l")
-        await c.until(lambda: "The newest 500 of 1,202: what you type narrows them." in c.drawn)
+        await c.until(lambda: "The newest 500 of 1,202. Type to narrow the list." in c.drawn)
         assert lit() == "conversation 1201"
         for key, there in (("end", 702), ("home", 1201), ("pagedown", 1194), ("pageup", 1201), ("up", 702)):
             await c.press(key)
             assert lit() == f"conversation {there}"
             assert lit() in c.drawn
         await c.press(*"even")
-        await c.until(lambda: "The newest 500 of 601: what you type narrows them." in c.drawn)
+        await c.until(lambda: "The newest 500 of 601. Type to narrow the list." in c.drawn)
         await c.press("x")
-        await c.until(lambda: "Nothing was found." in c.drawn)
+        await c.until(lambda: "Nothing found." in c.drawn)
         await c.press("f1")
         for key in ("pgup", "pgdn", "home", "end"):
             assert re.search(rf"│  {key} ", c.drawn)
 
 
-async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path):
+async def test_a_long_title_is_one_line_of_the_list(chat, tmp_path):
     path = tmp_path / "chats.db"
     store = Store(path)
     store.create("wide " * 1000, "demo", [Exchange("old")])
@@ -439,7 +442,7 @@ async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path
         at = rows.index("short")
         assert rows[at + 2].startswith("wide wide ")
         assert rows[at + 2].endswith("…")
-        assert rows[at + 3].startswith("demo · 1 turn")
+        assert rows[at + 3].startswith("demo · 1 exchange")
         await c.press("ctrl+r")
         c.app.screen.query_one(Input).value = "long title " * 40
         await c.press("enter")
@@ -453,57 +456,58 @@ async def test_a_title_is_one_line_of_the_list_however_long_it_is(chat, tmp_path
         await c.press("enter")
         assert len(c.screen.talk.title) <= 60
         await c.press("ctrl+l", "down", "ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         assert c.drawn.count("wide") == 12
 
 
-async def test_the_same_is_told_once_at_a_time(chat):
+async def test_a_notification_is_shown_once_at_a_time(chat):
     async with chat(FakeModel(), FakeModel()) as c:
-        c.screen.bundles.beside = "other1"
+        c.screen.bundles.second = "other1"
         await c.say("hello")
         await c.press("alt+o", "ctrl+g", "alt+d", "f10")
         await c.until(lambda: c.notices)
         assert len(c.notices) == 1
-        assert "goes on with the first bundle's reply" in c.notices[0]
+        assert "continues with the first bundle's reply" in c.notices[0]
 
 
-async def test_what_was_deleted_can_be_brought_back_after_the_list_was_closed(chat, tmp_path):
+async def test_a_conversation_can_be_restored_after_the_list_was_closed(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await two_in_the_library(c)
         await c.press("ctrl+d", "ctrl+d")
-        await c.until(lambda: "Deleted: the weather. Undo brings it back" in c.drawn)
+        await c.until(lambda: "Deleted: the weather. Undo restores it" in c.drawn)
         await c.press("escape", "ctrl+l")
-        await c.until(lambda: "Deleted: the weather. Undo brings it back" in c.drawn and "Undo" in c.drawn)
+        await c.until(lambda: "Deleted: the weather. Undo restores it" in c.drawn and "Undo" in c.drawn)
         await c.press("ctrl+z", "escape", "ctrl+l")
-        await c.until(lambda: "Deleted: a joke. Undo brings it back" in c.drawn and "1 turn" in c.drawn)
+        await c.until(lambda: "Deleted: a joke. Undo restores it" in c.drawn and "1 exchange" in c.drawn)
         await c.press("ctrl+z")
         await c.until(lambda: "Deleted" not in c.drawn)
     assert prompts(path) == [["a joke"], ["the weather"]]
 
 
-async def test_what_was_overwritten_by_now_cannot_be_brought_back_and_is_not_told_to_be(chat, tmp_path):
+async def test_a_conversation_that_was_overwritten_cannot_be_restored(chat, tmp_path, monkeypatch):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await two_in_the_library(c)
-        await c.press("ctrl+d", "ctrl+d")
-        await c.until(lambda: "Deleted: the weather" in c.drawn)
-        other = Store(path)
-        other._purge((1,))  # as a day later
-        other.close()
+        await c.press("ctrl+d")
+        await c.until(lambda: "Deleted: a joke" in c.drawn)
+        with monkeypatch.context() as patched:
+            later = time.time() + 2 * store_module.KEPT_DELETED
+            patched.setattr(store_module.time, "time", lambda: later)
+            Store(path).close()
         await c.press("ctrl+z")
         await c.until(lambda: "deleted in another window" in " ".join(c.notices))
-        await c.until(lambda: "Deleted: a joke" in c.drawn)
+        await c.until(lambda: "Deleted" not in c.drawn)
 
 
-async def test_who_deletes_the_conversation_he_is_in_is_in_a_new_one(chat, tmp_path):
+async def test_deleting_the_current_conversation_starts_a_new_one(chat, tmp_path):
     path, model = tmp_path / "chats.db", FakeModel()
     async with chat(model, store=path) as c:
         await c.say("hello")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         await c.press("escape")
         assert c.messages == []
         await c.say("anew")
@@ -518,21 +522,19 @@ async def test_who_deletes_the_conversation_he_is_in_is_in_a_new_one(chat, tmp_p
     assert prompts(path) == [["anew"], ["hello"]]
 
 
-async def test_who_brings_the_conversation_he_is_in_back_at_once_is_still_in_it(chat, tmp_path):
+async def test_restoring_the_current_conversation_at_once_keeps_it_open(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("ctrl+d", "ctrl+z", "escape")
         await c.say("again")
     assert prompts(path) == [["hello", "again"]]
 
 
 @pytest.mark.parametrize("ends", [True, False])
-async def test_a_reply_that_is_made_in_a_conversation_as_it_is_deleted_goes_and_comes_with_it(
-    chat, tmp_path, ends
-):
+async def test_a_reply_to_a_deleted_conversation_is_restored_with_it(chat, tmp_path, ends):
     path, gate = tmp_path / "chats.db", threading.Event()
     scripts = Script(), Script([("so far", "")], gate=gate if ends else None, stalls=not ends)
     async with chat(FakeModel(*scripts), store=path) as c:
@@ -540,37 +542,87 @@ async def test_a_reply_that_is_made_in_a_conversation_as_it_is_deleted_goes_and_
         await c.say("again", wait=False)
         await c.until(lambda: "so far" in c.messages[-1])
         await c.press("ctrl+l", "ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         gate.set()
         if ends:
-            await c.until(lambda: c.chat.turn is None)
+            await c.until(lambda: c.chat.reply_task is None)
         await c.press("escape")
         await c.until(lambda: c.messages == [])
         await c.kept()
         assert prompts(path) == []
         await c.press("ctrl+l", "ctrl+z")
-        await c.until(lambda: "2 turns" in c.drawn)
+        await c.until(lambda: "2 exchanges" in c.drawn)
         assert not c.notices
     assert prompts(path) == [["hello", "again"]]
 
 
-async def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(chat, tmp_path):
+async def test_an_unusable_store_is_reported_once_and_the_chat_works(chat, tmp_path):
     path = tmp_path / "chats.db"
     path.write_bytes(b"no database at all" * 100)
     async with chat(FakeModel(), store=path) as c:
         await c.until(lambda: c.notices)
         assert "chats.db" in c.notices[0]
-        assert "not kept" in c.notices[0]
+        assert "not saved" in c.notices[0]
         await c.say("hello")
         assert c.messages[-1] == "bot: fine"
         assert len(c.notices) == 1
-        assert "demo · not kept" in c.drawn
+        assert "demo · not saved" in c.drawn
     assert path.read_bytes() == b"no database at all" * 100
 
 
-async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_as_soon_as_it_can_be(
-    chat, tmp_path, monkeypatch
+def read_only(monkeypatch):
+    """Make SQLite open files as it does in a folder without write permission, which root always has."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        store_module.sqlite3,
+        "connect",
+        lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options),
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "writable", "reason"),
+    [
+        (True, True, "is read-only"),
+        (False, True, "cannot be opened or created"),
+        (False, False, "is in a read-only folder"),
+    ],
+)
+async def test_with_a_read_only_store_the_chat_opens_and_the_status_line_says_why_nothing_is_saved(
+    chat, tmp_path, monkeypatch, there, writable, reason
 ):
+    path = tmp_path / "chats.db"
+    if there:
+        store = Store(path)
+        store.create("before", "demo", [Exchange("earlier", reply=ReplyFacts("fine"))])
+        store.close()
+    read_only(monkeypatch)
+    monkeypatch.setattr(store_module.os, "access", lambda place, mode: writable)
+    async with chat(FakeModel(), store=path, size=(200, 24)) as c:
+        why = f"{path} {reason}"
+        await c.until(lambda: f"demo · not saved: {why} · int8" in c.drawn)
+        for prompt in ("hello", "again"):
+            await c.say(prompt)
+            await c.press("ctrl+g")
+        assert c.messages[-1] == "bot: fine\n✓ good"
+        assert not c.screen.check_action("library", ())
+        assert f"not saved: {why}" in c.drawn
+        assert c.notices == []  # it is said once
+
+
+async def test_a_data_folder_that_cannot_be_created_is_named_in_the_status_line(chat, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / "edgechat" / "chats.db"
+    monkeypatch.setattr("pathlib.Path.mkdir", refused)
+    async with chat(FakeModel(), store=path, size=(200, 24)) as c:
+        await c.until(lambda: f"not saved: {path} cannot be created: Permission denied" in c.drawn)
+        await c.say("hello")
+        assert c.notices == []
+
+
+async def test_a_locked_file_is_used_as_soon_as_it_is_unlocked(chat, tmp_path, monkeypatch):
     monkeypatch.setattr("edgechat.tui.store.PATIENCE", 0.01)
     path = tmp_path / "chats.db"
     store = Store(path)
@@ -580,24 +632,24 @@ async def test_a_file_that_another_program_has_for_itself_at_the_start_is_used_a
     other.execute("BEGIN IMMEDIATE")
     async with chat(FakeModel(), store=path) as c:
         await c.until(lambda: c.notices)
-        assert "is locked. It is tried again" in c.notices[0]
+        assert "is locked. Trying again" in c.notices[0]
         await c.say("hello")
-        await c.until(lambda: "demo · not kept" in c.drawn)
+        await c.until(lambda: "demo · not saved" in c.drawn)
         other.execute("COMMIT")
         await c.say("again")
         await c.kept()
-        assert "not kept" not in c.drawn
+        assert "not saved" not in c.drawn
         await c.until(lambda: not [worker for worker in c.app.workers if worker.name == "_begin_keeping"])
         await c.press("up", "up", "up")
         assert c.prompt == "earlier"
         await c.press("ctrl+l")
-        await c.until(lambda: "2 turns" in c.drawn)
+        await c.until(lambda: "2 exchanges" in c.drawn)
     assert prompts(path) == [["hello", "again"], ["earlier"]]
     other.close()
 
 
 def full(store):
-    """The disk has no room from now on: what SQLite says then, it says at a limit of the file's size too."""
+    """Make further writes fail as on a full disk: SQLite reports a limit of the file size in the same way."""
     store._db.execute("PRAGMA max_page_count = 1")
 
 
@@ -608,39 +660,48 @@ def room(store):
 LONG = "word " * 1000
 
 
-async def test_what_was_said_on_a_full_disk_is_kept_as_soon_as_there_is_room(chat, tmp_path):
+async def test_writes_that_failed_on_a_full_disk_are_repeated(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("before")
-        assert "not kept" not in c.drawn
+        assert "not saved" not in c.drawn
         await c.keeper.do(full)
         for n in range(2):
             await c.say(f"{n} {LONG}")
             await c.kept()
             assert "disk is full" in c.notices[-1]
-            assert "demo · not kept" in c.drawn
+            assert "demo · not saved" in c.drawn
         await c.press("ctrl+g", "ctrl+n")
         await c.say(LONG)  # another conversation
         await c.kept()
         await c.keeper.do(room)
         await c.say("after")
         await c.kept()
-        assert "not kept" not in c.drawn
+        assert "not saved" not in c.drawn
     assert prompts(path) == [[LONG, "after"], ["before", f"0 {LONG}", f"1 {LONG}"]]
     store = Store(path)
     assert [e.mark for e in store.load(1)[1]] == [None, None, "good"]
     store.close()
 
 
-def test_what_could_not_be_written_in_the_end_is_an_error_of_the_command(monkeypatch, tmp_path):
-    def run(app, **_):
-        app._keeper.begin(full).result()
-        Kept(app._keeper, lambda error: None).append(1, Exchange(LONG), "demo")
+def test_a_write_that_fails_until_the_end_is_an_error_of_the_command(monkeypatch, tmp_path):
+    keepers = []
 
+    class Recorded(Keeper):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            keepers.append(self)
+
+    def run(app, **_):
+        (keeper,) = keepers
+        keeper.begin(full).result()
+        Kept(keeper, lambda error: None).append(1, Exchange(LONG), "demo")
+
+    monkeypatch.setattr("edgechat.tui.app.Keeper", Recorded)
     monkeypatch.setattr(ChatApp, "run", run)
     for name, path in (("chats_file", tmp_path / "chats.db"), ("config_folder", tmp_path)):
         monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
-    with pytest.raises(EdgeChatError, match=r"the last of what was said is not kept: .*disk is full"):
+    with pytest.raises(EdgeChatError, match=r"the end of the conversation is not saved: .*disk is full"):
         run_chat(["demo"])
 
 
@@ -653,12 +714,12 @@ def test_a_bug_that_ends_the_chat_is_an_error_of_the_command(monkeypatch, tmp_pa
     monkeypatch.setattr(ChatApp, "on_ready", broken)
     for name, path in (("chats_file", tmp_path / "chats.db"), ("config_folder", tmp_path)):
         monkeypatch.setattr(f"edgechat.tui.app.{name}", lambda path=path: path)
-    with pytest.raises(EdgeChatError, match="the traceback is above; every turn that had ended is kept"):
+    with pytest.raises(EdgeChatError, match="see the traceback above; every finished exchange is saved"):
         run_chat([])
 
 
 @pytest.mark.parametrize("end", ["kill", "ctrl+q", "escape"])
-async def test_a_reply_that_is_made_anew_takes_the_place_of_the_old_one_when_it_is_there(chat, tmp_path, end):
+async def test_a_reply_is_replaced_only_when_the_new_one_has_ended(chat, tmp_path, end):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script(), Script(stalls=True), Script()), store=path) as c:
         await c.say("hello")
@@ -680,7 +741,7 @@ async def test_a_reply_that_is_made_anew_takes_the_place_of_the_old_one_when_it_
     store.close()
 
 
-async def test_a_reply_that_was_made_anew_stands_in_the_place_of_the_old_one(chat, tmp_path):
+async def test_a_new_reply_replaces_the_old_one_in_the_store(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script(), Script([("so far", "")], stalls=True), Script()), store=path) as c:
         await c.say("hello")
@@ -698,7 +759,7 @@ async def test_a_reply_that_was_made_anew_stands_in_the_place_of_the_old_one(cha
 
 
 @pytest.mark.parametrize("key", ["ctrl+q", "signal"])
-async def test_quitting_while_a_reply_is_made_keeps_its_prompt(chat, tmp_path, key):
+async def test_quitting_during_a_reply_saves_its_prompt(chat, tmp_path, key):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(Script([("so far", "")], stalls=True)), store=path) as c:
         await c.say("hello", wait=False)
@@ -712,7 +773,7 @@ async def test_quitting_while_a_reply_is_made_keeps_its_prompt(chat, tmp_path, k
     store.close()
 
 
-async def test_what_could_not_be_written_is_tried_once_more_when_the_chat_is_left(chat, tmp_path):
+async def test_a_failed_write_is_repeated_on_exit(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.keeper.do(full)
@@ -721,7 +782,7 @@ async def test_what_could_not_be_written_is_tried_once_more_when_the_chat_is_lef
     assert prompts(path) == [[LONG]]
 
 
-async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_be_not_kept(chat, tmp_path):
+async def test_prompts_in_a_conversation_deleted_elsewhere_are_reported_as_not_saved(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -732,24 +793,24 @@ async def test_what_is_said_in_a_conversation_that_is_gone_for_good_is_told_to_b
         await c.press("ctrl+g")
         await c.kept()
         assert "deleted in another window" in c.notices[-1]
-        assert "demo · not kept" in c.drawn
+        assert "demo · not saved" in c.drawn
         c.app.clear_notifications()
         await c.say("again")
         await c.kept()
-        assert "Again and Edit go on in a copy that is" in c.notices[-1]
+        assert "Again or Edit continues in a saved copy" in c.notices[-1]
         c.app.clear_notifications()
         await c.press("ctrl+g")
         await c.kept()
-        assert "not kept" in c.notices[-1]
-        assert "demo · not kept" in c.drawn
+        assert "no longer saved" in c.notices[-1]
+        assert "demo · not saved" in c.drawn
         await c.press("ctrl+n")
-        assert "not kept" not in c.screen.status_line.render().plain
+        assert "not saved" not in c.screen.status_line.render().plain
         await c.say("anew")
         await c.kept()
     assert prompts(path) == [["anew"]]
 
 
-async def test_what_another_window_deleted_does_not_come_back_without_a_word(chat, tmp_path):
+async def test_a_conversation_deleted_elsewhere_is_not_restored_by_a_prompt(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -759,27 +820,27 @@ async def test_what_another_window_deleted_does_not_come_back_without_a_word(cha
         await c.say("again")
         await c.kept()
         assert "deleted in another window" in c.notices[-1]
-        assert "demo · not kept" in c.drawn
+        assert "demo · not saved" in c.drawn
         assert prompts(path) == []
         other.close()
 
 
-async def test_a_copy_says_where_the_conversation_is_as_it_was(chat, tmp_path):
+async def test_continuing_in_a_copy_says_where_the_original_is(chat, tmp_path):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
         await c.say("again")
         await c.press("ctrl+up", "ctrl+r")
         await c.until(lambda: c.notices)
-        assert c.notices == ["This goes on in a copy: ^l has the conversation as it was"]
+        assert c.notices == [
+            "The conversation continues in a copy; the original is in the list of conversations (^l)"
+        ]
     assert prompts(path) == [["hello"], ["hello", "again"]]
 
 
 @pytest.mark.parametrize("quits", [False, True])
 @pytest.mark.parametrize("told", [False, True])
-async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_still_there(
-    chat, tmp_path, quits, told
-):
+async def test_continuing_in_a_copy_says_if_the_original_was_deleted(chat, tmp_path, quits, told):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -792,7 +853,7 @@ async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_s
         if told:
             await c.say("and again")
             await c.kept()
-            assert "Again and Edit go on in a copy that is" in c.notices[-1]
+            assert "Again or Edit continues in a saved copy" in c.notices[-1]
         else:
             await c.press("ctrl+up")
         c.app.clear_notifications()
@@ -800,25 +861,25 @@ async def test_a_copy_of_what_another_window_deleted_does_not_say_that_this_is_s
         said = ["hello", "again", "and again"] if told else ["hello"]
         await c.until(lambda: c.screen.prompt.ready and len(c.screen.talk) == len(said))
         await c.kept()
-        assert c.notices == ["This goes on in a copy: the conversation is not kept as it was"]
-        assert "not kept" not in c.screen.status_line.render().plain
+        assert c.notices == ["The conversation continues in a copy; the original is not saved"]
+        assert "not saved" not in c.screen.status_line.render().plain
         assert prompts(path) == [said]
         if not quits:
             other.close()
 
 
-async def test_what_is_said_where_nothing_is_kept_is_told_to_be_so(chat):
+async def test_a_private_chat_says_that_nothing_is_saved(chat):
     keeper = Keeper(partial(Store, ":memory:"), lasts=False)
     async with ChatApp({"demo": FakeModel()}.__getitem__, ["demo"], keeper=keeper).run_test() as pilot:
         c = Chat(pilot.app, pilot, keeper)
         await c.until(lambda: c.screen.prompt.ready)
         await c.say("hello")
         await c.kept()
-        assert "demo · not kept · int8" in c.drawn
+        assert "demo · not saved · int8" in c.drawn
     keeper.close()
 
 
-async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, monkeypatch):
+async def test_only_the_keepers_thread_uses_the_file(chat, tmp_path, monkeypatch):
     threads = set()
     create = Store.create
 
@@ -834,16 +895,16 @@ async def test_the_file_is_touched_by_no_thread_but_the_keepers(chat, tmp_path, 
     assert name.startswith("keeper")
 
 
-async def test_a_library_without_a_conversation_says_so(chat, tmp_path):
+async def test_an_empty_library_says_so(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.press("ctrl+l")
-        await c.until(lambda: "Nothing was said yet." in c.drawn)
+        await c.until(lambda: "There are no conversations yet." in c.drawn)
         await c.press("enter", "ctrl+d", "f2", *"xyz")
-        await c.until(lambda: "Nothing was found." in c.drawn)
+        await c.until(lambda: "Nothing found." in c.drawn)
         assert isinstance(c.app.screen, Library)
 
 
-def test_files_are_where_the_platform_keeps_them(monkeypatch, tmp_path):
+def test_files_are_in_the_platforms_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     assert chats_file().name == "chats.db"
@@ -851,7 +912,7 @@ def test_files_are_where_the_platform_keeps_them(monkeypatch, tmp_path):
     assert "edgechat" in config_folder().parts
 
 
-async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(chat, tmp_path):
+async def test_the_training_export_is_about_the_current_bundle(chat, tmp_path):
     path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
     store = Store(path)
     for bundle in ("demo", "lights"):
@@ -860,7 +921,7 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
     async with chat(FakeModel(), store=path) as c:
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
-        assert "of the replies of demo" in " ".join(c.drawn.split())
+        assert "replies of the bundle demo" in c.words
         c.app.screen.query_one(Input).value = str(file)
         await c.press("enter")
         await c.until(file.exists)
@@ -868,7 +929,7 @@ async def test_what_is_written_to_learn_from_is_of_the_bundle_that_is_talked_to(
     assert json.loads(line)["turns"][0]["text"] == "to demo"
 
 
-async def test_what_a_bundle_learns_from_is_what_it_replied_whoever_began(chat, tmp_path):
+async def test_the_training_export_is_about_the_bundle_that_replied(chat, tmp_path):
     path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
     demo, lights = (ReplyFacts("?", made=Made(name)) for name in ("demo", "lights"))
     store = Store(path)
@@ -891,7 +952,38 @@ async def test_what_a_bundle_learns_from_is_what_it_replied_whoever_began(chat, 
     ]
 
 
-async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_learn_from(chat, tmp_path):
+async def test_two_bundles_with_the_same_folder_name_are_exported_separately(tmp_path):
+    old, new = (tmp_path / where / "mine" for where in ("old", "new"))
+    new.mkdir(parents=True)
+    own = Engine(FakeModel(), "mine", str(new)).facts
+    made = {
+        "other bundle": Made("mine", path=str(old), fingerprint="0"),
+        "this bundle": Made("mine", path=own.path, fingerprint=own.fingerprint),
+        "earlier export": Made("mine", path=own.path, fingerprint="1"),
+        "before it was moved": Made("was", path=str(old), fingerprint=own.fingerprint),
+        "without a path": Made("mine"),
+    }
+    store = Store(tmp_path / "chats.db")
+    for prompt, how in made.items():
+        store.create("t", "mine", [Exchange(prompt, reply=ReplyFacts("fine", made=how), mark="good")])
+    store.close()
+    keeper, file = Keeper(partial(Store, tmp_path / "chats.db")), tmp_path / "mine.jsonl"
+    app = ChatApp(lambda path: FakeModel(), [str(new)], keeper=keeper)
+    async with app.run_test(size=(140, 40)) as pilot:
+        c = Chat(app, pilot, keeper)
+        await c.until(lambda: c.screen.prompt.ready)
+        c.screen.action_export_all()
+        await c.until(lambda: c.app.screen.query(Input))
+        assert f"replies of the bundle {new}" in c.words
+        c.app.screen.query_one(Input).value = str(file)
+        await c.press("enter")
+        await c.until(file.exists)
+    keeper.close()
+    prompts = {json.loads(line)["turns"][0]["text"] for line in file.read_text().splitlines()}
+    assert prompts == {"this bundle", "earlier export", "before it was moved", "without a path"}
+
+
+async def test_a_damaged_conversation_is_left_out_of_the_training_export(chat, tmp_path):
     path, file = tmp_path / "chats.db", tmp_path / "mine.jsonl"
     store = Store(path)
     for title in ("whole", "broken"):
@@ -905,7 +997,7 @@ async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_
         c.screen.action_export_all()
         await c.until(lambda: c.app.screen.query(Input))
         assert "the conversation 'broken'" in c.notices[0]
-        assert c.notices[0].endswith("It is left out")
+        assert c.notices[0].endswith("It is not exported")
         c.app.screen.query_one(Input).value = str(file)
         await c.press("enter")
         await c.until(file.exists)
@@ -913,7 +1005,7 @@ async def test_a_conversation_that_is_damaged_is_left_out_of_what_is_written_to_
     assert json.loads(line)["turns"][-1]["text"] == "whole"
 
 
-async def test_a_key_after_fast_typing_takes_what_was_typed_and_not_what_was_listed_before(chat, tmp_path):
+async def test_enter_right_after_typing_opens_a_match_for_the_typed_text(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("the weather", "a joke"):
             await c.say(prompt)
@@ -934,7 +1026,7 @@ async def two_in_the_library(c):
 
 
 @pytest.mark.parametrize("key", ["ctrl+d", "f8"])
-async def test_delete_after_fast_typing_takes_what_was_typed(chat, tmp_path, key):
+async def test_delete_right_after_typing_deletes_a_match_for_the_typed_text(chat, tmp_path, key):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await two_in_the_library(c)
         await c.type_fast("weather", key)
@@ -942,7 +1034,7 @@ async def test_delete_after_fast_typing_takes_what_was_typed(chat, tmp_path, key
         assert [found.title for found in await c.keeper.do(lambda store: store.find())] == ["a joke"]
 
 
-async def test_rename_after_fast_typing_takes_what_was_typed(chat, tmp_path):
+async def test_rename_right_after_typing_renames_a_match_for_the_typed_text(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await two_in_the_library(c)
         await c.type_fast("weather", "f2")
@@ -951,7 +1043,7 @@ async def test_rename_after_fast_typing_takes_what_was_typed(chat, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["ctrl+l", "ctrl+s", "ctrl+b", "f8", "f10"])
-async def test_a_key_twice_at_once_opens_one_box(chat, tmp_path, key):
+async def test_a_key_pressed_twice_at_once_opens_one_dialog(chat, tmp_path, key):
     async with chat(FakeModel(), FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.kept()
@@ -966,20 +1058,18 @@ async def test_a_key_twice_at_once_opens_one_box(chat, tmp_path, key):
     [
         ("details = '{'", "JSONDecodeError"),
         ("""details = '{"reply": {"ms": 1.0}}'""", "'text'"),
-        ("""details = '{"reply": {"text": 5}}'""", "'5' is no str"),
-        ("""details = '{"other": {"text": "r", "ms": "12"}}'""", "'12' is no float"),
-        ("""details = '{"reply": {"text": "r", "made": {"seen": ["a", null]}}}'""", "'None' is no str"),
-        ("""details = '{"reply": {"text": "r", "candidates": 7}}'""", "'7' is no tuple"),
+        ("""details = '{"reply": {"text": 5}}'""", "'5' is not a str"),
+        ("""details = '{"other": {"text": "r", "ms": "12"}}'""", "'12' is not a float"),
+        ("""details = '{"reply": {"text": "r", "made": {"seen": ["a", null]}}}'""", "'None' is not a str"),
+        ("""details = '{"reply": {"text": "r", "candidates": 7}}'""", "'7' is not a tuple"),
         ("""details = '{"reply": {"text": "r", "chosen": 3}}'""", "there is no candidate 3"),
         ("details = '[]'", "TypeError"),
-        ("prompt = x'00'", "is no str"),
-        ("mark = 'so so'", "'so so' is no"),
-        ("state = 'over'", "'over' is no"),
+        ("prompt = x'00'", "is not a str"),
+        ("mark = 'so so'", "'so so' is not"),
+        ("state = 'over'", "'over' is not"),
     ],
 )
-async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_on(
-    chat, tmp_path, change, said
-):
+async def test_a_damaged_conversation_is_reported_in_one_sentence(chat, tmp_path, change, said):
     path = tmp_path / "chats.db"
     async with chat(FakeModel(), store=path) as c:
         await c.say("hello")
@@ -989,7 +1079,7 @@ async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_
         db.commit()
         db.close()
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.notices)
         assert f"the conversation 'hello' in {path} is damaged" in c.notices[0]
@@ -997,7 +1087,7 @@ async def test_a_conversation_that_is_damaged_is_one_sentence_and_the_chat_goes_
         await c.say("still there")
 
 
-async def test_what_could_not_be_deleted_or_brought_back_is_not_told_to_be(chat, tmp_path, monkeypatch):
+async def test_a_failed_delete_or_restore_is_reported(chat, tmp_path, monkeypatch):
     def broken(self, id):
         raise StoreError("the disk is full")
 
@@ -1005,24 +1095,24 @@ async def test_what_could_not_be_deleted_or_brought_back_is_not_told_to_be(chat,
         await c.say("hello")
         await c.kept()
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         with monkeypatch.context() as patched:
             patched.setattr(Store, "delete", broken)
             await c.press("ctrl+d")
             await c.until(lambda: c.notices)
-            assert "Undo brings it back" not in c.drawn
+            assert "Undo restores it" not in c.drawn
         await c.press("ctrl+d")
-        await c.until(lambda: "Undo brings it back" in c.drawn)
+        await c.until(lambda: "Undo restores it" in c.drawn)
         with monkeypatch.context() as patched:
             patched.setattr(Store, "restore", broken)
             c.app.clear_notifications()
             await c.press("ctrl+z")
             await c.until(lambda: c.notices)
         await c.type_fast("", "ctrl+z", "ctrl+z")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
 
 
-async def test_delete_twice_at_once_takes_two(chat, tmp_path):
+async def test_delete_pressed_twice_at_once_deletes_two(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("one", "two", "three"):
             await c.say(prompt)
@@ -1041,14 +1131,14 @@ async def test_a_search_that_ends_when_the_library_is_closed_is_dropped(chat, tm
     closed, find = threading.Event(), Store.find
 
     def slow(store, query=""):
-        assert not query or closed.wait(10)
+        assert not query or closed.wait(LIMIT)
         return find(store, query)
 
     monkeypatch.setattr(Store, "find", slow)
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=size) as c:
         await c.say("the weather")
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.type_fast("weather", "enter")
         c.app.screen.dismiss()
         await c.until(lambda: c.app.screen is c.chat)

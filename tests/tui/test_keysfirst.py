@@ -1,5 +1,4 @@
-"""No garbage is collected while a reply is decoded, and it is again once the last one is over, and the
-clock of drawing is quick."""
+"""Responsiveness to keys: garbage collection during replies, and the frame rate."""
 
 import gc
 import os
@@ -11,7 +10,7 @@ import pytest
 from edgechat.tui.keysfirst import keys_first
 
 
-def test_collections_wait_for_the_last_of_the_replies():
+def test_garbage_collection_waits_for_the_last_reply():
     assert gc.isenabled()
     with keys_first():
         with keys_first():
@@ -20,13 +19,13 @@ def test_collections_wait_for_the_last_of_the_replies():
     assert gc.isenabled()
 
 
-def test_a_reply_that_fails_lets_them_go_on():
+def test_garbage_collection_continues_after_a_failed_reply():
     with pytest.raises(ValueError, match="no reply"), keys_first():
         raise ValueError("no reply")
     assert gc.isenabled()
 
 
-def test_where_they_were_off_they_stay_off():
+def test_garbage_collection_stays_disabled_if_it_was():
     gc.disable()
     try:
         with keys_first():
@@ -37,7 +36,7 @@ def test_where_they_were_off_they_stay_off():
 
 
 @pytest.mark.parametrize(("asked", "got"), [(None, "120"), ("30", "30")])
-def test_the_chat_draws_at_a_quick_clock_unless_the_user_sets_it(asked, got):
+def test_the_chat_has_a_high_frame_rate_unless_the_user_sets_it(asked, got):
     environ = {name: value for name, value in os.environ.items() if name != "TEXTUAL_FPS"}
     asks = [sys.executable, "-c", "import edgechat.tui, textual.constants; print(textual.constants.MAX_FPS)"]
     environ |= {"TEXTUAL_FPS": asked} if asked else {}

@@ -1,4 +1,4 @@
-"""The list of conversations, while what it lists changes."""
+"""The list of conversations, while the conversations change."""
 
 import sqlite3
 import threading
@@ -13,7 +13,7 @@ from edgechat.tui.screens.ask import Ask
 from edgechat.tui.store import GONE, Store, StoreError
 from edgechat.tui.values import Exchange, ReplyFacts
 
-from .conftest import Chat
+from .conftest import LIMIT, Chat
 from .fakes import FakeModel, Script
 
 
@@ -40,7 +40,7 @@ async def list_them(c, last="C"):
 
 
 @pytest.mark.parametrize("key", ["ctrl+d", "f2", "enter"])
-async def test_the_lit_one_is_taken_though_another_became_the_newest_meanwhile(chat, tmp_path, key):
+async def test_the_highlighted_conversation_is_used_even_if_the_order_changed(chat, tmp_path, key):
     path, gate = kept(tmp_path / "chats.db", "A", "B", "C"), threading.Event()
     async with chat(FakeModel(Script(gate=gate)), store=path) as c:
         await list_them(c)
@@ -61,7 +61,7 @@ async def test_the_lit_one_is_taken_though_another_became_the_newest_meanwhile(c
             await c.until(lambda: c.messages[:1] == ["you: about A"])
 
 
-async def test_where_the_lit_one_was_deleted_elsewhere_no_other_is_taken(chat, tmp_path):
+async def test_if_the_highlighted_conversation_was_deleted_elsewhere_nothing_is_done(chat, tmp_path):
     path = kept(tmp_path / "chats.db", "A", "B", "C")
     async with chat(FakeModel(), store=path) as c:
         await list_them(c)
@@ -71,13 +71,13 @@ async def test_where_the_lit_one_was_deleted_elsewhere_no_other_is_taken(chat, t
         other.close()
         await c.press("ctrl+d")
         await c.until(lambda: c.notices)
-        assert c.notices[0].lower() == GONE
+        assert c.notices[0] == GONE
         assert titles(path) == ["A", "C"]
         await c.press("ctrl+d")
         await c.until(lambda: "Deleted: C." in c.drawn)
 
 
-async def test_another_search_begins_with_the_first_that_it_found(chat, tmp_path):
+async def test_a_new_search_highlights_its_first_match(chat, tmp_path):
     path = kept(tmp_path / "chats.db", "A", "B", "C")
     async with chat(FakeModel(), store=path) as c:
         await list_them(c)
@@ -87,7 +87,7 @@ async def test_another_search_begins_with_the_first_that_it_found(chat, tmp_path
         await c.until(lambda: c.messages[:1] == ["you: about A"])
 
 
-async def test_an_error_of_the_list_is_seen(chat, tmp_path, monkeypatch):
+async def test_an_error_of_the_search_is_shown(chat, tmp_path, monkeypatch):
     path = kept(tmp_path / "chats.db", "A", "B", "C")
     async with chat(FakeModel(), store=path) as c:
         await list_them(c)
@@ -103,7 +103,7 @@ async def test_an_error_of_the_list_is_seen(chat, tmp_path, monkeypatch):
         await c.until(lambda: "the disk is gone" not in c.drawn)
 
 
-async def test_the_conversation_one_is_in_has_the_title_that_the_list_gave_it(chat, tmp_path):
+async def test_renaming_the_current_conversation_in_the_list_changes_its_title(chat, tmp_path):
     path = kept(tmp_path / "chats.db", "A", "B", "C")
     async with chat(FakeModel(), store=path) as c:
         await list_them(c)
@@ -119,7 +119,7 @@ async def test_the_conversation_one_is_in_has_the_title_that_the_list_gave_it(ch
         assert titles(path) == ["another", "B", "C"]
 
 
-async def test_a_title_that_nobody_gave_in_the_list_changes_nothing(chat, tmp_path):
+async def test_closing_the_list_does_not_change_the_title(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.press("f6", "!", "enter")
@@ -130,13 +130,11 @@ async def test_a_title_that_nobody_gave_in_the_list_changes_nothing(chat, tmp_pa
         assert c.chat.talk.title == "hello!"
 
 
-async def test_a_prompt_that_is_sent_while_a_conversation_is_read_ends_with_the_one_it_was_sent_in(
-    chat, tmp_path, monkeypatch
-):
+async def test_a_prompt_sent_while_a_conversation_loads_belongs_to_the_old_one(chat, tmp_path, monkeypatch):
     path, gate, load = kept(tmp_path / "chats.db", "A", "B", "C"), threading.Event(), Store.load
 
     def slow(store, id):
-        gate.wait(10)
+        gate.wait(LIMIT)
         return load(store, id)
 
     monkeypatch.setattr(Store, "load", slow)
@@ -148,13 +146,13 @@ async def test_a_prompt_that_is_sent_while_a_conversation_is_read_ends_with_the_
         await c.until(lambda: "so far" in c.drawn)
         gate.set()
         await c.until(lambda: c.messages[:1] == ["you: about A"])
-        assert c.chat.turn is None
+        assert c.chat.reply_task is None
         assert len(c.messages) == 2
         await c.kept()
     assert titles(path) == ["sent meanwhile", "A", "B", "C"]
 
 
-async def test_who_opens_the_conversation_he_is_in_while_a_reply_comes_sees_what_came_of_it(chat, tmp_path):
+async def test_reopening_the_current_conversation_stops_and_shows_the_reply(chat, tmp_path):
     path = kept(tmp_path / "chats.db", "A", "B", "C")
     async with chat(FakeModel(Script([("so far", "")], stalls=True)), store=path) as c:
         await list_them(c)
@@ -164,15 +162,15 @@ async def test_who_opens_the_conversation_he_is_in_while_a_reply_comes_sees_what
         await c.until(lambda: "so far" in c.messages[-1])
         await list_them(c)
         await c.press("enter")
-        await c.until(lambda: c.app.screen is c.chat and c.chat.turn is None)
+        await c.until(lambda: c.app.screen is c.chat and c.chat.reply_task is None)
         assert c.messages[-2] == "you: more"
         assert c.messages[-1].endswith("so far\n■ stopped")
         await c.kept()
         assert len(await c.keeper.do(lambda store: store.load(3)[1])) == 2
 
 
-async def test_a_name_or_a_title_that_is_no_text_is_kept_as_well_as_can_be(tmp_path):
-    """As of `edgechat tui $'caf\\xe9'`."""
+async def test_names_and_titles_with_lone_surrogates_are_saved(tmp_path):
+    """Such as the name in `edgechat tui $'caf\\xe9'`."""
     path, name = tmp_path / "chats.db", b"caf\xe9".decode("utf-8", "surrogateescape")
     keeper = Keeper(partial(Store, path))
     app = ChatApp(lambda path: FakeModel(), [name], keeper=keeper)
@@ -188,7 +186,7 @@ async def test_a_name_or_a_title_that_is_no_text_is_kept_as_well_as_can_be(tmp_p
         await c.press("ctrl+l")
         await c.until(lambda: "half ?" in c.drawn)
         c.app.screen.query_one(Input).value = "\ud83d"
-        await c.until(lambda: "1 turn" in c.drawn)  # it is sought as it is kept
+        await c.until(lambda: "1 exchange" in c.drawn)  # it is sought as it is kept
         await c.press("escape")
         await c.press("ctrl+g")
         c.screen.action_export_all()

@@ -1,4 +1,4 @@
-"""The bundle is loaded off the UI thread; where it cannot be, the chat says so and can be left."""
+"""Bundles are loaded in another thread, and failures are reported in the chat."""
 
 import asyncio
 import os
@@ -8,22 +8,23 @@ import threading
 import pytest
 
 from edgechat.runtime import BundleError
+from edgechat.runtime.bundle import find_bundle
 from edgechat.tui import ChatApp, run_chat
-from edgechat.tui.engine import name_of
+from edgechat.tui.engine import Engine, load, name_of
 from edgechat.tui.screens.talking import Talking
 from edgechat.tui.screens.viewing import Viewing
 from edgechat.tui.signals import quitting
 
-from .conftest import Chat
+from .conftest import LIMIT, Chat
 from .fakes import FakeModel
 
 
-async def test_the_chat_can_be_written_in_while_the_bundle_loads():
+async def test_the_prompt_can_be_edited_while_the_bundle_loads():
     gate, ui, loaded_in = threading.Event(), threading.get_ident(), []
 
     def load(path):
         loaded_in.append(threading.get_ident())
-        gate.wait(5)
+        gate.wait(LIMIT)
         return FakeModel()
 
     app = ChatApp(load, ["demo"])
@@ -35,7 +36,8 @@ async def test_the_chat_can_be_written_in_while_the_bundle_loads():
         assert c.notices == ["demo is loading"]
         gate.set()
         await c.until(lambda: "2 layers of 256 units" in c.drawn)
-        assert loaded_in != [ui]
+        assert len(loaded_in) == 1
+        assert ui not in loaded_in
         await pilot.press("enter")
         await c.until(lambda: c.messages == ["you: hi", "bot: fine"])
 
@@ -47,7 +49,7 @@ async def test_the_chat_can_be_written_in_while_the_bundle_loads():
         (MemoryError("no room"), "unexpected MemoryError: no room"),
     ],
 )
-async def test_a_bundle_that_cannot_be_loaded_is_a_message_and_the_chat_can_be_left(error, said):
+async def test_a_bundle_that_cannot_be_loaded_is_reported_in_the_chat(error, said):
     def load(path):
         raise error
 
@@ -55,30 +57,44 @@ async def test_a_bundle_that_cannot_be_loaded_is_a_message_and_the_chat_can_be_l
     async with app.run_test() as pilot:
         c = Chat(app, pilot)
         await c.until(lambda: c.messages)
-        assert c.messages == [f"error: {said}. There is nobody to talk to."]
-        assert "demo · not kept · not loaded" in c.drawn
+        assert c.messages == [f"error: {said}. No bundle is open."]
+        assert "demo · not saved · not loaded" in c.drawn
         await pilot.press("h", "i", "enter", "ctrl+n", "ctrl+y", "escape")
         assert c.prompt == "hi"
         await pilot.press("ctrl+q")
     assert app.return_code == 0
 
 
-def test_run_chat_names_bundles_by_their_folder_and_hands_all_on(monkeypatch, tmp_path):
+def test_run_chat_passes_its_options_on(monkeypatch, tmp_path):
     opened = []
-    monkeypatch.setattr(ChatApp, "run", lambda app, inline: opened.append((app, inline)))
+
+    class Recorder(ChatApp):
+        def __init__(self, load, bundles, **options):
+            super().__init__(load, bundles, **options)
+            opened.append((load, bundles, options))
+
+        def run(self, *, inline):
+            opened.append(inline)
+
+    monkeypatch.setattr("edgechat.tui.app.ChatApp", Recorder)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     bundle = str(tmp_path / "runs" / "mine")
     key = tmp_path / "me.pub"
     run_chat([bundle], device="cpu", threads=2, require_signature=key, changes={"beam": 2}, inline=True)
-    ((app, inline),) = opened
+    (load, bundles, options), inline = opened
     assert inline
-    assert app._bundles == (bundle,)
-    assert app._load.keywords == {"device": "cpu", "threads": 2, "require_signature": key}
-    assert app._changes == {"beam": 2}
+    assert bundles == [bundle]
+    assert load.keywords == {"device": "cpu", "threads": 2, "require_signature": key}
+    assert options["changes"] == {"beam": 2}
     assert name_of(bundle) == "mine"
     assert name_of("two\nlines") == "two lines"
     assert list(tmp_path.iterdir()) == []  # nothing was said or chosen, so nothing is kept
+
+
+def test_the_size_of_a_bundle_is_that_of_all_its_files():
+    files = [file.stat().st_size for file in find_bundle("demo").iterdir()]
+    assert Engine(load("demo"), "demo").facts.size == sum(files)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +107,7 @@ def test_run_chat_names_bundles_by_their_folder_and_hands_all_on(monkeypatch, tm
         (ChatApp, "on_ready"),
     ],
 )
-async def test_a_signal_before_the_first_drawing_quits_too(owner, moment, monkeypatch):
+async def test_a_signal_during_startup_quits(owner, moment, monkeypatch):
     app = ChatApp({"demo": FakeModel()}.__getitem__, ["demo"])
     usual = getattr(owner, moment)
 
@@ -100,12 +116,12 @@ async def test_a_signal_before_the_first_drawing_quits_too(owner, moment, monkey
         return usual(self)
 
     monkeypatch.setattr(owner, moment, interrupted)
-    await asyncio.wait_for(app.run_async(headless=True), 10)
+    await asyncio.wait_for(app.run_async(headless=True), LIMIT)
     assert app.return_code == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_signals_quit_while_the_chat_is_open_and_no_longer_though_they_were_ignored():
+def test_signals_quit_only_while_the_chat_is_open():
     quits = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

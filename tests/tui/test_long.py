@@ -1,4 +1,4 @@
-"""A conversation of more turns than are worth laying out at once."""
+"""Long conversations, of which only a window is mounted."""
 
 import re
 import threading
@@ -21,7 +21,7 @@ def said(turns=TURNS):
 
 
 def mounted(c):
-    """Numbers of the exchanges that there are messages of, as they stand below each other."""
+    """The first and last number of the mounted exchanges."""
     numbers = [message.number for message in c.chat.query("UserMessage")]
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
     assert [m.number for m in c.chat.query("ReplyMessage")] == numbers
@@ -32,6 +32,11 @@ def seen(c):
     return [int(n) for n in re.findall(r"(?:prompt|reply) (\d+)", c.drawn)]
 
 
+def beyond(c):
+    """The lines that say what is not in the window."""
+    return " ".join(line.visual.plain for line in c.chat.query(".beyond") if line.display)
+
+
 async def hold(c, turns=TURNS):
     c.screen.hold(Talk(said(turns)))
     await c.pilot.pause()
@@ -39,9 +44,9 @@ async def hold(c, turns=TURNS):
 
 
 async def settled(c):
-    """Until the window is laid out where it has moved to."""
+    """Wait until the window is laid out after a move."""
     await c.pilot.pause()
-    await c.until(lambda: not c.chat.conversation._moves)
+    await c.until(lambda: c.chat.conversation.settled)
     await c.pilot.pause()
 
 
@@ -49,24 +54,24 @@ async def until_mounted(c, first, last):
     await c.until(lambda: mounted(c) == (first, last))
 
 
-async def test_of_a_long_conversation_the_latest_turns_are_there_and_how_many_came_before(chat):
+async def test_a_long_conversation_shows_its_latest_exchanges_and_how_many_came_before(chat):
     async with chat(FakeModel()) as c:
         for _ in range(2):
             await hold(c)
             assert mounted(c) == (TURNS - WINDOW + 1, TURNS)
-            assert "200 turns before: scroll on to see them" in c.chat.conversation._before.visual.plain
+            assert "200 earlier exchanges: scroll to see them" in beyond(c)
             await settled(c)
             assert mounted(c) == (TURNS - WINDOW + 1, TURNS)
         await c.say("hello")
         assert mounted(c) == (TURNS - WINDOW + 2, TURNS + 1)
-        assert "turn after" not in c.drawn
+        assert "later exchange" not in c.drawn
         assert c.messages[-1].endswith("fine")
         await hold(c, 3)
         assert len(c.messages) == 6
-        assert "turns before" not in c.drawn
+        assert "earlier exchange" not in c.drawn
 
 
-async def test_who_scrolls_to_the_end_of_the_window_has_it_move_on_and_sees_the_same(chat):
+async def test_scrolling_to_the_edge_moves_the_window(chat):
     async with chat(FakeModel()) as c:
         await hold(c)
         c.screen.conversation.focus()
@@ -80,7 +85,7 @@ async def test_who_scrolls_to_the_end_of_the_window_has_it_move_on_and_sees_the_
                 break
         assert seen_all == set(range(1, TURNS + 1))
         assert mounted(c) == (1, WINDOW)
-        assert "turns before" not in c.drawn
+        assert "earlier exchange" not in c.drawn
         seen_all = set(seen(c))
         for _ in range(400):
             c.screen.conversation.scroll_page_down(animate=False)
@@ -93,7 +98,7 @@ async def test_who_scrolls_to_the_end_of_the_window_has_it_move_on_and_sees_the_
         assert mounted(c) == (TURNS - WINDOW + 1, TURNS)
 
 
-async def test_the_first_line_in_view_stays_when_earlier_turns_come(chat):
+async def test_the_text_in_view_stays_when_earlier_exchanges_are_mounted(chat):
     async with chat(FakeModel()) as c:
         await hold(c)
         await c.press("ctrl+up")
@@ -105,30 +110,30 @@ async def test_the_first_line_in_view_stays_when_earlier_turns_come(chat):
         await until_mounted(c, TURNS - WINDOW + 1 - PAGE, TURNS - PAGE)
         await settled(c)
         assert seen(c)[-1] >= TURNS - WINDOW + 1 >= seen(c)[0] >= TURNS - WINDOW - 1
-        assert f"{PAGE} turns after" in conversation._after.visual.plain
+        assert f"{PAGE} later exchanges" in beyond(c)
 
 
-async def test_looking_beyond_the_window_has_it_move_and_what_is_done_there_is_as_ever(chat, tmp_path):
+async def test_selecting_beyond_the_window_moves_it(chat, tmp_path):
     store = Store(tmp_path / "chats.db")
     id = store.create("long", "demo", said(2 * WINDOW))
     store.close()
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.press("ctrl+l")
-        await c.until(lambda: "200 turns" in c.drawn)
+        await c.until(lambda: "200 exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: "reply 200" in c.drawn)
         for _ in range(WINDOW):
             c.screen.action_select(-1)
         await settled(c)
-        assert c.screen.looked_at == WINDOW
+        assert c.screen.selected == WINDOW
         assert mounted(c)[0] <= WINDOW <= mounted(c)[1]
         assert "▌ bot   reply 100" in c.drawn
         await c.press("ctrl+g")
-        await c.until(lambda: "✔ good" in c.drawn or "good" in c.drawn)
+        await c.until(lambda: "✓ good" in c.drawn)
         await c.press("ctrl+y")
         assert c.app.clipboard == "reply 100"
         # One that is marked out of view is marked, and looked at again.
-        c.screen.conversation._have_latest()
+        c.screen.conversation.show_latest()
         await settled(c)
         await c.press("f11")
         await settled(c)
@@ -144,7 +149,7 @@ async def test_looking_beyond_the_window_has_it_move_and_what_is_done_there_is_a
 
 
 @pytest.mark.parametrize("turn", [2, TURNS - WINDOW + 2, TURNS - 1])
-async def test_a_conversation_that_was_searched_for_opens_where_it_was_found(chat, tmp_path, turn):
+async def test_a_conversation_opens_at_the_exchange_that_was_found(chat, tmp_path, turn):
     store = Store(tmp_path / "chats.db")
     exchanges = said()
     exchanges[turn - 1] = Exchange("where is my kettle?", reply=ReplyFacts(f"reply {turn}"))
@@ -154,31 +159,31 @@ async def test_a_conversation_that_was_searched_for_opens_where_it_was_found(cha
         await c.press("ctrl+l", *"kettle")
         await c.until(lambda: "where is my kettle?" in c.drawn)
         await c.press("enter")
-        await c.until(lambda: c.chat.conversation._replies)
+        await c.until(lambda: c.chat.conversation.window)
         await settled(c)
         await c.until(lambda: f"▌ bot   reply {turn}" in c.drawn)
         assert "▌ you   where is my kettle?" in c.drawn
-        assert c.screen.looked_at == turn
+        assert c.screen.selected == turn
         await c.say("and the cup?")
         await c.press("ctrl+l", *"long")
-        await c.until(lambda: f"{TURNS + 1} turns" in c.drawn)
+        await c.until(lambda: f"{TURNS + 1} exchanges" in c.drawn)
         await c.press("enter")
         await c.until(lambda: "and the cup?" in c.drawn)
-        assert c.screen.looked_at == TURNS + 1
+        assert c.screen.selected == TURNS + 1
 
 
-async def test_the_prompt_that_is_looked_at_is_in_view_though_its_reply_is_taller_than_that(chat):
+async def test_the_selected_prompt_is_visible_above_a_tall_reply(chat):
     async with chat(FakeModel()) as c:
         tall = ReplyFacts("\n".join(f"line {n}" for n in range(40)))
         c.screen.hold(Talk([Exchange("where?", reply=tall), *said(9)]))
         await settled(c)
-        c.screen.look(1)
+        c.screen.select(1)
         await settled(c)
         assert "▌ you   where?" in c.drawn
         assert "line 3" in c.drawn
 
 
-async def test_a_reply_that_is_coming_stays_while_one_scrolls_back(chat):
+async def test_a_pending_reply_stays_mounted_while_scrolling_back(chat):
     gate = threading.Event()
     async with chat(FakeModel(Script([("so ", "far")], reply("so good"), gate))) as c:
         await hold(c)
@@ -195,7 +200,7 @@ async def test_a_reply_that_is_coming_stays_while_one_scrolls_back(chat):
         await c.until(lambda: c.messages[-1].endswith("so good"))
 
 
-async def test_an_error_is_reported_where_it_is_seen(chat):
+async def test_an_error_is_reported_at_the_latest_exchange(chat):
     async with chat(FakeModel()) as c:
         await hold(c)
         c.screen.conversation.focus()

@@ -1,5 +1,5 @@
-"""Pictures of every screen, narrow and wide, in the dark and in the light. `pytest --snapshot-update` takes
-them anew: look at them then."""
+"""Snapshots of every screen, narrow and wide, in the dark and the light theme. Look at the pictures after
+`pytest --snapshot-update`."""
 
 import asyncio
 import itertools
@@ -24,7 +24,7 @@ REPLIES = {"good day to you": 0.5, "good morning": 0.2, "hello there, 你好 �
 
 
 def traced():
-    """A real model, whose replies all take the same time."""
+    """A real model whose replies all report the same time."""
     model = table_model(REPLIES)
     timed = model.maker.reply
     model.maker.reply = lambda *args: replace(timed(*args), ms=12.5)
@@ -63,7 +63,7 @@ def shows(view):
 
 
 async def metered(c):
-    """With times and memory that are the same on every machine."""
+    """Show times and memory that are the same on every machine."""
     await c.say("hello")
     c.screen.show_view("meter")
     await c.pilot.pause()
@@ -75,7 +75,7 @@ async def metered(c):
 
 async def compared(c):
     await c.press("f8", "down", "enter")
-    await c.until(lambda: c.screen.bundles.beside)
+    await c.until(lambda: c.screen.bundles.second)
     await c.say("hello")
 
 
@@ -100,7 +100,6 @@ async def library(c):
 
 async def presses(c, *keys):
     await c.press(*keys)
-    await c.pilot.pause(0.1)
     for field in c.app.screen.query(Input):
         field.cursor_blink = False
 
@@ -124,7 +123,7 @@ SCREENS = {
 
 
 class Taken(App):
-    """A picture that was taken before, as the application that `snap_compare` takes one of."""
+    """An application that gives `snap_compare` a picture that was taken before."""
 
     def __init__(self, svg):
         super().__init__()
@@ -136,8 +135,8 @@ class Taken(App):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """By screen: a picture for each size and theme. One start of the application is enough for all: its
-    terminal is made wider, and its theme changed."""
+    """A function that takes the pictures of a screen, one for each size and theme. The application is only
+    started once for each screen: its terminal is resized and its theme changed."""
     taken = {}
 
     def take(screen):

@@ -1,4 +1,4 @@
-"""How much of the searches is kept to look at."""
+"""The memory of search traces."""
 
 import gc
 
@@ -7,36 +7,36 @@ import pytest
 from edgechat.runtime import TracedStep
 from edgechat.tui import talk
 from edgechat.tui.engine import MOST_TRACED, Engine
-from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Insight
-from edgechat.tui.widgets.hints import NOT_FOLLOWED
+from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Exchange, ReplyFacts, Trace
+from edgechat.tui.widgets.hints import NOT_TRACED
 
 from .fakes import FakeModel, table_model
 
 TABLE = {"ab": 0.6, "cd": 0.4}
 
 
-def insight(candidates: int, weights: int) -> Insight:
+def trace(candidates: int, weights: int) -> Trace:
     ways = BeamRow("12345", -1.0, (BeamCandidate("a", -1.0, -1.0, "live"),) * candidates)
     token = AttendedToken("a", (1 / weights,) * weights)
-    return Insight(("x",) * weights, ("x",), 64, ((token, token),), ((ways, ways),))
+    return Trace(("x",) * weights, ("x",), 64, ((token, token),), ((ways, ways),))
 
 
-def test_the_size_of_a_way_is_that_of_its_candidates_its_attention_and_its_texts():
-    assert insight(3, 4).size == 2 * 3 * 120 + 2 * 4 * 32 + 2 * 5
+def test_the_size_of_a_trace_counts_candidates_attention_and_texts():
+    assert trace(3, 4).size == 2 * 3 * 120 + 2 * 4 * 32 + 2 * 5
 
 
-def test_the_oldest_ways_are_forgotten_when_all_together_are_too_large(monkeypatch):
-    one = insight(100, 10)
+def test_the_oldest_traces_are_dropped_when_all_together_are_too_large(monkeypatch):
+    one = trace(100, 10)
     monkeypatch.setattr(talk, "REMEMBERED", 3 * one.size)
     held = talk.Talk()
     for number in range(1, 6):
-        held.remember(number, insight(100, 10))
-    assert [number for number in range(1, 6) if held.insight(number)] == [3, 4, 5]
-    held.remember(6, insight(1000, 10))  # larger than all may be: it alone is there
-    assert [number for number in range(1, 7) if held.insight(number)] == [6]
+        held.remember(number, trace(100, 10))
+    assert [number for number in range(1, 6) if held.trace(number)] == [3, 4, 5]
+    held.remember(6, trace(1000, 10))  # larger than all may be: it alone is there
+    assert [number for number in range(1, 7) if held.trace(number)] == [6]
 
 
-def test_a_search_is_traced_where_its_longest_reply_would_leave_no_more_than_may_be_kept():
+def test_a_search_is_traced_if_its_longest_reply_has_a_small_trace():
     engine = Engine(FakeModel(), "demo")  # replies of at most 64 tokens
     assert engine.traces(["hello"], {"beam": 5, "max_length": 500})
     assert engine.traces(["hello"], {"beam": 64, "max_length": None})
@@ -46,12 +46,12 @@ def test_a_search_is_traced_where_its_longest_reply_would_leave_no_more_than_may
     assert MOST_TRACED == 64_000_000
 
 
-async def test_of_a_search_that_is_too_large_nothing_is_traced_and_the_views_say_why(chat):
+async def test_a_search_that_is_too_large_is_not_traced_and_the_views_say_so(chat):
     async with chat(table_model(TABLE), size=(140, 40)) as c:
         c.screen.use_preset({"beam": 64, "max_length": 500})
         await c.say("hi")
         for view in ("attention", "beam"):
-            assert " ".join(NOT_FOLLOWED.split()[:6]) in await c.view(view)
+            assert " ".join(NOT_TRACED.split()[:6]) in await c.view(view)
         assert "ab" in await c.view("tokens")
         c.screen.use_preset({"beam": 64})
         await c.press("ctrl+r")
@@ -59,8 +59,38 @@ async def test_of_a_search_that_is_too_large_nothing_is_traced_and_the_views_say
         assert "step 1 of" in await c.view("beam")
 
 
+def test_speeds_are_collected_when_replies_end(monkeypatch):
+    computed = []
+    speed = ReplyFacts.tokens_per_second.fget
+    counting = property(lambda reply: computed.append(reply) or speed(reply))
+    monkeypatch.setattr(ReplyFacts, "tokens_per_second", counting)
+
+    def reply(tokens):
+        return ReplyFacts("r", tokens=tokens, ms=1000)
+
+    held = talk.Talk([Exchange("p", reply=reply(n), other=reply(n + 1)) for n in range(1, 1001)])
+    computed.clear()
+
+    def speeds(side):
+        return [round(speed) for speed in held.speeds(side)]
+
+    assert speeds(0) == list(range(1, 1001))
+    assert speeds(1) == list(range(2, 1002))
+    assert computed == []
+    number = held.begin("again", instead_of=1000)
+    assert speeds(0) == list(range(1, 1000))
+    assert held.take_back(number)
+    assert speeds(0) == list(range(1, 1001))
+    number = held.begin("again", instead_of=1000)
+    held.end(number, Exchange("again", reply=reply(7)), "demo")
+    held.change(1, Exchange("p", "failed"))
+    assert speeds(0) == [*range(2, 1000), 7]
+    assert speeds(1) == list(range(3, 1001))
+    assert len(computed) < 10
+
+
 @pytest.mark.parametrize("leave", ["escape", "ctrl+n"])
-async def test_the_trace_of_a_reply_that_is_stopped_or_left_is_freed(chat, leave):
+async def test_the_trace_of_a_stopped_reply_is_freed(chat, leave):
     before = count(TracedStep)  # of other tests
     async with chat(table_model(TABLE, seconds=0.05)) as c:
         await c.say("hi", wait=False)
@@ -69,14 +99,14 @@ async def test_the_trace_of_a_reply_that_is_stopped_or_left_is_freed(chat, leave
         await c.until(lambda: count(TracedStep) <= before)
 
 
-async def test_the_way_of_a_reply_is_freed_with_its_conversation(chat):
-    traced, ways = count(TracedStep), count(Insight)
+async def test_the_trace_of_a_reply_is_freed_with_its_conversation(chat):
+    traced, ways = count(TracedStep), count(Trace)
     async with chat(table_model(TABLE)) as c:
         await c.say("hi")
-        assert count(Insight) > ways
+        assert count(Trace) > ways
         assert count(TracedStep) <= traced
         await c.press("ctrl+n")
-        await c.until(lambda: count(Insight) <= ways)
+        await c.until(lambda: count(Trace) <= ways)
 
 
 def count(kind: type) -> int:

@@ -1,4 +1,4 @@
-"""The input: lines, history, pastes, and keys in the order in which they were typed."""
+"""The prompt: lines, history, pastes, and the order of keys."""
 
 import asyncio
 
@@ -13,14 +13,14 @@ from edgechat.tui.widgets.editor import LONGEST
 from .fakes import FakeModel, Script
 
 
-async def test_ctrl_o_breaks_the_line_and_ctrl_j_sends(chat):
+async def test_ctrl_o_inserts_a_line_break_and_ctrl_j_sends(chat):
     async with chat(FakeModel()) as c:
         await c.pilot.press("a", "ctrl+o", "b", "ctrl+j")
         await c.until(lambda: c.screen.prompt.ready)
         assert c.messages[0] == "you: a\nb"
 
 
-async def test_a_key_with_alt_writes_no_letter(chat):
+async def test_a_key_with_alt_types_no_letter(chat):
     async with chat(FakeModel()) as c:
         await c.say("hello")
         for key in ("alt+v", "alt+q", "alt+g"):  # as terminals deliver them: with the letter
@@ -39,7 +39,7 @@ async def test_keys_that_arrive_at_once_keep_their_order(chat):
         assert c.messages[0] == "you: hi"
 
 
-async def test_up_and_down_walk_through_the_prompts_and_come_back_to_the_draft(chat):
+async def test_up_and_down_recall_prompts_and_return_to_the_draft(chat):
     async with chat(FakeModel()) as c:
         await c.say("first")
         await c.say("second\nline")
@@ -54,7 +54,7 @@ async def test_up_and_down_walk_through_the_prompts_and_come_back_to_the_draft(c
         assert c.prompt == "d"
 
 
-def test_an_edit_to_a_past_prompt_is_kept_until_something_is_sent():
+def test_an_edit_to_a_past_prompt_is_remembered_until_something_is_sent():
     history = PromptHistory()
     history.add("one")
     history.add("two")
@@ -77,7 +77,7 @@ def test_a_prompt_sent_twice_in_a_row_is_remembered_once():
     assert history.previous("one") is None
 
 
-async def test_a_draft_comes_back_after_an_edit_and_the_edit_is_not_lost(chat):
+async def test_cancelling_an_edit_restores_the_draft_and_remembers_the_edit(chat):
     async with chat(FakeModel()) as c:
         await c.say("first")
         await c.press(*"draft", "f6")
@@ -90,7 +90,7 @@ async def test_a_draft_comes_back_after_an_edit_and_the_edit_is_not_lost(chat):
         assert c.prompt == "draft"
 
 
-async def test_a_draft_is_found_again_when_the_edit_was_sent(chat):
+async def test_the_draft_is_in_the_history_after_the_edit_was_sent(chat):
     async with chat(FakeModel()) as c:
         await c.say("first")
         await c.press(*"draft", "f6", "!", "f6", "?", "enter")
@@ -110,7 +110,7 @@ async def test_a_paste_loses_its_control_sequences_and_keeps_its_lines(chat):
         assert c.prompt == "a\nb\nc␛]0;title␇"
 
 
-async def test_a_kept_prompt_comes_back_without_its_control_sequences(chat, tmp_path):
+async def test_a_stored_prompt_is_recalled_without_control_sequences(chat, tmp_path):
     path = tmp_path / "chats.db"
     store = Store(path)
     store.create("t", "demo", [Exchange("a\x1b]52;c;aGFjaw==\x07b\x9b", reply=ReplyFacts("r"))])
@@ -119,7 +119,7 @@ async def test_a_kept_prompt_comes_back_without_its_control_sequences(chat, tmp_
         await c.pilot.press("up")
         assert c.prompt == "a␛]52;c;aGFjaw==␇b�"
         await c.press("ctrl+l")
-        await c.until(lambda: "1 turn" in c.drawn)
+        await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("enter")
         await c.until(lambda: len(c.messages) == 2)
         await c.press("f6")
@@ -177,7 +177,7 @@ async def test_a_paste_goes_to_the_prompt_wherever_the_focus_is_in_order_with_wh
         await c.until(lambda: c.prompt == "pastedxy")
 
 
-async def test_joiners_are_written_as_they_are_typed(chat):
+async def test_joiners_can_be_typed(chat):
     async with chat(FakeModel()) as c:
         c.screen.conversation.focus()
         await c.pilot.pause()
@@ -193,8 +193,8 @@ async def test_joiners_are_written_as_they_are_typed(chat):
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        ("", "Say something, Enter sends it"),
-        ('"prompt.send" = "ctrl+g"', "Say something, ^g sends it"),
+        ("", "Say something (Enter sends it)"),
+        ('"prompt.send" = "ctrl+g"', "Say something (^g sends it)"),
         ('"prompt.send" = ""', "Say something"),
     ],
 )

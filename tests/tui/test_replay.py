@@ -1,15 +1,16 @@
-"""A reply that was kept is made again, by the same bundle and in the same way, to see how it came about."""
+"""Replaying stored replies with the same bundle and settings."""
 
 import threading
 
 import pytest
 
 from edgechat.runtime import UsageError
-from edgechat.tui.captions import alike, caption, replayed
+from edgechat.tui.captions import alike, compared_caption, replayed
 from edgechat.tui.engine import Engine, load
 from edgechat.tui.values import CandidateRow, Made, ReplyFacts
 from edgechat.tui.widgets.message import ReplyMessage
 
+from .conftest import LIMIT
 from .fakes import FakeModel, Script, reply, table_model
 
 TABLE = {"ab": 0.6, "cd": 0.4}
@@ -21,7 +22,7 @@ def rows(*texts, logp=-1.0):
 
 
 async def reopen(c):
-    """The conversation that was held last."""
+    """Open the latest conversation."""
     await c.press("ctrl+l")
     await c.until(lambda: "just now" in c.drawn)
     await c.press("enter")
@@ -32,8 +33,8 @@ async def said(c, what):
     await c.until(lambda: any(what in " ".join(notice.split()) for notice in c.notices))
 
 
-async def test_after_a_replay_a_kept_reply_shows_all_that_it_showed_when_it_was_made(chat, tmp_path):
-    """The shipped demo, drawing at random, with what was said before as context."""
+async def test_after_a_replay_a_stored_reply_shows_everything_again(chat, tmp_path):
+    """The shipped demo, with sampling and with context."""
     store = tmp_path / "chats.db"
     async with chat(load("demo"), size=(140, 40), store=store) as c:
         c.screen.use_preset({"sample": True, "temperature": 1.5, "beam": 3})
@@ -56,7 +57,7 @@ async def test_after_a_replay_a_kept_reply_shows_all_that_it_showed_when_it_was_
 
 
 def panel(drawn):
-    """What the inspector shows, at the right, above the input."""
+    """The rows of the inspector, on the right above the prompt."""
     return [row[78:] for row in drawn.splitlines()[:-5]]
 
 
@@ -65,7 +66,7 @@ async def test_a_reply_is_replayed_with_the_settings_it_was_made_with(chat):
         c.screen.use_preset({"beam": 2})
         await c.say("hi")
         c.screen.use_preset({})
-        c.screen.talk._insights.clear()
+        c.screen.talk.forget(1)
         assert "f12 replays" in " ".join((await c.view("attention")).split())
         await c.press("f12")
         await said(c, "Replayed: the same reply, token by token")
@@ -74,7 +75,7 @@ async def test_a_reply_is_replayed_with_the_settings_it_was_made_with(chat):
         assert "beam 2" in await c.view("meter")
 
 
-async def test_any_turn_is_replayed_with_what_was_said_before_it_and_no_more(chat):
+async def test_an_earlier_exchange_is_replayed_with_its_own_context(chat):
     model = FakeModel(turns=3)
     async with chat(model) as c:
         for prompt in ("one", "two", "three"):
@@ -84,36 +85,34 @@ async def test_any_turn_is_replayed_with_what_was_said_before_it_and_no_more(cha
         assert model.asked[-1] == ["one", "fine", "two"]
 
 
-async def test_a_replay_that_differs_says_so_and_changes_and_shows_nothing(chat):
+async def test_a_replay_that_differs_says_so_and_changes_nothing(chat):
     model = table_model(TABLE)
     async with chat(model, size=(140, 40)) as c:
         await c.say("hi")
-        c.screen.talk._insights.clear()
+        c.screen.talk.forget(1)
         model.backend._replies = table_model({"xy": 1.0}).backend._replies
         await c.press("f12")
-        await said(c, "another reply came")
+        await said(c, "the reply differs")
         assert c.messages == ["you: hi", "bot: ab"]
         assert "f12 replays" in " ".join((await c.view("attention")).split())
 
 
 async def held_with_another_bundle(chat, store, maker, other):
-    """A conversation with `maker`, the bundle `other1`; the first one is `other`."""
+    """Save a conversation with `maker` as the bundle `other1`. The first bundle is `other`."""
     async with chat(other, maker, store=store) as c:
         await c.press("ctrl+b", "down", "enter")
         await c.until(lambda: "other1 · int8" in c.drawn)
         await c.say("hello")
 
 
-async def test_a_replay_opens_the_bundle_that_made_the_reply_and_leaves_the_one_that_is_talked_to(
-    chat, tmp_path
-):
+async def test_a_replay_opens_the_bundle_that_made_the_reply_but_does_not_switch_to_it(chat, tmp_path):
     store, maker, other = tmp_path / "chats.db", FakeModel(weights="a"), FakeModel(weights="b")
     await held_with_another_bundle(chat, store, maker, other)
     async with chat(other, store=store) as c:
-        c.screen._load = {"other1": maker}.__getitem__
+        c.models["other1"] = maker
         await reopen(c)
         await c.press("f12")
-        await said(c, "Opening other1, to replay the reply")
+        await said(c, "Opening other1 to replay the reply")
         await said(c, "Replayed: the same reply")
         assert maker.asked[-1] == ["hello"]
         assert c.screen.bundles.current == "demo"
@@ -122,50 +121,43 @@ async def test_a_replay_opens_the_bundle_that_made_the_reply_and_leaves_the_one_
 @pytest.mark.parametrize(
     ("there", "refused"),
     [
-        (FakeModel(weights="c"), "other1 is another bundle now than the one that made the reply"),
+        (FakeModel(weights="c"), "the bundle at other1 has changed since it made the reply"),
         (UsageError("there is no bundle other1"), "there is no bundle other1"),
     ],
 )
-async def test_without_the_bundle_that_made_it_a_reply_is_not_replayed_and_a_sentence_says_why(
-    chat, tmp_path, there, refused
-):
+async def test_a_reply_of_a_changed_or_missing_bundle_is_not_replayed(chat, tmp_path, there, refused):
     store, maker, other = tmp_path / "chats.db", FakeModel(weights="a"), FakeModel(weights="b")
     await held_with_another_bundle(chat, store, maker, other)
 
-    def load_again(path):
-        if isinstance(there, UsageError):
-            raise there
-        return there
-
     async with chat(other, store=store) as c:
-        c.screen._load = load_again
+        c.models["other1"] = there
         await reopen(c)
         for _ in range(2):  # it is open by then, or asked for again
             c.app.clear_notifications()
             await c.press("f12")
-            await said(c, f"This cannot be replayed: {refused}")
+            await said(c, f"The reply cannot be replayed: {refused}")
             assert c.screen.prompt.ready
         assert c.messages == ["you: hello", "bot: fine"]
 
 
-async def test_a_bundle_that_is_chosen_while_a_replay_waits_for_it_and_fails_leaves_the_other(chat, tmp_path):
+async def test_a_bundle_that_fails_while_a_replay_waits_for_it_leaves_the_other_current(chat, tmp_path):
     store, maker, other = tmp_path / "chats.db", FakeModel(weights="a"), FakeModel(weights="b")
     await held_with_another_bundle(chat, store, maker, other)
     gate = threading.Event()
 
-    def load_again(path):
-        gate.wait(5)
-        raise UsageError(f"there is no bundle {path}")
+    def load_again():
+        gate.wait(LIMIT)
+        raise UsageError("there is no bundle other1")
 
     async with chat(other, store=store) as c:
-        c.screen._load = load_again
+        c.models["other1"] = load_again
         await reopen(c)
         await c.press("f12")
-        await said(c, "Opening other1, to replay the reply")
-        c.screen._talk_to("other1")
+        await said(c, "Opening other1 to replay the reply")
+        c.screen.talk_to("other1")
         assert c.screen.state() == "loading"
         gate.set()
-        await said(c, "This cannot be replayed: there is no bundle other1")
+        await said(c, "The reply cannot be replayed: there is no bundle other1")
         assert c.screen.bundles.current == "demo"
         assert c.screen.prompt.ready
 
@@ -188,21 +180,21 @@ async def test_a_reply_that_was_stopped_is_replayed_to_its_end(chat):
         await c.say("hello", wait=False)
         await c.until(lambda: "so f" in c.messages[-1])
         await c.press("escape", "f12")
-        await said(c, "the reply that was stopped reads: so long")
+        await said(c, "without the stop, the reply is: so long")
         assert c.messages[-1] == "bot: so f\n■ stopped"
 
 
-def test_what_a_replay_found_is_told_exactly():
+def test_the_result_of_a_replay_is_described_exactly():
     made = ReplyFacts("a", rows("a", "b"))
     assert replayed(made, made).endswith("log-probabilities equal")
-    assert replayed(made, ReplyFacts("a", rows("a", "b", logp=-1.25))).endswith("within 0.2")
+    assert replayed(made, ReplyFacts("a", rows("a", "b", logp=-1.25))).endswith("equal within 0.2")
     other = ReplyFacts("a", rows("a", "c"))
-    assert "other candidates behind it" in replayed(made, other)
+    assert "the other candidates differ" in replayed(made, other)
     assert alike(made, made)
     assert not alike(made, other)
 
 
-def test_a_bundle_is_known_by_all_that_is_in_it_and_by_a_place_that_outlives_the_folder(tmp_path):
+def test_a_bundle_is_identified_by_its_contents_and_absolute_path(tmp_path):
     same, again, other = (Engine(FakeModel(weights=weights), "demo").facts.fingerprint for weights in "aab")
     assert same == again != other
     precision = Engine(FakeModel(weights="a", precision="fp32"), "demo").facts.fingerprint
@@ -212,7 +204,7 @@ def test_a_bundle_is_known_by_all_that_is_in_it_and_by_a_place_that_outlives_the
     assert Engine(FakeModel(), "demo", "demo").facts.path == "demo"  # the shipped one has no place
 
 
-async def test_the_second_of_two_replies_is_looked_at_copied_and_replayed_as_the_first_is(chat, tmp_path):
+async def test_the_second_reply_of_a_comparison_can_be_selected_copied_and_replayed(chat, tmp_path):
     store = tmp_path / "chats.db"
     models = table_model(TABLE), table_model({"xy": 0.7, "ab": 0.3})
     async with chat(*models, size=(140, 40), store=store) as c:
@@ -226,7 +218,7 @@ async def test_the_second_of_two_replies_is_looked_at_copied_and_replayed_as_the
         assert [row[-1] for row in c.candidates][:2] == ["xy", "ab"]
         c.screen.inspector.candidates.focus()
         await c.press("down", "enter", "ctrl+y")
-        first = "The conversation goes on with the first bundle's reply: alt+o looks at that"
+        first = "The conversation continues with the first bundle's reply: select it with alt+o"
         assert c.notices[0] == first
         assert c.app.clipboard == "xy"
         assert c.chat.talk.turns("and?") == ["hi", "ab", "and?"]
@@ -246,7 +238,7 @@ async def test_the_second_of_two_replies_is_looked_at_copied_and_replayed_as_the
 
 
 @pytest.mark.parametrize("key", ["ctrl+g", "alt+d", "f10"])
-async def test_what_is_learned_from_is_the_first_reply_and_never_by_a_key_on_the_second(chat, key):
+async def test_only_the_first_reply_of_a_comparison_can_be_marked(chat, key):
     async with chat(FakeModel(), FakeModel(), size=(140, 40)) as c:
         await c.press("f8", "enter")
         await c.say("hi")
@@ -254,17 +246,17 @@ async def test_what_is_learned_from_is_the_first_reply_and_never_by_a_key_on_the
         assert c.app.screen is c.chat
         assert c.chat.talk[1].mark is None
         assert c.chat.side == 1
-        assert c.notices[-1].endswith("alt+o looks at that")
+        assert c.notices[-1].endswith("select it with alt+o")
         await c.press("alt+o", key)
         assert c.chat.talk[1].mark or c.app.screen is not c.chat
 
 
-def test_two_bundles_of_one_name_are_told_apart_by_their_paths():
+def test_captions_of_bundles_with_the_same_name_show_their_paths():
     def made(path, precision="int8"):
         return ReplyFacts("hi", ms=12.4, made=Made("demo", precision, "cpu", path=path))
 
-    assert caption(made("old/demo")) == "demo · int8 · cpu"
-    assert caption(made("old/demo"), made("new/demo")) == "old/demo · int8 · cpu · 12 ms"
-    assert caption(made("new/demo"), made("old/demo")) == "new/demo · int8 · cpu · 12 ms"
-    assert caption(made("old/demo"), made("new/demo", "fp32")) == "demo · int8 · cpu · 12 ms"
-    assert caption(made(""), made("")) == "demo · int8 · cpu · 12 ms"
+    assert compared_caption(made("old/demo"), None) == "demo · int8 · cpu · 12 ms"
+    assert compared_caption(made("old/demo"), made("new/demo")) == "old/demo · int8 · cpu · 12 ms"
+    assert compared_caption(made("new/demo"), made("old/demo")) == "new/demo · int8 · cpu · 12 ms"
+    assert compared_caption(made("old/demo"), made("new/demo", "fp32")) == "demo · int8 · cpu · 12 ms"
+    assert compared_caption(made(""), made("")) == "demo · int8 · cpu · 12 ms"

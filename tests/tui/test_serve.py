@@ -26,7 +26,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-async def test_a_page_is_served_what_is_typed_there_gets_a_reply_and_sigterm_ends_it_at_once(tmp_path):
+async def test_a_served_chat_replies_and_ends_at_sigterm(tmp_path):
     port = free_port()
     server = await asyncio.create_subprocess_exec(
         *serve(port),
@@ -48,7 +48,7 @@ async def test_a_page_is_served_what_is_typed_there_gets_a_reply_and_sigterm_end
                 await terminal.send_str(json.dumps(["stdin", "how are you?\r"]))
                 await until(terminal, "tokens/s")
                 server.send_signal(signal.SIGTERM)
-                async with asyncio.timeout(10):  # less than the pages have where nobody tells them
+                async with asyncio.timeout(30):  # the server would wait 60 seconds for a page to be closed
                     async for _ in terminal:
                         pass
                     assert await server.wait() == 0
@@ -59,7 +59,7 @@ async def test_a_page_is_served_what_is_typed_there_gets_a_reply_and_sigterm_end
             await server.wait()
 
 
-async def test_no_other_page_may_talk_and_a_chat_that_dies_is_over(tmp_path):
+async def test_foreign_pages_are_refused_and_a_chat_that_dies_closes_its_page(tmp_path):
     port = free_port()
     bundle = tmp_path / "bundle"
     shutil.copytree(ROOT / "models" / "demo", bundle)
@@ -112,7 +112,7 @@ async def once_there(browser, address):
 
 
 async def until(terminal, text):
-    """Until what the terminal is sent has this text."""
+    """Wait until the terminal is sent this text."""
     drawn = b""
     while text.encode() not in drawn:
         message = await terminal.receive()
@@ -120,7 +120,7 @@ async def until(terminal, text):
         drawn += message.data
 
 
-def test_a_port_that_is_taken_is_one_sentence(tmp_path):
+def test_a_port_in_use_is_reported_in_one_sentence(tmp_path):
     with socket.socket() as taken:
         taken.bind(("localhost", 0))
         taken.listen()
@@ -141,14 +141,14 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_served_is_refused(tmp_path, options, said):
+def test_invalid_serve_options_are_refused(tmp_path, options, said):
     command = [*serve(free_port()), *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
 
 
-def test_it_is_drawn_in_a_browser_at_the_clock_of_a_terminal(monkeypatch):
+def test_a_served_chat_has_the_frame_rate_of_a_terminal(monkeypatch):
     from edgechat.tui.serve import _ChatProcess
 
     monkeypatch.setenv("TEXTUAL_FPS", "77")

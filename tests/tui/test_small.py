@@ -1,4 +1,4 @@
-"""Windows with few columns, few rows, or next to none."""
+"""Terminals with few columns or few rows."""
 
 import pytest
 
@@ -17,7 +17,7 @@ async def resized(c):
     await c.pilot.pause()
 
 
-async def test_every_view_outlives_a_window_of_one_character(chat):
+async def test_every_view_survives_a_terminal_of_one_character(chat):
     async with chat(FakeModel()) as c:
         await resized(c)
         await c.say("hello")
@@ -28,7 +28,7 @@ async def test_every_view_outlives_a_window_of_one_character(chat):
 
 
 @pytest.mark.parametrize("key", ["ctrl+p", "f1", "ctrl+b", "ctrl+l", "ctrl+s", "f10"])
-async def test_what_lies_over_the_chat_outlives_a_window_of_one_character(chat, tmp_path, key):
+async def test_every_dialog_survives_a_terminal_of_one_character(chat, tmp_path, key):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")
         await c.press(key)
@@ -48,7 +48,7 @@ async def test_what_lies_over_the_chat_outlives_a_window_of_one_character(chat, 
         ("ctrl+p", "Search for"),
     ],
 )
-async def test_in_twenty_columns_and_five_rows_there_is_room_for_what_counts(chat, tmp_path, key, seen):
+async def test_in_twenty_columns_and_five_rows_the_essentials_are_visible(chat, tmp_path, key, seen):
     async with chat(FakeModel(), store=tmp_path / "chats.db", size=(20, 5)) as c:
         await c.say("hello")
         await c.press(*filter(None, [key]))
@@ -56,16 +56,16 @@ async def test_in_twenty_columns_and_five_rows_there_is_room_for_what_counts(cha
 
 
 @pytest.mark.parametrize("name", ["x" * 200, "two\nlines"], ids=["long", "lines"])
-async def test_the_name_of_a_bundle_leaves_room_for_what_one_must_know(chat, name):
+async def test_a_long_bundle_name_leaves_room_for_warnings(chat, name):
     async with chat(FakeModel(), size=(40, 12)) as c:
         await c.say("hello")
         c.screen.bundles.loaded(f"/{name}", FakeModel(precision="fp32"))
-        c.screen._talk_to(f"/{name}")
+        c.screen.talk_to(f"/{name}")
         await c.press("f6")
         shown = " ".join(name.split())[:7]
-        assert f"{shown}… · not kept · editing the" in c.drawn.splitlines()[-1]
+        assert f"{shown}… · not saved · editing the" in c.drawn.splitlines()[-1]
         await c.press("escape")
         await c.say("again")
-        assert "… · not kept ·" in c.drawn.splitlines()[-1] or name != "x" * 200
+        assert "… · not saved ·" in c.drawn.splitlines()[-1] or name != "x" * 200
         caption, said = c.messages[-1].splitlines()
         assert (caption[:12], said) == (f"bot: {shown}", "fine")

@@ -1,4 +1,4 @@
-"""Conversations on the disk: kept, found, shared by windows, and whole after a kill at any moment."""
+"""The store: saving, searching, several windows, and kills at any moment."""
 
 import os
 import signal
@@ -45,12 +45,21 @@ def store(path):
 
 @pytest.fixture(params=["fts5", "no fts5"])
 def searched(request, path, monkeypatch):
-    """A store with the full-text index, and one of an SQLite that has none."""
+    """A store with a full-text index, and one without."""
     if request.param == "no fts5":
         monkeypatch.setattr(Store, "_open_index", lambda self: False)
     opened = Store(path)
     yield opened
     opened.close()
+
+
+def rows(path, query):
+    """The rows of a query, in a connection of its own."""
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
 
 
 def say(store, title, *prompts, reply="fine"):
@@ -60,7 +69,7 @@ def say(store, title, *prompts, reply="fine"):
     return id
 
 
-def test_what_was_said_comes_back_as_it_was(path):
+def test_exchanges_are_read_as_they_were_written(path):
     first = Store(path)
     id, _ = first.create("greeting", "demo")
     said = [
@@ -76,7 +85,7 @@ def test_what_was_said_comes_back_as_it_was(path):
     assert [Exchange(**{**vars(e), "id": None}) for e in exchanges] == said
 
 
-def test_an_exchange_is_changed_and_replaced(store):
+def test_an_exchange_can_be_changed_and_replaced(store):
     id = say(store, "t", "one", "two")
     _, (one, two) = store.load(id)
     store.update(Exchange("uno", reply=REPLY, mark="good"), one.id)
@@ -90,9 +99,9 @@ def test_an_exchange_is_changed_and_replaced(store):
     assert store.find("one") == store.find("two") == []
 
 
-def test_the_list_has_the_latest_said_in_first(store):
+def test_the_latest_changed_conversation_is_first(store):
     old, new = say(store, "old", "a"), say(store, "new", "b", "c")
-    assert [(s.id, s.title, s.turns) for s in store.find()] == [(new, "new", 2), (old, "old", 1)]
+    assert [(s.id, s.title, s.exchanges) for s in store.find()] == [(new, "new", 2), (old, "old", 1)]
     store.append(old, Exchange("again"))
     assert [s.id for s in store.find()] == [old, new]
 
@@ -125,43 +134,43 @@ def test_search_finds_parts_of_words_in_titles_prompts_replies_and_answers(searc
     assert [s.title for s in searched.find(query)] == found
 
 
-def test_a_search_says_where_it_found_something(searched):
+def test_a_search_result_has_an_excerpt(searched):
     say(searched, "t", "first", "x" * 300 + " needle in a haystack")
     (summary,) = searched.find("needle")
     assert summary.excerpt == "…" + "x" * 19 + " needle in a haystack"
 
 
-def test_an_excerpt_is_of_the_place_also_where_what_is_compared_is_longer_or_shorter_than_what_was_said():
+def test_an_excerpt_is_right_even_if_folding_changes_the_length():
     assert excerpt(["a line", "ß" * 100 + " needle in hay"], "needle") == "…" + "ß" * 19 + " needle in hay"
     assert excerpt(["e\u0301" * 100 + " needle"], "needle") == "…" + "é" * 19 + " needle"
     assert excerpt(["Straße\nand " + "x" * 30 + " STRASSE"], "strasse") == "Straße"
 
 
-def test_of_several_words_the_first_exchange_with_the_most_of_them_is_shown(searched):
+def test_the_excerpt_is_from_the_first_exchange_with_the_most_words(searched):
     prompts = ["a kettle", "nothing", "a copper kettle on the stove", "the copper kettle"]
     say(searched, "tea", *prompts)
     (summary,) = searched.find("KETTLE copper")
-    assert (summary.excerpt, summary.turn) == ("a copper kettle on the stove", 3)
+    assert (summary.excerpt, summary.found_in) == ("a copper kettle on the stove", 3)
     (summary,) = searched.find("stove nothing")
-    assert (summary.excerpt, summary.turn) == ("nothing", 2)
+    assert (summary.excerpt, summary.found_in) == ("nothing", 2)
     (summary,) = searched.find("tea")
-    assert (summary.excerpt, summary.turn) == ("", None)
+    assert (summary.excerpt, summary.found_in) == ("", None)
     (summary,) = searched.find()
-    assert (summary.excerpt, summary.turn) == ("", None)
+    assert (summary.excerpt, summary.found_in) == ("", None)
 
 
-def test_what_was_written_without_an_index_is_found_with_one(path, monkeypatch):
+def test_exchanges_written_without_an_index_are_indexed_later(path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Store, "_open_index", lambda self: False)
         without = Store(path)
         say(without, "t", "needle")
         without.close()
     store = Store(path)
-    assert store._db.execute("SELECT count(*) FROM said").fetchone() == (1,)
+    assert rows(path, "SELECT count(*) FROM said") == [(1,)]
     assert len(store.find("needle")) == 1
 
 
-def test_a_deleted_conversation_is_gone_and_can_be_brought_back_until_the_window_closes(path):
+def test_a_deleted_conversation_can_be_restored_until_the_window_closes(path):
     store = Store(path)
     kept, gone = say(store, "kept", "a needle"), say(store, "gone", "a needle")
     store.delete(gone)
@@ -173,11 +182,11 @@ def test_a_deleted_conversation_is_gone_and_can_be_brought_back_until_the_window
     again = Store(path)
     with pytest.raises(StoreError, match="deleted"):
         again.load(gone)
-    assert again._db.execute("SELECT count(*) FROM exchanges").fetchone() == (1,)
-    assert again._db.execute("SELECT count(*) FROM said").fetchone() == (1,)
+    assert rows(path, "SELECT count(*) FROM exchanges") == [(1,)]
+    assert rows(path, "SELECT count(*) FROM said") == [(1,)]
 
 
-def test_what_a_killed_window_deleted_is_purged_a_day_later_where_others_are_open(path, monkeypatch):
+def test_deletions_of_a_killed_window_are_purged_a_day_later_if_others_are_open(path, monkeypatch):
     killed = Store(path)
     gone = say(killed, "gone", "x")
     killed.delete(gone)
@@ -189,12 +198,12 @@ def test_what_a_killed_window_deleted_is_purged_a_day_later_where_others_are_ope
 
 
 def bytes_of(path):
-    """What is in the file, and in those that SQLite has beside it."""
+    """The contents of the file and of the files that SQLite keeps beside it."""
     return b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_what_was_purged_leaves_no_byte_in_the_file(path, others):
+def test_a_purge_leaves_no_byte_in_the_file(path, others):
     store, *open_ones = [Store(path) for _ in range(1 + others)]
     id = say(store, "gone", "my secret needle")
     assert all(other.find("needle") for other in open_ones)
@@ -218,7 +227,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_what_a_killed_window_deleted_is_purged_by_the_next_unless_others_are_open(path):
+def test_deletions_of_a_killed_window_are_purged_by_the_next_unless_others_are_open(path):
     other = Store(path)
     killed = subprocess.run([sys.executable, "-c", DELETES, str(path)], timeout=60)
     assert killed.returncode == -signal.SIGKILL
@@ -227,7 +236,7 @@ def test_what_a_killed_window_deleted_is_purged_by_the_next_unless_others_are_op
     other.close()
     alone = Store(path)
     assert b"needle" not in bytes_of(path)
-    assert alone._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert rows(path, "PRAGMA journal_mode") == [("wal",)]
     alone.close()
 
 
@@ -240,7 +249,7 @@ def test_two_windows_add_to_one_conversation_and_see_each_other(path):
     assert one.prompts() == ["first", "second", "third"]
 
 
-def test_a_conversation_that_another_window_deleted_takes_nothing_more(path):
+def test_a_conversation_deleted_elsewhere_cannot_be_changed(path):
     one, two = Store(path), Store(path)
     id = say(one, "t", "first")
     two.delete(id)
@@ -250,7 +259,7 @@ def test_a_conversation_that_another_window_deleted_takes_nothing_more(path):
         lambda: one.rename(id, "another"),
         lambda: one.delete(id),
     ):
-        with pytest.raises(StoreError, match="this conversation was deleted in another window"):
+        with pytest.raises(StoreError, match="This conversation was deleted in another window"):
             change()
     assert one.find() == []
     assert (one.deleted(), two.deleted()) == ({}, {id: "t"})
@@ -262,7 +271,7 @@ def test_a_conversation_that_another_window_deleted_takes_nothing_more(path):
         one.append(id, Exchange("second"))
 
 
-def test_what_is_said_in_a_conversation_that_was_deleted_here_comes_back_with_it(store):
+def test_exchanges_added_after_a_deletion_are_restored_too(store):
     id = say(store, "t", "first")
     store.delete(id)
     store.append(id, Exchange("second"))
@@ -271,7 +280,7 @@ def test_what_is_said_in_a_conversation_that_was_deleted_here_comes_back_with_it
     assert [e.prompt for e in store.load(id)[1]] == ["first", "second"]
 
 
-def test_a_lock_that_does_not_end_is_one_sentence_and_loses_only_that_write(path, monkeypatch):
+def test_a_lock_is_reported_in_one_sentence_and_loses_only_that_write(path, monkeypatch):
     monkeypatch.setattr(store_module, "PATIENCE", 0.05)
     store = Store(path)
     id = say(store, "t", "first")
@@ -284,7 +293,7 @@ def test_a_lock_that_does_not_end_is_one_sentence_and_loses_only_that_write(path
     assert [e.prompt for e in store.load(id)[1]] == ["first", "third"]
 
 
-def test_a_file_of_a_newer_version_is_left_as_it_is(path):
+def test_a_file_of_a_newer_version_is_not_changed(path):
     Store(path).close()
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
@@ -295,7 +304,7 @@ def test_a_file_of_a_newer_version_is_left_as_it_is(path):
     assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (99,)
 
 
-def test_an_older_file_is_migrated_with_all_it_has(path, monkeypatch):
+def test_an_older_file_is_migrated(path, monkeypatch):
     store = Store(path)
     id = say(store, "t", "first")
     store.close()
@@ -303,12 +312,12 @@ def test_an_older_file_is_migrated_with_all_it_has(path, monkeypatch):
     later = (*store_module.MIGRATIONS, "ALTER TABLE conversations ADD COLUMN pinned INTEGER DEFAULT 7")
     monkeypatch.setattr(store_module, "MIGRATIONS", later)
     migrated = Store(path)
-    assert migrated._db.execute("SELECT pinned FROM conversations").fetchall() == [(7,)]
-    assert migrated._db.execute("PRAGMA user_version").fetchone() == (known + 1,)
+    assert rows(path, "SELECT pinned FROM conversations") == [(7,)]
+    assert rows(path, "PRAGMA user_version") == [(known + 1,)]
     assert [e.prompt for e in migrated.load(id)[1]] == ["first"]
 
 
-def test_a_file_whose_index_is_as_it_was_written_is_indexed_anew(path, monkeypatch):
+def test_a_file_with_an_old_index_is_indexed_again(path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:1])
         patched.setattr(store_module, "folded", lambda text: text)
@@ -318,7 +327,7 @@ def test_a_file_whose_index_is_as_it_was_written_is_indexed_anew(path, monkeypat
     assert [s.title for s in Store(path).find("strasse")] == ["t"]
 
 
-def test_what_is_to_be_indexed_is_found_without_reading_all_that_was_said(path):
+def test_missing_index_entries_are_found_without_a_full_scan(path):
     store = Store(path)
     say(store, "t", "one", "two")
     store.close()
@@ -333,7 +342,7 @@ def test_what_is_to_be_indexed_is_found_without_reading_all_that_was_said(path):
     [b"this is no database" * 100, b"SQLite format 3\0" + b"x" * 4096],
     ids=["no SQLite", "damaged"],
 )
-def test_a_file_that_is_no_database_is_one_sentence_and_stays(path, contents):
+def test_a_file_that_is_not_a_database_is_reported_and_not_changed(path, contents):
     path.parent.mkdir()
     path.write_bytes(contents)
     with pytest.raises(StoreError, match=r"chats\.db"):
@@ -342,12 +351,13 @@ def test_a_file_that_is_no_database_is_one_sentence_and_stays(path, contents):
 
 
 @pytest.mark.parametrize("table", ["said_config", "exchanges"])
-def test_damage_in_the_middle_is_told_to_be_that_and_the_file_stays(path, table):
+def test_damage_is_reported_and_the_file_is_not_changed(path, table):
     store = Store(path)
     say(store, "t", "first", "second")
-    page, size = store._db.execute(
-        "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = ?", (table,)
-    ).fetchone()
+    ((page, size),) = rows(
+        path,
+        f"SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = '{table}'",
+    )
     store.close()
     contents = bytearray(path.read_bytes())
     contents[(page - 1) * size : page * size] = b"x" * size
@@ -357,13 +367,13 @@ def test_damage_in_the_middle_is_told_to_be_that_and_the_file_stays(path, table)
     assert path.read_bytes() == contents
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be kept"):
+    with pytest.raises(StoreError, match="cannot be saved"):
         Store(tmp_path / "file" / "chats.db")
 
 
-def test_half_a_surrogate_pair_can_be_kept(store):
+def test_lone_surrogates_can_be_saved(store):
     id, _ = store.create("t", "demo")
     store.append(id, Exchange("a\ud800", reply=ReplyFacts("b\udfff"), answer="\ud800"))
     assert store.load(id)[1][0].prompt == "a?"
@@ -426,7 +436,7 @@ print(n)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_a_kill_between_any_two_statements_loses_nothing_that_was_said_to_be_kept(tmp_path):
+def test_a_kill_between_any_two_statements_loses_no_finished_write(tmp_path):
     code = [sys.executable, "-c", KILLED, str(tmp_path)]
     done = subprocess.run(code, capture_output=True, text=True, timeout=60, check=True)
     last = int(done.stdout)
@@ -434,9 +444,10 @@ def test_a_kill_between_any_two_statements_loses_nothing_that_was_said_to_be_kep
     for n in range(last + 1):
         log = tmp_path / str(n) / "said"
         said = log.read_text().split()
-        store = Store(tmp_path / str(n) / "chats.db")
-        assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        prompts = [prompt for (prompt,) in store._db.execute("SELECT prompt FROM exchanges ORDER BY id")]
+        file = tmp_path / str(n) / "chats.db"
+        store = Store(file)
+        assert rows(file, "PRAGMA integrity_check") == [("ok",)]
+        prompts = [prompt for (prompt,) in rows(file, "SELECT prompt FROM exchanges ORDER BY id")]
         # A copy is there whole, or is not.
         copied = [prompt for prompt in prompts if prompt.startswith("copied")]
         assert copied in ([], ["copied 0", "copied 1"])
@@ -457,9 +468,9 @@ def test_a_kill_between_any_two_statements_loses_nothing_that_was_said_to_be_kep
             )
             assert store.find("needle") or not prompts or "updated" in said
         if "updated" in said and prompts:
-            assert "needle zero" in [r for (r,) in store._db.execute("SELECT reply FROM exchanges")]
+            assert "needle zero" in [r for (r,) in rows(file, "SELECT reply FROM exchanges")]
         # The index knows exactly what there is.
-        ids = store._db.execute("SELECT id FROM exchanges").fetchall()
-        assert store._db.execute("SELECT rowid FROM said").fetchall() == ids
+        ids = rows(file, "SELECT id FROM exchanges")
+        assert rows(file, "SELECT rowid FROM said") == ids
         store.close()
     assert "copied" in said

@@ -1,4 +1,4 @@
-"""The command in a terminal of its own, as a user runs it: which bytes reach the terminal."""
+"""The command in a pseudo-terminal: the bytes that reach the terminal."""
 
 import base64
 import os
@@ -21,7 +21,7 @@ pty, fcntl, termios = map(pytest.importorskip, ("pty", "fcntl", "termios"))
 
 
 class Terminal:
-    """A command at a pseudo-terminal. All that it wrote is in `written`."""
+    """A command in a pseudo-terminal. `written` is its output."""
 
     def __init__(self, *command: str, size: tuple[int, int] = (100, 30), **environ: str) -> None:
         self._master, slave = pty.openpty()
@@ -42,17 +42,17 @@ class Terminal:
     def press(self, keys: str | bytes) -> None:
         os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
 
-    def until(self, text: str, seconds: float = 20) -> None:
-        """Until the terminal was sent this text, since the last time that it was waited for."""
+    def until(self, text: str, seconds: float = 60) -> None:
+        """Wait until the terminal is sent this text, after everything that was read before."""
         begin, deadline = len(self.written), time.monotonic() + seconds
         while text.encode() not in self.written[begin:]:
             assert time.monotonic() < deadline, f"{text!r} did not come: {self.written[-2000:]!r}"
             self._read()
 
     def end(self, keys: str = "") -> int:
-        """Press keys that end it; the exit code."""
+        """Press keys that end the command. Returns the exit code."""
         self.press(keys)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self._process.poll() is None:
             assert time.monotonic() < deadline, "it does not end"
             self._read()
@@ -63,25 +63,25 @@ class Terminal:
         self._process.send_signal(number)
 
     def rest(self) -> None:
-        """As long as it draws what came before; the cursor blinks for ever."""
+        """Read for a while, until earlier output is drawn. The blinking cursor never stops writing."""
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
             self._read()
 
     def stopped(self) -> None:
-        """Until it is in the background."""
+        """Wait until the command is in the background."""
         os.waitpid(self._process.pid, os.WUNTRACED)
 
     def wait(self) -> int:
-        """The exit code, without reading what is written to the terminal."""
-        return self._process.wait(15)
+        """Wait for the exit code without reading the output."""
+        return self._process.wait(60)
 
     def hang_up(self) -> int:
-        """Close the terminal, as the user closes its window; the exit code."""
+        """Close the terminal, as a user closes its window. Returns the exit code."""
         os.close(self._master)
         self._master = None
         self.signal(signal.SIGHUP)  # once more, as from a shell
-        return self._process.wait(10)
+        return self._process.wait(60)
 
     def close(self) -> None:
         if self._process.poll() is None:
@@ -117,7 +117,7 @@ HOSTILE = "\x1b]0;PWNED\x07\x1b[31;5;7mred\x9b2J\x90q"
 SHOWN = "␛]0;PWNED␇␛[31;5;7mred"
 
 
-def test_nothing_from_a_bundles_name_or_a_stored_conversation_reaches_the_terminal_raw(terminal, tmp_path):
+def test_no_control_sequence_of_a_name_or_conversation_reaches_the_terminal(terminal, tmp_path):
     bundle = tmp_path / HOSTILE
     shutil.copytree(find_bundle("demo"), bundle)
     store = Store(tmp_path / "xdg_data_home" / "edgechat" / "chats.db")
@@ -127,7 +127,7 @@ def test_nothing_from_a_bundles_name_or_a_stored_conversation_reaches_the_termin
     one = terminal("tui", str(bundle))
     one.until(SHOWN)  # in the welcome
     one.press("\x0c")  # Ctrl-L
-    one.until("1 turn")
+    one.until("1 exchange")
     one.press("\r")
     one.until("should have said")
     one.press("\x19")  # Ctrl-Y
@@ -135,7 +135,7 @@ def test_nothing_from_a_bundles_name_or_a_stored_conversation_reaches_the_termin
     one.press("hello\r")
     one.until("tokens/s")
     one.press("\x02")  # Ctrl-B
-    one.until("talk to a bundle")
+    one.until("choose a bundle")
     assert one.end("\x11") == 0  # Ctrl-Q
     assert one.written.count(SHOWN.encode()) > 5
     assert set(re.findall(rb"\x1b\](\d*)", one.written)) == {b"52", b"22"}  # clipboard, pointer
@@ -162,9 +162,9 @@ def with_a_deleted_conversation(terminal, *options):
     one.press("my secret needle\r")
     one.until("tokens/s")
     one.press("\x0c")  # Ctrl-L
-    one.until("1 turn")
+    one.until("1 exchange")
     one.press("\x04")  # Ctrl-D
-    one.until("Undo brings it back")
+    one.until("Undo restores it")
     return one
 
 
@@ -173,7 +173,7 @@ def files(folder):
 
 
 @pytest.mark.parametrize(("options", "taken"), [((), TAKEN), (("--inline",), TAKEN[1:])], ids=["", "inline"])
-def test_a_signal_to_end_quits_as_the_key_does(terminal, tmp_path, options, taken):
+def test_sigterm_quits_like_the_key(terminal, tmp_path, options, taken):
     one = with_a_deleted_conversation(terminal, *options)
     assert b"needle" in files(tmp_path)
     one.signal(signal.SIGTERM)
@@ -183,30 +183,30 @@ def test_a_signal_to_end_quits_as_the_key_does(terminal, tmp_path, options, take
 
 
 @pytest.mark.parametrize("options", [(), ("--inline",)], ids=["", "inline"])
-def test_a_terminal_that_is_closed_quits_as_the_key_does(terminal, tmp_path, options):
+def test_closing_the_terminal_quits_like_the_key(terminal, tmp_path, options):
     one = with_a_deleted_conversation(terminal, *options)
     assert one.hang_up() == 0
     assert b"needle" not in files(tmp_path)
 
 
-def test_inline_and_without_colours_the_terminal_keeps_its_screen_and_gets_none(terminal, tmp_path):
+def test_inline_without_colors_the_terminal_keeps_its_screen(terminal, tmp_path):
     one = terminal("tui", "demo", "--inline", "--private", NO_COLOR="1")
     one.until("nothing you write leaves it")
     one.press("hello\r")
     one.until("tokens/s")
-    for key in ("\x1bOR", "\x1bOP", "\x1b", "\x10"):  # F3, help, close it, the palette
-        one.press(key)
-        time.sleep(0.2)
+    for key, shown in (("\x1bOR", "logp"), ("\x1bOP", "help:"), ("\x1bOP", "reply"), ("\x10", "Search for")):
+        one.press(key)  # F3, help, close it, the palette
+        one.until(shown)
     assert one.end("\x11") == 0
     assert b"\x1b[?1049h" not in one.written
     looks = {look for looks in re.findall(rb"\x1b\[([\d;]*)m", one.written) for look in looks.split(b";")}
     assert looks <= {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"9", b"39", b"49"}  # bold, dim and the like
     assert b"1" in looks
     assert list(tmp_path.rglob("*.db")) == []  # --private
-    assert "demo · not kept".encode() in one.written
+    assert "demo · not saved".encode() in one.written
 
 
-def test_where_text_is_no_utf8_the_screen_is_not_taken(terminal):
+def test_without_utf8_the_chat_does_not_start(terminal):
     one = terminal("tui", "demo", "--private", PYTHONIOENCODING="latin-1")
     assert one.end() == 2
     said = b"edgechat: edgechat tui needs UTF-8, but the encoding of stderr is iso8859-1: set PYTHONUTF8=1"
@@ -214,7 +214,7 @@ def test_where_text_is_no_utf8_the_screen_is_not_taken(terminal):
     assert b"\x1b" not in one.written
 
 
-def test_where_the_terminal_can_draw_no_screen_the_chat_in_lines_is_named(terminal):
+def test_on_a_dumb_terminal_the_chat_in_lines_is_suggested(terminal):
     one = terminal("tui", "demo", "--private", TERM="dumb")
     assert one.end() == 2
     said = b"edgechat: edgechat tui cannot draw its screen on this terminal (TERM=dumb): use edgechat chat"
@@ -222,7 +222,7 @@ def test_where_the_terminal_can_draw_no_screen_the_chat_in_lines_is_named(termin
     assert b"\x1b" not in one.written
 
 
-def test_all_is_drawn_again_when_the_chat_comes_back_from_the_background(terminal):
+def test_everything_is_drawn_again_after_a_suspension(terminal):
     one = terminal("tui", "demo", "--private")
     one.until("nothing you write leaves it")
     for _ in range(2):
@@ -237,9 +237,7 @@ def test_all_is_drawn_again_when_the_chat_comes_back_from_the_background(termina
     assert given_back(one, *TAKEN)
 
 
-def test_a_signal_ends_the_chat_where_the_terminal_takes_nothing_too_and_what_was_said_is_kept(
-    terminal, tmp_path
-):
+def test_sigterm_ends_the_chat_even_if_the_terminal_accepts_no_output(terminal, tmp_path):
     one = terminal("tui", "demo", size=(200, 60))
     one.until("nothing you write leaves it")
     one.press("hello\r")
@@ -250,7 +248,7 @@ def test_a_signal_ends_the_chat_where_the_terminal_takes_nothing_too_and_what_wa
     one.signal(signal.SIGTERM)
     assert one.wait() == 0
     store = Store(tmp_path / "xdg_data_home" / "edgechat" / "chats.db")
-    assert [found.turns for found in store.find()] == [1]
+    assert [found.exchanges for found in store.find()] == [1]
     store.close()
 
 
@@ -263,7 +261,7 @@ def test_inline_in_a_small_terminal_there_is_room_for_a_reply(terminal):
 
 
 @pytest.mark.parametrize("options", [(), ("--inline",)], ids=["", "inline"])
-def test_bytes_that_are_no_text_and_a_paste_with_escapes_end_up_in_the_prompt(terminal, options):
+def test_invalid_utf8_and_pastes_with_escapes_end_up_in_the_prompt(terminal, options):
     one = terminal("tui", "demo", "--private", *options)
     one.until("Say something")
     one.press(b"caf\xe9 \x1b[200~\x1b[31mred\x11\x1b[0m\ntwo\x1b[201~ end")
@@ -276,7 +274,7 @@ def test_bytes_that_are_no_text_and_a_paste_with_escapes_end_up_in_the_prompt(te
     "keys",
     ["hello\r\x11after\r\x0c\x04", "hello\x11after\r\x0cx\x04\x1bOP\x1bOQ", "\x0cgone\x1b\x11and more"],
 )
-def test_keys_that_come_with_the_one_that_quits_are_nobodys(terminal, keys):
+def test_keys_sent_together_with_quit_are_ignored(terminal, keys):
     one = terminal("tui", "demo", "--private")
     one.until("beam 5")
     assert one.end(keys) == 0

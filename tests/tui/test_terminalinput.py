@@ -1,4 +1,4 @@
-"""What terminals send: any bytes, and pastes with anything in them."""
+"""Terminal input: arbitrary bytes and pastes."""
 
 import pytest
 from textual import constants
@@ -11,18 +11,18 @@ READ = "a\x1b[A\x1b\x1b[200~x␛[31m␛[20␛]\x11\té␛[200~\x1b[201~b\x1b[200
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
-def test_escapes_within_a_paste_become_visible_however_it_is_cut(size):
+def test_escapes_within_a_paste_become_visible_however_it_is_split(size):
     data, reader = SENT.encode(), TerminalInput()
     parts = [reader.decode(data[at : at + size]) for at in range(0, len(data), size)]
     assert "".join(parts) == READ
 
 
-def test_what_is_typed_is_not_held_back():
+def test_typed_text_is_not_held_back():
     reader = TerminalInput()
     assert [reader.decode(key) for key in (b"\x1b", b"[", b"a", b"\x1b[20")] == ["\x1b", "[", "a", "\x1b[20"]
 
 
-def test_bytes_that_are_no_text_are_replaced_and_the_rest_is_read():
+def test_invalid_utf8_is_replaced():
     reader = TerminalInput()
     assert reader.decode(b"caf\xe9 au lait \xff\xc3") == "caf� au lait �"
     assert reader.decode(b"\xa9") == "é"
@@ -39,12 +39,12 @@ def test_bytes_that_are_no_text_are_replaced_and_the_rest_is_read():
         ("\x1bb\x1bf\x1bOP\x1b[1;3D", "ctrl+left ctrl+right f1 alt+left"),
     ],
 )
-def test_alt_with_a_letter_is_a_key_at_once_whatever_follows(sent, keys):
+def test_alt_with_a_letter_is_read_at_once(sent, keys):
     parser = XTermParser()
     read = [*parser.feed(TerminalInput().decode(sent.encode()))]
     assert " ".join(event.key for event in read if hasattr(event, "key")) == keys
 
 
-def test_where_kittys_protocol_is_off_alt_stays_as_it_came(monkeypatch):
+def test_without_kittys_protocol_alt_is_not_translated(monkeypatch):
     monkeypatch.setattr(constants, "DISABLE_KITTY_KEY", True)
     assert TerminalInput().decode(b"\x1bk") == "\x1bk"

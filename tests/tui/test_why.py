@@ -1,4 +1,4 @@
-"""How a reply came about, the knobs, and other ways to a reply: again, edited, replayed, by two bundles."""
+"""The inspector, the knobs, Again, Edit, and comparisons."""
 
 import json
 import math
@@ -9,10 +9,11 @@ import pytest
 from textual.widgets import Input, Static
 
 from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime.bundle import MANIFEST
 from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
-from edgechat.tui.messages import KnobTurned
-from edgechat.tui.values import AttendedToken, CandidateRow, Insight
+from edgechat.tui.messages import KnobStepped
+from edgechat.tui.values import AttendedToken, CandidateRow, Trace
 from edgechat.tui.widgets.lines import bar, cells, spark, token
 
 from .conftest import Chat
@@ -22,7 +23,7 @@ from .fakes import FakeModel, Script, TableBackend, byte_codec, reply, table_mod
 TABLE = {"ab": 0.6, "cd": 0.4}
 
 
-async def test_the_inspector_follows_the_reply_and_its_figures_are_the_searchs(chat):
+async def test_the_inspector_shows_the_numbers_of_the_search(chat):
     async with chat(table_model(TABLE), size=(140, 40)) as c:
         await c.say("hi")
         drawn = await c.view("attention")
@@ -46,7 +47,7 @@ async def test_the_inspector_follows_the_reply_and_its_figures_are_the_searchs(c
         assert "The prompt alone, 2 of at most 64 tokens" in drawn
 
 
-async def test_a_part_of_a_character_is_not_called_the_end(chat):
+async def test_a_token_with_part_of_a_character_is_shown_as_a_dot(chat):
     """Each byte is a token here: é is C3 A9, è is C3 A8."""
     async with chat(table_model({"é": 0.6, "è": 0.4}), size=(140, 40)) as c:
         await c.say("ñ")
@@ -63,7 +64,7 @@ async def test_a_part_of_a_character_is_not_called_the_end(chat):
         assert "● \\xc3" in await c.view("beam")
 
 
-def test_of_two_spellings_of_a_reply_the_one_that_was_said_is_followed():
+def test_the_trace_follows_the_tokenization_of_the_reply():
     # he·h·e is the likelier until its end (0.55), which comes only with 0.25 / 0.55; h·e·he then wins.
     said, other = ("h", "e", "he"), ("he", "h", "e")
     codec = byte_codec(("h", "e"))
@@ -71,26 +72,26 @@ def test_of_two_spellings_of_a_reply_the_one_that_was_said_is_followed():
     engine = Engine(ChatModel(table, codec, DecodingOptions(beam=3), device="cpu"), "demo")
     decoding = engine.decode(["hello"], engine.options({"normalize": "none"}))
     list(decoding.updates())
-    facts, insight = decoding.result()
+    facts, trace = decoding.result()
     assert [row.tokens for row in facts.candidates] == [said, (*other, "he")]
-    for row, way in zip(facts.candidates, insight.replies, strict=True):
+    for row, way in zip(facts.candidates, trace.replies, strict=True):
         assert [token.text for token in way] == [*row.tokens, "⟨end⟩"]
-    assert [token.rivals[0][0] for token in insight.replies[0][:1]] == ["he"]
+    assert [token.rivals[0][0] for token in trace.replies[0][:1]] == ["he"]
 
 
-async def test_another_candidate_is_put_in_place_and_the_conversation_goes_on_with_it(chat):
+async def test_the_conversation_continues_with_the_chosen_candidate(chat):
     model = FakeModel(Script(end=reply("one", "two", "three")))
     async with chat(model, size=(140, 40)) as c:
         await c.say("count")
         c.screen.inspector.candidates.focus()
         await c.press("down", "enter")
-        assert c.messages[-1] == "bot: two\n⇅ candidate 2, put in place by you"
+        assert c.messages[-1] == "bot: two\n⇅ candidate 2, chosen by you"
         assert [row[0] for row in c.candidates] == [" 1", "● 2", " 3"]
         await c.say("go on")
         assert model.asked[-1] == ["two", "go on"]
 
 
-async def test_candidates_wrap_alike_whether_those_before_scrolled_or_not(chat):
+async def test_candidates_wrap_the_same_with_and_without_a_scrollbar_before(chat):
     long, few = tuple(CandidateRow(n, -1.0, -1.0, "word " * 200, True) for n in (1, 2)), []
     async with chat(FakeModel(), size=(140, 40)) as c:
         table = c.screen.inspector.candidates
@@ -104,7 +105,7 @@ async def test_candidates_wrap_alike_whether_those_before_scrolled_or_not(chat):
         assert few[0] == few[1]
 
 
-async def test_a_turn_is_picked_by_key_or_mouse_and_the_inspector_shows_it(chat):
+async def test_an_exchange_is_selected_by_key_or_mouse(chat):
     async with chat(FakeModel(Script(end=reply("one")), Script(end=reply("two"))), size=(140, 40)) as c:
         await c.say("first")
         await c.say("second")
@@ -118,16 +119,16 @@ async def test_a_turn_is_picked_by_key_or_mouse_and_the_inspector_shows_it(chat)
         assert c.app.clipboard == "one"
 
 
-async def test_what_the_model_saw_of_the_conversation_is_shown(chat):
+async def test_the_turns_that_the_model_read_are_shown(chat):
     async with chat(FakeModel(turns=2), size=(140, 40)) as c:
         await c.say("first")
         await c.say("second")
         drawn = " ".join((await c.view("seen")).split())
         assert "The prompt and the turn before it" in drawn
-        assert "bot fine you second It sees the last 2 turns" in drawn
+        assert "bot fine you second This model reads the last 2 turns" in drawn
 
 
-async def test_what_is_read_in_lower_case_is_shown_so_and_not_taken_for_cut(chat):
+async def test_lowercased_turns_are_shown_so_and_do_not_count_as_cut(chat):
     codec = byte_codec(turns=3)
     codec.lowercase = True
     model = ChatModel(TableBackend(codec, {"OK": 1.0}), codec, DecodingOptions(beam=1), device="cpu")
@@ -135,7 +136,7 @@ async def test_what_is_read_in_lower_case_is_shown_so_and_not_taken_for_cut(chat
         await c.say("AbÉ")
         drawn = await c.view("attention")
         assert "AbÉ" in drawn  # what was said
-        assert c.chat.talk.insight(1).source[:2] == ("a", "b")
+        assert c.chat.talk.trace(1).source[:2] == ("a", "b")
         await c.say("C" * 62)
         head, shown, _ = await seen(c)
         assert head == "The prompt and the turn before it, the oldest cut, 64 of at most 64 tokens:"
@@ -153,15 +154,18 @@ B, OK = ("you", "b" * 32), ("bot", "ok")
     [
         (6, "The prompt and the 2 turns before it, 42 of", [B, OK, ("you", "c" * 6)], ""),
         (40, "The prompt and the 2 turns before it, the oldest cut, 64 of", [("you", "b" * 20), OK], "."),
-        (60, "The prompt and the turn before it, 64 of", [OK], ", 1 turn of it altogether."),
-        (62, "The prompt and the turn before it, the oldest cut, 64 of", [("bot", "k")], ", 1 turn of it"),
-        (63, "The prompt alone, 64 of", [("you", "c" * 63)], ", 2 turns of it altogether."),
-        (80, "The end of the prompt, 64 of", [("you", "c" * 64)], ", 2 turns of it altogether."),
+        (60, "The prompt and the turn before it, 64 of", [OK], ", including 1 whole turn."),
+        (
+            62,
+            "The prompt and the turn before it, the oldest cut, 64 of",
+            [("bot", "k")],
+            ", including 1 whole turn",
+        ),
+        (63, "The prompt alone, 64 of", [("you", "c" * 63)], ", including 2 whole turns."),
+        (80, "The end of the prompt, 64 of", [("you", "c" * 64)], ", including 2 whole turns."),
     ],
 )
-async def test_what_was_cut_of_what_the_model_read_is_not_counted_as_seen(
-    chat, tmp_path, length, said, rows, cut
-):
+async def test_cut_turns_are_not_counted_as_seen(chat, tmp_path, length, said, rows, cut):
     codec = byte_codec(turns=3)
     model = ChatModel(TableBackend(codec, {"ok": 1.0}), codec, DecodingOptions(beam=1), device="cpu")
     if rows[-1][1][0] != "c":
@@ -173,51 +177,51 @@ async def test_what_was_cut_of_what_the_model_read_is_not_counted_as_seen(
         assert head.startswith(said)
         assert head.endswith(" of at most 64 tokens:")
         assert shown == rows
-        told = "▲ There was more than the model reads: the oldest was cut"
+        told = "▲ The text was longer than the model reads, so its beginning was cut"
         assert note.startswith(told + cut) if cut else "▲" not in note
-        mark = "▲ the prompt and what was before it are longer than the model reads: the oldest was cut"
+        mark = "▲ the prompt and its context are longer than the model reads, so the oldest text was cut"
         assert (mark in c.messages[-1]) == bool(cut)
         # The conversation is kept, but not what was left of it: that a replay shows.
         await c.kept()
         await c.press("ctrl+l")
-        await c.until(lambda: "3 turns" in c.drawn)
+        await c.until(lambda: "3 exchanges" in c.drawn)
         await c.press("enter")
-        await c.until(lambda: c.app.screen is c.chat and not c.chat.talk.insight(3))
+        await c.until(lambda: c.app.screen is c.chat and not c.chat.talk.trace(3))
         head, shown, note = await seen(c)
         assert head == f"The prompt and the 2 turns before it{', the oldest cut' if cut else ''}:"
         assert shown == [B, OK, ("you", "c" * length)]
-        assert note.startswith(f"{told}. It stands here whole; a replay") if cut else "▲" not in note
+        assert note.startswith(f"{told}. It is shown in full here; replay") if cut else "▲" not in note
 
 
 async def seen(c):
-    """What the view of that name says: its head, who said what, and the note below."""
+    """The contents of the view "seen": its first line, the turns by speaker, and the note."""
     await c.view("seen")
     head, *rows, note = (row.visual for row in c.chat.inspector.seen.query(Static))
     return head.plain, [(row.label.plain, row.text.plain) for row in rows], note.plain
 
 
-async def test_a_row_of_attention_is_lit_by_key_and_mouse(chat):
+async def test_a_row_of_attention_is_highlighted_by_key_and_mouse(chat):
     async with chat(table_model(TABLE), size=(140, 40)) as c:
         await c.say("hi")
         c.screen.show_view("attention")
         attention = c.screen.inspector.attention
         attention.focus()
         await c.press("down")
-        assert attention.lit == 1
+        assert attention.highlighted == 1
         await c.pilot.hover(attention, offset=(3, 3))
-        assert attention.lit == 2
+        assert attention.highlighted == 2
         await c.press("down", "down", "down")
-        assert attention.lit == 2
+        assert attention.highlighted == 2
 
 
-async def test_attention_is_told_by_figures_and_shades_and_scrolls_both_ways(chat):
+async def test_attention_is_shown_by_numbers_and_shades_and_scrolls_both_ways(chat):
     weights = (0.62, 0.3, 0.15, 0.05, 0.049, 0.004, *[0.0] * 24)
     way = tuple(AttendedToken(f"says{n}", weights) for n in range(30))
-    insight = Insight(tuple(f"word{n}" for n in range(30)), (), 64, (way,), ())
+    trace = Trace(tuple(f"word{n}" for n in range(30)), (), 64, (way,), ())
     async with chat(FakeModel()) as c:
         c.screen.show_view("attention")
         attention = c.screen.inspector.attention
-        attention.show(insight, 0, "")
+        attention.show(trace, 0, "")
         attention.focus()
         await c.pilot.pause()
         (row,) = (row for row in c.drawn.splitlines() if "says0 " in row)
@@ -235,7 +239,7 @@ async def test_attention_is_told_by_figures_and_shades_and_scrolls_both_ways(cha
         assert "says0 " in c.drawn
 
 
-async def test_the_steps_of_the_search_are_walked_both_ways_and_turns_too(chat):
+async def test_steps_of_the_search_and_exchanges_are_browsed_both_ways(chat):
     async with chat(table_model(TABLE), size=(140, 40)) as c:
         for prompt in ("one", "two", "three"):
             await c.say(prompt)
@@ -247,16 +251,16 @@ async def test_the_steps_of_the_search_are_walked_both_ways_and_turns_too(chat):
         assert "step 1 of" in c.drawn
         c.screen.conversation.focus()
         await c.press("up", "up", "down")
-        assert c.screen.looked_at == 2
+        assert c.screen.selected == 2
         await c.press("escape")
-        assert c.screen.looked_at == 3
+        assert c.screen.selected == 3
         assert c.screen.focused is c.screen.prompt
 
 
 # --- Knobs
 
 
-async def test_a_knob_that_is_turned_counts_for_the_next_reply_and_is_remembered_with_it(chat):
+async def test_a_changed_setting_applies_to_the_next_reply_and_is_stored_with_it(chat):
     model = FakeModel(beam=3)
     async with chat(model, size=(140, 40)) as c:
         await c.press("f4", "down", "right", "right")
@@ -272,18 +276,18 @@ async def test_a_knob_that_is_turned_counts_for_the_next_reply_and_is_remembered
         assert "beam 5" in await c.view("meter")
 
 
-async def test_a_click_on_an_arrow_turns_the_knob_of_its_row_and_lights_it_elsewhere(chat):
+async def test_a_click_on_an_arrow_changes_the_value_and_elsewhere_highlights_the_row(chat):
     async with chat(FakeModel(beam=3), size=(140, 40)) as c:
         await c.press("f4")
         knobs = c.screen.inspector.knobs
         head, normalize = 2, 2  # rows above, and the knob's among the others
 
         async def click(row, text):
-            """With no motion before."""
+            """Click without moving the mouse before."""
             drawn = c.drawn.splitlines()[knobs.region.y + head + row]
             await c.pilot.click(knobs, (drawn.index(text) - knobs.region.x, head + row))
             await c.pilot.pause()
-            return knobs.lit, c.screen.dial.changes
+            return knobs.highlighted, c.screen.dial.changes
 
         assert await click(1, "beam") == (1, {})
         assert await click(0, "‹") == (0, {"sample": True, "temperature": 0.8, "top_p": 0.9})
@@ -294,10 +298,10 @@ async def test_a_click_on_an_arrow_turns_the_knob_of_its_row_and_lights_it_elsew
         assert await click(1, "‹") == (1, {"beam": 2})
         assert await click(normalize, "›") == (normalize, {"beam": 2, "normalize": "average"})
         await c.pilot.click(knobs, (2, 0))
-        assert knobs.lit == normalize
+        assert knobs.highlighted == normalize
 
 
-async def test_a_value_is_typed_and_a_wrong_one_refused_with_its_reason(chat):
+async def test_a_value_can_be_typed_and_an_invalid_one_is_refused_with_the_reason(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         await c.press("f4", "down", "enter")
         field = c.app.screen.query_one(Input)
@@ -319,22 +323,22 @@ async def test_a_value_is_typed_and_a_wrong_one_refused_with_its_reason(chat):
         ("required", ("one", "two")),
     ],
 )
-async def test_a_text_that_is_opened_and_taken_is_the_one_it_was(chat, name, value):
+async def test_accepting_a_text_without_a_change_keeps_it(chat, name, value):
     async with chat(FakeModel(), size=(140, 40)) as c:
         c.screen.use_preset({name: value})
         await c.press("f4")
         names = [state.knob.name for state in c.screen.dial.states()]
-        c.screen.inspector.knobs.light(1 + names.index(name))
+        c.screen.inspector.knobs.highlight(1 + names.index(name))
         await c.press("enter", "enter")
         assert c.app.screen is c.screen
         assert c.screen.dial.changes == {name: value}
 
 
-async def test_a_text_that_is_not_there_is_drawn_as_a_dash_and_written_from_nothing(chat):
+async def test_an_empty_text_is_drawn_as_a_dash(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         await c.press("f4")
         names = [state.knob.name for state in c.screen.dial.states()]
-        c.screen.inspector.knobs.light(1 + names.index("banned"))
+        c.screen.inspector.knobs.highlight(1 + names.index("banned"))
         await c.pilot.pause()
         assert "‹ – ›" in c.drawn
         await c.press("enter")
@@ -350,26 +354,36 @@ async def test_a_text_that_is_not_there_is_drawn_as_a_dash_and_written_from_noth
         ('""', ()),
     ],
 )
-def test_several_texts_are_typed_with_commas_between(typed, value):
+def test_several_texts_are_separated_by_commas(typed, value):
     assert knobs.Words(several=True).parse(typed) == value
 
 
-def test_an_option_brings_its_mode_and_a_mode_takes_what_went_with_it():
+def test_an_option_sets_its_mode_and_leaving_a_mode_resets_its_options():
     engine = Engine(FakeModel(), "demo")
-    changes = engine.turned({}, "length_penalty", 1.5)
+    changes = engine.changed({}, "length_penalty", 1.5)
     assert changes == {"length_penalty": 1.5}
-    changes = engine.turned(changes, "normalize", "average")
+    changes = engine.changed(changes, "normalize", "average")
     assert changes == {"normalize": "average"}
-    changes = engine.turned(changes, "length_penalty", 1.0)
+    changes = engine.changed(changes, "length_penalty", 1.0)
     assert changes == {"length_penalty": 1.0}
-    changes = engine.turned({}, "temperature", 0.5)
+    changes = engine.changed({}, "temperature", 0.5)
     assert changes == {"temperature": 0.5, "sample": True}
-    assert engine.turned(changes, "sample", False) == {}
+    assert engine.changed(changes, "sample", False) == {}
     with pytest.raises(UsageError, match="beam"):
-        engine.turned({}, "beam", 0)
+        engine.changed({}, "beam", 0)
 
 
-def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_back():
+def test_a_min_length_that_no_reply_can_have_is_refused_by_the_model():
+    engine = Engine(FakeModel(), "demo")  # at most 64 tokens
+    assert engine.options({"min_length": 63})["min_length"] == 63
+    with pytest.raises(
+        UsageError, match="min_length is 64, but replies of this model have at most 64 tokens"
+    ):
+        engine.options({"min_length": 64})
+    assert engine.options({"min_length": 64, "max_length": 65})["min_length"] == 64
+
+
+def test_every_knob_is_an_option_that_it_can_show_step_and_parse():
     options = DecodingOptions().to_json()
     shown = [knob for knob in knobs.KNOBS if knob.name in options]
     assert {"beam", "normalize", "length_penalty", "min_length", "max_length"} <= {k.name for k in shown}
@@ -381,14 +395,14 @@ def test_every_knob_is_an_option_with_a_value_that_it_can_show_step_and_read_bac
         if up != value:
             assert knob.kind.parse(knob.kind.show(up)) == up
             company = {"groups": 2} if knob.name == "diversity" else {}
-            assert Engine(FakeModel(beam=4), "demo").turned(company, knob.name, up)[knob.name] == up
+            assert Engine(FakeModel(beam=4), "demo").changed(company, knob.name, up)[knob.name] == up
 
 
 @pytest.mark.parametrize(
     ("name", "shown", "more", "less"),
     [("length_penalty", "0.6", 0.7, 0.5), ("temperature", "1", 1.1, 0.9), ("diversity", "0.5", 0.6, 0.4)],
 )
-def test_a_number_steps_from_the_default_that_is_shown_and_back_to_it(name, shown, more, less):
+def test_a_number_steps_from_its_default_and_back(name, shown, more, less):
     (kind,) = (knob.kind for knob in knobs.KNOBS if knob.name == name)
     assert kind.show(None) == shown
     assert (kind.step(None, 1), kind.step(None, -1)) == (more, less)
@@ -396,10 +410,10 @@ def test_a_number_steps_from_the_default_that_is_shown_and_back_to_it(name, show
     assert kind.step(kind.least, -1) == kind.least  # there is no word below it
     own = Engine(FakeModel(), "demo")
     own.model.defaults = DecodingOptions(length_penalty=0.6)
-    assert own.turned({"length_penalty": 0.7}, "length_penalty", None) == {}  # as the bundle has it
+    assert own.changed({"length_penalty": 0.7}, "length_penalty", None) == {}  # as the bundle has it
 
 
-def test_below_the_least_of_a_knob_that_has_a_word_there_is_that_word():
+def test_one_step_below_the_lowest_number_is_the_word():
     kinds = {knob.name: knob.kind for knob in knobs.KNOBS}
     for name, word, least in (("max_length", "learned", 1), ("top_k", "off", 1), ("seed", "new", 0)):
         assert kinds[name].show(kinds[name].step(least, -1)) == word
@@ -407,13 +421,13 @@ def test_below_the_least_of_a_knob_that_has_a_word_there_is_that_word():
         assert kinds[name].step(None, 1) == least
 
 
-def test_a_word_that_a_knob_does_not_know_is_answered_with_those_that_it_does():
+def test_an_unknown_word_is_refused_with_the_known_ones():
     kind = next(knob.kind for knob in knobs.KNOBS if knob.name == "normalize")
-    with pytest.raises(ValueError, match=r"^'zzz' is not one of: none, gnmt, average$"):
+    with pytest.raises(ValueError, match=r"^'zzz' is not one of none, gnmt, average$"):
         kind.parse("zzz")
 
 
-async def test_an_arrow_that_is_refused_says_why_as_does_the_value_that_is_typed(chat):
+async def test_a_refused_step_or_value_gives_the_reason(chat):
     async with chat(FakeModel(beam=5), size=(140, 40)) as c:
         c.screen.use_preset({"groups": 5})
         await c.press("f4")
@@ -421,17 +435,17 @@ async def test_an_arrow_that_is_refused_says_why_as_does_the_value_that_is_typed
         why = "groups does not go with sample: each sample is drawn on its own, until it ends"
         for name, value in (("sample", "on"), ("temperature", "1.1")):
             assert c.screen.dial.wrong_with(name, value) == why
-            c.screen.inspector.knobs.light(1 + names.index(name))
+            c.screen.inspector.knobs.highlight(1 + names.index(name))
             await c.press("up", "down", "right")
             beside = [line[78:].strip() for line in c.drawn.splitlines()]
             assert why in " ".join(beside)  # whole, though it is longer than a line
             assert c.screen.dial.changes == {"groups": 5}
 
 
-async def test_a_knob_passes_over_values_that_do_not_go_with_the_others(chat):
+async def test_a_step_skips_incompatible_values(chat):
     async with chat(FakeModel(), size=(140, 40)) as c:
         c.screen.use_preset({"beam": 6, "groups": 3})
-        c.screen.post_message(KnobTurned("groups", 1))
+        c.screen.post_message(KnobStepped("groups", 1))
         await c.until(lambda: c.screen.values["groups"] == 6)
 
 
@@ -451,7 +465,7 @@ async def test_a_knob_passes_over_values_that_do_not_go_with_the_others(chat):
         ),
     ],
 )
-def test_what_a_reply_is_made_with_names_defaults_and_nothing_that_is_off(changes, said):
+def test_the_settings_of_a_reply_include_defaults_but_nothing_without_effect(changes, said):
     options = Engine(FakeModel(beam=3), "demo").options(changes)
     for kept in (options, json.loads(json.dumps(options))):
         assert " · ".join(knobs.in_force(kept)) == f"beam 3 · {said}"
@@ -469,11 +483,11 @@ async def test_the_whole_meter_fits_into_a_small_terminal_with_every_default(cha
         rows = [line.strip() for line in c.drawn.splitlines()]
         for name in names:
             assert any(row.startswith(f"{name} ") for row in rows), name
-        text = " ".join(c.drawn.split())
+        text = c.words
         assert "beam 3 · normalize gnmt · length penalty 0.6 · max length learned stop exact" in text
 
 
-async def test_a_preset_turns_several_knobs_and_all_back(chat):
+async def test_a_preset_sets_several_knobs_and_reset_restores_them(chat):
     model = FakeModel(beam=3)
     async with chat(model, size=(140, 40)) as c:
         await c.press("f4")
@@ -497,7 +511,7 @@ def test_a_draw_has_a_seed_so_that_it_can_be_repeated():
 # --- Other ways to a reply
 
 
-async def test_again_replies_to_the_last_prompt_with_the_knobs_as_they_are(chat, tmp_path):
+async def test_again_replies_to_the_last_prompt_with_the_current_settings(chat, tmp_path):
     model = FakeModel(Script(end=reply("one")), Script(end=reply("two")), Script(end=reply("three")))
     async with chat(model, store=tmp_path / "chats.db") as c:
         await c.say("first")
@@ -507,10 +521,10 @@ async def test_again_replies_to_the_last_prompt_with_the_knobs_as_they_are(chat,
         assert model.asked[-1] == model.asked[-2] == ["one", "second"]
         await c.kept()
         summary = (await c.keeper.do(lambda store: store.find()))[0]
-        assert summary.turns == 2
+        assert summary.exchanges == 2
 
 
-async def test_the_last_prompt_is_edited_and_sent_in_its_place_or_left_as_it_was(chat):
+async def test_the_last_prompt_can_be_edited_and_resent_or_left(chat):
     model = FakeModel(Script(end=reply("one")), Script(end=reply("two")))
     async with chat(model) as c:
         await c.say("first")
@@ -524,7 +538,7 @@ async def test_the_last_prompt_is_edited_and_sent_in_its_place_or_left_as_it_was
         assert model.asked[-1] == ["first!"]
 
 
-async def test_an_edited_prompt_that_is_stopped_before_any_word_is_back_in_the_input(chat):
+async def test_an_edited_prompt_stopped_before_any_text_returns_to_the_input(chat):
     async with chat(FakeModel(Script(end=reply("one")), Script(stalls=True))) as c:
         await c.say("first")
         await c.press("f6", "!", "enter", "escape")
@@ -532,32 +546,30 @@ async def test_an_edited_prompt_that_is_stopped_before_any_word_is_back_in_the_i
         assert c.messages == ["you: first", "bot: one"]
         assert c.prompt == "first!"
         await c.type_fast("", "ctrl+u", "ctrl+r", "escape")  # the same prompt: there is nothing to give back
-        await c.until(lambda: c.screen.prompt.ready and not c.chat.turn)
+        await c.until(lambda: c.screen.prompt.ready and not c.chat.reply_task)
         assert c.prompt == ""
 
 
 @pytest.fixture
 def replies():
-    """A model that gives its replies numbers."""
+    """A model whose replies are numbered."""
     return FakeModel(*(Script(end=reply(f"reply {n}")) for n in range(1, 10)))
 
 
 async def said_in(c):
-    """What the store has: by title, what was said and, of it, the marks."""
+    """The stored exchanges and marks by title."""
     await c.kept()
     found = await c.keeper.do(lambda store: [store.load(summary.id) for summary in store.find()])
     return {title: [(e.prompt, e.said, e.mark) for e in exchanges] for title, exchanges in found}
 
 
-async def test_an_earlier_prompt_is_edited_in_a_copy_and_the_conversation_stays_as_it_was(
-    chat, tmp_path, replies
-):
+async def test_an_earlier_prompt_is_edited_in_a_copy(chat, tmp_path, replies):
     async with chat(replies, store=tmp_path / "chats.db") as c:
         for prompt in ("one", "two", "three"):
             await c.say(prompt)
         await c.press("ctrl+up", "ctrl+up", "ctrl+g", "ctrl+down", "f6")
         assert c.prompt == "two"
-        assert "editing turn 2, in a copy" in c.drawn
+        assert "editing prompt 2 in a copy" in c.drawn
         await c.press("!", "enter")
         await c.until(lambda: c.screen.prompt.ready)
         assert c.messages == ["you: one", "bot: reply 1\n✓ good", "you: two!", "bot: reply 4"]
@@ -567,12 +579,12 @@ async def test_an_earlier_prompt_is_edited_in_a_copy_and_the_conversation_stays_
         await c.press("alt+d")
         one = ("one", "reply 1", "good")
         assert await said_in(c) == {
-            "one, another way": [one, ("two!", "reply 4", None), ("and on", "reply 5", "bad")],
+            "one (copy)": [one, ("two!", "reply 4", None), ("and on", "reply 5", "bad")],
             "one": [one, ("two", "reply 2", None), ("three", "reply 3", None)],
         }
 
 
-async def test_again_at_an_earlier_turn_goes_on_in_a_copy_too_with_a_name_of_its_own(chat, tmp_path, replies):
+async def test_again_at_an_earlier_exchange_continues_in_a_copy(chat, tmp_path, replies):
     async with chat(replies, store=tmp_path / "chats.db") as c:
         for prompt in ("one", "two", "three"):
             await c.say(prompt)
@@ -584,10 +596,10 @@ async def test_again_at_an_earlier_turn_goes_on_in_a_copy_too_with_a_name_of_its
         await c.press("ctrl+up", "ctrl+r")
         await c.until(lambda: c.messages == ["you: one", "bot: reply 7"])
         titles = [s.title for s in await c.keeper.do(lambda store: store.find())]
-        assert titles == ["one", "one, another way", "one, another way", "one"]
+        assert titles == ["one", "one (copy)", "one (copy)", "one"]
 
 
-async def test_what_a_model_shall_learn_gives_way_to_no_other_reply(chat, tmp_path, replies):
+async def test_training_data_is_not_replaced_by_another_reply(chat, tmp_path, replies):
     async with chat(replies, store=tmp_path / "chats.db") as c:
         await c.say("one")
         await c.press("ctrl+g", "ctrl+r")
@@ -602,7 +614,7 @@ async def test_what_a_model_shall_learn_gives_way_to_no_other_reply(chat, tmp_pa
         ]
 
 
-async def test_where_nothing_is_kept_only_the_last_prompt_is_offered_again(chat, replies):
+async def test_if_nothing_is_saved_only_the_last_prompt_can_be_repeated(chat, replies):
     async with chat(replies) as c:
         await c.say("one")
         await c.say("two")
@@ -613,7 +625,7 @@ async def test_where_nothing_is_kept_only_the_last_prompt_is_offered_again(chat,
         await c.until(lambda: c.messages[-1] == "bot: reply 3")
 
 
-async def test_a_conversation_has_the_title_that_it_was_given_while_its_first_reply_came(chat, tmp_path):
+async def test_a_title_given_during_the_first_reply_is_saved(chat, tmp_path):
     gate = threading.Event()
     async with chat(FakeModel(Script(gate=gate)), store=tmp_path / "chats.db") as c:
         await c.say("hello", wait=False)
@@ -623,7 +635,7 @@ async def test_a_conversation_has_the_title_that_it_was_given_while_its_first_re
         assert await said_in(c) == {"a greeting": [("hello", "fine", None)]}
 
 
-async def test_two_bundles_reply_side_by_side_and_the_difference_is_named(chat):
+async def test_two_bundles_reply_side_by_side_with_their_difference(chat):
     first = FakeModel(Script(end=reply("good day to you")), turns=2)
     replies = [Script(end=reply(text)) for text in ("good evening", "good day to you")]
     second = FakeModel(*replies, precision="fp32")
@@ -634,7 +646,7 @@ async def test_two_bundles_reply_side_by_side_and_the_difference_is_named(chat):
         assert c.messages == [
             "you: hello",
             "bot: demo · int8 · cpu · 12 ms\ngood day to you",
-            "bot: other1 · fp32 · cpu · 12 ms\ngood evening\n≠ another reply from token 2 on",
+            "bot: other1 · fp32 · cpu · 12 ms\ngood evening\n≠ differs from token 2 on",
         ]
         one, two = c.screen.query("ReplyMessage")
         assert two.region.x >= one.region.right
@@ -646,27 +658,36 @@ async def test_two_bundles_reply_side_by_side_and_the_difference_is_named(chat):
         assert len(second.asked) == 2
 
 
-async def test_bundles_are_switched_while_talking_and_who_spoke_is_told(chat):
+async def test_the_bundle_can_be_switched_and_replies_name_it(chat):
     other = FakeModel(Script(end=reply("from the other")), precision="fp32")
     async with chat(FakeModel(), other) as c:
         await c.say("hello")
         await c.press("ctrl+b", "down", "enter")
-        await c.until(lambda: "other1 · not kept · fp32 · cpu" in c.drawn)
+        await c.until(lambda: "other1 · not saved · fp32 · cpu" in c.drawn)
         await c.say("and you?")
         assert c.messages[-1] == "bot: other1 · fp32 · cpu\nfrom the other"
         assert other.asked == [["fine", "and you?"]]
 
 
-async def test_a_bundle_that_cannot_be_opened_leaves_the_one_there_is(chat):
+async def test_a_bundle_that_cannot_be_opened_leaves_the_current_one(chat, tmp_path):
+    bundle = a_bundle(tmp_path / "damaged")
     async with chat(FakeModel()) as c:
-        await c.press("ctrl+b", *"nosuch", "enter")
+        await c.press("ctrl+b", *bundle, "enter")
         await c.until(lambda: c.notices)
         assert "KeyError" in c.notices[0]
         await c.say("hello")
         assert c.messages[-1] == "bot: fine"
 
 
-async def test_another_reason_why_a_prompt_waits_is_told_at_once(chat):
+def a_bundle(folder):
+    """The path of a folder that looks like a bundle."""
+    folder.mkdir()
+    (folder / MANIFEST).touch()
+    return str(folder)
+
+
+async def test_each_reason_why_a_prompt_waits_is_shown_once(chat, tmp_path):
+    bundle = a_bundle(tmp_path / "mine")
     gate = threading.Event()
 
     def load(path):
@@ -678,12 +699,13 @@ async def test_another_reason_why_a_prompt_waits_is_told_at_once(chat):
         await pilot.pause()
         c = Chat(app, pilot)
         await c.press("h", "i", "enter", "enter")
-        await c.press("ctrl+b", *"mine", "enter", "enter", "enter")
-        assert c.notices == ["There is nobody to talk to: open a bundle", "mine is loading"]
+        await c.press("ctrl+b", *bundle, "enter", "enter", "enter")
+        assert c.notices == ["No bundle is open: choose one first", "mine is loading"]
         gate.set()
 
 
-async def test_without_a_bundle_the_welcome_tells_how_to_make_one(chat):
+async def test_without_a_bundle_the_welcome_explains_how_to_make_one(chat, tmp_path):
+    bundle = a_bundle(tmp_path / "mine")
     app = ChatApp(lambda path: FakeModel(), [])
     async with app.run_test() as pilot:
         await pilot.pause()
@@ -692,19 +714,19 @@ async def test_without_a_bundle_the_welcome_tells_how_to_make_one(chat):
         assert "edgechat train mine.jsonl --out runs/mine" in c.drawn
         assert c.drawn.count("^b Bundle") == 2  # in the welcome, and at the bottom
         await c.press("h", "i", "enter", "f4", "f3", "ctrl+r", "f12", "ctrl+g", "escape")
-        assert c.notices == ["There is nobody to talk to: open a bundle"]
-        await c.press("ctrl+b", *"mine", "enter")
+        assert c.notices == ["No bundle is open: choose one first"]
+        await c.press("ctrl+b", *bundle, "enter")
         await c.until(lambda: c.chat.prompt.ready)
         assert c.prompt == "hi"
 
 
-async def test_stopping_a_comparison_keeps_what_is_there(chat):
+async def test_stopping_a_comparison_keeps_both_texts(chat):
     async with chat(FakeModel(), FakeModel(Script([("half", "")], stalls=True)), size=(140, 40)) as c:
         await c.press("f8", "enter")
         await c.say("hello", wait=False)
         await c.until(lambda: "half" in c.messages[-1])
         await c.press("escape")
-        assert c.messages[-2].startswith("bot: demo · int8 · cpu\nfine")
+        assert c.messages[-2].startswith("bot: demo · int8 · cpu · 12 ms\nfine")
         assert c.messages[-1].endswith("half\n■ stopped")
         assert c.screen.prompt.ready
 
@@ -723,7 +745,7 @@ async def test_stopping_a_comparison_keeps_what_is_there(chat):
         ("", 2, "  "),
     ],
 )
-def test_a_text_takes_exactly_the_cells_it_is_given(text, width, drawn):
+def test_a_text_fills_exactly_its_cells(text, width, drawn):
     assert cells(text, width) == drawn
 
 

@@ -1,4 +1,4 @@
-"""The screens of the terminal chat. Of all its parts, only the chat screen talks to the runtime."""
+"""The screens of the terminal chat. Only the chat screen uses the runtime, through `tui/engine.py`."""
 
 from .chat import ChatScreen
 from .help import Help, KeySection

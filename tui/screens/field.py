@@ -1,4 +1,4 @@
-"""What is written in, in a box over the chat."""
+"""The text fields of dialogs."""
 
 from typing import ClassVar
 
@@ -6,18 +6,18 @@ from textual.binding import BindingType
 from textual.events import Paste
 from textual.widgets import Input
 
-from ..keys import ASK, OVER, WRITE, bindings
+from ..keys import ASK, DIALOG, WRITE, bindings
 from ..plain import plain
 from ..widgets.editor import LONGEST, Editor, Writable
 
 
 class Field(Writable, Input, inherit_bindings=False):
-    """One line, without the keys that would scroll it: Up and Down are those of the list below, if any."""
+    """A field of one line. It leaves Up, Down, Page Up and Page Down to a list below it."""
 
     BINDINGS: ClassVar[list[BindingType]] = list(Input.BINDINGS)
 
     def on_paste(self, event: Paste) -> None:
-        """One line of it, without control sequences."""
+        """Insert the first line of the pasted text, without its control sequences."""
         event.prevent_default()
         event.stop()
         self.put((event.text[:LONGEST].splitlines() or [""])[0])
@@ -27,16 +27,16 @@ class Field(Writable, Input, inherit_bindings=False):
 
 
 class Answer(Field):
-    """What is written is taken with a key of ours, which help names."""
+    """A field whose Enter key is one of the chat's actions, so that help lists it."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(ASK)
     BINDING_GROUP_TITLE = "Here"
 
 
 class Draft(Editor, inherit_bindings=False):
-    """Several lines."""
+    """A field of several lines."""
 
-    BINDINGS: ClassVar[list[BindingType]] = Editor.keys(WRITE, OVER)
+    BINDINGS: ClassVar[list[BindingType]] = Editor.keys(WRITE, DIALOG)
     BINDING_GROUP_TITLE = "Here"
-    ACTIONS = (*WRITE, *OVER)
+    ACTIONS = (*WRITE, *DIALOG)
     WHAT = "a reply"

@@ -1,4 +1,4 @@
-"""Help: what has the focus, and every key that does something now, ours first."""
+"""Help: a text about the focused widget, and all keys that are available now."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from textual.widgets import Markdown, Static
 from ..plain import content
 from ..values import KeyHint
 from ..widgets.hanging import Hanging
-from .over import Over
+from .dialog import Dialog
 
 _KEY = 18  # cells
 
 
 @dataclass(frozen=True)
 class KeySection:
-    """Keys that belong together."""
+    """A group of keys."""
 
     title: str
     keys: tuple[KeyHint, ...]
 
 
 class _Row(Static):
-    """A key, and beside it what it does, which is what a mouse marks."""
+    """A key with its description beside it. The mouse selects the description."""
 
     def __init__(self, key: str, does: Content) -> None:
         super().__init__(Hanging(content(key, "bold $text-accent"), does, _KEY))
@@ -37,13 +37,13 @@ class _Row(Static):
         return selection.extract(self._does.plain), "\n"
 
 
-class Help(Over[None]):
-    """`about` is Markdown of what has the focus; its first line is a heading."""
+class Help(Dialog[None]):
+    """The help dialog. `about` is Markdown that begins with a heading."""
 
     def __init__(self, about: str, sections: Sequence[KeySection], note: str) -> None:
         title, _, text = cleandoc(about).partition("\n") if about.strip() else ("", "", "")
         super().__init__(f"help: {title.lstrip('# ').lower()}" if title else "help")
-        self._about, self._sections, self._note = text.strip(), sections, note
+        self._about, self._sections, self.note = text.strip(), sections, note
 
     def compose_box(self) -> ComposeResult:
         with VerticalScroll():
@@ -55,4 +55,4 @@ class Help(Over[None]):
                     does = content(hint.does) + content(f"  {hint.id}" if hint.id else "", "dim")
                     yield _Row(hint.key, does)
                 yield Static()
-            yield Static(content(self._note, "dim"), classes="section")
+            yield Static(content(self.note, "dim"), classes="section")

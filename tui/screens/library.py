@@ -1,4 +1,4 @@
-"""All conversations: to find, open, rename and delete."""
+"""The list of all conversations: search, open, rename and delete them."""
 
 import time
 from collections.abc import Callable
@@ -15,32 +15,32 @@ from ..store import GONE, LISTED, TITLE, Store, StoreError, title_of
 from ..values import Summary
 from ..widgets.lines import one_line
 from .ask import Ask
+from .dialog import FILLING, IN_ORDER, answer_of
 from .listing import Listing
-from .over import FILLING, IN_ORDER, answer_of
 
-#: What is asked for.
-RENAMES = f"The conversation's title, {TITLE} characters at most"
+#: The note of the dialog that asks for a title.
+RENAMES = f"The title of the conversation, at most {TITLE} characters"
 
 
 class Library(Listing[Summary]):
-    """Gives the conversation to open. What is typed is searched for."""
+    """Choose a conversation to open."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(LIBRARY)
     HELP = """
     ### Conversations
 
-    Type to search titles, prompts, replies and corrections for all of the words, whole or in part. It
-    opens where they were found.
+    Type to search titles, prompts, replies and corrections. A conversation matches if it contains all the
+    words, whole or in part. It opens at the exchange where they were found.
 
-    What is deleted can be brought back with Undo until you quit; then it is overwritten.
+    Undo restores a deleted conversation until you quit; then it is overwritten.
     """
 
     def __init__(self, keeper: Keeper) -> None:
         super().__init__("conversations", "Search")
         self._keeper = keeper
-        self._query: str | None = None  # that of what is shown
+        self._query: str | None = None  # the query that the list is for
         self._found: list[Summary] = []
-        self._deleted: dict[int, str] = {}  # titles by id, the latest last
+        self._deleted: dict[int, str] = {}  # titles by id, the latest deleted last
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "undo" and not self._deleted:
@@ -53,25 +53,25 @@ class Library(Listing[Summary]):
             self.dismiss(picked)
 
     async def _pick(self) -> Summary | None:
-        """The one that is lit, of what goes with all that was typed; none where it went meanwhile."""
-        before, query = self._lit, self._query
+        """The highlighted conversation, in the list for everything typed so far. None if it was deleted in
+        the meantime."""
+        before, query = self._highlighted, self._query
         await self._find()
-        if not self._is_there:
+        if not self.is_open:
             return None
-        if before and query == self._query and (self._lit is None or self._lit.id != before.id):
-            self.notify(GONE.capitalize(), severity="warning")
+        if (
+            before
+            and query == self._query
+            and (self._highlighted is None or self._highlighted.id != before.id)
+        ):
+            self.notify(GONE, severity="warning")
             return None
-        return self._lit
+        return self._highlighted
 
     @property
-    def _lit(self) -> Summary | None:
+    def _highlighted(self) -> Summary | None:
         at = self.options.highlighted
         return None if at is None or at >= len(self._found) else self._found[at]
-
-    @property
-    def _is_there(self) -> bool:
-        """A search may end when the window is closed."""
-        return self in self.app.screen_stack and bool(self.query("#note"))
 
     @work(group=IN_ORDER)
     async def action_rename(self) -> None:
@@ -106,41 +106,42 @@ class Library(Listing[Summary]):
         await self._find()
 
     async def _find(self) -> None:
-        """Show what goes with what is typed."""
-        if not self._is_there:
+        """List the conversations that match the field."""
+        if not self.is_open:
             return
         query = self.query_input.value
         try:
             found, deleted = await self._keeper.do(lambda store: (store.find(query), store.deleted()))
         except StoreError as error:
-            if self._is_there:
+            if self.is_open:
                 self.tell(str(error))
             return
-        if not self._is_there:
+        if not self.is_open:
             return
-        lit, at = self._lit, 0
-        if query == self._query:  # the same stays lit, or what stands in its place
+        before, at = self._highlighted, 0
+        if query == self._query:  # keep the highlight on the same conversation, or in the same place
             ids = [summary.id for summary in found]
-            at = ids.index(lit.id) if lit and lit.id in ids else self.options.highlighted or 0
+            at = ids.index(before.id) if before and before.id in ids else self.options.highlighted or 0
         self._query, self._found, self._deleted = query, found, deleted
         self.refresh_bindings()
         self.fill(map(_row, found[:LISTED]), at)
-        self.tell(self._how_many())
+        self.tell(self._note())
 
-    def _how_many(self) -> str:
+    def _note(self) -> str:
         notes = []
-        if shown := self.how_many(len(self._found)):
-            notes.append(shown)
+        if count := self.count(len(self._found)):
+            notes.append(count)
         elif not self._found and not self._deleted:
-            notes.append("Nothing was said yet.")
+            notes.append("There are no conversations yet.")
         if self._deleted:
             last = list(self._deleted.values())[-1]
-            notes.append(f"Deleted: {one_line(title_of(last))}. Undo brings it back.")
+            notes.append(f"Deleted: {one_line(title_of(last))}. Undo restores it.")
         return " ".join(notes)
 
 
 def _row(summary: Summary) -> Content:
-    about = f"\n  {summary.bundle} · {counted(summary.turns, 'turn')} · {_ago(time.time() - summary.updated)}"
+    size = counted(summary.exchanges, "exchange")
+    about = f"\n  {summary.bundle} · {size} · {_ago(time.time() - summary.updated)}"
     lines = content(one_line(summary.title) or "(no title)", "bold") + content(
         one_line(about).replace("⏎", "\n"), "dim"
     )

@@ -1,4 +1,4 @@
-"""A list to choose from, narrowed by what is typed above it."""
+"""A dialog with a list, filtered by a text field above it."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -11,22 +11,22 @@ from textual.widgets.option_list import Option
 
 from ..plain import content
 from ..store import LISTED
+from .dialog import Dialog
 from .field import Field
-from .over import Over
 
 T = TypeVar("T")
 
 
 class Rows(OptionList):
-    """A click may be on a row that is gone since it was drawn."""
+    """The list. It ignores clicks on rows that were removed after they were drawn."""
 
     def on_click(self, event: events.Click) -> None:
         if event.style.meta.get("option", -1) >= self.option_count:
             event.prevent_default()
 
 
-class Listing(Over[T]):
-    """An input that keeps the focus, the rows below it, a note. What is in the rows is for others to say."""
+class Listing(Dialog[T]):
+    """A field that keeps the focus, with a list and a note below it. Subclasses fill the list."""
 
     query_input = getters.query_one(Input)
     options = getters.query_one(OptionList)
@@ -38,6 +38,7 @@ class Listing(Over[T]):
 
     def compose_box(self) -> ComposeResult:
         yield Field(placeholder=self._placeholder, select_on_focus=False)
+        yield Static("", id="wrong")
         yield Rows()
         yield Static(content(self._first_note), id="note")
 
@@ -46,6 +47,7 @@ class Listing(Over[T]):
         self.search()
 
     def on_input_changed(self) -> None:
+        self.accept()
         self.search()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -53,35 +55,40 @@ class Listing(Over[T]):
         self.action_open()
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """By a click."""
+        """Open a clicked row."""
         event.stop()
         self.action_open()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the dialog is still open. A search may end after it was closed."""
+        return self in self.app.screen_stack and bool(self.query("#note"))
+
     def action_move(self, where: str) -> None:
-        """As the keys of the list would, had it the focus."""
+        """Do an action of the list, which does not have the focus."""
         getattr(self.options, f"action_{where}")()
 
     def action_open(self) -> object:
-        """Take the row that is lit, or what is typed."""
+        """Choose the highlighted row."""
         raise NotImplementedError
 
     def search(self) -> None:
-        """Show what goes with what was typed."""
+        """Fill the list for the text in the field."""
         raise NotImplementedError
 
-    def how_many(self, found: int) -> str:
-        """What is to be said of so many that were found, "" where all are there to be seen."""
+    def count(self, found: int) -> str:
+        """A sentence about the number of matches, "" if all are listed."""
         if found > LISTED:
-            return f"The newest {LISTED} of {found:,}: what you type narrows them."
-        return "Nothing was found." if not found and self.query_input.value else ""
+            return f"The newest {LISTED} of {found:,}. Type to narrow the list."
+        return "Nothing found." if not found and self.query_input.value else ""
 
     def tell(self, text: str) -> None:
-        """Have the note say this, and take no room for nothing."""
+        """Set the note. An empty note takes no space."""
         self.note.update(content(text))
         self.note.set_class(not text, "-empty")
 
-    def fill(self, rows: Iterable[Content], lit: int = 0) -> None:
-        """Show these rows, and light one, or the last where there are fewer."""
+    def fill(self, rows: Iterable[Content], highlighted: int = 0) -> None:
+        """Show these rows and highlight one of them, at most the last."""
         self.options.set_options(Option(row) for row in rows)
         if self.options.option_count:
-            self.options.highlighted = min(lit, self.options.option_count - 1)
+            self.options.highlighted = min(highlighted, self.options.option_count - 1)

@@ -1,18 +1,19 @@
-"""Every action by its name."""
+"""The command palette."""
 
 from textual import on
 from textual.command import Command, CommandPalette
 from textual.widgets import OptionList
 
-from .over import Topmost
+from .dialog import Topmost
 
 
 class Palette(CommandPalette, Topmost[None]):
-    """Textual's. A row that is picked twice at once is done once."""
+    """Textual's command palette, except that a row picked twice at once runs once."""
 
     @on(OptionList.OptionSelected)
     def run_row(self, event: OptionList.OptionSelected) -> None:
-        """In place of Textual's own, which empties the list, where a second click would look for its row."""
+        """Run a command. Textual's own handler empties the list first, in which a second click would then
+        look for its row."""
         event.stop()
         event.prevent_default()
         if self.is_active and isinstance(event.option, Command):

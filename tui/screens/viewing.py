@@ -1,5 +1,4 @@
-"""How the chat is shown: the conversation, the turn that is looked at, the inspector with its views and
-knobs, the status line."""
+"""What the chat shows: the conversation, the selected exchange, the inspector, and the status line."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,21 +11,21 @@ from textual.screen import Screen
 
 from ..bundles import Bundles
 from ..dial import Dial
-from ..keys import APP, CHAT, PROMPT, Action, is_key
-from ..knobs import KNOBS, Changes
-from ..messages import KnobReset, KnobTurned, KnobTyped, PresetTurned, TurnPicked, ViewPicked
+from ..keys import APP, CHAT, PROMPT, Action
+from ..knobs import Changes, knob_named
+from ..messages import KnobReset, KnobStepped, KnobTyped, PresetStepped, ReplyPicked, ViewPicked
+from ..replytask import ReplyTask
 from ..talk import Talk
-from ..turn import Turn
-from ..values import Exchange, KeyHint, Looked, ReplyFacts, Status
+from ..values import Exchange, Inspected, KeyHint, ReplyFacts, Status
 from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcome
-from ..widgets.footer import Keys
-from ..widgets.hints import NOT_FOLLOWED, NOT_KEPT, NOTHING
+from ..widgets.footer import Keys, first_key
+from ..widgets.hints import NOT_KEPT, NOT_TRACED, NOTHING
 from .ask import Ask
-from .over import IN_ORDER, answer_of, copy_marked
+from .dialog import IN_ORDER, answer_of, copy_selected_text
 
 
 class Viewing(Screen[None]):
-    """The state of the chat, and all that shows it."""
+    """A screen with the state of the chat and the widgets that show it."""
 
     AUTO_FOCUS = "Prompt"
 
@@ -41,10 +40,11 @@ class Viewing(Screen[None]):
         self.bundles = Bundles(bundles)
         self.dial = Dial(self.bundles, changes)
         self.talk = Talk()
-        self.turn: Turn | None = None  # the one being decoded
-        self.editing: int | None = None  # the exchange whose prompt is being changed
-        self._picked: int | None = None  # the exchange that is looked at
-        self._side = 0  # of its replies
+        self.reply_task: ReplyTask | None = None  # the one that is running
+        self.editing: int | None = None  # the exchange whose prompt is being edited
+        self.why_not_kept = ""  # why nothing can be saved
+        self._picked: int | None = None  # the selected exchange, None for the latest
+        self._side = 0  # the selected reply of it
 
     def compose(self) -> ComposeResult:
         with Container(id="body"):
@@ -55,58 +55,58 @@ class Viewing(Screen[None]):
         yield Keys(compact=True)
 
     def greet(self) -> None:
-        """The welcome tells which bundle there is, and which keys there are now."""
+        """Show the welcome text for the current bundle and the current keys."""
         if engine := self.bundles.engine:
             self.welcome.show_model(engine.facts, self.key_hints(), demo=self.bundles.current == "demo")
         else:
             self.welcome.show_nothing(self.key_hints())
 
     def on_descendant_focus(self) -> None:
-        # The prompt's keys are there while it has the focus: a browser gives it late.
-        if send := self._keys().get("prompt.send"):
-            self.prompt.placeholder = f"Say something, {send.replace('⏎', 'Enter')} sends it"
+        # The prompt's keys are only active while it has the focus, which a browser gives late.
+        if send := self.key_of("prompt.send"):
+            self.prompt.placeholder = f"Say something ({send.replace('⏎', 'Enter')} sends it)"
         if self.bundles.engine and self.welcome.display:
             self.greet()
 
     def hold(self, talk: Talk) -> None:
-        """Go on with a conversation: a new one, or one that was kept."""
+        """Show a conversation and continue with it."""
         self.talk, self.editing = talk, None
         self.conversation.show(talk)
-        self.look(None)
+        self.select(None)
 
     def put(self, number: int, exchange: Exchange) -> None:
-        """Change an exchange that is over."""
+        """Replace an exchange that has ended, and select it."""
         self.talk.change(number, exchange)
         self.conversation.finish(number, exchange)
-        self.look(number)
+        self.select(number)
 
-    # --- What is looked at
+    # --- The selection
 
     @property
-    def looked_at(self) -> int | None:
-        """The exchange that the inspector shows, and that Copy, Good and the like are about."""
+    def selected(self) -> int | None:
+        """The selected exchange, or else the latest. The inspector, Copy, Good and similar actions use it."""
         return self._picked if self.talk.has(self._picked) else self.talk.newest
 
     @property
     def exchange(self) -> Exchange | None:
-        """The one that is looked at."""
-        return None if self.looked_at is None else self.talk[self.looked_at]
+        """The selected exchange, or else the latest."""
+        return None if self.selected is None else self.talk[self.selected]
 
     @property
     def side(self) -> int:
-        """Which of its replies is looked at: 1 is that of the bundle that is compared."""
+        """The selected reply of the exchange: 0 for the first bundle's, 1 for the second's."""
         return self._side if self.exchange and self.exchange.other else 0
 
     @property
     def reply(self) -> ReplyFacts | None:
-        """The reply that is looked at."""
+        """The selected reply."""
         return self.exchange.sides[self.side] if self.exchange else None
 
-    def look(self, number: int | None, side: int = 0) -> None:
-        """Look at a reply of an exchange; None is the newest, whichever that is."""
+    def select(self, number: int | None, side: int = 0) -> None:
+        """Select a reply of an exchange. With None, the selection follows the latest exchange."""
         self._picked = number if self.talk.has(number) else None
         self._side = side
-        self.conversation.pick(self._picked, self.side)
+        self.conversation.select(self._picked, self.side)
         self._fill_view()
         self.changed()
 
@@ -114,38 +114,38 @@ class Viewing(Screen[None]):
         if self.inspector.view == "knobs":
             self._show_knobs()
             return
-        number, side, reply = self.looked_at, self.side, self.reply
+        number, side, reply = self.selected, self.side, self.reply
         engine = self.bundles.maker(reply.made) if side and reply else self.bundles.engine
-        speeds = (each.tokens_per_second for e in self.talk if (each := e.sides[side]))
-        looked = Looked(
-            reply,
-            None if number is None else self.talk.insight(number, side),
-            engine.facts if engine else None,
-            tuple(speed for speed in speeds if speed),
-            self._hint(reply),
+        self.inspector.show(
+            Inspected(
+                reply,
+                None if number is None else self.talk.trace(number, side),
+                engine.facts if engine else None,
+                self.talk.speeds(side),
+                self._hint(reply),
+            )
         )
-        self.inspector.show(looked)
 
     def _hint(self, reply: ReplyFacts | None) -> str:
-        """What to do where the way of a reply is not known."""
+        """The hint for a reply without a trace."""
         if reply is None or not reply.made.seen:
             return NOTHING
         maker = self.bundles.maker(reply.made)
         if maker and not maker.traces(reply.made.seen, reply.made.options):
-            return NOT_FOLLOWED
-        return NOT_KEPT.format(key=self._keys().get("chat.replay", "Replay"))
+            return NOT_TRACED
+        return NOT_KEPT.format(key=self.key_of("chat.replay") or "Replay")
 
-    def on_turn_picked(self, message: TurnPicked) -> None:
-        self.look(message.number, message.side)
+    def on_reply_picked(self, message: ReplyPicked) -> None:
+        self.select(message.number, message.side)
 
     def action_other(self) -> None:
-        self.look(self.looked_at, 1 - self.side)
+        self.select(self.selected, 1 - self.side)
 
     def action_select(self, by: int) -> None:
         numbers = self.talk.numbers
-        if numbers and self.looked_at is not None:
-            at = max(0, min(numbers.index(self.looked_at) + by, len(numbers) - 1))
-            self.look(numbers[at])
+        if numbers and self.selected is not None:
+            at = max(0, min(numbers.index(self.selected) + by, len(numbers) - 1))
+            self.select(numbers[at])
 
     def action_scroll_conversation(self, pages: int) -> None:
         if pages < 0:
@@ -154,7 +154,7 @@ class Viewing(Screen[None]):
             self.conversation.action_page_down()
 
     def action_copy_text(self) -> None:
-        copy_marked(self)
+        copy_selected_text(self)
 
     # --- The inspector
 
@@ -162,7 +162,7 @@ class Viewing(Screen[None]):
         self.show_view(message.name)
 
     def show_view(self, name: str) -> None:
-        """Have the inspector show a view."""
+        """Show a view of the inspector."""
         if not self.inspector.display:
             self.action_toggle_inspector()
         had_focus = self._inspector_has_focus
@@ -200,15 +200,15 @@ class Viewing(Screen[None]):
 
     @property
     def values(self) -> dict[str, Any]:
-        """The options as the knobs are turned now; none while there is no model."""
+        """The current options, empty if no bundle is loaded."""
         return self.dial.values
 
     def use_preset(self, changes: Changes) -> None:
-        """Turn the knobs to these, and all others to the bundle's own."""
+        """Set the knobs to these changes of the bundle's defaults."""
         self.dial.use(changes)
         self._show_dial()
 
-    def on_knob_turned(self, message: KnobTurned) -> None:
+    def on_knob_stepped(self, message: KnobStepped) -> None:
         self.dial.step(message.name, message.by)
         self._show_dial()
 
@@ -216,7 +216,7 @@ class Viewing(Screen[None]):
         self.dial.reset(message.name)
         self._show_dial()
 
-    def on_preset_turned(self, message: PresetTurned) -> None:
+    def on_preset_stepped(self, message: PresetStepped) -> None:
         self.dial.next_preset(message.by)
         self._show_dial()
 
@@ -225,9 +225,8 @@ class Viewing(Screen[None]):
         name = message.name
         if self.bundles.engine is None:
             return
-        does = next(knob.does for knob in KNOBS if knob.name == name)
         check = partial(self.dial.wrong_with, name)
-        ask = Ask(name.replace("_", " "), self.dial.shown(name), note=does, check=check)
+        ask = Ask(name.replace("_", " "), self.dial.shown(name), note=knob_named(name).does, check=check)
         text = await answer_of(ask, self)
         if text is not None:
             self.dial.write(name, text)
@@ -241,18 +240,18 @@ class Viewing(Screen[None]):
         if self.bundles.engine:
             self.inspector.knobs.show(self.dial.states(), self.dial.preset, self.dial.wrong)
 
-    # --- What is going on
+    # --- The status line
 
     def changed(self) -> None:
-        """Something began or ended: the status line and the keys say what can be done now."""
+        """Update the status line and the available keys after a change of state."""
         self.show_status()
         self.refresh_bindings()
 
     def state(self) -> str:
-        """What is going on, in a word; "" where one can write."""
-        if self.turn is not None:
-            return "replaying" if self.turn.purpose == "replay" else "replying"
-        if self.bundles.coming:
+        """What the chat is doing, in a few words; "" if it waits for a prompt."""
+        if self.reply_task is not None:
+            return "replaying" if self.reply_task.purpose == "replay" else "replying"
+        if self.bundles.waiting:
             return "loading"
         if self.bundles.engine is None:
             return "not loaded"
@@ -260,15 +259,16 @@ class Viewing(Screen[None]):
             return ""
         if self.talk.gives_way(self.editing):
             return "editing the last prompt"
-        return f"editing turn {self.talk.numbers.index(self.editing) + 1}, in a copy"
+        return f"editing prompt {self.talk.numbers.index(self.editing) + 1} in a copy"
 
     def show_status(self) -> None:
         engine = self.bundles.engine
-        idle = self.turn is None and self.editing is None
+        idle = self.reply_task is None and self.editing is None
         reply = self.exchange.reply if self.exchange and idle else None
         self.status_line.status = Status(
             self.bundles.title,
             kept=self.talk.kept is not None and self.talk.kept.lasts,
+            why_not_kept=self.why_not_kept,
             state=self.state(),
             precision=engine.facts.precision if engine else "",
             device=engine.facts.device if engine else "",
@@ -280,11 +280,11 @@ class Viewing(Screen[None]):
         )
 
     def key_hints(self) -> list[KeyHint]:
-        """The actions that a newcomer needs, with the keys they have now."""
+        """The most important actions for a new user, with their current keys."""
         if self.bundles.engine is None:
-            wanted: tuple[str, ...] = ("chat.bundles", "app.help", "app.quit")
+            ids: tuple[str, ...] = ("chat.bundles", "app.help", "app.quit")
         else:
-            wanted = (
+            ids = (
                 "prompt.send",
                 "prompt.newline",
                 "chat.regenerate",
@@ -293,11 +293,8 @@ class Viewing(Screen[None]):
                 "chat.compare",
             )
         actions: dict[str, Action] = {action.id: action for action in (*PROMPT, *CHAT, *APP)}
-        keys = self._keys()
-        return [KeyHint(keys[id], actions[id].label) for id in wanted if id in keys]
+        return [KeyHint(key, actions[id].label) for id in ids if (key := self.key_of(id))]
 
-    def _keys(self) -> dict[str, str]:
-        """The first key of each action that has one now, as it is shown."""
-        active = reversed(self.active_bindings.values())
-        bound = (a.binding for a in active if is_key(a.binding.key))
-        return {binding.id: self.app.get_key_display(binding) for binding in bound if binding.id}
+    def key_of(self, id: str) -> str:
+        """The first key of an action as it is shown, "" if it has none now."""
+        return first_key(self, id)

@@ -1,4 +1,4 @@
-"""The parts of the screens. They take plain values, post messages, and know nothing of models."""
+"""The widgets of the chat. They show plain values, post messages, and do not depend on models."""
 
 from .candidates import Candidates
 from .conversation import Conversation

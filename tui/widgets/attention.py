@@ -1,54 +1,53 @@
-"""What a reply looked at."""
+"""The attention view."""
 
 import bisect
 from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 
-from ..values import Insight
-from .hints import NOT_FOLLOWED
+from ..values import Trace
+from .hints import NOT_TRACED
 from .lines import Line, Lines, cells, token
 
 _TOKEN, _COLUMN = 12, 10  # cells
 _SHADES = " ░▒▓█"
-#: The least attention for each shade but the first.
+#: The lowest attention weight of each shade except the first.
 _LEVELS = (0.05, 0.15, 0.3, 0.6)
 
 
 class Attention(Lines):
-    """A row for each token of the reply, a column for each of the source: how much it looked at it."""
+    """The attention weights, with a row for each token of the reply and a column for each source token."""
 
     HELP = """
     ### Attention
 
-    A row for each token of the reply, a column for each token that the model read. The figure says how much
-    of its attention was there, in percent; a row adds up to 100. The shade says the same: `░` from 5, `▒`
-    from 15, `▓` from 30, `█` from 60.
+    Each row is a token of the reply, each column a token that the model read. The number is the share of
+    attention in percent; a row adds up to 100. The shade shows the same: `░` from 5, `▒` from 15, `▓` from
+    30, `█` from 60.
 
-    A token that is `·` is a part of a character, which a later one completes.
+    `·` is a token that holds only part of a character; a later token completes it.
 
-    Up and Down, or the mouse, light a row. Left and Right scroll.
+    Up, Down and the mouse highlight a row. Left and Right scroll.
     """
     BINDING_GROUP_TITLE = "Attention"
 
-    def show(self, insight: Insight | None, reply: int, hint: str) -> None:
-        """The reply of that index among the candidates; where there is none, the hint."""
-        way = insight.replies[reply] if insight and reply < len(insight.replies) else ()
-        if not insight or not way:
-            self.say(hint if insight is None else NOT_FOLLOWED)
+    def show(self, trace: Trace | None, reply: int, hint: str) -> None:
+        """Show the candidate of index `reply`, or `hint` if there is no trace."""
+        tokens = trace.replies[reply] if trace and reply < len(trace.replies) else ()
+        if not trace or not tokens:
+            self.say(hint if trace is None else NOT_TRACED)
             return
-        widths = [max(6, min(_COLUMN, cell_len(token(text)) + 2)) for text in insight.source]
+        widths = [max(6, min(_COLUMN, cell_len(token(text)) + 2)) for text in trace.source]
         names = "".join(
-            cells(token(text), w - 1, right=True) + " "
-            for text, w in zip(insight.source, widths, strict=True)
+            cells(token(text), w - 1, right=True) + " " for text, w in zip(trace.source, widths, strict=True)
         )
         head: Line = [(" " * (_TOKEN + 2), ""), (names, "head")]
         rows = [
             [
-                (cells(token(step.text), _TOKEN, right=True) + "  ", "bold"),
-                *_weights(step.weights, widths),
+                (cells(token(each.text), _TOKEN, right=True) + "  ", "bold"),
+                *_weights(each.weights, widths),
             ]
-            for step in way
+            for each in tokens
         ]
         self.draw(rows, [head], fixed=_TOKEN + 2)
 

@@ -1,4 +1,4 @@
-"""What the search tried and dropped."""
+"""The beam view: the steps of the search."""
 
 from typing import ClassVar
 
@@ -6,57 +6,58 @@ from textual import events
 from textual.binding import BindingType
 
 from ..keys import BEAM, bindings
-from ..values import BeamCandidate, Insight
-from .hints import NOT_FOLLOWED
+from ..values import BeamCandidate, Trace
+from .hints import NOT_TRACED
 from .lines import Line, Lines, cells, one_line, percent, token
 
 _FATES = {"live": ("●", ""), "finished": ("■", "good"), "pruned": ("×", "dim"), "banned": ("⊘", "bad")}
-_SAID = {"live": "went on", "finished": "ended", "pruned": "pruned", "banned": "banned"}
+_LABELS = {"live": "kept", "finished": "finished", "pruned": "pruned", "banned": "banned"}
 
 
 class BeamTree(Lines):
-    """The search, step by step: each hypothesis, how it could go on, and what became of that."""
+    """One step of the search at a time: each hypothesis with its candidate tokens and their fate."""
 
     HELP = """
     ### Beam
 
-    One step of the search: the replies so far, and below each the tokens that might come next.
+    One step of the search: the hypotheses so far, and below each one its candidates for the next token.
 
-    `●` went on, `■` ended a reply, `×` was pruned: it ranked below the beam, `⊘` may not come here.
+    `●` was kept in the beam, `■` finished a reply, `×` was pruned because it ranked below the beam, `⊘` is
+    banned here by a setting.
 
-    The percentage is the token's probability; the figure at the right is the log-probability of all so far,
-    by which the search ranks. Left and Right go through the steps.
+    The percentage is the token's probability. The number on the right is the log-probability of the whole
+    hypothesis with this token, by which the search ranks. Left and Right go through the steps.
     """
     BINDING_GROUP_TITLE = "Beam"
     BINDINGS: ClassVar[list[BindingType]] = bindings(BEAM)
 
     def __init__(self) -> None:
-        super().__init__(lights=False)
-        self._insight: Insight | None = None
+        super().__init__(highlights=False)
+        self._trace: Trace | None = None
         self._step = 0
 
-    def show(self, insight: Insight | None, hint: str) -> None:
-        """From the first step of this reply."""
-        if insight is not self._insight:
-            self._insight, self._step = insight, 0
-        if insight is None or not insight.steps:
-            self.say(hint if insight is None else NOT_FOLLOWED)
+    def show(self, trace: Trace | None, hint: str) -> None:
+        """Show the trace of a reply, starting at its first step, or `hint` if there is none."""
+        if trace is not self._trace:
+            self._trace, self._step = trace, 0
+        if trace is None or not trace.steps:
+            self.say(hint if trace is None else NOT_TRACED)
         else:
             self._fill()
 
     def on_resize(self, event: events.Resize) -> None:
-        if self._insight and self._insight.steps:
+        if self._trace and self._trace.steps:
             self._fill()
 
     def action_sideways(self, by: int) -> None:
-        if self._insight and self._insight.steps:
-            self._step = max(0, min(self._step + by, len(self._insight.steps) - 1))
+        if self._trace and self._trace.steps:
+            self._step = max(0, min(self._step + by, len(self._trace.steps) - 1))
             self._fill()
             self.scroll_home(animate=False)
 
     def _fill(self) -> None:
-        assert self._insight is not None
-        steps = self._insight.steps
+        assert self._trace is not None
+        steps = self._trace.steps
         width = max(24, self.size.width - 22)
         rows: list[Line] = []
         for row in steps[self._step]:
@@ -65,7 +66,7 @@ class BeamTree(Lines):
             )
             rows += (_branch(c, width, last=c is row.candidates[-1]) for c in row.candidates)
         fates = [c.fate for row in steps[self._step] for c in row.candidates]
-        counts = ", ".join(f"{fates.count(fate)} {said}" for fate, said in _SAID.items() if fate in fates)
+        counts = ", ".join(f"{fates.count(fate)} {label}" for fate, label in _LABELS.items() if fate in fates)
         at = f"step {self._step + 1} of {len(steps)}"
         self.draw(rows, [[(f"{at}  ", "head"), (counts, "dim")]])
 

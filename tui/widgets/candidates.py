@@ -1,4 +1,4 @@
-"""The n best replies with their scores: what else the model might have said."""
+"""The candidates view: the n best replies with their scores."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -17,19 +17,19 @@ _RANK, _FIGURE = 3, 7  # cells
 
 
 class Candidates(DataTable[Text]):
-    """A table of candidates, likeliest first. Their text wraps to the width there is."""
+    """A table of the candidates, best first. Long replies wrap."""
 
     HELP = """
     ### Candidates
 
-    The replies that the beam search kept, best first. Enter lets the conversation go on with the one that is
-    lit; `●` marks it.
+    The replies that the beam search kept, best first. Enter continues the conversation with the highlighted
+    reply; `●` marks the current one.
 
-    **logp**: natural logarithm of the reply's probability; 0 would be certain.
+    **logp**: the natural logarithm of the reply's probability; 0 is certain.
 
-    **score**: logp normalized by length, by which they are ranked.
+    **score**: logp normalized by length; candidates are ranked by it.
 
-    `…` at the end: the reply was cut at its maximum length.
+    `…` at the end: the reply was cut at the maximum length.
     """
 
     BINDING_GROUP_TITLE = "Candidates"
@@ -41,7 +41,7 @@ class Candidates(DataTable[Text]):
         self._chosen = 0
 
     def show(self, candidates: Sequence[CandidateRow], chosen: int = 0) -> None:
-        """Show these in place of what was there; that of the index `chosen` stands in the conversation."""
+        """Show these candidates. The one at index `chosen` is the reply in the conversation."""
         self._candidates, self._chosen = tuple(candidates), chosen
         self._fill(chosen)
 
@@ -57,7 +57,7 @@ class Candidates(DataTable[Text]):
             self.move_cursor(row=max(0, min(self.cursor_row + by, self.row_count - 1)))
 
     def _fill(self, cursor: int) -> None:
-        # A column's width is fixed when it is added, hence the columns anew for each size.
+        # The width of a column is fixed when it is added, so a new size needs new columns.
         self.clear(columns=True)
         figures = 4 * 2 * self.cell_padding + _RANK + 2 * _FIGURE
         width = max(10, self.scrollable_content_region.width - figures)

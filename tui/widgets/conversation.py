@@ -1,7 +1,7 @@
-"""The conversation: messages below each other, following the newest until the user scrolls away.
+"""The conversation: a list of messages that follows the newest one until the user scrolls away.
 
-Each change lays out all messages that there are anew. So of a long conversation there are those of a window
-of turns only, which moves with what is looked at and where the user scrolls.
+Every change lays out all mounted messages again. A long conversation therefore mounts only a window of its
+exchanges, which moves with the selection and with scrolling.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -14,18 +14,18 @@ from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ..captions import caption, marks, voice
+from ..captions import compared_caption, marks, speaker
 from ..keys import CONVERSATION, bindings
 from ..plain import content, counted
 from ..values import Exchange, ReplyFacts
 from .message import ChatMessage, ErrorMessage, ReplyMessage, ReplyPair, UserMessage
 
-#: Turns of the window, and how many of them go when as many others come.
+#: Exchanges in the window, and how many of them are replaced when the window moves.
 WINDOW, PAGE = 100, 50
 
 
-class Said(Protocol):
-    """What was said so far, as it is now: the numbers of the exchanges, oldest first, and each of them."""
+class Exchanges(Protocol):
+    """The exchanges of a conversation by number, oldest first."""
 
     @property
     def numbers(self) -> list[int]: ...
@@ -34,15 +34,15 @@ class Said(Protocol):
 
 
 class Conversation(VerticalScroll, can_focus=True):
-    """The log of a chat. While it is empty it shows a widget in its place: a welcome."""
+    """The messages of a conversation. While there are none, a welcome widget is shown instead."""
 
     HELP = """
     ### Conversation
 
-    **you** is what you said, **bot** the model's replies. Up and Down, or a click, pick the turn that the
-    inspector shows, and that Copy, Good, Bad and Correct are about.
+    **you** marks your prompts, **bot** the model's replies. A prompt with its reply is an exchange. Up, Down
+    or a click selects an exchange: the inspector shows it, and Copy, Good, Bad and Correct apply to it.
 
-    Dim text and `▌`: the model has not settled on these words yet.
+    Dim text and `▌`: these words may still change.
 
     `■ stopped`: you stopped this reply. The model does not remember it.
     """
@@ -54,21 +54,31 @@ class Conversation(VerticalScroll, can_focus=True):
         self._welcome = welcome
         self._before, self._after = Static(classes="beyond"), Static(classes="beyond")
         super().__init__(welcome, self._before, self._after)
-        self._said: Said | None = None
-        self._replies: dict[int, list[ReplyMessage]] = {}  # of the window
-        self._coming: int | None = None  # the exchange whose reply is not there yet; it stays in the window
-        self._moves = 0  # of the window that are not laid out yet
+        self._exchanges: Exchanges | None = None
+        self._replies: dict[int, list[ReplyMessage]] = {}  # the window, by exchange
+        self._pending: int | None = None  # the exchange whose reply is being made; it stays in the window
+        self._moves = 0  # moves of the window that are not laid out yet
 
     def on_mount(self) -> None:
         self.anchor()
 
-    def show(self, said: Said) -> None:
-        """Show what was said, from now on, in place of all that was there."""
-        self._said = self._coming = None
+    @property
+    def window(self) -> list[int]:
+        """The numbers of the exchanges that are mounted."""
+        return list(self._replies)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every move of the window has been laid out."""
+        return not self._moves
+
+    def show(self, exchanges: Exchanges) -> None:
+        """Show this conversation, as it is now and as it continues."""
+        self._pending = None
         self._replies = {}
         self.query_children("ChatMessage, ReplyPair").remove()
-        self._said = said
-        self._have(said.numbers[-WINDOW:])
+        self._exchanges = exchanges
+        self._show_window(exchanges.numbers[-WINDOW:])
         self._welcome.display = not self._replies
         if self._replies:
             self.anchor()
@@ -76,90 +86,90 @@ class Conversation(VerticalScroll, can_focus=True):
             self.scroll_home(animate=False)
 
     def begin(self, number: int, prompt: str, captions: Sequence[str]) -> None:
-        """Add what the user said, and a reply that is still to come for each of `captions`."""
+        """Add a prompt and one pending reply for each of `captions`."""
         messages = self._new(number, prompt, captions)
-        self._have_latest()
-        self._coming = number
+        self.show_latest()
+        self._pending = number
         self._add(*messages)
 
     def advance(self, number: int, side: int, settled: str, tail: str) -> None:
-        """Show how far a reply is."""
+        """Show the text of a pending reply."""
         self._replies[number][side].advance(settled, tail)
 
     def finish(self, number: int, exchange: Exchange) -> None:
-        """Show the replies of an exchange that is over, as they are now."""
-        self._over(number)
+        """Show the final replies of an exchange, now or after a change to it."""
+        self._end_pending(number)
         self.settle(number, exchange)
 
     def settle(self, number: int, exchange: Exchange) -> None:
-        """Show those replies of an exchange that are there; the second's may be to come, or never come."""
+        """Show the replies that an exchange has. In a comparison, the second one may still be missing."""
         replies = self._replies.get(number, ())
+        compared = len(replies) > 1
         for side, (message, reply) in enumerate(zip(replies, exchange.sides, strict=False)):
             if side and reply is None:
                 continue
             text = reply.text if reply else ""
-            beside = exchange.sides[1 - side]
-            above = caption(reply, beside) if reply and beside else None
+            above = compared_caption(reply, exchange.sides[1 - side]) if reply and compared else None
             message.finish(text, marks(exchange, side), above)
 
     def break_off(self, number: int, first: int, mark: str) -> str:
-        """Nothing more will come for the replies from the `first` on. What the first of all says so far."""
-        self._over(number)
+        """End the pending replies from index `first` on. Returns the text of the exchange's first reply."""
+        self._end_pending(number)
         for message in self._replies[number][first:]:
             message.break_off(mark)
         return self._replies[number][0].text
 
     def report(self, error: str) -> None:
-        """Add an error, which is there as long as the latest turn is."""
-        self._have_latest()
+        """Add an error message. It is removed when the window moves away from the latest exchange."""
+        self.show_latest()
         self._add(ErrorMessage(error))
 
-    def pick(self, number: int | None, side: int) -> None:
-        """Mark the prompt and the reply that are looked at, and have them in view."""
-        numbers = self._said.numbers if self._said else []
+    def select(self, number: int | None, side: int) -> None:
+        """Highlight the prompt and one reply of an exchange, and scroll to them. None highlights nothing."""
+        numbers = self._numbers
         if number in numbers and number not in self._replies:
             at = numbers.index(number)
-            self._have(numbers[max(0, at - PAGE) : at + PAGE], partial(self.pick, number, side))
+            self._show_window(numbers[max(0, at - PAGE) : at + PAGE], partial(self.select, number, side))
         for message in self.query(ChatMessage):
-            picked = number is not None and message.number == number
+            selected = number is not None and message.number == number
             if isinstance(message, ReplyMessage):
-                picked = picked and message.side == side
-            message.set_class(picked, "-picked")
+                selected = selected and message.side == side
+            message.set_class(selected, "-selected")
         if self._moves:
-            self._when_laid_out((), partial(self._show_picked, side))
+            self._when_laid_out((), partial(self._show_selected, side))
         else:
-            self._show_picked(side)
+            self._show_selected(side)
 
-    def _show_picked(self, side: int) -> None:
-        """Have the prompt in view, and what fits of the reply; of a second reply, that rather."""
-        picked = list(self.query(ChatMessage).filter(".-picked"))
-        for message in picked if side else reversed(picked):
+    def _show_selected(self, side: int) -> None:
+        """Scroll to the selected prompt with as much of its reply as fits, or to a selected second reply."""
+        selected = list(self.query(ChatMessage).filter(".-selected"))
+        for message in selected if side else reversed(selected):
             self.scroll_to_widget(message, animate=False, immediate=True)
 
     def drop(self, number: int) -> None:
-        """Take the messages of an exchange away."""
-        self._take_away({number})
+        """Remove the messages of an exchange."""
+        self._unmount({number})
 
     # --- The window
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Who scrolls to where the window ends has it move on."""
+        """Move the window when the user scrolls to its edge."""
         super().watch_scroll_y(old_value, new_value)
         if self._moves or (self._anchored and not self._anchor_released):
-            return  # nobody scrolls: the newest is followed
+            return  # the view follows the newest message; the user did not scroll
         if new_value <= 0 < old_value:
-            self.call_after_refresh(self._move_on, -PAGE)
+            self.call_after_refresh(self._move_window, -PAGE)
         elif old_value < new_value and new_value >= self.max_scroll_y:
-            self.call_after_refresh(self._move_on, PAGE)
+            self.call_after_refresh(self._move_window, PAGE)
 
     def action_page_up(self) -> None:
-        if self.scroll_y <= 0:  # there is nothing to scroll
-            self._move_on(-PAGE)
+        if self.scroll_y <= 0:  # at the top, scrolling does not change scroll_y
+            self._move_window(-PAGE)
         super().action_page_up()
 
-    def _move_on(self, by: int) -> None:
-        """So many turns on, with what is in view staying where it is."""
-        numbers = self._said.numbers if self._said else []
+    def _move_window(self, by: int) -> None:
+        """Move the window by some exchanges without moving the text in view."""
+        numbers = self._numbers
         if not self._replies:
             return
         first, last = numbers.index(min(self._replies)), numbers.index(max(self._replies))
@@ -174,23 +184,24 @@ class Conversation(VerticalScroll, can_focus=True):
             if message.is_attached:
                 self.scroll_relative(y=message.region.y - at, animate=False, immediate=True)
 
-        self._have(numbers[first : first + WINDOW], stay)
+        self._show_window(numbers[first : first + WINDOW], stay)
 
-    def _have_latest(self) -> None:
-        if self._said:
-            self._have(self._said.numbers[-WINDOW:])
+    def show_latest(self) -> None:
+        """Move the window to the latest exchanges."""
+        if self._exchanges:
+            self._show_window(self._numbers[-WINDOW:])
 
-    def _have(self, numbers: Sequence[int], then: Callable[[], None] = lambda: None) -> None:
-        """Have these exchanges in the window, and no others unless one is coming. When they are laid out,
-        `then` is called."""
-        gone = self._take_away(() if self._coming else self._replies.keys() - set(numbers))
+    def _show_window(self, numbers: Sequence[int], then: Callable[[], None] = lambda: None) -> None:
+        """Mount these exchanges and unmount all others, unless a reply is pending. `then` is called when they
+        are laid out."""
+        gone = self._unmount(() if self._pending else self._replies.keys() - set(numbers))
         first = min(self._replies, default=0)
         new = [number for number in numbers if number not in self._replies]
-        before = [widget for number in new if number < first for widget in self._of(number)]
-        after = [widget for number in new if number > first for widget in self._of(number)]
-        come = self.mount_all(before, after=self._before), self.mount_all(after, before=self._after)
-        self._tell()
-        self._when_laid_out((gone, *come), then)
+        before = [widget for number in new if number < first for widget in self._messages(number)]
+        after = [widget for number in new if number > first for widget in self._messages(number)]
+        mounted = self.mount_all(before, after=self._before), self.mount_all(after, before=self._after)
+        self._count_beyond()
+        self._when_laid_out((gone, *mounted), then)
 
     def _when_laid_out(self, moved: Iterable[Awaitable[None]], then: Callable[[], object]) -> None:
         self._moves += 1
@@ -205,42 +216,45 @@ class Conversation(VerticalScroll, can_focus=True):
         then()
         self._moves -= 1
 
-    def _take_away(self, numbers: Collection[int]) -> AwaitRemove:
+    def _unmount(self, numbers: Collection[int]) -> AwaitRemove:
         for number in numbers:
             self._replies.pop(number, None)
         messages = [message for message in self.query(ChatMessage) if message.number in numbers]
         pairs = {m.parent if isinstance(m.parent, ReplyPair) else m for m in messages}
         return self.remove_children(pairs)
 
-    def _tell(self) -> None:
-        """How much there is beyond the window."""
-        numbers = self._said.numbers if self._said else []
+    def _count_beyond(self) -> None:
+        """Show how many exchanges there are before and after the window."""
+        numbers = self._numbers
         before = numbers.index(min(self._replies)) if self._replies else 0
         after = len(numbers) - 1 - numbers.index(max(self._replies)) if self._replies else 0
         if after:
             self.query_children(ErrorMessage).remove()
             self.anchor(False)
-        for line, turns, where in ((self._before, before, "before"), (self._after, after, "after")):
-            line.display = bool(turns)
-            line.update(content(f"··· {counted(turns, 'turn')} {where}: scroll on to see them", "dim"))
+        for line, count, which in ((self._before, before, "earlier"), (self._after, after, "later")):
+            line.display = bool(count)
+            line.update(content(f"··· {counted(count, f'{which} exchange')}: scroll to see them", "dim"))
 
-    def _of(self, number: int) -> list[Widget]:
-        """The messages of an exchange."""
-        assert self._said is not None
-        exchange, numbers = self._said[number], self._said.numbers
+    @property
+    def _numbers(self) -> list[int]:
+        return self._exchanges.numbers if self._exchanges else []
+
+    def _messages(self, number: int) -> list[Widget]:
+        """New messages for an exchange that has ended."""
+        assert self._exchanges is not None
+        exchange, numbers = self._exchanges[number], self._exchanges.numbers
         replies = [reply for reply in exchange.sides if reply] or [ReplyFacts("")]
         at = numbers.index(number)
-        earlier = self._said[numbers[at - 1]].reply or ReplyFacts("") if at else None
-        changes = earlier is not None and voice(replies[0]) != voice(earlier)
-        captions = [caption(reply) if changes else "" for reply in replies]
+        earlier = self._exchanges[numbers[at - 1]].reply or ReplyFacts("") if at else None
+        changes = earlier is not None and speaker(replies[0]) != speaker(earlier)
+        captions = [reply.made.label if changes else "" for reply in replies]
         widgets = self._new(number, exchange.prompt, captions)
         self.finish(number, exchange)
         return widgets
 
-    def _over(self, number: int) -> None:
-        """All of its reply is there."""
-        if number == self._coming:
-            self._coming = None
+    def _end_pending(self, number: int) -> None:
+        if number == self._pending:
+            self._pending = None
 
     def _new(self, number: int, prompt: str, captions: Sequence[str]) -> list[Widget]:
         replies = self._replies[number] = [

@@ -1,4 +1,4 @@
-"""What can be written in. No control sequence gets in."""
+"""Text fields that keep control sequences out."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -13,31 +13,32 @@ from textual.widgets import TextArea
 from ..keys import Action, bindings
 from ..plain import plain
 
-#: Characters of one text. No model here reads as many, and a text area takes seconds for a megabyte.
+#: Maximum characters of a text. No model here reads as many, and a text area takes seconds for a megabyte.
 LONGEST = 20_000
 
-#: In place of the text area's own Ctrl-Y, which copies in the chat.
+#: Replaces Ctrl-Y of the text area, which is Copy in the chat.
 _REDO = Binding("alt+z", "redo", "Redo", show=False)
 
 
 def writes(event: Key) -> bool:
-    """Whether a key writes its character. With Alt it comes with the letter, which was not meant."""
+    """Whether a key types its character. A key with Alt carries a character too, but does not type it."""
     return (event.is_printable and not event.key.startswith("alt+")) or _formats(event)
 
 
 def _formats(event: Key) -> bool:
-    """Such as the joiners within words and emoji, which Python, and so Textual, take for unprintable."""
+    """Whether a key types a format character (Unicode category Cf), such as the joiners in words and emoji.
+    Python, and so Textual, considers these unprintable."""
     return any(unicodedata.category(character) == "Cf" for character in event.character or "")
 
 
 if TYPE_CHECKING:
     from textual.widget import Widget
-else:  # a mixin that is a widget itself would cut the other base's styles off
+else:  # if the mixin were a widget, the styles of the other base class would be lost
     Widget = object
 
 
 class Writable(Widget):
-    """Takes all that can be typed, and leaves keys that mean something else to their bindings."""
+    """A text field that accepts every character that can be typed and leaves other keys to their bindings."""
 
     def on_key(self, event: Key) -> None:
         if _formats(event):
@@ -48,26 +49,27 @@ class Writable(Widget):
             event.prevent_default()
 
     def action_copy(self) -> None:
-        """What was marked last: the mouse may have marked what stands beside."""
+        """Copy the selection of the field, unless the mouse selected text elsewhere on the screen."""
         if self.screen.selections:
             raise SkipAction
         super().action_copy()  # type: ignore[misc]
 
     def put(self, text: str) -> None:
-        """Write a text where the cursor is, in place of what is selected."""
+        """Insert a text at the cursor, replacing the selection."""
         raise NotImplementedError
 
 
 class Editor(Writable, TextArea, inherit_bindings=False):
-    """Several lines. `ACTIONS` are all that there are while it has the focus: their keys do not edit."""
+    """A text area. `ACTIONS` are all actions available while it has the focus: their keys do not edit. `WHAT`
+    names the text in messages."""
 
     ACTIONS: ClassVar[tuple[Action, ...]] = ()
     WHAT = "text"
 
     @staticmethod
     def keys(own: Iterable[Action], others: Iterable[Action]) -> list[BindingType]:
-        """For a `BINDINGS`: the keys of its own actions, and the text area's less those that mean something
-        else here. Help does not list what moves the cursor: everybody expects it."""
+        """The `BINDINGS` of an editor: its `own` actions and those of the text area, except for keys that
+        `others` use. Keys that move the cursor or delete a character are not listed in help."""
         first = [*bindings(own), _REDO]
         taken = {binding.key for binding in Binding.make_bindings([*first, *bindings(others)])}
         edit = [b for b in Binding.make_bindings(TextArea.BINDINGS) if b.key not in taken]
@@ -75,7 +77,7 @@ class Editor(Writable, TextArea, inherit_bindings=False):
         return [*first, *(replace(b, system=b.action.startswith(expected)) for b in edit)]
 
     def on_mount(self) -> None:
-        """A key that the user gave to an action is not the editor's any more."""
+        """Remove the editor's bindings of keys that `keys.toml` gives to an action."""
         ids = {action.id for action in self.ACTIONS}
         for id, keys in self.app._keymap.items():
             for key in keys.split(",") if id in ids else ():
@@ -84,17 +86,19 @@ class Editor(Writable, TextArea, inherit_bindings=False):
                     self._bindings.key_to_bindings.pop(key, None)
 
     def write(self, text: str) -> None:
-        """Put a text in place of what was there. One that was kept may hold anything."""
+        """Replace the text. Control sequences, which a stored text may contain, are made visible."""
         self.load_text(plain(text))
         self.move_cursor(self.document.end)
 
     def on_paste(self, event: Paste) -> None:
-        """Terminals pass on what was copied, control sequences and all."""
+        """Insert the pasted text without its control sequences."""
         event.prevent_default()
         event.stop()
         if len(event.text) > LONGEST - len(self.text):
-            said = f"That is too long: {self.WHAT} has at most {LONGEST:,} characters"
-            self.notify(said, severity="warning")
+            self.notify(
+                f"The pasted text is too long: {self.WHAT} can have at most {LONGEST:,} characters",
+                severity="warning",
+            )
             return
         self.put(event.text)
 

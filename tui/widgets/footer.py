@@ -1,6 +1,7 @@
-"""The keys that do something now, as many as there is room for, the most particular first."""
+"""The footer: as many of the currently available keys as fit."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from textual import events
 from textual.app import ComposeResult
@@ -11,23 +12,32 @@ from textual.widgets._footer import FooterKey
 
 from ..keys import ALL, is_key
 
-#: A key, and what it does.
+#: A binding and its tooltip.
 Shown = tuple[Binding, str]
 
 _ORDER = {action.id: n for n, action in enumerate(ALL)}
 
 
 def in_order(screen: Screen[object]) -> list[ActiveBinding]:
-    """The keys that do something now: those of what has the focus first, then in the order of their
-    declaration. A key that the user gave to an action stands where the action did."""
+    """The active bindings: those of the focused widget first, then in the order of declaration in `keys.py`.
+    A key from `keys.toml` keeps the place of its action."""
     active = list(screen.active_bindings.values())
     nodes = {node: n for n, node in reversed(list(enumerate(a.node for a in active)))}
     return sorted(active, key=lambda a: (nodes[a.node], _ORDER.get(a.binding.id or "", len(_ORDER))))
 
 
+def first_key(screen: Screen[Any], id: str) -> str:
+    """The first key of an action as it is shown, "" if it has none now."""
+    bound = (active.binding for active in screen.active_bindings.values())
+    keys = (
+        screen.app.get_key_display(binding) for binding in bound if binding.id == id and is_key(binding.key)
+    )
+    return next(keys, "")
+
+
 class Keys(Footer):
-    """Never cut off: of what does not fit, the last in the order of declaration are left out. Those of the
-    application (help, quit, palette) stand at the end, and always fit."""
+    """A footer whose keys are never cut off. Keys that do not fit are left out, starting with the last. Those
+    of the application (palette, help, quit) are always shown, at the end."""
 
     _shown: tuple[Shown, ...] = ()
 
@@ -36,7 +46,7 @@ class Keys(Footer):
         yield from (self._key(*shown) for shown in self._shown)
 
     async def recompose(self) -> None:
-        """Nothing, where the same would be shown again: each key is a widget, and costs time."""
+        """Recompose only if other keys are shown: each key is a widget and takes time to make."""
         if self.is_attached and self._shown != tuple(self._fitting()):
             await super().recompose()
 

@@ -1,4 +1,4 @@
-"""A label with a text that hangs beside it, in one widget: a long chat has as few widgets as messages."""
+"""A label with a text beside it in one widget, so that every message is only one widget."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from textual.visual import RenderOptions, Visual
 
 
 class Hanging(Visual):
-    """`label` stands before the first line of `text`, whose lines are all indented by `indent` cells."""
+    """`label` in front of the first line of `text`. All lines of `text` are indented by `indent` cells."""
 
     def __init__(self, label: Content, text: Content, indent: int) -> None:
         self.label, self.text, self.indent = label, text, indent
@@ -28,7 +28,7 @@ class Hanging(Visual):
     def render_strips(
         self, width: int, height: int | None, style: Style, options: RenderOptions
     ) -> list[Strip]:
-        # The label is no part of the text that a mouse selects.
+        # The mouse selects the text without the label.
         label = self.label.render_strips(self.indent, 1, style, replace(options, selection=None))[0]
         label = Strip(
             Segment(text, style.clear_meta_and_links() if style else None) for text, style, _ in label

@@ -1,7 +1,5 @@
-"""What stands in a view that has nothing to show."""
+"""Hints shown in a view that has nothing to show."""
 
-NOTHING = "Say something: how the reply came about is shown here."
-NOT_KEPT = "The way of a reply is not kept with a conversation. {key} replays the reply, and shows it."
-NOT_FOLLOWED = (
-    "The search was too large to trace: that of a smaller beam, or of a smaller max length, can be shown."
-)
+NOTHING = "Send a prompt to see here how its reply was found."
+NOT_KEPT = "The search trace of a reply is not stored. {key} replays the reply and shows its trace."
+NOT_TRACED = "The search was too large to trace. Use a smaller beam or a smaller max length to see its steps."

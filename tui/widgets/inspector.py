@@ -1,4 +1,4 @@
-"""The inspector: one view at a time of how a reply came about, and the knobs."""
+"""The inspector: views of how a reply was found, and the knobs. One view is shown at a time."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from textual.widgets import ContentSwitcher, Static
 
 from ..keys import VIEW, bindings
 from ..messages import ViewPicked
-from ..values import Looked
+from ..values import Inspected
 from .attention import Attention
 from .beam import BeamTree
 from .candidates import Candidates
@@ -20,7 +20,7 @@ from .knobs import Knobs
 from .meter import Meter
 from .tokens import Tokens
 
-#: Name of each view, with the widget that shows it.
+#: The widget of each view, by name.
 VIEWS: dict[str, type[Widget]] = {
     "candidates": Candidates,
     "attention": Attention,
@@ -33,7 +33,7 @@ VIEWS: dict[str, type[Widget]] = {
 
 
 class Tab(Static):
-    """A view's name; a click shows it."""
+    """The name of a view. A click shows the view."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, id=f"tab-{name}", markup=False)
@@ -44,7 +44,7 @@ class Tab(Static):
 
 
 class Inspector(Vertical):
-    """A row of names, and the view of the one that is shown."""
+    """A row of tabs and the current view."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(
         action for action in VIEW if action.id == "inspector.back"
@@ -74,7 +74,7 @@ class Inspector(Vertical):
 
     @property
     def view(self) -> str:
-        """The name of the view that is shown."""
+        """The name of the current view."""
         return self.switcher.current or "candidates"
 
     @view.setter
@@ -88,28 +88,29 @@ class Inspector(Vertical):
         self._show_tab()
 
     def _show_tab(self) -> None:
-        """In a narrow terminal not all of them have room."""
+        """Scroll the current tab into view: in a narrow terminal, not all tabs fit."""
         self.query_one(f"#tab-{self.view}").scroll_visible(animate=False)
 
     @property
     def shown(self) -> Widget:
-        """The view that is shown."""
+        """The current view."""
         return self.switcher.query_one(f"#{self.view}")
 
-    def show(self, looked: Looked) -> None:
-        """Fill the view that is shown; the others are filled when they are. The knobs are no turn's."""
-        reply, insight, hint = looked.reply, looked.insight, looked.hint
+    def show(self, looked: Inspected) -> None:
+        """Fill the current view. Other views are filled when they are shown. The knobs do not depend on the
+        selected exchange."""
+        reply, trace, hint = looked.reply, looked.trace, looked.hint
         chosen = reply.chosen if reply else 0
         if self.view == "candidates":
             self.candidates.show(reply.candidates if reply else (), chosen)
         elif self.view == "attention":
-            self.attention.show(insight, chosen, hint)
+            self.attention.show(trace, chosen, hint)
         elif self.view == "tokens":
             row = reply.candidates[chosen] if reply and reply.candidates else None
-            self.tokens.show(row, insight, chosen, hint)
+            self.tokens.show(row, trace, chosen, hint)
         elif self.view == "beam":
-            self.beam.show(insight, hint)
+            self.beam.show(trace, hint)
         elif self.view == "seen":
-            self.seen.show(reply, insight, looked.facts)
+            self.seen.show(reply, trace, looked.facts)
         elif self.view == "meter":
             self.meter.show(reply, looked.speeds)

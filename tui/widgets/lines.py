@@ -1,6 +1,7 @@
-"""Rows of figures that scroll both ways, of which one may be lit: what tables, maps and trees are drawn as.
+"""Rows of text that scroll in both directions, with an optional highlighted row: the base of most views.
 
-A row costs nothing until it is in view. Columns line up whatever is in them: widths are in cells.
+A row is rendered only when it is in view. Widths are in terminal cells, so columns line up for any
+characters.
 """
 
 import math
@@ -19,7 +20,7 @@ from textual.strip import Strip
 from ..keys import VIEW, bindings
 from ..plain import plain
 
-#: Pieces of text, each with its look: "", dim, bold, good, bad, accent, head, or heat1 to heat4.
+#: Pieces of text, each with its style: "", dim, bold, good, bad, accent, head, or heat1 to heat4.
 Line = Sequence[tuple[str, str]]
 
 _BARS = " ▏▎▍▌▋▊▉█"
@@ -27,7 +28,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 
 
 class Lines(ScrollView, can_focus=True):
-    """`head` rows stay on top, and the first `fixed` cells at the left, while the rest scrolls."""
+    """Rows that scroll below a fixed head and to the right of the first `fixed` cells."""
 
     DEFAULT_CLASSES = "lines"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -41,35 +42,35 @@ class Lines(ScrollView, can_focus=True):
         "lines--heat2",
         "lines--heat3",
         "lines--heat4",
-        "lines--lit",
+        "lines--highlighted",
     }
     BINDINGS: ClassVar[list[BindingType]] = bindings(VIEW)
 
-    def __init__(self, *, lights: bool = True) -> None:
+    def __init__(self, *, highlights: bool = True) -> None:
         super().__init__()
         self._lines: tuple[Line, ...] = ()
         self._head: tuple[Line, ...] = ()
         self._fixed = 0
-        self._lights = lights
-        self._said = ""  # in place of rows
-        self.lit = 0
+        self._highlights = highlights
+        self._sentence = ""  # shown in place of rows
+        self.highlighted = 0
 
     def draw(self, lines: Sequence[Line], head: Sequence[Line] = (), *, fixed: int = 0) -> None:
-        """Show these. The lit row stays the one it was."""
-        self._lines, self._head, self._fixed, self._said = tuple(lines), tuple(head), fixed, ""
+        """Show these rows. The same row number stays highlighted."""
+        self._lines, self._head, self._fixed, self._sentence = tuple(lines), tuple(head), fixed, ""
         width = max((_width(line) for line in (*self._lines, *self._head)), default=0)
         self.virtual_size = Size(width, len(self._lines) + len(self._head))
-        self.lit = max(0, min(self.lit, len(self._lines) - 1))
+        self.highlighted = max(0, min(self.highlighted, len(self._lines) - 1))
         self.refresh()
 
     def say(self, text: str) -> None:
         """Show a sentence in place of rows."""
         self.draw([[(line, "dim")] for line in textwrap.wrap(text, max(20, self.size.width))])
-        self._said = text
+        self._sentence = text
 
     def on_resize(self, event: events.Resize) -> None:
-        if self._said:
-            self.say(self._said)
+        if self._sentence:
+            self.say(self._sentence)
 
     def render_line(self, y: int) -> Strip:
         left, top = self.scroll_offset
@@ -79,24 +80,23 @@ class Lines(ScrollView, can_focus=True):
         row = y - len(self._head) + top
         if row >= len(self._lines):
             return Strip.blank(width, self.rich_style)
-        return self._strip(
-            self._lines[row], left, width, lit=self._lights and self.has_rows and row == self.lit
-        )
+        highlighted = self._highlights and self.has_rows and row == self.highlighted
+        return self._strip(self._lines[row], left, width, highlighted=highlighted)
 
     @property
     def has_rows(self) -> bool:
-        """Whether there is a row that can be lit."""
-        return not self._said and (len(self._lines) > 1 or bool(self._head))
+        """Whether there is a row that can be highlighted."""
+        return not self._sentence and (len(self._lines) > 1 or bool(self._head))
 
-    def _strip(self, line: Line, left: int, width: int, *, lit: bool = False) -> Strip:
-        base = self.get_component_rich_style("lines--lit") if lit else self.rich_style
-        # Colours that are mixed with what is below them must not be partial.
+    def _strip(self, line: Line, left: int, width: int, *, highlighted: bool = False) -> Strip:
+        base = self.get_component_rich_style("lines--highlighted") if highlighted else self.rich_style
+        # A heat color is blended with the background, so it must not be a partial style.
         styles = {
-            look: self.get_component_rich_style(f"lines--{look}", partial="heat" not in look)
-            for _, look in line
-            if look
+            style: self.get_component_rich_style(f"lines--{style}", partial="heat" not in style)
+            for _, style in line
+            if style
         }
-        segments = [Segment(text, base + styles[look] if look else base) for text, look in line]
+        segments = [Segment(text, base + styles[style] if style else base) for text, style in line]
         strip = Strip(segments)
         if self._fixed:
             kept = strip.crop_extend(0, self._fixed, base)
@@ -107,38 +107,39 @@ class Lines(ScrollView, can_focus=True):
     # --- Moving
 
     def action_move(self, by: int) -> None:
-        if self._lights and self.has_rows:
-            self.light(self.lit + by)
+        if self._highlights and self.has_rows:
+            self.highlight(self.highlighted + by)
         else:
             self.scroll_relative(y=by, animate=False)
 
     def action_sideways(self, by: int) -> None:
         self.scroll_relative(x=8 * by, animate=False)
 
-    def light(self, row: int) -> None:
-        """Light a row, and have it in view."""
+    def highlight(self, row: int) -> None:
+        """Highlight a row and scroll to it."""
         row = max(0, min(row, len(self._lines) - 1))
-        if row != self.lit:
-            self.lit = row
-            self.refresh()
-            self.lit_changed()
+        self._move_highlight(row)
         height = len(self._head)
         self.scroll_to_region(Region(self.scroll_offset.x, row, 1, height + 1), animate=False, force=True)
 
-    def lit_changed(self) -> None:
-        """For what depends on the lit row."""
+    def highlight_changed(self) -> None:
+        """Called when another row is highlighted."""
 
     def row_at(self, y: int) -> int | None:
-        """The row that is drawn there, None where there is none."""
+        """The row drawn at line `y` of the widget, None if there is none."""
         row = y - len(self._head) + self.scroll_offset.y
         return row if y >= len(self._head) and row < len(self._lines) else None
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         row = self.row_at(event.y)
-        if self._lights and self.has_rows and row is not None and row != self.lit:
-            self.lit = row
+        if self._highlights and self.has_rows and row is not None:
+            self._move_highlight(row)
+
+    def _move_highlight(self, row: int) -> None:
+        if row != self.highlighted:
+            self.highlighted = row
             self.refresh()
-            self.lit_changed()
+            self.highlight_changed()
 
 
 def _width(line: Line) -> int:
@@ -146,7 +147,7 @@ def _width(line: Line) -> int:
 
 
 def cells(text: str, width: int, *, right: bool = False) -> str:
-    """`text` in exactly so many cells; what is longer ends with an ellipsis."""
+    """`text` in exactly `width` cells. A longer text is cut and ends with an ellipsis."""
     text = one_line(text)
     taken = cell_len(text)
     if taken > width:
@@ -155,12 +156,12 @@ def cells(text: str, width: int, *, right: bool = False) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, with nothing in it that a terminal would obey."""
+    """`text` on one line, with control characters made visible."""
     return plain(text).replace("\n", "⏎").replace("\t", "⇥")
 
 
 def token(text: str) -> str:
-    """A token as it is shown alone."""
+    """A token as it is shown by itself."""
     if not text:
         return "·"
     return one_line(text).strip(" ") or "␣"
@@ -174,7 +175,7 @@ def bar(share: float, width: int) -> str:
 
 
 def spark(values: Sequence[float], width: int) -> str:
-    """Values as bars of one cell; where there are more than cells, a cell shows the largest of its share."""
+    """Values as bars of one cell each. With more values than cells, a cell shows its largest value."""
     if not values or width < 1:
         return ""
     n = min(width, len(values))
@@ -184,6 +185,6 @@ def spark(values: Sequence[float], width: int) -> str:
 
 
 def percent(logp: float) -> str:
-    """The probability of a natural logarithm, as it is written."""
+    """Format the probability of a natural-log probability as a percentage."""
     share = 100 * math.exp(min(0.0, logp))
     return f"{share:.0f}%" if share >= 0.95 or share == 0 else f"{share:.1f}%"

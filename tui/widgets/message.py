@@ -1,4 +1,4 @@
-"""What one side said, as a row of the conversation: who, the text, and a mark where there is one to make."""
+"""The messages of the conversation: who said it, the text, and marks below it."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -9,20 +9,20 @@ from textual.content import Content
 from textual.selection import Selection
 from textual.widgets import Static
 
-from ..messages import TurnPicked
+from ..messages import ReplyPicked
 from ..plain import content
 from .hanging import Hanging
 from .lines import one_line
 
-#: Stands after the text while more of it is to come.
+#: Follows the text of a reply that is not finished.
 CARET = "▌"
-#: Cells of the column that says who.
+#: Width of the speaker's column in cells.
 WHO = 6
 
 
 class ChatMessage(Static):
-    """A text with who says it in front. The text keeps clear of the names' column when it wraps. `number`
-    is the exchange's that it belongs to, None for one that belongs to none, and `side` the reply's."""
+    """A text with its speaker in a column on the left. `number` is the exchange of the message, None for an
+    error. `side` is 0 for the first bundle's reply and 1 for the second's."""
 
     WHO: ClassVar[str]
     STYLE: ClassVar[str] = "bold"
@@ -37,33 +37,32 @@ class ChatMessage(Static):
 
     def on_click(self, event: events.Click) -> None:
         if self.number is not None:
-            self.post_message(TurnPicked(self.number, self.side))
+            self.post_message(ReplyPicked(self.number, self.side))
 
     def _show(self, text: Content, *, streaming: bool = False) -> None:
         self._hanging = Hanging(Content.styled(self.WHO, self.STYLE), text, WHO)
-        # To lay out anew costs time with each message there is: a reply that streams does so only where its
-        # height changes.
+        # A layout takes time for every message, so a streaming reply only asks for one if its height changes.
         width, height = self.size
         same = streaming and width and self._hanging.get_height(self.styles.get_rules(), width) == height
         self.update(self._hanging, layout=not same)
 
 
 class UserMessage(ChatMessage):
-    """A prompt that was sent."""
+    """A prompt."""
 
     WHO = "you"
 
 
 class ErrorMessage(ChatMessage):
-    """What went wrong, in one sentence."""
+    """An error, in one sentence."""
 
     WHO = "error"
     STYLE = "bold $text-error"
 
 
 class ReplyMessage(ChatMessage):
-    """A reply that arrives piece by piece: settled text plain, the tail that may still change dim. `caption`
-    stands above it, where who speaks is not plain."""
+    """A reply, which may be streaming: settled text is plain, the tail that may still change is dim.
+    `caption`, if any, is shown above the text and names the bundle."""
 
     WHO = "bot"
     STYLE = "bold $text-primary"
@@ -75,36 +74,36 @@ class ReplyMessage(ChatMessage):
 
     @property
     def text(self) -> str:
-        """What the reply says so far, the tail included."""
+        """The text of the reply so far, including the tail."""
         return self._settled + self._tail
 
     def advance(self, settled: str, tail: str) -> None:
-        """Show all that is settled, and the unsettled rest."""
+        """Show a streaming reply: all settled text and the unsettled tail."""
         self._settled, self._tail = settled, tail
-        self._lines([self._said() + Content.styled(CARET, "dim")], streaming=True)
+        self._lines([self._text() + Content.styled(CARET, "dim")], streaming=True)
 
     def finish(self, text: str, marks: Sequence[str], caption: str | None = None) -> None:
-        """Show the final text; each of `marks` gets a line below."""
+        """Show the final text, with a line below it for each of `marks`. `caption` replaces the caption."""
         self._settled, self._tail = text, ""
         if caption is not None:
             self._caption = caption
         self._end(marks)
 
     def break_off(self, mark: str) -> None:
-        """Nothing more will come: what there is stays, an unsettled tail dim as it was."""
+        """Keep the text so far as it is, with an unsettled tail still dim, and add a mark."""
         self._end([mark])
 
     def _end(self, marks: Sequence[str]) -> None:
-        lines = [self._said()] if self.text else []
+        lines = [self._text()] if self.text else []
         self._lines([*lines, *(content(mark, "dim italic") for mark in marks)])
 
     def _lines(self, lines: Sequence[Content], *, streaming: bool = False) -> None:
         above = [content(one_line(self._caption), "dim")] if self._caption else []
         self._show(Content("\n").join([*above, *lines]), streaming=streaming)
 
-    def _said(self) -> Content:
+    def _text(self) -> Content:
         return content(self._settled) + content(self._tail, "dim")
 
 
 class ReplyPair(HorizontalGroup):
-    """The replies of two bundles to one prompt, side by side where there is room."""
+    """The replies of two bundles to one prompt, side by side in a wide terminal."""

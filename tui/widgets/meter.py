@@ -1,4 +1,4 @@
-"""How fast a reply came, and with what settings."""
+"""The meter view: how fast a reply was made, and with which settings."""
 
 import statistics
 from collections.abc import Sequence
@@ -16,31 +16,32 @@ _NAME, _BARS = 13, 16  # cells
 
 
 class Meter(Lines):
-    """Times, memory and settings of a reply."""
+    """The times, memory and settings of a reply."""
 
     HELP = """
     ### Meter
 
-    **first words**: until the first text that is never taken back. Under beam search that can be late: it is
-    what all hypotheses begin with.
+    **settings**: the settings that the reply was made with, without those that had no effect. A replay uses
+    them again.
 
-    **speed**: of this reply, and as bars of all of the conversation's.
+    **confidence**: the probability that the reply is right, calibrated on the pairs that training held out.
+    Only a calibrated bundle has it.
 
-    **steps**: the time of each step of the search, the first with the reading of the prompt.
+    **speed**: the speed of this reply, and as bars the speeds of all replies of the conversation.
 
-    **confidence**: how often replies that looked so were right, on the pairs that training held out. Only a
-    calibrated bundle knows.
+    **first words**: the time until the first text that cannot change any more. With beam search this can be
+    late, because all hypotheses must begin with it.
 
-    **settings**: those that the reply was made with, less those that do nothing. A replay uses them again.
+    **steps**: the time of each step of the search; the first one includes reading the prompt.
     """
     BINDING_GROUP_TITLE = "Meter"
 
     def __init__(self) -> None:
-        super().__init__(lights=False)
+        super().__init__(highlights=False)
         self._shown: tuple[ReplyFacts | None, tuple[float, ...]] = (None, ())
 
     def show(self, reply: ReplyFacts | None, speeds: Sequence[float]) -> None:
-        """This reply, among the tokens a second of the conversation's."""
+        """Show a reply. `speeds` are the tokens per second of the conversation's replies."""
         self._shown = (reply, tuple(speeds))
         self._fill()
 
@@ -56,13 +57,13 @@ class Meter(Lines):
         settings = _packed(in_force(reply.made.options) or ["not known"], width)
         rows = [
             _row("bundle", reply.made.label),
-            *(_row("" if n else "settings", said) for n, said in enumerate(settings)),
+            *(_row("" if n else "settings", line) for n, line in enumerate(settings)),
             _row("reply", f"{_ms(reply.ms)} for {counted(reply.tokens, 'token')}"),
         ]
         if reply.confidence is not None:
-            rows.append(_row("confidence", f"{100 * reply.confidence:.0f}% that it is right"))
+            rows.append(_row("confidence", f"{100 * reply.confidence:.0f}% likely to be right"))
         if reply.tokens_per_second is not None:
-            speed = f"{reply.tokens_per_second:,.0f} tokens a second"
+            speed = f"{reply.tokens_per_second:,.0f} tokens/s"
             rows += _with_bars("speed", speed, speeds if len(speeds) > 1 else (), width)
         if reply.first_ms is not None:
             rows.append(_row("first words", _ms(reply.first_ms)))
@@ -76,7 +77,7 @@ class Meter(Lines):
 
 
 def _packed(parts: Sequence[str], width: int) -> list[str]:
-    """As many of the parts on each line as fit."""
+    """Join the parts into lines, as many on each line as fit."""
     lines = [one_line(parts[0])]
     for part in map(one_line, parts[1:]):
         longer = f"{lines[-1]} · {part}"
@@ -88,15 +89,15 @@ def _packed(parts: Sequence[str], width: int) -> list[str]:
 
 
 def _with_bars(name: str, value: str, values: Sequence[float], width: int) -> list[Line]:
-    """Values as bars: behind what is said of them, or below where there is no room for that."""
+    """A row with values as bars after its text, or below it if there is no room."""
     room = width - len(value) - 2
     if room < min(len(values), _BARS):
         return [_row(name, value), _row("", spark(values, width), "accent")]
     return [[*_row(name, f"{value}  "), (spark(values, room), "accent")]]
 
 
-def _row(name: str, value: str, look: str = "") -> Line:
-    return [(name.ljust(_NAME), "dim"), (one_line(value), look)]
+def _row(name: str, value: str, style: str = "") -> Line:
+    return [(name.ljust(_NAME), "dim"), (one_line(value), style)]
 
 
 def _ms(ms: float) -> str:

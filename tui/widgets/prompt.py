@@ -1,4 +1,4 @@
-"""The input: several lines, Enter sends, up and down walk through what was sent before."""
+"""The prompt: a text area where Enter sends and Up and Down recall earlier prompts."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -12,15 +12,18 @@ from .editor import Editor
 
 
 class Prompt(Editor, inherit_bindings=False):
-    """Where the user writes. It posts `PromptSubmitted` where it is `ready`, and is not until it is
-    made so again; else `PromptRefused`, and keeps its text."""
+    """Where the user writes prompts.
+
+    If it is `ready`, sending posts `PromptSubmitted` and makes it not ready, until its owner makes it ready
+    again. Otherwise sending posts `PromptRefused` and keeps the text.
+    """
 
     HELP = """
     ### Prompt
 
-    Up on the first line and Down on the last walk through what you sent before.
+    Up on the first line and Down on the last line recall earlier prompts.
 
-    Shift+Enter makes a new line too where your terminal passes it on.
+    Shift+Enter inserts a line break too if your terminal sends it.
     """
 
     BINDING_GROUP_TITLE = "Prompt"
@@ -34,17 +37,17 @@ class Prompt(Editor, inherit_bindings=False):
         self._history = PromptHistory()
 
     def give_back(self, text: str) -> None:
-        """Put a text that was sent back into the input, unless the user writes the next one already."""
+        """Restore a sent text, unless the user has started to write the next prompt."""
         if not self.text:
             self.write(text)
 
     def set_aside(self) -> None:
-        """Have Up bring back what is written, which is not sent."""
+        """Add the current text, which was not sent, to the history."""
         if self.text.strip():
             self._history.add(self.text)
 
     def remember(self, prompts: Sequence[str]) -> None:
-        """Prompts of earlier conversations, oldest first, to walk through."""
+        """Add prompts of earlier conversations, oldest first, to the history."""
         self._history.prepend(prompts)
 
     def action_send(self) -> None:

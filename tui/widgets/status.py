@@ -1,4 +1,4 @@
-"""The status line: what runs, on what, and how fast the last reply was."""
+"""The status line: the bundle, its device and settings, and the speed of the selected reply."""
 
 from rich.cells import cell_len
 from textual.reactive import reactive
@@ -9,11 +9,11 @@ from ..values import Status
 from .lines import cells, one_line
 
 _BETWEEN = " · "
-_SHORTEST = 8  # cells of the bundle's name, where it is cut
+_SHORTEST = 8  # cells that are left of a bundle's name that is cut
 
 
 class StatusLine(Static):
-    """One line of figures, kept in view."""
+    """One line that is always visible."""
 
     status: reactive[Status] = reactive(Status(""))
 
@@ -28,9 +28,12 @@ class StatusLine(Static):
         self._draw()
 
     def _draw(self) -> None:
-        """What the user must know comes first, and the name leaves room for it."""
+        """Put warnings first, and shorten the bundle's name to make room for them."""
         status = self.status
-        first = ["" if status.kept else "not kept", "● knobs" if status.changed else "", status.state]
+        kept = (
+            "" if status.kept else "not saved" + (f": {status.why_not_kept}" if status.why_not_kept else "")
+        )
+        first = [kept, "● knobs" if status.changed else "", status.state]
         first = [part for part in first if part]
         taken = sum(len(part + _BETWEEN) for part in first) + len(_BETWEEN)
         room = max(_SHORTEST, self.content_size.width - taken)

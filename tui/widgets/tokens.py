@@ -1,45 +1,48 @@
-"""How sure the model was of a reply, token by token."""
+"""The tokens view: how sure the model was of each token of a reply."""
 
 import math
 
-from ..values import END, CandidateRow, Insight
+from ..values import END, CandidateRow, Trace
 from .lines import Line, Lines, bar, cells, percent, token
 
 _TOKEN, _SHARE = 12, 5  # cells
 
 
 class Tokens(Lines):
-    """How sure the model was of each token, and what else might have come."""
+    """The probability of each token, and the likeliest alternatives."""
 
     HELP = """
     ### Tokens
 
-    **p**: the probability that the model gave the token, when it came to it. The bar says the same.
+    **p**: the probability of the token given the tokens before it. The bar shows the same.
 
-    **instead**: the other tokens that it held most likely there.
+    **logp**: its natural logarithm.
 
-    `·` is a part of a character, which a token below completes; of another token such a part is shown as
-    its bytes, `\\xc3`.
+    **instead**: the likeliest other tokens at this position.
+
+    `·` is a token that holds only part of a character; a later token completes it. In the column **instead**
+    such a token is shown as its bytes, for example `\\xc3`.
     """
     BINDING_GROUP_TITLE = "Tokens"
 
-    def show(self, row: CandidateRow | None, insight: Insight | None, reply: int, hint: str) -> None:
-        """The tokens of a candidate; what else might have come is known where it was traced."""
+    def show(self, row: CandidateRow | None, trace: Trace | None, reply: int, hint: str) -> None:
+        """Show the tokens of a candidate. The alternatives are only known if the search was traced."""
         if row is None or not row.token_logps:
             self.say(hint)
             return
-        way = insight.replies[reply] if insight and reply < len(insight.replies) else ()
+        traced = trace.replies[reply] if trace and reply < len(trace.replies) else ()
         texts = [*row.tokens, END]
         rows: list[Line] = []
         for n, logp in enumerate(row.token_logps):
             p = math.exp(min(0.0, logp))
-            rivals = "  ".join(f"{token(t)} {percent(r)}" for t, r in (way[n].rivals if n < len(way) else ()))
-            look = "good" if p >= 0.5 else "" if p >= 0.1 else "bad"
+            others = traced[n].rivals if n < len(traced) else ()
+            rivals = "  ".join(f"{token(text)} {percent(other)}" for text, other in others)
+            style = "good" if p >= 0.5 else "" if p >= 0.1 else "bad"
             rows.append(
                 [
                     (cells(token(texts[n]), _TOKEN, right=True) + "  ", "bold"),
                     (percent(logp).rjust(_SHARE) + " ", ""),
-                    (bar(p, 8) + "  ", look),
+                    (bar(p, 8) + "  ", style),
                     (f"{logp:6.2f}   ", "dim"),
                     (rivals, "dim"),
                 ]

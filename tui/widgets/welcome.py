@@ -1,4 +1,4 @@
-"""What an empty chat shows: what the bundle is, what such a model can do and cannot, and the keys."""
+"""The welcome text of an empty chat: the bundle, what such a model can and cannot do, and the keys."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from textual.widgets import Static
 from ..plain import content, counted
 from ..values import BundleFacts, KeyHint
 
-#: Columns of keys where there is room for them, and the cells of one.
+#: The most columns of keys, and the cells of each.
 COLUMNS, COLUMN = 3, 20
 
-#: From a file of dialogues to a chat with the model that learned it.
+#: The commands that make a bundle from a file of dialogues.
 COMMANDS = (
     "edgechat train mine.jsonl --out runs/mine",
     "edgechat export runs/mine --out bundles/mine",
@@ -20,7 +20,7 @@ COMMANDS = (
 
 
 class Welcome(Static):
-    """A text for whoever opens the chat for the first time."""
+    """The text that an empty chat shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,32 +28,32 @@ class Welcome(Static):
         self._keys: tuple[KeyHint, ...] = ()
 
     def show_loading(self, bundle: str) -> None:
-        """The model is not there yet."""
+        """Say that a bundle is being loaded."""
         self._paragraphs = ()
         self.update(content(f"Loading {bundle} …", "dim"))
 
     def show_nothing(self, keys: Sequence[KeyHint]) -> None:
-        """There is no model to talk to."""
+        """Say that no bundle is open, and how to make one."""
         self._show(
             content("No bundle is open", "bold"),
             content(
-                "A bundle is a small chat or command model, trained from a file of dialogues. Three commands "
-                "make your own; a line of the file is "
+                "A bundle is a small chat or command model, trained on a file of dialogues. Each line of the "
+                "file is an object such as "
             )
             + content('{"prompt": "hello", "response": "hi there"}', "$text-accent")
-            + content(":"),
+            + content(". Three commands make your own bundle:"),
             _commands(),
             keys=keys,
         )
 
     def show_model(self, facts: BundleFacts, keys: Sequence[KeyHint], *, demo: bool = False) -> None:
-        """The model is there. The demo's tells how to make another."""
+        """Introduce the loaded bundle. The text for the demo also says how to make a bundle."""
         self._show(
             content(facts.name, "bold $text-primary") + content(f"  {_figures(facts)}", "dim"),
             content(
-                "A small LSTM that runs on this machine; nothing you write leaves it. It answers the way the "
-                "dialogues it was trained on did: best where your words are like theirs. It has no other "
-                "knowledge, cannot look anything up or reason, and answers everything, wrongly too. "
+                "A small LSTM that runs on this machine; nothing you write leaves it. It answers like the "
+                "dialogues it was trained on, and best when your words are similar to theirs. It has no "
+                "other knowledge, cannot look anything up or reason, and always answers, even when wrong. "
                 + _closed(facts.closed)
                 + _memory(facts.turns)
             ),
@@ -102,12 +102,15 @@ def _figures(facts: BundleFacts) -> str:
 
 
 def _closed(closed: bool) -> str:
-    return "It has a closed set of replies, and says nothing else. " if closed else ""
+    return "It has a closed set of replies and says nothing else. " if closed else ""
 
 
 def _memory(turns: int | None) -> str:
     if turns is None:
         return ""
     if turns <= 1:
-        return "It sees one prompt at a time and remembers nothing said before."
-    return f"Of the conversation it sees the last {turns} turns, your prompt among them."
+        return "It reads one prompt at a time and remembers nothing said before."
+    return (
+        f"It reads the last {turns} turns of the conversation, including your prompt; each prompt or reply "
+        "is one turn."
+    )

@@ -1,13 +1,13 @@
-"""To find a turn of the conversation."""
+"""Finding an exchange of the conversation."""
 
-from edgechat.tui.screens.turns import Turns
+from edgechat.tui.screens.exchanges import ExchangeList
 from edgechat.tui.talk import Talk
 from edgechat.tui.values import Exchange, ReplyFacts
 
 from .fakes import FakeModel, Script, reply
 
 
-async def test_all_turns_in_which_something_was_said_are_listed_and_the_one_taken_is_looked_at(chat):
+async def test_exchanges_are_listed_searched_and_selected(chat):
     said = [
         Exchange("where is my kettle?", reply=ReplyFacts("on the stove")),
         Exchange("and the cup?", reply=ReplyFacts("gone")),
@@ -18,30 +18,37 @@ async def test_all_turns_in_which_something_was_said_are_listed_and_the_one_take
         assert not c.screen.active_bindings["ctrl+f"].enabled
         c.screen.hold(Talk(said))
         await c.press("ctrl+f")
-        assert isinstance(c.app.screen, Turns)
+        assert isinstance(c.app.screen, ExchangeList)
         for turn in range(1, 5):
-            assert f"turn {turn}" in c.drawn
-        assert c.drawn.index("turn 4") < c.drawn.index("turn 1")
+            assert f"exchange {turn}" in c.drawn
+        assert c.drawn.index("exchange 4") < c.drawn.index("exchange 1")
         await c.press(*"kettle")
-        assert ["turn 3 · the KETTLE" in c.drawn, "turn 1 · where is my kettle?" in c.drawn] == [True, True]
-        assert "turn 2" not in c.drawn
+        assert ["exchange 3 · the KETTLE" in c.drawn, "exchange 1 · where is my kettle?" in c.drawn] == [
+            True,
+            True,
+        ]
+        assert "exchange 2" not in c.drawn
         await c.type_fast("", "down", "enter")
         await c.until(lambda: c.app.screen is c.chat)
-        assert c.screen.looked_at == 1
+        assert c.screen.selected == 1
         await c.until(lambda: "▌ bot   on the stove" in c.drawn)
         await c.press("ctrl+g")
         assert c.screen.talk[1].mark == "good"
         await c.press("ctrl+f", *"kettlex")
-        assert "Nothing was found." in c.drawn
+        assert "Nothing found." in c.drawn
         await c.press("enter", "escape")
-        assert c.screen.looked_at == 1
+        assert c.screen.selected == 1
+        assert c.screen.prompt.has_focus
+        await c.press("escape")  # in the prompt
+        assert c.screen.selected == 4
+        assert not c.screen.active_bindings["escape"].enabled
 
 
-async def test_of_many_turns_the_latest_are_listed_and_how_many_there_are(chat):
+async def test_the_latest_of_many_exchanges_are_listed_with_their_number(chat):
     async with chat(FakeModel(Script(end=reply("so")))) as c:
         c.screen.hold(Talk([Exchange(f"prompt {n}", reply=ReplyFacts("fine")) for n in range(1, 1203)]))
         await c.press("ctrl+f")
-        assert "The newest 500 of 1,202: what you type narrows them." in " ".join(c.drawn.split())
+        assert "The newest 500 of 1,202. Type to narrow the list." in c.words
         await c.type_fast("prompt 7", "end", "enter")
         await c.until(lambda: c.app.screen is c.chat)
-        assert c.screen.looked_at == 7
+        assert c.screen.selected == 7

@@ -1,13 +1,13 @@
-"""A turn between the screen and the thread that decodes: pacing, and stopping at any moment."""
+"""A task between the screen and the decoding thread: pacing and stopping."""
 
 import gc
 from types import SimpleNamespace
 
 import pytest
 
-from edgechat.tui import turn as turn_module
+from edgechat.tui import replytask as task_module
 from edgechat.tui.messages import ReplyAdvanced, ReplyFinished
-from edgechat.tui.turn import FRAME, Job, Turn, decode
+from edgechat.tui.replytask import FRAME, Job, ReplyTask, decode
 
 
 class Stream:
@@ -19,14 +19,14 @@ class Stream:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What time it is, for a turn."""
+    """The clock of a task."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(turn_module.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(task_module.time, "monotonic", lambda: clock.now)
     return clock
 
 
-def test_progress_is_due_once_a_frame_and_not_before_the_last_was_drawn(clock):
-    turn = Turn(1, 1, [])
+def test_progress_is_due_once_per_frame_after_the_last_was_drawn(clock):
+    turn = ReplyTask(1, 1, [])
     assert turn.due()
     turn.drawn()
     assert not turn.due()  # no time has passed
@@ -39,8 +39,8 @@ def test_progress_is_due_once_a_frame_and_not_before_the_last_was_drawn(clock):
     assert turn.due()
 
 
-def test_a_screen_that_draws_slowly_gets_as_long_for_other_things(clock):
-    turn = Turn(1, 1, [])
+def test_a_slow_screen_gets_as_much_time_for_other_work(clock):
+    turn = ReplyTask(1, 1, [])
     assert turn.due()
     clock.now += 5 * FRAME
     turn.drawn()
@@ -51,7 +51,7 @@ def test_a_screen_that_draws_slowly_gets_as_long_for_other_things(clock):
 
 
 def test_stopping_cancels_the_stream():
-    turn, stream = Turn(1, 1, []), Stream()
+    turn, stream = ReplyTask(1, 1, []), Stream()
     turn.attach(stream)
     assert not stream.cancelled
     turn.stop()
@@ -59,14 +59,14 @@ def test_stopping_cancels_the_stream():
     assert stream.cancelled
 
 
-def test_a_turn_stopped_before_its_stream_was_there_cancels_it_on_arrival():
-    turn, stream = Turn(1, 1, []), Stream()
+def test_a_task_stopped_early_cancels_its_stream_on_arrival():
+    turn, stream = ReplyTask(1, 1, []), Stream()
     turn.stop()
     turn.attach(stream)
     assert stream.cancelled
 
 
-def test_no_garbage_is_collected_while_a_turn_is_decoded():
+def test_no_garbage_is_collected_while_a_task_is_decoded():
     collected = []
 
     class Decoding(Stream):
@@ -80,7 +80,7 @@ def test_no_garbage_is_collected_while_a_turn_is_decoded():
 
     engine = SimpleNamespace(decode=lambda turns, options: Decoding())
     posted = []
-    decode(Turn(1, 1, [Job(engine, ("hello",), {})]), posted.append)
+    decode(ReplyTask(1, 1, [Job(engine, ("hello",), {})]), posted.append)
     assert [type(message) for message in posted] == [ReplyAdvanced, ReplyFinished]
     assert collected == [False, False]
     assert gc.isenabled()

@@ -1,0 +1,61 @@
+"""The exchanges of the conversation, to find and select one."""
+
+from collections.abc import Iterable
+
+from textual.content import Content
+
+from ..keys import LISTING, bindings
+from ..plain import content
+from ..search import excerpt, folded
+from ..store import LISTED
+from ..values import Exchange
+from ..widgets.lines import one_line
+from .listing import Listing
+
+
+class ExchangeList(Listing[int]):
+    """Choose one of these exchanges, which are given oldest first. The result is its position from 1 on."""
+
+    BINDINGS = bindings(LISTING)
+    HELP = """
+    ### Exchanges
+
+    The exchanges of this conversation, the latest first. Type to search prompts, replies and corrections. An
+    exchange matches if it contains all the words, whole or in part. Enter selects it in the conversation.
+    """
+
+    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+        super().__init__("exchanges", "Search")
+        self._texts = [(at, _texts(exchange)) for at, exchange in enumerate(exchanges, start=1)][::-1]
+        self._found: list[int] = []
+
+    def action_open(self) -> None:
+        at = self.options.highlighted
+        if at is not None and at < len(self._found):
+            self.dismiss(self._found[at])
+
+    def search(self) -> None:
+        terms = folded(self.query_input.value).split()
+        found = [(at, texts) for at, texts in self._texts if _holds_all(texts, terms)]
+        self._found = [at for at, _ in found[:LISTED]]
+        self.fill(_row(at, texts, terms) for at, texts in found[:LISTED])
+        self.tell(self.count(len(found)))
+
+
+def _texts(exchange: Exchange) -> list[str]:
+    replies = [reply.text for reply in exchange.sides if reply]
+    return [exchange.prompt, *replies, *([] if exchange.answer is None else [exchange.answer])]
+
+
+def _holds_all(texts: list[str], terms: list[str]) -> bool:
+    text = folded("\n".join(texts))
+    return all(term in text for term in terms)
+
+
+def _row(at: int, texts: list[str], terms: list[str]) -> Content:
+    shown = excerpt(texts, terms[0]) if terms else texts[1] if len(texts) > 1 else ""
+    return (
+        content(one_line(texts[0]) or "(no prompt)", "bold")
+        + content(f"\n  exchange {at}", "dim")
+        + content(f" · {one_line(shown)}" if shown else "", "dim italic")
+    )
