@@ -70,11 +70,11 @@ def as_typed(sentence: str, options: Mapping[str, str], given: Set[str]) -> str:
     """Replace the names of values in an error `sentence` by the `options` that set them.
 
     The sentence stays as it is unless it begins with such a name and mentions one that was `given` on the
-    command line. A name that is also an English word is replaced only at the beginning and in "goes with
-    beam", "more than beam", "raise beam" and "set beam". Quoted text is never changed.
+    command line. A name that is also an English word is replaced only at the beginning and in "used with
+    beam", "needs beam", "more than beam", "raise beam" and "set beam". Quoted text is never changed.
     """
     names = "|".join(
-        rf"{'' if '_' in name else '(?:^|(?<=with )|(?<=than )|(?<=raise )|(?<=set ))'}\b{name}\b"
+        rf"{'' if '_' in name else '(?:^|(?<=with )|(?<=needs )|(?<=than )|(?<=raise )|(?<=set ))'}\b{name}\b"
         for name in options
     )
     found = re.compile(rf"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|({names})""")

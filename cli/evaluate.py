@@ -131,9 +131,9 @@ def evaluate(
         if not named:
             raise UsageError(f"--data is missing, and a bundle holds no held-out pairs: {_NAME_DATA}")
     if not named and targets is not None:
-        raise UsageError("--targets goes with --data: the targets of held-out pairs were chosen in training")
+        raise UsageError("--targets needs --data: the targets of held-out pairs were chosen in training")
     if not named and skip_bad:
-        raise UsageError("--skip-bad goes with --data: held-out pairs have no bad lines")
+        raise UsageError("--skip-bad needs --data: held-out pairs have no bad lines")
     if pairs is None:
         corpus = open_corpus([] if data is None else [data], source=source, target=target, skip_bad=skip_bad)
         pairs = _pairs(corpus, chat.codec.turns, targets or "all")

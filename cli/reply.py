@@ -92,18 +92,20 @@ def reply(
     end of the prompt was read) and ms.
     """
     if stream and (json or (n_best or 1) > 1):
-        raise UsageError("--stream does not go with --json or --n-best: it prints one reply, piece by piece")
+        raise UsageError(
+            "--stream cannot be used with --json or --n-best: it prints one reply piece by piece"
+        )
     if abstain_below is not None and (stream or ((n_best or 1) > 1 and not json)):
         raise UsageError(
-            "--abstain-below does not go with --stream, nor with --n-best unless --json is given: it judges "
-            "one whole reply"
+            "--abstain-below cannot be used with --stream, nor with --n-best unless --json is given: it "
+            "judges one whole reply"
         )
     if abstain_below is not None and ensemble:
         raise UsageError(
-            "--abstain-below does not go with --ensemble: the confidence was calibrated for one bundle alone"
+            "--abstain-below cannot be used with --ensemble: confidence is calibrated for a single bundle"
         )
     if alignments and not json:
-        raise UsageError("--alignments goes with --json: plain lines cannot show them")
+        raise UsageError("--alignments needs --json: plain lines cannot show them")
     if trace is not None:
         _check_trace(trace)
     bundles = [bundle, *(ensemble or [])]
@@ -166,8 +168,8 @@ def _check_confident(model: ChatModel, options: DecodingOptions) -> None:
         )
     if model.maker.confidence(0.0, options) is None:
         raise UsageError(
-            "--abstain-below does not go with options that change which replies are possible: the bundle was "
-            "calibrated without them"
+            "--abstain-below cannot be used with options that change which replies are possible: the bundle "
+            "was calibrated without them"
         )
 
 

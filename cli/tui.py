@@ -57,7 +57,7 @@ def tui(
     """
     if serve and inline:
         raise UsageError(
-            "--inline does not go with --serve: one is for the terminal, the other for a browser"
+            "--inline cannot be used with --serve: one is for the terminal, the other for a browser"
         )
     changes = {"beam": beam, "normalize": normalize, "length_penalty": length_penalty}
     given = {name: value for name, value in changes.items() if value is not None}
@@ -70,7 +70,7 @@ def tui(
         return
     served = "TEXTUAL_DRIVER" in os.environ  # textual-serve runs this command with its own driver
     if not served and (host, port) != (_HOST, _PORT):
-        raise UsageError("--host and --port go with --serve")
+        raise UsageError("--host and --port need --serve")
     # Textual reads stdin and draws on stderr.
     if not served and not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError("edgechat tui needs a terminal: for pipes and files, use edgechat chat or reply")

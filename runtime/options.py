@@ -20,7 +20,7 @@ Normalize = Literal["none", "gnmt", "average"]
 Stop = Literal["exact", "first"]
 
 #: Options that need another option to have a certain value. Without it they are refused, never ignored.
-GOES_WITH = {
+REQUIRES = {
     "length_penalty": ("normalize", "gnmt"),
     "temperature": ("sample", True),
     "top_k": ("sample", True),
@@ -56,7 +56,7 @@ class DecodingOptions:
     """Options of the search, checked when the object is created. Lists of texts are kept as tuples.
 
     Raises:
-        UsageError: names the option and its value, or the two options that do not go together.
+        UsageError: names the option and its value, or the two options that cannot be used together.
     """
 
     beam: int = 5
@@ -161,7 +161,7 @@ class DecodingOptions:
         if self.diversity is not None:
             self._keep(number, "diversity", 0, 100)
             if self.groups == 1:
-                raise UsageError("diversity goes with groups, of which there must be at least 2")
+                raise UsageError("diversity needs groups to be at least 2")
         object.__setattr__(self, "banned", _texts("banned", self.banned, MAX_TEXTS))
         object.__setattr__(self, "required", _texts("required", self.required, MAX_REQUIRED))
         if self.prefix is not None:
@@ -171,23 +171,23 @@ class DecodingOptions:
                 object.__setattr__(self, "replies", check_replies(self.replies))
             except ValueError as error:
                 raise UsageError(f"replies: {error}") from None
-        self._check_company()
+        self._check_combination()
 
     def _keep(self, kind: Callable[..., float], name: str, least: float, most: float) -> None:
         """Check a number, and store it as a plain Python number."""
         object.__setattr__(self, name, kind(name, getattr(self, name), least, most))
 
-    def _check_company(self) -> None:
-        """Refuse options that do not go together."""
+    def _check_combination(self) -> None:
+        """Refuse options that cannot be used together."""
         given = self.given
-        for option, (mode, value) in GOES_WITH.items():
+        for option, (mode, value) in REQUIRES.items():
             if option in given and getattr(self, mode) != value:
                 if value is True:
-                    raise UsageError(f"{option} goes with {mode}, which is off")
-                raise UsageError(f"{option} goes with {mode} {value}, not with {mode} {getattr(self, mode)}")
+                    raise UsageError(f"{option} needs {mode}, which is off")
+                raise UsageError(f"{option} needs {mode} {value}, not {getattr(self, mode)}")
         for option in EXCLUDES:
             if option in given:
-                refuse_company(option, given)
+                check_exclusions(option, given)
 
     @property
     def given(self) -> frozenset[str]:
@@ -264,12 +264,18 @@ class DecodingOptions:
         return cls(**values)
 
 
-def refuse_company(option: str, given: Collection[str]) -> None:
-    """Raise UsageError if an option of `given` does not go with `option`."""
+def check_exclusions(option: str, given: Collection[str], called: str | None = None) -> None:
+    """Raise UsageError if `option` excludes one of the options `given`. The message names it, or what it is
+    `called` if nobody gave it as an option."""
     others, why = EXCLUDES[option]
     for other in others:
         if other in given:
-            raise UsageError(f"{other} does not go with {option}: {why}")
+            raise UsageError(f"{other} cannot be used with {called or option}: {why}")
+
+
+def check_beside_closed_set(given: Collection[str]) -> None:
+    """Raise UsageError if one of the options `given` cannot be used with a bundle that has a closed set."""
+    check_exclusions("replies", given, called="the closed set of this bundle")
 
 
 def whole_number(name: str, value: Any, least: int, most: int) -> int:

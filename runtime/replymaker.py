@@ -9,7 +9,7 @@ from .calibration import Calibration
 from .constraints import NO_TEXTS, ForcedPrefix, TextRules, shortest_superstring, text_rules
 from .errors import UsageError
 from .hypotheses import Hypothesis
-from .options import DecodingOptions, refuse_company
+from .options import DecodingOptions, check_beside_closed_set
 from .replies import ClosedSet, closed_set
 from .reply import Candidate, Reply
 from .search import BeamSearch
@@ -58,7 +58,7 @@ class ReplyMaker:
     def texts(self, options: DecodingOptions) -> TextRules:
         """The rules for the text options. They are cached, since creating them reads the whole vocabulary."""
         if options.replies is None and self.closed is not None:
-            refuse_company("replies", options.given)
+            check_beside_closed_set(options.given)
             return TextRules(only=self.closed, longest=self.closed.longest)
         if not options.has_texts:
             return NO_TEXTS

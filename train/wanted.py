@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Options that need another option. Without it they are refused. `config.py` has those among the values of a
 #: configuration.
 NEEDS = {"checkpoint": "from_run"}
-#: Options that do not go together, and why. They are refused if both are on the command line, both in a file,
+#: Options that exclude each other, and why. They are refused if both are on the command line, both in a file,
 #: or one on the command line and the other in the section `run` of a file. The other sections of a file give
 #: way to the command line.
 EXCLUDES = {
@@ -57,7 +57,7 @@ class Wanted:
         not given.
 
         Raises:
-            UsageError: an option has an impossible value, or two options do not go together.
+            UsageError: an option has an impossible value, or two options cannot be used together.
         """
         values = {name: given[name] for name in option_names() if given.get(name) is not None}
         file = None if given.get("config") is None else ConfigFile.read(Path(given["config"]))
@@ -130,12 +130,12 @@ class Wanted:
 
 
 def _refuse_conflicts(given: Collection[str], spelled: Callable[[str], str], where: str = "") -> None:
-    """Raise UsageError if two of the names that are `given` do not go together."""
+    """Raise UsageError if two of the names that are `given` cannot be used together."""
     for name, (others, why) in EXCLUDES.items():
         for other in others:
             if name in given and other in given:
                 reason = why.format(spelled(name), spelled(other))
-                raise UsageError(f"{where}{spelled(other)} does not go with {spelled(name)}: {reason}")
+                raise UsageError(f"{where}{spelled(other)} cannot be used with {spelled(name)}: {reason}")
 
 
 def _option(name: str) -> str:

@@ -24,7 +24,7 @@ from edgechat.runtime.bundle import MANIFEST, SIZE_CAPS, find_bundle, read_bundl
 from edgechat.runtime.device import Device
 from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
-from edgechat.runtime.options import GOES_WITH, refuse_company
+from edgechat.runtime.options import REQUIRES, check_beside_closed_set
 from edgechat.runtime.replies import REPLIES
 from edgechat.runtime.replymaker import ReplyMaker
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
@@ -148,7 +148,7 @@ class Engine:
             EdgeChatError: the value is invalid or not compatible with the other options.
         """
         plain = DecodingOptions().to_json()
-        settled = settle({**changes, name: value}, name, plain, GOES_WITH, self._options)
+        settled = settle({**changes, name: value}, name, plain, REQUIRES, self._options)
         defaults = self.defaults
         return {option: v for option, v in settled.items() if not same(option, v, defaults.get(option))}
 
@@ -196,7 +196,7 @@ class Engine:
         values = {"n_best": changes.get("beam", self.model.defaults.beam), **changes}
         options = dataclasses.replace(self.model.defaults, **values)
         if self.facts.closed:
-            refuse_company("replies", options.given & changes.keys())
+            check_beside_closed_set(options.given & changes.keys())
         self.model.maker.max_length(options)  # refuses a min_length that no reply can have
         return options
 

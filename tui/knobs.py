@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgechat.runtime.options import GOES_WITH
+from edgechat.runtime.options import REQUIRES
 
 #: Changed decoding options by name. Every other option has the bundle's default.
 Changes = Mapping[str, Any]
@@ -288,7 +288,7 @@ def _acts(name: str, options: Mapping[str, Any]) -> bool:
         return not options.get("sample")
     if name == "diversity":
         return bool(options.get("groups", 1) > 1)
-    mode, value = GOES_WITH.get(name, ("", None))
+    mode, value = REQUIRES.get(name, ("", None))
     return options.get(mode) == value
 
 

@@ -103,7 +103,7 @@ def test_serving_runs_the_same_command_without_serve(monkeypatch, bundle_folder,
 
 def test_port_without_serve_is_refused(invoke, bundle_folder):
     done = invoke("tui", bundle_folder, "--port", 9000)
-    assert (done.returncode, done.sentence) == (2, "--host and --port go with --serve")
+    assert (done.returncode, done.sentence) == (2, "--host and --port need --serve")
 
 
 def test_serve_without_its_package_says_what_to_install(monkeypatch, bundle_folder, invoke):

@@ -140,7 +140,7 @@ def test_an_invalid_option_is_one_sentence_in_every_command(command, invoke, bun
     [
         # errors of DecodingOptions, of the model, and of the batch size
         ("reply", ["--n-best", 9], "--n-best is 9, more than --beam, which is 5: raise --beam"),
-        ("reply", ["--top-k", 9], "--top-k goes with --sample, which is off"),
+        ("reply", ["--top-k", 9], "--top-k needs --sample, which is off"),
         (
             "reply",
             ["--min-length", 500],

@@ -169,12 +169,15 @@ def test_checkpoint_without_from_run_is_refused(invoke, more, tmp_path):
 REFUSED = {
     "another model": (["--hidden", 32], "--hidden gives hidden 32, but the model of {base} has 48"),
     "a preset's": (["--preset", "small"], "--preset small gives layers 2, but the model of {base} has 1"),
-    "a vocabulary": (["--vocab-size", 500], "--vocab-size does not go with --from-run"),
+    "a vocabulary": (["--vocab-size", 500], "--vocab-size cannot be used with --from-run"),
     "a tokenizer": (
         ["--tokenizer", "t.json"],
-        "--tokenizer does not go with --from-run: --from-run takes the tokenizer and all weights",
+        "--tokenizer cannot be used with --from-run: --from-run takes the tokenizer and all weights",
     ),
-    "vectors": (["--pretrained-embeddings", "v.txt"], "--pretrained-embeddings does not go with --from-run"),
+    "vectors": (
+        ["--pretrained-embeddings", "v.txt"],
+        "--pretrained-embeddings cannot be used with --from-run",
+    ),
     "itself": (["--out", "{base}", "--force"], "--from-run and --out are both {base}"),
     "itself, unforced": (["--out", "{base}"], "--from-run and --out are both {base}"),
     "a bundle": (["--from-run", "{bundle}"], "it looks like a bundle"),

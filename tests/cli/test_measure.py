@@ -146,7 +146,7 @@ def test_skip_bad_skips_and_reports_bad_lines_in_eval(invoke, bundle_folder, cor
 def test_skip_bad_without_data_is_wrong_use(invoke, run_folder):
     done = invoke("eval", run_folder, "--skip-bad")
     assert done.returncode == 2
-    assert "--skip-bad goes with --data" in done.sentence
+    assert "--skip-bad needs --data" in done.sentence
 
 
 def test_limit_takes_the_first_pairs(invoke, bundle_folder, corpus_file):
@@ -317,7 +317,7 @@ def test_bench_without_matplotlib_says_what_to_install(invoke, bundle_folder, mo
     ("model", "options", "sentence"),
     [
         ("bundle_folder", ["--checkpoint", "last"], "--checkpoint needs a run"),
-        ("run_folder", ["--targets", "second"], "--targets goes with --data"),
+        ("run_folder", ["--targets", "second"], "--targets needs --data"),
     ],
 )
 def test_options_without_effect_are_refused(request, invoke, corpus_file, model, options, sentence):

@@ -218,7 +218,7 @@ def test_abstain_below_needs_a_calibrated_bundle(invoke, bundle_folder):
     assert "--abstain-below needs a calibrated bundle" in done.sentence
     done = invoke("reply", bundle_folder, "--ensemble", bundle_folder, "--abstain-below", 0.5, "hello")
     assert done.returncode == 2
-    assert "--abstain-below does not go with --ensemble" in done.sentence
+    assert "--abstain-below cannot be used with --ensemble" in done.sentence
 
 
 def test_a_closed_set_can_be_given_at_run_time(invoke, bundle_folder, tmp_path):
@@ -288,11 +288,11 @@ def test_an_ensemble_averages_its_bundles(invoke, bundle_folder, tmp_path):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (["--temperature", "2"], "--temperature goes with --sample, which is off"),
+        (["--temperature", "2"], "--temperature needs --sample, which is off"),
         (["--n-best", "3", "--beam", "2"], "--n-best is 3, more than --beam, which is 2: raise --beam"),
         (
             ["--normalize", "none", "--length-penalty", "1"],
-            "--length-penalty goes with --normalize gnmt, not with --normalize none",
+            "--length-penalty needs --normalize gnmt, not none",
         ),
         (["--replies", "nowhere.txt"], "there is no file nowhere.txt"),
     ],

@@ -275,7 +275,7 @@ def test_a_file_with_an_unknown_key_is_refused_and_no_run_is_begun(invoke, corpu
     )
     assert not (tmp_path / "run").exists()
     both = invoke("train", corpus_file, "--config", tmp_path / "run.toml", "--preset", "tiny", "--dry-run")
-    assert both.sentence.startswith("--preset does not go with --config: name the preset in")
+    assert both.sentence.startswith("--preset cannot be used with --config: name the preset in")
 
 
 def test_help_names_every_choice_without_waiting_for_torch():
@@ -603,7 +603,7 @@ def test_a_given_tokenizer_is_kept_byte_for_byte(invoke, corpus_file, quick_run,
     assert refused.returncode == 2
     assert (
         refused.sentence
-        == "--vocab-size does not go with --tokenizer: the tokenizer has a vocabulary already"
+        == "--vocab-size cannot be used with --tokenizer: the tokenizer has a vocabulary already"
     )
     assert invoke(*command, *without_vocabulary(QUICK)).returncode == 0
     assert (tmp_path / "run" / "tokenizer.json").read_bytes() == ready.read_bytes()
@@ -644,7 +644,7 @@ def test_parallel_text_is_held_out(invoke, tmp_path):
     other = invoke(*resume, *texts("other", "valid-"))
     assert (other.returncode, "--valid-source is not what" in other.sentence) == (2, True)
     both = invoke(*start, *texts("valid", "valid-"), "--valid-fraction", 0.1)
-    assert "--valid-fraction does not go with --valid-source" in both.sentence
+    assert "--valid-fraction cannot be used with --valid-source" in both.sentence
 
 
 def test_a_dry_run_reports_the_errors_and_remarks_of_a_training(invoke, corpus_file, tmp_path):
@@ -707,7 +707,7 @@ def test_resuming_a_run_that_stopped_early_reports_it(invoke, corpus_file, tmp_p
 def test_valid_does_not_go_with_valid_fraction(invoke, corpus_file, tmp_path):
     done = invoke("train", corpus_file, "--valid", corpus_file, "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 2
-    assert done.sentence == "--valid-fraction does not go with --valid: --valid replaces the fraction"
+    assert done.sentence == "--valid-fraction cannot be used with --valid: --valid replaces the fraction"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stdout")
@@ -996,19 +996,19 @@ def test_a_resume_with_fewer_epochs_than_were_trained_is_refused(invoke, corpus_
     [
         (
             ["--resume", "--force"],
-            "--force does not go with --resume: --resume continues the run that --force would",
+            "--force cannot be used with --resume: --resume continues the run that --force would",
         ),
         (
             ["--dry-run", "--resume"],
-            "--resume does not go with --dry-run: --dry-run only shows what would be learned",
+            "--resume cannot be used with --dry-run: --dry-run only shows what would be learned",
         ),
-        (["--dry-run", "--force"], "--force does not go with --dry-run"),
-        (["--dry-run", "--find-lr"], "--find-lr does not go with --dry-run"),
+        (["--dry-run", "--force"], "--force cannot be used with --dry-run"),
+        (["--dry-run", "--find-lr"], "--find-lr cannot be used with --dry-run"),
         (
             ["--find-lr", "--resume"],
-            "--resume does not go with --find-lr: --find-lr trains a model that is not kept",
+            "--resume cannot be used with --find-lr: --find-lr trains a model that is not kept",
         ),
-        (["--find-lr", "--force"], "--force does not go with --find-lr"),
+        (["--find-lr", "--force"], "--force cannot be used with --find-lr"),
         (["--resume", "--max-steps", 1], "--max-steps gives max_steps 1, but the run is at step 2 already"),
         (["--resume", "--preset", "small"], "--preset small gives layers 2, but the run was begun with 1"),
     ],

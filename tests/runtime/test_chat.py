@@ -357,7 +357,7 @@ def test_pieces_are_whole_characters_and_never_taken_back_under_every_option(see
         chat, _ = table_model(random_table(seed, CODEC.vocab_size, ending=ending), max_target=8)
         stream = chat.stream("hello hen", options)
         pieces = [piece for piece, _ in stream.updates()]
-    except UsageError:  # options that do not go together or are impossible
+    except UsageError:  # options that cannot be used together or are impossible
         reject()
     assert "".join(pieces) == stream.reply.text
     # A piece has U+FFFD only for bytes that are invalid in the reply too, not for part of a character.

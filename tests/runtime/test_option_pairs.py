@@ -61,7 +61,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 DRAWN = ("sample", "temperature", "top_k", "top_p", "typical_p", "seed")
 SAID = ("banned", "prefix", "required", "no_repeat_ngram", "no_copy_ngram", "min_length", "max_length")
-#: As docs/decoding.md has it: "What does not go together".
+#: As docs/decoding.md has it: "Options that need or exclude others".
 REFUSED = {
     frozenset(pair)
     for pair in (
@@ -312,7 +312,7 @@ def test_with_a_closed_set_in_the_bundle_every_option_is_refused_or_gives_a_repl
     for names in (*itertools.combinations(SETTINGS, 1), *ACCEPTED):
         options = spoken(*names)
         if set(names) & set(SAID):
-            with pytest.raises(UsageError, match="does not go with replies"):
+            with pytest.raises(UsageError, match="cannot be used with the closed set of this bundle"):
                 model.reply("hello", options)
             continue
         for candidate in model.reply("hello", options).candidates:
@@ -332,7 +332,7 @@ def test_with_a_closed_set_in_the_bundle_every_option_is_refused_or_gives_a_repl
             "required 'hello' contains 'hello', which is banned",
         ),
         ({"banned": ("l",), "prefix": "hello"}, "prefix contains 'l', which is banned"),
-        ({"replies": ("hello",), "prefix": "the"}, "prefix does not go with replies"),
+        ({"replies": ("hello",), "prefix": "the"}, "prefix cannot be used with replies"),
         ({"min_length": 10}, "min_length is 10, but replies of this model have at most 10"),
         ({"prefix": "hello " * 20}, "prefix does not fit into a reply"),
         ({"required": ("hello " * 20,)}, "required texts do not fit into a reply"),

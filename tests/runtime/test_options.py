@@ -101,7 +101,7 @@ def test_more_replies_than_the_beam_holds_are_refused():
 
 @pytest.mark.parametrize("normalize", ["none", "average"])
 def test_a_length_penalty_goes_with_gnmt_alone(normalize):
-    with pytest.raises(UsageError, match=f"length_penalty goes with normalize gnmt, not .*{normalize}"):
+    with pytest.raises(UsageError, match=f"length_penalty needs normalize gnmt, not .*{normalize}"):
         DecodingOptions(normalize=normalize, length_penalty=0.6)
 
 

@@ -204,10 +204,10 @@ def test_invalid_log_probabilities_raise(value):
 
 def test_sampling_options_need_sample():
     for option, value in {"temperature": 0.5, "top_k": 1, "top_p": 0.5, "typical_p": 0.5, "seed": 1}.items():
-        with pytest.raises(UsageError, match=f"{option} goes with sample, which is off"):
+        with pytest.raises(UsageError, match=f"{option} needs sample, which is off"):
             DecodingOptions(**{option: value})
     with pytest.raises(
-        UsageError, match="stop does not go with sample: each sample is drawn on its own, until it ends"
+        UsageError, match="stop cannot be used with sample: each sample is drawn on its own, until it ends"
     ):
         DecodingOptions(sample=True, stop="first")
 

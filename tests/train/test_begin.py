@@ -212,17 +212,17 @@ def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remem
         (
             "",
             {"preset": "small"},
-            "--preset does not go with --config: name the preset in the section run of the",
+            "--preset cannot be used with --config: name the preset in the section run of the",
         ),
         ("preset = 'small'", {}, None),
         ("checkpoint = 'last'", {}, "--checkpoint needs --from-run, which is not given"),
         ("checkpoint = 'last'", {"from_run": Path("base")}, None),
-        ("from_run = 'base'", {"vocab_size": 300}, "--vocab-size does not go with --from-run"),
-        ("from_run = 'base'", {"tokenizer": Path("t.json")}, "--tokenizer does not go with --from-run"),
-        ("valid = 'v.tsv'", {"valid_fraction": 0.0}, "--valid-fraction does not go with --valid"),
-        ("pretrained_embeddings = 'v.txt'", {"find_lr": True}, "--pretrained-embeddings does not go with"),
+        ("from_run = 'base'", {"vocab_size": 300}, "--vocab-size cannot be used with --from-run"),
+        ("from_run = 'base'", {"tokenizer": Path("t.json")}, "--tokenizer cannot be used with --from-run"),
+        ("valid = 'v.tsv'", {"valid_fraction": 0.0}, "--valid-fraction cannot be used with --valid"),
+        ("pretrained_embeddings = 'v.txt'", {"find_lr": True}, "--pretrained-embeddings cannot be used with"),
         ("pretrained_embeddings = 'v.txt'", {"find_lr": False}, None),
-        ("", {"batch_size": 3, "batch_tokens": 99}, "--batch-size does not go with --batch-tokens"),
+        ("", {"batch_size": 3, "batch_tokens": 99}, "--batch-size cannot be used with --batch-tokens"),
     ],
 )
 def test_options_and_a_file_that_conflict_are_refused(tmp_path, of_file, given, sentence):

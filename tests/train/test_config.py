@@ -208,10 +208,10 @@ def test_the_toml_of_a_run_with_batch_tokens_is_accepted_by_a_training(tmp_path)
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[run]\nvalid = 'v.tsv'\n[data]\nvalid_fraction = 0.1", "valid_fraction does not go with valid"),
-        ("[run]\ntokenizer = 't'\n[data]\nvocab_size = 300", "vocab_size does not go with tokenizer"),
-        ("[run]\nfrom_run = 'a'\n[data]\nvocab_size = 300", "vocab_size does not go with from_run"),
-        ("[run]\nfrom_run = 'a'\ntokenizer = 't'", "tokenizer does not go with from_run"),
+        ("[run]\nvalid = 'v.tsv'\n[data]\nvalid_fraction = 0.1", "valid_fraction cannot be used with valid"),
+        ("[run]\ntokenizer = 't'\n[data]\nvocab_size = 300", "vocab_size cannot be used with tokenizer"),
+        ("[run]\nfrom_run = 'a'\n[data]\nvocab_size = 300", "vocab_size cannot be used with from_run"),
+        ("[run]\nfrom_run = 'a'\ntokenizer = 't'", "tokenizer cannot be used with from_run"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(tmp_path, text, sentence):

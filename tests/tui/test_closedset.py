@@ -7,7 +7,7 @@ from edgechat.tui.widgets import Welcome
 
 from .fakes import FakeModel
 
-WHY = "does not go with replies: a closed set lists every reply that is allowed"
+WHY = "cannot be used with the closed set of this bundle: a closed set lists every reply that is allowed"
 
 VALUES = [
     ("min_length", "3"),

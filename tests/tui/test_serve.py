@@ -134,7 +134,7 @@ def test_a_port_in_use_is_reported_in_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--inline"], "--inline does not go with --serve"),
+        (["--inline"], "--inline cannot be used with --serve"),
         (
             ["--host", "no-such-host.invalid"],
             "--host is no-such-host.invalid, which is not an address of this machine",

@@ -432,7 +432,7 @@ async def test_a_refused_step_or_value_gives_the_reason(chat):
         c.screen.use_preset({"groups": 5})
         await c.press("f4")
         names = [state.knob.name for state in c.screen.dial.states()]
-        why = "groups does not go with sample: each sample is drawn on its own, until it ends"
+        why = "groups cannot be used with sample: each sample is drawn on its own, until it ends"
         for name, value in (("sample", "on"), ("temperature", "1.1")):
             assert c.screen.dial.wrong_with(name, value) == why
             c.screen.inspector.knobs.highlight(1 + names.index(name))
