@@ -262,7 +262,7 @@ def check_writable(out: Path, option: str = "--out") -> None:
             pass
     except OSError as error:
         raise EdgeChatError(
-            f"{out} cannot be written: {parent} takes no new file ({error.strerror})"
+            f"{out} cannot be written: no file can be created in {parent} ({error.strerror})"
         ) from None
 
 

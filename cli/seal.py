@@ -97,7 +97,7 @@ def sign(
             store_signature(path, checked, signature)
         except PermissionError as error:
             raise EdgeChatError(
-                f"{bundle} cannot be written: it takes no new file ({error.strerror})"
+                f"{bundle} cannot be written: no file can be created in it ({error.strerror})"
             ) from None
     say(f"signed {bundle} with the key {fingerprint(signing_key(signature))}")
 

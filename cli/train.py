@@ -71,8 +71,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Begin with the weights of this run, its tokenizer and its settings, but not --max-steps "
-            "and --early-stop, and learn DATA.",
+            help="Begin with the weights of this run, its tokenizer and its settings, except those that "
+            "depend on its length, such as --max-steps and --early-stop, and learn DATA.",
             rich_help_panel=_RUN,
             show_default=False,
         ),

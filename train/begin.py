@@ -130,7 +130,9 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
     try:
         asked = wanted.on(run.config, goes_on=run.begun_from is not None)
     except UsageError as error:
-        raise UsageError(f"{error} (a resume keeps the settings of its run: leave this one out)") from None
+        raise UsageError(
+            f"{error} (a resume keeps the settings of its run: leave this setting out)"
+        ) from None
     may_differ = {*RESUMABLE}
     if _step_size(asked.training) == _step_size(run.config.training):
         may_differ |= {*DIVISION}

@@ -30,7 +30,7 @@ class RunLock:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError as error:
                 raise CheckpointError(
-                    f"{run} cannot be written: it takes no new file ({error.strerror})"
+                    f"{run} cannot be written: no file can be created in it ({error.strerror})"
                 ) from None
             try:
                 _lock(file)

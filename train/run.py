@@ -59,8 +59,8 @@ _CORPUS = "corpus"
 _NEW = {RUN, _CONFIG, _EMBEDDING, _FIRST, _TOKENIZER, _CORPUS, _HELD_OUT}
 _NAMES = {*_NEW, LOCK, "checkpoints", "metrics.jsonl", "metrics.png"}
 _IN_CORPUS = {f"{_CORPUS}/{name}" for name in ("train.safetensors", "valid.safetensors", "report.json")}
-#: Seconds. What changed later may be written by another machine: some network file systems do not show it the
-#: locks of the others.
+#: Seconds. A folder that changed more recently may still be written by another machine, whose lock is
+#: invisible here on some network file systems.
 _ABANDONED = 24 * 3600
 
 

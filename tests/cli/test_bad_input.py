@@ -347,7 +347,8 @@ def test_a_run_or_a_bundle_that_may_not_be_written_is_a_sentence(run_folder, bun
         folder.chmod(0o755)
         assert (done.returncode, done.stdout) == (1, "")
         assert (
-            done.stderr == f"edgechat: {folder} cannot be written: it takes no new file (Permission denied)\n"
+            done.stderr
+            == f"edgechat: {folder} cannot be written: no file can be created in it (Permission denied)\n"
         )
 
 

@@ -474,7 +474,7 @@ def test_a_run_of_a_value_that_does_nothing_which_was_once_let_pass_is_resumed(i
     assert again.returncode == 2
     assert again.sentence == (
         "--patience 3 has no effect without --early-stop: set --early-stop too, or leave it out "
-        "(a resume keeps the settings of its run: leave this one out)"
+        "(a resume keeps the settings of its run: leave this setting out)"
     )
 
 
