@@ -118,7 +118,7 @@ def sign(
             store_signature(path, checked, signature)
         except PermissionError as error:
             raise EdgeChatError(
-                f"{bundle} cannot be written: no file can be created there ({error.strerror})"
+                f"{bundle} cannot be written: no file can be created in it ({error.strerror})"
             ) from None
     made_with = fingerprint(signing_key(signature))
     if json:

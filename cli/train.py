@@ -77,8 +77,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Start from the weights, tokenizer and settings of this run, and train on DATA. Its "
-            "schedule starts anew; --max-steps, --early-stop and --patience are not taken over.",
+            help="Start from the weights, tokenizer and settings of this run, except those that depend on "
+            "its length (such as --max-steps, --early-stop and --warmup-steps), and train on DATA.",
             rich_help_panel=_RUN,
             show_default=False,
         ),

@@ -130,11 +130,15 @@ def _resumed(out: Path, wanted: Wanted) -> Run:
     try:
         asked = wanted.on(run.config, goes_on=run.begun_from is not None)
     except UsageError as error:
-        raise UsageError(f"{error} (a resume keeps the settings of its run: leave this one out)") from None
+        raise UsageError(
+            f"{error} (a resume keeps the settings of its run: leave this setting out)"
+        ) from None
     may_differ = {*RESUMABLE}
     if _step_size(asked.training) == _step_size(run.config.training):
         may_differ |= {*DIVISION}
-    if options.tokenizer is not None or "vocab_size" not in wanted.named:
+    # A tokenizer that was not trained for the run has overridden the size in a file.
+    ready = options.tokenizer is not None or run.begun_from is not None
+    if "vocab_size" not in (wanted.values if ready else wanted.named):
         may_differ.add("vocab_size")  # a resume trains no tokenizer, and a given one is compared below
     changed = asked.to_json()
     for part, values in run.config.to_json().items():

@@ -12,8 +12,8 @@ _BINS = 10
 
 @dataclass(frozen=True)
 class Answered:
-    """How many prompts are answered with a confidence of `at_least`, and how many of the answers are
-    right."""
+    """How many prompts are answered with a confidence of `at_least` or more, and how many of the answers
+    are right."""
 
     at_least: float
     answered: int

@@ -175,8 +175,7 @@ def prepare(
 
     Raises:
         DataError: the corpus has nothing to learn, or no two distinct dialogues to split; all of its pairs
-        are
-            truncated; or it changes while it is read.
+            are truncated; or it changes while it is read.
     """
     fraction = 0.0 if valid is not None else config.valid_fraction
     held_out = _split(corpus, config, fraction, progress)

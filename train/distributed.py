@@ -162,7 +162,7 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[World]:
-    """Join the processes that torchrun started, on `cpu` (gloo) or `cuda` (nccl, a GPU a process)."""
+    """Join the processes that torchrun started, on `cpu` (gloo) or `cuda` (nccl, one GPU per process)."""
     if not started_by_torchrun():
         yield ALONE
         return

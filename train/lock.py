@@ -30,7 +30,7 @@ class RunLock:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError as error:
                 raise CheckpointError(
-                    f"{run} cannot be written: it takes no new file ({error.strerror})"
+                    f"{run} cannot be written: no file can be created in it ({error.strerror})"
                 ) from None
             try:
                 _lock(file)
@@ -79,8 +79,8 @@ class RunLock:
 @contextlib.contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold a lock on a folder itself inside the block; it needs no file and survives a rename. False if the
-    folder is gone or no folder, if another process holds the lock (unless `wait`), or if the system cannot
-    lock folders."""
+    folder is gone or not a folder, if another process holds the lock (unless `wait`), or if the system cannot
+    lock folders. On network file systems other machines may not see the lock."""
     file, held = -1, False
     if sys.platform != "win32":
         with contextlib.suppress(OSError):

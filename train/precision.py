@@ -1,7 +1,7 @@
 """The precision of a training: float32, or bfloat16 or float16 where PyTorch's autocast uses them.
 
-Weights, their moments, cell states and the loss always stay float32, except the states inside cuDNN's LSTMs:
-these autocast computes in float16 for either 16-bit type.
+Weights, their moments, cell states and the loss always stay float32, except the states inside cuDNN's LSTMs,
+which autocast computes in float16 for either 16-bit type.
 """
 
 import contextlib

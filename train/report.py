@@ -32,8 +32,9 @@ class SourceReport:
 class CorpusReport:
     """The counts of a corpus. A reader fills the first block, `prepare` the rest.
 
-    With a separate held-out corpus, `dialogues` and `turns` are those of `sources`; all other counts include
-    `valid_sources`. Token lengths are those after truncation; a target's includes its end-of-sentence.
+    With a separate held-out corpus, `dialogues` and `turns` are those of `sources`. The other counts include
+    `valid_sources`, except those whose names begin with `train_` or `valid_`. Token lengths
+    are those after truncation; a target's includes its end-of-sentence.
     """
 
     sources: tuple[SourceReport, ...] = ()
@@ -70,7 +71,8 @@ class CorpusReport:
         return dataclasses.asdict(self)
 
     def with_valid(self, valid: "CorpusReport") -> "CorpusReport":
-        """This report with the sources of a separate held-out corpus, and the drops of both."""
+        """This report with the sources of a separate held-out corpus, and the drops and ignored keys of
+        both."""
         return dataclasses.replace(
             self,
             valid_sources=valid.sources,

@@ -262,9 +262,9 @@ class Trainer:
     def _planned_steps(self) -> tuple[int, bool]:
         """The planned number of steps, and whether it is exact.
 
-        With batches of pairs all epochs have the same number of steps. With batches of tokens they have not:
-        if something depends on the total, epochs are counted up to `_MOST_COUNTED` steps, else only the first
-        one; the others are taken to be like them.
+        With batches of pairs all epochs have the same number of steps. With batches of tokens the numbers
+        differ: if something depends on the total, epochs are counted up to `_MOST_COUNTED` steps, else only
+        the first one is. The remaining epochs are assumed to be as long as those counted.
         """
         config = self._config
         limit = config.max_steps or math.inf
@@ -337,9 +337,9 @@ class Trainer:
     def _diverged(self, what: str) -> EdgeChatError:
         """The error for a diverged training. A run keeps its learning rate, so the way on is another run."""
         config, best = self._config, self._position.best_step
-        start = f" --from-run {self._run.folder} (best checkpoint: step {best})" if best else ""
+        start = f"--from-run {self._run.folder} (best checkpoint: step {best}) and " if best else ""
         return EdgeChatError(
-            f"{what}: start another run{start} with a lower --learning-rate (now {config.learning_rate}) or "
+            f"{what}: start another run with {start}a lower --learning-rate (now {config.learning_rate}) or "
             f"--clip (now {config.clip})"
         )
 

@@ -491,7 +491,7 @@ def test_an_older_run_with_a_setting_that_has_no_effect_can_be_resumed(invoke, r
     assert again.returncode == 2
     assert again.sentence == (
         "--patience 3 has no effect without --early-stop: set --early-stop too, or leave it out "
-        "(a resume keeps the settings of its run: leave this one out)"
+        "(a resume keeps the settings of its run: leave this setting out)"
     )
 
 

@@ -1,8 +1,10 @@
 """Starting and resuming runs, from Python; tests/cli/test_train.py has more."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -113,8 +115,12 @@ def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_f
         assert open_or_create(out, Wanted.of(again), "cpu", resume=True).config == run.config
     with pytest.raises(UsageError, match="gives vocab_size 300, but the run was begun with 280"):
         open_or_create(out, Wanted.of({"vocab_size": 300}), "cpu", resume=True)
-    more = new_beginning(Wanted.of({**data, "from_run": trained(run).folder}))
+    of_run = {**data, "from_run": trained(run).folder, "config": tmp_path / "mine.toml"}
+    more = open_or_create(tmp_path / "more", Wanted.of(of_run), "cpu")
     assert more.config.data.vocab_size == 280
+    assert open_or_create(more.folder, Wanted.of(of_run), "cpu", resume=True).config == more.config
+    with pytest.raises(UsageError, match="gives vocab_size 300, but the run was begun with 280"):
+        open_or_create(more.folder, Wanted.of({"vocab_size": 300}), "cpu", resume=True)
 
 
 def trained(run: Run) -> Run:
@@ -140,33 +146,49 @@ open_or_create(Path(sys.argv[1]), Wanted.of({"data": [sys.argv[2]], "vocab_size"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither SIGKILL nor locks of folders")
-@pytest.mark.parametrize("name", ["run.json", "report.json"])
-def test_what_a_killed_start_left_half_written_is_removed_by_the_next_one(corpus_file, tmp_path, name):
+@pytest.mark.parametrize("name", ["config.toml", "report.json"])
+def test_what_a_killed_start_left_half_written_is_removed_a_day_later(corpus_file, tmp_path, name):
     command = [sys.executable, "-c", _DIE_WRITING, tmp_path / "run", corpus_file, name]
     died = subprocess.run(command, capture_output=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".tmp-")
-    open_or_create(tmp_path / "other", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
-    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    wanted = Wanted.of({**SMALL, "data": [str(corpus_file)]})
+    open_or_create(tmp_path / "early", wanted, "cpu")  # perhaps another machine still writes the folder
+    assert left.exists()
+    made_old(left)
+    open_or_create(tmp_path / "late", wanted, "cpu")
+    assert {path.name for path in tmp_path.iterdir()} == {"early", "late"}
+
+
+def made_old(folder: Path) -> None:
+    """As if a folder and all in it had last changed two days ago."""
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of folders")
 def test_no_other_temporary_folder_is_removed(corpus_file, tmp_path):
-    folders = {
-        "written": {"corpus", "run.json"},  # by a process that holds its lock
-        "trained": {"corpus", "run.json", "checkpoints"},
-        "exported": {"edgechat.json", "tokenizer.json"},
-        "empty": set(),
-        "notes": {"corpus", "notes.txt"},
-    }
-    for name, content in folders.items():
-        (tmp_path / f".tmp-{name}").mkdir()
-        for part in content:
-            (tmp_path / f".tmp-{name}" / part).mkdir()
+    files = [
+        "written/run.json",  # by a process that holds its lock
+        "trained/run.json",
+        "trained/checkpoints/step-00000002/state.json",
+        "exported/edgechat.json",
+        "exported/tokenizer.json",
+        "unknown/corpus/report.json",
+        "notes/run.json",
+        "notes/corpus/notes.txt",
+        "cached/run.json",
+        "cached/.tmp-cache/corpus",
+    ]
+    for name in files:
+        (tmp_path / f".tmp-{name}").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f".tmp-{name}").write_text("")
+    (tmp_path / ".tmp-empty").mkdir()
     (tmp_path / ".tmp-file").write_text("")
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "corpus").mkdir()
+    (tmp_path / "elsewhere" / "run.json").write_text("")
+    made_old(tmp_path)
     (tmp_path / ".tmp-link").symlink_to(tmp_path / "elsewhere")
     before = set(tmp_path.rglob("*"))
     with folder_lock(tmp_path / ".tmp-written") as held:

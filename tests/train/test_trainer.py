@@ -242,8 +242,8 @@ def test_a_held_out_loss_of_nan_ends_the_run_at_its_last_good_checkpoint(run, mo
     with pytest.raises(EdgeChatError) as error:
         trainer.train()
     assert str(error.value) == (
-        f"the held-out loss is not finite at step 8: start another run --from-run {run.folder} "
-        "(best checkpoint: step 4) with a lower --learning-rate (now 0.01) or --clip (now 5.0)"
+        f"the held-out loss is not finite at step 8: start another run with --from-run {run.folder} "
+        "(best checkpoint: step 4) and a lower --learning-rate (now 0.01) or --clip (now 5.0)"
     )
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step-00000004"]
     rows = (run.folder / "metrics.jsonl").read_text().splitlines()
@@ -256,7 +256,7 @@ def test_a_diverged_run_names_its_best_checkpoint_to_start_from(run, monkeypatch
     trainer = Trainer(changed(run, save_every=2))
     poisoned(trainer, set(range(3, 100)), monkeypatch)
     with pytest.raises(
-        EdgeChatError, match=rf"another run --from-run {run.folder} \(best checkpoint: step 2\) with a"
+        EdgeChatError, match=rf"with --from-run {run.folder} \(best checkpoint: step 2\) and a"
     ):
         trainer.train()
 
