@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..runtime.errors import CheckpointError
@@ -74,24 +73,6 @@ class RunLock:
 
     def __del__(self) -> None:
         self.release()
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold a lock on a folder itself inside the block; it needs no file and survives a rename. False if the
-    folder is gone or not a folder, if another process holds the lock (unless `wait`), or if the system cannot
-    lock folders. On network file systems other machines may not see the lock."""
-    file, held = -1, False
-    if sys.platform != "win32":
-        with contextlib.suppress(OSError):
-            file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
-    try:
-        yield held
-    finally:
-        if file >= 0:
-            os.close(file)
 
 
 def _why_not(error: OSError, file: int) -> str:

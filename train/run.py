@@ -12,15 +12,12 @@
     metrics.jsonl         one row per validation;  metrics.png: the same as curves
 
 The folder appears complete, once the corpus is encoded. A process that is killed while writing it leaves a
-folder `.tmp-...` beside it, which a new run there removes once it is a day old.
+folder `.tmp-...` beside it, which can be deleted.
 """
 
-import contextlib
 import functools
 import json
 import platform
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +41,7 @@ from .choices import Amp
 from .config import RunConfig, without_idle
 from .dataset import EncodedPairs
 from .dialogue import Pair
-from .lock import LOCK, folder_lock
+from .lock import LOCK
 from .model import Seq2Seq
 from .precision import resolve
 from .pretrained import set_rows
@@ -55,13 +52,19 @@ _FIRST = "first.safetensors"
 _TOKENIZER = "tokenizer.json"
 _HELD_OUT = "valid.jsonl"
 _CORPUS = "corpus"
-#: The content of a new run.
-_NEW = {RUN, _CONFIG, _EMBEDDING, _FIRST, _TOKENIZER, _CORPUS, _HELD_OUT}
-_NAMES = {*_NEW, LOCK, "checkpoints", "metrics.jsonl", "metrics.png"}
-_IN_CORPUS = {f"{_CORPUS}/{name}" for name in ("train.safetensors", "valid.safetensors", "report.json")}
-#: Seconds. A folder that changed more recently may still be written by another machine, whose lock is
-#: invisible here on some network file systems.
-_ABANDONED = 24 * 3600
+_NAMES = {
+    RUN,
+    _CONFIG,
+    LOCK,
+    _EMBEDDING,
+    _FIRST,
+    _TOKENIZER,
+    _CORPUS,
+    _HELD_OUT,
+    "checkpoints",
+    "metrics.jsonl",
+    "metrics.png",
+}
 
 
 @dataclass(frozen=True)
@@ -246,9 +249,7 @@ def create_run(
     if base is not None:
         info["from"] = {"data": base.data, "step": base.step, "sha256": sha256(base.weights)}
     _make_folder(folder.parent)
-    _remove_half_written(folder.parent)
-    with contextlib.ExitStack() as held, folder_atomic(folder, replace=replace) as temporary:
-        held.enter_context(folder_lock(temporary, wait=True))  # while it is empty, until it is in its place
+    with folder_atomic(folder, replace=replace) as temporary:
         write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         (temporary / _CORPUS).mkdir()
         if base is not None:
@@ -259,27 +260,6 @@ def create_run(
         report = json.dumps(prepared.report.to_json(), indent=2, ensure_ascii=False) + "\n"
         write_atomic(temporary / _CORPUS / "report.json", report)
     return open_run(folder)
-
-
-def _remove_half_written(parent: Path) -> None:
-    """Remove the new runs that killed processes left half-written in `parent`: temporary folders that no
-    process has locked, and that `_is_abandoned`."""
-    for folder in parent.glob(TEMPORARY + "*"):
-        with folder_lock(folder) as held, contextlib.suppress(OSError):
-            if held and _is_abandoned(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_abandoned(folder: Path) -> bool:
-    """Whether a folder holds run.json, perhaps other files of a new run, and nothing else, in particular no
-    checkpoint, and has not changed for a day."""
-    if not (folder / RUN).is_file():
-        return False
-    paths = list(folder.rglob("*"))
-    kept = (path for path in paths if not (path.name.startswith(TEMPORARY) and path.is_file()))
-    names = {path.relative_to(folder).as_posix() for path in kept}
-    changed = max(path.lstat().st_mtime for path in (folder, *paths))
-    return names <= _NEW | _IN_CORPUS and time.time() - changed > _ABANDONED
 
 
 def _make_folder(folder: Path) -> None:

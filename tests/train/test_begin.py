@@ -1,10 +1,5 @@
 """Starting and resuming runs, from Python; tests/cli/test_train.py has more."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +8,6 @@ from edgechat.runtime.errors import UsageError
 from edgechat.runtime.files import sha256
 from edgechat.train.begin import new_beginning, open_or_create
 from edgechat.train.config import TrainingConfig
-from edgechat.train.lock import folder_lock
 from edgechat.train.run import Run, create_run, open_run
 from edgechat.train.trainer import Trainer
 from edgechat.train.wanted import Wanted
@@ -126,75 +120,6 @@ def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_f
 def trained(run: Run) -> Run:
     Trainer(run).train()
     return run
-
-
-#: Ends dead while a new run is written, like a process that is killed.
-_DIE_WRITING = """
-import os, signal, sys
-from pathlib import Path
-from edgechat.train import run
-from edgechat.train.begin import open_or_create
-from edgechat.train.wanted import Wanted
-real = run.write_atomic
-def write_atomic(path, *given, **others):
-    if path.name == sys.argv[3]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(path, *given, **others)
-run.write_atomic = write_atomic
-open_or_create(Path(sys.argv[1]), Wanted.of({"data": [sys.argv[2]], "vocab_size": 280}), "cpu")
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither SIGKILL nor locks of folders")
-@pytest.mark.parametrize("name", ["config.toml", "report.json"])
-def test_what_a_killed_start_left_half_written_is_removed_a_day_later(corpus_file, tmp_path, name):
-    command = [sys.executable, "-c", _DIE_WRITING, tmp_path / "run", corpus_file, name]
-    died = subprocess.run(command, capture_output=True, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-    (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".tmp-")
-    wanted = Wanted.of({**SMALL, "data": [str(corpus_file)]})
-    open_or_create(tmp_path / "early", wanted, "cpu")  # perhaps another machine still writes the folder
-    assert left.exists()
-    made_old(left)
-    open_or_create(tmp_path / "late", wanted, "cpu")
-    assert {path.name for path in tmp_path.iterdir()} == {"early", "late"}
-
-
-def made_old(folder: Path) -> None:
-    """As if a folder and all in it had last changed two days ago."""
-    for path in (folder, *folder.rglob("*")):
-        os.utime(path, (time.time() - 2 * 86400,) * 2)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of folders")
-def test_no_other_temporary_folder_is_removed(corpus_file, tmp_path):
-    files = [
-        "written/run.json",  # by a process that holds its lock
-        "trained/run.json",
-        "trained/checkpoints/step-00000002/state.json",
-        "exported/edgechat.json",
-        "exported/tokenizer.json",
-        "unknown/corpus/report.json",
-        "notes/run.json",
-        "notes/corpus/notes.txt",
-        "cached/run.json",
-        "cached/.tmp-cache/corpus",
-    ]
-    for name in files:
-        (tmp_path / f".tmp-{name}").parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / f".tmp-{name}").write_text("")
-    (tmp_path / ".tmp-empty").mkdir()
-    (tmp_path / ".tmp-file").write_text("")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "run.json").write_text("")
-    made_old(tmp_path)
-    (tmp_path / ".tmp-link").symlink_to(tmp_path / "elsewhere")
-    before = set(tmp_path.rglob("*"))
-    with folder_lock(tmp_path / ".tmp-written") as held:
-        assert held
-        open_or_create(tmp_path / "run", Wanted.of({**SMALL, "data": [str(corpus_file)]}), "cpu")
-    assert before <= set(tmp_path.rglob("*"))
 
 
 def test_a_resume_may_divide_the_same_steps_into_other_batches_and_the_run_remembers_it(
