@@ -8,9 +8,11 @@ loops, branches, functions or subgraphs, so every node runs once.
 
 Then the nodes are walked with symbolic shapes, whose sizes are polynomials in B, S, K, M and C. No size
 depends on the content of a tensor, except the decoder's input `top_k`, which the host sets to C. So the
-results hold for every request: - No tensor is empty, or has more than `MOST_AXES` axes. - Nothing grows
-faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused. - The elements of
-all values, and the multiplications of all nodes, are summed by product of letters. Each sum
+results hold for every request:
+
+- No tensor is empty, or has more than `MOST_AXES` axes.
+- Nothing grows faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused.
+- The elements of all values, and the multiplications of all nodes, are summed by product of letters. Each sum
   is bounded by what a graph with this vocabulary, state, memory and number of weights needs, with some room
   (`_Budget`). Values without a letter, which ONNX Runtime may compute when it creates the session, are
   bounded by the number of weights, all of which are in the file.
