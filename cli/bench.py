@@ -71,8 +71,8 @@ def bench(
     """Measure the speed of a bundle on this machine.
 
     Shown are the latency of a reply and of the first piece of a stream at batch 1, replies per second by
-    batch size, the time and peak memory of a fresh process until its first reply, the size of each file, and
-    the shortest time that a decoder step could take given the memory bandwidth.
+    batch size, the time and peak memory of a fresh process until its first reply, and the size of each file;
+    on a CPU also the time of a decoder step, and the shortest time that the memory bandwidth allows for it.
 
     With --against, the engines are timed in turns. Compare two bundles only if their prompts and sizes are
     the same. Run nothing else meanwhile.

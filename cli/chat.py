@@ -9,7 +9,7 @@ import typer
 
 from ..runtime import ChatModel, ChatSession, DecodingOptions
 from ..runtime.errors import UsageError
-from .console import lines_of, one_line, put, say
+from .console import check_stdout, lines_of, one_line, put, say
 from .options import BundleArgument, DeviceOption, RequireSignatureOption, ThreadsOption
 from .reply import say_truncated
 from .searchoptions import decoding_options, given_options, with_search_options
@@ -35,8 +35,9 @@ def chat(
     withdrawn or overwritten.
 
     Commands: /new starts a new conversation, /why lists the other candidates for the last reply, /help lists
-    the commands, and /quit (or the end of stdin) ends. A prompt that begins with a slash is typed with two.
+    the commands, and /quit (or the end of stdin) ends. Type two slashes for a prompt that begins with one.
     """
+    check_stdout()  # before a prompt is typed, whose reply would have nowhere to go
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
         options = decoding_options(model.defaults, **given_options(context))
         if _interactive():

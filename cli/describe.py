@@ -25,7 +25,7 @@ def signature_shown(bundle: Bundle, *, checked_with: Path | None) -> str:
 
 
 def checkpoint_shown(provenance: dict[str, Any]) -> str:
-    """The checkpoint that a bundle was made of, or that is evaluated."""
+    """The checkpoint that a bundle was exported from, or that is evaluated."""
     step = provenance.get("steps")
     shown = f"{step:,}" if isinstance(step, int) else step
     return f"the {provenance.get('checkpoint')} checkpoint, step {shown}"

@@ -31,8 +31,8 @@ _NOT_A_NUMBER = {
 
 
 class Commands(TyperGroup):
-    """The group of all commands. Here alone an exception becomes a sentence and an exit code; a traceback
-    means a bug."""
+    """The group of all commands. Only here do exceptions become sentences and exit codes; a traceback means
+    a bug."""
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
         """Parse the arguments. --help, --version and shell completion already print here."""
@@ -95,7 +95,7 @@ def _errors_as_sentences() -> Iterator[None]:
     except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or Ctrl-D at a prompt for a passphrase
         fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does once it has enough. That is no failure.
+        # The reader of our output closed it, as `head` does once it has enough. That is not a failure.
         discard(sys.stdout)
         raise typer.Exit(0) from None
     except SystemExit as error:

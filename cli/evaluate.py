@@ -64,7 +64,7 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use only this many pairs, the first.", show_default=False)
+        int | None, typer.Option(min=1, help="Most pairs to use, from the first on.", show_default=False)
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
     tokenize: Annotated[
@@ -100,7 +100,8 @@ def evaluate(
     """Measure a run or a bundle on pairs of prompt and reply.
 
     Shown are perplexity, exact match, BLEU and chrF (with sacrebleu's signature), distinct-1 and -2, the mean
-    length of the replies, the share of replies that were not cut at the longest, and the most common reply.
+    length of the replies, the share of replies that were not cut at the length limit, and the most common
+    reply.
 
     For a calibrated bundle, also how good its confidence is: for each threshold 0.5, 0.8, 0.9 and 0.95, how
     many replies reach it and how many of those are right; and the expected calibration error.

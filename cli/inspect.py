@@ -85,7 +85,11 @@ def verify(
             [
                 ("files", f"{len(checked.files) + 1}, all sizes and hashes match"),
                 ("signature", signature_shown(checked, checked_with=require_signature)),
-                ("golden vectors", f"{result.sources} sources, {result.replies} replies on {model.device}"),
+                (
+                    "golden vectors",
+                    f"{counted(result.sources, 'source')}, {counted(result.replies, 'reply')} on "
+                    f"{model.device}",
+                ),
                 ("not compared", f"{result.near_ties} replies that were near ties when the bundle was made"),
                 (
                     "worst difference",

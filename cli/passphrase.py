@@ -10,7 +10,8 @@ from ..runtime.errors import UsageError
 
 
 def passphrase_prompt(key: Path) -> Callable[[], str] | None:
-    """A function that asks for the passphrase of the private key `key`; None where stdin is no terminal."""
+    """A function that asks for the passphrase of the private key `key`; None if stdin is not a
+    terminal."""
     if not _has_terminal():
         return None
     return lambda: str(typer.prompt(f"passphrase of {key}", hide_input=True, err=True))
@@ -20,7 +21,7 @@ def new_passphrase(key: Path) -> str:
     """Ask for the passphrase of a new private key, twice.
 
     Raises:
-        UsageError: stdin is no terminal.
+        UsageError: stdin is not a terminal.
     """
     if not _has_terminal():
         raise UsageError(

@@ -123,10 +123,10 @@ class TrainingProgress:
             speed=progress.tokens_per_second,
         )
         if self._bar.disable and time.monotonic() - self._last_line >= _SILENCE:
-            rate = (progress.step - self._first_step) / (time.monotonic() - self._begun)  # steps a second
+            rate = (progress.step - self._first_step) / (time.monotonic() - self._begun)
             left = max(0, progress.total_steps - progress.step) / rate / 60
             self._say(
-                f"step {progress.step:>7,}  training loss {progress.loss:.4f}  {rate:.1f} steps a second, "
+                f"step {progress.step:>7,}  training loss {progress.loss:.4f}  {rate:.1f} steps per second, "
                 f"about {counted(round(left), 'minute')} left"
             )
 

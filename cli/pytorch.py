@@ -26,5 +26,7 @@ def torch_device(device: str) -> Literal["cpu", "cuda"]:
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
-        raise DeviceError("device cuda cannot be used: this PyTorch finds no CUDA device: use cpu or auto")
+        raise DeviceError(
+            "device cuda cannot be used, since this PyTorch finds no CUDA device: use cpu or auto"
+        )
     return "cpu"

@@ -75,7 +75,7 @@ def reply(
         ),
     ] = None,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Print each reply piece by piece, while it is searched.")
+        bool, typer.Option("--stream", help="Print each reply piece by piece, while the search goes on.")
     ] = False,
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
@@ -84,12 +84,13 @@ def reply(
 ) -> None:
     """Reply to prompts: one line per reply on stdout, in the order of the prompts.
 
-    With --n-best N, each prompt gets N lines of score, tab and text. Scores are natural-log probabilities,
-    normalized by length as --normalize selects.
+    With --n-best N, each prompt gets up to N lines of score, tab and text. Scores are natural-log
+    probabilities, normalized by length as --normalize selects.
 
     --json prints one object per prompt and line: prompt, reply, score, tokens, candidates (reply, score,
     logp, tokens), confidence (the probability that the reply is right, or null), truncated (whether only the
-    end of the prompt was read) and ms.
+    end of the prompt was read) and ms; with --abstain-below also abstained, with --alignments also source
+    (tokens).
     """
     if stream and (json or (n_best or 1) > 1):
         raise UsageError(
@@ -174,7 +175,8 @@ def _check_confident(model: ChatModel, options: DecodingOptions) -> None:
 
 
 def _abstains(reply: Reply, least: float) -> bool:
-    """Whether the confidence is below `least`. A reply cut at the longest has none, and counts as below."""
+    """Whether the confidence is below `least`. A reply that was cut at the
+    length limit has none, and counts as below."""
     return reply.confidence is None or reply.confidence < least
 
 

@@ -171,7 +171,7 @@ TopKOption = Annotated[
 TopPOption = Annotated[
     float | None,
     typer.Option(
-        help="Sample only from the fewest likeliest tokens with this total probability.",
+        help="Sample only from the smallest set of likeliest tokens with at least this total probability.",
         rich_help_panel=SAMPLING,
         show_default=False,
     ),
@@ -179,7 +179,7 @@ TopPOption = Annotated[
 TypicalOption = Annotated[
     float | None,
     typer.Option(
-        help="Sample only from the fewest most typical tokens with this total probability.",
+        help="Sample only from the smallest set of most typical tokens with at least this total probability.",
         rich_help_panel=SAMPLING,
         show_default=False,
     ),

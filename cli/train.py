@@ -192,10 +192,10 @@ def train(
     ] = None,
     vocab_size: Annotated[int | None, _number("Vocabulary size of the trained tokenizer.", _DATA)] = None,
     max_source: Annotated[
-        int | None, _number("Longest source, in tokens; longer ones are cut.", _DATA)
+        int | None, _number("Longest source, in tokens; a longer one loses its oldest text.", _DATA)
     ] = None,
     max_target: Annotated[
-        int | None, _number("Longest reply, in tokens; longer ones are cut.", _DATA)
+        int | None, _number("Longest reply, in tokens, its end included; longer ones are cut.", _DATA)
     ] = None,
     layers: Annotated[int | None, _number("LSTM layers of the encoder, and of the decoder.", _MODEL)] = None,
     hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL)] = None,
@@ -400,8 +400,9 @@ def train(
     metrics.jsonl and metrics.png. On the same machine, the same command gives the same weights, even if it is
     killed and resumed.
 
-    --json prints run, ended, step, total_steps, total_steps_exact (false: total_steps is an estimate), epoch,
-    best_step and best_loss.
+    --json prints run, ended (finished, stopped early, out of time or interrupted), step, total_steps,
+    total_steps_exact (false: total_steps is an estimate), epoch, best_step and best_loss. With --dry-run it
+    prints report, vocabulary and samples, and with --find-lr suggestion and tried.
     """
     from ..runtime.errors import UsageError
     from ..train.begin import new_beginning, open_or_create

@@ -51,7 +51,7 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Fit the `calibration` entry of a manifest, for the default options of `model`.
 
     It holds a and b, the number of pairs, the fraction of right replies, and the expected calibration error
-    before and after. Only finished replies count; a reply cut at the longest has no confidence.
+    before and after. Only finished replies count; a reply cut at the length limit has no confidence.
 
     The error after is cross-validated in five folds. If it is not smaller than the error before, the model's
     own probability is kept (a = 1, b = 0), with its error.
@@ -74,7 +74,7 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     count = len(finished)
     if count < LEAST_PAIRS:
         raise EdgeChatError(
-            f"only {count} of {len(chosen)} replies to held-out pairs finished within the longest length, "
+            f"only {count} of {len(chosen)} replies to held-out pairs finished within the length limit, "
             f"but calibration needs at least {LEAST_PAIRS}: train longer, or with a larger --max-target"
         )
     logps = [reply.candidates[0].logp for reply, _ in finished]

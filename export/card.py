@@ -88,8 +88,8 @@ def _exact(manifest: Manifest) -> str:
     return f"""The {graphs} were compared with the PyTorch model on {pairs}
 ({steps}). Largest differences: log-probabilities {proof["worst_logp"]:.1e}, states
 {proof["worst_state"]:.1e}, alignments {proof["worst_align"]:.1e}. {replies} (beams
-{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, with
-{ties}.
+{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, except
+for {ties}.
 """
 
 
@@ -110,7 +110,7 @@ def _variant(manifest: Manifest) -> str:
 changes by {change:+.2%}, log-probabilities differ by {quality["mean_logp"]:.3f} on average and
 {quality["worst_logp"]:.2f} at most.{forced}
 {counted(batching["replies"], "reply")} are the same alone and in batches of {_list(batching["batch_sizes"])},
-with {counted(batching["near_ties"], "near tie")}.
+except for {counted(batching["near_ties"], "near tie")}.
 """
 
 

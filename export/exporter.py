@@ -64,7 +64,7 @@ class Exported:
     manifest: Manifest
     size: int  # bytes
     seconds: float
-    beyond_limits: list[str]  # how the precision exceeds its limits; not empty only with `force`
+    beyond_limits: list[str]  # how the precision exceeds its limits; empty without `force`
 
 
 def export(

@@ -173,7 +173,7 @@ class _Numbers:
 
     def _see_states(self, ours: TorchState, theirs: OrtState, live: Any) -> None:
         for name, tensor in theirs.recurrent.items():
-            rows = -2  # axis
+            rows = -2  # the axis of the rows
             ours_live = np.compress(live, getattr(ours.decoder, name).numpy(), axis=rows)
             self._see_state(ours_live, np.compress(live, tensor, axis=rows))
 

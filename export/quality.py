@@ -62,19 +62,22 @@ class Quality:
         measured = (
             (
                 self.agreement >= limits.agreement,
-                f"{self.agreement:.1%} of tokens agree, at least {limits.agreement:.0%}",
+                f"{self.agreement:.1%} of tokens agree, but at least {limits.agreement:.0%} is required",
             ),
             (
                 self.perplexity_change <= limits.perplexity_rise,
-                f"perplexity changes by {self.perplexity_change:+.2%}, at most {limits.perplexity_rise:+.1%}",
+                f"perplexity changes by {self.perplexity_change:+.2%}, but at most "
+                f"{limits.perplexity_rise:+.1%} is allowed",
             ),
             (
                 self.mean_logp <= limits.mean_logp,
-                f"mean error {self.mean_logp:.3f}, at most {limits.mean_logp}",
+                f"the mean log-probability error is {self.mean_logp:.3f}, but at most {limits.mean_logp} "
+                "is allowed",
             ),
             (
                 self.worst_logp <= limits.worst_logp,
-                f"worst error {self.worst_logp:.2f}, at most {limits.worst_logp}",
+                f"the worst log-probability error is {self.worst_logp:.2f}, but at most {limits.worst_logp} "
+                "is allowed",
             ),
         )
         return [phrase for within, phrase in measured if not within]

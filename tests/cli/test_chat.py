@@ -57,6 +57,22 @@ def test_on_a_terminal_only_replies_go_to_a_redirected_stdout(bundle_folder, mod
     assert b"you: " in told
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
+def test_on_a_terminal_a_closed_stdout_is_reported_before_a_prompt_is_typed(bundle_folder):
+    ours, theirs = os.openpty()
+    os.write(ours, b"hello\n\x04")
+    chat = [sys.executable, "-m", "edgechat", "chat", str(bundle_folder)]
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *chat]
+    done = subprocess.run(command, stdin=theirs, stderr=theirs, timeout=limits.HANGS_AFTER, check=False)
+    told = os.read(ours, 100_000)
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 1
+    assert b"edgechat: stdout is closed, but the output goes there" in told
+    assert b"Traceback" not in told
+    assert b"you: " not in told
+
+
 def test_a_byte_order_mark_is_not_part_of_the_first_line(invoke, bundle_folder):
     done = invoke("chat", bundle_folder, stdin="\ufeff/nonsense\n")
     assert (done.returncode, done.stdout) == (0, "")

@@ -251,14 +251,14 @@ def test_replace_replaces_a_bundle_but_does_not_lift_the_quality_limits(
     monkeypatch.setitem(quality.LIMITS, "int8", replace(quality.LIMITS["int8"], mean_logp=0.0))
     done = invoke(*command, "--replace")
     assert done.returncode == 1
-    assert "int8 is not good enough for this model: mean error " in done.stderr
+    assert "int8 is not good enough for this model: the mean log-probability error is " in done.stderr
     assert tree(out) == before
     done = invoke(*command, "--force")
     assert done.returncode == 0
     [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert re.fullmatch(
-        r"warning: int8 exceeds its limits \(mean error \S+, at most 0\.0\): written because of --force, and "
-        "the bundle records it",
+        r"warning: int8 exceeds its limits \(the mean log-probability error is \S+, but at most 0\.0 is "
+        r"allowed\): written because of --force, and the bundle records it",
         warning,
     )
 

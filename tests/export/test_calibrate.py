@@ -117,7 +117,7 @@ def test_replies_that_were_cut_have_no_confidence_and_do_not_count():
 
 def test_too_few_finished_replies_are_refused():
     with pytest.raises(
-        EdgeChatError, match="only 29 of 50 replies to held-out pairs finished within the longest length"
+        EdgeChatError, match="only 29 of 50 replies to held-out pairs finished within the length limit"
     ):
         calibrate(Model([-0.1] * 50, [True] * 50, cut=21), pairs(50))
 

@@ -342,8 +342,8 @@ GOOD = Quality(9, 99, 1.0, 10.0, 10.0, 0.01, 0.1)
         ({"agreement": 0.94}, "94.0% of tokens agree"),
         ({"perplexity": 10.3}, "perplexity changes by +3.00%"),
         ({"perplexity": float("nan")}, "perplexity changes by +nan%"),
-        ({"mean_logp": 0.2}, "mean error 0.200"),
-        ({"worst_logp": float("nan")}, "worst error nan"),
+        ({"mean_logp": 0.2}, "the mean log-probability error is 0.200, but at most 0.1 is allowed"),
+        ({"worst_logp": float("nan")}, "the worst log-probability error is nan"),
     ],
 )
 def test_each_exceeded_limit_is_reported_with_its_figures(worse, said):
@@ -436,9 +436,10 @@ def test_two_int8_exports_give_the_same_bytes(run_folder, int8_folder, tmp_path)
 def test_a_precision_beyond_its_limits_is_refused_unless_forced(run_folder, tmp_path, monkeypatch):
     strict = dataclasses.replace(LIMITS["int8"], mean_logp=0.0)
     monkeypatch.setitem(LIMITS, "int8", strict)
-    with pytest.raises(
-        QualityError, match=r"int8 is not good enough for this model: mean error 0\.\d+, at most 0.0"
-    ):
+    refused = (
+        r"int8 is not good enough for this model: the mean log-probability error is 0\.\d+, but at most 0.0"
+    )
+    with pytest.raises(QualityError, match=refused):
         export(run_folder, tmp_path / "out", precision="int8")
     assert list(tmp_path.iterdir()) == []
     exported = exporter.export(run_folder, tmp_path / "out", precision="int8", force=True)
