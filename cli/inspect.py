@@ -90,7 +90,7 @@ def verify(
                     f"{counted(result.sources, 'source')}, {counted(result.replies, 'reply')} on "
                     f"{model.device}",
                 ),
-                ("not compared", f"{result.near_ties} replies that were near ties when the bundle was made"),
+                ("not compared", f"{counted(result.near_ties, 'near tie')} when the bundle was made"),
                 (
                     "worst difference",
                     f"{result.worst_difference:.2g} in log-probability, {TOLERANCE} allowed",

@@ -104,7 +104,7 @@ class TrainingProgress:
             return
         start = f"from step {position.step:,} " if position.step else ""
         on = device if trainer.precision == "fp32" else f"{device} in {trainer.precision}"
-        about = "" if trainer.counted else "about "
+        about = "" if trainer.total_steps_exact else "about "
         what = f"training {start}to {about}step {trainer.total_steps:,} on {on}"
         if trainer.processes > 1:
             what += f", {trainer.processes} processes"

@@ -120,7 +120,7 @@ def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "W
 def say_end(run: "Run", result: "Result", json: bool) -> None:
     """Print how the training ended, and the next command."""
     position = result.position
-    about = "" if result.counted else "about "
+    about = "" if result.total_steps_exact else "about "
     say(f"{result.ended} at step {position.step:,} of {about}{result.total_steps:,}")
     if json:
         put_json(
@@ -129,7 +129,7 @@ def say_end(run: "Run", result: "Result", json: bool) -> None:
                 "ended": result.ended,
                 "step": position.step,
                 "total_steps": result.total_steps,
-                "total_steps_exact": result.counted,
+                "total_steps_exact": result.total_steps_exact,
                 "epoch": position.epoch,
                 "best_step": position.best_step,
                 "best_loss": position.best_loss,

@@ -81,7 +81,7 @@ class Result:
     ended: Ended
     position: Position
     total_steps: int
-    counted: bool
+    total_steps_exact: bool
     """Whether `total_steps` is exact rather than an estimate; it is exact for a finished run."""
 
 
@@ -126,7 +126,7 @@ class Trainer:
                 remove_leftovers(run.folder)
                 cut_metrics(run.folder, self._position.step)
             #: The planned number of steps, and whether that is exact rather than an estimate.
-            self.total_steps, self.counted = self._planned_steps()
+            self.total_steps, self.total_steps_exact = self._planned_steps()
         except BaseException:
             self._unlock()
             raise
@@ -191,8 +191,8 @@ class Trainer:
             self._draw()
             self._unlock()
         if self.finished:
-            self.total_steps, self.counted = self._position.step, True
-        return Result(ended, self.position, self.total_steps, self.counted)
+            self.total_steps, self.total_steps_exact = self._position.step, True
+        return Result(ended, self.position, self.total_steps, self.total_steps_exact)
 
     def _draw(self) -> None:
         """Draw the curves. A failure is only logged, since they can be drawn again."""

@@ -40,7 +40,7 @@ class Planned:
 
     position: Position
     total_steps: int = 400
-    counted: bool = True
+    total_steps_exact: bool = True
     weights: int = 1234567
     finished: bool = False
     out_of_patience: bool = False

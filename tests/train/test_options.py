@@ -58,17 +58,17 @@ def drawn(monkeypatch) -> list[int]:
 
 def test_steps_are_not_counted_if_nothing_depends_on_their_total(run, drawn):
     endless = Trainer(with_options(run, epochs=1_000_000, batch_tokens=64, schedule="constant"))
-    assert (endless.counted, set(drawn)) == (False, {0})
+    assert (endless.total_steps_exact, set(drawn)) == (False, {0})
     assert endless.total_steps == 1_000_000 * len(endless._steps(0))
     result = endless.train(lambda: endless.position.epoch == 1)
-    assert (result.ended, result.counted) == ("interrupted", False)
+    assert (result.ended, result.total_steps_exact) == ("interrupted", False)
     luong = {"epochs": 4, "schedule": "luong", "decay_start": 9, "decay_every": 3}
     few = Trainer(with_options(run, batch_tokens=64, **luong))
-    assert not few.counted
+    assert not few.total_steps_exact
     result = few.train()
     steps = sum(len(few._steps(epoch)) for epoch in range(4))
     assert (result.ended, result.position.step) == ("finished", steps)
-    assert (result.total_steps, result.counted, few.finished) == (steps, True, True)
+    assert (result.total_steps, result.total_steps_exact, few.finished) == (steps, True, True)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_steps_are_not_counted_if_nothing_depends_on_their_total(run, drawn):
 )
 def test_steps_are_counted_if_the_schedule_depends_on_their_total(run, options):
     trainer = Trainer(with_options(run, epochs=4, batch_tokens=64, **{"schedule": "constant", **options}))
-    assert trainer.counted
+    assert trainer.total_steps_exact
     assert trainer.total_steps == sum(len(trainer._steps(epoch)) for epoch in range(4))
 
 
@@ -88,8 +88,8 @@ def test_of_a_great_many_epochs_the_first_ones_are_counted(run, drawn, monkeypat
     assert drawn == list(range(epochs))
     steps = [len(trainer._steps(epoch)) for epoch in range(epochs)]
     assert sum(steps[:-1]) < 30 <= sum(steps)
-    assert (trainer.total_steps, trainer.counted) == (sum(steps) * 1_000_000 // epochs, False)
-    assert not trainer.train(lambda: True).counted
+    assert (trainer.total_steps, trainer.total_steps_exact) == (sum(steps) * 1_000_000 // epochs, False)
+    assert not trainer.train(lambda: True).total_steps_exact
     resumed = Trainer(endless)
     assert (resumed.position.step, resumed.total_steps) == (1, trainer.total_steps)
 
@@ -98,7 +98,7 @@ def test_of_a_great_many_epochs_the_first_ones_are_counted(run, drawn, monkeypat
 def test_an_end_within_the_first_epoch_is_exact_without_a_count(run, limits, exact):
     options = {"epochs": 9, "batch_tokens": 64, "schedule": "constant", **limits}
     trainer = Trainer(with_options(run, **options))
-    assert trainer.counted is exact
+    assert trainer.total_steps_exact is exact
     assert not exact or trainer.train().position.step == trainer.total_steps
 
 
