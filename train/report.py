@@ -96,8 +96,8 @@ class CorpusReport:
             ("to train", _pairs(self.train_pairs, self.train_dialogues)),
             ("held out", _pairs(self.valid_pairs, self.valid_dialogues) + self._learned_too()),
             ("vocabulary", f"{self.vocab_size:,} tokens"),
-            ("tokens a source", _spread(self.source_tokens)),
-            ("tokens a target", _spread(self.target_tokens)),
+            ("source tokens", _spread(self.source_tokens)),
+            ("target tokens", _spread(self.target_tokens)),
             (
                 "truncated",
                 f"{counted(self.truncated_sources, 'source')}, {counted(self.truncated_targets, 'target')}",
