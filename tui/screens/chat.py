@@ -230,7 +230,7 @@ class ChatScreen(Talking):
             except StoreError as error:
                 self._keeper = self.talk.kept = None
                 if isinstance(error, UnwritableError):
-                    self.why_not_kept = str(error)
+                    self.why_not_kept = error.why
                 else:
                     why = f"{error}. This conversation is not saved."
                     self.notify(plain(why), severity="error", markup=False)
