@@ -117,14 +117,19 @@ async def test_a_message_is_selected_without_its_speaker(chat):
         assert c.notices == ["The selected text is copied"]
 
 
-async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
-    async with chat(FakeModel(Script(stalls=True))) as c:
-        for something in (c.say("hello", wait=False), c.press("f6")):
+async def test_escape_is_offered_only_while_it_does_something_and_the_footer_says_what(chat):
+    async with chat(FakeModel(Script(), Script(stalls=True))) as c:
+        await c.say("earlier")
+        for something, label in (
+            (c.say("hello", wait=False), "Stop"),
+            (c.press("f6"), "Cancel"),
+            (c.press("ctrl+up"), "Latest"),
+        ):
             assert not c.screen.active_bindings["escape"].enabled
-            await c.until(lambda: "Stop" not in c.drawn)
+            await c.until(lambda: "esc" not in c.drawn.splitlines()[-1])
             await something
             assert c.screen.active_bindings["escape"].enabled
-            await c.until(lambda: c.drawn.splitlines()[-1].startswith("esc Stop"))
+            await c.until(lambda label=label: c.drawn.splitlines()[-1].startswith(f"esc {label} "))
             await c.press("escape")
 
 

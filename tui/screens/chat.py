@@ -71,6 +71,13 @@ class ChatScreen(Talking):
             return True if self._keeper and self.bundles.engine else None
         return True
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What Escape does now, for the footer."""
+        if self.reply_task is not None:
+            return {}
+        return {"stop": "Latest" if self.editing is None else "Cancel"}
+
     def action_back(self) -> None:
         """Return from a widget to the prompt, and from the conversation to its latest exchange."""
         if self.reply_task is not None:
