@@ -84,7 +84,7 @@ class ChatScreen(Talking):
             self.stop()
         else:
             if self.focused is self.conversation:
-                self.select(None)
+                self.select_latest()
             self.prompt.focus()
 
     # --- The selected exchange
