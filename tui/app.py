@@ -170,7 +170,7 @@ class ChatApp(KeysInOrder):
                 f"{option.replace('_', ' ')} {knob_named(option).kind.show(value)}"
                 for option, value in changes.items()
             )
-            help_text = ", ".join(settings) or "The defaults of the bundle"
+            help_text = ", ".join(settings) or "Reset all settings"
             yield SystemCommand(f"Preset: {name}", help_text, partial(screen.use_preset, changes))
 
     def action_command_palette(self) -> None:

@@ -98,7 +98,8 @@ def export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:
     try:
         file = file_of(name)
         if file.suffix not in texts:
-            return f"The name must end with {' or '.join(texts)}"
+            *others, last = texts
+            return f"The name must end with {', '.join(others)}{' or ' if others else ''}{last}"
         if file.exists():
             return f"{file} already exists: choose another name"
         if not file.absolute().parent.is_dir():

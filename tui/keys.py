@@ -286,7 +286,7 @@ LISTING = tuple(
 
 #: For every dialog.
 DIALOG = (
-    Action("over.close", "escape", "close", "Close", "Close and return to the chat", footer=True),
+    Action("over.close", "escape", "close", "Close", "Close this dialog", footer=True),
     Action("over.help", "f1", "app.help", "Help", "Explain this dialog and list its keys", footer=True),
 )
 

@@ -238,7 +238,7 @@ def knob_named(name: str) -> Knob:
 
 #: Combinations of settings with a name.
 PRESETS: dict[str, Changes] = {
-    "bundle's own": {},
+    "bundle's defaults": {},
     "greedy": {"beam": 1},
     "thorough": {"beam": 12},
     "brief": {"beam": 5, "normalize": "none"},

@@ -71,8 +71,8 @@ def load_keys(folder: Path) -> tuple[dict[str, str], list[str]]:
     for id, value in values.items():
         if id not in IDS:
             hint = _action_like(id)
-            meant = f", did you mean {hint!r}?" if hint else "."
-            problems.append(f"{file}: {id!r} is not an action{meant} F1 lists the names of all actions")
+            meant = f"; did you mean {hint!r}?" if hint else "."
+            problems.append(f"{file}: {id!r} is not an action{meant} F1 shows each action's name")
         elif not isinstance(value, str):
             problems.append(f'{file}: {id!r} must be a key such as "ctrl+g", or several separated by commas')
         else:
@@ -108,4 +108,4 @@ def _no_key(text: str) -> str:
     """Say that there is no such key, and suggest one."""
     hint = key_like(text)
     meant = f"did you mean {hint!r}?" if hint else "write a key as 'ctrl+g', 'f5' or 'question_mark'"
-    return f"{text!r} is not a key, {meant}"
+    return f"{text!r} is not a key; {meant}"

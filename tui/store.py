@@ -65,8 +65,6 @@ LISTED = 500
 TITLE = 60
 #: The shortest term, in characters, that SQLite's trigram index can find. Shorter terms need a full scan.
 _TRIGRAM = 3
-#: Error codes for files and folders that cannot be written.
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class StoreError(EdgeChatError):
@@ -78,7 +76,11 @@ class BusyError(StoreError):
 
 
 class UnwritableError(StoreError):
-    """The file is read-only or cannot be created. The message only names the file and the reason."""
+    """The file is read-only or cannot be created. `why` names the reason and the path in a few words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"conversations cannot be saved: {why}")
+        self.why = why
 
 
 class DamagedError(StoreError):
@@ -289,8 +291,8 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            if why := _unwritable(error, Path(self.path).parent):
-                raise UnwritableError(f"{self.path} {why}") from error
+            if why := _unwritable(error, Path(self.path)):
+                raise UnwritableError(why) from error
             kind = BusyError if _code(error) == sqlite3.SQLITE_BUSY else StoreError
             raise kind(f"conversations cannot be saved in {self.path}: {_reason(error)}") from error
 
@@ -452,15 +454,24 @@ def _code(error: sqlite3.Error | OSError) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _unwritable(error: sqlite3.Error | OSError, folder: Path) -> str:
-    """Why the file in `folder` cannot be written, "" if the error is about something else."""
+def _unwritable(error: sqlite3.Error | OSError, path: Path) -> str:
+    """Why the file cannot be written, "" if the error is about something else. The path comes last, since a
+    narrow status line cuts the end."""
     if isinstance(error, OSError):
-        return f"cannot be created: {_reason(error)}" if error.errno in _UNWRITABLE else ""
+        return {
+            errno.EACCES: f"no permission to create {path}",
+            errno.EPERM: f"no permission to create {path}",
+            errno.EROFS: f"read-only file system at {path}",
+            errno.EEXIST: f"not a folder: {path.parent}",
+            errno.ENOTDIR: f"not a folder: {path.parent}",
+        }.get(error.errno or 0, "")
     if _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return "is read-only"
+        return f"read-only file {path}"
     if _code(error) != sqlite3.SQLITE_CANTOPEN:
         return ""
-    return "cannot be opened or created" if os.access(folder, os.W_OK) else "is in a read-only folder"
+    if os.access(path.parent, os.W_OK):
+        return f"cannot open or create {path}"
+    return f"read-only folder {path.parent}"
 
 
 def _reason(error: sqlite3.Error | OSError) -> str:

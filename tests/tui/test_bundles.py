@@ -100,6 +100,11 @@ async def test_a_folder_that_is_typed_lists_its_bundles(tmp_path, monkeypatch, c
         assert await listed(f"{tmp_path}/d") == ["demo"]
         assert await listed("~/bundles/lights") == ["lights"]
         assert await listed("~/nothing/") == []
+        there = ["mine"] if current == "elsewhere" else ["demo", "lights", "mine", "packed"]
+        assert sorted(await listed("./")) == there
+        assert await listed("./l") == []
+        assert await listed(f".//../{Path.cwd().name}/") == await listed("./")
+        assert await listed(f"{tmp_path}//elsewhere/mi") == ["mine"]
 
 
 @asynccontextmanager

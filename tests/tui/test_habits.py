@@ -117,14 +117,19 @@ async def test_a_message_is_selected_without_its_speaker(chat):
         assert c.notices == ["The selected text is copied"]
 
 
-async def test_stop_is_offered_only_while_there_is_something_to_stop(chat):
-    async with chat(FakeModel(Script(stalls=True))) as c:
-        for something in (c.say("hello", wait=False), c.press("f6")):
+async def test_escape_is_offered_only_while_it_does_something_and_the_footer_says_what(chat):
+    async with chat(FakeModel(Script(), Script(stalls=True))) as c:
+        await c.say("earlier")
+        for something, label in (
+            (c.say("hello", wait=False), "Stop"),
+            (c.press("f6"), "Cancel"),
+            (c.press("ctrl+up"), "Latest"),
+        ):
             assert not c.screen.active_bindings["escape"].enabled
-            await c.until(lambda: "Stop" not in c.drawn)
+            await c.until(lambda: "esc" not in c.drawn.splitlines()[-1])
             await something
             assert c.screen.active_bindings["escape"].enabled
-            await c.until(lambda: c.drawn.splitlines()[-1].startswith("esc Stop"))
+            await c.until(lambda label=label: c.drawn.splitlines()[-1].startswith(f"esc {label} "))
             await c.press("escape")
 
 
@@ -168,7 +173,7 @@ async def test_help_in_a_dialog_lists_the_keys_of_the_dialog(chat, tmp_path):
         for key in ("ctrl+l", "ctrl+b", "ctrl+s"):
             await c.press(key)
             await c.press("f1")
-            await c.until(lambda: "Close: close and return" in c.drawn)
+            await c.until(lambda: "Close: close this dialog" in c.drawn)
             here = c.drawn.split("Here")[1].split("Everywhere")[0]
             if key == "ctrl+s":
                 assert "⏎                 Done: accept the text" in here
@@ -293,7 +298,7 @@ async def test_a_screenshot_that_cannot_be_saved_gives_the_reason(chat, tmp_path
 async def test_keys_of_the_keys_file_work_and_are_shown_in_footer_and_help(chat, tmp_path):
     (tmp_path / "keys.toml").write_text('"chat.new" = "ctrl+k"\n"chat.library" = "f5"\nnonsense = "x"\n')
     async with chat(FakeModel(), config=tmp_path) as c:
-        assert "'nonsense' is not an action. F1 lists the names of all actions" in c.notices[0]
+        assert "'nonsense' is not an action. F1 shows each action's name" in c.notices[0]
         await c.say("hello")
         assert "^k New" in c.drawn
         await c.press("f1")
@@ -360,7 +365,7 @@ def test_a_key_that_types_or_is_in_use_is_refused_with_the_reason(tmp_path):
         f": 'chat.new' keeps its default keys: 'g' {written}",
         f": 'chat.why' keeps its default keys: 'space' {written}",
         f": 'ask.done' keeps its default keys: '?' {written}",
-        ": 'chat.quit' is not an action, did you mean 'app.quit'? F1 lists the names of all actions",
+        ": 'chat.quit' is not an action; did you mean 'app.quit'? F1 shows each action's name",
     ]
 
 
@@ -415,11 +420,11 @@ def test_an_unknown_key_or_action_is_refused_with_a_suggestion(tmp_path):
     keys, problems = load_keys(tmp_path)
     assert keys == {"view.down": "down,j,question_mark,ctrl+shift+left"}
     assert [problem.split("keys.toml")[1] for problem in problems] == [
-        ": 'chat.new' keeps its default keys: 'kontrol+q' is not a key, did you mean 'ctrl+q'?",
-        ": 'chat.good' keeps its default keys: 'Return' is not a key, did you mean 'enter'?",
-        ": 'chat.copy' keeps its default keys: '' is not a key, write a key as 'ctrl+g', 'f5' or "
+        ": 'chat.new' keeps its default keys: 'kontrol+q' is not a key; did you mean 'ctrl+q'?",
+        ": 'chat.good' keeps its default keys: 'Return' is not a key; did you mean 'enter'?",
+        ": 'chat.copy' keeps its default keys: '' is not a key; write a key as 'ctrl+g', 'f5' or "
         "'question_mark'",
-        ": 'chat.nwe' is not an action, did you mean 'chat.new'? F1 lists the names of all actions",
+        ": 'chat.nwe' is not an action; did you mean 'chat.new'? F1 shows each action's name",
     ]
 
 

@@ -583,9 +583,9 @@ def read_only(monkeypatch):
 @pytest.mark.parametrize(
     ("there", "writable", "reason"),
     [
-        (True, True, "is read-only"),
-        (False, True, "cannot be opened or created"),
-        (False, False, "is in a read-only folder"),
+        (True, True, "read-only file {path}"),
+        (False, True, "cannot open or create {path}"),
+        (False, False, "read-only folder {path.parent}"),
     ],
 )
 async def test_with_a_read_only_store_the_chat_opens_and_the_status_line_says_why_nothing_is_saved(
@@ -599,7 +599,7 @@ async def test_with_a_read_only_store_the_chat_opens_and_the_status_line_says_wh
     read_only(monkeypatch)
     monkeypatch.setattr(store_module.os, "access", lambda place, mode: writable)
     async with chat(FakeModel(), store=path, size=(200, 24)) as c:
-        why = f"{path} {reason}"
+        why = reason.format(path=path)
         await c.until(lambda: f"demo · not saved: {why} · int8" in c.drawn)
         for prompt in ("hello", "again"):
             await c.say(prompt)
@@ -617,9 +617,40 @@ async def test_a_data_folder_that_cannot_be_created_is_named_in_the_status_line(
     path = tmp_path / "edgechat" / "chats.db"
     monkeypatch.setattr("pathlib.Path.mkdir", refused)
     async with chat(FakeModel(), store=path, size=(200, 24)) as c:
-        await c.until(lambda: f"not saved: {path} cannot be created: Permission denied" in c.drawn)
+        await c.until(lambda: f"not saved: no permission to create {path} " in c.drawn)
         await c.say("hello")
         assert c.notices == []
+
+
+async def test_a_file_in_place_of_the_data_folder_is_named_in_the_status_line(chat, tmp_path):
+    (tmp_path / "edgechat").touch()
+    async with chat(FakeModel(), store=tmp_path / "edgechat" / "chats.db", size=(200, 24)) as c:
+        await c.until(lambda: f"not saved: not a folder: {tmp_path / 'edgechat'} " in c.drawn)
+        assert c.notices == []
+
+
+async def test_a_narrow_status_line_shows_what_the_chat_does_and_begins_the_reason_why_nothing_is_saved(
+    chat, tmp_path, monkeypatch
+):
+    read_only(monkeypatch)
+    monkeypatch.setattr(store_module.os, "access", lambda place, mode: False)
+    async with chat(FakeModel(), store=tmp_path / "chats.db", size=(60, 24)) as c:
+        await c.until(lambda: "demo · not saved: read-only folder" in c.drawn)
+        await c.say("hello")
+        await c.press("f6")
+        assert "not saved · editing the last prompt · read-only" in c.drawn
+
+
+async def test_a_file_that_becomes_read_only_is_reported_with_what_failed(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    async with chat(FakeModel(), store=path) as c:
+        await c.say("hello")
+        await c.kept()
+        await c.app._keeper.do(lambda store: store._db.execute("PRAGMA query_only = ON"))
+        await c.say("again")
+        await c.until(lambda: c.notices)
+        assert c.notices[0] == f"conversations cannot be saved: read-only file {path}"
+        await c.app._keeper.do(lambda store: store._db.execute("PRAGMA query_only = OFF"))
 
 
 async def test_a_locked_file_is_used_as_soon_as_it_is_unlocked(chat, tmp_path, monkeypatch):

@@ -148,6 +148,24 @@ async def test_selecting_beyond_the_window_moves_it(chat, tmp_path):
         assert [len(exchanges), exchanges[WINDOW - 1].mark, title] == [2 * WINDOW + 1, "bad", "long"]
 
 
+@pytest.mark.parametrize("focus", ["prompt", "conversation"])
+@pytest.mark.parametrize("turns", [WINDOW // 2, TURNS])
+async def test_escape_returns_to_the_latest_exchange_and_scrolls_to_it(chat, turns, focus):
+    async with chat(FakeModel()) as c:
+        await hold(c, turns)
+        c.screen.select(2)
+        await settled(c)
+        await c.until(lambda: "▌ bot   reply 2" in c.drawn)
+        getattr(c.screen, focus).focus()
+        await c.press("escape")
+        await settled(c)
+        await c.until(lambda: f"bot   reply {turns}" in c.drawn)
+        assert c.screen.selected == turns
+        assert "▌ bot" not in c.drawn
+        await c.say("hello")
+        await c.until(lambda: "fine" in c.drawn)
+
+
 @pytest.mark.parametrize("turn", [2, TURNS - WINDOW + 2, TURNS - 1])
 async def test_a_conversation_opens_at_the_exchange_that_was_found(chat, tmp_path, turn):
     store = Store(tmp_path / "chats.db")

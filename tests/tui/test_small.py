@@ -46,6 +46,7 @@ async def test_every_dialog_survives_a_terminal_of_one_character(chat, tmp_path,
         ("ctrl+s", "chat.md"),
         ("ctrl+l", "hello"),
         ("ctrl+p", "Search for"),
+        ("ctrl+b", "demo"),
     ],
 )
 async def test_in_twenty_columns_and_five_rows_the_essentials_are_visible(chat, tmp_path, key, seen):
@@ -53,6 +54,13 @@ async def test_in_twenty_columns_and_five_rows_the_essentials_are_visible(chat, 
         await c.say("hello")
         await c.press(*filter(None, [key]))
         await c.until(lambda: seen in c.drawn)
+
+
+async def test_in_twenty_columns_and_six_rows_a_wrong_path_of_a_bundle_is_refused_visibly(chat):
+    async with chat(FakeModel(), size=(20, 6)) as c:
+        await c.press("ctrl+b")
+        await c.type_fast("x/", "enter")
+        await c.until(lambda: "there is no" in c.drawn)
 
 
 @pytest.mark.parametrize("name", ["x" * 200, "two\nlines"], ids=["long", "lines"])

@@ -491,14 +491,14 @@ async def test_a_preset_sets_several_knobs_and_reset_restores_them(chat):
     model = FakeModel(beam=3)
     async with chat(model, size=(140, 40)) as c:
         await c.press("f4")
-        assert "‹ bundle's own ›" in c.drawn
+        assert "‹ bundle's defaults ›" in c.drawn
         await c.press("right")
         assert "‹ greedy ›" in c.drawn
         await c.say("hello")
         assert model.options.beam == 1
         c.screen.inspector.knobs.focus()
         await c.press("backspace")
-        assert "‹ bundle's own ›" in c.drawn
+        assert "‹ bundle's defaults ›" in c.drawn
 
 
 def test_a_draw_has_a_seed_so_that_it_can_be_repeated():

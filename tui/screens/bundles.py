@@ -87,7 +87,9 @@ class BundleList(Listing[str]):
         exact = [choice for choice in found if choice.path == typed]
         if typed and not exact and is_bundle(typed):
             exact = [choice_of(typed)]
-        there = (choice_of(path) for path in near if path.casefold().startswith(folded))
+        folder, begun = Path(_folder(typed)), os.path.basename(folded)  # noqa: PTH119 - "" after a slash
+        inside = {path: str(Path(path).relative_to(folder)) for path in near}  # a `Path` has no "./"
+        there = (choice_of(path) for path, name in inside.items() if name.casefold().startswith(begun))
         self._query, self._found = typed, list(dict.fromkeys([*exact, *found, *there]))
         self.fill(map(_row, self._found))
 

@@ -71,13 +71,20 @@ class ChatScreen(Talking):
             return True if self._keeper and self.bundles.engine else None
         return True
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What Escape does now, for the footer."""
+        if self.reply_task is not None:
+            return {}
+        return {"stop": "Latest" if self.editing is None else "Cancel"}
+
     def action_back(self) -> None:
         """Return from a widget to the prompt, and from the conversation to its latest exchange."""
         if self.reply_task is not None:
             self.stop()
         else:
             if self.focused is self.conversation:
-                self.select(None)
+                self.select_latest()
             self.prompt.focus()
 
     # --- The selected exchange
@@ -230,7 +237,7 @@ class ChatScreen(Talking):
             except StoreError as error:
                 self._keeper = self.talk.kept = None
                 if isinstance(error, UnwritableError):
-                    self.why_not_kept = str(error)
+                    self.why_not_kept = error.why
                 else:
                     why = f"{error}. This conversation is not saved."
                     self.notify(plain(why), severity="error", markup=False)

@@ -40,7 +40,7 @@ class Listing(Dialog[T]):
         yield Field(placeholder=self._placeholder, select_on_focus=False)
         yield Static("", id="wrong")
         yield Rows()
-        yield Static(content(self._first_note), id="note")
+        yield Static(content(self._first_note), id="note", classes="explains" if self._first_note else "")
 
     def on_mount(self) -> None:
         self.options.can_focus = False

@@ -328,7 +328,7 @@ class Talking(Viewing):
         if self.reply_task or self.editing is not None:
             self.stop()
         else:
-            self.select(None)
+            self.select_latest()
 
     def stop(self) -> None:
         """Stop the reply, else cancel editing."""

@@ -110,6 +110,11 @@ class Viewing(Screen[None]):
         self._fill_view()
         self.changed()
 
+    def select_latest(self) -> None:
+        """Select the latest exchange, now and as the conversation continues, and scroll to it."""
+        self.select(None)
+        self.conversation.follow()
+
     def _fill_view(self) -> None:
         if self.inspector.view == "knobs":
             self._show_knobs()

@@ -191,6 +191,12 @@ class Conversation(VerticalScroll, can_focus=True):
         if self._exchanges:
             self._show_window(self._numbers[-WINDOW:])
 
+    def follow(self) -> None:
+        """Scroll to the latest exchange, and follow it."""
+        if self._replies:
+            self.show_latest()
+            self.anchor()
+
     def _show_window(self, numbers: Sequence[int], then: Callable[[], None] = lambda: None) -> None:
         """Mount these exchanges and unmount all others, unless a reply is pending. `then` is called when they
         are laid out."""

@@ -1,6 +1,7 @@
 """The footer: as many of the currently available keys as fit."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from textual import events
@@ -37,7 +38,10 @@ def first_key(screen: Screen[Any], id: str) -> str:
 
 class Keys(Footer):
     """A footer whose keys are never cut off. Keys that do not fit are left out, starting with the last. Those
-    of the application (palette, help, quit) are always shown, at the end."""
+    of the application (palette, help, quit) are always shown, at the end.
+
+    A screen may have `labels` by action, which replace those in `keys.py`.
+    """
 
     _shown: tuple[Shown, ...] = ()
 
@@ -60,7 +64,9 @@ class Keys(Footer):
         last: dict[str, Shown] = {}
         for node, binding, enabled, tooltip in in_order(self.screen):
             if binding.show and enabled and is_key(binding.key) and binding.action not in shown:
-                (last if node is self.app else shown)[binding.action] = (binding, tooltip)
+                label = getattr(node, "labels", {}).get(binding.action, binding.description)
+                key = replace(binding, description=label), tooltip
+                (last if node is self.app else shown)[binding.action] = key
         room = self.size.width - sum(self._width(binding) for binding, _ in last.values())
         for key in shown.values():
             room -= self._width(key[0])

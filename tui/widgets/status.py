@@ -28,16 +28,17 @@ class StatusLine(Static):
         self._draw()
 
     def _draw(self) -> None:
-        """Put warnings first, and shorten the bundle's name to make room for them."""
+        """Put warnings first, and shorten the bundle's name to make room for them. The reason why nothing is
+        saved can be long, so it comes after what the chat is doing."""
         status = self.status
-        kept = (
-            "" if status.kept else "not saved" + (f": {status.why_not_kept}" if status.why_not_kept else "")
-        )
-        first = [kept, "● knobs" if status.changed else "", status.state]
-        first = [part for part in first if part]
+        kept = "" if status.kept else "not saved"
+        doing = [part for part in ("● knobs" if status.changed else "", status.state) if part]
+        first = [part for part in (kept, *doing) if part]
         taken = sum(len(part + _BETWEEN) for part in first) + len(_BETWEEN)
         room = max(_SHORTEST, self.content_size.width - taken)
         name = cells(status.bundle, min(room, cell_len(one_line(status.bundle))))
+        if kept and status.why_not_kept:
+            first = [kept, *doing, status.why_not_kept] if doing else [f"{kept}: {status.why_not_kept}"]
         self.update(content(_BETWEEN.join([name, *first, *_figures(status)])))
 
 
