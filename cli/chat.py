@@ -94,7 +94,7 @@ class LineChat:
         """Print the n best replies to the last prompt. They are searched for only now, since a search for one
         reply is faster."""
         if len(self._session.turns) < 2:
-            self._confirm("there is no reply yet")
+            say("there is no reply yet")
             return
         seen = self._session.turns[:-1][-self._model.codec.turns :]
         options = dataclasses.replace(self._last_options, n_best=self._last_options.beam)

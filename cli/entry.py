@@ -27,13 +27,22 @@ def main() -> None:
     except KeyboardInterrupt:  # before a command runs; `errors` handles one that interrupts a command
         sys.exit(130)
     except (ImportError, AttributeError) as error:
-        if getattr(error, "name", None) == "typer":  # installed to embed models, without the command line
+        if isinstance(error, ModuleNotFoundError) and not _has_typer():  # installed only to embed models
             sys.exit("edgechat: the command line needs typer: pip install typer (edgechat.runtime does not)")
         # onnxruntime and onnxruntime-gpu share a folder: uninstalling one leaves the other incomplete.
         if "onnxruntime" not in str(error):
             raise
         remedy = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
         sys.exit(f"edgechat: onnxruntime is missing or only partly installed ({error}): {remedy}")
+
+
+def _has_typer() -> bool:
+    """Whether Typer can be imported, with the packages that it needs."""
+    try:
+        import typer  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def _exit_interrupted(number: int, frame: Any) -> None:

@@ -122,9 +122,9 @@ def _errors_as_sentences() -> Iterator[None]:
 
 
 def _missing(package: str) -> str:
-    """The pip name of `package`. Where training is wanted (`package` is torch, or torch is installed), also
-    the pip names of the other training packages that are missing."""
-    trains = package == "torch" or importlib.util.find_spec("torch") is not None
+    """The pip name of `package`. Where training is wanted (only training needs `package`, or torch is
+    installed), also the pip names of the other training packages that are missing."""
+    trains = package in ("torch", "onnx", "safetensors") or importlib.util.find_spec("torch") is not None
     return " ".join(
         pip
         for name, pip in _TRAINING_PACKAGES.items()

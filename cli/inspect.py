@@ -18,7 +18,7 @@ from ..runtime.calibration import Calibration
 from ..runtime.chat import ChatModel
 from ..runtime.device import cuda_state
 from ..runtime.display import counted, plural
-from ..runtime.golden import TOLERANCE
+from ..runtime.golden import MARGIN, TOLERANCE
 from ..runtime.manifest import ModelSpec, TextSpec
 from ..runtime.replies import REPLIES, bundled_replies
 from .console import put, put_json, put_table, say
@@ -90,7 +90,7 @@ def verify(
                     f"{counted(result.sources, 'source')}, {counted(result.replies, 'reply')} on "
                     f"{model.device}",
                 ),
-                ("not compared", f"{counted(result.near_ties, 'near tie')} when the bundle was made"),
+                ("not compared", f"{counted(result.near_ties, 'reply')} within {MARGIN} of the next best"),
                 (
                     "worst difference",
                     f"{result.worst_difference:.2g} in log-probability, {TOLERANCE} allowed",

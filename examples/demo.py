@@ -71,7 +71,9 @@ def main() -> None:
         exact = sum(reply.text == answer for reply, answer in zip(replies, single.values(), strict=True))
         assert model.manifest is not None
         quality = model.manifest.quality
-    print(f"\nTraining prompts with a single reply that get exactly it: {exact / len(single):.1%}", end=" ")
+    print(
+        f"\nTraining prompts with only one reply, answered word for word: {exact / len(single):.1%}", end=" "
+    )
     print(f"({exact:,} of {len(single):,})")
     print(
         f"Held-out perplexity: {quality['valid_perplexity']:.1f} on {quality['valid_pairs']} pairs", end=" "

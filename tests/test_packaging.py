@@ -240,6 +240,7 @@ def test_no_tracked_file_names_a_folder_of_a_developers_machine():
     ("package", "command", "sentence"),
     [
         ("typer", ["--help"], "edgechat: the command line needs typer: pip install typer"),
+        ("annotated_doc", ["--help"], "edgechat: the command line needs typer: pip install typer"),
         (
             "torch",
             ["train", "--dry-run", "chatterbot", "--tokenizer", "x"],
