@@ -307,7 +307,7 @@ async def test_an_export_never_replaces_a_file_and_explains_invalid_names(chat, 
         name = c.app.screen.query_one(Input)
         for path, said in (
             ("there.md", "already exists"),
-            ("chat.pdf", ".md or .json or .jsonl"),
+            ("chat.pdf", ".md, .json or .jsonl"),
             ("no/chat.md", "There is no folder"),
             ("x" * 300 + ".md", "This is not a valid file name"),
         ):
