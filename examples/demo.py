@@ -71,14 +71,10 @@ def main() -> None:
         exact = sum(reply.text == answer for reply, answer in zip(replies, single.values(), strict=True))
         assert model.manifest is not None
         quality = model.manifest.quality
-    print(
-        f"\nTraining prompts with only one reply, answered word for word: {exact / len(single):.1%}", end=" "
-    )
-    print(f"({exact:,} of {len(single):,})")
-    print(
-        f"Held-out perplexity: {quality['valid_perplexity']:.1f} on {quality['valid_pairs']} pairs", end=" "
-    )
-    print("(high, since the model learned its training data by heart)")
+    share = f"{exact / len(single):.1%} ({exact:,} of {len(single):,})"
+    print(f"\nTraining prompts with only one reply, answered word for word: {share}")
+    perplexity = f"{quality['valid_perplexity']:.1f} on {quality['valid_pairs']} pairs"
+    print(f"Held-out perplexity: {perplexity} (high, since the model learned its training data by heart)")
     print(f"Checkpoint: {trained.checkpoints.last.name}")
     print(f"\nChat with it:  .venv/bin/edgechat tui {bundle}")
     if exact < 0.8 * len(single):
