@@ -173,7 +173,7 @@ def test_prompts_with_more_than_one_reply_are_counted_with_their_pairs() -> None
     learned = corpus(["a", "x"], ["a", "x"], ["a", "y"], ["b", "x"], ["c", "x"], ["c", "x"])
     report = prepare(learned, options(), valid=corpus(["b", "z"], ["d", "x"])).report
     assert (report.ambiguous_prompts, report.ambiguous_pairs) == (2, 3 + 2)
-    assert "ambiguous        2 prompts with more than one reply, in 5 pairs" in report.lines()
+    assert "ambiguous      2 prompts with more than one reply, in 5 pairs" in report.lines()
     plain = prepare(learned, options(max_source=9), valid=corpus(["d", "x"])).report
     assert (plain.ambiguous_prompts, plain.ambiguous_pairs) == (1, 3)
     assert plain.to_json()["ambiguous_prompts"] == 1
@@ -362,6 +362,6 @@ def test_the_report_is_json_and_a_table() -> None:
     assert content["pairs"] == 3600
     assert content["sources"][0]["name"] == "texts"
     lines = prepared.report.lines()
-    assert f"dialogues        {prepared.report.dialogues:,}, sha256 {prepared.report.sha256[:12]}" in lines
+    assert f"dialogues      {prepared.report.dialogues:,}, sha256 {prepared.report.sha256[:12]}" in lines
     assert "pairs            3,600" in lines
     assert "truncated        0 sources, 0 targets" in lines
