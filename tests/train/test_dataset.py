@@ -363,5 +363,5 @@ def test_the_report_is_json_and_a_table() -> None:
     assert content["sources"][0]["name"] == "texts"
     lines = prepared.report.lines()
     assert f"dialogues      {prepared.report.dialogues:,}, sha256 {prepared.report.sha256[:12]}" in lines
-    assert "pairs            3,600" in lines
-    assert "truncated        0 sources, 0 targets" in lines
+    assert "pairs          3,600" in lines
+    assert "truncated      0 sources, 0 targets" in lines
