@@ -28,6 +28,7 @@ from .searchoptions import (
 if TYPE_CHECKING:
     from ..train.corpus import Corpus
     from ..train.dialogue import Pair
+    from ..train.evaluate import Evaluation
 
 #: With fewer pairs, a note says how little the figures tell.
 _FEW_PAIRS = 20
@@ -146,8 +147,6 @@ def evaluate(
         result = run_evaluation(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
         )
-    if result.bleu == 0 and result.mean_length < _BLEU_WORDS:
-        say(f"note: BLEU says nothing here: it counts {_BLEU_WORDS} words in a row, and replies are shorter")
     if json:
         which = {name: made_of.get(name) for name in ("checkpoint", "steps")}
         put_json({"model": model, **which, "device": chat.device, **result.to_json()})
@@ -166,7 +165,7 @@ def evaluate(
             ("perplexity", f"{result.perplexity:.3f}"),
             ("exact match", f"{result.exact_match:.2%}"),
             *confidence,
-            ("BLEU", f"{result.bleu:.2f}  ({result.bleu_signature})"),
+            ("BLEU", f"{_bleu(result)}  ({result.bleu_signature})"),
             ("chrF", f"{result.chrf:.2f}  ({result.chrf_signature})"),
             ("distinct-1, -2", f"{result.distinct_1:.4f}, {result.distinct_2:.4f}"),
             ("mean length", f"{result.mean_length:.1f} words"),
@@ -180,6 +179,12 @@ def evaluate(
             ("time", f"{result.seconds:.1f} s"),
         ]
     )
+
+
+def _bleu(result: "Evaluation") -> str:
+    if result.bleu == 0 and result.mean_length < _BLEU_WORDS:
+        return f"not meaningful for replies of fewer than {_BLEU_WORDS} words"
+    return f"{result.bleu:.2f}"
 
 
 def _answered(answered: int, right: int, pairs: int) -> str:

@@ -73,10 +73,12 @@ def tui(
         raise UsageError("--host and --port need --serve")
     # Textual reads stdin and draws on stderr.
     if not served and not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
-        raise UsageError("edgechat tui needs a terminal: for pipes and files, use edgechat chat or reply")
+        raise UsageError(
+            "the chat needs a terminal: for pipes and files, use edgechat chat or edgechat reply"
+        )
     if not served and codecs.lookup(sys.stderr.encoding).name != "utf-8":
         raise UsageError(
-            f"edgechat tui needs UTF-8, but the encoding of stderr is {sys.stderr.encoding}: set "
+            f"the chat needs UTF-8, but the encoding of stderr is {sys.stderr.encoding}: set "
             "PYTHONUTF8=1 if the terminal supports UTF-8, or use edgechat chat"
         )
     if not served and os.environ.get("TERM") == "dumb":

@@ -1,5 +1,8 @@
 """MODEL_CARD.md: a description of a bundle, for the people who receive it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..runtime.display import counted
 from ..runtime.manifest import Manifest
 from .quality import perplexity_change
@@ -83,13 +86,12 @@ def _confidence(manifest: Manifest) -> str:
 def _exact(manifest: Manifest) -> str:
     proof = manifest.proof
     pairs, steps = counted(proof["pairs"], "pair"), counted(proof["steps"], "decoder step")
-    replies, ties = counted(proof["replies"], "decoded reply"), counted(proof["near_ties"], "near tie")
+    replies, exceptions = counted(proof["replies"], "decoded reply"), _near_ties(proof)
     graphs = "graphs" if manifest.precision == "fp32" else "graphs in fp32"
     return f"""The {graphs} were compared with the PyTorch model on {pairs}
 ({steps}). Largest differences: log-probabilities {proof["worst_logp"]:.1e}, states
 {proof["worst_state"]:.1e}, alignments {proof["worst_align"]:.1e}. {replies} (beams
-{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token, except
-for {ties}.
+{_list(proof["beams"])}; batches of {_list(proof["batch_sizes"])}) are the same token by token{exceptions}.
 """
 
 
@@ -99,6 +101,7 @@ def _variant(manifest: Manifest) -> str:
     if quality is None:
         return ""
     batching = manifest.proof[manifest.precision]
+    replies, exceptions = counted(batching["replies"], "reply"), _near_ties(batching)
     change = perplexity_change(quality["perplexity"], quality["fp32_perplexity"])
     forced = (
         "\nThis exceeds the declared limits: the bundle was written with --force."
@@ -109,9 +112,14 @@ def _variant(manifest: Manifest) -> str:
 {quality["tokens"]:,.0f} tokens: {quality["agreement"]:.1%} of the likeliest tokens are the same, perplexity
 changes by {change:+.2%}, log-probabilities differ by {quality["mean_logp"]:.3f} on average and
 {quality["worst_logp"]:.2f} at most.{forced}
-{counted(batching["replies"], "reply")} are the same alone and in batches of {_list(batching["batch_sizes"])},
-except for {counted(batching["near_ties"], "near tie")}.
+{replies} are the same alone and in batches of {_list(batching["batch_sizes"])}{exceptions}.
 """
+
+
+def _near_ties(proof: Mapping[str, Any]) -> str:
+    """The near ties of a comparison, if there are any."""
+    ties = proof["near_ties"]
+    return f",\nexcept for {counted(ties, 'near tie')}" if ties else ""
 
 
 def _list(numbers: tuple[int, ...] | list[int]) -> str:

@@ -40,9 +40,10 @@ def test_eval_notes_that_few_pairs_or_short_replies_say_little(invoke, bundle_fo
     pairs.write_text('{"prompt": "hello", "response": "hi"}\n' * 20)
     done = invoke("eval", bundle_folder, "--data", pairs, "--limit", 19, "--json")
     assert json.loads(done.stdout)["pairs"] == 19
-    short = "note: BLEU says nothing here: it counts 4 words in a row, and replies are shorter\n"
-    assert done.stderr == f"note: only 19 pairs: the figures say little about other data\n{short}"
-    assert invoke("eval", bundle_folder, "--data", pairs).stderr == short
+    assert done.stderr == "note: only 19 pairs: the figures say little about other data\n"
+    shown = invoke("eval", bundle_folder, "--data", pairs)
+    assert shown.stderr == ""
+    assert "BLEU               not meaningful for replies of fewer than 4 words  (nrefs:1|" in shown.stdout
 
 
 def test_a_run_and_its_bundle_have_the_same_figures(invoke, run_folder, bundle_folder, corpus_file):

@@ -506,7 +506,7 @@ def test_a_chat_without_a_terminal_is_refused(edgechat, bundle_folder):
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "edgechat: edgechat tui needs a terminal: for pipes and files, use edgechat chat or reply\n"
+        == "edgechat: the chat needs a terminal: for pipes and files, use edgechat chat or edgechat reply\n"
     )
 
 

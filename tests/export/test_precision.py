@@ -299,6 +299,15 @@ def test_the_card_reports_no_change_of_an_infinite_perplexity():
     assert "perplexity\nchanges by +0.00%," in card
 
 
+def test_the_card_names_near_ties_only_if_there_are_any():
+    manifest = read_bundle(find_bundle("demo")).manifest
+    assert "near tie" not in model_card(manifest)
+    int8 = {**manifest.proof["int8"], "near_ties": 2}
+    card = model_card(dataclasses.replace(manifest, proof={**manifest.proof, "near_ties": 1, "int8": int8}))
+    assert "are the same token by token,\nexcept for 1 near tie.\n" in card
+    assert "alone and in batches of 2, 7, 64,\nexcept for 2 near ties.\n" in card
+
+
 @pytest.mark.parametrize(("count", "said"), [(1, "1 reply"), (7, "7 replies")])
 def test_the_card_describes_the_closed_set(count, said):
     manifest = read_bundle(find_bundle("demo")).manifest

@@ -209,7 +209,7 @@ def test_inline_without_colors_the_terminal_keeps_its_screen(terminal, tmp_path)
 def test_without_utf8_the_chat_does_not_start(terminal):
     one = terminal("tui", "demo", "--private", PYTHONIOENCODING="latin-1")
     assert one.end() == 2
-    said = b"edgechat: edgechat tui needs UTF-8, but the encoding of stderr is iso8859-1: set PYTHONUTF8=1"
+    said = b"edgechat: the chat needs UTF-8, but the encoding of stderr is iso8859-1: set PYTHONUTF8=1"
     assert one.written.replace(b"\r\n", b"").startswith(said)
     assert b"\x1b" not in one.written
 
