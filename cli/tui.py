@@ -82,9 +82,7 @@ def tui(
             "PYTHONUTF8=1 if the terminal supports UTF-8, or use edgechat chat"
         )
     if not served and os.environ.get("TERM") == "dumb":
-        raise UsageError(
-            "edgechat tui cannot draw its screen on this terminal (TERM=dumb): use edgechat chat"
-        )
+        raise UsageError("the chat cannot draw its screen on this terminal (TERM=dumb): use edgechat chat")
     from ..tui import run_chat
 
     run_chat(

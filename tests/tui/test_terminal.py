@@ -217,7 +217,7 @@ def test_without_utf8_the_chat_does_not_start(terminal):
 def test_on_a_dumb_terminal_the_chat_in_lines_is_suggested(terminal):
     one = terminal("tui", "demo", "--private", TERM="dumb")
     assert one.end() == 2
-    said = b"edgechat: edgechat tui cannot draw its screen on this terminal (TERM=dumb): use edgechat chat"
+    said = b"edgechat: the chat cannot draw its screen on this terminal (TERM=dumb): use edgechat chat"
     assert b" ".join(one.written.split()) == said
     assert b"\x1b" not in one.written
 
