@@ -21,14 +21,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peers import Peer, Shape, find_peers
+from peers import DecodingPeer, DecodingSettings, find_decoding_peers
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
-from edgechat.export.levels import measure_levels
+from edgechat.export.int8levels import measure_levels
 from edgechat.export.precision import Float32, Int8, Precision
 from edgechat.runtime import DecodingOptions
 from edgechat.runtime.backend import Backend, pad
-from edgechat.runtime.measure import interleaved, read_bandwidth, weight_bytes
+from edgechat.runtime.measure import measure_read_bandwidth, time_interleaved, weight_bytes
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.scheduler import decode as search
 from edgechat.runtime.text import GO
@@ -36,11 +36,11 @@ from edgechat.train.backend import TorchBackend
 from edgechat.train.config import load_preset
 from edgechat.train.model import Seq2Seq
 
-STEPS, SOURCE, BEAM = 20, 12, 5
-PAUSE = 0.02  # seconds before each wall time, in which spinning threads fall asleep
+STEPS, SOURCE_LENGTH, BEAM = 20, 12, 5
+PAUSE_SECONDS = 0.02  # seconds before each wall time, in which spinning threads fall asleep
 THREADS = (1, 2)
 ENGINES = ("eager", "fp32", "int8")
-_LEVELS_BATCH = 32  # sentences from which the levels of int8 are chosen, as in an export
+_LEVEL_SENTENCES = 32  # sentences from which the levels of int8 are chosen, as in an export
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ class Engines:
         config = load_preset(size)
         model = Seq2Seq(config.model, config.data.vocab_size).eval()
         self.vocab_size = model.vocab_size
-        self.shape = Shape(
+        self.settings = DecodingSettings(
             config.model.layers, config.model.hidden, config.model.embedding, model.vocab_size,
-            STEPS, SOURCE, BEAM,
+            STEPS, SOURCE_LENGTH, BEAM,
         )  # fmt: skip
         self.floor_bytes: dict[str, int] = {}
         self._eager = TorchBackend(model)
         self._sessions: dict[tuple[str, int], OrtBackend] = {}
         self._build("fp32", model, Float32())
-        some = sources_of(_LEVELS_BATCH, model.vocab_size)
-        levels = measure_levels(model, self.session("fp32"), some, some)
+        level_sources = random_sources(_LEVEL_SENTENCES, model.vocab_size)
+        levels = measure_levels(model, self.session("fp32"), level_sources, level_sources)
         self._build("int8", model, Int8(levels))
 
     def _build(self, name: str, model: Seq2Seq, precision: Precision) -> None:
@@ -128,38 +128,40 @@ def take_steps(backend: Backend, state: object, B: int) -> None:
         tokens, parents = np.ascontiguousarray(out.cand_ids[:, 0]), np.arange(B * BEAM)
 
 
-def sources_of(batch: int, vocab_size: int) -> list[list[int]]:
-    return np.random.default_rng(0).integers(5, vocab_size, size=(batch, SOURCE)).tolist()
+def random_sources(batch: int, vocab_size: int) -> list[list[int]]:
+    return np.random.default_rng(0).integers(5, vocab_size, size=(batch, SOURCE_LENGTH)).tolist()
 
 
-def measure(size: str, engines: Engines, batch: int, repeat: int, peers: list[Peer]) -> Row:
-    sources = sources_of(batch, engines.vocab_size)
-    alone = {engine: engines.call(engine, 1, sources) for engine in ENGINES}
-    started = {peer.name: peer.start(engines.shape, batch) for peer in peers}
+def measure(size: str, engines: Engines, batch: int, repeat: int, peers: list[DecodingPeer]) -> Row:
+    sources = random_sources(batch, engines.vocab_size)
+    single_thread_calls = {engine: engines.call(engine, 1, sources) for engine in ENGINES}
+    peer_calls = {peer.name: peer.start(engines.settings, batch) for peer in peers}
     try:
-        cpu = medians(interleaved({**alone, **started}, repeat))
+        cpu = medians(time_interleaved({**single_thread_calls, **peer_calls}, repeat))
         # A peer measures its own time; the time of the call here is only the wait for its answer.
         cpu.update({peer.name: statistics.median(peer.times) for peer in peers})
     finally:
         for peer in peers:
             peer.stop()
-    both = {f"{e} x{threads}": engines.call(e, threads, sources) for e in ENGINES for threads in THREADS}
-    wall = medians(interleaved(both, repeat, clock=time.perf_counter, pause=PAUSE))
+    wall_calls = {
+        f"{e} x{threads}": engines.call(e, threads, sources) for e in ENGINES for threads in THREADS
+    }
+    wall = medians(time_interleaved(wall_calls, repeat, clock=time.perf_counter, pause=PAUSE_SECONDS))
     torch.set_num_threads(1)
-    steps = {
+    step_calls = {
         engine: functools.partial(take_steps, backend, backend.encode(*pad(sources)), batch)
         for engine in engines.floor_bytes
         for backend in [engines.session(engine)]
     }
-    alone_ms = medians(interleaved(steps, repeat))
-    return Row(size, batch, cpu, wall, {engine: ms / STEPS for engine, ms in alone_ms.items()})
+    run_ms = medians(time_interleaved(step_calls, repeat))
+    return Row(size, batch, cpu, wall, {engine: ms / STEPS for engine, ms in run_ms.items()})
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-class Watched:
+class TimedSession:
     """A session that sums the CPU time of its runs."""
 
     def __init__(self, session: object) -> None:
@@ -174,41 +176,46 @@ class Watched:
             self.seconds += time.thread_time() - start
 
 
-def around_step(backend: OrtBackend, repeat: int) -> float:
+def measure_python_overhead(backend: OrtBackend, repeat: int) -> float:
     """What Python adds to a step: the CPU time of a beam search at batch 1 outside ONNX Runtime, relative to
     the CPU time of its decoder runs."""
-    kept = backend._encoder, backend._decoder
-    encoder, decoder = backend._encoder, backend._decoder = Watched(kept[0]), Watched(kept[1])
-    sources, options, shares = sources_of(1, backend.vocab_size), DecodingOptions(beam=BEAM), []
+    sessions = backend._encoder, backend._decoder
+    encoder, decoder = backend._encoder, backend._decoder = (
+        TimedSession(sessions[0]),
+        TimedSession(sessions[1]),
+    )
+    sources, options, shares = random_sources(1, backend.vocab_size), DecodingOptions(beam=BEAM), []
     try:
         for _ in range(repeat + 1):
             encoder.seconds = decoder.seconds = 0.0
             start = time.thread_time()
             [found] = search(backend, sources, options, max_length=STEPS)
-            whole = time.thread_time() - start
+            total = time.thread_time() - start
             assert len(found.hypotheses()[0].token_logps) == STEPS
-            shares.append((whole - encoder.seconds - decoder.seconds) / decoder.seconds)
+            shares.append((total - encoder.seconds - decoder.seconds) / decoder.seconds)
     finally:
-        backend._encoder, backend._decoder = kept
+        backend._encoder, backend._decoder = sessions
     return statistics.median(shares[1:])
 
 
-def targets(rows: list[Row], around: float | None, over_floor: float | None) -> Iterator[Target]:
+def targets(rows: list[Row], python_overhead: float | None, floor_ratio: float | None) -> Iterator[Target]:
     """The performance targets of the project whose figures were all measured."""
-    found = {(row.size, row.batch): row for row in rows}
-    beside_eager = {("small", 1): 10, ("classic", 1): 7.5, ("small", 32): 3.1, ("classic", 32): 4.2}
-    for (size, batch), bound in beside_eager.items():
-        if row := found.get((size, batch)):
+    rows_by_case = {(row.size, row.batch): row for row in rows}
+    eager_bounds = {("small", 1): 10, ("classic", 1): 7.5, ("small", 32): 3.1, ("classic", 32): 4.2}
+    for (size, batch), bound in eager_bounds.items():
+        if row := rows_by_case.get((size, batch)):
             what = f"{size}, batch {batch}: int8 beside eager, CPU time"
             yield Target(what, row.cpu["eager"] / row.cpu["int8"], bound)
     for size in ("small", "classic"):
-        if row := found.get((size, 1)):
+        if row := rows_by_case.get((size, 1)):
             eager, int8 = (min(row.wall[f"{e} x{t}"] for t in THREADS) for e in ("eager", "int8"))
             yield Target(f"{size}, batch 1: int8 beside eager, wall, each at its best", eager / int8, 7)
-    if over_floor is not None:
-        yield Target("classic, batch 1: fp32 over its bandwidth floor", over_floor, 1.6, at_most=True)
-    if around is not None:
-        yield Target("small int8, batch 1: Python around a step, share of it", around, 0.15, at_most=True)
+    if floor_ratio is not None:
+        yield Target("classic, batch 1: fp32 over its bandwidth floor", floor_ratio, 1.6, at_most=True)
+    if python_overhead is not None:
+        yield Target(
+            "small int8, batch 1: Python around a step, share of it", python_overhead, 0.15, at_most=True
+        )
     peers = (
         ("opennmt", 1, 11),
         ("joeynmt", 1, 11),
@@ -217,20 +224,20 @@ def targets(rows: list[Row], around: float | None, over_floor: float | None) -> 
         ("opennmt", 32, 5),
     )
     for name, batch, bound in peers:
-        row = found.get(("small", batch))
+        row = rows_by_case.get(("small", batch))
         if row and name in row.cpu:
             what = f"small, batch {batch}: int8 beside {name}, CPU time a token"
             yield Target(what, row.cpu[name] / row.cpu["int8"], bound)
 
 
-def show(row: Row, peers: list[Peer]) -> None:
+def print_row(row: Row, peers: list[DecodingPeer]) -> None:
     cpu, wall = row.cpu, row.wall
-    others = "".join(f" {cpu[p.name]:>9.1f}" if p.name in cpu else f" {'-':>9}" for p in peers)
-    timed = "".join(f" {wall[f'{e} x{threads}']:>8.1f}" for e in ENGINES for threads in THREADS)
+    peer_figures = "".join(f" {cpu[p.name]:>9.1f}" if p.name in cpu else f" {'-':>9}" for p in peers)
+    wall_figures = "".join(f" {wall[f'{e} x{threads}']:>8.1f}" for e in ENGINES for threads in THREADS)
     print(
         f"{row.size:<8} {row.batch:>5}"
         + "".join(f" {cpu[engine]:>8.1f}" for engine in ENGINES)
-        + f" {cpu['eager'] / cpu['int8']:>6.1f}x {others} {timed}",
+        + f" {cpu['eager'] / cpu['int8']:>6.1f}x {peer_figures} {wall_figures}",
         flush=True,
     )
 
@@ -249,19 +256,19 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    peers, missing = find_peers(arguments.peers)
+    peers, missing = find_decoding_peers(arguments.peers)
     for line in missing:
         print(f"skipped {line}")
-    bandwidth = read_bandwidth()
+    bandwidth = measure_read_bandwidth()
     print(f"one thread reads {bandwidth / 1e9:.1f} GB/s from memory")
-    heads = "".join(f" {f'{e} x{threads}':>8}" for e in ENGINES for threads in THREADS)
+    wall_headings = "".join(f" {f'{e} x{threads}':>8}" for e in ENGINES for threads in THREADS)
     print(f"ms a batch of replies of {STEPS} steps: CPU time with one thread, then wall time by threads")
     print(
         f"{'size':<8} {'batch':>5}"
         + "".join(f" {engine:>8}" for engine in ENGINES)
-        + f" {'ratio':>7} {''.join(f' {p.name:>9}' for p in peers)} {heads}"
+        + f" {'ratio':>7} {''.join(f' {p.name:>9}' for p in peers)} {wall_headings}"
     )
-    rows, floors, around = [], {}, None
+    rows, floors, python_overhead = [], {}, None
     for size in arguments.sizes:
         engines = Engines(size)
         floors[size] = {name: count / bandwidth * 1e3 for name, count in engines.floor_bytes.items()}
@@ -269,36 +276,36 @@ def main() -> None:
             repeat = arguments.repeat if batch == 1 else max(3, arguments.repeat // 3)
             # Peers have one size, that of `small`.
             rows.append(measure(size, engines, batch, repeat, peers if size == "small" else []))
-            show(rows[-1], peers)
+            print_row(rows[-1], peers)
         if size == "small":
-            around = around_step(engines.session("int8"), arguments.repeat)
+            python_overhead = measure_python_overhead(engines.session("int8"), arguments.repeat)
         del engines
         gc.collect()
-    over_floor = None
+    floor_ratio = None
     for row in rows:
         if row.batch == 1:
             for name, floor in floors[row.size].items():
                 step = row.step[name]
                 print(f"{row.size} {name}: {step:.2f} ms a step, floor {floor:.2f} ms, {step / floor:.2f}x")
                 if (row.size, name) == ("classic", "fp32"):
-                    over_floor = step / floor
-    found = list(targets(rows, around, over_floor))
-    print(*found, sep="\n")
+                    floor_ratio = step / floor
+    all_targets = list(targets(rows, python_overhead, floor_ratio))
+    print(*all_targets, sep="\n")
     if arguments.json:
         values = {
             "steps": STEPS,
-            "source": SOURCE,
+            "source": SOURCE_LENGTH,
             "beam": BEAM,
             "bytes_per_second": bandwidth,
             "floor_ms_a_step": floors,
-            "python_around_step": around,
+            "python_around_step": python_overhead,
             "rows": [asdict(row) for row in rows],
-            "targets": [{**asdict(target), "met": target.met} for target in found],
+            "targets": [{**asdict(target), "met": target.met} for target in all_targets],
             "peers": {peer.name: peer.version for peer in peers},
             "skipped": missing,
         }
         arguments.json.write_text(json.dumps(values, indent=2) + "\n")
-    if arguments.check and not all(target.met for target in found):
+    if arguments.check and not all(target.met for target in all_targets):
         sys.exit(1)
 
 

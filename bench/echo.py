@@ -29,22 +29,22 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from edgechat.export.bundlegraphs import build_graphs
 from edgechat.export.graphs import graph_spec
-from edgechat.export.variants import build
 from edgechat.runtime import DecodingOptions
 from edgechat.runtime.bundle import find_bundle, read_bundle, write_bundle
 from edgechat.runtime.text import SPECIAL_TOKENS
 from edgechat.train.config import load_preset
 from edgechat.train.model import Seq2Seq
 
-MOST = 50.0  # maximum milliseconds from key to echo, for the median and the 95th percentile
-TOKENS = 400  # length of a reply
+MAX_ECHO_MS = 50.0  # maximum milliseconds from key to echo, for the median and the 95th percentile
+REPLY_TOKENS = 400  # length of a reply
 COLUMNS, ROWS = 140, 40
-PAUSE = (0.05, 0.15)  # seconds between two keys
-PATIENCE = 60.0  # seconds to wait for something to be drawn
+PAUSE_SECONDS = (0.05, 0.15)  # seconds between two keys
+DRAW_TIMEOUT_SECONDS = 60.0  # seconds to wait for something to be drawn
 #: The first of the characters typed. Each is typed once, and none occurs elsewhere on the screen.
-FIRST = 0x4E00
-KEYS_A_REPLY = 10
+FIRST_CHARACTER = 0x4E00
+KEYS_PER_REPLY = 10
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Echo:
     worst: float
 
     @classmethod
-    def of(cls, times: list[float]) -> "Echo":
+    def from_times(cls, times: list[float]) -> "Echo":
         cuts = statistics.quantiles(times, n=100, method="inclusive")
         return cls(len(times), statistics.median(times), cuts[94], cuts[98], max(times))
 
@@ -79,31 +79,31 @@ class Chat:
             env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
         )
         os.close(slave)
-        self._drawn = b""
+        self._output = b""
 
     def press(self, keys: str) -> int:
         """Type these keys. Return the position in the output after which anything was drawn in response."""
         os.write(self._master, keys.encode())
-        return len(self._drawn)
+        return len(self._output)
 
-    def until(self, text: str, since: int = 0) -> None:
+    def wait_for(self, text: str, since: int = 0) -> None:
         """Wait until `text` is drawn after the position `since`."""
-        end = time.perf_counter() + PATIENCE
-        while not self.drew(text, since):
+        end = time.perf_counter() + DRAW_TIMEOUT_SECONDS
+        while not self.has_drawn(text, since):
             if time.perf_counter() > end:
-                raise SystemExit(f"the chat does not draw {text!r}; it drew {self._drawn[-1000:]!r}")
-            self._read(PATIENCE)
+                raise SystemExit(f"the chat does not draw {text!r}; it drew {self._output[-1000:]!r}")
+            self._read(DRAW_TIMEOUT_SECONDS)
 
-    def drew(self, text: str, since: int) -> bool:
-        return text.encode() in self._drawn[since:]
+    def has_drawn(self, text: str, since: int) -> bool:
+        return text.encode() in self._output[since:]
 
-    def echo(self, key: str) -> float:
+    def measure_echo_ms(self, key: str) -> float:
         """Type a key; return the milliseconds until it is drawn."""
         begun = time.perf_counter()
-        self.until(key, self.press(key))
+        self.wait_for(key, self.press(key))
         return (time.perf_counter() - begun) * 1e3
 
-    def look_on(self, seconds: float) -> None:
+    def read_for(self, seconds: float) -> None:
         """Read the output for some seconds: if nobody reads it, the chat has to wait."""
         end = time.perf_counter() + seconds
         while (left := end - time.perf_counter()) > 0:
@@ -116,7 +116,7 @@ class Chat:
 
     def _read(self, seconds: float) -> None:
         if select.select([self._master], [], [], seconds)[0]:
-            self._drawn += os.read(self._master, 1 << 16)
+            self._output += os.read(self._master, 1 << 16)
 
 
 def make_bundle(size: str, folder: Path) -> Path:
@@ -124,8 +124,8 @@ def make_bundle(size: str, folder: Path) -> Path:
     torch.manual_seed(0)
     config = load_preset(size)
     model = Seq2Seq(config.model, config.data.vocab_size).eval()
-    some = [[5 + (31 * n + k) % 1000 for k in range(12)] for n in range(32)]
-    built = build(model, "int8", (some, some))
+    sources = [[5 + (31 * n + k) % 1000 for k in range(12)] for n in range(32)]
+    built = build_graphs(model, "int8", (sources, sources))
     shipped, spec = read_bundle(find_bundle("demo")).manifest, graph_spec(model)
     manifest = replace(
         shipped,
@@ -139,10 +139,10 @@ def make_bundle(size: str, folder: Path) -> Path:
             vocab_size=model.vocab_size,
             reverse_source=config.model.reverse_source,
         ),
-        text=replace(shipped.text, max_target=TOKENS),
+        text=replace(shipped.text, max_target=REPLY_TOKENS),
         memory=spec.memory,
         state=spec.state,
-        decoding=DecodingOptions(beam=5, min_length=TOKENS - 1),
+        decoding=DecodingOptions(beam=5, min_length=REPLY_TOKENS - 1),
         calibration=None,
     )
     contents = {
@@ -171,23 +171,26 @@ def _tokenizer(vocab_size: int) -> bytes:
 def measure(chat: Chat, keys: int) -> dict[str, Echo]:
     """Measure while the chat is idle, and while replies are decoded. What is typed during a reply is the next
     prompt."""
-    typed = map(chr, range(FIRST, FIRST + 20_000))
+    typed = map(chr, range(FIRST_CHARACTER, FIRST_CHARACTER + 20_000))
     pace = random.Random(0)
-    chat.until("beam 5")  # the bundle is loaded
+    chat.wait_for("beam 5")  # the bundle is loaded
     idle, busy = [], []
     for key in itertools.islice(typed, keys):
-        chat.look_on(pace.uniform(*PAUSE))
-        idle.append(chat.echo(key))
+        chat.read_for(pace.uniform(*PAUSE_SECONDS))
+        idle.append(chat.measure_echo_ms(key))
     while len(busy) < keys:
         sent = chat.press("\r")
-        chat.until("replying", sent)
-        for key in itertools.islice(typed, KEYS_A_REPLY):
-            chat.look_on(pace.uniform(*PAUSE))
-            ms = chat.echo(key)
-            if not chat.drew("tokens/s", sent):  # the reply is still being decoded
+        chat.wait_for("replying", sent)
+        for key in itertools.islice(typed, KEYS_PER_REPLY):
+            chat.read_for(pace.uniform(*PAUSE_SECONDS))
+            ms = chat.measure_echo_ms(key)
+            if not chat.has_drawn("tokens/s", sent):  # the reply is still being decoded
                 busy.append(ms)
-        chat.until("tokens/s", sent)
-    return {"with nothing else to do": Echo.of(idle), "while a reply is decoded": Echo.of(busy)}
+        chat.wait_for("tokens/s", sent)
+    return {
+        "with nothing else to do": Echo.from_times(idle),
+        "while a reply is decoded": Echo.from_times(busy),
+    }
 
 
 def main() -> None:
@@ -211,11 +214,11 @@ def main() -> None:
         times = (echo.median, echo.p95, echo.p99, echo.worst)
         print(f"{name:<26} {echo.keys:>5}" + "".join(f" {ms:>7.1f}" for ms in times))
     busy = echoes["while a reply is decoded"]
-    met = max(busy.median, busy.p95) < MOST
-    print(f"{'pass' if met else 'MISSED'}  median and p95 while a reply is decoded, below {MOST:g} ms")
+    met = max(busy.median, busy.p95) < MAX_ECHO_MS
+    print(f"{'pass' if met else 'MISSED'}  median and p95 while a reply is decoded, below {MAX_ECHO_MS:g} ms")
     if arguments.json:
         values = {name: asdict(echo) for name, echo in echoes.items()}
-        settings = {"size": arguments.size, "threads": arguments.threads, "tokens": TOKENS}
+        settings = {"size": arguments.size, "threads": arguments.threads, "tokens": REPLY_TOKENS}
         arguments.json.write_text(json.dumps(settings | values | {"met": met}, indent=2) + "\n")
     if arguments.check and not met:
         sys.exit(1)

@@ -13,15 +13,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from edgechat.runtime.measure import ProcessCost, process_cost
+from edgechat.runtime.measure import ProcessCost, measure_process
 
-EMPTY_APP = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"
-LIBRARY = """
+EMPTY_APP_CODE = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"
+LIBRARY_CODE = """
 import sys
 from edgechat.runtime import ChatModel
 print(ChatModel.load(sys.argv[1], device="cpu").reply("hi"))
 """
-MOST_CPU, MOST_MEMORY, MOST_ABOVE = 0.35, 100e6, 0.10  # seconds, bytes, seconds
+MAX_CPU_SECONDS, MAX_MEMORY_BYTES, MAX_EXTRA_SECONDS = 0.35, 100e6, 0.10
 
 
 def commands(bundle: str) -> dict[str, list[str]]:
@@ -29,8 +29,8 @@ def commands(bundle: str) -> dict[str, list[str]]:
     return {
         "python -c pass": [*python, "pass"],
         "import onnxruntime": [*python, "import onnxruntime"],
-        "an empty Typer app": [*python, EMPTY_APP],
-        "ChatModel, one reply": [*python, LIBRARY, bundle],
+        "an empty Typer app": [*python, EMPTY_APP_CODE],
+        "ChatModel, one reply": [*python, LIBRARY_CODE, bundle],
         "edgechat reply": [sys.executable, "-m", "edgechat", "reply", bundle, "hi", "--device", "cpu"],
     }
 
@@ -40,7 +40,7 @@ def measure(bundle: str, repeat: int) -> dict[str, ProcessCost]:
     costs: dict[str, list[ProcessCost]] = {name: [] for name in commands(bundle)}
     for turn in range(repeat + 1):
         for name, command in commands(bundle).items():
-            cost = process_cost(command)
+            cost = measure_process(command)
             if cost is None:
                 raise SystemExit("this system does not report the cost of a process")
             if turn:
@@ -71,23 +71,26 @@ def main() -> None:
     library, command = costs["ChatModel, one reply"], costs["edgechat reply"]
     # The start of Python itself is part of both the library's process and the app's, and must count once.
     typer = costs["an empty Typer app"].cpu - costs["python -c pass"].cpu
-    above = command.cpu - library.cpu - typer
+    extra = command.cpu - library.cpu - typer
     targets = (
-        (library.cpu <= MOST_CPU, f"ChatModel, one reply: {library.cpu:.3f} s CPU, at most {MOST_CPU}"),
         (
-            library.peak <= MOST_MEMORY,
-            f"ChatModel, one reply: {library.peak / 1e6:.1f} MB, at most {MOST_MEMORY / 1e6:.0f}",
+            library.cpu <= MAX_CPU_SECONDS,
+            f"ChatModel, one reply: {library.cpu:.3f} s CPU, at most {MAX_CPU_SECONDS}",
         ),
         (
-            above <= MOST_ABOVE,
-            f"edgechat reply above that and an empty Typer app: {above:.3f} s, at most {MOST_ABOVE}",
+            library.peak <= MAX_MEMORY_BYTES,
+            f"ChatModel, one reply: {library.peak / 1e6:.1f} MB, at most {MAX_MEMORY_BYTES / 1e6:.0f}",
+        ),
+        (
+            extra <= MAX_EXTRA_SECONDS,
+            f"edgechat reply above that and an empty Typer app: {extra:.3f} s, at most {MAX_EXTRA_SECONDS}",
         ),
     )
     for met, what in targets:
         print(f"{'pass' if met else 'MISSED':<6}  {what}")
     if arguments.json:
         values = {name: asdict(cost) for name, cost in costs.items()}
-        arguments.json.write_text(json.dumps(values | {"above_typer": above}, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(values | {"above_typer": extra}, indent=2) + "\n")
     if arguments.check and not all(met for met, _ in targets):
         sys.exit(1)
 

@@ -20,33 +20,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peers import Learner, Learning, find_learners
+from peers import TrainingPeer, TrainingSettings, find_training_peers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from edgechat.runtime.text import EOS, GO
-from edgechat.train.attention import MASKED
-from edgechat.train.backend import evaluating
-from edgechat.train.batches import Batch, collate, epoch_order
+from edgechat.train.attention import PADDING_BIAS
+from edgechat.train.backend import evaluation_mode
+from edgechat.train.batches import Batch, collate, plan_epoch
 from edgechat.train.config import TrainingConfig
 from edgechat.train.corpus import open_corpus
-from edgechat.train.dataset import DataConfig, EncodedPairs, prepare
-from edgechat.train.distributed import ALONE
-from edgechat.train.loss import real_tokens
+from edgechat.train.dataset import DataConfig, EncodedPairs, prepare_corpus
+from edgechat.train.distributed import SINGLE_PROCESS
+from edgechat.train.loss import real_token_mask
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.updates import Updater
 
-RATE, CLIP, DROPOUT = 1e-3, 5.0, 0.2
+LEARNING_RATE, CLIP, DROPOUT = 1e-3, 5.0, 0.2
 VOCABULARY = 8000
-MOST_VALIDATED = 500  # maximum number of held-out pairs
-NAMES = {"opennmt": "OpenNMT-py", "joeynmt": "JoeyNMT"}
+MAX_VALID_PAIRS = 500  # maximum number of held-out pairs
+TOOLKIT_NAMES = {"opennmt": "OpenNMT-py", "joeynmt": "JoeyNMT"}
 
 #: Sources and targets of a batch, as ids; each target ends with the end-of-sentence.
 Pairs = tuple[list[list[int]], list[list[int]]]
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Implementation:
     """An implementation of training. `update` returns the seconds of CPU time that it took, `loss` the summed
     loss (natural log) without dropout."""
 
@@ -73,7 +73,7 @@ class PlainLoop(nn.Module):
         packed_values, (h, c) = m.encoder(packed)
         values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
         values = values.gather(1, order.expand_as(values))
-        bias = torch.where(real_tokens(src, src_len), 0.0, MASKED)
+        bias = torch.where(real_token_mask(src, src_len), 0.0, PADDING_BIAS)
         memory = m.attention.key(values), values, bias
         fed = torch.cat([torch.full_like(target[:, :1], GO), target[:, :-1]], dim=1)
         embedded = m.dropout(m.embedding(fed))  # (B, T, E)
@@ -88,16 +88,16 @@ class PlainLoop(nn.Module):
             attn = m.attention_vector(torch.cat([y, context], dim=-1))
             vectors.append(attn)
         logits = m.output(m.dropout(torch.stack(vectors, dim=1)))  # (B, T, V)
-        real = real_tokens(target, target_len)
+        real = real_token_mask(target, target_len)
         return nn.functional.cross_entropy(
             logits.flatten(0, 1), target.masked_fill(~real, -100).flatten(), ignore_index=-100
         )
 
 
-def here(
-    name: str, update: Callable[[Batch], None], model: nn.Module, summed: Callable[[Batch], Tensor]
-) -> Contestant:
-    """A contestant that trains in this process."""
+def make_local(
+    name: str, update: Callable[[Batch], None], model: nn.Module, summed_loss: Callable[[Batch], Tensor]
+) -> Implementation:
+    """An implementation that trains in this process."""
 
     def timed(pairs: Pairs) -> float:
         batch = collate(*pairs)
@@ -107,16 +107,16 @@ def here(
 
     @torch.no_grad()
     def loss(pairs: Pairs) -> float:
-        with evaluating(model):
-            return summed(collate(*pairs)).item()
+        with evaluation_mode(model):
+            return summed_loss(collate(*pairs)).item()
 
-    return Contestant(name, timed, loss)
+    return Implementation(name, timed, loss)
 
 
-def plain_loop(config: ModelConfig, vocab_size: int) -> Contestant:
+def make_plain_loop(config: ModelConfig, vocab_size: int) -> Implementation:
     """The plain loop with a whole update in straightforward PyTorch."""
     loop = PlainLoop(new_model(config, vocab_size))
-    optimizer = torch.optim.Adam(loop.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(loop.parameters(), lr=LEARNING_RATE)
 
     def update(batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -126,22 +126,22 @@ def plain_loop(config: ModelConfig, vocab_size: int) -> Contestant:
         optimizer.step()
         loss.item()
 
-    return here("plain loop", update, loop, lambda batch: loop(*batch) * batch.target_len.sum())
+    return make_local("plain loop", update, loop, lambda batch: loop(*batch) * batch.target_len.sum())
 
 
-def edgechat(config: ModelConfig, vocab_size: int, amp: str, kind: str = "") -> Contestant:
+def make_edgechat(config: ModelConfig, vocab_size: int, amp: str, kind: str = "") -> Implementation:
     """The update of `edgechat train`. `kind` is added to the name in the table."""
     options = TrainingConfig(amp=amp, clip=CLIP)  # type: ignore[arg-type]
-    updater = Updater(new_model(config, vocab_size), options, "cpu", ALONE)
+    updater = Updater(new_model(config, vocab_size), options, "cpu", SINGLE_PROCESS)
     steps = iter(range(1, 1 << 30))
 
     def update(batch: Batch) -> None:
-        updater.update([(batch, 1.0)], int(batch.target_len.sum()), step=next(steps), rate=RATE)
+        updater.update([(batch, 1.0)], int(batch.target_len.sum()), step=next(steps), rate=LEARNING_RATE)
 
-    def summed(batch: Batch) -> Tensor:
+    def summed_loss(batch: Batch) -> Tensor:
         return nn.functional.cross_entropy(*updater.model(*batch), reduction="sum")
 
-    return here(f"edgechat {updater.precision}{kind}", update, updater.model, summed)
+    return make_local(f"edgechat {updater.precision}{kind}", update, updater.model, summed_loss)
 
 
 def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
@@ -149,31 +149,33 @@ def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
     return Seq2Seq(config, vocab_size)
 
 
-def contestants(config: ModelConfig, vocab_size: int, learners: list[Learner]) -> Iterator[Contestant]:
-    """All contestants, each with its own initial weights. Starts the processes of `learners`."""
-    yield plain_loop(config, vocab_size)
-    for learner in learners:
+def make_implementations(
+    config: ModelConfig, vocab_size: int, peers: list[TrainingPeer]
+) -> Iterator[Implementation]:
+    """All implementations, each with its own initial weights. Starts the processes of `peers`."""
+    yield make_plain_loop(config, vocab_size)
+    for peer in peers:
         # JoeyNMT's hidden size is that of each direction, of which its encoder always has two.
-        direction = config.hidden // 2 if learner.halved else config.hidden
-        learner.start(
-            Learning(
+        direction = config.hidden // 2 if peer.half_size else config.hidden
+        peer.start(
+            TrainingSettings(
                 config.layers, config.hidden, direction, config.embedding, vocab_size, config.dropout,
-                RATE, CLIP,
+                LEARNING_RATE, CLIP,
             )
         )  # fmt: skip
-        yield there(learner)
-    yield edgechat(config, vocab_size, "off")
-    yield edgechat(config, vocab_size, "bf16")
+        yield make_peer(peer)
+    yield make_edgechat(config, vocab_size, "off")
+    yield make_edgechat(config, vocab_size, "bf16")
     # For comparison with JoeyNMT, whose encoder is always bidirectional.
-    yield edgechat(replace(config, bidirectional=True), vocab_size, "off", " two-way")
+    yield make_edgechat(replace(config, bidirectional=True), vocab_size, "off", " two-way")
 
 
-def there(learner: Learner) -> Contestant:
-    """A contestant that trains in its own process."""
-    return Contestant(
-        NAMES[learner.name] + (" half" if learner.halved else ""),
-        lambda pairs: learner.update(*pairs),
-        lambda pairs: learner.loss(*pairs),
+def make_peer(peer: TrainingPeer) -> Implementation:
+    """An implementation that trains in its own process."""
+    return Implementation(
+        TOOLKIT_NAMES[peer.name] + (" half" if peer.half_size else ""),
+        lambda pairs: peer.update(*pairs),
+        lambda pairs: peer.loss(*pairs),
     )
 
 
@@ -191,20 +193,20 @@ def random_pairs(count: int) -> EncodedPairs:
     return EncodedPairs(src_ids, src_offsets, tgt_ids, tgt_offsets)
 
 
-def batches_of(pairs: EncodedPairs, size: int) -> Iterator[Pairs]:
+def generate_batches(pairs: EncodedPairs, size: int) -> Iterator[Pairs]:
     """Batches of similar length, epoch after epoch."""
     epoch = 0
     while True:
-        for (indices,) in epoch_order(pairs, TrainingConfig(batch_size=size), epoch):
-            yield chosen(pairs, indices)
+        for (indices,) in plan_epoch(pairs, TrainingConfig(batch_size=size), epoch):
+            yield select_pairs(pairs, indices)
         epoch += 1
 
 
-def chosen(pairs: EncodedPairs, indices: np.ndarray) -> Pairs:
+def select_pairs(pairs: EncodedPairs, indices: np.ndarray) -> Pairs:
     return [pairs.source(i).tolist() for i in indices], [pairs.target(i).tolist() for i in indices]
 
 
-def tokens_of(pairs: Pairs) -> int:
+def count_target_tokens(pairs: Pairs) -> int:
     return sum(map(len, pairs[1]))
 
 
@@ -221,55 +223,57 @@ class Row:
         return f"{self.name:<21} {self.batch:>5} {self.speed:>9.0f} {self.ratio:>5.2f}x{perplexity}"
 
 
-def measure(all_of_them: list[Contestant], batches: Iterator[Pairs], updates: int) -> dict[str, float]:
-    """Target tokens per second of CPU time, by contestant. The first update is a warm-up and does not
+def measure(
+    implementations: list[Implementation], batches: Iterator[Pairs], updates: int
+) -> dict[str, float]:
+    """Target tokens per second of CPU time, by implementation. The first update is a warm-up and does not
     count."""
-    seconds = dict.fromkeys((one.name for one in all_of_them), 0.0)
+    seconds = dict.fromkeys((implementation.name for implementation in implementations), 0.0)
     tokens = 0
     for number in range(updates):
         pairs = next(batches)
-        for one in all_of_them:
-            took = one.update(pairs)
+        for implementation in implementations:
+            took = implementation.update(pairs)
             if number or updates == 1:
-                seconds[one.name] += took
+                seconds[implementation.name] += took
         if number or updates == 1:
-            tokens += tokens_of(pairs)
+            tokens += count_target_tokens(pairs)
     return {name: tokens / total for name, total in seconds.items()}
 
 
-def perplexity(one: Contestant, valid: EncodedPairs) -> float:
-    order = np.unique(np.linspace(0, len(valid) - 1, num=min(MOST_VALIDATED, len(valid)), dtype=np.int64))
-    batches = [chosen(valid, order[i : i + 50]) for i in range(0, len(order), 50)]
-    return math.exp(sum(map(one.loss, batches)) / sum(map(tokens_of, batches)))
+def perplexity(implementation: Implementation, valid: EncodedPairs) -> float:
+    order = np.unique(np.linspace(0, len(valid) - 1, num=min(MAX_VALID_PAIRS, len(valid)), dtype=np.int64))
+    batches = [select_pairs(valid, order[i : i + 50]) for i in range(0, len(order), 50)]
+    return math.exp(sum(map(implementation.loss, batches)) / sum(map(count_target_tokens, batches)))
 
 
 def compare(
-    config: ModelConfig, vocab_size: int, size: int, learners: list[Learner], pairs: EncodedPairs,
+    config: ModelConfig, vocab_size: int, size: int, peers: list[TrainingPeer], pairs: EncodedPairs,
     updates: int, valid: EncodedPairs | None,
 ) -> Iterator[Row]:  # fmt: skip
     try:
-        all_of_them = list(contestants(config, vocab_size, learners))
-        speeds = measure(all_of_them, batches_of(pairs, size), updates)
-        for one in all_of_them:
-            speed = speeds[one.name]
-            measured = perplexity(one, valid) if valid is not None else None
-            yield Row(one.name, size, speed, speed / speeds["plain loop"], measured)
+        implementations = list(make_implementations(config, vocab_size, peers))
+        speeds = measure(implementations, generate_batches(pairs, size), updates)
+        for implementation in implementations:
+            speed = speeds[implementation.name]
+            measured = perplexity(implementation, valid) if valid is not None else None
+            yield Row(implementation.name, size, speed, speed / speeds["plain loop"], measured)
     finally:
-        for learner in learners:
-            learner.stop()
+        for peer in peers:
+            peer.stop()
 
 
 def targets(rows: list[Row]) -> Iterator[tuple[str, float, float]]:
     """The performance targets of the project whose figures were all measured: (what, measured, minimum)."""
     found = {(row.name, row.batch): row.speed for row in rows}
     bf16, fp32, plain = "edgechat bf16", "edgechat fp32", "plain loop"
-    promised = [(bf16, plain, 64, 1.5), (bf16, plain, 128, 1.8)]
+    bounds = [(bf16, plain, 64, 1.5), (bf16, plain, 128, 1.8)]
     for batch in (64, 128):
-        promised += [(bf16, "OpenNMT-py", batch, 1.6), (bf16, "JoeyNMT", batch, 3.0)]
-        promised += [(fp32, "OpenNMT-py", batch, 1.0), (fp32, "JoeyNMT", batch, 1.0)]
-    for ours, theirs, batch, least in promised:
+        bounds += [(bf16, "OpenNMT-py", batch, 1.6), (bf16, "JoeyNMT", batch, 3.0)]
+        bounds += [(fp32, "OpenNMT-py", batch, 1.0), (fp32, "JoeyNMT", batch, 1.0)]
+    for ours, theirs, batch, minimum in bounds:
         if {(ours, batch), (theirs, batch)} <= found.keys():
-            yield f"{ours} beside {theirs}, batch {batch}", found[ours, batch] / found[theirs, batch], least
+            yield f"{ours} beside {theirs}, batch {batch}", found[ours, batch] / found[theirs, batch], minimum
 
 
 def main() -> None:
@@ -293,7 +297,7 @@ def main() -> None:
     if (arguments.data is None) != (arguments.updates is None):
         parser.error("--data and --updates go together")
     torch.set_num_threads(1)
-    learners, missing = find_learners(arguments.peers)
+    peers, missing = find_training_peers(arguments.peers)
     for line in missing:
         print(f"skipped {line}")
     sizes = {"layers": arguments.layers, "hidden": arguments.hidden, "embedding": arguments.embedding}
@@ -301,7 +305,7 @@ def main() -> None:
     config = ModelConfig(**sizes, attention=256, dropout=0.0 if arguments.data else DROPOUT)
     valid, vocab_size, updates = None, VOCABULARY, arguments.rounds + 1
     if arguments.data:
-        prepared = prepare(open_corpus(arguments.data), DataConfig(vocab_size=VOCABULARY))
+        prepared = prepare_corpus(open_corpus(arguments.data), DataConfig(vocab_size=VOCABULARY))
         valid, vocab_size, updates = prepared.valid, prepared.codec.vocab_size, arguments.updates
         print(f"{len(prepared.train):,} pairs, vocabulary {vocab_size:,}, {updates:,} updates, no dropout")
     last = " perplexity" if arguments.data else ""
@@ -309,18 +313,18 @@ def main() -> None:
     rows = []
     for size in arguments.batches:
         pairs = prepared.train if arguments.data else random_pairs(size * 200)
-        for row in compare(config, vocab_size, size, learners, pairs, updates, valid):
+        for row in compare(config, vocab_size, size, peers, pairs, updates, valid):
             print(row, flush=True)
             rows.append(row)
     if arguments.data:
         return
-    versions = {NAMES[one.name]: one.version for one in learners}
+    versions = {TOOLKIT_NAMES[peer.name]: peer.version for peer in peers}
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     missed = False
-    for what, measured, least in targets(rows):
-        missed |= measured < least
-        verdict = "pass" if measured >= least else "MISSED"
-        print(f"{verdict:<6}  {what:<45} {measured:>6.2f}x  at least {least:g}x")
+    for what, measured, minimum in targets(rows):
+        missed |= measured < minimum
+        verdict = "pass" if measured >= minimum else "MISSED"
+        print(f"{verdict:<6}  {what:<45} {measured:>6.2f}x  at least {minimum:g}x")
     if arguments.check and missed:
         sys.exit(1)
 

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, chat, evaluate, export, inspect, reply, seal, train, tui
-from .console import put
-from .errors import Command, Commands
+from . import bench, chat, evaluate, export, inspect, packsign, reply, train, tui
+from .console import print_stdout
+from .errors import Command, CommandGroup
 
 app = typer.Typer(
-    cls=Commands,
+    cls=CommandGroup,
     name="edgechat",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,22 +32,22 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        put(f"edgechat {__version__}")
+def _print_version(requested: bool) -> None:
+    if requested:
+        print_stdout(f"edgechat {__version__}")
         raise typer.Exit()
 
 
 @app.callback()
 def edgechat(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of the whole program."""
 
 
-for module in (train, export, reply, tui, chat, evaluate, bench, inspect, seal):
+for module in (train, export, reply, tui, chat, evaluate, bench, inspect, packsign):
     module.register(app)
 for command in app.registered_commands:
     command.cls = Command

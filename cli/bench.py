@@ -10,23 +10,23 @@ from typing import Annotated, Any
 import typer
 
 from ..runtime import ChatModel
-from ..runtime.bundle import MANIFEST, SIGNATURE, Bundle, find_bundle, read_bundle
-from ..runtime.display import counted, printable
+from ..runtime.atomic_write import write_atomic
+from ..runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, find_bundle, read_bundle
+from ..runtime.display import plural, printable
 from ..runtime.errors import UsageError
-from ..runtime.files import write_atomic
 from ..runtime.golden import golden_sources
-from .console import lines_of, put_json, put_table, say
+from .console import print_json, print_stderr, print_table, read_lines
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 from .outputpath import check_file
-from .progress import counting
+from .progress import progress_bar
 from .pytorch import set_torch_threads
 from .searchoptions import BeamOption, decoding_options
-from .speed import BATCHES, PERCENTS, Speed, measure_speeds, startup_cost, step_cost
+from .speed import BATCH_SIZES, PERCENTILES, Speed, measure_speeds, measure_startup, measure_step
 
 #: Fresh processes that are timed, at most.
-_STARTS = 5
+_MAX_STARTS = 5
 #: Seconds between calls, after which threads that spin while they wait for work are asleep.
-_PAUSE = 0.02
+_PAUSE_SECONDS = 0.02
 
 
 def register(app: typer.Typer) -> None:
@@ -80,65 +80,69 @@ def bench(
     if plot is not None:
         _check_plot(plot)
     path = find_bundle(bundle)
-    begun = time.perf_counter()
+    load_start = time.perf_counter()
     checked = read_bundle(path, require_signature=require_signature)
     model = ChatModel.from_bundle(checked, device=device, threads=threads)
-    loaded = (time.perf_counter() - begun) * 1e3
+    load_ms = (time.perf_counter() - load_start) * 1e3
     options = decoding_options(model.defaults, beam=beam)
-    texts = _golden_prompts(checked, model) if prompts is None else _prompts(prompts)
+    texts = _golden_prompts(checked, model) if prompts is None else _read_prompts(prompts)
     engines: dict[str, ChatModel] = {checked.manifest.precision: model}
     if against is not None:
-        engines |= _others(checked, against, model, threads)
-    say(f"timing {', '.join(engines)} on {model.device}, {counted(threads, 'thread')}, beam {options.beam}")
+        engines |= _load_baselines(checked, against, model, threads)
+    print_stderr(
+        f"timing {', '.join(engines)} on {model.device}, {plural(threads, 'thread')}, beam {options.beam}"
+    )
     rounds = max(3, repeat // 10)
-    with counting("timing", len(engines) * (2 * (repeat + 1) + len(BATCHES) * (rounds + 1))) as progress:
+    with progress_bar(
+        "timing", len(engines) * (2 * (repeat + 1) + len(BATCH_SIZES) * (rounds + 1))
+    ) as progress:
         speeds = measure_speeds(
-            engines, texts, options, repeat, rounds, progress, pause=_PAUSE if threads > 1 else 0.0
+            engines, texts, options, repeat, rounds, progress, pause=_PAUSE_SECONDS if threads > 1 else 0.0
         )
-    own = speeds.pop(checked.manifest.precision)
-    say("starting fresh processes")
+    bundle_speed = speeds.pop(checked.manifest.precision)
+    print_stderr("starting fresh processes")
     arguments = [str(path), model.device, str(threads)]
-    start = startup_cost(arguments, texts[0], options, min(_STARTS, repeat))
+    start = measure_startup(arguments, texts[0], options, min(_MAX_STARTS, repeat))
     step = None
     if model.device == "cpu":
-        say("timing a decoder step, and reading from memory")
-        step = step_cost(checked, model, options.beam)
+        print_stderr("timing a decoder step, and reading from memory")
+        step = measure_step(checked, model, options.beam)
     result = {
         "bundle": bundle,
         "precision": checked.manifest.precision,
         "device": model.device,
         "threads": threads,
         "beam": options.beam,
-        "load_ms": round(loaded, 1),
-        **asdict(own),
+        "load_ms": round(load_ms, 1),
+        **asdict(bundle_speed),
         "start": start,
-        "bytes": _sizes(checked),
+        "bytes": _file_sizes(checked),
         "step": step,
         "against": {name: asdict(speed) for name, speed in speeds.items()},
     }
-    shown = {checked.manifest.precision: own, **speeds}
+    all_speeds = {checked.manifest.precision: bundle_speed, **speeds}
     if plot is not None:
-        _plot(plot, bundle, shown)
-        say(f"wrote {plot}")
+        _draw_plot(plot, bundle, all_speeds)
+        print_stderr(f"wrote {plot}")
     if json:
-        put_json(result)
+        print_json(result)
     else:
-        put_table([*_facts(result), *_columns(shown)])
+        print_table([*_bundle_rows(result), *_engine_rows(all_speeds)])
 
 
-def _sizes(bundle: Bundle) -> dict[str, int]:
+def _file_sizes(bundle: Bundle) -> dict[str, int]:
     """Bytes of each file, the largest first."""
-    files = {**bundle.files, MANIFEST: bundle.sealed, SIGNATURE: bundle.signature or b""}
+    files = {**bundle.files, MANIFEST_FILE: bundle.manifest_bytes, SIGNATURE_FILE: bundle.signature or b""}
     by_size = sorted(files.items(), key=lambda file: (-len(file[1]), file[0]))
     return {name: len(data) for name, data in by_size if data}
 
 
-def _others(bundle: Bundle, run: Path, model: ChatModel, threads: int) -> dict[str, ChatModel]:
+def _load_baselines(bundle: Bundle, run: Path, model: ChatModel, threads: int) -> dict[str, ChatModel]:
     """The checkpoint that the bundle was exported from, as fp32 and in PyTorch."""
-    from ..export.engines import engines
+    from ..export.baselines import load_baselines
 
     set_torch_threads(threads)
-    return engines(bundle, run, device="cuda" if model.device == "cuda" else "cpu", threads=threads)
+    return load_baselines(bundle, run, device="cuda" if model.device == "cuda" else "cpu", threads=threads)
 
 
 def _golden_prompts(bundle: Bundle, model: ChatModel) -> list[str]:
@@ -146,11 +150,11 @@ def _golden_prompts(bundle: Bundle, model: ChatModel) -> list[str]:
     return list(map(model.codec.decode, golden_sources(bundle.files["golden.json"], model.codec.vocab_size)))
 
 
-def _prompts(path: Path) -> list[str]:
+def _read_prompts(path: Path) -> list[str]:
     """The non-empty lines of a file."""
     try:
         with path.open("rb") as file:
-            prompts = [line for line in lines_of(file) if line.strip()]
+            prompts = [line for line in read_lines(file) if line.strip()]
     except FileNotFoundError:
         raise UsageError(f"--prompts is {path}, but there is no such file") from None
     if not prompts:
@@ -158,7 +162,7 @@ def _prompts(path: Path) -> list[str]:
     return prompts
 
 
-def _facts(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _bundle_rows(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The rows of the table about the bundle alone."""
     yield "load", f"{result['load_ms']:.0f} ms"
     if (start := result["start"]) is None:
@@ -180,22 +184,25 @@ def _facts(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _columns(speeds: Mapping[str, Speed]) -> Iterator[tuple[str, str]]:
+def _engine_rows(speeds: Mapping[str, Speed]) -> Iterator[tuple[str, str]]:
     """The rows of the table with a column for each engine."""
 
     def row(values: Sequence[object]) -> str:
         return "".join(f"{value:>10}" for value in values)
 
-    found = list(speeds.values())
+    engine_speeds = list(speeds.values())
     yield "", row(list(speeds))
-    for percent in PERCENTS:
-        yield f"reply p{percent}, ms", row([f"{speed.reply_ms[f'p{percent}']:.2f}" for speed in found])
-    for percent in PERCENTS:
-        pieces = [f"{speed.first_piece_ms[f'p{percent}']:.2f}" for speed in found]
+    for percent in PERCENTILES:
+        yield (
+            f"reply p{percent}, ms",
+            row([f"{speed.reply_ms[f'p{percent}']:.2f}" for speed in engine_speeds]),
+        )
+    for percent in PERCENTILES:
+        pieces = [f"{speed.first_piece_ms[f'p{percent}']:.2f}" for speed in engine_speeds]
         yield f"first piece p{percent}, ms", row(pieces)
-    yield "per token, ms", row([f"{speed.token_ms:.3f}" for speed in found])
-    for size in BATCHES:
-        rates = [f"{speed.replies_per_second[str(size)]:,.1f}" for speed in found]
+    yield "per token, ms", row([f"{speed.token_ms:.3f}" for speed in engine_speeds])
+    for size in BATCH_SIZES:
+        rates = [f"{speed.replies_per_second[str(size)]:,.1f}" for speed in engine_speeds]
         yield f"batch {size}, replies/s", row(rates)
 
 
@@ -208,7 +215,7 @@ def _check_plot(path: Path) -> None:
     check_file("--plot", path)
 
 
-def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
+def _draw_plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
     """Plot percentiles of the latency, and the throughput by batch size, with a bar for each engine."""
     from matplotlib.figure import Figure
 
@@ -217,8 +224,8 @@ def _plot(path: Path, bundle: str, speeds: Mapping[str, Speed]) -> None:
     width = 0.8 / len(speeds)
     for i, (name, speed) in enumerate(speeds.items()):
         for axes, values in ((latency, speed.reply_ms), (throughput, speed.replies_per_second)):
-            places = [place + (i - (len(speeds) - 1) / 2) * width for place in range(len(values))]
-            axes.bar_label(axes.bar(places, list(values.values()), width, label=name), fmt="%.3g")
+            positions = [position + (i - (len(speeds) - 1) / 2) * width for position in range(len(values))]
+            axes.bar_label(axes.bar(positions, list(values.values()), width, label=name), fmt="%.3g")
             axes.set_xticks(range(len(values)), list(values))
     latency.set(title="latency of a reply", ylabel="ms")
     throughput.set(title="throughput", xlabel="batch", ylabel="replies per second")

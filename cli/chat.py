@@ -9,9 +9,9 @@ import typer
 
 from ..runtime import ChatModel, ChatSession, DecodingOptions
 from ..runtime.errors import UsageError
-from .console import check_stdout, lines_of, one_line, put, say
+from .console import check_stdout, one_line, print_stderr, print_stdout, read_lines
 from .options import BundleArgument, DeviceOption, RequireSignatureOption, ThreadsOption
-from .reply import say_truncated
+from .reply import print_truncation_notice
 from .searchoptions import decoding_options, given_options, with_search_options
 
 _COMMANDS = ("/new", "/why", "/help", "/quit")
@@ -40,16 +40,18 @@ def chat(
     check_stdout()  # before a prompt is typed, whose reply would have nowhere to go
     with ChatModel.load(bundle, device=device, threads=threads, require_signature=require_signature) as model:
         options = decoding_options(model.defaults, **given_options(context))
-        if _interactive():
-            say(f"Chatting with {one_line(bundle)} on {model.device}. Type a prompt; /help lists commands.")
-        LineChat(model, options, greet=_interactive()).run(_lines())
+        if _is_interactive():
+            print_stderr(
+                f"Chatting with {one_line(bundle)} on {model.device}. Type a prompt; /help lists commands."
+            )
+        LineChat(model, options, interactive=_is_interactive()).run(_read_prompts())
 
 
 class LineChat:
-    """A conversation in lines. With `greet`, commands are confirmed on stderr, for a person."""
+    """A conversation in lines. With `interactive`, commands are confirmed on stderr, for a person."""
 
-    def __init__(self, model: ChatModel, options: DecodingOptions, *, greet: bool) -> None:
-        self._model, self._options, self._greet = model, options, greet
+    def __init__(self, model: ChatModel, options: DecodingOptions, *, interactive: bool) -> None:
+        self._model, self._options, self._interactive = model, options, interactive
         self._session: ChatSession = model.session()
         self._last_options = options  # the options of the last reply, its seed included
 
@@ -60,81 +62,81 @@ class LineChat:
             if command == "/quit":
                 return
             if command.startswith("/") and not command.startswith("//"):
-                self._command(command)
+                self._run_command(command)
             elif command:
                 self._reply(line.removeprefix("/") if command.startswith("//") else line)
 
     def _reply(self, prompt: str) -> None:
         self._last_options = self._options.with_seed()
         for piece in self._session.stream(prompt, self._last_options):
-            put(one_line(piece), end="")
+            print_stdout(one_line(piece), end="")
             sys.stdout.flush()
-        put("")
+        print_stdout("")
         sys.stdout.flush()
         if self._model.codec.encode_source([prompt]).truncated:  # a context that is cut is not reported
-            say_truncated(self._model)
+            print_truncation_notice(self._model)
 
-    def _command(self, command: str) -> None:
+    def _run_command(self, command: str) -> None:
         if command == "/new":
             self._session = self._model.session()
             self._confirm("a new conversation")
         elif command == "/why":
-            self._why()
+            self._print_candidates()
         elif command == "/help":
-            say(
+            print_stderr(
                 "/new starts a new conversation, /why lists other candidates for the last reply, /quit ends; "
                 "any other line is a prompt"
             )
         else:
             name = command.split()[0]
-            wrong = "takes no arguments" if name in _COMMANDS else "is not a command"
-            say(f"{name} {wrong}; /help lists the commands, and // begins a prompt with a slash")
+            problem = "takes no arguments" if name in _COMMANDS else "is not a command"
+            print_stderr(f"{name} {problem}; /help lists the commands, and // begins a prompt with a slash")
 
-    def _why(self) -> None:
+    def _print_candidates(self) -> None:
         """Print the n best replies to the last prompt. They are searched for only now, since a search for one
         reply is faster."""
         if len(self._session.turns) < 2:
-            say("there is no reply yet")
+            print_stderr("there is no reply yet")
             return
-        seen = self._session.turns[:-1][-self._model.codec.turns :]
+        turns = self._session.turns[:-1][-self._model.codec.turns :]
         options = dataclasses.replace(self._last_options, n_best=self._last_options.beam)
-        (reply,) = self._model.reply_turns([seen], options)
+        (reply,) = self._model.reply_turns([turns], options)
         for rank, candidate in enumerate(reply.candidates, start=1):
-            put(f"{rank}. {candidate.score:.4f} {one_line(candidate.text)}")
+            print_stdout(f"{rank}. {candidate.score:.4f} {one_line(candidate.text)}")
         sys.stdout.flush()
 
     def _confirm(self, text: str) -> None:
-        if self._greet:
-            say(text)
+        if self._interactive:
+            print_stderr(text)
 
 
-def _interactive() -> bool:
+def _is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
 
 
-def _lines() -> Iterator[str]:
+def _read_prompts() -> Iterator[str]:
     """The lines of stdin, with editing and history on a terminal."""
     if sys.stdin is None:
         raise UsageError(
             "stdin is closed, but prompts are read from it: give it a terminal, a file or a pipe"
         )
-    if not _interactive():
-        yield from lines_of(sys.stdin.buffer)
+    if not _is_interactive():
+        yield from read_lines(sys.stdin.buffer)
         return
     with contextlib.suppress(ImportError):  # not on Windows, whose console has editing
         import readline  # noqa: F401 - gives `input` its editing
     while True:
         try:
-            yield _typed_line()
+            yield _read_typed_line()
         except EOFError:
-            say("")
+            print_stderr("")
             return
         except KeyboardInterrupt:
-            say("")  # end the line that was being typed
+            print_stderr("")  # end the line that was being typed
             raise
 
 
-def _typed_line() -> str:
+def _read_typed_line() -> str:
     """A line typed on the terminal. The prompt goes to stderr where stdout is a file, in which `input` would
     write it."""
     if sys.stdout.isatty():

@@ -13,7 +13,7 @@ import typer
 
 from ..runtime.display import BIDI_CONTROLS, printable
 from ..runtime.errors import EdgeChatError
-from ..runtime.jsonobject import finite
+from ..runtime.strict_json import replace_nonfinite
 
 #: The line breaks of `str.splitlines`.
 _LINE_BREAK = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -21,52 +21,52 @@ _LINE_BREAK = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _ESCAPED_IN_JSON = re.compile(f"[\x7f-\x9f\u2028\u2029{BIDI_CONTROLS}\ud800-\udfff]")
 
 
-def say(text: str) -> None:
+def print_stderr(text: str) -> None:
     """Print a line for people to stderr; control characters are made visible."""
-    with _ignoring_failed_writes():
+    with _ignore_failed_writes():
         typer.echo(printable(text), err=True)
 
 
 @contextlib.contextmanager
-def _ignoring_failed_writes() -> Iterator[None]:
+def _ignore_failed_writes() -> Iterator[None]:
     """Go on where stderr cannot be written (closed pipe, full disk); from then on its output is discarded."""
     try:
         yield
     except OSError:
-        discard(sys.stderr)
+        redirect_to_null(sys.stderr)
 
 
-class Log:
+class SafeStderr:
     """stderr as a file object for libraries that draw on a terminal; a write to it never fails."""
 
     def __init__(self) -> None:
         self._stderr = sys.stderr  # as it is now: rich replaces it while it draws
 
     def write(self, text: str) -> None:
-        with _ignoring_failed_writes():
+        with _ignore_failed_writes():
             self._stderr.write(text)
 
     def flush(self) -> None:
-        with _ignoring_failed_writes():
+        with _ignore_failed_writes():
             self._stderr.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stderr, name)
 
 
-def discard(stream: Any) -> None:
+def redirect_to_null(stream: Any) -> None:
     """Send everything that is written to `stream` from now on to the null device, the flush at exit too."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def speak_utf8() -> None:
+def use_utf8_stdout() -> None:
     """Write UTF-8 to files and pipes whatever the locale, and replace characters that a terminal lacks."""
     if isinstance(sys.stdout, TextIOWrapper):
         encoding = None if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="replace")
 
 
-def keep_standard_files() -> None:
+def reopen_closed_standard_files() -> None:
     """Open the null device in place of each of stdin, stdout and stderr that the parent process closed.
 
     Otherwise the next file that is opened would get its number, and the warnings of libraries with it.
@@ -83,7 +83,7 @@ def keep_standard_files() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open until the end
 
 
-def put(text: str, *, end: str = "\n") -> None:
+def print_stdout(text: str, *, end: str = "\n") -> None:
     """Print data to stdout: a line, or a piece of one.
 
     Control characters are made visible; in a file or a pipe, bidirectional ones are kept, since they are part
@@ -99,7 +99,7 @@ def check_stdout() -> None:
         raise EdgeChatError("stdout is closed, but the output goes there: redirect it to a file or a pipe")
 
 
-def put_json(values: Any) -> None:
+def print_json(values: Any) -> None:
     """Print one JSON object to stdout, on one line."""
     check_stdout()
     typer.echo(json_line(values))
@@ -107,16 +107,16 @@ def put_json(values: Any) -> None:
 
 def json_line(values: Any) -> str:
     """`values` as JSON on one line, in valid UTF-8. Infinities and NaN, which JSON lacks, become null."""
-    text = json.dumps(finite(values), ensure_ascii=False)
+    text = json.dumps(replace_nonfinite(values), ensure_ascii=False)
     return _ESCAPED_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def put_table(rows: list[tuple[str, Any]]) -> None:
+def print_table(rows: list[tuple[str, Any]]) -> None:
     """Print names and values to stdout in two columns. A table is for people, so all control characters in it
     are made visible, also in files."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        put(printable(f"{name:<{width}}  {one_line(str(value))}"))
+        print_stdout(printable(f"{name:<{width}}  {one_line(str(value))}"))
 
 
 def one_line(text: str) -> str:
@@ -124,7 +124,7 @@ def one_line(text: str) -> str:
     return _LINE_BREAK.sub(" ", text)
 
 
-def lines_of(stream: BinaryIO) -> Iterator[str]:
+def read_lines(stream: BinaryIO) -> Iterator[str]:
     """The lines of a UTF-8 stream as they arrive, without line ends. Invalid bytes become U+FFFD, and a byte
     order mark is dropped."""
     for number, line in enumerate(stream):

@@ -4,17 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle import Bundle
-from ..runtime.signature import fingerprint, signing_key
+from ..runtime.signature import claimed_key, fingerprint
 
 
 def signature_json(bundle: Bundle, *, checked_with: Path | None) -> dict[str, Any] | None:
     """The signature of a bundle: the fingerprint of its key, and whether it was checked. None if unsigned."""
     if bundle.signature is None:
         return None
-    return {"key": fingerprint(signing_key(bundle.signature)), "checked": checked_with is not None}
+    return {"key": fingerprint(claimed_key(bundle.signature)), "checked": checked_with is not None}
 
 
-def signature_shown(bundle: Bundle, *, checked_with: Path | None) -> str:
+def describe_signature(bundle: Bundle, *, checked_with: Path | None) -> str:
     """The signature of a bundle in words."""
     signature = signature_json(bundle, checked_with=checked_with)
     if signature is None:
@@ -24,14 +24,14 @@ def signature_shown(bundle: Bundle, *, checked_with: Path | None) -> str:
     return f"not checked (--require-signature KEY checks it); claims the key {signature['key']}"
 
 
-def checkpoint_shown(provenance: dict[str, Any]) -> str:
+def describe_checkpoint(provenance: dict[str, Any]) -> str:
     """The checkpoint that a bundle was exported from, or that is evaluated."""
     step = provenance.get("steps")
     shown = f"{step:,}" if isinstance(step, int) else step
     return f"the {provenance.get('checkpoint')} checkpoint, step {shown}"
 
 
-def fp32_comparison(quality: dict[str, Any]) -> str:
+def describe_fp32_comparison(quality: dict[str, Any]) -> str:
     """What a precision costs, from `against_fp32` as the export and the proof give it."""
     from ..export.quality import perplexity_change
 

@@ -17,10 +17,10 @@ def main() -> None:
         if interruptible:
             signal.signal(signal.SIGINT, _exit_interrupted)
         from .app import app
-        from .console import keep_standard_files, speak_utf8
+        from .console import reopen_closed_standard_files, use_utf8_stdout
 
-        keep_standard_files()
-        speak_utf8()
+        reopen_closed_standard_files()
+        use_utf8_stdout()
         if interruptible:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         app(prog_name="edgechat")

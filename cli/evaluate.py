@@ -7,12 +7,12 @@ import typer
 
 from ..runtime import ChatModel, UsageError
 from ..runtime.bundle import is_run
-from ..runtime.display import counted
-from ..train.choices import Targets
-from .console import put_json, put_table, say
-from .describe import checkpoint_shown
+from ..runtime.display import plural
+from ..train.option_types import TargetTurns
+from .console import print_json, print_stderr, print_table
+from .describe import describe_checkpoint
 from .options import DeviceOption, JsonOption, RequireSignatureOption
-from .progress import counting
+from .progress import progress_bar
 from .pytorch import set_torch_threads, torch_device
 from .searchoptions import (
     DEFAULTS,
@@ -28,13 +28,13 @@ from .searchoptions import (
 if TYPE_CHECKING:
     from ..train.corpus import Corpus
     from ..train.dialogue import Pair
-    from ..train.evaluate import Evaluation
+    from ..train.evaluation import Evaluation
 
 #: With fewer pairs, a note says how little the figures tell.
-_FEW_PAIRS = 20
-_NAME_DATA = "name the pairs with --data pairs.jsonl, or with --source and --target"
+_MIN_INFORMATIVE_PAIRS = 20
+_DATA_HINT = "name the pairs with --data pairs.jsonl, or with --source and --target"
 #: The longest n-grams that BLEU counts, in words.
-_BLEU_WORDS = 4
+_BLEU_ORDER = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -73,7 +73,7 @@ def evaluate(
         typer.Option(help="Tokenizer of sacrebleu; none: the text is tokenized already."),
     ] = "13a",
     targets: Annotated[
-        Targets | None,
+        TargetTurns | None,
         typer.Option(
             help="Turns of the dialogues to predict; second: only every second turn, the bot's.  "
             "[default: all]",
@@ -108,9 +108,9 @@ def evaluate(
     many replies reach it and how many of those are right; and the expected calibration error.
     """
     from ..train.corpus import open_corpus
-    from ..train.evaluate import evaluate as run_evaluation
+    from ..train.evaluation import evaluate as run_evaluation
 
-    named = data is not None or source is not None or target is not None
+    has_data = data is not None or source is not None or target is not None
     if is_run(Path(model)):
         from ..train.run import open_run
 
@@ -120,47 +120,47 @@ def evaluate(
         set_torch_threads(threads)
         checkpoint = checkpoint or "best"
         chat = run.chat_model(checkpoint, device=torch_device(device))
-        made_of = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
-        pairs = None if named else run.held_out()
-        if not named and not pairs:
-            raise UsageError(f"--data is missing, and {model} held out no pairs: {_NAME_DATA}")
+        provenance = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
+        pairs = None if has_data else run.valid_texts()
+        if not has_data and not pairs:
+            raise UsageError(f"--data is missing, and {model} held out no pairs: {_DATA_HINT}")
     else:
         if checkpoint is not None:
             raise UsageError(f"--checkpoint needs a run, but {model} is a bundle, which holds one model")
         chat = ChatModel.load(model, device=device, threads=threads, require_signature=require_signature)
-        made_of = chat.manifest.provenance if chat.manifest else {}
+        provenance = chat.manifest.provenance if chat.manifest else {}
         pairs = None
-        if not named:
-            raise UsageError(f"--data is missing, and a bundle holds no held-out pairs: {_NAME_DATA}")
-    if not named and targets is not None:
+        if not has_data:
+            raise UsageError(f"--data is missing, and a bundle holds no held-out pairs: {_DATA_HINT}")
+    if not has_data and targets is not None:
         raise UsageError("--targets needs --data: the targets of held-out pairs were chosen in training")
-    if not named and skip_bad:
+    if not has_data and skip_bad:
         raise UsageError("--skip-bad needs --data: held-out pairs have no bad lines")
     if pairs is None:
         corpus = open_corpus([] if data is None else [data], source=source, target=target, skip_bad=skip_bad)
-        pairs = _pairs(corpus, chat.codec.turns, targets or "all")
+        pairs = _read_pairs(corpus, chat.codec.turns, targets or "all")
     pairs = pairs[:limit]
-    if 0 < len(pairs) < _FEW_PAIRS:
-        say(f"note: only {counted(len(pairs), 'pair')}: the figures say little about other data")
+    if 0 < len(pairs) < _MIN_INFORMATIVE_PAIRS:
+        print_stderr(f"note: only {plural(len(pairs), 'pair')}: the figures say little about other data")
     options = decoding_options(chat.defaults, **given_options(context))
-    with counting("evaluating", 2 * len(pairs)) as progress:
+    with progress_bar("evaluating", 2 * len(pairs)) as progress:
         result = run_evaluation(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
         )
     if json:
-        which = {name: made_of.get(name) for name in ("checkpoint", "steps")}
-        put_json({"model": model, **which, "device": chat.device, **result.to_json()})
+        which = {name: provenance.get(name) for name in ("checkpoint", "steps")}
+        print_json({"model": model, **which, "device": chat.device, **result.to_json()})
         return
     confidence = []
     if result.confidence is not None:
         confidence = [
-            (f"confidence ≥ {each.at_least}", _answered(each.answered, each.right, result.pairs))
+            (f"confidence ≥ {each.at_least}", _describe_answered(each.answered, each.right, result.pairs))
             for each in result.confidence.answered
         ]
         confidence.append(("calibration error", f"{result.confidence.expected_error:.3f}"))
-    put_table(
+    print_table(
         [
-            ("model", f"{model}, {checkpoint_shown(made_of)}"),
+            ("model", f"{model}, {describe_checkpoint(provenance)}"),
             ("pairs", f"{result.pairs:,}"),
             ("perplexity", f"{result.perplexity:.3f}"),
             ("exact match", f"{result.exact_match:.2%}"),
@@ -182,24 +182,24 @@ def evaluate(
 
 
 def _bleu(result: "Evaluation") -> str:
-    if result.bleu == 0 and result.mean_length < _BLEU_WORDS:
-        return f"not meaningful for replies of fewer than {_BLEU_WORDS} words"
+    if result.bleu == 0 and result.mean_length < _BLEU_ORDER:
+        return f"not meaningful for replies of fewer than {_BLEU_ORDER} words"
     return f"{result.bleu:.2f}"
 
 
-def _answered(answered: int, right: int, pairs: int) -> str:
+def _describe_answered(answered: int, right: int, pairs: int) -> str:
     """How many replies `--abstain-below` would print, and how many of those are right."""
-    right_of_them = f", {right:,} of them right ({right / answered:.1%})" if answered else ""
-    return f"{answered:,} of {pairs:,} answered{right_of_them}"
+    right_note = f", {right:,} of them right ({right / answered:.1%})" if answered else ""
+    return f"{answered:,} of {pairs:,} answered{right_note}"
 
 
-def _pairs(corpus: "Corpus", turns: int, targets: Targets) -> "list[Pair]":
+def _read_pairs(corpus: "Corpus", turns: int, targets: TargetTurns) -> "list[Pair]":
     """The pairs of a corpus. What was dropped or ignored is printed to stderr."""
-    from ..train.dialogue import examples
+    from ..train.dialogue import extract_pairs
 
-    pairs = [pair for dialogue in corpus for pair in examples(dialogue, turns=turns, targets=targets)]
+    pairs = [pair for dialogue in corpus for pair in extract_pairs(dialogue, turns=turns, targets=targets)]
     for reason, count in corpus.report.dropped.items():
-        say(f"dropped  {count:,} × {reason}")
+        print_stderr(f"dropped  {count:,} × {reason}")
     for key, count in corpus.report.ignored_keys.items():
-        say(f"ignored  {count:,} × the key {key}")
+        print_stderr(f"ignored  {count:,} × the key {key}")
     return pairs

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..runtime.calibration import AS_IT_IS, Calibration
-from ..runtime.replies import read_replies
+from ..runtime.calibration import IDENTITY_CALIBRATION, Calibration
+from ..runtime.closedset import read_replies
 from ..runtime.signature import load_signer
-from .console import put_json, say
-from .describe import fp32_comparison
+from .console import print_json, print_stderr
+from .describe import describe_fp32_comparison
 from .options import JsonOption, SignOption
 from .outputpath import check_writable
-from .passphrase import passphrase_prompt
+from .passphrase import make_passphrase_prompt
 from .searchoptions import (
     DEFAULTS,
     LengthPenaltyOption,
@@ -23,7 +23,7 @@ from .searchoptions import (
 )
 
 #: Share of held-out pairs answered word for word, below which confidences are hardly informative.
-_FEW_RIGHT = 0.02
+_MIN_RIGHT_SHARE = 0.02
 
 
 def register(app: typer.Typer) -> None:
@@ -93,8 +93,8 @@ def export(
 
     defaults = decoding_options(DEFAULTS, beam=beam, normalize=normalize, length_penalty=length_penalty)
     check_writable(out)
-    signer = None if sign is None else load_signer(sign, passphrase_prompt(sign))
-    exported = export_run(
+    signer = None if sign is None else load_signer(sign, make_passphrase_prompt(sign))
+    result = export_run(
         run,
         out,
         precision=precision,
@@ -105,46 +105,48 @@ def export(
         replies=None if replies is None else read_replies(replies),
         replace_existing=replace,
         force=force,
-        progress=say,
+        progress=print_stderr,
     )
-    proof, quality = exported.manifest.proof, exported.manifest.quality
+    proof, quality = result.manifest.proof, result.manifest.quality
     if json:
-        put_json(
+        print_json(
             {
                 "bundle": str(out),
-                "size": exported.size,
-                "seconds": round(exported.seconds, 2),
+                "size": result.size,
+                "seconds": round(result.seconds, 2),
                 "proof": proof,
                 "quality": quality,
             }
         )
-    say(
+    print_stderr(
         f"proved: {proof['replies']:,} replies are the same token by token ({proof['near_ties']} near ties), "
         f"log-probabilities agree within {proof['worst_logp']:.1e} over {proof['steps']:,} steps"
     )
     if quality["valid_perplexity"] is not None:
-        say(f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs")
+        print_stderr(
+            f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs"
+        )
     if "against_fp32" in quality:
-        say(f"{precision} compared with fp32: {fp32_comparison(quality['against_fp32'])}")
-    if (fitted := exported.manifest.calibration) is not None:
+        print_stderr(f"{precision} compared with fp32: {describe_fp32_comparison(quality['against_fp32'])}")
+    if (fitted := result.manifest.calibration) is not None:
         after = f"{fitted['ece']:.3f}"
         error = f"calibration error {fitted['ece_before']:.3f} before, {after} after"
-        if Calibration.from_json(fitted) == AS_IT_IS:
+        if Calibration.from_json(fitted) == IDENTITY_CALIBRATION:
             error = f"calibration error {after}, which fitting does not lower: probabilities are kept"
-        say(
+        print_stderr(
             f"confidence calibrated on {fitted['pairs']:,} held-out pairs, {fitted['right']:.1%} answered "
             f"word for word: {error}"
         )
-        if fitted["right"] < _FEW_RIGHT:
-            say(
+        if fitted["right"] < _MIN_RIGHT_SHARE:
+            print_stderr(
                 "hint: hardly any reply equals the held-out one word for word, as is usual in open chat: "
                 "all confidences will be near 0, and --abstain-below of little use"
             )
-    if exported.beyond_limits:
-        say(
-            f"warning: {precision} exceeds its limits ({'; '.join(exported.beyond_limits)}): written because "
+    if result.beyond_limits:
+        print_stderr(
+            f"warning: {precision} exceeds its limits ({'; '.join(result.beyond_limits)}): written because "
             "of --force, and the bundle records it"
         )
     signed = "" if sign is None else f", signed with {sign}"
-    say(f"wrote {out}, {exported.size / 1e6:.1f} MB, in {exported.seconds:.1f} s{signed}")
-    say(f'next: edgechat reply {out} "YOUR TEXT", or edgechat tui {out}')
+    print_stderr(f"wrote {out}, {result.size / 1e6:.1f} MB, in {result.seconds:.1f} s{signed}")
+    print_stderr(f'next: edgechat reply {out} "YOUR TEXT", or edgechat tui {out}')

@@ -16,14 +16,14 @@ from .. import __version__
 from ..runtime.bundle import Bundle, find_bundle, read_bundle
 from ..runtime.calibration import Calibration
 from ..runtime.chat import ChatModel
-from ..runtime.device import cuda_state
-from ..runtime.display import counted, plural
-from ..runtime.golden import MARGIN, TOLERANCE
+from ..runtime.closedset import REPLIES_FILE, parse_bundle_replies
+from ..runtime.device import check_cuda
+from ..runtime.display import plural, plural_form
+from ..runtime.golden import MIN_MARGIN, TOLERANCE
 from ..runtime.manifest import ModelSpec, TextSpec
-from ..runtime.replies import REPLIES, bundled_replies
-from .console import put, put_json, put_table, say
-from .describe import checkpoint_shown, fp32_comparison, signature_json, signature_shown
-from .errors import FAILED
+from .console import print_json, print_stderr, print_stdout, print_table
+from .describe import describe_checkpoint, describe_fp32_comparison, describe_signature, signature_json
+from .errors import EXIT_FAILURE
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 
 _PACKAGES = (
@@ -70,7 +70,7 @@ def verify(
     result = model.verify()
     proof = _prove_against(checked, against) if against else None
     if json:
-        put_json(
+        print_json(
             {
                 "bundle": bundle,
                 "signature": signature_json(checked, checked_with=require_signature),
@@ -81,16 +81,16 @@ def verify(
             }
         )
     else:
-        put_table(
+        print_table(
             [
                 ("files", f"{len(checked.files) + 1}, all sizes and hashes match"),
-                ("signature", signature_shown(checked, checked_with=require_signature)),
+                ("signature", describe_signature(checked, checked_with=require_signature)),
                 (
                     "golden vectors",
-                    f"{counted(result.sources, 'source')}, {counted(result.replies, 'reply')} on "
+                    f"{plural(result.sources, 'source')}, {plural(result.replies, 'reply')} on "
                     f"{model.device}",
                 ),
-                ("not compared", f"{counted(result.near_ties, 'reply')} within {MARGIN} of the next best"),
+                ("not compared", f"{plural(result.near_ties, 'reply')} within {MIN_MARGIN} of the next best"),
                 (
                     "worst difference",
                     f"{result.worst_difference:.2g} in log-probability, {TOLERANCE} allowed",
@@ -108,30 +108,30 @@ def verify(
                     else []
                 ),
                 *(
-                    [("compared with fp32", _precision_cost(proof))]
+                    [("compared with fp32", _describe_precision_cost(proof))]
                     if proof and "against_fp32" in proof
                     else []
                 ),
             ]
         )
-        put(
+        print_stdout(
             "passed"
             if result.passed
             else "FAILED: this machine does not give the replies of the machine that made the bundle"
         )
     if not result.passed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(EXIT_FAILURE)
 
 
-def _precision_cost(proof: dict[str, Any]) -> str:
-    beyond = "; exceeds its limits, written with --force" if proof["beyond_limits"] else ""
-    return fp32_comparison(proof["against_fp32"]) + beyond
+def _describe_precision_cost(proof: dict[str, Any]) -> str:
+    forced = "; exceeds its limits, written with --force" if proof["beyond_limits"] else ""
+    return describe_fp32_comparison(proof["against_fp32"]) + forced
 
 
 def _prove_against(bundle: Bundle, run: Path) -> dict[str, Any]:
     from ..export.exporter import prove_bundle
 
-    return prove_bundle(bundle, run, progress=say)
+    return prove_bundle(bundle, run, progress=print_stderr)
 
 
 def info(
@@ -148,44 +148,46 @@ def info(
     manifest = checked.manifest
     if json:
         signature = signature_json(checked, checked_with=require_signature)
-        put_json(manifest.to_json() | {"signature": signature})
+        print_json(manifest.to_json() | {"signature": signature})
         return
     model: ModelSpec = manifest.model
     decoding = manifest.decoding
     # These are for people: any value in them may be absent or of an unexpected type.
-    quality, source, proof = manifest.quality, manifest.provenance, manifest.proof
-    put_table(
+    quality, provenance, proof = manifest.quality, manifest.provenance, manifest.proof
+    print_table(
         [
             ("format", manifest.format),
             ("precision", manifest.precision),
             (
                 "model",
-                f"{counted(model.layers, 'layer')}, hidden {model.hidden}, embedding {model.embedding}",
+                f"{plural(model.layers, 'layer')}, hidden {model.hidden}, embedding {model.embedding}",
             ),
             ("options", model.options),
             ("vocabulary", f"{model.vocab_size:,} tokens"),
-            ("source", _source(manifest.text)),
+            ("source", _describe_source(manifest.text)),
             ("reply", f"at most {manifest.text.max_target} tokens"),
             ("decoding", f"beam {decoding.beam}, normalize {decoding.normalize}, stop {decoding.stop}"),
-            ("data", f"{source.get('data')} (license: {source.get('data_licence')})"),
-            ("exported from", checkpoint_shown(manifest.provenance)),
+            ("data", f"{provenance.get('data')} (license: {provenance.get('data_licence')})"),
+            ("exported from", describe_checkpoint(manifest.provenance)),
             (
                 "training",
-                f"{_noted(source.get('steps'), 'step')} on {_noted(source.get('train_pairs'), 'pair')}",
+                f"{_untrusted_count(provenance.get('steps'), 'step')} on "
+                f"{_untrusted_count(provenance.get('train_pairs'), 'pair')}",
             ),
             (
                 "held-out perplexity",
-                f"{quality.get('valid_perplexity')} on {_noted(quality.get('valid_pairs'), 'pair')}",
+                f"{quality.get('valid_perplexity')} on "
+                f"{_untrusted_count(quality.get('valid_pairs'), 'pair')}",
             ),
-            *_against_fp32(manifest.quality),
-            ("confidence", _confidence(manifest.calibration)),
-            *_closed_set(checked),
+            *_fp32_rows(manifest.quality),
+            ("confidence", _describe_confidence(manifest.calibration)),
+            *_closed_set_rows(checked),
             (
                 "proof",
-                f"{_noted(proof.get('replies'), 'reply')}, "
+                f"{_untrusted_count(proof.get('replies'), 'reply')}, "
                 f"log-probabilities within {proof.get('worst_logp')}",
             ),
-            ("signature", signature_shown(checked, checked_with=require_signature)),
+            ("signature", describe_signature(checked, checked_with=require_signature)),
             *(
                 (name, f"{entry.size:>12,} bytes  {entry.sha256[:16]}…")
                 for name, entry in manifest.files.items()
@@ -194,51 +196,51 @@ def info(
     )
 
 
-def _closed_set(bundle: Bundle) -> list[tuple[str, str]]:
+def _closed_set_rows(bundle: Bundle) -> list[tuple[str, str]]:
     """The row about the closed set, where a bundle has one."""
-    if REPLIES not in bundle.files:
+    if REPLIES_FILE not in bundle.files:
         return []
-    replies = set(bundled_replies(bundle.files[REPLIES]))
-    return [("closed set", f"{counted(len(replies), 'reply')}, in {REPLIES}; nothing else is replied")]
+    replies = set(parse_bundle_replies(bundle.files[REPLIES_FILE]))
+    return [("closed set", f"{plural(len(replies), 'reply')}, in {REPLIES_FILE}; nothing else is replied")]
 
 
-def _source(text: TextSpec) -> str:
+def _describe_source(text: TextSpec) -> str:
     case = ", in lower case" if text.lowercase else ""
-    return f"{counted(text.turns, 'turn')}, at most {text.max_source} tokens{case}"
+    return f"{plural(text.turns, 'turn')}, at most {text.max_source} tokens{case}"
 
 
-def _against_fp32(quality: dict[str, Any]) -> list[tuple[str, str]]:
+def _fp32_rows(quality: dict[str, Any]) -> list[tuple[str, str]]:
     """The row about the cost of the precision, where the manifest states it."""
-    found = quality.get("against_fp32")
-    if not isinstance(found, dict):
+    comparison = quality.get("against_fp32")
+    if not isinstance(comparison, dict):
         return []
-    pairs, held_out, learned = found.get("pairs"), quality.get("valid_pairs"), ""
+    pairs, held_out, learned = comparison.get("pairs"), quality.get("valid_pairs"), ""
     if isinstance(pairs, int) and isinstance(held_out, int) and pairs > held_out:
         learned = f", {pairs - held_out:,} of them training pairs"
     forced = "; exceeds its limits, written with --force" if quality.get("forced") is True else ""
     return [
         (
             "compared with fp32",
-            f"agreement {found.get('agreement')}, perplexity {found.get('perplexity')} instead of "
-            f"{found.get('fp32_perplexity')} on {_noted(pairs, 'pair')}{learned}{forced}",
+            f"agreement {comparison.get('agreement')}, perplexity {comparison.get('perplexity')} instead of "
+            f"{comparison.get('fp32_perplexity')} on {_untrusted_count(pairs, 'pair')}{learned}{forced}",
         )
     ]
 
 
-def _confidence(calibration: dict[str, Any] | None) -> str:
+def _describe_confidence(calibration: dict[str, Any] | None) -> str:
     if calibration is None:
         return "not calibrated: --abstain-below cannot be used"
     if Calibration.from_json(calibration) is None:
         return "of a kind unknown to this version: --abstain-below cannot be used"
     return (
-        f"calibrated on {_noted(calibration.get('pairs'), 'held-out pair')}, "
+        f"calibrated on {_untrusted_count(calibration.get('pairs'), 'held-out pair')}, "
         f"calibration error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
     )
 
 
-def _noted(value: object, noun: str) -> str:
+def _untrusted_count(value: object, noun: str) -> str:
     """A count from the manifest with its noun; the value may be of any type."""
-    return counted(value, noun) if isinstance(value, int) else f"{value} {plural(noun)}"
+    return plural(value, noun) if isinstance(value, int) else f"{value} {plural_form(noun)}"
 
 
 def doctor(json: JsonOption = False) -> None:
@@ -246,15 +248,15 @@ def doctor(json: JsonOption = False) -> None:
 
     The exit code is 1 if there is a problem.
     """
-    versions = {name: _installed(name) for name in _PACKAGES}
-    cuda = cuda_state()
+    versions = {name: _installed_version(name) for name in _PACKAGES}
+    cuda = check_cuda()
     problems = []
     if versions["onnxruntime-gpu"] and versions["onnxruntime"]:
         problems.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
         )
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "edgechat": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -265,32 +267,32 @@ def doctor(json: JsonOption = False) -> None:
         "problems": problems,
     }
     if json:
-        put_json(found)
+        print_json(report)
     else:
-        put_table(
+        print_table(
             [
                 ("edgechat", __version__),
-                ("python", f"{found['python']} ({sys.executable})"),
-                ("platform", found["platform"]),
-                ("cpus", found["cpus"]),
-                *_packages(versions),
+                ("python", f"{report['python']} ({sys.executable})"),
+                ("platform", report["platform"]),
+                ("cpus", report["cpus"]),
+                *_package_rows(versions),
                 ("device auto", "cuda" if cuda.usable else "cpu"),
                 ("cuda", cuda.reason),
                 *(("problem", problem) for problem in problems),
             ]
         )
     if problems:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(EXIT_FAILURE)
 
 
-def _packages(versions: dict[str, str | None]) -> Iterator[tuple[str, str]]:
+def _package_rows(versions: dict[str, str | None]) -> Iterator[tuple[str, str]]:
     """The rows about packages. Of ONNX Runtime's two packages, a missing one is left out: one is enough."""
     for name, version in versions.items():
         if version or not name.startswith("onnxruntime"):
             yield name, version or "not installed"
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

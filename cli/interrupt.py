@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_STOPPING = b"stopping after this step; Ctrl-C again stops at once and loses the steps since the checkpoint\n"
+_STOPPING_MESSAGE = (
+    b"stopping after this step; Ctrl-C again stops at once and loses the steps since the checkpoint\n"
+)
 
 
 @contextlib.contextmanager
-def stop_request() -> Iterator[Callable[[], bool]]:
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Turn the first signal into a request to stop, which the caller polls at a moment that loses nothing.
 
     Handled are Ctrl-C, SIGTERM, and SIGHUP (the terminal was closed) unless it is ignored, as under nohup. A
@@ -26,9 +28,9 @@ def stop_request() -> Iterator[Callable[[], bool]]:
         nonlocal requested
         requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Not `say`: the signal may have interrupted a write to the same buffer.
+        # Not `print_stderr`: the signal may have interrupted a write to the same buffer.
         with contextlib.suppress(OSError):
-            os.write(2, _STOPPING)
+            os.write(2, _STOPPING_MESSAGE)
 
     signals = [signal.SIGINT, signal.SIGTERM]
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

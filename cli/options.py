@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..train.choices import DeviceName
+from ..train.option_types import DeviceName
 
 BundleArgument = Annotated[
     str,

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from ..runtime.bundle import check_outside
+from ..runtime.bundle import check_not_in_bundle
 from ..runtime.errors import EdgeChatError, UsageError
 
 
@@ -29,5 +29,5 @@ def check_file(option: str, path: Path) -> None:
         raise UsageError(f"{option} is {path}, which is a folder: name a file in it")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{option} is {path}, but there is no folder {path.parent}")
-    check_outside(path, option)
+    check_not_in_bundle(path, option)
     check_writable(path, option)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ..runtime.display import counted
-from .console import Log, say
+from ..runtime.display import plural
+from .console import SafeStderr, print_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from ..train.trainer import Trainer
 
 
-def _console() -> "Console":
+def _make_console() -> "Console":
     from rich.console import Console
 
-    return Console(file=cast(IO[str], Log()))
+    return Console(file=cast(IO[str], SafeStderr()))
 
 
-def _bar(what: str, *figures: str, shown: bool = True) -> "Progress":
+def _make_bar(what: str, *figures: str, visible: bool = True) -> "Progress":
     """A live bar on stderr, if that is a terminal: the label, the count, further `figures`, and the time
     left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = _console()
+    console = _make_console()
     return Progress(
         TextColumn(what),
         BarColumn(bar_width=None),
@@ -36,24 +36,24 @@ def _bar(what: str, *figures: str, shown: bool = True) -> "Progress":
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not (shown and console.is_terminal),
+        disable=not (visible and console.is_terminal),
     )
 
 
 #: Without a live bar: seconds without output after which a line reports the progress.
-_SILENCE = 30.0
+_MAX_SILENCE_SECONDS = 30.0
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[Callable[[str, int], None]]:
+def reading_progress() -> Iterator[Callable[[str, int], None]]:
     """Progress of reading, tokenizing and encoding a corpus. Yields a function of a label and a count."""
-    console, last_line = _console(), time.monotonic()
+    console, last_line = _make_console(), time.monotonic()
 
     def report(what: str, count: int) -> None:
         nonlocal last_line
-        if time.monotonic() - last_line >= _SILENCE:
+        if time.monotonic() - last_line >= _MAX_SILENCE_SECONDS:
             last_line = time.monotonic()
-            say(f"{what:<12}  {count:>9,} so far")
+            print_stderr(f"{what:<12}  {count:>9,} so far")
 
     if not console.is_terminal:
         yield report
@@ -63,9 +63,9 @@ def reading() -> Iterator[Callable[[str, int], None]]:
 
 
 @contextlib.contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, if that is a terminal. Yields a function that advances it by a number."""
-    with _bar("{task.description}") as bar:
+    with _make_bar("{task.description}") as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
 
@@ -73,15 +73,15 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
 class TrainingProgress:
     """Progress of a training: a live bar or occasional lines, and a line for each validation."""
 
-    def __init__(self, *, shown: bool = True) -> None:
-        self._shown = shown
-        self._bar = _bar(
+    def __init__(self, *, visible: bool = True) -> None:
+        self._visible = visible
+        self._bar = _make_bar(
             "epoch {task.fields[epoch]}",
             "loss {task.fields[loss]:.3f}  ppl {task.fields[ppl]:.3f}  {task.fields[speed]:,.0f} tok/s",
-            shown=shown,
+            visible=visible,
         )
         self._task = self._bar.add_task("train", total=None, epoch=1, loss=0.0, ppl=0.0, speed=0.0)
-        self._begun = self._last_line = time.monotonic()  # times of the first step and of the last line
+        self._start_time = self._last_line = time.monotonic()  # times of the first step and of the last line
         self._first_step = 0
 
     def __enter__(self) -> "TrainingProgress":
@@ -91,13 +91,13 @@ class TrainingProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def begin(self, trainer: "Trainer", device: str) -> None:
+    def show_start(self, trainer: "Trainer", device: str) -> None:
         position = trainer.position
         if trainer.finished:
-            self._say("the run is already finished: give more --epochs or --max-steps to continue it")
+            self._print_line("the run is already finished: give more --epochs or --max-steps to continue it")
             return
         if trainer.out_of_patience:
-            self._say(
+            self._print_line(
                 f"the run already stopped early, at step {position.step:,}, and cannot be continued: train "
                 "a new run from its weights, with --from-run"
             )
@@ -108,12 +108,12 @@ class TrainingProgress:
         what = f"training {start}to {about}step {trainer.total_steps:,} on {on}"
         if trainer.processes > 1:
             what += f", {trainer.processes} processes"
-        self._say(f"{trainer.weights:,} weights")
-        self._say(f"{what}; Ctrl-C stops and keeps what was learned")
+        self._print_line(f"{trainer.parameter_count:,} weights")
+        self._print_line(f"{what}; Ctrl-C stops and keeps what was learned")
         self._bar.update(self._task, total=trainer.total_steps, completed=position.step)
-        self._first_step, self._begun = position.step, time.monotonic()
+        self._first_step, self._start_time = position.step, time.monotonic()
 
-    def step(self, progress: Any) -> None:
+    def on_step(self, progress: Any) -> None:
         self._bar.update(
             self._task,
             completed=progress.step,
@@ -122,35 +122,35 @@ class TrainingProgress:
             ppl=progress.perplexity,
             speed=progress.tokens_per_second,
         )
-        if self._bar.disable and time.monotonic() - self._last_line >= _SILENCE:
-            rate = (progress.step - self._first_step) / (time.monotonic() - self._begun)
+        if self._bar.disable and time.monotonic() - self._last_line >= _MAX_SILENCE_SECONDS:
+            rate = (progress.step - self._first_step) / (time.monotonic() - self._start_time)
             left = max(0, progress.total_steps - progress.step) / rate / 60
-            self._say(
+            self._print_line(
                 f"step {progress.step:>7,}  training loss {progress.loss:.4f}  {rate:.1f} steps per second, "
-                f"about {counted(round(left), 'minute')} left"
+                f"about {plural(round(left), 'minute')} left"
             )
 
-    def validated(self, validated: Any) -> None:
+    def on_validation(self, validation: Any) -> None:
         from ..train.perplexity import perplexity
 
-        line = f"step {validated.step:>7,}"
-        if not math.isnan(validated.train_loss):
-            line += f"  training loss {validated.train_loss:.4f}"
-        if validated.valid_loss is not None:
-            line += f"  held-out loss {validated.valid_loss:.4f}"
-            line += f"  perplexity {perplexity(validated.valid_loss):.3f}"
-        if validated.metric is not None:
-            name, value = validated.metric
+        line = f"step {validation.step:>7,}"
+        if not math.isnan(validation.train_loss):
+            line += f"  training loss {validation.train_loss:.4f}"
+        if validation.valid_loss is not None:
+            line += f"  held-out loss {validation.valid_loss:.4f}"
+            line += f"  perplexity {perplexity(validation.valid_loss):.3f}"
+        if validation.metric is not None:
+            name, value = validation.metric
             line += f"  {name} {value:.{4 if name == 'exact-match' else 2}f}"
-        if validated.skipped:
-            line += f"  {counted(validated.skipped, 'step')} skipped: loss or gradient not finite"
-        self._say(line + ("  best" if validated.best else ""))
+        if validation.skipped:
+            line += f"  {plural(validation.skipped, 'step')} skipped: loss or gradient not finite"
+        self._print_line(line + ("  best" if validation.best else ""))
 
-    def _say(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
         self._last_line = time.monotonic()
-        if not self._shown:
+        if not self._visible:
             return
         if self._bar.disable:
-            say(line)
+            print_stderr(line)
         else:
             self._bar.console.print(line, markup=False, highlight=False)

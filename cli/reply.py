@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ..runtime import ChatModel, DecodingOptions, Reply
+from ..runtime.atomic_write import write_atomic
 from ..runtime.errors import UsageError
-from ..runtime.files import write_atomic
 from ..runtime.trace import trace_json
-from .console import json_line, lines_of, one_line, put, put_json, say
+from .console import json_line, one_line, print_json, print_stderr, print_stdout, read_lines
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
 from .outputpath import check_file
 from .searchoptions import (
@@ -24,7 +24,7 @@ from .searchoptions import (
 )
 
 #: The first values of a trace file.
-_TRACE = {"format": 1}
+_TRACE_HEADER = {"format": 1}
 
 
 def register(app: typer.Typer) -> None:
@@ -108,38 +108,38 @@ def reply(
     if alignments and not json:
         raise UsageError("--alignments needs --json: plain lines cannot show them")
     if trace is not None:
-        _check_trace(trace)
+        _check_trace_path(trace)
     bundles = [bundle, *(ensemble or [])]
     with ChatModel.load_ensemble(
         bundles, device=device, threads=threads, require_signature=require_signature
     ) as model:
         if device == "auto" and sys.stderr.isatty():
-            say(f"{bundle} on {model.device}")
+            print_stderr(f"{bundle} on {model.device}")
         options = decoding_options(model.defaults, **given_options(context))
         if abstain_below is not None:
-            _check_confident(model, options)
-        traced = []
-        for prompt in text or _lines():
-            found = _stream(model, prompt, options) if stream else model.reply(prompt, options)
-            if found.truncated:
-                say_truncated(model)
+            _check_gives_confidence(model, options)
+        trace_entries = []
+        for prompt in text or _read_prompts():
+            result = _stream_reply(model, prompt, options) if stream else model.reply(prompt, options)
+            if result.truncated:
+                print_truncation_notice(model)
             if trace:
-                traced.append(_traced(model, prompt, found))
+                trace_entries.append(_trace_entry(model, prompt, result))
             if stream:
                 continue
             if json:
-                values = reply_json(prompt, found) | _abstaining(found, abstain_below)
-                put_json(values | ({"source": list(found.source)} if alignments else {}))
-            elif abstain_below is not None and _abstains(found, abstain_below):
-                put("")
+                values = reply_json(prompt, result) | _abstention_json(result, abstain_below)
+                print_json(values | ({"source": list(result.source)} if alignments else {}))
+            elif abstain_below is not None and _abstains(result, abstain_below):
+                print_stdout("")
             else:
-                _put_reply(found, n_best or 1)
+                _print_reply(result, n_best or 1)
         if trace:
-            write_atomic(trace, json_line({**_TRACE, "replies": traced}) + "\n")
+            write_atomic(trace, json_line({**_TRACE_HEADER, "replies": trace_entries}) + "\n")
 
 
-def say_truncated(model: ChatModel) -> None:
-    say(f"only the end of a prompt was read: it has more than {model.codec.max_source} tokens")
+def print_truncation_notice(model: ChatModel) -> None:
+    print_stderr(f"only the end of a prompt was read: it has more than {model.codec.max_source} tokens")
 
 
 def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
     }
 
 
-def _check_confident(model: ChatModel, options: DecodingOptions) -> None:
+def _check_gives_confidence(model: ChatModel, options: DecodingOptions) -> None:
     """Raise UsageError where `model` gives no confidence to replies found with `options`."""
     if model.maker.calibration is None:
         raise UsageError(
@@ -174,42 +174,42 @@ def _check_confident(model: ChatModel, options: DecodingOptions) -> None:
         )
 
 
-def _abstains(reply: Reply, least: float) -> bool:
-    """Whether the confidence is below `least`. A reply that was cut at the
+def _abstains(reply: Reply, minimum: float) -> bool:
+    """Whether the confidence is below `minimum`. A reply that was cut at the
     length limit has none, and counts as below."""
-    return reply.confidence is None or reply.confidence < least
+    return reply.confidence is None or reply.confidence < minimum
 
 
-def _abstaining(reply: Reply, least: float | None) -> dict[str, Any]:
+def _abstention_json(reply: Reply, minimum: float | None) -> dict[str, Any]:
     """What --abstain-below adds to the JSON of a reply. The text of an abstained reply becomes empty; it is
     still the first of the candidates."""
-    if least is None:
+    if minimum is None:
         return {}
-    abstained = _abstains(reply, least)
+    abstained = _abstains(reply, minimum)
     return {"abstained": abstained} | ({"reply": ""} if abstained else {})
 
 
-def _put_reply(reply: Reply, n_best: int) -> None:
+def _print_reply(reply: Reply, n_best: int) -> None:
     """Print a reply on one line, with line breaks as spaces, so that line n answers prompt n; with `n_best`
     above 1, print each candidate on a line of its own."""
     if n_best == 1:
-        put(one_line(reply.text))
+        print_stdout(one_line(reply.text))
     else:
         for candidate in reply.candidates:
-            put(f"{candidate.score:.4f}\t{one_line(candidate.text)}")
+            print_stdout(f"{candidate.score:.4f}\t{one_line(candidate.text)}")
     sys.stdout.flush()
 
 
-def _stream(model: ChatModel, prompt: str, options: DecodingOptions) -> Reply:
+def _stream_reply(model: ChatModel, prompt: str, options: DecodingOptions) -> Reply:
     stream = model.stream(prompt, options)
     for piece in stream:
-        put(one_line(piece), end="")
+        print_stdout(one_line(piece), end="")
         sys.stdout.flush()
-    put("")
+    print_stdout("")
     return stream.reply
 
 
-def _check_trace(path: Path) -> None:
+def _check_trace_path(path: Path) -> None:
     """Raise an error, before the work, where the trace cannot be written. Only an older trace is replaced."""
     check_file("--trace", path)
     if path.exists() and not (path.is_file() and _is_trace(path)):
@@ -218,21 +218,21 @@ def _check_trace(path: Path) -> None:
 
 def _is_trace(path: Path) -> bool:
     """Whether a file is a trace, or empty."""
-    beginning = json_line(_TRACE).rstrip("}").encode()
+    header = json_line(_TRACE_HEADER).rstrip("}").encode()
     with path.open("rb") as file:
-        return file.read(len(beginning)) in (beginning, b"")
+        return file.read(len(header)) in (header, b"")
 
 
-def _traced(model: ChatModel, prompt: str, reply: Reply) -> dict[str, Any]:
+def _trace_entry(model: ChatModel, prompt: str, reply: Reply) -> dict[str, Any]:
     assert reply.trace is not None
     source = model.codec.encode_source([prompt]).ids
     return {"prompt": prompt, "reply": reply.text, **trace_json(reply.trace, source, model.codec)}
 
 
-def _lines() -> Iterator[str]:
+def _read_prompts() -> Iterator[str]:
     """Prompts from stdin, one per line."""
     if sys.stdin is None:
         raise UsageError("there is no TEXT, and stdin is closed: give prompts as arguments")
     if sys.stdin.isatty():
-        say("type one prompt per line; Ctrl-D ends")
-    yield from lines_of(sys.stdin.buffer)
+        print_stderr("type one prompt per line; Ctrl-D ends")
+    yield from read_lines(sys.stdin.buffer)

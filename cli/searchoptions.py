@@ -11,7 +11,7 @@ import typer
 from typer.models import OptionInfo
 
 from ..runtime import DecodingOptions
-from ..runtime.replies import read_replies
+from ..runtime.closedset import read_replies
 
 #: The defaults of the search.
 DEFAULTS = DecodingOptions()
@@ -227,9 +227,9 @@ def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
     The command does not receive them as arguments; it reads them from its context with `given_options`.
     """
     signature = inspect.signature(command, eval_str=True)
-    own = list(signature.parameters.values())
-    first = next(i for i, parameter in enumerate(own) if _is_option(parameter))
-    added = [
+    own_parameters = list(signature.parameters.values())
+    first = next(i for i, parameter in enumerate(own_parameters) if _is_option(parameter))
+    search_parameters = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=option)
         for name, option in SEARCH_OPTIONS.items()
     ]
@@ -238,7 +238,9 @@ def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         command(**{name: value for name, value in given.items() if name in signature.parameters})
 
-    vars(run)["__signature__"] = signature.replace(parameters=[*own[:first], *added, *own[first:]])
+    vars(run)["__signature__"] = signature.replace(
+        parameters=[*own_parameters[:first], *search_parameters, *own_parameters[first:]]
+    )
     return run
 
 

@@ -1,19 +1,27 @@
-"""`edgechat train`: from data to a run folder. `training.py` prints the results."""
+"""`edgechat train`: from data to a run folder. `trainoutput.py` prints the results."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..runtime.files import occupied
-from ..train.choices import Amp, AttentionKind, DeviceName, Metric, Optimizer, Schedule, Targets
-from .console import say
-from .errors import INTERRUPTED
+from ..runtime.atomic_write import would_overwrite
+from ..train.option_types import (
+    AmpMode,
+    AttentionKind,
+    DeviceName,
+    MetricName,
+    OptimizerName,
+    ScheduleName,
+    TargetTurns,
+)
+from .console import print_stderr
+from .errors import EXIT_INTERRUPTED
 from .options import ForceOption, JsonOption
 from .outputpath import check_writable
-from .progress import reading
+from .progress import reading_progress
 from .pytorch import set_torch_threads, torch_device
-from .training import find_learning_rate, say_end, set_up_environment, show_corpus, train_run
+from .trainoutput import find_learning_rate, print_training_end, set_up_environment, show_corpus, train_run
 
 if TYPE_CHECKING:
     from ..train.run import Run
@@ -29,12 +37,12 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
 
 
-def _number(help: str, panel: str) -> Any:
+def _number_option(help: str, panel: str) -> Any:
     """A numeric option. Its range is checked by train/ranges.py, which also checks configuration files."""
     return typer.Option(help=help, rich_help_panel=panel, show_default=False)
 
 
-def _switch(name: str, help: str) -> Any:
+def _switch_option(name: str, help: str) -> Any:
     return typer.Option(f"--{name}/--no-{name}", help=help, rich_help_panel=_MODEL, show_default=False)
 
 
@@ -118,7 +126,8 @@ def train(
         ),
     ] = None,
     threads: Annotated[
-        int | None, _number("CPU threads of PyTorch.  [default: PyTorch's; the run's with --resume]", _RUN)
+        int | None,
+        _number_option("CPU threads of PyTorch.  [default: PyTorch's; the run's with --resume]", _RUN),
     ] = None,
     json: JsonOption = False,
     source: Annotated[
@@ -154,14 +163,16 @@ def train(
         ),
     ] = None,
     valid_fraction: Annotated[
-        float | None, _number("Fraction of the dialogues that is held out.  [default: 0.05]", _DATA)
+        float | None, _number_option("Fraction of the dialogues that is held out.  [default: 0.05]", _DATA)
     ] = None,
     turns: Annotated[
         int | None,
-        _number("Turns of the dialogue that the model reads, including the prompt.  [default: 1]", _DATA),
+        _number_option(
+            "Turns of the dialogue that the model reads, including the prompt.  [default: 1]", _DATA
+        ),
     ] = None,
     targets: Annotated[
-        Targets | None,
+        TargetTurns | None,
         typer.Option(
             help="Turns to learn; second: only every second turn, the bot's.  [default: all]",
             rich_help_panel=_DATA,
@@ -190,19 +201,24 @@ def train(
             rich_help_panel=_DATA,
         ),
     ] = None,
-    vocab_size: Annotated[int | None, _number("Vocabulary size of the trained tokenizer.", _DATA)] = None,
+    vocab_size: Annotated[
+        int | None, _number_option("Vocabulary size of the trained tokenizer.", _DATA)
+    ] = None,
     max_source: Annotated[
-        int | None, _number("Longest source, in tokens; a longer one loses its oldest text.", _DATA)
+        int | None, _number_option("Longest source, in tokens; a longer one loses its oldest text.", _DATA)
     ] = None,
     max_target: Annotated[
-        int | None, _number("Longest reply, in tokens, its end included; longer ones are cut.", _DATA)
+        int | None, _number_option("Longest reply, in tokens, its end included; longer ones are cut.", _DATA)
     ] = None,
-    layers: Annotated[int | None, _number("LSTM layers of the encoder, and of the decoder.", _MODEL)] = None,
-    hidden: Annotated[int | None, _number("Size of the LSTM states.", _MODEL)] = None,
-    embedding: Annotated[int | None, _number("Size of the token embedding.", _MODEL)] = None,
-    attention: Annotated[int | None, _number("Size of the attention keys.", _MODEL)] = None,
+    layers: Annotated[
+        int | None, _number_option("LSTM layers of the encoder, and of the decoder.", _MODEL)
+    ] = None,
+    hidden: Annotated[int | None, _number_option("Size of the LSTM states.", _MODEL)] = None,
+    embedding: Annotated[int | None, _number_option("Size of the token embedding.", _MODEL)] = None,
+    attention: Annotated[int | None, _number_option("Size of the attention keys.", _MODEL)] = None,
     dropout: Annotated[
-        float | None, _number("Fraction of values dropped between layers and in the output.", _REGULARIZATION)
+        float | None,
+        _number_option("Fraction of values dropped between layers and in the output.", _REGULARIZATION),
     ] = None,
     reverse_source: Annotated[
         bool | None,
@@ -223,7 +239,7 @@ def train(
     ] = None,
     input_feeding: Annotated[
         bool | None,
-        _switch(
+        _switch_option(
             "input-feeding",
             "Feed the decoder its previous attention vector; training is faster without.  "
             "[default: input-feeding]",
@@ -231,20 +247,25 @@ def train(
     ] = None,
     bidirectional: Annotated[
         bool | None,
-        _switch("bidirectional", "Encode the source in both directions, with half of --hidden each."),
+        _switch_option("bidirectional", "Encode the source in both directions, with half of --hidden each."),
     ] = None,
     residual: Annotated[
-        bool | None, _switch("residual", "Residual connections between layers; needs 2 layers or more.")
+        bool | None,
+        _switch_option("residual", "Residual connections between layers; needs 2 layers or more."),
     ] = None,
     layer_norm: Annotated[
-        bool | None, _switch("layer-norm", "Layer normalization between layers; needs 2 layers or more.")
+        bool | None,
+        _switch_option("layer-norm", "Layer normalization between layers; needs 2 layers or more."),
     ] = None,
     tied_output: Annotated[
-        bool | None, _switch("tied-output", "Use the embedding matrix as the weight of the output layer.")
+        bool | None,
+        _switch_option("tied-output", "Use the embedding matrix as the weight of the output layer."),
     ] = None,
     copy_attention: Annotated[
         bool | None,
-        _switch("copy-attention", "Let replies copy words from their prompt, such as names and numbers."),
+        _switch_option(
+            "copy-attention", "Let replies copy words from their prompt, such as names and numbers."
+        ),
     ] = None,
     pretrained_embeddings: Annotated[
         Path | None,
@@ -257,55 +278,61 @@ def train(
         ),
     ] = None,
     embedding_dropout: Annotated[
-        float | None, _number("Fraction of embedding values dropped.  [default: --dropout]", _REGULARIZATION)
+        float | None,
+        _number_option("Fraction of embedding values dropped.  [default: --dropout]", _REGULARIZATION),
     ] = None,
     attention_dropout: Annotated[
-        float | None, _number("Fraction of attention weights dropped.  [default: 0]", _REGULARIZATION)
+        float | None, _number_option("Fraction of attention weights dropped.  [default: 0]", _REGULARIZATION)
     ] = None,
     word_dropout: Annotated[
         float | None,
-        _number(
+        _number_option(
             "Fraction of source and decoder-input tokens replaced by the unknown token.  [default: 0]",
             _REGULARIZATION,
         ),
     ] = None,
     label_smoothing: Annotated[
         float | None,
-        _number("Fraction of the target probability spread over all tokens.  [default: 0]", _REGULARIZATION),
+        _number_option(
+            "Fraction of the target probability spread over all tokens.  [default: 0]", _REGULARIZATION
+        ),
     ] = None,
     scheduled_sampling: Annotated[
         float | None,
-        _number(
+        _number_option(
             "Fraction of decoder inputs that are the model's own by the end of training.  [default: 0]",
             _REGULARIZATION,
         ),
     ] = None,
     bpe_dropout: Annotated[
         float | None,
-        _number(
+        _number_option(
             "Probability that a BPE merge is skipped in training text; 0.1 is usual.  [default: 0]",
             _REGULARIZATION,
         ),
     ] = None,
     weight_decay: Annotated[
-        float | None, _number("Weight decay of matrices, for adamw and sgd.  [default: 0]", _REGULARIZATION)
+        float | None,
+        _number_option("Weight decay of matrices, for adamw and sgd.  [default: 0]", _REGULARIZATION),
     ] = None,
     ema: Annotated[
         float | None,
-        _number(
+        _number_option(
             "Decay of a moving average of the weights, which is validated and exported; 0.999 is usual.  "
             "[default: none]",
             _REGULARIZATION,
         ),
     ] = None,
-    epochs: Annotated[int | None, _number("Number of passes over the training data.", _LENGTH)] = None,
-    max_steps: Annotated[int | None, _number("Number of steps after which training ends.", _LENGTH)] = None,
+    epochs: Annotated[int | None, _number_option("Number of passes over the training data.", _LENGTH)] = None,
+    max_steps: Annotated[
+        int | None, _number_option("Number of steps after which training ends.", _LENGTH)
+    ] = None,
     max_minutes: Annotated[
         float | None,
-        _number("Stop after this many minutes, with a checkpoint that --resume continues.", _LENGTH),
+        _number_option("Stop after this many minutes, with a checkpoint that --resume continues.", _LENGTH),
     ] = None,
     early_stop: Annotated[
-        Metric | None,
+        MetricName | None,
         typer.Option(
             help="Stop when this metric no longer improves on the held-out pairs; it also selects the best "
             "checkpoint.",
@@ -315,39 +342,41 @@ def train(
     ] = None,
     patience: Annotated[
         int | None,
-        _number("Validations without improvement before --early-stop ends the run.  [default: 5]", _LENGTH),
+        _number_option(
+            "Validations without improvement before --early-stop ends the run.  [default: 5]", _LENGTH
+        ),
     ] = None,
     save_every: Annotated[
-        int | None, _number("Steps between validations, each of which writes a checkpoint.", _LENGTH)
+        int | None, _number_option("Steps between validations, each of which writes a checkpoint.", _LENGTH)
     ] = None,
     keep: Annotated[
         int | None,
-        _number(
+        _number_option(
             "Number of last and of best checkpoints to keep, to average at export.  [default: 1]", _LENGTH
         ),
     ] = None,
-    batch_size: Annotated[int | None, _number("Pairs per batch.", _OPTIMIZATION)] = None,
+    batch_size: Annotated[int | None, _number_option("Pairs per batch.", _OPTIMIZATION)] = None,
     batch_tokens: Annotated[
         int | None,
-        _number(
+        _number_option(
             "Most source and most target tokens per batch, including padding; instead of --batch-size.",
             _OPTIMIZATION,
         ),
     ] = None,
     accumulate: Annotated[
         int | None,
-        _number("Batches whose gradients are accumulated for one step.  [default: 1]", _OPTIMIZATION),
+        _number_option("Batches whose gradients are accumulated for one step.  [default: 1]", _OPTIMIZATION),
     ] = None,
     optimizer: Annotated[
-        Optimizer | None,
+        OptimizerName | None,
         typer.Option(help="Optimizer.  [default: adam]", rich_help_panel=_OPTIMIZATION, show_default=False),
     ] = None,
-    momentum: Annotated[float | None, _number("Momentum of sgd.  [default: 0]", _OPTIMIZATION)] = None,
+    momentum: Annotated[float | None, _number_option("Momentum of sgd.  [default: 0]", _OPTIMIZATION)] = None,
     learning_rate: Annotated[
-        float | None, _number("Highest learning rate of the schedule.", _OPTIMIZATION)
+        float | None, _number_option("Highest learning rate of the schedule.", _OPTIMIZATION)
     ] = None,
     schedule: Annotated[
-        Schedule | None,
+        ScheduleName | None,
         typer.Option(
             help="Schedule of the learning rate.",
             rich_help_panel=_OPTIMIZATION,
@@ -355,30 +384,36 @@ def train(
         ),
     ] = None,
     warmup_steps: Annotated[
-        int | None, _number("Steps over which the learning rate rises linearly at the start.", _OPTIMIZATION)
+        int | None,
+        _number_option("Steps over which the learning rate rises linearly at the start.", _OPTIMIZATION),
     ] = None,
     decay: Annotated[
-        float | None, _number("Factor of each decay of plateau and luong.  [default: 0.5]", _OPTIMIZATION)
+        float | None,
+        _number_option("Factor of each decay of plateau and luong.  [default: 0.5]", _OPTIMIZATION),
     ] = None,
     decay_start: Annotated[
-        int | None, _number("Step of luong's first decay.  [default: half of the steps]", _OPTIMIZATION)
+        int | None,
+        _number_option("Step of luong's first decay.  [default: half of the steps]", _OPTIMIZATION),
     ] = None,
     decay_every: Annotated[
-        int | None, _number("Steps between luong's decays.  [default: a tenth of the steps]", _OPTIMIZATION)
+        int | None,
+        _number_option("Steps between luong's decays.  [default: a tenth of the steps]", _OPTIMIZATION),
     ] = None,
     plateau_patience: Annotated[
         int | None,
-        _number(
+        _number_option(
             "Validations without a lower loss (held-out, else training) before plateau decays.  [default: 2]",
             _OPTIMIZATION,
         ),
     ] = None,
     clip: Annotated[
         float | None,
-        _number("Largest global norm of the gradients; larger ones are scaled down to it.", _OPTIMIZATION),
+        _number_option(
+            "Largest global norm of the gradients; larger ones are scaled down to it.", _OPTIMIZATION
+        ),
     ] = None,
     amp: Annotated[
-        Amp | None,
+        AmpMode | None,
         typer.Option(
             help="Mixed precision in 16 bits; auto: bf16 if the hardware supports it.  [default: off]",
             rich_help_panel=_OPTIMIZATION,
@@ -387,7 +422,7 @@ def train(
     ] = None,
     seed: Annotated[
         int | None,
-        _number(
+        _number_option(
             "Seed of the held-out split, initial weights, batch order and everything random.  [default: 0]",
             _OPTIMIZATION,
         ),
@@ -405,54 +440,54 @@ def train(
     prints report, vocabulary and samples, and with --find-lr suggestion and tried.
     """
     from ..runtime.errors import UsageError
-    from ..train.begin import new_beginning, open_or_create
-    from ..train.distributed import is_first, joined
+    from ..train.distributed import is_first_process, join_process_group
+    from ..train.request import TrainingRequest
     from ..train.run import open_run
-    from ..train.wanted import Wanted
+    from ..train.start_run import open_or_create, prepare_run_inputs
 
-    wanted = Wanted.of(context.params)
-    options = wanted.options
-    if (find_lr or dry_run) and not is_first():
+    request = TrainingRequest.from_options(context.params)
+    options = request.options
+    if (find_lr or dry_run) and not is_first_process():
         return  # one process does it alone
     if find_lr:
         set_torch_threads(options.threads)
-        found = new_beginning(wanted, say=say, reading=reading)
+        found = prepare_run_inputs(request, say=print_stderr, reading=reading_progress)
         find_learning_rate(found, torch_device(options.device), json)
         return
     if dry_run:
-        shown = new_beginning(wanted, say=say, reading=reading)
+        shown = prepare_run_inputs(request, say=print_stderr, reading=reading_progress)
         show_corpus(shown.prepared, json)
         for line in shown.remarks():
-            say(line)
+            print_stderr(line)
         return
     if options.out is None:
         raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
-    run_folder, chosen = options.out, torch_device(options.device)
+    run_folder, chosen_device = options.out, torch_device(options.device)
     set_torch_threads(options.threads)
-    with joined(chosen) as world:
+    with join_process_group(chosen_device) as world:
 
         def begin() -> "Run":
-            continues = resume or world.begun
+            continues = resume or world.run_started
             if not (continues and run_folder.exists()):
-                occupied(run_folder)  # raises an error for the current folder
+                would_overwrite(run_folder)  # raises an error for the current folder
                 check_writable(run_folder)
             run = open_or_create(
                 run_folder,
-                wanted,
-                chosen,
+                request,
+                chosen_device,
                 processes=world.size,
                 resume=continues,
                 force=force and not continues,
-                say=say,
-                reading=reading,
+                say=print_stderr,
+                reading=reading_progress,
             )
-            world.remember_begun()
+            world.record_run_started()
             return run
 
-        run = world.first_does(begin, others=lambda: open_run(run_folder))
-        set_up_environment(run, chosen, options.threads, world)
-        result = train_run(run, chosen, options.max_minutes, world)
-        if world.writes:
-            say_end(run, result, json)
+        run = world.run_first_then_others(begin, others=lambda: open_run(run_folder))
+        set_up_environment(run, chosen_device, options.threads, world)
+        result = train_run(run, chosen_device, options.max_minutes, world)
+        if world.is_first:
+            print_training_end(run, result, json)
     if result.ended == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED)

@@ -13,7 +13,7 @@ import typer
 
 from ..runtime.bundle import find_bundle, read_bundle
 from ..runtime.errors import EdgeChatError, UsageError
-from .console import say
+from .console import print_stderr
 from .options import DeviceOption, RequireSignatureOption, ThreadsOption
 from .searchoptions import BeamOption, LengthPenaltyOption, NormalizeOption, decoding_options
 
@@ -61,27 +61,29 @@ def tui(
         )
     changes = {"beam": beam, "normalize": normalize, "length_penalty": length_penalty}
     given = {name: value for name, value in changes.items() if value is not None}
-    chosen = bundles if bundles else _shipped()
+    chosen = bundles if bundles else _default_bundles()
     # An unusable bundle is reported here, before the chat takes over the terminal.
     for bundle in chosen:
-        _check(bundle, given, require_signature)
+        _check_bundle(bundle, given, require_signature)
     if serve:
-        _serve(host, port)
+        _serve_in_browser(host, port)
         return
-    served = "TEXTUAL_DRIVER" in os.environ  # textual-serve runs this command with its own driver
-    if not served and (host, port) != (_HOST, _PORT):
+    is_served = "TEXTUAL_DRIVER" in os.environ  # textual-serve runs this command with its own driver
+    if not is_served and (host, port) != (_HOST, _PORT):
         raise UsageError("--host and --port need --serve")
     # Textual reads stdin and draws on stderr.
-    if not served and not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+    if not is_served and not all(
+        stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)
+    ):
         raise UsageError(
             "the chat needs a terminal: for pipes and files, use edgechat chat or edgechat reply"
         )
-    if not served and codecs.lookup(sys.stderr.encoding).name != "utf-8":
+    if not is_served and codecs.lookup(sys.stderr.encoding).name != "utf-8":
         raise UsageError(
             f"the chat needs UTF-8, but the encoding of stderr is {sys.stderr.encoding}: set "
             "PYTHONUTF8=1 if the terminal supports UTF-8, or use edgechat chat"
         )
-    if not served and os.environ.get("TERM") == "dumb":
+    if not is_served and os.environ.get("TERM") == "dumb":
         raise UsageError("the chat cannot draw its screen on this terminal (TERM=dumb): use edgechat chat")
     from ..tui import run_chat
 
@@ -96,7 +98,7 @@ def tui(
     )
 
 
-def _shipped() -> list[str]:
+def _default_bundles() -> list[str]:
     """The demo bundle, if this installation has one."""
     try:
         find_bundle("demo")
@@ -105,13 +107,13 @@ def _shipped() -> list[str]:
     return ["demo"]
 
 
-def _check(bundle: str, given: dict[str, Any], require_signature: Path | None) -> None:
+def _check_bundle(bundle: str, given: dict[str, Any], require_signature: Path | None) -> None:
     """Raise an error where the bundle cannot be used, or not with these options."""
     checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
     decoding_options(checked.manifest.decoding, **given)
 
 
-def _serve(host: str, port: int) -> None:
+def _serve_in_browser(host: str, port: int) -> None:
     """Serve this command, without --serve, to a browser."""
     try:
         from ..tui.serve import is_loopback, serve
@@ -120,13 +122,13 @@ def _serve(host: str, port: int) -> None:
             raise
         raise EdgeChatError("--serve needs textual-serve: pip install textual-serve") from None
     if not is_loopback(host):
-        say(
+        print_stderr(
             f"warning: anyone who can reach port {port} of {host} can read your conversations, and write "
             "files as your user"
         )
     arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
     try:
-        serve(_for_shell([sys.executable, "-m", "edgechat", *arguments]), host, port)
+        serve(_quote_for_shell([sys.executable, "-m", "edgechat", *arguments]), host, port)
     except socket.gaierror as error:
         raise UsageError(
             f"--host is {host}, which is not an address of this machine: {error.strerror}"
@@ -137,7 +139,7 @@ def _serve(host: str, port: int) -> None:
         ) from None
 
 
-def _for_shell(command: list[str]) -> str:
+def _quote_for_shell(command: list[str]) -> str:
     """`command` quoted for the shell of the system, in which textual-serve runs it. The shell of Windows does
     not know single quotes."""
     return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)

@@ -18,10 +18,10 @@ from pathlib import Path
 from textual.pilot import Pilot
 
 from edgechat.tui import ChatApp
-from edgechat.tui.engine import load
-from edgechat.tui.keeper import Keeper
+from edgechat.tui.engine import load_model
 from edgechat.tui.screens import ChatScreen
 from edgechat.tui.store import Store
+from edgechat.tui.storethread import StoreThread
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (120, 29)
@@ -32,8 +32,8 @@ PROMPTS = ("good morning", "how are you?", "what do you do for fun?")
 @asynccontextmanager
 async def talked() -> AsyncIterator[tuple[ChatApp, ChatScreen, Pilot[None]]]:
     """Open a chat and get a reply to each of the prompts."""
-    keeper = Keeper(partial(Store, ":memory:"))
-    app = ChatApp(load, ["demo"], keeper=keeper)
+    store_thread = StoreThread(partial(Store, ":memory:"))
+    app = ChatApp(load_model, ["demo"], store_thread=store_thread)
     async with app.run_test(size=SIZE) as pilot:
         screen = app.screen
         assert isinstance(screen, ChatScreen)
@@ -43,7 +43,7 @@ async def talked() -> AsyncIterator[tuple[ChatApp, ChatScreen, Pilot[None]]]:
             await pilot.press("enter")
             await _ready(screen)
         yield app, screen, pilot
-    keeper.close()
+    store_thread.close()
 
 
 async def _ready(screen: ChatScreen) -> None:

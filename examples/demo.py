@@ -16,10 +16,10 @@ from pathlib import Path
 
 from edgechat.runtime import ChatModel
 from edgechat.train.corpus import open_corpus
-from edgechat.train.dialogue import examples
+from edgechat.train.dialogue import extract_pairs
 from edgechat.train.run import open_run
 
-TRAIN = [
+TRAIN_OPTIONS = [
     "chatterbot:english", "--preset", "tiny", "--max-target", "60", "--epochs", "50", "--batch-size", "32",
     "--save-every", "360", "--threads", "1", "--device", "cpu",
 ]  # fmt: skip
@@ -34,11 +34,11 @@ def edgechat(*arguments: str) -> None:
         sys.exit(done.returncode)
 
 
-def answers(held_out: set[tuple[str, str]]) -> dict[str, set[str]]:
+def training_replies(held_out: set[tuple[str, str]]) -> dict[str, set[str]]:
     """The replies to each prompt in the training pairs."""
     found: dict[str, set[str]] = defaultdict(set)
     for dialogue in open_corpus(["chatterbot:english"]):
-        for turns, response in examples(dialogue, turns=1, targets="all"):
+        for turns, response in extract_pairs(dialogue, turns=1, targets="all"):
             if (turns[-1], response) not in held_out:
                 found[turns[-1]].add(response)
     return found
@@ -51,22 +51,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for runs/ and bundles/")
     out = parser.parse_args().out
     run, bundle = out / "runs" / "demo", out / "bundles" / "demo"
-    edgechat("train", *TRAIN, "--out", str(run), *(["--resume"] if run.exists() else []))
+    edgechat("train", *TRAIN_OPTIONS, "--out", str(run), *(["--resume"] if run.exists() else []))
     edgechat("export", str(run), "--out", str(bundle), "--checkpoint", "last", "--replace")
     edgechat("verify", str(bundle))
 
     trained = open_run(run)
-    pairs = [(pair.turns[-1], pair.response) for pair in trained.held_out()]
-    learned = answers(set(pairs))
+    pairs = [(pair.turns[-1], pair.response) for pair in trained.valid_texts()]
+    learned = training_replies(set(pairs))
     unseen = [prompt for prompt, _ in pairs if prompt not in learned]
     single = {prompt: next(iter(replies)) for prompt, replies in learned.items() if len(replies) == 1}
 
     with ChatModel.load(bundle) as model:
         print("\nFive prompts from the training data:")
         chosen = [prompt for prompt in single if 8 < len(prompt) < 40]
-        show(model, chosen[:: len(chosen) // 5][:5])
+        print_replies(model, chosen[:: len(chosen) // 5][:5])
         print("\nFive prompts that are not in the training data:")
-        show(model, unseen[:: max(1, len(unseen) // 5)][:5])
+        print_replies(model, unseen[:: max(1, len(unseen) // 5)][:5])
         replies = model.reply_batch(list(single))
         exact = sum(reply.text == answer for reply, answer in zip(replies, single.values(), strict=True))
         assert model.manifest is not None
@@ -81,7 +81,7 @@ def main() -> None:
         sys.exit("The pipeline is broken: at least 80% of these replies should be exact.")
 
 
-def show(model: ChatModel, prompts: list[str]) -> None:
+def print_replies(model: ChatModel, prompts: list[str]) -> None:
     for prompt in prompts:
         reply = model.reply(prompt)
         print(f"  you  {prompt}\n  bot  {reply}   ({reply.ms:.0f} ms)")

@@ -17,16 +17,16 @@ ROOMS = (
     *("garden", "hall", "kitchen", "living room", "office"),
 )
 #: The commands of the application, as a closed set: the model can give no other reply.
-COMMANDS = DecodingOptions(
+COMMAND_OPTIONS = DecodingOptions(
     replies=tuple(f"LIGHT {state} {room}" for state in ("ON", "OFF", "DIM") for room in ROOMS)
 )
-SURE = 0.9  # lowest probability at which a command is carried out
+MIN_PROBABILITY = 0.9  # lowest probability at which a command is carried out
 
 
-def understood(model: ChatModel, text: str) -> tuple[str, str] | None:
+def parse_command(model: ChatModel, text: str) -> tuple[str, str] | None:
     """(state, room), or None where the model is not sure enough."""
-    best = model.reply(text, COMMANDS).candidates[0]
-    if math.exp(best.logp) < SURE:
+    best = model.reply(text, COMMAND_OPTIONS).candidates[0]
+    if math.exp(best.logp) < MIN_PROBABILITY:
         return None
     _, state, room = best.text.split(" ", 2)
     return state, room
@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(f"lights: {error}")
     lights = dict.fromkeys(ROOMS, "OFF")
     for line in sys.stdin:
-        if command := understood(model, line.strip()):
+        if command := parse_command(model, line.strip()):
             state, room = command
             lights[room] = state  # a real application switches the light here
             print(f"{room}: {state.lower()}", flush=True)

@@ -6,24 +6,24 @@ Keys and values are not repeated for the K rows of a sentence; instead, queries 
 from collections.abc import Callable
 
 from ..train.attention import Attention, BahdanauAttention
-from ..train.choices import AttentionKind
 from ..train.model import Seq2Seq
-from .builder import GraphBuilder, array_of
+from ..train.option_types import AttentionKind
+from .graphbuilder import GraphBuilder, to_float32_array
 from .precision import Precision
 
 #: graph, attention, queries [1,N,A], keys [B,S,A], B [1] -> [B,K,S]
-_Scores = Callable[[GraphBuilder, Attention, str, str, str], str]
+_ScoreBuilder = Callable[[GraphBuilder, Attention, str, str, str], str]
 
 
 def make_keys(g: GraphBuilder, p: Precision, attention: Attention, values: str) -> str:
     """Attention keys [B,S,A] of values [B,S,D]."""
     if attention.key is None:
         return g.op("Identity", values)
-    key = p.stored(g, "attention.key.weight", array_of(attention.key.weight))
+    key = p.float32_weight(g, "attention.key.weight", to_float32_array(attention.key.weight))
     keys = g.op("MatMul", values, g.op("Transpose", key, perm=[1, 0]))
     if attention.key.bias is None:
         return keys
-    return g.op("Add", keys, g.weight("attention.key.bias", array_of(attention.key.bias)))
+    return g.op("Add", keys, g.weight("attention.key.bias", to_float32_array(attention.key.bias)))
 
 
 def attend(
@@ -34,45 +34,45 @@ def attend(
     B = g.op("Shape", keys, start=0, end=1)  # [1]
     S = g.op("Shape", keys, start=1, end=2)
     if attention.query is not None:
-        query = p.linear(g, query, "attention.query.weight", array_of(attention.query.weight).T)
-    scores = _SCORES[model.config.attention_kind](g, attention, query, keys, B)
+        query = p.linear(g, query, "attention.query.weight", to_float32_array(attention.query.weight).T)
+    scores = _SCORE_BUILDERS[model.config.attention_kind](g, attention, query, keys, B)
     masked = g.op("Add", scores, g.op("Unsqueeze", bias, g.constant([1])))
     align = g.op("Softmax", masked, axis=-1)  # [B,K,S]
     context = g.op("MatMul", align, values)  # [B,K,D]
     return g.op("Reshape", context, g.constant([1, -1, D])), align, S
 
 
-def by_row(g: GraphBuilder, x: str, S: str) -> str:
+def merge_batch_and_rows(g: GraphBuilder, x: str, S: str) -> str:
     """[B,K,S] -> [N,S]."""
     return g.op("Reshape", x, g.op("Concat", g.constant([-1]), S, axis=0))
 
 
-def _additive(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
+def _additive_scores(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
     """v^T tanh(q + k): [B,K,1,A] + [B,1,S,A] broadcasts."""
     assert isinstance(attention, BahdanauAttention)
     shape = g.op("Concat", B, g.constant([-1, 1, attention.size]), axis=0)
     grouped = g.op("Reshape", queries, shape)  # [B,K,1,A]
     mixed = g.op("Tanh", g.op("Add", grouped, g.op("Unsqueeze", keys, g.constant([1]))))  # [B,K,S,A]
     # As a MatMul, ONNX Runtime would compute this product with a vector five times more slowly.
-    weighted = g.op("Mul", mixed, g.weight("attention.v", array_of(attention.vector())))
+    weighted = g.op("Mul", mixed, g.weight("attention.v", to_float32_array(attention.score_vector())))
     return g.op("ReduceSum", weighted, g.constant([-1]), keepdims=0)
 
 
-def _dot(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
+def _dot_scores(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
     """q^T k; ONNX Runtime fuses the transposition and the product into one operation."""
     shape = g.op("Concat", B, g.constant([-1, attention.size]), axis=0)
     grouped = g.op("Reshape", queries, shape)  # [B,K,A]
     return g.op("MatMul", grouped, g.op("Transpose", keys, perm=[0, 2, 1]))
 
 
-def _scaled_dot(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
-    return g.op("Mul", _dot(g, attention, queries, keys, B), g.constant(float(attention.size**-0.5)))
+def _scaled_dot_scores(g: GraphBuilder, attention: Attention, queries: str, keys: str, B: str) -> str:
+    return g.op("Mul", _dot_scores(g, attention, queries, keys, B), g.constant(float(attention.size**-0.5)))
 
 
-_SCORES: dict[AttentionKind, _Scores] = {
-    "bahdanau": _additive,
-    "bahdanau-normed": _additive,
-    "luong-dot": _dot,
-    "luong-general": _dot,
-    "scaled": _scaled_dot,
+_SCORE_BUILDERS: dict[AttentionKind, _ScoreBuilder] = {
+    "bahdanau": _additive_scores,
+    "bahdanau-normed": _additive_scores,
+    "luong-dot": _dot_scores,
+    "luong-general": _dot_scores,
+    "scaled": _scaled_dot_scores,
 }

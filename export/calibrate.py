@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from ..runtime.backend import Doubles
-from ..runtime.calibration import AS_IT_IS, Calibration, log_odds
+from ..runtime.calibration import IDENTITY_CALIBRATION, Calibration, log_odds
 from ..runtime.chat import ChatModel
 from ..runtime.errors import EdgeChatError
-from ..runtime.text import normal_form
+from ..runtime.text import to_nfc
 from ..train.confidence import expected_calibration_error
 from ..train.dialogue import Pair
 
 #: Fewer pairs are not informative; more are not needed for two parameters.
-LEAST_PAIRS, MOST_PAIRS = 30, 500
+MIN_PAIRS, MAX_PAIRS = 30, 500
 _FOLDS = 5
 
 
@@ -37,12 +37,12 @@ def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
         p = _sigmoid(x @ w)
         gradient = x.T @ (p - y) + (w - prior)
         hessian = (x.T * (p * (1 - p))) @ x + np.eye(2)
-        move = np.linalg.solve(hessian, gradient)
-        step = 1.0
-        while _loss(x, y, w - step * move, prior) > _loss(x, y, w, prior) and step > 1e-6:
-            step /= 2
-        w = w - step * move
-        if np.abs(step * move).max() < 1e-9:
+        newton_step = np.linalg.solve(hessian, gradient)
+        step_size = 1.0
+        while _loss(x, y, w - step_size * newton_step, prior) > _loss(x, y, w, prior) and step_size > 1e-6:
+            step_size /= 2
+        w = w - step_size * newton_step
+        if np.abs(step_size * newton_step).max() < 1e-9:
             break
     return Calibration(float(w[0]), float(w[1]))
 
@@ -62,38 +62,38 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     """
     if model.defaults.sample:
         raise EdgeChatError("sampled replies are not calibrated")
-    if len(pairs) < LEAST_PAIRS:
+    if len(pairs) < MIN_PAIRS:
         raise EdgeChatError(
-            f"the run holds out {len(pairs)} pairs, but calibration needs at least {LEAST_PAIRS}: "
+            f"the run holds out {len(pairs)} pairs, but calibration needs at least {MIN_PAIRS}: "
             "train with a larger --valid-fraction, or with --valid FILE"
         )
-    places = np.linspace(0, len(pairs) - 1, num=min(len(pairs), MOST_PAIRS)).astype(int)
-    chosen = [pairs[i] for i in places]
+    indices = np.linspace(0, len(pairs) - 1, num=min(len(pairs), MAX_PAIRS)).astype(int)
+    chosen = [pairs[i] for i in indices]
     replied = zip(model.reply_turns([pair.turns for pair in chosen]), chosen, strict=True)
     finished = [(reply, pair) for reply, pair in replied if reply.candidates[0].finished]
     count = len(finished)
-    if count < LEAST_PAIRS:
+    if count < MIN_PAIRS:
         raise EdgeChatError(
             f"only {count} of {len(chosen)} replies to held-out pairs finished within the length limit, "
-            f"but calibration needs at least {LEAST_PAIRS}: train longer, or with a larger --max-target"
+            f"but calibration needs at least {MIN_PAIRS}: train longer, or with a larger --max-target"
         )
     logps = [reply.candidates[0].logp for reply, _ in finished]
-    right = [reply.text == normal_form(pair.response) for reply, pair in finished]
+    right = [reply.text == to_nfc(pair.response) for reply, pair in finished]
     fitted = fit_platt(logps, right)
     if round(fitted.a, 6) <= 0:
         raise EdgeChatError(
             "no calibration fits the held-out pairs: likelier replies are not right more often"
         )
-    unseen = [0.0] * count
+    cross_validated = [0.0] * count
     for fold in range(_FOLDS):
-        kept = [i for i in range(count) if i % _FOLDS != fold]
-        fit = fit_platt([logps[i] for i in kept], [right[i] for i in kept])
+        other_folds = [i for i in range(count) if i % _FOLDS != fold]
+        fold_fit = fit_platt([logps[i] for i in other_folds], [right[i] for i in other_folds])
         for i in range(fold, count, _FOLDS):
-            unseen[i] = fit.confidence(logps[i])
+            cross_validated[i] = fold_fit.confidence(logps[i])
     before = expected_calibration_error([float(np.exp(logp)) for logp in logps], right)
-    after = expected_calibration_error(unseen, right)
+    after = expected_calibration_error(cross_validated, right)
     if after >= before:
-        fitted, after = AS_IT_IS, before
+        fitted, after = IDENTITY_CALIBRATION, before
     return {
         "kind": "platt",
         "a": round(fitted.a, 6),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..runtime.display import counted
+from ..runtime.display import plural
 from ..runtime.manifest import Manifest
 from .quality import perplexity_change
 
@@ -15,18 +15,18 @@ def model_card(manifest: Manifest) -> str:
     perplexity = quality.get("valid_perplexity")
     vectors = provenance.get("pretrained_tokens")
     pretrained = f", {vectors:,} tokens initialized from pretrained vectors" if vectors else ""
-    learned = f"{counted(provenance['steps'], 'step')} on {counted(provenance['train_pairs'], 'pair')}"
+    learned = f"{plural(provenance['steps'], 'step')} on {plural(provenance['train_pairs'], 'pair')}"
     before = provenance.get("begun_at_step")
-    continued = "" if before is None else f", after {counted(before, 'step')} of another run"
+    continued = "" if before is None else f", after {plural(before, 'step')} of another run"
     held_out = (
-        f"{perplexity:.2f} on {counted(quality['valid_pairs'], 'held-out pair')}"
+        f"{perplexity:.2f} on {plural(quality['valid_pairs'], 'held-out pair')}"
         if perplexity
         else "nothing was held out"
     )
     reply = f"at most {text.max_target} tokens"
     limit = "It repeats and recombines what its training data holds."
     if "closed_set" in quality:
-        reply = f"closed set: {counted(quality['closed_set']['replies'], 'reply')}, in `replies.json`"
+        reply = f"closed set: {plural(quality['closed_set']['replies'], 'reply')}, in `replies.json`"
         limit = "Whatever the prompt, it gives one of the replies of its closed set."
     direction = "read backwards" if model.reverse_source else "read forwards"
     if model.bidirectional:
@@ -78,15 +78,15 @@ def _confidence(manifest: Manifest) -> str:
     if fitted is None:
         return "not calibrated"
     return (
-        f"calibrated on {counted(fitted['pairs'], 'held-out pair')}, {fitted['right']:.1%} of them answered "
+        f"calibrated on {plural(fitted['pairs'], 'held-out pair')}, {fitted['right']:.1%} of them answered "
         f"word for word; calibration error {fitted['ece']:.3f}"
     )
 
 
 def _exact(manifest: Manifest) -> str:
     proof = manifest.proof
-    pairs, steps = counted(proof["pairs"], "pair"), counted(proof["steps"], "decoder step")
-    replies, exceptions = counted(proof["replies"], "decoded reply"), _near_ties(proof)
+    pairs, steps = plural(proof["pairs"], "pair"), plural(proof["steps"], "decoder step")
+    replies, exceptions = plural(proof["replies"], "decoded reply"), _near_ties(proof)
     graphs = "graphs" if manifest.precision == "fp32" else "graphs in fp32"
     return f"""The {graphs} were compared with the PyTorch model on {pairs}
 ({steps}). Largest differences: log-probabilities {proof["worst_logp"]:.1e}, states
@@ -101,7 +101,7 @@ def _variant(manifest: Manifest) -> str:
     if quality is None:
         return ""
     batching = manifest.proof[manifest.precision]
-    replies, exceptions = counted(batching["replies"], "reply"), _near_ties(batching)
+    replies, exceptions = plural(batching["replies"], "reply"), _near_ties(batching)
     change = perplexity_change(quality["perplexity"], quality["fp32_perplexity"])
     forced = (
         "\nThis exceeds the declared limits: the bundle was written with --force."
@@ -119,7 +119,7 @@ changes by {change:+.2%}, log-probabilities differ by {quality["mean_logp"]:.3f}
 def _near_ties(proof: Mapping[str, Any]) -> str:
     """The near ties of a comparison, if there are any."""
     ties = proof["near_ties"]
-    return f",\nexcept for {counted(ties, 'near tie')}" if ties else ""
+    return f",\nexcept for {plural(ties, 'near tie')}" if ties else ""
 
 
 def _list(numbers: tuple[int, ...] | list[int]) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..runtime.display import counted
-from ..runtime.text import TextCodec, normal_form
+from ..runtime.display import plural
+from ..runtime.text import TextCodec, to_nfc
 from ..train.dataset import EncodedPairs
 
 
@@ -22,33 +22,33 @@ class ClosedSetFit:
         """Sentences about what is probably a mistake in the closed set."""
         if self.held_out_outside:
             yield (
-                f"hint: {self.held_out_outside:,} of {counted(self.held_out, 'held-out response')} "
-                f"{_are(self.held_out_outside)} not in the closed set: the bundle cannot give them"
+                f"hint: {self.held_out_outside:,} of {plural(self.held_out, 'held-out response')} "
+                f"{_is_or_are(self.held_out_outside)} not in the closed set: the bundle cannot give them"
             )
         if self.never_learned:
             yield (
-                f"hint: {self.never_learned:,} of {counted(self.replies, 'reply')} of the closed set "
-                f"{_are(self.never_learned)} not a response in the training data: check the spelling"
+                f"hint: {self.never_learned:,} of {plural(self.replies, 'reply')} of the closed set "
+                f"{_is_or_are(self.never_learned)} not a response in the training data: check the spelling"
             )
         if self.alike:
             yield (
-                f"hint: {counted(self.alike, 'reply')} of the closed set {_differs(self.alike)} from another "
-                "only in white space or case"
+                f"hint: {plural(self.alike, 'reply')} of the closed set {_differs_or_differ(self.alike)} "
+                "from another only in white space or case"
             )
 
 
-def closed_set_fit(
-    replies: Sequence[str], codec: TextCodec, learned: EncodedPairs, held_out: EncodedPairs
+def measure_closed_set_fit(
+    replies: Sequence[str], codec: TextCodec, train_pairs: EncodedPairs, valid_pairs: EncodedPairs
 ) -> ClosedSetFit:
     """Compare the closed set `replies` with the training and held-out targets of a run, as token ids."""
     members = {tuple(codec.encode_target(reply)[0]) for reply in replies}
-    outside = sum(target not in members for target in _targets(held_out))
-    folded = {" ".join(normal_form(reply).split()).casefold() for reply in replies}
+    outside = sum(target not in members for target in _targets(valid_pairs))
+    folded = {" ".join(to_nfc(reply).split()).casefold() for reply in replies}
     return ClosedSetFit(
         replies=len(members),
-        held_out=len(held_out),
+        held_out=len(valid_pairs),
         held_out_outside=outside,
-        never_learned=len(members.difference(_targets(learned))),
+        never_learned=len(members.difference(_targets(train_pairs))),
         alike=len(members) - len(folded),
     )
 
@@ -57,9 +57,9 @@ def _targets(pairs: EncodedPairs) -> Iterator[tuple[int, ...]]:
     return (tuple(pairs.target(i).tolist()) for i in range(len(pairs)))
 
 
-def _are(number: int) -> str:
+def _is_or_are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def _differs(number: int) -> str:
+def _differs_or_differ(number: int) -> str:
     return "differs" if number == 1 else "differ"

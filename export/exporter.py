@@ -16,11 +16,12 @@ import numpy as np
 import onnxruntime as ort
 
 from .. import __version__
-from ..runtime.arguments import shown
-from ..runtime.bundle import Bundle, check_out, write_bundle
+from ..runtime.arguments import short_repr
+from ..runtime.atomic_write import write_atomic
+from ..runtime.bundle import Bundle, check_bundle_target, write_bundle
 from ..runtime.chat import ChatModel
+from ..runtime.closedset import REPLIES_FILE, ClosedSet, encode_replies, make_closed_set
 from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
-from ..runtime.files import write_atomic
 from ..runtime.golden import make_golden
 from ..runtime.manifest import (
     OPSET,
@@ -32,34 +33,33 @@ from ..runtime.manifest import (
 )
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
-from ..runtime.replies import REPLIES, ClosedSet, closed_set, write_replies
 from ..runtime.replymaker import ReplyMaker
 from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.dataset import EncodedPairs
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
+from .bundlegraphs import BundleGraphs, build_graphs, load_graphs, prove_graphs
 from .calibrate import calibrate
 from .card import model_card
-from .closedset import ClosedSetFit, closed_set_fit
+from .closedset import ClosedSetFit, measure_closed_set_fit
 from .graphs import graph_spec
-from .proof import Progress
-from .quality import LIMITS, beyond_limits, compare, step_ms
-from .variants import Built, build, prove_built, rebuild
+from .proof import ProgressCallback
+from .quality import LIMITS, compare_with_fp32, measure_step_ms, reasons_against
 
 #: Pairs that the proof, the choice of int8 levels and the quality figures use at most.
-_PROOF_PAIRS = 64
-_LEVEL_PAIRS = 64
-_QUALITY_PAIRS = 2000
+_MAX_PROOF_PAIRS = 64
+_MAX_LEVEL_PAIRS = 64
+_MAX_QUALITY_PAIRS = 2000
 #: With fewer held-out pairs, training pairs are added up to this number.
-_FEWEST_PAIRS = 500
+_MIN_PAIRS = 500
 _GOLDEN_CASES = 8
 #: Licenses of the corpora that come as packages.
-_LICENCES = {"chitchat": "MIT", "chatterbot": "BSD-3-Clause"}
+_CORPUS_LICENCES = {"chitchat": "MIT", "chatterbot": "BSD-3-Clause"}
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     path: Path
     manifest: Manifest
     size: int  # bytes
@@ -79,8 +79,8 @@ def export(
     sign: Signer | None = None,
     replace_existing: bool = False,
     force: bool = False,
-    progress: Progress = lambda what: None,
-) -> Exported:
+    progress: ProgressCallback = lambda what: None,
+) -> ExportResult:
     """Export a checkpoint of a run as the bundle `out`.
 
     The fp32 graphs are proved against PyTorch whatever the precision; int8 and fp16 are then compared with
@@ -109,34 +109,34 @@ def export(
     """
     start = time.perf_counter()
     replace_existing |= force
-    check_out(out, replace_existing, "--replace")
+    check_bundle_target(out, replace_existing, "--replace")
     _check_licence(data_licence)
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
     decoding = decoding or DecodingOptions()
-    closed = None if replies is None else closed_set(replies, run.codec)
+    closed = None if replies is None else make_closed_set(replies, run.codec)
     check_defaults(decoding, max_target=run.codec.max_target, vocab_size=run.codec.vocab_size)
-    ReplyMaker(run.codec, decoding, closed=closed).texts(decoding)  # refuses what no reply could be
+    ReplyMaker(run.codec, decoding, closed_set=closed).text_rules(decoding)  # refuses what no reply could be
     last = run.step("last")
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
-    behind = f"; the last is step {last:,}" if position.step != last else ""
-    progress(f"taking the {what}, step {position.step:,}{behind}")
-    fit = None if replies is None else _closed_set_fit(run, replies, progress)
+    last_step_note = f"; the last is step {last:,}" if position.step != last else ""
+    progress(f"taking the {what}, step {position.step:,}{last_step_note}")
+    fit = None if replies is None else _report_closed_set_fit(run, replies, progress)
     data = run.config.data
-    manifest = _manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
-    built = build(model, precision, _judged_on(run, _LEVEL_PAIRS), progress=progress)
-    proof = prove_built(
-        model, built, *_judged_on(run, _PROOF_PAIRS), max_length=data.max_target, progress=progress
+    manifest = _make_manifest(run, model, checkpoint, position.step, precision, decoding, data_licence)
+    built = build_graphs(model, precision, _evaluation_pairs(run, _MAX_LEVEL_PAIRS), progress=progress)
+    proof = prove_graphs(
+        model, built, *_evaluation_pairs(run, _MAX_PROOF_PAIRS), max_length=data.max_target, progress=progress
     )
     progress("measuring held-out perplexity")
-    quality, beyond, ms = _quality(built, run, force=force)
+    quality, exceeded, ms = _measure_quality(built, run, force=force)
     if fit is not None:
         quality["closed_set"] = asdict(fit)
     manifest = replace(manifest, proof=proof, quality=quality)
-    manifest = replace(manifest, calibration=_calibration(run, built.variant, manifest, closed, progress))
+    manifest = replace(manifest, calibration=_fit_calibration(run, built.backend, manifest, closed, progress))
     progress("making golden vectors")
     golden = make_golden(
-        built.variant,
+        built.backend,
         seed=run.config.training.seed,
         count=_GOLDEN_CASES,
         max_source=data.max_source,
@@ -148,7 +148,7 @@ def export(
         "decoder.onnx": built.decoder,
         "golden.json": golden,
         "MODEL_CARD.md": model_card(manifest).encode(),
-        **({} if replies is None else {REPLIES: write_replies(replies)}),
+        **({} if replies is None else {REPLIES_FILE: encode_replies(replies)}),
     }
     progress("writing the bundle")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -159,19 +159,19 @@ def export(
         _write_report(out, run_folder, checkpoint, seconds, ms)
     except OSError as error:  # the bundle is complete without the report
         progress(f"warning: the report beside the bundle could not be written: {error.strerror}")
-    return Exported(out, sealed, size, seconds, beyond)
+    return ExportResult(out, sealed, size, seconds, exceeded)
 
 
-def _closed_set_fit(run: Run, replies: Sequence[str], progress: Progress) -> ClosedSetFit:
+def _report_closed_set_fit(run: Run, replies: Sequence[str], progress: ProgressCallback) -> ClosedSetFit:
     """How the closed set fits the run's data. Hints about what does not fit are passed to `progress`."""
-    fit = closed_set_fit(replies, run.codec, run.train_pairs, run.valid_pairs)
+    fit = measure_closed_set_fit(replies, run.codec, run.train_pairs, run.valid_pairs)
     for hint in fit.hints():
         progress(hint)
     return fit
 
 
 def prove_bundle(
-    bundle: Bundle, run_folder: Path, *, progress: Progress = lambda what: None
+    bundle: Bundle, run_folder: Path, *, progress: ProgressCallback = lambda what: None
 ) -> dict[str, Any]:
     """Repeat the proof with the bundle's own graphs, against the checkpoint that they were exported from.
 
@@ -180,18 +180,20 @@ def prove_bundle(
         ProofError: the graphs do not compute what the model computes, or their precision exceeds its limits.
     """
     manifest = bundle.manifest
-    run, model = made_of(bundle, run_folder)
-    built = rebuild(model, manifest.precision, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"])
-    proof = prove_built(
+    run, model = load_exported_checkpoint(bundle, run_folder)
+    built = load_graphs(model, manifest.precision, bundle.files["encoder.onnx"], bundle.files["decoder.onnx"])
+    proof = prove_graphs(
         model,
         built,
-        *_judged_on(run, _PROOF_PAIRS),
+        *_evaluation_pairs(run, _MAX_PROOF_PAIRS),
         max_length=run.config.data.max_target,
         progress=progress,
     )
     if built.precision != "fp32":
-        quality = compare(built.exact, built.variant, *_judged_on(run, _QUALITY_PAIRS))
-        reasons = quality.beyond(LIMITS[built.precision])
+        quality = compare_with_fp32(
+            built.fp32_backend, built.backend, *_evaluation_pairs(run, _MAX_QUALITY_PAIRS)
+        )
+        reasons = quality.exceeded_limits(LIMITS[built.precision])
         if reasons and manifest.quality.get("forced") is not True:
             raise ProofError(
                 f"the {built.precision} graphs differ too much from those in fp32: {'; '.join(reasons)}"
@@ -200,7 +202,7 @@ def prove_bundle(
     return proof
 
 
-def made_of(bundle: Bundle, run_folder: Path) -> tuple[Run, Seq2Seq]:
+def load_exported_checkpoint(bundle: Bundle, run_folder: Path) -> tuple[Run, Seq2Seq]:
     """The run that a bundle was exported from, and the model of its checkpoint.
 
     Raises:
@@ -226,10 +228,10 @@ def _check_licence(text: str | None) -> None:
     try:
         (text or "").encode()
     except UnicodeEncodeError:
-        raise UsageError(f"data_licence must be valid Unicode text, not {shown(text)}") from None
+        raise UsageError(f"data_licence must be valid Unicode text, not {short_repr(text)}") from None
 
 
-def _manifest(
+def _make_manifest(
     run: Run,
     model: Seq2Seq,
     checkpoint: str,
@@ -240,7 +242,9 @@ def _manifest(
 ) -> Manifest:
     config, data, spec = model.config, run.config.data, graph_spec(model)
     name = run.data_name
-    known = sorted({_LICENCES.get(part.strip().split(":")[0], "not stated") for part in name.split(", ")})
+    known = sorted(
+        {_CORPUS_LICENCES.get(part.strip().split(":")[0], "not stated") for part in name.split(", ")}
+    )
     return Manifest(
         model=ModelSpec(
             layers=config.layers,
@@ -287,48 +291,50 @@ def _manifest(
             "steps": steps,
             "train_pairs": len(run.train_pairs),
             **({} if run.pretrained is None else {"pretrained_tokens": run.pretrained["found"]}),
-            **({} if run.begun_from is None else {"begun_at_step": run.begun_from["step"]}),
+            **({} if run.base_info is None else {"begun_at_step": run.base_info["step"]}),
         },
         proof={},
         quality={},
     )
 
 
-def _some(pairs: EncodedPairs, count: int) -> tuple[list[list[int]], list[list[int]]]:
+def _evenly_spaced_pairs(pairs: EncodedPairs, count: int) -> tuple[list[list[int]], list[list[int]]]:
     """At most `count` sources and targets, spread evenly over the pairs."""
     chosen = np.unique(np.linspace(0, len(pairs) - 1, num=min(count, len(pairs)), dtype=np.int64))
     return [pairs.source(i).tolist() for i in chosen], [pairs.target(i).tolist() for i in chosen]
 
 
-def _judged_on(run: Run, count: int) -> tuple[list[list[int]], list[list[int]]]:
+def _evaluation_pairs(run: Run, count: int) -> tuple[list[list[int]], list[list[int]]]:
     """At most `count` sources and targets to test a bundle on: held-out pairs, and where there are fewer than
-    `_FEWEST_PAIRS`, training pairs too, since a handful of pairs says little."""
-    sources, targets = _some(run.valid_pairs, count)
-    more = _some(run.train_pairs, max(0, min(count, _FEWEST_PAIRS) - len(sources)))
+    `_MIN_PAIRS`, training pairs too, since a handful of pairs says little."""
+    sources, targets = _evenly_spaced_pairs(run.valid_pairs, count)
+    more = _evenly_spaced_pairs(run.train_pairs, max(0, min(count, _MIN_PAIRS) - len(sources)))
     return sources + more[0], targets + more[1]
 
 
-def _quality(
-    built: Built, run: Run, *, force: bool
+def _measure_quality(
+    built: BundleGraphs, run: Run, *, force: bool
 ) -> tuple[dict[str, Any], list[str], dict[PrecisionName, float]]:
     """Figures for the manifest; the limits that are exceeded; and the CPU milliseconds of a decoder step on
     this machine."""
-    sources, targets = _judged_on(run, _QUALITY_PAIRS)
-    quality = compare(built.exact, built.variant, sources, targets)
-    held_out, n = None, min(len(run.valid_pairs), _QUALITY_PAIRS)
+    sources, targets = _evaluation_pairs(run, _MAX_QUALITY_PAIRS)
+    quality = compare_with_fp32(built.fp32_backend, built.backend, sources, targets)
+    held_out, n = None, min(len(run.valid_pairs), _MAX_QUALITY_PAIRS)
     if n:
         held_out = (
-            quality if n == quality.pairs else compare(built.exact, built.variant, sources[:n], targets[:n])
+            quality
+            if n == quality.pairs
+            else compare_with_fp32(built.fp32_backend, built.backend, sources[:n], targets[:n])
         )
     figures: dict[str, Any] = {
         "valid_pairs": n,
         "valid_perplexity": None if held_out is None else round(held_out.perplexity, 4),
     }
-    backends: dict[PrecisionName, OrtBackend] = {"fp32": built.exact, built.precision: built.variant}
-    ms = step_ms(backends, sources[0])
+    backends: dict[PrecisionName, OrtBackend] = {"fp32": built.fp32_backend, built.precision: built.backend}
+    ms = measure_step_ms(backends, sources[0])
     if built.precision == "fp32":
         return figures, [], ms
-    reasons = beyond_limits(built.precision, quality, size=built.size, fp32_size=built.exact_size, ms=ms)
+    reasons = reasons_against(built.precision, quality, size=built.size, fp32_size=built.fp32_size, ms=ms)
     if reasons and not force:
         raise QualityError(
             f"{built.precision} is not good enough for this model: {'; '.join(reasons)}: "
@@ -339,14 +345,14 @@ def _quality(
     return figures, reasons, ms
 
 
-def _calibration(
-    run: Run, backend: OrtBackend, manifest: Manifest, closed: ClosedSet | None, progress: Progress
+def _fit_calibration(
+    run: Run, backend: OrtBackend, manifest: Manifest, closed: ClosedSet | None, progress: ProgressCallback
 ) -> dict[str, Any] | None:
     """The calibration for the manifest; None, with a line to `progress`, where there can be none."""
-    model = ChatModel(backend, run.codec, manifest.decoding, device="cpu", closed=closed)
+    model = ChatModel(backend, run.codec, manifest.decoding, device="cpu", closed_set=closed)
     progress("calibrating the confidence")
     try:
-        return calibrate(model, run.held_out())
+        return calibrate(model, run.valid_texts())
     except EdgeChatError as error:
         progress(f"the bundle gives no confidence: {error}")
         return None

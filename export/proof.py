@@ -3,7 +3,7 @@
 Numbers: states, alignments and log-probabilities are compared at every step along held-out pairs, alone and
 in ragged batches. Replies: held-out prompts are decoded by both backends, alone and in ragged batches, and
 the replies must be the same token by token. They may differ only at a near tie, a decision of the search by
-less than `TIE`. Near ties are counted and reported.
+less than `NEAR_TIE_GAP`. Near ties are counted and reported.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,26 +13,26 @@ from typing import Any
 import numpy as np
 
 from ..runtime.backend import Backend, pad
-from ..runtime.display import counted
+from ..runtime.display import plural
 from ..runtime.errors import ProofError
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend, OrtState
 from ..runtime.scheduler import decode
-from ..runtime.scoring import forced_steps
 from ..runtime.search import BeamSearch
+from ..runtime.teacher_forcing import forced_steps
 from ..train.backend import TorchBackend, TorchState
 
 TOLERANCE = 1e-4  # states, alignments, log-probabilities of tokens
-TIE = 1e-4
+NEAR_TIE_GAP = 1e-4
 BATCHING_TOLERANCE = 1e-2  # log-probabilities of int8 or fp16: an input may round to the neighboring value
 _BATCH_SIZES = (1, 7, 64)
-_RAGGED = (2, 7, 64)
+_RAGGED_BATCH_SIZES = (2, 7, 64)
 #: Single-sentence steps are slow in PyTorch, so fewer pairs are compared alone than in batches.
-_NUMBERS_AT_BATCH_1 = 12
+_MAX_BATCHES = 12
 _BEAMS = (1, 5)
 
 #: Called with a line of text before each stage of the work.
-Progress = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Proof:
     batch_sizes: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "tolerance": TOLERANCE, "tie": TIE}
+        return {**asdict(self), "tolerance": TOLERANCE, "tie": NEAR_TIE_GAP}
 
 
 def prove(
@@ -61,39 +61,43 @@ def prove(
     targets: Sequence[Sequence[int]],
     *,
     max_length: int,
-    progress: Progress = lambda what: None,
+    progress: ProgressCallback = lambda what: None,
 ) -> Proof:
     """Compare both backends on pairs of token ids.
 
     Raises:
         ProofError: they differ; its text names the quantity and the difference.
     """
-    progress(f"comparing {counted(len(sources), 'pair')} step by step")
-    numbers = _Numbers()
+    progress(f"comparing {plural(len(sources), 'pair')} step by step")
+    differences = _StepDifferences()
     for size in _BATCH_SIZES:
-        for start in range(0, min(len(sources), _NUMBERS_AT_BATCH_1 * size), size):
+        for start in range(0, min(len(sources), _MAX_BATCHES * size), size):
             batch = slice(start, start + size)
-            numbers.compare(torch_backend, ort_backend, sources[batch], targets[batch])
-    worst = {"log-probabilities": numbers.logp, "states": numbers.state, "alignments": numbers.align}
+            differences.compare(torch_backend, ort_backend, sources[batch], targets[batch])
+    worst = {
+        "log-probabilities": differences.logp,
+        "states": differences.state,
+        "alignments": differences.align,
+    }
     for what, difference in worst.items():
         if not difference <= TOLERANCE:
             raise ProofError(
                 f"the exported graphs differ from the PyTorch model: {what} by {difference:.3g}, "
                 f"but at most {TOLERANCE} is allowed"
             )
-    replies = _Replies(TOLERANCE)
+    comparison = _ReplyComparison(TOLERANCE)
     for beam in _BEAMS:
-        progress(f"comparing replies to {counted(len(sources), 'prompt')}, beam {beam}")
-        replies.compare_backends(torch_backend, ort_backend, sources, beam, max_length)
+        progress(f"comparing replies to {plural(len(sources), 'prompt')}, beam {beam}")
+        comparison.compare_backends(torch_backend, ort_backend, sources, beam, max_length)
     return Proof(
         pairs=len(sources),
-        steps=numbers.steps,
-        worst_logp=_rounded(numbers.logp),
-        worst_state=_rounded(numbers.state),
-        worst_align=_rounded(numbers.align),
-        replies=replies.count,
-        near_ties=replies.near_ties,
-        worst_reply_logp=_rounded(replies.worst),
+        steps=differences.steps,
+        worst_logp=_round_to_two_digits(differences.logp),
+        worst_state=_round_to_two_digits(differences.state),
+        worst_align=_round_to_two_digits(differences.align),
+        replies=comparison.count,
+        near_ties=comparison.near_ties,
+        worst_reply_logp=_round_to_two_digits(comparison.worst_logp),
         beams=_BEAMS,
         batch_sizes=_BATCH_SIZES,
     )
@@ -110,7 +114,7 @@ class BatchingProof:
     batch_sizes: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "tolerance": BATCHING_TOLERANCE, "tie": TIE}
+        return {**asdict(self), "tolerance": BATCHING_TOLERANCE, "tie": NEAR_TIE_GAP}
 
 
 def prove_batching(
@@ -119,28 +123,28 @@ def prove_batching(
     *,
     precision: str,
     max_length: int,
-    progress: Progress = lambda what: None,
+    progress: ProgressCallback = lambda what: None,
 ) -> BatchingProof:
     """Compare the replies of int8 or fp16 graphs decoded alone with those decoded in batches.
 
     Raises:
         ProofError: they differ; its text names the prompt.
     """
-    replies = _Replies(BATCHING_TOLERANCE)
-    prompts = counted(len(sources), "prompt")
+    comparison = _ReplyComparison(BATCHING_TOLERANCE)
+    prompts = plural(len(sources), "prompt")
     for beam in _BEAMS:
         progress(f"comparing {precision} replies to {prompts} alone and in batches, beam {beam}")
-        replies.compare_batches(backend, sources, beam, max_length)
+        comparison.compare_batches(backend, sources, beam, max_length)
     return BatchingProof(
-        replies=replies.count,
-        near_ties=replies.near_ties,
-        worst_reply_logp=_rounded(replies.worst),
+        replies=comparison.count,
+        near_ties=comparison.near_ties,
+        worst_reply_logp=_round_to_two_digits(comparison.worst_logp),
         beams=_BEAMS,
-        batch_sizes=_RAGGED,
+        batch_sizes=_RAGGED_BATCH_SIZES,
     )
 
 
-class _Numbers:
+class _StepDifferences:
     """Largest absolute differences along teacher-forced steps."""
 
     def __init__(self) -> None:
@@ -160,34 +164,34 @@ class _Numbers:
         real = np.arange(src.shape[1]) < src_len[:, None]  # [B, S], true on real tokens
         for name in ("keys", "values", "bias"):
             ours_memory = getattr(ours.memory, name).numpy()
-            self._see_state(ours_memory[real], theirs.memory[name][real])
+            self._update_state(ours_memory[real], theirs.memory[name][real])
         steps = zip(
             forced_steps(torch_backend, ours, target), forced_steps(ort_backend, theirs, target), strict=True
         )
         for t, (our, their) in enumerate(steps):
             live = t < lengths
             self.steps += int(live.sum())
-            self.logp = _worse(self.logp, _difference(our.logp[live], their.logp[live]))
-            self.align = _worse(self.align, _difference(our.align[live], their.align[live]))
-            self._see_states(our.after, their.after, live.repeat(2))
+            self.logp = _max_or_nan(self.logp, _max_difference(our.logp[live], their.logp[live]))
+            self.align = _max_or_nan(self.align, _max_difference(our.align[live], their.align[live]))
+            self._update_recurrent_states(our.after, their.after, live.repeat(2))
 
-    def _see_states(self, ours: TorchState, theirs: OrtState, live: Any) -> None:
+    def _update_recurrent_states(self, ours: TorchState, theirs: OrtState, live: Any) -> None:
         for name, tensor in theirs.recurrent.items():
             rows = -2  # the axis of the rows
             ours_live = np.compress(live, getattr(ours.decoder, name).numpy(), axis=rows)
-            self._see_state(ours_live, np.compress(live, tensor, axis=rows))
+            self._update_state(ours_live, np.compress(live, tensor, axis=rows))
 
-    def _see_state(self, ours: Any, theirs: Any) -> None:
-        self.state = _worse(self.state, _difference(ours, theirs))
+    def _update_state(self, ours: Any, theirs: Any) -> None:
+        self.state = _max_or_nan(self.state, _max_difference(ours, theirs))
 
 
-class _Replies:
+class _ReplyComparison:
     """Comparison of replies between two backends, or between batch sizes of one backend. They must have the
     same tokens, except at near ties."""
 
     def __init__(self, tolerance: float) -> None:
         self.count = self.near_ties = 0
-        self.worst = 0.0
+        self.worst_logp = 0.0
         self._tolerance = tolerance
 
     def compare_backends(
@@ -210,27 +214,27 @@ class _Replies:
         """Compare replies decoded alone with those in batches. The batches are ragged: sources are in the
         given order, not sorted by length."""
         alone = _decode(backend, sources, beam, max_length, 1)
-        for batch_size in _RAGGED:
+        for batch_size in _RAGGED_BATCH_SIZES:
             got = []
             for start in range(0, len(sources), batch_size):
                 part = sources[start : start + batch_size]
                 got += _decode(backend, part, beam, max_length, batch_size)
             self._compare(alone, got, f"batch 1 and batch {batch_size} (beam {beam})")
 
-    def _compare(self, expected: Sequence[BeamSearch], got: Sequence[BeamSearch], between: str) -> None:
+    def _compare(self, expected: Sequence[BeamSearch], got: Sequence[BeamSearch], compared: str) -> None:
         for i, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
             self.count += 1
             if [h.tokens for h in ours.hypotheses()] == [h.tokens for h in theirs.hypotheses()]:
                 for a, b in zip(ours.hypotheses(), theirs.hypotheses(), strict=True):
-                    difference = _difference(np.array(a.token_logps), np.array(b.token_logps))
-                    self.worst = _worse(self.worst, difference)
-            elif min(ours.min_gap, theirs.min_gap) < TIE:
+                    difference = _max_difference(np.array(a.token_logps), np.array(b.token_logps))
+                    self.worst_logp = _max_or_nan(self.worst_logp, difference)
+            elif min(ours.min_gap, theirs.min_gap) < NEAR_TIE_GAP:
                 self.near_ties += 1
             else:
-                raise ProofError(f"the reply to prompt {i} of the proof differs between {between}")
-        if not self.worst <= self._tolerance:
+                raise ProofError(f"the reply to prompt {i} of the proof differs between {compared}")
+        if not self.worst_logp <= self._tolerance:
             raise ProofError(
-                f"log-probabilities of replies differ by {self.worst:.3g} per token between {between}, "
+                f"log-probabilities of replies differ by {self.worst_logp:.3g} per token between {compared}, "
                 f"but at most {self._tolerance} is allowed"
             )
 
@@ -246,16 +250,16 @@ def _decode(
     return decode(backend, sources, options, max_length=max_length, batch_size=batch_size)
 
 
-def _difference(a: Any, b: Any) -> float:
+def _max_difference(a: Any, b: Any) -> float:
     """Largest absolute difference; NaN if any difference is NaN."""
     return float(np.abs(a - b).max()) if a.size else 0.0
 
 
-def _worse(a: float, b: float) -> float:
+def _max_or_nan(a: float, b: float) -> float:
     """The larger difference, or NaN if either is NaN, which Python's `max` could miss."""
     return float(np.maximum(a, b))
 
 
-def _rounded(difference: float) -> float:
+def _round_to_two_digits(difference: float) -> float:
     """`difference` rounded to two significant digits."""
     return float(f"{difference:.1e}")

@@ -10,10 +10,10 @@ import numpy as np
 
 from ..runtime.backend import pad
 from ..runtime.manifest import PrecisionName
-from ..runtime.measure import interleaved
+from ..runtime.measure import time_interleaved
 from ..runtime.ort import OrtBackend
-from ..runtime.scheduler import BATCH_SIZE, batches_of
-from ..runtime.scoring import forced_steps
+from ..runtime.scheduler import DEFAULT_BATCH_SIZE, batches_by_length
+from ..runtime.teacher_forcing import forced_steps
 from ..runtime.text import GO
 from ..train.perplexity import perplexity_of
 
@@ -57,9 +57,9 @@ class Quality:
     def perplexity_change(self) -> float:
         return perplexity_change(self.perplexity, self.fp32_perplexity)
 
-    def beyond(self, limits: QualityLimits) -> list[str]:
+    def exceeded_limits(self, limits: QualityLimits) -> list[str]:
         """The limits that are exceeded, each as a phrase with its figures. NaN exceeds every limit."""
-        measured = (
+        checks = (
             (
                 self.agreement >= limits.agreement,
                 f"{self.agreement:.1%} of tokens agree, but at least {limits.agreement:.0%} is required",
@@ -80,7 +80,7 @@ class Quality:
                 "is allowed",
             ),
         )
-        return [phrase for within, phrase in measured if not within]
+        return [phrase for within, phrase in checks if not within]
 
 
 def perplexity_change(perplexity: float, fp32_perplexity: float) -> float:
@@ -88,9 +88,9 @@ def perplexity_change(perplexity: float, fp32_perplexity: float) -> float:
     return 0.0 if perplexity == fp32_perplexity else perplexity / fp32_perplexity - 1
 
 
-def compare(
-    exact: OrtBackend,
-    variant: OrtBackend,
+def compare_with_fp32(
+    fp32_backend: OrtBackend,
+    backend: OrtBackend,
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
 ) -> Quality:
@@ -98,30 +98,30 @@ def compare(
     logps: tuple[list[Any], list[Any]] = ([], [])
     agreeing = 0
     lengths = [(len(target), len(source)) for source, target in zip(sources, targets, strict=True)]
-    for chosen in batches_of(lengths, BATCH_SIZE):
-        source = pad([sources[i] for i in chosen])
-        target, target_len = pad([targets[i] for i in chosen])  # [B, T]
-        both = (forced_steps(backend, backend.encode(*source), target) for backend in (exact, variant))
+    for indices in batches_by_length(lengths, DEFAULT_BATCH_SIZE):
+        source = pad([sources[i] for i in indices])
+        target, target_len = pad([targets[i] for i in indices])  # [B, T]
+        both = (forced_steps(each, each.encode(*source), target) for each in (fp32_backend, backend))
         for t, steps in enumerate(zip(*both, strict=True)):
             live = t < target_len
-            for found, step in zip(logps, steps, strict=True):
-                found.append(step.logp[np.arange(len(chosen)), target[:, t]][live])
-            ours, theirs = (step.logp.argmax(axis=1) for step in steps)
-            agreeing += int((ours == theirs)[live].sum())
-    ours, theirs = (np.concatenate(parts) for parts in logps)
-    errors = np.abs(ours.astype(np.float64) - theirs)
+            for parts, step in zip(logps, steps, strict=True):
+                parts.append(step.logp[np.arange(len(indices)), target[:, t]][live])
+            fp32, variant = (step.logp.argmax(axis=1) for step in steps)
+            agreeing += int((fp32 == variant)[live].sum())
+    fp32, variant = (np.concatenate(parts) for parts in logps)
+    errors = np.abs(fp32.astype(np.float64) - variant)
     return Quality(
         pairs=len(sources),
         tokens=len(errors),
         agreement=agreeing / len(errors),
-        perplexity=perplexity_of([theirs]),
-        fp32_perplexity=perplexity_of([ours]),
+        perplexity=perplexity_of([variant]),
+        fp32_perplexity=perplexity_of([fp32]),
         mean_logp=float(errors.mean()),
         worst_logp=float(errors.max()),
     )
 
 
-def step_ms(
+def measure_step_ms(
     backends: Mapping[PrecisionName, OrtBackend], source: Sequence[int], *, beam: int = 5
 ) -> dict[PrecisionName, float]:
     """Median CPU milliseconds of a decoder step at batch 1. The backends, of one thread each, take turns."""
@@ -130,11 +130,11 @@ def step_ms(
         state = backend.encode(*pad([source]))
         tokens, parents = np.full(beam, GO, dtype=np.int64), np.zeros(beam, dtype=np.int64)
         calls[name] = partial(backend.step, state, tokens, parents, beam + 2)
-    times = interleaved(calls, 30)
+    times = time_interleaved(calls, 30)
     return {name: statistics.median(times[name]) for name in backends}
 
 
-def beyond_limits(
+def reasons_against(
     precision: PrecisionName,
     quality: Quality,
     *,
@@ -145,9 +145,9 @@ def beyond_limits(
     """Reasons against a precision, with figures: each limit that it exceeds, and that it is neither smaller
     nor faster than fp32.
 
-    Sizes are bytes of the graphs; `ms` is the result of `step_ms` for "fp32" and `precision`.
+    Sizes are bytes of the graphs; `ms` is the result of `measure_step_ms` for "fp32" and `precision`.
     """
-    reasons = quality.beyond(LIMITS[precision])
+    reasons = quality.exceeded_limits(LIMITS[precision])
     if size >= fp32_size and ms[precision] >= ms["fp32"]:
         reasons.append(
             f"no smaller ({size:,} bytes, fp32 {fp32_size:,}) and no faster "

@@ -21,73 +21,73 @@ import numpy.typing as npt
 from ..runtime.backend import Floats
 
 #: The largest sum of two products in 16 bits.
-LARGEST_SUM = 32_767
+MAX_INT16_SUM = 32_767
 #: Lower bound of a maximum that is divided by, so that a row of zeros stays zeros.
-TINY = 1e-30
+MIN_DIVISOR = 1e-30
 #: A fixed range is chosen if its error is at most this many times that of the best levels with a range per
 #: row. For rows of similar range, the errors are nearly the same.
-FIXED_COSTS = 2.0
+MAX_FIXED_ERROR_RATIO = 2.0
 
 
 @dataclass(frozen=True)
 class Levels:
     """Largest absolute values of quantized activations (qa) and of quantized weights (qw_max)."""
 
-    activation: int
-    weight: int
-    range: float | None = None  # fixed range of the activations; None: each row has its own
+    max_activation: int
+    max_weight: int
+    fixed_range: float | None = None  # of the activations; None: each row has its own
 
     @property
-    def largest_byte(self) -> int:
+    def max_byte(self) -> int:
         """The largest uint8 value of a quantized activation."""
-        return 2 * self.activation if self.range is None else 255
+        return 2 * self.max_activation if self.fixed_range is None else 255
 
     def __post_init__(self) -> None:
-        if not 1 <= self.activation <= 127 or not 1 <= self.weight <= 127:
+        if not 1 <= self.max_activation <= 127 or not 1 <= self.max_weight <= 127:
             raise ValueError(f"levels must be from 1 to 127, but are {self}")
-        if 2 * self.largest_byte * self.weight > LARGEST_SUM:
+        if 2 * self.max_byte * self.max_weight > MAX_INT16_SUM:
             raise ValueError(
-                f"{self.activation} x {self.weight} can saturate on CPUs without VNNI: "
-                f"2 * {self.largest_byte} * {self.weight} must be at most {LARGEST_SUM:,}"
+                f"{self.max_activation} x {self.max_weight} can saturate on CPUs without VNNI: "
+                f"2 * {self.max_byte} * {self.max_weight} must be at most {MAX_INT16_SUM:,}"
             )
 
 
 #: Finer weights mean coarser activations; which choice is best depends on the matrix.
-CHOICES = (Levels(90, 91), Levels(63, 127), Levels(127, 64))
+LEVEL_CHOICES = (Levels(90, 91), Levels(63, 127), Levels(127, 64))
 
 
-def quantize_columns(weight: Floats, most: int) -> tuple[npt.NDArray[np.int8], Floats]:
-    """weight [I, O] as int8 values in [-most, most], and the scale [O] of each column."""
-    scale = np.maximum(np.abs(weight).max(axis=0), TINY) / np.float32(most)
+def quantize_columns(weight: Floats, max_level: int) -> tuple[npt.NDArray[np.int8], Floats]:
+    """weight [I, O] as int8 values in [-max_level, max_level], and the scale [O] of each column."""
+    scale = np.maximum(np.abs(weight).max(axis=0), MIN_DIVISOR) / np.float32(max_level)
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 
 def quantized_product(x: Floats, weight: Floats, levels: Levels) -> Floats:
     """x [N, I] @ weight [I, O] as the int8 graph computes it."""
-    values, scale = quantize_columns(weight, levels.weight)
-    if levels.range is None:
-        largest = np.maximum(np.abs(x).max(axis=1, keepdims=True), TINY)
+    values, scale = quantize_columns(weight, levels.max_weight)
+    if levels.fixed_range is None:
+        row_range = np.maximum(np.abs(x).max(axis=1, keepdims=True), MIN_DIVISOR)
     else:
-        largest = np.full((1, 1), levels.range, dtype=np.float32)
-    row_scale = largest / np.float32(levels.activation)
-    rows = np.clip(np.rint(x / row_scale), -levels.activation, 255 - levels.activation)
+        row_range = np.full((1, 1), levels.fixed_range, dtype=np.float32)
+    row_scale = row_range / np.float32(levels.max_activation)
+    rows = np.clip(np.rint(x / row_scale), -levels.max_activation, 255 - levels.max_activation)
     product: Floats = (rows @ values.astype(np.float32) * scale * row_scale).astype(np.float32)
     return product
 
 
-def choose_levels(x: Floats, weight: Floats, largest: float | None = None) -> Levels:
+def choose_levels(x: Floats, weight: Floats, fixed_range: float | None = None) -> Levels:
     """The levels for x [N, I] @ weight [I, O].
 
-    That is the fixed range `largest`, if given and good enough (`FIXED_COSTS`), or else the entry of
-    `CHOICES` with the smallest root-mean-square error.
+    That is `fixed_range`, if given and good enough (`MAX_FIXED_ERROR_RATIO`), or else the entry of
+    `LEVEL_CHOICES` with the smallest root-mean-square error.
     """
     exact = x @ weight
 
     def error(levels: Levels) -> float:
         return float(np.sqrt(np.square(quantized_product(x, weight, levels) - exact).mean()))
 
-    by_row = min(CHOICES, key=error)
-    if largest is None:
-        return by_row
-    fixed = Levels(127, 64, max(largest, TINY))
-    return fixed if error(fixed) <= FIXED_COSTS * error(by_row) else by_row
+    best_per_row = min(LEVEL_CHOICES, key=error)
+    if fixed_range is None:
+        return best_per_row
+    fixed = Levels(127, 64, max(fixed_range, MIN_DIVISOR))
+    return fixed if error(fixed) <= MAX_FIXED_ERROR_RATIO * error(best_per_row) else best_per_row

@@ -3,7 +3,7 @@
 Its only dependencies are onnxruntime, numpy and tokenizers.
 """
 
-from . import numpy_at_rest as numpy_at_rest  # must come before anything that imports NumPy
+from . import openblas_timeout as openblas_timeout  # must come before anything that imports NumPy
 from .chat import ChatModel, ChatSession
 from .errors import (
     BundleError,

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .display import counted
+from .display import plural
 from .errors import BundleError, UsageError
 
-ENDING = ".edgechat"
-NO_BUNDLE = f"is not a bundle: give the folder or the {ENDING} file that edgechat export wrote"
+BUNDLE_SUFFIX = ".edgechat"
+NOT_A_BUNDLE = f"is not a bundle: give the folder or the {BUNDLE_SUFFIX} file that edgechat export wrote"
 #: Size limit of a file in bytes: the offsets in a zip file have 32 bits.
-LARGEST = (1 << 32) - 1
+MAX_ARCHIVE_BYTES = (1 << 32) - 1
 #: The first bytes of every file.
-MARK = b"PK\x03\x04"
+ZIP_MAGIC = b"PK\x03\x04"
 
 # APPNOTE.TXT of PKWARE, 4.3.7, 4.3.12 and 4.3.16; all little-endian.
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -30,7 +30,7 @@ _VERSION, _UNIX = 20, 3 << 8  # version 2.0, which every program can read
 _FLAGS = _STORED = _TIME = 0
 _DATE = 1 << 5 | 1  # 1980-01-01, the earliest date
 _MODE = 0o100644 << 16  # a regular file, rw-r--r--
-_LONGEST_NAME = 255
+_MAX_NAME_BYTES = 255
 _HINT = "create it with edgechat export or edgechat pack, not with another zip program"
 
 
@@ -44,7 +44,7 @@ class _Member:
     @property
     def header(self) -> bytes:
         fields = (_VERSION, _FLAGS, _STORED, _TIME, _DATE, self.crc, self.size, self.size, len(self.name), 0)
-        return _LOCAL.pack(MARK, *fields) + self.name.encode()
+        return _LOCAL.pack(ZIP_MAGIC, *fields) + self.name.encode()
 
     @property
     def start(self) -> int:
@@ -57,11 +57,12 @@ class _Member:
 
 
 def write_archive(files: Mapping[str, bytes]) -> bytes:
-    """The one-file form of `files`, in the order given. Together they must be smaller than `LARGEST`."""
+    """The one-file form of `files`, in the order given. Together they must have fewer bytes than
+    `MAX_ARCHIVE_BYTES`."""
     parts, members, offset = [], [], 0
     for name, data in files.items():
         member = _Member(name, zlib.crc32(data), len(data), offset)
-        assert member.end <= LARGEST  # the size caps of a bundle's files add up to less
+        assert member.end <= MAX_ARCHIVE_BYTES  # the size caps of a bundle's files add up to less
         parts += [member.header, data]
         members.append(member)
         offset = member.end
@@ -73,7 +74,7 @@ def is_archive(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(len(MARK)) == MARK
+        return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
 
 
 class Archive:
@@ -93,16 +94,16 @@ class Archive:
         self.path, self._file, self._size = path, file, size
         self._members: dict[str, _Member] = {}
         order, offset = list(caps), 0
-        if self._at(0, len(MARK)) != MARK:
-            error = BundleError if path.suffix == ENDING else UsageError
-            raise error(f"{path} {NO_BUNDLE}")
-        while (header := self._at(offset, _LOCAL.size)).startswith(MARK):
-            member = self._member(offset, header)
+        if self._read_at(0, len(ZIP_MAGIC)) != ZIP_MAGIC:
+            error = BundleError if path.suffix == BUNDLE_SUFFIX else UsageError
+            raise error(f"{path} {NOT_A_BUNDLE}")
+        while (header := self._read_at(offset, _LOCAL.size)).startswith(ZIP_MAGIC):
+            member = self._read_header(offset, header)
             if member.name not in caps:
                 raise BundleError(f"{path} contains {member.name!r}, which is not a file of a bundle")
             if member.name in self._members:
                 raise BundleError(f"{path} contains {member.name!r} twice")
-            self._expect(offset, member.header)
+            self._check_bytes(offset, member.header)
             if self._members and order.index(member.name) < order.index([*self._members][-1]):
                 raise BundleError(f"{path} contains {member.name!r} out of order: {_HINT}")
             if member.size > caps[member.name]:
@@ -115,10 +116,10 @@ class Archive:
             self._members[member.name] = member
             offset = member.end
         directory = _directory(self._members.values(), offset)
-        self._expect(offset, directory)
+        self._check_bytes(offset, directory)
         if size != offset + len(directory):
             raise BundleError(
-                f"{path} has {counted(size - offset - len(directory), 'byte')} after its end: "
+                f"{path} has {plural(size - offset - len(directory), 'byte')} after its end: "
                 "something was appended"
             )
 
@@ -131,36 +132,36 @@ class Archive:
         member = self._members[name]
         if expected is not None and member.size != expected:
             raise BundleError(f"{self.path / name} has {member.size} bytes, edgechat.json says {expected}")
-        data = self._at(member.start, member.size)
+        data = self._read_at(member.start, member.size)
         if zlib.crc32(data) != member.crc:
             raise BundleError(f"{self.path / name} is damaged or was changed: its checksum differs")
         return data
 
-    def _member(self, offset: int, header: bytes) -> _Member:
+    def _read_header(self, offset: int, header: bytes) -> _Member:
         """Read the name, checksum and size in the header at `offset`; the caller checks its other fields."""
         if len(header) < _LOCAL.size:
-            raise self._odd(offset + len(header))
+            raise self._layout_error(offset + len(header))
         *_, crc, size, _, length, _ = _LOCAL.unpack(header)
-        if length > _LONGEST_NAME:
+        if length > _MAX_NAME_BYTES:
             raise BundleError(
                 f"{self.path} contains a name of {length:,} bytes, which is not a file of a bundle"
             )
-        name = self._at(offset + _LOCAL.size, length).decode("ascii", "backslashreplace")
+        name = self._read_at(offset + _LOCAL.size, length).decode("ascii", "backslashreplace")
         return _Member(name, crc, size, offset)
 
-    def _expect(self, offset: int, expected: bytes) -> None:
+    def _check_bytes(self, offset: int, expected: bytes) -> None:
         """Refuse the file unless it has the `expected` bytes at `offset`."""
-        found = self._at(offset, len(expected))
+        found = self._read_at(offset, len(expected))
         if found != expected:
             same = (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
-            raise self._odd(offset + next(same, len(found)))
+            raise self._layout_error(offset + next(same, len(found)))
 
-    def _odd(self, offset: int) -> BundleError:
+    def _layout_error(self, offset: int) -> BundleError:
         return BundleError(
             f"{self.path} differs from what edgechat writes, starting at byte {offset:,}: {_HINT}"
         )
 
-    def _at(self, offset: int, size: int) -> bytes:
+    def _read_at(self, offset: int, size: int) -> bytes:
         """At most `size` bytes, fewer at the end of the file. Never allocates more than the size of the
         file."""
         self._file.seek(offset)

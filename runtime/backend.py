@@ -45,10 +45,10 @@ class Backend(Protocol[State]):
         ...
 
     def step(
-        self, state: State, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+        self, state: State, tokens: Ints, parents: Ints, candidates: int, *, return_logp: bool = False
     ) -> tuple[StepOutput, State]:
         """Take one decoder step. Row n is fed `tokens[n]` and continues row `parents[n]` of `state`. With
-        `whole`, the whole distribution is returned too."""
+        `return_logp`, the whole distribution is returned too."""
         ...
 
     def select(self, state: State, sentences: Ints) -> State:

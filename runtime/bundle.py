@@ -15,26 +15,34 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .archive import ENDING, LARGEST, MARK, NO_BUNDLE, Archive, is_archive, write_archive
-from .arguments import shown
+from .archive import (
+    BUNDLE_SUFFIX,
+    MAX_ARCHIVE_BYTES,
+    NOT_A_BUNDLE,
+    ZIP_MAGIC,
+    Archive,
+    is_archive,
+    write_archive,
+)
+from .arguments import short_repr
+from .atomic_write import atomic_folder, sha256, would_overwrite, write_atomic
 from .errors import BundleError, UsageError
-from .files import folder_atomic, occupied, sha256, write_atomic
 from .manifest import FileEntry, Manifest
-from .signature import PublicKey, Signer, check_form, check_signature, load_public_key
+from .signature import PublicKey, Signer, check_signature, check_signature_size, load_public_key
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-MANIFEST = "edgechat.json"
+MANIFEST_FILE = "edgechat.json"
 #: A file in every run folder. It shows that a folder that was given as a bundle is a run.
-RUN = "run.json"
-SIGNATURE = "signature.ed25519"
+RUN_FILE = "run.json"
+SIGNATURE_FILE = "signature.ed25519"
 MEGABYTE = 1_000_000
 #: Every file name that a bundle may contain, with its maximum size in bytes. The one-file form has the files
 #: in this order: what is needed to check a signature comes first.
 SIZE_CAPS = {
-    MANIFEST: 4 * MEGABYTE,
-    SIGNATURE: 4096,
+    MANIFEST_FILE: 4 * MEGABYTE,
+    SIGNATURE_FILE: 4096,
     "tokenizer.json": 64 * MEGABYTE,
     "encoder.onnx": 2_000 * MEGABYTE,
     "decoder.onnx": 2_000 * MEGABYTE,
@@ -42,7 +50,14 @@ SIZE_CAPS = {
     "MODEL_CARD.md": 4 * MEGABYTE,
     "replies.json": 16 * MEGABYTE,  # loading that much takes seconds and hundreds of megabytes
 }
-REQUIRED = (MANIFEST, "tokenizer.json", "encoder.onnx", "decoder.onnx", "golden.json", "MODEL_CARD.md")
+REQUIRED_FILES = (
+    MANIFEST_FILE,
+    "tokenizer.json",
+    "encoder.onnx",
+    "decoder.onnx",
+    "golden.json",
+    "MODEL_CARD.md",
+)
 
 
 @dataclass(frozen=True)
@@ -51,23 +66,23 @@ class Bundle:
 
     manifest: Manifest
     files: dict[str, bytes]  # the files whose hashes are in the manifest
-    sealed: bytes  # edgechat.json as it was read, which is what a signature signs
+    manifest_bytes: bytes  # edgechat.json as it was read, which is what a signature signs
     signature: bytes | None = None  # signature.ed25519; checked only if a signature was required
     path: Path | None = field(default=None, compare=False)  # where it was read from
 
     @property
-    def stored(self) -> dict[str, bytes]:
+    def all_files(self) -> dict[str, bytes]:
         """All files: `files`, edgechat.json and, if there is one, the signature."""
-        signed = {} if self.signature is None else {SIGNATURE: self.signature}
-        return {MANIFEST: self.sealed, **self.files, **signed}
+        signed = {} if self.signature is None else {SIGNATURE_FILE: self.signature}
+        return {MANIFEST_FILE: self.manifest_bytes, **self.files, **signed}
 
     @property
     def size(self) -> int:
         """Total size of all files in bytes."""
-        return sum(map(len, self.stored.values()))
+        return sum(map(len, self.all_files.values()))
 
 
-class _Source(Protocol):
+class _BundleReader(Protocol):
     """A bundle open for reading. Names, types and sizes of its files have been checked."""
 
     @property
@@ -86,7 +101,7 @@ def package_files(package: str) -> "Traversable":
 
 def is_run(folder: Path) -> bool:
     """Whether `folder` is a run folder, as `edgechat train` writes it."""
-    return (folder / RUN).is_file()
+    return (folder / RUN_FILE).is_file()
 
 
 def find_bundle(name: str) -> Path:
@@ -98,19 +113,23 @@ def find_bundle(name: str) -> Path:
     path = Path(name)
     try:
         if name and (path.exists() or path.is_symlink()):  # Path("") would be the current folder
-            if is_run(path) and not (path / MANIFEST).exists():
+            if is_run(path) and not (path / MANIFEST_FILE).exists():
                 raise UsageError(
                     f"{path} is a run, not a bundle: export it with edgechat export {path} --out BUNDLE"
                 )
-            if name != "demo" and path.is_dir() and not any((path / file).exists() for file in REQUIRED):
-                raise UsageError(f"{path} {NO_BUNDLE}")
-            if name != "demo" or (path / MANIFEST).exists() or is_archive(path):
+            if (
+                name != "demo"
+                and path.is_dir()
+                and not any((path / file).exists() for file in REQUIRED_FILES)
+            ):
+                raise UsageError(f"{path} {NOT_A_BUNDLE}")
+            if name != "demo" or (path / MANIFEST_FILE).exists() or is_archive(path):
                 return path
     except OSError as error:  # such as a name that is too long, or a folder without permission
         raise UsageError(f"the bundle {name[:100]} cannot be opened: {error.strerror}") from None
     if name == "demo":
         demo = Path(str(package_files("edgechat.models"))) / "demo"
-        if (demo / MANIFEST).is_file():
+        if (demo / MANIFEST_FILE).is_file():
             return demo
         raise UsageError(
             "this installation has no demo bundle: train and export one, or run `make demo` in the "
@@ -135,22 +154,22 @@ def read_bundle(path: Path, *, require_signature: PublicKey | None = None) -> Bu
     """
     public_key = None if require_signature is None else load_public_key(require_signature)
     try:
-        with _open_bundle(path) as source:
-            return _check(path, source, public_key)
+        with _open_bundle(path) as reader:
+            return _read_and_check(path, reader, public_key)
     except OSError as error:
         if error.errno is None:  # such as a TimeoutError that the app's signal handler raised
             raise
         raise BundleError(f"{error.filename or path} cannot be read: {error.strerror}") from error
 
 
-def read_packed(
+def read_bundle_bytes(
     raw: bytes, *, require_signature: PublicKey | None = None, path: Path = Path("raw")
 ) -> Bundle:
     """Like `read_bundle`, from the content of a one-file bundle. Errors call it `path`."""
-    if not isinstance(raw, bytes) or not raw.startswith(MARK):
-        raise UsageError(f"{path} must be the bytes of an {ENDING} file, not {shown(raw)}")
+    if not isinstance(raw, bytes) or not raw.startswith(ZIP_MAGIC):
+        raise UsageError(f"{path} must be the bytes of an {BUNDLE_SUFFIX} file, not {short_repr(raw)}")
     public_key = None if require_signature is None else load_public_key(require_signature)
-    return _check(path, _open_archive(io.BytesIO(raw), len(raw), path), public_key)
+    return _read_and_check(path, _open_archive(io.BytesIO(raw), len(raw), path), public_key)
 
 
 def write_bundle(
@@ -174,9 +193,11 @@ def write_bundle(
             )
     entries = {name: FileEntry(sha256(data), len(data)) for name, data in sorted(contents.items())}
     manifest = replace(manifest, files=entries)
-    sealed = manifest.to_bytes()
-    signature = sign(sealed) if sign else None
-    store_bundle(path, Bundle(manifest, contents, sealed, signature), replace_existing=replace_existing)
+    manifest_bytes = manifest.to_bytes()
+    signature = sign(manifest_bytes) if sign else None
+    store_bundle(
+        path, Bundle(manifest, contents, manifest_bytes, signature), replace_existing=replace_existing
+    )
     return manifest
 
 
@@ -189,13 +210,13 @@ def store_bundle(path: Path, bundle: Bundle, *, replace_existing: bool, mode: in
     Raises:
         BundleError: `read_bundle` would refuse it.
     """
-    files = bundle.stored
-    if path.suffix == ENDING:
-        raw = write_archive({name: files[name] for name in sorted(files, key=_place)})
-        read_packed(raw, path=path)
+    files = bundle.all_files
+    if path.suffix == BUNDLE_SUFFIX:
+        raw = write_archive({name: files[name] for name in sorted(files, key=_archive_position)})
+        read_bundle_bytes(raw, path=path)
         write_atomic(path, raw, replace=replace_existing, mode=mode)
         return
-    with folder_atomic(path, replace=replace_existing) as folder:
+    with atomic_folder(path, replace=replace_existing) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         read_bundle(folder)
@@ -205,27 +226,27 @@ def store_signature(path: Path, bundle: Bundle, signature: bytes) -> None:
     """Add a signature to the bundle that was read from `path`, or replace it. Everything else stays the same,
     permissions included."""
     if path.is_dir():
-        mode = stat.S_IMODE((path / MANIFEST).stat().st_mode)
+        mode = stat.S_IMODE((path / MANIFEST_FILE).stat().st_mode)
         # The temporary file is beside the bundle: one inside would make it invalid for a moment.
-        write_atomic(path / SIGNATURE, signature, mode=mode, beside=path.resolve())
+        write_atomic(path / SIGNATURE_FILE, signature, mode=mode, beside=path.resolve())
     else:
         mode = stat.S_IMODE(path.stat().st_mode)
         store_bundle(path, replace(bundle, signature=signature), replace_existing=True, mode=mode)
 
 
-def check_outside(out: Path, option: str = "--out") -> None:
+def check_not_in_bundle(out: Path, option: str = "--out") -> None:
     """Refuse to write into a bundle folder, which would make the bundle invalid."""
-    if (out.parent / MANIFEST).exists():
+    if (out.parent / MANIFEST_FILE).exists():
         raise UsageError(f"{out.parent} is a bundle, which may hold no other files: choose another {option}")
 
 
-def check_out(out: Path, force: bool, option: str = "--force") -> None:
+def check_bundle_target(out: Path, force: bool, option: str = "--force") -> None:
     """Refuse to overwrite anything except a bundle of the same form, and refuse that too unless `force` is
     true, which is what `option` sets."""
-    taken = occupied(out)
-    check_outside(out)
-    if not _replaceable(out):
-        kind = "a bundle file" if out.suffix == ENDING else "a bundle"
+    taken = would_overwrite(out)
+    check_not_in_bundle(out)
+    if not _is_replaceable(out):
+        kind = "a bundle file" if out.suffix == BUNDLE_SUFFIX else "a bundle"
         raise UsageError(
             f"{out} is not {kind}, or holds other files too, so {option} does not replace it: "
             "choose another --out"
@@ -234,34 +255,34 @@ def check_out(out: Path, force: bool, option: str = "--force") -> None:
         raise UsageError(f"{out} exists: choose another --out, or give {option} to replace it")
 
 
-def _replaceable(out: Path) -> bool:
+def _is_replaceable(out: Path) -> bool:
     """Whether `out` does not exist, or is an empty folder, or a bundle of the form that its suffix calls for.
     The content of its files is not checked: a damaged bundle may be replaced."""
     if out.is_symlink() or not out.exists():
         return not out.is_symlink()
-    if out.suffix != ENDING:
+    if out.suffix != BUNDLE_SUFFIX:
         names = {path.name for path in out.iterdir()} if out.is_dir() else {""}
-        return not names or (MANIFEST in names and names <= SIZE_CAPS.keys())
+        return not names or (MANIFEST_FILE in names and names <= SIZE_CAPS.keys())
     try:
-        with _open_bundle(out) as source:
-            return isinstance(source, Archive)
+        with _open_bundle(out) as reader:
+            return isinstance(reader, Archive)
     except (BundleError, UsageError):
         return False
 
 
-def _place(name: str) -> int:
+def _archive_position(name: str) -> int:
     """The position of a file in the one-file form. Unknown names come last; reading the file back refuses
     them."""
     return [*SIZE_CAPS, name].index(name)
 
 
 @contextlib.contextmanager
-def _open_bundle(path: Path) -> Iterator[_Source]:
+def _open_bundle(path: Path) -> Iterator[_BundleReader]:
     """Open a bundle of either form, and check everything except the content of its files."""
     if path.is_dir():
-        yield _Folder(path)
+        yield _FolderReader(path)
     else:
-        with _open_file(path, path, LARGEST) as (file, size):
+        with _open_file(path, path, MAX_ARCHIVE_BYTES) as (file, size):
             yield _open_archive(file, size, path)
 
 
@@ -271,7 +292,7 @@ def _open_archive(file: BinaryIO, size: int, path: Path) -> Archive:
     return archive
 
 
-class _Folder:
+class _FolderReader:
     """A bundle that is a folder or a link to one. A link is resolved only once, so that all files are from
     the same bundle."""
 
@@ -289,36 +310,38 @@ class _Folder:
             return file.read(size)
 
 
-def _check(path: Path, source: _Source, public_key: bytes | None) -> Bundle:
-    """Read every file of `source` and check the signature, then each file against the manifest."""
-    sealed = source.read(MANIFEST)
-    signature = source.read(SIGNATURE) if SIGNATURE in source.names else None
+def _read_and_check(path: Path, reader: _BundleReader, public_key: bytes | None) -> Bundle:
+    """Read every file of `reader` and check the signature, then each file against the manifest."""
+    manifest_bytes = reader.read(MANIFEST_FILE)
+    signature = reader.read(SIGNATURE_FILE) if SIGNATURE_FILE in reader.names else None
     if public_key is not None:
-        check_signature(path, sealed, signature, public_key)
+        check_signature(path, manifest_bytes, signature, public_key)
     elif signature is not None:
-        check_form(path, signature)
+        check_signature_size(path, signature)
     try:
-        manifest = Manifest.from_bytes(sealed)
+        manifest = Manifest.from_bytes(manifest_bytes)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error.__cause__
-    odd = (set(source.names) - {MANIFEST, SIGNATURE}) ^ set(manifest.files)
+    odd = (set(reader.names) - {MANIFEST_FILE, SIGNATURE_FILE}) ^ set(manifest.files)
     if odd:
-        raise BundleError(f"{path}: {shown(min(odd))} is in the bundle or in edgechat.json, but not in both")
+        raise BundleError(
+            f"{path}: {short_repr(min(odd))} is in the bundle or in edgechat.json, but not in both"
+        )
     contents = {}
     for name, entry in sorted(manifest.files.items()):
-        contents[name] = source.read(name, entry.size)
+        contents[name] = reader.read(name, entry.size)
         if sha256(contents[name]) != entry.sha256:
             raise BundleError(
                 f"{path / name} is damaged or was changed: its sha256 differs from edgechat.json"
             )
-    return Bundle(manifest, contents, sealed, signature, path)
+    return Bundle(manifest, contents, manifest_bytes, signature, path)
 
 
 def _check_names(path: Path, names: list[str]) -> None:
     for name in names:
         if name not in SIZE_CAPS:
             raise BundleError(f"{path} contains {name!r}, which is not a file of a bundle: remove it")
-    for name in REQUIRED:
+    for name in REQUIRED_FILES:
         if name not in names:
             raise BundleError(f"{path} has no {name}: it is not a bundle, or an incomplete one")
 

@@ -1,26 +1,26 @@
 """Confidence: the probability that a reply is right, computed from its log-probability.
 
 p = 1 / (1 + exp(-(a x + b))), x = log(q / (1 - q)), q = exp(logp): Platt scaling (1999) of the log-odds of
-the model's own probability q. With a = 1 and b = 0, p is q (AS_IT_IS). `edgechat export` fits a and b on the
-held-out pairs (`export/calibrate.py`).
+the model's own probability q. With a = 1 and b = 0, p is q (IDENTITY_CALIBRATION). `edgechat
+export` fits a and b on the held-out pairs (`export/calibrate.py`).
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from .arguments import shown
+from .arguments import short_repr
 from .errors import BundleError
 
 #: Log-probabilities are clipped to this range, so that log-odds are finite and no reply is entirely certain.
-_LEAST, _MOST = -1e3, -1e-6
+_MIN_LOGP, _MAX_LOGP = -1e3, -1e-6
 #: Limit on the magnitude of a and b.
-_LARGEST = 1_000_000
+_MAX_PARAMETER = 1_000_000
 
 
 def log_odds(logp: float) -> float:
     """log(q / (1 - q)) of q = exp(logp)."""
-    logp = min(max(logp, _LEAST), _MOST)
+    logp = min(max(logp, _MIN_LOGP), _MAX_LOGP)
     return logp - math.log(-math.expm1(logp))
 
 
@@ -51,13 +51,13 @@ class Calibration:
 
 
 #: Leaves the model's own probability unchanged.
-AS_IT_IS = Calibration(1.0, 0.0)
+IDENTITY_CALIBRATION = Calibration(1.0, 0.0)
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MAX_PARAMETER:
         raise BundleError(
-            f"edgechat.json: 'a' and 'b' in 'calibration' must be numbers below {_LARGEST:,} in magnitude, "
-            f"not {shown(value)}"
+            f"edgechat.json: 'a' and 'b' in 'calibration' must be numbers below {_MAX_PARAMETER:,} in "
+            f"magnitude, not {short_repr(value)}"
         )
     return float(value)

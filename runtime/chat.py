@@ -9,26 +9,26 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .arguments import listed, path_text, shown
+from .arguments import check_path, short_repr, to_list
 from .backend import Backend
-from .bundle import Bundle, find_bundle, read_bundle, read_packed
+from .bundle import Bundle, find_bundle, read_bundle, read_bundle_bytes
 from .calibration import Calibration
-from .coroutines import Threads
+from .closedset import REPLIES_FILE, ClosedSet, make_closed_set, parse_bundle_replies
+from .coroutines import CoroutineThreads
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
 from .golden import GoldenResult, check_golden
 from .manifest import Manifest
-from .oneprocess import OneProcess
-from .options import DecodingOptions, whole_number
+from .options import DecodingOptions, check_whole_number
 from .ort import OrtBackend
-from .replies import REPLIES, ClosedSet, bundled_replies, closed_set
+from .process_bound import ProcessBound
 from .reply import Reply
 from .replymaker import ReplyMaker
-from .scheduler import BATCH_SIZE, decode
+from .scheduler import DEFAULT_BATCH_SIZE, decode
 from .signature import PublicKey
 from .stream import ReplyStream
-from .text import TextCodec, turns_of
+from .text import TextCodec, check_turns
 
 
 class ChatSession:
@@ -40,7 +40,7 @@ class ChatSession:
 
     def __init__(self, model: "ChatModel", turns: Sequence[str] = ()) -> None:
         self._model = model
-        self._turns = turns_of(turns)
+        self._turns = check_turns(turns)
         if len(self._turns) % 2:
             raise UsageError(
                 f"a session has an even number of turns, not {len(self._turns)}: give each prompt with "
@@ -85,7 +85,7 @@ class ChatSession:
         self._turns += prompt, reply.text
 
 
-class ChatModel(OneProcess):
+class ChatModel(ProcessBound):
     """A model that replies to prompts. Thread-safe: calls share no state.
 
     Create one with `load`, `load_bytes` or `load_ensemble`. `defaults` are the bundle's own options, `device`
@@ -101,18 +101,18 @@ class ChatModel(OneProcess):
         *,
         device: Device,
         manifest: Manifest | None = None,
-        closed: ClosedSet | None = None,
+        closed_set: ClosedSet | None = None,
         calibration: Calibration | None = None,
         golden: bytes | None = None,
     ) -> None:
         super().__init__()
-        self.maker: ReplyMaker = ReplyMaker(codec, defaults, closed=closed, calibration=calibration)
+        self.maker: ReplyMaker = ReplyMaker(codec, defaults, closed_set=closed_set, calibration=calibration)
         self.codec: TextCodec = codec
         self.defaults: DecodingOptions = defaults
         self.device: Device = device
         self.manifest: Manifest | None = manifest
         self._backend: Backend[Any] | None = backend
-        self._threads: Threads | None = None
+        self._threads: CoroutineThreads | None = None
         self._golden: bytes | None = golden
 
     @classmethod
@@ -140,7 +140,7 @@ class ChatModel(OneProcess):
             DeviceError: `device="cuda"` cannot be used, or there is not enough memory.
             EdgeChatError: a signature is required, but the package cryptography is not installed.
         """
-        checked = read_bundle(find_bundle(path_text("bundle", bundle)), require_signature=require_signature)
+        checked = read_bundle(find_bundle(check_path("bundle", bundle)), require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
@@ -153,21 +153,21 @@ class ChatModel(OneProcess):
         require_signature: PublicKey | None = None,
     ) -> "ChatModel":
         """Like `load`, from the content of an .edgechat file, wherever that is stored."""
-        checked = read_packed(raw, require_signature=require_signature)
+        checked = read_bundle_bytes(raw, require_signature=require_signature)
         return cls.from_bundle(checked, device=device, threads=threads)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":
         """Create a model from a bundle that `read_bundle` has read and checked."""
-        chosen, threads = resolve_device(device), whole_number("threads", threads, 1, 1024)
+        chosen, threads = resolve_device(device), check_whole_number("threads", threads, 1, 1024)
         try:
-            return cls._of(bundle, chosen, threads)
+            return cls._from_checked_bundle(bundle, chosen, threads)
         except BundleError as error:
             where = "" if bundle.path is None else f"{bundle.path}: "
             raise BundleError(f"{where}{error}") from error.__cause__
 
     @classmethod
-    def _of(cls, bundle: Bundle, device: Device, threads: int) -> "ChatModel":
+    def _from_checked_bundle(cls, bundle: Bundle, device: Device, threads: int) -> "ChatModel":
         manifest, files = bundle.manifest, bundle.files
         backend = OrtBackend(
             manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=device, threads=threads
@@ -184,12 +184,12 @@ class ChatModel(OneProcess):
             raise BundleError(
                 f"tokenizer.json has {codec.vocab_size} tokens, but the model has {backend.vocab_size}"
             )
-        closed: ClosedSet | None = None
-        if REPLIES in files:
+        closed_set: ClosedSet | None = None
+        if REPLIES_FILE in files:
             try:
-                closed = closed_set(bundled_replies(files[REPLIES]), codec)
+                closed_set = make_closed_set(parse_bundle_replies(files[REPLIES_FILE]), codec)
             except UsageError as error:
-                raise BundleError(f"{REPLIES}: {error}") from None
+                raise BundleError(f"{REPLIES_FILE}: {error}") from None
         fitted = manifest.calibration
         calibration = None if fitted is None else Calibration.from_json(fitted)
         model = cls(
@@ -198,12 +198,12 @@ class ChatModel(OneProcess):
             manifest.decoding,
             device=device,
             manifest=manifest,
-            closed=closed,
+            closed_set=closed_set,
             calibration=calibration,
             golden=files["golden.json"],
         )
         try:
-            model.maker.texts(model.defaults)
+            model.maker.text_rules(model.defaults)
         except UsageError as error:  # else each call would raise it, as if its caller had given the option
             raise BundleError(f"the decoding options in edgechat.json allow no reply: {error}") from None
         return model
@@ -227,7 +227,7 @@ class ChatModel(OneProcess):
             UsageError: the bundles differ in their tokenizer, the number of turns they see, whether they
                 read prompts in lower case, or their closed set of replies.
         """
-        bundles = listed(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
+        bundles = to_list(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
         if not bundles:
             raise UsageError("an ensemble needs at least one bundle")
         first, *others = (
@@ -237,14 +237,14 @@ class ChatModel(OneProcess):
         if not others:
             return first
         for name, other in zip(bundles[1:], others, strict=True):
-            _check_together(bundles[0], first, name, other)
+            _check_ensemble(bundles[0], first, name, other)
         models = [first, *others]
-        codec = first.codec.limited(
+        codec = first.codec.with_limits(
             max_source=min(model.codec.max_source for model in models),
             max_target=min(model.codec.max_target for model in models),
         )
         backend = EnsembleBackend([model.backend for model in models])
-        return cls(backend, codec, first.defaults, device=first.device, closed=first.maker.closed)
+        return cls(backend, codec, first.defaults, device=first.device, closed_set=first.maker.closed_set)
 
     def __repr__(self) -> str:
         what = f", {self.manifest.precision}" if self.manifest else ""
@@ -285,21 +285,21 @@ class ChatModel(OneProcess):
         self,
         turns: Sequence[str],
         options: DecodingOptions | None = None,
-        done: Callable[[Reply], None] = lambda reply: None,
+        on_done: Callable[[Reply], None] = lambda reply: None,
     ) -> ReplyStream:
         """Stream the reply to the turns of a conversation, oldest first.
 
-        `done` is called with the reply when the search ends, but not when it is cancelled.
+        `on_done` is called with the reply when the search ends, but not when it is cancelled.
         """
         self.check_open()
-        return ReplyStream(lambda: self.backend, self.maker, turns, self._options(options), done)
+        return ReplyStream(lambda: self.backend, self.maker, turns, self._options(options), on_done)
 
     def reply_batch(
         self,
         prompts: Sequence[str],
         options: DecodingOptions | None = None,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
@@ -312,7 +312,7 @@ class ChatModel(OneProcess):
             cancelled: called before each step. When it returns True the search stops: replies in progress
                 are cut off there, like that of a cancelled stream, and replies not yet begun are empty.
         """
-        prompts = listed(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
+        prompts = to_list(prompts, "reply_batch takes a list of prompts", ": give [prompt], or call reply")
         return self.reply_turns(
             [[prompt] for prompt in prompts],
             options,
@@ -326,7 +326,7 @@ class ChatModel(OneProcess):
         prompts: Sequence[str],
         options: DecodingOptions | None = None,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
         """Like `reply_batch`, in a thread, which also calls `progress`. Cancelling the task stops the search
@@ -342,21 +342,21 @@ class ChatModel(OneProcess):
         conversations: Sequence[Sequence[str]],
         options: DecodingOptions | None = None,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Reply]:
         """Like `reply_batch`, but each reply is to the turns of a conversation, oldest first."""
         start, backend, maker = time.perf_counter(), self.backend, self.maker
         options = self._options(options)
-        conversations = listed(conversations, "reply_turns takes a list of conversations")
+        conversations = to_list(conversations, "reply_turns takes a list of conversations")
         sources = [self.codec.encode_source(turns) for turns in conversations]
         searches = decode(
             backend,
             [source.ids for source in sources],
             options,
             max_length=maker.max_length(options),
-            texts=maker.texts(options),
+            text_rules=maker.text_rules(options),
             batch_size=batch_size,
             progress=progress,
             cancelled=cancelled,
@@ -367,7 +367,7 @@ class ChatModel(OneProcess):
         if options is None:
             options = self.defaults
         if not isinstance(options, DecodingOptions):
-            raise UsageError(f"options must be a DecodingOptions, not {shown(options)}")
+            raise UsageError(f"options must be a DecodingOptions, not {short_repr(options)}")
         return options
 
     def session(self, turns: Sequence[str] = ()) -> ChatSession:
@@ -392,7 +392,7 @@ class ChatModel(OneProcess):
         """Release the sessions and everything cached. Replies in progress are still finished; the last of
         them frees the sessions."""
         self._backend = self._threads = self._golden = None
-        self.maker.forget()
+        self.maker.clear_cache()
 
     def __enter__(self) -> "ChatModel":
         return self
@@ -414,16 +414,16 @@ class ChatModel(OneProcess):
         return backend
 
     @property
-    def coroutine_threads(self) -> Threads:
+    def coroutine_threads(self) -> CoroutineThreads:
         """The threads that search for the replies of coroutines; created on first use."""
         self.check_open()
         threads = self._threads
         if threads is None:
-            threads = self._threads = Threads()
+            threads = self._threads = CoroutineThreads()
         return threads
 
 
-def _check_together(name: Any, model: ChatModel, other_name: Any, other: ChatModel) -> None:
+def _check_ensemble(name: Any, model: ChatModel, other_name: Any, other: ChatModel) -> None:
     """Refuse an ensemble whose models would read a prompt, or spell a reply, differently."""
     names = f"{os.fspath(name)} and {os.fspath(other_name)}"
     hashes = {m.manifest.files["tokenizer.json"].sha256 for m in (model, other) if m.manifest}
@@ -438,7 +438,7 @@ def _check_together(name: Any, model: ChatModel, other_name: Any, other: ChatMod
         raise UsageError(
             f"only one of {names} reads prompts in lower case: the models of an ensemble must agree"
         )
-    if model.maker.closed != other.maker.closed:
+    if model.maker.closed_set != other.maker.closed_set:
         raise UsageError(
             f"{names} have different closed sets of replies: the models of an ensemble must share one, or "
             "have none"

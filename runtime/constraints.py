@@ -1,8 +1,8 @@
 """Rules: which ids may not follow a hypothesis, or are the only ones that may.
 
 Each rule is a small automaton over ids: it has a state for the hypothesis so far, the state `after` one more
-id, and the ids that a state bans (`Ban`), or the only ids that it allows (`Only`). States are immutable, so
-the hypotheses of a beam share them. Rules are created once and shared by all searches.
+id, and the ids that a state bans (`BanRule`), or the only ids that it allows (`AllowRule`). States are
+immutable, so the hypotheses of a beam share them. Rules are created once and shared by all searches.
 
 Rules about texts match the bytes that ids stand for, so they hold however a text is split into tokens.
 """
@@ -17,23 +17,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .arguments import shown
+from .arguments import short_repr
 from .backend import Ints
-from .choice import Progress
 from .errors import UsageError
 from .options import DecodingOptions
-from .text import EOS, NEVER_GENERATED, SPECIAL_TOKENS, normal_form
+from .selection import Progress
+from .text import EOS, NEVER_GENERATED, SPECIAL_TOKENS, to_nfc
 
 #: The rule, in a trace, that bans special tokens.
-SPECIAL = "special"
-_SPECIAL = frozenset(NEVER_GENERATED)
+SPECIAL_TOKEN_RULE = "special"
+_NEVER_ALLOWED = frozenset(NEVER_GENERATED)
 #: Number of states whose results a rule caches. There can be too many states to cache them all.
-_CACHED = 512
+_MAX_CACHED_STATES = 512
 #: The same, for results as large as the vocabulary.
-_CACHED_WHOLE = 16
+_MAX_CACHED_VOCABULARY_RESULTS = 16
 
 
-class Ban(Protocol):
+class BanRule(Protocol):
     """Ids that may not follow a hypothesis."""
 
     @property
@@ -53,7 +53,7 @@ class Ban(Protocol):
     def banned(self, state: Any) -> Collection[int]: ...
 
 
-class Only(Protocol):
+class AllowRule(Protocol):
     """The only ids that may follow a hypothesis."""
 
     @property
@@ -72,9 +72,9 @@ class Only(Protocol):
 
 @dataclass(frozen=True)
 class MinLength:
-    """Bans the end-of-sentence before `least` tokens. State: the number of tokens."""
+    """Bans the end-of-sentence before `minimum` tokens. State: the number of tokens."""
 
-    least: int
+    minimum: int
     name = "min_length"
     start = 0
 
@@ -82,11 +82,11 @@ class MinLength:
         return state + 1
 
     def banned(self, state: int) -> Collection[int]:
-        return (EOS,) if state < self.least else ()
+        return (EOS,) if state < self.minimum else ()
 
 
 @dataclass(frozen=True)
-class NoRepeat:
+class NoRepeatNgram:
     """No n-gram occurs twice. State: the ids so far as a str, one character per id, because searching a str
     is many times faster than searching a tuple.
 
@@ -115,7 +115,7 @@ class NoRepeat:
         return found
 
 
-class NoCopy:
+class NoCopyNgram:
     """No n-gram of the source occurs in the reply. State: the last n - 1 ids.
 
     N-grams with special ids are not counted: an empty source is one end-of-sentence, which every reply needs.
@@ -154,14 +154,16 @@ class BannedTexts:
     def __init__(self, texts: Iterable[bytes], vocabulary: Sequence[bytes]) -> None:
         self._texts = tuple(texts)
         self._vocabulary = vocabulary
-        self._longest = max(map(len, self._texts)) - 1
-        self._beginnings = {text[:n] for text in self._texts for n in range(len(text))}
-        self._whole = {id for id, said in enumerate(vocabulary) if any(text in said for text in self._texts)}
-        self.banned = functools.lru_cache(_CACHED)(self._banned)
+        self._max_state_length = max(map(len, self._texts)) - 1
+        self._prefixes = {text[:n] for text in self._texts for n in range(len(text))}
+        self._always_banned = {
+            id for id, said in enumerate(vocabulary) if any(text in said for text in self._texts)
+        }
+        self.banned = functools.lru_cache(_MAX_CACHED_STATES)(self._banned)
 
     def after(self, state: bytes, id: int) -> bytes:
-        said = (state + self._vocabulary[id])[-self._longest :] if self._longest else b""
-        return next(said[at:] for at in range(len(said) + 1) if said[at:] in self._beginnings)
+        said = (state + self._vocabulary[id])[-self._max_state_length :] if self._max_state_length else b""
+        return next(said[at:] for at in range(len(said) + 1) if said[at:] in self._prefixes)
 
     def _banned(self, state: bytes) -> Collection[int]:
         begun = [state[at:] for at in range(len(state))]
@@ -171,7 +173,9 @@ class BannedTexts:
             for text in self._texts
             if text.startswith(beginning)
         )
-        return self._whole.union(id for id, said in enumerate(self._vocabulary) if said.startswith(rests))
+        return self._always_banned.union(
+            id for id, said in enumerate(self._vocabulary) if said.startswith(rests)
+        )
 
 
 class ForcedPrefix:
@@ -190,20 +194,22 @@ class ForcedPrefix:
         whole, ordered = set(vocabulary), sorted(vocabulary)
         longest = len(max(ordered, key=len))
         #: At n: the minimum number of tokens that spell the last n bytes of the text, and perhaps more.
-        self._fewest: list[float] = [0]
+        self._min_tokens_by_rest: list[float] = [0]
         for n in range(1, len(text) + 1):
             rest = text[-n:]
-            after = [self._fewest[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole]
+            after = [
+                self._min_tokens_by_rest[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole
+            ]
             at = bisect_left(ordered, rest)  # where the first token that begins with the rest is, if any
             if at < len(ordered) and ordered[at].startswith(rest):
                 after.append(0)
-            self._fewest.append(1 + min(after, default=math.inf))
-        self._needed = functools.lru_cache(_CACHED)(self._following)
+            self._min_tokens_by_rest.append(1 + min(after, default=math.inf))
+        self._cached_next_ids = functools.lru_cache(_MAX_CACHED_STATES)(self._next_ids)
 
     @property
-    def fewest(self) -> float:
+    def min_tokens(self) -> float:
         """The minimum number of tokens that spell the whole text."""
-        return self._fewest[-1]
+        return self._min_tokens_by_rest[-1]
 
     def after(self, state: bytes, id: int) -> bytes:
         return state[len(self._vocabulary[id]) :]
@@ -211,12 +217,12 @@ class ForcedPrefix:
     def allowed(self, state: bytes, left: int) -> Sequence[int] | None:
         if not state:
             return None
-        return [id for id, more in self._needed(state).items() if more + 2 <= left]
+        return [id for id, more in self._cached_next_ids(state).items() if more + 2 <= left]
 
-    def _following(self, state: bytes) -> dict[int, float]:
+    def _next_ids(self, state: bytes) -> dict[int, float]:
         """Each id that may come next, with the minimum number of tokens of the prefix that must follow it."""
         return {
-            id: self._fewest[len(self.after(state, id))]
+            id: self._min_tokens_by_rest[len(self.after(state, id))]
             for id, said in enumerate(self._vocabulary)
             if said and (said.startswith(state) or state.startswith(said))
         }
@@ -236,7 +242,7 @@ class RequiredTexts:
         begin = tuple(text[:n] for text in self._texts for n in cuts)
         end = tuple(text[-n:] for text in self._texts for n in cuts)
         #: Ids whose bytes overlap a text. Any other id discards the texts that were begun.
-        self._touching = [
+        self._overlapping_ids = [
             id
             for id, said in enumerate(vocabulary)
             if said
@@ -246,43 +252,47 @@ class RequiredTexts:
                 or any(said in text or text in said for text in self._texts)
             )
         ]
-        self._few = functools.lru_cache(_CACHED)(self._leading_few)
-        self.leading = functools.lru_cache(_CACHED_WHOLE)(self._leading)
+        self._cached_overlapping_by_progress = functools.lru_cache(_MAX_CACHED_STATES)(
+            self._overlapping_by_progress
+        )
+        self.ids_by_progress = functools.lru_cache(_MAX_CACHED_VOCABULARY_RESULTS)(self._ids_by_progress)
 
     def after(self, state: tuple[int, ...], id: int) -> tuple[int, ...]:
         said = self._vocabulary[id]
         return tuple(
-            n if n == len(text) else _begun(text, text[:n] + said)
+            n if n == len(text) else _matched_length(text, text[:n] + said)
             for n, text in zip(state, self._texts, strict=True)
         )
 
     def banned(self, state: tuple[int, ...]) -> Collection[int]:
-        return () if self.whole(state) == len(self._texts) else (EOS,)
+        return () if self.count_complete(state) == len(self._texts) else (EOS,)
 
-    def whole(self, state: tuple[int, ...]) -> int:
+    def count_complete(self, state: tuple[int, ...]) -> int:
         """The number of texts that the reply contains."""
         return sum(n == len(text) for n, text in zip(state, self._texts, strict=True))
 
     def progress(self, state: tuple[int, ...]) -> Progress:
         """The progress of a state towards all texts."""
-        whole = self.whole(state)
+        complete = self.count_complete(state)
         begun = any(0 < n < len(text) for n, text in zip(state, self._texts, strict=True))
-        return 2 * whole + begun, sum(state)
+        return 2 * complete + begun, sum(state)
 
-    def _leading(self, state: tuple[int, ...]) -> list[tuple[Progress, Ints]]:
+    def _ids_by_progress(self, state: tuple[int, ...]) -> list[tuple[Progress, Ints]]:
         """All ids in ascending order, grouped by the progress that they lead to; the end-of-sentence is a
         group by itself."""
-        lost, few, named = self._few(state)
+        lost, few, named = self._cached_overlapping_by_progress(state)
         others = np.ones(len(self._vocabulary), dtype=bool)
         others[named] = False
         return [(lost, np.flatnonzero(others)), *few]
 
-    def _leading_few(self, state: tuple[int, ...]) -> tuple[Progress, list[tuple[Progress, Ints]], Ints]:
+    def _overlapping_by_progress(
+        self, state: tuple[int, ...]
+    ) -> tuple[Progress, list[tuple[Progress, Ints]], Ints]:
         """The progress that most ids lead to, which discard what was begun; the other ids grouped as in
-        `leading`; and all those other ids."""
+        `ids_by_progress`; and all those other ids."""
         lost = self.progress(tuple(n * (n == len(t)) for n, t in zip(state, self._texts, strict=True)))
         alike: dict[Progress, list[int]] = {}
-        for id in self._touching:
+        for id in self._overlapping_ids:
             alike.setdefault(self.progress(self.after(state, id)), []).append(id)
         alike.pop(lost, None)
         few = [(progress, np.array(ids)) for progress, ids in alike.items()]
@@ -290,7 +300,7 @@ class RequiredTexts:
         return lost, few, np.concatenate([ids for _, ids in few])
 
 
-def _begun(text: bytes, said: bytes) -> int:
+def _matched_length(text: bytes, said: bytes) -> int:
     """How many of the first bytes of `text` end `said`; the length of `text` if `said` contains it."""
     if text in said:
         return len(text)
@@ -305,9 +315,11 @@ def shortest_superstring(texts: Iterable[str]) -> str:
     Worked example: "left turn" and "turn around" overlap in "turn", and "urn" is in both, so the result is
     "left turn around".
     """
-    left = sorted({normal_form(text).encode() for text in texts})
+    left = sorted({to_nfc(text).encode() for text in texts})
     while len(left) > 1:
-        pairs = [(_begun(then, first), first, then) for first, then in itertools.permutations(left, 2)]
+        pairs = [
+            (_matched_length(then, first), first, then) for first, then in itertools.permutations(left, 2)
+        ]
         shared, first, then = max(pairs, key=lambda pair: pair[0])
         left = [*(text for text in left if text not in (first, then)), first + then[shared:]]
     return b"".join(left).decode()
@@ -317,51 +329,53 @@ def shortest_superstring(texts: Iterable[str]) -> str:
 class TextRules:
     """The rules for the text options, for one vocabulary."""
 
-    bans: tuple[Ban, ...] = ()
-    only: Only | None = None
+    bans: tuple[BanRule, ...] = ()
+    allow_rule: AllowRule | None = None
     required: RequiredTexts | None = None
-    longest: int | None = None  # maximum tokens of a reply that they imply, end-of-sentence counted
+    max_length: int | None = None  # maximum tokens of a reply that they imply, end-of-sentence counted
 
 
 #: The rules if there are no text options.
-NO_TEXTS = TextRules()
+NO_TEXT_RULES = TextRules()
 
 
-def text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRules:
+def make_text_rules(options: DecodingOptions, vocabulary: Sequence[bytes]) -> TextRules:
     """The rules for the text options except `replies`. `vocabulary` has the bytes of each id; those of
     special ids are empty.
 
     Raises:
         UsageError: the prefix or a required text contains a banned text.
     """
-    prefix = None if options.prefix is None else normal_form(options.prefix).encode()
-    banned = [normal_form(text).encode() for text in options.banned]
+    prefix = None if options.prefix is None else to_nfc(options.prefix).encode()
+    banned = [to_nfc(text).encode() for text in options.banned]
     for text in banned:
         if prefix is not None and text in prefix:
-            raise UsageError(f"prefix contains {shown(text.decode())}, which is banned")
-    required = [normal_form(text).encode() for text in options.required]
+            raise UsageError(f"prefix contains {short_repr(text.decode())}, which is banned")
+    required = [to_nfc(text).encode() for text in options.required]
     for text, held in itertools.product(banned, required):
         if text in held:
             raise UsageError(
-                f"required {shown(held.decode())} contains {shown(text.decode())}, which is banned"
+                f"required {short_repr(held.decode())} contains {short_repr(text.decode())}, which is banned"
             )
     return TextRules(
         bans=(BannedTexts(banned, vocabulary),) if banned else (),
         required=RequiredTexts(required, vocabulary) if required else None,
-        only=None if prefix is None else ForcedPrefix(prefix, vocabulary),
+        allow_rule=None if prefix is None else ForcedPrefix(prefix, vocabulary),
     )
 
 
-def bans_of(options: DecodingOptions, source: Sequence[int], texts: TextRules) -> tuple[Ban, ...]:
+def make_ban_rules(
+    options: DecodingOptions, source: Sequence[int], text_rules: TextRules
+) -> tuple[BanRule, ...]:
     """Every rule that bans ids in replies to `source`."""
-    bans: list[Ban] = []
+    bans: list[BanRule] = []
     if options.min_length:
         bans.append(MinLength(options.min_length))
     if options.no_repeat_ngram:
-        bans.append(NoRepeat(options.no_repeat_ngram))
+        bans.append(NoRepeatNgram(options.no_repeat_ngram))
     if options.no_copy_ngram:
-        bans.append(NoCopy(options.no_copy_ngram, source))
-    return (*bans, *texts.bans)
+        bans.append(NoCopyNgram(options.no_copy_ngram, source))
+    return (*bans, *text_rules.bans)
 
 
 #: The states of all rules for one hypothesis.
@@ -371,17 +385,20 @@ RuleState = tuple[Any, ...]
 class Rules:
     """All rules of one search."""
 
-    def __init__(self, options: DecodingOptions, source: Sequence[int], texts: TextRules) -> None:
-        if texts is NO_TEXTS and options.has_texts:
+    def __init__(self, options: DecodingOptions, source: Sequence[int], text_rules: TextRules) -> None:
+        if text_rules is NO_TEXT_RULES and options.has_text_options:
             raise UsageError("banned, prefix, required and replies need a tokenizer: use a ChatModel")
-        self.required = texts.required
-        self._bans: tuple[Ban, ...] = (
-            *([texts.required] if texts.required else []),
-            *bans_of(options, source, texts),
+        self.required = text_rules.required
+        self._bans: tuple[BanRule, ...] = (
+            *([text_rules.required] if text_rules.required else []),
+            *make_ban_rules(options, source, text_rules),
         )
-        self.only = texts.only
-        self._all: tuple[Ban | Only, ...] = (*self._bans, *([self.only] if self.only else []))
-        self.any = bool(self._all)
+        self.allow_rule = text_rules.allow_rule
+        self._all: tuple[BanRule | AllowRule, ...] = (
+            *self._bans,
+            *([self.allow_rule] if self.allow_rule else []),
+        )
+        self.has_rules = bool(self._all)
         self.start: RuleState = tuple(rule.start for rule in self._all)
 
     def after(self, state: RuleState, id: int) -> RuleState:
@@ -391,25 +408,25 @@ class Rules:
     def banned(self, state: RuleState) -> frozenset[int]:
         """The ids that may not follow, including those that never may."""
         if not self._bans:
-            return _SPECIAL
-        return _SPECIAL.union(*(ban.banned(each) for ban, each in zip(self._bans, state, strict=False)))
+            return _NEVER_ALLOWED
+        return _NEVER_ALLOWED.union(*(ban.banned(each) for ban, each in zip(self._bans, state, strict=False)))
 
     def allowed(self, state: RuleState, left: int) -> Sequence[int] | None:
         """The only ids that may follow, of which some may be banned; None if any may."""
-        return self.only.allowed(state[-1], left) if self.only else None
+        return self.allow_rule.allowed(state[-1], left) if self.allow_rule else None
 
-    def leading(self, state: RuleState) -> list[tuple[Progress, Ints]]:
+    def ids_by_progress(self, state: RuleState) -> list[tuple[Progress, Ints]]:
         """The ids grouped by the progress towards the required texts that they lead to: see
-        `RequiredTexts.leading`."""
+        `RequiredTexts.ids_by_progress`."""
         assert self.required is not None
-        return self.required.leading(state[0])
+        return self.required.ids_by_progress(state[0])
 
-    def blocks(self, state: RuleState, id: int, left: int) -> str | None:
+    def blocking_rule(self, state: RuleState, id: int, left: int) -> str | None:
         """The name of the first rule that forbids `id` to follow; None if no rule does."""
-        if id in _SPECIAL:
-            return SPECIAL
+        if id in _NEVER_ALLOWED:
+            return SPECIAL_TOKEN_RULE
         for ban, each in zip(self._bans, state, strict=False):
             if id in ban.banned(each):
                 return ban.name
         allowed = self.allowed(state, left)
-        return self.only.name if self.only and allowed is not None and id not in allowed else None
+        return self.allow_rule.name if self.allow_rule and allowed is not None and id not in allowed else None

@@ -10,7 +10,7 @@ from .stream import ReplyStream
 T = TypeVar("T")
 
 
-class Threads:
+class CoroutineThreads:
     """The threads of one model, used by coroutines only.
 
     They are not those of the event loop's default executor, whose other work would wait behind long replies.
@@ -22,27 +22,27 @@ class Threads:
 
         self._pool = ThreadPoolExecutor(thread_name_prefix="edgechat")
 
-    async def reply(self, make: Callable[[], ReplyStream]) -> Reply:
-        """The reply of the stream that `make` creates. Cancelling the task stops the search before its next
-        step."""
-        stream = await self._run(make)
+    async def reply(self, make_stream: Callable[[], ReplyStream]) -> Reply:
+        """The reply of the stream that `make_stream` creates. Cancelling the task stops the search before its
+        next step."""
+        stream = await self._run(make_stream)
         try:
             return await self._run(lambda: stream.reply)
         finally:
             stream.cancel()
 
     async def pieces(
-        self, make: Callable[[], ReplyStream], done: Callable[[Reply], None] = lambda reply: None
+        self, make_stream: Callable[[], ReplyStream], on_done: Callable[[Reply], None] = lambda reply: None
     ) -> AsyncGenerator[str, None]:
         """Like `reply`, piece by piece; each is searched for when it is asked for.
 
-        `done` is called with the reply when the iteration ends, but not if it is cancelled or left early.
+        `on_done` is called with the reply when the iteration ends, but not if it is cancelled or left early.
         """
-        stream = await self._run(make)
+        stream = await self._run(make_stream)
         try:
             while piece := await self._run(lambda: next(stream, "")):
                 yield piece
-            done(stream.reply)
+            on_done(stream.reply)
         finally:
             stream.cancel()
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import onnxruntime as ort
 
-from .arguments import one_of
+from .arguments import check_one_of
 from .errors import DeviceError
 
 Device = Literal["cpu", "cuda"]
@@ -19,14 +19,14 @@ DEVICES = ("auto", "cpu", "cuda")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 # y = Identity(x), float[1], opset 17, IR 8.
-_IDENTITY = (
+_IDENTITY_GRAPH = (
     b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01'
     b"\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
 
 
 @dataclass(frozen=True)
-class CudaState:
+class CudaSupport:
     """Whether ONNX Runtime can use CUDA on this machine, and if not, why, and how to fix it."""
 
     usable: bool
@@ -34,14 +34,14 @@ class CudaState:
 
 
 @functools.cache
-def cuda_state() -> CudaState:
+def check_cuda() -> CudaSupport:
     """Whether CUDA can be used. Checked once per process, the cheapest checks first."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return CudaState(False, "no NVIDIA driver was found")
+        return CudaSupport(False, "no NVIDIA driver was found")
     if CUDA not in ort.get_available_providers():
-        return CudaState(
+        return CudaSupport(
             False, "the installed onnxruntime has no CUDA provider: install onnxruntime-gpu in its place"
         )
     said = io.StringIO()
@@ -50,15 +50,15 @@ def cuda_state() -> CudaState:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(_IDENTITY, options, providers=[CUDA, CPU])
+        session = ort.InferenceSession(_IDENTITY_GRAPH, options, providers=[CUDA, CPU])
     except Exception as error:
-        return CudaState(False, f"the CUDA provider does not start: {error}")
+        return CudaSupport(False, f"the CUDA provider does not start: {error}")
     if session.get_providers()[0] != CUDA:
         missing = " ".join(said.getvalue().split()[:12])
-        return CudaState(
+        return CudaSupport(
             False, f"the CUDA provider does not start: {missing or 'ONNX Runtime does not say why'}"
         )
-    return CudaState(True, "usable")
+    return CudaSupport(True, "usable")
 
 
 def resolve_device(device: str) -> Device:
@@ -68,10 +68,10 @@ def resolve_device(device: str) -> Device:
         UsageError: `device` is none of these.
         DeviceError: "cuda" cannot be used; the text says why.
     """
-    one_of("device", device, DEVICES)
+    check_one_of("device", device, DEVICES)
     if device == "cpu":
         return "cpu"
-    state = cuda_state()
+    state = check_cuda()
     if state.usable:
         return "cuda"
     if device == "cuda":

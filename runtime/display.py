@@ -14,19 +14,19 @@ def printable(text: str, *, bidi: bool = False) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if bidi and c in BIDI_CONTROLS else _visible(c) for c in text)
+    return "".join(c if bidi and c in BIDI_CONTROLS else _replace_control(c) for c in text)
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """`1 turn`, `2 turns`, `1,000 replies`."""
-    return f"{number:,} {noun if number == 1 else plural(noun)}"
+    return f"{number:,} {noun if number == 1 else plural_form(noun)}"
 
 
-def plural(noun: str) -> str:
+def plural_form(noun: str) -> str:
     return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
-def _visible(c: str) -> str:
+def _replace_control(c: str) -> str:
     if c in "\n\t" or not (c in BIDI_CONTROLS or unicodedata.category(c) in ("Cc", "Cs")):
         return c
     if ord(c) < 0x20:

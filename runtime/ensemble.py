@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .backend import Backend, Floats, Ints, StepOutput
-from .choice import likeliest
 from .errors import BundleError
+from .selection import likeliest_ids
 
 
 class EnsembleBackend:
@@ -27,20 +27,26 @@ class EnsembleBackend:
         return tuple(backend.encode(src, src_len) for backend in self._backends)
 
     def step(
-        self, state: tuple[Any, ...], tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+        self,
+        state: tuple[Any, ...],
+        tokens: Ints,
+        parents: Ints,
+        candidates: int,
+        *,
+        return_logp: bool = False,
     ) -> tuple[StepOutput, tuple[Any, ...]]:
         outs, following = zip(
             *(
-                backend.step(each, tokens, parents, 1, whole=True)
+                backend.step(each, tokens, parents, 1, return_logp=True)
                 for backend, each in zip(self._backends, state, strict=True)
             ),
             strict=True,
         )
-        logp = _mean([out.logp for out in outs])  # [N, V]
-        ids = np.stack([likeliest(row, candidates) for row in logp])  # [N, C]
+        logp = _log_mean_exp([out.logp for out in outs])  # [N, V]
+        ids = np.stack([likeliest_ids(row, candidates) for row in logp])  # [N, C]
         align: Floats = sum(out.align for out in outs) / np.float32(len(outs))  # [N, S]
         cand_logp = np.take_along_axis(logp, ids, axis=1)
-        return StepOutput(ids, cand_logp, align, logp if whole else None), following
+        return StepOutput(ids, cand_logp, align, logp if return_logp else None), following
 
     def select(self, state: tuple[Any, ...], sentences: Ints) -> tuple[Any, ...]:
         return tuple(
@@ -48,7 +54,7 @@ class EnsembleBackend:
         )
 
 
-def _mean(logps: Sequence[Floats]) -> Floats:
+def _log_mean_exp(logps: Sequence[Floats]) -> Floats:
     """log(mean(exp(logps))).
 
     Raises:
@@ -62,5 +68,5 @@ def _mean(logps: Sequence[Floats]) -> Floats:
         raise BundleError(
             "a bundle of the ensemble gave log-probabilities that are not numbers: its weights are damaged"
         )
-    shared: Floats = mean - np.float32(np.log(len(logps)))
-    return shared
+    normalized: Floats = mean - np.float32(np.log(len(logps)))
+    return normalized

@@ -4,7 +4,7 @@
 import re
 
 #: What PyTorch, ONNX Runtime and CUDA say when memory runs out: they have no exception type for it.
-_NO_MEMORY = re.compile(
+_OUT_OF_MEMORY = re.compile(
     "[Ff]ailed to allocate|can't allocate memory|out of memory|bad_alloc|smaller than requested bytes"
 )
 
@@ -47,4 +47,4 @@ class ModelClosedError(EdgeChatError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` means that the machine or a GPU ran out of memory."""
-    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None

@@ -2,9 +2,9 @@
 made. Any implementation, on any machine, can check itself against them without the training data or torch.
 
 The sources are random ids, not text, so that they contain nothing private. Kinds of CPU differ in how they
-round sums, so tokens are compared only if the margin of the best reply is above `MARGIN`. The margin is the
-difference to the score of the second best finished reply. It does not include by how little the best reply
-stayed in the beam on the way, so a device on which it drops out there reports a mismatch.
+round sums, so tokens are compared only if the margin of the best reply is above `MIN_MARGIN`. The margin is
+the difference to the score of the second best finished reply. It does not include by how little the best
+reply stayed in the beam on the way, so a device on which it drops out there reports a mismatch.
 """
 
 import contextlib
@@ -17,24 +17,24 @@ import numpy as np
 
 from .backend import Backend, State, pad
 from .errors import BundleError
-from .jsonobject import misfit, read_json
-from .manifest import LARGEST_REPLY
+from .manifest import MAX_REPLY_ROWS
 from .options import MAX_LENGTH, DecodingOptions
 from .scheduler import decode
+from .strict_json import describe_misfit, read_json
 from .text import GO, SPECIAL_TOKENS
 
-MARGIN = 0.1  # natural log
+MIN_MARGIN = 0.1  # natural log
 TOLERANCE = 0.05  # natural log
 #: Limits, so that an untrusted file cannot make the check run for hours. In addition, all replies together
-#: may take at most `LARGEST_REPLY` rows of the decoder. edgechat writes 8 sources of at most 20 ids.
+#: may take at most `MAX_REPLY_ROWS` rows of the decoder. edgechat writes 8 sources of at most 20 ids.
 MAX_CASES = 64
-MAX_SOURCE = 1000
+MAX_SOURCE_IDS = 1000
 _CANDIDATES = 8
 _OPTIONS = {
     "greedy": DecodingOptions(beam=1, normalize="none"),
     "beam5": DecodingOptions(beam=5, n_best=2, normalize="none"),
 }
-_ROWS = sum(options.rows for options in _OPTIONS.values())  # decoder rows per source and step
+_ROWS_PER_STEP = sum(options.rows for options in _OPTIONS.values())  # decoder rows per source and step
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class GoldenResult:
 def make_golden(backend: Backend[State], *, seed: int, count: int, max_source: int, max_length: int) -> bytes:
     """golden.json for `count` sources of 1 to `max_source` random ids, at most 20, with replies of at most
     `max_length` tokens, or as many as the limits of a check allow."""
-    max_length = min(max_length, LARGEST_REPLY // (count * _ROWS))
+    max_length = min(max_length, MAX_REPLY_ROWS // (count * _ROWS_PER_STEP))
     random = np.random.default_rng(seed)
     low = min(len(SPECIAL_TOKENS), backend.vocab_size - 1)
     longest = min(max_source, 20)
@@ -85,16 +85,16 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
     Raises:
         BundleError: golden.json is not what `make_golden` writes.
     """
-    with _refused():
-        golden, sources = _sources(raw, backend.vocab_size)
+    with _bundle_errors():
+        golden, sources = _parse_golden(raw, backend.vocab_size)
         cases, max_length = golden["cases"], int(golden["max_length"])
         if not 1 <= max_length <= MAX_LENGTH:
             raise ValueError(f"max_length must be from 1 to {MAX_LENGTH}, not {max_length}")
         if any(len(case["candidates"]["ids"]) != len(case["candidates"]["logp"]) for case in cases):
             raise ValueError("it does not have one log-probability for each candidate")
-        if (rows := len(cases) * _ROWS * max_length) > LARGEST_REPLY:
-            raise ValueError(f"its replies take {rows:,} rows of the decoder, {LARGEST_REPLY:,} are allowed")
-        return _check(backend, cases, sources, max_length)
+        if (rows := len(cases) * _ROWS_PER_STEP * max_length) > MAX_REPLY_ROWS:
+            raise ValueError(f"its replies take {rows:,} rows of the decoder, {MAX_REPLY_ROWS:,} are allowed")
+        return _compare(backend, cases, sources, max_length)
 
 
 def golden_sources(raw: bytes, vocab_size: int) -> list[list[int]]:
@@ -103,24 +103,24 @@ def golden_sources(raw: bytes, vocab_size: int) -> list[list[int]]:
     Raises:
         BundleError: as `check_golden`.
     """
-    with _refused():
-        return _sources(raw, vocab_size)[1]
+    with _bundle_errors():
+        return _parse_golden(raw, vocab_size)[1]
 
 
 @contextlib.contextmanager
-def _refused() -> Iterator[None]:
+def _bundle_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise BundleError(f"golden.json cannot be used: {misfit(error)}") from error
+        raise BundleError(f"golden.json cannot be used: {describe_misfit(error)}") from error
 
 
-def _sources(raw: bytes, vocab_size: int) -> tuple[dict[str, Any], list[list[int]]]:
+def _parse_golden(raw: bytes, vocab_size: int) -> tuple[dict[str, Any], list[list[int]]]:
     """The parsed golden.json, and its sources, which are checked."""
-    golden = read_json(raw, parse_constant=_no_number)
+    golden = read_json(raw, parse_constant=_refuse_constant)
     cases = golden["cases"]
-    if len(cases) > MAX_CASES or any(len(case["src"]) > MAX_SOURCE for case in cases):
-        raise ValueError(f"it has more than {MAX_CASES} sources, or one of more than {MAX_SOURCE} ids")
+    if len(cases) > MAX_CASES or any(len(case["src"]) > MAX_SOURCE_IDS for case in cases):
+        raise ValueError(f"it has more than {MAX_CASES} sources, or one of more than {MAX_SOURCE_IDS} ids")
     sources = [[int(id) for id in case["src"]] for case in cases]
     ids = [id for source in sources for id in source]
     if not cases or not all(sources) or not 0 <= min(ids) <= max(ids) < vocab_size:
@@ -128,11 +128,11 @@ def _sources(raw: bytes, vocab_size: int) -> tuple[dict[str, Any], list[list[int
     return golden, sources
 
 
-def _no_number(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not valid JSON")
 
 
-def _check(
+def _compare(
     backend: Backend[State], cases: list[dict[str, Any]], sources: list[list[int]], max_length: int
 ) -> GoldenResult:
     differences = [0.0]
@@ -150,7 +150,7 @@ def _check(
     for name, options in _OPTIONS.items():
         for case, search in zip(cases, decode(backend, sources, options, max_length=max_length), strict=True):
             expected, best = case[name], search.hypotheses()[0]
-            if expected["margin"] <= MARGIN:
+            if expected["margin"] <= MIN_MARGIN:
                 near_ties += 1
                 continue
             replies += 1

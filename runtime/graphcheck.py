@@ -9,7 +9,7 @@ loops, branches, functions or subgraphs, so every node runs once.
 Then the nodes are walked with symbolic shapes, whose sizes are polynomials in B, S, K, M and C. No size
 depends on the content of a tensor, except the decoder's input `top_k`, which the host sets to C. So the
 results hold for every request:
-- No tensor is empty, or has more than `MOST_AXES` axes.
+- No tensor is empty, or has more than `MAX_AXES` axes.
 - Nothing grows faster than B*K*S, B*K*C or M. A product of letters that divides none of these is refused.
 - The elements of all values, and the multiplications of all nodes, are summed by product of letters. Each sum
   is bounded by what a graph with this vocabulary, state, memory and number of weights needs, with some room
@@ -24,29 +24,39 @@ from math import prod
 from struct import unpack
 from typing import NamedTuple
 
-from .arguments import shown
+from .arguments import short_repr
 from .errors import BundleError
 from .manifest import OPSET, GraphSpec, StateTensor
 from .onnxfile import Graph, Node, Tensor, ValueInfo, read_model
-from .shaperules import INT64, MICROSOFT, MOST_AXES, MOST_NUMBERS, RULES, Call, RuleError, Value, text
-from .sizes import Poly, Size, at_least, letter, product, upper
+from .shaperules import (
+    INT64,
+    MAX_AXES,
+    MAX_TRACKED_NUMBERS,
+    MICROSOFT,
+    RULES,
+    Call,
+    RuleError,
+    Value,
+    shape_text,
+)
+from .symbolic_sizes import Polynomial, Size, is_at_least, letter, product, upper_bound
 
 #: The version of the ONNX file format that the graphs use.
 IR_VERSION = 8
-MOST_NODES = 4096
+MAX_NODES = 4096
 #: Limit on the vocabulary, on the state of a row, and on the memory of a source token, in numbers.
-LARGEST_ROW = 1 << 20
+MAX_ROW_ELEMENTS = 1 << 20
 _FLOAT = 1
 #: Bytes per element of each TensorProto.DataType that is allowed: float, uint8, int8, int64, float16.
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 7: 8, 10: 2}
 #: The types to which Cast is allowed: float, int32, float16.
-_CASTS = (1, 6, 10)
+_CAST_TYPES = (1, 6, 10)
 #: The field that holds the value of each AttributeProto.AttributeType.
-_ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 7: "ints"}
-_MAY_BE_EMPTY = ("s", "ints")
-_VERSIONS = {"": OPSET, MICROSOFT: 1}
+_ATTRIBUTE_FIELDS = {1: "f", 2: "i", 3: "s", 7: "ints"}
+_FIELDS_THAT_MAY_BE_EMPTY = ("s", "ints")
+_OPSET_VERSIONS = {"": OPSET, MICROSOFT: 1}
 #: Names of inputs and outputs that tensors of the state map may not have.
-_RESERVED = ("src", "src_len", "tokens", "parent", "top_k", "cand_ids", "cand_logp", "align", "logp")
+_RESERVED_NAMES = ("src", "src_len", "tokens", "parent", "top_k", "cand_ids", "cand_logp", "align", "logp")
 B, S, K, M, C = map(letter, "BSKMC")
 N = B * K
 Shape = tuple[Size, ...]
@@ -66,15 +76,15 @@ def check_graphs(spec: GraphSpec, encoder: bytes, decoder: bytes) -> None:
     Raises:
         BundleError: names the file, what in it is wrong, and why.
     """
-    first = _Checked("encoder.onnx", encoder)
-    then = _Checked("decoder.onnx", decoder)
-    memory = {name: _Port(_FLOAT, first.declared_memory(name)) for name in spec.memory}
+    encoder_checker = _GraphChecker("encoder.onnx", encoder)
+    decoder_checker = _GraphChecker("decoder.onnx", decoder)
+    memory = {name: _Port(_FLOAT, encoder_checker.declared_memory(name)) for name in spec.memory}
     _check_spec(spec, memory)
     ids = {"src": _Port(INT64, (B, S)), "src_len": _Port(INT64, (B,))}
-    begun = {t.input: _Port(_FLOAT, _shape(t, B)) for t in spec.state if t.first == "encoder"}
-    first.check(ids, {**memory, **begun}, spec, memory)
+    initial_state = {t.input: _Port(_FLOAT, _shape(t, B)) for t in spec.state if t.first == "encoder"}
+    encoder_checker.check(ids, {**memory, **initial_state}, spec, memory)
     ids = {"tokens": _Port(INT64, (N,)), "parent": _Port(INT64, (N,)), "top_k": _Port(INT64, (1,), (C,))}
-    if then.takes("src"):  # with copy attention
+    if decoder_checker.has_input("src"):  # with copy attention
         ids["src"] = _Port(INT64, (B, S))
     before = {t.input: _Port(_FLOAT, _shape(t, M)) for t in spec.state}
     after = {t.output: _Port(_FLOAT, _shape(t, N)) for t in spec.state}
@@ -84,7 +94,7 @@ def check_graphs(spec: GraphSpec, encoder: bytes, decoder: bytes) -> None:
         "align": _Port(_FLOAT, (N, S)),
         "logp": _Port(_FLOAT, (N, spec.vocab_size)),
     }
-    then.check({**memory, **before, **ids}, {**after, **scores}, spec, memory)
+    decoder_checker.check({**memory, **before, **ids}, {**after, **scores}, spec, memory)
 
 
 def _shape(tensor: StateTensor, rows: Size) -> Shape:
@@ -92,24 +102,26 @@ def _shape(tensor: StateTensor, rows: Size) -> Shape:
 
 
 def _check_spec(spec: GraphSpec, memory: Mapping[str, _Port]) -> None:
-    names = [*spec.memory, *(t.input for t in spec.state), *(t.output for t in spec.state), *_RESERVED]
+    names = [*spec.memory, *(t.input for t in spec.state), *(t.output for t in spec.state), *_RESERVED_NAMES]
     if len(set(names)) != len(names):
         raise BundleError("edgechat.json names a tensor of the graphs twice")
     for tensor in spec.state:
         if tensor.shape.count("M") != 1:
             raise BundleError(
-                f"edgechat.json: the shape of the state {shown(tensor.input)} must have one 'M'"
+                f"edgechat.json: the shape of the state {short_repr(tensor.input)} must have one 'M'"
             )
-    row, token = _widths(spec, memory)
+    row, token = _row_and_token_numbers(spec, memory)
     for what, count in (("vocabulary", spec.vocab_size), ("state", row), ("memory", token)):
-        if count > LARGEST_ROW:
-            raise BundleError(f"edgechat.json has a {what} of {count:,} numbers, {LARGEST_ROW:,} are allowed")
+        if count > MAX_ROW_ELEMENTS:
+            raise BundleError(
+                f"edgechat.json has a {what} of {count:,} numbers, {MAX_ROW_ELEMENTS:,} are allowed"
+            )
 
 
-def _widths(spec: GraphSpec, memory: Mapping[str, _Port]) -> tuple[int, int]:
+def _row_and_token_numbers(spec: GraphSpec, memory: Mapping[str, _Port]) -> tuple[int, int]:
     """The numbers in the state of a row, and in the memory of a source token."""
-    row = sum(upper(product(_shape(tensor, N)))["BK"] for tensor in spec.state)
-    return row, sum(upper(product(port.shape))["BS"] for port in memory.values())
+    row = sum(upper_bound(product(_shape(tensor, N)))["BK"] for tensor in spec.state)
+    return row, sum(upper_bound(product(port.shape))["BS"] for port in memory.values())
 
 
 class _Budget:
@@ -123,7 +135,7 @@ class _Budget:
     """
 
     def __init__(self, spec: GraphSpec, memory: Mapping[str, _Port], weights: int) -> None:
-        row, token = _widths(spec, memory)
+        row, token = _row_and_token_numbers(spec, memory)
         self._weights = 4 * weights + 65_536
         self._row = 64 * (spec.vocab_size + row + token + 1024)
         self._token = 64 * (row + token + 1024)
@@ -138,14 +150,14 @@ class _Budget:
             return 64
         return self._token if "S" in letters else self._row
 
-    def work(self, letters: str) -> int:
+    def multiplications(self, letters: str) -> int:
         """The multiplications allowed: as many as elements, plus those of the weights with each row or source
         token."""
-        most = self.elements(letters)
-        return most if "C" in letters or ("K" in letters and "S" in letters) else most + self._weights
+        limit = self.elements(letters)
+        return limit if "C" in letters or ("K" in letters and "S" in letters) else limit + self._weights
 
 
-class _Checked:
+class _GraphChecker:
     """One graph of a bundle, and what is known about its values so far."""
 
     def __init__(self, file: str, raw: bytes) -> None:
@@ -153,20 +165,22 @@ class _Checked:
         self._graph = self._model.graph or Graph()
         self._values: dict[str, Value] = {}
         self._elements: Counter[str] = Counter()
-        self._work: Counter[str] = Counter()
+        self._multiplications: Counter[str] = Counter()
 
-    def takes(self, name: str) -> bool:
+    def has_input(self, name: str) -> bool:
         return any(port.name == name for port in self._graph.inputs)
 
     def declared_memory(self, name: str) -> Shape:
         """The shape [B, S, ..] with the fixed last sizes that the encoder declares for its output `name`."""
         dims = next((port.dims for port in self._graph.outputs if port.name == name), None)
         if dims is None:
-            raise self._misfit(name)
-        rest = tuple(size for size in dims[2:] if isinstance(size, int) and 1 <= size <= LARGEST_ROW)
+            raise self._state_map_error(name)
+        rest = tuple(size for size in dims[2:] if isinstance(size, int) and 1 <= size <= MAX_ROW_ELEMENTS)
         if len(dims) < 2 or len(rest) != len(dims) - 2:
-            raise self._refused(f"output {shown(name)} must have the shape [B, S, ..] with fixed last sizes")
-        self._check_rank(f"output {shown(name)}", len(dims))
+            raise self._error(
+                f"output {short_repr(name)} must have the shape [B, S, ..] with fixed last sizes"
+            )
+        self._check_rank(f"output {short_repr(name)}", len(dims))
         return (B, S, *rest)
 
     def check(
@@ -177,48 +191,52 @@ class _Checked:
         memory: Mapping[str, _Port],
     ) -> None:
         self._check_model()
-        weights = self._take_weights()
+        weights = self._check_weights()
         budget = _Budget(spec, memory, weights)
         sizes: dict[str, Size] = {}
         self._check_ports(self._graph.inputs, inputs, sizes)
         self._check_ports(self._graph.outputs, outputs, sizes)
         for name, port in inputs.items():
-            self._make(name, Value(port.shape, port.numbers))
-        if len(self._graph.nodes) > MOST_NODES:
-            raise self._refused(f"it has {len(self._graph.nodes):,} nodes, {MOST_NODES:,} are allowed")
+            self._add_value(name, Value(port.shape, port.numbers))
+        if len(self._graph.nodes) > MAX_NODES:
+            raise self._error(f"it has {len(self._graph.nodes):,} nodes, {MAX_NODES:,} are allowed")
         for node in self._graph.nodes:
             try:
-                self._run(node, budget)
+                self._check_node(node, budget)
             except RuleError as error:
-                which = shown(node.name or next(iter(node.outputs), ""))
-                raise self._refused(f"node {which} ({shown(node.op_type)}) {error}") from None
+                which = short_repr(node.name or next(iter(node.outputs), ""))
+                raise self._error(f"node {which} ({short_repr(node.op_type)}) {error}") from None
         for name, port in outputs.items():
             found = self._values.get(name)
             if found is None or found.shape != port.shape:
-                what = text(found.shape) if found else "never made"
-                raise self._refused(f"output {shown(name)} must be {text(port.shape)}, but is {what}")
+                what = shape_text(found.shape) if found else "never made"
+                raise self._error(
+                    f"output {short_repr(name)} must be {shape_text(port.shape)}, but is {what}"
+                )
 
     def _check_model(self) -> None:
         model = self._model
         if model.ir_version != IR_VERSION:
-            raise self._refused(f"it has the IR version {model.ir_version}, but must have {IR_VERSION}")
+            raise self._error(f"it has the IR version {model.ir_version}, but must have {IR_VERSION}")
         domains = [domain for domain, _ in model.opsets]
         if len(set(domains)) != len(domains) or "" not in domains:
-            raise self._refused("it must import the standard operators, and each domain once")
+            raise self._error("it must import the standard operators, and each domain once")
         for domain, version in model.opsets:
-            allowed = _VERSIONS.get(domain)
+            allowed = _OPSET_VERSIONS.get(domain)
             if allowed is None:
-                raise self._refused(f"it imports the operator domain {shown(domain)}, which is not allowed")
+                raise self._error(
+                    f"it imports the operator domain {short_repr(domain)}, which is not allowed"
+                )
             if version != allowed:
-                raise self._refused(f"it imports opset {version}, but must import {allowed}")
-        self._refuse_other("the model", model.other)
-        self._refuse_other("the graph", self._graph.other)
+                raise self._error(f"it imports opset {version}, but must import {allowed}")
+        self._refuse_unsupported("the model", model.unsupported)
+        self._refuse_unsupported("the graph", self._graph.unsupported)
 
-    def _take_weights(self) -> int:
+    def _check_weights(self) -> int:
         """Check the weights; return their total number of elements."""
         count = 0
         for tensor in self._graph.initializers:
-            self._make(tensor.name, self._constant(f"weight {shown(tensor.name)}", tensor))
+            self._add_value(tensor.name, self._constant(f"weight {short_repr(tensor.name)}", tensor))
             count += prod(tensor.dims)
         return count
 
@@ -230,123 +248,129 @@ class _Checked:
         sizes are equal."""
         names = Counter(port.name for port in declared)
         for name in sorted(names.keys() ^ expected.keys()):
-            raise self._misfit(name)
+            raise self._state_map_error(name)
         for port in declared:
-            what, required = shown(port.name), expected[port.name]
-            self._refuse_other(what, port.other)
+            what, required = short_repr(port.name), expected[port.name]
+            self._refuse_unsupported(what, port.unsupported)
             dims = port.dims or ()
             if names[port.name] > 1:
-                raise self._refused(f"{what} is declared twice")
+                raise self._error(f"{what} is declared twice")
             if port.dtype != required.dtype or len(dims) != len(required.shape):
-                raise self._refused(
-                    f"{what} must have the type {required.dtype} and the shape {text(required.shape)}, "
+                raise self._error(
+                    f"{what} must have the type {required.dtype} and the shape {shape_text(required.shape)}, "
                     f"not the type {port.dtype} and rank {len(dims)}"
                 )
             for dim, size in zip(dims, required.shape, strict=True):
                 named = sizes.setdefault(dim, size) if isinstance(dim, str) and dim else size
                 if named != size or (isinstance(dim, int) and dim != size):
-                    raise self._refused(f"{what} declares {shown(str(dim))} where it must have {size}")
+                    raise self._error(f"{what} declares {short_repr(str(dim))} where it must have {size}")
 
-    def _run(self, node: Node, budget: _Budget) -> None:
+    def _check_node(self, node: Node, budget: _Budget) -> None:
         """Compute the shapes of the outputs of `node`, and add its cost."""
         if node.domain not in RULES:
-            raise RuleError(f"is of the operator domain {shown(node.domain)}, which is not allowed")
+            raise RuleError(f"is of the operator domain {short_repr(node.domain)}, which is not allowed")
         rule = RULES[node.domain].get(node.op_type)
         if rule is None:
             raise RuleError("is of a kind that is not allowed")
-        if node.other:
-            raise RuleError(f"has {node.other[0]}, which a bundle's graph does not need")
+        if node.unsupported:
+            raise RuleError(f"has {node.unsupported[0]}, which a bundle's graph does not need")
         for name in node.inputs:
             if name and name not in self._values:
-                raise RuleError(f"takes {shown(name)}, which no earlier node makes")
+                raise RuleError(f"takes {short_repr(name)}, which no earlier node makes")
         inputs = [self._values[name] if name else None for name in node.inputs]
         self._check_attributes(node)
         call = Call(node, inputs)
         made = rule(call)
         if len(node.outputs) > len(made):
             raise RuleError(f"has {len(node.outputs)} outputs")
-        elements = call.hidden
+        elements = call.extra_elements
         for name, value in zip(node.outputs, made, strict=False):
             if name:
-                self._make(name, value)
+                self._add_value(name, value)
                 elements = elements + product(value.shape)
-        _count(self._elements, elements, budget.elements, "makes")
-        _count(self._work, call.work, budget.work, "multiplies")
+        _add_cost(self._elements, elements, budget.elements, "makes")
+        _add_cost(self._multiplications, call.multiplications, budget.multiplications, "multiplies")
 
     def _check_attributes(self, node: Node) -> None:
         if len({attribute.name for attribute in node.attributes}) != len(node.attributes):
             raise RuleError("has an attribute twice")
         for attribute in node.attributes:
-            what = f"the attribute {shown(attribute.name)}"
-            if "g" in attribute.other or "graphs" in attribute.other:
+            what = f"the attribute {short_repr(attribute.name)}"
+            if "g" in attribute.unsupported or "graphs" in attribute.unsupported:
                 raise RuleError(f"holds a subgraph in {what}: branches, loops and scans are refused")
-            if attribute.other:
-                raise RuleError(f"has {attribute.other[0]} in {what}, which a bundle's graph does not need")
-            kind = _ATTRIBUTE_VALUES.get(attribute.type)
+            if attribute.unsupported:
+                raise RuleError(
+                    f"has {attribute.unsupported[0]} in {what}, which a bundle's graph does not need"
+                )
+            kind = _ATTRIBUTE_FIELDS.get(attribute.type)
             given = [
-                name for name in _ATTRIBUTE_VALUES.values() if getattr(attribute, name) not in (None, ())
+                name for name in _ATTRIBUTE_FIELDS.values() if getattr(attribute, name) not in (None, ())
             ]
-            if kind is None or given not in ([kind], [] if kind in _MAY_BE_EMPTY else [kind]):
+            if kind is None or given not in ([kind], [] if kind in _FIELDS_THAT_MAY_BE_EMPTY else [kind]):
                 raise RuleError(f"has {what}, whose value is not of its type")
-            if attribute.name == "to" and attribute.i not in _CASTS:
+            if attribute.name == "to" and attribute.i not in _CAST_TYPES:
                 raise RuleError(f"casts to the type {attribute.i}, which is not allowed")
 
     def _constant(self, what: str, tensor: Tensor) -> Value:
         """A weight, which must have exactly the elements of its shape, all of them in the file."""
-        if tensor.location or "external_data" in tensor.other:
-            raise self._refused(f"{what} is outside the file: external data is refused")
-        self._refuse_other(what, tensor.other)
+        if tensor.location or "external_data" in tensor.unsupported:
+            raise self._error(f"{what} is outside the file: external data is refused")
+        self._refuse_unsupported(what, tensor.unsupported)
         item = _ITEM_BYTES.get(tensor.dtype)
         if item is None:
-            raise self._refused(f"{what} has the type {tensor.dtype}, which is not allowed")
+            raise self._error(f"{what} has the type {tensor.dtype}, which is not allowed")
         self._check_rank(what, len(tensor.dims))
         count = prod(tensor.dims)
         raw = b"" if tensor.raw is None else tensor.raw
         if any(size < 0 for size in tensor.dims) or len(raw) != count * item:
-            raise self._refused(f"{what} does not have exactly the numbers of its shape {text(tensor.dims)}")
-        if tensor.dtype != INT64 or len(tensor.dims) > 1 or count > MOST_NUMBERS:
+            raise self._error(
+                f"{what} does not have exactly the numbers of its shape {shape_text(tensor.dims)}"
+            )
+        if tensor.dtype != INT64 or len(tensor.dims) > 1 or count > MAX_TRACKED_NUMBERS:
             return Value(tensor.dims)
         return Value(tensor.dims, unpack(f"<{count}q", raw))
 
-    def _make(self, name: str, value: Value) -> None:
+    def _add_value(self, name: str, value: Value) -> None:
         if not name or name in self._values:
-            raise self._refused(f"{shown(name)} is made twice, by nodes, inputs or weights")
-        self._check_rank(shown(name), len(value.shape))
-        if not all(at_least(size, 1) for size in value.shape):  # operations differ in how they treat these
-            raise self._refused(f"{shown(name)} has the shape {text(value.shape)}, which may be empty")
+            raise self._error(f"{short_repr(name)} is made twice, by nodes, inputs or weights")
+        self._check_rank(short_repr(name), len(value.shape))
+        if not all(is_at_least(size, 1) for size in value.shape):  # operations differ in how they treat these
+            raise self._error(
+                f"{short_repr(name)} has the shape {shape_text(value.shape)}, which may be empty"
+            )
         self._values[name] = value
 
     def _check_rank(self, what: str, rank: int) -> None:
         """Refuse too many axes. Called before sizes are multiplied: a product of many takes gigabytes."""
-        if rank > MOST_AXES:
-            raise self._refused(f"{what} has {rank:,} axes, {MOST_AXES} are allowed")
+        if rank > MAX_AXES:
+            raise self._error(f"{what} has {rank:,} axes, {MAX_AXES} are allowed")
 
-    def _refuse_other(self, what: str, other: tuple[str, ...]) -> None:
-        if other:
-            raise self._refused(f"{what} has {other[0]}, which a bundle's graph does not need")
+    def _refuse_unsupported(self, what: str, unsupported: tuple[str, ...]) -> None:
+        if unsupported:
+            raise self._error(f"{what} has {unsupported[0]}, which a bundle's graph does not need")
 
-    def _misfit(self, name: str) -> BundleError:
-        return self._refused(f"input or output {shown(name)} does not fit the state map of edgechat.json")
+    def _state_map_error(self, name: str) -> BundleError:
+        return self._error(f"input or output {short_repr(name)} does not fit the state map of edgechat.json")
 
-    def _refused(self, why: str) -> BundleError:
+    def _error(self, why: str) -> BundleError:
         return BundleError(f"{self._file}: {why}")
 
 
-def _count(so_far: Counter[str], size: Size, most: Callable[[str], int], does: str) -> None:
+def _add_cost(so_far: Counter[str], size: Size, limit: Callable[[str], int], does: str) -> None:
     """Add the cost of a node to the sums so far; refuse it if one is above its limit."""
-    for letters, factor in upper(size).items():
-        if not _grows_slowly(letters):
-            steep = Poly({letters: factor})
+    for letters, factor in upper_bound(size).items():
+        if not _is_allowed_growth(letters):
+            steep = Polynomial({letters: factor})
             raise RuleError(f"{does} {steep} numbers, which grows faster than a reply needs")
         so_far[letters] += factor
-        if so_far[letters] > most(letters):
+        if so_far[letters] > limit(letters):
             each = f" per {'*'.join(letters)}" if letters else ""
             raise RuleError(
-                f"{does} {factor:,} numbers{each}: with the nodes before it, more than {most(letters):,}"
+                f"{does} {factor:,} numbers{each}: with the nodes before it, more than {limit(letters):,}"
             )
 
 
 @cache
-def _grows_slowly(letters: str) -> bool:
+def _is_allowed_growth(letters: str) -> bool:
     kinds = set(letters)
     return len(kinds) == len(letters) and (kinds <= set("BKS") or kinds <= set("BCK") or kinds <= {"M"})

@@ -17,17 +17,17 @@ class Hypothesis:
     alignments: tuple[Sequence[float], ...] = ()  # [len(token_logps)][S], if they are kept
 
 
-def best_first(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
+def sort_by_score(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
     return sorted(hypotheses, key=lambda each: -each.score)  # stable: the earlier one wins a tie
 
 
-def smallest_gap(ranked: Iterable[Hypothesis]) -> float:
+def smallest_score_gap(ranked: Iterable[Hypothesis]) -> float:
     """The smallest difference between two neighbors of a ranking."""
     gaps = (better.score - worse.score for better, worse in itertools.pairwise(ranked))
     return min(gaps, default=float("inf"))
 
 
-class Finished:
+class FinishedHypotheses:
     """The finished hypotheses of all groups, and which of them count for each group.
 
     Of n replies, each of G groups contributes n / G, rounded up. A reply that several groups finished counts
@@ -40,12 +40,12 @@ class Finished:
 
     def __init__(self, n_best: int, groups: int) -> None:
         self._n_best, self._groups = n_best, groups
-        self._per_group = -(-n_best // groups)  # replies per group
-        self._kept: list[tuple[int, Hypothesis]] = []  # (group, hypothesis), best first
-        self._counting: list[list[Hypothesis]] = [[] for _ in range(groups)]  # by group, best first
+        self._replies_per_group = -(-n_best // groups)  # replies per group
+        self._ranked: list[tuple[int, Hypothesis]] = []  # (group, hypothesis), best first
+        self._best_by_group: list[list[Hypothesis]] = [[] for _ in range(groups)]  # by group, best first
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self._ranked)
 
     def add(self, finished: Iterable[tuple[int, Hypothesis]]) -> float:
         """Add the hypotheses that one step finished, each with its group. Return the smallest difference of
@@ -53,36 +53,36 @@ class Finished:
         # The same reply may come from two groups, or be drawn twice, with scores that differ by rounding.
         alike: dict[tuple[int, ...], Hypothesis] = {}
         new = {(group, each.tokens): alike.setdefault(each.tokens, each) for group, each in finished}
-        ranked = self._kept + [(group, each) for (group, _), each in new.items()]
+        ranked = self._ranked + [(group, each) for (group, _), each in new.items()]
         ranked.sort(key=lambda each: -each[1].score)  # stable: the earlier one wins a tie
         own: list[list[Hypothesis]] = [[] for _ in range(self._groups)]
         counted: set[tuple[int, ...]] = set()
         # A hypothesis with that many better ones in its group never counts.
-        most = self._per_group * self._groups
-        self._kept, self._counting = [], [[] for _ in range(self._groups)]
+        limit = self._replies_per_group * self._groups
+        self._ranked, self._best_by_group = [], [[] for _ in range(self._groups)]
         for group, each in ranked:
             own[group].append(each)
-            if len(own[group]) <= most:
-                self._kept.append((group, each))
-            if len(self._counting[group]) < self._per_group and each.tokens not in counted:
-                self._counting[group].append(each)
+            if len(own[group]) <= limit:
+                self._ranked.append((group, each))
+            if len(self._best_by_group[group]) < self._replies_per_group and each.tokens not in counted:
+                self._best_by_group[group].append(each)
                 counted.add(each.tokens)
-        return min(smallest_gap(each[: most + 1]) for each in own)
+        return min(smallest_score_gap(each[: limit + 1]) for each in own)
 
-    def to_beat(self, group: int) -> float | None:
+    def score_to_beat(self, group: int) -> float | None:
         """The score that a further reply of a group must exceed to count. None if the group does not yet have
         as many replies as wanted."""
-        counting = self._counting[group]
-        return counting[-1].score if len(counting) == self._per_group else None
+        counting = self._best_by_group[group]
+        return counting[-1].score if len(counting) == self._replies_per_group else None
 
     def n_best(self) -> list[Hypothesis]:
         """The n best, best first. All groups' best replies are taken before any group's second best."""
-        return best_first(itertools.islice(itertools.chain(*self._places()), self._n_best))
+        return sort_by_score(itertools.islice(itertools.chain(*self._ranked_across_groups()), self._n_best))
 
     def gap(self) -> float:
         """The smallest difference of scores that decided which hypotheses are the n best, and their order."""
-        return min(map(smallest_gap, [*self._places(), self.n_best()]))
+        return min(map(smallest_score_gap, [*self._ranked_across_groups(), self.n_best()]))
 
-    def _places(self) -> list[list[Hypothesis]]:
+    def _ranked_across_groups(self) -> list[list[Hypothesis]]:
         """The best reply of each group, best first; then the second best of each, and so on."""
-        return [best_first(filter(None, place)) for place in itertools.zip_longest(*self._counting)]
+        return [sort_by_score(filter(None, place)) for place in itertools.zip_longest(*self._best_by_group)]

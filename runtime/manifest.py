@@ -9,36 +9,42 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from .arguments import shown
+from .arguments import short_repr
+from .atomic_write import sha256
 from .errors import BundleError, EdgeChatError, UsageError
-from .files import sha256
-from .jsonobject import read_json
 from .options import MAX_LENGTH, DecodingOptions
+from .strict_json import read_json
 from .text import EOS, GO, PAD, SEP, UNK
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
 #: Limit on each size of a model. It is far above what any model needs.
-LARGEST_STATE = 1 << 20
+MAX_DIMENSION = 1 << 20
 #: Limit on the number of memory tensors, and on that of state tensors. Our models have 3 of each.
-MOST_TENSORS = 16
+MAX_TENSORS = 16
 #: Limit on the decoder rows of a reply, beam times maximum length, with a bundle's default options. A caller
 #: may exceed it with options of its own.
-LARGEST_REPLY = 200_000
+MAX_REPLY_ROWS = 200_000
 #: Limit on the log-probabilities of a step, beam times vocabulary, with a bundle's default options.
-LARGEST_STEP = 20_000_000
+MAX_STEP_LOGPS = 20_000_000
 PrecisionName = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 #: The opset of ONNX's standard operators that the graphs use.
 OPSET = 18
 #: Maximum characters of a string, except in the parts that are for people.
-_LONGEST = 100
-_ZERO = "0" * 64
+_MAX_STRING_LENGTH = 100
+_ZERO_SHA256 = "0" * 64
 #: How an error message calls the types of values.
-_KINDS = {dict: "an object", list: "a list", str: "a string", int: "a whole number", bool: "true or false"}
-_DEEPEST = 20
-_SEAL = '\n  "sha256": "{}"'
+_TYPE_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+}
+_MAX_DEPTH = 20
+_SEAL_LINE = '\n  "sha256": "{}"'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DECODING = {field.name for field in fields(DecodingOptions)}
+_DECODING_OPTIONS = {field.name for field in fields(DecodingOptions)}
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,9 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name in ("layers", "hidden", "embedding", "attention", "memory", "vocab_size"):
-            if not 1 <= getattr(self, name) <= LARGEST_STATE:
+            if not 1 <= getattr(self, name) <= MAX_DIMENSION:
                 raise BundleError(
-                    f"edgechat.json: {name} must be from 1 to {LARGEST_STATE:,}, not {getattr(self, name):,}"
+                    f"edgechat.json: {name} must be from 1 to {MAX_DIMENSION:,}, not {getattr(self, name):,}"
                 )
 
     @property
@@ -108,9 +114,9 @@ class TextSpec:
                 )
         if (self.pad, self.go, self.eos, self.unk, self.separator) != (PAD, GO, EOS, UNK, SEP):
             raise BundleError("edgechat.json: the special ids must be 0 to 4")
-        _check_known("speakers", self.speakers, ("alternate",))
-        _check_known("truncation", self.truncation, ("oldest",))
-        _check_known("normalization", self.normalization, ("NFC",))
+        _check_supported("speakers", self.speakers, ("alternate",))
+        _check_supported("truncation", self.truncation, ("oldest",))
+        _check_supported("normalization", self.normalization, ("NFC",))
 
 
 @dataclass(frozen=True)
@@ -162,19 +168,19 @@ class Manifest:
             check_defaults(self.decoding, max_target=self.text.max_target, vocab_size=self.model.vocab_size)
         except UsageError as error:
             raise BundleError(f"edgechat.json: {error}") from None
-        _check_known("precision", self.precision, PRECISIONS)
-        _check_known("opset", self.opset, (OPSET,))
+        _check_supported("precision", self.precision, PRECISIONS)
+        _check_supported("opset", self.opset, (OPSET,))
         for name, tensors in (("memory", self.memory), ("state", self.state)):
-            if len(tensors) > MOST_TENSORS:
+            if len(tensors) > MAX_TENSORS:
                 raise BundleError(
-                    f"edgechat.json: {name!r} has {len(tensors):,} tensors, {MOST_TENSORS} are allowed"
+                    f"edgechat.json: {name!r} has {len(tensors):,} tensors, {MAX_TENSORS} are allowed"
                 )
         layers, hidden = self.model.layers, self.model.hidden
         for tensor in self.state:
             if tensor.shape not in ((layers, "M", hidden), ("M", hidden)):
                 raise BundleError(
-                    f"edgechat.json: the 'shape' of {shown(tensor.input)} in 'state' does not fit a model "
-                    f"with {layers:,} layers of {hidden:,} numbers each"
+                    f"edgechat.json: the 'shape' of {short_repr(tensor.input)} in 'state' does not fit a "
+                    f"model with {layers:,} layers of {hidden:,} numbers each"
                 )
 
     @property
@@ -190,17 +196,19 @@ class Manifest:
             values[part] = {
                 name: value
                 for name, value in values[part].items()
-                if value is not False or not _may_be_left_out(kind, name)
+                if value is not False or not _is_optional(kind, name)
             }
         return values
 
     def to_bytes(self) -> bytes:
         """The sealed JSON text; equal manifests give equal bytes."""
         values = self.to_json()
-        values["sha256"] = _ZERO
+        values["sha256"] = _ZERO_SHA256
         text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         # No string value can contain this line, since a JSON string has no raw line break.
-        return text.replace(_SEAL.format(_ZERO), _SEAL.format(sha256(text.encode()))).encode()
+        return text.replace(
+            _SEAL_LINE.format(_ZERO_SHA256), _SEAL_LINE.format(sha256(text.encode()))
+        ).encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Manifest":
@@ -214,15 +222,15 @@ class Manifest:
             values = read_json(raw)
         except ValueError as error:
             raise BundleError(f"edgechat.json cannot be read: {error}") from None
-        if _nested(values, _DEEPEST):
-            raise BundleError(f"edgechat.json has values nested more than {_DEEPEST} deep")
+        if _is_nested_deeper(values, _MAX_DEPTH):
+            raise BundleError(f"edgechat.json has values nested more than {_MAX_DEPTH} deep")
         if not isinstance(values, dict):
             raise BundleError("edgechat.json must hold one JSON object")
         _check_format(values.get("format"))
         seal = values.pop("sha256", None)
-        if not isinstance(seal, str) or not _SHA256.fullmatch(seal) or seal == _ZERO:
+        if not isinstance(seal, str) or not _SHA256.fullmatch(seal) or seal == _ZERO_SHA256:
             raise BundleError("edgechat.json has no valid sha256 of its own")
-        if raw.count(seal.encode()) != 1 or sha256(raw.replace(seal.encode(), _ZERO.encode())) != seal:
+        if raw.count(seal.encode()) != 1 or sha256(raw.replace(seal.encode(), _ZERO_SHA256.encode())) != seal:
             raise BundleError("edgechat.json was changed after it was sealed: its own sha256 differs")
         try:
             return cls._parse(values)
@@ -234,23 +242,27 @@ class Manifest:
     @classmethod
     def _parse(cls, values: dict[str, Any]) -> "Manifest":
         parsed: dict[str, Any] = {
-            "model": _record(ModelSpec, values, "model"),
-            "text": _record(TextSpec, values, "text"),
-            "precision": _typed(values, "precision", str),
-            "opset": _typed(values, "opset", int),
-            "memory": tuple(_names(values, "memory")),
-            "state": tuple(_state(tensor) for tensor in _typed(values, "state", list)),
+            "model": _parse_record(ModelSpec, values, "model"),
+            "text": _parse_record(TextSpec, values, "text"),
+            "precision": _get_typed(values, "precision", str),
+            "opset": _get_typed(values, "opset", int),
+            "memory": tuple(_get_names(values, "memory")),
+            "state": tuple(_parse_state_tensor(tensor) for tensor in _get_typed(values, "state", list)),
             "decoding": DecodingOptions.from_json(
-                {name: value for name, value in _typed(values, "decoding", dict).items() if name in _DECODING}
+                {
+                    name: value
+                    for name, value in _get_typed(values, "decoding", dict).items()
+                    if name in _DECODING_OPTIONS
+                }
             ),
             "files": {
-                name: _record(FileEntry, _typed(values, "files", dict), name)
-                for name in _typed(values, "files", dict)
+                name: _parse_record(FileEntry, _get_typed(values, "files", dict), name)
+                for name in _get_typed(values, "files", dict)
             },
-            "provenance": _typed(values, "provenance", dict),
-            "proof": _typed(values, "proof", dict),
-            "quality": _typed(values, "quality", dict),
-            "calibration": _typed(values, "calibration", dict) if values.get("calibration") else None,
+            "provenance": _get_typed(values, "provenance", dict),
+            "proof": _get_typed(values, "proof", dict),
+            "quality": _get_typed(values, "quality", dict),
+            "calibration": _get_typed(values, "calibration", dict) if values.get("calibration") else None,
             "format": values["format"],
         }
         return cls(**parsed, extra={k: v for k, v in values.items() if k not in parsed})
@@ -262,30 +274,30 @@ def check_defaults(decoding: DecodingOptions, *, max_target: int, vocab_size: in
     Raises:
         UsageError: names the option.
     """
-    longest = decoding.longest_reply(max_target)
-    if (rows := decoding.beam * longest) > LARGEST_REPLY:
+    longest = decoding.max_reply_length(max_target)
+    if (rows := decoding.beam * longest) > MAX_REPLY_ROWS:
         raise UsageError(
             f"beam is {decoding.beam}, too large for replies of up to {longest:,} tokens: in a bundle, beam "
-            f"times tokens may be at most {LARGEST_REPLY:,}, not {rows:,}"
+            f"times tokens may be at most {MAX_REPLY_ROWS:,}, not {rows:,}"
         )
-    if (numbers := decoding.rows * vocab_size) > LARGEST_STEP:
+    if (numbers := decoding.rows * vocab_size) > MAX_STEP_LOGPS:
         raise UsageError(
             f"beam is {decoding.beam}, too large for a vocabulary of {vocab_size:,} tokens: in a bundle, "
-            f"beam times vocabulary may be at most {LARGEST_STEP:,}, not {numbers:,}"
+            f"beam times vocabulary may be at most {MAX_STEP_LOGPS:,}, not {numbers:,}"
         )
 
 
-def _nested(value: object, depth: int) -> bool:
+def _is_nested_deeper(value: object, depth: int) -> bool:
     """Whether `value` has containers nested more than `depth` deep."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
-    return depth == 0 or any(_nested(v, depth - 1) for v in inner)
+    return depth == 0 or any(_is_nested_deeper(v, depth - 1) for v in inner)
 
 
 def _check_format(version: object) -> None:
     if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
-        raise BundleError(f"edgechat.json must have a valid format version, not {shown(version)}")
+        raise BundleError(f"edgechat.json must have a valid format version, not {short_repr(version)}")
     if int(version.split(".")[0]) != FORMAT_MAJOR:
         raise BundleError(
             f"the bundle has format {version}, but this edgechat reads {FORMAT_MAJOR}.x: "
@@ -293,72 +305,77 @@ def _check_format(version: object) -> None:
         )
 
 
-def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
+def _get_typed(values: dict[str, Any], key: str, kind: type) -> Any:
     value = values.get(key)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BundleError(f"edgechat.json: {shown(key)} must be {_KINDS[kind]}")
+        raise BundleError(f"edgechat.json: {short_repr(key)} must be {_TYPE_NAMES[kind]}")
     if isinstance(value, str):
-        _check_short(key, value)
+        _check_length(key, value)
     return value
 
 
-def _check_known(name: str, value: object, known: Sequence[object]) -> None:
+def _check_supported(name: str, value: object, known: Sequence[object]) -> None:
     """Refuse an unknown value, even in a newer minor version of the format: ignoring it would change what
     the bundle means."""
     if value not in known:
         choices = ", ".join(map(str, known))
         raise BundleError(
-            f"edgechat.json: {name} must be {'one of ' * (len(known) > 1)}{choices}, not {shown(value)}: "
-            "a newer version of edgechat may support it"
+            f"edgechat.json: {name} must be {'one of ' * (len(known) > 1)}{choices}, not "
+            f"{short_repr(value)}: a newer version of edgechat may support it"
         )
 
 
-def _names(values: dict[str, Any], key: str) -> list[str]:
-    names = _typed(values, key, list)
+def _get_names(values: dict[str, Any], key: str) -> list[str]:
+    names = _get_typed(values, key, list)
     if not all(isinstance(name, str) for name in names):
         raise BundleError(f"edgechat.json: {key!r} must be a list of strings")
     for name in names:
-        _check_short(key, name)
+        _check_length(key, name)
     return list(names)
 
 
-def _check_short(key: str, value: str) -> None:
-    if len(value) > _LONGEST:
+def _check_length(key: str, value: str) -> None:
+    if len(value) > _MAX_STRING_LENGTH:
         raise BundleError(
-            f"edgechat.json: {key!r} has {len(value):,} characters, more than the {_LONGEST} allowed"
+            f"edgechat.json: {key!r} has {len(value):,} characters, more than the "
+            f"{_MAX_STRING_LENGTH} allowed"
         )
 
 
-def _state(tensor: object) -> StateTensor:
+def _parse_state_tensor(tensor: object) -> StateTensor:
     if not isinstance(tensor, dict):
         raise BundleError("edgechat.json: 'state' must be a list of objects")
-    shape = _typed(tensor, "shape", list)
+    shape = _get_typed(tensor, "shape", list)
     fixed = [size for size in shape if size != "M"]
     if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in fixed):
         raise BundleError("edgechat.json: a 'shape' in 'state' must hold 'M' and whole numbers above 0")
-    first = _typed(tensor, "first", str)
+    first = _get_typed(tensor, "first", str)
     if first not in ("encoder", "zeros"):
-        raise BundleError(f"edgechat.json: 'first' in 'state' must be encoder or zeros, not {shown(first)}")
-    return StateTensor(_typed(tensor, "input", str), _typed(tensor, "output", str), tuple(shape), first)
+        raise BundleError(
+            f"edgechat.json: 'first' in 'state' must be encoder or zeros, not {short_repr(first)}"
+        )
+    return StateTensor(
+        _get_typed(tensor, "input", str), _get_typed(tensor, "output", str), tuple(shape), first
+    )
 
 
-def _record(kind: type, values: dict[str, Any], key: str) -> Any:
+def _parse_record(kind: type, values: dict[str, Any], key: str) -> Any:
     """A dataclass of plain numbers, strings and booleans. Unknown keys, from a newer minor version, are
     ignored."""
-    raw = _typed(values, key, dict)
+    raw = _get_typed(values, key, dict)
     known = {}
     for name, annotation in kind.__annotations__.items():
-        if name not in raw and _may_be_left_out(kind, name):
+        if name not in raw and _is_optional(kind, name):
             continue
         if name not in raw:
-            raise BundleError(f"edgechat.json: {shown(key)} has no {name!r}")
-        known[name] = _typed(raw, name, annotation)
+            raise BundleError(f"edgechat.json: {short_repr(key)} has no {name!r}")
+        known[name] = _get_typed(raw, name, annotation)
         if annotation is int and not 0 <= known[name] < 1 << 53:  # up to which JSON numbers are exact
-            raise BundleError(f"edgechat.json: {name!r} in {shown(key)} is out of range")
+            raise BundleError(f"edgechat.json: {name!r} in {short_repr(key)} is out of range")
     return kind(**known)
 
 
-def _may_be_left_out(kind: type, name: str) -> bool:
+def _is_optional(kind: type, name: str) -> bool:
     """Whether the field defaults to False. Such fields are newer than the format, and are omitted when false
     so that older manifests keep their bytes."""
     return getattr(kind, name, None) is False

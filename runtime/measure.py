@@ -17,7 +17,7 @@ import numpy as np
 from .errors import EdgeChatError
 from .onnxfile import read_model
 
-_STREAMED = 1 << 28  # bytes; more than the last-level cache of an edge machine
+_BANDWIDTH_TEST_BYTES = 1 << 28  # more than the last-level cache of an edge machine
 #: Runs the command in its arguments and prints wall and CPU seconds, peak memory and wait status. The peak
 #: memory of a process includes that of the process that started it, so this one is as small as Python can be.
 _LAUNCHER = """
@@ -38,7 +38,7 @@ class ProcessCost:
     peak: int  # peak memory in bytes
 
 
-def interleaved(
+def time_interleaved(
     calls: Mapping[str, Callable[[], object]],
     repeat: int,
     *,
@@ -64,12 +64,13 @@ def interleaved(
     return times
 
 
-def read_bandwidth(size: int = _STREAMED, repeat: int = 7) -> float:
+def measure_read_bandwidth(size: int = _BANDWIDTH_TEST_BYTES, repeat: int = 7) -> float:
     """Bytes per second that one thread can read from memory: the best of `repeat` passes over `size` bytes
     with one bitwise OR per 8 bytes, which every CPU computes faster than they arrive."""
     memory = np.ones(size // 8, dtype=np.int64)
     fastest = min(
-        min(times) for times in interleaved({"read": lambda: np.bitwise_or.reduce(memory)}, repeat).values()
+        min(times)
+        for times in time_interleaved({"read": lambda: np.bitwise_or.reduce(memory)}, repeat).values()
     )
     return memory.nbytes / (fastest / 1e3)
 
@@ -85,7 +86,7 @@ def weight_bytes(decoder: bytes) -> int:
     )
 
 
-def process_cost(command: Sequence[str], stdin: bytes = b"") -> ProcessCost | None:
+def measure_process(command: Sequence[str], stdin: bytes = b"") -> ProcessCost | None:
     """Run a command in its own process, with `stdin` as its input, and measure it. None on systems that do
     not report the cost of a process, such as Windows.
 

@@ -8,8 +8,8 @@ a repeated singular field, an unknown field or wire type, groups, numbers out of
 
 Features of ONNX that bundles do not use are not parsed: functions, subgraphs, sparse and external tensors,
 tensors in attributes or with listed numbers, training information, metadata, descriptions. The names of such
-fields are listed in `other` of the message that contains them. So the nesting depth is fixed, the work is
-bounded by `MAX_FIELDS`, and the bytes of weights are views, never copies.
+fields are listed in `unsupported` of the message that contains them. So the nesting depth is fixed, the work
+is bounded by `MAX_FIELDS`, and the bytes of weights are views, never copies.
 
 The records are named tuples because that many dataclasses would take 10 ms to define at every start.
 """
@@ -24,7 +24,7 @@ from .errors import BundleError
 #: Maximum fields and list elements in a file. The largest graphs that edgechat exports have about 3,000.
 MAX_FIELDS = 100_000
 #: Maximum bytes of a name, including those that are only for people.
-MAX_NAME = 1024
+MAX_NAME_BYTES = 1024
 
 
 class Tensor(NamedTuple):
@@ -35,7 +35,7 @@ class Tensor(NamedTuple):
     dims: tuple[int, ...] = ()
     raw: memoryview | None = None  # little-endian
     location: int = 0  # 0: in this file
-    other: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 class Attribute(NamedTuple):
@@ -47,7 +47,7 @@ class Attribute(NamedTuple):
     i: int | None = None
     s: bytes | None = None
     ints: tuple[int, ...] = ()
-    other: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 class Node(NamedTuple):
@@ -57,7 +57,7 @@ class Node(NamedTuple):
     inputs: tuple[str, ...] = ()  # "" is an optional input that is omitted
     outputs: tuple[str, ...] = ()
     attributes: tuple[Attribute, ...] = ()
-    other: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 class ValueInfo(NamedTuple):
@@ -67,7 +67,7 @@ class ValueInfo(NamedTuple):
     name: str = ""
     dtype: int = 0
     dims: tuple[int | str | None, ...] | None = None
-    other: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 class Graph(NamedTuple):
@@ -75,14 +75,14 @@ class Graph(NamedTuple):
     initializers: tuple[Tensor, ...] = ()
     inputs: tuple[ValueInfo, ...] = ()
     outputs: tuple[ValueInfo, ...] = ()
-    other: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 class Model(NamedTuple):
     ir_version: int = 0
     opsets: tuple[tuple[str, int], ...] = ()  # domain, version
     graph: Graph | None = None
-    other: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 def read_model(name: str, raw: bytes) -> Model:
@@ -106,14 +106,14 @@ class _Kind(Enum):
     NAMES = auto()
     BYTES = auto()
     VIEW = auto()
-    ONE = auto()  # a message
-    MANY = auto()  # messages
+    MESSAGE = auto()  # a message
+    MESSAGES = auto()  # messages
     IGNORED = auto()  # a name for people
-    OTHER = auto()  # listed in `other`
+    UNSUPPORTED = auto()  # listed in `unsupported`
 
 
 class _Field(NamedTuple):
-    name: str  # the field of the record here; for IGNORED and OTHER, the name in onnx.proto
+    name: str  # the field of the record here; for IGNORED and UNSUPPORTED, the name in onnx.proto
     kind: _Kind
     message: "_Message | None" = None
 
@@ -125,13 +125,13 @@ class _Message(NamedTuple):
 
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_REPEATED = {_Kind.INT64S, _Kind.NAMES, _Kind.MANY}
+_REPEATED = {_Kind.INT64S, _Kind.NAMES, _Kind.MESSAGES}
 _WIRE_TYPES = {
     _Kind.INT64: (_VARINT,),
     _Kind.INT32: (_VARINT,),
     _Kind.INT64S: (_VARINT, _BYTES),
     _Kind.FLOAT: (_FIXED32,),
-    _Kind.OTHER: (_VARINT, _FIXED64, _BYTES, _FIXED32),
+    _Kind.UNSUPPORTED: (_VARINT, _FIXED64, _BYTES, _FIXED32),
 }
 
 
@@ -140,7 +140,7 @@ class _Reader:
 
     def __init__(self, name: str, raw: bytes) -> None:
         self._name, self._raw, self._view = name, raw, memoryview(raw)
-        self._left = MAX_FIELDS
+        self._fields_left = MAX_FIELDS
 
     def message(self, message: _Message, at: int, end: int) -> Any:
         """Parse the message in the bytes from `at` to `end`."""
@@ -148,7 +148,7 @@ class _Reader:
         values: dict[str, Any] = {}
         while at < end:
             start = at
-            self._count(1, start)
+            self._count_fields(1, start)
             tag = raw[at]
             at += 1
             if tag > 127:
@@ -156,7 +156,7 @@ class _Reader:
             field = fields.get(tag >> 3)
             wire = tag & 7
             if field is None or wire not in _WIRE_TYPES.get(field.kind, (_BYTES,)):
-                raise self._refused(
+                raise self._error(
                     f"field {tag >> 3} of {message.name}, with wire type {wire}, is not known", start
                 )
             if wire == _VARINT:
@@ -167,49 +167,49 @@ class _Reader:
                 if wire == _BYTES:
                     length, at = self._varint(at, end)
                 if length > end - at:
-                    raise self._refused(f"the {field.name} of {message.name} extends beyond its end", start)
+                    raise self._error(f"the {field.name} of {message.name} extends beyond its end", start)
                 value, at = (at, at + length), at + length
-            self._keep(values, message, field, wire, value, start)
+            self._store_field(values, message, field, wire, value, start)
         for name, value in values.items():
             if type(value) is list:
                 values[name] = tuple(value)
         return message.make(**values)
 
-    def _keep(
+    def _store_field(
         self, values: dict[str, Any], message: _Message, field: _Field, wire: int, value: Any, at: int
     ) -> None:
         """Store the value of a field in `values`. `value` is a number, or the start and end of its bytes."""
         kind = field.kind
         if kind is _Kind.IGNORED:
-            self._short(*value)
+            self._name_bytes(*value)
             return
-        if kind is _Kind.OTHER:
-            values.setdefault("other", []).append(field.name)
+        if kind is _Kind.UNSUPPORTED:
+            values.setdefault("unsupported", []).append(field.name)
         elif kind in _REPEATED:
             kept: list[Any] = values.setdefault(field.name, [])
             if wire == _BYTES and kind is _Kind.INT64S:
                 kept += self._packed_ints(*value)
             else:
-                kept.append(self._value(field, value, at))
+                kept.append(self._parse_value(field, value, at))
         elif field.name in values:
-            raise self._refused(f"the {field.name} of {message.name} occurs twice", at)
+            raise self._error(f"the {field.name} of {message.name} occurs twice", at)
         else:
-            values[field.name] = self._value(field, value, at)
+            values[field.name] = self._parse_value(field, value, at)
 
-    def _value(self, field: _Field, value: Any, at: int) -> Any:
+    def _parse_value(self, field: _Field, value: Any, at: int) -> Any:
         kind = field.kind
         if kind is _Kind.NAME or kind is _Kind.NAMES:
             return self._text(*value)
         if field.message:
             return self.message(field.message, *value)
         if kind is _Kind.INT32 and not -(1 << 31) <= value < 1 << 31:
-            raise self._refused(f"a {field.name} is out of range", at)
+            raise self._error(f"a {field.name} is out of range", at)
         if kind is _Kind.FLOAT:
             return struct.unpack_from("<f", self._raw, value[0])[0]
         if kind is _Kind.VIEW:
             return self._view[slice(*value)]
         if kind is _Kind.BYTES:
-            return self._short(*value)
+            return self._name_bytes(*value)
         return value
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
@@ -224,33 +224,33 @@ class _Reader:
                     break
                 return number, at
             shift += 7
-        raise self._refused("a number has no end or does not fit into 64 bits", at)
+        raise self._error("a number has no end or does not fit into 64 bits", at)
 
     def _packed_ints(self, at: int, end: int) -> list[int]:
         numbers = []
         while at < end:
-            self._count(1, at)
+            self._count_fields(1, at)
             number, at = self._varint(at, end)
             numbers.append(number - (1 << 64) if number >> 63 else number)
         return numbers
 
     def _text(self, at: int, end: int) -> str:
         try:
-            return self._short(at, end).decode()
+            return self._name_bytes(at, end).decode()
         except UnicodeDecodeError:
-            raise self._refused("a name is not UTF-8", at) from None
+            raise self._error("a name is not UTF-8", at) from None
 
-    def _short(self, at: int, end: int) -> bytes:
-        if end - at > MAX_NAME:
-            raise self._refused(f"a name has {end - at:,} bytes, more than the {MAX_NAME:,} allowed", at)
+    def _name_bytes(self, at: int, end: int) -> bytes:
+        if end - at > MAX_NAME_BYTES:
+            raise self._error(f"a name has {end - at:,} bytes, more than the {MAX_NAME_BYTES:,} allowed", at)
         return self._raw[at:end]
 
-    def _count(self, fields: int, at: int) -> None:
-        self._left -= fields
-        if self._left < 0:
-            raise self._refused(f"it has more than {MAX_FIELDS:,} fields", at)
+    def _count_fields(self, fields: int, at: int) -> None:
+        self._fields_left -= fields
+        if self._fields_left < 0:
+            raise self._error(f"it has more than {MAX_FIELDS:,} fields", at)
 
-    def _refused(self, why: str, at: int) -> BundleError:
+    def _error(self, why: str, at: int) -> BundleError:
         return BundleError(f"{self._name} is not an ONNX graph of a bundle: {why} (byte {at:,})")
 
 
@@ -268,151 +268,157 @@ def _tensor_type(dtype: int = 0, shape: Any = (None, ())) -> tuple[int, Any, tup
     return (dtype, *shape)
 
 
-def _type(tensor: Any = (0, None, ()), other: tuple[str, ...] = ()) -> tuple[int, Any, tuple[str, ...]]:
+def _type(tensor: Any = (0, None, ()), unsupported: tuple[str, ...] = ()) -> tuple[int, Any, tuple[str, ...]]:
     dtype, dims, twice = tensor
-    return dtype, dims, twice + other
+    return dtype, dims, twice + unsupported
 
 
-def _value_info(name: str = "", type: Any = (0, None, ()), other: tuple[str, ...] = ()) -> ValueInfo:
+def _value_info(name: str = "", type: Any = (0, None, ()), unsupported: tuple[str, ...] = ()) -> ValueInfo:
     dtype, dims, others = type
-    return ValueInfo(name, dtype, dims, others + other)
+    return ValueInfo(name, dtype, dims, others + unsupported)
 
 
 def _opset(domain: str = "", version: int = 0) -> tuple[str, int]:
     return domain, version
 
 
-def _fields(*fields: tuple[int, str, _Kind] | tuple[int, str, _Kind, _Message]) -> dict[int, _Field]:
+def _fields_by_number(
+    *fields: tuple[int, str, _Kind] | tuple[int, str, _Kind, _Message],
+) -> dict[int, _Field]:
     return {number: _Field(*rest) for number, *rest in fields}  # type: ignore[arg-type]
 
 
-_DOC = "doc_string"
-_PROPS = "metadata_props"
+_DOC_STRING = "doc_string"
+_METADATA_PROPS = "metadata_props"
 _TENSOR = _Message(
     "a tensor",
     Tensor,
-    _fields(
+    _fields_by_number(
         (1, "dims", _Kind.INT64S),
         (2, "dtype", _Kind.INT32),
-        (3, "segment", _Kind.OTHER),
-        (4, "float_data", _Kind.OTHER),
-        (5, "int32_data", _Kind.OTHER),
-        (6, "string_data", _Kind.OTHER),
-        (7, "int64_data", _Kind.OTHER),
+        (3, "segment", _Kind.UNSUPPORTED),
+        (4, "float_data", _Kind.UNSUPPORTED),
+        (5, "int32_data", _Kind.UNSUPPORTED),
+        (6, "string_data", _Kind.UNSUPPORTED),
+        (7, "int64_data", _Kind.UNSUPPORTED),
         (8, "name", _Kind.NAME),
         (9, "raw", _Kind.VIEW),
-        (10, "double_data", _Kind.OTHER),
-        (11, "uint64_data", _Kind.OTHER),
-        (12, _DOC, _Kind.OTHER),
-        (13, "external_data", _Kind.OTHER),
+        (10, "double_data", _Kind.UNSUPPORTED),
+        (11, "uint64_data", _Kind.UNSUPPORTED),
+        (12, _DOC_STRING, _Kind.UNSUPPORTED),
+        (13, "external_data", _Kind.UNSUPPORTED),
         (14, "location", _Kind.INT32),
-        (16, _PROPS, _Kind.OTHER),
+        (16, _METADATA_PROPS, _Kind.UNSUPPORTED),
     ),
 )
 _ATTRIBUTE = _Message(
     "an attribute",
     Attribute,
-    _fields(
+    _fields_by_number(
         (1, "name", _Kind.NAME),
         (2, "f", _Kind.FLOAT),
         (3, "i", _Kind.INT64),
         (4, "s", _Kind.BYTES),
-        (5, "t", _Kind.OTHER),
-        (6, "g", _Kind.OTHER),
-        (7, "floats", _Kind.OTHER),
+        (5, "t", _Kind.UNSUPPORTED),
+        (6, "g", _Kind.UNSUPPORTED),
+        (7, "floats", _Kind.UNSUPPORTED),
         (8, "ints", _Kind.INT64S),
-        (9, "strings", _Kind.OTHER),
-        (10, "tensors", _Kind.OTHER),
-        (11, "graphs", _Kind.OTHER),
-        (13, _DOC, _Kind.OTHER),
-        (14, "tp", _Kind.OTHER),
-        (15, "type_protos", _Kind.OTHER),
+        (9, "strings", _Kind.UNSUPPORTED),
+        (10, "tensors", _Kind.UNSUPPORTED),
+        (11, "graphs", _Kind.UNSUPPORTED),
+        (13, _DOC_STRING, _Kind.UNSUPPORTED),
+        (14, "tp", _Kind.UNSUPPORTED),
+        (15, "type_protos", _Kind.UNSUPPORTED),
         (20, "type", _Kind.INT32),
-        (21, "ref_attr_name", _Kind.OTHER),
-        (22, "sparse_tensor", _Kind.OTHER),
-        (23, "sparse_tensors", _Kind.OTHER),
+        (21, "ref_attr_name", _Kind.UNSUPPORTED),
+        (22, "sparse_tensor", _Kind.UNSUPPORTED),
+        (23, "sparse_tensors", _Kind.UNSUPPORTED),
     ),
 )
 _NODE = _Message(
     "a node",
     Node,
-    _fields(
+    _fields_by_number(
         (1, "inputs", _Kind.NAMES),
         (2, "outputs", _Kind.NAMES),
         (3, "name", _Kind.NAME),
         (4, "op_type", _Kind.NAME),
-        (5, "attributes", _Kind.MANY, _ATTRIBUTE),
-        (6, _DOC, _Kind.OTHER),
+        (5, "attributes", _Kind.MESSAGES, _ATTRIBUTE),
+        (6, _DOC_STRING, _Kind.UNSUPPORTED),
         (7, "domain", _Kind.NAME),
-        (8, "overload", _Kind.OTHER),
-        (9, _PROPS, _Kind.OTHER),
-        (10, "device_configurations", _Kind.OTHER),
+        (8, "overload", _Kind.UNSUPPORTED),
+        (9, _METADATA_PROPS, _Kind.UNSUPPORTED),
+        (10, "device_configurations", _Kind.UNSUPPORTED),
     ),
 )
 _DIM = _Message(
     "a dimension",
     _dim,
-    _fields((1, "value", _Kind.INT64), (2, "param", _Kind.NAME), (3, "denotation", _Kind.IGNORED)),
+    _fields_by_number((1, "value", _Kind.INT64), (2, "param", _Kind.NAME), (3, "denotation", _Kind.IGNORED)),
 )
-_SHAPE = _Message("a shape", _shape, _fields((1, "dims", _Kind.MANY, _DIM)))
+_SHAPE = _Message("a shape", _shape, _fields_by_number((1, "dims", _Kind.MESSAGES, _DIM)))
 _TENSOR_TYPE = _Message(
-    "a tensor type", _tensor_type, _fields((1, "dtype", _Kind.INT32), (2, "shape", _Kind.ONE, _SHAPE))
+    "a tensor type",
+    _tensor_type,
+    _fields_by_number((1, "dtype", _Kind.INT32), (2, "shape", _Kind.MESSAGE, _SHAPE)),
 )
 _TYPE = _Message(
     "a type",
     _type,
-    _fields(
-        (1, "tensor", _Kind.ONE, _TENSOR_TYPE),
-        (4, "sequence_type", _Kind.OTHER),
-        (5, "map_type", _Kind.OTHER),
+    _fields_by_number(
+        (1, "tensor", _Kind.MESSAGE, _TENSOR_TYPE),
+        (4, "sequence_type", _Kind.UNSUPPORTED),
+        (5, "map_type", _Kind.UNSUPPORTED),
         (6, "denotation", _Kind.IGNORED),
-        (7, "opaque_type", _Kind.OTHER),
-        (8, "sparse_tensor_type", _Kind.OTHER),
-        (9, "optional_type", _Kind.OTHER),
+        (7, "opaque_type", _Kind.UNSUPPORTED),
+        (8, "sparse_tensor_type", _Kind.UNSUPPORTED),
+        (9, "optional_type", _Kind.UNSUPPORTED),
     ),
 )
 _VALUE_INFO = _Message(
     "a declared value",
     _value_info,
-    _fields(
+    _fields_by_number(
         (1, "name", _Kind.NAME),
-        (2, "type", _Kind.ONE, _TYPE),
-        (3, _DOC, _Kind.OTHER),
-        (4, _PROPS, _Kind.OTHER),
+        (2, "type", _Kind.MESSAGE, _TYPE),
+        (3, _DOC_STRING, _Kind.UNSUPPORTED),
+        (4, _METADATA_PROPS, _Kind.UNSUPPORTED),
     ),
 )
 _GRAPH = _Message(
     "a graph",
     Graph,
-    _fields(
-        (1, "nodes", _Kind.MANY, _NODE),
+    _fields_by_number(
+        (1, "nodes", _Kind.MESSAGES, _NODE),
         (2, "name", _Kind.IGNORED),
-        (5, "initializers", _Kind.MANY, _TENSOR),
-        (10, _DOC, _Kind.OTHER),
-        (11, "inputs", _Kind.MANY, _VALUE_INFO),
-        (12, "outputs", _Kind.MANY, _VALUE_INFO),
-        (13, "value_info", _Kind.OTHER),
-        (14, "quantization_annotation", _Kind.OTHER),
-        (15, "sparse_initializer", _Kind.OTHER),
-        (16, _PROPS, _Kind.OTHER),
+        (5, "initializers", _Kind.MESSAGES, _TENSOR),
+        (10, _DOC_STRING, _Kind.UNSUPPORTED),
+        (11, "inputs", _Kind.MESSAGES, _VALUE_INFO),
+        (12, "outputs", _Kind.MESSAGES, _VALUE_INFO),
+        (13, "value_info", _Kind.UNSUPPORTED),
+        (14, "quantization_annotation", _Kind.UNSUPPORTED),
+        (15, "sparse_initializer", _Kind.UNSUPPORTED),
+        (16, _METADATA_PROPS, _Kind.UNSUPPORTED),
     ),
 )
-_OPSET = _Message("an opset", _opset, _fields((1, "domain", _Kind.NAME), (2, "version", _Kind.INT64)))
+_OPSET = _Message(
+    "an opset", _opset, _fields_by_number((1, "domain", _Kind.NAME), (2, "version", _Kind.INT64))
+)
 _MODEL = _Message(
     "a model",
     Model,
-    _fields(
+    _fields_by_number(
         (1, "ir_version", _Kind.INT64),
         (2, "producer_name", _Kind.IGNORED),
         (3, "producer_version", _Kind.IGNORED),
         (4, "domain", _Kind.IGNORED),
-        (5, "model_version", _Kind.OTHER),
-        (6, _DOC, _Kind.OTHER),
-        (7, "graph", _Kind.ONE, _GRAPH),
-        (8, "opsets", _Kind.MANY, _OPSET),
-        (14, _PROPS, _Kind.OTHER),
-        (20, "training_info", _Kind.OTHER),
-        (25, "functions", _Kind.OTHER),
-        (26, "configuration", _Kind.OTHER),
+        (5, "model_version", _Kind.UNSUPPORTED),
+        (6, _DOC_STRING, _Kind.UNSUPPORTED),
+        (7, "graph", _Kind.MESSAGE, _GRAPH),
+        (8, "opsets", _Kind.MESSAGES, _OPSET),
+        (14, _METADATA_PROPS, _Kind.UNSUPPORTED),
+        (20, "training_info", _Kind.UNSUPPORTED),
+        (25, "functions", _Kind.UNSUPPORTED),
+        (26, "configuration", _Kind.UNSUPPORTED),
     ),
 )

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from typing import Any, Literal, get_args
 
-from .arguments import one_of, shown
+from .arguments import check_one_of, short_repr
+from .closedset import check_replies
 from .errors import UsageError
-from .replies import check_replies
 from .text import is_unicode
 
 Normalize = Literal["none", "gnmt", "average"]
@@ -38,17 +38,17 @@ EXCLUDES = {
     "required": (("groups",), "each of them divides the beam"),
 }
 
-#: Options that `DecodingOptions.asks_the_same` does not compare.
-_NOT_COMPARED = ("beam", "n_best", "stop", "alignments", "trace", "max_length", "replies")
+#: Options that `DecodingOptions.scores_replies_like` does not compare.
+_OPTIONS_NOT_COMPARED = ("beam", "n_best", "stop", "alignments", "trace", "max_length", "replies")
 
 MAX_BEAM = 1024
 MAX_LENGTH = 10_000
 MAX_TOP_K = 1_000_000
 MAX_SEED = (1 << 53) - 1  # the largest whole number up to which JSON numbers are exact
-MAX_TEXTS = 1000  # banned texts
-MAX_REQUIRED = 16  # required texts
-MAX_TEXT = 1000  # characters of one text
-MAX_ALL = 20_000  # characters of all texts; the memory for each grows with the square of its length
+MAX_BANNED_TEXTS = 1000
+MAX_REQUIRED_TEXTS = 16
+MAX_TEXT_LENGTH = 1000  # characters of one text
+MAX_TOTAL_LENGTH = 20_000  # characters of all texts; the memory for each grows with its square
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class DecodingOptions:
     n_best: int = 1
     """Number of replies to return as candidates, at most `beam`."""
     normalize: Normalize = "gnmt"
-    """How a log-probability becomes a score: see `penalties`."""
+    """How a log-probability becomes a score: see `scoring`."""
     length_penalty: float | None = None
     """alpha of `normalize="gnmt"`; None is 0.6, 0 is no normalization, larger values favor longer replies."""
     coverage_penalty: float = 0.0
@@ -120,11 +120,11 @@ class DecodingOptions:
     """Keep every step of the search: `Reply.trace`."""
 
     def __post_init__(self) -> None:
-        self._keep(whole_number, "beam", 1, MAX_BEAM)
-        self._keep(whole_number, "n_best", 1, MAX_BEAM)
-        self._keep(whole_number, "min_length", 0, MAX_LENGTH)
+        self._check_and_set(check_whole_number, "beam", 1, MAX_BEAM)
+        self._check_and_set(check_whole_number, "n_best", 1, MAX_BEAM)
+        self._check_and_set(check_whole_number, "min_length", 0, MAX_LENGTH)
         if self.max_length is not None:
-            self._keep(whole_number, "max_length", 1, MAX_LENGTH)
+            self._check_and_set(check_whole_number, "max_length", 1, MAX_LENGTH)
             if self.min_length >= self.max_length:
                 raise UsageError(
                     f"min_length is {self.min_length}, which must be less than max_length, "
@@ -132,40 +132,40 @@ class DecodingOptions:
                 )
         if self.n_best > self.beam:
             raise UsageError(f"n_best is {self.n_best}, more than beam, which is {self.beam}: raise beam")
-        one_of("normalize", self.normalize, get_args(Normalize))
-        one_of("stop", self.stop, get_args(Stop))
+        check_one_of("normalize", self.normalize, get_args(Normalize))
+        check_one_of("stop", self.stop, get_args(Stop))
         for name in ("sample", "alignments", "trace"):
-            _true_or_false(name, getattr(self, name))
+            _check_bool(name, getattr(self, name))
         for name in ("no_repeat_ngram", "no_copy_ngram"):
             if getattr(self, name) is not None:
-                self._keep(whole_number, name, 1, MAX_LENGTH)
+                self._check_and_set(check_whole_number, name, 1, MAX_LENGTH)
         if self.length_penalty is not None:
-            self._keep(number, "length_penalty", 0, 10)
-        self._keep(number, "coverage_penalty", 0, 10)
-        self._keep(number, "repetition_penalty", 1, 100)
+            self._check_and_set(check_number, "length_penalty", 0, 10)
+        self._check_and_set(check_number, "coverage_penalty", 0, 10)
+        self._check_and_set(check_number, "repetition_penalty", 1, 100)
         if self.temperature is not None:
-            self._keep(number, "temperature", 0.01, 100)
+            self._check_and_set(check_number, "temperature", 0.01, 100)
         if self.top_k is not None:
-            self._keep(whole_number, "top_k", 1, MAX_TOP_K)
+            self._check_and_set(check_whole_number, "top_k", 1, MAX_TOP_K)
         for name in ("top_p", "typical_p"):
             if getattr(self, name) is not None:
-                self._keep(number, name, 0.0001, 1)
+                self._check_and_set(check_number, name, 0.0001, 1)
         if self.seed is not None:
-            self._keep(whole_number, "seed", 0, MAX_SEED)
-        self._keep(whole_number, "groups", 1, MAX_BEAM)
+            self._check_and_set(check_whole_number, "seed", 0, MAX_SEED)
+        self._check_and_set(check_whole_number, "groups", 1, MAX_BEAM)
         if self.beam % self.groups:
             raise UsageError(
                 f"beam is {self.beam}, which cannot be divided into {self.groups} equal groups: use a "
                 f"multiple of {self.groups}"
             )
         if self.diversity is not None:
-            self._keep(number, "diversity", 0, 100)
+            self._check_and_set(check_number, "diversity", 0, 100)
             if self.groups == 1:
                 raise UsageError("diversity needs groups to be at least 2")
-        object.__setattr__(self, "banned", _texts("banned", self.banned, MAX_TEXTS))
-        object.__setattr__(self, "required", _texts("required", self.required, MAX_REQUIRED))
+        object.__setattr__(self, "banned", _check_texts("banned", self.banned, MAX_BANNED_TEXTS))
+        object.__setattr__(self, "required", _check_texts("required", self.required, MAX_REQUIRED_TEXTS))
         if self.prefix is not None:
-            _text("prefix", self.prefix)
+            _check_text("prefix", self.prefix)
         if self.replies is not None:
             try:
                 object.__setattr__(self, "replies", check_replies(self.replies))
@@ -173,13 +173,13 @@ class DecodingOptions:
                 raise UsageError(f"replies: {error}") from None
         self._check_combination()
 
-    def _keep(self, kind: Callable[..., float], name: str, least: float, most: float) -> None:
+    def _check_and_set(self, kind: Callable[..., float], name: str, minimum: float, maximum: float) -> None:
         """Check a number, and store it as a plain Python number."""
-        object.__setattr__(self, name, kind(name, getattr(self, name), least, most))
+        object.__setattr__(self, name, kind(name, getattr(self, name), minimum, maximum))
 
     def _check_combination(self) -> None:
         """Refuse options that cannot be used together."""
-        given = self.given
+        given = self.non_default
         for option, (mode, value) in REQUIRES.items():
             if option in given and getattr(self, mode) != value:
                 if value is True:
@@ -190,29 +190,29 @@ class DecodingOptions:
                 check_exclusions(option, given)
 
     @property
-    def given(self) -> frozenset[str]:
+    def non_default(self) -> frozenset[str]:
         """The names of all options that do not have their default value."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
-    def asks_the_same(self, other: "DecodingOptions") -> bool:
+    def scores_replies_like(self, other: "DecodingOptions") -> bool:
         """Whether both allow the same replies and score them alike.
 
         How widely the search looks is not compared, nor are the longest reply and the closed set, whose
         defaults only a model knows.
         """
-        return self._compared == other._compared
+        return self._compared_values == other._compared_values
 
     @property
-    def _compared(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_COMPARED}
+    def _compared_values(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OPTIONS_NOT_COMPARED}
         return values | {"length_penalty": self.alpha, "diversity": self.diversity_strength}
 
     @property
-    def has_texts(self) -> bool:
+    def has_text_options(self) -> bool:
         """Whether any text option is given. Enforcing one needs the vocabulary."""
         return bool(self.banned or self.required or self.prefix or self.replies)
 
-    def longest_reply(self, max_target: int) -> int:
+    def max_reply_length(self, max_target: int) -> int:
         """Maximum number of tokens of a reply, end-of-sentence counted, from a model that learned replies of
         at most `max_target`.
 
@@ -256,68 +256,68 @@ class DecodingOptions:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DecodingOptions":
         if not isinstance(values, Mapping):
-            raise UsageError(f"decoding options must be an object, not {shown(values)}")
+            raise UsageError(f"decoding options must be an object, not {short_repr(values)}")
         known = {field.name for field in fields(cls)}
         for name in values:
             if name not in known:
-                raise UsageError(f"unknown decoding option {shown(name)}")
+                raise UsageError(f"unknown decoding option {short_repr(name)}")
         return cls(**values)
 
 
-def check_exclusions(option: str, given: Collection[str], called: str | None = None) -> None:
-    """Raise UsageError if `option` excludes one of the options `given`. The message names it, or what it is
-    `called` if nobody gave it as an option."""
+def check_exclusions(option: str, given: Collection[str], display_name: str | None = None) -> None:
+    """Raise UsageError if `option` excludes one of the options `given`. The message names it, or
+    `display_name` if nobody gave it as an option."""
     others, why = EXCLUDES[option]
     for other in others:
         if other in given:
-            raise UsageError(f"{other} cannot be used with {called or option}: {why}")
+            raise UsageError(f"{other} cannot be used with {display_name or option}: {why}")
 
 
-def check_beside_closed_set(given: Collection[str]) -> None:
+def check_closed_set_exclusions(given: Collection[str]) -> None:
     """Raise UsageError if one of the options `given` cannot be used with a bundle that has a closed set."""
-    check_exclusions("replies", given, called="the closed set of this bundle")
+    check_exclusions("replies", given, display_name="the closed set of this bundle")
 
 
-def whole_number(name: str, value: Any, least: int, most: int) -> int:
+def check_whole_number(name: str, value: Any, minimum: int, maximum: int) -> int:
     """`value` as an int; NumPy integers are accepted.
 
     Raises:
-        UsageError: it is not a whole number from `least` to `most`; names the option and the value.
+        UsageError: it is not a whole number from `minimum` to `maximum`; names the option and the value.
     """
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         whole = None
-    if whole is not None and least <= whole <= most:
+    if whole is not None and minimum <= whole <= maximum:
         return whole
-    raise UsageError(f"{name} must be a whole number from {least} to {most}, not {shown(value)}")
+    raise UsageError(f"{name} must be a whole number from {minimum} to {maximum}, not {short_repr(value)}")
 
 
-def number(name: str, value: Any, least: float, most: float) -> float:
-    """Like `whole_number`, for any real number. An int stays an int, and NaN is refused."""
+def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
+    """Like `check_whole_number`, for any real number. An int stays an int, and NaN is refused."""
     real: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if least <= real <= most:
+    if minimum <= real <= maximum:
         return int(real) if isinstance(real, int) else float(real)
-    raise UsageError(f"{name} must be a number from {least} to {most}, not {shown(value)}")
+    raise UsageError(f"{name} must be a number from {minimum} to {maximum}, not {short_repr(value)}")
 
 
-def _true_or_false(name: str, value: object) -> None:
+def _check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise UsageError(f"{name} must be True or False, not {shown(value)}")
+        raise UsageError(f"{name} must be True or False, not {short_repr(value)}")
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
-        raise UsageError(f"{name} must be text of 1 to {MAX_TEXT} characters, not {shown(value)}")
+def _check_text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_LENGTH:
+        raise UsageError(f"{name} must be text of 1 to {MAX_TEXT_LENGTH} characters, not {short_repr(value)}")
     if not is_unicode(value):
-        raise UsageError(f"{name} must be valid Unicode, without lone surrogates, not {shown(value)}")
+        raise UsageError(f"{name} must be valid Unicode, without lone surrogates, not {short_repr(value)}")
     return value
 
 
-def _texts(name: str, values: object, most: int) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple) or len(values) > most:
-        raise UsageError(f"{name} must be a list of at most {most} texts, not {shown(values)}")
-    texts = tuple(_text(name, value) for value in values)
-    if (total := sum(map(len, texts))) > MAX_ALL:
-        raise UsageError(f"{name} must have at most {MAX_ALL:,} characters in total, not {total:,}")
+def _check_texts(name: str, values: object, max_count: int) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or len(values) > max_count:
+        raise UsageError(f"{name} must be a list of at most {max_count} texts, not {short_repr(values)}")
+    texts = tuple(_check_text(name, value) for value in values)
+    if (total := sum(map(len, texts))) > MAX_TOTAL_LENGTH:
+        raise UsageError(f"{name} must have at most {MAX_TOTAL_LENGTH:,} characters in total, not {total:,}")
     return texts

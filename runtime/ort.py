@@ -24,11 +24,11 @@ from .manifest import GraphSpec, StateTensor
 #: Modules of the exceptions that ONNX Runtime raises. Its own exceptions have no common base class but
 #: Exception, and pybind11 turns others into built-in ones. Exceptions from elsewhere come from a signal
 #: handler of the app and are not caught.
-_ERRORS = ("onnxruntime.capi.onnxruntime_pybind11_state", "builtins")
-#: Seconds that an ending process waits for calls in progress.
-_LONGEST_WAIT = 10.0
+_ORT_ERROR_MODULES = ("onnxruntime.capi.onnxruntime_pybind11_state", "builtins")
+#: How long an ending process waits for calls in progress.
+_EXIT_TIMEOUT_SECONDS = 10.0
 #: All backends whose sessions have not been freed.
-_LIVE: "weakref.WeakSet[OrtBackend]" = weakref.WeakSet()
+_LIVE_BACKENDS: "weakref.WeakSet[OrtBackend]" = weakref.WeakSet()
 
 
 class OrtState(NamedTuple):
@@ -52,17 +52,17 @@ class OrtBackend:
         self.vocab_size: int = spec.vocab_size
         self._memory = spec.memory
         self._state = spec.state
-        _LIVE.add(self)
+        _LIVE_BACKENDS.add(self)
         with _CALLS:
             self._encoder = _session("encoder.onnx", encoder, options, device)
             self._decoder = _session("decoder.onnx", decoder, options, device)
-        self._copies = any(port.name == "src" for port in self._decoder.get_inputs())  # copy attention
-        self._encoded = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]
-        self._stepped = ["cand_ids", "cand_logp", "align", *(t.output for t in self._state)]
+        self._reads_src = any(port.name == "src" for port in self._decoder.get_inputs())  # copy attention
+        self._encoder_outputs = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]
+        self._decoder_outputs = ["cand_ids", "cand_logp", "align", *(t.output for t in self._state)]
 
     def encode(self, src: Ints, src_len: Ints) -> OrtState:
-        encoded = _run("encoder.onnx", self._encoder, self._encoded, {"src": src, "src_len": src_len})
-        out = dict(zip(self._encoded, encoded, strict=True))
+        encoded = _run("encoder.onnx", self._encoder, self._encoder_outputs, {"src": src, "src_len": src_len})
+        out = dict(zip(self._encoder_outputs, encoded, strict=True))
         recurrent = {
             tensor.input: out[tensor.input]
             if tensor.first == "encoder"
@@ -70,15 +70,15 @@ class OrtBackend:
             for tensor in self._state
         }
         memory = {name: out[name] for name in self._memory}
-        return OrtState(memory | {"src": src} if self._copies else memory, recurrent)
+        return OrtState(memory | {"src": src} if self._reads_src else memory, recurrent)
 
     def step(
-        self, state: OrtState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+        self, state: OrtState, tokens: Ints, parents: Ints, candidates: int, *, return_logp: bool = False
     ) -> tuple[StepOutput, OrtState]:
         feeds = self.feeds(state, tokens, parents, candidates)
-        outputs = [*self._stepped, "logp"] if whole else self._stepped
+        outputs = [*self._decoder_outputs, "logp"] if return_logp else self._decoder_outputs
         cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, outputs, feeds)
-        logp = following.pop() if whole else None
+        logp = following.pop() if return_logp else None
         recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
         return StepOutput(cand_ids, cand_logp, align, logp), OrtState(state.memory, recurrent)
 
@@ -106,7 +106,7 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-class _Calls:
+class _CallsInProgress:
     """The calls into ONNX Runtime that are in progress.
 
     A daemon thread that returns from such a call while the interpreter shuts down is terminated within C++
@@ -115,41 +115,42 @@ class _Calls:
     """
 
     def __init__(self) -> None:
-        # No lock is needed: a call writes `threads` and then reads `_over`, `end` does it in the other order.
+        # No lock is needed: a call writes `threads` and then reads `_ending_thread`,
+        # `wait_for_all` does it in the other order.
         self.threads: set[int] = set()
-        self._over = 0  # the thread that ends the process, whose exit callbacks may still call
+        self._ending_thread = 0  # the thread that ends the process, whose exit callbacks may still call
 
     def __enter__(self) -> None:
         self.threads.add(get_ident())
-        if self._over and self._over != get_ident():
+        if self._ending_thread and self._ending_thread != get_ident():
             self.threads.discard(get_ident())
             raise ModelClosedError("the process is ending: join the threads that use a model before it ends")
 
     def __exit__(self, *_: object) -> None:
         self.threads.discard(get_ident())
 
-    def end(self) -> None:
-        self._over = get_ident()
+    def wait_for_all(self) -> None:
+        self._ending_thread = get_ident()
         self.threads.discard(get_ident())  # left behind if Ctrl-C interrupted a call
-        latest = time.monotonic() + _LONGEST_WAIT
-        while self.threads and time.monotonic() < latest:
+        deadline = time.monotonic() + _EXIT_TIMEOUT_SECONDS
+        while self.threads and time.monotonic() < deadline:
             time.sleep(0.001)
 
 
-_CALLS = _Calls()
-atexit.register(_CALLS.end)
+_CALLS = _CallsInProgress()
+atexit.register(_CALLS.wait_for_all)
 
 
-def _begin_child() -> None:
+def _keep_sessions_in_child() -> None:
     """Runs in a forked child: keeps the parent's sessions from ever being freed, which would crash, or wait
     for threads that the child does not have."""
     _CALLS.threads.clear()  # these threads do not exist in the child either
-    for backend in _LIVE:
+    for backend in _LIVE_BACKENDS:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_child)
+    os.register_at_fork(after_in_child=_keep_sessions_in_child)
 
 
 def _shape(tensor: StateTensor, rows: int) -> list[int]:
@@ -159,7 +160,7 @@ def _shape(tensor: StateTensor, rows: int) -> list[int]:
 def _is_from_ort(error: Exception) -> bool:
     """Whether ONNX Runtime raised this error, and not a signal handler of the app, which may raise any
     OSError, such as TimeoutError."""
-    return type(error).__module__ in _ERRORS and not isinstance(error, OSError)
+    return type(error).__module__ in _ORT_ERROR_MODULES and not isinstance(error, OSError)
 
 
 def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:
@@ -168,7 +169,7 @@ def _session(name: str, graph: bytes, options: ort.SessionOptions, device: Devic
     except Exception as error:
         if not _is_from_ort(error):
             raise
-        raise _failure(
+        raise _to_edgechat_error(
             error, name, "cannot be run by ONNX Runtime", "close other programs or models"
         ) from error
     if session.get_providers()[0] != providers(device)[0][0]:
@@ -187,12 +188,12 @@ def _run(name: str, session: ort.InferenceSession, outputs: list[str], feeds: di
             if not _is_from_ort(error):
                 raise
             hint = "use a smaller batch or beam"
-            raise _failure(error, name, "does not fit its manifest", hint) from error
+            raise _to_edgechat_error(error, name, "does not fit its manifest", hint) from error
     return values
 
 
-def _failure(error: Exception, name: str, otherwise: str, hint: str) -> EdgeChatError:
+def _to_edgechat_error(error: Exception, name: str, problem: str, hint: str) -> EdgeChatError:
     """The error to raise for one of ONNX Runtime: out of memory, else a fault of the bundle."""
     if is_out_of_memory(error):
         return DeviceError(f"{name} needs more memory than is available: {hint}")
-    return BundleError(f"{name} {otherwise}: {' '.join(str(error).split())}")
+    return BundleError(f"{name} {problem}: {' '.join(str(error).split())}")

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from .calibration import Calibration
-from .constraints import NO_TEXTS, ForcedPrefix, TextRules, shortest_superstring, text_rules
+from .closedset import ClosedSet, make_closed_set
+from .constraints import NO_TEXT_RULES, ForcedPrefix, TextRules, make_text_rules, shortest_superstring
 from .errors import UsageError
 from .hypotheses import Hypothesis
-from .options import DecodingOptions, check_beside_closed_set
-from .replies import ClosedSet, closed_set
+from .options import DecodingOptions, check_closed_set_exclusions
 from .reply import Candidate, Reply
 from .search import BeamSearch
 from .text import EncodedSource, TextCodec
 
 #: Number of sets of text options whose rules are cached.
-_KEPT_TEXTS = 16
-#: The options that `ReplyMaker._make_texts` reads. The rules are cached by them, since no other option, such
-#: as the seed or the beam, changes the rules.
-_TEXTS = attrgetter("banned", "prefix", "required", "replies", "min_length", "max_length")
+_MAX_CACHED_RULES = 16
+#: The options that `ReplyMaker._make_text_rules` reads. The rules are cached by them, since no other option,
+#: such as the seed or the beam, changes the rules.
+_rules_key = attrgetter("banned", "prefix", "required", "replies", "min_length", "max_length")
 
 
-class _KeptRules:
+class _CachedRules:
     """A cache entry whose lock lets one thread create the rules while others wait for them."""
 
     def __init__(self) -> None:
@@ -33,82 +33,83 @@ class _KeptRules:
 class ReplyMaker:
     """Everything about a model except how its steps are computed. Thread-safe.
 
-    `own` are the bundle's default options, for which `calibration` was fitted; `closed` is the bundle's
-    closed set of replies, if it has one.
+    `defaults` are the bundle's default options, for which `calibration` was fitted; `closed_set` is the
+    bundle's closed set of replies, if it has one.
     """
 
     def __init__(
         self,
         codec: TextCodec,
-        own: DecodingOptions,
+        defaults: DecodingOptions,
         *,
-        closed: ClosedSet | None = None,
+        closed_set: ClosedSet | None = None,
         calibration: Calibration | None = None,
     ) -> None:
         self.codec: TextCodec = codec
-        self.own: DecodingOptions = own
-        self.closed: ClosedSet | None = closed
+        self.defaults: DecodingOptions = defaults
+        self.closed_set: ClosedSet | None = closed_set
         self.calibration: Calibration | None = calibration
-        self._texts: dict[tuple[object, ...], _KeptRules] = {}
+        self._rules_cache: dict[tuple[object, ...], _CachedRules] = {}
 
     def max_length(self, options: DecodingOptions) -> int:
         """Maximum number of tokens of a reply, end-of-sentence counted."""
-        return options.longest_reply(self.codec.max_target)
+        return options.max_reply_length(self.codec.max_target)
 
-    def texts(self, options: DecodingOptions) -> TextRules:
+    def text_rules(self, options: DecodingOptions) -> TextRules:
         """The rules for the text options. They are cached, since creating them reads the whole vocabulary."""
-        if options.replies is None and self.closed is not None:
-            check_beside_closed_set(options.given)
-            return TextRules(only=self.closed, longest=self.closed.longest)
-        if not options.has_texts:
-            return NO_TEXTS
-        key = _TEXTS(options)
-        if key not in self._texts and len(self._texts) >= _KEPT_TEXTS:
-            self._texts.clear()
-        kept = self._texts.setdefault(key, _KeptRules())
-        with kept.lock:
-            if kept.rules is None:
-                kept.rules = self._make_texts(options)
-            return kept.rules
+        if options.replies is None and self.closed_set is not None:
+            check_closed_set_exclusions(options.non_default)
+            return TextRules(allow_rule=self.closed_set, max_length=self.closed_set.max_length)
+        if not options.has_text_options:
+            return NO_TEXT_RULES
+        key = _rules_key(options)
+        if key not in self._rules_cache and len(self._rules_cache) >= _MAX_CACHED_RULES:
+            self._rules_cache.clear()
+        cached = self._rules_cache.setdefault(key, _CachedRules())
+        with cached.lock:
+            if cached.rules is None:
+                cached.rules = self._make_text_rules(options)
+            return cached.rules
 
-    def _make_texts(self, options: DecodingOptions) -> TextRules:
+    def _make_text_rules(self, options: DecodingOptions) -> TextRules:
         if options.replies is not None:
-            closed = closed_set(options.replies, self.codec)
-            if closed == self.closed:
-                closed = self.closed  # comparing an object with itself is fast
-            return TextRules(only=closed, longest=closed.longest)
-        most = self.max_length(options)
-        if len(self.codec.encode(shortest_superstring(options.required))) >= most:
+            closed = make_closed_set(options.replies, self.codec)
+            if closed == self.closed_set:
+                closed = self.closed_set  # comparing an object with itself is fast
+            return TextRules(allow_rule=closed, max_length=closed.max_length)
+        max_length = self.max_length(options)
+        if len(self.codec.encode(shortest_superstring(options.required))) >= max_length:
             raise UsageError(
-                f"required texts do not fit into a reply of at most {most} tokens, end-of-sentence counted"
+                f"required texts do not fit into a reply of at most {max_length} tokens, "
+                "end-of-sentence counted"
             )
-        rules = text_rules(options, self.codec.vocabulary)
-        if isinstance(rules.only, ForcedPrefix) and rules.only.fewest >= most:
+        rules = make_text_rules(options, self.codec.vocabulary)
+        if isinstance(rules.allow_rule, ForcedPrefix) and rules.allow_rule.min_tokens >= max_length:
             raise UsageError(
-                f"prefix does not fit into a reply of at most {most} tokens, end-of-sentence counted"
+                f"prefix does not fit into a reply of at most {max_length} tokens, end-of-sentence counted"
             )
         return rules
 
     def confidence(self, logp: float, options: DecodingOptions) -> float | None:
         """The calibrated probability that a reply of this natural-log probability is right. None if the
-        bundle has no calibration, or if the options allow other replies than the bundle's own or score them
-        differently."""
-        if self.calibration is None or not self._asks_the_same(options):
+        bundle has no calibration, or if the options allow other replies than the bundle's defaults or score
+        them differently."""
+        if self.calibration is None or not self._scores_replies_like_defaults(options):
             return None
         return self.calibration.confidence(logp)
 
-    def _asks_the_same(self, options: DecodingOptions) -> bool:
-        """Whether these allow the same replies as the bundle's own options, and score them alike."""
-        own, longest = self.own, self.codec.max_target
+    def _scores_replies_like_defaults(self, options: DecodingOptions) -> bool:
+        """Whether these allow the same replies as the bundle's default options, and score them alike."""
+        defaults, longest = self.defaults, self.codec.max_target
         return (
-            options.asks_the_same(own)
-            and (options.max_length or longest) == (own.max_length or longest)
-            and self._closed_set(options) == self._closed_set(own)
+            options.scores_replies_like(defaults)
+            and (options.max_length or longest) == (defaults.max_length or longest)
+            and self._closed_set(options) == self._closed_set(defaults)
         )
 
     def _closed_set(self, options: DecodingOptions) -> ClosedSet | None:
-        only = self.texts(options).only
-        return only if isinstance(only, ClosedSet) else None
+        rule = self.text_rules(options).allow_rule
+        return rule if isinstance(rule, ClosedSet) else None
 
     def search(self, options: DecodingOptions, source: Sequence[int]) -> BeamSearch:
         """A new search for the reply to `source`, the ids of a prompt."""
@@ -117,7 +118,7 @@ class ReplyMaker:
             max_length=self.max_length(options),
             vocab_size=self.codec.vocab_size,
             source=source,
-            texts=self.texts(options),
+            text_rules=self.text_rules(options),
         )
 
     def reply(self, search: BeamSearch, start: float, source: EncodedSource) -> Reply:
@@ -153,6 +154,6 @@ class ReplyMaker:
             tuple(map(tuple, hypothesis.alignments)) if aligned else None,
         )
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Clear the cached rules."""
-        self._texts.clear()
+        self._rules_cache.clear()

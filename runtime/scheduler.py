@@ -12,16 +12,16 @@ from typing import Generic
 import numpy as np
 
 from .backend import Backend, State, pad
-from .constraints import NO_TEXTS, TextRules
-from .options import DecodingOptions, whole_number
+from .constraints import NO_TEXT_RULES, TextRules
+from .options import DecodingOptions, check_whole_number
 from .search import BeamSearch
 
 #: Default number of sentences decoded together.
-BATCH_SIZE = 32
+DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 100_000
 
 
-class Batch(Generic[State]):
+class SearchBatch(Generic[State]):
     """Searches with the same number of rows that share decoder steps, one for each of `sources`."""
 
     def __init__(
@@ -30,54 +30,54 @@ class Batch(Generic[State]):
         self._backend = backend
         self._state = backend.encode(*pad(sources))
         self._searches = list(searches)
-        self._origins = list(range(len(searches)))  # first row of each sentence in the previous step
+        self._first_rows = list(range(len(searches)))  # first row of each sentence in the previous step
 
     def step(self) -> bool:
         """Advance every search by one token; return False when all are done."""
         tokens: list[int] = []
         parents: list[int] = []
-        wants = [search.want() for search in self._searches]
-        for origin, want in zip(self._origins, wants, strict=True):
-            tokens += want.tokens
-            parents += [origin + parent for parent in want.parents]
+        requests = [search.request() for search in self._searches]
+        for first, request in zip(self._first_rows, requests, strict=True):
+            tokens += request.tokens
+            parents += [first + parent for parent in request.parents]
         out, self._state = self._backend.step(
             self._state,
             np.array(tokens, dtype=np.int64),
             np.array(parents, dtype=np.int64),
-            max(want.candidates for want in wants),
-            whole=any(want.whole for want in wants),
+            max(request.candidates for request in requests),
+            return_logp=any(request.needs_logp for request in requests),
         )
         K = self._searches[0].rows
-        self._origins = list(range(0, len(tokens), K))
-        for first, search, want in zip(self._origins, self._searches, wants, strict=True):
+        self._first_rows = list(range(0, len(tokens), K))
+        for first, search, request in zip(self._first_rows, self._searches, requests, strict=True):
             if not search.done:
-                rows, C = slice(first, first + K), want.candidates
+                rows, C = slice(first, first + K), request.candidates
                 search.advance(
                     out.cand_ids[rows, :C].tolist(),
                     out.cand_logp[rows, :C].tolist(),
                     out.align[rows],
                     None if out.logp is None else out.logp[rows],
                 )
-        return self._leave()
+        return self._drop_finished()
 
-    def _leave(self) -> bool:
+    def _drop_finished(self) -> bool:
         """Drop the sentences that are done when they are at least a quarter of the batch, not one by one,
         since each time the memory of the others is copied."""
         running = [i for i, search in enumerate(self._searches) if not search.done]
         if running and len(running) <= 0.75 * len(self._searches):
             self._state = self._backend.select(self._state, np.array(running, dtype=np.int64))
             self._searches = [self._searches[i] for i in running]
-            self._origins = [self._origins[i] for i in running]
+            self._first_rows = [self._first_rows[i] for i in running]
         return bool(running)
 
 
-def batches_of(lengths: Sequence[int | tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int | tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:
     """Indices into `lengths`, in batches of similar length.
 
     Raises:
         UsageError: `batch_size` is out of range.
     """
-    whole_number("batch_size", batch_size, 1, MAX_BATCH_SIZE)
+    check_whole_number("batch_size", batch_size, 1, MAX_BATCH_SIZE)
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     return (by_length[start : start + batch_size] for start in range(0, len(lengths), batch_size))
 
@@ -88,25 +88,31 @@ def decode(
     options: DecodingOptions,
     *,
     max_length: int,
-    texts: TextRules = NO_TEXTS,
-    batch_size: int = BATCH_SIZE,
+    text_rules: TextRules = NO_TEXT_RULES,
+    batch_size: int = DEFAULT_BATCH_SIZE,
     progress: Callable[[int], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[BeamSearch]:
     """Search for replies to all sources, in batches of similar length.
 
-    Returns the searches in the order of `sources`. `texts` are the rules for the text options. `progress` is
-    called after each batch with the number of searches that it finished. When `cancelled` returns True, no
-    further step is taken, and the searches stay as they are.
+    Returns the searches in the order of `sources`. `text_rules` are the rules for the text options.
+    `progress` is called after each batch with the number of searches that it finished. When `cancelled`
+    returns True, no further step is taken, and the searches stay as they are.
     """
     searches = [
-        BeamSearch(options, max_length=max_length, vocab_size=backend.vocab_size, source=source, texts=texts)
+        BeamSearch(
+            options,
+            max_length=max_length,
+            vocab_size=backend.vocab_size,
+            source=source,
+            text_rules=text_rules,
+        )
         for source in sources
     ]
-    for chosen in batches_of([len(source) for source in sources], batch_size):
+    for chosen in batches_by_length([len(source) for source in sources], batch_size):
         if cancelled():
             break
-        batch = Batch(backend, [sources[i] for i in chosen], [searches[i] for i in chosen])
+        batch = SearchBatch(backend, [sources[i] for i in chosen], [searches[i] for i in chosen])
         while not cancelled() and batch.step():
             pass
         if progress is not None:

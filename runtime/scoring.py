@@ -1,65 +1,58 @@
-"""Teacher forcing: the probabilities that a model gives to the tokens of given replies, for perplexity and
-proofs."""
+"""The score of a hypothesis, computed from its log-probability, and the best score that it can still reach.
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple
+Scores are natural-log probabilities normalized by length; higher is better. A length includes the
+end-of-sentence.
+"""
 
-import numpy as np
+import math
+from collections.abc import Iterable, Sequence
 
-from .backend import Backend, Floats, Ints, State, pad
-from .scheduler import BATCH_SIZE, batches_of
-from .text import GO
+from .options import DecodingOptions
 
-
-class ForcedStep(NamedTuple, Generic[State]):
-    """One decoder step over B sentences of two rows each, 2i and 2i + 1."""
-
-    before: State
-    tokens: Ints  # [2B] the tokens fed
-    parents: Ints  # [2B] rows of `before`
-    after: State
-    logp: Floats  # [B, V] natural-log probabilities of the next token
-    align: Floats  # [B, S]
+#: The coverage penalty replaces a smaller sum of attention by this: a sum of float32 may be 0.
+_MIN_ATTENTION = 1e-10
 
 
-def forced_steps(backend: Backend[State], state: State, target: Ints) -> Iterator[ForcedStep[State]]:
-    """Feed `target` [B, T] to the decoder, starting from the encoder's `state`, and yield T steps. Step t has
-    the probabilities of `target[:, t]`.
+def gnmt_length_penalty(length: int, alpha: float) -> float:
+    """lp(Y) = ((5 + |Y|) / 6) ** alpha, equation 14 of Wu et al. 2016 (arXiv:1609.08144)."""
+    return float(((5.0 + length) / 6.0) ** alpha)
 
-    Every sentence has two equal rows, since no decoder call may have only one (see `DecodingOptions.rows`).
+
+def coverage_penalty(attention: Iterable[Sequence[float]], beta: float) -> float:
+    """cp(X; Y) = beta * sum_i log(min(sum_j p_ij, 1)), the second half of equation 14 of Wu et al. 2016.
+
+    `attention` has one row per target token j, including the end-of-sentence, with the weights p_ij on the
+    source tokens i. The penalty is 0 if the attention to each source token sums to at least 1, else negative.
     """
-    B, T = target.shape
-    fed, parents = np.full(B, GO, dtype=np.int64), np.arange(B).repeat(2)
-    for t in range(T):
-        tokens = fed.repeat(2)
-        out, after = backend.step(state, tokens, parents, 1, whole=True)
-        assert out.logp is not None
-        yield ForcedStep(state, tokens, parents, after, out.logp[::2], out.align[::2])
-        state, fed, parents = after, target[:, t], np.arange(2 * B)
+    totals = map(math.fsum, zip(*attention, strict=True))
+    return beta * math.fsum(math.log(min(max(total, _MIN_ATTENTION), 1.0)) for total in totals)
 
 
-def score_targets(
-    backend: Backend[State],
-    sources: Sequence[Sequence[int]],
-    targets: Sequence[Sequence[int]],
-    *,
-    batch_size: int = BATCH_SIZE,
-    progress: Callable[[int], None] | None = None,
-) -> list[Floats]:
-    """For each pair, the natural-log probability of every target token given the previous ones.
+def apply_repetition_penalty(logp: float, penalty: float) -> float:
+    """The log-probability, times `penalty`, of a token that the hypothesis already contains.
 
-    Targets should end with the end-of-sentence; none is added. Result i has the shape [len(targets[i])].
+    This is the rule of Keskar et al. 2019 (CTRL, arXiv:1909.05858, section 4.1), applied to log-probabilities
+    in place of logits. They are never above 0, so a penalty of at least 1 can only lower them. They are not
+    normalized again.
     """
-    scores: list[Floats] = [np.empty(0, dtype=np.float32)] * len(sources)
-    lengths = [(len(target), len(source)) for source, target in zip(sources, targets, strict=True)]
-    for chosen in batches_of(lengths, batch_size):
-        state = backend.encode(*pad([sources[i] for i in chosen]))
-        target, target_len = pad([targets[i] for i in chosen])  # [B, T]
-        logps = np.empty(target.shape, dtype=np.float32)  # [B, T]
-        for t, step in enumerate(forced_steps(backend, state, target)):
-            logps[:, t] = step.logp[np.arange(len(chosen)), target[:, t]]
-        for i, row, length in zip(chosen, logps, target_len, strict=True):
-            scores[i] = row[:length]
-        if progress is not None:
-            progress(len(chosen))
-    return scores
+    return logp * penalty
+
+
+def score(total: float, length: int, options: DecodingOptions) -> float:
+    """The score, without the coverage penalty, of a hypothesis of `length` tokens. `total` is the sum of
+    their log-probabilities after the repetition penalty."""
+    if options.normalize == "gnmt":
+        return total / gnmt_length_penalty(length, options.alpha)
+    if options.normalize == "average":
+        return total / max(1, length)
+    return total
+
+
+def score_bound(total: float, max_length: int, options: DecodingOptions) -> float:
+    """An upper bound on the score of every continuation of a live hypothesis.
+
+    Each further token adds at most 0 to a total that is at most 0, and the largest divisor is that of the
+    maximum length, so no continuation scores above the present total over that divisor. The coverage penalty
+    is at best 0, since later tokens may still attend to any source token.
+    """
+    return score(total, max_length, options)

@@ -13,23 +13,23 @@ no rule here fits. Semantics: https://onnx.ai/onnx/operators/, opset 18.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .arguments import shown
+from .arguments import short_repr
 from .onnxfile import Node
-from .sizes import Size, at_least, divide, letter, product, terms_of
+from .symbolic_sizes import Size, divide, is_at_least, letter, product, terms_of
 
 INT64 = 7  # TensorProto.DataType
 #: The domain of ONNX Runtime's own operations.
 MICROSOFT = "com.microsoft"
 #: Maximum elements of an integer tensor whose content is tracked: shapes, axes, splits.
-MOST_NUMBERS = 64
+MAX_TRACKED_NUMBERS = 64
 #: Maximum axes of a tensor. The graphs that edgechat exports have at most 4.
-MOST_AXES = 8
+MAX_AXES = 8
 #: Maximum terms of a number whose value is tracked.
-_MOST_TERMS = 4
+_MAX_TERMS = 4
 #: Maximum characters of a shape in a message.
-_LONGEST_TEXT = 100
+_MAX_SHAPE_TEXT = 100
 #: Numbers with larger coefficients are not tracked, so that 64 bits never overflow.
-_LARGEST_NUMBER = 1 << 31
+_MAX_COEFFICIENT = 1 << 31
 _C = letter("C")
 
 
@@ -51,8 +51,8 @@ class Call:
         self.node = node
         self.inputs = inputs  # None: an optional input that is omitted
         self.attributes = {attribute.name: attribute for attribute in node.attributes}
-        self.work: Size = 0  # multiplications, set by the rule if they exceed the elements of the outputs
-        self.hidden: Size = 0  # elements that the operation needs in addition to its outputs
+        self.multiplications: Size = 0  # set by the rule if they exceed the elements of the outputs
+        self.extra_elements: Size = 0  # elements that the operation needs in addition to its outputs
 
     def has(self, i: int) -> bool:
         return i < len(self.inputs) and self.inputs[i] is not None
@@ -71,7 +71,7 @@ class Call:
         numbers = self.value(i).numbers
         if numbers is None:
             raise RuleError(
-                f"takes a size from {shown(self.node.inputs[i])}, which is known only at run time"
+                f"takes a size from {short_repr(self.node.inputs[i])}, which is known only at run time"
             )
         return numbers
 
@@ -80,7 +80,7 @@ class Call:
         numbers = self.numbers(i)
         constants = tuple(number for number in numbers if isinstance(number, int))
         if len(constants) != len(numbers):
-            raise RuleError(f"takes {shown(self.node.inputs[i])}, which must be constant")
+            raise RuleError(f"takes {short_repr(self.node.inputs[i])}, which must be constant")
         return constants
 
     def integer(self, name: str, default: int | None = None) -> int:
@@ -121,17 +121,17 @@ def _axes(axes: Sequence[int], rank: int) -> list[int]:
     return positive
 
 
-def _known(shape: tuple[Size, ...], numbers: Sequence[Size]) -> Value:
+def _tracked(shape: tuple[Size, ...], numbers: Sequence[Size]) -> Value:
     """A value whose content is tracked if it has few and small numbers, of few terms, without squares of
     letters."""
-    kept = len(shape) < 2 and len(numbers) <= MOST_NUMBERS and all(map(_is_tame, numbers))
+    kept = len(shape) < 2 and len(numbers) <= MAX_TRACKED_NUMBERS and all(map(_is_trackable, numbers))
     return Value(shape, tuple(numbers) if kept else None)
 
 
-def _is_tame(number: Size) -> bool:
+def _is_trackable(number: Size) -> bool:
     terms = terms_of(number)
-    return len(terms) <= _MOST_TERMS and all(
-        abs(factor) <= _LARGEST_NUMBER and len(set(letters)) == len(letters)
+    return len(terms) <= _MAX_TERMS and all(
+        abs(factor) <= _MAX_COEFFICIENT and len(set(letters)) == len(letters)
         for letters, factor in terms.items()
     )
 
@@ -145,24 +145,24 @@ def _broadcast(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
             if result[i] == 1:
                 result[i] = size
             elif size not in (1, result[i]):
-                raise RuleError(f"broadcasts {text(result)} with {text(shape)}, which do not fit")
+                raise RuleError(f"broadcasts {shape_text(result)} with {shape_text(shape)}, which do not fit")
     return tuple(result)
 
 
-def text(shape: Sequence[Size]) -> str:
+def shape_text(shape: Sequence[Size]) -> str:
     """A shape in a message, such as [B*K, S, 256]; shortened with dots if it is long."""
     whole = f"[{', '.join(map(str, shape))}]"
-    return whole if len(whole) <= _LONGEST_TEXT else f"{whole[:_LONGEST_TEXT]}..]"
+    return whole if len(whole) <= _MAX_SHAPE_TEXT else f"{whole[:_MAX_SHAPE_TEXT]}..]"
 
 
 # --- operations whose outputs are as large as their inputs ------------------------------------------------
 
 
-def _same(call: Call) -> list[Value]:
+def _same_shape(call: Call) -> list[Value]:
     return [Value(call.shape())]
 
 
-def _passed_on(call: Call) -> list[Value]:
+def _identity(call: Call) -> list[Value]:
     return [call.value(0)]
 
 
@@ -182,17 +182,17 @@ def _arithmetic(operation: Callable[[Size, Size], Size | None]) -> Rule:
         repeated = (n * count if len(n) == 1 else n for n in (a.numbers, b.numbers))
         numbers = [operation(x, y) for x, y in zip(*repeated, strict=False)]
         known = [number for number in numbers if number is not None]
-        return [_known(shape, known) if len(known) == len(numbers) else Value(shape)]
+        return [_tracked(shape, known) if len(known) == len(numbers) else Value(shape)]
 
     return rule
 
 
-def _updated(call: Call) -> list[Value]:
-    call.work = product(call.shape(2))
+def _scatter_elements(call: Call) -> list[Value]:
+    call.multiplications = product(call.shape(2))
     return [Value(call.shape())]
 
 
-def _indices(call: Call) -> list[Value]:
+def _gather_elements(call: Call) -> list[Value]:
     return [Value(call.shape(1))]
 
 
@@ -202,7 +202,7 @@ def _layer_normalization(call: Call) -> list[Value]:
     for i in range(1, max(2, len(call.inputs))):
         # Scale and bias. A bias that is present with an empty name crashes ONNX Runtime.
         if call.shape(i) != shape[axis:]:
-            raise RuleError(f"has {text(call.shape(i))} as input {i}, not {text(shape[axis:])}")
+            raise RuleError(f"has {shape_text(call.shape(i))} as input {i}, not {shape_text(shape[axis:])}")
     statistic = Value((*shape[:axis], *[1] * (len(shape) - axis)))
     return [Value(shape), statistic, statistic]
 
@@ -216,34 +216,36 @@ def _transpose(call: Call) -> list[Value]:
     if perm is None:
         perm = tuple(reversed(range(len(shape))))
     if sorted(perm) != list(range(len(shape))):
-        raise RuleError(f"transposes {text(shape)} by {text(perm)}")
+        raise RuleError(f"transposes {shape_text(shape)} by {shape_text(perm)}")
     return [Value(tuple(shape[i] for i in perm))]
 
 
 def _reshape(call: Call) -> list[Value]:
     value, target = call.value(0), call.numbers(1)
-    if len(target) > MOST_AXES:  # before they are multiplied
-        raise RuleError(f"reshapes to {len(target)} axes, {MOST_AXES} are allowed")
+    if len(target) > MAX_AXES:  # before they are multiplied
+        raise RuleError(f"reshapes to {len(target)} axes, {MAX_AXES} are allowed")
     shape: list[Size] = []
     for i, size in enumerate(target):
         if size == 0 and not call.flag("allowzero", 0):
             if i >= len(value.shape):
                 raise RuleError("copies a size that its input does not have")
             size = value.shape[i]
-        elif size != -1 and not at_least(size, 1):  # it could become 0 or -1, which have special meanings
-            raise RuleError(f"reshapes to {text(target)}")
+        elif size != -1 and not is_at_least(size, 1):  # it could become 0 or -1, which have special meanings
+            raise RuleError(f"reshapes to {shape_text(target)}")
         shape.append(size)
     total = product(value.shape)
     if -1 in shape:
         i = shape.index(-1)
         rest = product([*shape[:i], *shape[i + 1 :]])
-        left = divide(total, rest) if at_least(rest, 1) and at_least(total, 1) else None
+        left = divide(total, rest) if is_at_least(rest, 1) and is_at_least(total, 1) else None
         if left is None:
-            raise RuleError(f"reshapes {text(value.shape)} to {text(target)}, which does not always fit")
+            raise RuleError(
+                f"reshapes {shape_text(value.shape)} to {shape_text(target)}, which does not always fit"
+            )
         shape[i] = left
     if product(shape) != total:
-        raise RuleError(f"reshapes {text(value.shape)} to {text(target)}, which does not fit")
-    return [_known(tuple(shape), value.numbers) if value.numbers is not None else Value(tuple(shape))]
+        raise RuleError(f"reshapes {shape_text(value.shape)} to {shape_text(target)}, which does not fit")
+    return [_tracked(tuple(shape), value.numbers) if value.numbers is not None else Value(tuple(shape))]
 
 
 def _squeeze(call: Call) -> list[Value]:
@@ -252,10 +254,10 @@ def _squeeze(call: Call) -> list[Value]:
     axes = _axes(call.constants(1), len(shape)) if call.has(1) else []
     if not axes:  # an empty list means the same as no list
         if not all(isinstance(size, int) for size in shape):
-            raise RuleError(f"squeezes {text(shape)} without naming the axes")
+            raise RuleError(f"squeezes {shape_text(shape)} without naming the axes")
         axes = [i for i, size in enumerate(shape) if size == 1]
     if any(shape[axis] != 1 for axis in axes):
-        raise RuleError(f"squeezes {text(shape)} along {axes}")
+        raise RuleError(f"squeezes {shape_text(shape)} along {axes}")
     return [Value(tuple(size for i, size in enumerate(shape) if i not in axes), value.numbers)]
 
 
@@ -265,7 +267,7 @@ def _unsqueeze(call: Call) -> list[Value]:
     new = _axes(axes, rank)
     old = iter(value.shape)
     shape = tuple(1 if i in new else next(old) for i in range(rank))
-    return [_known(shape, value.numbers) if value.numbers is not None else Value(shape)]
+    return [_tracked(shape, value.numbers) if value.numbers is not None else Value(shape)]
 
 
 def _concat(call: Call) -> list[Value]:
@@ -276,7 +278,7 @@ def _concat(call: Call) -> list[Value]:
     for value in values:
         shape = value.shape
         if len(shape) != len(first) or any(shape[i] != first[i] for i in range(len(first)) if i != axis):
-            raise RuleError(f"joins {text(first)} and {text(value.shape)} along axis {axis}")
+            raise RuleError(f"joins {shape_text(first)} and {shape_text(value.shape)} along axis {axis}")
         length = length + value.shape[axis]
     shape = (*first[:axis], length, *first[axis + 1 :])
     numbers: list[Size] = []
@@ -284,7 +286,7 @@ def _concat(call: Call) -> list[Value]:
         if value.numbers is None:
             return [Value(shape)]
         numbers += value.numbers
-    return [_known(shape, numbers)]
+    return [_tracked(shape, numbers)]
 
 
 def _split(call: Call) -> list[Value]:
@@ -302,8 +304,8 @@ def _split(call: Call) -> list[Value]:
     total: Size = 0
     for part_size in parts:
         total = total + part_size
-    if total != size or len(parts) != count or not all(at_least(part, 0) for part in parts):
-        raise RuleError(f"splits {size} into {text(parts)}")
+    if total != size or len(parts) != count or not all(is_at_least(part, 0) for part in parts):
+        raise RuleError(f"splits {size} into {shape_text(parts)}")
     return [Value((*shape[:axis], part, *shape[axis + 1 :])) for part in parts]
 
 
@@ -315,8 +317,8 @@ def _gather(call: Call) -> list[Value]:
         return [Value(shape)]
     places = call.constants(1)
     if any(not -len(data.numbers) <= i < len(data.numbers) for i in places):
-        raise RuleError(f"takes {text(places)} of {len(data.numbers)} numbers")
-    return [_known(shape, [data.numbers[i] for i in places])]
+        raise RuleError(f"takes {shape_text(places)} of {len(data.numbers)} numbers")
+    return [_tracked(shape, [data.numbers[i] for i in places])]
 
 
 # --- operations that return shapes, or whose output shape is an input ---------------------------------------
@@ -325,21 +327,21 @@ def _gather(call: Call) -> list[Value]:
 def _shape_of(call: Call) -> list[Value]:
     shape = call.shape()
     sizes = shape[call.integer("start", 0) : call.integer("end", len(shape))]
-    return [_known((len(sizes),), sizes)]
+    return [_tracked((len(sizes),), sizes)]
 
 
 def _constant_of_shape(call: Call) -> list[Value]:
-    return [Value(_sizes(call.numbers(0), 0))]
+    return [Value(_checked_shape(call.numbers(0), 0))]
 
 
-def _sizes(numbers: tuple[Size, ...], least: int) -> tuple[Size, ...]:
-    if not all(at_least(number, least) for number in numbers):
-        raise RuleError(f"asks for the shape {text(numbers)}")
+def _checked_shape(numbers: tuple[Size, ...], minimum: int) -> tuple[Size, ...]:
+    if not all(is_at_least(number, minimum) for number in numbers):
+        raise RuleError(f"asks for the shape {shape_text(numbers)}")
     return numbers
 
 
 def _expand(call: Call) -> list[Value]:
-    return [Value(_broadcast(call.shape(), _sizes(call.numbers(1), 1)))]
+    return [Value(_broadcast(call.shape(), _checked_shape(call.numbers(1), 1)))]
 
 
 def _range(call: Call) -> list[Value]:
@@ -349,9 +351,9 @@ def _range(call: Call) -> list[Value]:
     start, limit, delta = ends
     if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int) and delta:
         length = max(0, -((start - limit) // delta))
-        places = [start + i * delta for i in range(min(length, MOST_NUMBERS + 1))]
-        return [_known((length,), places)]
-    if delta not in (1, -1) or not at_least((limit - start) * delta, 0):
+        places = [start + i * delta for i in range(min(length, MAX_TRACKED_NUMBERS + 1))]
+        return [_tracked((length,), places)]
+    if delta not in (1, -1) or not is_at_least((limit - start) * delta, 0):
         raise RuleError(f"counts from {start} to {limit} by {delta}")
     return [Value(((limit - start) * delta,))]
 
@@ -361,7 +363,7 @@ def _range(call: Call) -> list[Value]:
 
 def _reduce(call: Call) -> list[Value]:
     shape = call.shape()
-    call.work = product(shape)
+    call.multiplications = product(shape)
     axes = _axes(call.constants(1), len(shape)) if call.has(1) else []
     if not axes and not call.flag("noop_with_empty_axes", 0):
         axes = list(range(len(shape)))
@@ -377,9 +379,9 @@ def _top_k(call: Call) -> list[Value]:
     if call.shape(1) != (1,):
         raise RuleError("does not take a single number of candidates")
     [k] = call.numbers(1)
-    if k != _C and not (isinstance(k, int) and k >= 0 and at_least(shape[axis] - k, 0)):
+    if k != _C and not (isinstance(k, int) and k >= 0 and is_at_least(shape[axis] - k, 0)):
         raise RuleError(f"takes the first {k} of {shape[axis]}")
-    call.work = product(shape)
+    call.multiplications = product(shape)
     result = Value((*shape[:axis], k, *shape[axis + 1 :]))
     return [result, result]
 
@@ -391,9 +393,9 @@ def _matmul(call: Call) -> list[Value]:
     rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else ()
     inner = b[-2] if len(b) > 1 else b[0]
     if a[-1] != inner:
-        raise RuleError(f"multiplies {text(a)} with {text(b)}, which do not fit")
+        raise RuleError(f"multiplies {shape_text(a)} with {shape_text(b)}, which do not fit")
     shape = (*_broadcast(a[:-2], b[:-2]), *rows, *columns)
-    call.work = product(shape) * inner
+    call.multiplications = product(shape) * inner
     return [Value(shape)]
 
 
@@ -406,7 +408,7 @@ def _matmul_integer_to_float(call: Call) -> list[Value]:
     for i, shape in enumerate(expected, 2):
         given = call.shape(i) if call.has(i) else None
         if given != shape and not (given is None and i > 3):
-            raise RuleError(f"has {'nothing' if given is None else text(given)} as input {i}")
+            raise RuleError(f"has {'nothing' if given is None else shape_text(given)} as input {i}")
     return made
 
 
@@ -414,7 +416,7 @@ def _lstm(call: Call) -> list[Value]:
     """X [S,B,I], W [D,4H,I], R [D,4H,H], B [D,8H], sequence_lens [B], first h and c [D,B,H], P [D,3H] ->
     Y [S,D,B,H], h, c [D,B,H]; D is 2 if it is bidirectional, else 1."""
     if len(call.shape()) != 3 or call.flag("layout", 0):
-        raise RuleError(f"takes {text(call.shape())}, not [S, B, I]")
+        raise RuleError(f"takes {shape_text(call.shape())}, not [S, B, I]")
     S, B, inputs = call.shape()
     H = call.integer("hidden_size")
     direction = call.attributes.get("direction")
@@ -423,20 +425,20 @@ def _lstm(call: Call) -> list[Value]:
     expected = ((D, 4 * H, inputs), (D, 4 * H, H), (D, 8 * H), (B,), state, state, (D, 3 * H))
     for i, shape in enumerate(expected, 1):
         if (i < 3 or call.has(i)) and call.shape(i) != shape:
-            raise RuleError(f"has {text(call.shape(i))} as input {i}, not {text(shape)}")
-    call.hidden = S * B * (4 * D * H)  # gates of all time steps
-    call.work = call.hidden * (inputs + H)
+            raise RuleError(f"has {shape_text(call.shape(i))} as input {i}, not {shape_text(shape)}")
+    call.extra_elements = S * B * (4 * D * H)  # gates of all time steps
+    call.multiplications = call.extra_elements * (inputs + H)
     return [Value((S, D, B, H)), Value(state), Value(state)]
 
 
-def _all(rule: Rule, names: str) -> dict[str, Rule]:
+def _same_rule(rule: Rule, names: str) -> dict[str, Rule]:
     return dict.fromkeys(names.split(), rule)
 
 
 _STANDARD: dict[str, Rule] = {
-    **_all(_same, "Abs Cast Exp Log LogSoftmax Neg QuantizeLinear Sigmoid Softmax Tanh"),
-    **_all(_elementwise, "Greater Less Max Min Where"),
-    **_all(_reduce, "ReduceMax ReduceSum"),
+    **_same_rule(_same_shape, "Abs Cast Exp Log LogSoftmax Neg QuantizeLinear Sigmoid Softmax Tanh"),
+    **_same_rule(_elementwise, "Greater Less Max Min Where"),
+    **_same_rule(_reduce, "ReduceMax ReduceSum"),
     "Add": _arithmetic(lambda a, b: a + b),
     "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _arithmetic(lambda a, b: a * b),
@@ -444,14 +446,14 @@ _STANDARD: dict[str, Rule] = {
     "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
     "Gather": _gather,
-    "GatherElements": _indices,
-    "Identity": _passed_on,
+    "GatherElements": _gather_elements,
+    "Identity": _identity,
     "LSTM": _lstm,
     "LayerNormalization": _layer_normalization,
     "MatMul": _matmul,
     "Range": _range,
     "Reshape": _reshape,
-    "ScatterElements": _updated,
+    "ScatterElements": _scatter_elements,
     "Shape": _shape_of,
     "Split": _split,
     "Squeeze": _squeeze,

@@ -12,20 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import path_text, shown
+from .arguments import check_path, short_repr
+from .atomic_write import sha256
 from .errors import BundleError, EdgeChatError, UsageError
-from .files import sha256
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 #: Precedes edgechat.json in the signed message, so that no signature made for another purpose is valid here.
-CONTEXT = b"edgechat bundle signature 1\0"
+SIGNATURE_CONTEXT = b"edgechat bundle signature 1\0"
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
 # Precedes the key in an Ed25519 SubjectPublicKeyInfo (RFC 8410).
 _SPKI = bytes.fromhex("302a300506032b6570032100")
-_LARGEST_KEY_FILE = 1 << 16  # bytes
-_NO_KEY = "require_signature must be a path, or the content of a PEM file as bytes"
+_MAX_KEY_FILE_BYTES = 1 << 16
+_KEY_USAGE = "require_signature must be a path, or the content of a PEM file as bytes"
 
 #: Returns the content of signature.ed25519 for the bytes of edgechat.json.
 Signer = Callable[[bytes], bytes]
@@ -39,14 +39,14 @@ def fingerprint(public_key: bytes) -> str:
     return sha256(_SPKI + public_key)
 
 
-def signing_key(signature: bytes) -> bytes:
+def claimed_key(signature: bytes) -> bytes:
     """The public key that a signature.ed25519 claims to be from."""
     return signature[:KEY_BYTES]
 
 
-def make_key(passphrase: str | None = None) -> tuple[bytes, bytes]:
+def make_key_pair(passphrase: str | None = None) -> tuple[bytes, bytes]:
     """Create a private key and its public key, in PEM (PKCS#8 and SubjectPublicKeyInfo)."""
-    _need_cryptography()
+    _require_cryptography()
     from cryptography.hazmat.primitives import serialization as pem
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -56,19 +56,19 @@ def make_key(passphrase: str | None = None) -> tuple[bytes, bytes]:
     return private, key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
 
 
-def load_signer(path: str | os.PathLike[str], ask: Callable[[], str] | None = None) -> Signer:
-    """A `Signer` with the private key in the PEM file `path`. `ask` is called for its passphrase, if it has
-    one.
+def load_signer(path: str | os.PathLike[str], ask_passphrase: Callable[[], str] | None = None) -> Signer:
+    """A `Signer` with the private key in the PEM file `path`. `ask_passphrase` is called for its passphrase,
+    if it has one.
 
     Raises:
         UsageError: there is no such file, it holds no Ed25519 private key, or the passphrase is wrong.
     """
-    _need_cryptography()
+    _require_cryptography()
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    key = _private_key(Path(path), ask)
+    key = _private_key(Path(path), ask_passphrase)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return lambda sealed: public + key.sign(CONTEXT + sealed)
+    return lambda manifest_bytes: public + key.sign(SIGNATURE_CONTEXT + manifest_bytes)
 
 
 def load_public_key(given: PublicKey) -> bytes:
@@ -78,7 +78,7 @@ def load_public_key(given: PublicKey) -> bytes:
         UsageError: there is no such file, or it is not an Ed25519 public key, or `given` has a wrong type.
         EdgeChatError: the package cryptography is not installed.
     """
-    _need_cryptography()
+    _require_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
@@ -86,12 +86,12 @@ def load_public_key(given: PublicKey) -> bytes:
     if isinstance(given, bytes):
         name, raw = "require_signature", given
     elif isinstance(given, str) and "-----BEGIN" in given:  # not shown, since it may be a private key
-        raise UsageError(f"{_NO_KEY}: give the text of a key as bytes")
+        raise UsageError(f"{_KEY_USAGE}: give the text of a key as bytes")
     elif isinstance(given, str | os.PathLike):
-        name = path_text("require_signature", given)
+        name = check_path("require_signature", given)
         raw = _read(name)
     else:
-        raise UsageError(f"{_NO_KEY}, not {shown(given)}")
+        raise UsageError(f"{_KEY_USAGE}, not {short_repr(given)}")
     if b"PRIVATE KEY" in raw:
         raise UsageError(f"{name} is a private key, which belongs only to the signer: give the public key")
     try:
@@ -103,33 +103,36 @@ def load_public_key(given: PublicKey) -> bytes:
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def check_signature(bundle: Path, sealed: bytes, signature: bytes | None, public_key: bytes) -> None:
-    """Refuse `bundle` unless `signature` is a signature of `sealed`, its edgechat.json, by `public_key`.
+def check_signature(bundle: Path, manifest_bytes: bytes, signature: bytes | None, public_key: bytes) -> None:
+    """Refuse `bundle` unless `signature` is a signature of `manifest_bytes`, its edgechat.json, by
+    `public_key`.
 
     Raises:
         BundleError: the bundle is not signed, is signed by another key, or was changed afterwards.
     """
-    _need_cryptography()
+    _require_cryptography()
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     required = f"a signature by the key {fingerprint(public_key)} is required"
     if signature is None:
         raise BundleError(f"{bundle} is not signed, but {required}")
-    check_form(bundle, signature)
-    if signing_key(signature) != public_key:
+    check_signature_size(bundle, signature)
+    if claimed_key(signature) != public_key:
         raise BundleError(
-            f"{bundle} is signed by another key, {fingerprint(signing_key(signature))}, but {required}"
+            f"{bundle} is signed by another key, {fingerprint(claimed_key(signature))}, but {required}"
         )
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature[KEY_BYTES:], CONTEXT + sealed)
+        Ed25519PublicKey.from_public_bytes(public_key).verify(
+            signature[KEY_BYTES:], SIGNATURE_CONTEXT + manifest_bytes
+        )
     except InvalidSignature:
         raise BundleError(
             f"the signature of {bundle} is wrong: its edgechat.json was changed after it was signed"
         ) from None
 
 
-def check_form(bundle: Path, signature: bytes) -> None:
+def check_signature_size(bundle: Path, signature: bytes) -> None:
     """Refuse a signature.ed25519 of the wrong size; whether the signature is valid is not checked."""
     if len(signature) != KEY_BYTES + SIGNATURE_BYTES:
         raise BundleError(
@@ -138,7 +141,7 @@ def check_form(bundle: Path, signature: bytes) -> None:
         )
 
 
-def _private_key(path: Path, ask: Callable[[], str] | None) -> "Ed25519PrivateKey":
+def _private_key(path: Path, ask_passphrase: Callable[[], str] | None) -> "Ed25519PrivateKey":
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -149,12 +152,12 @@ def _private_key(path: Path, ask: Callable[[], str] | None) -> "Ed25519PrivateKe
         try:
             key = load_pem_private_key(raw, None)
         except TypeError:  # the key has a passphrase
-            if ask is None:
+            if ask_passphrase is None:
                 raise UsageError(
                     f"{path} is protected by a passphrase, which can only be entered in a terminal: "
                     "run this in one, or use a key without a passphrase"
                 ) from None
-            passphrase = ask()
+            passphrase = ask_passphrase()
             key = load_pem_private_key(raw, passphrase.encode())
     except (TypeError, ValueError, UnsupportedAlgorithm):
         if passphrase is not None:
@@ -170,13 +173,13 @@ def _private_key(path: Path, ask: Callable[[], str] | None) -> "Ed25519PrivateKe
 def _read(path: str | Path) -> bytes:
     try:
         with Path(path).open("rb") as file:
-            return file.read(_LARGEST_KEY_FILE)
+            return file.read(_MAX_KEY_FILE_BYTES)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"the key {path or repr(path)} cannot be read: {reason}") from None
 
 
-def _need_cryptography() -> None:
+def _require_cryptography() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError:

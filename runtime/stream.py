@@ -7,14 +7,14 @@ from typing import Any
 
 from .backend import Backend
 from .errors import EdgeChatError
-from .oneprocess import OneProcess
 from .options import DecodingOptions
+from .process_bound import ProcessBound
 from .reply import Reply
 from .replymaker import ReplyMaker
-from .scheduler import Batch
+from .scheduler import SearchBatch
 
 
-class ReplyStream(OneProcess):
+class ReplyStream(ProcessBound):
     """A reply in progress. Iterate over its settled pieces: text that is never taken back.
 
     Under beam search, text is settled when every hypothesis that can still win begins with it.
@@ -28,15 +28,15 @@ class ReplyStream(OneProcess):
         maker: ReplyMaker,
         turns: Sequence[str],
         options: DecodingOptions,
-        done: Callable[[Reply], None],
+        on_done: Callable[[Reply], None],
     ) -> None:
         self._start = time.perf_counter()
         super().__init__()
-        self._backend, self._maker, self._done = backend, maker, done
+        self._backend, self._maker, self._on_done = backend, maker, on_done
         self._source = maker.codec.encode_source(turns)
         self._search = maker.search(options, self._source.ids)
-        self._lock = threading.RLock()  # reentrant: `done` may read `reply`
-        self._batch: Batch[Any] | None = None
+        self._lock = threading.RLock()  # reentrant: `on_done` may read `reply`
+        self._batch: SearchBatch[Any] | None = None
         self._failed = False
         self._cancelled = threading.Event()
         self._reply: Reply | None = None
@@ -63,8 +63,8 @@ class ReplyStream(OneProcess):
                     self.tail = ""
                     update = (self._emit(self._result().text), "")
                 else:
-                    settled = codec.agreed(search.contenders())
-                    best = codec.decode_whole(search.hypotheses()[0].tokens)
+                    settled = codec.common_prefix(search.contenders())
+                    best = codec.decode_complete_characters(search.hypotheses()[0].tokens)
                     self.tail = best[len(settled) :] if best.startswith(settled) else ""
                     update = (self._emit(settled), self.tail)
             yield update
@@ -103,7 +103,7 @@ class ReplyStream(OneProcess):
         self.check_process()
         try:
             if self._batch is None and not self.cancelled:
-                self._batch = Batch(self._backend(), [self._source.ids], [self._search])
+                self._batch = SearchBatch(self._backend(), [self._source.ids], [self._search])
             if self._batch is not None and not self.cancelled and self._batch.step():
                 return True
             reply = self._maker.reply(self._search, self._start, self._source)
@@ -113,7 +113,7 @@ class ReplyStream(OneProcess):
         # The batch holds the sessions, which must be freed when the model is closed.
         self._batch, self._reply = None, reply
         if not self.cancelled:
-            self._done(self._reply)
+            self._on_done(self._reply)
         return False
 
     def _emit(self, text: str) -> str:

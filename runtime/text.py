@@ -13,36 +13,36 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from .arguments import listed, shown
+from .arguments import short_repr, to_list
 from .errors import BundleError, UsageError
-from .tokenizerfile import SPECIAL_TOKENS as SPECIAL_TOKENS
-from .tokenizerfile import byte_of_character, check_tokenizer
+from .tokenizercheck import SPECIAL_TOKENS as SPECIAL_TOKENS
+from .tokenizercheck import byte_of_character, check_tokenizer
 
 PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
 #: Ids that never occur in a reply: the search bans them at every step.
 NEVER_GENERATED = (PAD, GO, UNK, SEP)
 
 
-def normal_form(text: str) -> str:
+def to_nfc(text: str) -> str:
     """`text` in NFC. Every text is normalized before it is encoded, so models learn replies in NFC. Decoded
     text is not normalized: a model can still produce a letter followed by its combining accent.
     """
     return unicodedata.normalize("NFC", text)
 
 
-def trimmed(text: str) -> str:
+def strip_turn(text: str) -> str:
     """A turn without the whitespace around it, as in training and for prompts."""
     return text.strip()
 
 
-def lowercased(text: str) -> str:
+def to_lowercase(text: str) -> str:
     """`text` in lower case and NFC. Normalization is repeated after lower-casing, which may change it: İ
     becomes two characters, and a J with a combining caron becomes one.
 
     This is `str.lower`, independent of language, and not case folding, which would change lower-case text
     too: straße would become strasse, and be copied so, and a final sigma would become an ordinary one.
     """
-    return normal_form(normal_form(text).lower())
+    return to_nfc(to_nfc(text).lower())
 
 
 def is_unicode(text: str) -> bool:
@@ -50,16 +50,16 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-def turns_of(conversation: Iterable[str]) -> list[str]:
+def check_turns(conversation: Iterable[str]) -> list[str]:
     """The turns of a conversation as a list.
 
     Raises:
         UsageError: `conversation` is not a list, or a turn is not text.
     """
-    turns = listed(conversation, "a conversation must be a list of texts")
+    turns = to_list(conversation, "a conversation must be a list of texts")
     for turn in turns:
         if not isinstance(turn, str):
-            raise UsageError(f"a prompt must be text (str), not {shown(turn)}")
+            raise UsageError(f"a prompt must be text (str), not {short_repr(turn)}")
     return turns
 
 
@@ -112,7 +112,7 @@ class TextCodec:
         self.vocab_size: int = len(vocabulary)
         self._bytes: dict[int, bytes] = {}
 
-    def limited(self, *, max_source: int, max_target: int) -> "TextCodec":
+    def with_limits(self, *, max_source: int, max_target: int) -> "TextCodec":
         """The same tokenizer with other limits."""
         other = copy.copy(self)
         other.max_source, other.max_target = max_source, max_target
@@ -127,16 +127,17 @@ class TextCodec:
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def as_read(self, turn: str) -> str:
+    def normalize_turn(self, turn: str) -> str:
         """A turn of a source as the model reads it: trimmed, in NFC, and in lower case if that is its
         setting."""
-        return self._normalized(trimmed(turn))
+        return self._normalize(strip_turn(turn))
 
-    def _normalized(self, text: str) -> str:
-        return lowercased(text) if self.lowercase else normal_form(text)
+    def _normalize(self, text: str) -> str:
+        return to_lowercase(text) if self.lowercase else to_nfc(text)
 
     def encode_source(self, turns: Sequence[str]) -> EncodedSource:
-        """The ids of the last turns of a conversation, each `trimmed`, oldest first, joined by the separator.
+        """The ids of the last turns of a conversation, each stripped (`strip_turn`), oldest first,
+        joined by the separator.
 
         If they do not fit, the oldest text is cut. An empty source is one end-of-sentence.
 
@@ -144,21 +145,21 @@ class TextCodec:
         [b c <sep> d e f], of which the last five ids are kept: [c <sep> d e f].
 
         Raises:
-            UsageError: as `turns_of`.
+            UsageError: as `check_turns`.
         """
-        turns = turns_of(turns)
+        turns = check_turns(turns)
         # Cut by characters before tokenizing, so that a megabyte takes no longer than the longest source.
-        longest = self.max_source * self._longest_token
+        max_characters = self.max_source * self._max_token_characters
         ids: list[int] = []
         truncated = False
         for age, turn in enumerate(reversed(turns[-self.turns :])):
             if len(ids) >= self.max_source:
                 truncated = True
                 break
-            text = trimmed(turn)
-            if len(text) > longest:
-                text, truncated = text[-longest:], True
-            ids = self.encode(self._normalized(text)) + ([SEP] if age else []) + ids
+            text = strip_turn(turn)
+            if len(text) > max_characters:
+                text, truncated = text[-max_characters:], True
+            ids = self.encode(self._normalize(text)) + ([SEP] if age else []) + ids
         if len(ids) > self.max_source:
             ids, truncated = ids[-self.max_source :], True
         return EncodedSource(ids or [EOS], truncated)
@@ -169,7 +170,7 @@ class TextCodec:
         return [*ids[: self.max_target - 1], EOS], len(ids) > self.max_target - 1
 
     @functools.cached_property
-    def _longest_token(self) -> int:
+    def _max_token_characters(self) -> int:
         # NFC may compose up to four code points into one; lower-casing never reduces their number.
         return 4 * max(len(token) for token in self._tokenizer.get_vocab())
 
@@ -194,11 +195,11 @@ class TextCodec:
         """The text of `ids`. Bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
-    def decode_whole(self, ids: Iterable[int]) -> str:
+    def decode_complete_characters(self, ids: Iterable[int]) -> str:
         """Like `decode`, but without an incomplete character at the end."""
-        return self.agreed([ids])
+        return self.common_prefix([ids])
 
-    def agreed(self, replies: Iterable[Iterable[int]]) -> str:
+    def common_prefix(self, replies: Iterable[Iterable[int]]) -> str:
         """The longest text, in whole characters, with which all `replies` begin, however they are
         tokenized."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

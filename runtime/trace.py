@@ -46,12 +46,12 @@ class TracedStep:
 def trace_json(steps: Sequence[TracedStep], source: Sequence[int], codec: TextCodec) -> dict[str, Any]:
     """A trace as `edgechat reply --trace` writes it, with the text of every id (see docs/decoding.md)."""
     return {
-        "source": [_token(id, codec) for id in source],
-        "steps": [{"rows": [_row(row, codec) for row in step.rows]} for step in steps],
+        "source": [_token_json(id, codec) for id in source],
+        "steps": [{"rows": [_row_json(row, codec) for row in step.rows]} for step in steps],
     }
 
 
-def _row(row: TracedRow, codec: TextCodec) -> dict[str, Any]:
+def _row_json(row: TracedRow, codec: TextCodec) -> dict[str, Any]:
     return {
         "tokens": list(row.tokens),
         "text": codec.decode(row.tokens),
@@ -59,7 +59,7 @@ def _row(row: TracedRow, codec: TextCodec) -> dict[str, Any]:
         "align": list(row.align),
         "candidates": [
             {
-                **_token(candidate.id, codec),
+                **_token_json(candidate.id, codec),
                 "logp": candidate.logp,
                 "total": candidate.total,
                 "fate": candidate.fate,
@@ -71,6 +71,6 @@ def _row(row: TracedRow, codec: TextCodec) -> dict[str, Any]:
     }
 
 
-def _token(id: int, codec: TextCodec) -> dict[str, Any]:
+def _token_json(id: int, codec: TextCodec) -> dict[str, Any]:
     """An id and its text: U+FFFD for part of a character, its name for a special token."""
     return {"id": id, "text": SPECIAL_TOKENS[id] if id < len(SPECIAL_TOKENS) else codec.decode([id])}

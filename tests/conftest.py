@@ -26,7 +26,7 @@ Edgechat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run_edgechat(
-    *arguments: object, stdin: str | bytes | None = None, timeout: float = limits.HANGS_AFTER
+    *arguments: object, stdin: str | bytes | None = None, timeout: float = limits.TIMEOUT_SECONDS
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command in a process of its own, as a user does."""
     raw = stdin.encode() if isinstance(stdin, str) else stdin

@@ -60,10 +60,10 @@ def test_the_example_app_carries_out_only_what_it_understood(tmp_path, monkeypat
     lights = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lights)
     data = (ROOT / "examples/lights.jsonl").read_text(encoding="utf-8")
-    assert all(command in data for command in lights.COMMANDS.replies)
+    assert all(command in data for command in lights.COMMAND_OPTIONS.replies)
     with ChatModel.load("demo") as stranger:  # a model that was not trained on lights
-        assert lights.understood(stranger, "turn on the kitchen light") is None
-        monkeypatch.setattr(lights, "SURE", 0.0)
-        state, room = lights.understood(stranger, "turn on the kitchen light")
+        assert lights.parse_command(stranger, "turn on the kitchen light") is None
+        monkeypatch.setattr(lights, "MIN_PROBABILITY", 0.0)
+        state, room = lights.parse_command(stranger, "turn on the kitchen light")
     assert state in ("ON", "OFF", "DIM")
     assert room in lights.ROOMS

@@ -10,13 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .choices import AttentionKind
+from .option_types import AttentionKind
 
 #: Added to the scores of padding. It is finite, so a fully masked row does not become NaN, and gives exactly
 #: 0 after the softmax.
-MASKED = -1e9
+PADDING_BIAS = -1e9
 #: Maps weights [B, K, S] to contexts [B, K, D].
-Read = Callable[[Tensor], Tensor]
+WeightedSum = Callable[[Tensor], Tensor]
 
 
 class Attention(nn.Module):
@@ -40,16 +40,16 @@ class Attention(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor, read: Read | None = None
+        self, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor, weighted_sum: WeightedSum | None = None
     ) -> tuple[Tensor, Tensor]:
         """Context [N, D] and alignment [N, S] of queries [N, A] over keys [B, S, A], values [B, S, D] and
-        bias [B, S] (0, or `MASKED` on padding); row n belongs to sentence n // K. `read` replaces the product
-        with the values (see projection.py)."""
+        bias [B, S] (0, or `PADDING_BIAS` on padding); row n belongs to sentence n // K. `weighted_sum`
+        replaces the product with the values (see projection.py)."""
         grouped = q.view(keys.shape[0], -1, self.size)  # (B, K, A)
         scores = self.scores(grouped, keys) + bias[:, None]  # (B, K, S)
         align = scores.softmax(dim=-1)  # (B, K, S)
         weights = self.dropout(align)  # (B, K, S)
-        context = weights @ values if read is None else read(weights)  # (B, K, D)
+        context = weights @ values if weighted_sum is None else weighted_sum(weights)  # (B, K, D)
         return context.flatten(0, 1), align.flatten(0, 1)
 
 
@@ -65,12 +65,12 @@ class BahdanauAttention(Attention):
         self.v = nn.Parameter(torch.empty(size))
         nn.init.uniform_(self.v, -(size**-0.5), size**-0.5)
 
-    def vector(self) -> Tensor:
+    def score_vector(self) -> Tensor:
         """The vector [A] that reduces tanh(...) to a score."""
         return self.v
 
     def scores(self, q: Tensor, keys: Tensor) -> Tensor:
-        return torch.tanh(q[:, :, None] + keys[:, None]) @ self.vector()  # (B, K, S)
+        return torch.tanh(q[:, :, None] + keys[:, None]) @ self.score_vector()  # (B, K, S)
 
 
 class NormedBahdanauAttention(BahdanauAttention):
@@ -86,7 +86,7 @@ class NormedBahdanauAttention(BahdanauAttention):
         nn.init.zeros_(self.key.bias)
         self.g = nn.Parameter(torch.tensor(size**-0.5))
 
-    def vector(self) -> Tensor:
+    def score_vector(self) -> Tensor:
         vector: Tensor = self.g * self.v / self.v.norm()
         return vector
 
@@ -118,7 +118,7 @@ class ScaledAttention(DotAttention):
         return super().scores(q, keys) * float(self.size**-0.5)
 
 
-def new_attention(kind: AttentionKind, hidden: int, size: int, *, dropout: float) -> Attention:
+def make_attention(kind: AttentionKind, hidden: int, size: int, *, dropout: float) -> Attention:
     """The attention of `kind` over values of the `hidden` size. The keys of Luong's kinds have that size too,
     those of the others have `size`."""
     if kind == "luong-dot":

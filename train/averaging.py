@@ -29,17 +29,17 @@ class MovingAverage:
 
     @contextlib.contextmanager
     @torch.no_grad()
-    def applied(self, model: nn.Module) -> Iterator[None]:
+    def swapped_into(self, model: nn.Module) -> Iterator[None]:
         """Replace the weights of the model by the average inside the block."""
-        kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        self._copy(self.weights, model)
+        original = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self._copy_weights(self.weights, model)
         try:
             yield
         finally:
-            self._copy(kept, model)
+            self._copy_weights(original, model)
 
     @staticmethod
-    def _copy(weights: Weights, model: nn.Module) -> None:
+    def _copy_weights(weights: Weights, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
 

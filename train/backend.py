@@ -27,20 +27,20 @@ class TorchBackend:
 
     @torch.inference_mode()
     def encode(self, src: Ints, src_len: Ints) -> TorchState:
-        with evaluating(self._model):
+        with evaluation_mode(self._model):
             memory, state = self._model.encode(self._tensor(src), self._tensor(src_len))
         return TorchState(memory, state)
 
     @torch.inference_mode()
     def step(
-        self, state: TorchState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+        self, state: TorchState, tokens: Ints, parents: Ints, candidates: int, *, return_logp: bool = False
     ) -> tuple[StepOutput, TorchState]:
         """As `Backend.step`. Which of several equally likely tokens are the last candidates is unspecified,
         as with `topk`: a search that depends on it is a near tie (`BeamSearch.min_gap`)."""
         rows = self._tensor(parents)
         h, c, attn = state.decoder
         continued = DecoderState(h[:, rows], c[:, rows], attn[rows])
-        with evaluating(self._model):
+        with evaluation_mode(self._model):
             logits, following, align = self._model.step(self._tensor(tokens), continued, state.memory)
         logp = logits.log_softmax(dim=-1)  # (N, V)
         top, ids = (t.cpu().numpy() for t in logp.topk(candidates, dim=-1))  # (N, C)
@@ -49,7 +49,7 @@ class TorchBackend:
             np.take_along_axis(ids, order, axis=-1),
             np.take_along_axis(top, order, axis=-1),
             align.cpu().numpy(),
-            logp.cpu().numpy() if whole else None,
+            logp.cpu().numpy() if return_logp else None,
         )
         return out, TorchState(state.memory, following)
 
@@ -63,7 +63,7 @@ class TorchBackend:
 
 
 @contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Put the model into evaluation mode inside the block."""
     was_training = model.training
     model.eval()

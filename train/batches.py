@@ -16,7 +16,7 @@ from .dataset import EncodedPairs
 
 #: Number of steps whose pairs are sorted by length together. A larger pool needs less padding, a smaller one
 #: shuffles more.
-_POOL = 50
+_STEPS_PER_POOL = 50
 
 
 class Batch(NamedTuple):
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
         return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in self))
 
 
-def epoch_order(pairs: EncodedPairs, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
+def plan_epoch(pairs: EncodedPairs, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
     """The steps of one epoch, each as a list of batches of indices, with the longest target last. Every pair
     comes once.
 
@@ -43,19 +43,19 @@ def epoch_order(pairs: EncodedPairs, config: TrainingConfig, epoch: int) -> list
     `accumulate` times as large and is drawn before it is divided: half the batch size and twice `accumulate`
     give the same steps.
     """
-    random = np.random.default_rng([config.seed, epoch])
-    order = random.permutation(len(pairs))
+    rng = np.random.default_rng([config.seed, epoch])
+    order = rng.permutation(len(pairs))
     lengths = _lengths(pairs)
     size = config.batch_size * config.accumulate
     if config.batch_tokens is not None:
         tokens = config.batch_tokens * config.accumulate
         size = max(1, int(tokens / max(1.0, float(lengths.max(axis=0).mean()))))
     steps: list[np.ndarray] = []
-    for start in range(0, len(order), size * _POOL):
-        pool = order[start : start + size * _POOL]
+    for start in range(0, len(order), size * _STEPS_PER_POOL):
+        pool = order[start : start + size * _STEPS_PER_POOL]
         pool = pool[np.lexsort(lengths[:, pool])]
-        steps += _divided(pool, lengths, config, config.accumulate)
-    return [_divided(steps[i], lengths, config) for i in random.permutation(len(steps))]
+        steps += _divide(pool, lengths, config, config.accumulate)
+    return [_divide(steps[i], lengths, config) for i in rng.permutation(len(steps))]
 
 
 def _lengths(pairs: EncodedPairs) -> np.ndarray:
@@ -63,27 +63,29 @@ def _lengths(pairs: EncodedPairs) -> np.ndarray:
     return np.stack([np.diff(pairs.src_offsets), np.diff(pairs.tgt_offsets)])
 
 
-def _divided(
-    indices: np.ndarray, lengths: np.ndarray, config: TrainingConfig, times: int = 1
+def _divide(
+    indices: np.ndarray, lengths: np.ndarray, config: TrainingConfig, multiple: int = 1
 ) -> list[np.ndarray]:
-    """`indices`, divided into parts of at most `times` the size of a batch."""
+    """`indices`, divided into parts of at most `multiple` times the size of a batch."""
     if config.batch_tokens is not None:
-        return np.split(indices, _cuts(lengths[:, indices].max(axis=0), times * config.batch_tokens))
-    size = times * config.batch_size
+        return np.split(
+            indices, _split_points(lengths[:, indices].max(axis=0), multiple * config.batch_tokens)
+        )
+    size = multiple * config.batch_size
     return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 
-def _cuts(lengths: np.ndarray, most: int) -> list[int]:
-    """The indices at which to split pairs of these lengths into batches of at most `most` tokens, padded.
+def _split_points(lengths: np.ndarray, max_tokens: int) -> list[int]:
+    """The indices at which to split pairs of these lengths into batches of at most `max_tokens`, padded.
 
-    Worked example: lengths [2, 2, 3, 4], most 6: two of length 2 are 4 tokens, with the third 9, so the
+    Worked example: lengths [2, 2, 3, 4], max_tokens 6: two of length 2 are 4 tokens, with the third 9, so the
     first cut is at 2; 3 alone, since two padded to 4 are 8: cuts [2, 3].
     """
     cuts: list[int] = []
     start = 0
     while True:
-        longest = np.maximum.accumulate(lengths[start : start + most])
-        fits = int((longest * np.arange(1, len(longest) + 1) <= most).sum())
+        longest = np.maximum.accumulate(lengths[start : start + max_tokens])
+        fits = int((longest * np.arange(1, len(longest) + 1) <= max_tokens).sum())
         start += max(1, fits)
         if start >= len(lengths):
             return cuts
@@ -104,5 +106,5 @@ def collate(sources: list[list[int]], targets: list[list[int]]) -> Batch:
 def ordered_batches(pairs: EncodedPairs, config: TrainingConfig) -> Iterator[Batch]:
     """All pairs once, in order of length, for validations."""
     lengths = _lengths(pairs)
-    for indices in _divided(np.lexsort(lengths), lengths, config):
+    for indices in _divide(np.lexsort(lengths), lengths, config):
         yield make_batch(pairs, indices)

@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ..runtime.atomic_write import atomic_folder, sha256
 from ..runtime.errors import CheckpointError
-from ..runtime.files import folder_atomic, sha256
 from .averaging import MovingAverage, mean_weights
 
 _MODEL, _OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -59,7 +59,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainingState:
     """The contents of a checkpoint besides the position."""
 
     model: nn.Module
@@ -69,32 +69,34 @@ class Learned:
 
 
 def write_checkpoint(
-    folder: Path, learned: Learned, position: Position, *, score: float | None = None
+    folder: Path, training_state: TrainingState, position: Position, *, score: float | None = None
 ) -> None:
     """Write a checkpoint, all or nothing. `score` (lower is better) is that of a validation at this step."""
     contents = {
-        _MODEL: weights_to_bytes(learned.model),
-        _OPTIMIZER: safetensors.torch.save(_optimizer_tensors(learned.model, learned.optimizer)),
+        _MODEL: weights_to_bytes(training_state.model),
+        _OPTIMIZER: safetensors.torch.save(
+            _optimizer_tensors(training_state.model, training_state.optimizer)
+        ),
     }
-    if learned.average is not None:
-        contents[_AVERAGE] = safetensors.torch.save(_contiguous(learned.average.weights))
+    if training_state.average is not None:
+        contents[_AVERAGE] = safetensors.torch.save(_to_contiguous_cpu(training_state.average.weights))
     state = {
         "position": asdict(position),
         "score": score,
-        "scaler": learned.scaler.state_dict(),
+        "scaler": training_state.scaler.state_dict(),
         "files": {name: {"sha256": sha256(data), "size": len(data)} for name, data in contents.items()},
     }
-    with folder_atomic(folder, replace=True) as temporary:
+    with atomic_folder(folder, replace=True) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
         (temporary / STATE).write_text(json.dumps(state, indent=2) + "\n")
 
 
-def folder_name(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def step_of(folder: Path) -> int:
+def checkpoint_step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
@@ -108,7 +110,7 @@ def load_weights(folder: Path, model: nn.Module) -> Position:
     """Load the weights to use into `model`: the moving average if the run keeps one."""
     state = read_state(folder)
     name = _AVERAGE if _AVERAGE in state["files"] else _MODEL
-    _fill(model, _read_tensors(folder, name, state), folder / name)
+    _load_into(model, _read_tensors(folder, name, state), folder / name)
     return Position(**state["position"])
 
 
@@ -124,10 +126,10 @@ def load_mean_weights(folders: list[Path], model: nn.Module) -> Position:
 
 def weights_to_bytes(model: nn.Module) -> bytes:
     """The weights alone, as safetensors."""
-    return safetensors.torch.save(_contiguous(model.state_dict()))
+    return safetensors.torch.save(_to_contiguous_cpu(model.state_dict()))
 
 
-def fill_from_bytes(model: nn.Module, weights: bytes, name: str) -> None:
+def load_weights_from_bytes(model: nn.Module, weights: bytes, name: str) -> None:
     """Load weights that `weights_to_bytes` made of a model of the same sizes.
 
     Raises:
@@ -137,41 +139,43 @@ def fill_from_bytes(model: nn.Module, weights: bytes, name: str) -> None:
         tensors = safetensors.torch.load(weights)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{name} is damaged: {error}") from None
-    _fill(model, tensors, name)
+    _load_into(model, tensors, name)
 
 
-def load_checkpoint(folder: Path, learned: Learned) -> Position:
+def load_checkpoint(folder: Path, training_state: TrainingState) -> Position:
     """Load everything that a training needs to continue as if it had never stopped.
 
     Raises:
         CheckpointError: a file is damaged, or does not fit the run's configuration.
     """
     state = read_state(folder)
-    _fill(learned.model, _read_tensors(folder, _MODEL, state), folder / _MODEL)
-    _restore_optimizer(learned.model, learned.optimizer, _read_tensors(folder, _OPTIMIZER, state))
-    if learned.average is not None:
+    _load_into(training_state.model, _read_tensors(folder, _MODEL, state), folder / _MODEL)
+    _restore_optimizer(
+        training_state.model, training_state.optimizer, _read_tensors(folder, _OPTIMIZER, state)
+    )
+    if training_state.average is not None:
         average = _read_tensors(folder, _AVERAGE, state)
-        for name, weight in learned.average.weights.items():
+        for name, weight in training_state.average.weights.items():
             weight.copy_(average[name])
-    if learned.scaler.is_enabled():
-        learned.scaler.load_state_dict(state["scaler"])
+    if training_state.scaler.is_enabled():
+        training_state.scaler.load_state_dict(state["scaler"])
     return Position(**state["position"])
 
 
-def _fill(model: nn.Module, weights: dict[str, Tensor], name: object) -> None:
+def _load_into(model: nn.Module, weights: dict[str, Tensor], name: object) -> None:
     own = model.state_dict()
     for key in sorted(own.keys() | weights.keys()):
         if key not in weights or key not in own:
             wrong = f"it has {'no' if key in own else 'a'} {key}"
         elif weights[key].shape != own[key].shape:
-            wrong = f"{key} is {_size(weights[key])}, not {_size(own[key])}"
+            wrong = f"{key} is {_format_shape(weights[key])}, not {_format_shape(own[key])}"
         else:
             continue
         raise CheckpointError(f"{name} does not fit the run's configuration and tokenizer: {wrong}")
     model.load_state_dict(weights)
 
 
-def _size(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return " × ".join(map(str, tensor.shape))
 
 
@@ -196,9 +200,11 @@ def read_state(folder: Path) -> dict[str, Any]:
         int(state["position"]["best_step"]), float(state.get("score") or 0)
         return state
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): {_instead(folder)}") from None
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}): {_advice_without(folder)}"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): {_instead(folder)}") from None
+        raise CheckpointError(f"{path} is damaged ({error}): {_advice_without(folder)}") from None
 
 
 def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
@@ -206,28 +212,32 @@ def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): {_instead(folder)}") from None
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}): {_advice_without(folder)}"
+        ) from None
     if sha256(data) != state["files"][name]["sha256"]:
-        raise CheckpointError(f"{path} is damaged (its sha256 differs from {STATE}): {_instead(folder)}")
+        raise CheckpointError(
+            f"{path} is damaged (its sha256 differs from {STATE}): {_advice_without(folder)}"
+        )
     return data
 
 
-def _instead(folder: Path) -> str:
+def _advice_without(folder: Path) -> str:
     """How to continue without the checkpoint `folder`."""
     others = [other for other in complete_checkpoints(folder.parent) if other != folder]
     if others and others[-1] > folder:
-        return f"use the last one, step {step_of(others[-1]):,}, with --checkpoint last"
-    before = f"step {step_of(others[-1]):,}" if others else "the beginning"
+        return f"use the last one, step {checkpoint_step(others[-1]):,}, with --checkpoint last"
+    before = f"step {checkpoint_step(others[-1]):,}" if others else "the beginning"
     return f"move {folder} away to continue from {before}"
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _to_contiguous_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state, each tensor named after its parameter."""
-    return _contiguous(
+    return _to_contiguous_cpu(
         {
             f"{name}.{key}": value
             for name, parameter in model.named_parameters()

@@ -8,17 +8,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..runtime.display import counted
+from ..runtime.atomic_write import TEMPORARY_PREFIX, remove_leftovers, sync_folder
+from ..runtime.display import plural
 from ..runtime.errors import CheckpointError, UsageError
-from ..runtime.files import TEMPORARY, remove_leftovers, sync_folder
 from .checkpoint import (
     STATE,
-    Learned,
     Position,
+    TrainingState,
+    checkpoint_name,
+    checkpoint_step,
     complete_checkpoints,
-    folder_name,
     read_state,
-    step_of,
     write_checkpoint,
 )
 
@@ -44,26 +44,26 @@ class Checkpoints:
     def best(self) -> Path:
         """The folder of the best one. Raises CheckpointError if there is none yet, or it is missing."""
         last, folders = self.last, complete_checkpoints(self._folder)
-        states = _readable(folders)
+        states = _readable_states(folders)
         if not states:
             read_state(last)  # raises the error that says why
         best = next(iter(states.values()))["position"]["best_step"]
         if not best:  # none was validated
             return last
         for folder in folders:
-            if step_of(folder) == best:
+            if checkpoint_step(folder) == best:
                 return folder
         raise CheckpointError(
             f"{self._run} has lost its best checkpoint, step {best:,}: use the last one, step "
-            f"{step_of(last):,}, with --checkpoint last"
+            f"{checkpoint_step(last):,}, with --checkpoint last"
         )
 
     @property
-    def position(self) -> Position:
+    def last_position(self) -> Position:
         """The position of the last one."""
         return Position(**read_state(self.last)["position"])
 
-    def named(self, which: str) -> list[Path]:
+    def select(self, which: str) -> list[Path]:
         """The folders that `which` names: "last", "best", or "last:N" or "best:N" for N checkpoints whose
         weights are to be averaged, newest or best first.
 
@@ -79,9 +79,9 @@ class Checkpoints:
         if not colon:
             return [self.last if kind == "last" else self.best]
         _ = self.last  # raises if there is none
-        scores = _scores(_readable(complete_checkpoints(self._folder)))
+        scores = _scores(_readable_states(complete_checkpoints(self._folder)))
         if len(scores) < int(number):
-            there_are = counted(len(scores), "validated checkpoint")
+            there_are = plural(len(scores), "validated checkpoint")
             raise UsageError(
                 f"--checkpoint {which}: {self._run} has {there_are}: use a smaller number, or train "
                 f"longer, with --keep {number} or higher"
@@ -90,10 +90,10 @@ class Checkpoints:
 
     def step(self, which: str) -> int:
         """The step of the checkpoint that `which` names, or the highest step of several."""
-        return max(map(step_of, self.named(which)))
+        return max(map(checkpoint_step, self.select(which)))
 
     def save(
-        self, learned: Learned, position: Position, *, score: float | None = None, keep: int = 1
+        self, training_state: TrainingState, position: Position, *, score: float | None = None, keep: int = 1
     ) -> None:
         """Write the checkpoint of `position`, then remove those that are neither among the last `keep` nor
         among the best `keep` validated ones. `score` (lower is better) is that of a validation at this
@@ -101,21 +101,21 @@ class Checkpoints:
         self._folder.mkdir(exist_ok=True)
         sync_folder(self._run)  # else a power cut could lose the folder with everything in it
         remove_leftovers(self._folder)
-        write_checkpoint(self._folder / folder_name(position.step), learned, position, score=score)
+        write_checkpoint(self._folder / checkpoint_name(position.step), training_state, position, score=score)
         self._remove_all_but(keep, {position.step, position.best_step})
 
     def _remove_all_but(self, keep: int, steps: set[int]) -> None:
         """Remove the checkpoints that are not kept. Unreadable ones are left alone if `keep` is above 1."""
         folders = complete_checkpoints(self._folder)
-        states = _readable(folders) if keep > 1 else {}
+        states = _readable_states(folders) if keep > 1 else {}
         kept = {folder for kind in ("last", "best") for folder, _ in _ranked(_scores(states), kind)[:keep]}
         if keep > 1:
             kept |= set(folders) - set(states)
         for old in folders:
-            if step_of(old) not in steps and old not in kept:
+            if checkpoint_step(old) not in steps and old not in kept:
                 # Renamed first: if a kill leaves it half deleted, the next save removes it.
                 with contextlib.suppress(OSError):
-                    shutil.rmtree(old.rename(old.with_name(TEMPORARY + old.name)), ignore_errors=True)
+                    shutil.rmtree(old.rename(old.with_name(TEMPORARY_PREFIX + old.name)), ignore_errors=True)
 
 
 def _scores(states: dict[Path, dict[str, Any]]) -> dict[Path, float]:
@@ -125,23 +125,23 @@ def _scores(states: dict[Path, dict[str, Any]]) -> dict[Path, float]:
     return {folder: float(score) for folder, score in scores.items() if score is not None}
 
 
-def _readable(folders: list[Path]) -> dict[Path, dict[str, Any]]:
+def _readable_states(folders: list[Path]) -> dict[Path, dict[str, Any]]:
     """The states of the readable checkpoints, newest first. Warns of the others."""
     states = {}
     for folder in reversed(folders):
         try:
             states[folder] = read_state(folder)
         except CheckpointError:
-            _warn(f"{folder / STATE} is damaged or missing: this checkpoint is skipped")
+            _warn_once(f"{folder / STATE} is damaged or missing: this checkpoint is skipped")
     return states
 
 
-@functools.cache  # once is enough
-def _warn(sentence: str) -> None:
+@functools.cache
+def _warn_once(sentence: str) -> None:
     logging.getLogger(__name__).warning("%s", sentence)
 
 
 def _ranked(scores: dict[Path, float], kind: str) -> list[tuple[Path, float]]:
     """Newest first, or best first with the earlier of equals in front."""
-    newest = sorted(scores.items(), key=lambda item: -step_of(item[0]))
-    return newest if kind == "last" else sorted(newest, key=lambda item: (item[1], step_of(item[0])))
+    newest = sorted(scores.items(), key=lambda item: -checkpoint_step(item[0]))
+    return newest if kind == "last" else sorted(newest, key=lambda item: (item[1], checkpoint_step(item[0])))

@@ -11,7 +11,7 @@ _BINS = 10
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnswerCounts:
     """How many prompts are answered with a confidence of `at_least` or more, and how many of the answers
     are right."""
 
@@ -21,14 +21,14 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Trust:
+class ConfidenceReport:
     """The expected calibration error of confidences, and what is answered at each threshold."""
 
     expected_error: float
-    answered: tuple[Answered, ...]
+    answered: tuple[AnswerCounts, ...]
 
 
-def trust(confidences: Sequence[float | None], right: Sequence[bool]) -> Trust | None:
+def measure_confidence(confidences: Sequence[float | None], right: Sequence[bool]) -> ConfidenceReport | None:
     """Measure the confidences of the best replies to some prompts.
 
     A reply without a confidence, such as one that was cut off, counts as unanswered and is not part of the
@@ -40,8 +40,8 @@ def trust(confidences: Sequence[float | None], right: Sequence[bool]) -> Trust |
     answered = []
     for threshold in THRESHOLDS:
         passed = [was for each, was in known if each >= threshold]
-        answered.append(Answered(threshold, len(passed), sum(passed)))
-    return Trust(expected_calibration_error(*zip(*known, strict=True)), tuple(answered))
+        answered.append(AnswerCounts(threshold, len(passed), sum(passed)))
+    return ConfidenceReport(expected_calibration_error(*zip(*known, strict=True)), tuple(answered))
 
 
 def expected_calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:

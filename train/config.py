@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..runtime.errors import UsageError
-from .choices import Amp, DeviceName, Metric, Optimizer, Schedule
 from .dataset import DataConfig
-from .importers import importer
+from .importers import find_importer
 from .model import ModelConfig
+from .option_types import AmpMode, DeviceName, MetricName, OptimizerName, ScheduleName
 from .ranges import check_values
-from .toml import either, read_toml, refuse_unknown, section, to_toml
+from .toml import join_with_or, parse_section, read_toml, refuse_unknown, to_toml
 
 DEFAULT_PRESET = "tiny"
 
@@ -34,15 +34,15 @@ EFFECTIVE_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "decay_start": ("schedule", ("luong",)),
     "decay_every": ("schedule", ("luong",)),
     "plateau_patience": ("schedule", ("plateau",)),
-    "patience": ("early_stop", get_args(Metric)),
+    "patience": ("early_stop", get_args(MetricName)),
 }
 
 #: A value of a lower layer that is unset where a higher layer gives the other one: preset < file < options.
 REPLACED_BY = {"batch_tokens": "batch_size"}
 #: What a resume may change: where a run ends, and how many of its checkpoints are kept.
-RESUMABLE = ("epochs", "max_steps", "keep")
+CHANGEABLE_ON_RESUME = ("epochs", "max_steps", "keep")
 #: How a step is divided into batches, which a resume may change if the step stays the same size.
-DIVISION = ("batch_size", "batch_tokens", "accumulate")
+STEP_DIVISION = ("batch_size", "batch_tokens", "accumulate")
 #: What a new run does not take over from the run that it starts from: values that were chosen for the length
 #: of the other run.
 NOT_INHERITED = ("max_steps", "early_stop", "patience", "warmup_steps", "decay_start", "decay_every")
@@ -60,7 +60,7 @@ def _has_effect(name: str, values: dict[str, Any]) -> bool:
     return name == mode or values.get(mode) in kinds
 
 
-def _refuse_idle(name: str, values: dict[str, Any]) -> None:
+def _refuse_ineffective(name: str, values: dict[str, Any]) -> None:
     """Raise UsageError if a value has no effect, given the other values of its section."""
     if values[name] is False or _has_effect(name, values):
         return
@@ -70,10 +70,10 @@ def _refuse_idle(name: str, values: dict[str, Any]) -> None:
         raise UsageError(f"{name} {value} has no effect without {mode}: set {mode} too, or leave it out")
     if now is True:
         raise UsageError(f"{name} has no effect with {mode}: leave it out")
-    raise UsageError(f"{name} {value} has no effect with {mode} {now}, only with {either(kinds)}")
+    raise UsageError(f"{name} {value} has no effect with {mode} {now}, only with {join_with_or(kinds)}")
 
 
-def without_idle(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
+def drop_ineffective(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
     """The values of a section without the values of a training that have no effect.
 
     Values in `given` stay, to be refused later. So do values of a model: a higher layer may choose a kind of
@@ -101,7 +101,7 @@ class TrainingConfig:
     accumulate: int = 1
     """Batches per step, whose gradients are summed: a large batch in the memory of a small one. The step is
     drawn as a whole and then divided, with `batch_tokens` sometimes into a batch more or less."""
-    optimizer: Optimizer = "adam"
+    optimizer: OptimizerName = "adam"
     """Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019), or plain SGD."""
     learning_rate: float = 1e-3
     """Peak of the schedule."""
@@ -109,7 +109,7 @@ class TrainingConfig:
     """Of matrices, for AdamW (decoupled) and SGD (L2)."""
     momentum: float = 0.0
     """Of SGD."""
-    schedule: Schedule = "constant"
+    schedule: ScheduleName = "constant"
     """"cosine" falls to 0 along half a cosine over the planned steps (Loshchilov & Hutter 2017);
     "inverse-sqrt" falls as 1 / sqrt(step) after the warm-up (Vaswani et al. 2017); "plateau" decays when the
     held-out loss stops falling, or the training loss if nothing is held out; "luong" decays at fixed steps
@@ -132,7 +132,7 @@ class TrainingConfig:
     """Share of the fed tokens that the model draws itself, rising from 0 to this (Bengio et al. 2015)."""
     bpe_dropout: float = 0.0
     """Probability that a BPE merge is skipped in training pairs (Provilkov et al. 2020)."""
-    amp: Amp = "off"
+    amp: AmpMode = "off"
     """Compute in bfloat16 or float16 where that is safe; see precision.py."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which is validated and exported; 0 keeps none."""
@@ -140,7 +140,7 @@ class TrainingConfig:
     """Steps between validations; each one writes a checkpoint."""
     keep: int = 1
     """How many of the last and how many of the best checkpoints are kept, to be averaged at export."""
-    early_stop: Metric | None = None
+    early_stop: MetricName | None = None
     """End the run when this has not improved for `patience` validations. It also decides which checkpoint is
     the best."""
     patience: int = 5
@@ -150,7 +150,7 @@ class TrainingConfig:
         check_values(self)
         for name, value in vars(self).items():
             if value != getattr(TrainingConfig, name):
-                _refuse_idle(name, vars(self))
+                _refuse_ineffective(name, vars(self))
         if self.schedule == "inverse-sqrt" and not self.warmup_steps:
             raise UsageError("schedule inverse-sqrt needs a warm-up: set warmup_steps, 400 for example")
 
@@ -171,11 +171,11 @@ class RunConfig:
                 f"not {self.training.batch_tokens}"
             )
 
-    def shape(self) -> dict[str, Any]:
+    def architecture_values(self) -> dict[str, Any]:
         """The values without which weights are meaningless: those of the model, and how text becomes ids."""
-        return self.model.shape() | {"lowercase": self.data.lowercase}
+        return self.model.architecture_values() | {"lowercase": self.data.lowercase}
 
-    def changed(self, values: dict[str, Any]) -> "RunConfig":
+    def with_values(self, values: dict[str, Any]) -> "RunConfig":
         """A copy with other values, by name; None keeps the present one.
 
         Names are unique across the sections, except `seed`, which sets that of the split and that of the
@@ -189,11 +189,11 @@ class RunConfig:
             given = {name: value for name, value in left.items() if name in names}
             together = overlay(vars(current), given)
             for name in given:
-                _refuse_idle(name, together)
-            parts[part.name] = type(current)(**without_idle(together))
+                _refuse_ineffective(name, together)
+            parts[part.name] = type(current)(**drop_ineffective(together))
         return RunConfig(**parts)
 
-    def for_other_data(self) -> "RunConfig":
+    def for_fine_tuning(self) -> "RunConfig":
         """A copy for a run that starts from this one's weights, with the values of `NOT_INHERITED` at their
         defaults. Only inverse-sqrt, which needs a warm-up, keeps its own."""
         defaults = {name: getattr(TrainingConfig, name) for name in NOT_INHERITED}
@@ -216,7 +216,8 @@ class RunConfig:
         """
         _refuse_unknown_sections(values, _SECTIONS, where)
         parts: dict[str, Any] = {
-            name: section(_SECTIONS[name], part, f"{where}, section {name}") for name, part in values.items()
+            name: parse_section(_SECTIONS[name], part, f"{where}, section {name}")
+            for name, part in values.items()
         }
         try:
             return cls(**parts)
@@ -245,7 +246,7 @@ class RunOptions:
     from_run: Path | None = None
     """The run whose weights, tokenizer and model this one starts from."""
     checkpoint: str = "best"
-    """Which checkpoint of `from_run`, as for `Checkpoints.named`."""
+    """Which checkpoint of `from_run`, as for `Checkpoints.select`."""
     out: Path | None = None
     preset: str | None = None
     """Gives the values that the other sections of the file leave out; None means `DEFAULT_PRESET`."""
@@ -257,16 +258,16 @@ class RunOptions:
         check_values(self)
 
     @property
-    def given(self) -> frozenset[str]:
+    def given_names(self) -> frozenset[str]:
         """The names of the options that are not at their default."""
         return frozenset(f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
 
-    def relative_to(self, folder: Path) -> "RunOptions":
+    def with_paths_in(self, folder: Path) -> "RunOptions":
         """A copy whose relative paths start at `folder`; names of packaged corpora stay as they are."""
 
         def resolved(item: str) -> str:
             path = folder / item
-            return item if importer(item) is not None and not path.exists() else str(path)
+            return item if find_importer(item) is not None and not path.exists() else str(path)
 
         paths: dict[str, Any] = {
             name: folder / path for name, path in vars(self).items() if isinstance(path, Path)
@@ -278,7 +279,7 @@ class RunOptions:
             **paths,
         )
 
-    def changed(self, values: dict[str, Any]) -> "RunOptions":
+    def with_values(self, values: dict[str, Any]) -> "RunOptions":
         """A copy with other values, by name; None, False and an empty tuple keep the present one. Data of any
         kind replaces all data, and held-out data of any kind all held-out data."""
         named = {f.name: values.get(f.name) for f in dataclasses.fields(self)}
@@ -305,7 +306,7 @@ def _refuse_unknown_sections(given: Iterable[str], known: dict[str, Any], where:
     refuse_unknown(given, known, where)
 
 
-def option_names() -> list[str]:
+def config_value_names() -> list[str]:
     """The names of all values of a configuration, without duplicates."""
     kinds = (ModelConfig, DataConfig, TrainingConfig)
     return list(dict.fromkeys(field.name for kind in kinds for field in dataclasses.fields(kind)))
@@ -339,21 +340,23 @@ class ConfigFile:
         """Read a file. Raises UsageError if it cannot be read or is not such a file."""
         sections = read_toml(path)
         _refuse_unknown_sections(sections, {**_SECTIONS, "run": RunOptions}, str(path))
-        options = section(RunOptions, sections.pop("run", {}), f"{path}, section run")
-        return cls(path, sections, options.relative_to(path.parent))
+        options = parse_section(RunOptions, sections.pop("run", {}), f"{path}, section run")
+        return cls(path, sections, options.with_paths_in(path.parent))
 
-    def config(self, below: RunConfig | None = None) -> RunConfig:
-        """The configuration on top of the preset that the file names, or else of `below`, or else of
+    def to_config(self, fallback: RunConfig | None = None) -> RunConfig:
+        """The configuration on top of the preset that the file names, or else of `fallback`, or else of
         `DEFAULT_PRESET`."""
         preset = self.options.preset
-        lower = load_preset(preset or DEFAULT_PRESET) if preset or below is None else below
+        lower = load_preset(preset or DEFAULT_PRESET) if preset or fallback is None else fallback
         values = asdict(lower)
         for name, part in self.sections.items():
-            values[name] = without_idle(overlay(values[name], part), part) if isinstance(part, dict) else part
+            values[name] = (
+                drop_ineffective(overlay(values[name], part), part) if isinstance(part, dict) else part
+            )
         return RunConfig.from_dict(values, str(self.path))
 
     @property
     def values(self) -> dict[str, Any]:
         """The values of the configuration that the file itself gives, by name; not those of its preset."""
-        parts = (part for part in self.sections.values() if isinstance(part, dict))  # `config` refuses others
+        parts = (part for part in self.sections.values() if isinstance(part, dict))  # others are refused
         return {name: value for part in parts for name, value in part.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from .precision import wide
+from .precision import at_least_float32
 
 
 class CopyAttention(nn.Module):
@@ -31,20 +31,20 @@ class CopyAttention(nn.Module):
         to src [n, S]; mask `first` [n, S], true at the first occurrence of each token of src.
         """
         # In float32, since small probabilities are summed and divided by.
-        gate = wide(self.gate(torch.cat([attn, x], dim=-1)))  # (n, 1)
-        logp = wide(logits).log_softmax(dim=-1) + logsigmoid(gate)  # (n, V)
-        held = torch.zeros_like(logp).scatter_add(1, src, wide(align))  # (n, V)
-        copied = held.gather(1, src)  # (n, S), of all occurrences of a token together
+        gate = at_least_float32(self.gate(torch.cat([attn, x], dim=-1)))  # (n, 1)
+        logp = at_least_float32(logits).log_softmax(dim=-1) + logsigmoid(gate)  # (n, V)
+        copy_probabilities = torch.zeros_like(logp).scatter_add(1, src, at_least_float32(align))  # (n, V)
+        copied = copy_probabilities.gather(1, src)  # (n, S), of all occurrences of a token together
         generated = logp.gather(1, src)  # (n, S)
         # Avoids log(0), whose gradient would be NaN.
-        some = copied > 0
-        mixed = torch.logaddexp(generated, torch.where(some, copied, 1.0).log() + logsigmoid(-gate))
-        mixed = torch.where(some, mixed, generated)
+        is_copied = copied > 0
+        mixed = torch.logaddexp(generated, torch.where(is_copied, copied, 1.0).log() + logsigmoid(-gate))
+        mixed = torch.where(is_copied, mixed, generated)
         # Repeated tokens are written several times with the same value; only the first has a gradient.
         return logp.scatter(1, src, torch.where(first, mixed, mixed.detach()))
 
 
-def first_of_its_kind(src: Tensor) -> Tensor:
+def first_occurrence_mask(src: Tensor) -> Tensor:
     """Mask [B, S], true at the first occurrence of each token in its row of src [B, S].
 
     Worked example: [7, 8, 7, 7] -> [true, true, false, false].

@@ -11,13 +11,13 @@ from typing import Protocol
 
 from ..runtime.errors import UsageError
 from . import importers
-from .dialogue import Dialogue, Tally, as_text
-from .readers import ENDINGS, ending, read_file, read_parallel, unusable
+from .dialogue import Dialogue, Tally, replace_surrogates
+from .readers import EXTENSIONS, as_data_error, data_extension, read_file, read_parallel
 from .report import CorpusReport, SourceReport
 
 DEFAULT_CORPUS = "chatterbot:english"
 #: How many ignored keys are reported, the most frequent first, and how many characters of each.
-_MOST_KEYS, _LONGEST_KEY = 10, 100
+_MAX_KEYS, _MAX_KEY_LENGTH = 10, 100
 
 
 class Source(Protocol):
@@ -72,8 +72,10 @@ class Corpus:
             dialogues=sum(report.dialogues for report in reports),
             turns=turns,
             dropped=dict(tally.dropped),
-            ignored_keys={as_text(key[:_LONGEST_KEY]): count for key, count in ignored[:_MOST_KEYS]},
-            more_ignored_keys=len(ignored[_MOST_KEYS:]),
+            ignored_keys={
+                replace_surrogates(key[:_MAX_KEY_LENGTH]): count for key, count in ignored[:_MAX_KEYS]
+            },
+            more_ignored_keys=len(ignored[_MAX_KEYS:]),
         )
 
 
@@ -83,10 +85,10 @@ def open_corpus(
     source: Path | None = None,
     target: Path | None = None,
     skip_bad: bool = False,
-    called: tuple[str, str] = ("--source", "--target"),
+    option_names: tuple[str, str] = ("--source", "--target"),
 ) -> Corpus:
     """The corpus of `data`, which are files and packaged corpora, and of the parallel text `source` and
-    `target`, whose option names in errors are `called`. Without any of them it is `DEFAULT_CORPUS`.
+    `target`, which errors call by `option_names`. Without any of them it is `DEFAULT_CORPUS`.
 
     An existing path takes precedence over a packaged corpus of that name. Reading raises DataError for a file
     that cannot be used and, unless `skip_bad`, for the first bad line.
@@ -96,34 +98,34 @@ def open_corpus(
             not exist, or only half of a parallel text was given.
     """
     if (source is None) != (target is None):
-        given, other = called if target is None else reversed(called)
+        given, other = option_names if target is None else reversed(option_names)
         raise UsageError(f"{given} is one half of a parallel text: give {other} too")
-    sources: list[Source] = [_source(item, skip_bad) for item in data]
+    sources: list[Source] = [_open_source(item, skip_bad) for item in data]
     if source is not None and target is not None:
-        for option, path in zip(called, (source, target), strict=True):
+        for option, path in zip(option_names, (source, target), strict=True):
             if not _exists(path):
                 raise UsageError(f"{option} {path} does not exist")
-        sources.append(_Parallel(source, target, skip_bad))
-    return Corpus(sources or [_source(DEFAULT_CORPUS, skip_bad)])
+        sources.append(_ParallelSource(source, target, skip_bad))
+    return Corpus(sources or [_open_source(DEFAULT_CORPUS, skip_bad)])
 
 
-def _source(item: str, skip_bad: bool) -> Source:
-    endings = ", ".join(ENDINGS)
+def _open_source(item: str, skip_bad: bool) -> Source:
+    extensions = ", ".join(EXTENSIONS)
     path = Path(item)
     if _exists(path):
-        if not path.is_dir() and ending(path) not in ENDINGS:
+        if not path.is_dir() and data_extension(path) not in EXTENSIONS:
             raise UsageError(
-                f"{path} has none of the known extensions {endings}, each with or without .gz "
+                f"{path} has none of the known extensions {extensions}, each with or without .gz "
                 "(a .jsonl file has one object per line)"
             )
-        return _File(path, skip_bad)
-    if (dialogues := importers.importer(item)) is not None:
-        return _Imported(item, dialogues)
-    if ending(path) in ENDINGS:
+        return _FileSource(path, skip_bad)
+    if (dialogues := importers.find_importer(item)) is not None:
+        return _PackagedSource(item, dialogues)
+    if data_extension(path) in EXTENSIONS:
         raise UsageError(f"{path} does not exist")
     raise UsageError(
-        f"{item!r} is neither a file ({endings}, each with or without .gz) "
-        f"nor a packaged corpus ({', '.join(importers.KNOWN)})"
+        f"{item!r} is neither a file ({extensions}, each with or without .gz) "
+        f"nor a packaged corpus ({', '.join(importers.CORPUS_NAMES)})"
     )
 
 
@@ -131,11 +133,11 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:  # a folder without search permission, a name that is too long
-        raise unusable(path, error) from None
+        raise as_data_error(path, error) from None
 
 
 @dataclass(frozen=True)
-class _Imported:
+class _PackagedSource:
     name: str
     read: importers.Importer
 
@@ -144,27 +146,27 @@ class _Imported:
 
 
 @dataclass(frozen=True)
-class _File:
+class _FileSource:
     path: Path
     skip_bad: bool
 
     @property
     def name(self) -> str:
-        return as_text(self.path.name)
+        return replace_surrogates(self.path.name)
 
     def dialogues(self, tally: Tally) -> Iterator[Dialogue]:
         return read_file(self.path, tally, skip_bad=self.skip_bad)
 
 
 @dataclass(frozen=True)
-class _Parallel:
+class _ParallelSource:
     source: Path
     target: Path
     skip_bad: bool
 
     @property
     def name(self) -> str:
-        return as_text(f"{self.source.name} + {self.target.name}")
+        return replace_surrogates(f"{self.source.name} + {self.target.name}")
 
     def dialogues(self, tally: Tally) -> Iterator[Dialogue]:
         return read_parallel(self.source, self.target, tally, skip_bad=self.skip_bad)

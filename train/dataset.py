@@ -17,12 +17,12 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ..runtime.errors import CheckpointError, DataError
-from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec, lowercased
-from .choices import Targets
+from ..runtime.text import SEP, SPECIAL_TOKENS, TextCodec, to_lowercase
 from .corpus import Corpus
-from .dialogue import Dialogue, Pair, examples
+from .dialogue import Dialogue, Pair, extract_pairs
+from .option_types import TargetTurns
 from .ranges import check_values
-from .report import CorpusReport, Tell, percentiles
+from .report import CorpusReport, ProgressCallback, percentiles
 from .tokenizer import train_tokenizer
 
 Ids = npt.NDArray[Any]  # uint16 or int32
@@ -65,14 +65,16 @@ class EncodedPairs:
         except (SafetensorError, TypeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path} is damaged or not an encoded corpus: {error}") from None
         sides = ((pairs.src_ids, pairs.src_offsets), (pairs.tgt_ids, pairs.tgt_offsets))
-        if not all(_consistent(*side) for side in sides) or len(pairs.src_offsets) != len(pairs.tgt_offsets):
+        if not all(_is_consistent(*side) for side in sides) or len(pairs.src_offsets) != len(
+            pairs.tgt_offsets
+        ):
             raise CheckpointError(
                 f"{path} is damaged or not an encoded corpus: its arrays do not fit together"
             )
         return pairs
 
 
-def _consistent(ids: Ids, offsets: Offsets) -> bool:
+def _is_consistent(ids: Ids, offsets: Offsets) -> bool:
     return bool(
         ids.dtype in (np.uint16, np.int32)
         and offsets.dtype == np.int64
@@ -109,7 +111,7 @@ class DataConfig:
     """How a corpus becomes pairs. Lengths are in tokens; a target's includes its end-of-sentence."""
 
     turns: int = 1  # of a source, including the prompt
-    targets: Targets = "all"
+    targets: TargetTurns = "all"
     lowercase: bool = False  # sources only; targets keep their case
     vocab_size: int = 8000
     max_source: int = 50
@@ -132,7 +134,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCorpus:
     """A corpus that is ready for training. `valid_texts[i]` is the text of pair i of `valid`."""
 
     tokenizer: bytes
@@ -143,28 +145,28 @@ class Prepared:
     report: CorpusReport
 
 
-class _RememberingCodec(TextCodec):
+class _CachingCodec(TextCodec):
     """A codec with a cache, so that a turn is not encoded again for each source that has it as context."""
 
     @functools.cached_property
-    def _remembered(self) -> Callable[[str], list[int]]:
+    def _cached_encode(self) -> Callable[[str], list[int]]:
         return functools.lru_cache(maxsize=128)(super().encode)
 
     def encode(self, text: str) -> list[int]:
-        return self._remembered(text)
+        return self._cached_encode(text)
 
 
-HeldOutTest = Callable[[Dialogue], bool]
+HeldOutPredicate = Callable[[Dialogue], bool]
 
 
-def prepare(
+def prepare_corpus(
     corpus: Corpus,
     config: DataConfig,
     *,
     tokenizer: bytes | None = None,
     valid: Corpus | None = None,
-    progress: Tell | None = None,
-) -> Prepared:
+    progress: ProgressCallback | None = None,
+) -> PreparedCorpus:
     """Split a corpus, train the tokenizer on the training part unless one is given, and encode the pairs.
 
     Without `valid`, `ceil(valid_fraction * n)` of the n distinct dialogues are held out: those with the
@@ -178,36 +180,36 @@ def prepare(
             are truncated; or it changes while it is read.
     """
     fraction = 0.0 if valid is not None else config.valid_fraction
-    held_out = _split(corpus, config, fraction, progress)
+    is_held_out = _choose_held_out(corpus, config, fraction, progress)
     report = corpus.report
     if tokenizer is None:
         texts = (
             text
-            for dialogue, pairs in _learnable(corpus, config)
-            if not held_out(dialogue)
+            for dialogue, pairs in _dialogues_with_pairs(corpus, config)
+            if not is_held_out(dialogue)
             for text in _tokenizer_texts(dialogue, pairs, config)
         )
         tokenizer = train_tokenizer(texts, config.vocab_size, progress=progress)
-    encoder = _Encoder(config.codec(tokenizer, _RememberingCodec))
-    for count, (dialogue, pairs) in enumerate(_learnable(corpus, config), start=1):
-        encoder.add(pairs, held_out(dialogue))
+    encoder = _PairEncoder(config.codec(tokenizer, _CachingCodec))
+    for count, (dialogue, pairs) in enumerate(_dialogues_with_pairs(corpus, config), start=1):
+        encoder.add(pairs, is_held_out(dialogue))
         if progress and count % 1000 == 0:
             progress("encoding", count)
     if corpus.report.sha256 != report.sha256:
         raise DataError(f"{corpus.name} changed while it was read: start again once it is complete")
     if valid is not None:
-        for _, pairs in _learnable(valid, config):
+        for _, pairs in _dialogues_with_pairs(valid, config):
             encoder.add(pairs, held_out=True)
         if not encoder.dialogues[True]:
-            raise DataError(f"{valid.name} holds no pair to validate with{_main_drop(valid.report)}")
+            raise DataError(f"{valid.name} holds no pair to validate with{_most_common_drop(valid.report)}")
         report = report.with_valid(valid.report)
     return encoder.finish(tokenizer, config.codec(tokenizer), report)
 
 
-def _learnable(corpus: Corpus, config: DataConfig) -> Iterator[tuple[Dialogue, list[Pair]]]:
+def _dialogues_with_pairs(corpus: Corpus, config: DataConfig) -> Iterator[tuple[Dialogue, list[Pair]]]:
     """The dialogues that have pairs under this configuration, each with its pairs."""
     for dialogue in corpus:
-        if pairs := list(examples(dialogue, turns=config.turns, targets=config.targets)):
+        if pairs := list(extract_pairs(dialogue, turns=config.turns, targets=config.targets)):
             yield dialogue, pairs
 
 
@@ -216,27 +218,29 @@ def _tokenizer_texts(dialogue: Dialogue, pairs: list[Pair], config: DataConfig) 
     if not config.lowercase:
         return [turn.text for turn in dialogue.turns]
     sources = dict.fromkeys(text for turns, _ in pairs for text in turns)
-    return [*map(lowercased, sources), *(response for _, response in pairs)]
+    return [*map(to_lowercase, sources), *(response for _, response in pairs)]
 
 
-def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Tell | None) -> HeldOutTest:
+def _choose_held_out(
+    corpus: Corpus, config: DataConfig, fraction: float, progress: ProgressCallback | None
+) -> HeldOutPredicate:
     """Read the corpus once and decide which of its dialogues are held out."""
 
     def key(dialogue: Dialogue) -> int:
         if config.lowercase:
             *sources, last = dialogue.turns
-            dialogue = Dialogue((*(replace(turn, text=lowercased(turn.text)) for turn in sources), last))
+            dialogue = Dialogue((*(replace(turn, text=to_lowercase(turn.text)) for turn in sources), last))
         mixed = hashlib.sha256(f"{config.seed} {dialogue.digest}".encode("ascii")).digest()
         return int.from_bytes(mixed[:8], "big")
 
     keys = array("Q")
-    for dialogue, _ in _learnable(corpus, config):
+    for dialogue, _ in _dialogues_with_pairs(corpus, config):
         keys.append(key(dialogue))
         if progress and len(keys) % 1000 == 0:
             progress("reading", len(keys))
     if not keys:
         nothing = "no pair to learn" if corpus.report.dialogues else "no dialogue"
-        raise DataError(f"{corpus.name} holds {nothing}{_main_drop(corpus.report)}")
+        raise DataError(f"{corpus.name} holds {nothing}{_most_common_drop(corpus.report)}")
     if fraction == 0:
         return lambda dialogue: False
     distinct = np.unique(np.frombuffer(keys, np.uint64))
@@ -250,14 +254,14 @@ def _split(corpus: Corpus, config: DataConfig, fraction: float, progress: Tell |
     return lambda dialogue: key(dialogue) <= last
 
 
-def _main_drop(report: CorpusReport) -> str:
+def _most_common_drop(report: CorpusReport) -> str:
     if not report.dropped:
         return ""
     reason, count = max(report.dropped.items(), key=lambda item: item[1])
     return f" (dropped: {count:,} × {reason})"
 
 
-class _Encoder:
+class _PairEncoder:
     """Encodes pairs into the two sides of the split and counts them. Index True is the held-out side."""
 
     def __init__(self, codec: TextCodec) -> None:
@@ -280,14 +284,14 @@ class _Encoder:
             self._empty_prompts += not pair.turns[-1]
             self._untruncated += not (source.truncated or truncated)
 
-    def finish(self, tokenizer: bytes, codec: TextCodec, report: CorpusReport) -> Prepared:
+    def finish(self, tokenizer: bytes, codec: TextCodec, report: CorpusReport) -> PreparedCorpus:
         if not self._untruncated:
             raise DataError(
                 f"every pair is longer than --max-source {codec.max_source} / "
                 f"--max-target {codec.max_target} tokens: raise them or give shorter data"
             )
         train, valid = (side.finish() for side in self._sides)
-        ambiguous_prompts, ambiguous_pairs = _ambiguous(train, valid)
+        ambiguous_prompts, ambiguous_pairs = _count_ambiguous(train, valid)
         report = replace(
             report,
             pairs=len(train) + len(valid),
@@ -295,7 +299,7 @@ class _Encoder:
             train_pairs=len(train),
             valid_dialogues=self.dialogues[True],
             valid_pairs=len(valid),
-            valid_learned=_learned(valid, train),
+            valid_learned=_count_learned(valid, train),
             truncated_sources=self._truncated_sources,
             truncated_targets=self._truncated_targets,
             empty_prompts=self._empty_prompts,
@@ -305,10 +309,10 @@ class _Encoder:
             source_tokens=percentiles(np.concatenate([np.diff(p.src_offsets) for p in (train, valid)])),
             target_tokens=percentiles(np.concatenate([np.diff(p.tgt_offsets) for p in (train, valid)])),
         )
-        return Prepared(tokenizer, codec, train, valid, self._texts, report)
+        return PreparedCorpus(tokenizer, codec, train, valid, self._texts, report)
 
 
-def _learned(valid: EncodedPairs, train: EncodedPairs) -> int:
+def _count_learned(valid: EncodedPairs, train: EncodedPairs) -> int:
     """The number of pairs of `valid` that are in `train` too."""
 
     def pair(pairs: EncodedPairs, i: int) -> tuple[bytes, bytes]:
@@ -318,7 +322,7 @@ def _learned(valid: EncodedPairs, train: EncodedPairs) -> int:
     return sum(held_out.pop(pair(train, i), 0) for i in range(len(train) if held_out else 0))
 
 
-def _ambiguous(*parts: EncodedPairs) -> tuple[int, int]:
+def _count_ambiguous(*parts: EncodedPairs) -> tuple[int, int]:
     """The number of sources with more than one target, and of the pairs that have such a source.
 
     Worked example: the pairs (a, x), (a, x), (a, y), (b, x) have one such source, a, in three pairs.
@@ -347,29 +351,29 @@ class Sample:
     target_pieces: list[str]
 
 
-def samples(prepared: Prepared, n: int = 3) -> list[Sample]:
+def pick_samples(prepared: PreparedCorpus, n: int = 3) -> list[Sample]:
     """`n` training pairs, evenly spaced. Their `source` has the turns that are left after truncation."""
     pairs, codec = prepared.train, prepared.codec
     chosen = sorted({i * len(pairs) // n for i in range(n)})
-    return [_sample(codec, pairs.source(i).tolist(), pairs.target(i).tolist()) for i in chosen]
+    return [_make_sample(codec, pairs.source(i).tolist(), pairs.target(i).tolist()) for i in chosen]
 
 
-def _sample(codec: TextCodec, source: list[int], target: list[int]) -> Sample:
+def _make_sample(codec: TextCodec, source: list[int], target: list[int]) -> Sample:
     return Sample(
-        source=_turns(codec, source),
+        source=_decode_turns(codec, source),
         source_ids=source,
-        source_pieces=_pieces(codec, source),
+        source_pieces=_token_pieces(codec, source),
         target=codec.decode(target),
         target_ids=target,
-        target_pieces=_pieces(codec, target),
+        target_pieces=_token_pieces(codec, target),
     )
 
 
-def _turns(codec: TextCodec, ids: list[int]) -> list[str]:
+def _decode_turns(codec: TextCodec, ids: list[int]) -> list[str]:
     ends = [i for i, id in enumerate(ids) if id == SEP] + [len(ids)]
     return [codec.decode(ids[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _pieces(codec: TextCodec, ids: list[int]) -> list[str]:
+def _token_pieces(codec: TextCodec, ids: list[int]) -> list[str]:
     special = dict(enumerate(SPECIAL_TOKENS))
     return [special.get(id, piece) for id, piece in zip(ids, codec.pieces(ids), strict=True)]

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..runtime.text import trimmed
-from .choices import Targets
+from ..runtime.text import strip_turn
+from .option_types import TargetTurns
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def as_text(name: str) -> str:
+def replace_surrogates(name: str) -> str:
     """A file name or key as valid text, with U+FFFD in place of surrogates (bytes that are not UTF-8)."""
     return _SURROGATE.sub("\ufffd", name)
 
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
     response: str
 
 
-def examples(dialogue: Dialogue, *, turns: int, targets: Targets) -> Iterator[Pair]:
+def extract_pairs(dialogue: Dialogue, *, turns: int, targets: TargetTurns) -> Iterator[Pair]:
     """The pairs to learn from a dialogue, with sources of at most `turns` turns.
 
     Worked example: turns=2 and the dialogue a b c d give ([a], b), ([a, b], c), ([b, c], d). With
@@ -68,14 +68,14 @@ class Tally:
     ignored_keys: Counter[str] = field(default_factory=Counter)
 
 
-def tidy(turns: Iterable[Turn], dropped: Counter[str]) -> Dialogue | None:
+def clean_dialogue(turns: Iterable[Turn], dropped: Counter[str]) -> Dialogue | None:
     """The dialogue of these turns, trimmed. None, and counted in `dropped`, if it has nothing to learn.
 
     A turn without text stays as context but is never learned.
     """
     kept: list[Turn] = []
     for turn in turns:
-        text = trimmed(turn.text)
+        text = strip_turn(turn.text)
         if not text and turn.train and kept:
             dropped["empty response"] += 1
         kept.append(Turn(text, turn.train and bool(text)))

@@ -22,14 +22,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..runtime.errors import EdgeChatError, UsageError
 
-Done = TypeVar("Done")
+T = TypeVar("T")
 
 #: After this time without an answer a process counts as lost.
-_PATIENCE = timedelta(minutes=10)
+_TIMEOUT = timedelta(minutes=10)
 #: States of the first process, which it sends to the others while they wait.
 _DONE, _FAILED, _BUSY = 0.0, 1.0, 2.0
 #: Key in torchrun's store: a process of this launch has made or opened the run.
-_BEGUN = "edgechat/begun"
+_RUN_STARTED_KEY = "edgechat/begun"
 
 
 @dataclass(frozen=True)
@@ -42,40 +42,40 @@ class World:
     """torchrun's store, which outlives its processes and ends with the launch; None without torchrun."""
 
     @property
-    def writes(self) -> bool:
+    def is_first(self) -> bool:
         return self.rank == 0
 
     @property
-    def begun(self) -> bool:
+    def run_started(self) -> bool:
         """Whether this launch made or resumed its run before torchrun restarted the processes."""
-        with naming_lost_process(self):
-            return self.store is not None and bool(self.store.check([_BEGUN]))
+        with explain_lost_process(self):
+            return self.store is not None and bool(self.store.check([_RUN_STARTED_KEY]))
 
-    def remember_begun(self) -> None:
+    def record_run_started(self) -> None:
         """Record for the processes of a restart that the run belongs to this launch."""
         if self.store is not None:
-            with naming_lost_process(self):
-                self.store.set(_BEGUN, "")
+            with explain_lost_process(self):
+                self.store.set(_RUN_STARTED_KEY, "")
 
-    def share(self, indices: np.ndarray) -> tuple[np.ndarray, float]:
+    def shard(self, indices: np.ndarray) -> tuple[np.ndarray, float]:
         """This process's pairs of a batch, and their weight: 1, or 0 for a single pair that only keeps the
         process in step with the others if there are fewer pairs than processes."""
         own = indices[self.rank :: self.size]
         return (own, 1.0) if len(own) else (indices[:1], 0.0)
 
-    def parallel(self, model: nn.Module) -> nn.Module:
+    def wrap_model(self, model: nn.Module) -> nn.Module:
         """The model, wrapped so that its gradients are averaged over the processes."""
         if self.size == 1:
             return model
-        with naming_lost_process(self):
+        with explain_lost_process(self):
             parallel = DistributedDataParallel(model)
-        parallel.register_comm_hook(self.size, _average)
+        parallel.register_comm_hook(self.size, _average_gradients)
         return cast(nn.Module, parallel)
 
     @contextlib.contextmanager
-    def synchronized(self, parallel: nn.Module, last: bool) -> Iterator[None]:
+    def sync_gradients(self, parallel: nn.Module, last: bool) -> Iterator[None]:
         """Exchange gradients only with the last batch of an update."""
-        with naming_lost_process(self):
+        with explain_lost_process(self):
             if isinstance(parallel, DistributedDataParallel) and not last:
                 with parallel.no_sync():
                     yield
@@ -88,18 +88,18 @@ class World:
             return list(values)
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
         summed = torch.tensor(values, dtype=torch.float64, device=device)
-        with naming_lost_process(self):
+        with explain_lost_process(self):
             torch.distributed.all_reduce(summed)
         return cast("list[float]", summed.tolist())
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes are here."""
         self.sum(0.0)
 
-    def first_does(self, work: Callable[[], Done], others: Callable[[], Done]) -> Done:
+    def run_first_then_others(self, work: Callable[[], T], others: Callable[[], T]) -> T:
         """Let the first process do `work`, however long it takes, and then the other processes `others`. If
         the first one fails the others exit silently, since it reports the error."""
-        if not self.writes:
+        if not self.is_first:
             while (state := self.sum(0.0)[0]) == _BUSY:
                 pass
             if state == _FAILED:
@@ -117,11 +117,11 @@ class World:
     @contextlib.contextmanager
     def _heartbeat(self) -> Iterator[None]:
         """Signal regularly that the first process is busy, so that the others do not consider it lost."""
-        over = threading.Event()
+        done_event = threading.Event()
 
         def beat() -> None:
             with contextlib.suppress(EdgeChatError):  # a lost process is reported at the end of the work
-                while not over.wait(_PATIENCE.total_seconds() / 10):
+                while not done_event.wait(_TIMEOUT.total_seconds() / 10):
                     self.sum(_BUSY)
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -130,15 +130,15 @@ class World:
         try:
             yield
         finally:
-            over.set()
+            done_event.set()
             if self.size > 1:
                 thread.join()
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
-def _average(
+def _average_gradients(
     size: int,
     bucket: torch.distributed.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[Tensor]:
@@ -155,38 +155,38 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this process is the first, or the only one."""
     return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[World]:
+def join_process_group(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, on `cpu` (gloo) or `cuda` (nccl, one GPU per process)."""
     if not started_by_torchrun():
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if device == "cuda":
-        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= there:
+        local_rank, gpu_count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local_rank >= gpu_count:
             raise UsageError(
-                f"torchrun started more processes on this machine than its {there} GPUs: "
-                f"give --nproc-per-node {there}, or --device cpu"
+                f"torchrun started more processes on this machine than its {gpu_count} GPUs: "
+                f"give --nproc-per-node {gpu_count}, or --device cpu"
             )
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(local_rank)
         # By default a lost process aborts the others; with 2 their next call raises an error.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
-    with naming_lost_process(world):
+    with explain_lost_process(world):
         # torchrun's store outlives a restart and still holds the addresses of the processes that are gone.
-        store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        store, _, _ = next(rendezvous("env://", timeout=_TIMEOUT))
         world = replace(world, store=store)
         torch.distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
-            store=torch.distributed.PrefixStore(meet(world), store),  # type: ignore[attr-defined]
+            store=torch.distributed.PrefixStore(agree_on_store_prefix(world), store),  # type: ignore[attr-defined]
             rank=world.rank,
             world_size=world.size,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
         )
     try:
         yield world
@@ -198,7 +198,7 @@ def joined(device: str) -> Iterator[World]:
     torch.distributed.destroy_process_group()
 
 
-def meet(world: World) -> str:
+def agree_on_store_prefix(world: World) -> str:
     """Agree with the other processes of this start on a name that no earlier start had.
 
     torchrun counts restarts per machine, so it has no number that is the same for all. When it starts
@@ -206,12 +206,12 @@ def meet(world: World) -> str:
     answers every entry, until all processes of this start have read its answer.
     """
     store, mine = world.store, uuid.uuid4().hex
-    if not world.writes:
+    if not world.is_first:
         store.set(f"edgechat/here/{world.rank}", mine)
         name = str(store.get(mine).decode())
         store.set(f"{name}/{world.rank}", "")
         return name
-    missing, end = set(range(1, world.size)), time.monotonic() + _PATIENCE.total_seconds()
+    missing, end = set(range(1, world.size)), time.monotonic() + _TIMEOUT.total_seconds()
     while missing:
         for rank in missing:
             if store.check([f"edgechat/here/{rank}"]):
@@ -224,12 +224,12 @@ def meet(world: World) -> str:
 
 
 @contextlib.contextmanager
-def naming_lost_process(world: World) -> Iterator[None]:
+def explain_lost_process(world: World) -> Iterator[None]:
     """Turn the connection errors of a lost process into an error that says so."""
     try:
         yield
     except RuntimeError as error:
-        if world.size == 1 or not _is_lost(error):
+        if world.size == 1 or not _is_connection_error(error):
             raise
         raise EdgeChatError(
             f"process {world.rank} of {world.size} lost another one ({_first_line(error)}): all processes "
@@ -237,7 +237,7 @@ def naming_lost_process(world: World) -> Iterator[None]:
         ) from error
 
 
-def _is_lost(error: Any) -> bool:
+def _is_connection_error(error: Any) -> bool:
     text = str(error).lower()
     signs = ("connection closed by peer", "connection reset", "timed out", "broken pipe", "nccl", "gloo")
     return isinstance(error, torch.distributed.DistError) or any(sign in text for sign in signs)

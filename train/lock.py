@@ -34,9 +34,9 @@ class RunLock:
             try:
                 _lock(file)
             except OSError as error:
-                said = _why_not(error, file)
+                reason = _describe_lock_error(error, file)
                 os.close(file)
-                raise CheckpointError(f"{run} {said}") from None
+                raise CheckpointError(f"{run} {reason}") from None
             if self._is_in_place(file):
                 self._file = file
             else:
@@ -75,9 +75,9 @@ class RunLock:
         self.release()
 
 
-def _why_not(error: OSError, file: int) -> str:
+def _describe_lock_error(error: OSError, file: int) -> str:
     if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # the second on Windows
-        holder = _content(file) or "(unknown)"
+        holder = _read_holder(file) or "(unknown)"
         return f"is being trained by process {holder}: wait for it, end it, or choose another --out"
     return (
         f"cannot be locked against a second training ({error.strerror}): choose an --out on a file system "
@@ -85,7 +85,7 @@ def _why_not(error: OSError, file: int) -> str:
     )
 
 
-def _content(file: int) -> str:
+def _read_holder(file: int) -> str:
     os.lseek(file, 1, os.SEEK_SET)  # Windows locks the first byte against reading, too
     return os.read(file, 20).decode("ascii", "replace").strip()
 

@@ -9,7 +9,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 #: Number of logits that are processed at a time: one megabyte of them.
-_CACHED = 1 << 18
+_LOGITS_PER_CHUNK = 1 << 18
 
 
 class Losses(NamedTuple):
@@ -52,7 +52,7 @@ class _CrossEntropy(Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         nll = logits.new_empty(len(logits), dtype=torch.float32)
         norms, means = torch.empty_like(nll), torch.zeros_like(nll)  # log of the sum of exp; mean of logp
-        for rows in _cached(logits):
+        for rows in _row_chunks(logits):
             z = logits[rows].to(torch.float32, copy=True)
             largest = z.amax(dim=-1, keepdim=True)
             z -= largest  # no exponent is above 0, and small losses keep their precision
@@ -77,7 +77,7 @@ class _CrossEntropy(Function):
             return None, None, None
         logits, labels, norms = ctx.saved_tensors
         gradient = torch.empty_like(logits)
-        for rows in _cached(logits):
+        for rows in _row_chunks(logits):
             p = logits[rows].to(torch.float32, copy=True).sub_(norms[rows, None]).exp_()
             if ctx.smoothing:
                 p -= ctx.smoothing / logits.shape[1]
@@ -87,14 +87,14 @@ class _CrossEntropy(Function):
         return gradient, None, None
 
 
-def _cached(logits: Tensor) -> Iterator[slice]:
+def _row_chunks(logits: Tensor) -> Iterator[slice]:
     """Slices of rows of `logits` [n, V] that are processed at a time."""
     n, V = logits.shape
-    rows = max(1, _CACHED // V)
+    rows = max(1, _LOGITS_PER_CHUNK // V)
     return (slice(start, start + rows) for start in range(0, n, rows))
 
 
-def real_tokens(target: Tensor, target_len: Tensor) -> Tensor:
+def real_token_mask(target: Tensor, target_len: Tensor) -> Tensor:
     """Mask [B, T], true on real tokens and false on the padding after them."""
     positions = torch.arange(target.shape[1], device=target.device)
     return positions < target_len[:, None]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.files import write_atomic
-from ..runtime.jsonobject import finite
+from ..runtime.atomic_write import write_atomic
+from ..runtime.strict_json import replace_nonfinite
 from .perplexity import perplexity
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The rows of a run, without damaged lines and a last line that a kill cut short."""
     path = run / "metrics.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return [row for row in map(_row, lines) if row is not None]
+    return [row for row in map(_parse_row, lines) if row is not None]
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def _parse_row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
     except ValueError:
@@ -34,22 +34,22 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if numbers else None
 
 
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(finite(row), allow_nan=False) + "\n"
+def _format_row(row: dict[str, Any]) -> str:
+    return json.dumps(replace_nonfinite(row), allow_nan=False) + "\n"
 
 
 def append_metrics(run: Path, row: dict[str, Any]) -> None:
     """Append a row and sync it to disk."""
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(_line(row))
+        file.write(_format_row(row))
         file.flush()
         os.fsync(file.fileno())
 
 
-def cut_metrics(run: Path, step: int) -> None:
+def truncate_metrics(run: Path, step: int) -> None:
     """Remove the rows after `step`; a resumed run writes them again."""
     kept = [row for row in read_metrics(run) if row["step"] <= step]
-    write_atomic(run / "metrics.jsonl", "".join(map(_line, kept)))
+    write_atomic(run / "metrics.jsonl", "".join(map(_format_row, kept)))
 
 
 def plot_metrics(run: Path, best_step: int, metric: str | None = None) -> None:
@@ -57,11 +57,11 @@ def plot_metrics(run: Path, best_step: int, metric: str | None = None) -> None:
     validation at `best_step` is marked if there is one."""
     if rows := read_metrics(run):
         png = io.BytesIO()
-        curves(rows, best_step, metric).savefig(png, format="png", dpi=120, metadata={"Software": None})
+        make_figure(rows, best_step, metric).savefig(png, format="png", dpi=120, metadata={"Software": None})
         write_atomic(run / "metrics.png", png.getvalue())
 
 
-def curves(rows: list[dict[str, Any]], best_step: int, metric: str | None = None) -> "Figure":
+def make_figure(rows: list[dict[str, Any]], best_step: int, metric: str | None = None) -> "Figure":
     """The figure of these rows, as described in `plot_metrics`."""
     from matplotlib.figure import Figure
 

@@ -14,19 +14,26 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..runtime.errors import UsageError
-from ..runtime.graphcheck import LARGEST_ROW
-from ..runtime.manifest import LARGEST_STATE
+from ..runtime.graphcheck import MAX_ROW_ELEMENTS
+from ..runtime.manifest import MAX_DIMENSION
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
-from .attention import MASKED, Read, new_attention
-from .choices import AttentionKind
-from .copying import CopyAttention, first_of_its_kind
-from .loss import real_tokens
-from .output import TiedOutput
-from .precision import wide
-from .projection import Projection, ProjectionKind, computing_dtype, plain, read_through_time, through_time
+from .attention import PADDING_BIAS, WeightedSum, make_attention
+from .copying import CopyAttention, first_occurrence_mask
+from .loss import real_token_mask
+from .lstm_stack import LayerConnection, LSTMStack, LSTMWeights, lstm_weights
+from .option_types import AttentionKind
+from .precision import at_least_float32
+from .projection import (
+    Projection,
+    ProjectionFactory,
+    compute_dtype,
+    plain_projection,
+    projection_through_time,
+    weighted_sum_through_time,
+)
 from .ranges import check_values
 from .recurrence import lstm_cell, lstm_layer
-from .stack import Between, Cell, LSTMStack, cell_of
+from .tied_output import TiedOutput
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,13 @@ class ModelConfig:
 
         # h and c of each layer, and the attention vector that is fed back.
         state = (2 * self.layers + self.input_feeding) * self.hidden
-        if self.layers * self.hidden > LARGEST_STATE or state > LARGEST_ROW:
+        if self.layers * self.hidden > MAX_DIMENSION or state > MAX_ROW_ELEMENTS:
             raise UsageError(
                 f"layers {self.layers} with hidden {self.hidden} make a state of {state:,} numbers, and a "
-                f"bundle has room for {LARGEST_ROW:,}: lower one of them"
+                f"bundle has room for {MAX_ROW_ELEMENTS:,}: lower one of them"
             )
 
-    def shape(self) -> dict[str, Any]:
+    def architecture_values(self) -> dict[str, Any]:
         """The values that decide which weights there are and what they mean: all but the dropout rates."""
         return {name: value for name, value in vars(self).items() if not name.endswith("dropout")}
 
@@ -87,7 +94,7 @@ class Memory(NamedTuple):
 
     keys: Tensor  # [B, S, A]
     values: Tensor  # [B, S, D]
-    bias: Tensor  # [B, S] 0, or MASKED on padding
+    bias: Tensor  # [B, S] 0, or PADDING_BIAS on padding
     src: Tensor  # i64 [B, S]
 
 
@@ -107,13 +114,13 @@ class Seq2Seq(nn.Module):
         L, H, E, A = config.layers, config.hidden, config.embedding, config.attention
         self.config, self.vocab_size = config, vocab_size
         self.embedding = nn.Embedding(vocab_size, E, padding_idx=PAD)
-        self.encoder = self._new_encoder()
+        self.encoder = self._make_encoder()
         if config.input_feeding:
-            self.between = self._new_between()
+            self.between = self._make_layer_connection()
             self.cells = nn.ModuleList(nn.LSTMCell(E + H if layer == 0 else H, H) for layer in range(L))
         else:
-            self.decoder = LSTMStack(E, H, L, self._new_between())
-        self.attention = new_attention(config.attention_kind, H, A, dropout=config.attention_dropout)
+            self.decoder = LSTMStack(E, H, L, self._make_layer_connection())
+        self.attention = make_attention(config.attention_kind, H, A, dropout=config.attention_dropout)
         self.attention_vector = nn.Linear(H + H, H, bias=False)  # of concat(cell output, context)
         self.output = TiedOutput(H, E, vocab_size) if config.tied_output else nn.Linear(H, vocab_size)
         if config.copy_attention:
@@ -123,10 +130,10 @@ class Seq2Seq(nn.Module):
         self.embedding_dropout = nn.Dropout(of_embedding)
         self._initialize()
 
-    def _new_encoder(self) -> nn.Module:
+    def _make_encoder(self) -> nn.Module:
         c = self.config
         if c.residual or c.layer_norm:
-            between = self._new_between()
+            between = self._make_layer_connection()
             return LSTMStack(c.embedding, c.hidden, c.layers, between, bidirectional=c.bidirectional)
         return nn.LSTM(
             c.embedding,
@@ -137,9 +144,11 @@ class Seq2Seq(nn.Module):
             bidirectional=c.bidirectional,
         )
 
-    def _new_between(self) -> Between:
+    def _make_layer_connection(self) -> LayerConnection:
         c = self.config
-        return Between(c.layers, c.hidden, residual=c.residual, layer_norm=c.layer_norm, dropout=c.dropout)
+        return LayerConnection(
+            c.layers, c.hidden, residual=c.residual, layer_norm=c.layer_norm, dropout=c.dropout
+        )
 
     def _initialize(self) -> None:
         """Initialize the embedding with variance 1, the output as in He et al. (2015), and all other matrices
@@ -170,7 +179,7 @@ class Seq2Seq(nn.Module):
     def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
         """The memory of src [B, S], padded at the end, of true lengths src_len [B]; initial state of B
         rows."""
-        real = real_tokens(src, src_len)  # (B, S)
+        real = real_token_mask(src, src_len)  # (B, S)
         x = self._embed(src)  # (B, S, E)
         order = self._reading_order(src_len, src.shape[1])  # (B, S)
         x = x.gather(1, order[..., None].expand_as(x))  # (B, S, E)
@@ -178,10 +187,10 @@ class Seq2Seq(nn.Module):
         packed_values, h, c = self._encode_packed(packed)  # h, c (L, B, H)
         values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
         values = values.gather(1, order[..., None].expand_as(values))  # (B, S, H), in text order again
-        # Under autocast cuDNN's LSTM gives float16, in which MASKED overflows, and the states of the decoder
-        # would have its type too.
-        h, c = wide(h), wide(c)
-        bias = h.new_zeros(src.shape).masked_fill(~real, MASKED)  # (B, S)
+        # Under autocast cuDNN's LSTM gives float16, in which PADDING_BIAS overflows, and the states of the
+        # decoder would have its type too.
+        h, c = at_least_float32(h), at_least_float32(c)
+        bias = h.new_zeros(src.shape).masked_fill(~real, PADDING_BIAS)  # (B, S)
         memory = Memory(self.attention.keys(values), values, bias, src)
         fed = self.config.hidden if self.config.input_feeding else 0  # F
         return memory, DecoderState(h, c, h.new_zeros((len(src), fed)))
@@ -194,14 +203,16 @@ class Seq2Seq(nn.Module):
             values = packed._replace(data=data)
         # Faster than PyTorch's LSTM when training on a CPU; on a GPU cuDNN's is faster.
         elif torch.is_grad_enabled() and packed.data.device.type == "cpu" and not config.bidirectional:
-            values, (h, c) = self._encode_by_hand(packed)
+            values, (h, c) = self._encode_with_custom_backward(packed)
         else:
             values, (h, c) = self.encoder(packed)
         if config.bidirectional:  # (2 * L, B, H / 2), with both directions of a layer together
             h, c = (torch.cat([last[0::2], last[1::2]], dim=-1) for last in (h, c))
         return values, h, c
 
-    def _encode_by_hand(self, packed: PackedSequence) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
+    def _encode_with_custom_backward(
+        self, packed: PackedSequence
+    ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
         """The same as `self.encoder`, with hand-written derivatives."""
         x, sizes = packed.data, packed.batch_sizes.tolist()  # x (n, E), n the real tokens
         last_h, last_c = [], []
@@ -211,7 +222,7 @@ class Seq2Seq(nn.Module):
                 for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             gates = nn.functional.linear(self.dropout(x) if layer else x, w_ih, b_ih + b_hh)  # (n, 4H)
-            x, h, c = lstm_layer(gates, w_hh.to(computing_dtype(w_hh)), sizes)
+            x, h, c = lstm_layer(gates, w_hh.to(compute_dtype(w_hh)), sizes)
             last_h.append(h)
             last_c.append(c)
         h, c = (torch.stack(last)[:, packed.unsorted_indices] for last in (last_h, last_c))  # (L, B, H)
@@ -235,14 +246,16 @@ class Seq2Seq(nn.Module):
         x = self._embed(tokens)  # (N, E)
         gates = self._embedding_gates(x)  # (N, 4H)
         layers = list(zip(state.h, state.c, strict=True))
-        layers, attn, align = self._advance(gates, layers, state.attn, memory, self._projections(plain))
+        layers, attn, align = self._advance(
+            gates, layers, state.attn, memory, self._make_projections(plain_projection)
+        )
         h, c = (torch.stack(tensors) for tensors in zip(*layers, strict=True))  # (L, N, H) each
         following = DecoderState(h, c, attn[:, : state.attn.shape[-1]])
         logits = self._logits(attn)
         if self.config.copy_attention:
             rows = torch.arange(len(tokens), device=tokens.device)
             sentences = rows // (len(tokens) // len(memory.src))  # (N,)
-            logits = self._mixed(logits, attn, x, align, memory.src, sentences)
+            logits = self._mix_with_copying(logits, attn, x, align, memory.src, sentences)
         return logits, following, align
 
     def forward(
@@ -262,22 +275,30 @@ class Seq2Seq(nn.Module):
         go = torch.full_like(target[:, :1], GO)
         fed = torch.cat([go, (target if previous is None else previous)[:, :-1]], dim=1)  # (B, T)
         x = self._embed(fed.T)  # (T, B, E)
-        decode = self._fed_back if self.config.input_feeding else self._at_once
+        decode = (
+            self._decode_with_input_feeding
+            if self.config.input_feeding
+            else self._decode_without_input_feeding
+        )
         vectors, align = decode(x, state, memory)  # (B, T, H), (B, T, S)
-        real = real_tokens(target, target_len)  # (B, T)
+        real = real_token_mask(target, target_len)  # (B, T)
         attn = vectors[real]  # (n, H)
         logits = self._logits(attn)
         if self.config.copy_attention:
             x = x.transpose(0, 1)[real]  # (n, E)
-            logits = self._mixed(logits, attn, x, align[real], src, real.nonzero()[:, 0])
+            logits = self._mix_with_copying(logits, attn, x, align[real], src, real.nonzero()[:, 0])
         return logits, target[real]
 
-    def _fed_back(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor]:
+    def _decode_with_input_feeding(
+        self, x: Tensor, state: DecoderState, memory: Memory
+    ) -> tuple[Tensor, Tensor]:
         """Attention vectors [B, T, H] and alignment [B, T, S] of the embeddings x [T, B, E]; each vector is
         fed to the next step."""
         # Everything that does not depend on the state is computed once for all steps, outside the loop.
         all_gates = self._embedding_gates(x)  # (T, B, 4H)
-        projections = self._projections(through_time)._replace(read=read_through_time(memory.values))
+        projections = self._make_projections(projection_through_time)._replace(
+            weighted_sum=weighted_sum_through_time(memory.values)
+        )
         layers, attn = list(zip(state.h, state.c, strict=True)), state.attn
         vectors, aligns = [], []
         for gates in all_gates.unbind():
@@ -286,12 +307,14 @@ class Seq2Seq(nn.Module):
             aligns.append(align)  # (B, S)
         return torch.stack(vectors, dim=1), torch.stack(aligns, dim=1)
 
-    def _at_once(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor]:
-        """As `_fed_back`, without input feeding: each layer reads the whole target in one call."""
-        top, _ = self.decoder(x, first=(state.h, state.c))  # (T, B, H)
+    def _decode_without_input_feeding(
+        self, x: Tensor, state: DecoderState, memory: Memory
+    ) -> tuple[Tensor, Tensor]:
+        """The same without input feeding: each layer reads the whole target in one call."""
+        top, _ = self.decoder(x, initial=(state.h, state.c))  # (T, B, H)
         B = x.shape[1]
         rows = top.transpose(0, 1).flatten(0, 1)  # (B * T, H): row n belongs to sentence n // T
-        attn, align = self._attend(rows, memory, self._projections(plain))
+        attn, align = self._attend(rows, memory, self._make_projections(plain_projection))
         return attn.view(B, -1, attn.shape[-1]), align.view(B, -1, align.shape[-1])
 
     def _logits(self, attn: Tensor) -> Tensor:
@@ -300,12 +323,12 @@ class Seq2Seq(nn.Module):
         logits: Tensor = self.output(self.dropout(attn), *shared)
         return logits
 
-    def _mixed(
+    def _mix_with_copying(
         self, logits: Tensor, attn: Tensor, x: Tensor, align: Tensor, src: Tensor, sentences: Tensor
     ) -> Tensor:
         """Natural-log probabilities [n, V] of the mixture with copying; they are valid logits too. Row i
         belongs to sentence `sentences[i]` of src [B, S], with alignment [n, S] and fed embedding x [n, E]."""
-        first = first_of_its_kind(src)[sentences]  # (n, S)
+        first = first_occurrence_mask(src)[sentences]  # (n, S)
         mixed: Tensor = self.copying(logits, attn, x, align, src[sentences], first)
         return mixed
 
@@ -317,48 +340,55 @@ class Seq2Seq(nn.Module):
         embedded: Tensor = self.embedding_dropout(self.embedding(tokens))
         return embedded
 
-    def decoder_cells(self) -> list[Cell]:
+    def decoder_weights(self) -> list[LSTMWeights]:
         """The weights of the decoder's layers, first to last."""
         if self.config.input_feeding:
-            return [cell_of(cell) for cell in self.cells]
-        return [cell_of(layer, "_l0") for layer in self.decoder.layers]
+            return [lstm_weights(cell) for cell in self.cells]
+        return [lstm_weights(layer, "_l0") for layer in self.decoder.layers]
 
-    def decoder_between(self) -> Between:
+    def decoder_connection(self) -> LayerConnection:
         """Residual connection, layer norm and dropout between the decoder's layers."""
         return self.between if self.config.input_feeding else self.decoder.between
 
-    def encoder_between(self) -> Between:
+    def encoder_connection(self) -> LayerConnection:
         """Residual connection, layer norm and dropout between the encoder's layers."""
-        return self.encoder.between if isinstance(self.encoder, LSTMStack) else self._new_between()
+        return self.encoder.between if isinstance(self.encoder, LSTMStack) else self._make_layer_connection()
 
-    def encoder_cells(self) -> list[list[Cell]]:
+    def encoder_weights(self) -> list[list[LSTMWeights]]:
         """The weights of the encoder's layers, each forwards and, if it is bidirectional, backwards."""
         suffixes = ("", "_reverse") if self.config.bidirectional else ("",)
         if isinstance(self.encoder, LSTMStack):
-            return [[cell_of(layer, "_l0" + suffix) for suffix in suffixes] for layer in self.encoder.layers]
+            return [
+                [lstm_weights(layer, "_l0" + suffix) for suffix in suffixes] for layer in self.encoder.layers
+            ]
         numbers = range(self.config.layers)
-        return [[cell_of(self.encoder, f"_l{layer}{suffix}") for suffix in suffixes] for layer in numbers]
+        return [
+            [lstm_weights(self.encoder, f"_l{layer}{suffix}") for suffix in suffixes] for layer in numbers
+        ]
 
     def _embedding_gates(self, x: Tensor) -> Tensor:
         """The part of the first layer's gates that comes from the embedding x [.., E]: [.., 4H]."""
-        cell = self.decoder_cells()[0]
+        cell = self.decoder_weights()[0]
         weight = cell.weight_ih[:, : self.config.embedding]
         return nn.functional.linear(x, weight, cell.bias_ih + cell.bias_hh)
 
-    def _projections(self, kind: ProjectionKind) -> "_Projections":
-        """The linear maps of the decoder, each made from its weights by `kind`."""
-        first, *others = self.decoder_cells()
+    def _make_projections(self, make_projection: ProjectionFactory) -> "_Projections":
+        """The linear maps of the decoder, each made from its weights by `make_projection`."""
+        first, *others = self.decoder_weights()
         query = self.attention.query
         # Only the attention vector goes through the map of the first layer: `_embedding_gates` has computed
         # the part of its embedding and biases.
         fed = first.weight_ih[:, self.config.embedding :]
         return _Projections(
             gates=[
-                kind([fed, first.weight_hh], None),
-                *(kind([cell.weight_ih, cell.weight_hh], cell.bias_ih + cell.bias_hh) for cell in others),
+                make_projection([fed, first.weight_hh], None),
+                *(
+                    make_projection([cell.weight_ih, cell.weight_hh], cell.bias_ih + cell.bias_hh)
+                    for cell in others
+                ),
             ],
-            query=_unchanged if query is None else kind([query.weight], None),
-            attention_vector=kind([self.attention_vector.weight], None),
+            query=_identity if query is None else make_projection([query.weight], None),
+            attention_vector=make_projection([self.attention_vector.weight], None),
         )
 
     def _advance(
@@ -373,15 +403,15 @@ class Seq2Seq(nn.Module):
 
         `gates` [N, 4H] is the embedding's part of the first layer's gates; `attn` [N, F] is fed to it too.
         """
-        between = self.decoder_between()
+        between = self.decoder_connection()
         following: list[tuple[Tensor, Tensor]] = []
         y = attn
         for layer, (h, c) in enumerate(layers):
-            x = between.into(layer, y) if layer else y
+            x = between.layer_input(layer, y) if layer else y
             own = projections.gates[layer](None if layer else gates, x, h)  # (N, 4H)
             h, c = lstm_cell(own, c)
             following.append((h, c))
-            y = between.out_of(h, y) if layer else h
+            y = between.layer_output(h, y) if layer else h
         attn, align = self._attend(y, memory, projections)
         return following, attn, align
 
@@ -389,12 +419,12 @@ class Seq2Seq(nn.Module):
         """Attention vectors [N, H] and alignment [N, S] of the decoder's outputs [N, H]."""
         query = projections.query(None, top)
         context, align = self.attention(
-            query, memory.keys, memory.values, memory.bias, projections.read
+            query, memory.keys, memory.values, memory.bias, projections.weighted_sum
         )  # (N, D), (N, S)
         return projections.attention_vector(None, torch.cat([top, context], dim=-1)), align
 
 
-def _unchanged(_: None, x: Tensor) -> Tensor:
+def _identity(_: None, x: Tensor) -> Tensor:
     """The identity, in place of a projection."""
     return x
 
@@ -405,4 +435,4 @@ class _Projections(NamedTuple):
     gates: list[Projection]  # input [N, F or H] and state [N, H] of the layer -> [N, 4H]
     query: Projection  # [N, H] -> [N, A]
     attention_vector: Projection  # [N, 2H] -> [N, H]
-    read: Read | None = None  # the sum over the memory's values, if they are read at many steps
+    weighted_sum: WeightedSum | None = None  # over the memory's values, if they are read at many steps

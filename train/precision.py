@@ -10,25 +10,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .choices import Amp
+from .option_types import AmpMode
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve(amp: Amp, device: str) -> Precision:
+def resolve_precision(amp: AmpMode, device: str) -> Precision:
     """The precision of `amp` on this device: "auto" is bf16 if the hardware multiplies it, else fp32."""
     match amp:
         case "off":
             return "fp32"
         case "auto":
-            return "bf16" if _multiplies_bf16(device) else "fp32"
+            return "bf16" if _supports_bf16(device) else "fp32"
         case "bf16" | "fp16":
             return amp
 
 
-def _multiplies_bf16(device: str) -> bool:
+def _supports_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Older PyTorch has no such function; "auto" is fp32 then.
@@ -36,7 +36,7 @@ def _multiplies_bf16(device: str) -> bool:
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 if it is that already: for sums, divisors, and numbers that overflow in 16
     bits."""
     return x.to(torch.promote_types(torch.float32, x.dtype))

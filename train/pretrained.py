@@ -28,14 +28,14 @@ from torch import nn
 
 from ..runtime.backend import Floats, Ints
 from ..runtime.errors import DataError, UsageError
-from ..runtime.text import SPECIAL_TOKENS, TextCodec, normal_form
-from .readers import READ_ERRORS, unusable
+from ..runtime.text import SPECIAL_TOKENS, TextCodec, to_nfc
+from .readers import READ_ERRORS, as_data_error
 
 _WEIGHT = "embedding.weight"
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class PretrainedVectors:
     """The rows that were found for a vocabulary of V tokens."""
 
     ids: Ints  # [n]
@@ -53,14 +53,14 @@ class Pretrained:
         return safetensors.torch.save(tensors)
 
 
-def set_rows(embedding: nn.Embedding, kept: bytes) -> None:
+def set_embedding_rows(embedding: nn.Embedding, stored: bytes) -> None:
     """Set the rows of the embedding that a run stored."""
-    tensors = safetensors.torch.load(kept)
+    tensors = safetensors.torch.load(stored)
     with torch.no_grad():
         embedding.weight[tensors["ids"]] = tensors["vectors"]
 
 
-def read_pretrained(path: Path, codec: TextCodec, size: int) -> Pretrained:
+def read_pretrained_vectors(path: Path, codec: TextCodec, size: int) -> PretrainedVectors:
     """The vectors of `size` numbers that the file has for tokens of `codec`.
 
     Raises:
@@ -69,10 +69,14 @@ def read_pretrained(path: Path, codec: TextCodec, size: int) -> Pretrained:
     """
     digest = file_sha256(path)
     try:
-        rows = _of_tokens(path, codec, size) if path.suffix == ".safetensors" else _of_text(path, codec, size)
+        rows = (
+            _rows_from_safetensors(path, codec, size)
+            if path.suffix == ".safetensors"
+            else _rows_from_text(path, codec, size)
+        )
         found = dict(sorted(rows))
     except READ_ERRORS as error:
-        raise unusable(path, error) from None
+        raise as_data_error(path, error) from None
     except SafetensorError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not found:
@@ -80,11 +84,11 @@ def read_pretrained(path: Path, codec: TextCodec, size: int) -> Pretrained:
     vectors = np.stack(list(found.values()))
     if not np.isfinite(vectors).all():
         raise DataError(f"{path} has a number that is not finite")
-    return Pretrained(np.array(list(found), dtype=np.int64), vectors, codec.vocab_size, digest)
+    return PretrainedVectors(np.array(list(found), dtype=np.int64), vectors, codec.vocab_size, digest)
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of the file of --pretrained-embeddings; errors as in `read_pretrained`."""
+    """The sha256 of the file of --pretrained-embeddings; errors as in `read_pretrained_vectors`."""
     if not path.is_file():
         raise UsageError(f"--pretrained-embeddings {path} is not a file")
     try:
@@ -107,14 +111,16 @@ def tokens_of_words(codec: TextCodec) -> dict[str, list[int]]:
 Row = tuple[int, Floats]
 
 
-def _of_text(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
+def _rows_from_text(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
     opened = gzip.open if path.name.endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as lines:
-        yield from _of_lines(path, lines, tokens_of_words(codec), size)
+        yield from _rows_from_lines(path, lines, tokens_of_words(codec), size)
 
 
-def _of_lines(path: Path, lines: Iterable[str], left: dict[str, list[int]], size: int) -> Iterator[Row]:
-    """The rows of the words in `left`; if a word comes twice, the first row counts."""
+def _rows_from_lines(
+    path: Path, lines: Iterable[str], remaining: dict[str, list[int]], size: int
+) -> Iterator[Row]:
+    """The rows of the words in `remaining`; if a word comes twice, the first row counts."""
     for number, line in enumerate(lines, 1):
         parts = line.rstrip().split(" ")
         if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
@@ -122,8 +128,8 @@ def _of_lines(path: Path, lines: Iterable[str], left: dict[str, list[int]], size
             continue
         if number == 1:
             _check_size(path, len(parts) - 1, size)
-        word = normal_form(" ".join(parts[:-size]))  # words of GloVe may contain spaces
-        ids = left.pop(word, ())
+        word = to_nfc(" ".join(parts[:-size]))  # words of GloVe may contain spaces
+        ids = remaining.pop(word, ())
         if word and not ids:
             continue
         try:
@@ -138,7 +144,7 @@ def _of_lines(path: Path, lines: Iterable[str], left: dict[str, list[int]], size
             yield id, vector
 
 
-def _of_tokens(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
+def _rows_from_safetensors(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
     with safe_open(path, "pt") as file:
         words = (file.metadata() or {}).get("words")
         names = list(file.keys())
@@ -154,9 +160,9 @@ def _of_tokens(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
     _check_size(path, tensor.shape[1], size)
     vectors: Floats = tensor.float().numpy()
     if words is not None:
-        left = tokens_of_words(codec)
+        remaining = tokens_of_words(codec)
         for word, vector in zip(_word_list(path, words, len(vectors)), vectors, strict=True):
-            for id in left.pop(normal_form(word), ()):
+            for id in remaining.pop(to_nfc(word), ()):
                 yield id, vector
         return
     if len(vectors) != codec.vocab_size or not _same_tokenizer(path, codec):
@@ -177,10 +183,10 @@ def _word_list(path: Path, raw: str, count: int) -> list[str]:
 def _same_tokenizer(checkpoint: Path, codec: TextCodec) -> bool:
     """Whether the run around a checkpoint has the tokenizer of `codec`. True for files outside a run."""
     folders = list(checkpoint.resolve().parents)
-    beside = folders[min(2, len(folders) - 1)] / "tokenizer.json"
-    if not beside.is_file():
+    tokenizer_file = folders[min(2, len(folders) - 1)] / "tokenizer.json"
+    if not tokenizer_file.is_file():
         return True
-    other = TextCodec(beside.read_bytes(), max_source=1, max_target=2)
+    other = TextCodec(tokenizer_file.read_bytes(), max_source=1, max_target=2)
     return other.vocabulary == codec.vocabulary
 
 

@@ -16,15 +16,15 @@ from torch.nn.functional import linear
 #: y [N, out] = sum over i of x_i [N, in_i] @ weight_i^T + bias + offset, called with the offset [N, out], or
 #: None, and each x_i.
 Projection = Callable[..., Tensor]
-ProjectionKind = Callable[[Sequence[Tensor], Tensor | None], Projection]
+ProjectionFactory = Callable[[Sequence[Tensor], Tensor | None], Projection]
 
 #: The recorded pairs of tensors of each step.
-_Notes = list[tuple[Tensor, Tensor]]
+_Records = list[tuple[Tensor, Tensor]]
 
 
-def plain(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
+def plain_projection(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
     """The map of `weights` [out, in_i], for a single step or without gradients."""
-    cast = [weight.to(computing_dtype(weight)) for weight in weights]
+    cast = [weight.to(compute_dtype(weight)) for weight in weights]
 
     def project(offset: Tensor | None, *inputs: Tensor) -> Tensor:
         y = linear(inputs[0].to(cast[0].dtype), cast[0], bias)
@@ -35,78 +35,78 @@ def plain(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
     return project
 
 
-def through_time(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
+def projection_through_time(weights: Sequence[Tensor], bias: Tensor | None) -> Projection:
     """The map of `weights` [out, in_i], for many steps of one forward pass."""
     if not torch.is_grad_enabled():
-        return plain(weights, bias)
-    notes: _Notes = []
+        return plain_projection(weights, bias)
+    records: _Records = []
     weight = torch.cat(list(weights), dim=1) if len(weights) > 1 else weights[0]
-    dtype = computing_dtype(weight)
-    collected, own = _Collect.apply(weight, bias, dtype, notes)  # type: ignore[no-untyped-call]
+    dtype = compute_dtype(weight)
+    shared_weight, shared_bias = _WeightGradientFromRecords.apply(weight, bias, dtype, records)  # type: ignore[no-untyped-call]
 
     def project(offset: Tensor | None, *inputs: Tensor) -> Tensor:
         x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
-        y: Tensor = _Note.apply(x, collected, own, offset, notes)  # type: ignore[no-untyped-call]
+        y: Tensor = _RecordStep.apply(x, shared_weight, shared_bias, offset, records)  # type: ignore[no-untyped-call]
         return y
 
     return project
 
 
-def read_through_time(values: Tensor) -> Callable[[Tensor], Tensor]:
+def weighted_sum_through_time(values: Tensor) -> Callable[[Tensor], Tensor]:
     """The map of weights [B, K, S] to weighted sums [B, K, D] of values [B, S, D], for many steps. The
     gradient of the values is one product for all steps, too."""
     if not torch.is_grad_enabled():
-        cast = values.to(computing_dtype(values))
+        cast = values.to(compute_dtype(values))
         return lambda weights: weights.to(cast.dtype) @ cast
-    notes: _Notes = []
-    collected = _CollectValues.apply(values, computing_dtype(values), notes)  # type: ignore[no-untyped-call]
+    records: _Records = []
+    shared_values = _ValueGradientFromRecords.apply(values, compute_dtype(values), records)  # type: ignore[no-untyped-call]
 
-    def read(weights: Tensor) -> Tensor:
-        context: Tensor = _Read.apply(weights, collected, notes)  # type: ignore[no-untyped-call]
+    def weighted_sum(weights: Tensor) -> Tensor:
+        context: Tensor = _RecordWeightedSum.apply(weights, shared_values, records)  # type: ignore[no-untyped-call]
         return context
 
-    return read
+    return weighted_sum
 
 
-def computing_dtype(weight: Tensor) -> torch.dtype:
+def compute_dtype(weight: Tensor) -> torch.dtype:
     """The type that autocast computes in, or that of the weight without autocast. With it, weights are cast
     once rather than at each step."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
-class _Collect(Function):
+class _WeightGradientFromRecords(Function):
     """Weight and bias in another type. All steps depend on it, so its backward runs after theirs."""
 
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, notes: _Notes
+        ctx: Any, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, records: _Records
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.notes, ctx.dtype = notes, weight.dtype
+        ctx.records, ctx.dtype = records, weight.dtype
         ctx.set_materialize_grads(False)
-        return _as_another(weight, dtype), None if bias is None else _as_another(bias, dtype)
+        return _cast_to_new_tensor(weight, dtype), None if bias is None else _cast_to_new_tensor(bias, dtype)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor | None) -> tuple[Tensor, Tensor | None, None, None]:
-        outputs, inputs = (torch.cat(noted) for noted in zip(*ctx.notes, strict=True))
-        ctx.notes.clear()
-        of_bias = outputs.sum(dim=0, dtype=ctx.dtype) if ctx.needs_input_grad[1] else None
-        return (outputs.T @ inputs).to(ctx.dtype), of_bias, None, None
+        outputs, inputs = (torch.cat(recorded) for recorded in zip(*ctx.records, strict=True))
+        ctx.records.clear()
+        bias_gradient = outputs.sum(dim=0, dtype=ctx.dtype) if ctx.needs_input_grad[1] else None
+        return (outputs.T @ inputs).to(ctx.dtype), bias_gradient, None, None
 
 
-def _as_another(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _cast_to_new_tensor(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """`tensor` in this type, as a new tensor object: a Function must not return its input itself."""
     return tensor.view_as(tensor) if tensor.dtype == dtype else tensor.to(dtype)
 
 
-class _Note(Function):
+class _RecordStep(Function):
     """One step. Its backward records a pair of tensors instead of computing gradients of weight and bias."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor | None, notes: _Notes
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor | None, records: _Records
     ) -> Tensor:
-        ctx.notes, ctx.dtype = notes, x.dtype
+        ctx.records, ctx.dtype = records, x.dtype
         x = x.to(weight.dtype)
         ctx.save_for_backward(x, weight)
         added = [term for term in (bias, offset) if term is not None]
@@ -116,34 +116,34 @@ class _Note(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         gradient = gradient.to(weight.dtype)
-        ctx.notes.append((gradient, x))
-        of_offset = gradient if ctx.needs_input_grad[3] else None
-        return (gradient @ weight).to(ctx.dtype), None, None, of_offset, None
+        ctx.records.append((gradient, x))
+        offset_gradient = gradient if ctx.needs_input_grad[3] else None
+        return (gradient @ weight).to(ctx.dtype), None, None, offset_gradient, None
 
 
-class _CollectValues(Function):
-    """As `_Collect`, for the values of attention, of which each sentence has its own."""
+class _ValueGradientFromRecords(Function):
+    """As `_WeightGradientFromRecords`, for the values of attention, of which each sentence has its own."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, dtype: torch.dtype, notes: _Notes) -> Tensor:
-        ctx.notes, ctx.dtype = notes, values.dtype
+    def forward(ctx: Any, values: Tensor, dtype: torch.dtype, records: _Records) -> Tensor:
+        ctx.records, ctx.dtype = records, values.dtype
         ctx.set_materialize_grads(False)
-        return _as_another(values, dtype)
+        return _cast_to_new_tensor(values, dtype)
 
     @staticmethod
     def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor, None, None]:
-        weights, gradients = (torch.cat(noted, dim=1) for noted in zip(*ctx.notes, strict=True))
-        ctx.notes.clear()
+        weights, gradients = (torch.cat(recorded, dim=1) for recorded in zip(*ctx.records, strict=True))
+        ctx.records.clear()
         return (weights.transpose(1, 2) @ gradients).to(ctx.dtype), None, None
 
 
-class _Read(Function):
+class _RecordWeightedSum(Function):
     """One weighted sum. Its backward records a pair of tensors instead of computing the gradient of the
     values."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, values: Tensor, notes: _Notes) -> Tensor:
-        ctx.notes, ctx.dtype = notes, weights.dtype
+    def forward(ctx: Any, weights: Tensor, values: Tensor, records: _Records) -> Tensor:
+        ctx.records, ctx.dtype = records, weights.dtype
         weights = weights.to(values.dtype)
         ctx.save_for_backward(weights, values)
         return weights @ values
@@ -152,5 +152,5 @@ class _Read(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weights, values = ctx.saved_tensors
         gradient = gradient.to(values.dtype)
-        ctx.notes.append((weights, gradient))
+        ctx.records.append((weights, gradient))
         return (gradient @ values.transpose(1, 2)).to(ctx.dtype), None, None

@@ -16,27 +16,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..runtime.arguments import shown
+from ..runtime.arguments import short_repr
 from ..runtime.errors import DataError, UsageError
-from .dialogue import Dialogue, Tally, Turn, tidy
+from .dialogue import Dialogue, Tally, Turn, clean_dialogue
 
-ENDINGS = (".jsonl", ".tsv", ".csv", ".txt")
+EXTENSIONS = (".jsonl", ".tsv", ".csv", ".txt")
 #: Bytes. A longer line is a bad line: it is skipped in pieces and never held in memory as a whole.
-LONGEST_LINE = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 
-#: The exceptions of reading a file, gzipped or not; `unusable` makes an error of each.
+#: The exceptions of reading a file, gzipped or not; `as_data_error` makes an error of each.
 READ_ERRORS = (OSError, EOFError, zlib.error)
 
 #: Column separators and their names in messages. A .csv has one of the first two: Excel writes semicolons in
 #: languages with a decimal comma.
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_QUOTED = re.compile(r'"[^"]*("|\Z)')
+_QUOTED_CELL = re.compile(r'"[^"]*("|\Z)')
 
 #: Chat formats of OpenAI and ShareGPT: the key of the list of messages -> the keys of speaker and text.
-_MESSAGES = {"messages": ("role", "content"), "conversations": ("from", "value")}
+_MESSAGE_KEYS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 #: The speakers in them, and whether their messages are learned. System messages are not turns.
-_LEARNED = {"user": False, "human": False, "assistant": True, "gpt": True}
-_NO_TURN = ("system", "developer")
+_LEARN_FROM_SPEAKER = {"user": False, "human": False, "assistant": True, "gpt": True}
+_IGNORED_SPEAKERS = ("system", "developer")
 
 _PROMPT_NAMES = {"prompt", "source", "question", "input", "query", "instruction"}
 _RESPONSE_NAMES = {"response", "target", "answer", "output", "reply", "completion"}
@@ -44,23 +44,23 @@ _RESPONSE_NAMES = {"response", "target", "answer", "output", "reply", "completio
 
 def read_file(path: Path, tally: Tally, *, skip_bad: bool) -> Iterator[Dialogue]:
     """The dialogues of one file, in the format of its extension."""
-    with _opened(path) as lines:
-        yield from _dialogues(_records(ending(path), lines, tally), lines, tally, skip_bad)
+    with _open_lines(path) as lines:
+        yield from _read_dialogues(_read_records(data_extension(path), lines, tally), lines, tally, skip_bad)
 
 
 def read_parallel(source: Path, target: Path, tally: Tally, *, skip_bad: bool) -> Iterator[Dialogue]:
     """The pairs of two parallel files, line by line."""
-    with _opened(source) as sources, _opened(target) as targets:
-        yield from _dialogues(_ParallelLines(sources, targets), sources, tally, skip_bad)
+    with _open_lines(source) as sources, _open_lines(target) as targets:
+        yield from _read_dialogues(_ParallelLines(sources, targets), sources, tally, skip_bad)
 
 
-def ending(path: Path) -> str:
+def data_extension(path: Path) -> str:
     """The extension that selects the format, without .gz."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
 
-def unusable(path: Path, error: Exception) -> DataError:
+def as_data_error(path: Path, error: Exception) -> DataError:
     """The error for a file that cannot be opened or read."""
     if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
         return DataError(f"{path} cannot be read: {error.strerror or error}")
@@ -79,13 +79,13 @@ class _BadLineError(Exception):
         self.reason, self.detail, self.where, self.lines = reason, detail, where, 1
 
 
-_Opened = io.BufferedReader | gzip.GzipFile
+_BinaryFile = io.BufferedReader | gzip.GzipFile
 
 
 class _Lines(Iterator[str]):
     """The lines of a file as text, each ending with one line feed. The iteration goes on after a bad line."""
 
-    def __init__(self, path: Path, file: _Opened) -> None:
+    def __init__(self, path: Path, file: _BinaryFile) -> None:
         self.path, self._file = path, file
         self.number = 0  # of the last line, from 1
 
@@ -93,15 +93,15 @@ class _Lines(Iterator[str]):
         return f"{self.path}, line {number}"
 
     def __next__(self) -> str:
-        raw = self._readline(LONGEST_LINE + 1)
+        raw = self._readline(MAX_LINE_BYTES + 1)
         if not raw:
             raise StopIteration
         self.number += 1
         where = self.where(self.number)
-        if len(raw) > LONGEST_LINE:
+        if len(raw) > MAX_LINE_BYTES:
             while raw and not raw.endswith(b"\n"):
-                raw = self._readline(LONGEST_LINE)
-            raise _BadLineError(f"is longer than {LONGEST_LINE:,} bytes", where=where)
+                raw = self._readline(MAX_LINE_BYTES)
+            raise _BadLineError(f"is longer than {MAX_LINE_BYTES:,} bytes", where=where)
         if self.number == 1:
             raw = raw.removeprefix(b"\xef\xbb\xbf")
         if b"\0" in raw:
@@ -115,11 +115,11 @@ class _Lines(Iterator[str]):
         try:
             return self._file.readline(limit)
         except READ_ERRORS as error:
-            raise unusable(self.path, error) from None
+            raise as_data_error(self.path, error) from None
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[_Lines]:
+def _open_lines(path: Path) -> Iterator[_Lines]:
     """The lines of a file, gzipped or not. Raises UsageError or DataError if the file as a whole is
     unusable."""
     if path.is_dir():
@@ -130,10 +130,10 @@ def _opened(path: Path) -> Iterator[_Lines]:
         try:
             raw = stack.enter_context(path.open("rb"))
             zipped = path.suffix.lower() == ".gz"
-            file: _Opened = stack.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
+            file: _BinaryFile = stack.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
             head = file.peek(4096)
         except READ_ERRORS as error:
-            raise unusable(path, error) from None
+            raise as_data_error(path, error) from None
         if not head:
             raise DataError(f"{path} is empty")
         if b"\0" in head[:4096]:
@@ -147,13 +147,15 @@ def _opened(path: Path) -> Iterator[_Lines]:
 _Record = tuple[Turn, ...] | None
 
 
-def _dialogues(records: Iterator[_Record], lines: _Lines, tally: Tally, skip_bad: bool) -> Iterator[Dialogue]:
+def _read_dialogues(
+    records: Iterator[_Record], lines: _Lines, tally: Tally, skip_bad: bool
+) -> Iterator[Dialogue]:
     while True:
         where = lines.where(lines.number + 1)
         try:
             turns = next(records)
             if turns is not None:
-                _check(turns)
+                _check_turns(turns)
         except StopIteration:
             return
         except (_BadLineError, csv.Error) as error:
@@ -167,11 +169,11 @@ def _dialogues(records: Iterator[_Record], lines: _Lines, tally: Tally, skip_bad
                 ) from None
             tally.dropped[f"bad line: {bad.reason}"] += bad.lines
             continue
-        if turns is not None and (dialogue := tidy(turns, tally.dropped)):
+        if turns is not None and (dialogue := clean_dialogue(turns, tally.dropped)):
             yield dialogue
 
 
-def _check(turns: tuple[Turn, ...]) -> None:
+def _check_turns(turns: tuple[Turn, ...]) -> None:
     if not any(turn.text.strip() for turn in turns):
         raise _BadLineError("holds no text")
     try:
@@ -181,13 +183,13 @@ def _check(turns: tuple[Turn, ...]) -> None:
         raise _BadLineError("holds half of a surrogate pair, which is not valid text") from None
 
 
-def _records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
+def _read_records(kind: str, lines: _Lines, tally: Tally) -> Iterator[_Record]:
     """The records of the lines. These iterators go on after an error; a generator would end with its
     first."""
     if kind == ".jsonl":
         return map(functools.partial(_parse_json, tally), lines)
     if kind == ".tsv":
-        return map(_Columns("\t"), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return map(_PairColumns("\t"), csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     if kind == ".csv":
         return _CsvRows(lines)
     return _LinePairs(lines)
@@ -211,10 +213,10 @@ def _parse_json(tally: Tally, line: str) -> _Record:
         raise _BadLineError("is not JSON", "it is nested too deeply") from None
     if not isinstance(record, dict):
         raise _BadLineError("is not a JSON object", "a .jsonl file has one per line")
-    chat = next((key for key in _MESSAGES if record.get(key) is not None), None)
+    chat = next((key for key in _MESSAGE_KEYS if record.get(key) is not None), None)
     if "turns" in record:
         known = {"turns"}
-        parsed = tuple(_parse_turn(turn, tally.ignored_keys) for turn in _list_of(record, "turns"))
+        parsed = tuple(_parse_turn(turn, tally.ignored_keys) for turn in _get_list(record, "turns"))
     elif "prompt" in record and "response" in record:
         known = {"prompt", "response"}
         if not isinstance(record["prompt"], str) or not isinstance(record["response"], str):
@@ -222,22 +224,22 @@ def _parse_json(tally: Tally, line: str) -> _Record:
         parsed = (Turn(record["prompt"]), Turn(record["response"]))
     elif chat is not None:
         known = {chat}
-        messages = (_parse_message(each, *_MESSAGES[chat], tally) for each in _list_of(record, chat))
+        messages = (_parse_message(each, *_MESSAGE_KEYS[chat], tally) for each in _get_list(record, chat))
         parsed = tuple(turn for turn in messages if turn)
     else:
         reason = 'has neither "turns", "messages" or "conversations" nor both "prompt" and "response"'
-        raise _BadLineError(reason, _keys(record))
+        raise _BadLineError(reason, _describe_keys(record))
     tally.ignored_keys.update(record.keys() - known)
     return parsed
 
 
-def _list_of(record: dict[str, Any], key: str) -> list[Any]:
+def _get_list(record: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(record[key], list):
         raise _BadLineError(f'has "{key}" that is not a list')
     return list(record[key])
 
 
-def _keys(record: dict[str, Any]) -> str:
+def _describe_keys(record: dict[str, Any]) -> str:
     """The first keys of a record that has none of the known ones, for the message."""
     if not record:
         return "it has no keys"
@@ -257,28 +259,29 @@ def _parse_turn(turn: Any, ignored_keys: Counter[str]) -> Turn:
     return Turn(turn["text"], train)
 
 
-def _parse_message(message: Any, who: str, what: str, tally: Tally) -> Turn | None:
+def _parse_message(message: Any, speaker_key: str, text_key: str, tally: Tally) -> Turn | None:
     """A turn of a chat with an assistant, of which only the assistant's turns are learned. None for a message
     that is not a turn."""
-    if not isinstance(message, dict) or not isinstance(speaker := message.get(who), str):
-        raise _BadLineError(f'has a message that is not an object with a "{who}"')
-    if speaker in _NO_TURN:
+    if not isinstance(message, dict) or not isinstance(speaker := message.get(speaker_key), str):
+        raise _BadLineError(f'has a message that is not an object with a "{speaker_key}"')
+    if speaker in _IGNORED_SPEAKERS:
         tally.dropped["system message"] += 1
         return None
-    if speaker not in _LEARNED:
+    if speaker not in _LEARN_FROM_SPEAKER:
         raise _BadLineError(
-            "has a message from neither a user nor an assistant", f'its "{who}" is {shown(speaker)}'
+            "has a message from neither a user nor an assistant",
+            f'its "{speaker_key}" is {short_repr(speaker)}',
         )
     if message.get("tool_calls") or message.get("function_call"):
         raise _BadLineError("has a message that calls a tool, which is not a reply")
     weight = message.get("weight", 1)
     if weight not in (0, 1):
         raise _BadLineError('has a message whose "weight" is neither 0 nor 1')
-    tally.ignored_keys.update(message.keys() - {who, what, "weight"})
-    return Turn(_content(message.get(what), what), _LEARNED[speaker] and weight == 1)
+    tally.ignored_keys.update(message.keys() - {speaker_key, text_key, "weight"})
+    return Turn(_message_text(message.get(text_key), text_key), _LEARN_FROM_SPEAKER[speaker] and weight == 1)
 
 
-def _content(content: Any, name: str) -> str:
+def _message_text(content: Any, name: str) -> str:
     """The text of a message, which may be given in several parts."""
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
@@ -287,7 +290,7 @@ def _content(content: Any, name: str) -> str:
     return "".join(texts)
 
 
-class _Columns:
+class _PairColumns:
     """Turns rows of two columns into pairs. A header, recognized by its names, gives their order."""
 
     def __init__(self, separator: str) -> None:
@@ -319,18 +322,18 @@ class _CsvRows(Iterator[_Record]):
     """
 
     def __init__(self, lines: _Lines) -> None:
-        self._lines, self._columns, self._separator_known = lines, _Columns(","), False
+        self._lines, self._columns, self._separator_known = lines, _PairColumns(","), False
         self._row: list[str] = []  # the lines of this row
-        self._again: deque[str] = deque()  # lines of the previous row that are to be read again
+        self._to_reread: deque[str] = deque()  # lines of the previous row that are to be read again
 
     def __next__(self) -> _Record:
-        where = self._lines.where(self._lines.number - len(self._again) + 1)
+        where = self._lines.where(self._lines.number - len(self._to_reread) + 1)
         if not self._separator_known:
             self._find_separator(where)
         try:
-            row = self._read(self._columns.separator)
+            row = self._read_row(self._columns.separator)
         except csv.Error as error:
-            self._again.extendleft(reversed(self._row[1:]))
+            self._to_reread.extendleft(reversed(self._row[1:]))
             raise _BadLineError("is not well-formed", str(error), where) from None
         try:
             return self._columns(row)
@@ -344,34 +347,34 @@ class _CsvRows(Iterator[_Record]):
         rows: dict[str, list[str]] = {",": [], ";": []}
         for separator in rows:
             with contextlib.suppress(csv.Error):
-                rows[separator] = self._read(separator)
-            self._again.extendleft(reversed(self._row))
-        two = [separator for separator, row in rows.items() if len(row) == 2]
-        if len(two) == 2:
-            outside = _QUOTED.sub("", "".join(self._row))
-            two = [separator for separator in two if separator in outside]
-            if len(two) != 1:
+                rows[separator] = self._read_row(separator)
+            self._to_reread.extendleft(reversed(self._row))
+        fitting = [separator for separator, row in rows.items() if len(row) == 2]
+        if len(fitting) == 2:
+            outside = _QUOTED_CELL.sub("", "".join(self._row))
+            fitting = [separator for separator in fitting if separator in outside]
+            if len(fitting) != 1:
                 readings = " or ".join(
-                    f"{shown(prompt)} and {shown(response)} at {_SEPARATORS[separator]}"
+                    f"{short_repr(prompt)} and {short_repr(response)} at {_SEPARATORS[separator]}"
                     for separator, (prompt, response) in rows.items()
                 )
                 raise DataError(
                     f"{where} has two columns either way, {readings}: start the file with a header such as "
                     "prompt;response, put quotes around the texts, or save it as .tsv"
                 )
-        self._separator_known = bool(two)
-        self._columns.separator = max(two or rows, key=lambda each: len(rows[each]))
+        self._separator_known = bool(fitting)
+        self._columns.separator = max(fitting or rows, key=lambda each: len(rows[each]))
 
-    def _read(self, separator: str) -> list[str]:
+    def _read_row(self, separator: str) -> list[str]:
         self._row.clear()
         try:
-            return next(csv.reader(iter(self._line, None), delimiter=separator, strict=True))
+            return next(csv.reader(iter(self._next_line, None), delimiter=separator, strict=True))
         except _BadLineError as error:  # a bad line makes its whole row bad
             error.lines = len(self._row) + 1
             raise
 
-    def _line(self) -> str:
-        self._row.append(self._again.popleft() if self._again else next(self._lines))
+    def _next_line(self) -> str:
+        self._row.append(self._to_reread.popleft() if self._to_reread else next(self._lines))
         return self._row[-1]
 
 

@@ -19,15 +19,15 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward  # (gradient, y) -> gradient
 _tanh_backward = torch.ops.aten.tanh_backward  # (gradient, y) -> gradient * (1 - y * y)
 
 
-class _Cell(NamedTuple):
+class _SavedForBackward(NamedTuple):
     """The tensors that the forward of a cell saves for its backward, all float32."""
 
     activated: Tensor  # [N, 4H] the gates after sigmoid and tanh
     c: Tensor  # [N, H] the state before
-    squashed: Tensor  # [N, H] tanh of the state after
+    tanh_c: Tensor  # [N, H] tanh of the state after
 
 
-def _forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, _Cell]:
+def _cell_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, _SavedForBackward]:
     """h' and c' [N, H] from gates [N, 4H] and c [N, H]."""
     H = c.shape[-1]
     activated = gates.to(c.dtype, copy=True)
@@ -35,47 +35,47 @@ def _forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, _Cell]:
     activated[:, 2 * H : 3 * H].tanh_()
     activated[:, 3 * H :].sigmoid_()
     i, f, g, o = activated.chunk(4, dim=-1)
-    after = torch.addcmul(f * c, i, g)
-    squashed = after.tanh()
-    return o * squashed, after, _Cell(activated, c, squashed)
+    next_c = torch.addcmul(f * c, i, g)
+    tanh_c = next_c.tanh()
+    return o * tanh_c, next_c, _SavedForBackward(activated, c, tanh_c)
 
 
-def _backward(cell: _Cell, dh: Tensor, dc: Tensor | None, dgates: Tensor) -> Tensor:
+def _cell_backward(cell: _SavedForBackward, dh: Tensor, dc: Tensor | None, dgates: Tensor) -> Tensor:
     """The gradient of c, from those of h' and c'. The gradient of the gates is written to `dgates`."""
     i, f, g, o = cell.activated.chunk(4, dim=-1)
     di, df, dg, do = dgates.chunk(4, dim=-1)
-    do.copy_(_sigmoid_backward(dh * cell.squashed, o))
-    through: Tensor = _tanh_backward(dh * o, cell.squashed)
+    do.copy_(_sigmoid_backward(dh * cell.tanh_c, o))
+    dc_total: Tensor = _tanh_backward(dh * o, cell.tanh_c)
     if dc is not None:
-        through += dc
-    di.copy_(_sigmoid_backward(through * g, i))
-    df.copy_(_sigmoid_backward(through * cell.c, f))
-    dg.copy_(_tanh_backward(through * i, g))
-    return through.mul_(f)
+        dc_total += dc
+    di.copy_(_sigmoid_backward(dc_total * g, i))
+    df.copy_(_sigmoid_backward(dc_total * cell.c, f))
+    dg.copy_(_tanh_backward(dc_total * i, g))
+    return dc_total.mul_(f)
 
 
 def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """h' and c' [N, H] from gates [N, 4H] before their activation and the state c [N, H]."""
-    h, after = _LstmCell.apply(gates, c)  # type: ignore[no-untyped-call]
-    return h, after
+    h, next_c = _LstmCell.apply(gates, c)  # type: ignore[no-untyped-call]
+    return h, next_c
 
 
 class _LstmCell(Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        h, after, cell = _forward(gates, c)
+        h, next_c, cell = _cell_forward(gates, c)
         ctx.save_for_backward(*cell)
         ctx.dtype = gates.dtype
         ctx.set_materialize_grads(False)
-        return h, after
+        return h, next_c
 
     @staticmethod
     def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor, Tensor]:
-        cell = _Cell(*ctx.saved_tensors)
+        cell = _SavedForBackward(*ctx.saved_tensors)
         dgates = torch.empty(cell.activated.shape, dtype=ctx.dtype, device=cell.c.device)
         if dh is None:
             dh = torch.zeros_like(cell.c)
-        return dgates, _backward(cell, dh, dc, dgates)
+        return dgates, _cell_backward(cell, dh, dc, dgates)
 
 
 def lstm_layer(gates: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +109,7 @@ class _LstmLayer(Function):
             end = start + size
             before[start:end] = h[:size]
             own = gates[start:end] if step == 0 else torch.addmm(gates[start:end], h[:size], transposed)
-            following, c, cell = _forward(own, c[:size])
+            following, c, cell = _cell_forward(own, c[:size])
             outputs[start:end] = following
             # A sentence that continues overwrites its row at the next step.
             last_h[:size], last_c[:size] = following, c
@@ -131,7 +131,7 @@ class _LstmLayer(Function):
             # The sentences of the rows beyond `size` ended before this step: these rows of `dh` and `dc`
             # still hold the gradients of their last states.
             own = dgates[start:end]
-            dc[:size] = _backward(cell, dh[:size] + doutputs[start:end], dc[:size], own)
+            dc[:size] = _cell_backward(cell, dh[:size] + doutputs[start:end], dc[:size], own)
             if start:
                 dh[:size] = own @ weight
             end = start

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.display import counted
+from ..runtime.display import plural
 
 #: Called regularly with the present activity ("reading", "tokenizer", "encoding") and the number of
 #: dialogues, or of texts for the tokenizer, that are done.
-Tell = Callable[[str, int], None]
+ProgressCallback = Callable[[str, int], None]
 
 PERCENTILES = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
 
@@ -30,7 +30,7 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """The counts of a corpus. A reader fills the first block, `prepare` the rest.
+    """The counts of a corpus. A reader fills the first block, `prepare_corpus` the rest.
 
     With a separate held-out corpus, `dialogues` and `turns` are those of `sources`. The other counts include
     `valid_sources`, except those whose names begin with `train_` or `valid_`. Token lengths
@@ -83,44 +83,44 @@ class CorpusReport:
 
     def lines(self) -> list[str]:
         """The report as lines of a plain text table."""
-        rows = [(source.name, counted(source.dialogues, "dialogue")) for source in self.sources]
+        rows = [(source.name, plural(source.dialogues, "dialogue")) for source in self.sources]
         of_data = of_all = ""
         if self.valid_sources:
-            held_out = ((source.name, counted(source.dialogues, "dialogue")) for source in self.valid_sources)
+            held_out = ((source.name, plural(source.dialogues, "dialogue")) for source in self.valid_sources)
             rows += [(name, f"{dialogues}, held out") for name, dialogues in held_out]
             of_data, of_all = " in the training data", " in the training and held-out data"
         rows += [
             ("dialogues", f"{self.dialogues:,}{of_data}, sha256 {self.sha256[:12]}"),
             ("turns", f"{self.turns:,}{of_data}"),
             ("pairs", f"{self.pairs:,}{of_all}"),
-            ("to train", _pairs(self.train_pairs, self.train_dialogues)),
-            ("held out", _pairs(self.valid_pairs, self.valid_dialogues) + self._learned_too()),
+            ("to train", _format_pairs(self.train_pairs, self.train_dialogues)),
+            ("held out", _format_pairs(self.valid_pairs, self.valid_dialogues) + self._format_learned()),
             ("vocabulary", f"{self.vocab_size:,} tokens"),
-            ("source tokens", _spread(self.source_tokens)),
-            ("target tokens", _spread(self.target_tokens)),
+            ("source tokens", _format_percentiles(self.source_tokens)),
+            ("target tokens", _format_percentiles(self.target_tokens)),
             (
                 "truncated",
-                f"{counted(self.truncated_sources, 'source')}, {counted(self.truncated_targets, 'target')}",
+                f"{plural(self.truncated_sources, 'source')}, {plural(self.truncated_targets, 'target')}",
             ),
         ]
         if self.empty_prompts:
             rows.append(("empty prompts", f"{self.empty_prompts:,}, taken as they are"))
         if self.ambiguous_prompts:
-            prompts, pairs = counted(self.ambiguous_prompts, "prompt"), counted(self.ambiguous_pairs, "pair")
+            prompts, pairs = plural(self.ambiguous_prompts, "prompt"), plural(self.ambiguous_pairs, "pair")
             rows.append(("ambiguous", f"{prompts} with more than one reply, in {pairs}"))
-        rows += _counted("dropped", self.dropped)
-        rows += _counted("ignored key", self.ignored_keys)
+        rows += _count_rows("dropped", self.dropped)
+        rows += _count_rows("ignored key", self.ignored_keys)
         if self.more_ignored_keys:
             rows.append(("ignored key", f"and {self.more_ignored_keys:,} more"))
         width = max(len(label) for label, _ in rows)
         return [f"{label:<{width}}  {value}" for label, value in rows]
 
-    def _learned_too(self) -> str:
+    def _format_learned(self) -> str:
         return f", {self.valid_learned:,} of them learned too" if self.valid_learned else ""
 
 
-def _pairs(pairs: int, dialogues: int) -> str:
-    return f"{counted(pairs, 'pair')} of {counted(dialogues, 'dialogue')}"
+def _format_pairs(pairs: int, dialogues: int) -> str:
+    return f"{plural(pairs, 'pair')} of {plural(dialogues, 'dialogue')}"
 
 
 def percentiles(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
@@ -130,10 +130,10 @@ def percentiles(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
     return {name: int(np.percentile(lengths, q, method="higher")) for name, q in PERCENTILES.items()}
 
 
-def _spread(lengths: dict[str, int]) -> str:
+def _format_percentiles(lengths: dict[str, int]) -> str:
     return ", ".join(f"{name} {length:,}" for name, length in lengths.items()) or "none"
 
 
-def _counted(label: str, counts: dict[str, int]) -> Iterable[tuple[str, str]]:
+def _count_rows(label: str, counts: dict[str, int]) -> Iterable[tuple[str, str]]:
     most_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [(label, f"{count:,} × {what}") for what, count in most_first]

@@ -25,42 +25,42 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..runtime.bundle import MANIFEST, RUN
+from ..runtime.atomic_write import TEMPORARY_PREFIX, atomic_folder, sha256, sync_folder, write_atomic
+from ..runtime.bundle import MANIFEST_FILE, RUN_FILE
 from ..runtime.bundle import is_run as is_run
 from ..runtime.chat import ChatModel
 from ..runtime.device import Device
 from ..runtime.errors import BundleError, CheckpointError, UsageError
-from ..runtime.files import TEMPORARY, folder_atomic, sha256, sync_folder, write_atomic
 from ..runtime.options import DecodingOptions
 from ..runtime.text import TextCodec
 from .backend import TorchBackend
-from .beginning import Base, Beginning
-from .checkpoint import Position, fill_from_bytes, load_mean_weights, weights_to_bytes
+from .checkpoint import Position, load_mean_weights, load_weights_from_bytes, weights_to_bytes
 from .checkpoints import Checkpoints
-from .choices import Amp
-from .config import RunConfig, without_idle
+from .config import RunConfig, drop_ineffective
 from .dataset import EncodedPairs
 from .dialogue import Pair
 from .lock import LOCK
 from .model import Seq2Seq
-from .precision import resolve
-from .pretrained import set_rows
+from .option_types import AmpMode
+from .precision import resolve_precision
+from .pretrained import set_embedding_rows
+from .run_inputs import BaseCheckpoint, RunInputs
 
 _CONFIG = "config.toml"
 _EMBEDDING = "embedding.safetensors"
-_FIRST = "first.safetensors"
+_INITIAL_WEIGHTS = "first.safetensors"
 _TOKENIZER = "tokenizer.json"
-_HELD_OUT = "valid.jsonl"
+_VALID_TEXTS = "valid.jsonl"
 _CORPUS = "corpus"
-_NAMES = {
-    RUN,
+_RUN_NAMES = {
+    RUN_FILE,
     _CONFIG,
     LOCK,
     _EMBEDDING,
-    _FIRST,
+    _INITIAL_WEIGHTS,
     _TOKENIZER,
     _CORPUS,
-    _HELD_OUT,
+    _VALID_TEXTS,
     "checkpoints",
     "metrics.jsonl",
     "metrics.png",
@@ -87,9 +87,9 @@ class Run:
 
     def with_values(self, **values: int | None) -> "Run":
         """The run with other values, among those that a resume may change; they are stored in run.json."""
-        config = self.config.changed(values)
+        config = self.config.with_values(values)
         info = {**self.info, "config": config.to_json()}
-        write_atomic(self.folder / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(self.folder / RUN_FILE, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         write_atomic(self.folder / _CONFIG, config.to_toml())
         return open_run(self.folder)
 
@@ -104,36 +104,38 @@ class Run:
         return self._pairs("valid")
 
     def _pairs(self, part: str) -> EncodedPairs:
-        name = _corpus(part)
-        pairs = EncodedPairs.from_bytes(_read(self.folder, name, self.info), self.folder / name)
+        name = _corpus_file(part)
+        pairs = EncodedPairs.from_bytes(_read_checked(self.folder, name, self.info), self.folder / name)
         for ids in (pairs.src_ids, pairs.tgt_ids):
             if len(ids) and not 0 <= ids.min() <= ids.max() < self.codec.vocab_size:
                 raise CheckpointError(f"{self.folder / name} has ids that the run's {_TOKENIZER} lacks")
         return pairs
 
-    def held_out(self) -> list[Pair]:
+    def valid_texts(self) -> list[Pair]:
         """The held-out pairs as text."""
-        path = self.folder / _HELD_OUT
+        path = self.folder / _VALID_TEXTS
         try:  # split as bytes, since a text may contain other characters that str.splitlines breaks at
-            pairs = [json.loads(line) for line in _read(self.folder, _HELD_OUT, self.info).splitlines()]
+            pairs = [
+                json.loads(line) for line in _read_checked(self.folder, _VALID_TEXTS, self.info).splitlines()
+            ]
         except ValueError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
         encoded = len(self.valid_pairs)
-        if len(pairs) != encoded or not all(map(_is_held_out, pairs)):
+        if len(pairs) != encoded or not all(map(_is_pair_record, pairs)):
             raise CheckpointError(f"{path} is damaged: it does not hold the {encoded:,} held-out pairs")
         return [Pair(pair["turns"], pair["response"]) for pair in pairs]
 
-    def new_model(self) -> Seq2Seq:
+    def make_initial_model(self) -> Seq2Seq:
         """The model with its initial weights: those of another run, or weights that depend only on the seed
         and on pretrained vectors."""
-        weights = _read(self.folder, _FIRST, self.info) if self.begun_from else None
-        model = first_model(self.config, self.codec.vocab_size, weights)
+        weights = _read_checked(self.folder, _INITIAL_WEIGHTS, self.info) if self.base_info else None
+        model = make_initial_model(self.config, self.codec.vocab_size, weights)
         if self.pretrained:
-            set_rows(model.embedding, _read(self.folder, _EMBEDDING, self.info))
+            set_embedding_rows(model.embedding, _read_checked(self.folder, _EMBEDDING, self.info))
         return model
 
     @property
-    def begun_from(self) -> dict[str, Any] | None:
+    def base_info(self) -> dict[str, Any] | None:
         """The run that this one started from: the `data` that it had learned from, the `step` and the
         `sha256` of its weights. None if this run started from new weights."""
         return self.info.get("from")
@@ -141,13 +143,13 @@ class Run:
     @property
     def data_name(self) -> str:
         """The names of the data that the weights were learned from, including before this run."""
-        before = self.begun_from["data"].split(", ") if self.begun_from else []
+        before = self.base_info["data"].split(", ") if self.base_info else []
         return ", ".join(dict.fromkeys([*before, *str(self.info["corpus"]["name"]).split(", ")]))
 
-    def base(self, which: str = "best") -> Base:
+    def base_checkpoint(self, which: str = "best") -> BaseCheckpoint:
         """A checkpoint for another run to start from."""
         model, position = self.load_model(which)
-        return Base(self.folder, which, self.data_name, position.step, weights_to_bytes(model))
+        return BaseCheckpoint(self.folder, which, self.data_name, position.step, weights_to_bytes(model))
 
     @property
     def pretrained(self) -> dict[str, Any] | None:
@@ -165,27 +167,27 @@ class Run:
         return self.checkpoints.step(which)
 
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
-        """The model of a checkpoint, or the mean of several (see `Checkpoints.named`), in evaluation mode,
+        """The model of a checkpoint, or the mean of several (see `Checkpoints.select`), in evaluation mode,
         and its position."""
-        model = self.new_model()
-        position = load_mean_weights(self.checkpoints.named(which), model)
+        model = self.make_initial_model()
+        position = load_mean_weights(self.checkpoints.select(which), model)
         return model.eval(), position
 
 
-def first_model(config: RunConfig, vocab_size: int, weights: bytes | None = None) -> Seq2Seq:
-    """A model with initial weights from the seed, or with the `weights` of `Run.base`."""
+def make_initial_model(config: RunConfig, vocab_size: int, weights: bytes | None = None) -> Seq2Seq:
+    """A model with initial weights from the seed, or with the `weights` of `Run.base_checkpoint`."""
     torch.manual_seed(config.training.seed)
     model = Seq2Seq(config.model, vocab_size)
     if weights is not None:
-        fill_from_bytes(model, weights, _FIRST)
+        load_weights_from_bytes(model, weights, _INITIAL_WEIGHTS)
     return model
 
 
-def _corpus(part: str) -> str:
+def _corpus_file(part: str) -> str:
     return f"{_CORPUS}/{part}.safetensors"
 
 
-def _read(folder: Path, name: str, info: dict[str, Any]) -> bytes:
+def _read_checked(folder: Path, name: str, info: dict[str, Any]) -> bytes:
     """The content of a file of a run, checked against the hash in `info` (older runs have none)."""
     path = folder / name
     try:
@@ -194,16 +196,16 @@ def _read(folder: Path, name: str, info: dict[str, Any]) -> bytes:
         raise CheckpointError(f"{folder} is not a complete run: it has no {name}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    digest = info["from"]["sha256"] if name == _FIRST else info.get("files", {}).get(name)
+    digest = info["from"]["sha256"] if name == _INITIAL_WEIGHTS else info.get("files", {}).get(name)
     if digest is not None and sha256(content) != digest:
         raise CheckpointError(
-            f"{path} is damaged or belongs to another run: its sha256 differs from that in {RUN}, so restore "
-            "the original file"
+            f"{path} is damaged or belongs to another run: its sha256 differs from that in {RUN_FILE}, so "
+            "restore the original file"
         )
     return content
 
 
-def _is_held_out(pair: Any) -> bool:
+def _is_pair_record(pair: Any) -> bool:
     if not isinstance(pair, dict) or not isinstance(pair.get("turns"), list):
         return False
     return all(isinstance(text, str) for text in (*pair["turns"], pair.get("response")))
@@ -211,7 +213,7 @@ def _is_held_out(pair: Any) -> bool:
 
 def create_run(
     folder: Path,
-    beginning: Beginning,
+    inputs: RunInputs,
     corpus: dict[str, Any],
     *,
     device: str,
@@ -223,21 +225,23 @@ def create_run(
     run.json records `device` and `processes`, and `corpus`: the `name` and `sha256` of what was read, and of
     each of its sources.
     """
-    config, prepared, base = beginning.config, beginning.prepared, beginning.base
-    pretrained = beginning.pretrained
-    held_out = "".join(json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in prepared.valid_texts)
+    config, prepared, base = inputs.config, inputs.prepared, inputs.base
+    pretrained = inputs.pretrained
+    valid_texts = "".join(
+        json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in prepared.valid_texts
+    )
     files = {
         _TOKENIZER: prepared.tokenizer,
-        _corpus("train"): prepared.train.to_bytes(),
-        _corpus("valid"): prepared.valid.to_bytes(),
-        _HELD_OUT: held_out.encode(),
+        _corpus_file("train"): prepared.train.to_bytes(),
+        _corpus_file("valid"): prepared.valid.to_bytes(),
+        _VALID_TEXTS: valid_texts.encode(),
     }
     if pretrained is not None:
         files[_EMBEDDING] = pretrained.to_bytes()
     info = {
         "corpus": corpus,
         "config": config.to_json(),
-        "environment": environment(device, config.training.amp, processes),
+        "environment": describe_environment(device, config.training.amp, processes),
         "files": {name: sha256(content) for name, content in files.items()},
     }
     if pretrained is not None:
@@ -247,13 +251,13 @@ def create_run(
             "sha256": pretrained.sha256,
         }
     if base is not None:
-        info["from"] = {"data": base.data, "step": base.step, "sha256": sha256(base.weights)}
+        info["from"] = {"data": base.data_name, "step": base.step, "sha256": sha256(base.weights)}
     _make_folder(folder.parent)
-    with folder_atomic(folder, replace=replace) as temporary:
-        write_atomic(temporary / RUN, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+    with atomic_folder(folder, replace=replace) as temporary:
+        write_atomic(temporary / RUN_FILE, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         (temporary / _CORPUS).mkdir()
         if base is not None:
-            write_atomic(temporary / _FIRST, base.weights)
+            write_atomic(temporary / _INITIAL_WEIGHTS, base.weights)
         write_atomic(temporary / _CONFIG, config.to_toml())
         for name, content in files.items():
             write_atomic(temporary / name, content)
@@ -277,24 +281,24 @@ def open_run(folder: Path) -> Run:
         UsageError: the folder does not exist or is not a run.
         CheckpointError: one of its files is missing or damaged.
     """
-    path = folder / RUN
+    path = folder / RUN_FILE
     if not folder.is_dir():
         raise UsageError(f"there is no run {folder}: give the folder that `edgechat train --out` made")
     if not path.exists():
-        bundle = " (it looks like a bundle)" if (folder / MANIFEST).exists() else ""
-        raise UsageError(f"{folder} is not a run{bundle}: it has no {RUN}")
+        bundle = " (it looks like a bundle)" if (folder / MANIFEST_FILE).exists() else ""
+        raise UsageError(f"{folder} is not a run{bundle}: it has no {RUN_FILE}")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     try:
         # Older versions accepted values that have no effect.
-        values = {name: without_idle(part) for name, part in info["config"].items()}
+        values = {name: drop_ineffective(part) for name, part in info["config"].items()}
         config = RunConfig.from_dict(values, str(path))
         str(info["corpus"]["sha256"]), info.get("files", {}).items()
     except (KeyError, TypeError, AttributeError, ValueError):
         raise CheckpointError(f"{path} is damaged: it is not what `edgechat train` wrote") from None
-    tokenizer, data = _read(folder, _TOKENIZER, info), config.data
+    tokenizer, data = _read_checked(folder, _TOKENIZER, info), config.data
     try:
         codec = data.codec(tokenizer)
     except BundleError as error:
@@ -305,13 +309,13 @@ def open_run(folder: Path) -> Run:
 def is_only_a_run(folder: Path) -> bool:
     """Whether a folder is a run and holds nothing else, so that replacing it loses nothing else."""
     try:
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)}
     except OSError:
         return False
-    return RUN in names and names <= _NAMES
+    return RUN_FILE in names and names <= _RUN_NAMES
 
 
-def environment(device: str, amp: Amp = "off", processes: int = 1) -> dict[str, Any]:
+def describe_environment(device: str, amp: AmpMode = "off", processes: int = 1) -> dict[str, Any]:
     """The conditions for byte-identical weights, besides the configuration."""
     return {
         "device": device,
@@ -320,6 +324,6 @@ def environment(device: str, amp: Amp = "off", processes: int = 1) -> dict[str, 
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        "precision": resolve(amp, device),
+        "precision": resolve_precision(amp, device),
         "processes": processes,
     }

@@ -12,16 +12,16 @@ def learning_rate(step: int, total_steps: int, config: TrainingConfig, scale: fl
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
-    return config.learning_rate * scale * _share(step, total_steps, config)
+    return config.learning_rate * scale * _rate_factor(step, total_steps, config)
 
 
-def goes_by_total(config: TrainingConfig) -> bool:
+def depends_on_total_steps(config: TrainingConfig) -> bool:
     """Whether the rate, or the share of sampled tokens, depends on the planned number of steps."""
     planned = config.schedule == "luong" and None in (config.decay_start, config.decay_every)
     return config.schedule == "cosine" or planned or config.scheduled_sampling > 0
 
 
-def _share(step: int, total_steps: int, config: TrainingConfig) -> float:
+def _rate_factor(step: int, total_steps: int, config: TrainingConfig) -> float:
     """The fraction of the full rate after the warm-up, from 0 to 1."""
     match config.schedule:
         case "cosine":
@@ -30,12 +30,12 @@ def _share(step: int, total_steps: int, config: TrainingConfig) -> float:
         case "inverse-sqrt":
             return math.sqrt(config.warmup_steps / (step + 1))
         case "luong":
-            return config.decay ** _decays(step, total_steps, config)
+            return config.decay ** _count_decays(step, total_steps, config)
         case _:
             return 1.0
 
 
-def _decays(step: int, total_steps: int, config: TrainingConfig) -> int:
+def _count_decays(step: int, total_steps: int, config: TrainingConfig) -> int:
     """How often the luong schedule has decayed the rate.
 
     Worked example: with 100 steps it starts at 50 and repeats every 10. Step 49 has 0 decays, steps 50 to 59
@@ -46,7 +46,7 @@ def _decays(step: int, total_steps: int, config: TrainingConfig) -> int:
     return 0 if step < start else 1 + (step - start) // every
 
 
-def sampling_share(step: int, total_steps: int, config: TrainingConfig) -> float:
+def sampling_probability(step: int, total_steps: int, config: TrainingConfig) -> float:
     """The share of fed tokens that the model draws itself at this step. It rises linearly from 0 to
     `scheduled_sampling` (the linear decay of Bengio et al. 2015, section 2.4)."""
     return config.scheduled_sampling * min(1.0, step / max(1, total_steps - 1))

@@ -6,20 +6,20 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ..runtime.errors import BundleError, DataError, UsageError
-from ..runtime.graphcheck import LARGEST_ROW
-from ..runtime.text import SPECIAL_TOKENS, TextCodec, normal_form
-from ..runtime.tokenizerfile import LONGEST_TOKEN, WORDS
-from .report import Tell
+from ..runtime.graphcheck import MAX_ROW_ELEMENTS
+from ..runtime.text import SPECIAL_TOKENS, TextCodec, to_nfc
+from ..runtime.tokenizercheck import MAX_TOKEN_BYTES, WORD_PATTERN
+from .report import ProgressCallback
 
 #: The special tokens and the 256 bytes.
-SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
+MIN_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256
 
 #: A pair of tokens must occur this often to be merged. Otherwise small corpora give vocabularies of whole
 #: sentences.
-_LEAST_SEEN = 2
+_MIN_PAIR_COUNT = 2
 #: Characters. Longer words are cut into parts of this length for training, whose time grows with the square
 #: of the length of a word.
-_LONGEST_WORD = 1000
+_MAX_WORD_LENGTH = 1000
 
 _PROBES = (
     *SPECIAL_TOKENS,
@@ -35,47 +35,49 @@ _PROBES = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: Tell | None = None) -> bytes:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, progress: ProgressCallback | None = None
+) -> bytes:
     """The `tokenizer.json` of a byte-level BPE of at most `vocab_size` tokens. The same texts give the same
     bytes.
 
     `texts` is streamed. A small corpus gives fewer tokens. Raises UsageError if `vocab_size` has no room for
     the special tokens and the 256 bytes.
     """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise UsageError(f"the vocabulary size must be at least {SMALLEST_VOCABULARY}, not {vocab_size}")
+    if vocab_size < MIN_VOCAB_SIZE:
+        raise UsageError(f"the vocabulary size must be at least {MIN_VOCAB_SIZE}, not {vocab_size}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
-    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    words = pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        min_frequency=_LEAST_SEEN,
-        max_token_length=LONGEST_TOKEN,  # else a long line of dashes would become one token
+        min_frequency=_MIN_PAIR_COUNT,
+        max_token_length=MAX_TOKEN_BYTES,  # else a long line of dashes would become one token
         special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    parts = (part for text in _with_progress(texts, progress) for part in _bounded(text, words))
+    parts = (part for text in _with_progress(texts, progress) for part in _cut_long_words(text, words))
     tokenizer.train_from_iterator(parts, trainer)
     return tokenizer.to_str().encode("utf-8")
 
 
-def _with_progress(texts: Iterable[str], progress: Tell | None) -> Iterator[str]:
+def _with_progress(texts: Iterable[str], progress: ProgressCallback | None) -> Iterator[str]:
     for count, text in enumerate(texts, start=1):
         yield text
         if progress and count % 1000 == 0:
             progress("tokenizer", count)
 
 
-def _bounded(text: str, words: pre_tokenizers.Split) -> Iterator[str]:
+def _cut_long_words(text: str, words: pre_tokenizers.Split) -> Iterator[str]:
     """`text` as a whole, or in parts that end within its overlong words."""
     begin = 0
-    for _, (start, end) in words.pre_tokenize_str(text) if len(text) > _LONGEST_WORD else ():
-        for cut in range(start + _LONGEST_WORD, end, _LONGEST_WORD):
+    for _, (start, end) in words.pre_tokenize_str(text) if len(text) > _MAX_WORD_LENGTH else ():
+        for cut in range(start + _MAX_WORD_LENGTH, end, _MAX_WORD_LENGTH):
             yield text[begin:cut]
             begin = cut
     yield text[begin:]
@@ -99,9 +101,9 @@ def load_tokenizer(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except BundleError as error:
         raise DataError(f"{path} cannot be used: {error}") from None
-    if codec.vocab_size > LARGEST_ROW:
+    if codec.vocab_size > MAX_ROW_ELEMENTS:
         raise DataError(
-            f"{path} has {codec.vocab_size:,} tokens, and a bundle has room for {LARGEST_ROW:,}: "
+            f"{path} has {codec.vocab_size:,} tokens, and a bundle has room for {MAX_ROW_ELEMENTS:,}: "
             "use one with fewer"
         )
     for probe in _PROBES:
@@ -116,4 +118,4 @@ def _round_trips(codec: TextCodec, text: str) -> bool:
         back = codec.decode(ids)
     except KeyError:  # a token with a character that does not stand for a byte
         return False
-    return back == normal_form(text) and min(ids) >= len(SPECIAL_TOKENS)
+    return back == to_nfc(text) and min(ids) >= len(SPECIAL_TOKENS)

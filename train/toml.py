@@ -28,7 +28,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a TOML file: {error}") from None
 
 
-def section(kind: type[Section], values: object, where: str) -> Section:
+def parse_section(kind: type[Section], values: object, where: str) -> Section:
     """The dataclass `kind` with `values`; keys that are left out keep their defaults.
 
     Raises UsageError for a key that `kind` lacks, with the closest one that it has, and for a value of the
@@ -38,7 +38,7 @@ def section(kind: type[Section], values: object, where: str) -> Section:
         raise UsageError(f"{where} must be a section of keys and values, not {values!r}")
     types = get_type_hints(kind)
     refuse_unknown(values, types, where)
-    typed = {key: of_type(value, types[key], f"{where}: {key}") for key, value in values.items()}
+    typed = {key: check_type(value, types[key], f"{where}: {key}") for key, value in values.items()}
     try:
         return kind(**typed)
     except UsageError as error:
@@ -57,18 +57,18 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
 
 
 def to_toml(sections: Mapping[str, object], comment: str) -> str:
-    """Dataclasses as the sections of a file that `read_toml` and `section` read back. None is left out."""
+    """Dataclasses as the sections of a file that `read_toml` and `parse_section` read. None is left out."""
     lines = [f"# {line}" for line in comment.splitlines()]
     for name, part in sections.items():
         lines += ["", f"[{name}]"]
         for field in dataclasses.fields(part):  # type: ignore[arg-type]
             value = getattr(part, field.name)
             if value is not None:
-                lines.append(f"{field.name} = {_literal(value)}")
+                lines.append(f"{field.name} = {_toml_literal(value)}")
     return "\n".join(lines) + "\n"
 
 
-def _literal(value: Any) -> str:
+def _toml_literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -80,40 +80,40 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def of_type(value: Any, wanted: Any, what: str) -> Any:
-    """`value`, if it has the annotated type `wanted`; a whole number is accepted as a float. Else raises
+def check_type(value: Any, expected: Any, what: str) -> Any:
+    """`value`, if it has the annotated type `expected`; a whole number is accepted as a float. Else raises
     UsageError."""
-    if get_origin(wanted) is Literal:
-        if value in get_args(wanted) and isinstance(value, str):
+    if get_origin(expected) is Literal:
+        if value in get_args(expected) and isinstance(value, str):
             return value
-        raise UsageError(f"{what} must be {either(get_args(wanted))}, not {value!r}")
-    if get_origin(wanted) in (Union, UnionType):
+        raise UsageError(f"{what} must be {join_with_or(get_args(expected))}, not {value!r}")
+    if get_origin(expected) in (Union, UnionType):
         if value is None:
             return None
-        (wanted,) = (kind for kind in get_args(wanted) if kind is not NoneType)
-        return of_type(value, wanted, what)
-    if get_origin(wanted) is tuple:  # of strings; a single string stands for a list of one
+        (expected,) = (kind for kind in get_args(expected) if kind is not NoneType)
+        return check_type(value, expected, what)
+    if get_origin(expected) is tuple:  # of strings; a single string stands for a list of one
         texts = [value] if isinstance(value, str) else value
         if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
-            return tuple(of_type(text, str, what) for text in texts)
+            return tuple(check_type(text, str, what) for text in texts)
         raise UsageError(f"{what} must be a string or a list of strings, not {value!r}")
-    if wanted is Path and isinstance(value, str):
-        return Path(of_type(value, str, what))
-    if wanted is str and isinstance(value, str) and "\0" in value:
+    if expected is Path and isinstance(value, str):
+        return Path(check_type(value, str, what))
+    if expected is str and isinstance(value, str) and "\0" in value:
         raise UsageError(f"{what} must be a string without NUL, not {value!r}")
-    fits = isinstance(value, bool) if wanted is bool else not isinstance(value, bool)
-    if wanted is float and fits and isinstance(value, int | float):
+    fits = isinstance(value, bool) if expected is bool else not isinstance(value, bool)
+    if expected is float and fits and isinstance(value, int | float):
         try:
             return float(value)
         except OverflowError:
             raise UsageError(f"{what} is too large a number") from None
-    if fits and isinstance(value, wanted):
+    if fits and isinstance(value, expected):
         return value
     kinds = {bool: "true or false", int: "a whole number", float: "a number"}
-    raise UsageError(f"{what} must be {kinds.get(wanted, 'a string')}, not {value!r}")
+    raise UsageError(f"{what} must be {kinds.get(expected, 'a string')}, not {value!r}")
 
 
-def either(names: Iterable[str]) -> str:
+def join_with_or(names: Iterable[str]) -> str:
     """The names as a sentence lists alternatives: a, b or c."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last

@@ -17,34 +17,34 @@ from typing import Literal
 
 import numpy as np
 
+from ..runtime.atomic_write import remove_leftovers
 from ..runtime.chat import ChatModel
 from ..runtime.device import Device
 from ..runtime.errors import CheckpointError, EdgeChatError
-from ..runtime.files import remove_leftovers
 from ..runtime.options import DecodingOptions
 from .backend import TorchBackend
-from .batches import epoch_order, ordered_batches
-from .bpe_dropout import BpeDropout, batch_of
+from .batches import ordered_batches, plan_epoch
+from .bpe_dropout import BpeDropout, make_training_batch
 from .checkpoint import Position, load_checkpoint
-from .distributed import ALONE, World
+from .distributed import SINGLE_PROCESS, World
 from .lock import RunLock
-from .metrics import append_metrics, cut_metrics, plot_metrics
+from .metrics import append_metrics, plot_metrics, truncate_metrics
 from .model import Seq2Seq
 from .perplexity import perplexity
 from .precision import Precision, autocast
 from .run import Run
-from .schedule import goes_by_total, learning_rate, sampling_share
-from .updates import Outcome, Share, Updater, summed_loss
+from .schedule import depends_on_total_steps, learning_rate, sampling_probability
+from .updates import Outcome, Shard, Updater, evaluate_loss
 
-Ended = Literal["finished", "stopped early", "interrupted", "out of time"]
+EndReason = Literal["finished", "stopped early", "interrupted", "out of time"]
 
 #: Steps in a row without an update that end the run: it would not recover by itself.
-_MOST_SKIPPED = 5
+_MAX_SKIPPED_IN_ROW = 5
 #: Held-out pairs that are decoded at each validation if early stopping goes by the quality of replies.
-_DECODED = 200
+_MAX_DECODED_PAIRS = 200
 #: Steps that are counted before the first one. Beyond them the total is extrapolated, so that the count takes
 #: seconds for any number of epochs.
-_MOST_COUNTED = 50_000
+_MAX_COUNTED_STEPS = 50_000
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class ValidationMetrics:
 
 
 @dataclass(frozen=True)
-class Result:
-    ended: Ended
+class TrainingResult:
+    ended: EndReason
     position: Position
     total_steps: int
     total_steps_exact: bool
@@ -97,7 +97,7 @@ class Trainer:
         run: Run,
         *,
         device: Device = "cpu",
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
         on_step: Callable[[StepMetrics], None] = lambda metrics: None,
         on_validation: Callable[[ValidationMetrics], None] = lambda metrics: None,
         max_minutes: float | None = None,
@@ -106,31 +106,31 @@ class Trainer:
         self._on_step, self._on_validation = on_step, on_validation
         self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._train, self._valid = run.train_pairs, run.valid_pairs
-        by = self._config.early_stop
-        self._metric = by.replace("-", "_") if by in ("exact-match", "bleu", "chrf") else None
+        metric = self._config.early_stop
+        self._metric = metric.replace("-", "_") if metric in ("exact-match", "bleu", "chrf") else None
         if self._metric is not None:
             # Imported now rather than at the first validation, since sacrebleu may be missing.
-            from .likeness import decoded_scores
+            from .reply_scores import score_greedy_replies
 
-            self._decoded_scores = decoded_scores
+            self._score_greedy_replies = score_greedy_replies
         self._target_len = np.diff(self._train.tgt_offsets)
-        self._order_epoch, self._order = -1, list[list[np.ndarray]]()
-        self._bpe_dropout = BpeDropout.wanted(self._config, run.tokenizer, run.codec)
-        self._lock = RunLock(run.folder) if world.writes else None
+        self._cached_epoch, self._cached_steps = -1, list[list[np.ndarray]]()
+        self._bpe_dropout = BpeDropout.from_config(self._config, run.tokenizer, run.codec)
+        self._lock = RunLock(run.folder) if world.is_first else None
         try:
-            self._updater = Updater(run.new_model(), self._config, device, world)
+            self._updater = Updater(run.make_initial_model(), self._config, device, world)
             self._position, self._saved_step = Position(), -1
             if run.checkpoints:
-                self._go_on_from(run.checkpoints.last)
-            if world.writes:
+                self._resume_from(run.checkpoints.last)
+            if world.is_first:
                 remove_leftovers(run.folder)
-                cut_metrics(run.folder, self._position.step)
+                truncate_metrics(run.folder, self._position.step)
             #: The planned number of steps, and whether that is exact rather than an estimate.
-            self.total_steps, self.total_steps_exact = self._planned_steps()
+            self.total_steps, self.total_steps_exact = self._count_planned_steps()
         except BaseException:
-            self._unlock()
+            self._release_lock()
             raise
-        self._smoothed: float | None = None
+        self._smoothed_loss: float | None = None
         self._speed = _Speed()
 
     @property
@@ -144,7 +144,7 @@ class Trainer:
         return replace(self._position)
 
     @property
-    def weights(self) -> int:
+    def parameter_count(self) -> int:
         """The number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
@@ -154,7 +154,7 @@ class Trainer:
         position, config = self._position, self._config
         if config.max_steps is not None and position.step >= config.max_steps:
             return True
-        epochs = position.epoch + (position.epoch_step >= len(self._steps(position.epoch)))
+        epochs = position.epoch + (position.epoch_step >= len(self._steps_of_epoch(position.epoch)))
         return epochs >= config.epochs
 
     @property
@@ -172,29 +172,29 @@ class Trainer:
         """The type of numbers that the training computes in."""
         return self._updater.precision
 
-    def train(self, should_stop: Callable[[], bool] = lambda: False) -> Result:
+    def train(self, should_stop: Callable[[], bool] = lambda: False) -> TrainingResult:
         """Train until the planned steps, the time or the patience is over, or until `should_stop` returns
         true. It is called after every step; a stopped run has a checkpoint and can be resumed."""
         try:
             ended = self._train_to_end(should_stop)
         except OSError as error:
-            left = (
+            advice = (
                 "what was saved before is intact, and --resume continues from the last checkpoint"
                 if self._run.checkpoints
                 else "there is no checkpoint yet, and --resume starts from the beginning"
             )
             raise CheckpointError(
                 f"{self._run.folder} cannot be written at step {self._position.step} ({error.strerror}): "
-                + left
+                + advice
             ) from error
         finally:
-            self._draw()
-            self._unlock()
+            self._plot_curves()
+            self._release_lock()
         if self.finished:
             self.total_steps, self.total_steps_exact = self._position.step, True
-        return Result(ended, self.position, self.total_steps, self.total_steps_exact)
+        return TrainingResult(ended, self.position, self.total_steps, self.total_steps_exact)
 
-    def _draw(self) -> None:
+    def _plot_curves(self) -> None:
         """Draw the curves. A failure is only logged, since they can be drawn again."""
         if self._lock is None:
             return
@@ -206,21 +206,21 @@ class Trainer:
         except Exception as error:
             _log.warning("no curves are drawn in %s: %s", self._run.folder, error)
 
-    def _unlock(self) -> None:
+    def _release_lock(self) -> None:
         if self._lock is not None:
             self._lock.release()
 
-    def _train_to_end(self, should_stop: Callable[[], bool]) -> Ended:
+    def _train_to_end(self, should_stop: Callable[[], bool]) -> EndReason:
         position, config = self._position, self._config
-        if self._run.begun_from and position.step == 0 and (measured := self._validate()):
+        if self._run.base_info and position.step == 0 and (measured := self._validate()):
             # For comparison. It never counts as the best, since the best checkpoint must have learned DATA.
             self._on_validation(ValidationMetrics(0, math.nan, measured["loss"], best=False, skipped=0))
         while not self.finished:
             if self.out_of_patience:
                 return "stopped early"
-            if position.epoch_step >= len(self._steps(position.epoch)):
+            if position.epoch_step >= len(self._steps_of_epoch(position.epoch)):
                 position.epoch, position.epoch_step = position.epoch + 1, 0
-            self._step(self._steps(position.epoch)[position.epoch_step])
+            self._train_step(self._steps_of_epoch(position.epoch)[position.epoch_step])
             position.step, position.epoch_step = position.step + 1, position.epoch_step + 1
             if position.step % config.save_every == 0 or self.finished:
                 self._validate_and_save()
@@ -231,27 +231,27 @@ class Trainer:
         self._save()
         return "finished"
 
-    def _steps(self, epoch: int) -> list[list[np.ndarray]]:
+    def _steps_of_epoch(self, epoch: int) -> list[list[np.ndarray]]:
         """The steps of an epoch; those of the last call are cached."""
-        if self._order_epoch != epoch:
-            self._order = epoch_order(self._train, self._config, epoch)
-            self._order_epoch = epoch
-        return self._order
+        if self._cached_epoch != epoch:
+            self._cached_steps = plan_epoch(self._train, self._config, epoch)
+            self._cached_epoch = epoch
+        return self._cached_steps
 
-    def _go_on_from(self, checkpoint: Path) -> None:
+    def _resume_from(self, checkpoint: Path) -> None:
         """Load a checkpoint. Older versions counted the batches of an epoch, which are converted to steps."""
-        self._position = position = load_checkpoint(checkpoint, self._updater.learned)
+        self._position = position = load_checkpoint(checkpoint, self._updater.training_state)
         self._saved_step = position.step
         if not position.counts_batches:
             return
-        steps = len(self._steps(position.epoch))
+        steps = len(self._steps_of_epoch(position.epoch))
         if self._config.batch_tokens:  # earlier epochs may have had other numbers of steps
             done = min(steps, -(-position.epoch_step // self._config.accumulate))
         else:
             done = position.step - position.epoch * steps
         if done != position.epoch_step:  # a step had several batches
             position.epoch_step = done
-            if self._world.writes:
+            if self._world.is_first:
                 _log.warning(
                     "%s was written by an older edgechat, which drew each batch of a step by itself: "
                     "training continues, but in epoch %d some pairs come twice and others not at all",
@@ -259,36 +259,36 @@ class Trainer:
                     position.epoch + 1,
                 )
 
-    def _planned_steps(self) -> tuple[int, bool]:
+    def _count_planned_steps(self) -> tuple[int, bool]:
         """The planned number of steps, and whether it is exact.
 
         With batches of pairs all epochs have the same number of steps. With batches of tokens the numbers
-        differ: if something depends on the total, epochs are counted up to `_MOST_COUNTED` steps, else only
-        the first one is. The remaining epochs are assumed to be as long as those counted.
+        differ: if something depends on the total, epochs are counted up to `_MAX_COUNTED_STEPS` steps, else
+        only the first one is. The remaining epochs are assumed to be as long as those counted.
         """
         config = self._config
         limit = config.max_steps or math.inf
         if not config.batch_tokens:
-            return int(min(config.epochs * len(self._steps(0)), limit)), True
-        enough = min(limit, _MOST_COUNTED if goes_by_total(config) else 1)
+            return int(min(config.epochs * len(self._steps_of_epoch(0)), limit)), True
+        enough = min(limit, _MAX_COUNTED_STEPS if depends_on_total_steps(config) else 1)
         steps = epochs = 0
         while epochs < config.epochs and steps < enough:
-            steps, epochs = steps + len(self._steps(epochs)), epochs + 1
+            steps, epochs = steps + len(self._steps_of_epoch(epochs)), epochs + 1
         if epochs == config.epochs or steps >= limit:
             return int(min(steps, limit)), True
         return int(min(steps * config.epochs // epochs, limit)), False
 
-    def _step(self, group: list[np.ndarray]) -> None:
-        """One update of the weights, from the batches of `group`."""
+    def _train_step(self, index_batches: list[np.ndarray]) -> None:
+        """One update of the weights, from the batches of `index_batches`."""
         position, config = self._position, self._config
-        shares = [self._share(indices) for indices in group]
-        tokens = self._target_tokens(group, shares)
+        shards = [self._make_shard(indices) for indices in index_batches]
+        tokens = self._target_tokens(index_batches, shards)
         outcome = self._updater.update(
-            shares,
+            shards,
             tokens,
             step=position.step + 1,
-            rate=self._rate(),
-            sampling=sampling_share(position.step, self.total_steps, config),
+            rate=self._learning_rate(),
+            sampling=sampling_probability(position.step, self.total_steps, config),
         )
         if not outcome.applied:
             self._count_skipped(outcome)
@@ -298,23 +298,25 @@ class Trainer:
         position.tokens += tokens
         position.norm_sum += outcome.norm
         position.updates += 1
-        smoothed = outcome.loss if self._smoothed is None else 0.95 * self._smoothed + 0.05 * outcome.loss
-        self._smoothed = smoothed
+        smoothed = (
+            outcome.loss if self._smoothed_loss is None else 0.95 * self._smoothed_loss + 0.05 * outcome.loss
+        )
+        self._smoothed_loss = smoothed
         speed = self._speed.add(tokens)
         self._on_step(StepMetrics(position.step + 1, self.total_steps, position.epoch + 1, smoothed, speed))
 
-    def _share(self, indices: np.ndarray) -> Share:
-        own, weight = self._world.share(indices)
-        return batch_of(self._train, own, self._position.epoch, self._bpe_dropout), weight
+    def _make_shard(self, indices: np.ndarray) -> Shard:
+        own, weight = self._world.shard(indices)
+        return make_training_batch(self._train, own, self._position.epoch, self._bpe_dropout), weight
 
-    def _target_tokens(self, group: list[np.ndarray], shares: list[Share]) -> int:
+    def _target_tokens(self, index_batches: list[np.ndarray], shards: list[Shard]) -> int:
         """The number of target tokens of these batches, over all processes."""
         if self._bpe_dropout is None:
-            return sum(int(self._target_len[indices].sum()) for indices in group)
-        own = sum(weight * int(batch.target_len.sum()) for batch, weight in shares)
+            return sum(int(self._target_len[indices].sum()) for indices in index_batches)
+        own = sum(weight * int(batch.target_len.sum()) for batch, weight in shards)
         return int(self._world.sum(own)[0])
 
-    def _rate(self) -> float:
+    def _learning_rate(self) -> float:
         """The learning rate of the next update."""
         return learning_rate(self._position.step, self.total_steps, self._config, self._position.rate_scale)
 
@@ -328,13 +330,13 @@ class Trainer:
         if outcome.rescaled:
             return
         position.skipped_in_row += 1
-        if position.skipped_in_row >= _MOST_SKIPPED:
-            raise self._diverged(
-                f"the loss or its gradient was not finite (loss {outcome.loss}) in {_MOST_SKIPPED} steps "
-                f"in a row, up to step {position.step + 1}"
+        if position.skipped_in_row >= _MAX_SKIPPED_IN_ROW:
+            raise self._divergence_error(
+                f"the loss or its gradient was not finite (loss {outcome.loss}) in {_MAX_SKIPPED_IN_ROW} "
+                f"steps in a row, up to step {position.step + 1}"
             )
 
-    def _diverged(self, what: str) -> EdgeChatError:
+    def _divergence_error(self, what: str) -> EdgeChatError:
         """The error for a diverged training. A run keeps its learning rate, so the way on is another run."""
         config, best = self._config, self._position.best_step
         start = f"--from-run {self._run.folder} (best checkpoint: step {best}) and " if best else ""
@@ -348,7 +350,7 @@ class Trainer:
         train_loss = position.loss_sum / position.tokens if position.tokens else math.nan
         measured = self._validate()
         loss = measured.get("loss", train_loss)
-        score = self._score(loss, measured)
+        score = self._checkpoint_score(loss, measured)
         finite = math.isfinite(loss)  # NaN too if nothing is held out and all steps were skipped
         best = finite and (position.best_score is None or score < position.best_score)
         if best:
@@ -356,8 +358,8 @@ class Trainer:
         position.waited = 0 if best else position.waited + 1
         row = {
             "step": position.step,
-            "epoch": position.epoch + position.epoch_step / len(self._steps(position.epoch)),
-            "learning_rate": self._rate(),
+            "epoch": position.epoch + position.epoch_step / len(self._steps_of_epoch(position.epoch)),
+            "learning_rate": self._learning_rate(),
             "train_loss": train_loss if position.tokens else None,
             "gradient_norm": position.norm_sum / position.updates if position.updates else None,
             "valid_loss": measured.get("loss"),
@@ -371,12 +373,12 @@ class Trainer:
         )
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
         position.norm_sum, position.updates = 0.0, 0
-        self._watch_plateau(loss)
+        self._decay_on_plateau(loss)
         if self._lock is not None:
             self._lock.check()
             append_metrics(self._run.folder, row)
         if measured and not finite:
-            raise self._diverged(f"the held-out loss is not finite at step {position.step}")
+            raise self._divergence_error(f"the held-out loss is not finite at step {position.step}")
         self._save(score if finite else None)
         self._on_validation(validated)
 
@@ -386,35 +388,39 @@ class Trainer:
             return {}
         updater = self._updater
         model = updater.model
-        averaged = updater.average.applied(model) if updater.average else contextlib.nullcontext()
+        averaged = updater.average.swapped_into(model) if updater.average else contextlib.nullcontext()
         with averaged:
             with autocast(updater.precision, self._device):
                 batches = ordered_batches(self._valid, self._config)
                 own = itertools.islice(batches, self._world.rank, None, self._world.size)
                 when = f"in the validation at step {self._position.step}"
-                total, tokens = self._world.sum(*summed_loss(model, own, when))
+                total, tokens = self._world.sum(*evaluate_loss(model, own, when))
             measured = {"loss": total / max(1, tokens)}
             if self._metric:
-                measured |= self._decoded(model)
+                measured |= self._score_replies(model)
         return measured
 
-    def _decoded(self, model: Seq2Seq) -> dict[str, float]:
+    def _score_replies(self, model: Seq2Seq) -> dict[str, float]:
         """The quality of replies to held-out prompts. The first process decodes, the others wait for it."""
 
         def decode() -> dict[str, float]:
-            texts = self._run.held_out()
-            chosen = np.unique(np.linspace(0, len(texts) - 1, num=min(_DECODED, len(texts)), dtype=np.int64))
+            texts = self._run.valid_texts()
+            chosen = np.unique(
+                np.linspace(0, len(texts) - 1, num=min(_MAX_DECODED_PAIRS, len(texts)), dtype=np.int64)
+            )
             chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
-            return self._decoded_scores(chat, [texts[i] for i in chosen])
+            return self._score_greedy_replies(chat, [texts[i] for i in chosen])
 
-        scores = self._world.first_does(decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0})
+        scores = self._world.run_first_then_others(
+            decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0}
+        )
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
 
-    def _score(self, loss: float, measured: dict[str, float]) -> float:
+    def _checkpoint_score(self, loss: float, measured: dict[str, float]) -> float:
         """The score that decides which validation is the best; lower is better."""
         return loss if self._metric is None else -measured[self._metric]
 
-    def _watch_plateau(self, loss: float) -> None:
+    def _decay_on_plateau(self, loss: float) -> None:
         """Decay the rate of the plateau schedule if the loss has not fallen for its patience."""
         position, config = self._position, self._config
         lowest = math.inf if position.lowest_loss is None else position.lowest_loss
@@ -431,9 +437,9 @@ class Trainer:
         if self._lock is not None:
             self._lock.check()
             self._run.checkpoints.save(
-                self._updater.learned, self._position, score=score, keep=self._config.keep
+                self._updater.training_state, self._position, score=score, keep=self._config.keep
             )
-        self._world.wait()
+        self._world.barrier()
         self._saved_step = self._position.step
 
 

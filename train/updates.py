@@ -15,19 +15,19 @@ from torch import Tensor
 
 from ..runtime.errors import EdgeChatError, is_out_of_memory
 from .averaging import MovingAverage
-from .backend import evaluating
+from .backend import evaluation_mode
 from .batches import Batch
-from .checkpoint import Learned
+from .checkpoint import TrainingState
 from .config import TrainingConfig
 from .distributed import World
-from .loss import real_tokens, summed_losses
+from .loss import real_token_mask, summed_losses
 from .model import Seq2Seq
 from .optimizer import make_optimizer
-from .precision import autocast, resolve
+from .precision import autocast, resolve_precision
 
 #: A process's part of a batch, and the weight of its losses: 1, or 0 if it only keeps the process in step
 #: with the others.
-Share = tuple[Batch, float]
+Shard = tuple[Batch, float]
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,22 @@ class Updater:
 
     def __init__(self, model: Seq2Seq, config: TrainingConfig, device: str, world: World) -> None:
         self._config, self._device, self._world = config, device, world
-        self.precision = resolve(config.amp, device)
+        self.precision = resolve_precision(config.amp, device)
         self.model = model.to(device).train()
         self.optimizer = make_optimizer(self.model, config)
         self.average = MovingAverage(self.model, config.ema) if config.ema else None
         self.scaler = torch.amp.GradScaler(device, enabled=self.precision == "fp16")
-        self._parallel = world.parallel(self.model)
+        self._wrapped_model = world.wrap_model(self.model)
 
     @property
-    def learned(self) -> Learned:
+    def training_state(self) -> TrainingState:
         """The contents of a checkpoint."""
-        return Learned(self.model, self.optimizer, self.average, self.scaler)
+        return TrainingState(self.model, self.optimizer, self.average, self.scaler)
 
     def update(
-        self, shares: Sequence[Share], tokens: int, *, step: int, rate: float, sampling: float = 0.0
+        self, shards: Sequence[Shard], tokens: int, *, step: int, rate: float, sampling: float = 0.0
     ) -> Outcome:
-        """Make update number `step` at learning rate `rate`, from this process's shares of batches that have
+        """Make update number `step` at learning rate `rate`, from this process's shards of batches that have
         `tokens` target tokens over all processes. `sampling` is the share of fed tokens that the model draws
         itself."""
         for group in self.optimizer.param_groups:
@@ -69,15 +69,15 @@ class Updater:
         seed_step(self._config.seed, step, self._world.rank)
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
-        for number, (batch, weight) in enumerate(shares, start=1):
+        for number, (batch, weight) in enumerate(shards, start=1):
             with (
-                self._world.synchronized(self._parallel, number == len(shares)),
-                naming_batch(batch, f"at step {step}"),
+                self._world.sync_gradients(self._wrapped_model, number == len(shards)),
+                explain_out_of_memory(batch, f"at step {step}"),
             ):
                 losses.append(self._accumulate(batch.to(self._device), weight / tokens, sampling))
         (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
         # The first step allocates the optimizer's moments.
-        with naming_batch(shares[-1][0], f"at step {step}"):
+        with explain_out_of_memory(shards[-1][0], f"at step {step}"):
             return self._apply(total / tokens, step)
 
     def _apply(self, loss: float, step: int) -> Outcome:
@@ -96,39 +96,40 @@ class Updater:
     def _accumulate(self, batch: Batch, weight: float, sampling: float) -> Tensor:
         """Add the gradient of a batch's summed objective, times `weight`. Returns the summed loss, also times
         `weight`."""
-        previous = self._own_tokens(batch, sampling) if sampling else None
+        previous = self._sample_fed_tokens(batch, sampling) if sampling else None
         with autocast(self.precision, self._device):
-            logits, labels = self._parallel(*batch, previous)
+            logits, labels = self._wrapped_model(*batch, previous)
             losses = summed_losses(logits, labels, self._config.label_smoothing)
         # Processes average their gradients; times their number it is the sum.
         torch.autograd.backward(self.scaler.scale(losses.objective * (weight * self._world.size)))
         return losses.nll.double() * weight
 
     @torch.no_grad()
-    def _own_tokens(self, batch: Batch, share: float) -> Tensor:
-        """The target [B, T], with this share of tokens replaced by draws of the model, each given the correct
-        tokens before it (parallel scheduled sampling, one pass; Duckworth et al. 2019, arXiv:1906.04331)."""
+    def _sample_fed_tokens(self, batch: Batch, probability: float) -> Tensor:
+        """The target [B, T], with tokens replaced, each with `probability`, by draws of the model, each
+        given the correct tokens before it (parallel scheduled sampling, one pass; Duckworth et al. 2019,
+        arXiv:1906.04331)."""
         # In its own autocast block: older PyTorch caches the 16-bit weights of a block as they were made
         # without gradients, and weights that are then learned from get none (pytorch#158232).
-        with evaluating(self.model), autocast(self.precision, self._device):
+        with evaluation_mode(self.model), autocast(self.precision, self._device):
             logits, _ = self.model(*batch)
         likely = logits.float().nan_to_num().softmax(dim=-1)  # (n, V); a step with NaN is skipped later
         drawn = torch.multinomial(likely, 1).squeeze(1)  # (n,)
-        own = torch.rand(drawn.shape, device=drawn.device) < share
-        mixed, real = batch.target.clone(), real_tokens(batch.target, batch.target_len)
+        own = torch.rand(drawn.shape, device=drawn.device) < probability
+        mixed, real = batch.target.clone(), real_token_mask(batch.target, batch.target_len)
         mixed[real] = torch.where(own, drawn, batch.target[real])
         return mixed
 
 
 @torch.inference_mode()
-def summed_loss(model: Seq2Seq, batches: Iterable[Batch], when: str) -> tuple[float, float]:
+def evaluate_loss(model: Seq2Seq, batches: Iterable[Batch], when: str) -> tuple[float, float]:
     """Cross entropy (natural log), summed over the target tokens of these batches, and their number. Dropout
     is off. The error for a batch that does not fit into memory includes `when`."""
     device = model.embedding.weight.device
     total, tokens = 0.0, 0
-    with evaluating(model):
+    with evaluation_mode(model):
         for batch in batches:
-            with naming_batch(batch, when):
+            with explain_out_of_memory(batch, when):
                 logits, labels = model(*batch.to(device))
                 total += summed_losses(logits, labels).nll.item()
             tokens += len(labels)
@@ -142,7 +143,7 @@ def seed_step(seed: int, step: int, process: int) -> None:
 
 
 @contextlib.contextmanager
-def naming_batch(batch: Batch, when: str) -> Iterator[None]:
+def explain_out_of_memory(batch: Batch, when: str) -> Iterator[None]:
     """Turn an out-of-memory error into one that names the batch."""
     try:
         yield

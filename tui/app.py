@@ -20,25 +20,25 @@ from textual.widget import Widget
 
 from edgechat.runtime import EdgeChatError
 
-from . import keysfirst, terminalinput
-from .engine import load
-from .inorder import KeysInOrder
-from .keeper import Keeper
-from .keys import ALL, APP, CHAT, PROMPT, bindings, is_key, keymap
-from .knobs import Changes, knob_named
-from .plain import plain
+from . import responsiveness, terminalinput
+from .engine import load_model
+from .keyqueue import KeyQueueApp
+from .keys import ALL_ACTIONS, APP_ACTIONS, CHAT_ACTIONS, PROMPT_ACTIONS, bindings, is_key, keymap
+from .knobs import Changes, get_knob
+from .safetext import safe_text
 from .screens import ChatScreen, Help, KeySection, Palette
-from .screens.talking import Load
-from .settings import KEYS, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
-from .signals import quitting
+from .screens.chatreplies import ModelLoader
+from .settings import KEYS_FILE, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
+from .signals import quit_on_signals
 from .store import Store
+from .storethread import StoreThread
 from .themes import DARK, THEMES
 from .values import KeyHint
 from .widgets import VIEWS
 from .widgets.footer import first_key
 
 
-class ChatApp(KeysInOrder):
+class ChatApp(KeyQueueApp):
     """The chat application. `load` is called in a thread with each path in `bundles`.
 
     `config` is the folder of settings and keys; without it, nothing that the user chooses is saved.
@@ -49,15 +49,15 @@ class ChatApp(KeysInOrder):
     # Textual declares these as instance variables.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (8, "-short"), (14, "-tall")]  # noqa: RUF012
-    BINDINGS: ClassVar[list[BindingType]] = bindings(APP)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(APP_ACTIONS)
 
     def __init__(
         self,
-        load: Load,
+        load: ModelLoader,
         bundles: Sequence[str],
         *,
         changes: Changes | None = None,
-        keeper: Keeper | None = None,
+        store_thread: StoreThread | None = None,
         config: Path | None = None,
     ) -> None:
         # With NO_COLOR, Textual turns colors into grays, unless they are "native" (ANSI), which it leaves
@@ -65,11 +65,11 @@ class ChatApp(KeysInOrder):
         no_color = bool(os.environ.get("NO_COLOR") or os.environ.pop("NO_COLOR", None))
         super().__init__(ansi_color=True if no_color else None)
         self._load, self._bundles, self._changes = load, tuple(bundles), changes
-        self._keeper, self._config = keeper, config
+        self._store_thread, self._config = store_thread, config
         self._settings = load_settings(config) if config else Settings()
         self._problems: list[str] = []
-        self._quits = False
-        self._ready_in: asyncio.AbstractEventLoop | None = None
+        self._quit_requested = False
+        self._event_loop: asyncio.AbstractEventLoop | None = None
         for theme in THEMES:
             self.register_theme(theme)
         known = self._settings.theme in self.available_themes
@@ -77,30 +77,30 @@ class ChatApp(KeysInOrder):
         if config:
             chosen, self._problems = load_keys(config)
             keys, lost = keymap(chosen)
-            self._problems += [f"{KEYS}: {loss}" for loss in lost]
+            self._problems += [f"{KEYS_FILE}: {loss}" for loss in lost]
             self.set_keymap(keys)
 
     def get_default_screen(self) -> Screen[None]:
-        return ChatScreen(self._load, self._bundles, self._changes, self._keeper)
+        return ChatScreen(self._load, self._bundles, self._changes, self._store_thread)
 
     def on_mount(self) -> None:
-        self.theme_changed_signal.subscribe(self, lambda theme: self._keep(theme=theme.name))
+        self.theme_changed_signal.subscribe(self, lambda theme: self._save_theme(theme=theme.name))
         # Textual only draws changes, but after a suspension the terminal shows something else.
         self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh())
         for problem in self._problems:
-            self.notify(plain(problem), severity="warning", markup=False)
+            self.notify(safe_text(problem), severity="warning", markup=False)
 
     def on_ready(self) -> None:
         """Called when the first screen is ready. Before that, the application cannot exit."""
-        self._ready_in = asyncio.get_running_loop()
-        if self._quits:
+        self._event_loop = asyncio.get_running_loop()
+        if self._quit_requested:
             self.exit()
 
     def quit_soon(self) -> None:
         """Quit as soon as possible. Safe to call in a signal handler at any time."""
-        self._quits = True
-        if self._ready_in:
-            self._ready_in.call_soon_threadsafe(self.exit)
+        self._quit_requested = True
+        if self._event_loop:
+            self._event_loop.call_soon_threadsafe(self.exit)
 
     def exit(self, *arguments: Any, **options: Any) -> None:
         """Exit. A running reply is stopped, so that its prompt is saved."""
@@ -116,13 +116,13 @@ class ChatApp(KeysInOrder):
 
     def before_key(self, event: Key | Paste) -> None:
         if isinstance(self.screen, ChatScreen):
-            self.screen.lead_to_prompt(event)
+            self.screen.focus_prompt_for_text(event)
 
-    def _keep(self, theme: str) -> None:
-        """Save a setting."""
+    def _save_theme(self, theme: str) -> None:
+        """Save the choice of the theme."""
         self._settings = replace(self._settings, theme=theme)
         if self._config and (problem := save_settings(self._config, self._settings)):
-            self.notify(plain(problem), severity="warning", markup=False)
+            self.notify(safe_text(problem), severity="warning", markup=False)
 
     def deliver_screenshot(
         self, filename: str | None = None, path: str | None = None, time_format: str | None = None
@@ -136,12 +136,12 @@ class ChatApp(KeysInOrder):
         """Report why a screenshot could not be saved. Textual's own notification leaves out the reason."""
         event.prevent_default()
         self.notify(
-            plain(f"The screenshot could not be saved: {event.exception}"), severity="error", markup=False
+            safe_text(f"The screenshot could not be saved: {event.exception}"), severity="error", markup=False
         )
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The commands of the palette: all available actions, the views, the presets, and Textual's own."""
-        titles = set(_TEXTUALS_OWN)
+        titles = set(_HIDDEN_COMMANDS)
         for active in screen.active_bindings.values():
             if active.binding.action == "command_palette":
                 continue
@@ -154,20 +154,20 @@ class ChatApp(KeysInOrder):
         yield from (c for c in super().get_system_commands(screen) if c.title not in titles)
 
     def _chat_commands(self, screen: ChatScreen, titles: set[str]) -> Iterable[SystemCommand]:
-        nodes = [(CHAT, screen), (PROMPT, screen.prompt)]
+        nodes = [(CHAT_ACTIONS, screen), (PROMPT_ACTIONS, screen.prompt)]
         for actions, node in nodes:
             for action in actions:
                 name = action.action.split("(")[0]
                 if action.label not in titles and node.check_action(name, ()):
                     yield SystemCommand(
-                        action.label, action.does, partial(self.run_action, action.action, node)
+                        action.label, action.help, partial(self.run_action, action.action, node)
                     )
         for name in VIEWS:
             help_text = "Show this view in the inspector"
             yield SystemCommand(f"View: {name}", help_text, partial(screen.show_view, name))
-        for name, changes in screen.dial.presets().items():
+        for name, changes in screen.knob_settings.presets().items():
             settings = (
-                f"{option.replace('_', ' ')} {knob_named(option).kind.show(value)}"
+                f"{option.replace('_', ' ')} {get_knob(option).kind.show(value)}"
                 for option, value in changes.items()
             )
             help_text = ", ".join(settings) or "Reset all settings"
@@ -192,7 +192,7 @@ class ChatApp(KeysInOrder):
         if self._config:
             notes.append(
                 "To change a key, add a line with the action's name, shown dim beside it, "
-                f'such as "chat.new" = "ctrl+k", to {self._config / KEYS}'
+                f'such as "chat.new" = "ctrl+k", to {self._config / KEYS_FILE}'
             )
         self.push_screen(Help(about, self.key_sections(), " ".join(notes)))
 
@@ -204,50 +204,50 @@ class ChatApp(KeysInOrder):
     def key_sections(self) -> list[KeySection]:
         """All keys that are available now, grouped by where they apply: those of the chat's actions first, in
         the order of declaration, then those of the editor."""
-        ours = {action.id: n for n, action in enumerate(ALL)}
-        groups: dict[str, dict[str, _Row]] = {}
+        order_by_id = {action.id: n for n, action in enumerate(ALL_ACTIONS)}
+        groups: dict[str, dict[str, _HelpRow]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.system or not (binding.description or binding.tooltip):
                 continue
             title = active.node.BINDING_GROUP_TITLE or "Everywhere"
-            if binding.id not in ours:
+            if binding.id not in order_by_id:
                 title = "Editing" if active.node is self.screen.focused else "Everywhere"
-            id = binding.id if binding.id in ours else None
-            does = _described(binding.description, binding.tooltip)
-            row = _Row(ours.get(id or "", len(ours)), does, id or "", [])
+            id = binding.id if binding.id in order_by_id else None
+            description = _describe(binding.description, binding.tooltip)
+            row = _HelpRow(order_by_id.get(id or "", len(order_by_id)), description, id or "", [])
             row = groups.setdefault(title, {}).setdefault(binding.action, row)
             if is_key(binding.key):
                 row.keys.append(self.get_key_display(binding))
         return [
             KeySection(title, tuple(row.hint for row in sorted(rows.values(), key=lambda row: row.order)))
-            for title, rows in sorted(groups.items(), key=lambda item: _LAST.get(item[0], 0))
+            for title, rows in sorted(groups.items(), key=lambda item: _SECTION_ORDER.get(item[0], 0))
         ]
 
 
 @dataclass(frozen=True)
-class _Row:
+class _HelpRow:
     """A row of the help: an action with all its keys."""
 
     order: int
-    does: str
+    description: str
     id: str
     keys: list[str]
 
     @property
     def hint(self) -> KeyHint:
-        return KeyHint(" ".join(dict.fromkeys(self.keys)) or "–", self.does, self.id)
+        return KeyHint(" ".join(dict.fromkeys(self.keys)) or "–", self.description, self.id)
 
 
 #: Textual's commands that the palette leaves out. Help replaces Keys, and maximizing would hide the replies.
-_TEXTUALS_OWN = ("Keys", "Maximize", "Minimize")
+_HIDDEN_COMMANDS = ("Keys", "Maximize", "Minimize")
 
 #: The sections at the end of the help.
-_LAST = {"Everywhere": 1, "Editing": 2}
+_SECTION_ORDER = {"Everywhere": 1, "Editing": 2}
 
 
-def _described(label: str, does: str) -> str:
-    return f"{label}: {does[:1].lower()}{does[1:]}" if does else label
+def _describe(label: str, help_text: str) -> str:
+    return f"{label}: {help_text[:1].lower()}{help_text[1:]}" if help_text else label
 
 
 def run_chat(
@@ -269,21 +269,23 @@ def run_chat(
     Raises:
         EdgeChatError: the chat ended because of a bug, or the end of the conversation could not be saved.
     """
-    keeper = Keeper(partial(Store, ":memory:" if private else chats_file()), lasts=not private)
+    store_thread = StoreThread(
+        partial(Store, ":memory:" if private else chats_file()), persistent=not private
+    )
     app = ChatApp(
-        partial(load, device=device, threads=threads, require_signature=require_signature),
+        partial(load_model, device=device, threads=threads, require_signature=require_signature),
         bundles,
         changes=changes,
-        keeper=keeper,
+        store_thread=store_thread,
         config=config_folder(),
     )
-    keysfirst.begin()
-    terminalinput.tolerate()
-    with quitting(app.quit_soon, keeper.close):
+    responsiveness.prepare_process()
+    terminalinput.install()
+    with quit_on_signals(app.quit_soon, store_thread.close):
         try:
             app.run(inline=inline)
         finally:
-            lost = keeper.close()
+            lost = store_thread.close()
     not_saved = f"the end of the conversation is not saved: {lost}" if lost else ""
     if app.return_code:
         saved = not_saved or "every finished exchange is saved, unless the status line said 'not saved'"

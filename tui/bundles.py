@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from .engine import Engine, Model, bundles_near, name_of, place_of, stamp_of
-from .values import BundleChoice, Made
+from .engine import Engine, Model, bundle_name, list_bundles, manifest_hash, resolve_bundle
+from .values import BundleChoice, ReplyOrigin
 
 
 class Bundles:
@@ -20,7 +20,7 @@ class Bundles:
         self.second: str | None = None
         self.loading: set[str] = set()
         self._engines: dict[str, Engine] = {}
-        self._stamps: dict[str, str] = {}  # `stamp_of` each bundle when its loading began
+        self._hashes: dict[str, str] = {}  # the `manifest_hash` of each bundle when its loading began
         self._previous = ""  # the path that was current before
 
     def __bool__(self) -> bool:
@@ -36,17 +36,17 @@ class Bundles:
         return self._engines.get(self.current)
 
     @property
-    def waiting(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether a bundle that prompts go to is loading."""
         return not self.loading.isdisjoint((self.current, self.second))
 
     @property
     def ready(self) -> bool:
         """Whether every bundle that prompts go to is loaded, and none is being reloaded."""
-        return self.engine is not None and not self.waiting
+        return self.engine is not None and not self.is_waiting
 
     @property
-    def asked(self) -> list[Engine]:
+    def active_engines(self) -> list[Engine]:
         """The bundles that prompts go to, the current one first."""
         paths = [path for path in (self.current, self.second) if path]
         return [self._engines[path] for path in paths if path in self._engines]
@@ -54,36 +54,36 @@ class Bundles:
     @property
     def title(self) -> str:
         """The names of the bundles that prompts go to."""
-        second = f" | {name_of(self.second)}" if self.second else ""
-        return (name_of(self.current) if self.current else "no bundle") + second
+        second = f" | {bundle_name(self.second)}" if self.second else ""
+        return (bundle_name(self.current) if self.current else "no bundle") + second
 
     def begin_loading(self, path: str) -> bool:
         """Note that the caller loads this bundle now. False if that is not needed: it is open and unchanged,
         or loading already."""
-        if path in self.loading or not self.stale(path):
+        if path in self.loading or not self.is_stale(path):
             return False
-        self._stamps[path] = stamp_of(path)
+        self._hashes[path] = manifest_hash(path)
         self.loading.add(path)
         return True
 
-    def stale(self, path: str) -> bool:
+    def is_stale(self, path: str) -> bool:
         """Whether the bundle is not open, or has changed since it was opened."""
         path = self.known_path(path)
-        return path not in self._engines or stamp_of(path) not in ("", self._stamps[path])
+        return path not in self._engines or manifest_hash(path) not in ("", self._hashes[path])
 
     def known_path(self, path: str) -> str:
         """The spelling of `path` under which the same bundle is known, or else `path`."""
-        place = place_of(path)
+        place = resolve_bundle(path)
         known = (*self._engines, *self.loading, self.current)
-        return next((other for other in known if other and place_of(other) == place), path)
+        return next((other for other in known if other and resolve_bundle(other) == place), path)
 
-    def loaded(self, path: str, model: Model) -> None:
+    def finish_loading(self, path: str, model: Model) -> None:
         """Add a loaded model."""
         self.loading.discard(path)
-        self._stamps.setdefault(path, stamp_of(path))
-        self._engines[path] = Engine(model, name_of(path), path)
+        self._hashes.setdefault(path, manifest_hash(path))
+        self._engines[path] = Engine(model, bundle_name(path), path)
 
-    def failed(self, path: str) -> None:
+    def fail_loading(self, path: str) -> None:
         """Note that a bundle could not be loaded. If it was open before, it stays open."""
         self.loading.discard(path)
         if path == self.second and path not in self._engines:
@@ -101,22 +101,22 @@ class Bundles:
         """The bundle to use if loading the current one fails: the current or previous one if open, else any
         open one, else the next one that is loading. "" if there is none."""
         kept = (path for path in (self.current, self._previous) if path in self._engines)
-        loading = (path for path in self._stamps if path in self.loading)
+        loading = (path for path in self._hashes if path in self.loading)
         return next((path for paths in (kept, self._engines, loading) for path in paths), "")
 
-    def maker(self, made: Made) -> Engine | None:
+    def engine_for(self, origin: ReplyOrigin) -> Engine | None:
         """The open bundle that made a reply. Of several copies of it, the one with the same name."""
-        same = [e for e in self._engines.values() if e.facts.fingerprint == made.fingerprint]
-        return next((e for e in same if e.facts.name == made.bundle), next(iter(same), None))
+        same = [e for e in self._engines.values() if e.facts.fingerprint == origin.fingerprint]
+        return next((e for e in same if e.facts.name == origin.bundle), next(iter(same), None))
 
     async def choices(self) -> list[BundleChoice]:
         """Bundles to choose from: those that are open, then those in and below the current folder."""
-        found = await asyncio.to_thread(bundles_near, Path())
-        near = (path for path in found if self.known_path(path) not in self._engines)
+        found = await asyncio.to_thread(list_bundles, Path())
+        unopened = (path for path in found if self.known_path(path) not in self._engines)
         return [
             *(
                 BundleChoice(path, engine.facts.name, engine.facts.label)
                 for path, engine in self._engines.items()
             ),
-            *(BundleChoice(path, name_of(path), "") for path in near),
+            *(BundleChoice(path, bundle_name(path), "") for path in unopened),
         ]

@@ -1,4 +1,4 @@
-"""The caption above a reply, which names the bundle, and the marks below it."""
+"""The caption above a reply, which names the bundle, and the notes below it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,31 +18,31 @@ def compared_caption(reply: ReplyFacts, other: ReplyFacts | None) -> str:
     return f"{made.label} · {reply.ms:.0f} ms"
 
 
-def speaker(reply: ReplyFacts) -> tuple[str, str]:
+def bundle_and_precision(reply: ReplyFacts) -> tuple[str, str]:
     """Who made a reply: the bundle's name and precision."""
     return reply.made.bundle, reply.made.precision
 
 
-def marks(exchange: Exchange, side: int) -> list[str]:
+def reply_notes(exchange: Exchange, side: int) -> list[str]:
     """The lines below a reply."""
     reply = exchange.other if side else exchange.reply
-    noted = [*_of_reply(reply)] if reply else []
+    notes = [*_condition_notes(reply)] if reply else []
     if exchange.state == "stopped" and not side:
-        noted = [STOPPED]
+        notes = [STOPPED]
     if exchange.state == "failed" and not side:
-        noted = [FAILED]
+        notes = [FAILED]
     if side:
-        return [*noted, *_difference(exchange)]
+        return [*notes, *_difference_note(exchange)]
     if exchange.mark == "good":
-        noted.append("✓ good")
+        notes.append("✓ good")
     if exchange.mark == "bad":
-        noted.append("✗ bad")
+        notes.append("✗ bad")
     if exchange.answer is not None:
-        noted.append(f"✎ should have said: {exchange.answer}")
-    return noted
+        notes.append(f"✎ should have said: {exchange.answer}")
+    return notes
 
 
-def _of_reply(reply: ReplyFacts) -> Iterator[str]:
+def _condition_notes(reply: ReplyFacts) -> Iterator[str]:
     if not reply.text:
         yield "∅ an empty reply"
     if not reply.finished:
@@ -58,34 +58,34 @@ def _of_reply(reply: ReplyFacts) -> Iterator[str]:
         yield f"⇅ candidate {reply.chosen + 1}, chosen by you"
 
 
-def _difference(exchange: Exchange) -> Iterator[str]:
+def _difference_note(exchange: Exchange) -> Iterator[str]:
     """How the second reply of a comparison differs from the first."""
     if not exchange.reply or not exchange.other or exchange.state != "done":
         return
     if exchange.reply.text == exchange.other.text:
         yield "= the same reply"
         return
-    first, second = (_tokens(reply) for reply in (exchange.reply, exchange.other))
+    first, second = (_chosen_tokens(reply) for reply in (exchange.reply, exchange.other))
     pairs = zip_longest(first, second)
     at = next((n for n, (a, b) in enumerate(pairs, start=1) if a != b), None)
     if at is not None:
         yield f"≠ differs from token {at} on"
 
 
-def _tokens(reply: ReplyFacts) -> tuple[str, ...]:
+def _chosen_tokens(reply: ReplyFacts) -> tuple[str, ...]:
     return reply.candidates[reply.chosen].tokens if reply.candidates else ()
 
 
-def alike(made: ReplyFacts, again: ReplyFacts) -> bool:
+def has_same_candidates(made: ReplyFacts, again: ReplyFacts) -> bool:
     """Whether a replay has the same candidates. A stopped reply has none to compare."""
-    return not made.candidates or _texts(made) == _texts(again)
+    return not made.candidates or _candidate_texts(made) == _candidate_texts(again)
 
 
-def replayed(made: ReplyFacts, again: ReplyFacts) -> str:
+def describe_replay(made: ReplyFacts, again: ReplyFacts) -> str:
     """The result of a replay, as a sentence."""
     if not made.candidates:
         return f"Replayed: without the stop, the reply is: {again.text}"
-    if not alike(made, again):
+    if not has_same_candidates(made, again):
         if again.candidates and made.candidates[0].text == again.candidates[0].text:
             return "Replayed: the same reply, but the other candidates differ"
         return "Replayed: the reply differs, so this machine computes differently from the one that made it"
@@ -96,5 +96,5 @@ def replayed(made: ReplyFacts, again: ReplyFacts) -> str:
     return f"Replayed: the same reply, token by token; log-probabilities {how}"
 
 
-def _texts(reply: ReplyFacts) -> list[str]:
+def _candidate_texts(reply: ReplyFacts) -> list[str]:
     return [row.text for row in reply.candidates]

@@ -20,16 +20,16 @@ from edgechat.runtime import (
     UsageError,
 )
 from edgechat.runtime.archive import is_archive
-from edgechat.runtime.bundle import MANIFEST, SIZE_CAPS, find_bundle, read_bundle
+from edgechat.runtime.atomic_write import sha256
+from edgechat.runtime.bundle import MANIFEST_FILE, SIZE_CAPS, find_bundle, read_bundle
+from edgechat.runtime.closedset import REPLIES_FILE
 from edgechat.runtime.device import Device
-from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import Manifest
-from edgechat.runtime.options import REQUIRES, check_beside_closed_set
-from edgechat.runtime.replies import REPLIES
+from edgechat.runtime.options import REQUIRES, check_closed_set_exclusions
 from edgechat.runtime.replymaker import ReplyMaker
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
 
-from .knobs import Changes, same, settle
+from .knobs import Changes, is_same_value, make_compatible
 from .values import (
     END,
     SEPARATOR,
@@ -38,18 +38,18 @@ from .values import (
     BeamRow,
     BundleFacts,
     CandidateRow,
-    Made,
     ReplyFacts,
+    ReplyOrigin,
     Trace,
 )
 
-#: Maximum size of a search trace in bytes, estimated from the size of its parts in CPython.
-MOST_TRACED = 64_000_000
-_CANDIDATE, _WEIGHT, _ID = 190, 32, 8
-#: Alternatives that are kept for each token of a reply.
-RIVALS = 3
-#: Maximum number of bundles that `bundles_near` finds.
-NEAR = 100
+#: Maximum size of the trace of one search, estimated from the size of its parts in CPython.
+MAX_TRACE_BYTES = 64_000_000
+_CANDIDATE_BYTES, _WEIGHT_BYTES, _ID_BYTES = 190, 32, 8
+#: Maximum number of alternatives that are kept for each token of a reply.
+MAX_ALTERNATIVES = 3
+#: Maximum number of bundles that `list_bundles` returns.
+MAX_LISTED_BUNDLES = 100
 
 
 class Model(Protocol):
@@ -108,7 +108,7 @@ class Decoding:
             ms=reply.ms,
             truncated=reply.truncated,
             finished=all(candidate.finished for candidate in reply.candidates[:1]),
-            made=engine.made(self._options.to_json(), self._turns),
+            made=engine.make_origin(self._options.to_json(), self._turns),
             step_ms=tuple(self._step_ms),
             first_ms=self._first_ms,
             memory=memory_used(),
@@ -116,7 +116,7 @@ class Decoding:
         )
         if not reply.trace:
             return facts, None
-        return facts, _trace_of(engine.model.codec, self._turns, reply, reply.trace)
+        return facts, _make_trace(engine.model.codec, self._turns, reply, reply.trace)
 
 
 class Engine:
@@ -141,16 +141,16 @@ class Engine:
         """
         return self._options(changes).to_json()
 
-    def changed(self, changes: Changes, name: str, value: Any) -> Changes:
+    def with_change(self, changes: Changes, name: str, value: Any) -> Changes:
         """Add a change. Other changes are adjusted to it, and changes to the default value are left out.
 
         Raises:
             EdgeChatError: the value is invalid or not compatible with the other options.
         """
-        plain = DecodingOptions().to_json()
-        settled = settle({**changes, name: value}, name, plain, REQUIRES, self._options)
-        defaults = self.defaults
-        return {option: v for option, v in settled.items() if not same(option, v, defaults.get(option))}
+        defaults = DecodingOptions().to_json()
+        compatible = make_compatible({**changes, name: value}, name, defaults, REQUIRES, self._options)
+        bundle_defaults = self.defaults
+        return {o: v for o, v in compatible.items() if not is_same_value(o, v, bundle_defaults.get(o))}
 
     def decode(self, turns: Sequence[str], options: dict[str, Any]) -> Decoding:
         """Begin a reply to these turns, oldest first. `options` come from `Engine.options` or a stored reply.
@@ -159,9 +159,9 @@ class Engine:
             EdgeChatError: the runtime does not know one of the options.
         """
         known = DecodingOptions.from_json(options)
-        return Decoding(self, turns, dataclasses.replace(known, trace=self.traces(turns, known.to_json())))
+        return Decoding(self, turns, dataclasses.replace(known, trace=self.can_trace(turns, known.to_json())))
 
-    def traces(self, turns: Sequence[str], options: dict[str, Any]) -> bool:
+    def can_trace(self, turns: Sequence[str], options: dict[str, Any]) -> bool:
         """Whether the search for a reply to these turns is traced: not if the trace of the longest possible
         reply would be too large."""
         codec = self.model.codec
@@ -169,39 +169,42 @@ class Engine:
         steps: int = options.get("max_length") or codec.max_target
         source = len(codec.encode_source(turns).ids)
         # Each row has about as many candidates as there are rows, and steps / 2 ids on average.
-        return rows * steps * (_CANDIDATE * rows + _WEIGHT * source + _ID * steps // 2) <= MOST_TRACED
-
-    def seen(self, turns: Sequence[str]) -> tuple[str, ...]:
-        """The last turns of a conversation, as many as the model reads, the prompt last."""
-        most = self.facts.turns or 1
-        return tuple(turns[-most:])
-
-    def made(self, options: dict[str, Any], turns: Sequence[str]) -> Made:
-        """A record of how a reply to these turns is made with these options."""
-        facts = self.facts
-        kept = options | {"trace": False}
-        return Made(
-            facts.name, facts.precision, facts.device, facts.fingerprint, facts.path, kept, tuple(turns)
+        return (
+            rows * steps * (_CANDIDATE_BYTES * rows + _WEIGHT_BYTES * source + _ID_BYTES * steps // 2)
+            <= MAX_TRACE_BYTES
         )
 
-    def has_made(self, made: Made) -> bool:
+    def last_turns(self, turns: Sequence[str]) -> tuple[str, ...]:
+        """The last turns of a conversation, as many as the model reads, the prompt last."""
+        max_turns = self.facts.max_turns or 1
+        return tuple(turns[-max_turns:])
+
+    def make_origin(self, options: dict[str, Any], turns: Sequence[str]) -> ReplyOrigin:
+        """A record of how a reply to these turns is made with these options."""
+        facts = self.facts
+        untraced = options | {"trace": False}
+        return ReplyOrigin(
+            facts.name, facts.precision, facts.device, facts.fingerprint, facts.path, untraced, tuple(turns)
+        )
+
+    def has_made(self, origin: ReplyOrigin) -> bool:
         """Whether this bundle made a reply, possibly in an earlier export: the reply's bundle has the same
         path or the same contents. A record without a path is compared by name."""
-        if not made.path:
-            return made.bundle == self.facts.name
-        same_contents = made.fingerprint != "" and made.fingerprint == self.facts.fingerprint
-        return same_contents or made.path == self.facts.path
+        if not origin.path:
+            return origin.bundle == self.facts.name
+        same_contents = origin.fingerprint != "" and origin.fingerprint == self.facts.fingerprint
+        return same_contents or origin.path == self.facts.path
 
     def _options(self, changes: Changes) -> DecodingOptions:
         values = {"n_best": changes.get("beam", self.model.defaults.beam), **changes}
         options = dataclasses.replace(self.model.defaults, **values)
-        if self.facts.closed:
-            check_beside_closed_set(options.given & changes.keys())
+        if self.facts.has_closed_set:
+            check_closed_set_exclusions(options.non_default & changes.keys())
         self.model.maker.max_length(options)  # refuses a min_length that no reply can have
         return options
 
 
-def load(
+def load_model(
     path: str, *, device: str = "auto", threads: int = 1, require_signature: Path | None = None
 ) -> LoadedModel:
     """Check and load the bundle at `path`."""
@@ -217,20 +220,20 @@ def with_seed(options: dict[str, Any]) -> dict[str, Any]:
     return DecodingOptions.from_json(options).with_seed().to_json()
 
 
-def name_of(path: str) -> str:
+def bundle_name(path: str) -> str:
     """The name of a bundle on screen, in one line."""
-    return " ".join(_resolved(Path(path)).name.removesuffix(".edgechat").split()) or path
+    return " ".join(_resolve(Path(path)).name.removesuffix(".edgechat").split()) or path
 
 
-def place_of(path: str) -> Path:
+def resolve_bundle(path: str) -> Path:
     """The absolute path of a bundle, whatever its spelling. `demo` is the bundle in the package."""
     try:
-        return _resolved(find_bundle(path))
+        return _resolve(find_bundle(path))
     except UsageError:
-        return _resolved(Path(path))
+        return _resolve(Path(path))
 
 
-def _resolved(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     try:
         return path.resolve()
     except OSError:  # the current folder was deleted
@@ -240,8 +243,8 @@ def _resolved(path: Path) -> Path:
 def is_bundle(path: str) -> bool:
     """Whether there is a bundle at `path`. Its contents are not checked."""
     try:
-        place = place_of(path)
-        return (place / MANIFEST).is_file() if place.is_dir() else is_archive(place)
+        place = resolve_bundle(path)
+        return (place / MANIFEST_FILE).is_file() if place.is_dir() else is_archive(place)
     except (OSError, ValueError):  # the path is too long or contains a NUL
         return False
 
@@ -257,33 +260,33 @@ def why_no_bundle(path: str) -> str:
     return f"{path} is not a bundle: give the folder or file that `edgechat export` wrote"
 
 
-def stamp_of(path: str) -> str:
+def manifest_hash(path: str) -> str:
     """A hash of the manifest of the bundle at `path`, which changes with the bundle. "" if it cannot be read.
 
     The manifest comes first in a bundle of one file, so that the start of the file is hashed.
     """
     try:
-        place = place_of(path)
-        file = place / MANIFEST if place.is_dir() else place
+        place = resolve_bundle(path)
+        file = place / MANIFEST_FILE if place.is_dir() else place
         if not file.is_file():  # opening a named pipe would block
             return ""
         with file.open("rb") as opened:
-            return sha256(opened.read(SIZE_CAPS[MANIFEST]))
+            return sha256(opened.read(SIZE_CAPS[MANIFEST_FILE]))
     except (OSError, ValueError):  # the path is too long or contains a NUL
         return ""
 
 
-def bundles_near(folder: Path) -> list[str]:
-    """Paths of the bundles in `folder` and one folder below it, sorted, at most `NEAR`."""
+def list_bundles(folder: Path) -> list[str]:
+    """Paths of the bundles in `folder` and one folder below it, sorted, at most `MAX_LISTED_BUNDLES`."""
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError):  # a folder that cannot be searched
         for pattern in ("*", "*/*"):
             found += (str(manifest.parent) for manifest in folder.glob(f"{pattern}/edgechat.json"))
             found += map(str, folder.glob(f"{pattern}.edgechat"))
-    return sorted(found)[:NEAR]
+    return sorted(found)[:MAX_LISTED_BUNDLES]
 
 
-def sentence(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """An error as a sentence for the user. An unexpected error is given with its type."""
     if isinstance(error, EdgeChatError):
         return str(error)
@@ -302,7 +305,7 @@ def memory_used() -> int | None:
 def _bundle_facts(model: Model, name: str, path: str) -> BundleFacts:
     manifest = model.manifest
     if manifest is None:
-        return BundleFacts(name, model.device, path=path, turns=model.codec.turns)
+        return BundleFacts(name, model.device, path=path, max_turns=model.codec.turns)
     return BundleFacts(
         name,
         model.device,
@@ -311,10 +314,10 @@ def _bundle_facts(model: Model, name: str, path: str) -> BundleFacts:
         hidden=manifest.model.hidden,
         vocabulary=manifest.model.vocab_size,
         size=model.bundle_size,
-        turns=manifest.text.turns,
+        max_turns=manifest.text.turns,
         path=path,
         fingerprint=sha256(manifest.to_bytes())[:16],
-        closed=REPLIES in manifest.files,
+        has_closed_set=REPLIES_FILE in manifest.files,
     )
 
 
@@ -333,12 +336,12 @@ def _candidate_row(rank: int, candidate: Candidate) -> CandidateRow:
 # --- Traces
 
 
-def _trace_of(codec: TextCodec, turns: Sequence[str], reply: Reply, steps: Sequence[TracedStep]) -> Trace:
+def _make_trace(codec: TextCodec, turns: Sequence[str], reply: Reply, steps: Sequence[TracedStep]) -> Trace:
     ids = codec.encode_source(turns).ids
     marks = {SEP: SEPARATOR, EOS: END}
     pieces = [marks.get(id, text) for id, text in zip(ids, codec.pieces(ids), strict=True)]
     rows = [{row.tokens: row for row in step.rows} for step in steps]
-    seen = tuple(_split(codec, ids))
+    seen = tuple(_split_turns(codec, ids))
     if reply.truncated and len(seen) > 1 and not seen[0]:
         seen = seen[1:]  # only the separator after the oldest turn was left
     names: dict[int, str] = {}
@@ -353,13 +356,13 @@ def _trace_of(codec: TextCodec, turns: Sequence[str], reply: Reply, steps: Seque
         tuple(pieces),
         seen,
         codec.max_source,
-        tuple(_follow(name, rows, candidate) for candidate in reply.candidates),
+        tuple(_attended_tokens(name, rows, candidate) for candidate in reply.candidates),
         tuple(tuple(_beam_row(codec, name, row) for row in step.rows) for step in steps),
-        reply.truncated and seen[0] != codec.as_read(turns[-len(seen)]),
+        reply.truncated and seen[0] != codec.normalize_turn(turns[-len(seen)]),
     )
 
 
-def _split(codec: TextCodec, ids: Sequence[int]) -> Iterator[str]:
+def _split_turns(codec: TextCodec, ids: Sequence[int]) -> Iterator[str]:
     """Yield the texts between separators."""
     turn: list[int] = []
     for id in [*ids, SEP]:
@@ -370,7 +373,7 @@ def _split(codec: TextCodec, ids: Sequence[int]) -> Iterator[str]:
             turn.append(id)
 
 
-def _follow(
+def _attended_tokens(
     name: Callable[[int], str],
     rows: Sequence[dict[tuple[int, ...], TracedRow]],
     candidate: Candidate,
@@ -382,8 +385,10 @@ def _follow(
         row = rows[n].get(ids[:n]) if n < len(rows) else None
         if row is None:
             return ()
-        rivals = tuple((name(c.id), c.logp) for c in row.candidates if c.id != id and c.fate != "banned")
-        traced.append(AttendedToken(pieces[n], tuple(row.align), rivals[:RIVALS]))
+        alternatives = tuple(
+            (name(c.id), c.logp) for c in row.candidates if c.id != id and c.fate != "banned"
+        )
+        traced.append(AttendedToken(pieces[n], tuple(row.align), alternatives[:MAX_ALTERNATIVES]))
     return tuple(traced)
 
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgechat.runtime.atomic_write import write_atomic
 from edgechat.runtime.display import BIDI_CONTROLS
-from edgechat.runtime.files import write_atomic
 
-from .plain import plain
 from .records import reply_to_json
+from .safetext import safe_text
 from .values import Exchange, ReplyFacts
 
 NOTHING_TO_LEARN = "There is nothing to train on yet: mark a reply as good or correct it"
@@ -25,13 +25,13 @@ def to_markdown(title: str, exchanges: Sequence[Exchange]) -> str:
     """Markdown, with control characters made visible so that it is safe to show in a terminal."""
     lines = [f"# {' '.join(title.split())}", ""]
     for exchange in exchanges:
-        lines += ["**you**", "", *_quoted(exchange.prompt), ""]
+        lines += ["**you**", "", *_quote(exchange.prompt), ""]
         for reply in (exchange.reply, exchange.other):
             if reply:
-                lines += [f"**bot**{_how(reply, exchange)}", "", *_quoted(reply.text), ""]
+                lines += [f"**bot**{_reply_details(reply, exchange)}", "", *_quote(reply.text), ""]
         if exchange.answer is not None:
-            lines += ["**should have said**", "", *_quoted(exchange.answer), ""]
-    return plain("\n".join(lines))
+            lines += ["**should have said**", "", *_quote(exchange.answer), ""]
+    return safe_text("\n".join(lines))
 
 
 def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
@@ -54,16 +54,16 @@ def to_json(title: str, exchanges: Sequence[Exchange]) -> str:
 
 
 def to_jsonl(
-    title: str, exchanges: Sequence[Exchange], learned: Callable[[Exchange], bool] = lambda exchange: True
+    title: str, exchanges: Sequence[Exchange], is_target: Callable[[Exchange], bool] = lambda exchange: True
 ) -> str:
-    """One line for `edgechat train`, or "" if there is nothing to learn. `learned` can exclude exchanges from
-    the training targets."""
+    """One line for `edgechat train`, or "" if there is nothing to learn. `is_target` can exclude
+    exchanges from the training targets."""
     turns: list[dict[str, object]] = []
     for exchange in exchanges:
-        said = exchange.said
-        if said is not None:
+        bot_turn = exchange.bot_turn
+        if bot_turn is not None:
             turns.append({"text": exchange.prompt, "train": False})
-            turns.append({"text": said, "train": exchange.teaches and learned(exchange)})
+            turns.append({"text": bot_turn, "train": exchange.is_training_data and is_target(exchange)})
     if not any(turn["train"] for turn in turns):
         return ""
     return _dumps({"turns": turns})
@@ -77,26 +77,26 @@ FORMATS: dict[str, Callable[[str, Sequence[Exchange]], str]] = {
 }
 
 
-def file_of(name: str) -> Path:
+def expand_path(name: str) -> Path:
     """The path that the user typed, with `~` expanded."""
     return Path(name.strip()).expanduser()
 
 
-def free_name(name: str) -> str:
+def unused_name(name: str) -> str:
     """`name`, or the first of `chat-2.md`, `chat-3.md`, ... that does not exist."""
     path = Path(name)
     names = (path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, 1000)))
     return str(next((free for free in names if not os.path.exists(free)), path))  # noqa: PTH110 - never fails
 
 
-def export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:
+def write_export(name: str, texts: Mapping[str, Callable[[], str]]) -> str:
     """Write the text for the extension of `name` to that file, atomically and without replacing a file.
 
     Returns:
         Why the file was not written, "" if it was.
     """
     try:
-        file = file_of(name)
+        file = expand_path(name)
         if file.suffix not in texts:
             *others, last = texts
             return f"The name must end with {', '.join(others)}{' or ' if others else ''}{last}"
@@ -128,7 +128,7 @@ def _without_path(reply: ReplyFacts) -> dict[str, Any]:
     return values
 
 
-def _how(reply: ReplyFacts, exchange: Exchange) -> str:
+def _reply_details(reply: ReplyFacts, exchange: Exchange) -> str:
     notes = [reply.made.label, f"{reply.ms:.0f} ms"]
     if exchange.mark and reply is exchange.reply:
         notes.append(exchange.mark)
@@ -137,6 +137,6 @@ def _how(reply: ReplyFacts, exchange: Exchange) -> str:
     return f" ({', '.join(note for note in notes if note)})"
 
 
-def _quoted(text: str) -> list[str]:
+def _quote(text: str) -> list[str]:
     """A Markdown quotation, so that the text cannot add headings to the document."""
-    return [f"> {line}".rstrip() for line in plain(text).splitlines() or [""]]
+    return [f"> {line}".rstrip() for line in safe_text(text).splitlines() or [""]]

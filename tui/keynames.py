@@ -12,25 +12,28 @@ from textual.keys import (
 )
 
 _MODIFIERS = ("alt", "ctrl", "hyper", "meta", "shift", "super")
-_NO_KEYS = (
+_PSEUDO_KEYS = (
     "<any>",
     "<ignore>",
     "return",
     "ctrl-at",
 )  # in Textual's list, but not keys; Return is called enter
 #: The keys that terminals send, with modifiers in Textual's order.
-_SENT = {key.value for key in Keys} - {*_NO_KEYS}
-_KITTY = ("kp_begin", "menu", "pause", "print_screen")  # only sent by terminals with kitty's protocol
-_NAMES = {key.rpartition("+")[2] for key in _SENT} | {*KEY_NAME_REPLACEMENTS.values(), *_KITTY}
+_TERMINAL_KEYS = {key.value for key in Keys} - {*_PSEUDO_KEYS}
+_KITTY_KEYS = ("kp_begin", "menu", "pause", "print_screen")  # only sent by terminals with kitty's protocol
+_KEY_NAMES = {key.rpartition("+")[2] for key in _TERMINAL_KEYS} | {
+    *KEY_NAME_REPLACEMENTS.values(),
+    *_KITTY_KEYS,
+}
 
 #: Other names of keys: in the footer, and on the keyboard.
-_CALLED = {shown: key for key, shown in KEY_DISPLAY_ALIASES.items()} | {"return": "enter"}
+_ALIASES = {shown: key for key, shown in KEY_DISPLAY_ALIASES.items()} | {"return": "enter"}
 
 
-def key_named(text: str) -> str | None:
+def parse_key(text: str) -> str | None:
     """The key called `text`, in Textual's spelling, or None if there is no such key. `shift+ctrl+left` gives
     `ctrl+shift+left`, and `?` gives `question_mark`."""
-    if text in _SENT:
+    if text in _TERMINAL_KEYS:
         return text
     *modifiers, name = text.split("+") if text != "+" else [text]
     character = name if len(name) == 1 else key_to_character(name)
@@ -41,24 +44,26 @@ def key_named(text: str) -> str | None:
         if name not in (character, _character_to_key(character)):
             return None
         name = _character_to_key(character)
-    elif name not in _NAMES:
+    elif name not in _KEY_NAMES:
         return None
     if len(set(modifiers)) < len(modifiers) or not set(modifiers) <= set(_MODIFIERS):
         return None
     return "+".join([*sorted(modifiers), name])
 
 
-def is_written(key: str) -> bool:
+def types_character(key: str) -> bool:
     """Whether a key types a character in a text field."""
     character = key_to_character(key)
     return character is not None and character.isprintable()
 
 
-def key_like(text: str) -> str | None:
+def suggest_key(text: str) -> str | None:
     """The key with the name most similar to `text`, None if none is similar."""
     text = text.strip().lower().replace("^", "ctrl+")
     *modifiers, name = (text.replace("-", "+") if len(text) > 1 else text).split("+")
-    name = _CALLED.get(name, name)
+    name = _ALIASES.get(name, name)
     near = [get_close_matches(modifier, _MODIFIERS, 1, 0.5) for modifier in modifiers]
-    names = [name] if key_named(name) else get_close_matches(name, {*_NAMES, *KEY_TO_UNICODE_NAME}, 1, 0.7)
-    return key_named("+".join(match[0] for match in [*near, names])) if all([*near, names]) else None
+    names = (
+        [name] if parse_key(name) else get_close_matches(name, {*_KEY_NAMES, *KEY_TO_UNICODE_NAME}, 1, 0.7)
+    )
+    return parse_key("+".join(match[0] for match in [*near, names])) if all([*near, names]) else None

@@ -19,17 +19,17 @@ class Action:
     keys: str
     action: str
     label: str
-    does: str
+    help: str
     footer: bool = False
     priority: bool = False
 
     @property
     def binding(self) -> Binding:
         return Binding(
-            self.keys or no_key(self.id),
+            self.keys or placeholder_key(self.id),
             self.action,
             self.label,
-            tooltip=self.does,
+            tooltip=self.help,
             show=self.footer,
             id=self.id,
             priority=self.priority,
@@ -41,17 +41,17 @@ def bindings(actions: Iterable[Action]) -> list[BindingType]:
     return [action.binding for action in actions]
 
 
-def no_key(id: str) -> str:
+def placeholder_key(id: str) -> str:
     """A placeholder key for an action without a key. No terminal sends it, but `keys.toml` can replace it."""
     return f"<{id}>"
 
 
 def is_key(key: str) -> bool:
-    """Whether `key` can be pressed, that is, is not a placeholder of `no_key`."""
+    """Whether `key` can be pressed, that is, is not a placeholder of `placeholder_key`."""
     return not key.startswith("<")
 
 
-APP = (
+APP_ACTIONS = (
     Action(
         "app.palette",
         "ctrl+p",
@@ -65,12 +65,12 @@ APP = (
     Action("app.quit", "ctrl+q", "quit", "Quit", "Quit the chat", footer=True, priority=True),
 )
 
-PROMPT = (
+PROMPT_ACTIONS = (
     Action("prompt.send", "enter,ctrl+j", "send", "Send", "Send the prompt to the model"),
     Action("prompt.newline", "ctrl+o,shift+enter", "newline", "New line", "Insert a line break"),
 )
 
-CHAT = (
+CHAT_ACTIONS = (
     Action(
         "chat.stop",
         "escape",
@@ -208,7 +208,7 @@ CHAT = (
     ),
 )
 
-CONVERSATION = (
+CONVERSATION_ACTIONS = (
     Action(
         "conversation.previous",
         "up",
@@ -222,7 +222,7 @@ CONVERSATION = (
 
 _BACK = Action("inspector.back", "escape", "screen.back", "Back", "Return to the prompt", footer=True)
 
-VIEW = (
+VIEW_ACTIONS = (
     Action("view.up", "up", "move(-1)", "Up", "Move to the previous row"),
     Action("view.down", "down", "move(1)", "Down", "Move to the next row"),
     Action("view.left", "left", "sideways(-1)", "Left", "Scroll left"),
@@ -233,9 +233,11 @@ VIEW = (
 )
 
 #: For a view whose text wraps, so that it only scrolls vertically.
-UP_AND_DOWN = tuple(action for action in VIEW if action.id not in ("view.left", "view.right"))
+VERTICAL_VIEW_ACTIONS = tuple(
+    action for action in VIEW_ACTIONS if action.id not in ("view.left", "view.right")
+)
 
-CANDIDATES = (
+CANDIDATES_ACTIONS = (
     Action(
         "candidates.choose",
         "enter",
@@ -246,19 +248,19 @@ CANDIDATES = (
     ),
 )
 
-BEAM = (
+BEAM_ACTIONS = (
     Action("beam.before", "left", "sideways(-1)", "Previous step", "Show the previous step", footer=True),
     Action("beam.after", "right", "sideways(1)", "Next step", "Show the next step", footer=True),
 )
 
-KNOBS = (
+KNOBS_ACTIONS = (
     Action("knobs.less", "left", "sideways(-1)", "Less", "Lower the value", footer=True),
     Action("knobs.more", "right", "sideways(1)", "More", "Raise the value", footer=True),
     Action("knobs.type", "enter", "type", "Type", "Type a value", footer=True),
     Action("knobs.reset", "backspace,delete", "reset", "Reset", "Restore the bundle's default", footer=True),
 )
 
-LIBRARY = (
+LIBRARY_ACTIONS = (
     Action("library.open", "enter", "open", "Open", "Open the highlighted item", footer=True, priority=True),
     Action("library.rename", "f2,ctrl+r", "rename", "Rename", "Change the title", footer=True),
     Action(
@@ -280,55 +282,62 @@ LIBRARY = (
 )
 
 #: For a list whose items cannot be changed.
-LISTING = tuple(
-    action for action in LIBRARY if action.id not in ("library.rename", "library.delete", "library.undo")
+LIST_ACTIONS = tuple(
+    action
+    for action in LIBRARY_ACTIONS
+    if action.id not in ("library.rename", "library.delete", "library.undo")
 )
 
 #: For every dialog.
-DIALOG = (
+DIALOG_ACTIONS = (
     Action("over.close", "escape", "close", "Close", "Close this dialog", footer=True),
     Action("over.help", "f1", "app.help", "Help", "Explain this dialog and list its keys", footer=True),
 )
 
-ASK = (Action("ask.done", "enter", "submit", "Done", "Accept the text", footer=True),)
+ASK_ACTIONS = (Action("ask.done", "enter", "submit", "Done", "Accept the text", footer=True),)
 
 #: Enter inserts a line break in this dialog, so other keys accept the text.
-WRITE = (Action("write.done", "ctrl+j,ctrl+s,f2", "screen.done", "Done", "Accept the text", footer=True),)
-
-ALL = (
-    *APP,
-    *PROMPT,
-    *CHAT,
-    *CONVERSATION,
-    *VIEW,
-    *CANDIDATES,
-    *BEAM,
-    *KNOBS,
-    *LIBRARY,
-    *DIALOG,
-    *ASK,
-    *WRITE,
+WRITE_ACTIONS = (
+    Action("write.done", "ctrl+j,ctrl+s,f2", "screen.done", "Done", "Accept the text", footer=True),
 )
-IDS = frozenset(action.id for action in ALL)
 
-#: Actions of places without a text field, where a plain character can be a key.
-READING = frozenset(action.id for action in (*CONVERSATION, *VIEW, *CANDIDATES, *BEAM, *KNOBS))
+ALL_ACTIONS = (
+    *APP_ACTIONS,
+    *PROMPT_ACTIONS,
+    *CHAT_ACTIONS,
+    *CONVERSATION_ACTIONS,
+    *VIEW_ACTIONS,
+    *CANDIDATES_ACTIONS,
+    *BEAM_ACTIONS,
+    *KNOBS_ACTIONS,
+    *LIBRARY_ACTIONS,
+    *DIALOG_ACTIONS,
+    *ASK_ACTIONS,
+    *WRITE_ACTIONS,
+)
+ACTION_IDS = frozenset(action.id for action in ALL_ACTIONS)
+
+#: Ids of the actions of places without a text field, where a plain character can be a key.
+IDS_ALLOWING_CHARACTERS = frozenset(
+    action.id
+    for action in (*CONVERSATION_ACTIONS, *VIEW_ACTIONS, *CANDIDATES_ACTIONS, *BEAM_ACTIONS, *KNOBS_ACTIONS)
+)
 
 #: The actions available together in each place. Of several places, the one with the focus takes precedence.
 PLACES = (
-    (*APP, *PROMPT, *CHAT),
-    CONVERSATION,
-    VIEW,
-    CANDIDATES,
-    BEAM,
-    KNOBS,
-    (*LIBRARY, *DIALOG),
-    (*ASK, *DIALOG),
-    (*WRITE, *DIALOG),
+    (*APP_ACTIONS, *PROMPT_ACTIONS, *CHAT_ACTIONS),
+    CONVERSATION_ACTIONS,
+    VIEW_ACTIONS,
+    CANDIDATES_ACTIONS,
+    BEAM_ACTIONS,
+    KNOBS_ACTIONS,
+    (*LIBRARY_ACTIONS, *DIALOG_ACTIONS),
+    (*ASK_ACTIONS, *DIALOG_ACTIONS),
+    (*WRITE_ACTIONS, *DIALOG_ACTIONS),
 )
 
 
-def available_with(id: str) -> list[Action]:
+def actions_available_with(id: str) -> list[Action]:
     """The other actions that are available in the same places as action `id`."""
     places = [place for place in PLACES if any(action.id == id for action in place)]
     return [action for place in places for action in place if action.id != id]
@@ -340,14 +349,16 @@ def keymap(chosen: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     A key chosen for one action is removed from every other action available in the same places. Returns the
     keys of all actions that differ from the defaults, and a sentence for each key that an action lost.
     """
-    given = {id: keys or no_key(id) for id, keys in chosen.items()}
+    given = {id: keys or placeholder_key(id) for id, keys in chosen.items()}
     lost = []
     for id in chosen:
-        (label,) = (action.label for action in ALL if action.id == id)
+        (label,) = (action.label for action in ALL_ACTIONS if action.id == id)
         taken = given[id].split(",")
-        for other in available_with(id):
+        for other in actions_available_with(id):
             keys = given.get(other.id, other.keys).split(",")
             if other.id not in chosen and (gone := [key for key in keys if key in taken]):
-                given[other.id] = ",".join(key for key in keys if key not in gone) or no_key(other.id)
+                given[other.id] = ",".join(key for key in keys if key not in gone) or placeholder_key(
+                    other.id
+                )
                 lost.append(f"{other.label} lost its key {', '.join(gone)} to {label}")
     return given, lost

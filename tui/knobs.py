@@ -33,29 +33,29 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """A number from `least` to `most`; whole if `by` is an int.
+    """A number from `minimum` to `maximum`; whole if `increment` is an int.
 
-    With `off`, None is a value too: one step below `least`, shown as that word. With `default`, None stands
+    With `off`, None is a value too: one step below `minimum`, shown as that word. With `default`, None stands
     for that number.
     """
 
-    least: float
-    most: float
-    by: float = 1
+    minimum: float
+    maximum: float
+    increment: float = 1
     off: str = ""
     default: float | None = None
 
     def step(self, value: Any, by: int) -> Any:
         start = self.default if value is None else value
         if start is None:
-            return self._whole(self.least) if by > 0 else None
-        moved = round(start + by * self.by, 6)
-        if moved < self.least and self.off:
+            return self._whole(self.minimum) if by > 0 else None
+        moved = round(start + by * self.increment, 6)
+        if moved < self.minimum and self.off:
             return None
-        return self._number(max(self.least, min(moved, self.most)))
+        return self._number(max(self.minimum, min(moved, self.maximum)))
 
     def parse(self, text: str) -> Any:
-        if text.strip() in (self._none, "") and self._none:
+        if text.strip() in (self._none_text, "") and self._none_text:
             return None
         try:
             return self._number(int(text) if self._integral else float(text))
@@ -64,10 +64,10 @@ class Number:
             raise ValueError(f"{text!r} is not {kind}" + (f" or {self.off!r}" if self.off else "")) from None
 
     def show(self, value: Any) -> str:
-        return self._none if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        return self._none_text if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     @property
-    def _none(self) -> str:
+    def _none_text(self) -> str:
         """How None is shown, "" if None is not a value of this knob."""
         return self.off if self.default is None else f"{self.default:g}"
 
@@ -76,7 +76,7 @@ class Number:
 
     @property
     def _integral(self) -> bool:
-        return isinstance(self.by, int)
+        return isinstance(self.increment, int)
 
     def _whole(self, value: float) -> float:
         return int(value) if self._integral else float(value)
@@ -129,20 +129,20 @@ class Words:
     def parse(self, text: str) -> Any:
         if not self.several:
             return text or None
-        found = (quoted.replace('""', '"') or bare for quoted, bare in _ONE_OF_SEVERAL.findall(text))
+        found = (quoted.replace('""', '"') or bare for quoted, bare in _LIST_ITEM.findall(text))
         return tuple(filter(None, found))
 
     def show(self, value: Any) -> str:
-        return ", ".join(map(_one_of_several, value or ())) if self.several else value or ""
+        return ", ".join(map(_quote_list_item, value or ())) if self.several else value or ""
 
 
 #: One of several texts and the comma after it. A text in quotation marks is taken literally; a quotation mark
 #: within it is doubled.
-_ONE_OF_SEVERAL = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:,|\Z)')
+_LIST_ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:,|\Z)')
 
 
-def _one_of_several(text: str) -> str:
-    """Write a text so that `_ONE_OF_SEVERAL` reads it back."""
+def _quote_list_item(text: str) -> str:
+    """Write a text so that `_LIST_ITEM` reads it back."""
     if text == text.strip() and "," not in text and not text.startswith('"'):
         return text
     return '"' + text.replace('"', '""') + '"'
@@ -151,12 +151,12 @@ def _one_of_several(text: str) -> str:
 @dataclass(frozen=True)
 class Knob:
     """A decoding option that can be changed. `name` is its field of `DecodingOptions`; with a value in
-    `idle`, the option has no effect."""
+    `neutral`, the option has no effect."""
 
     name: str
     kind: Kind
-    does: str
-    idle: tuple[Any, ...] = (None,)
+    help: str
+    neutral: tuple[Any, ...] = (None,)
 
 
 _NO_TEXTS: tuple[Any, ...] = ((), [])  # in `DecodingOptions`, and in a stored reply (JSON)
@@ -168,34 +168,39 @@ KNOBS = (
         "length_penalty",
         Number(0.0, 3.0, 0.1, default=0.6),
         "alpha of gnmt; a higher value favors longer replies",
-        idle=(),
+        neutral=(),
     ),
     Knob(
         "coverage_penalty",
         Number(0.0, 3.0, 0.1),
         "penalty for leaving parts of the prompt unattended",
-        idle=(0,),
+        neutral=(0,),
     ),
-    Knob("min_length", Number(0, 200), "minimum number of tokens in a reply", idle=(0,)),
-    Knob("max_length", Number(1, 500, off="learned"), "maximum number of tokens in a reply", idle=()),
+    Knob("min_length", Number(0, 200), "minimum number of tokens in a reply", neutral=(0,)),
+    Knob("max_length", Number(1, 500, off="learned"), "maximum number of tokens in a reply", neutral=()),
     Knob(
         "stop",
         Choice(("exact", "first")),
         "exact: search until no better reply is possible; first: stop at the first finished replies",
     ),
-    Knob("repetition_penalty", Number(1.0, 5.0, 0.1), "penalty for tokens already in the reply", idle=(1,)),
+    Knob(
+        "repetition_penalty", Number(1.0, 5.0, 0.1), "penalty for tokens already in the reply", neutral=(1,)
+    ),
     Knob("no_repeat_ngram", Number(1, 10, off="off"), "no sequence of n tokens occurs twice in a reply"),
     Knob("no_copy_ngram", Number(1, 10, off="off"), "no sequence of n tokens is copied from the prompt"),
-    Knob("groups", Number(1, 16), "groups of hypotheses that avoid each other's tokens", idle=(1,)),
+    Knob("groups", Number(1, 16), "groups of hypotheses that avoid each other's tokens", neutral=(1,)),
     Knob(
-        "diversity", Number(0.0, 5.0, 0.1, default=0.5), "how strongly the groups avoid each other", idle=()
+        "diversity",
+        Number(0.0, 5.0, 0.1, default=0.5),
+        "how strongly the groups avoid each other",
+        neutral=(),
     ),
-    Knob("sample", Switch(), "draw as many replies as the beam at random", idle=(False,)),
+    Knob("sample", Switch(), "draw as many replies as the beam at random", neutral=(False,)),
     Knob(
         "temperature",
         Number(0.1, 5.0, 0.1, default=1.0),
         "below 1: more predictable draws; above 1: more varied",
-        idle=(),
+        neutral=(),
     ),
     Knob("top_k", Number(1, 1000, off="off"), "draw only from the k likeliest tokens"),
     Knob(
@@ -214,20 +219,20 @@ KNOBS = (
         "banned",
         Words(several=True),
         'texts that no reply contains, separated by commas; "a, b" in quotes is one text',
-        idle=_NO_TEXTS,
+        neutral=_NO_TEXTS,
     ),
     Knob(
         "required",
         Words(several=True),
         'texts that every reply contains, separated by commas; "a, b" in quotes is one text',
-        idle=_NO_TEXTS,
+        neutral=_NO_TEXTS,
     ),
 )
 
 _KNOBS = {knob.name: knob for knob in KNOBS}
 
 
-def knob_named(name: str) -> Knob:
+def get_knob(name: str) -> Knob:
     """The knob of a decoding option.
 
     Raises:
@@ -256,21 +261,21 @@ class KnobState:
     changed: bool  # the value differs from the bundle's default
 
 
-def states(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[KnobState, ...]:
+def knob_states(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[KnobState, ...]:
     """Every knob with its value."""
     return tuple(
         KnobState(knob, values[knob.name], values[knob.name] != defaults[knob.name]) for knob in KNOBS
     )
 
 
-def same(name: str, one: Any, other: Any) -> bool:
+def is_same_value(name: str, one: Any, other: Any) -> bool:
     """Whether two values of an option mean the same: None equals the default number of its knob."""
     knob = _KNOBS.get(name)
     default = knob.kind.default if knob and isinstance(knob.kind, Number) else None
     return bool((default if one is None else one) == (default if other is None else other))
 
 
-def in_force(options: Mapping[str, Any]) -> list[str]:
+def effective_settings(options: Mapping[str, Any]) -> list[str]:
     """The settings that have an effect in `options`, defaults included, as "name value".
 
     `options` may come from a stored reply of an earlier version, without the newer options.
@@ -278,11 +283,11 @@ def in_force(options: Mapping[str, Any]) -> list[str]:
     return [
         f"{knob.name.replace('_', ' ')} {knob.kind.show(options[knob.name])}"
         for knob in KNOBS
-        if knob.name in options and _acts(knob.name, options) and options[knob.name] not in knob.idle
+        if knob.name in options and _has_effect(knob.name, options) and options[knob.name] not in knob.neutral
     ]
 
 
-def _acts(name: str, options: Mapping[str, Any]) -> bool:
+def _has_effect(name: str, options: Mapping[str, Any]) -> bool:
     """Whether an option has an effect in combination with the others."""
     if name == "stop":  # every sample is drawn to its end
         return not options.get("sample")
@@ -297,40 +302,40 @@ def preset_of(changes: Changes) -> str:
     return next((name for name, preset in PRESETS.items() if dict(preset) == dict(changes)), "")
 
 
-def settle(
+def make_compatible(
     changes: Changes,
     name: str,
-    plain: Mapping[str, Any],
-    goes_with: Mapping[str, tuple[str, Any]],
-    valid: Callable[[Changes], object],
+    defaults: Mapping[str, Any],
+    required_modes: Mapping[str, tuple[str, Any]],
+    check: Callable[[Changes], object],
 ) -> Changes:
     """Adjust `changes` so that all options are compatible with `name`, which was changed last.
 
-    An option may require a mode (`goes_with`): changing the option sets its mode, and leaving a mode resets
-    the options that require it. If an incompatibility remains, one other option is reset to its value in
-    `plain`. Numbers are not reset, since the user should decide about them.
+    An option may require a mode (`required_modes`): changing the option sets its mode, and leaving a mode
+    resets the options that require it. If an incompatibility remains, one other option is reset to its value
+    in `defaults`. Numbers are not reset, since the user should decide about them.
 
     Raises:
-        Exception: the error of `valid` with the option's mode set, if no adjustment helps.
+        Exception: the error of `check` with the option's mode set, if no adjustment helps.
     """
     try:
-        valid(changes)
+        check(changes)
         return changes
     except Exception as error:
         wrong = error
-    mended = dict(changes)
-    if name in goes_with and changes[name] is not None:
-        mode, value = goes_with[name]
-        mended[mode] = value
-    for option, (mode, value) in goes_with.items():
-        if option in plain and mended.get(mode, plain.get(mode)) != value:
-            mended[option] = plain[option]
-    loose = (other for other, value in plain.items() if other != name and not _is_number(value))
-    for tried in (mended, *(mended | {other: plain[other]} for other in loose)):
+    adjusted = dict(changes)
+    if name in required_modes and changes[name] is not None:
+        mode, value = required_modes[name]
+        adjusted[mode] = value
+    for option, (mode, value) in required_modes.items():
+        if option in defaults and adjusted.get(mode, defaults.get(mode)) != value:
+            adjusted[option] = defaults[option]
+    resettable = (other for other, value in defaults.items() if other != name and not _is_number(value))
+    for tried in (adjusted, *(adjusted | {other: defaults[other]} for other in resettable)):
         try:
-            valid(tried)
+            check(tried)
         except Exception as error:
-            wrong = error if tried is mended else wrong
+            wrong = error if tried is adjusted else wrong
             continue
         return tried
     raise wrong

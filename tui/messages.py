@@ -61,14 +61,14 @@ class ReplyFailed(Message):
 
 
 @dataclass
-class Written(Message):
+class WriteEnded(Message):
     """A write to the store ended. `error` says why it failed, "" if it succeeded."""
 
     error: str
 
 
 @dataclass
-class ReplyPicked(Message):
+class ReplySelected(Message):
     """The user selected a reply of an exchange."""
 
     number: int
@@ -83,7 +83,7 @@ class CandidateChosen(Message):
 
 
 @dataclass
-class ViewPicked(Message):
+class ViewSelected(Message):
     """The user selected a view of the inspector."""
 
     name: str

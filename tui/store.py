@@ -1,7 +1,7 @@
 """Conversations on disk: one SQLite file, which several windows can use at once.
 
 Every write is one transaction in WAL mode, so that a process killed at any moment leaves all of it or
-nothing. A connection belongs to the thread that opened it; `keeper.py` provides the thread.
+nothing. A connection belongs to the thread that opened it; `storethread.py` provides the thread.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from edgechat.runtime import EdgeChatError
 
-from .records import columns, exchange_of, storable
-from .search import excerpt, folded, holds
-from .values import Exchange, Summary
+from .records import exchange_from_row, exchange_to_row, without_surrogates
+from .textsearch import contains_folded, excerpt, fold_case
+from .values import ConversationSummary, Exchange
 
 #: Scripts that migrate the file from version n to n + 1 (`PRAGMA user_version`). Never change a released one.
 MIGRATIONS = (
@@ -51,20 +51,20 @@ MIGRATIONS = (
     """,  # for the query at every start
 )
 #: The exchanges that are not in the full-text index.
-UNINDEXED = "SELECT id FROM exchanges WHERE NOT indexed"
-#: Seconds before a conversation deleted by another window is purged: that window may still be open, and
+UNINDEXED_QUERY = "SELECT id FROM exchanges WHERE NOT indexed"
+#: How long until a conversation deleted by another window is purged: that window may still be open, and
 #: restore it.
-KEPT_DELETED = 24 * 3600.0
-#: Seconds to wait for another window's write.
-PATIENCE = 5.0
+PURGE_DELAY_SECONDS = 24 * 3600.0
+#: How long to wait for another window's write.
+BUSY_TIMEOUT_SECONDS = 5.0
 #: The error about a conversation that another window deleted.
-GONE = "This conversation was deleted in another window"
+GONE_MESSAGE = "This conversation was deleted in another window"
 #: Maximum number of rows in a list: more take too long to draw.
-LISTED = 500
-#: Maximum characters of a title.
-TITLE = 60
-#: The shortest term, in characters, that SQLite's trigram index can find. Shorter terms need a full scan.
-_TRIGRAM = 3
+MAX_LISTED = 500
+#: The longest title.
+MAX_TITLE_CHARACTERS = 60
+#: The shortest term that SQLite's trigram index can find. Shorter terms need a full scan.
+_MIN_INDEXED_CHARACTERS = 3
 
 
 class StoreError(EdgeChatError):
@@ -105,7 +105,7 @@ class Store:
         with self._errors():
             if self.path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._db = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+            self._db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
             try:
                 self._open()
             except BaseException:
@@ -127,22 +127,22 @@ class Store:
         with self._write():
             row = self._db.execute(
                 "INSERT INTO conversations (title, bundle, updated) VALUES (?, ?, ?)",
-                (storable(title), storable(bundle), time.time()),
+                (without_surrogates(title), without_surrogates(bundle), time.time()),
             )
             assert row.lastrowid is not None
             return row.lastrowid, [self._insert(row.lastrowid, exchange) for exchange in exchanges]
 
-    def find(self, query: str = "") -> list[Summary]:
+    def find(self, query: str = "") -> list[ConversationSummary]:
         """The conversations that contain every word of `query`, in the title or in the exchanges, newest
         first.
 
-        The first `LISTED` of them have an excerpt.
+        The first `MAX_LISTED` of them have an excerpt.
         """
-        terms = storable(query).split()
+        terms = without_surrogates(query).split()
         with self._errors():
             ids: set[int] | None = None
             for term in terms:
-                found = self._containing(term)
+                found = self._find_conversations(term)
                 ids = found if ids is None else ids & found
             rows = self._db.execute(
                 "SELECT c.id, c.title, c.bundle, c.updated, count(e.id) FROM conversations c "
@@ -151,7 +151,14 @@ class Store:
             )
             chosen = [row for row in rows if ids is None or row[0] in ids]
             return [
-                Summary(id, title, bundle, updated, count, *self._hit(id, terms if n < LISTED else []))
+                ConversationSummary(
+                    id,
+                    title,
+                    bundle,
+                    updated,
+                    count,
+                    *self._find_best_match(id, terms if n < MAX_LISTED else []),
+                )
                 for n, (id, title, bundle, updated, count) in enumerate(chosen)
             ]
 
@@ -171,7 +178,7 @@ class Store:
         """
         title = self.title(conversation)
         if title is None:
-            raise GoneError(GONE)
+            raise GoneError(GONE_MESSAGE)
         with self._errors():
             rows = self._db.execute(
                 "SELECT id, prompt, state, mark, answer, details FROM exchanges "
@@ -179,7 +186,7 @@ class Store:
                 (conversation,),
             )
             try:
-                return title, [exchange_of(row) for row in rows]
+                return title, [exchange_from_row(row) for row in rows]
             except (ValueError, TypeError, RecursionError) as error:
                 which = f"the conversation {title_of(title)!r} in {self.path}"
                 raise DamagedError(f"{which} is damaged: {type(error).__name__} {error}") from error
@@ -191,9 +198,9 @@ class Store:
             GoneError: it was deleted in another window.
         """
         with self._write():
-            self.check_there(conversation)
+            self.check_not_deleted(conversation)
             self._db.execute(
-                "UPDATE conversations SET title = ? WHERE id = ?", (storable(title), conversation)
+                "UPDATE conversations SET title = ? WHERE id = ?", (without_surrogates(title), conversation)
             )
 
     def delete(self, conversation: int) -> None:
@@ -203,7 +210,7 @@ class Store:
             GoneError: it was deleted in another window.
         """
         with self._write():
-            self.check_there(conversation)
+            self.check_not_deleted(conversation)
             self._db.execute("UPDATE conversations SET deleted = ? WHERE id = ?", (time.time(), conversation))
         self._deleted.add(conversation)
 
@@ -216,10 +223,10 @@ class Store:
         with self._write():
             change = "UPDATE conversations SET deleted = NULL WHERE id = ?"
             if not self._db.execute(change, (conversation,)).rowcount:
-                raise GoneError(GONE)
+                raise GoneError(GONE_MESSAGE)
         self._deleted.discard(conversation)
 
-    def deleted(self) -> dict[int, str]:
+    def deleted_titles(self) -> dict[int, str]:
         """The titles of the conversations that `restore` can bring back, by id, the latest deleted last."""
         with self._errors():
             rows = self._db.execute(
@@ -227,7 +234,7 @@ class Store:
             )
             return {id: title for id, title in rows if id in self._deleted}
 
-    def check_there(self, conversation: int) -> None:
+    def check_not_deleted(self, conversation: int) -> None:
         """Check that a conversation can be changed. One that was deleted in this window can be; one that
         another window deleted cannot.
 
@@ -238,7 +245,7 @@ class Store:
             query = "SELECT deleted FROM conversations WHERE id = ?"
             found = self._db.execute(query, (conversation,)).fetchone()
         if found is None or (found[0] is not None and conversation not in self._deleted):
-            raise GoneError(GONE)
+            raise GoneError(GONE_MESSAGE)
 
     # --- Exchanges
 
@@ -249,7 +256,7 @@ class Store:
             GoneError: the conversation was deleted in another window.
         """
         with self._write():
-            self.check_there(conversation)
+            self.check_not_deleted(conversation)
             self._db.execute("UPDATE conversations SET updated = ? WHERE id = ?", (time.time(), conversation))
             if instead_of is not None:
                 self._unindex([instead_of])
@@ -266,15 +273,15 @@ class Store:
             found = self._db.execute("SELECT conversation FROM exchanges WHERE id = ?", (id,)).fetchone()
             if found is None:
                 raise GoneError("This exchange was deleted in another window")
-            self.check_there(*found)
+            self.check_not_deleted(*found)
             self._db.execute(
                 "UPDATE exchanges SET prompt = ?, state = ?, reply = ?, mark = ?, answer = ?, details = ?, "
                 "indexed = 0 WHERE id = ?",
-                (*columns(exchange), id),
+                (*exchange_to_row(exchange), id),
             )
             self._index(id)
 
-    def prompts(self, limit: int = 200) -> list[str]:
+    def latest_prompts(self, limit: int = 200) -> list[str]:
         """The latest prompts of all conversations, oldest first."""
         with self._errors():
             rows = self._db.execute(
@@ -291,9 +298,9 @@ class Store:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            if why := _unwritable(error, Path(self.path)):
+            if why := _why_unwritable(error, Path(self.path)):
                 raise UnwritableError(why) from error
-            kind = BusyError if _code(error) == sqlite3.SQLITE_BUSY else StoreError
+            kind = BusyError if _sqlite_code(error) == sqlite3.SQLITE_BUSY else StoreError
             raise kind(f"conversations cannot be saved in {self.path}: {_reason(error)}") from error
 
     @contextlib.contextmanager
@@ -310,8 +317,8 @@ class Store:
                 raise
 
     def _open(self) -> None:
-        self._db.create_function("holds", 2, holds, deterministic=True)
-        self._db.create_function("folded", 1, folded, deterministic=True)
+        self._db.create_function("contains_folded", 2, contains_folded, deterministic=True)
+        self._db.create_function("fold_case", 1, fold_case, deterministic=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._db.execute("PRAGMA secure_delete = ON")  # overwrite deleted contents
@@ -327,15 +334,15 @@ class Store:
                     self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             self._fts = self._open_index()
-        self._purge(self._orphaned())
+        self._purge(self._orphaned_ids())
 
-    def _orphaned(self) -> tuple[int, ...]:
+    def _orphaned_ids(self) -> tuple[int, ...]:
         """Deleted conversations that no window can restore, since the window that deleted them was killed."""
         deleted = self._db.execute("SELECT id, deleted FROM conversations WHERE deleted NOTNULL").fetchall()
-        alone = bool(deleted) and self._is_alone()
-        return tuple(id for id, at in deleted if alone or at < time.time() - KEPT_DELETED)
+        alone = bool(deleted) and self._is_only_window()
+        return tuple(id for id, at in deleted if alone or at < time.time() - PURGE_DELAY_SECONDS)
 
-    def _is_alone(self) -> bool:
+    def _is_only_window(self) -> bool:
         """Whether no other window has the file open. Only then can the file leave WAL mode."""
         self._db.execute("PRAGMA busy_timeout = 0")
         try:
@@ -343,7 +350,7 @@ class Store:
         except sqlite3.OperationalError:  # locked
             return False
         finally:
-            self._db.execute(f"PRAGMA busy_timeout = {PATIENCE * 1e3:.0f}")
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1e3:.0f}")
         self._db.execute("PRAGMA journal_mode = WAL")
         return bool(mode == "delete")
 
@@ -362,7 +369,7 @@ class Store:
         except sqlite3.OperationalError:  # no FTS5, or no trigram tokenizer
             return False
         self._fts = True
-        for (id,) in self._db.execute(UNINDEXED).fetchall():
+        for (id,) in self._db.execute(UNINDEXED_QUERY).fetchall():
             self._index(id)
         return True
 
@@ -370,8 +377,8 @@ class Store:
         if self._fts:
             self._db.execute("DELETE FROM said WHERE rowid = ?", (exchange,))
             self._db.execute(
-                "INSERT INTO said (rowid, prompt, reply, answer) SELECT id, folded(prompt), folded(reply), "
-                "folded(coalesce(answer, '')) FROM exchanges WHERE id = ?",
+                "INSERT INTO said (rowid, prompt, reply, answer) SELECT id, fold_case(prompt), "
+                "fold_case(reply), fold_case(coalesce(answer, '')) FROM exchanges WHERE id = ?",
                 (exchange,),
             )
             self._db.execute("UPDATE exchanges SET indexed = 1 WHERE id = ?", (exchange,))
@@ -384,7 +391,7 @@ class Store:
         row = self._db.execute(
             "INSERT INTO exchanges (conversation, prompt, state, reply, mark, answer, details) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (conversation, *columns(exchange)),
+            (conversation, *exchange_to_row(exchange)),
         )
         assert row.lastrowid is not None
         self._index(row.lastrowid)
@@ -406,24 +413,24 @@ class Store:
 
     # --- Search
 
-    def _containing(self, term: str) -> set[int]:
+    def _find_conversations(self, term: str) -> set[int]:
         """The ids of the conversations that contain `term`, ignoring case."""
-        term_folded = folded(term)
-        if self._fts and len(term_folded) >= _TRIGRAM:
+        term_folded = fold_case(term)
+        if self._fts and len(term_folded) >= _MIN_INDEXED_CHARACTERS:
             matching = "SELECT rowid FROM said WHERE said MATCH ?"
             pattern = '"' + term_folded.replace('"', '""') + '"'
         else:
             texts = "prompt || char(10) || reply || char(10) || coalesce(answer, '')"
-            matching = f"SELECT id FROM exchanges WHERE holds({texts}, ?)"
+            matching = f"SELECT id FROM exchanges WHERE contains_folded({texts}, ?)"
             pattern = term
         rows = self._db.execute(
             f"SELECT conversation FROM exchanges WHERE id IN ({matching}) "
-            "UNION SELECT id FROM conversations WHERE holds(title, ?)",
+            "UNION SELECT id FROM conversations WHERE contains_folded(title, ?)",
             (pattern, term),
         )
         return {id for (id,) in rows}
 
-    def _hit(self, conversation: int, terms: list[str]) -> tuple[str, int | None]:
+    def _find_best_match(self, conversation: int, terms: list[str]) -> tuple[str, int | None]:
         """Find the first exchange that contains the most of `terms`.
 
         Returns:
@@ -432,7 +439,7 @@ class Store:
         """
         if not terms:
             return "", None
-        sought = [folded(term) for term in terms]
+        sought = [fold_case(term) for term in terms]
         best: tuple[str, int | None] = ("", None)
         most = 0
         rows = self._db.execute(
@@ -440,7 +447,7 @@ class Store:
             (conversation,),
         )
         for position, texts in enumerate(rows, start=1):
-            text = folded("\n".join(texts))
+            text = fold_case("\n".join(texts))
             found = [term for term in sought if term in text]
             if len(found) > most:
                 best, most = (excerpt(texts, found[0]), position), len(found)
@@ -449,12 +456,12 @@ class Store:
         return best
 
 
-def _code(error: sqlite3.Error | OSError) -> int:
+def _sqlite_code(error: sqlite3.Error | OSError) -> int:
     """SQLite's primary result code, 0 for other errors."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _unwritable(error: sqlite3.Error | OSError, path: Path) -> str:
+def _why_unwritable(error: sqlite3.Error | OSError, path: Path) -> str:
     """Why the file cannot be written, "" if the error is about something else. The path comes last, since a
     narrow status line cuts the end."""
     if isinstance(error, OSError):
@@ -465,9 +472,9 @@ def _unwritable(error: sqlite3.Error | OSError, path: Path) -> str:
             errno.EEXIST: f"not a folder: {path.parent}",
             errno.ENOTDIR: f"not a folder: {path.parent}",
         }.get(error.errno or 0, "")
-    if _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+    if _sqlite_code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return f"read-only file {path}"
-    if _code(error) != sqlite3.SQLITE_CANTOPEN:
+    if _sqlite_code(error) != sqlite3.SQLITE_CANTOPEN:
         return ""
     if os.access(path.parent, os.W_OK):
         return f"cannot open or create {path}"
@@ -484,4 +491,4 @@ def _reason(error: sqlite3.Error | OSError) -> str:
 def title_of(text: str) -> str:
     """A title made of `text`: one short line."""
     line = " ".join(text.split())
-    return line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…"
+    return line if len(line) <= MAX_TITLE_CHARACTERS else line[: MAX_TITLE_CHARACTERS - 1].rstrip() + "…"

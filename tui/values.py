@@ -12,7 +12,7 @@ Mark = Literal["good", "bad"]
 @dataclass(frozen=True)
 class BundleFacts:
     """What the chat shows of a loaded bundle. `layers`, `hidden`, `vocabulary`, `size` (bytes of all files)
-    and `turns` (how many the model reads, including the prompt) are None if unknown."""
+    and `max_turns` (how many the model reads, including the prompt) are None if unknown."""
 
     name: str
     device: str
@@ -21,10 +21,10 @@ class BundleFacts:
     hidden: int | None = None
     vocabulary: int | None = None
     size: int | None = None
-    turns: int | None = None
+    max_turns: int | None = None
     path: str = ""
     fingerprint: str = ""  # identifies the contents, by a hash of the manifest; "" if unknown
-    closed: bool = False  # the bundle has a closed set of replies
+    has_closed_set: bool = False  # the bundle has a closed set of replies
 
     @property
     def label(self) -> str:
@@ -54,7 +54,7 @@ class CandidateRow:
 
 
 @dataclass(frozen=True)
-class Made:
+class ReplyOrigin:
     """How a reply was made: all that is needed to repeat it with the same bundle."""
 
     bundle: str = ""
@@ -86,7 +86,7 @@ class ReplyFacts:
     truncated: bool = False
     finished: bool = True
     chosen: int = 0
-    made: Made = Made()
+    made: ReplyOrigin = ReplyOrigin()
     step_ms: tuple[float, ...] = ()  # wall time of each step; the first includes the encoder
     first_ms: float | None = None  # from the start to the first settled text
     memory: int | None = None  # bytes held by the process when the reply ended
@@ -109,7 +109,7 @@ class AttendedToken:
 
     text: str
     weights: tuple[float, ...]  # attention over the source tokens, in text order; sums to 1
-    rivals: tuple[
+    alternatives: tuple[
         tuple[str, float], ...
     ] = ()  # other tokens with their natural-log probability, likeliest first
 
@@ -140,7 +140,7 @@ class Trace:
 
     source: tuple[str, ...]  # the source tokens, with `SEPARATOR` between turns
     seen: tuple[str, ...]  # the turns that the model read, oldest first, without those that were cut entirely
-    longest: int  # maximum number of source tokens
+    max_source: int  # maximum number of source tokens
     replies: tuple[tuple[AttendedToken, ...], ...]  # for each candidate; empty if it was not traced
     steps: tuple[tuple[BeamRow, ...], ...]
     cut: bool = False  # only the end of the oldest turn of `seen` was read
@@ -174,23 +174,23 @@ class Exchange:
     id: int | None = None
 
     @property
-    def sides(self) -> tuple[ReplyFacts | None, ReplyFacts | None]:
+    def replies(self) -> tuple[ReplyFacts | None, ReplyFacts | None]:
         """Both replies of a comparison, the first bundle's first."""
         return self.reply, self.other
 
     @property
-    def said(self) -> str | None:
+    def bot_turn(self) -> str | None:
         """The bot's turn in the conversation: the correction or a completed reply, or else None."""
         if self.answer is not None:
             return self.answer
         return self.reply.text if self.reply and self.state == "done" else None
 
     @property
-    def teaches(self) -> bool:
+    def is_training_data(self) -> bool:
         """Whether the exchange is training data: the reply is marked good or corrected."""
-        return self.said is not None and (self.answer is not None or self.mark == "good")
+        return self.bot_turn is not None and (self.answer is not None or self.mark == "good")
 
-    def corrected(self, answer: str) -> "Exchange":
+    def with_correction(self, answer: str) -> "Exchange":
         """The exchange with a correction, marked bad. A correction that is empty or equals the reply removes
         an earlier correction and its mark."""
         answer = answer.strip()
@@ -200,7 +200,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Inspected:
+class InspectorData:
     """What the inspector shows of the selected exchange."""
 
     reply: ReplyFacts | None = None
@@ -211,7 +211,7 @@ class Inspected:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ConversationSummary:
     """A conversation in the list. `updated` is in seconds since 1970 and `exchanges` their number. If a
     search found something in an exchange, `excerpt` is the line and `found_in` the exchange, counted from
     1."""
@@ -230,7 +230,7 @@ class KeyHint:
     """A key as shown, and what it does. `id` is the action's name in `keys.toml`."""
 
     key: str
-    does: str
+    description: str
     id: str = ""
 
 
@@ -239,13 +239,13 @@ class Status:
     """What the status line shows. Values that are None or empty are left out."""
 
     bundle: str
-    kept: bool = True  # the conversation is saved
-    why_not_kept: str = ""
-    state: str = ""
+    saved: bool = True  # the conversation is saved
+    why_not_saved: str = ""
+    activity: str = ""
     precision: str = ""
     device: str = ""
-    closed: bool = False  # the bundle has a closed set of replies
+    has_closed_set: bool = False  # the bundle has a closed set of replies
     beam: int | None = None
-    changed: bool = False  # some setting differs from the bundle's default
+    knobs_changed: bool = False  # some setting differs from the bundle's default
     ms: float | None = None
     tokens_per_second: float | None = None

@@ -8,11 +8,16 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 #: The module whose import shows that an environment has the peer, by name.
-PEERS = {"opennmt": "onmt", "joeynmt": "joeynmt", "optimum": "optimum.onnxruntime", "marian": "_pymarian"}
+PEER_MODULES = {
+    "opennmt": "onmt",
+    "joeynmt": "joeynmt",
+    "optimum": "optimum.onnxruntime",
+    "marian": "_pymarian",
+}
 
 
 @dataclass(frozen=True)
-class Shape:
+class DecodingSettings:
     """The sizes of the model and the task. Peers use those that apply to them."""
 
     layers: int
@@ -25,7 +30,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Learning:
+class TrainingSettings:
     """The settings of every peer that trains."""
 
     layers: int
@@ -38,7 +43,7 @@ class Learning:
     clip: float
 
 
-class _Process:
+class _PeerProcess:
     """A peer in its own environment, which answers each line with a line of JSON."""
 
     def __init__(self, name: str, python: Path) -> None:
@@ -54,16 +59,16 @@ class _Process:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.version = self._answer()["version"]
+        self.version = self._read_answer()["version"]
 
     def _ask(self, line: str) -> dict:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        return self._answer()
+        return self._read_answer()
 
-    def _answer(self) -> dict:
+    def _read_answer(self) -> dict:
         assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -80,34 +85,35 @@ class _Process:
             self._process.wait()
 
 
-class Peer(_Process):
+class DecodingPeer(_PeerProcess):
     """A peer that decodes. `times` are the CPU milliseconds of its calls without the first, a warm-up."""
 
     times: list[float]
 
-    def start(self, shape: Shape, batch: int) -> Callable[[], None]:
+    def start(self, settings: DecodingSettings, batch: int) -> Callable[[], None]:
         """Start the process; return a function that lets it decode once."""
-        self._launch(f"run_{self.name}.py", {**asdict(shape), "batch": batch})
-        called: list[float] = []
+        self._launch(f"run_{self.name}.py", {**asdict(settings), "batch": batch})
+        warm_up_times: list[float] = []
         self.times = []
 
         def call() -> None:
             answer = self._ask("go")
-            if answer["steps"] != shape.steps:
-                raise SystemExit(f"{self.name} took {answer['steps']} steps, not {shape.steps}")
-            (self.times if called else called).append(answer["ms"])
+            if answer["steps"] != settings.steps:
+                raise SystemExit(f"{self.name} took {answer['steps']} steps, not {settings.steps}")
+            (self.times if warm_up_times else warm_up_times).append(answer["ms"])
 
         return call
 
 
-class Learner(_Process):
-    """A peer that trains. `halved` gives each direction of its bidirectional encoder half the hidden size."""
+class TrainingPeer(_PeerProcess):
+    """A peer that trains. With `half_size`, each direction of its bidirectional encoder has half the hidden
+    size."""
 
-    def __init__(self, name: str, python: Path, *, halved: bool = False) -> None:
+    def __init__(self, name: str, python: Path, *, half_size: bool = False) -> None:
         super().__init__(name, python)
-        self.halved = halved
+        self.half_size = half_size
 
-    def start(self, sizes: Learning) -> None:
+    def start(self, sizes: TrainingSettings) -> None:
         self._launch(f"train_{self.name}.py", asdict(sizes))
 
     def update(self, sources: list[list[int]], targets: list[list[int]]) -> float:
@@ -123,26 +129,26 @@ class Learner(_Process):
         return self._ask(json.dumps({"sources": sources, "targets": targets, "learn": learn}))
 
 
-def find_peers(folder: Path) -> tuple[list[Peer], list[str]]:
+def find_decoding_peers(folder: Path) -> tuple[list[DecodingPeer], list[str]]:
     """The peers that decode and have an environment in `folder`, and why others are skipped."""
-    environments, missing = _environments(folder, list(PEERS))
-    return [Peer(name, python) for name, python in environments.items()], missing
+    environments, missing = _find_environments(folder, list(PEER_MODULES))
+    return [DecodingPeer(name, python) for name, python in environments.items()], missing
 
 
-def find_learners(folder: Path) -> tuple[list[Learner], list[str]]:
-    """Like `find_peers`, for peers that train. JoeyNMT is listed in two sizes, halved and not."""
-    environments, missing = _environments(folder, ["opennmt", "joeynmt"])
-    found = [Learner(name, python) for name, python in environments.items()]
+def find_training_peers(folder: Path) -> tuple[list[TrainingPeer], list[str]]:
+    """Like `find_decoding_peers`, for peers that train. JoeyNMT is listed in two sizes, halved and not."""
+    environments, missing = _find_environments(folder, ["opennmt", "joeynmt"])
+    found = [TrainingPeer(name, python) for name, python in environments.items()]
     if "joeynmt" in environments:
-        found.append(Learner("joeynmt", environments["joeynmt"], halved=True))
+        found.append(TrainingPeer("joeynmt", environments["joeynmt"], half_size=True))
     return found, missing
 
 
-def _environments(folder: Path, names: list[str]) -> tuple[dict[str, Path], list[str]]:
+def _find_environments(folder: Path, names: list[str]) -> tuple[dict[str, Path], list[str]]:
     """The interpreter of each usable environment, and what is wrong with the others."""
     found, missing = {}, []
     for name in names:
-        module = PEERS[name]
+        module = PEER_MODULES[name]
         python = folder / name / "bin" / "python"
         if not python.exists():
             missing.append(f"{name}: there is no {python} (bench/README.md explains how to create it)")

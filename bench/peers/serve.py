@@ -24,7 +24,7 @@ def serve(make: Callable[[SimpleNamespace], Callable[[], int]], version: str) ->
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingFunctions:
     """The functions to train a toolkit's model."""
 
     batch: Callable[[list[list[int]], list[list[int]]], Any]
@@ -35,20 +35,20 @@ class Trained:
     """The summed loss of a batch without dropout."""
 
 
-def serve_training(make: Callable[[SimpleNamespace], Trained], version: str) -> None:
+def serve_training(make: Callable[[SimpleNamespace], TrainingFunctions], version: str) -> None:
     """Make an update, or compute a loss, for each batch of stdin."""
     out, sys.stdout = sys.stdout, sys.stderr
-    trained = make(SimpleNamespace(**json.loads(sys.argv[1])))
+    functions = make(SimpleNamespace(**json.loads(sys.argv[1])))
     print(json.dumps({"version": version}), file=out, flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        batch = trained.batch(asked["sources"], asked["targets"])
-        if asked["learn"]:
+        request = json.loads(line)
+        batch = functions.batch(request["sources"], request["targets"])
+        if request["learn"]:
             start = time.process_time()
-            trained.update(batch)
+            functions.update(batch)
             answer = {"ms": (time.process_time() - start) * 1e3}
         else:
-            answer = {"loss": trained.loss(batch)}
+            answer = {"loss": functions.loss(batch)}
         print(json.dumps(answer), file=out, flush=True)
 
 

@@ -12,18 +12,18 @@ from joeynmt.model import build_model
 from joeynmt.training import TrainManager
 from joeynmt.vocabulary import Vocabulary
 from joeynmt_special import SPECIAL
-from serve import Trained, padded, serve_training
+from serve import TrainingFunctions, padded, serve_training
 
 #: JoeyNMT's ids of edgechat's ids 0 to 3: padding, start, end, unknown. All other ids are the same.
-THEIRS = [SPECIAL.pad_id, SPECIAL.bos_id, SPECIAL.eos_id, SPECIAL.unk_id]
+JOEYNMT_IDS = [SPECIAL.pad_id, SPECIAL.bos_id, SPECIAL.eos_id, SPECIAL.unk_id]
 CPU = torch.device("cpu")
 
 
-def theirs(rows: list[list[int]]) -> list[list[int]]:
-    return [[THEIRS[id] if id < len(THEIRS) else id for id in row] for row in rows]
+def to_joeynmt_ids(rows: list[list[int]]) -> list[list[int]]:
+    return [[JOEYNMT_IDS[id] if id < len(JOEYNMT_IDS) else id for id in row] for row in rows]
 
 
-def make(size: SimpleNamespace) -> Trained:
+def make(size: SimpleNamespace) -> TrainingFunctions:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     side = {
@@ -37,7 +37,7 @@ def make(size: SimpleNamespace) -> Trained:
     encoder = {**side, "hidden_size": size.direction, "bidirectional": True}
     first = "last" if 2 * size.direction == size.hidden else "bridge"
     decoder = {**side, "hidden_size": size.hidden, "attention": "bahdanau", "init_hidden": first}
-    words = Vocabulary([str(i) for i in range(size.vocab_size - len(THEIRS))], SPECIAL)
+    words = Vocabulary([str(i) for i in range(size.vocab_size - len(JOEYNMT_IDS))], SPECIAL)
     model = build_model({"encoder": encoder, "decoder": decoder}, words, words)
     model.loss_function = ("crossentropy", 0.0)
     options = parse_train_args(
@@ -57,8 +57,11 @@ def make(size: SimpleNamespace) -> Trained:
     model.zero_grad()
 
     def batch(sources: list[list[int]], targets: list[list[int]]) -> Batch:
-        whole = [[SPECIAL.bos_id, *target] for target in theirs(targets)]
-        src, trg = (torch.tensor(padded(rows, SPECIAL.pad_id)) for rows in (theirs(sources), whole))
+        decoder_inputs_and_targets = [[SPECIAL.bos_id, *target] for target in to_joeynmt_ids(targets)]
+        src, trg = (
+            torch.tensor(padded(rows, SPECIAL.pad_id))
+            for rows in (to_joeynmt_ids(sources), decoder_inputs_and_targets)
+        )
         return Batch(
             src, torch.tensor(list(map(len, sources))), None, trg, None, torch.arange(len(sources)), CPU,
             SPECIAL.pad_id, SPECIAL.eos_id, is_train=True,
@@ -77,7 +80,7 @@ def make(size: SimpleNamespace) -> Trained:
         batch.sort_by_src_length()
         return float(model(return_type="loss", **vars(batch))[0])
 
-    return Trained(batch, update, loss)
+    return TrainingFunctions(batch, update, loss)
 
 
 serve_training(make, version("joeynmt"))

@@ -12,7 +12,7 @@ from onmt.utils import Statistics
 from onmt.utils.loss import LossCompute
 from onmt.utils.optimizers import Optimizer
 from onmt.utils.parse import ArgumentParser
-from serve import Trained, padded, serve_training
+from serve import TrainingFunctions, padded, serve_training
 
 SPECIAL = ["<blank>", "<s>", "</s>", "<unk>"]  # with the same ids as in edgechat
 PADDING, BEGIN = 0, 1
@@ -32,7 +32,7 @@ def options_of(size: SimpleNamespace) -> SimpleNamespace:
     return ArgumentParser.update_model_opts(options) or options
 
 
-def make(size: SimpleNamespace) -> Trained:
+def make(size: SimpleNamespace) -> TrainingFunctions:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     options = options_of(size)
@@ -50,11 +50,11 @@ def make(size: SimpleNamespace) -> Trained:
     statistics = Statistics()
 
     def batch(sources: list[list[int]], targets: list[list[int]]) -> dict:
-        whole = [[BEGIN, *target] for target in targets]
+        decoder_inputs_and_targets = [[BEGIN, *target] for target in targets]
         return {
             "src": torch.tensor(padded(sources, PADDING))[..., None],
             "srclen": torch.tensor(list(map(len, sources))),
-            "tgt": torch.tensor(padded(whole, PADDING))[..., None],
+            "tgt": torch.tensor(padded(decoder_inputs_and_targets, PADDING))[..., None],
         }
 
     def update(batch: dict) -> None:
@@ -70,7 +70,7 @@ def make(size: SimpleNamespace) -> Trained:
         model.train()
         return float(summed)
 
-    return Trained(batch, update, loss)
+    return TrainingFunctions(batch, update, loss)
 
 
 serve_training(make, version("OpenNMT-py"))

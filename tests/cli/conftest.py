@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from edgechat.cli.app import app
 
-Invoke = Callable[..., "Done"]
+Invoke = Callable[..., "CommandResult"]
 Tree = dict[str, bytes | str]
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
     returncode: int
     stdout: str
     stderr: str
@@ -30,12 +30,12 @@ class Done:
         return lines[0].removeprefix("edgechat: ")
 
 
-def _invoke(*arguments: object, stdin: str | bytes = b"") -> Done:
+def _invoke(*arguments: object, stdin: str | bytes = b"") -> CommandResult:
     raw = stdin.encode() if isinstance(stdin, str) else stdin
     done = CliRunner().invoke(app, [str(a) for a in arguments], input=raw, prog_name="edgechat")
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception  # the user would see a traceback
-    return Done(done.exit_code, done.stdout, done.stderr)
+    return CommandResult(done.exit_code, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def invoke() -> Invoke:
     return _invoke
 
 
-def _tree(folder: Path) -> Tree:
+def _read_tree(folder: Path) -> Tree:
     """Every name under `folder` with its content, or the target of its link."""
     found: Tree = {}
     for path in sorted(folder.rglob("*")):
@@ -57,4 +57,4 @@ def _tree(folder: Path) -> Tree:
 
 @pytest.fixture(scope="session")
 def tree() -> Callable[[Path], Tree]:
-    return _tree
+    return _read_tree

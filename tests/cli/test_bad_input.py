@@ -18,10 +18,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edgechat.cli.errors import Commands
+from edgechat.cli.errors import CommandGroup
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.errors import BundleError, UsageError
-from edgechat.runtime.files import sha256
 
 CLOSED_STDOUT = "edgechat: stdout is closed, but the output goes there: redirect it to a file or a pipe\n"
 GOOD = b'{"prompt": "hello", "response": "hi there"}\n{"prompt": "bye", "response": "see you"}\n'
@@ -418,7 +418,7 @@ def _run(arguments: list[object], before: Callable[[], None]) -> "subprocess.Com
         capture_output=True,
         text=True,
         check=False,
-        timeout=limits.HANGS_AFTER,
+        timeout=limits.TIMEOUT_SECONDS,
         preexec_fn=before,
     )
 
@@ -473,7 +473,7 @@ def test_a_full_stdout_is_reported_in_one_sentence(bundle_folder, arguments):
             # --show-completion looks for the shell among the parent processes.
             ["bash", "-c", '"$@"; exit $?', "bash", sys.executable, "-m", "edgechat", *given],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment,
-            timeout=limits.HANGS_AFTER,
+            timeout=limits.TIMEOUT_SECONDS,
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == f"edgechat: {os.strerror(errno.ENOSPC)} (free some space and try again)\n"
@@ -522,7 +522,7 @@ def test_a_closed_pipe_while_help_is_printed_is_not_a_failure(arguments):
     os.close(reading)
     done = subprocess.run(
         [sys.executable, "-m", "edgechat", *arguments],
-        stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=limits.HANGS_AFTER,
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=limits.TIMEOUT_SECONDS,
     )  # fmt: skip
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
@@ -556,7 +556,7 @@ def test_a_value_that_the_parser_refuses_is_named_with_its_option(invoke, argume
 
 
 def _failing(error: BaseException) -> typer.Typer:
-    app = typer.Typer(cls=Commands)
+    app = typer.Typer(cls=CommandGroup)
 
     @app.callback()
     def main() -> None:

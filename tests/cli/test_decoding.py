@@ -11,7 +11,7 @@ import typer
 
 import edgechat.tui
 from edgechat.cli.app import app
-from edgechat.cli.errors import as_typed
+from edgechat.cli.errors import with_option_names
 from edgechat.cli.searchoptions import given_options
 from edgechat.runtime import DecodingOptions, replymaker, scheduler
 from edgechat.runtime.search import BeamSearch
@@ -174,6 +174,6 @@ def test_an_error_of_the_runtime_names_options_as_they_are_typed(
 def test_an_error_about_values_that_nobody_typed_is_unchanged():
     options = {"beam": "--beam", "n_best": "--n-best"}
     for sentence in ("n_best is 3, more than beam", "a/beam/x.toml: n_best is 3", "no n_best"):
-        assert as_typed(sentence, options, frozenset()) == sentence
-    assert as_typed("a beam: n_best is 3", options, {"n_best"}) == "a beam: n_best is 3"
-    assert as_typed("n_best is 3, a 'n_best'", options, {"n_best"}) == "--n-best is 3, a 'n_best'"
+        assert with_option_names(sentence, options, frozenset()) == sentence
+    assert with_option_names("a beam: n_best is 3", options, {"n_best"}) == "a beam: n_best is 3"
+    assert with_option_names("n_best is 3, a 'n_best'", options, {"n_best"}) == "--n-best is 3, a 'n_best'"

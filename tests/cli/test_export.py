@@ -186,10 +186,10 @@ def test_a_run_with_a_damaged_or_missing_file_is_refused(invoke, run_folder, tmp
     assert not (tmp_path / "bundle").exists()
 
 
-OF_A_RUN = ["tokenizer.json", "corpus/train.safetensors", "corpus/valid.safetensors", "valid.jsonl"]
+RUN_FILES = ["tokenizer.json", "corpus/train.safetensors", "corpus/valid.safetensors", "valid.jsonl"]
 
 
-@pytest.mark.parametrize("name", OF_A_RUN)
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_a_changed_file_of_a_run_is_reported_wherever_it_is_read(run_folder, tmp_path, name):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
@@ -199,7 +199,7 @@ def test_a_changed_file_of_a_run_is_reported_wherever_it_is_read(run_folder, tmp
 
     def read() -> None:
         opened = open_run(run)
-        assert len(opened.train_pairs) and opened.held_out()  # noqa: PT018 - both are read
+        assert len(opened.train_pairs) and opened.valid_texts()  # noqa: PT018 - both are read
 
     with pytest.raises(CheckpointError) as caught:
         read()

@@ -12,10 +12,10 @@ from edgechat.runtime.bundle import read_bundle
 from edgechat.train.batches import ordered_batches
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.run import open_run
-from edgechat.train.updates import summed_loss
+from edgechat.train.updates import evaluate_loss
 
 #: The tests' run was trained at ten times this rate.
-GENTLY = ["--learning-rate", 1e-3, "--threads", 1, "--device", "cpu", "--save-every", 2]
+TRAIN_OPTIONS = ["--learning-rate", 1e-3, "--threads", 1, "--device", "cpu", "--save-every", 2]
 MORE = [("what do cats eat", "cats eat fish"), ("what do hens eat", "hens eat corn"), ("bye", "see you")]
 
 
@@ -31,14 +31,14 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def continued(tmp_path_factory: pytest.TempPathFactory, edgechat, run_folder, more) -> Path:
     """A run of four steps on other data. Tests must not change it."""
     out = tmp_path_factory.mktemp("continued") / "run"
-    done = edgechat("train", more, "--from-run", run_folder, "--out", out, "--max-steps", 4, *GENTLY)
+    done = edgechat("train", more, "--from-run", run_folder, "--out", out, "--max-steps", 4, *TRAIN_OPTIONS)
     assert done.returncode == 0, done.stderr
     (out.parent / "said").write_text(done.stderr)
     return out
 
 
 def weights(run: Path, which: str = "last") -> bytes:
-    return (Checkpoints(run).named(which)[0] / "model.safetensors").read_bytes()
+    return (Checkpoints(run).select(which)[0] / "model.safetensors").read_bytes()
 
 
 def test_a_run_from_a_run_starts_with_its_best_weights_tokenizer_and_model(continued, run_folder):
@@ -46,7 +46,7 @@ def test_a_run_from_a_run_starts_with_its_best_weights_tokenizer_and_model(conti
     assert run.tokenizer == base.tokenizer
     assert run.config.model == base.config.model
     best = base.load_model("best")[0].state_dict()
-    for name, weight in run.new_model().state_dict().items():
+    for name, weight in run.make_initial_model().state_dict().items():
         assert weight.equal(best[name]), name
     assert not run.load_model("last")[0].embedding.weight.equal(best["embedding.weight"])
 
@@ -56,7 +56,7 @@ def test_the_first_weights_are_validated_but_are_never_the_best_checkpoint(conti
     assert f"begins with the best weights of {run_folder}, step {open_run(run_folder).step()}" in said
     base, run = open_run(run_folder), open_run(continued)
     batches = ordered_batches(run.valid_pairs, run.config.training)
-    loss, tokens = summed_loss(base.load_model("best")[0], batches, "")
+    loss, tokens = evaluate_loss(base.load_model("best")[0], batches, "")
     first = re.search(r"step +0  held-out loss ([0-9.]+)  perplexity [0-9.]+$", said, re.MULTILINE)
     assert first
     assert float(first[1]) == pytest.approx(loss / tokens, abs=1e-3)
@@ -68,7 +68,7 @@ def test_a_run_from_a_run_resumes_to_the_same_bytes_without_the_first_run(
 ):
     base, out = tmp_path / "base", tmp_path / "run"
     shutil.copytree(run_folder, base)
-    begun = edgechat("train", more, "--from-run", base, "--out", out, "--max-steps", 4, *GENTLY)
+    begun = edgechat("train", more, "--from-run", base, "--out", out, "--max-steps", 4, *TRAIN_OPTIONS)
     assert begun.returncode == 0, begun.stderr
     shutil.rmtree(base)
     assert weights(out) == weights(continued)
@@ -98,16 +98,21 @@ def test_a_resume_accepts_only_the_same_from_run(tmp_path, edgechat, run_folder,
 
 def test_a_run_from_a_run_starts_with_the_named_checkpoint(tmp_path, edgechat, run_folder, more):
     out, base = tmp_path / "run", open_run(run_folder)
-    assert base.base("last").weights != base.base("best").weights
+    assert base.base_checkpoint("last").weights != base.base_checkpoint("best").weights
     file = tmp_path / "more.toml"
     file.write_text(f'[run]\nfrom_run = "{run_folder}"\ncheckpoint = "last"\nout = "run"\nmax_minutes = 5\n')
-    begun = edgechat("train", more, "--config", file, "--max-steps", 2, *GENTLY)
+    begun = edgechat("train", more, "--config", file, "--max-steps", 2, *TRAIN_OPTIONS)
     assert begun.returncode == 0, begun.stderr
     assert f"begins with the last weights of {run_folder}, step {base.step('last')}" in begun.stderr
-    assert open_run(out).new_model().state_dict().keys() == base.load_model("last")[0].state_dict().keys()
+    assert (
+        open_run(out).make_initial_model().state_dict().keys()
+        == base.load_model("last")[0].state_dict().keys()
+    )
     last = base.load_model("last")[0].state_dict()
-    assert all(weight.equal(last[name]) for name, weight in open_run(out).new_model().state_dict().items())
-    assert open_run(out).begun_from["step"] == base.step("last")
+    assert all(
+        weight.equal(last[name]) for name, weight in open_run(out).make_initial_model().state_dict().items()
+    )
+    assert open_run(out).base_info["step"] == base.step("last")
     same = edgechat("train", "--resume", "--out", out, "--from-run", run_folder, "--checkpoint", "last")
     assert same.returncode == 0, same.stderr
     other = edgechat("train", "--resume", "--out", out, "--from-run", run_folder)
@@ -216,9 +221,9 @@ def test_damaged_first_weights_are_named(tmp_path, edgechat, continued):
 
 
 def test_settings_of_the_schedule_come_with_the_schedule(invoke, run_folder, more, tmp_path):
-    plateau = ["--schedule", "plateau", "--plateau-patience", 4, "--max-steps", 2, *GENTLY]
+    plateau = ["--schedule", "plateau", "--plateau-patience", 4, "--max-steps", 2, *TRAIN_OPTIONS]
     assert invoke("train", more, "--from-run", run_folder, "--out", tmp_path / "a", *plateau).returncode == 0
-    constant = ["--schedule", "constant", "--max-steps", 2, *GENTLY]
+    constant = ["--schedule", "constant", "--max-steps", 2, *TRAIN_OPTIONS]
     done = invoke("train", more, "--from-run", tmp_path / "a", "--out", tmp_path / "b", *constant)
     assert done.returncode == 0, done.stderr
     assert open_run(tmp_path / "a").config.training.plateau_patience == 4

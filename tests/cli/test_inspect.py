@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from edgechat import __version__
-from edgechat.cli.describe import fp32_comparison
+from edgechat.cli.describe import describe_fp32_comparison
 from edgechat.runtime.bundle import read_bundle, write_bundle
-from edgechat.runtime.replies import write_replies
+from edgechat.runtime.closedset import encode_replies
 
 
 def resealed(bundle: Path, out: Path, files: dict[str, bytes] | None = None, **changes: Any) -> Path:
@@ -109,7 +109,7 @@ def test_info_names_the_pairs_that_a_perplexity_is_measured_on(invoke, bundle_fo
 
 @pytest.mark.parametrize(("replies", "said"), [(["yes"], "1 reply"), (["yes", "no", "no"], "2 replies")])
 def test_info_says_how_many_replies_a_closed_set_has(invoke, bundle_folder, tmp_path, replies, said):
-    bundle = resealed(bundle_folder, tmp_path / "bundle", {"replies.json": write_replies(replies)})
+    bundle = resealed(bundle_folder, tmp_path / "bundle", {"replies.json": encode_replies(replies)})
     shown = invoke("info", bundle).stdout
     assert f"closed set           {said}, in replies.json; nothing else is replied\n" in shown
 
@@ -195,4 +195,4 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
 def test_two_infinite_perplexities_are_the_same():
     quality = {"agreement": 1.0, "mean_logp": 0.0, "worst_logp": 0.0}
     perplexities = {"perplexity": math.inf, "fp32_perplexity": math.inf}
-    assert "perplexity +0.00%" in fp32_comparison(quality | perplexities)
+    assert "perplexity +0.00%" in describe_fp32_comparison(quality | perplexities)

@@ -47,7 +47,7 @@ def data(tmp_path_factory) -> Path:
     return path
 
 
-def begun(data: Path, file: Path, *options: object) -> list[object]:
+def train_command(data: Path, file: Path, *options: object) -> list[object]:
     return ["train", data, "--valid", data.with_name("valid.jsonl"), "--config", file, *options, *CPU]
 
 
@@ -55,7 +55,7 @@ def begun(data: Path, file: Path, *options: object) -> list[object]:
 def run(data, invoke) -> Path:
     """A run whose configuration file sets it. Tests must not change it."""
     out = data.with_name("run")
-    done = invoke(*begun(data, data.with_name("run.toml"), "--out", out))
+    done = invoke(*train_command(data, data.with_name("run.toml"), "--out", out))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -130,7 +130,7 @@ def test_a_validation_lowercases_prompts_as_the_model_does(run):
 
 def test_an_interrupted_run_resumes_to_the_same_weights(run, data, invoke, tmp_path):
     out = tmp_path / "run"
-    done = invoke(*begun(data, data.with_name("run.toml"), "--out", out, "--max-steps", 30))
+    done = invoke(*train_command(data, data.with_name("run.toml"), "--out", out, "--max-steps", 30))
     assert done.returncode == 0, done.stderr
     refused = invoke("train", "--resume", "--out", out, "--no-lowercase")
     assert refused.returncode == 2
@@ -153,7 +153,7 @@ def test_a_run_from_a_run_inherits_lowercase(run, data, invoke, tmp_path):
 
 def test_the_option_and_the_file_are_equivalent(run, data, invoke, tmp_path):
     (tmp_path / "run.toml").write_text(SETTINGS.replace("lowercase = true\n", ""))
-    command = begun(data, tmp_path / "run.toml", "--max-steps", 2)
+    command = train_command(data, tmp_path / "run.toml", "--max-steps", 2)
     assert invoke(*command, "--out", tmp_path / "on", "--lowercase").returncode == 0
     assert invoke(*command, "--out", tmp_path / "off").returncode == 0
     assert (tmp_path / "on" / "tokenizer.json").read_bytes() == (run / "tokenizer.json").read_bytes()

@@ -11,8 +11,8 @@ import pytest
 
 from edgechat.cli import speed
 from edgechat.runtime import ChatModel, DecodingOptions
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.bundle import read_bundle, write_bundle
-from edgechat.runtime.files import sha256
 from edgechat.runtime.text import TextCodec
 
 EVALUATION = {
@@ -221,11 +221,13 @@ def test_bench_measures_a_fresh_process_and_the_floor_of_a_step(invoke, bundle_f
 
 def test_the_fresh_process_of_bench_replies_with_the_options_of_the_others(bundle_folder, monkeypatch):
     asked: list[tuple[list[str], bytes]] = []
-    monkeypatch.setattr(speed, "process_cost", lambda command, stdin: asked.append((command, stdin)))
+    monkeypatch.setattr(speed, "measure_process", lambda command, stdin: asked.append((command, stdin)))
     options = DecodingOptions(beam=2, prefix="hens")
-    assert speed.startup_cost([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
+    assert speed.measure_startup([str(bundle_folder), "cpu", "1"], "hi\0", options, 1) is None
     [(command, stdin)] = asked
-    done = subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=limits.HANGS_AFTER)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, check=True, timeout=limits.TIMEOUT_SECONDS
+    )
     assert done.stdout.decode().startswith("hens")
 
 

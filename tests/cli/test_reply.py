@@ -60,7 +60,7 @@ def test_reply_on_a_terminal_explains_its_input(bundle_folder):
     os.write(ours, b"turn left twice\n\x04")
     command = [sys.executable, "-m", "edgechat", "reply", str(bundle_folder)]
     done = subprocess.run(
-        command, stdin=theirs, capture_output=True, text=True, timeout=limits.HANGS_AFTER, check=True
+        command, stdin=theirs, capture_output=True, text=True, timeout=limits.TIMEOUT_SECONDS, check=True
     )
     os.close(ours)
     os.close(theirs)
@@ -147,7 +147,7 @@ def sure_bundle(tmp_path_factory, invoke, run_folder) -> Path:
     replies = ["LEFT LEFT", "RIGHT RIGHT", "JUMP", "hi there"]
     (folder / "replies.json").write_text(json.dumps(replies))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(calibrate, "LEAST_PAIRS", 1)
+        patched.setattr(calibrate, "MIN_PAIRS", 1)
         out = folder / "bundle"
         options = ["--checkpoint", "last", "--replies", folder / "replies.json"]
         done = invoke("export", run_folder, "--out", out, *options)
@@ -356,9 +356,9 @@ def test_invalid_options_are_refused_in_one_sentence(invoke, bundle_folder, opti
 
 
 def test_a_missing_device_is_refused_and_not_replaced_by_another(invoke, bundle_folder):
-    from edgechat.runtime.device import cuda_state
+    from edgechat.runtime.device import check_cuda
 
-    if cuda_state().usable:
+    if check_cuda().usable:
         pytest.skip("CUDA can be used here")
     done = invoke("reply", bundle_folder, "hello", "--device", "cuda")
     assert done.returncode == 1
@@ -403,32 +403,32 @@ def test_a_streamed_reply_with_line_breaks_is_the_line_that_is_printed_without_s
 
 
 def test_bidirectional_controls_are_shown_on_a_terminal_and_kept_in_a_pipe(capsys, monkeypatch):
-    console.put("a\u202eb")
-    console.put("\u2067c", end="")
+    console.print_stdout("a\u202eb")
+    console.print_stdout("\u2067c", end="")
     assert capsys.readouterr().out == "a\u202eb\n\u2067c"
-    console.put_json({"reply": "a\u202eb"})
+    console.print_json({"reply": "a\u202eb"})
     assert json.loads(line := capsys.readouterr().out) == {"reply": "a\u202eb"}
     assert line.isascii()
-    console.say("a\u202eb")
+    console.print_stderr("a\u202eb")
     assert capsys.readouterr().err == "a\ufffdb\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    console.put("a\u202eb")
-    console.put("\u2067c", end="")
+    console.print_stdout("a\u202eb")
+    console.print_stdout("\u2067c", end="")
     assert capsys.readouterr().out == "a\ufffdb\n\ufffdc"
 
 
 def test_bidirectional_controls_in_a_table_are_shown_even_in_a_pipe(capsys):
-    console.put_table([("data", "a\u202eb\x1b[2J"), ("\u2067precision", 1)])
+    console.print_table([("data", "a\u202eb\x1b[2J"), ("\u2067precision", 1)])
     assert capsys.readouterr().out == "data        a\ufffdb␛[2J\n\ufffdprecision  1\n"
 
 
 def test_numbers_that_json_lacks_become_null(capsys):
-    console.put_json({"a": float("inf"), "b": [float("nan")], "c": {"d": -float("inf")}, "e": 1.5})
+    console.print_json({"a": float("inf"), "b": [float("nan")], "c": {"d": -float("inf")}, "e": 1.5})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None], "c": {"d": None}, "e": 1.5}
 
 
 def test_half_a_surrogate_pair_in_a_prompt_is_escaped_in_json(capsys):
-    console.put_json({"prompt": "a\udcffb"})
+    console.print_json({"prompt": "a\udcffb"})
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out) == {"prompt": "a\udcffb"}
@@ -456,7 +456,7 @@ def test_a_pipe_that_closes_early_is_not_an_error(bundle_folder):
         process.stdin.close()
         assert process.stdout.readline() == b"hi there\n"
         process.stdout.close()
-        assert (process.stderr.read(), process.wait(limits.HANGS_AFTER)) == (b"", 0)
+        assert (process.stderr.read(), process.wait(limits.TIMEOUT_SECONDS)) == (b"", 0)
 
 
 def test_a_closed_stdin_is_reported(bundle_folder):

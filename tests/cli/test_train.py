@@ -16,7 +16,7 @@ from typing import Any
 import limits
 import pytest
 
-from edgechat.cli.progress import TrainingProgress, reading
+from edgechat.cli.progress import TrainingProgress, reading_progress
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.lock import RunLock
 from edgechat.train.metrics import read_metrics
@@ -35,7 +35,7 @@ class Position:
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
+class TrainerStub:
     """The attributes of a trainer that the display reads."""
 
     position: Position
@@ -53,14 +53,14 @@ def test_without_a_terminal_occasional_lines_report_the_training(monkeypatch, ca
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with TrainingProgress() as display:
         now[0] += 600.0  # counting the steps of many epochs may take long
-        display.begin(Planned(Position(100)), "cpu")
+        display.show_start(TrainerStub(Position(100)), "cpu")
         for step in range(101, 141):  # one second each
             now[0] += 1.0
-            display.step(StepMetrics(step, 400, 1, 2.5, 90.0))
+            display.on_step(StepMetrics(step, 400, 1, 2.5, 90.0))
             if step == 120:
-                display.validated(ValidationMetrics(120, 2.4, 2.6, True, 0, ("bleu", 31.25)))
+                display.on_validation(ValidationMetrics(120, 2.4, 2.6, True, 0, ("bleu", 31.25)))
         now[0] += 20.0
-        display.step(StepMetrics(141, 400, 1, 2.5, 90.0))
+        display.on_step(StepMetrics(141, 400, 1, 2.5, 90.0))
     weights, begun, validated, line = capsys.readouterr().err.splitlines()
     assert weights == "1,234,567 weights"
     assert begun == "training from step 100 to step 400 on cpu; Ctrl-C stops and keeps what was learned"
@@ -72,7 +72,7 @@ def test_without_a_terminal_occasional_lines_report_the_training(monkeypatch, ca
 def test_without_a_terminal_occasional_lines_report_the_reading(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with reading() as progress:
+    with reading_progress() as progress:
         for what in ("reading", "tokenizer", "encoding"):
             for thousand in range(1, 9):  # five seconds each
                 now[0] += 5.0
@@ -292,9 +292,9 @@ def test_help_names_every_choice_without_waiting_for_torch():
 
 def test_every_value_of_the_configuration_has_an_option():
     from edgechat.cli.train import train
-    from edgechat.train.config import RunOptions, option_names
+    from edgechat.train.config import RunOptions, config_value_names
 
-    names = {*option_names(), *(field.name for field in dataclasses.fields(RunOptions))}
+    names = {*config_value_names(), *(field.name for field in dataclasses.fields(RunOptions))}
     assert names <= set(inspect.signature(train).parameters)
 
 
@@ -729,7 +729,7 @@ def test_a_closed_stdout_is_reported_before_the_training(corpus_file, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=limits.HANGS_AFTER,
+        timeout=limits.TIMEOUT_SECONDS,
     )
     assert (done.returncode, done.stderr.startswith("edgechat: stdout is closed")) == (1, True)
     assert not out.exists()
@@ -753,7 +753,7 @@ def test_a_training_of_a_great_many_epochs_begins_and_stops_at_sigterm(corpus_fi
                 break
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(timeout=limits.HANGS_AFTER) == 130
+            assert process.wait(timeout=limits.TIMEOUT_SECONDS) == 130
         finally:
             process.kill()
 
@@ -877,7 +877,7 @@ def test_ctrl_c_exits_with_130_and_a_checkpoint_that_resumes_to_the_weights_of_a
             if line.startswith("training to step"):
                 break
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=limits.HANGS_AFTER)
+        stdout, stderr = process.communicate(timeout=limits.TIMEOUT_SECONDS)
     assert (process.returncode, stdout) == (130, "")
     assert "interrupted at step" in stderr
     assert "--resume" in stderr
@@ -902,7 +902,7 @@ def test_a_second_ctrl_c_ends_at_once(corpus_file, tmp_path):
         process.send_signal(signal.SIGINT)
         assert "Ctrl-C again" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=limits.HANGS_AFTER)
+        _, stderr = process.communicate(timeout=limits.TIMEOUT_SECONDS)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert not list(out.rglob(".tmp-*"))
@@ -913,7 +913,7 @@ def test_training_continues_when_its_stderr_is_closed_by_the_reader(corpus_file,
     with _training(corpus_file, "--out", str(out), *map(str, QUICK)) as process:
         process.stderr.readline()
         process.stderr.close()
-        assert (process.stdout.read(), process.wait(limits.HANGS_AFTER)) == ("", 0)
+        assert (process.stdout.read(), process.wait(limits.TIMEOUT_SECONDS)) == ("", 0)
     assert Checkpoints(out).last.name == "step-00000002"
 
 
@@ -921,7 +921,7 @@ def test_training_continues_when_its_stderr_is_closed_by_the_reader(corpus_file,
 def test_training_continues_when_the_disk_of_its_log_is_full(corpus_file, tmp_path):
     out = tmp_path / "run"
     with Path("/dev/full").open("w") as full:
-        assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(limits.HANGS_AFTER) == 0
+        assert _training(corpus_file, "--out", out, *QUICK, stderr=full).wait(limits.TIMEOUT_SECONDS) == 0
     assert Checkpoints(out).last.name == "step-00000002"
 
 
@@ -930,7 +930,7 @@ def test_training_continues_without_a_stderr(corpus_file, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "edgechat", "train", corpus_file, "--out", out, *map(str, QUICK)]
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=limits.HANGS_AFTER
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=limits.TIMEOUT_SECONDS
     )
     assert done.returncode == 0
     assert Checkpoints(out).last.name == "step-00000002"
@@ -953,7 +953,7 @@ def test_training_continues_under_nohup_when_its_terminal_is_gone(corpus_file, t
             seen += os.read(ours, 4096)
         os.close(ours)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(limits.HANGS_AFTER) == 0
+        assert process.wait(limits.TIMEOUT_SECONDS) == 0
     assert Checkpoints(out).last.name == "step-00000150"
 
 
@@ -971,11 +971,11 @@ def _training(*arguments: object, stderr: Any = subprocess.PIPE) -> "subprocess.
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
-        preexec_fn=_hear if hasattr(signal, "SIGHUP") else None,
+        preexec_fn=_restore_sighup if hasattr(signal, "SIGHUP") else None,
     )
 
 
-def _hear() -> None:
+def _restore_sighup() -> None:
     """Undo the nohup under which the tests may run."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

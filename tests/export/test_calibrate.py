@@ -8,7 +8,7 @@ import pytest
 from edgechat.export import calibrate as module
 from edgechat.export.calibrate import calibrate, fit_platt
 from edgechat.runtime import BundleError, Candidate, EdgeChatError, Reply
-from edgechat.runtime.calibration import AS_IT_IS, Calibration, log_odds
+from edgechat.runtime.calibration import IDENTITY_CALIBRATION, Calibration, log_odds
 from edgechat.train.dialogue import Pair
 
 
@@ -105,8 +105,8 @@ def test_a_fit_that_is_no_better_keeps_the_probability():
     right = [i < 11 for i in range(20)] + [i < 18 for i in range(20)]
     found = calibrate(Model(logps, right), pairs(40))
     assert (found["ece_before"], found["ece"]) == (0.025, 0.025)
-    assert Calibration.from_json(found) == AS_IT_IS
-    assert AS_IT_IS.confidence(math.log(0.85)) == pytest.approx(0.85)
+    assert Calibration.from_json(found) == IDENTITY_CALIBRATION
+    assert IDENTITY_CALIBRATION.confidence(math.log(0.85)) == pytest.approx(0.85)
 
 
 def test_replies_that_were_cut_have_no_confidence_and_do_not_count():
@@ -123,7 +123,7 @@ def test_too_few_finished_replies_are_refused():
 
 
 def test_many_pairs_are_thinned_evenly(monkeypatch):
-    monkeypatch.setattr(module, "MOST_PAIRS", 40)
+    monkeypatch.setattr(module, "MAX_PAIRS", 40)
     logps, right = samples(1.0, 0.0, 400)
     assert calibrate(Model(logps, right), pairs(400))["pairs"] == 40
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from edgechat.export.closedset import ClosedSetFit, closed_set_fit
+from edgechat.export.closedset import ClosedSetFit, measure_closed_set_fit
 from edgechat.train.corpus import Corpus
-from edgechat.train.dataset import DataConfig, prepare
+from edgechat.train.dataset import DataConfig, prepare_corpus
 from edgechat.train.dialogue import Dialogue, Turn
 
 
@@ -24,8 +24,8 @@ LEARNED = ("ON", "OFF", "DIM", "caf\u00e9", "ON", "a long one " * 9)
 
 def fit(*replies: str, held_out: tuple[str, ...] = ("ON", "OFF", "ON", "BRIGHT")) -> ClosedSetFit:
     options = DataConfig(vocab_size=300, max_target=20)
-    prepared = prepare(Corpus([Pairs(*LEARNED)]), options, valid=Corpus([Pairs(*held_out)]))
-    return closed_set_fit(replies, prepared.codec, prepared.train, prepared.valid)
+    prepared = prepare_corpus(Corpus([Pairs(*LEARNED)]), options, valid=Corpus([Pairs(*held_out)]))
+    return measure_closed_set_fit(replies, prepared.codec, prepared.train, prepared.valid)
 
 
 def test_a_closed_set_is_compared_with_training_and_held_out_data():

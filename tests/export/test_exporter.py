@@ -12,14 +12,14 @@ import torch
 from tests_corpus import PAIRS
 
 from edgechat.export import ProofError, export
-from edgechat.export.exporter import check_out
+from edgechat.export.exporter import check_bundle_target
 from edgechat.runtime import ChatModel, UsageError
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.bundle import read_bundle
-from edgechat.runtime.files import sha256
 from edgechat.runtime.options import DecodingOptions
 from edgechat.train.dialogue import Pair
-from edgechat.train.evaluate import distinct, evaluate
-from edgechat.train.likeness import decoded_scores
+from edgechat.train.evaluation import distinct_n, evaluate
+from edgechat.train.reply_scores import score_greedy_replies
 from edgechat.train.run import open_run
 
 
@@ -36,7 +36,9 @@ def test_two_exports_of_one_checkpoint_give_the_same_bytes(run_folder, bundle_fo
 def test_impossible_replies_are_refused_before_graphs_are_built(
     run_folder, tmp_path, monkeypatch, decoding, replies
 ):
-    monkeypatch.setattr("edgechat.export.exporter.build", lambda *_, **__: pytest.fail("graphs were built"))
+    monkeypatch.setattr(
+        "edgechat.export.exporter.build_graphs", lambda *_, **__: pytest.fail("graphs were built")
+    )
     with pytest.raises(UsageError, match=next(iter(decoding))):
         export(run_folder, tmp_path / "out", decoding=DecodingOptions(**decoding), replies=replies)
     assert not any(tmp_path.iterdir())
@@ -61,7 +63,7 @@ def test_times_are_in_the_report_beside_the_bundle(bundle_folder):
 
 
 def test_a_bundle_gives_the_replies_that_were_learned_by_heart(run_folder, bundle_folder):
-    held_out = {pair.turns[-1] for pair in open_run(run_folder).held_out()}
+    held_out = {pair.turns[-1] for pair in open_run(run_folder).valid_texts()}
     learned = [(p, r) for p, r in PAIRS if p not in held_out]
     replies = ChatModel.load(bundle_folder).reply_batch([p for p, _ in learned])
     assert sum(str(reply) == r for reply, (_, r) in zip(replies, learned, strict=True)) >= 0.9 * len(learned)
@@ -83,7 +85,7 @@ def test_a_validation_scores_replies_as_an_evaluation_does(bundle_folder):
     )
     whole = evaluate(model, pairs, DecodingOptions(beam=1))
     assert 0 < whole.exact_match < 1
-    assert decoded_scores(model, pairs) == {
+    assert score_greedy_replies(model, pairs) == {
         "exact_match": whole.exact_match,
         "bleu": whole.bleu,
         "chrf": whole.chrf,
@@ -91,9 +93,9 @@ def test_a_validation_scores_replies_as_an_evaluation_does(bundle_folder):
 
 
 def test_distinct_counts_different_words_over_all_words():
-    assert distinct([["a", "b", "a"], ["a"]], 1) == 2 / 4
-    assert distinct([["a", "b", "a"], ["a"]], 2) == 2 / 2
-    assert distinct([[]], 1) == 0.0
+    assert distinct_n([["a", "b", "a"], ["a"]], 1) == 2 / 4
+    assert distinct_n([["a", "b", "a"], ["a"]], 2) == 2 / 2
+    assert distinct_n([[]], 1) == 0.0
 
 
 @pytest.mark.parametrize("options", [{"min_length": 9_999}, {"beam": 1000, "max_length": 1000}])
@@ -105,7 +107,7 @@ def test_defaults_that_a_bundle_may_not_have_are_wrong_use(run_folder, tmp_path,
 
 
 def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
-    from edgechat.export import variants
+    from edgechat.export import bundlegraphs
 
     def other_weights(model, precision):
         with torch.no_grad():
@@ -115,8 +117,8 @@ def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
             model.output.bias[5] -= 1.0
         return graph
 
-    real = variants.build_decoder
-    monkeypatch.setattr(variants, "build_decoder", other_weights)
+    real = bundlegraphs.build_decoder
+    monkeypatch.setattr(bundlegraphs, "build_decoder", other_weights)
     with pytest.raises(ProofError):
         export(run_folder, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -136,19 +138,19 @@ def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_fo
     copy = tmp_path / "bundle"
     shutil.copytree(bundle_folder, copy)
     with pytest.raises(UsageError, match="exists"):
-        check_out(copy, force=False)
-    check_out(copy, force=True)
+        check_bundle_target(copy, force=False)
+    check_bundle_target(copy, force=True)
     (copy / "notes.txt").write_bytes(b"")
     with pytest.raises(UsageError, match="holds other files too"):
-        check_out(copy, force=True)
+        check_bundle_target(copy, force=True)
     mine = tmp_path / "photos"
     mine.mkdir()
     (mine / "cat.jpg").write_bytes(b"")
     with pytest.raises(UsageError, match="not a bundle"):
-        check_out(mine, force=True)
-    check_out(Path(tmp_path / "new"), force=False)
+        check_bundle_target(mine, force=True)
+    check_bundle_target(Path(tmp_path / "new"), force=False)
     (tmp_path / "empty").mkdir()
-    check_out(tmp_path / "empty", force=False)
+    check_bundle_target(tmp_path / "empty", force=False)
 
 
 @pytest.mark.parametrize("force", [True, False])
@@ -157,7 +159,7 @@ def test_a_bundle_in_the_current_folder_is_not_replaced(bundle_folder, tmp_path,
     monkeypatch.chdir(tmp_path / "bundle")
     for out in (Path(), tmp_path / "bundle"):
         with pytest.raises(UsageError, match=f"^{re.escape(str(out))} is the current folder"):
-            check_out(out, force=force)
+            check_bundle_target(out, force=force)
 
 
 def test_a_reply_in_another_normal_form_still_matches_exactly(bundle_folder):
@@ -199,10 +201,10 @@ def test_an_export_reads_each_file_of_its_run_once(run_folder, tmp_path, monkeyp
 def test_held_out_text_may_hold_any_line_break(run_folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
-    pairs = [Pair(["a\u2028b\u0085c"], "d\u2029e")] * len(open_run(run).held_out())
+    pairs = [Pair(["a\u2028b\u0085c"], "d\u2029e")] * len(open_run(run).valid_texts())
     lines = "".join(json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in pairs)
     (run / "valid.jsonl").write_text(lines, encoding="utf-8")
     info = json.loads((run / "run.json").read_text())
     info["files"]["valid.jsonl"] = sha256(lines.encode())
     (run / "run.json").write_text(json.dumps(info))
-    assert open_run(run).held_out() == pairs
+    assert open_run(run).valid_texts() == pairs

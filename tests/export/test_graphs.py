@@ -58,8 +58,8 @@ def test_one_file_serves_a_grid_of_batches_lengths_beams_and_candidates(both):
         tokens = np.full(B * K, GO, dtype=np.int64)
         parents = np.repeat(np.arange(B), K)
         for step in range(3):
-            out, a = ours.step(a, tokens, parents, C, whole=True)
-            other, b = theirs.step(b, tokens, parents, C, whole=True)
+            out, a = ours.step(a, tokens, parents, C, return_logp=True)
+            other, b = theirs.step(b, tokens, parents, C, return_logp=True)
             np.testing.assert_allclose(out.logp, other.logp, atol=1e-5)
             np.testing.assert_allclose(out.align, other.align, atol=1e-5)
             np.testing.assert_allclose(out.cand_logp, other.cand_logp, atol=1e-5)
@@ -164,8 +164,8 @@ def test_the_proof_fails_if_only_replies_differ():
     model = make_model(layers=1, reverse=True)
 
     class Swapped(OrtBackend):
-        def step(self, state, tokens, parents, candidates, *, whole=False):
-            out, state = super().step(state, tokens, parents, candidates, whole=whole)
+        def step(self, state, tokens, parents, candidates, *, return_logp=False):
+            out, state = super().step(state, tokens, parents, candidates, return_logp=return_logp)
             return type(out)(out.cand_ids[:, ::-1].copy(), out.cand_logp, out.align, out.logp), state
 
     exported = backend_of(model)
@@ -186,15 +186,15 @@ def test_the_proof_fails_if_a_number_is_nan(what):
                 state.memory["keys"] = np.full_like(self.clean, np.nan)
             return state
 
-        def step(self, state, tokens, parents, candidates, *, whole=False):
+        def step(self, state, tokens, parents, candidates, *, return_logp=False):
             clean = {**state.memory, "keys": self.clean} if what == "keys" else state.memory
             out, state = super().step(
-                type(state)(clean, state.recurrent), tokens, parents, candidates, whole=whole
+                type(state)(clean, state.recurrent), tokens, parents, candidates, return_logp=return_logp
             )
             fields = {name: getattr(out, name) for name in ("cand_ids", "cand_logp", "align", "logp")}
-            if whole and what in fields:
+            if return_logp and what in fields:
                 fields[what] = np.full_like(fields[what], np.nan)
-            if whole and what == "attn":
+            if return_logp and what == "attn":
                 state.recurrent["attn"] = np.full_like(state.recurrent["attn"], np.nan)
             return type(out)(**fields), state
 

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from options import OPTIONS, model_with
+from modeloptions import OPTIONS, model_with
 
 from edgechat.export import ProofError
+from edgechat.export.bundlegraphs import build_graphs, prove_graphs
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
-from edgechat.export.variants import build, prove_built
 from edgechat.runtime.backend import pad
 from edgechat.runtime.manifest import PRECISIONS
 from edgechat.runtime.ort import OrtBackend
@@ -36,8 +36,8 @@ def test_the_graphs_compute_what_pytorch_computes_over_a_grid_of_sizes(option):
         assert set(b.recurrent) <= {"h", "c", "attn"}
         tokens, parents = np.full(B * K, GO, dtype=np.int64), np.repeat(np.arange(B), K)
         for step in range(3):
-            out, a = ours.step(a, tokens, parents, C, whole=True)
-            other, b = theirs.step(b, tokens, parents, C, whole=True)
+            out, a = ours.step(a, tokens, parents, C, return_logp=True)
+            other, b = theirs.step(b, tokens, parents, C, return_logp=True)
             np.testing.assert_allclose(out.logp, other.logp, atol=5e-5)
             np.testing.assert_allclose(out.align, other.align, atol=1e-5)
             np.testing.assert_allclose(out.cand_logp, other.cand_logp, atol=5e-5)
@@ -54,25 +54,25 @@ def test_each_precision_is_proved_alone_and_in_ragged_batches(option, precision)
     model = model_with(option, V)
     sources = sources_of(8, 6)
     targets = [[*source[:3], EOS] for source in sources]
-    built = build(model, precision, (sources, targets))
-    proof = prove_built(model, built, sources, targets, max_length=6)
+    built = build_graphs(model, precision, (sources, targets))
+    proof = prove_graphs(model, built, sources, targets, max_length=6)
     assert proof["replies"] == 8 * len(proof["beams"]) * len(proof["batch_sizes"])
     assert precision == "fp32" or proof[precision]["replies"] > 0
-    assert precision != "int8" or built.size < 0.75 * built.exact_size
+    assert precision != "int8" or built.size < 0.75 * built.fp32_size
 
 
 @pytest.mark.parametrize("option", ["normed", "general", "deep-unfed", "copy", "all"])
 def test_the_proof_sees_one_changed_weight_of_any_tensor(option):
     model = model_with(option, V)
     sources = sources_of(4, 7)
-    built = build(model, "fp32", (sources, sources))
+    built = build_graphs(model, "fp32", (sources, sources))
     for parameter in model.parameters():
         with torch.no_grad():
             before = parameter.clone()
             changed = parameter if parameter.ndim == 0 else parameter[..., -1]
             changed += 0.7 + changed.abs()
             with pytest.raises(ProofError):
-                prove_built(model, built, sources, [[6, 7, EOS]] * 4, max_length=4)
+                prove_graphs(model, built, sources, [[6, 7, EOS]] * 4, max_length=4)
             parameter.copy_(before)
 
 
@@ -88,7 +88,7 @@ def test_names_that_an_option_does_not_use_are_absent():
 def test_a_tied_embedding_is_stored_once_in_a_graph(precision):
     model = model_with("tied", V)
     sources = sources_of(4, 5)
-    built = build(model, precision, (sources, sources))
+    built = build_graphs(model, precision, (sources, sources))
     for graph in (built.encoder, built.decoder):
         weights = onnx.load_from_string(graph).graph.initializer
         assert [tuple(w.dims) for w in weights if np.prod(w.dims) == V * 6] == [(V, 6)]
@@ -105,8 +105,8 @@ def test_copying_equals_pytorch_where_probabilities_vanish(gate, size):
     ours, theirs = TorchBackend(model), OrtBackend(graph_spec(model), *graphs, device="cpu", threads=1)
     src, src_len = pad([[5, 6, 5, 7, 5], [8, 8]])
     tokens, parents = np.full(4, GO, dtype=np.int64), np.array([0, 0, 1, 1])
-    out, _ = ours.step(ours.encode(src, src_len), tokens, parents, 5, whole=True)
-    other, _ = theirs.step(theirs.encode(src, src_len), tokens, parents, 5, whole=True)
+    out, _ = ours.step(ours.encode(src, src_len), tokens, parents, 5, return_logp=True)
+    other, _ = theirs.step(theirs.encode(src, src_len), tokens, parents, 5, return_logp=True)
     np.testing.assert_allclose(out.logp, other.logp, atol=1e-3 if size > 1 else 1e-5)
     assert np.isfinite(other.logp).all()
     if gate < 0:  # tokens that are not in the source have no probability

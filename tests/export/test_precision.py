@@ -11,23 +11,23 @@ import pytest
 import torch
 
 from edgechat.export import ProofError, QualityError, export, exporter
-from edgechat.export.builder import FLOAT, GraphBuilder
+from edgechat.export.bundlegraphs import build_graphs
 from edgechat.export.card import model_card
 from edgechat.export.exporter import prove_bundle
+from edgechat.export.graphbuilder import FLOAT, GraphBuilder
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
-from edgechat.export.levels import measure_levels
+from edgechat.export.int8levels import measure_levels
 from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.proof import prove, prove_batching
-from edgechat.export.quality import LIMITS, Quality, beyond_limits, compare, step_ms
-from edgechat.export.quantize import CHOICES, Levels, choose_levels, quantize_columns, quantized_product
-from edgechat.export.variants import build
+from edgechat.export.quality import LIMITS, Quality, compare_with_fp32, measure_step_ms, reasons_against
+from edgechat.export.quantize import LEVEL_CHOICES, Levels, choose_levels, quantize_columns, quantized_product
 from edgechat.runtime import ChatModel, UsageError
 from edgechat.runtime.backend import pad
 from edgechat.runtime.bundle import find_bundle, read_bundle
 from edgechat.runtime.options import DecodingOptions
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.scheduler import decode
-from edgechat.runtime.scoring import score_targets
+from edgechat.runtime.teacher_forcing import score_targets
 from edgechat.runtime.text import EOS, GO
 from edgechat.train.backend import TorchBackend
 from edgechat.train.config import load_preset
@@ -109,14 +109,14 @@ def test_a_fixed_range_is_the_same_for_every_row_and_cuts_off_what_exceeds_it():
     np.testing.assert_allclose(product[:, 0] / 64 / 2 * 127, [127, -64, 128, -127], rtol=1e-6)
 
 
-@pytest.mark.parametrize("levels", [*CHOICES, FIXED], ids=str)
+@pytest.mark.parametrize("levels", [*LEVEL_CHOICES, FIXED], ids=str)
 def test_no_pair_of_products_can_leave_16_bits(levels):
     # What CPUs without VNNI do with the largest bytes: two products of uint8 and int8, added in int16.
     x = np.array([100.0, 100.0])  # exceeds the fixed range of 4; otherwise, the range is that of the row
-    step = (levels.range or x.max()) / levels.activation
-    qx = np.clip(np.rint(x / step) + levels.activation, 0, 255).astype(np.uint8)
+    step = (levels.fixed_range or x.max()) / levels.max_activation
+    qx = np.clip(np.rint(x / step) + levels.max_activation, 0, 255).astype(np.uint8)
     for sign in (1, -1):
-        qw, _ = quantize_columns(np.full((2, 1), sign, dtype=np.float32), levels.weight)
+        qw, _ = quantize_columns(np.full((2, 1), sign, dtype=np.float32), levels.max_weight)
         exact = int((qx.astype(np.int32) * qw[:, 0]).sum())
         assert abs(exact) > 32_000  # nearly all 16 bits are used
         assert int(np.clip(exact, -32_768, 32_767)) == exact
@@ -142,14 +142,14 @@ def test_a_range_is_fixed_for_similar_rows_only():
     weight = random.normal(size=(64, 16)).astype(np.float32)
     x = random.uniform(-1, 1, size=(99, 64)).astype(np.float32)
     assert choose_levels(x, weight, 1.0) == Levels(127, 64, 1.0)
-    assert choose_levels(x, weight, 9.0).range is None
-    assert choose_levels(x, weight).range is None
+    assert choose_levels(x, weight, 9.0).fixed_range is None
+    assert choose_levels(x, weight).fixed_range is None
 
 
 def test_a_few_rows_do_not_fix_a_range(model, exact):
     def ranges(pairs: int) -> list[float | None]:
         sources = sources_of(pairs)
-        return [levels.range for levels in measure_levels(model, exact, sources, sources).values()]
+        return [levels.fixed_range for levels in measure_levels(model, exact, sources, sources).values()]
 
     assert ranges(8) == [None] * 5
     assert None not in ranges(80)
@@ -170,13 +170,13 @@ def test_levels_are_measured_on_one_thread(model, exact, monkeypatch):
 
 
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("levels", [*CHOICES, FIXED], ids=str)
+@pytest.mark.parametrize("levels", [*LEVEL_CHOICES, FIXED], ids=str)
 def test_the_graph_computes_that_product(levels, biased):
     random = np.random.default_rng(1)
     weight = random.normal(size=(40, 24)).astype(np.float32)
     bias = random.normal(size=24).astype(np.float32) * biased
     x = random.normal(size=(7, 40)).astype(np.float32)
-    if levels.range is None:
+    if levels.fixed_range is None:
         x *= np.logspace(-3, 3, 7, dtype=np.float32)[:, None]
     x[3] = 0
     g = GraphBuilder("product")
@@ -194,15 +194,15 @@ def test_every_sentence_has_two_rows_in_measurements_and_proofs(model):
     rows: list[int] = []
 
     class Counted(OrtBackend):
-        def step(self, state, tokens, parents, candidates, *, whole=False):
+        def step(self, state, tokens, parents, candidates, *, return_logp=False):
             rows.append(len(tokens) // len(state.memory["keys"]))
-            return super().step(state, tokens, parents, candidates, whole=whole)
+            return super().step(state, tokens, parents, candidates, return_logp=return_logp)
 
     backend = backend_of(model, Float32())
     backend.__class__ = Counted
     sources = sources_of(3)
     measure_levels(model, backend, sources, sources)
-    compare(backend, backend, sources, sources)
+    compare_with_fp32(backend, backend, sources, sources)
     score_targets(backend, sources, sources)
     assert set(rows) == {2}
     prove(TorchBackend(model), backend, sources, sources, max_length=3)
@@ -216,7 +216,7 @@ def test_a_row_gives_the_same_bits_alone_and_in_a_batch(model):
     random = np.random.default_rng(2)
     weight = random.normal(size=(64, 48)).astype(np.float32)
     g = GraphBuilder("product")
-    y = Int8({"w": CHOICES[0]}).linear(g, g.input("x", FLOAT, ["N", 64]), "w", weight)
+    y = Int8({"w": LEVEL_CHOICES[0]}).linear(g, g.input("x", FLOAT, ["N", 64]), "w", weight)
     g.output("y", y, FLOAT, ["N", 48])
     session = ort.InferenceSession(g.build(), providers=["CPUExecutionProvider"])
     x = random.normal(size=(65, 64)).astype(np.float32)
@@ -246,11 +246,11 @@ def test_the_proof_fails_if_replies_depend_on_the_batch(model, exact):
     class OneScaleForAll(OrtBackend):
         """Like the usual dynamic quantization of ONNX Runtime: rounding depends on the largest value."""
 
-        def step(self, state, tokens, parents, candidates, *, whole=False):
+        def step(self, state, tokens, parents, candidates, *, return_logp=False):
             largest = max(float(np.abs(value).max()) for value in state.recurrent.values())
             coarse = {k: np.rint(v / largest * 6) * largest / 6 for k, v in state.recurrent.items()}
             state = state._replace(recurrent={k: v.astype(np.float32) for k, v in coarse.items()})
-            return super().step(state, tokens, parents, candidates, whole=whole)
+            return super().step(state, tokens, parents, candidates, return_logp=return_logp)
 
     other = backend_of(model, Float32())
     other.__class__ = OneScaleForAll
@@ -274,7 +274,7 @@ def test_int8_graphs_of_the_small_preset_leave_room_for_its_tokenizer():
             "attention_vector.weight",
             "output.weight",
         ),
-        CHOICES[0],
+        LEVEL_CHOICES[0],
     )
     precision = Int8(levels)
     size = len(build_encoder(model, precision)) + len(build_decoder(model, precision))
@@ -321,10 +321,10 @@ def test_the_card_describes_the_closed_set(count, said):
 
 def test_graphs_compared_with_themselves_have_no_error(exact, int8):
     sources, targets = sources_of(40), [[*s[:4], EOS] for s in sources_of(40, seed=9)]
-    same = compare(exact, exact, sources, targets)
+    same = compare_with_fp32(exact, exact, sources, targets)
     assert (same.agreement, same.mean_logp, same.worst_logp, same.perplexity_change) == (1.0, 0.0, 0.0, 0.0)
     assert same.tokens == sum(map(len, targets))
-    other = compare(exact, int8, sources, targets)
+    other = compare_with_fp32(exact, int8, sources, targets)
     assert 0 < other.mean_logp < other.worst_logp < 2
     assert other.fp32_perplexity == same.perplexity != other.perplexity
     src, src_len = pad([sources[0]])
@@ -335,10 +335,10 @@ def test_graphs_compared_with_themselves_have_no_error(exact, int8):
             np.full(2, GO, dtype=np.int64),
             np.zeros(2, dtype=np.int64),
             1,
-            whole=True,
+            return_logp=True,
         )
         logps.append(out.logp[0, targets[0][0]])
-    one = compare(exact, int8, sources[:1], [targets[0][:1]])
+    one = compare_with_fp32(exact, int8, sources[:1], [targets[0][:1]])
     assert one.worst_logp == one.mean_logp == pytest.approx(abs(logps[0] - logps[1]), abs=1e-6)
 
 
@@ -357,8 +357,8 @@ GOOD = Quality(9, 99, 1.0, 10.0, 10.0, 0.01, 0.1)
 )
 def test_each_exceeded_limit_is_reported_with_its_figures(worse, said):
     ms = {"fp32": 1.0, "int8": 0.5}
-    assert beyond_limits("int8", GOOD, size=1, fp32_size=4, ms=ms) == []
-    (reason,) = beyond_limits("int8", dataclasses.replace(GOOD, **worse), size=1, fp32_size=4, ms=ms)
+    assert reasons_against("int8", GOOD, size=1, fp32_size=4, ms=ms) == []
+    (reason,) = reasons_against("int8", dataclasses.replace(GOOD, **worse), size=1, fp32_size=4, ms=ms)
     assert said in reason
 
 
@@ -390,7 +390,7 @@ def test_step_times_exclude_the_warm_up_and_other_threads():
     thread = threading.Thread(target=other)
     thread.start()
     try:
-        ms = step_ms({"fp32": Stepping("fp32"), "int8": Stepping("int8")}, [5])
+        ms = measure_step_ms({"fp32": Stepping("fp32"), "int8": Stepping("int8")}, [5])
     finally:
         over.set()
         thread.join()
@@ -399,10 +399,10 @@ def test_step_times_exclude_the_warm_up_and_other_threads():
 
 
 def test_graphs_that_are_neither_smaller_nor_faster_are_refused():
-    (reason,) = beyond_limits("fp16", GOOD, size=4, fp32_size=4, ms={"fp32": 1.0, "fp16": 1.0})
+    (reason,) = reasons_against("fp16", GOOD, size=4, fp32_size=4, ms={"fp32": 1.0, "fp16": 1.0})
     assert "no smaller (4 bytes, fp32 4) and no faster (1.00 ms per step, fp32 1.00)" in reason
-    assert beyond_limits("fp16", GOOD, size=4, fp32_size=4, ms={"fp32": 1.0, "fp16": 0.9}) == []
-    assert beyond_limits("fp16", GOOD, size=3, fp32_size=4, ms={"fp32": 1.0, "fp16": 2.0}) == []
+    assert reasons_against("fp16", GOOD, size=4, fp32_size=4, ms={"fp32": 1.0, "fp16": 0.9}) == []
+    assert reasons_against("fp16", GOOD, size=3, fp32_size=4, ms={"fp32": 1.0, "fp16": 2.0}) == []
 
 
 # --- bundles -------------------------------------------------------------------------------------
@@ -426,12 +426,12 @@ def test_with_few_held_out_pairs_a_bundle_is_tested_on_training_pairs_too(run_fo
     assert 0 < held_out < 500
     assert quality["valid_pairs"] == held_out
     assert quality["against_fp32"]["pairs"] == min(500, held_out + learned)
-    exact = build(run.load_model("last")[0], "fp32", ([], [])).exact
+    exact = build_graphs(run.load_model("last")[0], "fp32", ([], [])).fp32_backend
     pairs = [
         (run.valid_pairs.source(i).tolist(), run.valid_pairs.target(i).tolist()) for i in range(held_out)
     ]
     sources, targets = zip(*pairs, strict=True)
-    fp32 = compare(exact, exact, sources, targets).perplexity
+    fp32 = compare_with_fp32(exact, exact, sources, targets).perplexity
     assert quality["valid_perplexity"] == pytest.approx(fp32, rel=0.2)  # on the held-out pairs only
     assert quality["against_fp32"]["perplexity"] < quality["valid_perplexity"]
 

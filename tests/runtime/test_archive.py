@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 
 from edgechat.runtime import ChatModel, archive
 from edgechat.runtime.archive import Archive, write_archive
+from edgechat.runtime.atomic_write import TEMPORARY_PREFIX
 from edgechat.runtime.bundle import (
-    MANIFEST,
-    SIGNATURE,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
     SIZE_CAPS,
     Bundle,
-    check_out,
+    check_bundle_target,
     find_bundle,
     read_bundle,
-    read_packed,
+    read_bundle_bytes,
     store_bundle,
 )
 from edgechat.runtime.errors import BundleError, UsageError
-from edgechat.runtime.files import TEMPORARY
 
 Members = list[tuple[str, bytes]]
 
@@ -80,7 +80,7 @@ def test_another_zip_program_reads_it_and_writes_the_same_bytes(good, members, b
 
 
 def test_one_file_and_folder_are_the_same_bundle(good, bundle_folder):
-    assert read_bundle(good) == read_bundle(bundle_folder) == read_packed(good.read_bytes())
+    assert read_bundle(good) == read_bundle(bundle_folder) == read_bundle_bytes(good.read_bytes())
     assert find_bundle(str(good)) == good
 
 
@@ -126,7 +126,7 @@ def test_packing_and_unpacking_give_the_same_bytes(good, bundle_folder, tmp_path
 def test_what_a_signature_check_needs_comes_first(good, tmp_path):
     signed = Bundle(**{**vars(read_bundle(good)), "signature": bytes(96)})
     store_bundle(tmp_path / "signed.edgechat", signed, replace_existing=False)
-    assert zipfile.ZipFile(tmp_path / "signed.edgechat").namelist()[:2] == [MANIFEST, SIGNATURE]
+    assert zipfile.ZipFile(tmp_path / "signed.edgechat").namelist()[:2] == [MANIFEST_FILE, SIGNATURE_FILE]
     assert read_bundle(tmp_path / "signed.edgechat") == signed
 
 
@@ -161,7 +161,7 @@ def test_a_byte_that_was_changed_added_or_lost_anywhere_is_found(good, tmp_path,
 
 
 def test_every_byte_of_the_headers_and_the_directory_is_covered_by_a_check():
-    raw = write_archive({MANIFEST: b"", "tokenizer.json": b"t", "golden.json": b"gg"})
+    raw = write_archive({MANIFEST_FILE: b"", "tokenizer.json": b"t", "golden.json": b"gg"})
     for at in range(len(raw)):
         for flip in (0x01, 0x02, 0x20, 0x80, 0xFF):
             changed = raw[:at] + bytes([raw[at] ^ flip]) + raw[at + 1 :]
@@ -228,7 +228,7 @@ def test_a_wrong_size_takes_no_memory(tmp_path, good, size):
     raw = bytearray(good.read_bytes())
     struct.pack_into("<2I", raw, 18, size, size)
     assert "allowed" in refused(tmp_path / "bad.edgechat", bytes(raw))
-    within_cap = SIZE_CAPS[MANIFEST]
+    within_cap = SIZE_CAPS[MANIFEST_FILE]
     struct.pack_into("<2I", raw, 18, within_cap, within_cap)
     assert "is cut off" in refused(tmp_path / "bad.edgechat", bytes(raw)[:100_000])
 
@@ -243,14 +243,14 @@ def test_a_file_above_its_cap_is_refused_without_being_read(tmp_path, good, monk
 def test_a_file_larger_than_a_zip_can_be_is_refused(tmp_path):
     path = tmp_path / "bad.edgechat"
     with path.open("wb") as file:
-        file.truncate(archive.LARGEST + 1)  # sparse: it takes no disk space
+        file.truncate(archive.MAX_ARCHIVE_BYTES + 1)  # sparse: it takes no disk space
     assert "allowed" in refused(path)
 
 
 def test_every_bundle_is_small_enough_for_one_file():
     """4 + 0.004096 + 64 + 2000 + 2000 + 16 + 4 + 16 MB; a zip may have 2**32 - 1 bytes."""
     assert sum(SIZE_CAPS.values()) == 4_104_004_096
-    assert sum(SIZE_CAPS.values()) + 1000 * len(SIZE_CAPS) < archive.LARGEST
+    assert sum(SIZE_CAPS.values()) + 1000 * len(SIZE_CAPS) < archive.MAX_ARCHIVE_BYTES
 
 
 def test_an_encrypted_file_is_refused(tmp_path, members, good):
@@ -378,7 +378,9 @@ def test_a_file_that_was_replaced_with_all_checksums_right_is_refused(tmp_path, 
     assert "sha256 differs" in refused(tmp_path / "bad.edgechat", write_archive(files))
 
 
-@pytest.mark.parametrize("name", [name for name in SIZE_CAPS if name not in ("replies.json", SIGNATURE)][:6])
+@pytest.mark.parametrize(
+    "name", [name for name in SIZE_CAPS if name not in ("replies.json", SIGNATURE_FILE)][:6]
+)
 def test_a_file_that_is_missing_is_named(tmp_path, members, name):
     files = {n: data for n, data in members if n != name}
     assert f"has no {name}" in refused(tmp_path / "bad.edgechat", write_archive(files))
@@ -444,7 +446,9 @@ def test_a_bundle_that_would_not_be_read_is_not_written(good, tmp_path):
     ):
         with pytest.raises(BundleError):
             store_bundle(
-                tmp_path / "a.edgechat", Bundle(bundle.manifest, files, bundle.sealed), replace_existing=True
+                tmp_path / "a.edgechat",
+                Bundle(bundle.manifest, files, bundle.manifest_bytes),
+                replace_existing=True,
             )
     assert not list(tmp_path.iterdir())
 
@@ -452,8 +456,8 @@ def test_a_bundle_that_would_not_be_read_is_not_written(good, tmp_path):
 def test_only_a_bundle_of_the_same_form_is_replaced_and_only_with_force(good, bundle_folder, tmp_path):
     (tmp_path / "a.edgechat").write_bytes(good.read_bytes())
     with pytest.raises(UsageError, match="exists"):
-        check_out(tmp_path / "a.edgechat", force=False)
-    check_out(tmp_path / "a.edgechat", force=True)
+        check_bundle_target(tmp_path / "a.edgechat", force=False)
+    check_bundle_target(tmp_path / "a.edgechat", force=True)
     (tmp_path / "thesis.edgechat").write_text("the only copy")
     (tmp_path / "link.edgechat").symlink_to(good)
     (tmp_path / "folder.edgechat").mkdir()
@@ -470,12 +474,12 @@ def test_only_a_bundle_of_the_same_form_is_replaced_and_only_with_force(good, bu
         "pipe.edgechat",
     ):
         with pytest.raises(UsageError, match="is not a bundle"):
-            check_out(tmp_path / name, force=True)
+            check_bundle_target(tmp_path / name, force=True)
 
 
 def test_nothing_is_written_into_a_bundle(bundle_folder):
     with pytest.raises(UsageError, match="is a bundle"):
-        check_out(bundle_folder / "inner.edgechat", force=True)
+        check_bundle_target(bundle_folder / "inner.edgechat", force=True)
 
 
 #: Exits, as if by SIGKILL, at the n-th fsync or at the rename while a bundle file replaces another.
@@ -505,4 +509,4 @@ def test_a_write_that_is_killed_leaves_the_old_file_or_the_new(good, tmp_path, n
     done = subprocess.run([sys.executable, "-c", _DIE, good, out, name, str(after)], check=False)
     assert done.returncode == 9
     assert read_bundle(out) == (read_bundle(good) if (name, after) == ("fsync", 1) else old)
-    assert all(path == out or path.name.startswith(TEMPORARY) for path in tmp_path.iterdir())
+    assert all(path == out or path.name.startswith(TEMPORARY_PREFIX) for path in tmp_path.iterdir())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgechat.runtime import ChatModel, DecodingOptions, UsageError
-from edgechat.runtime.arguments import listed, path_text, shown
+from edgechat.runtime.arguments import check_path, short_repr, to_list
 
 from .test_chat import table_model
 
@@ -29,8 +29,8 @@ FLAT = st.none() | st.integers() | st.floats() | st.text() | st.binary()
 @given(value=FLAT | st.lists(FLAT, max_size=6))
 def test_a_short_value_is_shown_as_its_repr(value):
     if len(repr(value)) < 30:
-        assert shown(value) == repr(value)
-    assert len(shown(value).splitlines()) == 1
+        assert short_repr(value) == repr(value)
+    assert len(short_repr(value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -39,23 +39,23 @@ def test_a_short_value_is_shown_as_its_repr(value):
     ids=lambda value: type(value).__name__,
 )
 def test_a_long_value_or_one_whose_repr_fails_is_shortened(value):
-    assert 0 < len(shown(value)) < 1000
-    assert "\n" not in shown(value)
+    assert 0 < len(short_repr(value)) < 1000
+    assert "\n" not in short_repr(value)
 
 
 def test_any_iterable_but_text_is_a_list():
     for values in (["a", "b"], ("a", "b"), iter("ab"), np.array(["a", "b"]), {"a": 1, "b": 2}):
-        assert listed(values, "takes a list") == ["a", "b"]
+        assert to_list(values, "takes a list") == ["a", "b"]
     for one in ("ab", b"ab", None, 1, Path("ab"), np.array("ab")):
         with pytest.raises(UsageError, match=r"^takes a list, not .*: give more$"):
-            listed(one, "takes a list", ": give more")
+            to_list(one, "takes a list", ": give more")
 
 
 def test_a_path_is_text_or_path_like():
-    assert [path_text("key", path) for path in ("a", Path("a"))] == ["a", "a"]
+    assert [check_path("key", path) for path in ("a", Path("a"))] == ["a", "a"]
     for wrong in (None, 1, b"a", ["a"], Silent()):
         with pytest.raises(UsageError, match=r"^key must be a path, not "):
-            path_text("key", wrong)
+            check_path("key", wrong)
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from edgechat.runtime import ChatModel
 from edgechat.runtime import bundle as module
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.bundle import (
-    MANIFEST,
-    REQUIRED,
-    SIGNATURE,
+    MANIFEST_FILE,
+    REQUIRED_FILES,
+    SIGNATURE_FILE,
     SIZE_CAPS,
     find_bundle,
     read_bundle,
     write_bundle,
 )
 from edgechat.runtime.errors import BundleError, UsageError
-from edgechat.runtime.files import sha256
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def refused(path: Path) -> str:
 def test_reading_a_bundle_returns_the_content_of_its_files(bundle_folder):
     read = read_bundle(bundle_folder)
     on_disk = {path.name: path.read_bytes() for path in bundle_folder.iterdir()}
-    assert read.files == {name: data for name, data in on_disk.items() if name != MANIFEST}
-    assert read.manifest.to_bytes() == on_disk[MANIFEST]
+    assert read.files == {name: data for name, data in on_disk.items() if name != MANIFEST_FILE}
+    assert read.manifest.to_bytes() == on_disk[MANIFEST_FILE]
     assert read.size == sum(path.stat().st_size for path in bundle_folder.iterdir())
     assert dataclasses.replace(read, signature=bytes(96)).size == read.size + 96
 
@@ -69,14 +69,14 @@ def test_a_bundle_that_would_not_be_read_is_not_written(bundle_folder, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [name for name in SIZE_CAPS if name != MANIFEST])
+@pytest.mark.parametrize("name", [name for name in SIZE_CAPS if name != MANIFEST_FILE])
 def test_every_file_in_a_bundle_is_checked(bundle_folder, tmp_path, name):
     """Every file except the model card, which is for people, must have valid content."""
     read, path = read_bundle(bundle_folder), tmp_path / "bundle"
     hidden = b'"anything"'
-    if name == SIGNATURE:
+    if name == SIGNATURE_FILE:
         shutil.copytree(bundle_folder, path)
-        (path / SIGNATURE).write_bytes(hidden)
+        (path / SIGNATURE_FILE).write_bytes(hidden)
     else:
         write_bundle(path, read.manifest, {**read.files, name: hidden}, replace_existing=False)
     if name == "MODEL_CARD.md":
@@ -105,7 +105,7 @@ def test_a_folder_in_a_bundle_is_refused(bundle):
     assert "'deep'" in refused(bundle)
 
 
-@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("name", REQUIRED_FILES)
 def test_a_file_that_is_missing_is_named(bundle, name):
     (bundle / name).unlink()
     assert f"has no {name}" in refused(bundle)
@@ -121,7 +121,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [*REQUIRED, "replies.json", "signature.ed25519"])
+@pytest.mark.parametrize("name", [*REQUIRED_FILES, "replies.json", "signature.ed25519"])
 def test_anything_but_a_regular_file_is_refused_under_every_name_and_never_opened(
     bundle, tmp_path, kind, name
 ):
@@ -193,8 +193,8 @@ def test_names_are_checked_before_file_types_then_the_seal_then_hashes(bundle):
     raw = (bundle / "encoder.onnx").read_bytes()
     (bundle / "encoder.onnx").write_bytes(bytes(len(raw)))
     assert "sha256 differs" in refused(bundle)
-    manifest = (bundle / MANIFEST).read_bytes()
-    (bundle / MANIFEST).write_bytes(manifest.replace(b'"hidden"', b'"hiding"'))
+    manifest = (bundle / MANIFEST_FILE).read_bytes()
+    (bundle / MANIFEST_FILE).write_bytes(manifest.replace(b'"hidden"', b'"hiding"'))
     assert "changed after it was sealed" in refused(bundle)
     (bundle / "golden.json").unlink()
     (bundle / "golden.json").symlink_to("nowhere")
@@ -220,11 +220,11 @@ def test_a_file_that_only_the_manifest_knows_is_refused(bundle_folder, tmp_path)
 
 def add_to_manifest(bundle: Path, name: str, content: bytes) -> None:
     """Add the file `name` to edgechat.json, but not to the bundle, and seal it again."""
-    values = json.loads((bundle / MANIFEST).read_bytes())
+    values = json.loads((bundle / MANIFEST_FILE).read_bytes())
     values["files"][name] = {"sha256": sha256(content), "size": len(content)}
     values["sha256"] = "0" * 64
     text = json.dumps(values)
-    (bundle / MANIFEST).write_text(text.replace("0" * 64, sha256(text.encode())))
+    (bundle / MANIFEST_FILE).write_text(text.replace("0" * 64, sha256(text.encode())))
 
 
 def test_a_name_of_megabytes_is_shortened_in_the_message(bundle):
@@ -264,7 +264,7 @@ def test_a_file_with_another_suffix_that_is_not_a_bundle_is_a_usage_error(tmp_pa
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_single_byte_that_was_changed_anywhere_is_found(bundle, data):
-    path = bundle / data.draw(st.sampled_from(REQUIRED))
+    path = bundle / data.draw(st.sampled_from(REQUIRED_FILES))
     raw = path.read_bytes()
     at = data.draw(st.integers(0, len(raw) - 1))
     value = data.draw(st.integers(0, 255).filter(lambda value: value != raw[at]))
@@ -273,7 +273,7 @@ def test_a_single_byte_that_was_changed_anywhere_is_found(bundle, data):
         said = refused(bundle)
     finally:
         path.write_bytes(raw)
-    assert path.name == MANIFEST or path.name in said
+    assert path.name == MANIFEST_FILE or path.name in said
 
 
 def test_every_byte_of_the_manifest_is_covered_by_a_check(bundle_folder):

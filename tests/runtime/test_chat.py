@@ -42,17 +42,17 @@ from edgechat.runtime import (
 )
 from edgechat.runtime.bundle import read_bundle, store_bundle
 from edgechat.runtime.calibration import Calibration
-from edgechat.runtime.constraints import text_rules
-from edgechat.runtime.device import cuda_state
+from edgechat.runtime.closedset import ClosedSet, encode_replies, make_closed_set
+from edgechat.runtime.constraints import make_text_rules
+from edgechat.runtime.device import check_cuda
 from edgechat.runtime.golden import GoldenResult
 from edgechat.runtime.manifest import Manifest
-from edgechat.runtime.ort import _Calls
-from edgechat.runtime.replies import ClosedSet, closed_set, write_replies
+from edgechat.runtime.ort import _CallsInProgress
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, TextCodec
 from edgechat.train.tokenizer import train_tokenizer
 
-from .tables import Ids, Table, TableBackend, random_table, scripted_table
+from .table_model import Ids, Table, TableBackend, random_table, scripted_table
 
 PROMPTS = ["hello", "how are you", "do you like tea", "turn right thrice and jump", "你好吗", "שלום"]
 PAST_THE_SOURCE = "what is your name " * 40
@@ -64,7 +64,7 @@ OPTIONS = [
 ]
 TOLERANCE = 1e-4  # for scores in fp32 to be equal, and for the gap of a near tie
 
-needs_cuda = pytest.mark.skipif(not cuda_state().usable, reason=f"no CUDA here: {cuda_state().reason}")
+needs_cuda = pytest.mark.skipif(not check_cuda().usable, reason=f"no CUDA here: {check_cuda().reason}")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 300)
 
 
 #: Leaves probabilities unchanged.
-AS_IT_IS = Calibration(1.0, 0.0)
+IDENTITY_CALIBRATION = Calibration(1.0, 0.0)
 
 
 def table_model(
@@ -98,7 +98,7 @@ def table_model(
     codec = TextCodec(TOKENIZER, max_source=20, max_target=max_target, turns=turns)
     backend = TableBackend(table or random_table(1, codec.vocab_size, ending=3.0), codec.vocab_size)
     defaults = defaults or DecodingOptions(beam=3)
-    chat = ChatModel(backend, codec, defaults, device="cpu", closed=closed, calibration=calibration)
+    chat = ChatModel(backend, codec, defaults, device="cpu", closed_set=closed, calibration=calibration)
     return chat, backend
 
 
@@ -426,7 +426,7 @@ def test_a_stream_that_was_interrupted_while_creating_its_reply_does_not_search_
     ("decoding", "files", "said"),
     [
         ({"prefix": "well " * 99}, {}, "prefix does not fit into a reply"),
-        ({"banned": ("x",)}, {"replies.json": write_replies(["yes", "no"])}, "banned"),
+        ({"banned": ("x",)}, {"replies.json": encode_replies(["yes", "no"])}, "banned"),
     ],
     ids=["too long", "two rules of texts"],
 )
@@ -449,13 +449,13 @@ def test_a_bundle_whose_options_allow_no_reply_is_refused_when_loaded(bundle_fol
 )
 def test_text_rules_are_created_once_whatever_the_other_options(texts):
     chat, _ = table_model()
-    rules = chat.maker.texts(DecodingOptions(beam=3, **texts))
+    rules = chat.maker.text_rules(DecodingOptions(beam=3, **texts))
     for other in ({"n_best": 3}, {"trace": True}, {"repetition_penalty": 2.0}):
-        assert chat.maker.texts(DecodingOptions(beam=4, **other, **texts)) is rules
+        assert chat.maker.text_rules(DecodingOptions(beam=4, **other, **texts)) is rules
     if "required" not in texts:
         for seed in (1, 2):
-            assert chat.maker.texts(DecodingOptions(beam=3, sample=True, seed=seed, **texts)) is rules
-    assert chat.maker.texts(DecodingOptions(banned=("he said",))) is not rules
+            assert chat.maker.text_rules(DecodingOptions(beam=3, sample=True, seed=seed, **texts)) is rules
+    assert chat.maker.text_rules(DecodingOptions(banned=("he said",))) is not rules
 
 
 def test_text_rules_are_created_once_for_concurrent_threads(monkeypatch):
@@ -466,14 +466,14 @@ def test_text_rules_are_created_once_for_concurrent_threads(monkeypatch):
         if options.banned == ("hen",):
             began.set()
             assert go_on.wait(20)
-        return text_rules(options, vocabulary)
+        return make_text_rules(options, vocabulary)
 
-    monkeypatch.setattr("edgechat.runtime.replymaker.text_rules", slow)
+    monkeypatch.setattr("edgechat.runtime.replymaker.make_text_rules", slow)
     chat, _ = table_model()
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(chat.maker.texts, DecodingOptions(banned=("hen",))) for _ in range(7)]
+        asked = [pool.submit(chat.maker.text_rules, DecodingOptions(banned=("hen",))) for _ in range(7)]
         assert began.wait(20)
-        chat.maker.texts(DecodingOptions(banned=("he",)))  # other rules need not wait
+        chat.maker.text_rules(DecodingOptions(banned=("he",)))  # other rules need not wait
         go_on.set()
         assert len({id(each.result(20)) for each in asked}) == 1
     assert made == [("hen",), ("he",)]
@@ -483,12 +483,12 @@ def test_texts_that_were_refused_are_refused_again():
     chat, _ = table_model()
     for _ in range(2):
         with pytest.raises(UsageError, match="prefix does not fit"):
-            chat.maker.texts(DecodingOptions(prefix="hen " * 20))
+            chat.maker.text_rules(DecodingOptions(prefix="hen " * 20))
 
 
 def test_a_closed_model_frees_its_text_rules():
     chat, _ = table_model()
-    rules = weakref.ref(chat.maker.texts(DecodingOptions(banned=("hen",))))
+    rules = weakref.ref(chat.maker.text_rules(DecodingOptions(banned=("hen",))))
     chat.close()
     gc.collect()
     assert rules() is None
@@ -500,11 +500,11 @@ def test_text_rules_are_checked_again_for_another_length():
         ({"prefix": "he said"}, "prefix does not fit"),
         ({"required": ("he said",)}, "required"),
     ):
-        chat.maker.texts(DecodingOptions(**texts))
+        chat.maker.text_rules(DecodingOptions(**texts))
         with pytest.raises(UsageError, match=said):
-            chat.maker.texts(DecodingOptions(max_length=1, **texts))
+            chat.maker.text_rules(DecodingOptions(max_length=1, **texts))
         with pytest.raises(UsageError, match="min_length is 12"):
-            chat.maker.texts(DecodingOptions(min_length=12, **texts))
+            chat.maker.text_rules(DecodingOptions(min_length=12, **texts))
 
 
 # --- cancelling -----------------------------------------------------------------------------------
@@ -562,7 +562,7 @@ def test_a_stream_that_is_cancelled_between_pieces_ends_with_what_it_has():
 def test_a_reply_whose_search_is_cancelled_has_no_confidence_though_it_is_finished():
     # "he" ends in the third step; "hello" is less likely, but might end better until its sixth.
     script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
-    chat, _ = table_model(script, calibration=AS_IT_IS)
+    chat, _ = table_model(script, calibration=IDENTITY_CALIBRATION)
     assert chat.reply("hen").confidence == pytest.approx(0.6)
     stream = chat.stream("hen", DecodingOptions(n_best=2))
     updates = stream.updates()
@@ -578,7 +578,7 @@ def test_a_reply_whose_search_is_cancelled_has_no_confidence_though_it_is_finish
 def test_a_reply_cut_off_by_the_maximum_length_has_no_confidence():
     script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
     options = DecodingOptions(beam=1, max_length=2)
-    chat, _ = table_model(script, defaults=options, calibration=AS_IT_IS)
+    chat, _ = table_model(script, defaults=options, calibration=IDENTITY_CALIBRATION)
     reply = chat.reply("hen")
     assert (reply.text, reply.finished, reply.confidence) == ("he", False, None)
     assert chat.maker.confidence(reply.logp, options) is not None
@@ -600,13 +600,13 @@ def test_a_reply_cut_off_by_the_maximum_length_has_no_confidence():
     ids=str,
 )
 def test_a_confidence_is_given_if_the_options_are_equivalent_to_the_models_own(own, asked, same):
-    chat, _ = table_model(defaults=DecodingOptions(**{"beam": 3, **own}), calibration=AS_IT_IS)
+    chat, _ = table_model(defaults=DecodingOptions(**{"beam": 3, **own}), calibration=IDENTITY_CALIBRATION)
     confidence = chat.maker.confidence(-1.0, DecodingOptions(**{"beam": 3, **asked}))
     assert confidence == (pytest.approx(math.exp(-1)) if same else None)
 
 
 def test_a_confidence_depends_on_the_bundles_options_and_not_on_changed_defaults():
-    chat, _ = table_model(calibration=AS_IT_IS)
+    chat, _ = table_model(calibration=IDENTITY_CALIBRATION)
     chat.defaults = DecodingOptions(length_penalty=0.0)
     assert chat.reply("hen").confidence is None
     assert chat.reply("hen", DecodingOptions(beam=3)).confidence is not None
@@ -614,13 +614,13 @@ def test_a_confidence_depends_on_the_bundles_options_and_not_on_changed_defaults
 
 def test_a_confidence_is_given_for_the_models_own_closed_set_however_that_is_passed():
     own = ("he", "caf\u00e9")
-    chat, _ = table_model(closed=closed_set(own, CODEC), calibration=AS_IT_IS)
+    chat, _ = table_model(closed=make_closed_set(own, CODEC), calibration=IDENTITY_CALIBRATION)
     assert chat.reply("hen").confidence is not None
     for replies in (own, ("cafe\u0301", "he", "he")):
         assert chat.reply("hen", DecodingOptions(beam=3, replies=replies)).confidence is not None
     for replies in (("he",), ("he", "cafe")):
         assert chat.reply("hen", DecodingOptions(beam=3, replies=replies)).confidence is None
-    chat, _ = table_model(calibration=AS_IT_IS)  # without that set
+    chat, _ = table_model(calibration=IDENTITY_CALIBRATION)  # without that set
     assert chat.reply("hen", DecodingOptions(beam=3, replies=own)).confidence is None
 
 
@@ -653,7 +653,7 @@ async def test_a_cancelled_task_stops_its_batches():
 def test_a_cancelled_batch_returns_what_it_has():
     # "he" ends in the third step; to say "hello" takes six.
     script = script_of(CODEC, {"he": 0.6, "hello": 0.4})
-    chat, backend = table_model(script, calibration=AS_IT_IS)
+    chat, backend = table_model(script, calibration=IDENTITY_CALIBRATION)
     told: list[int] = []
     replies = chat.reply_batch(
         ["hen", "he", "to"],
@@ -695,9 +695,9 @@ def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
     def make(options: DecodingOptions, vocabulary: object):
         gate.reached.set()
         assert gate.opened.wait(20)
-        return text_rules(options, vocabulary)
+        return make_text_rules(options, vocabulary)
 
-    monkeypatch.setattr("edgechat.runtime.replymaker.text_rules", make)
+    monkeypatch.setattr("edgechat.runtime.replymaker.make_text_rules", make)
     return gate
 
 
@@ -1244,7 +1244,7 @@ def test_a_process_exits_normally_while_its_daemon_threads_use_a_model(bundle_fo
 
 
 def test_an_ending_process_waits_for_calls_in_progress_and_lets_none_begin():
-    calls, begun, go_on = _Calls(), threading.Event(), threading.Event()
+    calls, begun, go_on = _CallsInProgress(), threading.Event(), threading.Event()
 
     def call() -> None:
         with calls:
@@ -1254,7 +1254,7 @@ def test_an_ending_process_waits_for_calls_in_progress_and_lets_none_begin():
     with ThreadPoolExecutor(2) as pool:
         pool.submit(call)
         assert begun.wait(20)
-        ending = pool.submit(calls.end)
+        ending = pool.submit(calls.wait_for_all)
         with pytest.raises(TimeoutError):
             ending.result(0.1)
         with pytest.raises(ModelClosedError, match=REFUSED_AT_THE_END), calls:
@@ -1262,7 +1262,7 @@ def test_an_ending_process_waits_for_calls_in_progress_and_lets_none_begin():
         go_on.set()
         ending.result(20)
     calls.threads.add(threading.get_ident())  # of the thread that ends: Ctrl-C broke its call off
-    calls.end()
+    calls.wait_for_all()
     assert not calls.threads  # so it did not wait for itself
     with calls:  # its own exit callbacks may still reply
         pass
@@ -1272,7 +1272,7 @@ def test_an_ending_process_waits_for_calls_in_progress_and_lets_none_begin():
 def test_an_ending_forked_child_does_not_wait_for_the_threads_of_its_parent(bundle_folder):
     ending = """
 from edgechat.runtime import ort
-ort._LONGEST_WAIT = 1000.0
+ort._EXIT_TIMEOUT_SECONDS = 1000.0
 child = os.fork()
 if child:
     ended, status = os.waitpid(child, 0)
@@ -1303,10 +1303,10 @@ def test_a_stream_may_be_read_by_many_threads(model):
 def test_a_model_says_what_it_runs_on(bundle_folder, model):
     assert model.device == "cpu"
     with ChatModel.load(bundle_folder, device="auto") as chosen:
-        assert chosen.device == ("cuda" if cuda_state().usable else "cpu")
+        assert chosen.device == ("cuda" if check_cuda().usable else "cpu")
 
 
-@pytest.mark.skipif(cuda_state().usable, reason="CUDA can be used here")
+@pytest.mark.skipif(check_cuda().usable, reason="CUDA can be used here")
 def test_cuda_is_refused_with_a_reason_where_there_is_none(bundle_folder):
     with pytest.raises(DeviceError, match=r"device cuda cannot be used: .+"):
         ChatModel.load(bundle_folder, device="cuda")

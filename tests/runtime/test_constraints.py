@@ -8,22 +8,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import ChatModel, DecodingOptions, UsageError
+from edgechat.runtime.closedset import ClosedSet
 from edgechat.runtime.constraints import (
     BannedTexts,
     ForcedPrefix,
     MinLength,
-    NoCopy,
-    NoRepeat,
+    NoCopyNgram,
+    NoRepeatNgram,
     RequiredTexts,
-    text_rules,
+    make_text_rules,
 )
-from edgechat.runtime.measure import interleaved
-from edgechat.runtime.replies import ClosedSet
-from edgechat.runtime.scheduler import Batch, decode
+from edgechat.runtime.measure import time_interleaved
+from edgechat.runtime.scheduler import SearchBatch, decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, PAD, SEP
 
-from .tables import TableBackend, beam_to_the_end, enumerate_replies, ngrams, random_table, texts
+from .table_model import (
+    TableBackend,
+    ngrams,
+    random_table,
+    reference_beam_search,
+    reference_replies,
+    token_ids,
+)
 
 #: Five special ids, then tokens that overlap in every way.
 VOCABULARY = (b"", b"", b"", b"", b"", b"a", b"b", b"ab", b"ba")
@@ -44,8 +51,10 @@ def banned_after(rule, *ids: int) -> set[int]:
 
 
 def found(table, options: DecodingOptions, max_length: int):
-    rules = text_rules(options, VOCABULARY)
-    (search,) = decode(TableBackend(table, V), [list(SOURCE)], options, max_length=max_length, texts=rules)
+    rules = make_text_rules(options, VOCABULARY)
+    (search,) = decode(
+        TableBackend(table, V), [list(SOURCE)], options, max_length=max_length, text_rules=rules
+    )
     return search.hypotheses()
 
 
@@ -57,12 +66,12 @@ def test_the_end_is_banned_before_the_minimum_length():
 
 
 def test_an_ngram_is_not_repeated():
-    assert banned_after(NoRepeat(2), A, B, A) == {B}
-    assert banned_after(NoRepeat(2), A, B, A, AB, A) == {B, AB}
-    assert banned_after(NoRepeat(3), A, B, A) == set()
-    assert banned_after(NoRepeat(3), A, B, A, B) == {A}
-    assert banned_after(NoRepeat(2), A) == banned_after(NoRepeat(2)) == set()
-    assert banned_after(NoRepeat(1), A, B) == {A, B}
+    assert banned_after(NoRepeatNgram(2), A, B, A) == {B}
+    assert banned_after(NoRepeatNgram(2), A, B, A, AB, A) == {B, AB}
+    assert banned_after(NoRepeatNgram(3), A, B, A) == set()
+    assert banned_after(NoRepeatNgram(3), A, B, A, B) == {A}
+    assert banned_after(NoRepeatNgram(2), A) == banned_after(NoRepeatNgram(2)) == set()
+    assert banned_after(NoRepeatNgram(1), A, B) == {A, B}
 
 
 @given(
@@ -73,33 +82,33 @@ def test_the_banned_ids_are_those_that_followed_the_same_beginning(n, said):
     before = tuple(said[len(said) - n + 1 :])
     begun = len(said) >= n - 1
     followed = {gram[-1] for gram in ngrams(tuple(said), n) if gram[:-1] == before} if begun else set()
-    assert banned_after(NoRepeat(n), *said) == followed
+    assert banned_after(NoRepeatNgram(n), *said) == followed
 
 
 def test_an_ngram_rule_takes_far_less_time_than_a_look_at_each_token():
-    rule = NoRepeat(3)
+    rule = NoRepeatNgram(3)
     state = state_after(rule, *(5 + at % 3001 for at in range(10_000)))
     looks = {"rule": lambda: rule.banned(state), "each": lambda: [ord(c) for c in state]}
-    times = interleaved(looks, 200)
+    times = time_interleaved(looks, 200)
     assert 4 * sum(times["rule"]) < sum(times["each"])
 
 
 def test_an_ngram_of_the_source_is_not_copied():
-    rule = NoCopy(2, SOURCE)
+    rule = NoCopyNgram(2, SOURCE)
     assert banned_after(rule) == set()
     assert banned_after(rule, B, A) == {B, BA}
     assert banned_after(rule, A, B) == {A}
     assert banned_after(rule, AB) == set()
-    assert banned_after(NoCopy(1, SOURCE), AB) == {A, B, BA}
-    assert banned_after(NoCopy(9, SOURCE), AB) == set()
+    assert banned_after(NoCopyNgram(1, SOURCE), AB) == {A, B, BA}
+    assert banned_after(NoCopyNgram(9, SOURCE), AB) == set()
 
 
 def test_special_ids_in_the_source_are_ignored():
-    assert banned_after(NoCopy(1, (EOS,))) == set()  # an empty prompt
+    assert banned_after(NoCopyNgram(1, (EOS,))) == set()  # an empty prompt
     turns = (A, SEP, B, AB)
-    assert banned_after(NoCopy(1, turns)) == {A, B, AB}
-    assert banned_after(NoCopy(2, turns), A) == set()  # A and B were said by two
-    assert banned_after(NoCopy(2, turns), B) == {AB}
+    assert banned_after(NoCopyNgram(1, turns)) == {A, B, AB}
+    assert banned_after(NoCopyNgram(2, turns), A) == set()  # A and B were said by two
+    assert banned_after(NoCopyNgram(2, turns), B) == {AB}
 
 
 def test_a_banned_text_is_avoided_however_it_is_tokenized():
@@ -125,7 +134,7 @@ def test_a_prefix_may_be_tokenized_in_any_way():
 
 def test_a_spelling_of_a_prefix_that_leaves_no_room_for_the_rest_is_not_begun():
     rule = ForcedPrefix(b"abab", VOCABULARY)
-    assert rule.fewest == 2  # ab ab
+    assert rule.min_tokens == 2  # ab ab
     assert rule.allowed(rule.start, 2) == []  # the end-of-sentence is the third
     assert rule.allowed(rule.start, 3) == [AB]
     assert set(rule.allowed(rule.start, 4)) == {A, AB}  # a ba b or a b ab, and the end
@@ -146,7 +155,7 @@ def test_the_fewest_tokens_of_a_prefix_equal_those_found_by_enumeration(text, wo
         for n in itertools.count(1)
         if any(b"".join(said).startswith(text) for said in itertools.product(vocabulary[5:], repeat=n))
     )
-    assert ForcedPrefix(text, vocabulary).fewest == next(tried)
+    assert ForcedPrefix(text, vocabulary).min_tokens == next(tried)
 
 
 # --- all of them against their definitions --------------------------------------------------------
@@ -194,9 +203,9 @@ def test_each_option_alone_gives_what_enumeration_gives(only):
     changed = 0
     for seed in range(4):
         table = random_table(seed, V)
-        expected = enumerate_replies(table, SOURCE, V, options, 4, VOCABULARY)
+        expected = reference_replies(table, SOURCE, V, options, 4, VOCABULARY)
         ours = found(table, options, 4)
-        assert texts(ours) == texts(expected[:60])
+        assert token_ids(ours) == token_ids(expected[:60])
         assert [h.score for h in ours] == pytest.approx([h.score for h in expected[:60]], abs=1e-6)
         assert [h.logp for h in ours] == pytest.approx([h.logp for h in expected[:60]], abs=1e-6)
         free = DecodingOptions(beam=400, n_best=60, normalize=options.normalize)
@@ -208,9 +217,9 @@ def test_each_option_alone_gives_what_enumeration_gives(only):
 @settings(max_examples=40, deadline=None)
 def test_all_options_together_give_what_enumeration_gives(seed, options):
     table = random_table(seed, V)
-    expected = enumerate_replies(table, SOURCE, V, options, 4, VOCABULARY)[:2]
+    expected = reference_replies(table, SOURCE, V, options, 4, VOCABULARY)[:2]
     ours = [h for h in found(table, options, 4) if h.finished]
-    assert texts(ours) == texts(expected)
+    assert token_ids(ours) == token_ids(expected)
     assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
 
 
@@ -229,7 +238,7 @@ NARROW = ruled(
 def test_a_narrow_beam_keeps_every_rule_exactly(seed, options, max_length, ending):
     """Detects too few candidates per row, and a stop that is too early."""
     table = random_table(seed, V, ending=ending)
-    expected = beam_to_the_end(table, SOURCE, V, options, max_length, VOCABULARY)
+    expected = reference_beam_search(table, SOURCE, V, options, max_length, VOCABULARY)
     ours = found(table, options, max_length)
     assert [(h.tokens, h.finished) for h in ours] == [(h.tokens, h.finished) for h in expected]
     assert [h.score for h in ours] == pytest.approx([h.score for h in expected], abs=1e-6)
@@ -245,9 +254,13 @@ def test_a_narrow_beam_keeps_every_rule_exactly(seed, options, max_length, endin
 def test_text_that_contenders_share_is_never_taken_back_under_any_option(seed, options, max_length, ending):
     table = random_table(seed, V, ending=ending)
     search = BeamSearch(
-        options, max_length=max_length, vocab_size=V, source=SOURCE, texts=text_rules(options, VOCABULARY)
+        options,
+        max_length=max_length,
+        vocab_size=V,
+        source=SOURCE,
+        text_rules=make_text_rules(options, VOCABULARY),
     )
-    batch = Batch(TableBackend(table, V), [SOURCE], [search])
+    batch = SearchBatch(TableBackend(table, V), [SOURCE], [search])
     agreed, running = [_agreed(search)], True
     while running:
         running = batch.step()
@@ -272,10 +285,12 @@ def test_searches_of_different_rules_share_a_batch():
         DecodingOptions(beam=3),
     ]
     searches = [
-        BeamSearch(each, max_length=5, vocab_size=V, source=SOURCE, texts=text_rules(each, VOCABULARY))
+        BeamSearch(
+            each, max_length=5, vocab_size=V, source=SOURCE, text_rules=make_text_rules(each, VOCABULARY)
+        )
         for each in every
     ]
-    batch = Batch(TableBackend(table, V), [SOURCE] * len(every), searches)
+    batch = SearchBatch(TableBackend(table, V), [SOURCE] * len(every), searches)
     while batch.step():
         pass
     for each, search in zip(every, searches, strict=True):
@@ -287,15 +302,17 @@ def test_searches_of_different_rules_share_a_batch():
 
 def test_as_many_extra_candidates_are_requested_as_rules_may_ban():
     wide = 100
-    plain = BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=wide, source=(5,)).want()
+    plain = BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=wide, source=(5,)).request()
     copied = BeamSearch(
         DecodingOptions(beam=3, no_copy_ngram=1), max_length=9, vocab_size=wide, source=(5, 6, 7)
-    ).want()
+    ).request()
     assert copied.candidates == plain.candidates + 3
-    assert not plain.whole
+    assert not plain.needs_logp
     forced = DecodingOptions(beam=3, prefix="ab")
-    texts = text_rules(forced, VOCABULARY)
-    assert BeamSearch(forced, max_length=9, vocab_size=wide, source=(5,), texts=texts).want().whole
+    texts = make_text_rules(forced, VOCABULARY)
+    assert (
+        BeamSearch(forced, max_length=9, vocab_size=wide, source=(5,), text_rules=texts).request().needs_logp
+    )
 
 
 def test_texts_without_a_tokenizer_are_refused():
@@ -306,7 +323,7 @@ def test_texts_without_a_tokenizer_are_refused():
 
 def test_a_prefix_that_contains_a_banned_text_is_refused():
     with pytest.raises(UsageError, match="prefix contains 'ab', which is banned"):
-        text_rules(DecodingOptions(prefix="bab", banned=("bb", "ab")), VOCABULARY)
+        make_text_rules(DecodingOptions(prefix="bab", banned=("bb", "ab")), VOCABULARY)
 
 
 # --- on a real bundle -----------------------------------------------------------------------------
@@ -395,11 +412,16 @@ def test_the_caches_of_rules_are_bounded():
     for n in range(len(text)):
         banned.banned(text[:n])
         prefix.allowed(text[n:], 5000)
-        required.leading((n,))
+        required.ids_by_progress((n,))
     closed = ClosedSet([(*[5] * n, 6, id) for n in range(600) for id in range(7, 71)])  # each [5 .. 6] has 64
     state = closed.start
     for _ in range(600):
         closed.allowed(closed.after(state, 6), 5000)
         state = closed.after(state, 5)
-    for remembered in (banned.banned, prefix._needed, required._few, closed._cached_children):
+    for remembered in (
+        banned.banned,
+        prefix._cached_next_ids,
+        required._cached_overlapping_by_progress,
+        closed._cached_children,
+    ):
         assert remembered.cache_info().currsize == 512

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 from edgechat.runtime import BundleError, DeviceError, UsageError, device, ort
 from edgechat.runtime.backend import pad
 from edgechat.runtime.bundle import read_bundle
-from edgechat.runtime.device import CPU, CUDA, CudaState, cuda_state, providers, resolve_device
+from edgechat.runtime.device import CPU, CUDA, CudaSupport, check_cuda, providers, resolve_device
 from edgechat.runtime.ort import OrtBackend
 
 #: out = ConstantOfShape(shape), all float zeros.
@@ -21,30 +21,30 @@ CONSTANT_OF_SHAPE = helper.make_model(
     ir_version=8,
     opset_imports=[helper.make_opsetid("", 18)],
 ).SerializeToString()
-USABLE, NOT = CudaState(True, "usable"), CudaState(False, "no NVIDIA driver was found")
+USABLE, NOT = CudaSupport(True, "usable"), CudaSupport(False, "no NVIDIA driver was found")
 
 
 def test_the_cpu_is_selected_without_checking_cuda(monkeypatch):
-    def never() -> CudaState:
+    def never() -> CudaSupport:
         raise AssertionError("looked")
 
-    monkeypatch.setattr(device, "cuda_state", never)
+    monkeypatch.setattr(device, "check_cuda", never)
     assert resolve_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize(("state", "chosen"), [(USABLE, "cuda"), (NOT, "cpu")])
 def test_auto_selects_cuda_if_it_can_be_used(monkeypatch, state, chosen):
-    monkeypatch.setattr(device, "cuda_state", lambda: state)
+    monkeypatch.setattr(device, "check_cuda", lambda: state)
     assert resolve_device("auto") == chosen
 
 
 def test_cuda_is_selected_if_it_can_be_used(monkeypatch):
-    monkeypatch.setattr(device, "cuda_state", lambda: USABLE)
+    monkeypatch.setattr(device, "check_cuda", lambda: USABLE)
     assert resolve_device("cuda") == "cuda"
 
 
 def test_cuda_that_cannot_be_used_is_refused_with_the_reason(monkeypatch):
-    monkeypatch.setattr(device, "cuda_state", lambda: NOT)
+    monkeypatch.setattr(device, "check_cuda", lambda: NOT)
     with pytest.raises(DeviceError, match="device cuda cannot be used: no NVIDIA driver was found"):
         resolve_device("cuda")
 
@@ -105,8 +105,8 @@ def a_driver(
     monkeypatch.setattr(device.ort, "InferenceSession", session)
 
 
-def look() -> CudaState:
-    return cuda_state.__wrapped__()  # without the cached result of an earlier check
+def look() -> CudaSupport:
+    return check_cuda.__wrapped__()  # without the cached result of an earlier check
 
 
 def test_a_session_that_runs_on_cuda_makes_it_usable(monkeypatch):
@@ -143,11 +143,11 @@ def test_a_session_that_cannot_be_created_is_a_reason_and_not_a_traceback(monkey
         raise RuntimeError("CUDA error 35")
 
     a_driver(monkeypatch, session=refused)
-    assert look() == CudaState(False, "the CUDA provider does not start: CUDA error 35")
+    assert look() == CudaSupport(False, "the CUDA provider does not start: CUDA error 35")
 
 
 def test_the_probe_is_a_graph_that_runs():
-    session = device.ort.InferenceSession(device._IDENTITY, providers=[CPU])
+    session = device.ort.InferenceSession(device._IDENTITY_GRAPH, providers=[CPU])
     assert session.run(None, {"x": [1.5]})[0].tolist() == [1.5]
 
 

@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 
-from edgechat.runtime.display import counted, printable
+from edgechat.runtime.display import plural, printable
 
 from .test_text import ANY_TEXT
 
@@ -51,7 +51,7 @@ def test_everything_else_is_printed_unchanged(text):
 
 
 def test_a_number_comes_with_its_noun():
-    assert [counted(1, "turn"), counted(0, "turn"), counted(1000, "reply")] == [
+    assert [plural(1, "turn"), plural(0, "turn"), plural(1000, "reply")] == [
         "1 turn",
         "0 turns",
         "1,000 replies",

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.bundle import read_bundle, write_bundle
+from edgechat.runtime.closedset import encode_replies
 from edgechat.runtime.ensemble import EnsembleBackend
-from edgechat.runtime.replies import write_replies
 from edgechat.runtime.scheduler import decode
 
-from .tables import Ids, TableBackend, beam_to_the_end, random_table, scripted_table, texts
+from .table_model import Ids, TableBackend, random_table, reference_beam_search, scripted_table, token_ids
 
 V, SOURCE = 8, (5, 6)
 
@@ -33,7 +33,7 @@ def test_the_mean_is_of_probabilities():
     other = scripted_table(V, {(): {5: 0.2, 6: 0.2, 7: 0.6}})
     backend = EnsembleBackend([TableBackend(one, V), TableBackend(other, V)])
     state = backend.encode(np.array([SOURCE]), np.array([2]))
-    out, _ = backend.step(state, np.array([1, 0]), np.array([0, 0]), 3, whole=True)
+    out, _ = backend.step(state, np.array([1, 0]), np.array([0, 0]), 3, return_logp=True)
     assert out.cand_ids[0].tolist() == [5, 7, 6]
     assert np.exp(out.cand_logp[0]) == pytest.approx([0.5, 0.3, 0.2])
     assert np.exp(out.logp[0]).sum() == pytest.approx(1.0)
@@ -73,8 +73,8 @@ def test_an_ensemble_gives_the_replies_of_one_model_of_the_mean(seed, beam, norm
     options = DecodingOptions(beam=beam + 1, n_best=beam, normalize=normalize)
     backend = EnsembleBackend([TableBackend(table, V) for table in tables])
     (search,) = decode(backend, [list(SOURCE)], options, max_length=6)
-    expected = beam_to_the_end(mixed(*tables), SOURCE, V, options, 6)
-    assert texts(search.hypotheses()) == texts(expected)
+    expected = reference_beam_search(mixed(*tables), SOURCE, V, options, 6)
+    assert token_ids(search.hypotheses()) == token_ids(expected)
     assert [h.score for h in search.hypotheses()] == pytest.approx([h.score for h in expected], abs=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_bundles_that_do_not_match_are_refused(bundle_folder, tmp_path):
         "different tokenizers": {"files": {"tokenizer.json": tokenizer + b" "}},
         "see 1 and 3 turns": {"turns": 3},
         "reads prompts in lower case": {"lowercase": True},
-        "different closed sets": {"files": {"replies.json": write_replies(["JUMP"])}},
+        "different closed sets": {"files": {"replies.json": encode_replies(["JUMP"])}},
     }
     for said, change in cases.items():
         other = changed(bundle_folder, tmp_path / said, **change)
@@ -153,7 +153,7 @@ def test_bundles_that_do_not_match_are_refused(bundle_folder, tmp_path):
 
 
 def test_the_same_closed_set_is_the_ensembles(bundle_folder, tmp_path):
-    files = {"replies.json": write_replies(["JUMP", "hi there"])}
+    files = {"replies.json": encode_replies(["JUMP", "hi there"])}
     closed = [changed(bundle_folder, tmp_path / name, files=files) for name in "ab"]
     with ChatModel.load_ensemble(closed, device="cpu") as both:
         assert both.reply("do you like tea").text in ("JUMP", "hi there")

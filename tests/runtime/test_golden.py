@@ -8,10 +8,10 @@ import pytest
 
 from edgechat.runtime import BundleError, ChatModel, UsageError
 from edgechat.runtime.bundle import read_bundle
-from edgechat.runtime.golden import MARGIN, TOLERANCE, check_golden, golden_sources, make_golden
+from edgechat.runtime.golden import MIN_MARGIN, TOLERANCE, check_golden, golden_sources, make_golden
 from edgechat.runtime.text import UNK
 
-from .tables import Ids, Table, TableBackend, random_table
+from .table_model import Ids, Table, TableBackend, random_table
 
 V = 20
 
@@ -100,7 +100,7 @@ def test_log_probabilities_of_replies_are_compared():
 
 def test_a_reply_that_does_not_end_where_it_should_is_a_mismatch():
     ended = json.loads(GOLDEN)
-    clear = next(case for case in ended["cases"] if case["greedy"]["margin"] > MARGIN)
+    clear = next(case for case in ended["cases"] if case["greedy"]["margin"] > MIN_MARGIN)
     clear["greedy"]["finished"] = not clear["greedy"]["finished"]
     result = check_golden(TableBackend(clear_table(1), V), json.dumps(ended).encode())
     assert (result.mismatches, result.passed) == (1, False)
@@ -145,8 +145,8 @@ def test_a_reply_without_a_clear_winner_is_not_compared():
     close = json.loads(golden_of(random_table(1, V)))
     margins = [case[name]["margin"] for case in close["cases"] for name in ("greedy", "beam5")]
     result = check_golden(TableBackend(random_table(1, V), V), json.dumps(close).encode())
-    assert result.near_ties == sum(margin <= MARGIN for margin in margins) > 0
-    assert result.replies == sum(margin > MARGIN for margin in margins) > 0
+    assert result.near_ties == sum(margin <= MIN_MARGIN for margin in margins) > 0
+    assert result.replies == sum(margin > MIN_MARGIN for margin in margins) > 0
 
 
 def test_the_same_seed_gives_the_same_bytes():

@@ -9,16 +9,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import honest, spoiled
+from graphs import damage_graph, make_valid_graphs
 from onnx import TensorProto, helper, numpy_helper
 
-from edgechat.export.builder import FLOAT
+from edgechat.export.graphbuilder import FLOAT
 from edgechat.runtime import ChatModel, graphcheck, ort
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.errors import BundleError
 from edgechat.runtime.graphcheck import check_graphs
 from edgechat.runtime.manifest import GraphSpec, StateTensor
-from edgechat.runtime.sizes import terms_of
+from edgechat.runtime.symbolic_sizes import terms_of
 
 Spoil = Callable[[onnx.ModelProto], None]
 
@@ -619,14 +619,14 @@ def refused(path: Path) -> str:
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_an_attack_is_refused_in_one_sentence_before_a_session_is_created(sealed, bundle_folder, attack):
     graph = read_bundle(bundle_folder).files["encoder.onnx"]
-    said = refused(sealed(encoder=spoiled(graph, attack)))
+    said = refused(sealed(encoder=damage_graph(graph, attack)))
     assert said.startswith("encoder.onnx: ")
     assert ATTACKS[attack] in said
 
 
 def test_the_command_line_says_the_sentence(sealed, bundle_folder, edgechat):
     graph = read_bundle(bundle_folder).files["encoder.onnx"]
-    path = sealed(encoder=spoiled(graph, endless_loop))
+    path = sealed(encoder=damage_graph(graph, endless_loop))
     for command in (("reply", path, "hello"), ("verify", path)):
         done = edgechat(*command, timeout=60)
         assert done.returncode == 1
@@ -745,7 +745,7 @@ DECODER_ATTACKS: dict[Spoil, str] = {
 @pytest.mark.parametrize("attack", DECODER_ATTACKS, ids=lambda attack: attack.__name__)
 def test_an_attack_in_the_decoder_is_refused_before_a_session_is_created(sealed, bundle_folder, attack):
     graph = read_bundle(bundle_folder).files["decoder.onnx"]
-    said = refused(sealed(decoder=spoiled(graph, attack)))
+    said = refused(sealed(decoder=damage_graph(graph, attack)))
     assert said.startswith("decoder.onnx: ")
     assert DECODER_ATTACKS[attack] in said
 
@@ -776,10 +776,14 @@ SPECS = {
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_a_state_map_that_does_not_fit_is_refused(kind):
-    spec, *graphs = honest()
+    spec, *graphs = make_valid_graphs()
     if kind == "memory that is no [B, S, ..]":
-        graphs[0] = spoiled(graphs[0], lambda model: model.graph.output[-1].type.tensor_type.shape.dim.pop())
-        graphs[0] = spoiled(graphs[0], lambda model: model.graph.output[-1].type.tensor_type.shape.dim.pop())
+        graphs[0] = damage_graph(
+            graphs[0], lambda model: model.graph.output[-1].type.tensor_type.shape.dim.pop()
+        )
+        graphs[0] = damage_graph(
+            graphs[0], lambda model: model.graph.output[-1].type.tensor_type.shape.dim.pop()
+        )
     change, why = SPECS[kind]
     with pytest.raises(BundleError) as raised:
         check_graphs(dataclasses.replace(spec, **change(spec)), *graphs)
@@ -805,9 +809,9 @@ def most_used(monkeypatch, **options) -> float:
         real(so_far, size, most, does)
         used.extend(so_far[letters] / most(letters) for letters in so_far)
 
-    real = graphcheck._count
-    monkeypatch.setattr(graphcheck, "_count", count)
-    check_graphs(*honest(**options))
+    real = graphcheck._add_cost
+    monkeypatch.setattr(graphcheck, "_add_cost", count)
+    check_graphs(*make_valid_graphs(**options))
     return max(used)
 
 
@@ -827,7 +831,7 @@ def test_graphs_of_other_precisions_pass_and_need_at_most_half(precision, hidden
 def test_the_inferred_sizes_are_those_of_ONNX_Runtime(layers):  # noqa: N802
     """Compared for every value in the graphs, with several batches, lengths, beams and numbers of
     candidates."""
-    spec, *graphs = honest(layers=layers)
+    spec, *graphs = make_valid_graphs(layers=layers)
     found = [shapes_of(spec, *graphs, which) for which in (0, 1)]
     sessions = [watched(graph, shapes) for graph, shapes in zip(graphs, found, strict=True)]
     random = np.random.default_rng(0)
@@ -842,7 +846,7 @@ def test_the_inferred_sizes_are_those_of_ONNX_Runtime(layers):  # noqa: N802
 
 
 def test_graphs_in_8_bits_pass_and_run():
-    spec, encoder, decoder = honest(
+    spec, encoder, decoder = make_valid_graphs(
         layers=2, hidden=64, embedding=32, attention=32, vocab=200, precision="int8"
     )
     assert b"MatMulIntegerToFloat" in decoder
@@ -854,14 +858,14 @@ def test_graphs_in_8_bits_pass_and_run():
 
 def shapes_of(spec: GraphSpec, encoder: bytes, decoder: bytes, which: int) -> dict[str, graphcheck.Value]:
     kept = []
-    real = graphcheck._Checked.__init__
+    real = graphcheck._GraphChecker.__init__
 
     def init(self, *arguments):
         real(self, *arguments)
         kept.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphcheck._Checked, "__init__", init)
+        patch.setattr(graphcheck._GraphChecker, "__init__", init)
         check_graphs(spec, encoder, decoder)
     made = {name for n in kept[which]._graph.nodes for name in n.outputs}
     return {name: value for name, value in kept[which]._values.items() if name in made}
@@ -874,7 +878,7 @@ def watched(graph: bytes, names: dict[str, graphcheck.Value]) -> onnxruntime.Inf
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
 
-    return onnxruntime.InferenceSession(spoiled(graph, give), providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(damage_graph(graph, give), providers=["CPUExecutionProvider"])
 
 
 def see(session, feeds, found, letters) -> dict[str, np.ndarray]:

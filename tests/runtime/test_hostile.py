@@ -4,10 +4,10 @@ import random
 import shutil
 
 import pytest
-from flips import check_flipped
-from fuzz import mutated
-from graphs import honest
-from harmless import check_mutants
+from bitflips import check_bit_flips
+from bytefuzz import mutate_bytes
+from graphs import make_valid_graphs
+from runmutants import check_mutants
 
 from edgechat.runtime.errors import BundleError
 from edgechat.runtime.graphcheck import check_graphs
@@ -15,17 +15,17 @@ from edgechat.runtime.graphcheck import check_graphs
 
 def test_flipped_bytes_anywhere_in_a_bundle_are_always_found(bundle_folder, tmp_path):
     shutil.copytree(bundle_folder, tmp_path / "bundle")
-    check_flipped(tmp_path / "bundle", 300, seed=1)
+    check_bit_flips(tmp_path / "bundle", 300, seed=1)
 
 
 def check_mutated(count: int, seed: int) -> None:
     """Damaged graphs with right hashes are refused in one sentence, or are as harmless as valid ones."""
     rng = random.Random(seed)
-    spec, *graphs = honest(hidden=1, vocab=5)
+    spec, *graphs = make_valid_graphs(hidden=1, vocab=5)
     passed = 0
     for _ in range(count):
         which = rng.randrange(2)
-        raw = mutated(graphs[which], rng)
+        raw = mutate_bytes(graphs[which], rng)
         try:
             check_graphs(spec, *(raw if n == which else graph for n, graph in enumerate(graphs)))
         except BundleError as error:
@@ -43,4 +43,4 @@ def test_damaged_graphs_with_right_hashes_are_refused_in_one_sentence():
 
 
 def test_restructured_graphs_are_refused_or_harmless_to_onnx_runtime():
-    check_mutants("structure", 400, seed=1, timeout=120, least=10)
+    check_mutants("structure", 400, seed=1, timeout=120, min_runs=10)

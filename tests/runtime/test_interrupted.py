@@ -49,8 +49,8 @@ def test_an_exception_of_the_app_in_a_step_is_not_changed(demo, monkeypatch, gra
     [
         "onnxruntime.InferenceSession",
         "edgechat.runtime.text.Tokenizer.from_str",
-        "edgechat.runtime.manifest._record",
-        "edgechat.runtime.bundle._check",
+        "edgechat.runtime.manifest._parse_record",
+        "edgechat.runtime.bundle._read_and_check",
     ],
 )
 def test_an_exception_of_the_app_while_a_bundle_is_loaded_is_not_changed(demo, monkeypatch, where, error):
@@ -86,6 +86,6 @@ def test_errors_about_a_file_are_still_bundle_errors(demo, tmp_path, monkeypatch
     def unreadable(self: Path, *_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error", "edgechat.json")
 
-    monkeypatch.setattr("edgechat.runtime.bundle._check", unreadable)
+    monkeypatch.setattr("edgechat.runtime.bundle._read_and_check", unreadable)
     with pytest.raises(BundleError, match=r"edgechat\.json cannot be read: Input/output error"):
         ChatModel.load(demo)

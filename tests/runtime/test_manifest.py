@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.errors import BundleError
-from edgechat.runtime.files import sha256
 from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, StateTensor, TextSpec
 from edgechat.runtime.options import DecodingOptions
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgechat.runtime import EdgeChatError
-from edgechat.runtime.measure import interleaved, process_cost, read_bandwidth, weight_bytes
+from edgechat.runtime.measure import measure_process, measure_read_bandwidth, time_interleaved, weight_bytes
 
 MEGABYTE = 1_000_000
 
@@ -15,7 +15,7 @@ MEGABYTE = 1_000_000
 def test_calls_take_turns_and_the_first_turn_warms_up():
     called = []
     ticks = iter(range(100))
-    times = interleaved(
+    times = time_interleaved(
         {"a": lambda: called.append("a"), "b": lambda: called.append("b")},
         2,
         clock=lambda: float(next(ticks)),
@@ -27,7 +27,7 @@ def test_calls_take_turns_and_the_first_turn_warms_up():
 def test_progress_counts_every_call_and_takes_none_of_their_time():
     done = []
     ticks = iter(range(100))
-    times = interleaved(
+    times = time_interleaved(
         {"a": lambda: None, "b": lambda: None},
         2,
         clock=lambda: float(next(ticks)),
@@ -38,7 +38,7 @@ def test_progress_counts_every_call_and_takes_none_of_their_time():
 
 
 def test_reading_from_memory_takes_longer_the_more_there_is():
-    assert 0.1e9 < read_bandwidth(1 << 24, repeat=3) < 10e12
+    assert 0.1e9 < measure_read_bandwidth(1 << 24, repeat=3) < 10e12
 
 
 def test_a_table_from_which_rows_are_gathered_is_not_counted():
@@ -67,8 +67,8 @@ def test_the_cost_of_a_process_does_not_include_the_memory_of_its_parent():
         "import time; x = bytearray(b'x') * {}; start = time.process_time()\n"
         "while time.process_time() < start + {}: pass"
     )
-    small = process_cost([sys.executable, "-c", work.format(1, 0)])
-    large = process_cost([sys.executable, "-c", work.format(80 * MEGABYTE, 0.2)])
+    small = measure_process([sys.executable, "-c", work.format(1, 0)])
+    large = measure_process([sys.executable, "-c", work.format(80 * MEGABYTE, 0.2)])
     assert small is not None
     assert large is not None
     assert small.peak < 60 * MEGABYTE
@@ -80,11 +80,11 @@ def test_the_cost_of_a_process_does_not_include_the_memory_of_its_parent():
 def test_a_process_reads_its_stdin():
     read = "import sys; given = sys.stdin.buffer.read(); sys.exit(f'it read {given}')"
     with pytest.raises(EdgeChatError, match=r"it read b'a\\x00\\xc3\\xa9\\r\\n'$"):
-        process_cost([sys.executable, "-c", read], "a\0é\r\n".encode())
+        measure_process([sys.executable, "-c", read], "a\0é\r\n".encode())
     with pytest.raises(EdgeChatError, match=r"it read b''$"):
-        process_cost([sys.executable, "-c", read])
+        measure_process([sys.executable, "-c", read])
 
 
 def test_a_failed_process_raises_one_sentence():
     with pytest.raises(EdgeChatError, match="no such thing"):
-        process_cost([sys.executable, "-c", "raise SystemExit('no such thing')"])
+        measure_process([sys.executable, "-c", "raise SystemExit('no such thing')"])

@@ -7,15 +7,15 @@ import tracemalloc
 import numpy as np
 import onnx
 import pytest
-from fuzz import mutated
+from bytefuzz import mutate_bytes
 from google.protobuf.message import DecodeError
-from graphs import honest
+from graphs import make_valid_graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgechat.runtime.errors import BundleError
-from edgechat.runtime.onnxfile import MAX_FIELDS, MAX_NAME, Graph, Model, Tensor, read_model
+from edgechat.runtime.onnxfile import MAX_FIELDS, MAX_NAME_BYTES, Graph, Model, Tensor, read_model
 
 FUZZED = 10_000
 
@@ -40,14 +40,14 @@ def same_tensor(ours: Tensor, theirs: onnx.TensorProto) -> None:
     assert (ours.raw is not None) == theirs.HasField("raw_data")
     assert known(ours.location, TensorProto.DataLocation) == theirs.data_location
     for what in ("external_data", "int32_data", "int64_data", "float_data"):
-        assert (what in ours.other) >= bool(getattr(theirs, what))
+        assert (what in ours.unsupported) >= bool(getattr(theirs, what))
 
 
 def same_dims(ours, theirs: onnx.ValueInfoProto) -> None:
     assert ours.name == theirs.name
     kind = theirs.type.tensor_type
     assert ours.dtype == kind.elem_type
-    if ours.other:
+    if ours.unsupported:
         return
     if not kind.HasField("shape"):
         assert ours.dims is None
@@ -64,12 +64,12 @@ def same(ours: Model, theirs: onnx.ModelProto) -> None:
     graph = theirs.graph
     assert (ours.graph is not None) == theirs.HasField("graph")
     for what in ("functions", "training_info", "metadata_props"):
-        assert ours.other.count(what) >= len(getattr(theirs, what))
+        assert ours.unsupported.count(what) >= len(getattr(theirs, what))
     if ours.graph is None:
         return
-    assert ("doc_string" in ours.graph.other) >= bool(graph.doc_string)
+    assert ("doc_string" in ours.graph.unsupported) >= bool(graph.doc_string)
     for what in ("sparse_initializer", "quantization_annotation", "value_info"):
-        assert ours.graph.other.count(what) >= len(getattr(graph, what))
+        assert ours.graph.unsupported.count(what) >= len(getattr(graph, what))
     for tensor, expected in zip(ours.graph.initializers, graph.initializer, strict=True):
         same_tensor(tensor, expected)
     for port, declared in zip(
@@ -91,21 +91,21 @@ def same(ours: Model, theirs: onnx.ModelProto) -> None:
             assert (attribute.i or 0, attribute.s or b"") == (a.i, a.s)
             assert np.array_equal(attribute.f or 0.0, a.f, equal_nan=True)
             assert list(attribute.ints) == list(a.ints)
-            assert ("t" in attribute.other) >= a.HasField("t")
+            assert ("t" in attribute.unsupported) >= a.HasField("t")
             for what in ("floats", "strings"):
-                assert (what in attribute.other) >= bool(getattr(a, what))
-            assert ("g" in attribute.other) >= a.HasField("g")
-            assert attribute.other.count("graphs") >= len(a.graphs)
+                assert (what in attribute.unsupported) >= bool(getattr(a, what))
+            assert ("g" in attribute.unsupported) >= a.HasField("g")
+            assert attribute.unsupported.count("graphs") >= len(a.graphs)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_graphs_of_the_exporter_are_read_as_onnx_reads_them(layers):
-    for raw in honest(layers=layers)[1:]:
+    for raw in make_valid_graphs(layers=layers)[1:]:
         same(read_model("x.onnx", raw), onnx.load_from_string(raw))
 
 
 def test_weights_are_views_of_the_file():
-    raw = honest()[2]
+    raw = make_valid_graphs()[2]
     weights = read_model("x.onnx", raw).graph.initializers
     assert all(tensor.raw is None or tensor.raw.obj is raw for tensor in weights)
     assert sum(len(tensor.raw) for tensor in weights) > 1000
@@ -207,18 +207,20 @@ def skips(model: Model) -> bool:
     graph = model.graph or Graph()
     nodes, attributes = graph.nodes, [a for node in graph.nodes for a in node.attributes]
     ports = [*graph.inputs, *graph.outputs]
-    return any(part.other for part in (model, graph, *nodes, *attributes, *graph.initializers, *ports))
+    return any(part.unsupported for part in (model, graph, *nodes, *attributes, *graph.initializers, *ports))
 
 
 def check_fuzzed(count: int, seed: int) -> None:
     """Damaged files are refused in one sentence, or read as the onnx package reads them."""
     rng = random.Random(seed)
-    originals = [raw for layers in (1, 2) for raw in honest(layers=layers, hidden=1, vocab=5)[1:]]
+    originals = [raw for layers in (1, 2) for raw in make_valid_graphs(layers=layers, hidden=1, vocab=5)[1:]]
     originals.append(random_model().SerializeToString())
     read = 0
     for _ in range(count):
         raw = (
-            mutated(rng.choice(originals), rng) if rng.random() < 0.95 else rng.randbytes(rng.randrange(200))
+            mutate_bytes(rng.choice(originals), rng)
+            if rng.random() < 0.95
+            else rng.randbytes(rng.randrange(200))
         )
         ours, said = attempt(raw)
         if ours is None:
@@ -318,7 +320,7 @@ REFUSED = {
         "the f of an attribute extends",
     ),
     "a name that is not UTF-8": (field(GRAPH, field(NODE, field(4, b"\xff"))), "a name is not UTF-8"),
-    "a long name": (field(GRAPH, field(NODE, field(4, b"a" * (MAX_NAME + 1)))), "allowed"),
+    "a long name": (field(GRAPH, field(NODE, field(4, b"a" * (MAX_NAME_BYTES + 1)))), "allowed"),
     "a maker of megabytes": (field(2, b"a" * 2_000_000), "a name has 2,000,000 bytes"),
 }
 
@@ -334,7 +336,7 @@ def test_a_size_with_a_number_and_a_name_is_reported():
     assert onnx.TensorShapeProto.Dimension.FromString(dim).WhichOneof("value") == "dim_value"  # the last
     port = field(1, b"x") + field(2, field(1, b"\x08\x01" + field(2, field(1, dim))))
     [read] = read_model("x.onnx", field(GRAPH, field(11, port))).graph.inputs
-    assert read.other == ("dim_value with dim_param",)
+    assert read.unsupported == ("dim_value with dim_param",)
 
 
 def test_numbers_in_a_list_are_read_packed_or_not():
@@ -366,7 +368,8 @@ def test_reading_stops_early_in_a_file_with_too_many_fields(raw):
         assert f"more than {MAX_FIELDS:,} fields" in said
         assert int(said.partition("(byte ")[2].rstrip(")").replace(",", "")) < 1_000_000
     else:
-        assert model.graph.nodes[0].attributes[0].other == ("g",)  # fields that are not parsed take no time
+        # Fields that are not parsed take no time.
+        assert model.graph.nodes[0].attributes[0].unsupported == ("g",)
 
 
 def test_subgraphs_within_subgraphs_are_not_followed():
@@ -374,4 +377,4 @@ def test_subgraphs_within_subgraphs_are_not_followed():
     for _ in range(2000):
         inner = field(NODE, field(ATTRIBUTE, field(6, inner)))
     [node] = read_model("x.onnx", field(GRAPH, inner)).graph.nodes
-    assert node.attributes[0].other == ("g",)
+    assert node.attributes[0].unsupported == ("g",)

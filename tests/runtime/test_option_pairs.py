@@ -10,25 +10,25 @@ from typing import Any
 import pytest
 
 from edgechat.runtime import ChatModel, DecodingOptions, Reply, UsageError
-from edgechat.runtime.constraints import TextRules, text_rules
+from edgechat.runtime.closedset import ClosedSet, make_closed_set
+from edgechat.runtime.constraints import TextRules, make_text_rules
 from edgechat.runtime.ensemble import EnsembleBackend
-from edgechat.runtime.replies import ClosedSet, closed_set
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, NEVER_GENERATED, TextCodec
 from edgechat.train.tokenizer import train_tokenizer
 
-from .tables import (
+from .table_model import (
     Ids,
     Table,
     TableBackend,
-    attention,
-    beam_to_the_end,
-    may_be,
-    may_end,
+    fake_attention,
+    may_begin_reply,
+    may_end_reply,
     random_table,
-    scored,
-    texts,
+    reference_beam_search,
+    reference_hypothesis,
+    token_ids,
 )
 
 #: For each option, a value that is not its default, and other options that it needs.
@@ -108,11 +108,11 @@ def spelled(reply: str) -> Ids:
 def search_of(table: Table, options: DecodingOptions) -> BeamSearch:
     if options.replies:
         closed = ClosedSet(map(spelled, options.replies))
-        rules = TextRules(only=closed, longest=closed.longest)
+        rules = TextRules(allow_rule=closed, max_length=closed.max_length)
     else:
-        rules = text_rules(options, VOCABULARY)
+        rules = make_text_rules(options, VOCABULARY)
     most = options.max_length or LONGEST
-    (search,) = decode(TableBackend(table, V), [list(SOURCE)], options, max_length=most, texts=rules)
+    (search,) = decode(TableBackend(table, V), [list(SOURCE)], options, max_length=most, text_rules=rules)
     return search
 
 
@@ -120,21 +120,21 @@ def check_kept(table: Table, options: DecodingOptions, search: BeamSearch) -> No
     """Check what must hold for every reply."""
     found = search.hypotheses()
     assert 1 <= len(found) <= options.n_best
-    assert len(set(texts(found))) == len(found)
+    assert len(set(token_ids(found))) == len(found)
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
     for h in found:
-        assert may_be(h.tokens, SOURCE, options, VOCABULARY)
-        assert not h.finished or may_end(h.tokens, options, VOCABULARY)
+        assert may_begin_reply(h.tokens, SOURCE, options, VOCABULARY)
+        assert not h.finished or may_end_reply(h.tokens, options, VOCABULARY)
         assert len(h.tokens) + h.finished <= (options.max_length or LONGEST)
         if options.replies:
             assert h.finished
             assert h.tokens in set(map(spelled, options.replies))
-        _, expected = scored(table, SOURCE, h.tokens, options, finished=h.finished)
+        _, expected = reference_hypothesis(table, SOURCE, h.tokens, options, finished=h.finished)
         assert h.token_logps == pytest.approx(expected.token_logps, abs=1e-6)
         assert h.logp == pytest.approx(expected.logp, abs=1e-6)
         assert h.score == pytest.approx(expected.score, abs=1e-6)
         if options.alignments:
-            looked = [attention(SOURCE, (*h.tokens, EOS)[:t]) for t in range(len(h.token_logps))]
+            looked = [fake_attention(SOURCE, (*h.tokens, EOS)[:t]) for t in range(len(h.token_logps))]
             assert [list(row) for row in h.alignments] == [pytest.approx(row.tolist()) for row in looked]
         if options.top_k:
             check_among_the_likeliest(table, h.tokens, options)
@@ -151,9 +151,9 @@ def check_among_the_likeliest(table: Table, tokens: Ids, options: DecodingOption
             if other not in NEVER_GENERATED
             and (not options.replies or (other,) in closed)
             and (
-                may_end(said, options, VOCABULARY)
+                may_end_reply(said, options, VOCABULARY)
                 if other == EOS
-                else may_be((*said, other), SOURCE, options, VOCABULARY)
+                else may_begin_reply((*said, other), SOURCE, options, VOCABULARY)
             )
         ]
         logp = table(SOURCE, said)
@@ -168,9 +168,14 @@ def expected_of(table: Table, options: DecodingOptions) -> list[Ids] | None:
     if options.replies:
         if options.groups > 1 or options.beam < len(options.replies):
             return None
-        every = (scored(table, SOURCE, spelled(r), options, finished=True)[1] for r in options.replies)
-        return texts(sorted(every, key=lambda h: -h.score)[: options.n_best])
-    return texts(beam_to_the_end(table, SOURCE, V, options, options.max_length or LONGEST, VOCABULARY))
+        every = (
+            reference_hypothesis(table, SOURCE, spelled(r), options, finished=True)[1]
+            for r in options.replies
+        )
+        return token_ids(sorted(every, key=lambda h: -h.score)[: options.n_best])
+    return token_ids(
+        reference_beam_search(table, SOURCE, V, options, options.max_length or LONGEST, VOCABULARY)
+    )
 
 
 def check_traced(search: BeamSearch) -> None:
@@ -212,7 +217,7 @@ def test_two_options_that_go_together_both_do_what_they_are_defined_to_do(pair):
         search = search_of(table, options)
         check_kept(table, options, search)
         expected = expected_of(table, options)
-        assert expected is None or texts(search.hypotheses()) == expected
+        assert expected is None or token_ids(search.hypotheses()) == expected
         assert bool(search.trace) == options.trace
         if options.trace:
             check_traced(search)
@@ -249,8 +254,8 @@ def talker(*, closed: tuple[str, ...] = (), models: int = 1) -> ChatModel:
     size = CODEC.vocab_size
     backends = [TableBackend(random_table(n, size, ending=4.0), size) for n in range(models)]
     backend = EnsembleBackend(backends) if models > 1 else backends[0]
-    own = closed_set(closed, CODEC) if closed else None
-    return ChatModel(backend, CODEC, DecodingOptions(), device="cpu", closed=own)
+    own = make_closed_set(closed, CODEC) if closed else None
+    return ChatModel(backend, CODEC, DecodingOptions(), device="cpu", closed_set=own)
 
 
 def spoken(*names: str) -> DecodingOptions:

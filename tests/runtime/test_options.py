@@ -109,10 +109,10 @@ def test_the_minimum_length_must_leave_room_for_the_end():
     assert DecodingOptions(min_length=4, max_length=5).min_length == 4  # 4 tokens and the end
     with pytest.raises(UsageError, match="min_length is 5, which must be less than max_length, 5"):
         DecodingOptions(min_length=5, max_length=5)
-    assert DecodingOptions(min_length=4).longest_reply(5) == 5
-    assert DecodingOptions(min_length=5, max_length=6).longest_reply(5) == 6
+    assert DecodingOptions(min_length=4).max_reply_length(5) == 5
+    assert DecodingOptions(min_length=5, max_length=6).max_reply_length(5) == 6
     with pytest.raises(UsageError, match="min_length is 5, but replies of this model have at most 5 tokens"):
-        DecodingOptions(min_length=5).longest_reply(5)
+        DecodingOptions(min_length=5).max_reply_length(5)
 
 
 def test_the_limits_themselves_are_allowed():
@@ -144,8 +144,8 @@ def test_texts_are_limited_in_number_and_length_and_in_total():
 
 
 def test_given_lists_the_options_that_differ_from_their_defaults():
-    assert DecodingOptions().given == frozenset()
-    assert DecodingOptions(beam=5, prefix="a", banned=["b"]).given == {"prefix", "banned"}
+    assert DecodingOptions().non_default == frozenset()
+    assert DecodingOptions(beam=5, prefix="a", banned=["b"]).non_default == {"prefix", "banned"}
 
 
 def test_options_cannot_be_changed():

@@ -9,12 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
-from edgechat.runtime.constraints import text_rules
-from edgechat.runtime.sampling import Sampler, probabilities
+from edgechat.runtime.constraints import make_text_rules
+from edgechat.runtime.sampling import Sampler, sampling_distribution
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.text import EOS, NEVER_GENERATED
 
-from .tables import TableBackend, may_be, may_end, random_table, scored, scripted_table, texts
+from .table_model import (
+    TableBackend,
+    may_begin_reply,
+    may_end_reply,
+    random_table,
+    reference_hypothesis,
+    scripted_table,
+    token_ids,
+)
 from .test_constraints import RULES, SOURCE, VOCABULARY, V, ruled
 
 P = [0.4, 0.3, 0.2, 0.1]
@@ -23,13 +31,13 @@ P = [0.4, 0.3, 0.2, 0.1]
 def drawn_from(p: list[float], **options: object) -> list[float]:
     with np.errstate(divide="ignore"):
         logp = np.log(np.array(p))
-    return probabilities(logp, DecodingOptions(sample=True, **options)).tolist()
+    return sampling_distribution(logp, DecodingOptions(sample=True, **options)).tolist()
 
 
 def drawn(table, options: DecodingOptions, max_length: int, sources=(SOURCE,)):
-    rules = text_rules(options, VOCABULARY)
+    rules = make_text_rules(options, VOCABULARY)
     searches = decode(
-        TableBackend(table, V), [list(s) for s in sources], options, max_length=max_length, texts=rules
+        TableBackend(table, V), [list(s) for s in sources], options, max_length=max_length, text_rules=rules
     )
     return [search.hypotheses() for search in searches]
 
@@ -127,10 +135,10 @@ def test_replies_are_drawn_row_by_row_as_defined(seed, beam, temperature):
             break
     cut = rows
     (found,) = drawn(table, options, 6)
-    assert set(texts(found)) == set(ended or cut)  # a reply drawn twice is listed once
+    assert set(token_ids(found)) == set(ended or cut)  # a reply drawn twice is listed once
     for h in found:
         assert h.score == pytest.approx(
-            scored(table, SOURCE, h.tokens, options, finished=h.finished)[1].score
+            reference_hypothesis(table, SOURCE, h.tokens, options, finished=h.finished)[1].score
         )
 
 
@@ -153,9 +161,9 @@ def test_draws_follow_every_rule_and_have_the_models_scores(seed, options):
     (found,) = drawn(table, options, 6)
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
     for h in found:
-        assert may_be(h.tokens, SOURCE, options, VOCABULARY)
-        assert not h.finished or may_end(h.tokens, options, VOCABULARY)
-        expected = scored(table, SOURCE, h.tokens, options, finished=h.finished)[1]
+        assert may_begin_reply(h.tokens, SOURCE, options, VOCABULARY)
+        assert not h.finished or may_end_reply(h.tokens, options, VOCABULARY)
+        expected = reference_hypothesis(table, SOURCE, h.tokens, options, finished=h.finished)[1]
         assert h.score == pytest.approx(expected.score, abs=1e-6)
         assert h.token_logps == pytest.approx(expected.token_logps, abs=1e-6)
 
@@ -179,7 +187,9 @@ def test_a_seed_draws_the_same_alone_and_in_a_batch(batch_size):
 def test_other_seeds_draw_otherwise_and_none_draws_anew():
     table = random_table(5, V, ending=-2.0)
     seeds = [*range(10), None, None, None]
-    found = [texts(drawn(table, DecodingOptions(sample=True, beam=1, seed=seed), 12)[0])[0] for seed in seeds]
+    found = [
+        token_ids(drawn(table, DecodingOptions(sample=True, beam=1, seed=seed), 12)[0])[0] for seed in seeds
+    ]
     assert len(set(found)) > 10
 
 

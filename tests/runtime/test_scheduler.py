@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from edgechat.runtime import UsageError
 from edgechat.runtime.backend import pad
 from edgechat.runtime.options import DecodingOptions
-from edgechat.runtime.scheduler import Batch, decode
+from edgechat.runtime.scheduler import SearchBatch, decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS
 
-from .tables import Ids, TableBackend, random_table, scripted_table
+from .table_model import Ids, TableBackend, random_table, scripted_table
 
 V = 9
 OPTIONS = [
@@ -121,7 +121,7 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
         BeamSearch(each, max_length=6, vocab_size=wide, source=source)
         for each, source in zip(options, sources, strict=True)
     ]
-    batch = Batch(TableBackend(tempting, wide), sources, searches)
+    batch = SearchBatch(TableBackend(tempting, wide), sources, searches)
     while batch.step():
         pass
     for each, source, search in zip(options, sources, searches, strict=True):
@@ -134,8 +134,8 @@ def test_searches_of_different_options_but_one_number_of_rows_share_a_batch():
 class Wanting(BeamSearch):
     """Returns every id of the vocabulary as a candidate."""
 
-    def want(self):
-        return super().want()._replace(candidates=self._vocab_size)
+    def request(self):
+        return super().request()._replace(candidates=self._vocab_size)
 
 
 @given(
@@ -159,7 +159,7 @@ def test_more_candidates_than_requested_change_nothing(seed, beam, more):
     options, found = DecodingOptions(beam=beam, n_best=beam, **more), []
     for kind in (BeamSearch, Wanting):
         search = kind(options, max_length=6, vocab_size=14, source=(5, 6))
-        batch = Batch(TableBackend(random_table(seed, 14, ending=1.0), 14), [(5, 6)], [search])
+        batch = SearchBatch(TableBackend(random_table(seed, 14, ending=1.0), 14), [(5, 6)], [search])
         while batch.step():
             pass
         found.append((search.hypotheses(), search.min_gap))

@@ -13,18 +13,18 @@ from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, GO, NEVER_GENERATED, PAD, SEP, UNK
 
-from .tables import (
+from .table_model import (
     Ids,
     Table,
     TableBackend,
-    beam_to_the_end,
-    enumerate_replies,
     greedy_reply,
     random_table,
-    run_watched,
+    reference_beam_search,
+    reference_replies,
+    run_and_check_settled,
     scripted_table,
-    settled,
-    texts,
+    settled_ids,
+    token_ids,
 )
 
 V = 8  # five special ids and three words
@@ -82,11 +82,11 @@ def test_every_score_equals_exhaustive_enumeration(normalization, min_length, ma
     options = DecodingOptions(beam=128, n_best=128, min_length=min_length, stop=stop, **normalization)
     for seed in range(3):
         table = random_table(seed, V)
-        expected = enumerate_replies(table, SOURCE, V, options, max_length)
+        expected = reference_replies(table, SOURCE, V, options, max_length)
         assert len(expected) == sum(3**length for length in range(min_length, max_length))
         found = search(table, options, max_length).hypotheses()
         finished = [hypothesis for hypothesis in found if hypothesis.finished]
-        assert texts(finished) == texts(expected)
+        assert token_ids(finished) == token_ids(expected)
         for ours, theirs in zip(finished, expected, strict=True):
             assert ours.score == pytest.approx(theirs.score, abs=1e-9)
             assert ours.logp == pytest.approx(theirs.logp, abs=1e-9)
@@ -99,7 +99,7 @@ def test_every_score_equals_exhaustive_enumeration(normalization, min_length, ma
 def test_the_exact_stop_finds_the_best_of_all_replies(normalization, seed, min_length, ending):
     options = DecodingOptions(beam=128, n_best=2, min_length=min_length, **normalization)
     table = random_table(seed, V, ending=ending)
-    expected = enumerate_replies(table, SOURCE, V, options, 4)[:2]
+    expected = reference_replies(table, SOURCE, V, options, 4)[:2]
     found = search(table, options, 4).hypotheses()
     assert [h.score for h in found if h.finished] == pytest.approx([h.score for h in expected], abs=1e-9)
 
@@ -142,7 +142,7 @@ def test_a_beam_of_one_is_greedy_search(normalization, stop, seed, ties, min_len
 def test_the_exact_stop_changes_nothing_but_the_time(seed, options, max_length, ties, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
     found = search(table, options, max_length).hypotheses()
-    assert found == beam_to_the_end(table, SOURCE, V, options, max_length)
+    assert found == reference_beam_search(table, SOURCE, V, options, max_length)
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
@@ -157,7 +157,7 @@ def test_the_exact_stop_does_save_steps(normalization):
 @settings(max_examples=60, deadline=None)
 def test_replies_are_distinct_and_sorted(seed, options, ending):
     found = search(random_table(seed, V, ending=ending), options, 6).hypotheses()
-    assert len(set(texts(found))) == len(found) <= options.n_best
+    assert len(set(token_ids(found))) == len(found) <= options.n_best
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
     assert len({h.finished for h in found}) == 1
 
@@ -176,85 +176,89 @@ def test_a_reply_is_made_of_words_and_keeps_both_lengths(seed, options, ties):
 def test_a_beam_wider_than_the_vocabulary_works(beam):
     table = random_table(1, V)
     options = DecodingOptions(beam=beam, n_best=3, normalize="none")
-    assert search(table, options, 3).hypotheses() == beam_to_the_end(table, SOURCE, V, options, 3)
+    assert search(table, options, 3).hypotheses() == reference_beam_search(table, SOURCE, V, options, 3)
 
 
 def test_a_vocabulary_of_one_word_works():
     table = random_table(1, 6)
     options = DecodingOptions(beam=5, n_best=2, normalize="none")
     found = search(table, options, 4, vocab_size=6).hypotheses()
-    assert texts(found) == texts(enumerate_replies(table, SOURCE, 6, options, 4)[:2])
+    assert token_ids(found) == token_ids(reference_replies(table, SOURCE, 6, options, 4)[:2])
 
 
 # --- one step, by hand ----------------------------------------------------------------------------
 
 
 def test_the_first_step_feeds_go_to_one_row_and_nothing_to_the_spares():
-    request = started(3).want()
+    request = started(3).request()
     assert request.tokens == [GO, PAD, PAD]
     assert request.parents == [0, 0, 0]
 
 
 def test_enough_candidates_are_requested():
     assert (
-        BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=100, source=(5,)).want().candidates
+        BeamSearch(DecodingOptions(beam=3), max_length=9, vocab_size=100, source=(5,)).request().candidates
         == 3 + 2 + 4
     )
     longer = DecodingOptions(beam=3, min_length=1)  # the end is banned too
-    assert BeamSearch(longer, max_length=9, vocab_size=100, source=(5,)).want().candidates == 3 + 2 + 5
-    assert started(9).want().candidates == V
+    assert BeamSearch(longer, max_length=9, vocab_size=100, source=(5,)).request().candidates == 3 + 2 + 5
+    assert started(9).request().candidates == V
 
 
 def test_extensions_are_ranked_by_their_sums():
     search = started(2)
     take(search, {A: -1.0, B: -2.0, C: -3.0}, {A: 0.0, B: 0.0, C: 0.0})
-    assert search.want().tokens == [A, B]
+    assert search.request().tokens == [A, B]
     # From A: -1 - 2 = -3 and -1 - 4 = -5. From B: -2 - 0.5 = -2.5 and -2 - 2 = -4.
     take(search, {A: -2.0, C: -4.0}, {C: -0.5, B: -2.0})
-    assert search.want().tokens == [C, A]
-    assert search.want().parents == [1, 0]
-    assert texts(search.hypotheses()) == [(B, C)]
+    assert search.request().tokens == [C, A]
+    assert search.request().parents == [1, 0]
+    assert token_ids(search.hypotheses()) == [(B, C)]
     assert search.hypotheses()[0].token_logps == (-2.0, -0.5)
 
 
 def test_ties_go_to_the_lower_row_then_the_lower_id():
     search = started(3)
     take(search, {B: -1.0, C: -1.0, A: -2.0})
-    assert search.want().tokens == [B, C, A]
+    assert search.request().tokens == [B, C, A]
     # B + A = -1 - 1, B + C = -1 - 1, C + A = -1 - 1 and A + A = -2 - 0 all tie: three of them live on.
     take(search, {A: -1.0, C: -1.0}, {A: -1.0, B: -3.0}, {A: 0.0, B: -9.0})
-    assert list(zip(search.want().parents, search.want().tokens, strict=True)) == [(0, A), (0, C), (1, A)]
+    assert list(zip(search.request().parents, search.request().tokens, strict=True)) == [
+        (0, A),
+        (0, C),
+        (1, A),
+    ]
 
 
 def test_an_end_counts_only_among_the_first_k_extensions():
     search = started(2, n_best=2)
     take(search, {A: -1.0, B: -2.0, EOS: -3.0})  # the end ranks third
-    assert search.want().tokens == [A, B]
+    assert search.request().tokens == [A, B]
     assert not any(h.finished for h in search.hypotheses())
 
 
 def test_an_end_among_the_first_k_does_not_take_the_place_of_a_live_one():
     search = started(2, n_best=2)
     take(search, {A: -1.0, EOS: -2.0, B: -3.0, C: -4.0})
-    assert search.want().tokens == [A, B]
+    assert search.request().tokens == [A, B]
     assert [(h.tokens, h.logp, h.finished) for h in search.hypotheses()] == [((), -2.0, True)]
 
 
 def test_spare_rows_are_never_taken():
     search = started(4)
     take(search, {A: -1.0, B: -9.0}, {C: 0.0, B: 0.0}, {C: 0.0, B: 0.0}, {C: 0.0, B: 0.0})
-    request = search.want()
+    request = search.request()
     assert (request.tokens, request.parents) == ([A, B, PAD, PAD], [0, 0, 0, 0])
     take(search, {A: -1.0, B: -2.0}, {A: -1.0, B: -2.0}, {C: 0.0, A: 0.0}, {C: 0.0, A: 0.0})
-    assert search.want().tokens == [A, B, A, B]
-    assert search.want().parents == [0, 0, 1, 1]
+    assert search.request().tokens == [A, B, A, B]
+    assert search.request().parents == [0, 0, 1, 1]
 
 
 def test_banned_ids_are_skipped_however_likely_they_are():
     search = started(1, min_length=1)
     likely = dict.fromkeys((PAD, GO, EOS, UNK, SEP), 0.0)
     take(search, {**likely, B: -5.0, C: -6.0}, {**likely, A: 0.0, B: 0.0})
-    assert search.want().tokens[0] == B
+    assert search.request().tokens[0] == B
 
 
 def test_the_minimum_length_bans_the_end_for_as_many_tokens():
@@ -276,7 +280,7 @@ def test_the_first_stop_ends_with_the_nth_finished_reply():
     assert not search.done
     take(search, {A: -0.1, EOS: -7.0, B: -8.0}, {A: -9.0, B: -9.5, C: -9.75})
     assert search.done
-    assert texts(search.hypotheses()) == [(), (A,)]
+    assert token_ids(search.hypotheses()) == [(), (A,)]
 
 
 def test_the_exact_stop_waits_while_a_live_reply_can_still_win():
@@ -285,7 +289,7 @@ def test_the_exact_stop_waits_while_a_live_reply_can_still_win():
     assert not search.done  # A has -1, above the finished one's -2
     take(search, {A: -1.5, B: -1.75}, {A: -1.0, B: -1.0})
     assert search.done  # -1 - 1.5 is below -2: nothing can follow that makes it better
-    assert texts(search.hypotheses()) == [()]
+    assert token_ids(search.hypotheses()) == [()]
 
 
 def test_the_exact_stop_considers_the_maximum_length_of_a_reply():
@@ -299,7 +303,7 @@ def test_a_finished_reply_is_not_extended():
     backend = TableBackend(scripted_table(V, {(): {A: 1.0}, (A,): {EOS: 1.0}}), V)
     (found,) = decode(backend, [list(SOURCE)], DecodingOptions(beam=3), max_length=50)
     assert backend.steps == 2
-    assert texts(found.hypotheses()) == [(A,)]
+    assert token_ids(found.hypotheses()) == [(A,)]
 
 
 @given(seed=SEEDS, options=OPTIONS, max_length=st.integers(4, 7))
@@ -378,7 +382,7 @@ def test_if_no_token_is_allowed_the_reply_is_empty():
         found = search(scripted_table(V, {}), options, 9)
         assert found.done
         assert [(h.tokens, h.score, h.finished) for h in found.hypotheses()] == [((), 0.0, False)]
-        assert settled(found) == []
+        assert settled_ids(found) == []
 
 
 def test_if_only_banned_ids_are_possible_the_reply_is_empty():
@@ -400,22 +404,22 @@ def test_if_only_banned_ids_are_possible_the_reply_is_empty():
 def test_settled_text_grows_and_begins_the_final_reply(seed, options, max_length, ties, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
     search = BeamSearch(options, max_length=max_length, vocab_size=V, source=(5,))
-    run_watched(search, TableBackend(table, V), SOURCE)
+    run_and_check_settled(search, TableBackend(table, V), SOURCE)
 
 
 def test_a_beam_of_one_settles_every_token_at_once():
     search = started(1)
     for n in range(1, 4):
         take(search, {A: -1.0, EOS: -2.0}, {A: -1.0, EOS: -2.0})
-        assert settled(search) == [A] * n
+        assert settled_ids(search) == [A] * n
 
 
 def test_text_that_all_live_replies_begin_with_is_settled():
     search = started(2)
     take(search, {A: -1.0, B: -1.5, C: -9.0})
-    assert settled(search) == []
+    assert settled_ids(search) == []
     take(search, {B: -1.0, C: -1.0}, {A: -9.0, B: -9.0})  # both that live on come from A
-    assert settled(search) == [A]
+    assert settled_ids(search) == [A]
 
 
 def test_a_live_reply_that_can_no_longer_win_does_not_delay_a_piece():
@@ -423,7 +427,7 @@ def test_a_live_reply_that_can_no_longer_win_does_not_delay_a_piece():
     take(search, {A: -0.5, B: -4.0, C: -9.0})
     take(search, {EOS: -0.5, C: -7.0}, {C: -1.0, A: -9.0})  # A ends with -1; B C lives with -5
     assert not search.done
-    assert settled(search) == [A]
+    assert settled_ids(search) == [A]
 
 
 # --- near decisions -------------------------------------------------------------------------------
@@ -442,7 +446,7 @@ def test_replies_of_nearly_equal_models_differ_only_at_near_ties(stop, normaliza
             return exact(source, prefix) + np.float32(noise) * other(source, prefix)  # by at most `noise`
 
         ours, theirs = (search(table, options, steps, vocab_size=wide) for table in (exact, shaken))
-        if texts(ours.hypotheses()) != texts(theirs.hypotheses()):
+        if token_ids(ours.hypotheses()) != token_ids(theirs.hypotheses()):
             differ += 1
             assert min(ours.min_gap, theirs.min_gap) <= 2 * steps * noise
     assert differ > 0

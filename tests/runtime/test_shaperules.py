@@ -6,17 +6,25 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from graphfuzz import ATTRIBUTES, INTEGERS, random_attribute_value
+from modeloptions import OPTIONS as OPTIONS_OF_MODELS
+from modeloptions import model_with
 from onnx import helper
-from options import OPTIONS as OPTIONS_OF_MODELS
-from options import model_with
-from restructured import ATTRIBUTES, INTEGERS, drawn_value
 
 from edgechat.export.graphs import build_decoder, build_encoder
 from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.quantize import Levels
 from edgechat.runtime.onnxfile import Node, read_model
 from edgechat.runtime.shaperules import MICROSOFT, RULES, Call, RuleError, Value
-from edgechat.runtime.sizes import Poly, at_least, divide, letter, product, terms_of, upper
+from edgechat.runtime.symbolic_sizes import (
+    Polynomial,
+    divide,
+    is_at_least,
+    letter,
+    product,
+    terms_of,
+    upper_bound,
+)
 
 Feeds = dict[str, np.ndarray]
 
@@ -35,16 +43,16 @@ def test_sizes_are_polynomials():
     assert divide(12, 0) is None
     assert str(4 * B * S + 1) == "4*B*S + 1"
     assert str(3 - B) == "3 - B"
-    assert upper(3 * S - 2) == {"S": 3}
+    assert upper_bound(3 * S - 2) == {"S": 3}
     assert product([]) == 1
 
 
 def test_a_size_is_at_least_its_value_with_all_letters_1():
-    assert at_least(S - 1, 0)
-    assert not at_least(S - 1, 1)
-    assert not at_least(2 - S, 0)
-    assert not at_least(B * S - S, 0)  # it is, but the rules do not detect that
-    assert at_least(3, 3)
+    assert is_at_least(S - 1, 0)
+    assert not is_at_least(S - 1, 1)
+    assert not is_at_least(2 - S, 0)
+    assert not is_at_least(B * S - S, 0)  # it is, but the rules do not detect that
+    assert is_at_least(3, 3)
 
 
 FIXED = Levels(127, 64, 1.0)
@@ -285,7 +293,7 @@ def check_changed_operations(count: int, seed: int) -> tuple[int, int]:
             at = rng.randrange(len(arrays)) if arrays and rng.random() < 0.7 else None
             if at is None:
                 name = rng.choice(known_attributes(case))
-                attributes[name] = rng.choice((drawn_value(rng), rng.choice(INTEGERS)))
+                attributes[name] = rng.choice((random_attribute_value(rng), rng.choice(INTEGERS)))
             elif arrays[at] is not None:
                 arrays[at] = changed_input(arrays[at], rng)
         node = make(case, arrays, attributes, outputs)
@@ -393,7 +401,7 @@ def random_program(
             continue
         if any(sum(map(abs, terms_of(product(v.shape)).values())) > 2000 for v in made):
             continue
-        if not all(at_least(size, 1) for v in made for size in v.shape):
+        if not all(is_at_least(size, 1) for v in made for size in v.shape):
             continue  # the checks refuse what may be empty
         if any(len(letters) > 6 for v in made for letters in terms_of(product(v.shape))):
             continue
@@ -405,7 +413,7 @@ def random_program(
 
 
 def has_letters(value: Value) -> bool:
-    return any(isinstance(size, Poly) for size in (*value.shape, *(value.numbers or ())))
+    return any(isinstance(size, Polynomial) for size in (*value.shape, *(value.numbers or ())))
 
 
 def pick(rng: random.Random, values: dict[str, Value], *, contents: bool) -> str:
@@ -415,7 +423,7 @@ def pick(rng: random.Random, values: dict[str, Value], *, contents: bool) -> str
     return rng.choice(lettered if lettered and rng.random() < 0.5 else names)
 
 
-def at(size: int | Poly, letters: dict[str, int]) -> int:
+def at(size: int | Polynomial, letters: dict[str, int]) -> int:
     total = 0
     for names, factor in terms_of(size).items():
         for name in names:

@@ -14,8 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edgechat.runtime import BundleError, ChatModel, EdgeChatError, UsageError
 from edgechat.runtime import bundle as module
 from edgechat.runtime.archive import Archive
-from edgechat.runtime.bundle import SIGNATURE, read_bundle, store_bundle
-from edgechat.runtime.signature import CONTEXT, fingerprint, load_public_key, load_signer, make_key
+from edgechat.runtime.bundle import SIGNATURE_FILE, read_bundle, store_bundle
+from edgechat.runtime.signature import (
+    SIGNATURE_CONTEXT,
+    fingerprint,
+    load_public_key,
+    load_signer,
+    make_key_pair,
+)
 
 # RFC 8032, 7.1, TEST 1.
 SECRET = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
@@ -47,7 +53,7 @@ def keys(tmp_path: Path) -> Path:
 def signed(request, bundle_folder: Path, keys: Path, tmp_path: Path) -> Path:
     """The bundle signed with mine, as a folder and as one file."""
     read = read_bundle(bundle_folder)
-    signature = load_signer(keys / "mine.key")(read.sealed)
+    signature = load_signer(keys / "mine.key")(read.manifest_bytes)
     path = tmp_path / request.param
     store_bundle(path, dataclasses.replace(read, signature=signature), replace_existing=False)
     return path
@@ -58,7 +64,7 @@ def changed(path: Path, **values: object) -> Path:
     out = path.with_name("changed" + path.suffix)
     bundle = dataclasses.replace(read_bundle(path), **values)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_check", lambda *arguments: None)
+        patch.setattr(module, "_read_and_check", lambda *arguments: None)
         store_bundle(out, bundle, replace_existing=True)
     return out
 
@@ -66,7 +72,7 @@ def changed(path: Path, **values: object) -> Path:
 def test_the_signed_message_is_a_context_and_the_manifest(signed, keys):
     content = read_bundle(signed).signature
     assert content[:32] == PUBLIC
-    message = b"edgechat bundle signature 1\0" + read_bundle(signed).sealed
+    message = b"edgechat bundle signature 1\0" + read_bundle(signed).manifest_bytes
     key = Ed25519PrivateKey.from_private_bytes(SECRET)
     key.public_key().verify(content[32:], message)
     assert content[32:] == key.sign(message)  # the same each time
@@ -129,7 +135,7 @@ def test_a_bundle_that_is_signed_by_another_key_is_refused(signed, keys):
 
 
 def test_a_signature_of_another_key_that_claims_the_right_one_is_refused(signed, keys):
-    theirs = load_signer(keys / "other.key")(read_bundle(signed).sealed)
+    theirs = load_signer(keys / "other.key")(read_bundle(signed).manifest_bytes)
     with pytest.raises(BundleError, match="is wrong: its edgechat"):
         read_bundle(changed(signed, signature=PUBLIC + theirs[32:]), require_signature=keys / "mine.pub")
 
@@ -142,9 +148,9 @@ def test_a_signature_of_another_bundle_is_refused(signed, keys):
 
 def test_a_signature_for_another_purpose_is_refused(signed, keys):
     """Signed by the same key, but without our context."""
-    sealed = read_bundle(signed).sealed
+    sealed = read_bundle(signed).manifest_bytes
     bare = Ed25519PrivateKey.from_private_bytes(SECRET).sign(sealed)
-    assert not sealed.startswith(CONTEXT)
+    assert not sealed.startswith(SIGNATURE_CONTEXT)
     with pytest.raises(BundleError, match="is wrong"):
         read_bundle(changed(signed, signature=PUBLIC + bare), require_signature=keys / "mine.pub")
 
@@ -153,7 +159,7 @@ def test_a_bundle_that_was_changed_and_sealed_again_is_refused(signed, keys):
     """All hashes are right: only the signature is wrong."""
     read = read_bundle(signed)
     manifest = dataclasses.replace(read.manifest, provenance={"data": "mine, really"})
-    forged = changed(signed, manifest=manifest, sealed=manifest.to_bytes())
+    forged = changed(signed, manifest=manifest, manifest_bytes=manifest.to_bytes())
     assert read_bundle(forged).manifest.provenance["data"] == "mine, really"
     with pytest.raises(BundleError, match="was changed after it was signed"):
         read_bundle(forged, require_signature=keys / "mine.pub")
@@ -179,13 +185,13 @@ def test_a_changed_byte_of_the_signature_is_found(signed, keys, at):
 def test_a_signature_of_another_size_is_refused_even_if_none_is_required(signed, keys, size):
     forged = changed(signed, signature=bytes(size))
     for key in (None, keys / "mine.pub"):
-        with pytest.raises(BundleError, match=f"{SIGNATURE} has {size} bytes"):
+        with pytest.raises(BundleError, match=f"{SIGNATURE_FILE} has {size} bytes"):
             read_bundle(forged, require_signature=key)
 
 
 def test_only_manifest_and_signature_are_read_before_the_signature_is_checked(signed, keys, monkeypatch):
     seen: list[str] = []
-    for source in (Archive, module._Folder):
+    for source in (Archive, module._FolderReader):
 
         def read(self, name, expected=None, real=source.read):
             seen.append(name)
@@ -200,13 +206,13 @@ def test_only_manifest_and_signature_are_read_before_the_signature_is_checked(si
 
 def test_a_new_key_signs_and_verifies(tmp_path, bundle_folder):
     for passphrase in (None, "mellon"):
-        private, public = make_key(passphrase)
+        private, public = make_key_pair(passphrase)
         (tmp_path / "a.key").write_bytes(private)
         (tmp_path / "a.pub").write_bytes(public)
         assert (b"ENCRYPTED" in private) == (passphrase is not None)
         signature = load_signer(tmp_path / "a.key", lambda: "mellon")(b"sealed")
         assert signature[:32] == load_public_key(tmp_path / "a.pub")
-    assert make_key()[0] != make_key()[0]
+    assert make_key_pair()[0] != make_key_pair()[0]
 
 
 def test_a_wrong_or_unavailable_passphrase_is_one_sentence(tmp_path):

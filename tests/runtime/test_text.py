@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError
-from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, lowercased
+from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec, to_lowercase
 from edgechat.train.tokenizer import train_tokenizer
 
 TEXTS = [
@@ -111,7 +111,7 @@ def test_pieces_join_to_the_text_whatever_the_ids(ids):
 @settings(max_examples=200, deadline=None)
 def test_whole_characters_of_a_prefix_begin_the_text(ids, data):
     n = data.draw(st.integers(0, len(ids)))
-    assert CODEC.decode(ids).startswith(CODEC.decode_whole(ids[:n]))
+    assert CODEC.decode(ids).startswith(CODEC.decode_complete_characters(ids[:n]))
 
 
 def byte_ids(text: str) -> list[int]:
@@ -122,14 +122,22 @@ def byte_ids(text: str) -> list[int]:
 
 def test_half_a_character_is_withheld():
     ids = byte_ids("a🍵b")  # 1 + 4 + 1 bytes
-    assert [CODEC.decode_whole(ids[:n]) for n in range(7)] == ["", "a", "a", "a", "a", "a🍵", "a🍵b"]
+    assert [CODEC.decode_complete_characters(ids[:n]) for n in range(7)] == [
+        "",
+        "a",
+        "a",
+        "a",
+        "a",
+        "a🍵",
+        "a🍵b",
+    ]
     assert CODEC.pieces(ids) == ["a", "", "", "", "🍵", "b"]
 
 
 def test_a_character_that_never_comes_whole_is_shown_as_replaced():
     ids = byte_ids("a🍵")[:-1]
     assert CODEC.decode(ids) == "a\ufffd"
-    assert CODEC.decode_whole(ids) == "a"
+    assert CODEC.decode_complete_characters(ids) == "a"
     assert CODEC.pieces(ids) == ["a", "", "", "\ufffd"]
 
 
@@ -240,16 +248,16 @@ def test_the_cut_by_characters_allows_for_four_that_become_one():
     ],
 )
 def test_lower_case_is_pythons_in_nfc(text, lower):
-    assert lowercased(text) == unicodedata.normalize("NFC", lower)
+    assert to_lowercase(text) == unicodedata.normalize("NFC", lower)
 
 
 @given(text=ANY_TEXT | st.sampled_from(WRITTEN))
 @settings(max_examples=300, deadline=None)
 @example("\u0130\u0323 J\u030c \u1e9e \u03a3")
 def test_lower_case_is_idempotent_and_the_same_for_equivalent_texts(text):
-    lower = lowercased(text)
-    assert lower == unicodedata.normalize("NFC", lower) == lowercased(lower)
-    assert lowercased(unicodedata.normalize("NFD", text)) == lower
+    lower = to_lowercase(text)
+    assert lower == unicodedata.normalize("NFC", lower) == to_lowercase(lower)
+    assert to_lowercase(unicodedata.normalize("NFD", text)) == lower
 
 
 def test_a_source_is_read_in_lower_case_with_its_context_and_a_target_keeps_its_case():
@@ -260,7 +268,7 @@ def test_a_source_is_read_in_lower_case_with_its_context_and_a_target_keeps_its_
     assert reading.encode_target("Turn LEFT") == CODEC.encode_target("Turn LEFT")
     assert reading.encode("Turn LEFT") == CODEC.encode("Turn LEFT")
     assert codec(turns=2).encode_source(["Turn LEFT"]) != reading.encode_source(["Turn LEFT"])
-    assert reading.limited(max_source=9, max_target=9).encode_source(["HI"]).ids == CODEC.encode("hi")
+    assert reading.with_limits(max_source=9, max_target=9).encode_source(["HI"]).ids == CODEC.encode("hi")
 
 
 @given(turns=st.lists(ANY_TEXT, max_size=5), limits=st.tuples(st.integers(1, 4), st.integers(1, 40)))
@@ -268,13 +276,13 @@ def test_a_source_is_read_in_lower_case_with_its_context_and_a_target_keeps_its_
 def test_a_lower_case_source_equals_that_of_the_lower_cased_conversation(turns, limits):
     shown, longest = limits
     limited = codec(turns=shown, max_source=longest, lowercase=True).encode_source(turns)
-    assert limited == codec(turns=shown, max_source=longest).encode_source([*map(lowercased, turns)])
+    assert limited == codec(turns=shown, max_source=longest).encode_source([*map(to_lowercase, turns)])
 
 
 def test_a_megabyte_is_cut_before_it_is_lower_cased(monkeypatch):
     looked_at = []
     monkeypatch.setattr(
-        "edgechat.runtime.text.lowercased", lambda text: looked_at.append(len(text)) or lowercased(text)
+        "edgechat.runtime.text.to_lowercase", lambda text: looked_at.append(len(text)) or to_lowercase(text)
     )
     encoded = codec(max_source=20, lowercase=True).encode_source(["WORD " * 200_000 + "Bye"])
     assert encoded.ids == CODEC.encode("word " * 9 + "bye")[-20:]

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 
 from edgechat.runtime import ChatModel, DecodingOptions, UsageError
-from edgechat.runtime.constraints import text_rules
+from edgechat.runtime.constraints import make_text_rules
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.text import EOS, UNK
 from edgechat.runtime.trace import trace_json
 
-from .tables import TableBackend, random_table
+from .table_model import TableBackend, random_table
 from .test_search import A, B, C, started, take
 
 
@@ -56,13 +56,13 @@ def test_a_trace_is_kept_on_request_and_does_not_change_the_reply(bundle_folder)
 
 
 def test_a_banned_candidate_names_its_rule():
-    rules = text_rules(DecodingOptions(banned=("b",)), (b"", b"", b"", b"", b"", b"a", b"b", b"c"))
+    rules = make_text_rules(DecodingOptions(banned=("b",)), (b"", b"", b"", b"", b"", b"a", b"b", b"c"))
     search = BeamSearch(
         DecodingOptions(
             beam=2, trace=True, normalize="none",
             banned=("b",), no_copy_ngram=1, no_repeat_ngram=1, min_length=1,
         ),
-        max_length=9, vocab_size=8, source=(C,), texts=rules,
+        max_length=9, vocab_size=8, source=(C,), text_rules=rules,
     )  # fmt: skip
     take(search, {EOS: -0.1, UNK: -0.2, A: -1.0, B: -2.0, C: -3.0})
     assert [(c.id, c.fate, c.rule) for c in search.trace[0].rows[0].candidates] == [
@@ -83,7 +83,7 @@ def test_a_trace_shows_what_a_prefix_bans_and_allows():
         [[5]],
         options,
         max_length=5,
-        texts=text_rules(options, vocabulary),
+        text_rules=make_text_rules(options, vocabulary),
     )
     (row,) = search.trace[0].rows
     fates = {c.id: (c.fate, c.rule) for c in row.candidates}

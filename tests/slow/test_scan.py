@@ -8,7 +8,7 @@ import pytest
 from edgechat.runtime import ChatModel
 from edgechat.runtime.scheduler import decode
 from edgechat.train.corpus import open_corpus
-from edgechat.train.dialogue import Pair, examples
+from edgechat.train.dialogue import Pair, extract_pairs
 from edgechat.train.run import open_run
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def _exported(run: Path, edgechat, precision: str) -> Path:
 @pytest.fixture(scope="module")
 def pairs(scan: Path) -> list[Pair]:
     corpus = open_corpus([str(scan / "simple.test.jsonl.gz")])
-    return [pair for dialogue in corpus for pair in examples(dialogue, turns=1, targets="all")]
+    return [pair for dialogue in corpus for pair in extract_pairs(dialogue, turns=1, targets="all")]
 
 
 def test_the_exported_bundle_gets_at_least_99_5_percent_of_the_test_prompts_exactly(bundle, pairs):

@@ -5,8 +5,8 @@ import pytest
 
 from edgechat.runtime import ChatModel
 from edgechat.train.corpus import open_corpus
-from edgechat.train.dialogue import examples
-from edgechat.train.evaluate import Evaluation, evaluate
+from edgechat.train.dialogue import extract_pairs
+from edgechat.train.evaluation import Evaluation, evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ OPTIONS = {
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_short_run_with_each_option_beats_an_untrained_one(option, scan, edgechat, tmp_path):
     corpus = open_corpus([str(scan / "simple.test.jsonl.gz")])
-    pairs = [pair for dialogue in corpus for pair in examples(dialogue, turns=1, targets="all")][::40]
+    pairs = [pair for dialogue in corpus for pair in extract_pairs(dialogue, turns=1, targets="all")][::40]
 
     def trained(name: str, *arguments: object) -> Evaluation:
         run, bundle = tmp_path / name, tmp_path / f"{name}.edgechat"

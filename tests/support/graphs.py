@@ -12,10 +12,10 @@ from edgechat.export.quantize import Levels
 from edgechat.runtime.manifest import GraphSpec
 from edgechat.train.model import ModelConfig, Seq2Seq
 
-Spoil = Callable[[onnx.ModelProto], None]
+Damage = Callable[[onnx.ModelProto], None]
 
 
-class _AnyLevels(dict[str, Levels]):
+class _SameLevels(dict[str, Levels]):
     """The same levels for every weight."""
 
     def __missing__(self, name: str) -> Levels:
@@ -23,7 +23,7 @@ class _AnyLevels(dict[str, Levels]):
 
 
 @cache
-def honest(
+def make_valid_graphs(
     *,
     layers: int = 1,
     hidden: int = 4,
@@ -37,13 +37,13 @@ def honest(
     torch.manual_seed(3)
     config = ModelConfig(layers=layers, hidden=hidden, embedding=embedding, attention=attention, **more)
     model = Seq2Seq(config, vocab).eval()
-    kinds = {"fp32": Float32(), "fp16": Float16(), "int8": Int8(_AnyLevels())}
+    kinds = {"fp32": Float32(), "fp16": Float16(), "int8": Int8(_SameLevels())}
     return graph_spec(model), *(build(model, kinds[precision]) for build in (build_encoder, build_decoder))
 
 
-def spoiled(raw: bytes, spoil: Spoil) -> bytes:
-    """The graph after `spoil` has changed it; it may be invalid."""
+def damage_graph(raw: bytes, damage: Damage) -> bytes:
+    """The graph after `damage` has changed it; it may be invalid."""
     model = onnx.load_from_string(raw)
-    spoil(model)
+    damage(model)
     out: bytes = model.SerializeToString()
     return out

@@ -10,10 +10,10 @@ from pathlib import Path
 # Kills itself during the second checkpoint write, when the files exist but are not yet renamed.
 _DIE_IN_CHECKPOINT = """
 import os, signal, sys
-from edgechat.runtime import files
+from edgechat.runtime import atomic_write
 import edgechat.train.checkpoint as checkpoint
 writes = 0
-real = files.sync_folder
+real = atomic_write.sync_folder
 def sync_folder(folder):
     global writes
     if folder.name.startswith(".tmp-") and folder.parent.name == "checkpoints":
@@ -21,7 +21,7 @@ def sync_folder(folder):
         if writes == 2:
             os.kill(os.getpid(), signal.SIGKILL)
     real(folder)
-files.sync_folder = sync_folder
+atomic_write.sync_folder = sync_folder
 from edgechat.cli import main
 sys.argv[0] = "edgechat"
 main()

@@ -1,4 +1,4 @@
-"""A program with the arguments SEED, COUNT and HOW (`bytes` or `structure`): damages graphs at random, and
+"""A program with the arguments SEED, COUNT and KIND (`bytes` or `structure`): damages graphs at random, and
 runs those that pass the checks in ONNX Runtime. Prints how many ran, how many ONNX Runtime refused, the
 longest CPU time of one in seconds, and the peak memory in bytes."""
 
@@ -9,42 +9,42 @@ import time
 from contextlib import suppress
 
 import numpy as np
-from fuzz import mutated
-from graphs import honest
-from restructured import restructured
+from bytefuzz import mutate_bytes
+from graphfuzz import mutate_graph
+from graphs import make_valid_graphs
 
 from edgechat.runtime.errors import BundleError
 from edgechat.runtime.graphcheck import check_graphs
 from edgechat.runtime.ort import OrtBackend
 
 #: Bytes of address space. An allocation beyond it fails with an error that contains "alloc".
-MOST_MEMORY = 6 << 30
+MAX_MEMORY_BYTES = 6 << 30
 #: Invalid ids. A processor traps if it divides the first by the second.
-_NO_IDS = (np.iinfo(np.int64).min, -1)
+_INVALID_IDS = (np.iinfo(np.int64).min, -1)
 #: Graphs of every precision and with the options of the model.
-_HONEST = {
-    "bytes": [honest(hidden=1, vocab=5)],
+_VALID_GRAPHS = {
+    "bytes": [make_valid_graphs(hidden=1, vocab=5)],
     "structure": [
-        honest(),
-        honest(precision="int8"),
-        honest(precision="fp16"),
-        honest(precision="int8", hidden=32, embedding=16, attention=20, vocab=200),
-        honest(precision="int8", layers=3, residual=True, layer_norm=True, bidirectional=True),
-        honest(precision="int8", copy_attention=True, tied_output=True),
+        make_valid_graphs(),
+        make_valid_graphs(precision="int8"),
+        make_valid_graphs(precision="fp16"),
+        make_valid_graphs(precision="int8", hidden=32, embedding=16, attention=20, vocab=200),
+        make_valid_graphs(precision="int8", layers=3, residual=True, layer_norm=True, bidirectional=True),
+        make_valid_graphs(precision="int8", copy_attention=True, tied_output=True),
     ],
 }
-_CHANGE = {"bytes": mutated, "structure": restructured}
+_MUTATIONS = {"bytes": mutate_bytes, "structure": mutate_graph}
 
 
-def main(seed: int, count: int, how: str) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+def main(seed: int, count: int, kind: str) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     rng = random.Random(seed)
     ran = refused = 0
     slowest = 0.0
     for _ in range(count):
-        spec, *graphs = rng.choice(_HONEST[how])
+        spec, *graphs = rng.choice(_VALID_GRAPHS[kind])
         which = rng.randrange(2)
-        raw = _CHANGE[how](graphs[which], rng)
+        raw = _MUTATIONS[kind](graphs[which], rng)
         pair = [raw if n == which else graph for n, graph in enumerate(graphs)]
         start = time.process_time()
         try:
@@ -57,9 +57,9 @@ def main(seed: int, count: int, how: str) -> None:
             backend = OrtBackend(spec, *pair, device="cpu", threads=1)
             state = backend.encode(np.full((2, 3), 4), np.array([3, 2]))
             for parents in ([0, 0, 1, 1], [1, 1, 3, 2]):
-                _, state = backend.step(state, np.ones(4, np.int64), np.array(parents), 3, whole=True)
+                _, state = backend.step(state, np.ones(4, np.int64), np.array(parents), 3, return_logp=True)
             ran += 1
-            for number in _NO_IDS:
+            for number in _INVALID_IDS:
                 with suppress(BundleError):
                     backend.step(state, np.full(4, number), np.array(parents), 3)
                 with suppress(BundleError):

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime.text import EOS, PAD
-from edgechat.train.batches import _cuts, epoch_order, make_batch, ordered_batches
+from edgechat.train.batches import _split_points, make_batch, ordered_batches, plan_epoch
 from edgechat.train.config import TrainingConfig
 from edgechat.train.dataset import EncodedPairs
-from edgechat.train.distributed import ALONE
+from edgechat.train.distributed import SINGLE_PROCESS
 from edgechat.train.loss import summed_losses
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.updates import Updater
@@ -34,7 +34,7 @@ def of_lengths(sizes: list[tuple[int, int]]) -> EncodedPairs:
 
 def batches(pairs: EncodedPairs, epoch: int, **training: int) -> list[np.ndarray]:
     """The batches of steps of one batch each."""
-    return [batch for (batch,) in epoch_order(pairs, TrainingConfig(**training), epoch)]
+    return [batch for (batch,) in plan_epoch(pairs, TrainingConfig(**training), epoch)]
 
 
 @given(sizes=lengths, batch_size=st.integers(1, 8), epoch=st.integers(0, 3))
@@ -64,9 +64,9 @@ def test_batches_hold_pairs_of_similar_length():
 
 
 def test_batches_of_tokens_are_cut_where_the_next_pair_no_longer_fits():
-    assert _cuts(np.array([2, 2, 3, 4]), 6) == [2, 3]
-    assert _cuts(np.array([3, 3]), 6) == []
-    assert _cuts(np.array([9, 1, 1]), 6) == [1]  # a pair that is too long alone is a batch
+    assert _split_points(np.array([2, 2, 3, 4]), 6) == [2, 3]
+    assert _split_points(np.array([3, 3]), 6) == []
+    assert _split_points(np.array([9, 1, 1]), 6) == [1]  # a pair that is too long alone is a batch
 
 
 @given(
@@ -90,7 +90,7 @@ def test_an_epoch_of_batches_of_tokens_has_every_pair_once_and_none_is_larger(si
 def test_steps_do_not_depend_on_the_number_of_batches_they_are_divided_into(sizes, parts, size, kind):
     pairs = of_lengths(sizes)
     whole = batches(pairs, 1, **{f"batch_{kind}": size * parts})
-    divided = epoch_order(pairs, TrainingConfig(**{f"batch_{kind}": size, "accumulate": parts}), 1)
+    divided = plan_epoch(pairs, TrainingConfig(**{f"batch_{kind}": size, "accumulate": parts}), 1)
     assert [np.concatenate(step).tolist() for step in divided] == [step.tolist() for step in whole]
     for batch in (batch for step in divided for batch in step):
         longest = max(max(len(pairs.source(i)), len(pairs.target(i))) for i in batch)
@@ -100,7 +100,7 @@ def test_steps_do_not_depend_on_the_number_of_batches_they_are_divided_into(size
 
 def test_steps_do_not_depend_on_the_division_even_with_more_pairs_than_are_sorted_together():
     pairs = of_lengths([(i % 7 + 1, i % 9) for i in range(250)])  # a hundred are
-    divided = epoch_order(pairs, TrainingConfig(batch_size=1, accumulate=2), 1)
+    divided = plan_epoch(pairs, TrainingConfig(batch_size=1, accumulate=2), 1)
     assert [[int(i) for (i,) in step] for step in divided] == [
         step.tolist() for step in batches(pairs, 1, batch_size=2)
     ]
@@ -115,8 +115,8 @@ def test_half_the_batch_and_twice_accumulate_make_the_same_updates(kind):
         config = TrainingConfig(**{f"batch_{kind}": size, "accumulate": accumulate, "optimizer": "sgd"})
         torch.manual_seed(0)
         model = Seq2Seq(ModelConfig(layers=1, hidden=8, embedding=4, attention=4, dropout=0.0), 20).double()
-        updater, found = Updater(model, config, "cpu", ALONE), []
-        for number, step in enumerate(epoch_order(pairs, config, 0), start=1):
+        updater, found = Updater(model, config, "cpu", SINGLE_PROCESS), []
+        for number, step in enumerate(plan_epoch(pairs, config, 0), start=1):
             shares = [(make_batch(pairs, indices), 1.0) for indices in step]
             tokens = sum(int(batch.target_len.sum()) for batch, _ in shares)
             assert updater.update(shares, tokens, step=number, rate=0.1).applied

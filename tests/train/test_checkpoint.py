@@ -8,30 +8,30 @@ import torch
 from torch import nn
 
 from edgechat.train import checkpoint, checkpoints, run
-from edgechat.train.beginning import Beginning
-from edgechat.train.checkpoint import Learned, Position, load_checkpoint
+from edgechat.train.checkpoint import Position, TrainingState, load_checkpoint
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.config import TrainingConfig
-from edgechat.train.dataset import Prepared
+from edgechat.train.dataset import PreparedCorpus
 from edgechat.train.optimizer import make_optimizer
 from edgechat.train.report import CorpusReport
+from edgechat.train.run_inputs import RunInputs
 
 
 class Killed(BaseException):
     """Ends a process at an arbitrary point."""
 
 
-def save(run: Path, step: int, learned: Learned | None = None) -> None:
+def save_checkpoint(run: Path, step: int, training_state: TrainingState | None = None) -> None:
     """Write the checkpoint of a step. Each one is better than the one before; two are kept."""
     position = Position(step=step, best_step=step)
-    Checkpoints(run).save(learned or small(), position, score=100.0 - step, keep=2)
+    Checkpoints(run).save(training_state or make_training_state(), position, score=100.0 - step, keep=2)
 
 
-def small(config: TrainingConfig | None = None) -> Learned:
+def make_training_state(config: TrainingConfig | None = None) -> TrainingState:
     torch.manual_seed(0)
     model = nn.Linear(2, 2)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Learned(model, make_optimizer(model, config or TrainingConfig()), None, scaler)
+    return TrainingState(model, make_optimizer(model, config or TrainingConfig()), None, scaler)
 
 
 def steps(run: Path) -> list[str]:
@@ -43,21 +43,21 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_run_that_can_be_resu
         (folder / "state.json").unlink()
         raise Killed
 
-    save(tmp_path, 10)
-    save(tmp_path, 20)
+    save_checkpoint(tmp_path, 10)
+    save_checkpoint(tmp_path, 20)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(Killed):
-            save(tmp_path, 30)
-    assert [folder.name[-2:] for folder in Checkpoints(tmp_path).named("best:2")] == ["30", "20"]
-    save(tmp_path, 40)
+            save_checkpoint(tmp_path, 30)
+    assert [folder.name[-2:] for folder in Checkpoints(tmp_path).select("best:2")] == ["30", "20"]
+    save_checkpoint(tmp_path, 40)
     assert steps(tmp_path) == ["step-00000030", "step-00000040"]
 
 
 def test_the_folder_of_the_checkpoints_is_synced_too(tmp_path, monkeypatch):
     synced: list[Path] = []
     monkeypatch.setattr(checkpoints, "sync_folder", synced.append)
-    save(tmp_path, 10)
+    save_checkpoint(tmp_path, 10)
     assert synced == [tmp_path]
 
 
@@ -65,10 +65,10 @@ def test_the_folders_that_contain_a_new_run_are_synced_too(run_folder, tmp_path,
     synced: list[Path] = []
     monkeypatch.setattr(run, "sync_folder", synced.append)
     begun = run.open_run(run_folder)
-    pairs = begun.train_pairs, begun.valid_pairs, begun.held_out()
-    prepared = Prepared(begun.tokenizer, begun.codec, *pairs, CorpusReport())
+    pairs = begun.train_pairs, begun.valid_pairs, begun.valid_texts()
+    prepared = PreparedCorpus(begun.tokenizer, begun.codec, *pairs, CorpusReport())
     out, corpus = tmp_path / "a" / "b" / "run", {"name": "none", "sha256": ""}
-    run.create_run(out, Beginning(begun.config, prepared), corpus, device="cpu", replace=False)
+    run.create_run(out, RunInputs(begun.config, prepared), corpus, device="cpu", replace=False)
     assert sorted(synced) == [tmp_path, tmp_path / "a"]
 
 
@@ -83,12 +83,12 @@ def test_the_folders_that_contain_a_new_run_are_synced_too(run_folder, tmp_path,
     ids=lambda config: f"{config.optimizer} {config.momentum}",
 )
 def test_an_optimizer_gets_the_state_back_that_its_own_state_dict_would_give_it(tmp_path, config):
-    before, after = small(config), small(config)
+    before, after = make_training_state(config), make_training_state(config)
     before.model(torch.ones(1, 2)).sum().backward()
     before.optimizer.step()
-    save(tmp_path, 1, before)
+    save_checkpoint(tmp_path, 1, before)
     load_checkpoint(Checkpoints(tmp_path).last, after)
-    own = small(config).optimizer
+    own = make_training_state(config).optimizer
     own.load_state_dict(before.optimizer.state_dict())
     torch.testing.assert_close(after.optimizer.state_dict(), own.state_dict(), rtol=0, atol=0)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgechat.train.confidence import Answered, expected_calibration_error, trust
+from edgechat.train.confidence import AnswerCounts, expected_calibration_error, measure_confidence
 
 
 def test_the_expected_calibration_error_by_hand():
@@ -15,13 +15,13 @@ def test_the_expected_calibration_error_by_hand():
 def test_answers_at_each_threshold_by_hand():
     # The fourth reply was cut: it has no confidence, and is answered at no threshold.
     confidences = [0.97, 0.9, 0.85, None, 0.5, 0.49]
-    found = trust(confidences, [True, False, True, False, True, True])
+    found = measure_confidence(confidences, [True, False, True, False, True, True])
     assert found is not None
     assert found.answered == (
-        Answered(0.5, answered=4, right=3),
-        Answered(0.8, answered=3, right=2),
-        Answered(0.9, answered=2, right=1),  # one of just 0.9 passes
-        Answered(0.95, answered=1, right=1),
+        AnswerCounts(0.5, answered=4, right=3),
+        AnswerCounts(0.8, answered=3, right=2),
+        AnswerCounts(0.9, answered=2, right=1),  # one of just 0.9 passes
+        AnswerCounts(0.95, answered=1, right=1),
     )
     # Of five: two from 0.9 on, 0.935 in the mean, half of them right; one at 0.85, one at 0.5, one at 0.49.
     error = (2 * abs(0.5 - 0.935) + abs(1 - 0.85) + abs(1 - 0.5) + abs(1 - 0.49)) / 5
@@ -29,4 +29,4 @@ def test_answers_at_each_threshold_by_hand():
 
 
 def test_without_confidences_there_is_no_result():
-    assert trust([None, None], [True, False]) is None
+    assert measure_confidence([None, None], [True, False]) is None

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from edgechat.runtime.device import DEVICES
 from edgechat.runtime.errors import UsageError
-from edgechat.train.choices import DeviceName
 from edgechat.train.config import ConfigFile, RunConfig, load_preset, preset_names
-from edgechat.train.wanted import Wanted
+from edgechat.train.option_types import DeviceName
+from edgechat.train.request import TrainingRequest
 
 
 def test_every_preset_loads():
@@ -43,13 +43,13 @@ def test_an_unknown_key_is_refused_with_the_closest_known_one():
 
 
 def test_a_configuration_survives_its_own_json():
-    config = load_preset("small").changed({"epochs": 3, "turns": 4, "hidden": 7})
+    config = load_preset("small").with_values({"epochs": 3, "turns": 4, "hidden": 7})
     assert RunConfig.from_dict(config.to_json(), "run.json") == config
     assert (config.training.epochs, config.data.turns, config.model.hidden) == (3, 4, 7)
 
 
 def test_one_seed_sets_that_of_the_split_and_that_of_the_training():
-    config = RunConfig().changed({"seed": 9})
+    config = RunConfig().with_values({"seed": 9})
     assert (config.data.seed, config.training.seed) == (9, 9)
 
 
@@ -64,7 +64,7 @@ def test_one_seed_sets_that_of_the_split_and_that_of_the_training():
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(name, value):
     with pytest.raises(UsageError, match=name):
-        RunConfig().changed({name: value})
+        RunConfig().with_values({name: value})
 
 
 @given(
@@ -80,10 +80,10 @@ def test_a_value_out_of_range_is_refused_by_name(name, value):
 )  # fmt: skip
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_configuration_survives_its_own_toml(tmp_path: Path, changes):
-    config = load_preset("small").changed(changes)
+    config = load_preset("small").with_values(changes)
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())
-    assert ConfigFile.read(path).config() == config
+    assert ConfigFile.read(path).to_config() == config
 
 
 def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
@@ -145,7 +145,7 @@ def test_a_file_with_a_mistake_is_refused_with_its_name_and_the_fix(tmp_path, te
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as error:
-        ConfigFile.read(path).config()
+        ConfigFile.read(path).to_config()
     assert str(error.value).startswith(str(path))
     assert sentence in str(error.value)
 
@@ -157,24 +157,28 @@ def test_a_missing_file_gives_a_one_sentence_error(tmp_path):
 
 def test_a_whole_number_is_accepted_as_a_number(tmp_path):
     (tmp_path / "a.toml").write_text("[training]\nlearning_rate = 1\nclip = 5")
-    assert ConfigFile.read(tmp_path / "a.toml").config().training.learning_rate == 1.0
+    assert ConfigFile.read(tmp_path / "a.toml").to_config().training.learning_rate == 1.0
 
 
 def test_a_file_starts_from_the_preset_that_it_names(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\npreset = 'tiny'\n[model]\nhidden = 24\n[training]\nepochs = 2\n")
-    assert ConfigFile.read(path).config() == load_preset("tiny").changed({"hidden": 24, "epochs": 2})
+    assert ConfigFile.read(path).to_config() == load_preset("tiny").with_values({"hidden": 24, "epochs": 2})
     path.write_text("[run]\npreset = 'huge'")
     with pytest.raises(UsageError, match="there is no preset 'huge'"):
-        ConfigFile.read(path).config()
+        ConfigFile.read(path).to_config()
 
 
 def test_a_file_without_a_preset_starts_from_the_default_preset(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[training]\nepochs = 3\n")
-    wanted = Wanted.of({"config": path})
-    assert wanted.fresh() == Wanted.of({"epochs": 3}).fresh() == load_preset("tiny").changed({"epochs": 3})
-    assert wanted.resumable == {"epochs": 3}
+    request = TrainingRequest.from_options({"config": path})
+    assert (
+        request.config_of_new_run()
+        == TrainingRequest.from_options({"epochs": 3}).config_of_new_run()
+        == load_preset("tiny").with_values({"epochs": 3})
+    )
+    assert request.resumable_values == {"epochs": 3}
 
 
 def test_the_devices_of_a_training_are_those_of_the_runtime():
@@ -183,26 +187,31 @@ def test_the_devices_of_a_training_are_those_of_the_runtime():
 
 def test_a_file_may_begin_with_a_byte_order_mark_as_windows_writes_it(tmp_path):
     (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf[training]\nepochs = 3\n")
-    assert ConfigFile.read(tmp_path / "a.toml").config().training.epochs == 3
+    assert ConfigFile.read(tmp_path / "a.toml").to_config().training.epochs == 3
 
 
 def test_a_batch_size_replaces_the_batch_tokens_of_a_lower_layer(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[training]\nbatch_tokens = 400\n")
-    assert Wanted.of({"config": path}).fresh().training.batch_tokens == 400
-    training = Wanted.of({"config": path, "batch_size": 8}).fresh().training
+    assert TrainingRequest.from_options({"config": path}).config_of_new_run().training.batch_tokens == 400
+    training = TrainingRequest.from_options({"config": path, "batch_size": 8}).config_of_new_run().training
     assert (training.batch_size, training.batch_tokens) == (8, None)
-    tokens = RunConfig().changed({"batch_tokens": 300})
-    assert ConfigFile.read(path).config(tokens).training.batch_tokens == 400
+    tokens = RunConfig().with_values({"batch_tokens": 300})
+    assert ConfigFile.read(path).to_config(tokens).training.batch_tokens == 400
     path.write_text("[training]\nbatch_size = 8\n")
-    assert ConfigFile.read(path).config(tokens).training.batch_tokens is None
-    assert Wanted.of({"config": path, "batch_tokens": 400}).fresh().training.batch_tokens == 400
+    assert ConfigFile.read(path).to_config(tokens).training.batch_tokens is None
+    assert (
+        TrainingRequest.from_options({"config": path, "batch_tokens": 400})
+        .config_of_new_run()
+        .training.batch_tokens
+        == 400
+    )
 
 
 def test_the_toml_of_a_run_with_batch_tokens_is_accepted_by_a_training(tmp_path):
-    path, config = tmp_path / "config.toml", load_preset("tiny").changed({"batch_tokens": 400})
+    path, config = tmp_path / "config.toml", load_preset("tiny").with_values({"batch_tokens": 400})
     path.write_text(config.to_toml())
-    assert Wanted.of({"config": path}).fresh() == config
+    assert TrainingRequest.from_options({"config": path}).config_of_new_run() == config
 
 
 @pytest.mark.parametrize(
@@ -219,16 +228,16 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path, text, sentence):
     path.write_text(text)
     for resume in (None, True):  # of a run that is not there yet
         with pytest.raises(UsageError) as refused:
-            Wanted.of({"config": path, "resume": resume}).fresh()
+            TrainingRequest.from_options({"config": path, "resume": resume}).config_of_new_run()
         assert str(refused.value).startswith(f"{path}: {sentence}: ")
 
 
 def test_a_run_that_an_older_version_started_from_a_contradictory_file_can_be_resumed_with_it(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\nvalid = 'v.tsv'\n[data]\nvalid_fraction = 0.1")
-    wanted = Wanted.of({"config": path, "resume": True})
-    assert wanted.options.valid == str(tmp_path / "v.tsv")
-    assert wanted.on(load_preset("tiny")).data.valid_fraction == 0.1
+    request = TrainingRequest.from_options({"config": path, "resume": True})
+    assert request.options.valid == str(tmp_path / "v.tsv")
+    assert request.apply_to(load_preset("tiny")).data.valid_fraction == 0.1
 
 
 @pytest.mark.parametrize("text", ["data = ['chats.jsonl']", "training = 3", "[[training]]\nepochs = 3"])
@@ -236,31 +245,34 @@ def test_a_section_that_is_not_a_table_is_refused(tmp_path, text):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"section (data|training) must be a section of keys and values"):
-        Wanted.of({"config": path}).fresh()
+        TrainingRequest.from_options({"config": path}).config_of_new_run()
 
 
 def test_an_error_names_the_value_that_is_in_the_wrong_section(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[model]\nbatch_size = 3")
     with pytest.raises(UsageError, match="section model: unknown key 'batch_size'"):
-        Wanted.of({"config": path}).fresh()
+        TrainingRequest.from_options({"config": path}).config_of_new_run()
 
 
 def test_held_out_data_on_the_command_line_replaces_that_of_the_file(tmp_path):
     path = tmp_path / "mine.toml"
     halves = {"valid_source": Path("s"), "valid_target": Path("t")}
     path.write_text("[run]\nvalid = 'v.tsv'")
-    options = Wanted.of({"config": path, **halves}).options
+    options = TrainingRequest.from_options({"config": path, **halves}).options
     assert (options.valid, options.valid_source, options.valid_target) == (None, Path("s"), Path("t"))
     path.write_text("[run]\nvalid_source = 's'\nvalid_target = 't'")
-    options = Wanted.of({"config": path, "valid": "v.tsv"}).options
+    options = TrainingRequest.from_options({"config": path, "valid": "v.tsv"}).options
     assert (options.valid, options.valid_source, options.valid_target) == ("v.tsv", None, None)
 
 
 def test_the_command_line_overrides_the_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[data]\nvocab_size = 300\nvalid_fraction = 0.1")
-    assert Wanted.of({"config": path, "tokenizer": Path("t"), "valid": "v.tsv"}).options.valid == "v.tsv"
+    assert (
+        TrainingRequest.from_options({"config": path, "tokenizer": Path("t"), "valid": "v.tsv"}).options.valid
+        == "v.tsv"
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,7 +300,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
 )
 def test_an_option_without_effect_is_refused_at_its_default_too(given, sentence):
     with pytest.raises(UsageError, match=sentence):
-        RunConfig().changed(given)
+        RunConfig().with_values(given)
 
 
 def test_a_file_may_have_defaults_without_effect_and_sizes_for_another_kind_of_model(tmp_path):
@@ -298,28 +310,30 @@ def test_a_file_may_have_defaults_without_effect_and_sizes_for_another_kind_of_m
         "reverse_source = false\n"
         "[training]\npatience = 5\nschedule = 'cosine'\ndecay = 0.5\n"
     )
-    wanted = Wanted.of({"config": path})
-    assert wanted.fresh().model.attention == 64
-    other = Wanted.of({"config": path, "attention_kind": "bahdanau"}).fresh().model
+    request = TrainingRequest.from_options({"config": path})
+    assert request.config_of_new_run().model.attention == 64
+    other = (
+        TrainingRequest.from_options({"config": path, "attention_kind": "bahdanau"}).config_of_new_run().model
+    )
     assert (other.attention, other.attention_kind) == (64, "bahdanau")
 
 
 def test_a_run_from_another_one_does_not_inherit_values_chosen_for_its_length():
     schedule = {"schedule": "luong", "decay": 0.7, "epochs": 4}
     of_the_data = {"max_steps": 9, "early_stop": "bleu", "patience": 3, "warmup_steps": 7}
-    config = RunConfig().changed({**schedule, **of_the_data, "decay_start": 40, "decay_every": 5})
-    assert config.for_other_data() == RunConfig().changed(schedule)
-    needed = RunConfig().changed({"schedule": "inverse-sqrt", "warmup_steps": 7})
-    assert needed.for_other_data() == needed
+    config = RunConfig().with_values({**schedule, **of_the_data, "decay_start": 40, "decay_every": 5})
+    assert config.for_fine_tuning() == RunConfig().with_values(schedule)
+    needed = RunConfig().with_values({"schedule": "inverse-sqrt", "warmup_steps": 7})
+    assert needed.for_fine_tuning() == needed
 
 
 def test_a_file_is_read_once(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\nout = 'run'\n[training]\nepochs = 3\n")
-    wanted = Wanted.of({"config": path})
+    request = TrainingRequest.from_options({"config": path})
     path.unlink()
-    assert wanted.fresh().training.epochs == wanted.resumable["epochs"] == 3
-    assert wanted.options.out == tmp_path / "run"
+    assert request.config_of_new_run().training.epochs == request.resumable_values["epochs"] == 3
+    assert request.options.out == tmp_path / "run"
 
 
 def test_the_paths_of_a_file_are_relative_to_it_and_packaged_corpora_are_names(tmp_path):
@@ -339,9 +353,9 @@ def test_data_of_any_kind_replaces_the_data_of_a_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[run]\nsource = 'a.txt'\ntarget = 'b.txt'\nskip_bad = true\nthreads = 3")
     options = ConfigFile.read(path).options
-    assert options.changed({"data": (), "skip_bad": False, "threads": None}) == options
-    changed = options.changed({"data": ("c.tsv",), "threads": 1})
+    assert options.with_values({"data": (), "skip_bad": False, "threads": None}) == options
+    changed = options.with_values({"data": ("c.tsv",), "threads": 1})
     assert (changed.data, changed.source, changed.target) == (("c.tsv",), None, None)
     assert (changed.skip_bad, changed.threads) == (True, 1)
     with pytest.raises(UsageError, match="max_minutes must be above 0, not 0"):
-        options.changed({"max_minutes": 0.0})
+        options.with_values({"max_minutes": 0.0})

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edgechat.train.copying import CopyAttention, first_of_its_kind
+from edgechat.train.copying import CopyAttention, first_occurrence_mask
 
 SRC = torch.tensor([[3, 1, 3, 0]])  # the last is padding
 
@@ -21,11 +21,11 @@ def copying(*, gate: float) -> CopyAttention:
 
 def mixed(module: CopyAttention, logits: torch.Tensor, align: torch.Tensor) -> torch.Tensor:
     some = torch.zeros(1, 2)
-    return module(logits, some, some, align, SRC, first_of_its_kind(SRC))
+    return module(logits, some, some, align, SRC, first_occurrence_mask(SRC))
 
 
 def test_the_first_of_equal_tokens_is_marked():
-    assert first_of_its_kind(torch.tensor([[7, 8, 7, 7], [1, 1, 2, 1]])).tolist() == [
+    assert first_occurrence_mask(torch.tensor([[7, 8, 7, 7], [1, 1, 2, 1]])).tolist() == [
         [True, True, False, False],
         [True, False, True, False],
     ]
@@ -46,7 +46,7 @@ def test_the_gate_sees_the_attention_vector_and_what_was_fed():
         module.gate.weight.copy_(torch.tensor([[1.0, 0.0, 0.0, -2.0]]))
     attn, x = torch.tensor([[3.0, 9.0]]), torch.tensor([[9.0, 0.5]])  # 3 - 2 * 0.5 = 2
     align = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
-    found = module(torch.zeros(1, 5), attn, x, align, SRC, first_of_its_kind(SRC)).exp()
+    found = module(torch.zeros(1, 5), attn, x, align, SRC, first_occurrence_mask(SRC)).exp()
     g = 1 / (1 + math.exp(-2))
     assert found[0, 4].item() == pytest.approx(g / 5)
     assert found[0, 1].item() == pytest.approx(g / 5 + 1 - g)
@@ -73,6 +73,6 @@ def test_the_gradient_of_a_repeated_token_is_counted_once():
     some = torch.zeros(1, 2, dtype=torch.float64)
 
     def probability(logits: torch.Tensor, align: torch.Tensor) -> torch.Tensor:
-        return module(logits, some, some, align, SRC, first_of_its_kind(SRC))[0, :4]
+        return module(logits, some, some, align, SRC, first_occurrence_mask(SRC))[0, :4]
 
     assert torch.autograd.gradcheck(probability, (logits, align))

@@ -10,8 +10,8 @@ import pytest
 
 from edgechat.runtime.errors import DataError, UsageError
 from edgechat.train.corpus import Corpus, open_corpus
-from edgechat.train.dialogue import Dialogue, Turn, examples
-from edgechat.train.readers import LONGEST_LINE
+from edgechat.train.dialogue import Dialogue, Turn, extract_pairs
+from edgechat.train.readers import MAX_LINE_BYTES
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -156,7 +156,7 @@ def test_an_empty_prompt_is_kept_and_an_empty_response_is_dropped_and_counted(wr
 
 def test_an_empty_turn_of_a_dialogue_is_context_and_never_learned(write: Write) -> None:
     [dialogue] = open_corpus([str(write("a.jsonl", '{"turns": ["a", "", "c"]}'))])
-    assert list(examples(dialogue, turns=2, targets="all")) == [(["a", ""], "c")]
+    assert list(extract_pairs(dialogue, turns=2, targets="all")) == [(["a", ""], "c")]
 
 
 def test_dialogues_with_nothing_to_learn_are_dropped_and_counted(write: Write) -> None:
@@ -189,12 +189,15 @@ def test_only_the_assistants_messages_of_a_chat_are_learned_and_the_others_are_c
     ]
     corpus = open_corpus([str(write("a.jsonl", "\n".join(map(json.dumps, chats))))])
     first, second = corpus
-    assert list(examples(first, turns=3, targets="all")) == [
+    assert list(extract_pairs(first, turns=3, targets="all")) == [
         (["hi"], "hello"),
         (["how are you?", "bad", "really?"], "no, fine"),
     ]
-    assert list(examples(first, turns=1, targets="second")) == [(["hi"], "hello"), (["really?"], "no, fine")]
-    assert list(examples(second, turns=9, targets="all")) == [(["2 + 2?"], "4")]
+    assert list(extract_pairs(first, turns=1, targets="second")) == [
+        (["hi"], "hello"),
+        (["really?"], "no, fine"),
+    ]
+    assert list(extract_pairs(second, turns=9, targets="all")) == [(["2 + 2?"], "4")]
     assert corpus.report.dropped == {"system message": 1}
     assert corpus.report.ignored_keys == {"name": 1, "id": 1}
 
@@ -327,7 +330,7 @@ BAD_LINES = {
     "open quote": ("a.csv", 'a,"b', "is not well-formed"),
     "invalid UTF-8": ("a.tsv", b"a\t\xff", "is not UTF-8 (byte 3)"),
     "NUL bytes later on": ("a.tsv", b"a\t\0", "holds NUL bytes"),
-    "too long": ("a.tsv", "a\t" + "b" * LONGEST_LINE, "is longer than 1,048,576 bytes"),
+    "too long": ("a.tsv", "a\t" + "b" * MAX_LINE_BYTES, "is longer than 1,048,576 bytes"),
     "no response": ("a.txt", "a\n\n", "is a prompt without a response on the next line"),
 }
 
@@ -539,15 +542,15 @@ def test_an_endless_line_is_never_held_whole(tmp_path: Path) -> None:
 
 def test_examples_are_the_last_turns_before_each_learned_one() -> None:
     dialogue = Dialogue(tuple(map(Turn, "abcd")))
-    assert list(examples(dialogue, turns=2, targets="all")) == [
+    assert list(extract_pairs(dialogue, turns=2, targets="all")) == [
         (["a"], "b"),
         (["a", "b"], "c"),
         (["b", "c"], "d"),
     ]
-    assert list(examples(dialogue, turns=2, targets="second")) == [(["a"], "b"), (["b", "c"], "d")]
-    assert list(examples(dialogue, turns=1, targets="all")) == [(["a"], "b"), (["b"], "c"), (["c"], "d")]
+    assert list(extract_pairs(dialogue, turns=2, targets="second")) == [(["a"], "b"), (["b", "c"], "d")]
+    assert list(extract_pairs(dialogue, turns=1, targets="all")) == [(["a"], "b"), (["b"], "c"), (["c"], "d")]
 
 
 def test_a_turn_that_is_not_learned_is_still_context() -> None:
     dialogue = Dialogue((Turn("a"), Turn("b", train=False), Turn("c")))
-    assert list(examples(dialogue, turns=9, targets="all")) == [(["a", "b"], "c")]
+    assert list(extract_pairs(dialogue, turns=9, targets="all")) == [(["a", "b"], "c")]

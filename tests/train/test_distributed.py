@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from together import torchrun
+from torchrun import torchrun
 
 from edgechat.runtime.errors import EdgeChatError
 from edgechat.train import distributed
 from edgechat.train.checkpoints import Checkpoints
-from edgechat.train.distributed import ALONE, World, meet, naming_lost_process
+from edgechat.train.distributed import SINGLE_PROCESS, World, agree_on_store_prefix, explain_lost_process
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import open_run
 from edgechat.train.trainer import Trainer
@@ -30,16 +30,16 @@ STEPS = 12
 
 # Trains the runs of the folder it is given: `whole` in one go, `halves` with a stop after step 7, which only
 # the second process asks for, and `stopped` until then.
-_TOGETHER = """
+_TRAINING_SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from edgechat.train.distributed import joined
+from edgechat.train.distributed import join_process_group
 from edgechat.train.run import open_run
 from edgechat.train.trainer import Trainer
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
-with joined("cpu") as world:
+with join_process_group("cpu") as world:
     def train(name, stop_at=None):
         done = []
         trainer = Trainer(open_run(folder / name), world=world, on_step=lambda p: done.append(p.step))
@@ -52,26 +52,26 @@ with joined("cpu") as world:
 """
 
 # Prints whether a model has the same gradients in its third update as a fresh one.
-_GRADIENTS = """
+_GRADIENTS_SCRIPT = """
 import torch
-from edgechat.train.distributed import joined
+from edgechat.train.distributed import join_process_group
 torch.set_num_threads(1)
-with joined("cpu") as world:
+with join_process_group("cpu") as world:
     def gradients(steps):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Linear(32, 32), torch.nn.LSTM(32, 32))
-        parallel = world.parallel(model)
+        parallel = world.wrap_model(model)
         for step in steps:
             torch.manual_seed(100 * step + world.rank)
             model.zero_grad()
-            with world.synchronized(parallel, last=True):
+            with world.sync_gradients(parallel, last=True):
                 parallel(torch.randn(5, 7, 32))[0].square().sum().backward()
         return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     print(torch.equal(gradients([1, 2, 3]), gradients([3])), flush=True)
 """
 
 # The command, whose second process dies at step 5 of its first life.
-_DYING = """
+_DYING_SCRIPT = """
 import os, signal, sys
 from edgechat.train import updates
 real = updates.seed_step
@@ -86,15 +86,15 @@ main()
 """
 
 # The command, which is killed while it reads the data in its first life.
-_KILLED_READING = """
+_KILLED_READING_SCRIPT = """
 import os, signal, sys
 from edgechat.train import dataset
-real = dataset.prepare
-def prepare(*given, **options):
+real = dataset.prepare_corpus
+def prepare_corpus(*given, **options):
     if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given, **options)
-dataset.prepare = prepare
+dataset.prepare_corpus = prepare_corpus
 from edgechat.cli import main
 sys.argv[0] = "edgechat"
 main()
@@ -115,9 +115,9 @@ def trained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = open_run(folder / name)
         # Batches of 3 and fewer, so that there are also some with one pair for two processes.
         training = {"epochs": 99, "max_steps": STEPS, "batch_size": 3, "save_every": 4, "accumulate": 2}
-        run.info["config"] = run.config.changed({**training, "ema": 0.9, "bpe_dropout": 0.3}).to_json()
+        run.info["config"] = run.config.with_values({**training, "ema": 0.9, "bpe_dropout": 0.3}).to_json()
         (run.folder / "run.json").write_text(json.dumps(run.info))
-    (folder / "together.py").write_text(_TOGETHER)
+    (folder / "together.py").write_text(_TRAINING_SCRIPT)
     done = torchrun(folder / "together.py", folder)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == sorted(
@@ -158,7 +158,7 @@ def test_two_processes_resume_to_the_same_bytes(trained):
 
 def test_the_gradients_of_three_processes_are_those_of_a_start_at_that_step(tmp_path):
     # Two numbers have one sum. Of three, PyTorch sums the first gradients after a start in another order.
-    (tmp_path / "gradients.py").write_text(_GRADIENTS)
+    (tmp_path / "gradients.py").write_text(_GRADIENTS_SCRIPT)
     done = torchrun(tmp_path / "gradients.py", processes=3)
     assert done.returncode == 0, done.stderr
     assert "".join(done.stdout.split()) == "True" * 3  # their lines may run into each other
@@ -177,7 +177,7 @@ def test_one_process_goes_on_where_two_stopped_with_the_same_data(trained):
 def test_a_lost_process_ends_all_with_a_sentence_and_a_restart_by_torchrun_resumes(
     corpus_file, tmp_path, edgechat
 ):
-    (tmp_path / "dying.py").write_text(_DYING)
+    (tmp_path / "dying.py").write_text(_DYING_SCRIPT)
     command = ["train", corpus_file, *_OPTIONS, "--out"]
     done = torchrun(tmp_path / "dying.py", *command, tmp_path / "restarted", restarts=1)
     assert done.returncode == 0, done.stderr
@@ -193,7 +193,7 @@ def test_a_lost_process_ends_all_with_a_sentence_and_a_restart_by_torchrun_resum
 
 
 @dataclass(frozen=True)
-class Thread(World):
+class ThreadWorld(World):
     """One of two processes, which are threads here."""
 
     values: dict[int, float] = field(default_factory=dict)
@@ -205,15 +205,15 @@ class Thread(World):
         self.meeting.wait()
         total = sum(self.values.values())
         self.meeting.wait()
-        if self.writes:
+        if self.is_first:
             self.sums.append(total)
         return [total]
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(monkeypatch, fails):
-    monkeypatch.setattr(distributed, "_PATIENCE", timedelta(milliseconds=100))
-    first = Thread(0, 2)
+    monkeypatch.setattr(distributed, "_TIMEOUT", timedelta(milliseconds=100))
+    first = ThreadWorld(0, 2)
     second = replace(first, rank=1)
 
     def work() -> str:
@@ -226,14 +226,14 @@ def test_the_first_may_work_for_longer_than_the_others_wait_for_a_sign_of_life(m
         return "done"
 
     with ThreadPoolExecutor() as threads:
-        waits = threads.submit(second.first_does, work, lambda: "then these")
+        waits = threads.submit(second.run_first_then_others, work, lambda: "then these")
         if fails:
             with pytest.raises(OSError, match="full"):
-                first.first_does(work, str)
+                first.run_first_then_others(work, str)
             with pytest.raises(SystemExit):
                 waits.result()
         else:
-            assert first.first_does(work, str) == "done"
+            assert first.run_first_then_others(work, str) == "done"
             assert waits.result() == "then these"
     *beats, end = first.sums
     assert len(beats) >= 3
@@ -245,8 +245,8 @@ def test_processes_with_different_restart_counts_train_together():
     # As it does on two machines, of which one lost its process and the other only saw that.
     store = torch.distributed.TCPStore("localhost", 0, is_master=True)
     code = (
-        "from edgechat.train.distributed import joined\n"
-        'with joined("cpu") as world: print(world.begun, world.sum(world.rank + 1.0))'
+        "from edgechat.train.distributed import join_process_group\n"
+        'with join_process_group("cpu") as world: print(world.run_started, world.sum(world.rank + 1.0))'
     )
 
     def start(rank: int) -> "subprocess.Popen[str]":
@@ -276,7 +276,7 @@ def test_the_processes_of_a_start_meet_despite_entries_of_earlier_ones():
     worlds = [World(rank, 3, store) for rank in range(3)]
     store.set("edgechat/here/1", "killed while it waited")
     with ThreadPoolExecutor(3) as pool:
-        starts = [set(pool.map(meet, order)) for order in (worlds, worlds[::-1], worlds)]
+        starts = [set(pool.map(agree_on_store_prefix, order)) for order in (worlds, worlds[::-1], worlds)]
     assert [len(names) for names in starts] == [1, 1, 1]
     assert len(set.union(*starts)) == 3
 
@@ -290,7 +290,7 @@ def test_a_restart_by_torchrun_resumes_only_a_run_of_this_launch(corpus_file, tm
     assert refused.returncode != 0
     assert refused.stderr.count(f"edgechat: {run} exists: --resume continues it") == 2
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    (tmp_path / "killed.py").write_text(_KILLED_READING)
+    (tmp_path / "killed.py").write_text(_KILLED_READING_SCRIPT)
     replaced = torchrun(tmp_path / "killed.py", *command, "--force", "--seed", 1, processes=1, restarts=1)
     assert replaced.returncode == 0, replaced.stderr
     assert json.loads((run / "run.json").read_text())["config"]["training"]["seed"] == 1
@@ -298,11 +298,11 @@ def test_a_restart_by_torchrun_resumes_only_a_run_of_this_launch(corpus_file, tm
 
 def test_a_batch_is_shared_and_every_process_gets_a_pair():
     indices = np.array([10, 11, 12, 13, 14])
-    shares = [World(rank, 2).share(indices) for rank in (0, 1)]
-    assert [(own.tolist(), weight) for own, weight in shares] == [([10, 12, 14], 1.0), ([11, 13], 1.0)]
-    own, weight = World(1, 2).share(indices[:1])
+    shards = [World(rank, 2).shard(indices) for rank in (0, 1)]
+    assert [(own.tolist(), weight) for own, weight in shards] == [([10, 12, 14], 1.0), ([11, 13], 1.0)]
+    own, weight = World(1, 2).shard(indices[:1])
     assert (own.tolist(), weight) == ([10], 0.0)
-    assert ALONE.share(indices)[0].tolist() == indices.tolist()
+    assert SINGLE_PROCESS.shard(indices)[0].tolist() == indices.tolist()
 
 
 def test_the_error_of_a_lost_connection_has_no_source_location_and_no_advice():
@@ -314,7 +314,7 @@ def test_the_error_of_a_lost_connection_has_no_source_location_and_no_advice():
         pytest.raises(
             EdgeChatError, match=r"another one \(Read error .*:390: Connection reset by peer\): all"
         ),
-        naming_lost_process(World(1, 2)),
+        explain_lost_process(World(1, 2)),
     ):
         raise RuntimeError(said)
 
@@ -322,10 +322,10 @@ def test_the_error_of_a_lost_connection_has_no_source_location_and_no_advice():
 def test_only_the_errors_of_lost_connections_count_as_such():
     with (
         pytest.raises(EdgeChatError, match="process 1 of 2 lost another one"),
-        naming_lost_process(World(1, 2)),
+        explain_lost_process(World(1, 2)),
     ):
         raise RuntimeError("[..pair.cc:534] Connection closed by peer [10.0.0.1]:4711")
-    for world, text in ((World(1, 2), "shapes do not match"), (ALONE, "Connection closed by peer")):
-        with pytest.raises(RuntimeError) as error, naming_lost_process(world):
+    for world, text in ((World(1, 2), "shapes do not match"), (SINGLE_PROCESS, "Connection closed by peer")):
+        with pytest.raises(RuntimeError) as error, explain_lost_process(world):
             raise RuntimeError(text)
         assert type(error.value) is RuntimeError

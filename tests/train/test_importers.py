@@ -166,4 +166,4 @@ def test_the_chitchat_package_is_read_as_documented() -> None:
 def test_a_missing_package_says_how_to_get_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(EdgeChatError, match=r"is not installed: pip install \S+$"):
-        importers.importer(name)
+        importers.find_importer(name)

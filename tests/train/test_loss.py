@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgechat.train import loss
-from edgechat.train.loss import fused_losses, real_tokens, summed_losses
+from edgechat.train.loss import fused_losses, real_token_mask, summed_losses
 from edgechat.train.perplexity import perplexity
 
 
@@ -26,7 +26,7 @@ def test_the_loss_is_the_negative_log_probability_of_the_labels():
 def test_loss_and_gradient_are_those_of_pytorch_however_many_rows_are_cached(
     monkeypatch, smoothing, dtype, cached
 ):
-    monkeypatch.setattr(loss, "_CACHED", cached)
+    monkeypatch.setattr(loss, "_LOGITS_PER_CHUNK", cached)
     torch.manual_seed(0)
     logits = (10 * torch.randn(7, 50)).to(dtype)
     labels = torch.tensor([0, 49, 3, 3, 17, 25, 8])
@@ -69,5 +69,5 @@ def test_perplexity_is_infinite_from_a_loss_of_300(loss, expected):
 
 
 def test_real_tokens_are_true_up_to_each_length():
-    mask = real_tokens(torch.zeros(2, 3), torch.tensor([1, 3]))
+    mask = real_token_mask(torch.zeros(2, 3), torch.tensor([1, 3]))
     assert mask.tolist() == [[True, False, False], [True, True, True]]

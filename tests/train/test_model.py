@@ -125,10 +125,10 @@ def test_a_step_of_many_rows_equals_steps_of_one_row_each():
     sources = [[5, 6, 7], [8, 9]]
     tokens = np.array([9, 10, 11, 12])
     state = backend.encode(*pad(sources))
-    together, _ = backend.step(state, tokens, np.array([0, 0, 1, 1]), 4, whole=True)
+    together, _ = backend.step(state, tokens, np.array([0, 0, 1, 1]), 4, return_logp=True)
     for row, (source, token) in enumerate(zip([sources[0]] * 2 + [sources[1]] * 2, tokens, strict=True)):
         alone, _ = backend.step(
-            backend.encode(*pad([source])), np.array([token]), np.array([0]), 4, whole=True
+            backend.encode(*pad([source])), np.array([token]), np.array([0]), 4, return_logp=True
         )
         np.testing.assert_allclose(together.logp[row], alone.logp[0], atol=1e-5)
         assert together.cand_ids[row].tolist() == alone.cand_ids[0].tolist()

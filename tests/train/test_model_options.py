@@ -4,16 +4,16 @@ learning."""
 import numpy as np
 import pytest
 import torch
-from options import OPTIONS, model_with
+from modeloptions import OPTIONS, model_with
 from tests_corpus import PAIRS
 
 from edgechat.runtime.backend import pad
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, GO
-from edgechat.train.attention import NormedBahdanauAttention, ScaledAttention, new_attention
+from edgechat.train.attention import NormedBahdanauAttention, ScaledAttention, make_attention
 from edgechat.train.loss import summed_losses
+from edgechat.train.lstm_stack import LayerConnection
 from edgechat.train.model import ModelConfig, Seq2Seq
-from edgechat.train.stack import Between
 
 V = 20
 SOURCES = [[5, 6, 7, 8], [9], [10, 11, 12]]
@@ -31,7 +31,7 @@ NO_BIAS = torch.zeros(1, 2)
 
 
 def test_dot_attention_by_hand():
-    attention = new_attention("luong-dot", 2, 7, dropout=0.0)
+    attention = make_attention("luong-dot", 2, 7, dropout=0.0)
     q = torch.tensor([[2.0, 1.0]])
     context, align = attention(q, attention.keys(KEYS), KEYS, NO_BIAS)
     # Scores 2 * 0.5 + 1 * 1 = 2 and 2 * -1 + 1 * 2 = 0.
@@ -41,7 +41,7 @@ def test_dot_attention_by_hand():
 
 
 def test_general_attention_by_hand():
-    attention = new_attention("luong-general", 2, 7, dropout=0.0)
+    attention = make_attention("luong-general", 2, 7, dropout=0.0)
     with torch.no_grad():
         attention.key.weight.copy_(torch.tensor([[0.0, 1.0], [3.0, 0.0]]))
     _, align = attention(torch.tensor([[2.0, 1.0]]), attention.keys(KEYS), KEYS, NO_BIAS)
@@ -77,10 +77,10 @@ def test_normed_attention_by_hand():
 
 def test_the_length_of_v_does_not_matter_to_normed_attention():
     attention = NormedBahdanauAttention(3, 4)
-    before = attention.vector().clone()
+    before = attention.score_vector().clone()
     with torch.no_grad():
         attention.v.mul_(7)
-    torch.testing.assert_close(attention.vector(), before)
+    torch.testing.assert_close(attention.score_vector(), before)
     assert before.norm().item() == pytest.approx(0.5)  # 1 / sqrt(A)
 
 
@@ -88,11 +88,11 @@ def test_the_length_of_v_does_not_matter_to_normed_attention():
 
 
 def test_residual_connections_and_layer_norm_by_hand():
-    between = Between(2, 2, residual=True, layer_norm=True, dropout=0.0)
+    between = LayerConnection(2, 2, residual=True, layer_norm=True, dropout=0.0)
     below = torch.tensor([1.0, 3.0])
     # Mean 2, variance 1.
-    assert between.into(1, below).tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
-    assert between.out_of(torch.tensor([10.0, 20.0]), below).tolist() == [11.0, 23.0]
+    assert between.layer_input(1, below).tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
+    assert between.layer_output(torch.tensor([10.0, 20.0]), below).tolist() == [11.0, 23.0]
 
 
 def test_a_deep_stack_is_its_layers_one_after_another():

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.errors import UsageError
-from edgechat.runtime.files import sha256
 from edgechat.train import trainer as trainer_module
-from edgechat.train.batches import epoch_order, ordered_batches
+from edgechat.train.batches import ordered_batches, plan_epoch
 from edgechat.train.checkpoint import load_weights
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.config import TrainingConfig
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.trainer import Trainer, ValidationMetrics
-from edgechat.train.updates import summed_loss
+from edgechat.train.updates import evaluate_loss
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def run(run_folder: Path, tmp_path: Path) -> Run:
 
 
 def with_options(run: Run, **values: Any) -> Run:
-    return Run(run.folder, run.config.changed(values), run.info, run.tokenizer, run.codec)
+    return Run(run.folder, run.config.with_values(values), run.info, run.tokenizer, run.codec)
 
 
 def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
@@ -40,7 +40,7 @@ def test_the_steps_of_batches_of_tokens_are_planned_and_then_taken(run):
     trainer = Trainer(planned)
     assert trainer.train().position.step == trainer.total_steps
     assert trainer.position.epoch == 2
-    assert trainer.position.epoch_step == len(trainer._steps(2))
+    assert trainer.position.epoch_step == len(trainer._steps_of_epoch(2))
 
 
 @pytest.fixture
@@ -50,23 +50,23 @@ def drawn(monkeypatch) -> list[int]:
 
     def spy(pairs: Any, config: TrainingConfig, epoch: int) -> list[list[np.ndarray]]:
         epochs.append(epoch)
-        return epoch_order(pairs, config, epoch)
+        return plan_epoch(pairs, config, epoch)
 
-    monkeypatch.setattr(trainer_module, "epoch_order", spy)
+    monkeypatch.setattr(trainer_module, "plan_epoch", spy)
     return epochs
 
 
 def test_steps_are_not_counted_if_nothing_depends_on_their_total(run, drawn):
     endless = Trainer(with_options(run, epochs=1_000_000, batch_tokens=64, schedule="constant"))
     assert (endless.total_steps_exact, set(drawn)) == (False, {0})
-    assert endless.total_steps == 1_000_000 * len(endless._steps(0))
+    assert endless.total_steps == 1_000_000 * len(endless._steps_of_epoch(0))
     result = endless.train(lambda: endless.position.epoch == 1)
     assert (result.ended, result.total_steps_exact) == ("interrupted", False)
     luong = {"epochs": 4, "schedule": "luong", "decay_start": 9, "decay_every": 3}
     few = Trainer(with_options(run, batch_tokens=64, **luong))
     assert not few.total_steps_exact
     result = few.train()
-    steps = sum(len(few._steps(epoch)) for epoch in range(4))
+    steps = sum(len(few._steps_of_epoch(epoch)) for epoch in range(4))
     assert (result.ended, result.position.step) == ("finished", steps)
     assert (result.total_steps, result.total_steps_exact, few.finished) == (steps, True, True)
 
@@ -77,16 +77,16 @@ def test_steps_are_not_counted_if_nothing_depends_on_their_total(run, drawn):
 def test_steps_are_counted_if_the_schedule_depends_on_their_total(run, options):
     trainer = Trainer(with_options(run, epochs=4, batch_tokens=64, **{"schedule": "constant", **options}))
     assert trainer.total_steps_exact
-    assert trainer.total_steps == sum(len(trainer._steps(epoch)) for epoch in range(4))
+    assert trainer.total_steps == sum(len(trainer._steps_of_epoch(epoch)) for epoch in range(4))
 
 
 def test_of_a_great_many_epochs_the_first_ones_are_counted(run, drawn, monkeypatch):
-    monkeypatch.setattr(trainer_module, "_MOST_COUNTED", 30)
+    monkeypatch.setattr(trainer_module, "_MAX_COUNTED_STEPS", 30)
     endless = with_options(run, epochs=1_000_000, batch_tokens=64, schedule="cosine")
     trainer = Trainer(endless)
     epochs = len(drawn)
     assert drawn == list(range(epochs))
-    steps = [len(trainer._steps(epoch)) for epoch in range(epochs)]
+    steps = [len(trainer._steps_of_epoch(epoch)) for epoch in range(epochs)]
     assert sum(steps[:-1]) < 30 <= sum(steps)
     assert (trainer.total_steps, trainer.total_steps_exact) == (sum(steps) * 1_000_000 // epochs, False)
     assert not trainer.train(lambda: True).total_steps_exact
@@ -112,14 +112,14 @@ def test_accumulated_batches_make_fewer_steps_and_the_last_of_an_epoch_takes_wha
     assert steps == sorted([1] * -(-batches // 3) + [2] * -(-batches // 3))
 
 
-def scripted(monkeypatch, losses: list[float]) -> None:
+def script_valid_losses(monkeypatch, losses: list[float]) -> None:
     """Make the validations measure these losses."""
     left = iter(losses)
     monkeypatch.setattr(Trainer, "_validate", lambda self: {"loss": next(left)})
 
 
 def test_a_run_ends_early_when_its_patience_is_over(run, monkeypatch):
-    scripted(monkeypatch, [5.0, 4.0, 4.5, 4.0, 3.0])
+    script_valid_losses(monkeypatch, [5.0, 4.0, 4.5, 4.0, 3.0])
     seen: list[ValidationMetrics] = []
     options = {"max_steps": 10, "epochs": 99, "save_every": 1, "early_stop": "loss", "patience": 2}
     result = Trainer(with_options(run, **options), on_validation=seen.append).train()
@@ -130,7 +130,7 @@ def test_a_run_ends_early_when_its_patience_is_over(run, monkeypatch):
 
 
 def test_the_plateau_schedule_decays_after_its_patience_and_waits_again(run, monkeypatch):
-    scripted(monkeypatch, [5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0, 4.0])
+    script_valid_losses(monkeypatch, [5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0, 4.0])
     options = {"max_steps": 8, "epochs": 99, "save_every": 1, "plateau_patience": 2, "learning_rate": 0.08}
     Trainer(with_options(run, schedule="plateau", decay=0.5, **options)).train()
     rates = [row["learning_rate"] for row in read_metrics(run.folder)]
@@ -143,7 +143,7 @@ def test_a_first_loss_of_nan_is_not_the_lowest_of_the_plateau_schedule(run):
     # It is NaN if nothing is held out and all steps were skipped; a held-out NaN ends the run.
     trainer = Trainer(with_options(run, schedule="plateau", plateau_patience=2))
     for loss in (math.nan, 5.0, 4.0, 3.0):
-        trainer._watch_plateau(loss)
+        trainer._decay_on_plateau(loss)
     assert (trainer.position.lowest_loss, trainer.position.rate_scale) == (3.0, 1.0)
 
 
@@ -158,17 +158,17 @@ def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric
 
 
 def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatch):
-    scripted(monkeypatch, [3.0, 1.0, 2.0, 5.0, 9.0, 4.0])
+    script_valid_losses(monkeypatch, [3.0, 1.0, 2.0, 5.0, 9.0, 4.0])
     kept = with_options(run, max_steps=6, epochs=99, save_every=1, keep=2)
     Trainer(kept).train()
     names = sorted(int(folder.name[5:]) for folder in (run.folder / "checkpoints").iterdir())
     assert names == [2, 3, 5, 6]  # the best are 2 and 3, the last 5 and 6
-    assert [f.name[-1] for f in Checkpoints(run.folder).named("best:2")] == ["2", "3"]
-    assert [f.name[-1] for f in Checkpoints(run.folder).named("last:2")] == ["6", "5"]
-    assert Checkpoints(run.folder).named("best:1") == [Checkpoints(run.folder).best]
+    assert [f.name[-1] for f in Checkpoints(run.folder).select("best:2")] == ["2", "3"]
+    assert [f.name[-1] for f in Checkpoints(run.folder).select("last:2")] == ["6", "5"]
+    assert Checkpoints(run.folder).select("best:1") == [Checkpoints(run.folder).best]
     each = []
-    for folder in Checkpoints(run.folder).named("best:2"):
-        model = run.new_model()
+    for folder in Checkpoints(run.folder).select("best:2"):
+        model = run.make_initial_model()
         load_weights(folder, model)
         each.append(model.output.weight.detach())
     mean, position = run.load_model("best:2")
@@ -188,7 +188,7 @@ def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatc
 def test_missing_checkpoints_are_refused(run, which, sentence):
     Trainer(with_options(run, max_steps=1)).train()
     with pytest.raises(UsageError, match=sentence):
-        Checkpoints(run.folder).named(which)
+        Checkpoints(run.folder).select(which)
 
 
 def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
@@ -200,7 +200,7 @@ def test_a_run_with_a_moving_average_validates_and_exports_the_average(run):
         torch.testing.assert_close(parameter, trainer._updater.average.weights[name])
     raw = trainer.model.output.weight
     assert not torch.equal(raw, model.output.weight)
-    total, tokens = summed_loss(model, ordered_batches(run.valid_pairs, TrainingConfig()), "")
+    total, tokens = evaluate_loss(model, ordered_batches(run.valid_pairs, TrainingConfig()), "")
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
@@ -210,19 +210,19 @@ def test_bpe_dropout_applies_only_to_training_pairs(run):
     trainer = Trainer(dropped)
     update = trainer._updater.update
 
-    def spy(shares: Any, count: int, **others: Any) -> Any:
+    def spy(shards: Any, count: int, **others: Any) -> Any:
         tokens.append(count)
-        assert count == sum(int(batch.target_len.sum()) for batch, _ in shares)
-        return update(shares, count, **others)
+        assert count == sum(int(batch.target_len.sum()) for batch, _ in shards)
+        return update(shards, count, **others)
 
     trainer._updater.update = spy  # type: ignore[method-assign]
     trainer.train()
     pairs, codec = run.train_pairs, run.codec
-    for (indices,), count in zip(trainer._steps(0)[:2], tokens, strict=True):
+    for (indices,), count in zip(trainer._steps_of_epoch(0)[:2], tokens, strict=True):
         replies = [codec.decode(pairs.target(i).tolist()) for i in indices]
         assert count == sum(len(reply.encode()) + 1 for reply in replies)  # bytes, and the end
     model, _ = dropped.load_model("last")
-    total, counted = summed_loss(model, ordered_batches(run.valid_pairs, TrainingConfig()), "")
+    total, counted = evaluate_loss(model, ordered_batches(run.valid_pairs, TrainingConfig()), "")
     assert counted == len(run.valid_pairs.tgt_ids)
     assert read_metrics(run.folder)[-1]["valid_loss"] == pytest.approx(total / counted, rel=1e-5)
 

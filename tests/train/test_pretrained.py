@@ -13,7 +13,7 @@ from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.errors import CheckpointError, DataError, UsageError
 from edgechat.runtime.text import TextCodec
 from edgechat.train.checkpoints import Checkpoints
-from edgechat.train.pretrained import read_pretrained, tokens_of_words
+from edgechat.train.pretrained import read_pretrained_vectors, tokens_of_words
 from edgechat.train.run import open_run
 from edgechat.train.tokenizer import train_tokenizer
 
@@ -33,7 +33,7 @@ def ids_of(codec: TextCodec, text: str) -> int:
 def test_a_token_takes_the_vector_of_its_text_with_and_without_its_space(codec, tmp_path):
     path = tmp_path / "vectors.txt"
     path.write_text("hello 1 2\nHello 3 4\nworld 5 6\nello 9 9\nhello 7 8\ncafe\u0301 0.5 -1e-2\n")
-    found = read_pretrained(path, codec, 2)
+    found = read_pretrained_vectors(path, codec, 2)
     rows = dict(zip(found.ids.tolist(), found.vectors.tolist(), strict=True))
     assert rows[ids_of(codec, "hello")] == rows[ids_of(codec, " hello")] == [1, 2]
     assert rows[ids_of(codec, " world")] == [5, 6]
@@ -58,14 +58,14 @@ def test_text_with_and_without_a_first_line_of_sizes_gzipped_or_not(codec, tmp_p
     text = "" if name == "v.txt" else "2 3\n"
     text += "world 1 2 3\n. . . 4 5 6\n"  # a word with spaces, as GloVe has them
     path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-    assert read_pretrained(path, codec, 3).vectors.tolist()[0] == [1, 2, 3]
+    assert read_pretrained_vectors(path, codec, 3).vectors.tolist()[0] == [1, 2, 3]
 
 
 def test_safetensors_with_words(codec, tmp_path):
     path = tmp_path / "v.safetensors"
     vectors = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float16)
     safetensors.torch.save_file({"vectors": vectors}, path, {"words": json.dumps(["nowhere", "world"])})
-    found = read_pretrained(path, codec, 2)
+    found = read_pretrained_vectors(path, codec, 2)
     assert ids_of(codec, " world") in found.ids
     assert found.vectors.tolist()[0] == [3, 4]
 
@@ -73,12 +73,12 @@ def test_safetensors_with_words(codec, tmp_path):
 def test_the_embedding_of_a_run_fits_its_own_tokenizer_alone(run_folder, codec):
     run = open_run(run_folder)
     weights = Checkpoints(run_folder).last / "model.safetensors"
-    found = read_pretrained(weights, run.codec, 24)
+    found = read_pretrained_vectors(weights, run.codec, 24)
     model, _ = run.load_model("last")
     assert found.found == run.codec.vocab_size - 5
     np.testing.assert_array_equal(found.vectors, model.embedding.weight[5:].detach().numpy())
     with pytest.raises(UsageError, match="another tokenizer"):
-        read_pretrained(weights, codec, 24)
+        read_pretrained_vectors(weights, codec, 24)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_file_that_does_not_fit_is_named_with_the_reason(codec, tmp_path, cont
     path = tmp_path / "v.txt"
     path.write_text(content)
     with pytest.raises(error, match=said):
-        read_pretrained(path, codec, 2)
+        read_pretrained_vectors(path, codec, 2)
 
 
 @pytest.mark.parametrize("damage", ["cut", "a bit"])
@@ -111,14 +111,14 @@ def test_a_truncated_or_damaged_gzip_file_is_named(codec, tmp_path, damage):
     path = tmp_path / "v.txt.gz"
     path.write_bytes(raw)
     with pytest.raises(DataError, match=r"v\.txt\.gz is not a complete gzip file"):
-        read_pretrained(path, codec, 2)
+        read_pretrained_vectors(path, codec, 2)
 
 
 def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
     path = tmp_path / "v.safetensors"
     path.write_bytes(b"not one")
     with pytest.raises(DataError, match=r"v\.safetensors cannot be read"):
-        read_pretrained(path, codec, 2)
+        read_pretrained_vectors(path, codec, 2)
     for tensors, words, said in (
         ({"other": torch.zeros(2, 2)}, None, "neither a tensor embedding.weight nor"),
         ({}, ["one"], "nor words in its metadata with one tensor of vectors"),
@@ -128,7 +128,7 @@ def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
     ):
         safetensors.torch.save_file(tensors, path, words and {"words": json.dumps(words)})
         with pytest.raises(DataError, match=said):
-            read_pretrained(path, codec, 2)
+            read_pretrained_vectors(path, codec, 2)
 
 
 def test_a_run_begins_with_the_vectors_and_its_bundle_says_so_without_path_or_hash(
@@ -163,7 +163,7 @@ def test_a_run_begins_with_the_vectors_and_its_bundle_says_so_without_path_or_ha
     kept = tmp_path / "run" / "embedding.safetensors"
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
     with pytest.raises(CheckpointError, match=r"embedding\.safetensors is damaged or belongs to another run"):
-        run.new_model()
+        run.make_initial_model()
     kept.unlink()
     with pytest.raises(CheckpointError, match=r"is not a complete run: it has no embedding\.safetensors"):
-        run.new_model()
+        run.make_initial_model()

@@ -8,13 +8,13 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from edgechat.train import model as model_module
 from edgechat.train.model import ModelConfig, Seq2Seq
-from edgechat.train.projection import plain
+from edgechat.train.projection import plain_projection
 from edgechat.train.recurrence import lstm_cell, lstm_layer
 
 N, H = 3, 4
 
 
-def doubles(*shape: int) -> torch.Tensor:
+def random_doubles(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
@@ -35,9 +35,13 @@ def test_a_cell_is_the_formula_of_nn_lstm_cell():
 
 def test_the_gradient_of_a_cell_is_right_to_the_last_digits():
     torch.manual_seed(0)
-    assert gradcheck(lstm_cell, (doubles(N, 4 * H), doubles(N, H)))
-    assert gradcheck(lambda gates, c: lstm_cell(gates, c)[0], (doubles(N, 4 * H), doubles(N, H)))
-    assert gradcheck(lambda gates, c: lstm_cell(gates, c)[1], (doubles(N, 4 * H), doubles(N, H)))
+    assert gradcheck(lstm_cell, (random_doubles(N, 4 * H), random_doubles(N, H)))
+    assert gradcheck(
+        lambda gates, c: lstm_cell(gates, c)[0], (random_doubles(N, 4 * H), random_doubles(N, H))
+    )
+    assert gradcheck(
+        lambda gates, c: lstm_cell(gates, c)[1], (random_doubles(N, 4 * H), random_doubles(N, H))
+    )
 
 
 def test_a_cell_does_not_change_its_inputs():
@@ -52,7 +56,8 @@ def test_a_cell_does_not_change_its_inputs():
 def test_the_gradient_of_a_layer_is_right_to_the_last_digits(sizes):
     torch.manual_seed(1)
     assert gradcheck(
-        lambda gates, w: lstm_layer(gates, w, sizes), (doubles(sum(sizes), 4 * H), doubles(4 * H, H))
+        lambda gates, w: lstm_layer(gates, w, sizes),
+        (random_doubles(sum(sizes), 4 * H), random_doubles(4 * H, H)),
     )
 
 
@@ -89,10 +94,12 @@ def test_the_models_losses_and_gradients_are_those_of_plain_modules(layers, monk
         return [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
 
     ours = learned()
-    monkeypatch.setattr(model_module, "through_time", plain)
-    monkeypatch.setattr(model_module, "read_through_time", lambda values: lambda weights: weights @ values)
+    monkeypatch.setattr(model_module, "projection_through_time", plain_projection)
+    monkeypatch.setattr(
+        model_module, "weighted_sum_through_time", lambda values: lambda weights: weights @ values
+    )
     monkeypatch.setattr(model_module, "lstm_cell", plain_cell)
-    monkeypatch.setattr(Seq2Seq, "_encode_by_hand", lambda self, packed: self.encoder(packed))
+    monkeypatch.setattr(Seq2Seq, "_encode_with_custom_backward", lambda self, packed: self.encoder(packed))
     for got, want in zip(ours, learned(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 

@@ -57,11 +57,11 @@ class Killed(BaseException):
     """Ends a run between two steps, without a checkpoint."""
 
 
-def begin(untrained: Path, folder: Path, values: dict[str, Any]) -> Run:
+def copy_run(untrained: Path, folder: Path, values: dict[str, Any]) -> Run:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(untrained, folder)
     run = open_run(folder)
-    config = run.config.changed({"epochs": 1000, "max_steps": STEPS, "save_every": 3, **values})
+    config = run.config.with_values({"epochs": 1000, "max_steps": STEPS, "save_every": 3, **values})
     return Run(folder, config, run.info, run.tokenizer, run.codec)
 
 
@@ -111,9 +111,9 @@ def test_a_run_interrupted_at_random_ends_with_the_same_bytes_under_any_options(
 ):
     torch.set_num_threads(1)
     values = {name: value for group in chosen.values() for name, value in group.items()}
-    whole = begin(untrained, tmp_path / "whole", values)
+    whole = copy_run(untrained, tmp_path / "whole", values)
     Trainer(whole).train()
-    broken = begin(untrained, tmp_path / "broken", values)
+    broken = copy_run(untrained, tmp_path / "broken", values)
     for step, kill in sorted(breaks):
         train_to(broken, step, kill=kill)
     Trainer(broken).train()
@@ -132,9 +132,9 @@ def test_a_run_interrupted_at_random_ends_with_the_same_bytes_under_any_options(
 def test_a_checkpoint_that_counts_batches_goes_on_exactly_or_says_that_it_does_not(
     untrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict[str, int]
 ):
-    whole = begin(untrained, tmp_path / "whole", values)
+    whole = copy_run(untrained, tmp_path / "whole", values)
     Trainer(whole).train()
-    older = begin(untrained, tmp_path / "older", values)
+    older = copy_run(untrained, tmp_path / "older", values)
     train_to(older, 7, kill=False)
     state = Checkpoints(older.folder).last / "state.json"
     content = json.loads(state.read_text())
@@ -152,7 +152,7 @@ def test_batches_of_tokens_of_a_later_epoch_are_counted_as_steps_of_that_epoch(
     untrained: Path, tmp_path: Path, batches: int, steps: int | None
 ):
     """Epochs differ in their number of steps, so the total of the earlier ones cannot be used."""
-    run = begin(untrained, tmp_path / "run", {"batch_tokens": 64, "accumulate": 2, "max_steps": 99})
+    run = copy_run(untrained, tmp_path / "run", {"batch_tokens": 64, "accumulate": 2, "max_steps": 99})
     Trainer(run).train(lambda: True)
     state = Checkpoints(run.folder).last / "state.json"
     content = json.loads(state.read_text())
@@ -160,7 +160,7 @@ def test_batches_of_tokens_of_a_later_epoch_are_counted_as_steps_of_that_epoch(
     content["position"] |= {"epoch": 3, "step": 23, "batch": batches}
     state.write_text(json.dumps(content))
     trainer = Trainer(run)
-    in_epoch = len(trainer._steps(3))
+    in_epoch = len(trainer._steps_of_epoch(3))
     assert in_epoch > 1
     position = trainer.position
     assert (position.epoch, position.step) == (3, 23)
@@ -177,9 +177,9 @@ def test_a_run_with_every_option_at_once_is_exact_too(untrained: Path, tmp_path:
         "accumulate": 2, "batch_tokens": 64, "amp": "bf16", "scheduled_sampling": 0.5,
         "label_smoothing": 0.1, "bpe_dropout": 0.2, "early_stop": "exact-match", "patience": 9, "keep": 3,
     }  # fmt: skip
-    whole = begin(untrained, tmp_path / "whole", everything)
+    whole = copy_run(untrained, tmp_path / "whole", everything)
     Trainer(whole).train()
-    broken = begin(untrained, tmp_path / "broken", everything)
+    broken = copy_run(untrained, tmp_path / "broken", everything)
     for step, kill in ((2, True), (5, False), (8, True)):
         train_to(broken, step, kill=kill)
     Trainer(broken).train()

@@ -6,7 +6,7 @@ import pytest
 
 from edgechat.runtime.errors import UsageError
 from edgechat.train.config import TrainingConfig
-from edgechat.train.schedule import learning_rate, sampling_share
+from edgechat.train.schedule import learning_rate, sampling_probability
 
 
 def rates(config: TrainingConfig, total: int, *steps: int, scale: float = 1.0) -> list[float]:
@@ -57,8 +57,8 @@ def test_the_plateau_schedule_is_scaled_by_its_decays():
 
 def test_scheduled_sampling_rises_on_a_line():
     config = TrainingConfig(scheduled_sampling=0.5)
-    assert [sampling_share(step, 11, config) for step in (0, 4, 10)] == pytest.approx([0, 0.2, 0.5])
-    assert sampling_share(0, 1, config) == 0
+    assert [sampling_probability(step, 11, config) for step in (0, 4, 10)] == pytest.approx([0, 0.2, 0.5])
+    assert sampling_probability(0, 1, config) == 0
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from edgechat.runtime.errors import DataError, EdgeChatError, UsageError
 from edgechat.runtime.text import SPECIAL_TOKENS, TextCodec
-from edgechat.runtime.tokenizerfile import LONGEST_TOKEN
+from edgechat.runtime.tokenizercheck import MAX_TOKEN_BYTES
 from edgechat.train import tokenizer
-from edgechat.train.tokenizer import SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer
+from edgechat.train.tokenizer import MIN_VOCAB_SIZE, load_tokenizer, train_tokenizer
 
 TEXTS = [
     "walk left and I_TURN_LEFT I_WALK",
@@ -89,21 +89,21 @@ def test_a_word_with_its_underscores_marks_and_apostrophes_can_be_one_token(text
 
 
 def test_no_token_is_made_of_a_pair_that_occurred_once() -> None:
-    assert len(json.loads(train_tokenizer(["abc def"], 1000))["model"]["vocab"]) == SMALLEST_VOCABULARY
+    assert len(json.loads(train_tokenizer(["abc def"], 1000))["model"]["vocab"]) == MIN_VOCAB_SIZE
 
 
 def test_tokens_do_not_cross_words_numbers_or_signs() -> None:
     content = json.loads(train_tokenizer(["no 12.5, x"] * 9, 1000))
     tokens = [token.replace("Ġ", " ") for token in content["model"]["vocab"]]
     whole = re.compile(r" ?[^\W\d]+| ?\d+| ?[^\w\s]+|\s+")
-    learned = [token for token in tokens[SMALLEST_VOCABULARY:] if token.isascii()]
+    learned = [token for token in tokens[MIN_VOCAB_SIZE:] if token.isascii()]
     assert {"no", " 12", " x"} <= set(learned)
     assert all(whole.fullmatch(token) for token in learned)
 
 
 def test_a_long_line_of_signs_does_not_become_an_overlong_token() -> None:
     trained = train_tokenizer(["=" * 1024, "and " + "=" * 700] * 3, 400)
-    assert 128 < max(map(len, json.loads(trained)["model"]["vocab"])) <= LONGEST_TOKEN
+    assert 128 < max(map(len, json.loads(trained)["model"]["vocab"])) <= MAX_TOKEN_BYTES
     codec = TextCodec(trained, max_source=9, max_target=9)
     assert codec.decode(codec.encode("=" * 1024)) == "=" * 1024
 
@@ -123,7 +123,7 @@ def test_a_word_without_an_end_is_learned_from_in_parts(long: str) -> None:
 def test_a_long_text_of_words_with_an_end_is_learned_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["".join(f"don't word{n % 700}  {'x' * n}!\n" for n in range(1, 999)), *TEXTS]
     bounded = train_tokenizer(texts, 600)
-    monkeypatch.setattr(tokenizer, "_LONGEST_WORD", 1 << 30)
+    monkeypatch.setattr(tokenizer, "_MAX_WORD_LENGTH", 1 << 30)
     assert train_tokenizer(texts, 600) == bounded
 
 
@@ -220,8 +220,8 @@ def test_a_ready_tokenizer_with_more_tokens_than_a_bundle_may_have_is_refused(tr
     path = tmp_path / "tokenizer.json"
     path.write_bytes(trained)
     count = Tokenizer.from_str(trained.decode()).get_vocab_size()
-    monkeypatch.setattr(tokenizer, "LARGEST_ROW", count - 1)
+    monkeypatch.setattr(tokenizer, "MAX_ROW_ELEMENTS", count - 1)
     with pytest.raises(DataError, match=rf"json has {count} tokens, and a bundle has room for {count - 1}:"):
         load_tokenizer(path)
-    monkeypatch.setattr(tokenizer, "LARGEST_ROW", count)
+    monkeypatch.setattr(tokenizer, "MAX_ROW_ELEMENTS", count)
     assert load_tokenizer(path) == trained

@@ -17,7 +17,7 @@ import torch
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.batches import make_batch
 from edgechat.train.checkpoints import Checkpoints
-from edgechat.train.metrics import append_metrics, curves, cut_metrics, plot_metrics, read_metrics
+from edgechat.train.metrics import append_metrics, make_figure, plot_metrics, read_metrics, truncate_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.tokenizer import train_tokenizer
 from edgechat.train.trainer import Trainer
@@ -124,7 +124,7 @@ def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
 
 
 def test_metrics_have_the_mean_norm_of_the_gradients_before_they_are_clipped(run, monkeypatch):
-    trainer, norms = Trainer(changed(run, clip=0.01)), list[float]()
+    trainer, norms = Trainer(with_options(run, clip=0.01)), list[float]()
     update = trainer._updater.update
 
     def spy(*given, **others):
@@ -133,13 +133,13 @@ def test_metrics_have_the_mean_norm_of_the_gradients_before_they_are_clipped(run
         return outcome
 
     monkeypatch.setattr(trainer._updater, "update", spy)
-    poisoned(trainer, {3}, monkeypatch)
+    make_losses_nan(trainer, {3}, monkeypatch)
     trainer.train()
     (row,) = read_metrics(run.folder)
     assert math.isnan(norms.pop(2))
     assert row["gradient_norm"] == pytest.approx(sum(norms) / 11)
     assert row["gradient_norm"] > 0.01
-    assert trainer.weights == sum(tensor.numel() for tensor in trainer.model.state_dict().values())
+    assert trainer.parameter_count == sum(tensor.numel() for tensor in trainer.model.state_dict().values())
 
 
 @pytest.mark.parametrize("error", [ImportError("No module named 'matplotlib'"), OSError(28, "No space left")])
@@ -155,14 +155,14 @@ def test_curves_that_cannot_be_drawn_do_not_fail_a_training(run, monkeypatch, ca
 
 
 def test_a_package_that_validations_need_is_missed_before_the_first_step(run, monkeypatch):
-    monkeypatch.delitem(sys.modules, "edgechat.train.likeness", raising=False)
+    monkeypatch.delitem(sys.modules, "edgechat.train.reply_scores", raising=False)
     monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
     with pytest.raises(ImportError, match="sacrebleu"):
-        Trainer(changed(run, early_stop="bleu"))
-    assert Trainer(changed(run, early_stop="loss")).train().ended == "finished"
+        Trainer(with_options(run, early_stop="bleu"))
+    assert Trainer(with_options(run, early_stop="loss")).train().ended == "finished"
 
 
-def poisoned(trainer: Trainer, steps: set[int], monkeypatch) -> None:
+def make_losses_nan(trainer: Trainer, steps: set[int], monkeypatch) -> None:
     """Make the loss of these steps, counted from 1, NaN."""
     from edgechat.train import updates
 
@@ -180,7 +180,7 @@ def test_a_step_whose_loss_is_nan_is_skipped_and_counted(run, monkeypatch):
     seen: list[int] = []
     before: dict[int, bytes] = {}
     trainer = Trainer(run, on_step=lambda p: seen.append(p.step))
-    poisoned(trainer, {3, 4, 7}, monkeypatch)
+    make_losses_nan(trainer, {3, 4, 7}, monkeypatch)
     weight = trainer.model.output.weight
 
     def remember() -> bool:
@@ -200,7 +200,7 @@ def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_c
     Trainer(run).train(lambda: True)
     good = weights(run.folder)
     trainer = Trainer(run)
-    poisoned(trainer, set(range(3, 100)), monkeypatch)
+    make_losses_nan(trainer, set(range(3, 100)), monkeypatch)
     with pytest.raises(EdgeChatError) as error:
         trainer.train()
     for part in (
@@ -221,8 +221,8 @@ def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(ru
         _ = Checkpoints(run.folder).last
 
 
-def changed(run: Run, **options: object) -> Run:
-    run.info["config"] = run.config.changed(options).to_json()
+def with_options(run: Run, **options: object) -> Run:
+    run.info["config"] = run.config.with_values(options).to_json()
     (run.folder / "run.json").write_text(json.dumps(run.info))
     return open_run(run.folder)
 
@@ -231,14 +231,14 @@ def changed(run: Run, **options: object) -> Run:
 def test_a_held_out_loss_of_nan_ends_the_run_at_its_last_good_checkpoint(run, monkeypatch, early_stop):
     from edgechat.train import trainer as module
 
-    real = module.summed_loss
-    trainer = Trainer(changed(run, save_every=4, early_stop=early_stop, keep=3))
+    real = module.evaluate_loss
+    trainer = Trainer(with_options(run, save_every=4, early_stop=early_stop, keep=3))
 
     def loss(model, batches, when):
         total, tokens = real(model, batches, when)
         return (math.nan if when.endswith("step 8") else total), tokens
 
-    monkeypatch.setattr(module, "summed_loss", loss)
+    monkeypatch.setattr(module, "evaluate_loss", loss)
     with pytest.raises(EdgeChatError) as error:
         trainer.train()
     assert str(error.value) == (
@@ -253,8 +253,8 @@ def test_a_held_out_loss_of_nan_ends_the_run_at_its_last_good_checkpoint(run, mo
 
 
 def test_a_diverged_run_names_its_best_checkpoint_to_start_from(run, monkeypatch):
-    trainer = Trainer(changed(run, save_every=2))
-    poisoned(trainer, set(range(3, 100)), monkeypatch)
+    trainer = Trainer(with_options(run, save_every=2))
+    make_losses_nan(trainer, set(range(3, 100)), monkeypatch)
     with pytest.raises(
         EdgeChatError, match=rf"with --from-run {run.folder} \(best checkpoint: step 2\) and a"
     ):
@@ -264,7 +264,7 @@ def test_a_diverged_run_names_its_best_checkpoint_to_start_from(run, monkeypatch
 def test_metrics_have_no_infinity_and_a_resume_removes_an_old_one(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train_loss": 1.0, "valid_loss": NaN}\n')
     append_metrics(tmp_path, {"step": 20, "train_loss": math.inf, "valid_loss": 2.0})
-    cut_metrics(tmp_path, 20)
+    truncate_metrics(tmp_path, 20)
     assert (tmp_path / "metrics.jsonl").read_text() == (
         '{"step": 10, "train_loss": 1.0, "valid_loss": null}\n'
         '{"step": 20, "train_loss": null, "valid_loss": 2.0}\n'
@@ -274,7 +274,7 @@ def test_metrics_have_no_infinity_and_a_resume_removes_an_old_one(tmp_path):
 
 
 def test_float16_on_a_cpu_finds_its_scale_and_resumes_to_the_same_weights(run, tmp_path):
-    run = changed(run, amp="fp16")
+    run = with_options(run, amp="fp16")
     twin = tmp_path / "twin"
     shutil.copytree(run.folder, twin)
     whole = Trainer(open_run(twin))
@@ -294,23 +294,23 @@ def test_a_run_whose_time_is_over_at_its_last_step_is_finished(run):
 
 def test_the_metric_of_early_stopping_is_reported_at_each_validation(run):
     seen = []
-    Trainer(changed(run, early_stop="chrf"), on_validation=seen.append).train()
+    Trainer(with_options(run, early_stop="chrf"), on_validation=seen.append).train()
     assert seen[0].metric == ("chrf", read_metrics(run.folder)[0]["valid_chrf"])
 
 
-def exhausted(*_):
+def raise_out_of_memory(*_):
     raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
 
 
 def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_reported_too(run, monkeypatch):
     trainer = Trainer(run)
-    monkeypatch.setattr(trainer._updater.optimizer, "step", exhausted)
+    monkeypatch.setattr(trainer._updater.optimizer, "step", raise_out_of_memory)
     with pytest.raises(EdgeChatError, match=r"out of memory at step 1 on a batch of \d+ pairs, sources to"):
         trainer.train()
     trainer = Trainer(run)
     encode = trainer.model.encode
     monkeypatch.setattr(
-        trainer.model, "encode", lambda *a: encode(*a) if torch.is_grad_enabled() else exhausted()
+        trainer.model, "encode", lambda *a: encode(*a) if torch.is_grad_enabled() else raise_out_of_memory()
     )
     with pytest.raises(EdgeChatError, match=r"out of memory in the validation at step 12 on a batch of \d+"):
         trainer.train()
@@ -318,8 +318,8 @@ def test_memory_that_runs_out_in_a_validation_or_in_the_optimizer_is_reported_to
 
 def test_memory_that_runs_out_names_the_batch_and_the_options(run, monkeypatch):
     trainer = Trainer(run)
-    monkeypatch.setattr(trainer.model, "encode", exhausted)
-    pairs = len(trainer._steps(0)[0][0])
+    monkeypatch.setattr(trainer.model, "encode", raise_out_of_memory)
+    pairs = len(trainer._steps_of_epoch(0)[0][0])
     with pytest.raises(
         EdgeChatError,
         match=rf"out of memory at step 1 on a batch of {pairs} pairs, sources to \d+ and targets to \d+ "
@@ -433,7 +433,7 @@ def test_rows_of_metrics_after_the_checkpoint_and_half_a_line_are_removed(tmp_pa
     rows = "".join(json.dumps({"step": step}) + "\n" for step in (10, 20, 30))
     (tmp_path / "metrics.jsonl").write_text(rows + '{"step": 4')
     assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20, 30]
-    cut_metrics(tmp_path, 20)
+    truncate_metrics(tmp_path, 20)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
 
 
@@ -449,31 +449,31 @@ def test_a_damaged_row_of_metrics_does_not_affect_the_others(tmp_path):
     ]
     rows = [b'{"step": 1}', *damaged, b'{"step": 3}']
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(rows) + b"\n")
-    cut_metrics(tmp_path, 20)
+    truncate_metrics(tmp_path, 20)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
     plot_metrics(tmp_path, 0)
 
 
-def trained(run: Run, steps: int, keep: int = 9) -> list[Path]:
+def train_with_checkpoints(run: Run, steps: int, keep: int = 9) -> list[Path]:
     """The checkpoints of the run, trained for `steps` steps with a checkpoint at each."""
-    config = run.config.changed({"max_steps": steps, "save_every": 1, "keep": keep})
+    config = run.config.with_values({"max_steps": steps, "save_every": 1, "keep": keep})
     Trainer(dataclasses.replace(run, config=config)).train()
     return sorted((run.folder / "checkpoints").iterdir())
 
 
 def test_a_damaged_old_checkpoint_gives_a_warning_and_does_not_end_the_training(run, caplog):
-    first, *_ = trained(run, 3)
+    first, *_ = train_with_checkpoints(run, 3)
     (first / "state.json").write_text("{")
-    assert [path.name for path in trained(run, 5)][-2:] == ["step-00000004", "step-00000005"]
+    assert [path.name for path in train_with_checkpoints(run, 5)][-2:] == ["step-00000004", "step-00000005"]
     assert f"{first / 'state.json'} is damaged or missing: this checkpoint is skipped" in caplog.text
-    assert len(Checkpoints(run.folder).named("last:3")) == 3
-    assert first in trained(run, 6, keep=2)  # left alone
+    assert len(Checkpoints(run.folder).select("last:3")) == 3
+    assert first in train_with_checkpoints(run, 6, keep=2)  # left alone
 
 
 def test_the_best_checkpoint_is_found_if_the_last_is_damaged_and_no_other_is_taken_for_it(run, monkeypatch):
     losses = iter([3.0, 1.0, 2.0])
     monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses)})
-    _, best, last = trained(run, 3)
+    _, best, last = train_with_checkpoints(run, 3)
     (last / "state.json").write_text("")
     assert Checkpoints(run.folder).best == best
     sentence = rf"{last}/state\.json is damaged .*: move {last} away to continue from step 2$"
@@ -505,11 +505,11 @@ def test_curves_mark_the_best_validation_under_any_metric(metric):
         {"step": step, "train_loss": 1.0, "valid_loss": loss, "valid_bleu": bleu}
         for step, loss, bleu in ((10, 0.5, 7.0), (20, 0.75, 9.0), (30, None, None))
     ]
-    panels = curves(rows, 20, metric).axes
+    panels = make_figure(rows, 20, metric).axes
     marks = [panel.lines[-1].get_xydata().tolist() for panel in panels]
     assert marks == [[[20, 0.75]], [[20, pytest.approx(math.exp(0.75))]], [[20, 9.0]]][: len(panels)]
     assert len(panels) == (2 if metric is None else 3)
-    assert [len(panel.lines) for panel in curves(rows, 0, metric).axes] == [2, 2, 1][: len(panels)]
+    assert [len(panel.lines) for panel in make_figure(rows, 0, metric).axes] == [2, 2, 1][: len(panels)]
 
 
 @pytest.mark.parametrize("valid_loss", [None, 2.0])

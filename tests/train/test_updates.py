@@ -14,11 +14,11 @@ from edgechat.train import updates
 from edgechat.train.averaging import MovingAverage, mean_weights
 from edgechat.train.batches import Batch
 from edgechat.train.config import RunConfig, TrainingConfig
-from edgechat.train.distributed import ALONE
+from edgechat.train.distributed import SINGLE_PROCESS
 from edgechat.train.loss import summed_losses
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.optimizer import make_optimizer
-from edgechat.train.precision import resolve
+from edgechat.train.precision import resolve_precision
 from edgechat.train.updates import Updater
 
 SIZES = {"layers": 2, "hidden": 8, "embedding": 6, "attention": 4, "dropout": 0.0}
@@ -35,7 +35,7 @@ def batch(rows: slice = slice(None)) -> Batch:
 def updater(config: TrainingConfig | None = None, **model_options: float) -> Updater:
     torch.manual_seed(0)
     model = Seq2Seq(ModelConfig(**{**SIZES, **model_options}), 12)
-    return Updater(model, config or TrainingConfig(), "cpu", ALONE)
+    return Updater(model, config or TrainingConfig(), "cpu", SINGLE_PROCESS)
 
 
 def weights(one: Updater) -> dict[str, torch.Tensor]:
@@ -98,8 +98,8 @@ def test_accumulated_batches_make_the_update_of_one_large_batch():
     sgd = TrainingConfig(optimizer="sgd")
     whole, parts = updater(sgd), updater(sgd)
     one = whole.update([(batch(), 1.0)], 9, step=1, rate=0.1)
-    shares = [(batch(slice(0, 1)), 1.0), (batch(slice(1, 3)), 1.0)]
-    two = parts.update(shares, 9, step=1, rate=0.1)
+    shards = [(batch(slice(0, 1)), 1.0), (batch(slice(1, 3)), 1.0)]
+    two = parts.update(shards, 9, step=1, rate=0.1)
     assert one.loss == pytest.approx(two.loss, rel=1e-6)
     for (name, a), b in zip(weights(whole).items(), weights(parts).values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
@@ -138,7 +138,7 @@ def test_a_moving_average_forgets_its_initial_weights_soon_and_the_rest_slowly()
     average.update(model, 1000)  # d = 0.9
     expected = 0.9 * expected + 0.1 * 4
     assert average.weights["matrix"].item() == pytest.approx(expected)
-    with average.applied(model):
+    with average.swapped_into(model):
         assert model.matrix.item() == pytest.approx(expected)
     assert model.matrix.item() == 4.0
 
@@ -197,10 +197,14 @@ def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
     with torch.no_grad():
         one.model.output.weight.zero_()
         one.model.output.bias.copy_(torch.tensor([0.0] * 11 + [100.0]))  # it always predicts 11
-    assert one._own_tokens(batch(), 1.0).tolist() == [[11, 11, 11, 11], [11, 11, 0, 0], [11, 11, 11, 0]]
-    assert one._own_tokens(batch(), 0.0).tolist() == TARGET
+    assert one._sample_fed_tokens(batch(), 1.0).tolist() == [
+        [11, 11, 11, 11],
+        [11, 11, 0, 0],
+        [11, 11, 11, 0],
+    ]
+    assert one._sample_fed_tokens(batch(), 0.0).tolist() == TARGET
     many = Batch(*(tensor.repeat(200, *[1] * (tensor.ndim - 1)) for tensor in batch()))
-    share = (one._own_tokens(many, 0.3) == 11).sum().item() / (9 * 200)
+    share = (one._sample_fed_tokens(many, 0.3) == 11).sum().item() / (9 * 200)
     assert 0.25 < share < 0.35
 
 
@@ -312,14 +316,14 @@ def test_float16_skips_until_its_scale_fits_and_an_overflowing_norm_does_not_cou
 
 
 def test_amp_is_off_by_default(monkeypatch):
-    assert resolve("off", "cpu") == "fp32"
-    assert resolve("fp16", "cpu") == "fp16"
+    assert resolve_precision("off", "cpu") == "fp32"
+    assert resolve_precision("fp16", "cpu") == "fp16"
     for has, meant in (({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has, raising=False)
-        assert resolve("auto", "cpu") == meant
+        assert resolve_precision("auto", "cpu") == meant
 
 
 def test_a_batch_of_tokens_has_room_for_the_longest_pair():
     with pytest.raises(UsageError, match="batch_tokens must be at least 50, the longest source or target"):
-        RunConfig().changed({"batch_tokens": 49})
-    assert RunConfig().changed({"batch_tokens": 50}).training.batch_tokens == 50
+        RunConfig().with_values({"batch_tokens": 49})
+    assert RunConfig().with_values({"batch_tokens": 50}).training.batch_tokens == 50

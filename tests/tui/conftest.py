@@ -15,20 +15,20 @@ from textual.strip import Strip
 from textual.widgets import DataTable
 
 from edgechat.tui import ChatApp
-from edgechat.tui.keeper import Keeper
 from edgechat.tui.screens import ChatScreen
 from edgechat.tui.store import Store
-from edgechat.tui.widgets.message import ChatMessage
+from edgechat.tui.storethread import StoreThread
+from edgechat.tui.widgets.chatmessages import ChatMessage
 
-LIMIT = 60  # seconds
+TIMEOUT_SECONDS = 60
 
 
 class Chat:
     """The chat of a running application, as tests observe and control it. `models` are those that can be
     loaded, by path: a model, an error to raise, or a function that returns the model."""
 
-    def __init__(self, app: ChatApp, pilot: Pilot[None], keeper: Keeper | None = None) -> None:
-        self.app, self.pilot, self.keeper = app, pilot, keeper
+    def __init__(self, app: ChatApp, pilot: Pilot[None], store_thread: StoreThread | None = None) -> None:
+        self.app, self.pilot, self.store_thread = app, pilot, store_thread
         self.models: dict[str, Any] = {}
 
     @property
@@ -51,7 +51,7 @@ class Chat:
     @property
     def messages(self) -> list[str]:
         """Who said what, oldest first."""
-        return [f"{m.WHO}: {m.visual.text.plain}" for m in self.chat.query(ChatMessage)]
+        return [f"{m.SPEAKER}: {m.visual.text.plain}" for m in self.chat.query(ChatMessage)]
 
     @property
     def drawn(self) -> str:
@@ -103,15 +103,15 @@ class Chat:
         await self.pilot.pause()
         return self.drawn
 
-    async def kept(self) -> None:
+    async def wait_until_saved(self) -> None:
         """Wait until everything is saved."""
-        assert self.keeper is not None
-        await self.keeper.do(lambda store: None)
+        assert self.store_thread is not None
+        await self.store_thread.run(lambda store: None)
         await self.pilot.pause()
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition. The limit only ends a test that fails."""
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
             assert time.monotonic() < deadline, f"the condition never holds; on the screen:\n{self.drawn}"
             await asyncio.sleep(0.005)
@@ -149,7 +149,7 @@ def chat() -> OpenChat:
     ) -> AsyncIterator[Chat]:
         """The model is the bundle `demo`, and `others` are `other1` and so on. Saves to `store`."""
         models = {"demo": model} | {f"other{n}": other for n, other in enumerate(others, start=1)}
-        keeper = Keeper(partial(Store, store)) if store else None
+        store_thread = StoreThread(partial(Store, store)) if store else None
 
         def load(path: str) -> Any:
             found = models[path]
@@ -157,13 +157,13 @@ def chat() -> OpenChat:
                 raise found
             return found() if callable(found) else found
 
-        app = ChatApp(load, list(models), keeper=keeper, config=config)
+        app = ChatApp(load, list(models), store_thread=store_thread, config=config)
         async with app.run_test(size=size) as pilot:
-            opened = Chat(app, pilot, keeper)
+            opened = Chat(app, pilot, store_thread)
             opened.models = models
             await opened.until(lambda: opened.screen.prompt.ready and not opened.screen.bundles.loading)
             yield opened
-        if keeper:
-            keeper.close()
+        if store_thread:
+            store_thread.close()
 
     return open_chat

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from edgechat.runtime import Candidate, ChatModel, DecodingOptions, Reply
 from edgechat.runtime.backend import Floats, Ints, StepOutput
+from edgechat.runtime.closedset import REPLIES_FILE
 from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, TextSpec
-from edgechat.runtime.replies import REPLIES
 from edgechat.runtime.replymaker import ReplyMaker
 from edgechat.runtime.text import EOS, SPECIAL_TOKENS, TextCodec
 
@@ -29,13 +29,13 @@ def reply(*texts: str, ms: float = 12.5, truncated: bool = False, finished: bool
 @dataclass
 class Script:
     """How one reply goes: its updates, then its end. `gate` is waited for before the end, as is
-    `cancel` where `stalls`. A `deaf` one goes on after a cancellation."""
+    `cancel` if it `waits_for_cancel`. One that `ignores_cancel` goes on after a cancellation."""
 
     updates: Iterable[tuple[str, str]] = ()
     end: Reply | Exception = field(default_factory=lambda: reply("fine"))
     gate: threading.Event | None = None
-    stalls: bool = False
-    deaf: bool = False
+    waits_for_cancel: bool = False
+    ignores_cancel: bool = False
 
 
 class FakeStream:
@@ -47,10 +47,10 @@ class FakeStream:
     def updates(self) -> Iterator[tuple[str, str]]:
         script = self._script
         for update in script.updates:
-            if self.cancelled.is_set() and not script.deaf:
+            if self.cancelled.is_set() and not script.ignores_cancel:
                 break
             yield update
-        if script.stalls:
+        if script.waits_for_cancel:
             self.cancelled.wait(60)
         if script.gate:
             script.gate.wait(60)
@@ -88,14 +88,14 @@ class FakeModel:
         self.bundle_size = 4_200_000
         self.options: DecodingOptions | None = None
         self.streams: list[FakeStream] = []
-        self.asked: list[list[str]] = []  # turns that it was given, each time
+        self.received_turns: list[list[str]] = []  # by request
         self._scripts = list(scripts) or [Script()]
 
     def stream_turns(
         self, turns: Sequence[str], options: DecodingOptions | None, done: Callable[[Reply], None]
     ) -> FakeStream:
         self.options = options
-        self.asked.append(list(turns))
+        self.received_turns.append(list(turns))
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         self.streams.append(FakeStream(script))
         return self.streams[-1]
@@ -104,7 +104,7 @@ class FakeModel:
 def manifest(
     *, turns: int = 1, precision: str = "int8", weights: str = "0", closed: bool = False
 ) -> Manifest:
-    replies = {REPLIES: FileEntry("0" * 64, 100)} if closed else {}
+    replies = {REPLIES_FILE: FileEntry("0" * 64, 100)} if closed else {}
     return Manifest(
         ModelSpec(2, 256, 128, 256, 512, 4096, True, "bahdanau", True),
         TextSpec(0, 1, 2, 3, 4, turns, "alternate", 64, 64, "oldest", "NFC"),
@@ -156,7 +156,7 @@ class TableBackend:
         return TableState(((),) * len(src))
 
     def step(
-        self, state: TableState, tokens: Ints, parents: Ints, candidates: int, *, whole: bool = False
+        self, state: TableState, tokens: Ints, parents: Ints, candidates: int, *, return_logp: bool = False
     ) -> tuple[StepOutput, TableState]:
         time.sleep(self._seconds)
         # What is fed first is <go>, no part of the reply.

@@ -9,11 +9,11 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from edgechat.runtime import BundleError
-from edgechat.runtime.bundle import MANIFEST, find_bundle
+from edgechat.runtime.bundle import MANIFEST_FILE, find_bundle
 from edgechat.tui import ChatApp
 from edgechat.tui.bundles import Bundles
-from edgechat.tui.engine import bundles_near
-from edgechat.tui.screens.dialog import FILLING
+from edgechat.tui.engine import list_bundles
+from edgechat.tui.screens.dialog import SEARCH_GROUP
 
 from .conftest import Chat
 from .fakes import FakeModel, Script, reply
@@ -24,9 +24,9 @@ async def test_a_bundle_that_is_open_under_another_path_is_listed_once(tmp_path,
     demo = find_bundle("demo")
     (tmp_path / "models").symlink_to(demo.parent, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
-    assert bundles_near(Path()) == [str(Path("models", "demo"))]
+    assert list_bundles(Path()) == [str(Path("models", "demo"))]
     bundles = Bundles(["demo"])
-    bundles.loaded("demo", FakeModel())
+    bundles.finish_loading("demo", FakeModel())
     assert [choice.path for choice in await bundles.choices()] == ["demo"]
 
 
@@ -49,7 +49,7 @@ async def test_enter_after_fast_typing_opens_the_typed_path(chat, tmp_path):
 
 @pytest.mark.parametrize("key", ["ctrl+b", "f8"])
 async def test_a_path_without_a_bundle_is_refused_below_the_field_and_can_be_corrected(chat, tmp_path, key):
-    bundle_at(tmp_path / "run").joinpath(MANIFEST).rename(tmp_path / "run" / "run.json")
+    bundle_at(tmp_path / "run").joinpath(MANIFEST_FILE).rename(tmp_path / "run" / "run.json")
     (tmp_path / "notes.txt").write_text("not a bundle")
     async with exported(tmp_path) as (c, _):
         await c.press(key)
@@ -88,7 +88,7 @@ async def test_a_folder_that_is_typed_lists_its_bundles(tmp_path, monkeypatch, c
         async def listed(typed):
             c.app.screen.query_one(Input).value = typed
             await c.pilot.pause()
-            await c.until(lambda: not [w for w in c.app.workers if w.group == FILLING])
+            await c.until(lambda: not [w for w in c.app.workers if w.group == SEARCH_GROUP])
             options = c.app.screen.query_one(OptionList)
             rows = [options.get_option_at_index(n).prompt.plain for n in range(options.option_count)]
             return [row.split("\n  ")[0] for row in rows]
@@ -112,14 +112,14 @@ async def exported(folder, *more):
     """A chat with the bundle `mine` in this folder. The text of its manifest is the reply of its model."""
 
     def load(path):
-        text = (Path(path) / MANIFEST).read_text()
+        text = (Path(path) / MANIFEST_FILE).read_text()
         if text == "damaged":
             raise BundleError(f"{path} is damaged")
         return FakeModel(Script(end=reply(text)), weights=text[0])
 
     mine = folder / "mine"
     mine.mkdir()
-    (mine / MANIFEST).write_text("a first")
+    (mine / MANIFEST_FILE).write_text("a first")
     app = ChatApp(load, [str(mine), *more])
     async with app.run_test(size=(100, 30)) as pilot:
         c = Chat(app, pilot)
@@ -138,7 +138,7 @@ async def test_a_bundle_that_was_exported_again_is_reloaded_when_it_is_chosen(ch
         await c.say("one")
         await choose(c, mine)
         assert c.notices == []  # it is the same
-        (mine / MANIFEST).write_text("b second")
+        (mine / MANIFEST_FILE).write_text("b second")
         await choose(c, mine)
         await c.until(lambda: c.notices == ["mine has changed and is loaded again"])
         await c.until(lambda: c.screen.prompt.ready)
@@ -160,7 +160,7 @@ async def test_another_spelling_of_a_path_is_the_same_bundle(chat, tmp_path, mon
 
 async def test_a_bundle_that_became_damaged_stays_open_as_it_was(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
-        (mine / MANIFEST).write_text("damaged")
+        (mine / MANIFEST_FILE).write_text("damaged")
         await choose(c, mine)
         await c.until(lambda: f"{mine} is damaged. The bundle that was open stays in use" in c.notices)
         assert c.screen.prompt.ready
@@ -171,9 +171,9 @@ async def test_a_bundle_that_became_damaged_stays_open_as_it_was(chat, tmp_path)
 async def test_a_second_bundle_that_became_damaged_stays_open_as_it_was(chat, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    (other / MANIFEST).write_text("c third")
+    (other / MANIFEST_FILE).write_text("c third")
     async with exported(tmp_path, str(other)) as (c, mine):
-        (other / MANIFEST).write_text("damaged")
+        (other / MANIFEST_FILE).write_text("damaged")
         await choose(c, other, "f8")
         await c.until(lambda: f"{other} is damaged. The bundle that was open stays in use" in c.notices)
         assert (c.screen.bundles.current, c.screen.bundles.second) == (str(mine), str(other))
@@ -210,9 +210,9 @@ async def test_the_chat_works_after_the_current_folder_was_deleted(chat, tmp_pat
 async def test_a_second_bundle_that_changed_is_reloaded(chat, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    (other / MANIFEST).write_text("c third")
+    (other / MANIFEST_FILE).write_text("c third")
     async with exported(tmp_path, str(other)) as (c, _):
-        (other / MANIFEST).write_text("d fourth")
+        (other / MANIFEST_FILE).write_text("d fourth")
         await choose(c, other, "f8")
         await c.until(lambda: c.notices and not c.screen.bundles.loading)
         await c.say("hello")
@@ -223,7 +223,7 @@ async def test_a_replay_reopens_a_bundle_that_changed_back(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
         await c.say("hello")
         for text in ("b second", "a first"):
-            (mine / MANIFEST).write_text(text)
+            (mine / MANIFEST_FILE).write_text(text)
             if text == "b second":
                 await choose(c, mine)
                 await c.until(lambda: c.notices and c.screen.prompt.ready)
@@ -233,8 +233,8 @@ async def test_a_replay_reopens_a_bundle_that_changed_back(chat, tmp_path):
 
 async def test_a_manifest_that_became_a_named_pipe_does_not_block(chat, tmp_path):
     async with exported(tmp_path) as (c, mine):
-        (mine / MANIFEST).unlink()
-        os.mkfifo(mine / MANIFEST)
+        (mine / MANIFEST_FILE).unlink()
+        os.mkfifo(mine / MANIFEST_FILE)
         await choose(c, mine)
         await c.say("hello")
         assert c.messages == ["you: hello", "bot: a first"]
@@ -242,7 +242,7 @@ async def test_a_manifest_that_became_a_named_pipe_does_not_block(chat, tmp_path
 
 def bundle_at(place):
     place.mkdir(parents=True)
-    (place / MANIFEST).write_text("a there")
+    (place / MANIFEST_FILE).write_text("a there")
     return place
 
 
@@ -278,7 +278,7 @@ async def test_a_path_below_the_home_folder_is_expanded(tmp_path, monkeypatch):
 async def test_bundles_are_searched_in_another_thread(chat, monkeypatch):
     threads = []
     monkeypatch.setattr(
-        "edgechat.tui.bundles.bundles_near", lambda folder: threads.append(threading.current_thread()) or []
+        "edgechat.tui.bundles.list_bundles", lambda folder: threads.append(threading.current_thread()) or []
     )
     async with chat(FakeModel(), FakeModel()) as c:
         for key in ("ctrl+b", "f8"):

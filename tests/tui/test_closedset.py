@@ -23,12 +23,12 @@ VALUES = [
 @pytest.mark.parametrize(("name", "value"), VALUES, ids=[name for name, _ in VALUES])
 async def test_a_setting_incompatible_with_a_closed_set_is_refused_with_the_reason(chat, name, value):
     async with chat(FakeModel(closed=True), size=(140, 40)) as c:
-        assert c.screen.dial.wrong_with(name, value) == f"{name} {WHY}"
-        c.screen.dial.write(name, value)
-        assert c.screen.dial.wrong == f"{name} {WHY}"
-        assert c.screen.dial.changes == {}
+        assert c.screen.knob_settings.why_invalid(name, value) == f"{name} {WHY}"
+        c.screen.knob_settings.write(name, value)
+        assert c.screen.knob_settings.wrong == f"{name} {WHY}"
+        assert c.screen.knob_settings.changes == {}
     async with chat(FakeModel(), size=(140, 40)) as c:
-        assert c.screen.dial.wrong_with(name, value) == ""
+        assert c.screen.knob_settings.why_invalid(name, value) == ""
 
 
 async def test_presets_incompatible_with_a_closed_set_are_not_offered(chat):
@@ -37,7 +37,7 @@ async def test_presets_incompatible_with_a_closed_set_are_not_offered(chat):
         seen = []
         for _ in range(4):
             await c.press("right")
-            seen.append(c.screen.dial.preset)
+            seen.append(c.screen.knob_settings.preset)
         assert seen == ["greedy", "thorough", "brief", "lively"]
         assert not [each for each in c.app.get_system_commands(c.screen) if "talkative" in each.title]
 
@@ -55,7 +55,7 @@ async def test_settings_are_reset_for_a_bundle_that_refuses_them(chat):
     model = FakeModel(closed=True)
     async with chat(FakeModel(), model) as c:
         c.screen.use_preset({"min_length": 3})
-        c.screen.talk_to("other1")
+        c.screen.switch_to_bundle("other1")
         await c.until(lambda: c.notices)
         assert c.notices == [f"min_length {WHY}"]
         await c.say("hello")

@@ -10,10 +10,10 @@ from edgechat.runtime.display import printable
 from edgechat.train.dialogue import Tally
 from edgechat.train.readers import read_file
 from edgechat.tui.formats import to_json, to_jsonl, to_markdown
-from edgechat.tui.values import CandidateRow, Exchange, Made, ReplyFacts
+from edgechat.tui.values import CandidateRow, Exchange, ReplyFacts, ReplyOrigin
 
 SAID = [
-    Exchange("hello", reply=ReplyFacts("hi", made=Made("demo", "int8", "cpu"), ms=12.0), mark="good"),
+    Exchange("hello", reply=ReplyFacts("hi", made=ReplyOrigin("demo", "int8", "cpu"), ms=12.0), mark="good"),
     Exchange("lights\noff", reply=ReplyFacts("# what?"), mark="bad", answer="LIGHT OFF"),
     Exchange("broken", "failed"),
     Exchange("stop", "stopped", ReplyFacts("so f", finished=False)),
@@ -56,7 +56,7 @@ def test_a_conversation_without_marks_gives_no_training_data():
 
 def test_the_json_has_everything_including_settings():
     rows = (CandidateRow(1, -0.5, -1.0, "hi", True),)
-    reply = ReplyFacts("hi", rows, made=Made("demo", options={"beam": 3}, seen=("a", "b", "hello")))
+    reply = ReplyFacts("hi", rows, made=ReplyOrigin("demo", options={"beam": 3}, seen=("a", "b", "hello")))
     values = json.loads(to_json("title", [Exchange("hello", reply=reply, mark="good")]))
     assert values["title"] == "title"
     (exchange,) = values["exchanges"]
@@ -67,7 +67,7 @@ def test_the_json_has_everything_including_settings():
 
 
 def test_no_export_contains_a_local_path():
-    reply = ReplyFacts("hi", made=Made("demo", path="/somewhere/secret/demo", fingerprint="ab12"))
+    reply = ReplyFacts("hi", made=ReplyOrigin("demo", path="/somewhere/secret/demo", fingerprint="ab12"))
     exchange = Exchange("hello", reply=reply, other=reply, mark="good")
     for write in (to_json, to_jsonl, to_markdown):
         assert "secret" not in write("title", [exchange])
@@ -78,7 +78,7 @@ HOSTILE = "a\x1b[2J\x07\x00\x9b31m\x7f\u202eb\rc\x85d"
 
 
 def test_no_export_contains_control_characters_and_the_json_is_exact():
-    reply = ReplyFacts(HOSTILE, made=Made(HOSTILE))
+    reply = ReplyFacts(HOSTILE, made=ReplyOrigin(HOSTILE))
     said = [Exchange(HOSTILE, reply=reply, other=reply, mark="good"), Exchange("x", answer=HOSTILE)]
     for write in (to_markdown, to_json, to_jsonl):
         text = write(HOSTILE, said)

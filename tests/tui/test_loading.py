@@ -10,12 +10,12 @@ import pytest
 from edgechat.runtime import BundleError
 from edgechat.runtime.bundle import find_bundle
 from edgechat.tui import ChatApp, run_chat
-from edgechat.tui.engine import Engine, load, name_of
-from edgechat.tui.screens.talking import Talking
-from edgechat.tui.screens.viewing import Viewing
-from edgechat.tui.signals import quitting
+from edgechat.tui.engine import Engine, bundle_name, load_model
+from edgechat.tui.screens.chatbase import ChatScreenBase
+from edgechat.tui.screens.chatreplies import ReplyingChatScreen
+from edgechat.tui.signals import quit_on_signals
 
-from .conftest import LIMIT, Chat
+from .conftest import TIMEOUT_SECONDS, Chat
 from .fakes import FakeModel
 
 
@@ -24,7 +24,7 @@ async def test_the_prompt_can_be_edited_while_the_bundle_loads():
 
     def load(path):
         loaded_in.append(threading.get_ident())
-        gate.wait(LIMIT)
+        gate.wait(TIMEOUT_SECONDS)
         return FakeModel()
 
     app = ChatApp(load, ["demo"])
@@ -87,14 +87,14 @@ def test_run_chat_passes_its_options_on(monkeypatch, tmp_path):
     assert bundles == [bundle]
     assert load.keywords == {"device": "cpu", "threads": 2, "require_signature": key}
     assert options["changes"] == {"beam": 2}
-    assert name_of(bundle) == "mine"
-    assert name_of("two\nlines") == "two lines"
+    assert bundle_name(bundle) == "mine"
+    assert bundle_name("two\nlines") == "two lines"
     assert list(tmp_path.iterdir()) == []  # nothing was said or chosen, so nothing is kept
 
 
 def test_the_size_of_a_bundle_is_that_of_all_its_files():
     files = [file.stat().st_size for file in find_bundle("demo").iterdir()]
-    assert Engine(load("demo"), "demo").facts.size == sum(files)
+    assert Engine(load_model("demo"), "demo").facts.size == sum(files)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_the_size_of_a_bundle_is_that_of_all_its_files():
     [
         (ChatApp, "get_default_screen"),
         (ChatApp, "on_mount"),
-        (Viewing, "compose"),
-        (Talking, "on_mount"),
+        (ChatScreenBase, "compose"),
+        (ReplyingChatScreen, "on_mount"),
         (ChatApp, "on_ready"),
     ],
 )
@@ -116,7 +116,7 @@ async def test_a_signal_during_startup_quits(owner, moment, monkeypatch):
         return usual(self)
 
     monkeypatch.setattr(owner, moment, interrupted)
-    await asyncio.wait_for(app.run_async(headless=True), LIMIT)
+    await asyncio.wait_for(app.run_async(headless=True), TIMEOUT_SECONDS)
     assert app.return_code == 0
 
 
@@ -125,7 +125,7 @@ def test_signals_quit_only_while_the_chat_is_open():
     quits = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with quitting(lambda: quits.append("quit")):
+        with quit_on_signals(lambda: quits.append("quit")):
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
                 os.kill(os.getpid(), number)
         assert quits == ["quit", "quit", "quit"]

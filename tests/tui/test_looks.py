@@ -11,8 +11,8 @@ from textual.app import App
 from textual.widgets import Input, TextArea
 
 from edgechat.tui import ChatApp, knobs
-from edgechat.tui.keeper import Keeper
 from edgechat.tui.store import Store
+from edgechat.tui.storethread import StoreThread
 from edgechat.tui.values import Exchange, ReplyFacts
 
 from .conftest import Chat
@@ -33,7 +33,7 @@ def traced():
 
 def streamed():
     return FakeModel(
-        Script([("I am ", "not sure")], stalls=True),
+        Script([("I am ", "not sure")], waits_for_cancel=True),
         Script(end=reply("Hello there!", "Hello yourself, my friend.", "你好，世界！🙂")),
     )
 
@@ -68,7 +68,7 @@ async def metered(c):
     c.screen.show_view("meter")
     await c.pilot.pause()
     steps = (4.0, 1.0, 1.5, 2.0, 1.0, 3.0)
-    [exchange] = c.screen.talk
+    [exchange] = c.screen.transcript
     facts = replace(exchange.reply, ms=12.5, first_ms=7.25, step_ms=steps, memory=92_800_000)
     c.screen.inspector.meter.show(facts, [180.0, 240.0, 200.0])
 
@@ -155,12 +155,12 @@ async def photograph(make, act, folder):
     store = Store(folder / "chats.db")
     store.create("about the weather", "demo", [Exchange("tomorrow?", reply=ReplyFacts("it will rain"))])
     store.create("a joke", "demo", [Exchange("tell one", reply=ReplyFacts("no"))])
-    keeper = Keeper(partial(Store, folder / "chats.db"))
+    store_thread = StoreThread(partial(Store, folder / "chats.db"))
     models = {"demo": make(), "other": FakeModel(Script(end=reply("something else")), precision="fp32")}
-    app = ChatApp(models.__getitem__, list(models), keeper=keeper)
+    app = ChatApp(models.__getitem__, list(models), store_thread=store_thread)
     taken = {}
     async with app.run_test(size=SIZES["narrow"]) as pilot:
-        c = Chat(app, pilot, keeper)
+        c = Chat(app, pilot, store_thread)
         c.screen.prompt.cursor_blink = False
         await c.until(lambda: c.screen.prompt.ready and not c.screen.bundles.loading)
         await act(c)
@@ -170,7 +170,7 @@ async def photograph(make, act, folder):
             await pilot.pause()
             await pilot.wait_for_scheduled_animations()
             taken[size, theme] = app.export_screenshot(title=app.title, simplify=True)
-    keeper.close()
+    store_thread.close()
     return taken
 
 

@@ -5,8 +5,8 @@ import gc
 import pytest
 
 from edgechat.runtime import TracedStep
-from edgechat.tui import talk
-from edgechat.tui.engine import MOST_TRACED, Engine
+from edgechat.tui import transcript
+from edgechat.tui.engine import MAX_TRACE_BYTES, Engine
 from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Exchange, ReplyFacts, Trace
 from edgechat.tui.widgets.hints import NOT_TRACED
 
@@ -27,23 +27,23 @@ def test_the_size_of_a_trace_counts_candidates_attention_and_texts():
 
 def test_the_oldest_traces_are_dropped_when_all_together_are_too_large(monkeypatch):
     one = trace(100, 10)
-    monkeypatch.setattr(talk, "REMEMBERED", 3 * one.size)
-    held = talk.Talk()
+    monkeypatch.setattr(transcript, "MAX_TRACES_BYTES", 3 * one.size)
+    held = transcript.Transcript()
     for number in range(1, 6):
-        held.remember(number, trace(100, 10))
+        held.keep_trace(number, trace(100, 10))
     assert [number for number in range(1, 6) if held.trace(number)] == [3, 4, 5]
-    held.remember(6, trace(1000, 10))  # larger than all may be: it alone is there
+    held.keep_trace(6, trace(1000, 10))  # larger than all may be: it alone is there
     assert [number for number in range(1, 7) if held.trace(number)] == [6]
 
 
 def test_a_search_is_traced_if_its_longest_reply_has_a_small_trace():
     engine = Engine(FakeModel(), "demo")  # replies of at most 64 tokens
-    assert engine.traces(["hello"], {"beam": 5, "max_length": 500})
-    assert engine.traces(["hello"], {"beam": 64, "max_length": None})
+    assert engine.can_trace(["hello"], {"beam": 5, "max_length": 500})
+    assert engine.can_trace(["hello"], {"beam": 64, "max_length": None})
     # 64 rows of 64 candidates at 190 bytes, and 250 ids on average at 8: 900 kB a step
-    assert not engine.traces(["hello"], {"beam": 64, "max_length": 500})
-    assert not engine.traces(["hello"], {"beam": 1, "max_length": 10_000})
-    assert MOST_TRACED == 64_000_000
+    assert not engine.can_trace(["hello"], {"beam": 64, "max_length": 500})
+    assert not engine.can_trace(["hello"], {"beam": 1, "max_length": 10_000})
+    assert MAX_TRACE_BYTES == 64_000_000
 
 
 async def test_a_search_that_is_too_large_is_not_traced_and_the_views_say_so(chat):
@@ -68,7 +68,7 @@ def test_speeds_are_collected_when_replies_end(monkeypatch):
     def reply(tokens):
         return ReplyFacts("r", tokens=tokens, ms=1000)
 
-    held = talk.Talk([Exchange("p", reply=reply(n), other=reply(n + 1)) for n in range(1, 1001)])
+    held = transcript.Transcript([Exchange("p", reply=reply(n), other=reply(n + 1)) for n in range(1, 1001)])
     computed.clear()
 
     def speeds(side):
@@ -77,13 +77,13 @@ def test_speeds_are_collected_when_replies_end(monkeypatch):
     assert speeds(0) == list(range(1, 1001))
     assert speeds(1) == list(range(2, 1002))
     assert computed == []
-    number = held.begin("again", instead_of=1000)
+    number = held.begin_exchange("again", instead_of=1000)
     assert speeds(0) == list(range(1, 1000))
-    assert held.take_back(number)
+    assert held.undo_replacement(number)
     assert speeds(0) == list(range(1, 1001))
-    number = held.begin("again", instead_of=1000)
-    held.end(number, Exchange("again", reply=reply(7)), "demo")
-    held.change(1, Exchange("p", "failed"))
+    number = held.begin_exchange("again", instead_of=1000)
+    held.end_exchange(number, Exchange("again", reply=reply(7)), "demo")
+    held.update_exchange(1, Exchange("p", "failed"))
     assert speeds(0) == [*range(2, 1000), 7]
     assert speeds(1) == list(range(3, 1001))
     assert len(computed) < 10

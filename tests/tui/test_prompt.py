@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from textual import events
 
-from edgechat.tui.history import PromptHistory
+from edgechat.tui.prompthistory import PromptHistory
 from edgechat.tui.store import Store
 from edgechat.tui.values import Exchange, ReplyFacts
-from edgechat.tui.widgets.editor import LONGEST
+from edgechat.tui.widgets.editor import MAX_TEXT_CHARACTERS
 
 from .fakes import FakeModel, Script
 
@@ -31,7 +31,7 @@ async def test_a_key_with_alt_types_no_letter(chat):
 
 
 async def test_keys_that_arrive_at_once_keep_their_order(chat):
-    model = FakeModel(Script(stalls=True))
+    model = FakeModel(Script(waits_for_cancel=True))
     async with chat(model) as c:
         for key in ("h", "x", "backspace", "i", "enter", "y", "o"):
             c.app.post_message(events.Key(key, key if len(key) == 1 else None))
@@ -132,7 +132,7 @@ async def test_a_paste_of_a_megabyte_is_refused(chat):
         c.app.post_message(events.Paste("x" * 1_000_000))
         await c.until(lambda: c.notices)
         assert c.prompt == "mine"
-        assert f"{LONGEST:,} characters" in c.notices[0]
+        assert f"{MAX_TEXT_CHARACTERS:,} characters" in c.notices[0]
 
 
 async def test_page_up_and_down_scroll_the_conversation_from_the_prompt(chat):
@@ -157,7 +157,7 @@ async def test_typing_goes_to_the_prompt_wherever_the_focus_is(chat):
 
 @pytest.mark.parametrize("pause", [None, 0.0])
 async def test_fast_typing_after_a_click_elsewhere_keeps_every_letter_and_its_order(chat, pause):
-    async with chat(FakeModel(Script(stalls=True))) as c:
+    async with chat(FakeModel(Script(waits_for_cancel=True))) as c:
         await c.pilot.click(c.screen.conversation)
         assert c.screen.focused is c.screen.conversation
         for key in (*"webdeleted", "enter", *"and"):

@@ -7,7 +7,7 @@ import pytest
 
 from edgechat.tui import replytask as task_module
 from edgechat.tui.messages import ReplyAdvanced, ReplyFinished
-from edgechat.tui.replytask import FRAME, Job, ReplyTask, decode
+from edgechat.tui.replytask import MIN_FRAME_SECONDS, Job, ReplyTask, run_task
 
 
 class Stream:
@@ -26,43 +26,43 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_progress_is_due_once_per_frame_after_the_last_was_drawn(clock):
-    turn = ReplyTask(1, 1, [])
-    assert turn.due()
-    turn.drawn()
-    assert not turn.due()  # no time has passed
-    clock.now += 2 * FRAME
-    assert turn.due()
-    clock.now += 2 * FRAME
-    assert not turn.due()  # not drawn yet
-    turn.drawn()
-    clock.now += 2 * FRAME
-    assert turn.due()
+    task = ReplyTask(1, 1, [])
+    assert task.should_post_progress()
+    task.on_progress_drawn()
+    assert not task.should_post_progress()  # no time has passed
+    clock.now += 2 * MIN_FRAME_SECONDS
+    assert task.should_post_progress()
+    clock.now += 2 * MIN_FRAME_SECONDS
+    assert not task.should_post_progress()  # not drawn yet
+    task.on_progress_drawn()
+    clock.now += 2 * MIN_FRAME_SECONDS
+    assert task.should_post_progress()
 
 
 def test_a_slow_screen_gets_as_much_time_for_other_work(clock):
-    turn = ReplyTask(1, 1, [])
-    assert turn.due()
-    clock.now += 5 * FRAME
-    turn.drawn()
-    clock.now += 4.9 * FRAME
-    assert not turn.due()
-    clock.now += 0.2 * FRAME
-    assert turn.due()
+    task = ReplyTask(1, 1, [])
+    assert task.should_post_progress()
+    clock.now += 5 * MIN_FRAME_SECONDS
+    task.on_progress_drawn()
+    clock.now += 4.9 * MIN_FRAME_SECONDS
+    assert not task.should_post_progress()
+    clock.now += 0.2 * MIN_FRAME_SECONDS
+    assert task.should_post_progress()
 
 
 def test_stopping_cancels_the_stream():
-    turn, stream = ReplyTask(1, 1, []), Stream()
-    turn.attach(stream)
+    task, stream = ReplyTask(1, 1, []), Stream()
+    task.attach(stream)
     assert not stream.cancelled
-    turn.stop()
-    assert turn.stopped
+    task.stop()
+    assert task.is_stopped
     assert stream.cancelled
 
 
 def test_a_task_stopped_early_cancels_its_stream_on_arrival():
-    turn, stream = ReplyTask(1, 1, []), Stream()
-    turn.stop()
-    turn.attach(stream)
+    task, stream = ReplyTask(1, 1, []), Stream()
+    task.stop()
+    task.attach(stream)
     assert stream.cancelled
 
 
@@ -80,7 +80,7 @@ def test_no_garbage_is_collected_while_a_task_is_decoded():
 
     engine = SimpleNamespace(decode=lambda turns, options: Decoding())
     posted = []
-    decode(ReplyTask(1, 1, [Job(engine, ("hello",), {})]), posted.append)
+    run_task(ReplyTask(1, 1, [Job(engine, ("hello",), {})]), posted.append)
     assert [type(message) for message in posted] == [ReplyAdvanced, ReplyFinished]
     assert collected == [False, False]
     assert gc.isenabled()

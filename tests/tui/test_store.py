@@ -10,9 +10,9 @@ import time
 import pytest
 
 from edgechat.tui import store as store_module
-from edgechat.tui.search import excerpt
-from edgechat.tui.store import KEPT_DELETED, Store, StoreError, title_of
-from edgechat.tui.values import CandidateRow, Exchange, Made, ReplyFacts
+from edgechat.tui.store import PURGE_DELAY_SECONDS, Store, StoreError, title_of
+from edgechat.tui.textsearch import excerpt
+from edgechat.tui.values import CandidateRow, Exchange, ReplyFacts, ReplyOrigin
 
 REPLY = ReplyFacts(
     "fine",
@@ -22,7 +22,7 @@ REPLY = ReplyFacts(
     ),
     tokens=1,
     ms=12.5,
-    made=Made(
+    made=ReplyOrigin(
         "demo", "int8", "cpu", "abc", "/b/demo", {"beam": 3, "length_penalty": None}, ("hi", "you", "how")
     ),
     step_ms=(3.0, 1.5),
@@ -192,7 +192,7 @@ def test_deletions_of_a_killed_window_are_purged_a_day_later_if_others_are_open(
     killed.delete(gone)
     assert Store(path).load(gone)[0] == "gone"
     now = time.time()
-    monkeypatch.setattr(store_module.time, "time", lambda: now + KEPT_DELETED + 1)
+    monkeypatch.setattr(store_module.time, "time", lambda: now + PURGE_DELAY_SECONDS + 1)
     with pytest.raises(StoreError, match="deleted"):
         Store(path).load(gone)
 
@@ -246,7 +246,7 @@ def test_two_windows_add_to_one_conversation_and_see_each_other(path):
     two.append(id, Exchange("second"))
     one.append(id, Exchange("third"))
     assert [e.prompt for e in two.load(id)[1]] == ["first", "second", "third"]
-    assert one.prompts() == ["first", "second", "third"]
+    assert one.latest_prompts() == ["first", "second", "third"]
 
 
 def test_a_conversation_deleted_elsewhere_cannot_be_changed(path):
@@ -262,7 +262,7 @@ def test_a_conversation_deleted_elsewhere_cannot_be_changed(path):
         with pytest.raises(StoreError, match="This conversation was deleted in another window"):
             change()
     assert one.find() == []
-    assert (one.deleted(), two.deleted()) == ({}, {id: "t"})
+    assert (one.deleted_titles(), two.deleted_titles()) == ({}, {id: "t"})
     two.restore(id)
     assert one.load(id) == ("t", [Exchange("first", reply=ReplyFacts("fine"), id=1)])
     two.delete(id)
@@ -281,7 +281,7 @@ def test_exchanges_added_after_a_deletion_are_restored_too(store):
 
 
 def test_a_lock_is_reported_in_one_sentence_and_loses_only_that_write(path, monkeypatch):
-    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(store_module, "BUSY_TIMEOUT_SECONDS", 0.05)
     store = Store(path)
     id = say(store, "t", "first")
     other = sqlite3.connect(path, isolation_level=None)
@@ -320,7 +320,7 @@ def test_an_older_file_is_migrated(path, monkeypatch):
 def test_a_file_with_an_old_index_is_indexed_again(path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:1])
-        patched.setattr(store_module, "folded", lambda text: text)
+        patched.setattr(store_module, "fold_case", lambda text: text)
         first = Store(path)
         say(first, "t", "die Straße")
         first.close()
@@ -332,7 +332,7 @@ def test_missing_index_entries_are_found_without_a_full_scan(path):
     say(store, "t", "one", "two")
     store.close()
     db = sqlite3.connect(path)
-    plan = db.execute("EXPLAIN QUERY PLAN " + store_module.UNINDEXED).fetchall()
+    plan = db.execute("EXPLAIN QUERY PLAN " + store_module.UNINDEXED_QUERY).fetchall()
     db.close()
     assert "USING INDEX unindexed" in str(plan)
 
@@ -363,7 +363,7 @@ def test_damage_is_reported_and_the_file_is_not_changed(path, table):
     contents[(page - 1) * size : page * size] = b"x" * size
     path.write_bytes(contents)
     with pytest.raises(StoreError, match=r"chats\.db: the file is damaged"):
-        Store(path).prompts()
+        Store(path).latest_prompts()
     assert path.read_bytes() == contents
 
 

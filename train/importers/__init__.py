@@ -1,5 +1,5 @@
 """The corpora that come as packages, by name, each with its own cleaning."""
 
-from .registry import KNOWN, Importer, importer
+from .registry import CORPUS_NAMES, Importer, find_importer
 
-__all__ = ["KNOWN", "Importer", "importer"]
+__all__ = ["CORPUS_NAMES", "Importer", "find_importer"]

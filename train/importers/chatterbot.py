@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from ...runtime.errors import DataError, UsageError
-from ..dialogue import Dialogue, Turn, tidy
+from ..dialogue import Dialogue, Turn, clean_dialogue
 from .package import package_folder
 
 # The C loader is ten times faster, but not every build of PyYAML has it.
@@ -38,17 +38,17 @@ class Chatterbot:
     def __call__(self, dropped: Counter[str]) -> Iterator[Dialogue]:
         seen: set[tuple[str, str]] = set()
         for path in self._files:
-            for conversation in _conversations(path):
+            for conversation in _read_conversations(path):
                 if not isinstance(conversation, list) or not all(isinstance(t, str) for t in conversation):
                     dropped["conversation that is not a list of texts"] += 1
                     continue
                 turns = _new_turns(conversation, seen, dropped)
                 repeats = len(turns) < 2 <= len(conversation)  # its pairs have been counted already
-                if not repeats and (dialogue := tidy(turns, dropped)):
+                if not repeats and (dialogue := clean_dialogue(turns, dropped)):
                     yield dialogue
 
 
-def _conversations(path: Path) -> list[Any]:
+def _read_conversations(path: Path) -> list[Any]:
     try:
         content = yaml.load(path.read_bytes(), Loader=_Loader)
     except (OSError, yaml.YAMLError) as error:

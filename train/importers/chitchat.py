@@ -19,12 +19,12 @@ from itertools import groupby
 from typing import Any
 
 from ...runtime.errors import DataError
-from ..dialogue import Dialogue, Turn, tidy
+from ..dialogue import Dialogue, Turn, clean_dialogue
 from .package import package_folder
 
-_LONGEST_TURN = 60  # words
-_LONGEST_WORD = 25  # characters
-_SPAM_SHARE = 0.2
+_MAX_TURN_WORDS = 60
+_MAX_WORD_CHARACTERS = 25
+_MAX_NOISE_SHARE = 0.2
 # Matched against lower case.
 _LETTER_SPAM = re.compile(r"([^\W\d_]{1,4}?)\1{7,}")
 _URL = re.compile(r"https?:|\bwww\.|\w\.(?:com|org|net|edu|gov|io)\b")
@@ -41,14 +41,14 @@ class Chitchat:
         try:
             text = self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise _unreadable(error) from None
-        for conversation in _values(text):
-            for turns in _pieces(_turns(conversation), dropped):
-                if dialogue := tidy((Turn(turn) for turn in turns), dropped):
+            raise _read_error(error) from None
+        for conversation in _parse_values(text):
+            for turns in _split_conversation(_sender_turns(conversation), dropped):
+                if dialogue := clean_dialogue((Turn(turn) for turn in turns), dropped):
                     yield dialogue
 
 
-def _values(text: str) -> Iterator[Any]:
+def _parse_values(text: str) -> Iterator[Any]:
     """The values of the single JSON object `text`, parsed one at a time, since all together they take ten
     times the memory of their text."""
     decoder, at = json.JSONDecoder(), re.compile(r'\s*[{,]\s*"[^"]*"\s*:\s*')
@@ -58,16 +58,16 @@ def _values(text: str) -> Iterator[Any]:
             value, end = decoder.raw_decode(text, key.end())
             yield value
     except ValueError as error:
-        raise _unreadable(error) from None
+        raise _read_error(error) from None
     if text[end:].strip() != "}":
-        raise _unreadable(f"it is cut off or not a list of conversations, from character {end + 1:,} on")
+        raise _read_error(f"it is cut off or not a list of conversations, from character {end + 1:,} on")
 
 
-def _unreadable(why: object) -> DataError:
+def _read_error(why: object) -> DataError:
     return DataError(f"dataset.json of chitchat-dataset cannot be read: {why}")
 
 
-def _turns(conversation: Any) -> list[str]:
+def _sender_turns(conversation: Any) -> list[str]:
     try:
         messages = [m for block in conversation["messages"] for m in block if m["text"].strip()]
         return [
@@ -75,17 +75,17 @@ def _turns(conversation: Any) -> list[str]:
             for _, group in groupby(messages, key=lambda message: message["sender"])
         ]
     except (LookupError, TypeError, AttributeError) as error:
-        raise _unreadable(f"a conversation in it has no messages of texts and senders ({error!r})") from None
+        raise _read_error(f"a conversation in it has no messages of texts and senders ({error!r})") from None
 
 
-def _pieces(turns: list[str], dropped: Counter[str]) -> Iterator[list[str]]:
+def _split_conversation(turns: list[str], dropped: Counter[str]) -> Iterator[list[str]]:
     """The dialogues that a conversation is cut into."""
     if len(turns) < 2:
         dropped["one-sided conversation"] += 1
         return
-    flaws = [_flaw(turn) for turn in turns]
+    flaws = [_find_flaw(turn) for turn in turns]
     noise = sum(flaw in ("letter spam", "overlong word") for flaw in flaws)
-    if noise >= _SPAM_SHARE * len(turns):
+    if noise >= _MAX_NOISE_SHARE * len(turns):
         dropped["spam conversation"] += 1
         return
     dropped.update(f"turn with {flaw}" for flaw in flaws if flaw)
@@ -99,7 +99,7 @@ def _pieces(turns: list[str], dropped: Counter[str]) -> Iterator[list[str]]:
             dropped["single turn between such turns"] += 1
 
 
-def _flaw(turn: str) -> str | None:
+def _find_flaw(turn: str) -> str | None:
     turn = turn.lower()
     words = turn.split()
     if _URL.search(turn):
@@ -108,8 +108,8 @@ def _flaw(turn: str) -> str | None:
         return "e-mail address"
     if _LETTER_SPAM.search(turn):
         return "letter spam"
-    if max(map(len, words)) > _LONGEST_WORD:
+    if max(map(len, words)) > _MAX_WORD_CHARACTERS:
         return "overlong word"
-    if len(words) > _LONGEST_TURN:
-        return f"more than {_LONGEST_TURN} words"
+    if len(words) > _MAX_TURN_WORDS:
+        return f"more than {_MAX_TURN_WORDS} words"
     return None

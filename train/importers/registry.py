@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 #: Reads a corpus from its first dialogue, and counts what it drops by reason.
 Importer = Callable[[Counter[str]], "Iterator[Dialogue]"]
 
-KNOWN = ("chitchat", "chatterbot", "chatterbot:LANGUAGE,...")
+CORPUS_NAMES = ("chitchat", "chatterbot", "chatterbot:LANGUAGE,...")
 
 
-def importer(name: str) -> Importer | None:
+def find_importer(name: str) -> Importer | None:
     """The importer of `chitchat`, `chatterbot` or `chatterbot:english,german`; None for other names.
 
     Raises EdgeChatError if the package is not installed, UsageError for an unknown language.

@@ -8,19 +8,19 @@ from pathlib import Path
 from textual import work
 from textual.content import Content
 
-from ..engine import bundles_near, is_bundle, name_of, place_of, why_no_bundle
-from ..keys import LISTING, bindings
-from ..plain import content
+from ..engine import bundle_name, is_bundle, list_bundles, resolve_bundle, why_no_bundle
+from ..keys import LIST_ACTIONS, bindings
+from ..safetext import safe_content
 from ..values import BundleChoice
 from ..widgets.lines import one_line
-from .dialog import FILLING, IN_ORDER
-from .listing import Listing
+from .dialog import ACTION_GROUP, SEARCH_GROUP
+from .listdialog import ListDialog
 
 
-class BundleList(Listing[str]):
+class BundleList(ListDialog[str]):
     """Choose a bundle. The result is its path."""
 
-    BINDINGS = bindings(LISTING)
+    BINDINGS = bindings(LIST_ACTIONS)
     HELP = """
     ### Bundles
 
@@ -35,18 +35,18 @@ class BundleList(Listing[str]):
         self._query: str | None = None  # the path that the list is for
         self._found: list[BundleChoice] = []
 
-    @work(group=IN_ORDER)
+    @work(group=ACTION_GROUP)
     async def action_open(self) -> None:
         typed = self._typed
         if self._query != typed:
-            await self._find()
+            await self._refresh_list()
         if not self.is_open:
             return
         at = self.options.highlighted
         if at is not None and at < len(self._found):
             self.dismiss(self._found[at].path)
         elif typed:
-            self.refuse(await asyncio.to_thread(why_no_bundle, typed))
+            self.show_error(await asyncio.to_thread(why_no_bundle, typed))
 
     @property
     def _typed(self) -> str:
@@ -58,37 +58,37 @@ class BundleList(Listing[str]):
         if _folder(self._typed):
             self._search_folder()
         else:
-            self._show(self._typed, ())
+            self._show_matches(self._typed, ())
 
-    @work(exclusive=True, group=FILLING)
+    @work(exclusive=True, group=SEARCH_GROUP)
     async def _search_folder(self) -> None:
-        await self._find()
+        await self._refresh_list()
 
-    async def _find(self) -> None:
+    async def _refresh_list(self) -> None:
         """List the bundles that match the field, with those in a folder that was typed."""
         typed = self._typed
         folder = _folder(typed)
-        near = await asyncio.to_thread(bundles_near, Path(folder)) if folder else ()
+        in_folder = await asyncio.to_thread(list_bundles, Path(folder)) if folder else ()
         if self.is_open and typed == self._typed:
-            self._show(typed, near)
+            self._show_matches(typed, in_folder)
 
-    def _show(self, typed: str, near: Sequence[str]) -> None:
-        """List the choices that match what was typed, and the paths in `near` that begin with it.
+    def _show_matches(self, typed: str, in_folder: Sequence[str]) -> None:
+        """List the choices that match what was typed, and the paths in `in_folder` that begin with it.
 
         A bundle at exactly the typed path comes first.
         """
         folded = typed.casefold()
-        known = {place_of(choice.path): choice for choice in self._choices} if typed else {}
+        known = {resolve_bundle(choice.path): choice for choice in self._choices} if typed else {}
 
         def choice_of(path: str) -> BundleChoice:
-            return known.get(place_of(path)) or BundleChoice(path, name_of(path), "")
+            return known.get(resolve_bundle(path)) or BundleChoice(path, bundle_name(path), "")
 
         found = [c for c in self._choices if folded in c.path.casefold() or folded in c.name.casefold()]
         exact = [choice for choice in found if choice.path == typed]
         if typed and not exact and is_bundle(typed):
             exact = [choice_of(typed)]
         folder, begun = Path(_folder(typed)), os.path.basename(folded)  # noqa: PTH119 - "" after a slash
-        inside = {path: str(Path(path).relative_to(folder)) for path in near}  # a `Path` has no "./"
+        inside = {path: str(Path(path).relative_to(folder)) for path in in_folder}  # a `Path` has no "./"
         there = (choice_of(path) for path, name in inside.items() if name.casefold().startswith(begun))
         self._query, self._found = typed, list(dict.fromkeys([*exact, *found, *there]))
         self.fill(map(_row, self._found))
@@ -100,6 +100,6 @@ def _folder(typed: str) -> str:
 
 
 def _row(choice: BundleChoice) -> Content:
-    return content(one_line(choice.name), "bold") + content(
+    return safe_content(one_line(choice.name), "bold") + safe_content(
         f"\n  {one_line(choice.about or choice.path)}", "dim"
     )

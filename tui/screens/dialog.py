@@ -11,23 +11,23 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 from textual.worker import Worker, get_current_worker
 
-from ..keys import DIALOG, bindings
-from ..plain import content, plain
-from ..widgets.footer import Keys
+from ..keys import DIALOG_ACTIONS, bindings
+from ..safetext import safe_content, safe_text
+from ..widgets.footer import FittingFooter
 
 T = TypeVar("T")
 
 #: Worker groups: actions, and searches that fill a list. Later keys wait until such a worker is done or shows
-#: a dialog (`tui/inorder.py`).
-IN_ORDER, FILLING = "in order", "filling"
+#: a dialog (`tui/keyqueue.py`).
+ACTION_GROUP, SEARCH_GROUP = "actions", "searches"
 
 
-async def answer_of(dialog: "Dialog[T]", below: Screen[Any]) -> T | None:
+async def show_dialog(dialog: "Dialog[T]", below: Screen[Any]) -> T | None:
     """Show a dialog over the screen `below` and wait for its result, None if it is closed without one, or if
     another screen is open over `below` already. Call it in a worker."""
     if below.app.screen is not below:
         return None
-    dialog.asked_by = get_current_worker()
+    dialog.opened_by = get_current_worker()
     return await below.app.push_screen_wait(dialog)
 
 
@@ -40,7 +40,7 @@ def copy_selected_text(screen: Screen[Any]) -> None:
     screen.notify("The selected text is copied")
 
 
-class Topmost(Screen[T]):
+class SafeDismissScreen(Screen[T]):
     """A screen that only closes itself. Textual's `dismiss` closes the screen on top, even the chat, for
     example at the second of two fast clicks. List a base class with styles before this one."""
 
@@ -48,34 +48,34 @@ class Topmost(Screen[T]):
         return super().dismiss(result) if self.is_active else AwaitComplete()
 
 
-class Dialog(ModalScreen[T | None], Topmost[T | None], Generic[T]):
+class Dialog(ModalScreen[T | None], SafeDismissScreen[T | None], Generic[T]):
     """A dialog. Its result is None if it is closed without an answer."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(DIALOG)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(DIALOG_ACTIONS)
     BINDING_GROUP_TITLE = "Here"
 
     def __init__(self, title: str) -> None:
         super().__init__()
-        self._title = plain(title)
-        self.asked_by: Worker[Any] | None = None
+        self._title = safe_text(title)
+        self.opened_by: Worker[Any] | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog") as box:
             box.border_title = self._title.replace("[", r"\[")
             yield from self.compose_box()
-        yield Keys(compact=True)
+        yield FittingFooter(compact=True)
 
     def compose_box(self) -> ComposeResult:
         """The contents of the box."""
         raise NotImplementedError
 
-    def refuse(self, why: str) -> None:
+    def show_error(self, why: str) -> None:
         """Show in `#wrong` why the answer is refused, and keep the dialog open."""
-        self.query_one("#wrong", Static).update(content(why))
+        self.query_one("#wrong", Static).update(safe_content(why))
         self.add_class("-wrong")
 
-    def accept(self) -> None:
-        """Remove the error of `refuse`, since the answer was changed."""
+    def clear_error(self) -> None:
+        """Remove the error of `show_error`, since the answer was changed."""
         self.remove_class("-wrong")
 
     def action_copy_text(self) -> None:

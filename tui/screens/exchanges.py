@@ -4,19 +4,19 @@ from collections.abc import Iterable
 
 from textual.content import Content
 
-from ..keys import LISTING, bindings
-from ..plain import content
-from ..search import excerpt, folded
-from ..store import LISTED
+from ..keys import LIST_ACTIONS, bindings
+from ..safetext import safe_content
+from ..store import MAX_LISTED
+from ..textsearch import excerpt, fold_case
 from ..values import Exchange
 from ..widgets.lines import one_line
-from .listing import Listing
+from .listdialog import ListDialog
 
 
-class ExchangeList(Listing[int]):
+class ExchangeList(ListDialog[int]):
     """Choose one of these exchanges, which are given oldest first. The result is its position from 1 on."""
 
-    BINDINGS = bindings(LISTING)
+    BINDINGS = bindings(LIST_ACTIONS)
     HELP = """
     ### Exchanges
 
@@ -35,27 +35,27 @@ class ExchangeList(Listing[int]):
             self.dismiss(self._found[at])
 
     def search(self) -> None:
-        terms = folded(self.query_input.value).split()
-        found = [(at, texts) for at, texts in self._texts if _holds_all(texts, terms)]
-        self._found = [at for at, _ in found[:LISTED]]
-        self.fill(_row(at, texts, terms) for at, texts in found[:LISTED])
-        self.tell(self.count(len(found)))
+        terms = fold_case(self.query_input.value).split()
+        found = [(at, texts) for at, texts in self._texts if _contains_all(texts, terms)]
+        self._found = [at for at, _ in found[:MAX_LISTED]]
+        self.fill(_row(at, texts, terms) for at, texts in found[:MAX_LISTED])
+        self.set_note(self.count_note(len(found)))
 
 
 def _texts(exchange: Exchange) -> list[str]:
-    replies = [reply.text for reply in exchange.sides if reply]
+    replies = [reply.text for reply in exchange.replies if reply]
     return [exchange.prompt, *replies, *([] if exchange.answer is None else [exchange.answer])]
 
 
-def _holds_all(texts: list[str], terms: list[str]) -> bool:
-    text = folded("\n".join(texts))
+def _contains_all(texts: list[str], terms: list[str]) -> bool:
+    text = fold_case("\n".join(texts))
     return all(term in text for term in terms)
 
 
 def _row(at: int, texts: list[str], terms: list[str]) -> Content:
     shown = excerpt(texts, terms[0]) if terms else texts[1] if len(texts) > 1 else ""
     return (
-        content(one_line(texts[0]) or "(no prompt)", "bold")
-        + content(f"\n  exchange {at}", "dim")
-        + content(f" · {one_line(shown)}" if shown else "", "dim italic")
+        safe_content(one_line(texts[0]) or "(no prompt)", "bold")
+        + safe_content(f"\n  exchange {at}", "dim")
+        + safe_content(f" · {one_line(shown)}" if shown else "", "dim italic")
     )

@@ -10,12 +10,12 @@ from textual.content import Content
 from textual.selection import Selection
 from textual.widgets import Markdown, Static
 
-from ..plain import content
+from ..safetext import safe_content
 from ..values import KeyHint
-from ..widgets.hanging import Hanging
+from ..widgets.hangingindent import HangingIndent
 from .dialog import Dialog
 
-_KEY = 18  # cells
+_KEY_CELLS = 18
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class KeySection:
     keys: tuple[KeyHint, ...]
 
 
-class _Row(Static):
+class _KeyRow(Static):
     """A key with its description beside it. The mouse selects the description."""
 
-    def __init__(self, key: str, does: Content) -> None:
-        super().__init__(Hanging(content(key, "bold $text-accent"), does, _KEY))
-        self._does = does
+    def __init__(self, key: str, description: Content) -> None:
+        super().__init__(HangingIndent(safe_content(key, "bold $text-accent"), description, _KEY_CELLS))
+        self._description = description
 
     def get_selection(self, selection: Selection) -> tuple[str, str]:
-        return selection.extract(self._does.plain), "\n"
+        return selection.extract(self._description.plain), "\n"
 
 
 class Help(Dialog[None]):
@@ -50,9 +50,11 @@ class Help(Dialog[None]):
             if self._about:
                 yield Markdown(self._about)
             for section in self._sections:
-                yield Static(content(section.title, "bold $text-primary"))
+                yield Static(safe_content(section.title, "bold $text-primary"))
                 for hint in section.keys:
-                    does = content(hint.does) + content(f"  {hint.id}" if hint.id else "", "dim")
-                    yield _Row(hint.key, does)
+                    description = safe_content(hint.description) + safe_content(
+                        f"  {hint.id}" if hint.id else "", "dim"
+                    )
+                    yield _KeyRow(hint.key, description)
                 yield Static()
-            yield Static(content(self.note, "dim"), classes="section")
+            yield Static(safe_content(self.note, "dim"), classes="section")

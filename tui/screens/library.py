@@ -8,24 +8,24 @@ from textual import work
 from textual.binding import BindingType
 from textual.content import Content
 
-from ..keeper import Keeper
-from ..keys import LIBRARY, bindings
-from ..plain import content, counted
-from ..store import GONE, LISTED, TITLE, Store, StoreError, title_of
-from ..values import Summary
+from ..keys import LIBRARY_ACTIONS, bindings
+from ..safetext import plural, safe_content
+from ..store import GONE_MESSAGE, MAX_LISTED, MAX_TITLE_CHARACTERS, Store, StoreError, title_of
+from ..storethread import StoreThread
+from ..values import ConversationSummary
 from ..widgets.lines import one_line
-from .ask import Ask
-from .dialog import FILLING, IN_ORDER, answer_of
-from .listing import Listing
+from .dialog import ACTION_GROUP, SEARCH_GROUP, show_dialog
+from .listdialog import ListDialog
+from .textdialogs import AskDialog
 
 #: The note of the dialog that asks for a title.
-RENAMES = f"The title of the conversation, at most {TITLE} characters"
+TITLE_NOTE = f"The title of the conversation, at most {MAX_TITLE_CHARACTERS} characters"
 
 
-class Library(Listing[Summary]):
+class Library(ListDialog[ConversationSummary]):
     """Choose a conversation to open."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(LIBRARY)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(LIBRARY_ACTIONS)
     HELP = """
     ### Conversations
 
@@ -35,11 +35,11 @@ class Library(Listing[Summary]):
     Undo restores a deleted conversation until you quit; then it is overwritten.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, store_thread: StoreThread) -> None:
         super().__init__("conversations", "Search")
-        self._keeper = keeper
+        self._store_thread = store_thread
         self._query: str | None = None  # the query that the list is for
-        self._found: list[Summary] = []
+        self._found: list[ConversationSummary] = []
         self._deleted: dict[int, str] = {}  # titles by id, the latest deleted last
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -47,16 +47,16 @@ class Library(Listing[Summary]):
             return None
         return True
 
-    @work(group=IN_ORDER)
+    @work(group=ACTION_GROUP)
     async def action_open(self) -> None:
-        if picked := await self._pick():
+        if picked := await self._get_picked():
             self.dismiss(picked)
 
-    async def _pick(self) -> Summary | None:
+    async def _get_picked(self) -> ConversationSummary | None:
         """The highlighted conversation, in the list for everything typed so far. None if it was deleted in
         the meantime."""
         before, query = self._highlighted, self._query
-        await self._find()
+        await self._refresh_list()
         if not self.is_open:
             return None
         if (
@@ -64,57 +64,59 @@ class Library(Listing[Summary]):
             and query == self._query
             and (self._highlighted is None or self._highlighted.id != before.id)
         ):
-            self.notify(GONE, severity="warning")
+            self.notify(GONE_MESSAGE, severity="warning")
             return None
         return self._highlighted
 
     @property
-    def _highlighted(self) -> Summary | None:
+    def _highlighted(self) -> ConversationSummary | None:
         at = self.options.highlighted
         return None if at is None or at >= len(self._found) else self._found[at]
 
-    @work(group=IN_ORDER)
+    @work(group=ACTION_GROUP)
     async def action_rename(self) -> None:
-        if picked := await self._pick():
-            title = await answer_of(Ask("rename", picked.title, note=RENAMES), self)
+        if picked := await self._get_picked():
+            title = await show_dialog(AskDialog("rename", picked.title, note=TITLE_NOTE), self)
             if title and title.strip():
-                await self._do(lambda store: store.rename(picked.id, title_of(title)))
+                await self._change_store(lambda store: store.rename(picked.id, title_of(title)))
 
-    @work(group=IN_ORDER)
+    @work(group=ACTION_GROUP)
     async def action_delete(self) -> None:
-        if picked := await self._pick():
-            await self._do(lambda store: store.delete(picked.id))
+        if picked := await self._get_picked():
+            await self._change_store(lambda store: store.delete(picked.id))
 
-    @work(group=IN_ORDER)
+    @work(group=ACTION_GROUP)
     async def action_undo(self) -> None:
         if self._deleted:
             last = list(self._deleted)[-1]
-            await self._do(lambda store: store.restore(last))
+            await self._change_store(lambda store: store.restore(last))
 
-    async def _do(self, change: Callable[[Store], None]) -> None:
+    async def _change_store(self, change: Callable[[Store], None]) -> None:
         try:
-            await self._keeper.do(change)
+            await self._store_thread.run(change)
         except StoreError as error:
             self.notify(one_line(str(error)), severity="error", markup=False)
-        await self._find()
+        await self._refresh_list()
 
     def search(self) -> None:
         self._search()
 
-    @work(exclusive=True, group=FILLING)
+    @work(exclusive=True, group=SEARCH_GROUP)
     async def _search(self) -> None:
-        await self._find()
+        await self._refresh_list()
 
-    async def _find(self) -> None:
+    async def _refresh_list(self) -> None:
         """List the conversations that match the field."""
         if not self.is_open:
             return
         query = self.query_input.value
         try:
-            found, deleted = await self._keeper.do(lambda store: (store.find(query), store.deleted()))
+            found, deleted = await self._store_thread.run(
+                lambda store: (store.find(query), store.deleted_titles())
+            )
         except StoreError as error:
             if self.is_open:
-                self.tell(str(error))
+                self.set_note(str(error))
             return
         if not self.is_open:
             return
@@ -124,12 +126,12 @@ class Library(Listing[Summary]):
             at = ids.index(before.id) if before and before.id in ids else self.options.highlighted or 0
         self._query, self._found, self._deleted = query, found, deleted
         self.refresh_bindings()
-        self.fill(map(_row, found[:LISTED]), at)
-        self.tell(self._note())
+        self.fill(map(_row, found[:MAX_LISTED]), at)
+        self.set_note(self._note())
 
     def _note(self) -> str:
         notes = []
-        if count := self.count(len(self._found)):
+        if count := self.count_note(len(self._found)):
             notes.append(count)
         elif not self._found and not self._deleted:
             notes.append("There are no conversations yet.")
@@ -139,20 +141,20 @@ class Library(Listing[Summary]):
         return " ".join(notes)
 
 
-def _row(summary: Summary) -> Content:
-    size = counted(summary.exchanges, "exchange")
-    about = f"\n  {summary.bundle} · {size} · {_ago(time.time() - summary.updated)}"
-    lines = content(one_line(summary.title) or "(no title)", "bold") + content(
+def _row(summary: ConversationSummary) -> Content:
+    size = plural(summary.exchanges, "exchange")
+    about = f"\n  {summary.bundle} · {size} · {_time_ago(time.time() - summary.updated)}"
+    lines = safe_content(one_line(summary.title) or "(no title)", "bold") + safe_content(
         one_line(about).replace("⏎", "\n"), "dim"
     )
     if summary.excerpt:
-        lines += content("\n  " + one_line(summary.excerpt), "dim italic")
+        lines += safe_content("\n  " + one_line(summary.excerpt), "dim italic")
     return lines
 
 
-def _ago(seconds: float) -> str:
+def _time_ago(seconds: float) -> str:
     for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         n = int(seconds // size)
         if n >= 1:
-            return f"{counted(n, name)} ago"
+            return f"{plural(n, name)} ago"
     return "just now"

@@ -4,10 +4,10 @@ from textual import on
 from textual.command import Command, CommandPalette
 from textual.widgets import OptionList
 
-from .dialog import Topmost
+from .dialog import SafeDismissScreen
 
 
-class Palette(CommandPalette, Topmost[None]):
+class Palette(CommandPalette, SafeDismissScreen[None]):
     """Textual's command palette, except that a row picked twice at once runs once."""
 
     @on(OptionList.OptionSelected)

@@ -1,9 +1,9 @@
 """The widgets of the chat. They show plain values, post messages, and do not depend on models."""
 
 from .candidates import Candidates
+from .chatmessages import ReplyMessage
 from .conversation import Conversation
 from .inspector import VIEWS, Inspector
-from .message import ReplyMessage
 from .prompt import Prompt
 from .status import StatusLine
 from .welcome import Welcome

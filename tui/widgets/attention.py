@@ -7,12 +7,12 @@ from rich.cells import cell_len
 
 from ..values import Trace
 from .hints import NOT_TRACED
-from .lines import Line, Lines, cells, token
+from .lines import Line, Lines, display_token, fit_cells
 
-_TOKEN, _COLUMN = 12, 10  # cells
+_TOKEN_CELLS, _MAX_COLUMN_CELLS = 12, 10
 _SHADES = " ░▒▓█"
 #: The lowest attention weight of each shade except the first.
-_LEVELS = (0.05, 0.15, 0.3, 0.6)
+_MIN_WEIGHTS = (0.05, 0.15, 0.3, 0.6)
 
 
 class Attention(Lines):
@@ -35,26 +35,27 @@ class Attention(Lines):
         """Show the candidate of index `reply`, or `hint` if there is no trace."""
         tokens = trace.replies[reply] if trace and reply < len(trace.replies) else ()
         if not trace or not tokens:
-            self.say(hint if trace is None else NOT_TRACED)
+            self.show_message(hint if trace is None else NOT_TRACED)
             return
-        widths = [max(6, min(_COLUMN, cell_len(token(text)) + 2)) for text in trace.source]
+        widths = [max(6, min(_MAX_COLUMN_CELLS, cell_len(display_token(text)) + 2)) for text in trace.source]
         names = "".join(
-            cells(token(text), w - 1, right=True) + " " for text, w in zip(trace.source, widths, strict=True)
+            fit_cells(display_token(text), w - 1, right=True) + " "
+            for text, w in zip(trace.source, widths, strict=True)
         )
-        head: Line = [(" " * (_TOKEN + 2), ""), (names, "head")]
+        head: Line = [(" " * (_TOKEN_CELLS + 2), ""), (names, "head")]
         rows = [
             [
-                (cells(token(each.text), _TOKEN, right=True) + "  ", "bold"),
+                (fit_cells(display_token(each.text), _TOKEN_CELLS, right=True) + "  ", "bold"),
                 *_weights(each.weights, widths),
             ]
             for each in tokens
         ]
-        self.draw(rows, [head], fixed=_TOKEN + 2)
+        self.draw(rows, [head], fixed=_TOKEN_CELLS + 2)
 
 
 def _weights(weights: Sequence[float], widths: Sequence[int]) -> Iterator[tuple[str, str]]:
     for weight, width in zip(weights, widths, strict=False):
         percent = round(100 * weight)
-        level = bisect.bisect_right(_LEVELS, weight)
+        level = bisect.bisect_right(_MIN_WEIGHTS, weight)
         text = f"{_SHADES[level]}{percent:>3}" if percent else "·"
         yield text.rjust(width - 1) + " ", f"heat{level}" if level else "dim"

@@ -5,13 +5,13 @@ from typing import ClassVar
 from textual import events
 from textual.binding import BindingType
 
-from ..keys import BEAM, bindings
+from ..keys import BEAM_ACTIONS, bindings
 from ..values import BeamCandidate, Trace
 from .hints import NOT_TRACED
-from .lines import Line, Lines, cells, one_line, percent, token
+from .lines import Line, Lines, display_token, fit_cells, format_percent, one_line
 
-_FATES = {"live": ("●", ""), "finished": ("■", "good"), "pruned": ("×", "dim"), "banned": ("⊘", "bad")}
-_LABELS = {"live": "kept", "finished": "finished", "pruned": "pruned", "banned": "banned"}
+_FATE_STYLES = {"live": ("●", ""), "finished": ("■", "good"), "pruned": ("×", "dim"), "banned": ("⊘", "bad")}
+_FATE_LABELS = {"live": "kept", "finished": "finished", "pruned": "pruned", "banned": "banned"}
 
 
 class BeamTree(Lines):
@@ -29,7 +29,7 @@ class BeamTree(Lines):
     hypothesis with this token, by which the search ranks. Left and Right go through the steps.
     """
     BINDING_GROUP_TITLE = "Beam"
-    BINDINGS: ClassVar[list[BindingType]] = bindings(BEAM)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(BEAM_ACTIONS)
 
     def __init__(self) -> None:
         super().__init__(highlights=False)
@@ -41,7 +41,7 @@ class BeamTree(Lines):
         if trace is not self._trace:
             self._trace, self._step = trace, 0
         if trace is None or not trace.steps:
-            self.say(hint if trace is None else NOT_TRACED)
+            self.show_message(hint if trace is None else NOT_TRACED)
         else:
             self._fill()
 
@@ -64,18 +64,23 @@ class BeamTree(Lines):
             rows.append(
                 [(f"{one_line(row.text).strip() or '(nothing yet)'}  ", "bold"), (f"{row.logp:.2f}", "dim")]
             )
-            rows += (_branch(c, width, last=c is row.candidates[-1]) for c in row.candidates)
+            rows += (_candidate_line(c, width, last=c is row.candidates[-1]) for c in row.candidates)
         fates = [c.fate for row in steps[self._step] for c in row.candidates]
-        counts = ", ".join(f"{fates.count(fate)} {label}" for fate, label in _LABELS.items() if fate in fates)
+        counts = ", ".join(
+            f"{fates.count(fate)} {label}" for fate, label in _FATE_LABELS.items() if fate in fates
+        )
         at = f"step {self._step + 1} of {len(steps)}"
         self.draw(rows, [[(f"{at}  ", "head"), (counts, "dim")]])
 
 
-def _branch(candidate: BeamCandidate, width: int, *, last: bool) -> Line:
-    sign, look = _FATES.get(candidate.fate, ("?", "dim"))
-    name = token(candidate.text) + (f"  {candidate.rule}" if candidate.rule else "")
+def _candidate_line(candidate: BeamCandidate, width: int, *, last: bool) -> Line:
+    sign, style = _FATE_STYLES.get(candidate.fate, ("?", "dim"))
+    name = display_token(candidate.text) + (f"  {candidate.rule}" if candidate.rule else "")
     return [
         (" └ " if last else " ├ ", "dim"),
-        (f"{sign} {cells(name, width - 8)}", look),
-        (f"{percent(candidate.logp):>6} {candidate.total:8.2f}", "dim" if candidate.fate != "live" else ""),
+        (f"{sign} {fit_cells(name, width - 8)}", style),
+        (
+            f"{format_percent(candidate.logp):>6} {candidate.total:8.2f}",
+            "dim" if candidate.fate != "live" else "",
+        ),
     ]

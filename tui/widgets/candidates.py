@@ -8,12 +8,12 @@ from textual import events
 from textual.binding import BindingType
 from textual.widgets import DataTable
 
-from ..keys import CANDIDATES, UP_AND_DOWN, bindings
+from ..keys import CANDIDATES_ACTIONS, VERTICAL_VIEW_ACTIONS, bindings
 from ..messages import CandidateChosen
-from ..plain import content
+from ..safetext import safe_content
 from ..values import CandidateRow
 
-_RANK, _FIGURE = 3, 7  # cells
+_RANK_CELLS, _NUMBER_CELLS = 3, 7
 
 
 class Candidates(DataTable[Text]):
@@ -33,7 +33,7 @@ class Candidates(DataTable[Text]):
     """
 
     BINDING_GROUP_TITLE = "Candidates"
-    BINDINGS: ClassVar[list[BindingType]] = bindings((*CANDIDATES, *UP_AND_DOWN))
+    BINDINGS: ClassVar[list[BindingType]] = bindings((*CANDIDATES_ACTIONS, *VERTICAL_VIEW_ACTIONS))
 
     def __init__(self) -> None:
         super().__init__(cursor_type="row", zebra_stripes=False)
@@ -59,9 +59,14 @@ class Candidates(DataTable[Text]):
     def _fill(self, cursor: int) -> None:
         # The width of a column is fixed when it is added, so a new size needs new columns.
         self.clear(columns=True)
-        figures = 4 * 2 * self.cell_padding + _RANK + 2 * _FIGURE
+        figures = 4 * 2 * self.cell_padding + _RANK_CELLS + 2 * _NUMBER_CELLS
         width = max(10, self.scrollable_content_region.width - figures)
-        for label, cells in (("#", _RANK), ("score", _FIGURE), ("logp", _FIGURE), ("reply", width)):
+        for label, cells in (
+            ("#", _RANK_CELLS),
+            ("score", _NUMBER_CELLS),
+            ("logp", _NUMBER_CELLS),
+            ("reply", width),
+        ):
             self.add_column(Text(label, justify="left" if label == "reply" else "right"), width=cells)
         for n, row in enumerate(self._candidates):
             sign = "●" if n == self._chosen and len(self._candidates) > 1 else ""
@@ -69,7 +74,7 @@ class Candidates(DataTable[Text]):
                 Text(f"{sign}{row.rank:>2}", justify="right"),
                 Text(f"{row.score:.2f}", justify="right"),
                 Text(f"{row.logp:.2f}", justify="right"),
-                Text(content(row.text).plain + ("" if row.finished else " …")),
+                Text(safe_content(row.text).plain + ("" if row.finished else " …")),
                 height=None,
             )
         self.move_cursor(row=cursor)

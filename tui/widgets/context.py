@@ -8,12 +8,12 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from ..keys import UP_AND_DOWN, bindings
-from ..plain import content, counted
+from ..keys import VERTICAL_VIEW_ACTIONS, bindings
+from ..safetext import plural, safe_content
 from ..values import BundleFacts, ReplyFacts, Trace
-from .hanging import Hanging
-from .hints import NOTHING
-from .message import WHO
+from .chatmessages import SPEAKER_CELLS
+from .hangingindent import HangingIndent
+from .hints import NO_REPLY
 
 
 class Context(VerticalScroll, can_focus=True):
@@ -27,7 +27,7 @@ class Context(VerticalScroll, can_focus=True):
     anything said earlier. A token is a word or part of a word.
     """
     BINDING_GROUP_TITLE = "Seen"
-    BINDINGS: ClassVar[list[BindingType]] = bindings(UP_AND_DOWN)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(VERTICAL_VIEW_ACTIONS)
 
     def action_move(self, by: int) -> None:
         self.scroll_relative(y=by, animate=False)
@@ -36,24 +36,26 @@ class Context(VerticalScroll, can_focus=True):
         """Show what the model read for a reply."""
         self.query(Static).remove()
         if reply is None or not reply.made.seen:
-            self.mount(Static(content(NOTHING, "dim")))
+            self.mount(Static(safe_content(NO_REPLY, "dim")))
             return
         turns = trace.seen if trace else reply.made.seen
         cut = trace.cut if trace else reply.truncated
         rows = [
-            Static(Hanging(Content.styled(who, "bold"), content(text), WHO)) for who, text in _speakers(turns)
+            Static(HangingIndent(Content.styled(who, "bold"), safe_content(text), SPEAKER_CELLS))
+            for who, text in _with_speakers(turns)
         ]
-        self.mount(Static(content(_summary(len(turns), cut, trace), "dim")), *rows)
+        self.mount(Static(safe_content(_summary(len(turns), cut, trace), "dim")), *rows)
         notes = []
         if reply.truncated:
             notes.append(_truncation(reply, trace))
-        if facts and facts.turns is not None:
+        if facts and facts.max_turns is not None:
             notes.append(
                 "This model reads one prompt at a time and nothing said before it."
-                if facts.turns <= 1
-                else f"This model reads the last {facts.turns} turns of a conversation, nothing before them."
+                if facts.max_turns <= 1
+                else f"This model reads the last {facts.max_turns} turns of a conversation, "
+                "nothing before them."
             )
-        self.mount(Static(content("\n".join(notes), "dim")))
+        self.mount(Static(safe_content("\n".join(notes), "dim")))
 
 
 def _summary(turns: int, cut: bool, trace: Trace | None) -> str:
@@ -66,7 +68,7 @@ def _summary(turns: int, cut: bool, trace: Trace | None) -> str:
         text = f"The prompt and the {before} before it" + (", the oldest cut" if cut else "")
     if trace is None:
         return f"{text}:"
-    return f"{text}, {len(trace.source)} of at most {trace.longest} tokens:"
+    return f"{text}, {len(trace.source)} of at most {trace.max_source} tokens:"
 
 
 def _truncation(reply: ReplyFacts, trace: Trace | None) -> str:
@@ -74,9 +76,9 @@ def _truncation(reply: ReplyFacts, trace: Trace | None) -> str:
     if trace is None:
         return f"{text}. It is shown in full here; replay the reply to see what the model read."
     gone = len(reply.made.seen) - len(trace.seen)
-    return f"{text}, including {counted(gone, 'whole turn')}." if gone else f"{text}."
+    return f"{text}, including {plural(gone, 'whole turn')}." if gone else f"{text}."
 
 
-def _speakers(turns: Sequence[str]) -> list[tuple[str, str]]:
+def _with_speakers(turns: Sequence[str]) -> list[tuple[str, str]]:
     """Each turn with its speaker. The last turn is the user's."""
     return [("you" if (len(turns) - n) % 2 else "bot", text) for n, text in enumerate(turns)]

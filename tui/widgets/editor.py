@@ -11,21 +11,21 @@ from textual.events import Key, Paste
 from textual.widgets import TextArea
 
 from ..keys import Action, bindings
-from ..plain import plain
+from ..safetext import safe_text
 
 #: Maximum characters of a text. No model here reads as many, and a text area takes seconds for a megabyte.
-LONGEST = 20_000
+MAX_TEXT_CHARACTERS = 20_000
 
 #: Replaces Ctrl-Y of the text area, which is Copy in the chat.
-_REDO = Binding("alt+z", "redo", "Redo", show=False)
+_REDO_BINDING = Binding("alt+z", "redo", "Redo", show=False)
 
 
-def writes(event: Key) -> bool:
+def types_text(event: Key) -> bool:
     """Whether a key types its character. A key with Alt carries a character too, but does not type it."""
-    return (event.is_printable and not event.key.startswith("alt+")) or _formats(event)
+    return (event.is_printable and not event.key.startswith("alt+")) or _types_format_character(event)
 
 
-def _formats(event: Key) -> bool:
+def _types_format_character(event: Key) -> bool:
     """Whether a key types a format character (Unicode category Cf), such as the joiners in words and emoji.
     Python, and so Textual, considers these unprintable."""
     return any(unicodedata.category(character) == "Cf" for character in event.character or "")
@@ -37,15 +37,15 @@ else:  # if the mixin were a widget, the styles of the other base class would be
     Widget = object
 
 
-class Writable(Widget):
+class TextFieldMixin(Widget):
     """A text field that accepts every character that can be typed and leaves other keys to their bindings."""
 
     def on_key(self, event: Key) -> None:
-        if _formats(event):
+        if _types_format_character(event):
             event.stop()
             event.prevent_default()
-            self.put(event.character or "")
-        elif not writes(event) and (event.is_printable or event.key in self.screen.active_bindings):
+            self.replace_selection(event.character or "")
+        elif not types_text(event) and (event.is_printable or event.key in self.screen.active_bindings):
             event.prevent_default()
 
     def action_copy(self) -> None:
@@ -54,23 +54,23 @@ class Writable(Widget):
             raise SkipAction
         super().action_copy()  # type: ignore[misc]
 
-    def put(self, text: str) -> None:
+    def replace_selection(self, text: str) -> None:
         """Insert a text at the cursor, replacing the selection."""
         raise NotImplementedError
 
 
-class Editor(Writable, TextArea, inherit_bindings=False):
-    """A text area. `ACTIONS` are all actions available while it has the focus: their keys do not edit. `WHAT`
-    names the text in messages."""
+class Editor(TextFieldMixin, TextArea, inherit_bindings=False):
+    """A text area. `ACTIONS` are all actions available while it has the focus: their keys do not edit.
+    `TEXT_NAME` names the text in messages."""
 
     ACTIONS: ClassVar[tuple[Action, ...]] = ()
-    WHAT = "text"
+    TEXT_NAME = "text"
 
     @staticmethod
-    def keys(own: Iterable[Action], others: Iterable[Action]) -> list[BindingType]:
+    def editor_bindings(own: Iterable[Action], others: Iterable[Action]) -> list[BindingType]:
         """The `BINDINGS` of an editor: its `own` actions and those of the text area, except for keys that
         `others` use. Keys that move the cursor or delete a character are not listed in help."""
-        first = [*bindings(own), _REDO]
+        first = [*bindings(own), _REDO_BINDING]
         taken = {binding.key for binding in Binding.make_bindings([*first, *bindings(others)])}
         edit = [b for b in Binding.make_bindings(TextArea.BINDINGS) if b.key not in taken]
         expected = ("cursor_", "delete_left", "delete_right")
@@ -85,23 +85,24 @@ class Editor(Writable, TextArea, inherit_bindings=False):
                 if not any(binding.id for binding in bound):
                     self._bindings.key_to_bindings.pop(key, None)
 
-    def write(self, text: str) -> None:
+    def set_text(self, text: str) -> None:
         """Replace the text. Control sequences, which a stored text may contain, are made visible."""
-        self.load_text(plain(text))
+        self.load_text(safe_text(text))
         self.move_cursor(self.document.end)
 
     def on_paste(self, event: Paste) -> None:
         """Insert the pasted text without its control sequences."""
         event.prevent_default()
         event.stop()
-        if len(event.text) > LONGEST - len(self.text):
+        if len(event.text) > MAX_TEXT_CHARACTERS - len(self.text):
             self.notify(
-                f"The pasted text is too long: {self.WHAT} can have at most {LONGEST:,} characters",
+                f"The pasted text is too long: {self.TEXT_NAME} can have at most "
+                f"{MAX_TEXT_CHARACTERS:,} characters",
                 severity="warning",
             )
             return
-        self.put(event.text)
+        self.replace_selection(event.text)
 
-    def put(self, text: str) -> None:
-        self.replace(plain(text), *self.selection, maintain_selection_offset=False)
+    def replace_selection(self, text: str) -> None:
+        self.replace(safe_text(text), *self.selection, maintain_selection_offset=False)
         self.scroll_cursor_visible()

@@ -11,15 +11,15 @@ from textual.screen import Screen
 from textual.widgets import Footer
 from textual.widgets._footer import FooterKey
 
-from ..keys import ALL, is_key
+from ..keys import ALL_ACTIONS, is_key
 
 #: A binding and its tooltip.
-Shown = tuple[Binding, str]
+BindingAndTooltip = tuple[Binding, str]
 
-_ORDER = {action.id: n for n, action in enumerate(ALL)}
+_ORDER = {action.id: n for n, action in enumerate(ALL_ACTIONS)}
 
 
-def in_order(screen: Screen[object]) -> list[ActiveBinding]:
+def sort_bindings(screen: Screen[object]) -> list[ActiveBinding]:
     """The active bindings: those of the focused widget first, then in the order of declaration in `keys.py`.
     A key from `keys.toml` keeps the place of its action."""
     active = list(screen.active_bindings.values())
@@ -36,33 +36,33 @@ def first_key(screen: Screen[Any], id: str) -> str:
     return next(keys, "")
 
 
-class Keys(Footer):
+class FittingFooter(Footer):
     """A footer whose keys are never cut off. Keys that do not fit are left out, starting with the last. Those
     of the application (palette, help, quit) are always shown, at the end.
 
     A screen may have `labels` by action, which replace those in `keys.py`.
     """
 
-    _shown: tuple[Shown, ...] = ()
+    _shown: tuple[BindingAndTooltip, ...] = ()
 
     def compose(self) -> ComposeResult:
-        self._shown = tuple(self._fitting())
-        yield from (self._key(*shown) for shown in self._shown)
+        self._shown = tuple(self._bindings_that_fit())
+        yield from (self._make_footer_key(*shown) for shown in self._shown)
 
     async def recompose(self) -> None:
         """Recompose only if other keys are shown: each key is a widget and takes time to make."""
-        if self.is_attached and self._shown != tuple(self._fitting()):
+        if self.is_attached and self._shown != tuple(self._bindings_that_fit()):
             await super().recompose()
 
     def on_resize(self, event: events.Resize) -> None:
         self.refresh(recompose=True)
 
-    def _fitting(self) -> Iterator[Shown]:
+    def _bindings_that_fit(self) -> Iterator[BindingAndTooltip]:
         if not self._bindings_ready:
             return
-        shown: dict[str, Shown] = {}
-        last: dict[str, Shown] = {}
-        for node, binding, enabled, tooltip in in_order(self.screen):
+        shown: dict[str, BindingAndTooltip] = {}
+        last: dict[str, BindingAndTooltip] = {}
+        for node, binding, enabled, tooltip in sort_bindings(self.screen):
             if binding.show and enabled and is_key(binding.key) and binding.action not in shown:
                 label = getattr(node, "labels", {}).get(binding.action, binding.description)
                 key = replace(binding, description=label), tooltip
@@ -78,7 +78,7 @@ class Keys(Footer):
     def _width(self, binding: Binding) -> int:
         return len(self.app.get_key_display(binding)) + len(binding.description) + 2
 
-    def _key(self, binding: Binding, tooltip: str) -> FooterKey:
+    def _make_footer_key(self, binding: Binding, tooltip: str) -> FooterKey:
         return FooterKey(
             binding.key,
             self.app.get_key_display(binding),

@@ -9,9 +9,9 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Static
 
-from ..keys import VIEW, bindings
-from ..messages import ViewPicked
-from ..values import Inspected
+from ..keys import VIEW_ACTIONS, bindings
+from ..messages import ViewSelected
+from ..values import InspectorData
 from .attention import Attention
 from .beam import BeamTree
 from .candidates import Candidates
@@ -40,14 +40,14 @@ class Tab(Static):
         self._view = name
 
     def on_click(self, event: events.Click) -> None:
-        self.post_message(ViewPicked(self._view))
+        self.post_message(ViewSelected(self._view))
 
 
 class Inspector(Vertical):
     """A row of tabs and the current view."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(
-        action for action in VIEW if action.id == "inspector.back"
+        action for action in VIEW_ACTIONS if action.id == "inspector.back"
     )
 
     switcher = getters.query_one(ContentSwitcher)
@@ -96,10 +96,10 @@ class Inspector(Vertical):
         """The current view."""
         return self.switcher.query_one(f"#{self.view}")
 
-    def show(self, looked: Inspected) -> None:
+    def show(self, data: InspectorData) -> None:
         """Fill the current view. Other views are filled when they are shown. The knobs do not depend on the
         selected exchange."""
-        reply, trace, hint = looked.reply, looked.trace, looked.hint
+        reply, trace, hint = data.reply, data.trace, data.hint
         chosen = reply.chosen if reply else 0
         if self.view == "candidates":
             self.candidates.show(reply.candidates if reply else (), chosen)
@@ -111,6 +111,6 @@ class Inspector(Vertical):
         elif self.view == "beam":
             self.beam.show(trace, hint)
         elif self.view == "seen":
-            self.seen.show(reply, trace, looked.facts)
+            self.seen.show(reply, trace, data.facts)
         elif self.view == "meter":
-            self.meter.show(reply, looked.speeds)
+            self.meter.show(reply, data.speeds)

@@ -8,12 +8,12 @@ from rich.cells import cell_len
 from textual import events
 from textual.binding import BindingType
 
-from ..keys import KNOBS, bindings
+from ..keys import KNOBS_ACTIONS, bindings
 from ..knobs import KnobState
 from ..messages import KnobReset, KnobStepped, KnobTyped, PresetStepped
-from .lines import Line, Lines, cells, one_line
+from .lines import Line, Lines, fit_cells, one_line
 
-_SIGN, _NAME, _ARROW = 2, 21, 2  # cells
+_SIGN_CELLS, _NAME_CELLS, _ARROW_CELLS = 2, 21, 2
 
 
 class Knobs(Lines):
@@ -28,7 +28,7 @@ class Knobs(Lines):
     `●` marks a value that differs from the bundle's default. Every reply keeps the settings it was made with.
     """
     BINDING_GROUP_TITLE = "Knobs"
-    BINDINGS: ClassVar[list[BindingType]] = bindings(KNOBS)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(KNOBS_ACTIONS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,9 +54,9 @@ class Knobs(Lines):
             knob = state.knob
             name, value = knob.name.replace("_", " "), knob.kind.show(state.value) or "–"
             rows.append(_row("●" if state.changed else "", name, value, changed=state.changed))
-        does = self._knob.knob.does if self._knob else "sets several knobs at once"
+        help_text = self._knob.knob.help if self._knob else "sets several knobs at once"
         # The text must wrap: Right changes a knob here and cannot scroll.
-        wrapped = textwrap.wrap(one_line(self._wrong or does), max(20, self.size.width))
+        wrapped = textwrap.wrap(one_line(self._wrong or help_text), max(20, self.size.width))
         head: list[Line] = [[(line, "bad" if self._wrong else "dim")] for line in wrapped]
         self.draw(rows, head + [[]] * max(0, 2 - len(head)))
 
@@ -82,12 +82,12 @@ class Knobs(Lines):
         if row is None:
             return
         value, _ = self._lines[row][-1]
-        before = event.x + self.scroll_offset.x - _SIGN - _NAME
+        before = event.x + self.scroll_offset.x - _SIGN_CELLS - _NAME_CELLS
         behind = cell_len(value) - 1 - before
         self.highlight(row)
-        if 0 <= before < _ARROW:
+        if 0 <= before < _ARROW_CELLS:
             self.action_sideways(-1)
-        elif 0 <= behind < _ARROW:
+        elif 0 <= behind < _ARROW_CELLS:
             self.action_sideways(1)
 
     @property
@@ -98,7 +98,7 @@ class Knobs(Lines):
 
 def _row(sign: str, name: str, value: str, *, changed: bool = False) -> Line:
     return [
-        (cells(sign, _SIGN), "accent"),
-        (cells(name, _NAME), ""),
+        (fit_cells(sign, _SIGN_CELLS), "accent"),
+        (fit_cells(name, _NAME_CELLS), ""),
         (f"‹ {one_line(value)} ›", "bold" if changed else ""),
     ]

@@ -17,8 +17,8 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from ..keys import VIEW, bindings
-from ..plain import plain
+from ..keys import VIEW_ACTIONS, bindings
+from ..safetext import safe_text
 
 #: Pieces of text, each with its style: "", dim, bold, good, bad, accent, head, or heat1 to heat4.
 Line = Sequence[tuple[str, str]]
@@ -44,7 +44,7 @@ class Lines(ScrollView, can_focus=True):
         "lines--heat4",
         "lines--highlighted",
     }
-    BINDINGS: ClassVar[list[BindingType]] = bindings(VIEW)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(VIEW_ACTIONS)
 
     def __init__(self, *, highlights: bool = True) -> None:
         super().__init__()
@@ -52,25 +52,25 @@ class Lines(ScrollView, can_focus=True):
         self._head: tuple[Line, ...] = ()
         self._fixed = 0
         self._highlights = highlights
-        self._sentence = ""  # shown in place of rows
+        self._shown_message = ""  # shown in place of rows
         self.highlighted = 0
 
     def draw(self, lines: Sequence[Line], head: Sequence[Line] = (), *, fixed: int = 0) -> None:
         """Show these rows. The same row number stays highlighted."""
-        self._lines, self._head, self._fixed, self._sentence = tuple(lines), tuple(head), fixed, ""
+        self._lines, self._head, self._fixed, self._shown_message = tuple(lines), tuple(head), fixed, ""
         width = max((_width(line) for line in (*self._lines, *self._head)), default=0)
         self.virtual_size = Size(width, len(self._lines) + len(self._head))
         self.highlighted = max(0, min(self.highlighted, len(self._lines) - 1))
         self.refresh()
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show a sentence in place of rows."""
         self.draw([[(line, "dim")] for line in textwrap.wrap(text, max(20, self.size.width))])
-        self._sentence = text
+        self._shown_message = text
 
     def on_resize(self, event: events.Resize) -> None:
-        if self._sentence:
-            self.say(self._sentence)
+        if self._shown_message:
+            self.show_message(self._shown_message)
 
     def render_line(self, y: int) -> Strip:
         left, top = self.scroll_offset
@@ -86,7 +86,7 @@ class Lines(ScrollView, can_focus=True):
     @property
     def has_rows(self) -> bool:
         """Whether there is a row that can be highlighted."""
-        return not self._sentence and (len(self._lines) > 1 or bool(self._head))
+        return not self._shown_message and (len(self._lines) > 1 or bool(self._head))
 
     def _strip(self, line: Line, left: int, width: int, *, highlighted: bool = False) -> Strip:
         base = self.get_component_rich_style("lines--highlighted") if highlighted else self.rich_style
@@ -146,7 +146,7 @@ def _width(line: Line) -> int:
     return sum(cell_len(text) for text, _ in line)
 
 
-def cells(text: str, width: int, *, right: bool = False) -> str:
+def fit_cells(text: str, width: int, *, right: bool = False) -> str:
     """`text` in exactly `width` cells. A longer text is cut and ends with an ellipsis."""
     text = one_line(text)
     taken = cell_len(text)
@@ -157,10 +157,10 @@ def cells(text: str, width: int, *, right: bool = False) -> str:
 
 def one_line(text: str) -> str:
     """`text` on one line, with control characters made visible."""
-    return plain(text).replace("\n", "⏎").replace("\t", "⇥")
+    return safe_text(text).replace("\n", "⏎").replace("\t", "⇥")
 
 
-def token(text: str) -> str:
+def display_token(text: str) -> str:
     """A token as it is shown by itself."""
     if not text:
         return "·"
@@ -174,7 +174,7 @@ def bar(share: float, width: int) -> str:
     return ("█" * full + (_BARS[rest] if rest else "")).ljust(width)
 
 
-def spark(values: Sequence[float], width: int) -> str:
+def sparkline(values: Sequence[float], width: int) -> str:
     """Values as bars of one cell each. With more values than cells, a cell shows its largest value."""
     if not values or width < 1:
         return ""
@@ -184,7 +184,7 @@ def spark(values: Sequence[float], width: int) -> str:
     return "".join(_SPARKS[min(7, int(max(share) / most * 7.999))] for share in shares)
 
 
-def percent(logp: float) -> str:
+def format_percent(logp: float) -> str:
     """Format the probability of a natural-log probability as a percentage."""
     share = 100 * math.exp(min(0.0, logp))
     return f"{share:.0f}%" if share >= 0.95 or share == 0 else f"{share:.1f}%"

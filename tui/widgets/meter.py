@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from textual import events
 
-from ..knobs import in_force
-from ..plain import counted
+from ..knobs import effective_settings
+from ..safetext import plural
 from ..values import ReplyFacts
-from .hints import NOTHING
-from .lines import Line, Lines, one_line, spark
+from .hints import NO_REPLY
+from .lines import Line, Lines, one_line, sparkline
 
-_NAME, _BARS = 13, 16  # cells
+_NAME_CELLS, _MIN_BARS_CELLS = 13, 16
 
 
 class Meter(Lines):
@@ -51,32 +51,32 @@ class Meter(Lines):
     def _fill(self) -> None:
         reply, speeds = self._shown
         if reply is None:
-            self.say(NOTHING)
+            self.show_message(NO_REPLY)
             return
-        width = max(8, self.scrollable_content_region.width - _NAME)
-        settings = _packed(in_force(reply.made.options) or ["not known"], width)
+        width = max(8, self.scrollable_content_region.width - _NAME_CELLS)
+        settings = _pack_lines(effective_settings(reply.made.options) or ["not known"], width)
         rows = [
             _row("bundle", reply.made.label),
             *(_row("" if n else "settings", line) for n, line in enumerate(settings)),
-            _row("reply", f"{_ms(reply.ms)} for {counted(reply.tokens, 'token')}"),
+            _row("reply", f"{_ms(reply.ms)} for {plural(reply.tokens, 'token')}"),
         ]
         if reply.confidence is not None:
             rows.append(_row("confidence", f"{100 * reply.confidence:.0f}% likely to be right"))
         if reply.tokens_per_second is not None:
             speed = f"{reply.tokens_per_second:,.0f} tokens/s"
-            rows += _with_bars("speed", speed, speeds if len(speeds) > 1 else (), width)
+            rows += _bar_rows("speed", speed, speeds if len(speeds) > 1 else (), width)
         if reply.first_ms is not None:
             rows.append(_row("first words", _ms(reply.first_ms)))
         if reply.step_ms:
             median, slowest = statistics.median(reply.step_ms), max(reply.step_ms)
             steps = f"{len(reply.step_ms)}, median {_ms(median)}, slowest {_ms(slowest)}"
-            rows += _with_bars("steps", steps, reply.step_ms, width)
+            rows += _bar_rows("steps", steps, reply.step_ms, width)
         if reply.memory is not None:
             rows.append(_row("memory", f"{reply.memory / 1e6:,.0f} MB"))
         self.draw(rows)
 
 
-def _packed(parts: Sequence[str], width: int) -> list[str]:
+def _pack_lines(parts: Sequence[str], width: int) -> list[str]:
     """Join the parts into lines, as many on each line as fit."""
     lines = [one_line(parts[0])]
     for part in map(one_line, parts[1:]):
@@ -88,16 +88,16 @@ def _packed(parts: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-def _with_bars(name: str, value: str, values: Sequence[float], width: int) -> list[Line]:
+def _bar_rows(name: str, value: str, values: Sequence[float], width: int) -> list[Line]:
     """A row with values as bars after its text, or below it if there is no room."""
     room = width - len(value) - 2
-    if room < min(len(values), _BARS):
-        return [_row(name, value), _row("", spark(values, width), "accent")]
-    return [[*_row(name, f"{value}  "), (spark(values, room), "accent")]]
+    if room < min(len(values), _MIN_BARS_CELLS):
+        return [_row(name, value), _row("", sparkline(values, width), "accent")]
+    return [[*_row(name, f"{value}  "), (sparkline(values, room), "accent")]]
 
 
 def _row(name: str, value: str, style: str = "") -> Line:
-    return [(name.ljust(_NAME), "dim"), (one_line(value), style)]
+    return [(name.ljust(_NAME_CELLS), "dim"), (one_line(value), style)]
 
 
 def _ms(ms: float) -> str:

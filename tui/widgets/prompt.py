@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from textual.binding import BindingType
 
-from ..history import PromptHistory
-from ..keys import APP, CHAT, PROMPT
+from ..keys import APP_ACTIONS, CHAT_ACTIONS, PROMPT_ACTIONS
 from ..messages import PromptRefused, PromptSubmitted
+from ..prompthistory import PromptHistory
 from .editor import Editor
 
 
@@ -27,26 +27,26 @@ class Prompt(Editor, inherit_bindings=False):
     """
 
     BINDING_GROUP_TITLE = "Prompt"
-    BINDINGS: ClassVar[list[BindingType]] = Editor.keys(PROMPT, CHAT)
-    ACTIONS = (*APP, *PROMPT, *CHAT)
-    WHAT = "a prompt"
+    BINDINGS: ClassVar[list[BindingType]] = Editor.editor_bindings(PROMPT_ACTIONS, CHAT_ACTIONS)
+    ACTIONS = (*APP_ACTIONS, *PROMPT_ACTIONS, *CHAT_ACTIONS)
+    TEXT_NAME = "a prompt"
 
     def __init__(self) -> None:
         super().__init__(placeholder="Say something", highlight_cursor_line=False)
         self.ready = False
         self._history = PromptHistory()
 
-    def give_back(self, text: str) -> None:
+    def restore_sent(self, text: str) -> None:
         """Restore a sent text, unless the user has started to write the next prompt."""
         if not self.text:
-            self.write(text)
+            self.set_text(text)
 
-    def set_aside(self) -> None:
+    def add_to_history(self) -> None:
         """Add the current text, which was not sent, to the history."""
         if self.text.strip():
             self._history.add(self.text)
 
-    def remember(self, prompts: Sequence[str]) -> None:
+    def add_earlier_prompts(self, prompts: Sequence[str]) -> None:
         """Add prompts of earlier conversations, oldest first, to the history."""
         self._history.prepend(prompts)
 
@@ -63,16 +63,16 @@ class Prompt(Editor, inherit_bindings=False):
         self.post_message(PromptSubmitted(text))
 
     def action_newline(self) -> None:
-        self.put("\n")
+        self.replace_selection("\n")
 
     def action_cursor_up(self, select: bool = False) -> None:
         if select or not self.navigator.is_first_wrapped_line(self.cursor_location):
             super().action_cursor_up(select)
         elif (text := self._history.previous(self.text)) is not None:
-            self.write(text)
+            self.set_text(text)
 
     def action_cursor_down(self, select: bool = False) -> None:
         if select or not self.navigator.is_last_wrapped_line(self.cursor_location):
             super().action_cursor_down(select)
         elif (text := self._history.next(self.text)) is not None:
-            self.write(text)
+            self.set_text(text)

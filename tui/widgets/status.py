@@ -4,12 +4,12 @@ from rich.cells import cell_len
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from ..plain import content
+from ..safetext import safe_content
 from ..values import Status
-from .lines import cells, one_line
+from .lines import fit_cells, one_line
 
-_BETWEEN = " · "
-_SHORTEST = 8  # cells that are left of a bundle's name that is cut
+_SEPARATOR = " · "
+_MIN_NAME_CELLS = 8  # that are left of a bundle's name that is cut
 
 
 class StatusLine(Static):
@@ -31,19 +31,23 @@ class StatusLine(Static):
         """Put warnings first, and shorten the bundle's name to make room for them. The reason why nothing is
         saved can be long, so it comes after what the chat is doing."""
         status = self.status
-        kept = "" if status.kept else "not saved"
-        doing = [part for part in ("● knobs" if status.changed else "", status.state) if part]
-        first = [part for part in (kept, *doing) if part]
-        taken = sum(len(part + _BETWEEN) for part in first) + len(_BETWEEN)
-        room = max(_SHORTEST, self.content_size.width - taken)
-        name = cells(status.bundle, min(room, cell_len(one_line(status.bundle))))
-        if kept and status.why_not_kept:
-            first = [kept, *doing, status.why_not_kept] if doing else [f"{kept}: {status.why_not_kept}"]
-        self.update(content(_BETWEEN.join([name, *first, *_figures(status)])))
+        not_saved = "" if status.saved else "not saved"
+        doing = [part for part in ("● knobs" if status.knobs_changed else "", status.activity) if part]
+        first = [part for part in (not_saved, *doing) if part]
+        taken = sum(len(part + _SEPARATOR) for part in first) + len(_SEPARATOR)
+        room = max(_MIN_NAME_CELLS, self.content_size.width - taken)
+        name = fit_cells(status.bundle, min(room, cell_len(one_line(status.bundle))))
+        if not_saved and status.why_not_saved:
+            first = (
+                [not_saved, *doing, status.why_not_saved]
+                if doing
+                else [f"{not_saved}: {status.why_not_saved}"]
+            )
+        self.update(safe_content(_SEPARATOR.join([name, *first, *_figures(status)])))
 
 
 def _figures(status: Status) -> list[str]:
-    parts = [status.precision, status.device, "closed set" if status.closed else ""]
+    parts = [status.precision, status.device, "closed set" if status.has_closed_set else ""]
     if status.beam is not None:
         parts.append("greedy" if status.beam == 1 else f"beam {status.beam}")
     if status.ms is not None:

@@ -3,9 +3,9 @@
 import math
 
 from ..values import END, CandidateRow, Trace
-from .lines import Line, Lines, bar, cells, percent, token
+from .lines import Line, Lines, bar, display_token, fit_cells, format_percent
 
-_TOKEN, _SHARE = 12, 5  # cells
+_TOKEN_CELLS, _PERCENT_CELLS = 12, 5
 
 
 class Tokens(Lines):
@@ -28,24 +28,26 @@ class Tokens(Lines):
     def show(self, row: CandidateRow | None, trace: Trace | None, reply: int, hint: str) -> None:
         """Show the tokens of a candidate. The alternatives are only known if the search was traced."""
         if row is None or not row.token_logps:
-            self.say(hint)
+            self.show_message(hint)
             return
         traced = trace.replies[reply] if trace and reply < len(trace.replies) else ()
         texts = [*row.tokens, END]
         rows: list[Line] = []
         for n, logp in enumerate(row.token_logps):
             p = math.exp(min(0.0, logp))
-            others = traced[n].rivals if n < len(traced) else ()
-            rivals = "  ".join(f"{token(text)} {percent(other)}" for text, other in others)
+            others = traced[n].alternatives if n < len(traced) else ()
+            alternatives = "  ".join(
+                f"{display_token(text)} {format_percent(other)}" for text, other in others
+            )
             style = "good" if p >= 0.5 else "" if p >= 0.1 else "bad"
             rows.append(
                 [
-                    (cells(token(texts[n]), _TOKEN, right=True) + "  ", "bold"),
-                    (percent(logp).rjust(_SHARE) + " ", ""),
+                    (fit_cells(display_token(texts[n]), _TOKEN_CELLS, right=True) + "  ", "bold"),
+                    (format_percent(logp).rjust(_PERCENT_CELLS) + " ", ""),
                     (bar(p, 8) + "  ", style),
                     (f"{logp:6.2f}   ", "dim"),
-                    (rivals, "dim"),
+                    (alternatives, "dim"),
                 ]
             )
-        head: Line = [(" " * (_TOKEN + 2) + "    p" + " " * 13 + "logp   instead", "head")]
-        self.draw(rows, [head], fixed=_TOKEN + 2)
+        head: Line = [(" " * (_TOKEN_CELLS + 2) + "    p" + " " * 13 + "logp   instead", "head")]
+        self.draw(rows, [head], fixed=_TOKEN_CELLS + 2)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widgets import Static
 
-from ..plain import content, counted
+from ..safetext import plural, safe_content
 from ..values import BundleFacts, KeyHint
 
 #: The most columns of keys, and the cells of each.
-COLUMNS, COLUMN = 3, 20
+MAX_COLUMNS, COLUMN_CELLS = 3, 20
 
 #: The commands that make a bundle from a file of dialogues.
 COMMANDS = (
@@ -30,18 +30,18 @@ class Welcome(Static):
     def show_loading(self, bundle: str) -> None:
         """Say that a bundle is being loaded."""
         self._paragraphs = ()
-        self.update(content(f"Loading {bundle} …", "dim"))
+        self.update(safe_content(f"Loading {bundle} …", "dim"))
 
     def show_nothing(self, keys: Sequence[KeyHint]) -> None:
         """Say that no bundle is open, and how to make one."""
         self._show(
-            content("No bundle is open", "bold"),
-            content(
+            safe_content("No bundle is open", "bold"),
+            safe_content(
                 "A bundle is a small chat or command model, trained on a file of dialogues. Each line of the "
                 "file is an object such as "
             )
-            + content('{"prompt": "hello", "response": "hi there"}', "$text-accent")
-            + content(". Three commands make your own bundle:"),
+            + safe_content('{"prompt": "hello", "response": "hi there"}', "$text-accent")
+            + safe_content(". Three commands make your own bundle:"),
             _commands(),
             keys=keys,
         )
@@ -49,15 +49,16 @@ class Welcome(Static):
     def show_model(self, facts: BundleFacts, keys: Sequence[KeyHint], *, demo: bool = False) -> None:
         """Introduce the loaded bundle. The text for the demo also says how to make a bundle."""
         self._show(
-            content(facts.name, "bold $text-primary") + content(f"  {_figures(facts)}", "dim"),
-            content(
+            safe_content(facts.name, "bold $text-primary")
+            + safe_content(f"  {_bundle_details(facts)}", "dim"),
+            safe_content(
                 "A small LSTM that runs on this machine; nothing you write leaves it. It answers like the "
                 "dialogues it was trained on, and best when your words are similar to theirs. It has no "
                 "other knowledge, cannot look anything up or reason, and always answers, even when wrong. "
-                + _closed(facts.closed)
-                + _memory(facts.turns)
+                + _closed_set_text(facts.has_closed_set)
+                + _turns_text(facts.max_turns)
             ),
-            *([content("Make your own:"), _commands()] if demo else []),
+            *([safe_content("Make your own:"), _commands()] if demo else []),
             keys=keys,
         )
 
@@ -70,12 +71,12 @@ class Welcome(Static):
 
     def _draw(self) -> None:
         if self._paragraphs:
-            columns = max(1, min(COLUMNS, self.content_size.width // COLUMN))
+            columns = max(1, min(MAX_COLUMNS, self.content_size.width // COLUMN_CELLS))
             self.update(Content("\n\n").join([*self._paragraphs, _hints(self._keys, columns)]))
 
 
 def _commands() -> Content:
-    return Content("\n").join(content(f"  {command}", "$text-accent") for command in COMMANDS)
+    return Content("\n").join(safe_content(f"  {command}", "$text-accent") for command in COMMANDS)
 
 
 def _hints(keys: Sequence[KeyHint], columns: int) -> Content:
@@ -84,13 +85,15 @@ def _hints(keys: Sequence[KeyHint], columns: int) -> Content:
 
 
 def _hint(hint: KeyHint) -> Content:
-    return content(hint.key, "bold $text-accent") + content(f" {hint.does}".ljust(COLUMN - len(hint.key)))
+    return safe_content(hint.key, "bold $text-accent") + safe_content(
+        f" {hint.description}".ljust(COLUMN_CELLS - len(hint.key))
+    )
 
 
-def _figures(facts: BundleFacts) -> str:
+def _bundle_details(facts: BundleFacts) -> str:
     details = []
     if facts.layers is not None and facts.hidden is not None:
-        details.append(f"{counted(facts.layers, 'layer')} of {facts.hidden} units")
+        details.append(f"{plural(facts.layers, 'layer')} of {facts.hidden} units")
     if facts.vocabulary is not None:
         details.append(f"{facts.vocabulary:,} tokens")
     if facts.precision:
@@ -101,11 +104,11 @@ def _figures(facts: BundleFacts) -> str:
     return " · ".join(details)
 
 
-def _closed(closed: bool) -> str:
+def _closed_set_text(closed: bool) -> str:
     return "It has a closed set of replies and says nothing else. " if closed else ""
 
 
-def _memory(turns: int | None) -> str:
+def _turns_text(turns: int | None) -> str:
     if turns is None:
         return ""
     if turns <= 1:

@@ -1,0 +1,141 @@
+"""What `edgechat train` prints: the corpus, the tried learning rates, the training and its result."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from .console import print_json, print_stderr, print_stdout
+from .interrupt import stop_on_signal
+from .progress import TrainingProgress, progress_bar
+from .pytorch import set_torch_threads
+
+if TYPE_CHECKING:
+    from ..runtime.device import Device
+    from ..runtime.text import TextCodec
+    from ..train.dataset import PreparedCorpus
+    from ..train.distributed import World
+    from ..train.run import Run
+    from ..train.run_inputs import RunInputs
+    from ..train.trainer import TrainingResult
+
+
+def show_corpus(prepared: "PreparedCorpus", json: bool) -> None:
+    """Print the result of --dry-run."""
+    from ..train.dataset import pick_samples
+
+    corpus_samples = pick_samples(prepared, 3)
+    if json:
+        report = prepared.report.to_json()
+        print_json(
+            {
+                "report": report,
+                "vocabulary": _vocabulary(prepared.codec),
+                "samples": [asdict(s) for s in corpus_samples],
+            }
+        )
+        return
+    for line in prepared.report.lines():
+        print_stdout(line)
+    print_stdout("")
+    print_stdout(
+        f"vocabulary  {prepared.codec.vocab_size:,} tokens, among them the longest and the last ones learned:"
+    )
+    print_stdout("            " + " ".join(map(repr, _vocabulary(prepared.codec))))
+    for number, sample in enumerate(corpus_samples, 1):
+        print_stdout("")
+        print_stdout(f"sample {number}")
+        print_stdout(f"  source  {' <sep> '.join(sample.source)}")
+        print_stdout(f"          {' '.join(map(str, sample.source_ids))}")
+        print_stdout(f"          {'|'.join(sample.source_pieces)}")
+        print_stdout(f"  target  {sample.target}")
+        print_stdout(f"          {' '.join(map(str, sample.target_ids))}")
+        print_stdout(f"          {'|'.join(sample.target_pieces)}")
+
+
+def find_learning_rate(inputs: "RunInputs", device: str, json: bool) -> None:
+    """Run --find-lr and print its result: some of the tried learning rates, and the suggestion."""
+    from ..train import lr_finder
+    from ..train.bpe_dropout import BpeDropout
+    from ..train.run import make_initial_model
+
+    config, prepared = inputs.config, inputs.prepared
+    model = make_initial_model(config, prepared.codec.vocab_size, inputs.initial_weights)
+    with progress_bar("trying", lr_finder.STEPS) as progress:
+        found = lr_finder.find_learning_rate(
+            config,
+            model,
+            prepared.train,
+            device,
+            bpe_dropout=BpeDropout.from_config(config.training, prepared.tokenizer, prepared.codec),
+            progress=progress,
+        )
+    if json:
+        print_json({"suggestion": found.suggestion, "tried": [asdict(one) for one in found.trials]})
+        return
+    print_stdout("learning rate     loss")
+    for one in found.trials[:: max(1, len(found.trials) // 20)]:
+        print_stdout(f"{one.rate:>13.1e}  {one.loss:7.4f}")
+    print_stdout(f"suggestion: --learning-rate {found.suggestion:g}")
+
+
+def _vocabulary(codec: "TextCodec") -> list[str]:
+    """The longest tokens and the last ones learned, as examples of the vocabulary."""
+    tokens = [codec.decode([id]) for id in range(codec.vocab_size)]
+    longest = sorted(tokens, key=len, reverse=True)[:6]
+    return [*longest, *(token for token in tokens[-6:] if token not in longest)]
+
+
+def set_up_environment(run: "Run", device: str, threads: int | None, world: "World") -> None:
+    """Set PyTorch's threads, to those that the run began with unless `threads` is given, and warn about every
+    difference from the environment of the run's beginning that may change how numbers are rounded."""
+    from ..train.run import describe_environment
+
+    recorded = {"precision": "fp32", "processes": 1, **run.info.get("environment", {})}
+    set_torch_threads(threads or recorded.get("threads"))
+    for name, now in describe_environment(device, run.config.training.amp, world.size).items():
+        if recorded.get(name) != now and world.is_first:
+            print_stderr(
+                f"warning: {name} is {now}, but the run began with {recorded.get(name)}: training continues, "
+                "but the weights may differ in the last digits from those of an uninterrupted run"
+            )
+
+
+def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "World") -> "TrainingResult":
+    from ..train.trainer import Trainer
+
+    display = TrainingProgress(visible=world.is_first)
+    trainer = Trainer(
+        run,
+        device=device,
+        world=world,
+        on_step=display.on_step,
+        on_validation=display.on_validation,
+        max_minutes=max_minutes,
+    )
+    # Counting the steps of many epochs takes some seconds, so until here Ctrl-C ends the process at once.
+    with stop_on_signal() as should_stop, display:
+        display.show_start(trainer, device)
+        return trainer.train(should_stop)
+
+
+def print_training_end(run: "Run", result: "TrainingResult", json: bool) -> None:
+    """Print how the training ended, and the next command."""
+    position = result.position
+    about = "" if result.total_steps_exact else "about "
+    print_stderr(f"{result.ended} at step {position.step:,} of {about}{result.total_steps:,}")
+    if json:
+        print_json(
+            {
+                "run": str(run.folder),
+                "ended": result.ended,
+                "step": position.step,
+                "total_steps": result.total_steps,
+                "total_steps_exact": result.total_steps_exact,
+                "epoch": position.epoch,
+                "best_step": position.best_step,
+                "best_loss": position.best_loss,
+            }
+        )
+    if result.ended in ("finished", "stopped early"):
+        print_stderr(f"next: edgechat export {run.folder} --out BUNDLE")
+    else:
+        print_stderr(f"to continue: edgechat train --resume --out {run.folder}")

@@ -1,0 +1,81 @@
+"""The range test: rates grow until the loss diverges, and the suggestion is a tenth of the best."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from edgechat.runtime.errors import EdgeChatError
+from edgechat.train.dataset import EncodedPairs
+from edgechat.train.lr_finder import MAX_RATE, MIN_RATE, STEPS, RateTrial, find_learning_rate, suggest_rate
+from edgechat.train.run import open_run
+from edgechat.train.updates import Outcome, Updater
+
+
+def test_the_suggestion_is_a_tenth_of_the_rate_with_the_lowest_loss():
+    trials = [RateTrial(1e-4, 5.0), RateTrial(2.5e-3, 4.0), RateTrial(4e-2, 3.0), RateTrial(1.0, 9.0)]
+    assert suggest_rate(trials) == 4e-3
+
+
+def test_rates_grow_evenly_and_too_large_ones_end_the_test(run_folder):
+    torch.set_num_threads(1)
+    run = open_run(run_folder)
+    found = find_learning_rate(run.config, run.make_initial_model(), run.train_pairs, "cpu")
+    rates = [one.rate for one in found.trials]
+    assert rates[0] == MIN_RATE
+    assert rates[1] / rates[0] == pytest.approx((MAX_RATE / MIN_RATE) ** (1 / (STEPS - 1)))
+    assert found.trials[0].loss == pytest.approx(math.log(run.codec.vocab_size), rel=0.1)
+    best = min(found.trials, key=lambda one: one.loss)
+    assert best.loss < found.trials[0].loss - 1
+    assert 1e-4 < found.suggestion < 1
+    again = find_learning_rate(run.config, run.make_initial_model(), run.train_pairs, "cpu")
+    assert again == found
+
+
+def test_a_step_that_only_lowers_the_scale_of_float16_tries_no_rate_and_ends_nothing(run_folder, monkeypatch):
+    torch.set_num_threads(1)
+    run, seen = open_run(run_folder), list[int]()
+    update = Updater.update
+
+    def lowers(self, *given, step, **others):
+        if step in (1, 2, 5):
+            return Outcome(9.0, applied=False, rescaled=True)
+        return update(self, *given, step=step, **others)
+
+    monkeypatch.setattr(Updater, "update", lowers)
+    found = find_learning_rate(
+        run.config, run.make_initial_model(), run.train_pairs, "cpu", progress=seen.append
+    )
+    growth = (MAX_RATE / MIN_RATE) ** (1 / (STEPS - 1))
+    assert [one.rate / MIN_RATE for one in found.trials[:3]] == pytest.approx(
+        [growth**2, growth**3, growth**5]
+    )
+    assert len(seen) > len(found.trials) > STEPS / 3
+
+
+def test_if_not_even_the_lowest_rate_can_be_tried_the_error_says_so(run_folder):
+    run = open_run(run_folder)
+    model = run.make_initial_model()
+    with torch.no_grad():
+        model.output.bias.fill_(math.nan)
+    with pytest.raises(EdgeChatError, match=r"at the lowest, 1e-06, the loss \(nan\) or its gradient is no"):
+        find_learning_rate(run.config, model, run.train_pairs, "cpu")
+
+
+def test_one_batch_that_a_trained_model_does_not_know_is_not_divergence(run_folder):
+    torch.set_num_threads(1)
+    run = open_run(run_folder)
+    known = run.train_pairs
+    targets = [known.target(i).tolist() for i in range(len(known))]
+    targets[-4:] = reversed(targets[-4:])  # the others are known by heart, at a loss near 0
+    pairs = EncodedPairs(
+        known.src_ids,
+        known.src_offsets,
+        np.concatenate(targets).astype(known.tgt_ids.dtype),
+        np.cumsum([0, *map(len, targets)]),
+    )
+    model = run.load_model("best")[0]
+    found = find_learning_rate(run.config, model, pairs, "cpu")
+    assert len(found.trials) > STEPS / 3
+    assert found.suggestion > 1e-6

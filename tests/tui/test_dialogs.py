@@ -1,0 +1,126 @@
+"""Dialogs, and input that arrives together with the input that closes them."""
+
+import pytest
+from textual.command import CommandList, CommandPalette
+from textual.events import Click, Key, MouseDown, MouseUp
+from textual.selection import SELECT_ALL as ALL
+from textual.widgets import OptionList, Static
+
+from edgechat.tui import ChatApp
+
+from .fakes import FakeModel
+
+
+def enter():
+    return (Key("enter", "\r"),)
+
+
+def mouse(kind, x, y):
+    return kind(None, x, y, delta_x=0, delta_y=0, button=1, shift=False, meta=False, ctrl=False)
+
+
+def click(x, y):
+    return mouse(MouseDown, x, y), mouse(MouseUp, x, y)
+
+
+async def at_once(c, *events):
+    for event in events:
+        c.app.post_message(event)
+    await c.until(lambda: c.app.screen is c.chat)
+
+
+async def palette(c):
+    await c.press("ctrl+p")
+    await c.until(lambda: c.app.screen.query(CommandList) and c.app.screen.query_one(CommandList).options)
+    assert isinstance(c.app.screen, CommandPalette)
+    await c.pilot.pause()
+
+
+@pytest.mark.parametrize("second", ["click", "enter"])
+async def test_a_click_beside_the_palette_closes_only_the_palette(chat, second):
+    async with chat(FakeModel()) as c:
+        await palette(c)
+        await at_once(c, *click(1, 1), *(click(1, 1) if second == "click" else enter()))
+        assert c.app.screen_stack == [c.chat]
+
+
+@pytest.mark.parametrize("second", ["click", "enter", "enter first"])
+async def test_a_row_of_the_palette_runs_once(chat, second):
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        await palette(c)
+        await c.press(*"good", "down")
+        rows = c.app.screen.query_one(CommandList)
+        await c.until(lambda: rows.option_count == 1 and rows.highlighted == 0)
+        on_row = click(rows.region.x + 4, rows.region.y + 1)
+        events = {
+            "click": (*on_row, *on_row),
+            "enter": (*on_row, *enter()),
+            "enter first": (*enter(), *on_row),
+        }
+        await at_once(c, *events[second])
+        await c.until(lambda: "✓ good" in c.messages[-1])
+        await c.pilot.pause()
+        assert "✓ good" in c.messages[-1]
+
+
+@pytest.mark.parametrize("second", ["click", "enter", "enter first"])
+@pytest.mark.parametrize("key", ["ctrl+b", "f8", "ctrl+l"])
+async def test_a_row_of_a_list_is_chosen_once(chat, tmp_path, key, second):
+    async with chat(FakeModel(), FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("hello")
+        await c.wait_until_saved()
+        await c.press(key)
+        rows = c.app.screen.query_one(OptionList)
+        await c.until(lambda: rows.option_count and rows.region.height)
+        on_row = click(rows.region.x + 4, rows.region.y)
+        events = {
+            "click": (*on_row, *on_row),
+            "enter": (*on_row, *enter()),
+            "enter first": (*enter(), *on_row),
+        }
+        await at_once(c, *events[second])
+        assert c.app.screen_stack == [c.chat]
+
+
+async def test_a_click_on_a_row_that_was_removed_after_drawing_is_ignored(chat):
+    async with chat(FakeModel(), FakeModel()) as c:
+        await c.press("ctrl+b")
+        rows = c.app.screen.query_one(OptionList)
+        await c.until(lambda: rows.option_count == 2 and rows.region.height)
+        c.app.screen._forward_event(mouse(Click, rows.region.x + 4, rows.region.y + 2))
+        c.app.screen.fill([])
+        await c.pilot.pause()
+        assert c.app.screen is not c.chat
+
+
+async def test_text_selected_in_help_is_copied(chat):
+    async with chat(FakeModel()) as c:
+        await c.press("f1")
+        row = next(row for row in c.app.screen.query(Static) if "Send: send" in str(row.get_selection(ALL)))
+        row.text_select_all()
+        await c.press("ctrl+c")
+        assert c.app.clipboard == "Send: send the prompt to the model  prompt.send"
+        assert c.notices == ["The selected text is copied"]
+
+
+async def test_ctrl_c_copies_the_latest_selection(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("hello")
+        await c.press("ctrl+s", "ctrl+c")
+        assert c.app.clipboard == "chat.md"
+        c.app.screen.query_one("#note", Static).text_select_all()
+        await c.press("ctrl+c")
+        assert c.app.clipboard.startswith("The extension sets")
+        await c.press("shift+left", "ctrl+c")
+        assert c.app.clipboard != ""
+        assert not c.app.clipboard.startswith("The extension")
+
+
+@pytest.mark.parametrize("height", [10, 24])
+async def test_inline_only_the_dialog_has_a_border(chat, monkeypatch, height):
+    monkeypatch.setattr(ChatApp, "is_inline", True)
+    async with chat(FakeModel(), size=(80, height)) as c:
+        await c.press("ctrl+b")
+        assert c.app.screen is not c.chat
+        assert c.app.screen.styles.border_top[0] == ""
