@@ -24,7 +24,7 @@ import torch
 from peers import DecodingPeer, DecodingSettings, find_decoding_peers
 
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
-from edgechat.export.int8levels import measure_levels
+from edgechat.export.int8_levels import measure_levels
 from edgechat.export.precision import Float32, Int8, Precision
 from edgechat.runtime import DecodingOptions
 from edgechat.runtime.backend import Backend, pad

@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from edgechat.export.bundlegraphs import build_graphs
+from edgechat.export.bundle_graphs import build_graphs
 from edgechat.export.graphs import graph_spec
 from edgechat.runtime import DecodingOptions
 from edgechat.runtime.bundle import find_bundle, read_bundle, write_bundle

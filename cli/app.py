@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, chat, evaluate, export, inspect, packsign, reply, train, tui
+from . import bench, chat, evaluate, export, inspect, pack, reply, sign, train, tui
 from .console import print_stdout
 from .errors import Command, CommandGroup
 
@@ -47,7 +47,7 @@ def edgechat(
     """Options of the whole program."""
 
 
-for module in (train, export, reply, tui, chat, evaluate, bench, inspect, packsign):
+for module in (train, export, reply, tui, chat, evaluate, bench, inspect, pack, sign):
     module.register(app)
 for command in app.registered_commands:
     command.cls = Command

@@ -17,10 +17,10 @@ from ..runtime.errors import UsageError
 from ..runtime.golden import golden_sources
 from .console import print_json, print_stderr, print_table, read_lines
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
-from .outputpath import check_file
+from .output_path import check_file
 from .progress import progress_bar
 from .pytorch import set_torch_threads
-from .searchoptions import BeamOption, decoding_options
+from .search_options import BeamOption, decoding_options
 from .speed import BATCH_SIZES, PERCENTILES, Speed, measure_speeds, measure_startup, measure_step
 
 #: Fresh processes that are timed, at most.

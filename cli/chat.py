@@ -12,7 +12,7 @@ from ..runtime.errors import UsageError
 from .console import check_stdout, one_line, print_stderr, print_stdout, read_lines
 from .options import BundleArgument, DeviceOption, RequireSignatureOption, ThreadsOption
 from .reply import print_truncation_notice
-from .searchoptions import decoding_options, given_options, with_search_options
+from .search_options import decoding_options, given_options, with_search_options
 
 _COMMANDS = ("/new", "/why", "/help", "/quit")
 

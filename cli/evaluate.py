@@ -14,7 +14,7 @@ from .describe import describe_checkpoint
 from .options import DeviceOption, JsonOption, RequireSignatureOption
 from .progress import progress_bar
 from .pytorch import set_torch_threads, torch_device
-from .searchoptions import (
+from .search_options import (
     DEFAULTS,
     LengthPenaltyOption,
     Normalization,

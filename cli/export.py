@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 import typer
 
 from ..runtime.calibration import IDENTITY_CALIBRATION, Calibration
-from ..runtime.closedset import read_replies
+from ..runtime.closed_set import read_replies
 from ..runtime.signature import load_signer
 from .console import print_json, print_stderr
 from .describe import describe_fp32_comparison
 from .options import JsonOption, SignOption
-from .outputpath import check_writable
+from .output_path import check_writable
 from .passphrase import make_passphrase_prompt
-from .searchoptions import (
+from .search_options import (
     DEFAULTS,
     LengthPenaltyOption,
     Normalization,

@@ -16,7 +16,7 @@ from .. import __version__
 from ..runtime.bundle import Bundle, find_bundle, read_bundle
 from ..runtime.calibration import Calibration
 from ..runtime.chat import ChatModel
-from ..runtime.closedset import REPLIES_FILE, parse_bundle_replies
+from ..runtime.closed_set import REPLIES_FILE, parse_bundle_replies
 from ..runtime.device import check_cuda
 from ..runtime.display import plural, plural_form
 from ..runtime.golden import MIN_MARGIN, TOLERANCE

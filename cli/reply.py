@@ -13,8 +13,8 @@ from ..runtime.errors import UsageError
 from ..runtime.trace import trace_json
 from .console import json_line, one_line, print_json, print_stderr, print_stdout, read_lines
 from .options import BundleArgument, DeviceOption, JsonOption, RequireSignatureOption, ThreadsOption
-from .outputpath import check_file
-from .searchoptions import (
+from .output_path import check_file
+from .search_options import (
     DEFAULTS,
     SEARCH,
     AlignmentsOption,

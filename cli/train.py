@@ -1,4 +1,4 @@
-"""`edgechat train`: from data to a run folder. `trainoutput.py` prints the results."""
+"""`edgechat train`: from data to a run folder. `train_output.py` prints the results."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +18,10 @@ from ..train.option_types import (
 from .console import print_stderr
 from .errors import EXIT_INTERRUPTED
 from .options import ForceOption, JsonOption
-from .outputpath import check_writable
+from .output_path import check_writable
 from .progress import reading_progress
 from .pytorch import set_torch_threads, torch_device
-from .trainoutput import find_learning_rate, print_training_end, set_up_environment, show_corpus, train_run
+from .train_output import find_learning_rate, print_training_end, set_up_environment, show_corpus, train_run
 
 if TYPE_CHECKING:
     from ..train.run import Run

@@ -15,7 +15,7 @@ from ..runtime.bundle import find_bundle, read_bundle
 from ..runtime.errors import EdgeChatError, UsageError
 from .console import print_stderr
 from .options import DeviceOption, RequireSignatureOption, ThreadsOption
-from .searchoptions import BeamOption, LengthPenaltyOption, NormalizeOption, decoding_options
+from .search_options import BeamOption, LengthPenaltyOption, NormalizeOption, decoding_options
 
 _HOST, _PORT = "localhost", 8000  # defaults of --host and --port
 

@@ -21,7 +21,7 @@ from edgechat.tui import ChatApp
 from edgechat.tui.engine import load_model
 from edgechat.tui.screens import ChatScreen
 from edgechat.tui.store import Store
-from edgechat.tui.storethread import StoreThread
+from edgechat.tui.store_thread import StoreThread
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (120, 29)

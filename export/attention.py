@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..train.attention import Attention, BahdanauAttention
 from ..train.model import Seq2Seq
 from ..train.option_types import AttentionKind
-from .graphbuilder import GraphBuilder, to_float32_array
+from .graph_builder import GraphBuilder, to_float32_array
 from .precision import Precision
 
 #: graph, attention, queries [1,N,A], keys [B,S,A], B [1] -> [B,K,S]

@@ -2,7 +2,7 @@
 
 from ..train.copying import CopyAttention
 from .attention import merge_batch_and_rows
-from .graphbuilder import GraphBuilder, to_float32_array
+from .graph_builder import GraphBuilder, to_float32_array
 
 
 def mixture_logp(

@@ -20,7 +20,7 @@ from ..runtime.arguments import short_repr
 from ..runtime.atomic_write import write_atomic
 from ..runtime.bundle import Bundle, check_bundle_target, write_bundle
 from ..runtime.chat import ChatModel
-from ..runtime.closedset import REPLIES_FILE, ClosedSet, encode_replies, make_closed_set
+from ..runtime.closed_set import REPLIES_FILE, ClosedSet, encode_replies, make_closed_set
 from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
 from ..runtime.golden import make_golden
 from ..runtime.manifest import (
@@ -33,16 +33,16 @@ from ..runtime.manifest import (
 )
 from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
-from ..runtime.replymaker import ReplyMaker
+from ..runtime.reply_maker import ReplyMaker
 from ..runtime.signature import Signer
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.dataset import EncodedPairs
 from ..train.model import Seq2Seq
 from ..train.run import Run, open_run
-from .bundlegraphs import BundleGraphs, build_graphs, load_graphs, prove_graphs
+from .bundle_graphs import BundleGraphs, build_graphs, load_graphs, prove_graphs
 from .calibrate import calibrate
 from .card import model_card
-from .closedset import ClosedSetFit, measure_closed_set_fit
+from .closed_set import ClosedSetFit, measure_closed_set_fit
 from .graphs import graph_spec
 from .proof import ProgressCallback
 from .quality import LIMITS, compare_with_fp32, measure_step_ms, reasons_against

@@ -20,7 +20,7 @@ from ..train.model import Seq2Seq
 from ..train.tied_output import TiedOutput
 from .attention import attend, make_keys, merge_batch_and_rows
 from .copying import mixture_logp
-from .graphbuilder import FLOAT, INT64, GraphBuilder, to_float32_array
+from .graph_builder import FLOAT, INT64, GraphBuilder, to_float32_array
 from .precision import Float32, Precision
 
 

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from ..runtime.backend import Floats
-from ..runtime.shaperules import MICROSOFT
-from .graphbuilder import FLOAT, FLOAT16, GraphBuilder
+from ..runtime.shape_rules import MICROSOFT
+from .graph_builder import FLOAT, FLOAT16, GraphBuilder
 from .quantize import MIN_DIVISOR, Levels, quantize_columns
 
 

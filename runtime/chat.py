@@ -1,6 +1,6 @@
 """`ChatModel`, which loads a bundle and replies, and `ChatSession`, a conversation with it.
 
-A prompt's path: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `ort` -> `replymaker` -> `Reply`.
+A prompt's path: `ChatModel` -> `text` (ids) -> `scheduler`/`search` <-> `ort` -> `reply_maker` -> `Reply`.
 """
 
 import os
@@ -13,7 +13,7 @@ from .arguments import check_path, short_repr, to_list
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle, read_bundle_bytes
 from .calibration import Calibration
-from .closedset import REPLIES_FILE, ClosedSet, make_closed_set, parse_bundle_replies
+from .closed_set import REPLIES_FILE, ClosedSet, make_closed_set, parse_bundle_replies
 from .coroutines import CoroutineThreads
 from .device import Device, resolve_device
 from .ensemble import EnsembleBackend
@@ -24,7 +24,7 @@ from .options import DecodingOptions, check_whole_number
 from .ort import OrtBackend
 from .process_bound import ProcessBound
 from .reply import Reply
-from .replymaker import ReplyMaker
+from .reply_maker import ReplyMaker
 from .scheduler import DEFAULT_BATCH_SIZE, decode
 from .signature import PublicKey
 from .stream import ReplyStream

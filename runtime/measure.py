@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import EdgeChatError
-from .onnxfile import read_model
+from .onnx_file import read_model
 
 _BANDWIDTH_TEST_BYTES = 1 << 28  # more than the last-level cache of an edge machine
 #: Runs the command in its arguments and prints wall and CPU seconds, peak memory and wait status. The peak

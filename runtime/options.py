@@ -12,7 +12,7 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from .arguments import check_one_of, short_repr
-from .closedset import check_replies
+from .closed_set import check_replies
 from .errors import UsageError
 from .text import is_unicode
 

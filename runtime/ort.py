@@ -18,7 +18,7 @@ import onnxruntime as ort
 from .backend import Floats, Ints, StepOutput
 from .device import Device, providers
 from .errors import BundleError, DeviceError, EdgeChatError, ModelClosedError, is_out_of_memory
-from .graphcheck import check_graphs
+from .graph_check import check_graphs
 from .manifest import GraphSpec, StateTensor
 
 #: Modules of the exceptions that ONNX Runtime raises. Its own exceptions have no common base class but

@@ -10,7 +10,7 @@ from .errors import EdgeChatError
 from .options import DecodingOptions
 from .process_bound import ProcessBound
 from .reply import Reply
-from .replymaker import ReplyMaker
+from .reply_maker import ReplyMaker
 from .scheduler import SearchBatch
 
 

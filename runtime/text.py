@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from .arguments import short_repr, to_list
 from .errors import BundleError, UsageError
-from .tokenizercheck import SPECIAL_TOKENS as SPECIAL_TOKENS
-from .tokenizercheck import byte_of_character, check_tokenizer
+from .tokenizer_check import SPECIAL_TOKENS as SPECIAL_TOKENS
+from .tokenizer_check import byte_of_character, check_tokenizer
 
 PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
 #: Ids that never occur in a reply: the search bans them at every step.

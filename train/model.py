@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..runtime.errors import UsageError
-from ..runtime.graphcheck import MAX_ROW_ELEMENTS
+from ..runtime.graph_check import MAX_ROW_ELEMENTS
 from ..runtime.manifest import MAX_DIMENSION
 from ..runtime.text import GO, PAD, SPECIAL_TOKENS, UNK
 from .attention import PADDING_BIAS, WeightedSum, make_attention

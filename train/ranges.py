@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from ..runtime.errors import UsageError
-from ..runtime.graphcheck import MAX_ROW_ELEMENTS
+from ..runtime.graph_check import MAX_ROW_ELEMENTS
 from ..runtime.options import MAX_LENGTH, MAX_SEED
 from .tokenizer import MIN_VOCAB_SIZE
 from .toml import check_type

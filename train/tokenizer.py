@@ -6,9 +6,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ..runtime.errors import BundleError, DataError, UsageError
-from ..runtime.graphcheck import MAX_ROW_ELEMENTS
+from ..runtime.graph_check import MAX_ROW_ELEMENTS
 from ..runtime.text import SPECIAL_TOKENS, TextCodec, to_nfc
-from ..runtime.tokenizercheck import MAX_TOKEN_BYTES, WORD_PATTERN
+from ..runtime.tokenizer_check import MAX_TOKEN_BYTES, WORD_PATTERN
 from .report import ProgressCallback
 
 #: The special tokens and the 256 bytes.

@@ -20,18 +20,18 @@ from textual.widget import Widget
 
 from edgechat.runtime import EdgeChatError
 
-from . import responsiveness, terminalinput
+from . import responsiveness, terminal_input
 from .engine import load_model
-from .keyqueue import KeyQueueApp
+from .key_queue import KeyQueueApp
 from .keys import ALL_ACTIONS, APP_ACTIONS, CHAT_ACTIONS, PROMPT_ACTIONS, bindings, is_key, keymap
 from .knobs import Changes, get_knob
-from .safetext import safe_text
+from .safe_text import safe_text
 from .screens import ChatScreen, Help, KeySection, Palette
-from .screens.chatreplies import ModelLoader
+from .screens.chat_replies import ModelLoader
 from .settings import KEYS_FILE, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
 from .signals import quit_on_signals
 from .store import Store
-from .storethread import StoreThread
+from .store_thread import StoreThread
 from .themes import DARK, THEMES
 from .values import KeyHint
 from .widgets import VIEWS
@@ -280,7 +280,7 @@ def run_chat(
         config=config_folder(),
     )
     responsiveness.prepare_process()
-    terminalinput.install()
+    terminal_input.install()
     with quit_on_signals(app.quit_soon, store_thread.close):
         try:
             app.run(inline=inline)

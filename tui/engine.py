@@ -22,11 +22,11 @@ from edgechat.runtime import (
 from edgechat.runtime.archive import is_archive
 from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.bundle import MANIFEST_FILE, SIZE_CAPS, find_bundle, read_bundle
-from edgechat.runtime.closedset import REPLIES_FILE
+from edgechat.runtime.closed_set import REPLIES_FILE
 from edgechat.runtime.device import Device
 from edgechat.runtime.manifest import Manifest
 from edgechat.runtime.options import REQUIRES, check_closed_set_exclusions
-from edgechat.runtime.replymaker import ReplyMaker
+from edgechat.runtime.reply_maker import ReplyMaker
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
 
 from .knobs import Changes, is_same_value, make_compatible

@@ -15,7 +15,7 @@ from edgechat.runtime.atomic_write import write_atomic
 from edgechat.runtime.display import BIDI_CONTROLS
 
 from .records import reply_to_json
-from .safetext import safe_text
+from .safe_text import safe_text
 from .values import Exchange, ReplyFacts
 
 NOTHING_TO_LEARN = "There is nothing to train on yet: mark a reply as good or correct it"

@@ -15,7 +15,7 @@ import platformdirs
 
 from edgechat.runtime.atomic_write import write_atomic
 
-from .keynames import parse_key, suggest_key, types_character
+from .key_names import parse_key, suggest_key, types_character
 from .keys import ACTION_IDS, IDS_ALLOWING_CHARACTERS, actions_available_with
 
 KEYS_FILE, SETTINGS_FILE, CHATS_FILE = "keys.toml", "settings.json", "chats.db"

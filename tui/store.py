@@ -1,7 +1,7 @@
 """Conversations on disk: one SQLite file, which several windows can use at once.
 
 Every write is one transaction in WAL mode, so that a process killed at any moment leaves all of it or
-nothing. A connection belongs to the thread that opened it; `storethread.py` provides the thread.
+nothing. A connection belongs to the thread that opened it; `store_thread.py` provides the thread.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from edgechat.runtime import EdgeChatError
 
 from .records import exchange_from_row, exchange_to_row, without_surrogates
-from .textsearch import contains_folded, excerpt, fold_case
+from .text_search import contains_folded, excerpt, fold_case
 from .values import ConversationSummary, Exchange
 
 #: Scripts that migrate the file from version n to n + 1 (`PRAGMA user_version`). Never change a released one.

@@ -4,7 +4,7 @@ Changes are passed to a `ConversationSaver`, if any, which saves them."""
 from collections.abc import Iterator, Sequence
 
 from .store import title_of
-from .storethread import ConversationSaver
+from .store_thread import ConversationSaver
 from .values import Exchange, Trace
 
 #: Maximum size of all traces in memory.

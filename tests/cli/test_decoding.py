@@ -12,8 +12,8 @@ import typer
 import edgechat.tui
 from edgechat.cli.app import app
 from edgechat.cli.errors import with_option_names
-from edgechat.cli.searchoptions import given_options
-from edgechat.runtime import DecodingOptions, replymaker, scheduler
+from edgechat.cli.search_options import given_options
+from edgechat.runtime import DecodingOptions, reply_maker, scheduler
 from edgechat.runtime.search import BeamSearch
 
 #: For each option, what is typed and the value that the search gets.
@@ -67,7 +67,7 @@ def searched(monkeypatch) -> list[DecodingOptions]:
             found.append(options)
             super().__init__(options, **more)
 
-    monkeypatch.setattr(replymaker, "BeamSearch", Watched)
+    monkeypatch.setattr(reply_maker, "BeamSearch", Watched)
     monkeypatch.setattr(scheduler, "BeamSearch", Watched)
     monkeypatch.setattr(
         edgechat.tui, "run_chat", lambda bundles, *, changes, **more: found.append(DecodingOptions(**changes))

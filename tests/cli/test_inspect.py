@@ -15,7 +15,7 @@ import pytest
 from edgechat import __version__
 from edgechat.cli.describe import describe_fp32_comparison
 from edgechat.runtime.bundle import read_bundle, write_bundle
-from edgechat.runtime.closedset import encode_replies
+from edgechat.runtime.closed_set import encode_replies
 
 
 def resealed(bundle: Path, out: Path, files: dict[str, bytes] | None = None, **changes: Any) -> Path:

@@ -107,7 +107,7 @@ def test_defaults_that_a_bundle_may_not_have_are_wrong_use(run_folder, tmp_path,
 
 
 def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
-    from edgechat.export import bundlegraphs
+    from edgechat.export import bundle_graphs
 
     def other_weights(model, precision):
         with torch.no_grad():
@@ -117,8 +117,8 @@ def test_a_failing_proof_writes_nothing(run_folder, tmp_path, monkeypatch):
             model.output.bias[5] -= 1.0
         return graph
 
-    real = bundlegraphs.build_decoder
-    monkeypatch.setattr(bundlegraphs, "build_decoder", other_weights)
+    real = bundle_graphs.build_decoder
+    monkeypatch.setattr(bundle_graphs, "build_decoder", other_weights)
     with pytest.raises(ProofError):
         export(run_folder, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

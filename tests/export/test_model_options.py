@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from modeloptions import OPTIONS, model_with
+from model_options import OPTIONS, model_with
 
 from edgechat.export import ProofError
-from edgechat.export.bundlegraphs import build_graphs, prove_graphs
+from edgechat.export.bundle_graphs import build_graphs, prove_graphs
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
 from edgechat.runtime.backend import pad
 from edgechat.runtime.manifest import PRECISIONS

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from edgechat.export import ProofError, QualityError, export, exporter
-from edgechat.export.bundlegraphs import build_graphs
+from edgechat.export.bundle_graphs import build_graphs
 from edgechat.export.card import model_card
 from edgechat.export.exporter import prove_bundle
-from edgechat.export.graphbuilder import FLOAT, GraphBuilder
+from edgechat.export.graph_builder import FLOAT, GraphBuilder
 from edgechat.export.graphs import build_decoder, build_encoder, graph_spec
-from edgechat.export.int8levels import measure_levels
+from edgechat.export.int8_levels import measure_levels
 from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.proof import prove, prove_batching
 from edgechat.export.quality import LIMITS, Quality, compare_with_fp32, measure_step_ms, reasons_against

@@ -42,7 +42,7 @@ from edgechat.runtime import (
 )
 from edgechat.runtime.bundle import read_bundle, store_bundle
 from edgechat.runtime.calibration import Calibration
-from edgechat.runtime.closedset import ClosedSet, encode_replies, make_closed_set
+from edgechat.runtime.closed_set import ClosedSet, encode_replies, make_closed_set
 from edgechat.runtime.constraints import make_text_rules
 from edgechat.runtime.device import check_cuda
 from edgechat.runtime.golden import GoldenResult
@@ -468,7 +468,7 @@ def test_text_rules_are_created_once_for_concurrent_threads(monkeypatch):
             assert go_on.wait(20)
         return make_text_rules(options, vocabulary)
 
-    monkeypatch.setattr("edgechat.runtime.replymaker.make_text_rules", slow)
+    monkeypatch.setattr("edgechat.runtime.reply_maker.make_text_rules", slow)
     chat, _ = table_model()
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(chat.maker.text_rules, DecodingOptions(banned=("hen",))) for _ in range(7)]
@@ -697,7 +697,7 @@ def slow_rules(monkeypatch: pytest.MonkeyPatch) -> Gate:
         assert gate.opened.wait(20)
         return make_text_rules(options, vocabulary)
 
-    monkeypatch.setattr("edgechat.runtime.replymaker.make_text_rules", make)
+    monkeypatch.setattr("edgechat.runtime.reply_maker.make_text_rules", make)
     return gate
 
 

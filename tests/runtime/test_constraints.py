@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import ChatModel, DecodingOptions, UsageError
-from edgechat.runtime.closedset import ClosedSet
+from edgechat.runtime.closed_set import ClosedSet
 from edgechat.runtime.constraints import (
     BannedTexts,
     ForcedPrefix,

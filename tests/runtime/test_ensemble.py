@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
 from edgechat.runtime.bundle import read_bundle, write_bundle
-from edgechat.runtime.closedset import encode_replies
+from edgechat.runtime.closed_set import encode_replies
 from edgechat.runtime.ensemble import EnsembleBackend
 from edgechat.runtime.scheduler import decode
 

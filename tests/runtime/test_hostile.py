@@ -4,13 +4,13 @@ import random
 import shutil
 
 import pytest
-from bitflips import check_bit_flips
-from bytefuzz import mutate_bytes
+from bit_flips import check_bit_flips
+from byte_fuzz import mutate_bytes
 from graphs import make_valid_graphs
-from runmutants import check_mutants
+from run_mutants import check_mutants
 
 from edgechat.runtime.errors import BundleError
-from edgechat.runtime.graphcheck import check_graphs
+from edgechat.runtime.graph_check import check_graphs
 
 
 def test_flipped_bytes_anywhere_in_a_bundle_are_always_found(bundle_folder, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgechat.runtime import ChatModel, DecodingOptions, Reply, UsageError
-from edgechat.runtime.closedset import ClosedSet, make_closed_set
+from edgechat.runtime.closed_set import ClosedSet, make_closed_set
 from edgechat.runtime.constraints import TextRules, make_text_rules
 from edgechat.runtime.ensemble import EnsembleBackend
 from edgechat.runtime.scheduler import decode

@@ -8,13 +8,13 @@ import time
 from contextlib import suppress
 
 import pytest
-from bitflips import check_bit_flips
-from bytefuzz import mutate_bytes
+from bit_flips import check_bit_flips
+from byte_fuzz import mutate_bytes
 from graphs import make_valid_graphs
-from runmutants import check_mutants
+from run_mutants import check_mutants
 
 from edgechat.runtime.errors import BundleError
-from edgechat.runtime.onnxfile import read_model
+from edgechat.runtime.onnx_file import read_model
 
 pytestmark = pytest.mark.slow
 

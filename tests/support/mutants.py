@@ -9,12 +9,12 @@ import time
 from contextlib import suppress
 
 import numpy as np
-from bytefuzz import mutate_bytes
-from graphfuzz import mutate_graph
+from byte_fuzz import mutate_bytes
+from graph_fuzz import mutate_graph
 from graphs import make_valid_graphs
 
 from edgechat.runtime.errors import BundleError
-from edgechat.runtime.graphcheck import check_graphs
+from edgechat.runtime.graph_check import check_graphs
 from edgechat.runtime.ort import OrtBackend
 
 #: Bytes of address space. An allocation beyond it fails with an error that contains "alloc".

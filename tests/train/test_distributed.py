@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from torchrun import torchrun
+from distributed_runs import torchrun
 
 from edgechat.runtime.errors import EdgeChatError
 from edgechat.train import distributed

@@ -4,7 +4,7 @@ learning."""
 import numpy as np
 import pytest
 import torch
-from modeloptions import OPTIONS, model_with
+from model_options import OPTIONS, model_with
 from tests_corpus import PAIRS
 
 from edgechat.runtime.backend import pad

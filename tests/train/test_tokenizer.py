@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from edgechat.runtime.errors import DataError, EdgeChatError, UsageError
 from edgechat.runtime.text import SPECIAL_TOKENS, TextCodec
-from edgechat.runtime.tokenizercheck import MAX_TOKEN_BYTES
+from edgechat.runtime.tokenizer_check import MAX_TOKEN_BYTES
 from edgechat.train import tokenizer
 from edgechat.train.tokenizer import MIN_VOCAB_SIZE, load_tokenizer, train_tokenizer
 

@@ -17,8 +17,8 @@ from textual.widgets import DataTable
 from edgechat.tui import ChatApp
 from edgechat.tui.screens import ChatScreen
 from edgechat.tui.store import Store
-from edgechat.tui.storethread import StoreThread
-from edgechat.tui.widgets.chatmessages import ChatMessage
+from edgechat.tui.store_thread import StoreThread
+from edgechat.tui.widgets.chat_messages import ChatMessage
 
 TIMEOUT_SECONDS = 60
 

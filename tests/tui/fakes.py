@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from edgechat.runtime import Candidate, ChatModel, DecodingOptions, Reply
 from edgechat.runtime.backend import Floats, Ints, StepOutput
-from edgechat.runtime.closedset import REPLIES_FILE
+from edgechat.runtime.closed_set import REPLIES_FILE
 from edgechat.runtime.manifest import FileEntry, Manifest, ModelSpec, TextSpec
-from edgechat.runtime.replymaker import ReplyMaker
+from edgechat.runtime.reply_maker import ReplyMaker
 from edgechat.runtime.text import EOS, SPECIAL_TOKENS, TextCodec
 
 

@@ -9,7 +9,7 @@ from textual._xterm_parser import XTermParser
 from textual.command import CommandPalette
 from textual.widgets import Input, OptionList
 
-from edgechat.tui.keynames import parse_key, suggest_key
+from edgechat.tui.key_names import parse_key, suggest_key
 from edgechat.tui.keys import (
     ACTION_IDS,
     ALL_ACTIONS,
@@ -23,7 +23,7 @@ from edgechat.tui.keys import (
     VIEW_ACTIONS,
     WRITE_ACTIONS,
 )
-from edgechat.tui.safetext import MAX_DRAWN_CHARACTERS, safe_content, safe_text
+from edgechat.tui.safe_text import MAX_DRAWN_CHARACTERS, safe_content, safe_text
 from edgechat.tui.settings import load_keys
 from edgechat.tui.widgets import VIEWS
 

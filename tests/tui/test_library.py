@@ -8,9 +8,9 @@ import pytest
 from textual.widgets import Input
 
 from edgechat.tui import ChatApp
-from edgechat.tui.screens.textdialogs import AskDialog
+from edgechat.tui.screens.text_dialogs import AskDialog
 from edgechat.tui.store import GONE_MESSAGE, Store, StoreError
-from edgechat.tui.storethread import StoreThread
+from edgechat.tui.store_thread import StoreThread
 from edgechat.tui.values import Exchange, ReplyFacts
 
 from .conftest import TIMEOUT_SECONDS, Chat

@@ -11,8 +11,8 @@ from edgechat.runtime import BundleError
 from edgechat.runtime.bundle import find_bundle
 from edgechat.tui import ChatApp, run_chat
 from edgechat.tui.engine import Engine, bundle_name, load_model
-from edgechat.tui.screens.chatbase import ChatScreenBase
-from edgechat.tui.screens.chatreplies import ReplyingChatScreen
+from edgechat.tui.screens.chat_base import ChatScreenBase
+from edgechat.tui.screens.chat_replies import ReplyingChatScreen
 from edgechat.tui.signals import quit_on_signals
 
 from .conftest import TIMEOUT_SECONDS, Chat

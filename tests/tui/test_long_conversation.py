@@ -8,7 +8,7 @@ import pytest
 from edgechat.tui.store import Store
 from edgechat.tui.transcript import Transcript
 from edgechat.tui.values import Exchange, ReplyFacts
-from edgechat.tui.widgets.chatmessages import ChatMessage
+from edgechat.tui.widgets.chat_messages import ChatMessage
 from edgechat.tui.widgets.conversation import PAGE_SIZE, WINDOW_SIZE
 
 from .fakes import FakeModel, Script, reply

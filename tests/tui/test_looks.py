@@ -12,7 +12,7 @@ from textual.widgets import Input, TextArea
 
 from edgechat.tui import ChatApp, knobs
 from edgechat.tui.store import Store
-from edgechat.tui.storethread import StoreThread
+from edgechat.tui.store_thread import StoreThread
 from edgechat.tui.values import Exchange, ReplyFacts
 
 from .conftest import Chat

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from textual import events
 
-from edgechat.tui.prompthistory import PromptHistory
+from edgechat.tui.prompt_history import PromptHistory
 from edgechat.tui.store import Store
 from edgechat.tui.values import Exchange, ReplyFacts
 from edgechat.tui.widgets.editor import MAX_TEXT_CHARACTERS

@@ -8,7 +8,7 @@ from edgechat.runtime import UsageError
 from edgechat.tui.captions import compared_caption, describe_replay, has_same_candidates
 from edgechat.tui.engine import Engine, load_model
 from edgechat.tui.values import CandidateRow, ReplyFacts, ReplyOrigin
-from edgechat.tui.widgets.chatmessages import ReplyMessage
+from edgechat.tui.widgets.chat_messages import ReplyMessage
 
 from .conftest import TIMEOUT_SECONDS
 from .fakes import FakeModel, Script, reply, table_model

@@ -7,7 +7,7 @@ from textual import events
 
 from edgechat.runtime import DecodingOptions, UsageError
 from edgechat.tui.messages import ReplyAdvanced, ReplyFinished
-from edgechat.tui.replytask import MIN_FRAME_SECONDS
+from edgechat.tui.reply_task import MIN_FRAME_SECONDS
 from edgechat.tui.values import ReplyFacts
 from edgechat.tui.widgets import ReplyMessage
 

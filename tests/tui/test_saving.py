@@ -20,10 +20,10 @@ from edgechat.tui import ChatApp, run_chat
 from edgechat.tui import store as store_module
 from edgechat.tui.engine import Engine
 from edgechat.tui.screens.library import Library
-from edgechat.tui.screens.textdialogs import AskDialog
+from edgechat.tui.screens.text_dialogs import AskDialog
 from edgechat.tui.settings import chats_file, config_folder
 from edgechat.tui.store import Store, StoreError
-from edgechat.tui.storethread import ConversationSaver, StoreThread
+from edgechat.tui.store_thread import ConversationSaver, StoreThread
 from edgechat.tui.values import Exchange, ReplyFacts, ReplyOrigin
 
 from .conftest import TIMEOUT_SECONDS, Chat

@@ -11,7 +11,7 @@ import pytest
 
 from edgechat.tui import store as store_module
 from edgechat.tui.store import PURGE_DELAY_SECONDS, Store, StoreError, title_of
-from edgechat.tui.textsearch import excerpt
+from edgechat.tui.text_search import excerpt
 from edgechat.tui.values import CandidateRow, Exchange, ReplyFacts, ReplyOrigin
 
 REPLY = ReplyFacts(

@@ -10,11 +10,11 @@ from textual.content import Content
 
 from ..engine import bundle_name, is_bundle, list_bundles, resolve_bundle, why_no_bundle
 from ..keys import LIST_ACTIONS, bindings
-from ..safetext import safe_content
+from ..safe_text import safe_content
 from ..values import BundleChoice
 from ..widgets.lines import one_line
 from .dialog import ACTION_GROUP, SEARCH_GROUP
-from .listdialog import ListDialog
+from .list_dialog import ListDialog
 
 
 class BundleList(ListDialog[str]):

@@ -1,5 +1,5 @@
-"""The chat screen: the actions on a conversation. `chatbase.py` shows the conversation, and `chatreplies.py`
-turns prompts into replies."""
+"""The chat screen: the actions on a conversation. `chat_base.py` shows the conversation, and
+`chat_replies.py` turns prompts into replies."""
 
 import asyncio
 import contextlib
@@ -16,16 +16,16 @@ from ..formats import FORMATS, NOTHING_TO_LEARN, expand_path, to_jsonl, to_markd
 from ..keys import CHAT_ACTIONS, bindings
 from ..knobs import Changes
 from ..messages import CandidateChosen, WriteEnded
-from ..safetext import safe_text
+from ..safe_text import safe_text
 from ..store import BusyError, DamagedError, Store, StoreError, UnwritableError, title_of
-from ..storethread import ConversationSaver, StoreThread
+from ..store_thread import ConversationSaver, StoreThread
 from ..transcript import Transcript
 from ..values import Exchange, Mark, ReplyOrigin
-from .chatreplies import ModelLoader, ReplyingChatScreen
+from .chat_replies import ModelLoader, ReplyingChatScreen
 from .dialog import ACTION_GROUP, show_dialog
 from .exchanges import ExchangeList
 from .library import TITLE_NOTE, Library
-from .textdialogs import AskDialog, WriteDialog
+from .text_dialogs import AskDialog, WriteDialog
 
 
 class ChatScreen(ReplyingChatScreen):

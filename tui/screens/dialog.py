@@ -12,13 +12,13 @@ from textual.widgets import Static
 from textual.worker import Worker, get_current_worker
 
 from ..keys import DIALOG_ACTIONS, bindings
-from ..safetext import safe_content, safe_text
+from ..safe_text import safe_content, safe_text
 from ..widgets.footer import FittingFooter
 
 T = TypeVar("T")
 
 #: Worker groups: actions, and searches that fill a list. Later keys wait until such a worker is done or shows
-#: a dialog (`tui/keyqueue.py`).
+#: a dialog (`tui/key_queue.py`).
 ACTION_GROUP, SEARCH_GROUP = "actions", "searches"
 
 

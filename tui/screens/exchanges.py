@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from textual.content import Content
 
 from ..keys import LIST_ACTIONS, bindings
-from ..safetext import safe_content
+from ..safe_text import safe_content
 from ..store import MAX_LISTED
-from ..textsearch import excerpt, fold_case
+from ..text_search import excerpt, fold_case
 from ..values import Exchange
 from ..widgets.lines import one_line
-from .listdialog import ListDialog
+from .list_dialog import ListDialog
 
 
 class ExchangeList(ListDialog[int]):

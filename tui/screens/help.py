@@ -10,9 +10,9 @@ from textual.content import Content
 from textual.selection import Selection
 from textual.widgets import Markdown, Static
 
-from ..safetext import safe_content
+from ..safe_text import safe_content
 from ..values import KeyHint
-from ..widgets.hangingindent import HangingIndent
+from ..widgets.hanging_indent import HangingIndent
 from .dialog import Dialog
 
 _KEY_CELLS = 18

@@ -9,14 +9,14 @@ from textual.binding import BindingType
 from textual.content import Content
 
 from ..keys import LIBRARY_ACTIONS, bindings
-from ..safetext import plural, safe_content
+from ..safe_text import plural, safe_content
 from ..store import GONE_MESSAGE, MAX_LISTED, MAX_TITLE_CHARACTERS, Store, StoreError, title_of
-from ..storethread import StoreThread
+from ..store_thread import StoreThread
 from ..values import ConversationSummary
 from ..widgets.lines import one_line
 from .dialog import ACTION_GROUP, SEARCH_GROUP, show_dialog
-from .listdialog import ListDialog
-from .textdialogs import AskDialog
+from .list_dialog import ListDialog
+from .text_dialogs import AskDialog
 
 #: The note of the dialog that asks for a title.
 TITLE_NOTE = f"The title of the conversation, at most {MAX_TITLE_CHARACTERS} characters"

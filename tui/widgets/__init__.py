@@ -1,7 +1,7 @@
 """The widgets of the chat. They show plain values, post messages, and do not depend on models."""
 
 from .candidates import Candidates
-from .chatmessages import ReplyMessage
+from .chat_messages import ReplyMessage
 from .conversation import Conversation
 from .inspector import VIEWS, Inspector
 from .prompt import Prompt

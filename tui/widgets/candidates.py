@@ -10,7 +10,7 @@ from textual.widgets import DataTable
 
 from ..keys import CANDIDATES_ACTIONS, VERTICAL_VIEW_ACTIONS, bindings
 from ..messages import CandidateChosen
-from ..safetext import safe_content
+from ..safe_text import safe_content
 from ..values import CandidateRow
 
 _RANK_CELLS, _NUMBER_CELLS = 3, 7

@@ -9,10 +9,10 @@ from textual.content import Content
 from textual.widgets import Static
 
 from ..keys import VERTICAL_VIEW_ACTIONS, bindings
-from ..safetext import plural, safe_content
+from ..safe_text import plural, safe_content
 from ..values import BundleFacts, ReplyFacts, Trace
-from .chatmessages import SPEAKER_CELLS
-from .hangingindent import HangingIndent
+from .chat_messages import SPEAKER_CELLS
+from .hanging_indent import HangingIndent
 from .hints import NO_REPLY
 
 

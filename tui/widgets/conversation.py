@@ -16,9 +16,9 @@ from textual.widgets import Static
 
 from ..captions import bundle_and_precision, compared_caption, reply_notes
 from ..keys import CONVERSATION_ACTIONS, bindings
-from ..safetext import plural, safe_content
+from ..safe_text import plural, safe_content
 from ..values import Exchange, ReplyFacts
-from .chatmessages import ChatMessage, ErrorMessage, ReplyMessage, ReplyPair, UserMessage
+from .chat_messages import ChatMessage, ErrorMessage, ReplyMessage, ReplyPair, UserMessage
 
 #: Exchanges in the window, and how many of them are replaced when the window moves.
 WINDOW_SIZE, PAGE_SIZE = 100, 50

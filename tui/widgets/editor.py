@@ -11,7 +11,7 @@ from textual.events import Key, Paste
 from textual.widgets import TextArea
 
 from ..keys import Action, bindings
-from ..safetext import safe_text
+from ..safe_text import safe_text
 
 #: Maximum characters of a text. No model here reads as many, and a text area takes seconds for a megabyte.
 MAX_TEXT_CHARACTERS = 20_000

@@ -18,7 +18,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from ..keys import VIEW_ACTIONS, bindings
-from ..safetext import safe_text
+from ..safe_text import safe_text
 
 #: Pieces of text, each with its style: "", dim, bold, good, bad, accent, head, or heat1 to heat4.
 Line = Sequence[tuple[str, str]]

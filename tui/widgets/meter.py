@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from textual import events
 
 from ..knobs import effective_settings
-from ..safetext import plural
+from ..safe_text import plural
 from ..values import ReplyFacts
 from .hints import NO_REPLY
 from .lines import Line, Lines, one_line, sparkline

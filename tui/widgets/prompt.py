@@ -7,7 +7,7 @@ from textual.binding import BindingType
 
 from ..keys import APP_ACTIONS, CHAT_ACTIONS, PROMPT_ACTIONS
 from ..messages import PromptRefused, PromptSubmitted
-from ..prompthistory import PromptHistory
+from ..prompt_history import PromptHistory
 from .editor import Editor
 
 

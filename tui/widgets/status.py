@@ -4,7 +4,7 @@ from rich.cells import cell_len
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from ..safetext import safe_content
+from ..safe_text import safe_content
 from ..values import Status
 from .lines import fit_cells, one_line
 

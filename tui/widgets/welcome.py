@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widgets import Static
 
-from ..safetext import plural, safe_content
+from ..safe_text import plural, safe_content
 from ..values import BundleFacts, KeyHint
 
 #: The most columns of keys, and the cells of each.

@@ -10,8 +10,8 @@ from textual.selection import Selection
 from textual.widgets import Static
 
 from ..messages import ReplySelected
-from ..safetext import safe_content
-from .hangingindent import HangingIndent
+from ..safe_text import safe_content
+from .hanging_indent import HangingIndent
 from .lines import one_line
 
 #: Follows the text of a reply that is not finished.

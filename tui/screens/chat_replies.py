@@ -24,13 +24,13 @@ from ..messages import (
     ReplyFailed,
     ReplyFinished,
 )
-from ..replytask import Job, Purpose, ReplyTask, run_task
-from ..safetext import safe_text
-from ..storethread import ConversationSaver
+from ..reply_task import Job, Purpose, ReplyTask, run_task
+from ..safe_text import safe_text
+from ..store_thread import ConversationSaver
 from ..values import Exchange, ReplyFacts, ReplyOrigin, State, Trace
 from ..widgets.editor import types_text
 from .bundles import BundleList
-from .chatbase import ChatScreenBase
+from .chat_base import ChatScreenBase
 from .dialog import ACTION_GROUP, show_dialog
 
 ModelLoader = Callable[[str], Model]

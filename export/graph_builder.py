@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from ..runtime.backend import Floats
-from ..runtime.graphcheck import IR_VERSION
+from ..runtime.graph_check import IR_VERSION
 from ..runtime.manifest import OPSET
-from ..runtime.shaperules import MICROSOFT
+from ..runtime.shape_rules import MICROSOFT
 
 FLOAT, FLOAT16, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 Shape = Sequence[int | str]

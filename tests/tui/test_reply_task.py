@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgechat.tui import replytask as task_module
+from edgechat.tui import reply_task as task_module
 from edgechat.tui.messages import ReplyAdvanced, ReplyFinished
-from edgechat.tui.replytask import MIN_FRAME_SECONDS, Job, ReplyTask, run_task
+from edgechat.tui.reply_task import MIN_FRAME_SECONDS, Job, ReplyTask, run_task
 
 
 class Stream:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from textual.app import ComposeResult
 from textual.widgets import Input, Static
 
-from ..safetext import safe_content, safe_text
+from ..safe_text import safe_content, safe_text
 from .dialog import Dialog
-from .textfields import AnswerEditor, AnswerField
+from .text_fields import AnswerEditor, AnswerField
 
 #: Returns what is wrong with an answer, "" if nothing is.
 Check = Callable[[str], str]

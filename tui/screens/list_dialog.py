@@ -9,10 +9,10 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ..safetext import safe_content
+from ..safe_text import safe_content
 from ..store import MAX_LISTED
 from .dialog import Dialog
-from .textfields import Field
+from .text_fields import Field
 
 T = TypeVar("T")
 

@@ -1,8 +1,8 @@
 """The check of a bundle's graphs, before ONNX Runtime loads them: creating a session from a malicious graph
 may hang or use up all memory.
 
-Bundles are untrusted, even if their hashes are right. So every graph is read by `onnxfile`, and refused
-unless it is a plain list of operations in `shaperules.RULES`, in topological order, in which every value is
+Bundles are untrusted, even if their hashes are right. So every graph is read by `onnx_file`, and refused
+unless it is a plain list of operations in `shape_rules.RULES`, in topological order, in which every value is
 made once, all weights are in the file, and inputs and outputs are those in docs/architecture.md. There are no
 loops, branches, functions or subgraphs, so every node runs once.
 
@@ -27,8 +27,8 @@ from typing import NamedTuple
 from .arguments import short_repr
 from .errors import BundleError
 from .manifest import OPSET, GraphSpec, StateTensor
-from .onnxfile import Graph, Node, Tensor, ValueInfo, read_model
-from .shaperules import (
+from .onnx_file import Graph, Node, Tensor, ValueInfo, read_model
+from .shape_rules import (
     INT64,
     MAX_AXES,
     MAX_TRACKED_NUMBERS,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .arguments import short_repr
-from .onnxfile import Node
+from .onnx_file import Node
 from .symbolic_sizes import Size, divide, is_at_least, letter, product, terms_of
 
 INT64 = 7  # TensorProto.DataType

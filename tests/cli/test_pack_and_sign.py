@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgechat.cli import packsign, passphrase
+from edgechat.cli import passphrase
 from edgechat.runtime import atomic_write as bundle_files
 from edgechat.runtime.bundle import read_bundle
 
@@ -398,9 +398,9 @@ def test_passphrases_are_asked_for_on_a_terminal_only(invoke, bundle_folder, tmp
     with monkeypatch.context() as patch:
         patch.setattr(passphrase.typer, "prompt", prompt)
         patch.setattr(passphrase.sys, "stdin", Terminal())
-        packsign.keygen(tmp_path / "me", passphrase=True)
+        sign.keygen(tmp_path / "me", passphrase=True)
         assert b"ENCRYPTED" in (tmp_path / "me.key").read_bytes()
-        packsign.sign(str(tmp_path / "bundle"), tmp_path / "me.key")
+        sign.sign(str(tmp_path / "bundle"), tmp_path / "me.key")
     assert asked == [f"passphrase of {tmp_path / 'me.key'}"] * 2
     read_bundle(tmp_path / "bundle", require_signature=tmp_path / "me.pub")
     done = invoke(*sign)

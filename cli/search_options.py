@@ -11,7 +11,7 @@ import typer
 from typer.models import OptionInfo
 
 from ..runtime import DecodingOptions
-from ..runtime.closedset import read_replies
+from ..runtime.closed_set import read_replies
 
 #: The defaults of the search.
 DEFAULTS = DecodingOptions()

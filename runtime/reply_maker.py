@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from .calibration import Calibration
-from .closedset import ClosedSet, make_closed_set
+from .closed_set import ClosedSet, make_closed_set
 from .constraints import NO_TEXT_RULES, ForcedPrefix, TextRules, make_text_rules, shortest_superstring
 from .errors import UsageError
 from .hypotheses import Hypothesis

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import onnx
 import pytest
-from bytefuzz import mutate_bytes
+from byte_fuzz import mutate_bytes
 from google.protobuf.message import DecodeError
 from graphs import make_valid_graphs
 from hypothesis import given, settings
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgechat.runtime.errors import BundleError
-from edgechat.runtime.onnxfile import MAX_FIELDS, MAX_NAME_BYTES, Graph, Model, Tensor, read_model
+from edgechat.runtime.onnx_file import MAX_FIELDS, MAX_NAME_BYTES, Graph, Model, Tensor, read_model
 
 FUZZED = 10_000
 

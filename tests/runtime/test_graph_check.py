@@ -12,11 +12,11 @@ import pytest
 from graphs import damage_graph, make_valid_graphs
 from onnx import TensorProto, helper, numpy_helper
 
-from edgechat.export.graphbuilder import FLOAT
-from edgechat.runtime import ChatModel, graphcheck, ort
+from edgechat.export.graph_builder import FLOAT
+from edgechat.runtime import ChatModel, graph_check, ort
 from edgechat.runtime.bundle import read_bundle, write_bundle
 from edgechat.runtime.errors import BundleError
-from edgechat.runtime.graphcheck import check_graphs
+from edgechat.runtime.graph_check import check_graphs
 from edgechat.runtime.manifest import GraphSpec, StateTensor
 from edgechat.runtime.symbolic_sizes import terms_of
 
@@ -809,8 +809,8 @@ def most_used(monkeypatch, **options) -> float:
         real(so_far, size, most, does)
         used.extend(so_far[letters] / most(letters) for letters in so_far)
 
-    real = graphcheck._add_cost
-    monkeypatch.setattr(graphcheck, "_add_cost", count)
+    real = graph_check._add_cost
+    monkeypatch.setattr(graph_check, "_add_cost", count)
     check_graphs(*make_valid_graphs(**options))
     return max(used)
 
@@ -856,22 +856,22 @@ def test_graphs_in_8_bits_pass_and_run():
     assert out.cand_ids.shape == (4, 3)
 
 
-def shapes_of(spec: GraphSpec, encoder: bytes, decoder: bytes, which: int) -> dict[str, graphcheck.Value]:
+def shapes_of(spec: GraphSpec, encoder: bytes, decoder: bytes, which: int) -> dict[str, graph_check.Value]:
     kept = []
-    real = graphcheck._GraphChecker.__init__
+    real = graph_check._GraphChecker.__init__
 
     def init(self, *arguments):
         real(self, *arguments)
         kept.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphcheck._GraphChecker, "__init__", init)
+        patch.setattr(graph_check._GraphChecker, "__init__", init)
         check_graphs(spec, encoder, decoder)
     made = {name for n in kept[which]._graph.nodes for name in n.outputs}
     return {name: value for name, value in kept[which]._values.items() if name in made}
 
 
-def watched(graph: bytes, names: dict[str, graphcheck.Value]) -> onnxruntime.InferenceSession:
+def watched(graph: bytes, names: dict[str, graph_check.Value]) -> onnxruntime.InferenceSession:
     """A session with all values as outputs."""
 
     def give(model: onnx.ModelProto) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgechat.export.closedset import ClosedSetFit, measure_closed_set_fit
+from edgechat.export.closed_set import ClosedSetFit, measure_closed_set_fit
 from edgechat.train.corpus import Corpus
 from edgechat.train.dataset import DataConfig, prepare_corpus
 from edgechat.train.dialogue import Dialogue, Turn

@@ -7,7 +7,7 @@ from textual.events import Paste
 from textual.widgets import Input
 
 from ..keys import ASK_ACTIONS, DIALOG_ACTIONS, WRITE_ACTIONS, bindings
-from ..safetext import safe_text
+from ..safe_text import safe_text
 from ..widgets.editor import MAX_TEXT_CHARACTERS, Editor, TextFieldMixin
 
 

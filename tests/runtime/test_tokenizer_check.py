@@ -6,13 +6,13 @@ import random
 from typing import Any
 
 import pytest
-from bytefuzz import mutate_bytes
+from byte_fuzz import mutate_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime.errors import BundleError
 from edgechat.runtime.text import TextCodec
-from edgechat.runtime.tokenizercheck import WORD_PATTERN, check_tokenizer
+from edgechat.runtime.tokenizer_check import WORD_PATTERN, check_tokenizer
 from edgechat.train.tokenizer import train_tokenizer
 
 TOKENIZER = train_tokenizer(["he said hello", "hello to the hen"] * 3, 290)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
-from edgechat.runtime.shaperules import RULES
+from edgechat.runtime.shape_rules import RULES
 
 #: Element types with what NumPy calls them, for the bytes of a weight.
 _TYPES = {

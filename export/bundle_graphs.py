@@ -12,7 +12,7 @@ from ..runtime.ort import OrtBackend
 from ..train.backend import TorchBackend
 from ..train.model import Seq2Seq
 from .graphs import build_decoder, build_encoder, graph_spec
-from .int8levels import measure_levels
+from .int8_levels import measure_levels
 from .precision import Float16, Float32, Int8, Precision
 from .proof import ProgressCallback, prove, prove_batching
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError, ChatModel, DataError, DecodingOptions, UsageError
 from edgechat.runtime.bundle import read_bundle, write_bundle
-from edgechat.runtime.closedset import (
+from edgechat.runtime.closed_set import (
     ClosedSet,
     encode_replies,
     make_closed_set,

@@ -6,16 +6,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphfuzz import ATTRIBUTES, INTEGERS, random_attribute_value
-from modeloptions import OPTIONS as OPTIONS_OF_MODELS
-from modeloptions import model_with
+from graph_fuzz import ATTRIBUTES, INTEGERS, random_attribute_value
+from model_options import OPTIONS as OPTIONS_OF_MODELS
+from model_options import model_with
 from onnx import helper
 
 from edgechat.export.graphs import build_decoder, build_encoder
 from edgechat.export.precision import Float16, Float32, Int8
 from edgechat.export.quantize import Levels
-from edgechat.runtime.onnxfile import Node, read_model
-from edgechat.runtime.shaperules import MICROSOFT, RULES, Call, RuleError, Value
+from edgechat.runtime.onnx_file import Node, read_model
+from edgechat.runtime.shape_rules import MICROSOFT, RULES, Call, RuleError, Value
 from edgechat.runtime.symbolic_sizes import (
     Polynomial,
     divide,

@@ -4,7 +4,7 @@ import pytest
 from textual import constants
 from textual._xterm_parser import XTermParser
 
-from edgechat.tui.terminalinput import TerminalInput
+from edgechat.tui.terminal_input import TerminalInput
 
 SENT = "a\x1b[A\x1b\x1b[200~x\x1b[31m\x1b[20\x1b]\x11\té\x1b[200~\x1b[201~b\x1b[200~y\x1b[201~\x1b"
 READ = "a\x1b[A\x1b\x1b[200~x␛[31m␛[20␛]\x11\té␛[200~\x1b[201~b\x1b[200~y\x1b[201~\x1b"

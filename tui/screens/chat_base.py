@@ -11,17 +11,17 @@ from textual.screen import Screen
 
 from ..bundles import Bundles
 from ..keys import APP_ACTIONS, CHAT_ACTIONS, PROMPT_ACTIONS, Action
+from ..knob_settings import KnobSettings
 from ..knobs import Changes, get_knob
-from ..knobsettings import KnobSettings
 from ..messages import KnobReset, KnobStepped, KnobTyped, PresetStepped, ReplySelected, ViewSelected
-from ..replytask import ReplyTask
+from ..reply_task import ReplyTask
 from ..transcript import Transcript
 from ..values import Exchange, InspectorData, KeyHint, ReplyFacts, Status
 from ..widgets import VIEWS, Conversation, Inspector, Prompt, StatusLine, Welcome
 from ..widgets.footer import FittingFooter, first_key
 from ..widgets.hints import NO_REPLY, NOT_TRACED, TRACE_NOT_STORED
 from .dialog import ACTION_GROUP, copy_selected_text, show_dialog
-from .textdialogs import AskDialog
+from .text_dialogs import AskDialog
 
 
 class ChatScreenBase(Screen[None]):
