@@ -119,8 +119,8 @@ def evaluate(
         run = open_run(Path(model))
         set_torch_threads(threads)
         checkpoint = checkpoint or "best"
-        chat = run.chat_model(checkpoint, device=torch_device(device))
-        provenance = {"checkpoint": checkpoint, "steps": run.step(checkpoint)}
+        chat, position = run.load_chat_model(checkpoint, device=torch_device(device))
+        provenance = {"checkpoint": checkpoint, "steps": position.step}
         pairs = None if has_data else run.valid_texts()
         if not has_data and not pairs:
             raise UsageError(f"--data is missing, and {model} held out no pairs: {_DATA_HINT}")

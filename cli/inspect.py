@@ -174,11 +174,7 @@ def info(
                 f"{_untrusted_count(provenance.get('steps'), 'step')} on "
                 f"{_untrusted_count(provenance.get('train_pairs'), 'pair')}",
             ),
-            (
-                "held-out perplexity",
-                f"{quality.get('valid_perplexity')} on "
-                f"{_untrusted_count(quality.get('valid_pairs'), 'pair')}",
-            ),
+            ("held-out perplexity", _describe_perplexity(quality)),
             *_fp32_rows(manifest.quality),
             ("confidence", _describe_confidence(manifest.calibration)),
             *_closed_set_rows(checked),
@@ -236,6 +232,13 @@ def _describe_confidence(calibration: dict[str, Any] | None) -> str:
         f"calibrated on {_untrusted_count(calibration.get('pairs'), 'held-out pair')}, "
         f"calibration error {calibration.get('ece_before')} before, {calibration.get('ece')} after"
     )
+
+
+def _describe_perplexity(quality: dict[str, Any]) -> str:
+    perplexity = quality.get("valid_perplexity")
+    if perplexity is None:
+        return "nothing was held out"
+    return f"{perplexity} on {_untrusted_count(quality.get('valid_pairs'), 'pair')}"
 
 
 def _untrusted_count(value: object, noun: str) -> str:

@@ -157,10 +157,11 @@ class Run:
         file of vectors. None if there were none."""
         return self.info.get("pretrained")
 
-    def chat_model(self, which: str = "best", *, device: Device = "cpu") -> ChatModel:
-        """The model of a checkpoint as the runtime's `ChatModel`, computed by PyTorch."""
-        model, _ = self.load_model(which)
-        return ChatModel(TorchBackend(model.to(device)), self.codec, DecodingOptions(), device=device)
+    def load_chat_model(self, which: str = "best", *, device: Device = "cpu") -> tuple[ChatModel, Position]:
+        """Like `load_model`, with the model as the runtime's `ChatModel`, computed by PyTorch."""
+        model, position = self.load_model(which)
+        chat = ChatModel(TorchBackend(model.to(device)), self.codec, DecodingOptions(), device=device)
+        return chat, position
 
     def step(self, which: str = "best") -> int:
         """The step of a checkpoint, or the highest step of several that are averaged."""

@@ -107,6 +107,13 @@ def test_info_names_the_pairs_that_a_perplexity_is_measured_on(invoke, bundle_fo
     assert "proof                1 reply, log-probabilities within None" in lines
 
 
+def test_info_says_if_nothing_was_held_out(invoke, bundle_folder, tmp_path):
+    bundle = resealed(
+        bundle_folder, tmp_path / "bundle", quality={"valid_pairs": 0, "valid_perplexity": None}
+    )
+    assert "held-out perplexity  nothing was held out" in invoke("info", bundle).stdout.splitlines()
+
+
 @pytest.mark.parametrize(("replies", "said"), [(["yes"], "1 reply"), (["yes", "no", "no"], "2 replies")])
 def test_info_says_how_many_replies_a_closed_set_has(invoke, bundle_folder, tmp_path, replies, said):
     bundle = resealed(bundle_folder, tmp_path / "bundle", {"replies.json": encode_replies(replies)})

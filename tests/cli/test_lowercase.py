@@ -76,7 +76,7 @@ def weights(run: Path) -> bytes:
 def test_prompts_that_differ_in_case_get_the_same_reply_with_its_case_kept(bundle, run, invoke):
     done = invoke("reply", bundle, *TYPED)
     assert done.stdout.splitlines() == ["Light ON"] * 4
-    for model in (ChatModel.load(bundle), open_run(run).chat_model("last")):
+    for model in (ChatModel.load(bundle), open_run(run).load_chat_model("last")[0]):
         assert {(r.text, r.tokens, r.score) for r in map(model.reply, TYPED)} == {
             ("Light ON", model.reply(TYPED[0]).tokens, model.reply(TYPED[0]).score)
         }

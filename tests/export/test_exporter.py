@@ -71,7 +71,7 @@ def test_a_bundle_gives_the_replies_that_were_learned_by_heart(run_folder, bundl
 
 def test_a_run_and_its_bundle_evaluate_to_the_same_figures(run_folder, bundle_folder):
     pairs = [Pair([p], r) for p, r in PAIRS]
-    ours = evaluate(open_run(run_folder).chat_model("last"), pairs)
+    ours = evaluate(open_run(run_folder).load_chat_model("last")[0], pairs)
     theirs = evaluate(ChatModel.load(bundle_folder), pairs)
     assert ours.perplexity == pytest.approx(theirs.perplexity, rel=1e-4)
     assert (ours.exact_match, ours.bleu, ours.chrf) == (theirs.exact_match, theirs.bleu, theirs.chrf)

@@ -74,7 +74,7 @@ def _exact(bundle: Path, pairs: list[tuple[list[str], str]]) -> float:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_pytorch_and_the_bundle_give_the_same_tokens_on_every_test_prompt(run, bundle, pairs, batch_size):
-    models = (open_run(run).chat_model("best"), ChatModel.load(bundle))
+    models = (open_run(run).load_chat_model("best")[0], ChatModel.load(bundle))
     found = []
     for model in models:
         sources = [model.codec.encode_source(turns).ids for turns, _ in pairs]
