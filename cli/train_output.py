@@ -86,7 +86,9 @@ def _vocabulary(codec: "TextCodec") -> list[str]:
 
 def set_up_environment(run: "Run", device: str, threads: int | None, world: "World") -> None:
     """Set PyTorch's threads, to those that the run began with unless `threads` is given, and warn about every
-    difference from the environment of the run's beginning that may change how numbers are rounded."""
+    difference from the environment of the run's beginning that may change how numbers are rounded, and about
+    a precision that is slow on this machine."""
+    from ..train.precision import is_emulated, resolve_precision
     from ..train.run import describe_environment
 
     recorded = {"precision": "fp32", "processes": 1, **run.info.get("environment", {})}
@@ -97,6 +99,11 @@ def set_up_environment(run: "Run", device: str, threads: int | None, world: "Wor
                 f"warning: {name} is {now}, but the run began with {recorded.get(name)}: training continues, "
                 "but the weights may differ in the last digits from those of an uninterrupted run"
             )
+    precision = resolve_precision(run.config.training.amp, device)
+    if is_emulated(precision, device) and world.is_first:
+        print_stderr(
+            f"note: this CPU does not compute in {precision}, so training is slower than with --amp off"
+        )
 
 
 def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "World") -> "TrainingResult":

@@ -5,6 +5,7 @@ which autocast computes in float16 for either 16-bit type.
 """
 
 import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -36,14 +37,40 @@ def _supports_bf16(device: str) -> bool:
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
 
 
+def is_emulated(precision: Precision, device: str) -> bool:
+    """Whether the hardware has no arithmetic in `precision`, so that it is slower than float32."""
+    match precision:
+        case "bf16":
+            return device == "cpu" and not _supports_bf16(device)
+        case "fp16":
+            return device == "cpu" and not _has_onednn_kernels(precision)
+        case "fp32":
+            return False
+
+
+def _has_onednn_kernels(precision: Precision) -> bool:
+    """Whether oneDNN, which computes PyTorch's LSTM on a CPU, can do so in `precision` on this one."""
+    supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported", None)
+    return supported is not None and bool(supported())
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 if it is that already: for sums, divisors, and numbers that overflow in 16
     bits."""
     return x.to(torch.promote_types(torch.float32, x.dtype))
 
 
-def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[object]:
-    """The autocast context of `precision`."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device, _DTYPES[precision])
+@contextlib.contextmanager
+def autocast(precision: Precision, device: str) -> Iterator[None]:
+    """The autocast context of `precision`.
+
+    Without AVX-512, oneDNN has no LSTM in 16 bits, and PyTorch raises an error instead of using its own. So
+    oneDNN is off in this context then.
+    """
+    with contextlib.ExitStack() as stack:
+        if precision != "fp32":
+            stack.enter_context(torch.autocast(device, _DTYPES[precision]))
+            if device == "cpu" and not _has_onednn_kernels(precision):
+                onednn_off = torch.backends.mkldnn.flags(enabled=False, deterministic=None, allow_tf32=None)
+                stack.enter_context(onednn_off)
+        yield

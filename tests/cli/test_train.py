@@ -138,6 +138,16 @@ def test_json_says_whether_total_steps_is_exact(invoke, corpus_file, tmp_path):
     assert exact("finished", *by_tokens[:2], "--epochs", 1, "--schedule", "constant") is True
 
 
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_note_says_if_the_cpu_does_not_compute_in_the_precision(
+    invoke, corpus_file, tmp_path, monkeypatch, emulated
+):
+    monkeypatch.setattr("edgechat.train.precision.is_emulated", lambda *_: emulated)
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *QUICK, "--amp", "bf16")
+    note = "note: this CPU does not compute in bf16, so training is slower than with --amp off\n"
+    assert (done.returncode, note in done.stderr) == (0, emulated)
+
+
 def test_a_run_records_the_threads_it_began_with(quick_run):
     assert json.loads((quick_run / "run.json").read_text())["environment"]["threads"] == 1
 

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, UNK
+from edgechat.train import precision as precision_module
 from edgechat.train import updates
 from edgechat.train.averaging import MovingAverage, mean_weights
 from edgechat.train.batches import Batch
@@ -18,7 +19,7 @@ from edgechat.train.distributed import SINGLE_PROCESS
 from edgechat.train.loss import summed_losses
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.optimizer import make_optimizer
-from edgechat.train.precision import resolve_precision
+from edgechat.train.precision import autocast, is_emulated, resolve_precision
 from edgechat.train.updates import Updater
 
 SIZES = {"layers": 2, "hidden": 8, "embedding": 6, "attention": 4, "dropout": 0.0}
@@ -327,3 +328,39 @@ def test_a_batch_of_tokens_has_room_for_the_longest_pair():
     with pytest.raises(UsageError, match="batch_tokens must be at least 50, the longest source or target"):
         RunConfig().with_values({"batch_tokens": 49})
     assert RunConfig().with_values({"batch_tokens": 50}).training.batch_tokens == 50
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("learning", [False, True])
+def test_an_lstm_of_pytorch_computes_in_16_bits_on_any_cpu(precision, learning):
+    torch.manual_seed(0)
+    lstm, x = nn.LSTM(4, 4, bidirectional=True), torch.randn(3, 2, 4)
+    expected = lstm(x)[0]
+    with torch.set_grad_enabled(learning), autocast(precision, "cpu"):
+        values = lstm(x)[0]
+    torch.testing.assert_close(values.float(), expected, rtol=0, atol=0.02)
+    assert torch.backends.mkldnn.enabled
+    if learning:
+        values.float().sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in lstm.parameters())
+
+
+def test_onednn_is_only_off_if_it_has_no_kernels_for_the_precision(monkeypatch):
+    for has, meant in ((True, True), (False, False)):
+        monkeypatch.setattr(precision_module, "_has_onednn_kernels", lambda _, has=has: has)
+        with autocast("bf16", "cpu"):
+            assert torch.is_autocast_enabled("cpu")
+            assert torch.backends.mkldnn.enabled is meant
+        with autocast("fp32", "cpu"):
+            assert not torch.is_autocast_enabled("cpu")
+            assert torch.backends.mkldnn.enabled
+
+
+def test_16_bits_are_emulated_on_a_cpu_without_their_arithmetic(monkeypatch):
+    monkeypatch.setattr(precision_module, "_has_onednn_kernels", lambda _: False)
+    for has, meant in (({"avx512_bf16": True}, False), ({"avx2": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has, raising=False)
+        assert is_emulated("bf16", "cpu") is meant
+    assert is_emulated("fp16", "cpu")
+    assert not is_emulated("fp16", "cuda")
+    assert not is_emulated("fp32", "cpu")
