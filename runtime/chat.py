@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .arguments import check_path, short_repr, to_list
+from .arguments import check_path, check_whole_number, short_repr, to_list
 from .backend import Backend
 from .bundle import Bundle, find_bundle, read_bundle, read_bundle_bytes
 from .calibration import Calibration
@@ -20,7 +20,7 @@ from .ensemble import EnsembleBackend
 from .errors import BundleError, ModelClosedError, UsageError
 from .golden import GoldenResult, check_golden
 from .manifest import Manifest
-from .options import DecodingOptions, check_whole_number
+from .options import DecodingOptions
 from .ort import OrtBackend
 from .process_bound import ProcessBound
 from .reply import Reply

@@ -23,7 +23,8 @@ def plural(number: int, noun: str) -> str:
 
 
 def plural_form(noun: str) -> str:
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    """`turns`, `replies`, `days`."""
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeou" else f"{noun}s"
 
 
 def _replace_control(c: str) -> str:

@@ -262,7 +262,9 @@ class Manifest:
             "provenance": _get_typed(values, "provenance", dict),
             "proof": _get_typed(values, "proof", dict),
             "quality": _get_typed(values, "quality", dict),
-            "calibration": _get_typed(values, "calibration", dict) if values.get("calibration") else None,
+            "calibration": _get_typed(values, "calibration", dict)
+            if values.get("calibration") is not None
+            else None,
             "format": values["format"],
         }
         return cls(**parsed, extra={k: v for k, v in values.items() if k not in parsed})

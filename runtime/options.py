@@ -3,15 +3,12 @@
 docs/decoding.md explains each option, with its formula and source.
 """
 
-import math
-import operator
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Real
 from typing import Any, Literal, get_args
 
-from .arguments import check_one_of, short_repr
+from .arguments import check_number, check_one_of, check_whole_number, short_repr
 from .closed_set import check_replies
 from .errors import UsageError
 from .text import is_unicode
@@ -276,29 +273,6 @@ def check_exclusions(option: str, given: Collection[str], display_name: str | No
 def check_closed_set_exclusions(given: Collection[str]) -> None:
     """Raise UsageError if one of the options `given` cannot be used with a bundle that has a closed set."""
     check_exclusions("replies", given, display_name="the closed set of this bundle")
-
-
-def check_whole_number(name: str, value: Any, minimum: int, maximum: int) -> int:
-    """`value` as an int; NumPy integers are accepted.
-
-    Raises:
-        UsageError: it is not a whole number from `minimum` to `maximum`; names the option and the value.
-    """
-    try:
-        whole = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        whole = None
-    if whole is not None and minimum <= whole <= maximum:
-        return whole
-    raise UsageError(f"{name} must be a whole number from {minimum} to {maximum}, not {short_repr(value)}")
-
-
-def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
-    """Like `check_whole_number`, for any real number. An int stays an int, and NaN is refused."""
-    real: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if minimum <= real <= maximum:
-        return int(real) if isinstance(real, int) else float(real)
-    raise UsageError(f"{name} must be a number from {minimum} to {maximum}, not {short_repr(value)}")
 
 
 def _check_bool(name: str, value: object) -> None:

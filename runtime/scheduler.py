@@ -11,9 +11,10 @@ from typing import Generic
 
 import numpy as np
 
+from .arguments import check_whole_number
 from .backend import Backend, State, pad
 from .constraints import NO_TEXT_RULES, TextRules
-from .options import DecodingOptions, check_whole_number
+from .options import DecodingOptions
 from .search import BeamSearch
 
 #: Default number of sentences decoded together.

@@ -51,8 +51,5 @@ def test_everything_else_is_printed_unchanged(text):
 
 
 def test_a_number_comes_with_its_noun():
-    assert [plural(1, "turn"), plural(0, "turn"), plural(1000, "reply")] == [
-        "1 turn",
-        "0 turns",
-        "1,000 replies",
-    ]
+    shown = [plural(1, "turn"), plural(0, "turn"), plural(1000, "reply"), plural(1, "day"), plural(2, "day")]
+    assert shown == ["1 turn", "0 turns", "1,000 replies", "1 day", "2 days"]

@@ -328,6 +328,12 @@ def test_a_calibration_that_favors_less_likely_replies_is_refused(a, said):
         Calibration.from_json({"kind": "platt", "a": a, "b": 0.0})
 
 
+@pytest.mark.parametrize("value", [0, "", [], False])
+def test_a_calibration_that_is_no_object_is_refused(value):
+    with pytest.raises(BundleError, match="'calibration'"):
+        Manifest.from_bytes(seal(plain() | {"calibration": value}))
+
+
 def test_a_number_with_thousands_of_digits_is_named():
     with pytest.raises(BundleError, match=r"\Aedgechat\.json cannot be read: it has a number with thousands"):
         Manifest.from_bytes(b'{"format": ' + b"9" * 5000 + b"}")
