@@ -22,7 +22,7 @@ from .widgets.editor import TextFieldMixin, types_text
 _CANCELING_ACTION_IDS = ("app.quit", "chat.stop", "over.close")
 
 #: How long a key waits at most for the keys before it, and the time between checks.
-TIMEOUT_SECONDS, _POLL_SECONDS = 1.0, 0.005
+KEY_TIMEOUT_SECONDS, _POLL_SECONDS = 1.0, 0.005
 
 
 class KeyQueueApp(App[None]):
@@ -45,7 +45,7 @@ class KeyQueueApp(App[None]):
         if not isinstance(event, (Key, Paste)) or event.is_forwarded:
             await super().on_event(event)
             return
-        if self._keys and event.time - self._keys[0].time > TIMEOUT_SECONDS and self._is_canceling(event):
+        if self._keys and event.time - self._keys[0].time > KEY_TIMEOUT_SECONDS and self._is_canceling(event):
             self._keys.clear()
         self._keys.append(event)
         self._arrived.set()
@@ -81,7 +81,7 @@ class KeyQueueApp(App[None]):
         """Wait until the last key has bubbled up, its messages are handled, and its action is done or shows a
         dialog that has the focus."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(KEY_TIMEOUT_SECONDS):
                 for _ in range(2):
                     if not self._exiting:
                         await _wait_for_messages(self.focused or self.screen)

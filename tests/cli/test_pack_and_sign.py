@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgechat.cli import passphrase
+from edgechat.cli import passphrase, sign
 from edgechat.runtime import atomic_write as bundle_files
 from edgechat.runtime.bundle import read_bundle
 
@@ -394,7 +394,7 @@ def test_passphrases_are_asked_for_on_a_terminal_only(invoke, bundle_folder, tmp
         asked.append(text)
         return "mellon"
 
-    sign = ["sign", tmp_path / "bundle", "--key", tmp_path / "me.key"]
+    arguments = ["sign", tmp_path / "bundle", "--key", tmp_path / "me.key"]
     with monkeypatch.context() as patch:
         patch.setattr(passphrase.typer, "prompt", prompt)
         patch.setattr(passphrase.sys, "stdin", Terminal())
@@ -403,7 +403,7 @@ def test_passphrases_are_asked_for_on_a_terminal_only(invoke, bundle_folder, tmp
         sign.sign(str(tmp_path / "bundle"), tmp_path / "me.key")
     assert asked == [f"passphrase of {tmp_path / 'me.key'}"] * 2
     read_bundle(tmp_path / "bundle", require_signature=tmp_path / "me.pub")
-    done = invoke(*sign)
+    done = invoke(*arguments)
     assert done.returncode == 2
     assert "is protected by a passphrase" in done.sentence
 

@@ -41,7 +41,7 @@ class TrainerStub:
     position: Position
     total_steps: int = 400
     total_steps_exact: bool = True
-    weights: int = 1234567
+    parameter_count: int = 1234567
     finished: bool = False
     out_of_patience: bool = False
     precision: str = "fp32"

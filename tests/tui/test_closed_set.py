@@ -24,8 +24,8 @@ VALUES = [
 async def test_a_setting_incompatible_with_a_closed_set_is_refused_with_the_reason(chat, name, value):
     async with chat(FakeModel(closed=True), size=(140, 40)) as c:
         assert c.screen.knob_settings.why_invalid(name, value) == f"{name} {WHY}"
-        c.screen.knob_settings.write(name, value)
-        assert c.screen.knob_settings.wrong == f"{name} {WHY}"
+        c.screen.knob_settings.set_from_text(name, value)
+        assert c.screen.knob_settings.error == f"{name} {WHY}"
         assert c.screen.knob_settings.changes == {}
     async with chat(FakeModel(), size=(140, 40)) as c:
         assert c.screen.knob_settings.why_invalid(name, value) == ""

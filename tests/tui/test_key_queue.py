@@ -25,7 +25,7 @@ async def test_text_typed_right_after_the_key_goes_into_the_correction(chat, key
 
 
 async def test_a_macro_through_several_dialogs_works(chat, tmp_path, monkeypatch):
-    monkeypatch.setattr(key_queue, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)  # however slow the machine is
+    monkeypatch.setattr(key_queue, "KEY_TIMEOUT_SECONDS", TIMEOUT_SECONDS)  # however slow the machine is
     file = tmp_path / "out.md"
     async with chat(FakeModel(Script()), FakeModel(Script()), store=tmp_path / "chats.db") as c:
         await c.say("the weather")
@@ -80,7 +80,7 @@ async def test_a_slow_action_delays_keys_for_a_limited_time(chat, tmp_path, monk
         return find(store, query)
 
     monkeypatch.setattr(Store, "find", slow)
-    monkeypatch.setattr(key_queue, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(key_queue, "KEY_TIMEOUT_SECONDS", 0.05)
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("the weather")
         await c.press("ctrl+l")
@@ -99,7 +99,7 @@ async def test_a_late_stop_key_drops_the_keys_waiting_before_it(chat):
         for key in (*lines, Key("escape", None), Key("y", "y"), Key("z", "z")):
             c.app.post_message(key)
         late = Key("escape", None)
-        late.time += 2 * key_queue.TIMEOUT_SECONDS
+        late.time += 2 * key_queue.KEY_TIMEOUT_SECONDS
         c.app.post_message(late)
         c.app.post_message(Key("q", "q"))
         await c.until(lambda: c.prompt.endswith("q"))
@@ -130,7 +130,7 @@ async def test_an_arrow_waits_until_the_list_is_filled(chat, tmp_path, monkeypat
         typed.set()
 
     monkeypatch.setattr(Store, "find", slow)
-    monkeypatch.setattr(key_queue, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+    monkeypatch.setattr(key_queue, "KEY_TIMEOUT_SECONDS", TIMEOUT_SECONDS)
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         for prompt in ("weather one", "a joke", "weather two", "weather three"):
             await c.say(prompt)

@@ -670,7 +670,7 @@ async def test_a_locked_file_is_used_as_soon_as_it_is_unlocked(chat, tmp_path, m
         await c.say("again")
         await c.wait_until_saved()
         assert "not saved" not in c.drawn
-        await c.until(lambda: not [worker for worker in c.app.workers if worker.name == "_begin_keeping"])
+        await c.until(lambda: not [worker for worker in c.app.workers if worker.name == "_start_saving"])
         await c.press("up", "up", "up")
         assert c.prompt == "earlier"
         await c.press("ctrl+l")
