@@ -23,6 +23,12 @@ from edgechat.tui.widgets.chat_messages import ChatMessage
 TIMEOUT_SECONDS = 60
 
 
+@pytest.fixture(autouse=True)
+def _lasting_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No notice disappears before the test has seen it, however slow the machine is."""
+    monkeypatch.setattr(ChatApp, "NOTIFICATION_TIMEOUT", 10 * TIMEOUT_SECONDS)
+
+
 class Chat:
     """The chat of a running application, as tests observe and control it. `models` are those that can be
     loaded, by path: a model, an error to raise, or a function that returns the model."""
