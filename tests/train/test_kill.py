@@ -14,7 +14,7 @@ _OPTIONS = [
 ]  # fmt: skip
 _EVERYTHING = [
     "--optimizer", "adamw", "--weight-decay", "0.1", "--schedule", "plateau", "--plateau-patience", "1",
-    "--ema", "0.9", "--accumulate", "2", "--amp", "bf16", "--scheduled-sampling", "0.5",
+    "--ema", "0.9", "--accumulate", "2", "--amp", "auto", "--scheduled-sampling", "0.5",
     "--word-dropout", "0.2", "--attention-dropout", "0.2", "--label-smoothing", "0.1", "--keep", "2",
     "--bpe-dropout", "0.2",
 ]  # fmt: skip
