@@ -34,6 +34,7 @@ from edgechat.train.dataset import DataConfig, EncodedPairs, prepare_corpus
 from edgechat.train.distributed import SINGLE_PROCESS
 from edgechat.train.loss import real_token_mask
 from edgechat.train.model import ModelConfig, Seq2Seq
+from edgechat.train.precision import is_emulated
 from edgechat.train.updates import Updater
 
 LEARNING_RATE, CLIP, DROPOUT = 1e-3, 5.0, 0.2
@@ -165,7 +166,8 @@ def make_implementations(
         )  # fmt: skip
         yield make_peer(peer)
     yield make_edgechat(config, vocab_size, "off")
-    yield make_edgechat(config, vocab_size, "bf16")
+    if not is_emulated("bf16", "cpu"):
+        yield make_edgechat(config, vocab_size, "bf16")
     # For comparison with JoeyNMT, whose encoder is always bidirectional.
     yield make_edgechat(replace(config, bidirectional=True), vocab_size, "off", " two-way")
 
@@ -298,6 +300,8 @@ def main() -> None:
         parser.error("--data and --updates go together")
     torch.set_num_threads(1)
     peers, missing = find_training_peers(arguments.peers)
+    if is_emulated("bf16", "cpu"):
+        missing.append("edgechat bf16: this CPU does not compute in bf16")
     for line in missing:
         print(f"skipped {line}")
     sizes = {"layers": arguments.layers, "hidden": arguments.hidden, "embedding": arguments.embedding}
