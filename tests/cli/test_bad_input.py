@@ -290,6 +290,7 @@ def test_a_full_disk_leaves_no_new_bundle_and_keeps_the_one_to_be_replaced(
         assert tree(small_disk) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [2000, 100_000])
 def test_a_file_size_limit_ends_training_with_a_sentence(corpus_file, tmp_path, limit):
     """A limit on the size of files, for systems where a small disk cannot be mounted."""
@@ -306,6 +307,7 @@ def test_a_file_size_limit_ends_training_with_a_sentence(corpus_file, tmp_path, 
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_reported_before_the_work(
     corpus_file, run_folder, bundle_folder, tmp_path, tree
 ):
@@ -356,6 +358,7 @@ def test_a_read_only_run_or_bundle_is_reported_in_one_sentence(run_folder, bundl
         )
 
 
+@pytest.mark.slow
 def test_an_unreadable_file_is_reported_in_one_sentence(bundle_folder, tmp_path):
     if sys.platform != "linux":
         pytest.skip("capabilities of root can be dropped only on Linux")

@@ -96,6 +96,7 @@ def test_a_resume_accepts_only_the_same_from_run(tmp_path, edgechat, run_folder,
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_from_a_run_starts_with_the_named_checkpoint(tmp_path, edgechat, run_folder, more):
     out, base = tmp_path / "run", open_run(run_folder)
     assert base.base_checkpoint("last").weights != base.base_checkpoint("best").weights
@@ -131,6 +132,7 @@ def test_the_bundle_names_the_data_of_both_runs_and_no_path(tmp_path, edgechat, 
     assert str(run_folder.parent).encode() not in whole
 
 
+@pytest.mark.slow
 def test_find_lr_starts_from_the_weights_of_the_run(edgechat, run_folder, corpus_file):
     seek = ["train", corpus_file, "--find-lr", "--json", "--device", "cpu", "--threads", 1]
     found = edgechat(*seek, "--from-run", run_folder)
@@ -138,6 +140,7 @@ def test_find_lr_starts_from_the_weights_of_the_run(edgechat, run_folder, corpus
     assert json.loads(found.stdout)["tried"][0]["loss"] < 0.5  # an untrained model has ln 320 = 5.8
 
 
+@pytest.mark.slow
 def test_settings_missing_from_the_file_come_from_the_other_run(tmp_path, edgechat, run_folder, more):
     (tmp_path / "more.jsonl").write_bytes(more.read_bytes())
     (tmp_path / "run.toml").write_text(

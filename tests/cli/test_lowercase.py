@@ -128,6 +128,7 @@ def test_a_validation_lowercases_prompts_as_the_model_does(run):
     assert last["valid_loss"] < 0.1
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_weights(run, data, invoke, tmp_path):
     out = tmp_path / "run"
     done = invoke(*train_command(data, data.with_name("run.toml"), "--out", out, "--max-steps", 30))

@@ -109,6 +109,7 @@ def test_eval_of_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
     assert "--data is missing" in done.sentence
 
 
+@pytest.mark.slow
 def test_eval_of_a_run_without_held_out_pairs_needs_data(edgechat, invoke, corpus_file, tmp_path):
     tiny = ("--hidden", 8, "--embedding", 8, "--attention", 8, "--vocab-size", 261, "--max-steps", 1)
     edgechat("train", corpus_file, "--out", tmp_path / "run", "--valid-fraction", 0, *tiny)

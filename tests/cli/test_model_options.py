@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from edgechat.runtime import ChatModel
 
 
+@pytest.mark.slow
 def test_every_option_of_the_model_goes_from_training_to_an_int8_reply(edgechat, corpus_file, tmp_path):
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     trained = edgechat(

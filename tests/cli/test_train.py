@@ -345,6 +345,7 @@ def test_a_dry_run_as_json_has_the_same_three_parts(invoke, corpus_file):
         assert "".join(sample["source_pieces"]) == sample["source"][0]
 
 
+@pytest.mark.slow
 def test_find_lr_prints_rates_and_a_suggestion_and_writes_nothing(invoke, corpus_file, tmp_path, tree):
     before = tree(corpus_file.parent)
     command = ["train", corpus_file, "--find-lr", *QUICK]
@@ -755,6 +756,7 @@ def test_only_the_first_process_runs_find_lr_and_dry_run(invoke, corpus_file, mo
         assert bool(done.stdout) == (rank == 0)
 
 
+@pytest.mark.slow
 def test_a_training_of_a_great_many_epochs_begins_and_stops_at_sigterm(corpus_file, tmp_path):
     options = ["--epochs", "1000000000", "--batch-tokens", "60", "--vocab-size", "280", "--device", "cpu"]
     with _training(corpus_file, "--out", str(tmp_path / "run"), *options) as process:
@@ -927,6 +929,7 @@ def test_training_continues_when_its_stderr_is_closed_by_the_reader(corpus_file,
     assert Checkpoints(out).last.name == "step-00000002"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no /dev/full")
 def test_training_continues_when_the_disk_of_its_log_is_full(corpus_file, tmp_path):
     out = tmp_path / "run"
@@ -935,6 +938,7 @@ def test_training_continues_when_the_disk_of_its_log_is_full(corpus_file, tmp_pa
     assert Checkpoints(out).last.name == "step-00000002"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always gives a process a stderr")
 def test_training_continues_without_a_stderr(corpus_file, tmp_path):
     out = tmp_path / "run"
@@ -946,6 +950,7 @@ def test_training_continues_without_a_stderr(corpus_file, tmp_path):
     assert Checkpoints(out).last.name == "step-00000002"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no terminals of this kind")
 def test_training_continues_under_nohup_when_its_terminal_is_gone(corpus_file, tmp_path):
     import pty

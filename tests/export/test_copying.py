@@ -56,6 +56,7 @@ def copied(path: Path, beam: int) -> float:
     return sum(str(r) == f"hello {n}" for r, n in zip(replies, HELD_OUT, strict=True)) / len(HELD_OUT)
 
 
+@pytest.mark.slow
 def test_unseen_names_are_copied_by_an_int8_bundle_with_beam_search(edgechat, data):
     learned = data.read_text()
     assert not any(name in learned for name in HELD_OUT)

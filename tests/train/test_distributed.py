@@ -156,6 +156,7 @@ def test_two_processes_resume_to_the_same_bytes(trained):
     assert read_metrics(trained / "whole") == read_metrics(trained / "halves")
 
 
+@pytest.mark.slow
 def test_the_gradients_of_three_processes_are_those_of_a_start_at_that_step(tmp_path):
     # Two numbers have one sum. Of three, PyTorch sums the first gradients after a start in another order.
     (tmp_path / "gradients.py").write_text(_GRADIENTS_SCRIPT)
@@ -281,6 +282,7 @@ def test_the_processes_of_a_start_meet_despite_entries_of_earlier_ones():
     assert len(set.union(*starts)) == 3
 
 
+@pytest.mark.slow
 def test_a_restart_by_torchrun_resumes_only_a_run_of_this_launch(corpus_file, tmp_path, edgechat):
     run = tmp_path / "run"
     assert edgechat("train", corpus_file, *_OPTIONS, "--out", run).returncode == 0

@@ -131,6 +131,7 @@ def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
             read_pretrained_vectors(path, codec, 2)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_vectors_and_its_bundle_says_so_without_path_or_hash(
     edgechat, corpus_file: Path, tmp_path
 ):

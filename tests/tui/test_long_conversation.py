@@ -71,6 +71,7 @@ async def test_a_long_conversation_shows_its_latest_exchanges_and_how_many_came_
         assert "earlier exchange" not in c.drawn
 
 
+@pytest.mark.slow
 async def test_scrolling_to_the_edge_moves_the_window(chat):
     async with chat(FakeModel()) as c:
         await show_exchanges(c)
@@ -98,6 +99,7 @@ async def test_scrolling_to_the_edge_moves_the_window(chat):
         assert mounted(c) == (TURNS - WINDOW_SIZE + 1, TURNS)
 
 
+@pytest.mark.slow
 async def test_the_text_in_view_stays_when_earlier_exchanges_are_mounted(chat):
     async with chat(FakeModel()) as c:
         await show_exchanges(c)
@@ -118,6 +120,7 @@ async def test_the_text_in_view_stays_when_earlier_exchanges_are_mounted(chat):
         assert f"{PAGE_SIZE} later exchanges" in beyond(c)
 
 
+@pytest.mark.slow
 async def test_selecting_beyond_the_window_moves_it(chat, tmp_path):
     store = Store(tmp_path / "chats.db")
     id = store.create("long", "demo", make_exchanges(2 * WINDOW_SIZE))
@@ -210,6 +213,7 @@ async def test_the_selected_prompt_is_visible_above_a_tall_reply(chat):
         assert "line 3" in c.drawn
 
 
+@pytest.mark.slow
 async def test_a_pending_reply_stays_mounted_while_scrolling_back(chat):
     gate = threading.Event()
     async with chat(FakeModel(Script([("so ", "far")], reply("so good"), gate))) as c:

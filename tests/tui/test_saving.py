@@ -111,6 +111,7 @@ async def test_marks_and_corrections_are_saved_and_the_conversation_continues_wi
     ]
 
 
+@pytest.mark.slow
 async def test_a_model_trained_on_the_export_gives_the_corrected_replies(chat, tmp_path):
     """Correct replies by keys and mouse, then run `edgechat train` and `edgechat eval` on the export."""
     path = tmp_path / "chats.db"

@@ -17,6 +17,7 @@ async def resized(c):
     await c.pilot.pause()
 
 
+@pytest.mark.slow
 async def test_every_view_survives_a_terminal_of_one_character(chat):
     async with chat(FakeModel()) as c:
         await resized(c)
