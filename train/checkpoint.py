@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..runtime.atomic_write import atomic_folder, sha256
 from ..runtime.errors import CheckpointError
 from .averaging import MovingAverage, mean_weights
+from .optimizer import Optimizer
 
 _MODEL, _OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _AVERAGE = "average.safetensors"
@@ -63,7 +64,7 @@ class TrainingState:
     """The contents of a checkpoint besides the position."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     average: MovingAverage | None
     scaler: torch.amp.GradScaler
 
@@ -74,9 +75,7 @@ def write_checkpoint(
     """Write a checkpoint, all or nothing. `score` (lower is better) is that of a validation at this step."""
     contents = {
         _MODEL: weights_to_bytes(training_state.model),
-        _OPTIMIZER: safetensors.torch.save(
-            _optimizer_tensors(training_state.model, training_state.optimizer)
-        ),
+        _OPTIMIZER: safetensors.torch.save(_to_contiguous_cpu(training_state.optimizer.state_tensors())),
     }
     if training_state.average is not None:
         contents[_AVERAGE] = safetensors.torch.save(_to_contiguous_cpu(training_state.average.weights))
@@ -150,9 +149,7 @@ def load_checkpoint(folder: Path, training_state: TrainingState) -> Position:
     """
     state = read_state(folder)
     _load_into(training_state.model, _read_tensors(folder, _MODEL, state), folder / _MODEL)
-    _restore_optimizer(
-        training_state.model, training_state.optimizer, _read_tensors(folder, _OPTIMIZER, state)
-    )
+    training_state.optimizer.load_state_tensors(_read_tensors(folder, _OPTIMIZER, state))
     if training_state.average is not None:
         average = _read_tensors(folder, _AVERAGE, state)
         for name, weight in training_state.average.weights.items():
@@ -233,31 +230,3 @@ def _advice_without(folder: Path) -> str:
 
 def _to_contiguous_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state, each tensor named after its parameter."""
-    return _to_contiguous_cpu(
-        {
-            f"{name}.{key}": value
-            for name, parameter in model.named_parameters()
-            for key, value in optimizer.state.get(parameter, {}).items()
-            if value is not None
-        }
-    )
-
-
-def _restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
-) -> None:
-    """Load the state that `_optimizer_tensors` made. PyTorch decides the device and type of each tensor: a
-    fused Adam counts its steps on the GPU, other optimizers on the CPU."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for number, parameter in enumerate(parameters):
-        prefix = f"{names[parameter]}."
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if own:
-            state[number] = own
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -14,6 +14,7 @@ from .perplexity import perplexity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -64,6 +65,7 @@ def plot_metrics(run: Path, best_step: int, metric: str | None = None) -> None:
 def make_figure(rows: list[dict[str, Any]], best_step: int, metric: str | None = None) -> "Figure":
     """The figure of these rows, as described in `plot_metrics`."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     held_out = any(row.get("valid_loss") is not None for row in rows)
     losses = ["train_loss", "valid_loss"] if held_out else ["train_loss"]
@@ -73,9 +75,15 @@ def make_figure(rows: list[dict[str, Any]], best_step: int, metric: str | None =
     ]
     if metric is not None:
         panels.append((metric, [f"valid_{metric}"], float))
-    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
-    for axes, (title, columns, scale) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    figure = Figure(figsize=(4.5 * len(panels), 3.6))
+    # Margins that are given draw in half the time of margins that are found.
+    grid = figure.subplots(1, len(panels), gridspec_kw={"wspace": 0.25})
+    figure.subplots_adjust(left=0.15 / len(panels), right=1 - 0.04 / len(panels), bottom=0.14, top=0.91)
+    for axes, (title, columns, scale) in zip(grid, panels, strict=True):
         axes.set(title=title, xlabel="step", yscale="log" if scale is perplexity else "linear")
+        if scale is perplexity:
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         for column in columns:
             curve = {row["step"]: math.nan if row.get(column) is None else scale(row[column]) for row in rows}
             label, style = ("training", "--") if column == "train_loss" else ("held out", "-")

@@ -8,6 +8,7 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from .config import TrainingConfig
 from .distributed import World
 from .loss import real_token_mask, summed_losses
 from .model import Seq2Seq
-from .optimizer import make_optimizer
+from .optimizer import Optimizer
 from .precision import autocast, resolve_precision
 
 #: A process's part of a batch, and the weight of its losses: 1, or 0 if it only keeps the process in step
@@ -48,7 +49,7 @@ class Updater:
         self._config, self._device, self._world = config, device, world
         self.precision = resolve_precision(config.amp, device)
         self.model = model.to(device).train()
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizer = Optimizer(self.model, config)
         self.average = MovingAverage(self.model, config.ema) if config.ema else None
         self.scaler = torch.amp.GradScaler(device, enabled=self.precision == "fp16")
         self._wrapped_model = world.wrap_model(self.model)
@@ -64,10 +65,8 @@ class Updater:
         """Make update number `step` at learning rate `rate`, from this process's shards of batches that have
         `tokens` target tokens over all processes. `sampling` is the share of fed tokens that the model draws
         itself."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         seed_step(self._config.seed, step, self._world.rank)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad()
         losses = []
         for number, (batch, weight) in enumerate(shards, start=1):
             with (
@@ -78,15 +77,16 @@ class Updater:
         (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
         # The first step allocates the optimizer's moments.
         with explain_out_of_memory(shards[-1][0], f"at step {step}"):
-            return self._apply(total / tokens, step)
+            return self._apply(total / tokens, step, rate)
 
-    def _apply(self, loss: float, step: int) -> Outcome:
+    def _apply(self, loss: float, step: int, rate: float) -> Outcome:
         """Clip the gradients and update the weights, if the gradients and the loss are finite."""
-        self.scaler.unscale_(self.optimizer)
+        scaled = cast(torch.optim.Optimizer, self.optimizer)  # has what the scaler uses of one
+        self.scaler.unscale_(scaled)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip).item()
         applied = math.isfinite(loss) and math.isfinite(norm)
         if applied:
-            self.scaler.step(self.optimizer)
+            self.scaler.step(scaled, rate)
             if self.average is not None:
                 self.average.update(self.model, step)
         before = 0.0 if applied else self.scaler.get_scale()

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from edgechat.train.config import RunConfig, TrainingConfig
 from edgechat.train.distributed import SINGLE_PROCESS
 from edgechat.train.loss import summed_losses
 from edgechat.train.model import ModelConfig, Seq2Seq
-from edgechat.train.optimizer import make_optimizer
+from edgechat.train.optimizer import Optimizer
 from edgechat.train.precision import autocast, is_emulated, resolve_precision
 from edgechat.train.updates import Updater
 
@@ -53,11 +54,11 @@ class OneWeight(nn.Module):
 def stepped(config: TrainingConfig, gradients: list[float]) -> tuple[float, float]:
     """The two weights after updates with these gradients."""
     model = OneWeight()
-    optimizer = make_optimizer(model, config)
+    optimizer = Optimizer(model, config)
     for gradient in gradients:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, gradient)
-        optimizer.step()
+        optimizer.step(config.learning_rate)
     return model.matrix.item(), model.vector.item()
 
 
@@ -77,6 +78,42 @@ def test_the_first_step_of_adam_has_the_size_of_the_learning_rate_for_any_gradie
 def test_adamw_shrinks_matrices_besides():
     config = TrainingConfig(optimizer="adamw", learning_rate=0.1, weight_decay=0.2)
     assert stepped(config, [123.0]) == pytest.approx((2 * (1 - 0.1 * 0.2) - 0.1, 1.9))
+
+
+@pytest.mark.parametrize(
+    ("options", "reference"),
+    [
+        ({"optimizer": "adam"}, partial(torch.optim.Adam, fused=True)),
+        ({"optimizer": "adamw", "weight_decay": 0.1}, partial(torch.optim.AdamW, fused=True)),
+        ({"optimizer": "sgd", "weight_decay": 0.1, "momentum": 0.9}, partial(torch.optim.SGD, momentum=0.9)),
+        ({"optimizer": "sgd"}, torch.optim.SGD),
+    ],
+)
+def test_steps_are_to_the_bit_those_of_pytorchs_class(options, reference):
+    """Also for a weight that has no gradient at first."""
+    config = TrainingConfig(**options)
+    model, other = (Seq2Seq(ModelConfig(**SIZES), 12) for _ in range(2))
+    other.load_state_dict(model.state_dict())
+    own = Optimizer(model, config)
+    groups = [
+        {"params": [p for p in other.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in other.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    theirs = reference(groups, lr=0.01)
+    for step in range(4):
+        for a, b in zip(model.parameters(), other.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        if step == 0:
+            model.embedding.weight.grad = other.embedding.weight.grad = None
+        own.step(0.01)
+        theirs.step()
+        for (name, a), b in zip(model.named_parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b), name
+            states = theirs.state.get(b, {})
+            for key, value in states.items():
+                if value is not None:
+                    assert torch.equal(own.state_tensors()[f"{name}.{key}"], value)
 
 
 def test_label_smoothing_shares_the_target_and_reports_the_plain_loss():
