@@ -14,7 +14,6 @@ from .perplexity import perplexity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
