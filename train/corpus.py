@@ -13,11 +13,9 @@ from ..runtime.errors import UsageError
 from . import importers
 from .dialogue import Dialogue, Tally, replace_surrogates
 from .readers import EXTENSIONS, as_data_error, data_extension, read_file, read_parallel
-from .report import CorpusReport, SourceReport
+from .report import CorpusReport, SourceReport, select_ignored_keys
 
 DEFAULT_CORPUS = "chatterbot:english"
-#: How many ignored keys are reported, the most frequent first, and how many characters of each.
-_MAX_KEYS, _MAX_KEY_LENGTH = 10, 100
 
 
 class Source(Protocol):
@@ -66,16 +64,14 @@ class Corpus:
                 turns += len(dialogue.turns)
                 yield dialogue
             reports.append(SourceReport(source.name, hashed.hexdigest(), dialogues))
-        ignored = sorted(tally.ignored_keys.items(), key=lambda item: (-item[1], item[0]))
+        ignored_keys, more_ignored_keys = select_ignored_keys(tally.ignored_keys)
         self._report = CorpusReport(
             sources=tuple(reports),
             dialogues=sum(report.dialogues for report in reports),
             turns=turns,
             dropped=dict(tally.dropped),
-            ignored_keys={
-                replace_surrogates(key[:_MAX_KEY_LENGTH]): count for key, count in ignored[:_MAX_KEYS]
-            },
-            more_ignored_keys=len(ignored[_MAX_KEYS:]),
+            ignored_keys=ignored_keys,
+            more_ignored_keys=more_ignored_keys,
         )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.display import plural
+from .dialogue import replace_surrogates
 
 #: Called regularly with the present activity ("reading", "tokenizer", "encoding") and the number of
 #: dialogues, or of texts for the tokenizer, that are done.
 ProgressCallback = Callable[[str, int], None]
 
+#: How many ignored keys are reported, the most frequent first, and how many characters of each.
+_MAX_KEYS, _MAX_KEY_LENGTH = 10, 100
 PERCENTILES = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
+
+
+def select_ignored_keys(counts: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """The most frequent keys, as they are reported, with their counts; and the number of the others."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    selected = {replace_surrogates(key[:_MAX_KEY_LENGTH]): count for key, count in ordered[:_MAX_KEYS]}
+    return selected, len(ordered[_MAX_KEYS:])
 
 
 @dataclass(frozen=True)
@@ -73,12 +83,13 @@ class CorpusReport:
     def with_valid(self, valid: "CorpusReport") -> "CorpusReport":
         """This report with the sources of a separate held-out corpus, and the drops and ignored keys of
         both."""
+        ignored_keys, more = select_ignored_keys(Counter(self.ignored_keys) + Counter(valid.ignored_keys))
         return dataclasses.replace(
             self,
             valid_sources=valid.sources,
             dropped=dict(Counter(self.dropped) + Counter(valid.dropped)),
-            ignored_keys=dict(Counter(self.ignored_keys) + Counter(valid.ignored_keys)),
-            more_ignored_keys=self.more_ignored_keys + valid.more_ignored_keys,
+            ignored_keys=ignored_keys,
+            more_ignored_keys=self.more_ignored_keys + valid.more_ignored_keys + more,
         )
 
     def lines(self) -> list[str]:

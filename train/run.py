@@ -297,6 +297,8 @@ def open_run(folder: Path) -> Run:
         values = {name: drop_ineffective(part) for name, part in info["config"].items()}
         config = RunConfig.from_dict(values, str(path))
         str(info["corpus"]["sha256"]), info.get("files", {}).items()
+    except UsageError as error:  # names the file and the key; a newer version may have written it
+        raise CheckpointError(str(error)) from None
     except (KeyError, TypeError, AttributeError, ValueError):
         raise CheckpointError(f"{path} is damaged: it is not what `edgechat train` wrote") from None
     tokenizer, data = _read_checked(folder, _TOKENIZER, info), config.data

@@ -301,7 +301,7 @@ class Store:
             if why := _why_unwritable(error, Path(self.path)):
                 raise UnwritableError(why) from error
             kind = BusyError if _sqlite_code(error) == sqlite3.SQLITE_BUSY else StoreError
-            raise kind(f"conversations cannot be saved in {self.path}: {_reason(error)}") from error
+            raise kind(f"conversations cannot be read or saved in {self.path}: {_reason(error)}") from error
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[None]:

@@ -231,6 +231,19 @@ def test_a_run_json_with_other_contents_is_reported(invoke, run_folder, tmp_path
     assert f"{run / 'run.json'} is damaged: it is not what `edgechat train` wrote" == done.sentence
 
 
+def test_a_run_json_with_a_value_that_this_version_does_not_know_is_reported(invoke, run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    info = json.loads((run / "run.json").read_text())
+    info["config"]["training"]["optimizer"] = "lion"
+    (run / "run.json").write_text(json.dumps(info))
+    with pytest.raises(CheckpointError, match=r"run\.json, section training: optimizer .*lion"):
+        open_run(run)
+    done = invoke("eval", run)
+    assert done.returncode == 1
+    assert f"{run / 'run.json'}, section training: optimizer" in done.sentence
+
+
 def test_export_prints_its_checkpoint_and_the_last_one(invoke, run_folder, tmp_path):
     said = invoke("export", run_folder, "--out", tmp_path / "best").stderr
     assert "taking the best checkpoint, step " in said

@@ -12,6 +12,7 @@ from edgechat.runtime.errors import DataError, UsageError
 from edgechat.train.corpus import Corpus, open_corpus
 from edgechat.train.dialogue import Dialogue, Turn, extract_pairs
 from edgechat.train.readers import MAX_LINE_BYTES
+from edgechat.train.report import CorpusReport
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -554,3 +555,15 @@ def test_examples_are_the_last_turns_before_each_learned_one() -> None:
 def test_a_turn_that_is_not_learned_is_still_context() -> None:
     dialogue = Dialogue((Turn("a"), Turn("b", train=False), Turn("c")))
     assert list(extract_pairs(dialogue, turns=9, targets="all")) == [(["a", "b"], "c")]
+
+
+def test_the_report_of_two_corpora_lists_ten_ignored_keys_and_counts_the_others():
+    train = CorpusReport(ignored_keys={f"a{n}": 20 - n for n in range(10)}, more_ignored_keys=1)
+    valid = CorpusReport(ignored_keys={"a0": 1, **{f"b{n}": 30 for n in range(4)}}, more_ignored_keys=2)
+    both = train.with_valid(valid)
+    assert both.ignored_keys == {
+        **{f"b{n}": 30 for n in range(4)},
+        "a0": 21,
+        **{f"a{n}": 20 - n for n in range(1, 6)},
+    }
+    assert both.more_ignored_keys == 1 + 2 + 4
