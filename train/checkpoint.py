@@ -154,7 +154,7 @@ def load_checkpoint(folder: Path, training_state: TrainingState) -> Position:
         average = _read_tensors(folder, _AVERAGE, state)
         for name, weight in training_state.average.weights.items():
             weight.copy_(average[name])
-    if training_state.scaler.is_enabled():
+    if state.get("scaler"):  # empty if the precision, or the device of the run until now, needs none
         training_state.scaler.load_state_dict(state["scaler"])
     return Position(**state["position"])
 

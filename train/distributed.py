@@ -1,7 +1,8 @@
 """The processes that train one model together, started by `torchrun`; without it there is one.
 
 Each takes a share of every batch, and DistributedDataParallel averages their gradients, so that all make the
-same updates. Their number affects only the rounding of sums and what dropout draws.
+same updates. Their number affects only the rounding of sums and what is drawn at random: dropout and, with
+scheduled sampling, tokens.
 """
 
 import contextlib
@@ -30,6 +31,13 @@ _TIMEOUT = timedelta(minutes=10)
 _DONE, _FAILED, _BUSY = 0.0, 1.0, 2.0
 #: Key in torchrun's store: a process of this launch has made or opened the run.
 _RUN_STARTED_KEY = "edgechat/begun"
+
+
+#: In the errors of gloo, nccl and the store, if another process is gone.
+_LOST_SIGNS = (
+    "connection closed by peer", "connection reset", "connection refused", "broken pipe", "socket closed",
+    "timed out", "timeout", "remote process exit", "communicator was aborted",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,14 @@ def _average_gradients(
     buckets after the first backward pass of a process: whole buckets would round differently after a resume.
     """
     sums = [torch.distributed.all_reduce(one, async_op=True).get_future() for one in bucket.gradients()]
-    return torch.futures.collect_all(sums).then(lambda _: bucket.buffer().div_(size))
+
+    def divide(_: torch.futures.Future[Any]) -> Tensor:
+        for each in sums:  # raises its error; on a GPU it orders the division after the sum
+            each.wait()
+        return cast(Tensor, bucket.buffer().div_(size))
+
+    # Not `collect_all`: its future has no device, so `then` would not run on a stream that follows the sums.
+    return cast("torch.futures.Future[Tensor]", sums[-1].then(divide))
 
 
 def started_by_torchrun() -> bool:
@@ -238,9 +253,10 @@ def explain_lost_process(world: World) -> Iterator[None]:
 
 
 def _is_connection_error(error: Any) -> bool:
+    """Whether gloo, nccl or the store lost another process. Their other errors, such as two processes on one
+    GPU, stay what they are."""
     text = str(error).lower()
-    signs = ("connection closed by peer", "connection reset", "timed out", "broken pipe", "nccl", "gloo")
-    return isinstance(error, torch.distributed.DistError) or any(sign in text for sign in signs)
+    return isinstance(error, torch.distributed.DistNetworkError) or any(sign in text for sign in _LOST_SIGNS)
 
 
 def _first_line(error: Any) -> str:

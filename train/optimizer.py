@@ -48,9 +48,8 @@ class Optimizer:
             state.clear()
         for full_name, value in tensors.items():
             name, _, key = full_name.rpartition(".")
-            if name in self._weights:  # older versions kept random states beside them
-                parameter, state = self._weights[name]
-                state[key] = value.to(parameter.device)
+            parameter, state = self._weights[name]
+            state[key] = value.to(parameter.device)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:

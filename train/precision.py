@@ -37,6 +37,11 @@ def _supports_bf16(device: str) -> bool:
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
 
 
+def uses_float16(precision: Precision, device: str) -> bool:
+    """Whether a gradient may pass through float16, in which small ones become 0 unless the loss is scaled."""
+    return precision == "fp16" or (precision == "bf16" and device == "cuda")  # cuDNN's LSTMs
+
+
 def is_emulated(precision: Precision, device: str) -> bool:
     """Whether the hardware has no arithmetic in `precision`, so that it is slower than float32."""
     match precision:

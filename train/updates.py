@@ -24,7 +24,7 @@ from .distributed import World
 from .loss import real_token_mask, summed_losses
 from .model import Seq2Seq
 from .optimizer import Optimizer
-from .precision import autocast, resolve_precision
+from .precision import autocast, resolve_precision, uses_float16
 
 #: A process's part of a batch, and the weight of its losses: 1, or 0 if it only keeps the process in step
 #: with the others.
@@ -51,7 +51,7 @@ class Updater:
         self.model = model.to(device).train()
         self.optimizer = Optimizer(self.model, config)
         self.average = MovingAverage(self.model, config.ema) if config.ema else None
-        self.scaler = torch.amp.GradScaler(device, enabled=self.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device, enabled=uses_float16(self.precision, device))
         self._wrapped_model = world.wrap_model(self.model)
 
     @property

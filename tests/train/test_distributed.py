@@ -321,13 +321,81 @@ def test_the_error_of_a_lost_connection_has_no_source_location_and_no_advice():
         raise RuntimeError(said)
 
 
+class _LateSum(torch.futures.Future[list[torch.Tensor]]):
+    """An all-reduce whose result is there only when it has been waited for, as on the stream of a GPU."""
+
+    def __init__(self, tensor: torch.Tensor, error: str = "") -> None:
+        super().__init__()
+        self._tensor, self._error = tensor, error
+        self.set_result([tensor])
+
+    def get_future(self) -> "_LateSum":
+        return self
+
+    def wait(self) -> list[torch.Tensor]:
+        if self._error:
+            raise RuntimeError(self._error)
+        self._tensor += 10
+        return [self._tensor]
+
+
+class _Bucket:
+    def __init__(self) -> None:
+        self._buffer = torch.tensor([2.0, 4.0, 6.0])
+
+    def buffer(self) -> torch.Tensor:
+        return self._buffer
+
+    def gradients(self) -> list[torch.Tensor]:
+        return [self._buffer[:2], self._buffer[2:]]
+
+
+def test_gradients_are_divided_only_after_all_their_sums_have_been_waited_for(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, async_op: _LateSum(tensor))
+    assert distributed._average_gradients(2, _Bucket()).wait().tolist() == [6.0, 7.0, 8.0]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_sum_of_gradients_that_failed_is_an_error(monkeypatch, failing):
+    errors = ["", ""]
+    errors[failing] = "Connection closed by peer"
+    remaining = iter(errors)
+    monkeypatch.setattr(
+        torch.distributed, "all_reduce", lambda tensor, async_op: _LateSum(tensor, next(remaining))
+    )
+    with pytest.raises(RuntimeError, match="Connection closed by peer"):
+        distributed._average_gradients(2, _Bucket()).wait()
+
+
 def test_only_the_errors_of_lost_connections_count_as_such():
     with (
         pytest.raises(EdgeChatError, match="process 1 of 2 lost another one"),
         explain_lost_process(World(1, 2)),
     ):
         raise RuntimeError("[..pair.cc:534] Connection closed by peer [10.0.0.1]:4711")
-    for world, text in ((World(1, 2), "shapes do not match"), (SINGLE_PROCESS, "Connection closed by peer")):
+    for world, text in (
+        (World(1, 2), "shapes do not match"),
+        (
+            World(1, 2),
+            "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1000",
+        ),
+        (World(1, 2), "Distributed package doesn't have NCCL built in"),
+        (SINGLE_PROCESS, "Connection closed by peer"),
+    ):
         with pytest.raises(RuntimeError) as error, explain_lost_process(world):
-            raise RuntimeError(text)
-        assert type(error.value) is RuntimeError
+            raise torch.distributed.DistBackendError(text)
+        assert type(error.value) is torch.distributed.DistBackendError
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NCCL communicator was aborted on rank 1.",
+        "ncclRemoteError: possibly due to a network error or a remote process exiting prematurely.",
+        "[../pair.cc:553] Read error [10.0.0.1]:4711: Connection reset by peer",
+        "Wait timeout",
+    ],
+)
+def test_the_errors_of_a_lost_process_are_known(text):
+    with pytest.raises(EdgeChatError, match="lost another one"), explain_lost_process(World(1, 2)):
+        raise torch.distributed.DistBackendError(text)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from edgechat.cli.pytorch import torch_device
 from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, UNK
 from edgechat.train import precision as precision_module
@@ -20,7 +21,7 @@ from edgechat.train.distributed import SINGLE_PROCESS
 from edgechat.train.loss import summed_losses
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.optimizer import Optimizer
-from edgechat.train.precision import autocast, is_emulated, resolve_precision
+from edgechat.train.precision import autocast, is_emulated, resolve_precision, uses_float16
 from edgechat.train.updates import Updater
 
 SIZES = {"layers": 2, "hidden": 8, "embedding": 6, "attention": 4, "dropout": 0.0}
@@ -401,3 +402,16 @@ def test_16_bits_are_emulated_on_a_cpu_without_their_arithmetic(monkeypatch):
     assert is_emulated("fp16", "cpu")
     assert not is_emulated("fp16", "cuda")
     assert not is_emulated("fp32", "cpu")
+
+
+def test_the_loss_is_scaled_wherever_gradients_pass_through_float16():
+    """cuDNN's LSTMs compute in float16 also in a bf16 autocast."""
+    assert [uses_float16(precision, "cpu") for precision in ("fp32", "bf16", "fp16")] == [False, False, True]
+    assert [uses_float16(precision, "cuda") for precision in ("fp32", "bf16", "fp16")] == [False, True, True]
+
+
+def test_float32_on_cuda_is_not_tf32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert torch_device("auto") == "cuda"
+    assert not torch.backends.cudnn.allow_tf32
