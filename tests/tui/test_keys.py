@@ -26,6 +26,7 @@ from edgechat.tui.keys import (
 from edgechat.tui.safe_text import MAX_DRAWN_CHARACTERS, safe_content, safe_text
 from edgechat.tui.settings import load_keys
 from edgechat.tui.widgets import VIEWS
+from edgechat.tui.widgets.footer import FittingFooter
 
 from .fakes import FakeModel, Script, reply, table_model
 
@@ -270,7 +271,22 @@ async def test_the_footer_is_never_cut_and_always_shows_quit(chat):
                 widget.focus()
                 await c.pilot.pause()
                 await c.until(lambda: c.drawn.splitlines()[-1].endswith("^p All f1 Help ^q Quit"))
-                assert all(key.region.right <= width for key in c.screen.query("FooterKey"))
+                (line,) = c.screen.query_one(FittingFooter).render().split()
+                assert line.rstrip().cell_length <= width
+
+
+async def test_the_footer_names_the_key_under_the_mouse_and_a_click_presses_it(chat):
+    async with chat(FakeModel(), size=(140, 24)) as c:
+        footer, line = c.screen.query_one(FittingFooter), c.drawn.splitlines()[-1]
+        await c.pilot.hover(footer, offset=(line.index("f4 Knobs"), 0))
+        assert footer.tooltip == "Change the search settings"
+        await c.pilot.hover(footer, offset=(line.index("f4 Knobs") - 1, 0))  # the space between two keys
+        assert footer.tooltip is None
+        await c.pilot.click(footer, offset=(line.index("Knobs") + 4, 0))
+        await c.until(lambda: c.screen.inspector.view == "knobs")
+        await c.pilot.click(footer, offset=(139, 0))
+        await c.pilot.hover(c.screen.conversation)
+        assert footer.tooltip is None
 
 
 async def test_the_current_tab_is_visible_in_forty_columns(chat):

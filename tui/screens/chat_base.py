@@ -52,7 +52,7 @@ class ChatScreenBase(Screen[None]):
             yield Inspector()
         yield Prompt()
         yield StatusLine(Status(self.bundles.title))
-        yield FittingFooter(compact=True)
+        yield FittingFooter()
 
     def show_welcome(self) -> None:
         """Show the welcome text for the current bundle and the current keys."""

@@ -63,7 +63,7 @@ class Dialog(ModalScreen[T | None], SafeDismissScreen[T | None], Generic[T]):
         with Vertical(id="dialog") as box:
             box.border_title = self._title.replace("[", r"\[")
             yield from self.compose_box()
-        yield FittingFooter(compact=True)
+        yield FittingFooter()
 
     def compose_box(self) -> ComposeResult:
         """The contents of the box."""

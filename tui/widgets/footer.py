@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from textual import events
-from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding
+from textual.content import Content
+from textual.reactive import reactive
 from textual.screen import Screen
-from textual.widgets import Footer
-from textual.widgets._footer import FooterKey
+from textual.widget import Widget
 
 from ..keys import ALL_ACTIONS, is_key
 
@@ -36,30 +36,72 @@ def first_key(screen: Screen[Any], id: str) -> str:
     return next(keys, "")
 
 
-class FittingFooter(Footer):
-    """A footer whose keys are never cut off. Keys that do not fit are left out, starting with the last. Those
-    of the application (palette, help, quit) are always shown, at the end.
+class FittingFooter(Widget):
+    """The keys of the footer, none of which is ever cut off. Keys that do not fit are left out, starting with
+    the last. Those of the application (palette, help, quit) are always shown, at the end. A click on a key
+    presses it.
+
+    Textual's footer has a widget for each key. This one draws them all, since making and laying out a dozen
+    widgets takes longer than everything else that a key press changes on the screen.
 
     A screen may have `labels` by action, which replace those in `keys.py`.
     """
 
-    _shown: tuple[BindingAndTooltip, ...] = ()
+    ALLOW_SELECT = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"footer--key", "footer--hovered"}
 
-    def compose(self) -> ComposeResult:
-        self._shown = tuple(self._bindings_that_fit())
-        yield from (self._make_footer_key(*shown) for shown in self._shown)
+    _shown: reactive[tuple[BindingAndTooltip, ...]] = reactive(())
+    _hovered: reactive[int | None] = reactive(None)
 
-    async def recompose(self) -> None:
-        """Recompose only if other keys are shown: each key is a widget and takes time to make."""
-        if self.is_attached and self._shown != tuple(self._bindings_that_fit()):
-            await super().recompose()
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, self._show_bindings_after_refresh)
 
-    def on_resize(self, event: events.Resize) -> None:
-        self.refresh(recompose=True)
+    def on_resize(self) -> None:
+        self._show_bindings()
+
+    def render(self) -> Content:
+        parts: list[Content | str] = []
+        for number, (binding, _) in enumerate(self._shown):
+            key = Content.styled(self.app.get_key_display(binding), self.get_visual_style("footer--key"))
+            text = Content.assemble(key, " ", binding.description)
+            if number == self._hovered:
+                text = text.stylize(self.get_visual_style("footer--hovered"))
+            parts += [text, " "]
+        return Content.assemble(*parts)
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        self._hovered = self._number_at(event.x)
+
+    def on_leave(self) -> None:
+        self._hovered = None
+
+    def watch__hovered(self, number: int | None) -> None:
+        self.tooltip = self._shown[number][1] if number is not None else None
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        number = self._number_at(event.x)
+        if number is not None:
+            self.app.simulate_key(self._shown[number][0].key)
+
+    def _number_at(self, x: int) -> int | None:
+        """The number of the key in column `x`."""
+        end = 0
+        for number, (binding, _) in enumerate(self._shown):
+            end += self._width(binding)
+            if x < end:
+                return number if x < end - 1 else None  # each ends with a space
+        return None
+
+    def _show_bindings_after_refresh(self, screen: Screen[Any]) -> None:
+        if screen.app.app_focus:
+            self.call_after_refresh(self._show_bindings)
+
+    def _show_bindings(self) -> None:
+        if self.is_attached:
+            self._shown = tuple(self._bindings_that_fit())
+            self._hovered = None
 
     def _bindings_that_fit(self) -> Iterator[BindingAndTooltip]:
-        if not self._bindings_ready:
-            return
         shown: dict[str, BindingAndTooltip] = {}
         last: dict[str, BindingAndTooltip] = {}
         for node, binding, enabled, tooltip in sort_bindings(self.screen):
@@ -77,13 +119,3 @@ class FittingFooter(Footer):
 
     def _width(self, binding: Binding) -> int:
         return len(self.app.get_key_display(binding)) + len(binding.description) + 2
-
-    def _make_footer_key(self, binding: Binding, tooltip: str) -> FooterKey:
-        return FooterKey(
-            binding.key,
-            self.app.get_key_display(binding),
-            binding.description,
-            binding.action,
-            tooltip=tooltip,
-            classes="-compact",
-        )
