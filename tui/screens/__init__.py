@@ -1,4 +1,4 @@
-"""The screens of the terminal chat. Only the chat screen uses the runtime, through `tui/engine.py`."""
+"""The screens of the terminal chat. The chat screen uses models, through `tui/engine.py`."""
 
 from .chat import ChatScreen
 from .help import Help, KeySection
