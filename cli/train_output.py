@@ -91,8 +91,8 @@ def set_up_environment(run: "Run", device: str, threads: int | None, world: "Wor
     from ..train.precision import is_emulated, resolve_precision
     from ..train.run import describe_environment
 
-    recorded = {"precision": "fp32", "processes": 1, **run.info.get("environment", {})}
-    set_torch_threads(threads or recorded.get("threads"))
+    recorded = run.info["environment"]
+    set_torch_threads(threads or recorded["threads"])
     for name, now in describe_environment(device, run.config.training.amp, world.size).items():
         if recorded.get(name) != now and world.is_first:
             print_stderr(

@@ -12,7 +12,7 @@ and the step (updates.py).
 
 import json
 import re
-from dataclasses import InitVar, asdict, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,6 @@ class Position:
     lowest_loss: float | None = None  # of all validations, for the plateau schedule
     plateau: int = 0  # validations since the lowest loss, or since the last decay
     rate_scale: float = 1.0  # product of the decays of the plateau schedule
-    batch: InitVar[int | None] = None  # older versions: batches of this epoch, in place of `epoch_step`
-
-    def __post_init__(self, batch: int | None) -> None:
-        self.counts_batches = batch is not None
-        if batch is not None:
-            self.epoch_step = batch
-        if self.best_score is None:  # of an older version, where only the loss decided
-            self.best_score = self.best_loss
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _refuse_ineffective(name: str, values: dict[str, Any]) -> None:
     raise UsageError(f"{name} {value} has no effect with {mode} {now}, only with {join_with_or(kinds)}")
 
 
-def drop_ineffective(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
+def _drop_ineffective(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
     """The values of a section without the values of a training that have no effect.
 
     Values in `given` stay, to be refused later. So do values of a model: a higher layer may choose a kind of
@@ -190,7 +190,7 @@ class RunConfig:
             together = overlay(vars(current), given)
             for name in given:
                 _refuse_ineffective(name, together)
-            parts[part.name] = type(current)(**drop_ineffective(together))
+            parts[part.name] = type(current)(**_drop_ineffective(together))
         return RunConfig(**parts)
 
     def for_fine_tuning(self) -> "RunConfig":
@@ -351,7 +351,7 @@ class ConfigFile:
         values = asdict(lower)
         for name, part in self.sections.items():
             values[name] = (
-                drop_ineffective(overlay(values[name], part), part) if isinstance(part, dict) else part
+                _drop_ineffective(overlay(values[name], part), part) if isinstance(part, dict) else part
             )
         return RunConfig.from_dict(values, str(self.path))
 

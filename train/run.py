@@ -36,7 +36,7 @@ from ..runtime.text import TextCodec
 from .backend import TorchBackend
 from .checkpoint import Position, load_mean_weights, load_weights_from_bytes, weights_to_bytes
 from .checkpoints import Checkpoints
-from .config import RunConfig, drop_ineffective
+from .config import RunConfig
 from .dataset import EncodedPairs
 from .dialogue import Pair
 from .lock import LOCK
@@ -189,7 +189,7 @@ def _corpus_file(part: str) -> str:
 
 
 def _read_checked(folder: Path, name: str, info: dict[str, Any]) -> bytes:
-    """The content of a file of a run, checked against the hash in `info` (older runs have none)."""
+    """The content of a file of a run, checked against its hash in `info`."""
     path = folder / name
     try:
         content = path.read_bytes()
@@ -197,8 +197,8 @@ def _read_checked(folder: Path, name: str, info: dict[str, Any]) -> bytes:
         raise CheckpointError(f"{folder} is not a complete run: it has no {name}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    digest = info["from"]["sha256"] if name == _INITIAL_WEIGHTS else info.get("files", {}).get(name)
-    if digest is not None and sha256(content) != digest:
+    digest = info["from"]["sha256"] if name == _INITIAL_WEIGHTS else info["files"].get(name)
+    if sha256(content) != digest:
         raise CheckpointError(
             f"{path} is damaged or belongs to another run: its sha256 differs from that in {RUN_FILE}, so "
             "restore the original file"
@@ -293,10 +293,8 @@ def open_run(folder: Path) -> Run:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     try:
-        # Older versions accepted values that have no effect.
-        values = {name: drop_ineffective(part) for name, part in info["config"].items()}
-        config = RunConfig.from_dict(values, str(path))
-        str(info["corpus"]["sha256"]), info.get("files", {}).items()
+        config = RunConfig.from_dict(info["config"], str(path))
+        str(info["corpus"]["sha256"]), info["files"].items()
     except UsageError as error:  # names the file and the key; a newer version may have written it
         raise CheckpointError(str(error)) from None
     except (KeyError, TypeError, AttributeError, ValueError):

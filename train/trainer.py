@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -121,7 +120,8 @@ class Trainer:
             self._updater = Updater(run.make_initial_model(), self._config, device, world)
             self._position, self._saved_step = Position(), -1
             if run.checkpoints:
-                self._resume_from(run.checkpoints.last)
+                self._position = load_checkpoint(run.checkpoints.last, self._updater.training_state)
+                self._saved_step = self._position.step
             if world.is_first:
                 remove_leftovers(run.folder)
                 truncate_metrics(run.folder, self._position.step)
@@ -237,27 +237,6 @@ class Trainer:
             self._cached_steps = plan_epoch(self._train, self._config, epoch)
             self._cached_epoch = epoch
         return self._cached_steps
-
-    def _resume_from(self, checkpoint: Path) -> None:
-        """Load a checkpoint. Older versions counted the batches of an epoch, which are converted to steps."""
-        self._position = position = load_checkpoint(checkpoint, self._updater.training_state)
-        self._saved_step = position.step
-        if not position.counts_batches:
-            return
-        steps = len(self._steps_of_epoch(position.epoch))
-        if self._config.batch_tokens:  # earlier epochs may have had other numbers of steps
-            done = min(steps, -(-position.epoch_step // self._config.accumulate))
-        else:
-            done = position.step - position.epoch * steps
-        if done != position.epoch_step:  # a step had several batches
-            position.epoch_step = done
-            if self._world.is_first:
-                _log.warning(
-                    "%s was written by an older edgechat, which drew each batch of a step by itself: "
-                    "training continues, but in epoch %d some pairs come twice and others not at all",
-                    checkpoint,
-                    position.epoch + 1,
-                )
 
     def _count_planned_steps(self) -> tuple[int, bool]:
         """The planned number of steps, and whether it is exact.

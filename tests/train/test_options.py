@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.errors import UsageError
 from edgechat.train import trainer as trainer_module
 from edgechat.train.batches import ordered_batches, plan_epoch
@@ -233,40 +232,3 @@ def test_a_checkpoint_without_the_average_that_the_configuration_requires_is_ref
 
     with pytest.raises(CheckpointError, match=r"has no average.safetensors"):
         Trainer(with_options(run, max_steps=2, ema=0.9))
-
-
-def test_a_run_of_a_version_without_these_options_can_be_resumed(run):
-    """run.json and state.json had fewer values, and the optimizer's file held random states."""
-    import json
-
-    import safetensors.torch
-
-    Trainer(with_options(run, max_steps=2)).train()
-    new = {"embedding_dropout", "attention_dropout", "word_dropout"}
-    old = {
-        "epochs",
-        "max_steps",
-        "batch_size",
-        "learning_rate",
-        "schedule",
-        "warmup_steps",
-        "clip",
-        "save_every",
-    }
-    config = run.info["config"]
-    config["model"] = {key: value for key, value in config["model"].items() if key not in new}
-    config["training"] = {key: config["training"][key] for key in (*old, "seed")}
-    (run.folder / "run.json").write_text(json.dumps(run.info))
-    last = Checkpoints(run.folder).last
-    tensors = safetensors.torch.load_file(last / "optimizer.safetensors")
-    data = safetensors.torch.save({**tensors, "rng.cpu": torch.get_rng_state()})
-    (last / "optimizer.safetensors").write_bytes(data)
-    state = json.loads((last / "state.json").read_text())
-    before = ("step", "epoch", "batch", "loss_sum", "tokens", "best_step", "best_loss")
-    state = {
-        "position": {key: (state["position"] | {"batch": 2})[key] for key in before},
-        "files": {**state["files"], "optimizer.safetensors": {"sha256": sha256(data), "size": len(data)}},
-    }
-    (last / "state.json").write_text(json.dumps(state))
-    resumed = Trainer(open_run(run.folder).with_values(epochs=None, max_steps=4))
-    assert (resumed.position.step, resumed.train().position.step) == (2, 4)

@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.batches import make_batch
 from edgechat.train.checkpoints import Checkpoints
@@ -492,7 +493,8 @@ def test_weights_for_another_vocabulary_give_a_one_sentence_error(run):
     Trainer(run).train()
     path = run.folder / "tokenizer.json"
     path.write_bytes(train_tokenizer(["hello"] * 9, 320))
-    (run.folder / "run.json").write_text(json.dumps({**run.info, "files": {}}))  # as older runs have it
+    run.info["files"]["tokenizer.json"] = sha256(path.read_bytes())
+    (run.folder / "run.json").write_text(json.dumps(run.info))
     with pytest.raises(CheckpointError, match=r"embedding\.weight is 320 × 24, not \d+ × 24$"):
         open_run(run.folder).load_model("last")
     with pytest.raises(CheckpointError, match=r"has ids that the run's tokenizer\.json lacks"):
