@@ -6,13 +6,13 @@ import logging
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from ..runtime.atomic_write import TEMPORARY_PREFIX, remove_leftovers, sync_folder
 from ..runtime.display import plural
 from ..runtime.errors import CheckpointError, UsageError
 from .checkpoint import (
     STATE,
+    CheckpointState,
     Position,
     TrainingState,
     checkpoint_name,
@@ -47,7 +47,7 @@ class Checkpoints:
         states = _readable_states(folders)
         if not states:
             read_state(last)  # raises the error that says why
-        best = next(iter(states.values()))["position"]["best_step"]
+        best = next(iter(states.values())).position.best_step
         if not best:  # none was validated
             return last
         for folder in folders:
@@ -61,7 +61,7 @@ class Checkpoints:
     @property
     def last_position(self) -> Position:
         """The position of the last one."""
-        return Position(**read_state(self.last)["position"])
+        return read_state(self.last).position
 
     def select(self, which: str) -> list[Path]:
         """The folders that `which` names: "last", "best", or "last:N" or "best:N" for N checkpoints whose
@@ -118,14 +118,13 @@ class Checkpoints:
                     shutil.rmtree(old.rename(old.with_name(TEMPORARY_PREFIX + old.name)), ignore_errors=True)
 
 
-def _scores(states: dict[Path, dict[str, Any]]) -> dict[Path, float]:
+def _scores(states: dict[Path, CheckpointState]) -> dict[Path, float]:
     """The scores of the checkpoints at validations. Those written by an interruption have none, so a run
     keeps the same checkpoints whether it was interrupted or not."""
-    scores = {folder: state.get("score") for folder, state in states.items()}
-    return {folder: float(score) for folder, score in scores.items() if score is not None}
+    return {folder: state.score for folder, state in states.items() if state.score is not None}
 
 
-def _readable_states(folders: list[Path]) -> dict[Path, dict[str, Any]]:
+def _readable_states(folders: list[Path]) -> dict[Path, CheckpointState]:
     """The states of the readable checkpoints, newest first. Warns of the others."""
     states = {}
     for folder in reversed(folders):

@@ -45,6 +45,7 @@ from .option_types import AmpMode
 from .precision import resolve_precision
 from .pretrained import set_embedding_rows
 from .run_inputs import BaseCheckpoint, RunInputs
+from .toml import check_type
 
 _CONFIG = "config.toml"
 _EMBEDDING = "embedding.safetensors"
@@ -65,6 +66,15 @@ _RUN_NAMES = {
     "metrics.jsonl",
     "metrics.png",
 }
+
+#: The values of run.json that are used, besides the configuration and the hashes of the files.
+_INFO_TYPES: dict[str, dict[str, type]] = {
+    "corpus": {"name": str, "sha256": str},
+    "environment": {"device": str, "threads": int, "precision": str, "processes": int},
+    "from": {"data": str, "step": int, "sha256": str},
+    "pretrained": {"found": int, "tokens": int, "sha256": str},
+}
+_OPTIONAL_INFO = ("from", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -294,10 +304,10 @@ def open_run(folder: Path) -> Run:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     try:
         config = RunConfig.from_dict(info["config"], str(path))
-        str(info["corpus"]["sha256"]), info["files"].items()
+        _check_info(info, str(path))
     except UsageError as error:  # names the file and the key; a newer version may have written it
         raise CheckpointError(str(error)) from None
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         raise CheckpointError(f"{path} is damaged: it is not what `edgechat train` wrote") from None
     tokenizer, data = _read_checked(folder, _TOKENIZER, info), config.data
     try:
@@ -305,6 +315,17 @@ def open_run(folder: Path) -> Run:
     except BundleError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     return Run(folder, config, info, tokenizer, codec)
+
+
+def _check_info(info: dict[str, Any], where: str) -> None:
+    """Raise UsageError, or an exception of Python, for a value of run.json that is missing or of the wrong
+    type."""
+    for section, types in _INFO_TYPES.items():
+        if section in info or section not in _OPTIONAL_INFO:
+            for name, kind in types.items():
+                check_type(info[section][name], kind, f"{where}, section {section}: {name}")
+    for name, digest in info["files"].items():
+        check_type(digest, str, f"{where}, section files: {name}")
 
 
 def is_only_a_run(folder: Path) -> bool:

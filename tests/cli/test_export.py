@@ -231,6 +231,27 @@ def test_a_run_json_with_other_contents_is_reported(invoke, run_folder, tmp_path
     assert f"{run / 'run.json'} is damaged: it is not what `edgechat train` wrote" == done.sentence
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "wrong"),
+    [
+        ("environment", [], "is damaged: it is not what `edgechat train` wrote"),
+        ("environment", {}, "is damaged: it is not what `edgechat train` wrote"),
+        ("corpus", {"name": 3, "sha256": ""}, ", section corpus: name must be a string, not 3"),
+        ("from", {"data": "a", "step": "1", "sha256": ""}, "from: step must be a whole number, not '1'"),
+        ("files", {"tokenizer.json": 3}, ", section files: tokenizer.json must be a string, not 3"),
+    ],
+)
+def test_a_value_of_the_wrong_type_in_run_json_is_reported(run_folder, tmp_path, section, value, wrong):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**info, section: value}))
+    with pytest.raises(CheckpointError) as caught:
+        open_run(run)
+    assert str(caught.value).startswith(str(run / "run.json"))
+    assert str(caught.value).endswith(wrong)
+
+
 def test_a_run_json_with_a_value_that_this_version_does_not_know_is_reported(invoke, run_folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
