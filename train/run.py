@@ -135,6 +135,10 @@ class Run:
             raise CheckpointError(f"{path} is damaged: it does not hold the {encoded:,} held-out pairs")
         return [Pair(pair["turns"], pair["response"]) for pair in pairs]
 
+    def make_model(self) -> Seq2Seq:
+        """The model, for the weights of a checkpoint to be loaded into."""
+        return Seq2Seq(self.config.model, self.codec.vocab_size)
+
     def make_initial_model(self) -> Seq2Seq:
         """The model with its initial weights: those of another run, or weights that depend only on the seed
         and on pretrained vectors."""
@@ -180,7 +184,7 @@ class Run:
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
         """The model of a checkpoint, or the mean of several (see `Checkpoints.select`), in evaluation mode,
         and its position."""
-        model = self.make_initial_model()
+        model = self.make_model()
         position = load_mean_weights(self.checkpoints.select(which), model)
         return model.eval(), position
 

@@ -117,9 +117,11 @@ class Trainer:
         self._bpe_dropout = BpeDropout.from_config(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.is_first else None
         try:
-            self._updater = Updater(run.make_initial_model(), self._config, device, world)
+            resumes = bool(run.checkpoints)
+            model = run.make_model() if resumes else run.make_initial_model()
+            self._updater = Updater(model, self._config, device, world)
             self._position, self._saved_step = Position(), -1
-            if run.checkpoints:
+            if resumes:
                 self._position = load_checkpoint(run.checkpoints.last, self._updater.training_state)
                 self._saved_step = self._position.step
             if world.is_first:

@@ -168,3 +168,4 @@ def test_a_run_begins_with_the_vectors_and_its_bundle_says_so_without_path_or_ha
     kept.unlink()
     with pytest.raises(CheckpointError, match=r"is not a complete run: it has no embedding\.safetensors"):
         run.make_initial_model()
+    run.load_model("last")  # the checkpoint has all weights
