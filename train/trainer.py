@@ -6,6 +6,7 @@ resumed, it ends with the same weights, byte for byte (on a CPU).
 """
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -25,6 +26,7 @@ from .backend import TorchBackend
 from .batches import ordered_batches, plan_epoch
 from .bpe_dropout import BpeDropout, make_training_batch
 from .checkpoint import Position, load_checkpoint
+from .dialogue import Pair
 from .distributed import SINGLE_PROCESS, World
 from .lock import RunLock
 from .metrics import append_metrics, plot_metrics, truncate_metrics
@@ -56,7 +58,7 @@ class StepMetrics:
     total_steps: int
     epoch: int
     loss: float  # natural log per target token, smoothed
-    tokens_per_second: float  # target tokens
+    tokens_per_second: float  # target tokens, smoothed; the time of validations does not count
 
     @property
     def perplexity(self) -> float:
@@ -79,6 +81,8 @@ class ValidationMetrics:
 class TrainingResult:
     ended: EndReason
     position: Position
+    epochs: float
+    """Passes over the training data, with the fraction of the last one that is done."""
     total_steps: int
     total_steps_exact: bool
     """Whether `total_steps` is exact rather than an estimate; it is exact for a finished run."""
@@ -133,7 +137,7 @@ class Trainer:
             self._release_lock()
             raise
         self._smoothed_loss: float | None = None
-        self._speed = _Speed()
+        self._smoothed_speed: float | None = None
 
     @property
     def model(self) -> Seq2Seq:
@@ -194,7 +198,9 @@ class Trainer:
             self._release_lock()
         if self.finished:
             self.total_steps, self.total_steps_exact = self._position.step, True
-        return TrainingResult(ended, self.position, self.total_steps, self.total_steps_exact)
+        return TrainingResult(
+            ended, self.position, self._count_epochs(), self.total_steps, self.total_steps_exact
+        )
 
     def _plot_curves(self) -> None:
         """Draw the curves. A failure is only logged, since they can be drawn again."""
@@ -233,6 +239,11 @@ class Trainer:
         self._save()
         return "finished"
 
+    def _count_epochs(self) -> float:
+        """Passes over the training data, with the fraction of this one that is done."""
+        position = self._position
+        return position.epoch + position.epoch_step / len(self._steps_of_epoch(position.epoch))
+
     def _steps_of_epoch(self, epoch: int) -> list[list[np.ndarray]]:
         """The steps of an epoch; those of the last call are cached."""
         if self._cached_epoch != epoch:
@@ -261,14 +272,14 @@ class Trainer:
 
     def _train_step(self, index_batches: list[np.ndarray]) -> None:
         """One update of the weights, from the batches of `index_batches`."""
-        position, config = self._position, self._config
+        position, config, start = self._position, self._config, time.perf_counter()
         shards = [self._make_shard(indices) for indices in index_batches]
         tokens = self._target_tokens(index_batches, shards)
         outcome = self._updater.update(
             shards,
             tokens,
             step=position.step + 1,
-            rate=self._learning_rate(),
+            rate=self._learning_rate(position.step),
             sampling=sampling_probability(position.step, self.total_steps, config),
         )
         if not outcome.applied:
@@ -279,12 +290,18 @@ class Trainer:
         position.tokens += tokens
         position.norm_sum += outcome.norm
         position.updates += 1
-        smoothed = (
-            outcome.loss if self._smoothed_loss is None else 0.95 * self._smoothed_loss + 0.05 * outcome.loss
+        speed = tokens / max(1e-9, time.perf_counter() - start)
+        self._smoothed_loss = _smooth(self._smoothed_loss, outcome.loss, 0.05)
+        self._smoothed_speed = _smooth(self._smoothed_speed, speed, 0.1)
+        self._on_step(
+            StepMetrics(
+                position.step + 1,
+                self.total_steps,
+                position.epoch + 1,
+                self._smoothed_loss,
+                self._smoothed_speed,
+            )
         )
-        self._smoothed_loss = smoothed
-        speed = self._speed.add(tokens)
-        self._on_step(StepMetrics(position.step + 1, self.total_steps, position.epoch + 1, smoothed, speed))
 
     def _make_shard(self, indices: np.ndarray) -> Shard:
         own, weight = self._world.shard(indices)
@@ -297,9 +314,9 @@ class Trainer:
         own = sum(weight * int(batch.target_len.sum()) for batch, weight in shards)
         return int(self._world.sum(own)[0])
 
-    def _learning_rate(self) -> float:
-        """The learning rate of the next update."""
-        return learning_rate(self._position.step, self.total_steps, self._config, self._position.rate_scale)
+    def _learning_rate(self, step: int) -> float:
+        """The learning rate of the update after `step` updates."""
+        return learning_rate(step, self.total_steps, self._config, self._position.rate_scale)
 
     def _count_skipped(self, outcome: Outcome) -> None:
         """Count a step that left the weights unchanged because its loss or gradient was not finite.
@@ -339,8 +356,8 @@ class Trainer:
         position.waited = 0 if best else position.waited + 1
         row = {
             "step": position.step,
-            "epoch": position.epoch + position.epoch_step / len(self._steps_of_epoch(position.epoch)),
-            "learning_rate": self._learning_rate(),
+            "epoch": self._count_epochs(),
+            "learning_rate": self._learning_rate(position.step - 1),
             "train_loss": train_loss if position.tokens else None,
             "gradient_norm": position.norm_sum / position.updates if position.updates else None,
             "valid_loss": measured.get("loss"),
@@ -385,17 +402,20 @@ class Trainer:
         """The quality of replies to held-out prompts. The first process decodes, the others wait for it."""
 
         def decode() -> dict[str, float]:
-            texts = self._run.valid_texts()
-            chosen = np.unique(
-                np.linspace(0, len(texts) - 1, num=min(_MAX_DECODED_PAIRS, len(texts)), dtype=np.int64)
-            )
             chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
-            return self._score_greedy_replies(chat, [texts[i] for i in chosen])
+            return self._score_greedy_replies(chat, self._decoded_pairs)
 
         scores = self._world.run_first_then_others(
             decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0}
         )
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
+
+    @functools.cached_property
+    def _decoded_pairs(self) -> list[Pair]:
+        """The held-out pairs whose prompts are decoded at each validation, spread evenly over all."""
+        texts = self._run.valid_texts()
+        chosen = np.linspace(0, len(texts) - 1, num=min(_MAX_DECODED_PAIRS, len(texts)), dtype=np.int64)
+        return [texts[i] for i in chosen]
 
     def _checkpoint_score(self, loss: float, measured: dict[str, float]) -> float:
         """The score that decides which validation is the best; lower is better."""
@@ -424,16 +444,6 @@ class Trainer:
         self._saved_step = self._position.step
 
 
-class _Speed:
-    """Tokens per second, averaged over the last steps."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-        self._rate: float | None = None
-
-    def add(self, tokens: int) -> float:
-        now = time.perf_counter()
-        rate = tokens / max(1e-9, now - self._last)
-        self._last = now
-        self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
-        return self._rate
+def _smooth(mean: float | None, value: float, share: float) -> float:
+    """The moving average `mean`, of which `value` becomes this share; None is that of no values."""
+    return value if mean is None else (1 - share) * mean + share * value

@@ -122,6 +122,20 @@ def test_json_reports_how_training_ended(invoke, corpus_file, tmp_path):
     assert list(values) == [
         "run", "ended", "step", "total_steps", "total_steps_exact", "epoch", "best_step", "best_loss"
     ]  # fmt: skip
+    assert values["epoch"] == read_metrics(out)[-1]["epoch"]
+
+
+def test_a_finished_run_reports_all_its_epochs(invoke, corpus_file, tmp_path):
+    options = [*QUICK, "--batch-size", 8, "--max-steps", 999, "--epochs", 2, "--json"]
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *options)
+    assert json.loads(done.stdout)["epoch"] == 2
+
+
+@pytest.mark.parametrize(("warmup", "noted"), [(1, False), (2, True), (9, True)])
+def test_a_note_says_if_the_warm_up_lasts_to_the_end(invoke, corpus_file, tmp_path, warmup, noted):
+    done = invoke("train", corpus_file, "--out", tmp_path / "run", *QUICK, "--warmup-steps", warmup)
+    note = f"note: the warm-up of {warmup} steps lasts to the end of the training, step 2: the learning rate"
+    assert (done.returncode, note in done.stderr) == (0, noted)
 
 
 def test_json_says_whether_total_steps_is_exact(invoke, corpus_file, tmp_path):
