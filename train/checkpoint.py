@@ -12,7 +12,7 @@ and the step (updates.py).
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..runtime.atomic_write import atomic_folder, sha256
+from ..runtime.atomic_write import atomic_folder, sha256, write_atomic
 from ..runtime.errors import CheckpointError, UsageError
 from .averaging import MovingAverage, mean_weights
 from .optimizer import Optimizer
@@ -45,6 +45,7 @@ class Position:
     best_loss: float | None = None  # at the best validation: held out, or of training if nothing is
     best_score: float | None = None  # decides which is best, lower is better: the loss, or minus a metric
     waited: int = 0  # validations since the best one
+    validated_step: int = 0  # step of the last validation
     skipped: int = 0  # steps without an update since the last validation
     skipped_in_row: int = 0
     lowest_loss: float | None = None  # of all validations, for the plateau schedule
@@ -75,10 +76,8 @@ class TrainingState:
     scaler: torch.amp.GradScaler
 
 
-def write_checkpoint(
-    folder: Path, training_state: TrainingState, position: Position, *, score: float | None = None
-) -> None:
-    """Write a checkpoint, all or nothing. `score` (lower is better) is that of a validation at this step."""
+def write_checkpoint(folder: Path, training_state: TrainingState, position: Position) -> None:
+    """Write a checkpoint without a score, all or nothing."""
     contents = {
         _MODEL: weights_to_bytes(training_state.model),
         _OPTIMIZER: safetensors.torch.save(_to_contiguous_cpu(training_state.optimizer.state_tensors())),
@@ -87,7 +86,7 @@ def write_checkpoint(
         contents[_AVERAGE] = safetensors.torch.save(_to_contiguous_cpu(training_state.average.weights))
     state = CheckpointState(
         position,
-        score,
+        None,
         training_state.scaler.state_dict(),
         {name: {"sha256": sha256(data), "size": len(data)} for name, data in contents.items()},
     )
@@ -95,6 +94,12 @@ def write_checkpoint(
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
         (temporary / STATE).write_text(state.to_json())
+
+
+def write_validation(folder: Path, position: Position, score: float | None) -> None:
+    """Put the position after a validation and its score (lower is better) into a checkpoint of this step."""
+    state = replace(read_state(folder), position=position, score=score)
+    write_atomic(folder / STATE, state.to_json())
 
 
 def checkpoint_name(step: int) -> str:

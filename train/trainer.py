@@ -130,7 +130,7 @@ class Trainer:
                 self._saved_step = self._position.step
             if world.is_first:
                 remove_leftovers(run.folder)
-                truncate_metrics(run.folder, self._position.step)
+                truncate_metrics(run.folder, self._position.validated_step)
             #: The planned number of steps, and whether that is exact rather than an estimate.
             self.total_steps, self.total_steps_exact = self._count_planned_steps()
         except BaseException:
@@ -162,6 +162,13 @@ class Trainer:
             return True
         epochs = position.epoch + (position.epoch_step >= len(self._steps_of_epoch(position.epoch)))
         return epochs >= config.epochs
+
+    @property
+    def validation_due(self) -> bool:
+        """Whether this step is one that is validated, and has not been yet."""
+        position = self._position
+        planned = position.step % self._config.save_every == 0 or self.finished
+        return planned and position.validated_step != position.step
 
     @property
     def out_of_patience(self) -> bool:
@@ -219,10 +226,12 @@ class Trainer:
             self._lock.release()
 
     def _train_to_end(self, should_stop: Callable[[], bool]) -> EndReason:
-        position, config = self._position, self._config
+        position = self._position
         if self._run.base_info and position.step == 0 and (measured := self._validate()):
             # For comparison. It never counts as the best, since the best checkpoint must have learned DATA.
             self._on_validation(ValidationMetrics(0, math.nan, measured["loss"], best=False, skipped=0))
+        if self.validation_due:  # the process ended during it
+            self._validate_and_save()
         while not self.finished:
             if self.out_of_patience:
                 return "stopped early"
@@ -230,13 +239,13 @@ class Trainer:
                 position.epoch, position.epoch_step = position.epoch + 1, 0
             self._train_step(self._steps_of_epoch(position.epoch)[position.epoch_step])
             position.step, position.epoch_step = position.step + 1, position.epoch_step + 1
-            if position.step % config.save_every == 0 or self.finished:
+            if self.validation_due:
                 self._validate_and_save()
             stop, late = self._world.sum(should_stop(), time.monotonic() >= self._deadline)
             if (stop or late) and not self.finished:
                 self._save()
+                self._remove_old_checkpoints()
                 return "interrupted" if stop else "out of time"
-        self._save()
         return "finished"
 
     def _count_epochs(self) -> float:
@@ -344,6 +353,9 @@ class Trainer:
         )
 
     def _validate_and_save(self) -> None:
+        """Validate, between the writing of the checkpoint and that of its score: whatever ends the process
+        during the validation, a resume goes on from here."""
+        self._save()
         position, config = self._position, self._config
         train_loss = position.loss_sum / position.tokens if position.tokens else math.nan
         measured = self._validate()
@@ -371,13 +383,19 @@ class Trainer:
         )
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
         position.norm_sum, position.updates = 0.0, 0
+        position.validated_step = position.step
         self._decay_on_plateau(loss)
+        diverged = bool(measured) and not finite
         if self._lock is not None:
             self._lock.check()
             append_metrics(self._run.folder, row)
-        if measured and not finite:
+            if diverged:
+                self._run.checkpoints.remove(position.step)
+            else:
+                self._run.checkpoints.save_validation(position, score if finite else None)
+        if diverged:
             raise self._divergence_error(f"the held-out loss is not finite at step {position.step}")
-        self._save(score if finite else None)
+        self._remove_old_checkpoints()
         self._on_validation(validated)
 
     def _validate(self) -> dict[str, float]:
@@ -432,16 +450,21 @@ class Trainer:
         if config.schedule == "plateau" and position.plateau >= config.plateau_patience:
             position.rate_scale, position.plateau = position.rate_scale * config.decay, 0
 
-    def _save(self, score: float | None = None) -> None:
+    def _save(self) -> None:
+        """Write the checkpoint of this step, if there is none."""
         if self._saved_step == self._position.step:
             return
         if self._lock is not None:
             self._lock.check()
-            self._run.checkpoints.save(
-                self._updater.training_state, self._position, score=score, keep=self._config.keep
-            )
+            self._run.checkpoints.save(self._updater.training_state, self._position)
         self._world.barrier()
         self._saved_step = self._position.step
+
+    def _remove_old_checkpoints(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+            self._run.checkpoints.remove_old(self._position, self._config.keep)
+        self._world.barrier()
 
 
 def _smooth(mean: float | None, value: float, share: float) -> float:

@@ -26,8 +26,10 @@ class Killed(BaseException):
 
 def save_checkpoint(run: Path, step: int, training_state: TrainingState | None = None) -> None:
     """Write the checkpoint of a step. Each one is better than the one before; two are kept."""
-    position = Position(step=step, best_step=step)
-    Checkpoints(run).save(training_state or make_training_state(), position, score=100.0 - step, keep=2)
+    position, checkpoints = Position(step=step, best_step=step), Checkpoints(run)
+    checkpoints.save(training_state or make_training_state(), position)
+    checkpoints.save_validation(position, 100.0 - step)
+    checkpoints.remove_old(position, keep=2)
 
 
 def make_training_state(config: TrainingConfig | None = None) -> TrainingState:

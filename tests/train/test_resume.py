@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgechat.train import trainer
+from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.trainer import Trainer
@@ -115,6 +116,36 @@ def test_a_run_interrupted_at_random_ends_with_the_same_bytes_under_any_options(
     for step, kill in sorted(breaks):
         train_to(broken, step, kill=kill)
     Trainer(broken).train()
+    assert result(broken.folder) == result(whole.folder)
+
+
+@pytest.mark.parametrize("step", [6, STEPS])
+@pytest.mark.parametrize("values", [{}, {"keep": 2, "ema": 0.9}, {"early_stop": "bleu", "patience": 9}])
+@pytest.mark.parametrize("killed_in", [(trainer, "evaluate_loss"), (Checkpoints, "save_validation")])
+def test_a_run_that_is_killed_in_a_validation_loses_no_step(
+    untrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_in: tuple[Any, str],
+    values: dict[str, Any],
+    step: int,
+):
+    def kill_at_step(*given: Any) -> Any:
+        if train.position.step == step:
+            raise Killed
+        return real(*given)
+
+    whole = copy_run(untrained, tmp_path / "whole", values)
+    Trainer(whole).train()
+    broken = copy_run(untrained, tmp_path / "broken", values)
+    train, real = Trainer(broken), getattr(*killed_in)
+    with monkeypatch.context() as patch:
+        patch.setattr(*killed_in, kill_at_step)
+        with pytest.raises(Killed):
+            train.train()
+    steps: list[int] = []
+    Trainer(broken, on_step=lambda p: steps.append(p.step)).train()
+    assert steps == list(range(step + 1, STEPS + 1))
     assert result(broken.folder) == result(whole.folder)
 
 
