@@ -7,7 +7,6 @@ resumed, it ends with the same weights, byte for byte (on a CPU).
 
 import contextlib
 import functools
-import itertools
 import logging
 import math
 import time
@@ -23,7 +22,7 @@ from ..runtime.device import Device
 from ..runtime.errors import CheckpointError, EdgeChatError
 from ..runtime.options import DecodingOptions
 from .backend import TorchBackend
-from .batches import ordered_batches, plan_epoch
+from .batches import Batch, ordered_batches, plan_epoch
 from .bpe_dropout import BpeDropout, make_training_batch
 from .checkpoint import Position, load_checkpoint
 from .dialogue import Pair
@@ -407,14 +406,18 @@ class Trainer:
         averaged = updater.average.swapped_into(model) if updater.average else contextlib.nullcontext()
         with averaged:
             with autocast(updater.precision, self._device):
-                batches = ordered_batches(self._valid, self._config)
-                own = itertools.islice(batches, self._world.rank, None, self._world.size)
+                batches = map(self._own_rows, ordered_batches(self._valid, self._config))
+                own = (batch for batch in batches if len(batch.src))
                 when = f"in the validation at step {self._position.step}"
                 total, tokens = self._world.sum(*evaluate_loss(model, own, when))
             measured = {"loss": total / max(1, tokens)}
             if self._metric:
                 measured |= self._score_replies(model)
         return measured
+
+    def _own_rows(self, batch: Batch) -> Batch:
+        """This process's pairs of a batch, perhaps none."""
+        return Batch(*(tensor[self._world.rank :: self._world.size] for tensor in batch))
 
     def _score_replies(self, model: Seq2Seq) -> dict[str, float]:
         """The quality of replies to held-out prompts. The first process decodes, the others wait for it."""
