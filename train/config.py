@@ -206,7 +206,10 @@ class RunConfig:
 
     def to_toml(self) -> str:
         """A file that `ConfigFile.read` reads this configuration from."""
-        return to_toml(vars(self), "Everything that was in effect, for edgechat train --config")
+        sections = asdict(self)
+        if self.training.batch_tokens is not None:
+            del sections["training"]["batch_size"]
+        return to_toml(sections, "Everything that was in effect, for edgechat train --config")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> "RunConfig":

@@ -64,8 +64,7 @@ class TrainingRequest:
         file = None if given.get("config") is None else ConfigFile.read(Path(given["config"]))
         file_options = RunOptions() if file is None else file.options
         if file is not None:
-            # The config.toml of a run has batch_size even if batch_tokens replaces it.
-            file_names = file_options.given_names | file.values.keys() - {"batch_size"}
+            file_names = file_options.given_names | file.values.keys()
             _refuse_conflicts(file_names, str, where=f"{file.path}: ")
         names = {name for name, value in given.items() if value is not None and value is not False}
         names |= file_options.given_names - {"preset"}

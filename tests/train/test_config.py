@@ -221,6 +221,7 @@ def test_the_toml_of_a_run_with_batch_tokens_is_accepted_by_a_training(tmp_path)
         ("[run]\ntokenizer = 't'\n[data]\nvocab_size = 300", "vocab_size cannot be used with tokenizer"),
         ("[run]\nfrom_run = 'a'\n[data]\nvocab_size = 300", "vocab_size cannot be used with from_run"),
         ("[run]\nfrom_run = 'a'\ntokenizer = 't'", "tokenizer cannot be used with from_run"),
+        ("[training]\nbatch_size = 3\nbatch_tokens = 99", "batch_size cannot be used with batch_tokens"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(tmp_path, text, sentence):
