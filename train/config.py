@@ -23,8 +23,8 @@ from .toml import join_with_or, parse_section, read_toml, refuse_unknown, to_tom
 
 DEFAULT_PRESET = "tiny"
 
-#: Values that have an effect only with certain values of another one. Without these they are refused if an
-#: option gives them, or if they are not at their default in a section training.
+#: Values that have an effect only with certain values of another one. With other ones they are refused if an
+#: option gives them, and in the section `training` of a file unless they are at their default.
 EFFECTIVE_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "attention": ("attention_kind", ("bahdanau", "bahdanau-normed", "scaled")),
     "reverse_source": ("bidirectional", (False,)),
@@ -74,10 +74,10 @@ def _refuse_ineffective(name: str, values: dict[str, Any]) -> None:
 
 
 def _drop_ineffective(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
-    """The values of a section without the values of a training that have no effect.
+    """A section without the training options that have no effect.
 
-    Values in `given` stay, to be refused later. So do values of a model: a higher layer may choose a kind of
-    model in which they have an effect.
+    The `given` ones stay, and are refused later. Options of a model always stay: a higher layer may choose a
+    kind of model in which they have an effect.
     """
     return {
         name: value
@@ -157,7 +157,8 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines the weights of a run, except the corpus itself."""
+    """The settings of a run. Its weights also depend on what `RunOptions` names: the data, a tokenizer,
+    initial weights, and the device."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -230,8 +231,8 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is read, what is written, and where it is computed. Of these only the data influences the weights.
-    A run folder does not store these options, so it holds no path."""
+    """What is read, what is written, and where it is computed. A run folder does not store these options, so
+    it holds no path."""
 
     data: tuple[str, ...] = ()
     """Files or packaged corpora."""

@@ -93,8 +93,8 @@ class TrainingRequest:
                 given = self.option_that_set(name)
                 out = given if name in self.option_values or self.file is None else f"{name}, or its preset,"
                 raise UsageError(
-                    f"{given} gives {name} {value}, but the model of {base.folder} has {base_values[name]}: "
-                    f"--from-run keeps the model as it is, so leave {out} out"
+                    f"{given} sets {name} to {value}, but the model of {base.folder} has "
+                    f"{base_values[name]}: --from-run keeps the model as it is, so leave {out} out"
                 )
         return config
 

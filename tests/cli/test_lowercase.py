@@ -135,7 +135,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(run, data, invoke, tmp_p
     assert done.returncode == 0, done.stderr
     refused = invoke("train", "--resume", "--out", out, "--no-lowercase")
     assert refused.returncode == 2
-    assert "gives lowercase False, but the run was begun with True" in refused.sentence
+    assert "sets lowercase to False, but the run was started with True" in refused.sentence
     steps = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     again = invoke("train", "--resume", "--out", out, "--max-steps", steps)
     assert again.returncode == 0, again.stderr

@@ -260,7 +260,7 @@ def test_an_option_overrides_the_file(invoke, corpus_file, tmp_path):
     assert again.returncode == 0
     refused = invoke("train", "--resume", "--config", tmp_path / "run.toml", "--out", out)
     assert refused.returncode == 2
-    assert f"--config {tmp_path / 'run.toml'} gives hidden 16" in refused.sentence
+    assert f"--config {tmp_path / 'run.toml'} sets hidden to 16" in refused.sentence
 
 
 def test_a_resume_takes_its_length_from_the_file_not_from_preset_or_default(
@@ -280,12 +280,12 @@ def test_a_resume_takes_its_length_from_the_file_not_from_preset_or_default(
     assert "epochs = 2\n" in (out / "config.toml").read_text()
     assert "finished at step 5 of 5" in invoke(*resume, "--epochs", 3, "--max-steps", 5).stderr
     before = tree(out)
-    for length, said in (("epochs = 2", "epochs 2, but the run is in epoch 3"),
-                         ("max_steps = 4", "max_steps 4, but the run is at step 5")):  # fmt: skip
-        file.write_text(f"{settings}{length}\n")
+    for name, value, reached in (("epochs", 2, "epoch 3"), ("max_steps", 4, "step 5")):
+        file.write_text(f"{settings}{name} = {value}\n")
         refused = invoke(*resume)
         assert refused.returncode == 2
-        assert f"--config {file} gives {said} already" in refused.sentence
+        said = f"--config {file} sets {name} to {value}, but the run has already reached {reached}: set at"
+        assert said in refused.sentence
     assert tree(out) == before
 
 
@@ -564,7 +564,7 @@ def test_resume_with_other_data_is_refused_and_changes_nothing(
     before = tree(resumable)
     done = invoke("train", other, "--resume", "--out", resumable, "--max-steps", 5)
     assert done.returncode == 2
-    assert "DATA is not what" in done.sentence
+    assert "DATA is not the same as at the start of" in done.sentence
     assert tree(resumable) == before
 
 
@@ -585,9 +585,9 @@ def test_resume_with_an_option_that_differs_is_refused_by_its_name(invoke, quick
     given = [option] if value is None else [option, value]
     done = invoke("train", "--resume", "--out", quick_run, "--max-steps", 5, *given)
     assert done.returncode == 2
-    assert "the run was begun with" in done.sentence
+    assert "the run was started with" in done.sentence
     if option != "--preset":
-        assert f"{option} gives" in done.sentence
+        assert f"{option} sets" in done.sentence
     assert tree(quick_run) == before
 
 
@@ -609,7 +609,7 @@ def test_resume_compares_validation_data_and_tokenizer_too(invoke, corpus_file, 
     for option, value in (("--valid", tmp_path / "other.tsv"), ("--tokenizer", tokenizers[1])):
         done = invoke("train", "--resume", "--out", out, option, value)
         assert done.returncode == 2
-        assert f"{option} is not what" in done.sentence
+        assert f"{option} is not the same" in done.sentence
     assert tree(out) == before
     done = invoke(*start, "--resume", "--out", out, "--tokenizer", tokenizers[0], "--max-steps", 3)
     assert done.returncode == 0, done.stderr
@@ -661,7 +661,7 @@ def test_parallel_text_is_held_out(invoke, tmp_path):
     resume = ["train", "--resume", "--out", out]
     assert invoke(*resume, *texts("valid", "valid-")).returncode == 0
     other = invoke(*resume, *texts("other", "valid-"))
-    assert (other.returncode, "--valid-source is not what" in other.sentence) == (2, True)
+    assert (other.returncode, "--valid-source is not the same" in other.sentence) == (2, True)
     both = invoke(*start, *texts("valid", "valid-"), "--valid-fraction", 0.1)
     assert "--valid-fraction cannot be used with --valid-source" in both.sentence
 
@@ -1010,7 +1010,7 @@ def test_a_resume_with_fewer_epochs_than_were_trained_is_refused(invoke, corpus_
     before = tree(out)
     done = invoke("train", "--resume", "--out", out, "--epochs", 1)
     assert done.returncode == 2
-    assert "--epochs gives epochs 1, but the run is in epoch 2 already" in done.sentence
+    assert "--epochs sets epochs to 1, but the run has already reached epoch 2: set" in done.sentence
     assert tree(out) == before
 
 
@@ -1032,8 +1032,14 @@ def test_a_resume_with_fewer_epochs_than_were_trained_is_refused(invoke, corpus_
             "--resume cannot be used with --find-lr: --find-lr trains a model that is not kept",
         ),
         (["--find-lr", "--force"], "--force cannot be used with --find-lr"),
-        (["--resume", "--max-steps", 1], "--max-steps gives max_steps 1, but the run is at step 2 already"),
-        (["--resume", "--preset", "small"], "--preset small gives layers 2, but the run was begun with 1"),
+        (
+            ["--resume", "--max-steps", 1],
+            "--max-steps sets max_steps to 1, but the run has already reached step 2",
+        ),
+        (
+            ["--resume", "--preset", "small"],
+            "--preset small sets layers to 2, but the run was started with 1",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_or_the_run_are_refused(

@@ -23,7 +23,7 @@ def test_a_run_is_started_resumed_and_replaced_only_when_asked_to(corpus_file, t
     assert Trainer(run).train().position.step == 2
     run = open_or_create(out, TrainingRequest.from_options({"max_steps": 3}), "cpu", resume=True)
     assert Trainer(run).train().position.step == 3
-    with pytest.raises(UsageError, match="--hidden gives hidden 24, but the run was begun with 16"):
+    with pytest.raises(UsageError, match="--hidden sets hidden to 24, but the run was started with 16"):
         open_or_create(out, TrainingRequest.from_options({"hidden": 24}), "cpu", resume=True)
     with pytest.raises(UsageError, match="exists: --resume continues it, or --force replaces it"):
         open_or_create(out, request, "cpu")
@@ -117,7 +117,7 @@ def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_f
         assert (
             open_or_create(out, TrainingRequest.from_options(again), "cpu", resume=True).config == run.config
         )
-    with pytest.raises(UsageError, match="gives vocab_size 300, but the run was begun with 280"):
+    with pytest.raises(UsageError, match="sets vocab_size to 300, but the run was started with 280"):
         open_or_create(out, TrainingRequest.from_options({"vocab_size": 300}), "cpu", resume=True)
     of_run = {**data, "from_run": trained(run).folder, "config": tmp_path / "mine.toml"}
     more = open_or_create(tmp_path / "more", TrainingRequest.from_options(of_run), "cpu")
@@ -126,7 +126,7 @@ def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_f
         open_or_create(more.folder, TrainingRequest.from_options(of_run), "cpu", resume=True).config
         == more.config
     )
-    with pytest.raises(UsageError, match="gives vocab_size 300, but the run was begun with 280"):
+    with pytest.raises(UsageError, match="sets vocab_size to 300, but the run was started with 280"):
         open_or_create(more.folder, TrainingRequest.from_options({"vocab_size": 300}), "cpu", resume=True)
 
 
