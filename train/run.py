@@ -39,7 +39,7 @@ from .checkpoints import Checkpoints
 from .config import RunConfig
 from .dataset import EncodedPairs
 from .dialogue import Pair
-from .lock import LOCK
+from .lock import LOCK, RunLock
 from .model import Seq2Seq
 from .option_types import AmpMode
 from .precision import resolve_precision
@@ -238,7 +238,10 @@ def create_run(
     """Write a new run folder with its encoded corpus, all or nothing.
 
     run.json records `device` and `processes`, and `corpus`: the `name` and `sha256` of what was read, and of
-    each of its sources.
+    each of its sources. With `replace`, an existing run is replaced.
+
+    Raises:
+        CheckpointError: another process trains in the run that would be replaced.
     """
     config, prepared, base = inputs.config, inputs.prepared, inputs.base
     pretrained = inputs.pretrained
@@ -278,6 +281,8 @@ def create_run(
             write_atomic(temporary / name, content)
         report = json.dumps(prepared.report.to_json(), indent=2, ensure_ascii=False) + "\n"
         write_atomic(temporary / _CORPUS / "report.json", report)
+        if replace and is_run(folder):
+            RunLock(folder).release()  # raises if another process trains in it
     return open_run(folder)
 
 

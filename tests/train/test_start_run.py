@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime.atomic_write import sha256
-from edgechat.runtime.errors import UsageError
+from edgechat.runtime.errors import CheckpointError, UsageError
+from edgechat.train import start_run
 from edgechat.train.config import TrainingConfig
 from edgechat.train.request import TrainingRequest
 from edgechat.train.run import Run, create_run, open_run
@@ -28,6 +29,24 @@ def test_a_run_is_started_resumed_and_replaced_only_when_asked_to(corpus_file, t
     with pytest.raises(UsageError, match="exists: --resume continues it, or --force replaces it"):
         open_or_create(out, request, "cpu")
     assert not open_or_create(out, request, "cpu", force=True).checkpoints
+
+
+def test_a_run_whose_training_begins_while_the_data_is_read_is_not_replaced(
+    corpus_file, tmp_path, monkeypatch
+):
+    out, trainers = tmp_path / "run", list[Trainer]()
+    request = TrainingRequest.from_options({**SMALL, "data": [str(corpus_file)]})
+    open_or_create(out, request, "cpu")
+
+    def prepare(*given, **options):
+        trainers.append(Trainer(open_run(out)))
+        return prepare_run_inputs(*given, **options)
+
+    monkeypatch.setattr(start_run, "prepare_run_inputs", prepare)
+    with pytest.raises(CheckpointError, match="is being trained by process"):
+        open_or_create(out, request, "cpu", force=True)
+    assert trainers[0].train().ended == "finished"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_resume_may_keep_more_checkpoints_but_not_replace_batches_of_tokens_by_batches_of_pairs(
