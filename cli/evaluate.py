@@ -76,7 +76,7 @@ def evaluate(
         TargetTurns | None,
         typer.Option(
             help="Turns of the dialogues to predict; second: only every second turn, the bot's.  "
-            "[default: all]",
+            "[default: the run's; all for a bundle]",
             show_default=False,
         ),
     ] = None,
@@ -121,6 +121,7 @@ def evaluate(
         checkpoint = checkpoint or "best"
         chat, position = run.load_chat_model(checkpoint, device=torch_device(device))
         provenance = {"checkpoint": checkpoint, "steps": position.step}
+        targets_of_model = run.config.data.targets
         pairs = None if has_data else run.valid_texts()
         if not has_data and not pairs:
             raise UsageError(f"--data is missing, and {model} held out no pairs: {_DATA_HINT}")
@@ -129,7 +130,7 @@ def evaluate(
             raise UsageError(f"--checkpoint needs a run, but {model} is a bundle, which holds one model")
         chat = ChatModel.load(model, device=device, threads=threads, require_signature=require_signature)
         provenance = chat.manifest.provenance if chat.manifest else {}
-        pairs = None
+        targets_of_model, pairs = "all", None
         if not has_data:
             raise UsageError(f"--data is missing, and a bundle holds no held-out pairs: {_DATA_HINT}")
     if not has_data and targets is not None:
@@ -138,7 +139,7 @@ def evaluate(
         raise UsageError("--skip-bad needs --data: held-out pairs have no bad lines")
     if pairs is None:
         corpus = open_corpus([] if data is None else [data], source=source, target=target, skip_bad=skip_bad)
-        pairs = _read_pairs(corpus, chat.codec.turns, targets or "all")
+        pairs = _read_pairs(corpus, chat.codec.turns, targets or targets_of_model)
     pairs = pairs[:limit]
     if 0 < len(pairs) < _MIN_INFORMATIVE_PAIRS:
         print_stderr(f"note: only {plural(len(pairs), 'pair')}: the figures say little about other data")

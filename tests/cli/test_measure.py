@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import limits
 import pytest
@@ -329,6 +330,20 @@ def test_options_without_effect_are_refused(request, invoke, corpus_file, model,
     done = invoke("eval", request.getfixturevalue(model), *data, *options)
     assert done.returncode == 2
     assert sentence in done.sentence
+
+
+def test_eval_of_a_run_predicts_the_turns_that_the_run_learned(invoke, run_folder, bundle_folder, tmp_path):
+    run, data = tmp_path / "run", tmp_path / "data.jsonl"
+    shutil.copytree(run_folder, run)
+    info = json.loads((run / "run.json").read_text())
+    info["config"]["data"]["targets"] = "second"
+    (run / "run.json").write_text(json.dumps(info))
+    data.write_text('{"turns": ["hi", "hello", "bye", "see you"]}\n')
+
+    def pairs(model: Path, *options: object) -> int:
+        return json.loads(invoke("eval", model, "--data", data, "--json", *options).stdout)["pairs"]
+
+    assert (pairs(run), pairs(run, "--targets", "all"), pairs(bundle_folder)) == (2, 3, 3)
 
 
 def test_eval_can_use_a_closed_set(invoke, bundle_folder, corpus_file, tmp_path):
