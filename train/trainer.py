@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -87,6 +87,10 @@ class TrainingResult:
     """Whether `total_steps` is exact rather than an estimate; it is exact for a finished run."""
 
 
+class _StopRequestedError(Exception):
+    """A stop was requested during a validation. It has a checkpoint, and a resume begins with it."""
+
+
 class Trainer:
     """Trains the model of a run, from its last checkpoint if it has one.
 
@@ -135,6 +139,7 @@ class Trainer:
         except BaseException:
             self._release_lock()
             raise
+        self._should_stop: Callable[[], bool] = lambda: False
         self._smoothed_loss: float | None = None
         self._smoothed_speed: float | None = None
 
@@ -186,9 +191,12 @@ class Trainer:
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> TrainingResult:
         """Train until the planned steps, the time or the patience is over, or until `should_stop` returns
-        true. It is called after every step; a stopped run has a checkpoint and can be resumed."""
+        true. It is called after every step and during validations; a stopped run can be resumed."""
+        self._should_stop = should_stop
         try:
-            ended = self._train_to_end(should_stop)
+            ended = self._train_to_end()
+        except _StopRequestedError:
+            ended = "interrupted"
         except OSError as error:
             advice = (
                 "what was saved before is intact, and --resume continues from the last checkpoint"
@@ -224,7 +232,7 @@ class Trainer:
         if self._lock is not None:
             self._lock.release()
 
-    def _train_to_end(self, should_stop: Callable[[], bool]) -> EndReason:
+    def _train_to_end(self) -> EndReason:
         position = self._position
         if self._run.base_info and position.step == 0 and (measured := self._validate()):
             # For comparison. It never counts as the best, since the best checkpoint must have learned DATA.
@@ -240,7 +248,7 @@ class Trainer:
             position.step, position.epoch_step = position.step + 1, position.epoch_step + 1
             if self.validation_due:
                 self._validate_and_save()
-            stop, late = self._world.sum(should_stop(), time.monotonic() >= self._deadline)
+            stop, late = self._world.sum(self._should_stop(), time.monotonic() >= self._deadline)
             if (stop or late) and not self.finished:
                 self._save()
                 self._remove_old_checkpoints()
@@ -406,18 +414,22 @@ class Trainer:
         averaged = updater.average.swapped_into(model) if updater.average else contextlib.nullcontext()
         with averaged:
             with autocast(updater.precision, self._device):
-                batches = map(self._own_rows, ordered_batches(self._valid, self._config))
-                own = (batch for batch in batches if len(batch.src))
                 when = f"in the validation at step {self._position.step}"
-                total, tokens = self._world.sum(*evaluate_loss(model, own, when))
+                total, tokens = self._world.sum(*evaluate_loss(model, self._validation_batches(), when))
             measured = {"loss": total / max(1, tokens)}
             if self._metric:
                 measured |= self._score_replies(model)
         return measured
 
-    def _own_rows(self, batch: Batch) -> Batch:
-        """This process's pairs of a batch, perhaps none."""
-        return Batch(*(tensor[self._world.rank :: self._world.size] for tensor in batch))
+    def _validation_batches(self) -> Iterator[Batch]:
+        """This process's pairs of each batch of which it has some. Raises _StopRequestedError if a stop is
+        requested."""
+        for batch in ordered_batches(self._valid, self._config):
+            if any(self._world.sum(self._should_stop())):
+                raise _StopRequestedError
+            own = Batch(*(tensor[self._world.rank :: self._world.size] for tensor in batch))
+            if len(own.src):
+                yield own
 
     def _score_replies(self, model: Seq2Seq) -> dict[str, float]:
         """The quality of replies to held-out prompts. The first process decodes, the others wait for it."""

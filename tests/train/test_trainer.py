@@ -119,6 +119,16 @@ def test_a_stop_request_leaves_a_checkpoint_that_resumes_to_the_same_weights(run
     assert weights(run.folder) == weights(twin)
 
 
+def test_a_stop_request_ends_a_validation_too_and_a_resume_makes_it_up(run):
+    trainer, steps = Trainer(run), list[int]()
+    result = trainer.train(lambda: trainer.position.step == 12)
+    assert (result.ended, result.position.step) == ("interrupted", 12)
+    assert not read_metrics(run.folder)
+    assert Trainer(run, on_step=lambda p: steps.append(p.step)).train().ended == "finished"
+    assert not steps
+    assert [row["step"] for row in read_metrics(run.folder)] == [12]
+
+
 def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_through(run, tmp_path):
     twin = tmp_path / "twin"
     shutil.copytree(run.folder, twin)
