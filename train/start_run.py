@@ -50,7 +50,8 @@ def open_or_create(
     """
     run_exists = is_run(out)
     if run_exists:
-        RunLock(out).release()  # raises if another process trains in it; so does `create_run`
+        # Raises if another process trains in it. `create_run` looks again, after the data has been read.
+        RunLock(out).release()
     if resume and (run_exists or would_overwrite(out)):
         return _open_to_resume(out, request)
     if resume and not _has_data(request.options):
