@@ -176,7 +176,7 @@ def test_checkpoint_without_from_run_is_refused(invoke, more, tmp_path):
 
 REFUSED = {
     "another model": (["--hidden", 32], "--hidden sets hidden to 32, but the model of {base} has 48"),
-    "a preset's": (["--preset", "small"], "--preset small gives layers 2, but the model of {base} has 1"),
+    "a preset's": (["--preset", "small"], "--preset small sets layers to 2, but the model of {base} has 1"),
     "a vocabulary": (["--vocab-size", 500], "--vocab-size cannot be used with --from-run"),
     "a tokenizer": (
         ["--tokenizer", "t.json"],
