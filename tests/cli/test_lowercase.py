@@ -148,7 +148,7 @@ def test_a_run_from_a_run_inherits_lowercase(run, data, invoke, tmp_path):
     assert open_run(tmp_path / "more").config.data.lowercase is True
     refused = invoke(*more, "--out", tmp_path / "other", "--no-lowercase")
     assert refused.returncode == 2
-    assert f"gives lowercase False, but the model of {run} has True" in refused.sentence
+    assert f"sets lowercase to False, but the model of {run} has True" in refused.sentence
     assert not (tmp_path / "other").exists()
 
 
