@@ -1,17 +1,20 @@
 """`edgechat eval`: how good a model is."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..runtime import ChatModel, UsageError
+from ..runtime.atomic_write import write_atomic
 from ..runtime.bundle import is_run
 from ..runtime.display import plural
 from ..train.option_types import TargetTurns
-from .console import print_json, print_stderr, print_table
+from .console import json_line, print_json, print_stderr, print_table
 from .describe import describe_checkpoint
-from .options import DeviceOption, JsonOption, RequireSignatureOption
+from .options import DeviceOption, ForceOption, JsonOption, RequireSignatureOption
+from .output_path import check_file
 from .progress import progress_bar
 from .pytorch import set_torch_threads, torch_device
 from .search_options import (
@@ -45,9 +48,11 @@ def evaluate(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A run folder (PyTorch) or a bundle.")],
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="File or packaged corpus, as for `edgechat train`.  [default: the run's held-out pairs]"
+            help="File or packaged corpus, as for `edgechat train`; may be given more than once.  "
+            "[default: the run's held-out pairs]",
+            show_default=False,
         ),
     ] = None,
     source: Annotated[
@@ -76,7 +81,7 @@ def evaluate(
         TargetTurns | None,
         typer.Option(
             help="Turns of the dialogues to predict; second: only every second turn, the bot's.  "
-            "[default: all]",
+            "[default: the run's; all for a bundle]",
             show_default=False,
         ),
     ] = None,
@@ -90,6 +95,15 @@ def evaluate(
     ] = None,
     length_penalty: LengthPenaltyOption = None,
     replies: RepliesOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the replies to this .jsonl file: turns, reference, reply, score and confidence "
+            "of each pair.",
+            show_default=False,
+        ),
+    ] = None,
+    force: ForceOption = False,
     json: JsonOption = False,
     require_signature: RequireSignatureOption = None,
     device: DeviceOption = "auto",
@@ -110,7 +124,11 @@ def evaluate(
     from ..train.corpus import open_corpus
     from ..train.evaluation import evaluate as run_evaluation
 
-    has_data = data is not None or source is not None or target is not None
+    if out is not None:
+        _check_out(out, force)
+    elif force:
+        raise UsageError("--force needs --out, which is not given")
+    has_data = bool(data) or source is not None or target is not None
     if is_run(Path(model)):
         from ..train.run import open_run
 
@@ -121,6 +139,7 @@ def evaluate(
         checkpoint = checkpoint or "best"
         chat, position = run.load_chat_model(checkpoint, device=torch_device(device))
         provenance = {"checkpoint": checkpoint, "steps": position.step}
+        targets_of_model = run.config.data.targets
         pairs = None if has_data else run.valid_texts()
         if not has_data and not pairs:
             raise UsageError(f"--data is missing, and {model} held out no pairs: {_DATA_HINT}")
@@ -129,7 +148,7 @@ def evaluate(
             raise UsageError(f"--checkpoint needs a run, but {model} is a bundle, which holds one model")
         chat = ChatModel.load(model, device=device, threads=threads, require_signature=require_signature)
         provenance = chat.manifest.provenance if chat.manifest else {}
-        pairs = None
+        targets_of_model, pairs = "all", None
         if not has_data:
             raise UsageError(f"--data is missing, and a bundle holds no held-out pairs: {_DATA_HINT}")
     if not has_data and targets is not None:
@@ -137,8 +156,8 @@ def evaluate(
     if not has_data and skip_bad:
         raise UsageError("--skip-bad needs --data: held-out pairs have no bad lines")
     if pairs is None:
-        corpus = open_corpus([] if data is None else [data], source=source, target=target, skip_bad=skip_bad)
-        pairs = _read_pairs(corpus, chat.codec.turns, targets or "all")
+        corpus = open_corpus(data or [], source=source, target=target, skip_bad=skip_bad)
+        pairs = _read_pairs(corpus, chat.codec.turns, targets or targets_of_model)
     pairs = pairs[:limit]
     if 0 < len(pairs) < _MIN_INFORMATIVE_PAIRS:
         print_stderr(f"note: only {plural(len(pairs), 'pair')}: the figures say little about other data")
@@ -147,6 +166,8 @@ def evaluate(
         result = run_evaluation(
             chat, pairs, options, batch_size=batch_size, tokenize=tokenize, progress=progress
         )
+    if out is not None:
+        write_atomic(out, "".join(f"{json_line(asdict(reply))}\n" for reply in result.replies), replace=force)
     if json:
         which = {name: provenance.get(name) for name in ("checkpoint", "steps")}
         print_json({"model": model, **which, "device": chat.device, **result.to_json()})
@@ -179,6 +200,13 @@ def evaluate(
             ("time", f"{result.seconds:.1f} s"),
         ]
     )
+
+
+def _check_out(out: Path, force: bool) -> None:
+    """Raise an error, before the work, where the replies cannot be written to `out`."""
+    check_file("--out", out)
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
 
 
 def _bleu(result: "Evaluation") -> str:

@@ -93,7 +93,7 @@ class TrainingProgress:
 
     def show_start(self, trainer: "Trainer", device: str) -> None:
         position = trainer.position
-        if trainer.finished:
+        if trainer.finished and not trainer.validation_due:
             self._print_line("the run is already finished: give more --epochs or --max-steps to continue it")
             return
         if trainer.out_of_patience:

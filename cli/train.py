@@ -335,7 +335,7 @@ def train(
         MetricName | None,
         typer.Option(
             help="Stop when this metric no longer improves on the held-out pairs; it also selects the best "
-            "checkpoint.",
+            "checkpoint. exact-match, bleu and chrf are of greedy replies to at most 200 of the pairs.",
             rich_help_panel=_LENGTH,
             show_default=False,
         ),
@@ -436,8 +436,9 @@ def train(
     killed and resumed.
 
     --json prints run, ended (finished, stopped early, out of time or interrupted), step, total_steps,
-    total_steps_exact (false: total_steps is an estimate), epoch, best_step and best_loss. With --dry-run it
-    prints report, vocabulary and samples, and with --find-lr suggestion and tried.
+    total_steps_exact (false: total_steps is an estimate), epoch (passes over the data: 2.5 is half of the
+    third), best_step and best_loss. With --dry-run it prints report, vocabulary and samples, and with
+    --find-lr suggestion and tried.
     """
     from ..runtime.errors import UsageError
     from ..train.distributed import is_first_process, join_process_group

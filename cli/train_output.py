@@ -91,8 +91,8 @@ def set_up_environment(run: "Run", device: str, threads: int | None, world: "Wor
     from ..train.precision import is_emulated, resolve_precision
     from ..train.run import describe_environment
 
-    recorded = {"precision": "fp32", "processes": 1, **run.info.get("environment", {})}
-    set_torch_threads(threads or recorded.get("threads"))
+    recorded = run.info["environment"]
+    set_torch_threads(threads or recorded["threads"])
     for name, now in describe_environment(device, run.config.training.amp, world.size).items():
         if recorded.get(name) != now and world.is_first:
             print_stderr(
@@ -118,6 +118,12 @@ def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "W
         on_validation=display.on_validation,
         max_minutes=max_minutes,
     )
+    warmup = run.config.training.warmup_steps
+    if warmup >= trainer.total_steps and not trainer.finished and world.is_first:
+        print_stderr(
+            f"note: the warm-up of {warmup:,} steps lasts to the end of the training, step "
+            f"{trainer.total_steps:,}: the learning rate only rises"
+        )
     # Counting the steps of many epochs takes some seconds, so until here Ctrl-C ends the process at once.
     with stop_on_signal() as should_stop, display:
         display.show_start(trainer, device)
@@ -137,7 +143,7 @@ def print_training_end(run: "Run", result: "TrainingResult", json: bool) -> None
                 "step": position.step,
                 "total_steps": result.total_steps,
                 "total_steps_exact": result.total_steps_exact,
-                "epoch": position.epoch,
+                "epoch": result.epochs,
                 "best_step": position.best_step,
                 "best_loss": position.best_loss,
             }

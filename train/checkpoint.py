@@ -12,18 +12,19 @@ and the step (updates.py).
 
 import json
 import re
-from dataclasses import InitVar, asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..runtime.atomic_write import atomic_folder, sha256
-from ..runtime.errors import CheckpointError
+from ..runtime.atomic_write import atomic_folder, sha256, write_atomic
+from ..runtime.errors import CheckpointError, UsageError
 from .averaging import MovingAverage, mean_weights
 from .optimizer import Optimizer
+from .toml import check_type
 
 _MODEL, _OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _AVERAGE = "average.safetensors"
@@ -44,19 +45,25 @@ class Position:
     best_loss: float | None = None  # at the best validation: held out, or of training if nothing is
     best_score: float | None = None  # decides which is best, lower is better: the loss, or minus a metric
     waited: int = 0  # validations since the best one
+    validated_step: int = 0  # step of the last validation
     skipped: int = 0  # steps without an update since the last validation
     skipped_in_row: int = 0
     lowest_loss: float | None = None  # of all validations, for the plateau schedule
     plateau: int = 0  # validations since the lowest loss, or since the last decay
     rate_scale: float = 1.0  # product of the decays of the plateau schedule
-    batch: InitVar[int | None] = None  # older versions: batches of this epoch, in place of `epoch_step`
 
-    def __post_init__(self, batch: int | None) -> None:
-        self.counts_batches = batch is not None
-        if batch is not None:
-            self.epoch_step = batch
-        if self.best_score is None:  # of an older version, where only the loss decided
-            self.best_score = self.best_loss
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """The contents of `state.json`."""
+
+    position: Position
+    score: float | None  # of a validation at this step, lower is better; None if there was none
+    scaler: dict[str, Any]  # that of float16, as `torch.amp.GradScaler.state_dict` gives it
+    files: dict[str, dict[str, Any]]  # the sha256 and the size of each file, by name
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
 
 
 @dataclass(frozen=True)
@@ -69,26 +76,30 @@ class TrainingState:
     scaler: torch.amp.GradScaler
 
 
-def write_checkpoint(
-    folder: Path, training_state: TrainingState, position: Position, *, score: float | None = None
-) -> None:
-    """Write a checkpoint, all or nothing. `score` (lower is better) is that of a validation at this step."""
+def write_checkpoint(folder: Path, training_state: TrainingState, position: Position) -> None:
+    """Write a checkpoint without a score, all or nothing."""
     contents = {
         _MODEL: weights_to_bytes(training_state.model),
         _OPTIMIZER: safetensors.torch.save(_to_contiguous_cpu(training_state.optimizer.state_tensors())),
     }
     if training_state.average is not None:
         contents[_AVERAGE] = safetensors.torch.save(_to_contiguous_cpu(training_state.average.weights))
-    state = {
-        "position": asdict(position),
-        "score": score,
-        "scaler": training_state.scaler.state_dict(),
-        "files": {name: {"sha256": sha256(data), "size": len(data)} for name, data in contents.items()},
-    }
+    state = CheckpointState(
+        position,
+        None,
+        training_state.scaler.state_dict(),
+        {name: {"sha256": sha256(data), "size": len(data)} for name, data in contents.items()},
+    )
     with atomic_folder(folder, replace=True) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
-        (temporary / STATE).write_text(json.dumps(state, indent=2) + "\n")
+        (temporary / STATE).write_text(state.to_json())
+
+
+def write_validation(folder: Path, position: Position, score: float | None) -> None:
+    """Put the position after a validation and its score (lower is better) into a checkpoint of this step."""
+    state = replace(read_state(folder), position=position, score=score)
+    write_atomic(folder / STATE, state.to_json())
 
 
 def checkpoint_name(step: int) -> str:
@@ -108,9 +119,9 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 def load_weights(folder: Path, model: nn.Module) -> Position:
     """Load the weights to use into `model`: the moving average if the run keeps one."""
     state = read_state(folder)
-    name = _AVERAGE if _AVERAGE in state["files"] else _MODEL
+    name = _AVERAGE if _AVERAGE in state.files else _MODEL
     _load_into(model, _read_tensors(folder, name, state), folder / name)
-    return Position(**state["position"])
+    return state.position
 
 
 def load_mean_weights(folders: list[Path], model: nn.Module) -> Position:
@@ -154,9 +165,9 @@ def load_checkpoint(folder: Path, training_state: TrainingState) -> Position:
         average = _read_tensors(folder, _AVERAGE, state)
         for name, weight in training_state.average.weights.items():
             weight.copy_(average[name])
-    if state.get("scaler"):  # empty if the precision, or the device of the run until now, needs none
-        training_state.scaler.load_state_dict(state["scaler"])
-    return Position(**state["position"])
+    if state.scaler:  # empty if the precision, or the device of the run until now, needs none
+        training_state.scaler.load_state_dict(state.scaler)
+    return state.position
 
 
 def _load_into(model: nn.Module, weights: dict[str, Tensor], name: object) -> None:
@@ -176,9 +187,9 @@ def _format_shape(tensor: Tensor) -> str:
     return " × ".join(map(str, tensor.shape))
 
 
-def _read_tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
+def _read_tensors(folder: Path, name: str, state: CheckpointState) -> dict[str, Tensor]:
     """The tensors of a file, checked against its hash."""
-    if name not in state["files"]:
+    if name not in state.files:
         raise CheckpointError(f"{folder} has no {name}, which the run's configuration requires")
     try:
         return safetensors.torch.load(_read_checked(folder, name, state))
@@ -186,25 +197,33 @@ def _read_tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, T
         raise CheckpointError(f"{folder / name} is damaged: {error}") from None
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> CheckpointState:
     """The content of `state.json`. Raises CheckpointError if it is missing or damaged."""
     path = folder / STATE
     try:
-        state: dict[str, Any] = json.loads(path.read_text())
-        Position(**state["position"])
-        for name in (_MODEL, _OPTIMIZER):
-            str(state["files"][name]["sha256"])
-        int(state["position"]["best_step"]), float(state.get("score") or 0)
-        return state
+        return _parse_state(json.loads(path.read_text()))
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror}): {_advice_without(folder)}"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): {_advice_without(folder)}") from None
 
 
-def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
+def _parse_state(state: Any) -> CheckpointState:
+    """The state in this JSON. Raises UsageError, or an exception of Python, for a value that is missing or of
+    the wrong type."""
+    types = get_type_hints(Position)
+    position = Position(**{name: check_type(state["position"][name], types[name], name) for name in types})
+    for name, value in state["scaler"].items():
+        check_type(value, float, f"scaler {name}")
+    for name in {_MODEL, _OPTIMIZER, *state["files"]}:
+        check_type(state["files"][name]["sha256"], str, f"sha256 of {name}")
+    score = check_type(state["score"], float | None, "score")
+    return CheckpointState(position, score, state["scaler"], state["files"])
+
+
+def _read_checked(folder: Path, name: str, state: CheckpointState) -> bytes:
     path = folder / name
     try:
         data = path.read_bytes()
@@ -212,7 +231,7 @@ def _read_checked(folder: Path, name: str, state: dict[str, Any]) -> bytes:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror}): {_advice_without(folder)}"
         ) from None
-    if sha256(data) != state["files"][name]["sha256"]:
+    if sha256(data) != state.files[name]["sha256"]:
         raise CheckpointError(
             f"{path} is damaged (its sha256 differs from {STATE}): {_advice_without(folder)}"
         )

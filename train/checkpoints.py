@@ -6,13 +6,13 @@ import logging
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from ..runtime.atomic_write import TEMPORARY_PREFIX, remove_leftovers, sync_folder
 from ..runtime.display import plural
 from ..runtime.errors import CheckpointError, UsageError
 from .checkpoint import (
     STATE,
+    CheckpointState,
     Position,
     TrainingState,
     checkpoint_name,
@@ -20,6 +20,7 @@ from .checkpoint import (
     complete_checkpoints,
     read_state,
     write_checkpoint,
+    write_validation,
 )
 
 
@@ -47,7 +48,7 @@ class Checkpoints:
         states = _readable_states(folders)
         if not states:
             read_state(last)  # raises the error that says why
-        best = next(iter(states.values()))["position"]["best_step"]
+        best = next(iter(states.values())).position.best_step
         if not best:  # none was validated
             return last
         for folder in folders:
@@ -61,7 +62,7 @@ class Checkpoints:
     @property
     def last_position(self) -> Position:
         """The position of the last one."""
-        return Position(**read_state(self.last)["position"])
+        return read_state(self.last).position
 
     def select(self, which: str) -> list[Path]:
         """The folders that `which` names: "last", "best", or "last:N" or "best:N" for N checkpoints whose
@@ -92,40 +93,50 @@ class Checkpoints:
         """The step of the checkpoint that `which` names, or the highest step of several."""
         return max(map(checkpoint_step, self.select(which)))
 
-    def save(
-        self, training_state: TrainingState, position: Position, *, score: float | None = None, keep: int = 1
-    ) -> None:
-        """Write the checkpoint of `position`, then remove those that are neither among the last `keep` nor
-        among the best `keep` validated ones. `score` (lower is better) is that of a validation at this
-        step."""
+    def save(self, training_state: TrainingState, position: Position) -> None:
+        """Write the checkpoint of `position`. Older ones stay until `remove_old`."""
         self._folder.mkdir(exist_ok=True)
         sync_folder(self._run)  # else a power cut could lose the folder with everything in it
         remove_leftovers(self._folder)
-        write_checkpoint(self._folder / checkpoint_name(position.step), training_state, position, score=score)
-        self._remove_all_but(keep, {position.step, position.best_step})
+        write_checkpoint(self._folder / checkpoint_name(position.step), training_state, position)
 
-    def _remove_all_but(self, keep: int, steps: set[int]) -> None:
-        """Remove the checkpoints that are not kept. Unreadable ones are left alone if `keep` is above 1."""
+    def save_validation(self, position: Position, score: float | None) -> None:
+        """Add to the checkpoint of this step what a validation measured: the `position` after it, and a
+        `score` (lower is better), or None if nothing was measured."""
+        write_validation(self._folder / checkpoint_name(position.step), position, score)
+
+    def remove(self, step: int) -> None:
+        """Remove the checkpoint of a step."""
+        _remove(self._folder / checkpoint_name(step))
+
+    def remove_old(self, position: Position, keep: int) -> None:
+        """Remove the checkpoints that are neither that of `position` or the best one, nor among the last
+        `keep` or the best `keep` validated ones. Unreadable ones are left alone if `keep` is above 1."""
         folders = complete_checkpoints(self._folder)
         states = _readable_states(folders) if keep > 1 else {}
         kept = {folder for kind in ("last", "best") for folder, _ in _ranked(_scores(states), kind)[:keep]}
         if keep > 1:
             kept |= set(folders) - set(states)
         for old in folders:
-            if checkpoint_step(old) not in steps and old not in kept:
-                # Renamed first: if a kill leaves it half deleted, the next save removes it.
+            if checkpoint_step(old) not in (position.step, position.best_step) and old not in kept:
                 with contextlib.suppress(OSError):
-                    shutil.rmtree(old.rename(old.with_name(TEMPORARY_PREFIX + old.name)), ignore_errors=True)
+                    _remove(old)
 
 
-def _scores(states: dict[Path, dict[str, Any]]) -> dict[Path, float]:
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint. It is renamed first, so that the next save removes one that a kill leaves half
+    deleted."""
+    temporary = folder.rename(folder.with_name(TEMPORARY_PREFIX + folder.name))
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _scores(states: dict[Path, CheckpointState]) -> dict[Path, float]:
     """The scores of the checkpoints at validations. Those written by an interruption have none, so a run
     keeps the same checkpoints whether it was interrupted or not."""
-    scores = {folder: state.get("score") for folder, state in states.items()}
-    return {folder: float(score) for folder, score in scores.items() if score is not None}
+    return {folder: state.score for folder, state in states.items() if state.score is not None}
 
 
-def _readable_states(folders: list[Path]) -> dict[Path, dict[str, Any]]:
+def _readable_states(folders: list[Path]) -> dict[Path, CheckpointState]:
     """The states of the readable checkpoints, newest first. Warns of the others."""
     states = {}
     for folder in reversed(folders):

@@ -23,8 +23,8 @@ from .toml import join_with_or, parse_section, read_toml, refuse_unknown, to_tom
 
 DEFAULT_PRESET = "tiny"
 
-#: Values that have an effect only with certain values of another one. Without these they are refused if an
-#: option gives them, or if they are not at their default in a section training.
+#: Values that have an effect only with certain values of another one. With other ones they are refused if an
+#: option gives them, and in the section `training` of a file unless they are at their default.
 EFFECTIVE_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "attention": ("attention_kind", ("bahdanau", "bahdanau-normed", "scaled")),
     "reverse_source": ("bidirectional", (False,)),
@@ -73,11 +73,11 @@ def _refuse_ineffective(name: str, values: dict[str, Any]) -> None:
     raise UsageError(f"{name} {value} has no effect with {mode} {now}, only with {join_with_or(kinds)}")
 
 
-def drop_ineffective(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
-    """The values of a section without the values of a training that have no effect.
+def _drop_ineffective(values: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
+    """A section without the training options that have no effect.
 
-    Values in `given` stay, to be refused later. So do values of a model: a higher layer may choose a kind of
-    model in which they have an effect.
+    The `given` ones stay, and are refused later. Options of a model always stay: a higher layer may choose a
+    kind of model in which they have an effect.
     """
     return {
         name: value
@@ -157,7 +157,8 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines the weights of a run, except the corpus itself."""
+    """The settings of a run. Its weights also depend on what `RunOptions` names: the data, a tokenizer,
+    initial weights, and the device."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -190,7 +191,7 @@ class RunConfig:
             together = overlay(vars(current), given)
             for name in given:
                 _refuse_ineffective(name, together)
-            parts[part.name] = type(current)(**drop_ineffective(together))
+            parts[part.name] = type(current)(**_drop_ineffective(together))
         return RunConfig(**parts)
 
     def for_fine_tuning(self) -> "RunConfig":
@@ -206,7 +207,10 @@ class RunConfig:
 
     def to_toml(self) -> str:
         """A file that `ConfigFile.read` reads this configuration from."""
-        return to_toml(vars(self), "Everything that was in effect, for edgechat train --config")
+        sections = asdict(self)
+        if self.training.batch_tokens is not None:
+            del sections["training"]["batch_size"]
+        return to_toml(sections, "Everything that was in effect, for edgechat train --config")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> "RunConfig":
@@ -227,8 +231,8 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is read, what is written, and where it is computed. Of these only the data influences the weights.
-    A run folder does not store these options, so it holds no path."""
+    """What is read, what is written, and where it is computed. A run folder does not store these options, so
+    it holds no path."""
 
     data: tuple[str, ...] = ()
     """Files or packaged corpora."""
@@ -351,7 +355,7 @@ class ConfigFile:
         values = asdict(lower)
         for name, part in self.sections.items():
             values[name] = (
-                drop_ineffective(overlay(values[name], part), part) if isinstance(part, dict) else part
+                _drop_ineffective(overlay(values[name], part), part) if isinstance(part, dict) else part
             )
         return RunConfig.from_dict(values, str(self.path))
 

@@ -21,6 +21,17 @@ from .reply_scores import score_replies
 
 
 @dataclass(frozen=True)
+class EvaluatedReply:
+    """A reply that was evaluated."""
+
+    turns: list[str]  # what the model replied to: the context, oldest first, then the prompt
+    reference: str  # the given reply
+    reply: str  # the model's own
+    score: float  # as in `Reply`
+    confidence: float | None  # as in `Reply`
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Figures over all pairs. Shares are from 0 to 1, BLEU and chrF from 0 to 100."""
 
@@ -41,9 +52,11 @@ class Evaluation:
     truncated_targets: int  # given replies of which only the beginning counts in the perplexity
     confidence: ConfidenceReport | None  # None if the model is not calibrated for these decoding options
     seconds: float
+    replies: list[EvaluatedReply]  # one for each pair, in order
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The figures, without the replies."""
+        return {name: value for name, value in asdict(self).items() if name != "replies"}
 
 
 def evaluate(
@@ -97,6 +110,10 @@ def evaluate(
             [text == to_nfc(response) for text, (_, response) in zip(texts, pairs, strict=True)],
         ),
         seconds=time.perf_counter() - start,
+        replies=[
+            EvaluatedReply(pair.turns, pair.response, reply.text, reply.score, reply.confidence)
+            for pair, reply in zip(pairs, replies, strict=True)
+        ],
     )
 
 

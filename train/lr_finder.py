@@ -2,20 +2,21 @@
 diverges. The model is thrown away."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
+import torch
 
 from ..runtime.errors import EdgeChatError
-from .batches import make_batch, plan_epoch
+from .batches import Batch, plan_epoch
 from .bpe_dropout import BpeDropout, make_training_batch
 from .config import RunConfig
 from .dataset import EncodedPairs
 from .distributed import SINGLE_PROCESS
+from .loss import summed_losses
 from .model import Seq2Seq
 from .precision import autocast
-from .updates import Updater, evaluate_loss
+from .updates import Updater, explain_out_of_memory, seed_step
 
 MIN_RATE, MAX_RATE = 1e-6, 10.0
 STEPS = 120
@@ -52,25 +53,14 @@ def find_learning_rate(
     """Try growing rates on a model with its initial weights, which it changes. The rate and the schedule of
     the configuration are ignored. Raises EdgeChatError if not even the lowest rate can be tried."""
     updater = Updater(model, config.training, device, SINGLE_PROCESS)
-    steps = _endless_steps(config, pairs)
     trials: list[RateTrial] = []
     # The initial value of the smoothed loss. A single batch would be too noisy for a model that has learned
     # most of the pairs.
-    first = (
-        indices
-        for _, index_batches in itertools.islice(_endless_steps(config, pairs), _INITIAL_UPDATES)
-        for indices in index_batches
-    )
-    with autocast(updater.precision, device):
-        total, count = evaluate_loss(
-            model, (make_batch(pairs, indices) for indices in first), "before step 1"
-        )
-    mean = total / count
-    lowest = mean
-    for step in range(1, STEPS + 1):
+    first = itertools.islice(_endless_steps(config, pairs, bpe_dropout), _INITIAL_UPDATES)
+    mean = lowest = _mean_loss(updater, first, config.training.seed, device)
+    steps = itertools.islice(_endless_steps(config, pairs, bpe_dropout), STEPS)
+    for step, batches in enumerate(steps, start=1):
         rate = MIN_RATE * (MAX_RATE / MIN_RATE) ** ((step - 1) / (STEPS - 1))
-        epoch, index_batches = next(steps)
-        batches = [make_training_batch(pairs, indices, epoch, bpe_dropout) for indices in index_batches]
         tokens = sum(int(batch.target_len.sum()) for batch in batches)
         shards = [(batch, 1.0) for batch in batches]
         outcome = updater.update(shards, tokens, step=step, rate=rate)
@@ -97,10 +87,26 @@ def suggest_rate(trials: list[RateTrial]) -> float:
     return float(f"{best.rate / 10:.0e}")
 
 
-def _endless_steps(config: RunConfig, pairs: EncodedPairs) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """The epoch and the batches of each update, epoch after epoch."""
-    training, epoch = config.training, 0
-    while True:
-        for index_batches in plan_epoch(pairs, training, epoch):
-            yield epoch, index_batches
-        epoch += 1
+@torch.no_grad()
+def _mean_loss(updater: Updater, steps: Iterable[list[Batch]], seed: int, device: str) -> float:
+    """The loss (natural log per target token) of these steps before any update, with the dropout that the
+    updates will have."""
+    total, tokens = 0.0, 0
+    with autocast(updater.precision, device):
+        for step, batches in enumerate(steps, start=1):
+            seed_step(seed, step, process=0)
+            for batch in batches:
+                with explain_out_of_memory(batch, "before step 1"):
+                    logits, labels = updater.model(*batch.to(device))
+                    total += summed_losses(logits, labels).nll.item()
+                tokens += len(labels)
+    return total / tokens
+
+
+def _endless_steps(
+    config: RunConfig, pairs: EncodedPairs, bpe_dropout: BpeDropout | None
+) -> Iterator[list[Batch]]:
+    """The batches of each update, epoch after epoch."""
+    for epoch in itertools.count():
+        for index_batches in plan_epoch(pairs, config.training, epoch):
+            yield [make_training_batch(pairs, indices, epoch, bpe_dropout) for indices in index_batches]

@@ -57,13 +57,15 @@ class TrainingRequest:
         not given.
 
         Raises:
-            UsageError: an option has an impossible value, or two options cannot be used together.
+            UsageError: an option has an impossible value, two options cannot be used together, or the file
+                contradicts itself.
         """
         values = {name: given[name] for name in config_value_names() if given.get(name) is not None}
         file = None if given.get("config") is None else ConfigFile.read(Path(given["config"]))
         file_options = RunOptions() if file is None else file.options
         if file is not None:
-            _refuse_conflicts(file_options.given_names, str, where=f"{file.path}: ")
+            file_names = file_options.given_names | file.values.keys()
+            _refuse_conflicts(file_names, str, where=f"{file.path}: ")
         names = {name for name, value in given.items() if value is not None and value is not False}
         names |= file_options.given_names - {"preset"}
         for name, other in NEEDS.items():
@@ -76,13 +78,8 @@ class TrainingRequest:
         """The configuration of a new run. If it starts from the run `base`, it keeps that run's model.
 
         Raises:
-            UsageError: a value is impossible, the file contradicts itself, or the model differs from `base`.
+            UsageError: a value is impossible, or the model differs from `base`.
         """
-        # Not in `from_options`, since a resume has to accept the contradictions that older versions accepted.
-        if self.file is not None:
-            # The config.toml of a run has batch_size even if batch_tokens replaces it.
-            names = self.file.options.given_names | self.file.values.keys() - {"batch_size"}
-            _refuse_conflicts(names, str, where=f"{self.file.path}: ")
         if base is None:
             return self.apply_to(load_preset(DEFAULT_PRESET))
         config = self.apply_to(base.config.for_fine_tuning(), inherit=True)
@@ -96,8 +93,8 @@ class TrainingRequest:
                 given = self.option_that_set(name)
                 out = given if name in self.option_values or self.file is None else f"{name}, or its preset,"
                 raise UsageError(
-                    f"{given} gives {name} {value}, but the model of {base.folder} has {base_values[name]}: "
-                    f"--from-run keeps the model as it is, so leave {out} out"
+                    f"{given} sets {name} to {value}, but the model of {base.folder} has "
+                    f"{base_values[name]}: --from-run keeps the model as it is, so leave {out} out"
                 )
         return config
 

@@ -36,15 +36,16 @@ from ..runtime.text import TextCodec
 from .backend import TorchBackend
 from .checkpoint import Position, load_mean_weights, load_weights_from_bytes, weights_to_bytes
 from .checkpoints import Checkpoints
-from .config import RunConfig, drop_ineffective
+from .config import RunConfig
 from .dataset import EncodedPairs
 from .dialogue import Pair
-from .lock import LOCK
+from .lock import LOCK, RunLock
 from .model import Seq2Seq
 from .option_types import AmpMode
 from .precision import resolve_precision
 from .pretrained import set_embedding_rows
 from .run_inputs import BaseCheckpoint, RunInputs
+from .toml import check_type
 
 _CONFIG = "config.toml"
 _EMBEDDING = "embedding.safetensors"
@@ -65,6 +66,15 @@ _RUN_NAMES = {
     "metrics.jsonl",
     "metrics.png",
 }
+
+#: The values of run.json that are used, besides the configuration and the hashes of the files.
+_INFO_TYPES: dict[str, dict[str, type]] = {
+    "corpus": {"name": str, "sha256": str},
+    "environment": {"device": str, "threads": int, "precision": str, "processes": int},
+    "from": {"data": str, "step": int, "sha256": str},
+    "pretrained": {"found": int, "tokens": int, "sha256": str},
+}
+_OPTIONAL_INFO = ("from", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,10 @@ class Run:
             raise CheckpointError(f"{path} is damaged: it does not hold the {encoded:,} held-out pairs")
         return [Pair(pair["turns"], pair["response"]) for pair in pairs]
 
+    def make_model(self) -> Seq2Seq:
+        """The model, for the weights of a checkpoint to be loaded into."""
+        return Seq2Seq(self.config.model, self.codec.vocab_size)
+
     def make_initial_model(self) -> Seq2Seq:
         """The model with its initial weights: those of another run, or weights that depend only on the seed
         and on pretrained vectors."""
@@ -170,7 +184,7 @@ class Run:
     def load_model(self, which: str = "best") -> tuple[Seq2Seq, Position]:
         """The model of a checkpoint, or the mean of several (see `Checkpoints.select`), in evaluation mode,
         and its position."""
-        model = self.make_initial_model()
+        model = self.make_model()
         position = load_mean_weights(self.checkpoints.select(which), model)
         return model.eval(), position
 
@@ -189,7 +203,7 @@ def _corpus_file(part: str) -> str:
 
 
 def _read_checked(folder: Path, name: str, info: dict[str, Any]) -> bytes:
-    """The content of a file of a run, checked against the hash in `info` (older runs have none)."""
+    """The content of a file of a run, checked against its hash in `info`."""
     path = folder / name
     try:
         content = path.read_bytes()
@@ -197,8 +211,8 @@ def _read_checked(folder: Path, name: str, info: dict[str, Any]) -> bytes:
         raise CheckpointError(f"{folder} is not a complete run: it has no {name}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    digest = info["from"]["sha256"] if name == _INITIAL_WEIGHTS else info.get("files", {}).get(name)
-    if digest is not None and sha256(content) != digest:
+    digest = info["from"]["sha256"] if name == _INITIAL_WEIGHTS else info["files"].get(name)
+    if sha256(content) != digest:
         raise CheckpointError(
             f"{path} is damaged or belongs to another run: its sha256 differs from that in {RUN_FILE}, so "
             "restore the original file"
@@ -224,7 +238,10 @@ def create_run(
     """Write a new run folder with its encoded corpus, all or nothing.
 
     run.json records `device` and `processes`, and `corpus`: the `name` and `sha256` of what was read, and of
-    each of its sources.
+    each of its sources. With `replace`, an existing run is replaced.
+
+    Raises:
+        CheckpointError: another process trains in the run that would be replaced.
     """
     config, prepared, base = inputs.config, inputs.prepared, inputs.base
     pretrained = inputs.pretrained
@@ -264,6 +281,8 @@ def create_run(
             write_atomic(temporary / name, content)
         report = json.dumps(prepared.report.to_json(), indent=2, ensure_ascii=False) + "\n"
         write_atomic(temporary / _CORPUS / "report.json", report)
+        if replace and is_run(folder):
+            RunLock(folder).release()  # raises if another process trains in it
     return open_run(folder)
 
 
@@ -293,13 +312,11 @@ def open_run(folder: Path) -> Run:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     try:
-        # Older versions accepted values that have no effect.
-        values = {name: drop_ineffective(part) for name, part in info["config"].items()}
-        config = RunConfig.from_dict(values, str(path))
-        str(info["corpus"]["sha256"]), info.get("files", {}).items()
+        config = RunConfig.from_dict(info["config"], str(path))
+        _check_info(info, str(path))
     except UsageError as error:  # names the file and the key; a newer version may have written it
         raise CheckpointError(str(error)) from None
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         raise CheckpointError(f"{path} is damaged: it is not what `edgechat train` wrote") from None
     tokenizer, data = _read_checked(folder, _TOKENIZER, info), config.data
     try:
@@ -307,6 +324,17 @@ def open_run(folder: Path) -> Run:
     except BundleError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     return Run(folder, config, info, tokenizer, codec)
+
+
+def _check_info(info: dict[str, Any], where: str) -> None:
+    """Raise UsageError, or an exception of Python, for a value of run.json that is missing or of the wrong
+    type."""
+    for section, types in _INFO_TYPES.items():
+        if section in info or section not in _OPTIONAL_INFO:
+            for name, kind in types.items():
+                check_type(info[section][name], kind, f"{where}, section {section}: {name}")
+    for name, digest in info["files"].items():
+        check_type(digest, str, f"{where}, section files: {name}")
 
 
 def is_only_a_run(folder: Path) -> bool:

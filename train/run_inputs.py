@@ -54,6 +54,4 @@ class RunInputs:
         if base is not None:
             yield f"begins with the {base.checkpoint} weights of {base.folder}, step {base.step:,}"
         if pretrained is not None:
-            yield (
-                f"pretrained          {pretrained.found:,} of {pretrained.vocab_size:,} tokens have a vector"
-            )
+            yield f"{pretrained.found:,} of {pretrained.vocab_size:,} tokens have a pretrained vector"

@@ -50,7 +50,8 @@ def open_or_create(
     """
     run_exists = is_run(out)
     if run_exists:
-        RunLock(out).release()  # raises if another process trains in it
+        # Raises if another process trains in it. `create_run` looks again, after the data has been read.
+        RunLock(out).release()
     if resume and (run_exists or would_overwrite(out)):
         return _open_to_resume(out, request)
     if resume and not _has_data(request.options):
@@ -154,7 +155,6 @@ def _open_to_resume(out: Path, request: TrainingRequest) -> Run:
             now = changed[part][name]
             if now != value and name not in may_differ:
                 given = request.option_that_set(name)
-                gives = f"no {name}" if now is None else f"{name} {now}"
                 if name in STEP_DIVISION:
                     tokens, size = _effective_batch_size(run.config.training)
                     of, option = ("tokens", "--batch-tokens") if tokens else ("pairs", "--batch-size")
@@ -162,14 +162,16 @@ def _open_to_resume(out: Path, request: TrainingRequest) -> Run:
                         f"{given} changes how large a step is, which is {size:,} {of} in this run: resume "
                         f"without it, or give {option} and --accumulate whose product is {size:,}"
                     )
+                sets = f"sets no {name}" if now is None else f"sets {name} to {now}"
+                started = "without it" if value is None else f"with {value}"
                 raise UsageError(
-                    f"{given} gives {gives}, but the run was begun with {value}: "
+                    f"{given} {sets}, but the run was started {started}: "
                     f"resume without {given}, or start another run"
                 )
     for name, same in _inputs_unchanged(run, options).items():
         if not same:
             raise UsageError(
-                f"{name} is not what {out} was begun with: resume without it, or start another run"
+                f"{name} is not the same as at the start of {out}: resume without it, or start another run"
             )
     division = {
         name: changed["training"][name]
@@ -181,15 +183,15 @@ def _open_to_resume(out: Path, request: TrainingRequest) -> Run:
         return run
     if run.checkpoints:
         done = run.checkpoints.last_position
-        for name, reached, where in (
-            ("max_steps", done.step, "at step"),
-            ("epochs", done.epoch + (done.epoch_step > 0), "in epoch"),
+        for name, unit, reached in (
+            ("max_steps", "step", done.step),
+            ("epochs", "epoch", done.epoch + (done.epoch_step > 0)),
         ):
             length = request.resumable_values.get(name, reached)
             if length < reached:
                 raise UsageError(
-                    f"{request.option_that_set(name)} gives {name} {length}, but the run is "
-                    f"{where} {reached} already"
+                    f"{request.option_that_set(name)} sets {name} to {length}, but the run has already "
+                    f"reached {unit} {reached}: set at least {reached}"
                 )
     return run.with_values(**values)
 

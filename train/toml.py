@@ -4,7 +4,6 @@ A section is a frozen dataclass of numbers, booleans, strings, paths and lists o
 value that is left out.
 """
 
-import dataclasses
 import difflib
 import math
 import tomllib
@@ -56,15 +55,12 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
             raise UsageError(f"{where}: unknown key {name!r}; {hint}")
 
 
-def to_toml(sections: Mapping[str, object], comment: str) -> str:
-    """Dataclasses as the sections of a file that `read_toml` and `parse_section` read. None is left out."""
+def to_toml(sections: Mapping[str, Mapping[str, Any]], comment: str) -> str:
+    """The sections, by name, as a file that `read_toml` and `parse_section` read. None is left out."""
     lines = [f"# {line}" for line in comment.splitlines()]
-    for name, part in sections.items():
-        lines += ["", f"[{name}]"]
-        for field in dataclasses.fields(part):  # type: ignore[arg-type]
-            value = getattr(part, field.name)
-            if value is not None:
-                lines.append(f"{field.name} = {_toml_literal(value)}")
+    for section, values in sections.items():
+        lines += ["", f"[{section}]"]
+        lines += [f"{name} = {_toml_literal(value)}" for name, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 

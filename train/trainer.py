@@ -6,13 +6,12 @@ resumed, it ends with the same weights, byte for byte (on a CPU).
 """
 
 import contextlib
-import itertools
+import functools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,9 +22,10 @@ from ..runtime.device import Device
 from ..runtime.errors import CheckpointError, EdgeChatError
 from ..runtime.options import DecodingOptions
 from .backend import TorchBackend
-from .batches import ordered_batches, plan_epoch
+from .batches import Batch, ordered_batches, plan_epoch
 from .bpe_dropout import BpeDropout, make_training_batch
 from .checkpoint import Position, load_checkpoint
+from .dialogue import Pair
 from .distributed import SINGLE_PROCESS, World
 from .lock import RunLock
 from .metrics import append_metrics, plot_metrics, truncate_metrics
@@ -57,7 +57,7 @@ class StepMetrics:
     total_steps: int
     epoch: int
     loss: float  # natural log per target token, smoothed
-    tokens_per_second: float  # target tokens
+    tokens_per_second: float  # target tokens, smoothed; the time of validations does not count
 
     @property
     def perplexity(self) -> float:
@@ -80,9 +80,15 @@ class ValidationMetrics:
 class TrainingResult:
     ended: EndReason
     position: Position
+    epochs: float
+    """Passes over the training data, with the fraction of the last one that is done."""
     total_steps: int
     total_steps_exact: bool
     """Whether `total_steps` is exact rather than an estimate; it is exact for a finished run."""
+
+
+class _StopRequestedError(Exception):
+    """A stop was requested during a validation. It has a checkpoint, and a resume begins with it."""
 
 
 class Trainer:
@@ -118,20 +124,24 @@ class Trainer:
         self._bpe_dropout = BpeDropout.from_config(self._config, run.tokenizer, run.codec)
         self._lock = RunLock(run.folder) if world.is_first else None
         try:
-            self._updater = Updater(run.make_initial_model(), self._config, device, world)
+            resumes = bool(run.checkpoints)
+            model = run.make_model() if resumes else run.make_initial_model()
+            self._updater = Updater(model, self._config, device, world)
             self._position, self._saved_step = Position(), -1
-            if run.checkpoints:
-                self._resume_from(run.checkpoints.last)
+            if resumes:
+                self._position = load_checkpoint(run.checkpoints.last, self._updater.training_state)
+                self._saved_step = self._position.step
             if world.is_first:
                 remove_leftovers(run.folder)
-                truncate_metrics(run.folder, self._position.step)
+                truncate_metrics(run.folder, self._position.validated_step)
             #: The planned number of steps, and whether that is exact rather than an estimate.
             self.total_steps, self.total_steps_exact = self._count_planned_steps()
         except BaseException:
             self._release_lock()
             raise
+        self._should_stop: Callable[[], bool] = lambda: False
         self._smoothed_loss: float | None = None
-        self._speed = _Speed()
+        self._smoothed_speed: float | None = None
 
     @property
     def model(self) -> Seq2Seq:
@@ -158,6 +168,13 @@ class Trainer:
         return epochs >= config.epochs
 
     @property
+    def validation_due(self) -> bool:
+        """Whether this step is one that is validated, and has not been yet."""
+        position = self._position
+        planned = position.step % self._config.save_every == 0 or self.finished
+        return planned and position.validated_step != position.step
+
+    @property
     def out_of_patience(self) -> bool:
         """Whether early stopping has ended the run."""
         return self._config.early_stop is not None and self._position.waited >= self._config.patience
@@ -174,9 +191,12 @@ class Trainer:
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> TrainingResult:
         """Train until the planned steps, the time or the patience is over, or until `should_stop` returns
-        true. It is called after every step; a stopped run has a checkpoint and can be resumed."""
+        true. It is called after every step and during validations; a stopped run can be resumed."""
+        self._should_stop = should_stop
         try:
-            ended = self._train_to_end(should_stop)
+            ended = self._train_to_end()
+        except _StopRequestedError:
+            ended = "interrupted"
         except OSError as error:
             advice = (
                 "what was saved before is intact, and --resume continues from the last checkpoint"
@@ -192,7 +212,9 @@ class Trainer:
             self._release_lock()
         if self.finished:
             self.total_steps, self.total_steps_exact = self._position.step, True
-        return TrainingResult(ended, self.position, self.total_steps, self.total_steps_exact)
+        return TrainingResult(
+            ended, self.position, self._count_epochs(), self.total_steps, self.total_steps_exact
+        )
 
     def _plot_curves(self) -> None:
         """Draw the curves. A failure is only logged, since they can be drawn again."""
@@ -210,11 +232,13 @@ class Trainer:
         if self._lock is not None:
             self._lock.release()
 
-    def _train_to_end(self, should_stop: Callable[[], bool]) -> EndReason:
-        position, config = self._position, self._config
+    def _train_to_end(self) -> EndReason:
+        position = self._position
         if self._run.base_info and position.step == 0 and (measured := self._validate()):
             # For comparison. It never counts as the best, since the best checkpoint must have learned DATA.
             self._on_validation(ValidationMetrics(0, math.nan, measured["loss"], best=False, skipped=0))
+        if self.validation_due:  # the process ended during it
+            self._validate_and_save()
         while not self.finished:
             if self.out_of_patience:
                 return "stopped early"
@@ -222,14 +246,19 @@ class Trainer:
                 position.epoch, position.epoch_step = position.epoch + 1, 0
             self._train_step(self._steps_of_epoch(position.epoch)[position.epoch_step])
             position.step, position.epoch_step = position.step + 1, position.epoch_step + 1
-            if position.step % config.save_every == 0 or self.finished:
+            if self.validation_due:
                 self._validate_and_save()
-            stop, late = self._world.sum(should_stop(), time.monotonic() >= self._deadline)
+            stop, late = self._world.sum(self._should_stop(), time.monotonic() >= self._deadline)
             if (stop or late) and not self.finished:
                 self._save()
+                self._remove_old_checkpoints()
                 return "interrupted" if stop else "out of time"
-        self._save()
         return "finished"
+
+    def _count_epochs(self) -> float:
+        """Passes over the training data, with the fraction of this one that is done."""
+        position = self._position
+        return position.epoch + position.epoch_step / len(self._steps_of_epoch(position.epoch))
 
     def _steps_of_epoch(self, epoch: int) -> list[list[np.ndarray]]:
         """The steps of an epoch; those of the last call are cached."""
@@ -237,27 +266,6 @@ class Trainer:
             self._cached_steps = plan_epoch(self._train, self._config, epoch)
             self._cached_epoch = epoch
         return self._cached_steps
-
-    def _resume_from(self, checkpoint: Path) -> None:
-        """Load a checkpoint. Older versions counted the batches of an epoch, which are converted to steps."""
-        self._position = position = load_checkpoint(checkpoint, self._updater.training_state)
-        self._saved_step = position.step
-        if not position.counts_batches:
-            return
-        steps = len(self._steps_of_epoch(position.epoch))
-        if self._config.batch_tokens:  # earlier epochs may have had other numbers of steps
-            done = min(steps, -(-position.epoch_step // self._config.accumulate))
-        else:
-            done = position.step - position.epoch * steps
-        if done != position.epoch_step:  # a step had several batches
-            position.epoch_step = done
-            if self._world.is_first:
-                _log.warning(
-                    "%s was written by an older edgechat, which drew each batch of a step by itself: "
-                    "training continues, but in epoch %d some pairs come twice and others not at all",
-                    checkpoint,
-                    position.epoch + 1,
-                )
 
     def _count_planned_steps(self) -> tuple[int, bool]:
         """The planned number of steps, and whether it is exact.
@@ -280,14 +288,14 @@ class Trainer:
 
     def _train_step(self, index_batches: list[np.ndarray]) -> None:
         """One update of the weights, from the batches of `index_batches`."""
-        position, config = self._position, self._config
+        position, config, start = self._position, self._config, time.perf_counter()
         shards = [self._make_shard(indices) for indices in index_batches]
         tokens = self._target_tokens(index_batches, shards)
         outcome = self._updater.update(
             shards,
             tokens,
             step=position.step + 1,
-            rate=self._learning_rate(),
+            rate=self._learning_rate(position.step),
             sampling=sampling_probability(position.step, self.total_steps, config),
         )
         if not outcome.applied:
@@ -298,12 +306,18 @@ class Trainer:
         position.tokens += tokens
         position.norm_sum += outcome.norm
         position.updates += 1
-        smoothed = (
-            outcome.loss if self._smoothed_loss is None else 0.95 * self._smoothed_loss + 0.05 * outcome.loss
+        speed = tokens / max(1e-9, time.perf_counter() - start)
+        self._smoothed_loss = _smooth(self._smoothed_loss, outcome.loss, 0.05)
+        self._smoothed_speed = _smooth(self._smoothed_speed, speed, 0.1)
+        self._on_step(
+            StepMetrics(
+                position.step + 1,
+                self.total_steps,
+                position.epoch + 1,
+                self._smoothed_loss,
+                self._smoothed_speed,
+            )
         )
-        self._smoothed_loss = smoothed
-        speed = self._speed.add(tokens)
-        self._on_step(StepMetrics(position.step + 1, self.total_steps, position.epoch + 1, smoothed, speed))
 
     def _make_shard(self, indices: np.ndarray) -> Shard:
         own, weight = self._world.shard(indices)
@@ -316,9 +330,9 @@ class Trainer:
         own = sum(weight * int(batch.target_len.sum()) for batch, weight in shards)
         return int(self._world.sum(own)[0])
 
-    def _learning_rate(self) -> float:
-        """The learning rate of the next update."""
-        return learning_rate(self._position.step, self.total_steps, self._config, self._position.rate_scale)
+    def _learning_rate(self, step: int) -> float:
+        """The learning rate of the update after `step` updates."""
+        return learning_rate(step, self.total_steps, self._config, self._position.rate_scale)
 
     def _count_skipped(self, outcome: Outcome) -> None:
         """Count a step that left the weights unchanged because its loss or gradient was not finite.
@@ -346,6 +360,9 @@ class Trainer:
         )
 
     def _validate_and_save(self) -> None:
+        """Validate, between the writing of the checkpoint and that of its score: whatever ends the process
+        during the validation, a resume goes on from here."""
+        self._save()
         position, config = self._position, self._config
         train_loss = position.loss_sum / position.tokens if position.tokens else math.nan
         measured = self._validate()
@@ -358,8 +375,8 @@ class Trainer:
         position.waited = 0 if best else position.waited + 1
         row = {
             "step": position.step,
-            "epoch": position.epoch + position.epoch_step / len(self._steps_of_epoch(position.epoch)),
-            "learning_rate": self._learning_rate(),
+            "epoch": self._count_epochs(),
+            "learning_rate": self._learning_rate(position.step - 1),
             "train_loss": train_loss if position.tokens else None,
             "gradient_norm": position.norm_sum / position.updates if position.updates else None,
             "valid_loss": measured.get("loss"),
@@ -373,13 +390,19 @@ class Trainer:
         )
         position.loss_sum, position.tokens, position.skipped = 0.0, 0, 0
         position.norm_sum, position.updates = 0.0, 0
+        position.validated_step = position.step
         self._decay_on_plateau(loss)
+        diverged = bool(measured) and not finite
         if self._lock is not None:
             self._lock.check()
             append_metrics(self._run.folder, row)
-        if measured and not finite:
+            if diverged:
+                self._run.checkpoints.remove(position.step)
+            else:
+                self._run.checkpoints.save_validation(position, score if finite else None)
+        if diverged:
             raise self._divergence_error(f"the held-out loss is not finite at step {position.step}")
-        self._save(score if finite else None)
+        self._remove_old_checkpoints()
         self._on_validation(validated)
 
     def _validate(self) -> dict[str, float]:
@@ -391,30 +414,41 @@ class Trainer:
         averaged = updater.average.swapped_into(model) if updater.average else contextlib.nullcontext()
         with averaged:
             with autocast(updater.precision, self._device):
-                batches = ordered_batches(self._valid, self._config)
-                own = itertools.islice(batches, self._world.rank, None, self._world.size)
                 when = f"in the validation at step {self._position.step}"
-                total, tokens = self._world.sum(*evaluate_loss(model, own, when))
+                total, tokens = self._world.sum(*evaluate_loss(model, self._validation_batches(), when))
             measured = {"loss": total / max(1, tokens)}
             if self._metric:
                 measured |= self._score_replies(model)
         return measured
 
+    def _validation_batches(self) -> Iterator[Batch]:
+        """This process's pairs of each batch of which it has some. Raises _StopRequestedError if a stop is
+        requested."""
+        for batch in ordered_batches(self._valid, self._config):
+            if any(self._world.sum(self._should_stop())):
+                raise _StopRequestedError
+            own = Batch(*(tensor[self._world.rank :: self._world.size] for tensor in batch))
+            if len(own.src):
+                yield own
+
     def _score_replies(self, model: Seq2Seq) -> dict[str, float]:
         """The quality of replies to held-out prompts. The first process decodes, the others wait for it."""
 
         def decode() -> dict[str, float]:
-            texts = self._run.valid_texts()
-            chosen = np.unique(
-                np.linspace(0, len(texts) - 1, num=min(_MAX_DECODED_PAIRS, len(texts)), dtype=np.int64)
-            )
             chat = ChatModel(TorchBackend(model), self._run.codec, DecodingOptions(), device=self._device)
-            return self._score_greedy_replies(chat, [texts[i] for i in chosen])
+            return self._score_greedy_replies(chat, self._decoded_pairs)
 
         scores = self._world.run_first_then_others(
             decode, lambda: {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0}
         )
         return dict(zip(scores, self._world.sum(*scores.values()), strict=True))
+
+    @functools.cached_property
+    def _decoded_pairs(self) -> list[Pair]:
+        """The held-out pairs whose prompts are decoded at each validation, spread evenly over all."""
+        texts = self._run.valid_texts()
+        chosen = np.linspace(0, len(texts) - 1, num=min(_MAX_DECODED_PAIRS, len(texts)), dtype=np.int64)
+        return [texts[i] for i in chosen]
 
     def _checkpoint_score(self, loss: float, measured: dict[str, float]) -> float:
         """The score that decides which validation is the best; lower is better."""
@@ -431,28 +465,23 @@ class Trainer:
         if config.schedule == "plateau" and position.plateau >= config.plateau_patience:
             position.rate_scale, position.plateau = position.rate_scale * config.decay, 0
 
-    def _save(self, score: float | None = None) -> None:
+    def _save(self) -> None:
+        """Write the checkpoint of this step, if there is none."""
         if self._saved_step == self._position.step:
             return
         if self._lock is not None:
             self._lock.check()
-            self._run.checkpoints.save(
-                self._updater.training_state, self._position, score=score, keep=self._config.keep
-            )
+            self._run.checkpoints.save(self._updater.training_state, self._position)
         self._world.barrier()
         self._saved_step = self._position.step
 
+    def _remove_old_checkpoints(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+            self._run.checkpoints.remove_old(self._position, self._config.keep)
+        self._world.barrier()
 
-class _Speed:
-    """Tokens per second, averaged over the last steps."""
 
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-        self._rate: float | None = None
-
-    def add(self, tokens: int) -> float:
-        now = time.perf_counter()
-        rate = tokens / max(1e-9, now - self._last)
-        self._last = now
-        self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
-        return self._rate
+def _smooth(mean: float | None, value: float, share: float) -> float:
+    """The moving average `mean`, of which `value` becomes this share; None is that of no values."""
+    return value if mean is None else (1 - share) * mean + share * value

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edgechat.export import exporter, quality
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.errors import CheckpointError
 from edgechat.train.run import open_run
@@ -207,13 +208,12 @@ def test_a_changed_file_of_a_run_is_reported_wherever_it_is_read(run_folder, tmp
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]\n", b'{"turns": ["a"]}\n', b"\xff"])
-def test_damaged_held_out_pairs_of_a_run_without_hashes_are_reported(invoke, run_folder, tmp_path, content):
+def test_damaged_held_out_pairs_whose_hash_matches_are_reported(invoke, run_folder, tmp_path, content):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
     info = json.loads((run / "run.json").read_text())
-    del info["files"]  # it has no hashes
+    info["files"]["valid.jsonl"] = sha256(content)
     (run / "run.json").write_text(json.dumps(info))
-    assert invoke("eval", run, "--limit", 2).returncode == 0
     (run / "valid.jsonl").write_bytes(content)
     done = invoke("eval", run)
     assert done.returncode == 1
@@ -229,6 +229,27 @@ def test_a_run_json_with_other_contents_is_reported(invoke, run_folder, tmp_path
     (run / "run.json").write_text(content)
     done = invoke("eval", run)
     assert f"{run / 'run.json'} is damaged: it is not what `edgechat train` wrote" == done.sentence
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "wrong"),
+    [
+        ("environment", [], "is damaged: it is not what `edgechat train` wrote"),
+        ("environment", {}, "is damaged: it is not what `edgechat train` wrote"),
+        ("corpus", {"name": 3, "sha256": ""}, ", section corpus: name must be a string, not 3"),
+        ("from", {"data": "a", "step": "1", "sha256": ""}, "from: step must be a whole number, not '1'"),
+        ("files", {"tokenizer.json": 3}, ", section files: tokenizer.json must be a string, not 3"),
+    ],
+)
+def test_a_value_of_the_wrong_type_in_run_json_is_reported(run_folder, tmp_path, section, value, wrong):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**info, section: value}))
+    with pytest.raises(CheckpointError) as caught:
+        open_run(run)
+    assert str(caught.value).startswith(str(run / "run.json"))
+    assert str(caught.value).endswith(wrong)
 
 
 def test_a_run_json_with_a_value_that_this_version_does_not_know_is_reported(invoke, run_folder, tmp_path):

@@ -135,7 +135,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(run, data, invoke, tmp_p
     assert done.returncode == 0, done.stderr
     refused = invoke("train", "--resume", "--out", out, "--no-lowercase")
     assert refused.returncode == 2
-    assert "gives lowercase False, but the run was begun with True" in refused.sentence
+    assert "sets lowercase to False, but the run was started with True" in refused.sentence
     steps = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     again = invoke("train", "--resume", "--out", out, "--max-steps", steps)
     assert again.returncode == 0, again.stderr
@@ -148,7 +148,7 @@ def test_a_run_from_a_run_inherits_lowercase(run, data, invoke, tmp_path):
     assert open_run(tmp_path / "more").config.data.lowercase is True
     refused = invoke(*more, "--out", tmp_path / "other", "--no-lowercase")
     assert refused.returncode == 2
-    assert f"gives lowercase False, but the model of {run} has True" in refused.sentence
+    assert f"sets lowercase to False, but the model of {run} has True" in refused.sentence
     assert not (tmp_path / "other").exists()
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import limits
 import pytest
@@ -329,6 +330,62 @@ def test_options_without_effect_are_refused(request, invoke, corpus_file, model,
     done = invoke("eval", request.getfixturevalue(model), *data, *options)
     assert done.returncode == 2
     assert sentence in done.sentence
+
+
+def test_eval_of_a_run_predicts_the_turns_that_the_run_learned(invoke, run_folder, bundle_folder, tmp_path):
+    run, data = tmp_path / "run", tmp_path / "data.jsonl"
+    shutil.copytree(run_folder, run)
+    info = json.loads((run / "run.json").read_text())
+    info["config"]["data"]["targets"] = "second"
+    (run / "run.json").write_text(json.dumps(info))
+    data.write_text('{"turns": ["hi", "hello", "bye", "see you"]}\n')
+
+    def pairs(model: Path, *options: object) -> int:
+        return json.loads(invoke("eval", model, "--data", data, "--json", *options).stdout)["pairs"]
+
+    assert (pairs(run), pairs(run, "--targets", "all"), pairs(bundle_folder)) == (2, 3, 3)
+
+
+def test_eval_writes_the_replies_that_it_scored(invoke, calibrated, corpus_file, tmp_path):
+    out = tmp_path / "replies.jsonl"
+    command = ["eval", calibrated, "--data", corpus_file, "--data", corpus_file, "--json", "--out", out]
+    done = invoke(*command)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == json.loads(done.stdout)["pairs"] == 32
+    assert rows[16:] == rows[:16]
+    prompts = [json.loads(line) for line in corpus_file.read_text().splitlines()]
+    replies = invoke("reply", calibrated, "--json", *(each["prompt"] for each in prompts)).stdout.splitlines()
+    for row, pair, line in zip(rows, prompts, replies, strict=False):
+        reply = json.loads(line)
+        assert row == {
+            "turns": [pair["prompt"]],
+            "reference": pair["response"],
+            "reply": reply["reply"],
+            "score": pytest.approx(reply["score"], abs=1e-4),
+            "confidence": pytest.approx(reply["confidence"], abs=1e-4),
+        }
+    written = out.read_bytes()
+    refused = invoke(*command)
+    assert refused.returncode == 2
+    assert refused.sentence == f"{out} exists: choose another --out, or give --force to replace it"
+    assert out.read_bytes() == written
+    assert invoke(*command, "--limit", 1, "--force").returncode == 0
+    assert out.read_bytes() == written[: written.index(b"\n") + 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--force"], "--force needs --out, which is not given"),
+        (["--out", "{folder}"], "--out is {folder}, which is a folder: name a file in it"),
+        (["--out", "{folder}/none/replies.jsonl"], "--out is {folder}/none/replies.jsonl, but there is no"),
+    ],
+)
+def test_eval_says_before_the_work_where_replies_cannot_be_written(invoke, tmp_path, options, sentence):
+    done = invoke("eval", "demo", *(option.format(folder=tmp_path) for option in options))
+    assert done.returncode == 2
+    assert done.sentence.startswith(sentence.format(folder=tmp_path))
 
 
 def test_eval_can_use_a_closed_set(invoke, bundle_folder, corpus_file, tmp_path):

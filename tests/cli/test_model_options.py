@@ -32,7 +32,10 @@ def test_every_option_of_the_model_goes_from_training_to_an_int8_reply(edgechat,
     )
     resumed = edgechat("train", "--resume", "--out", run, "--no-copy-attention")
     assert resumed.returncode == 2
-    assert "--no-copy-attention gives copy_attention False, but the run was begun with True" in resumed.stderr
+    assert (
+        "--no-copy-attention sets copy_attention to False, but the run was started with True"
+        in resumed.stderr
+    )
 
 
 def test_options_that_do_not_go_together_are_refused_in_a_sentence(edgechat, corpus_file, tmp_path):

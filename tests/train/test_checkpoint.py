@@ -1,5 +1,7 @@
 """The contents of a checkpoint, and the state of the checkpoints after a kill at each step of a write."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgechat.runtime.errors import CheckpointError
 from edgechat.train import checkpoints, run
 from edgechat.train.checkpoint import Position, TrainingState, load_checkpoint
 from edgechat.train.checkpoints import Checkpoints
@@ -23,8 +26,10 @@ class Killed(BaseException):
 
 def save_checkpoint(run: Path, step: int, training_state: TrainingState | None = None) -> None:
     """Write the checkpoint of a step. Each one is better than the one before; two are kept."""
-    position = Position(step=step, best_step=step)
-    Checkpoints(run).save(training_state or make_training_state(), position, score=100.0 - step, keep=2)
+    position, checkpoints = Position(step=step, best_step=step), Checkpoints(run)
+    checkpoints.save(training_state or make_training_state(), position)
+    checkpoints.save_validation(position, 100.0 - step)
+    checkpoints.remove_old(position, keep=2)
 
 
 def make_training_state(config: TrainingConfig | None = None) -> TrainingState:
@@ -97,6 +102,30 @@ def test_an_optimizer_continues_from_its_loaded_state_as_if_it_had_never_stopped
         learn(training_state, -3.0)
     for read in (lambda state: state.model.state_dict(), lambda state: state.optimizer.state_tensors()):
         torch.testing.assert_close(read(after), read(before), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "wrong"),
+    [
+        ({"position": {}}, "'step'"),
+        ({"position": 3}, "'int' object is not subscriptable"),
+        ({"epoch": "x"}, "epoch must be a whole number, not 'x'"),
+        ({"loss_sum": None}, "loss_sum must be a number, not None"),
+        ({"score": "good"}, "score must be a number, not 'good'"),
+        ({"scaler": []}, "'list' object has no attribute 'items'"),
+        ({"scaler": {"scale": "big"}}, "scaler scale must be a number, not 'big'"),
+        ({"files": {}}, "safetensors'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_in_the_state_is_a_damaged_checkpoint(tmp_path, values, wrong):
+    save_checkpoint(tmp_path, 10)
+    last = Checkpoints(tmp_path).last
+    state = json.loads((last / "state.json").read_text())
+    ((name, value),) = values.items()
+    (state if name in state else state["position"])[name] = value
+    (last / "state.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match=rf"state\.json is damaged \(.*{re.escape(wrong)}\): move "):
+        load_checkpoint(last, make_training_state())
 
 
 def test_the_state_is_loaded_to_where_the_weights_are():

@@ -221,23 +221,16 @@ def test_the_toml_of_a_run_with_batch_tokens_is_accepted_by_a_training(tmp_path)
         ("[run]\ntokenizer = 't'\n[data]\nvocab_size = 300", "vocab_size cannot be used with tokenizer"),
         ("[run]\nfrom_run = 'a'\n[data]\nvocab_size = 300", "vocab_size cannot be used with from_run"),
         ("[run]\nfrom_run = 'a'\ntokenizer = 't'", "tokenizer cannot be used with from_run"),
+        ("[training]\nbatch_size = 3\nbatch_tokens = 99", "batch_size cannot be used with batch_tokens"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(tmp_path, text, sentence):
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    for resume in (None, True):  # of a run that is not there yet
+    for resume in (None, True):
         with pytest.raises(UsageError) as refused:
-            TrainingRequest.from_options({"config": path, "resume": resume}).config_of_new_run()
+            TrainingRequest.from_options({"config": path, "resume": resume})
         assert str(refused.value).startswith(f"{path}: {sentence}: ")
-
-
-def test_a_run_that_an_older_version_started_from_a_contradictory_file_can_be_resumed_with_it(tmp_path):
-    path = tmp_path / "mine.toml"
-    path.write_text("[run]\nvalid = 'v.tsv'\n[data]\nvalid_fraction = 0.1")
-    request = TrainingRequest.from_options({"config": path, "resume": True})
-    assert request.options.valid == str(tmp_path / "v.tsv")
-    assert request.apply_to(load_preset("tiny")).data.valid_fraction == 0.1
 
 
 @pytest.mark.parametrize("text", ["data = ['chats.jsonl']", "training = 3", "[[training]]\nepochs = 3"])

@@ -19,12 +19,14 @@ import torch
 from distributed_runs import torchrun
 
 from edgechat.runtime.errors import EdgeChatError
-from edgechat.train import distributed
+from edgechat.train import distributed, trainer
+from edgechat.train.batches import ordered_batches
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.distributed import SINGLE_PROCESS, World, agree_on_store_prefix, explain_lost_process
 from edgechat.train.metrics import read_metrics
 from edgechat.train.run import open_run
 from edgechat.train.trainer import Trainer
+from edgechat.train.updates import evaluate_loss
 
 STEPS = 12
 
@@ -135,6 +137,38 @@ def trained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(Checkpoints(run).last / "model.safetensors")
+
+
+class OwnPart(World):
+    """One of several processes, whose sums are its own part of them."""
+
+    def sum(self, *values: float) -> list[float]:
+        return list(values)
+
+    def wrap_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        return model
+
+
+def test_each_validation_batch_is_divided_among_the_processes(run_folder, tmp_path, monkeypatch):
+    shutil.copytree(run_folder, tmp_path / "run")
+    run, parts, sizes = open_run(tmp_path / "run"), list[tuple[float, float]](), list[int]()
+
+    def measure(model, batches, when):
+        shards = list(batches)
+        sizes.extend(len(shard.src) for shard in shards)
+        parts.append(evaluate_loss(model, shards, when))
+        return parts[-1]
+
+    monkeypatch.setattr(trainer, "evaluate_loss", measure)
+    for rank in range(3):
+        process = Trainer(run, world=OwnPart(rank, 3))
+        process._valid = process._train
+        process._validate()
+    batch_size = run.config.training.batch_size
+    assert (batch_size, max(sizes), min(sizes)) == (4, 2, 1)
+    batches = ordered_batches(run.train_pairs, run.config.training)
+    whole = evaluate_loss(run.load_model("last")[0], batches, "")
+    assert [sum(column) for column in zip(*parts, strict=True)] == pytest.approx(whole)
 
 
 def test_two_processes_learn_what_one_learns(trained):

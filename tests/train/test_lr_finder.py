@@ -1,5 +1,6 @@
 """The range test: rates grow until the loss diverges, and the suggestion is a tenth of the best."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -61,6 +62,14 @@ def test_if_not_even_the_lowest_rate_can_be_tried_the_error_says_so(run_folder):
         model.output.bias.fill_(math.nan)
     with pytest.raises(EdgeChatError, match=r"at the lowest, 1e-06, the loss \(nan\) or its gradient is no"):
         find_learning_rate(run.config, model, run.train_pairs, "cpu")
+
+
+def test_a_trained_model_with_dropout_is_compared_with_itself_under_dropout(run_folder):
+    torch.set_num_threads(1)
+    run = open_run(run_folder)
+    run = dataclasses.replace(run, config=run.config.with_values({"dropout": 0.5}))
+    found = find_learning_rate(run.config, run.load_model("last")[0], run.train_pairs, "cpu")
+    assert len(found.trials) > STEPS / 3
 
 
 def test_one_batch_that_a_trained_model_does_not_know_is_not_divergence(run_folder):

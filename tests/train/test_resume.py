@@ -1,7 +1,6 @@
 """A run that is interrupted anywhere and resumed ends with the same bytes as an uninterrupted one, with any
 options."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -120,54 +119,34 @@ def test_a_run_interrupted_at_random_ends_with_the_same_bytes_under_any_options(
     assert result(broken.folder) == result(whole.folder)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"batch_size": 3},
-        {"batch_tokens": 64},
-        {"batch_size": 3, "accumulate": 2},
-        {"batch_tokens": 64, "accumulate": 2},
-    ],
-)
-def test_a_checkpoint_that_counts_batches_goes_on_exactly_or_says_that_it_does_not(
-    untrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict[str, int]
+@pytest.mark.parametrize("step", [6, STEPS])
+@pytest.mark.parametrize("values", [{}, {"keep": 2, "ema": 0.9}, {"early_stop": "bleu", "patience": 9}])
+@pytest.mark.parametrize("killed_in", [(trainer, "evaluate_loss"), (Checkpoints, "save_validation")])
+def test_a_run_that_is_killed_in_a_validation_loses_no_step(
+    untrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_in: tuple[Any, str],
+    values: dict[str, Any],
+    step: int,
 ):
+    def kill_at_step(*given: Any) -> Any:
+        if train.position.step == step:
+            raise Killed
+        return real(*given)
+
     whole = copy_run(untrained, tmp_path / "whole", values)
     Trainer(whole).train()
-    older = copy_run(untrained, tmp_path / "older", values)
-    train_to(older, 7, kill=False)
-    state = Checkpoints(older.folder).last / "state.json"
-    content = json.loads(state.read_text())
-    steps = content["position"].pop("epoch_step")
-    content["position"]["batch"] = steps * values.get("accumulate", 1)
-    state.write_text(json.dumps(content))
-    Trainer(older).train()
-    assert result(older.folder) == result(whole.folder)
-    said = "drew each batch of a step by itself: training continues, but in epoch" in caplog.text
-    assert said == ("accumulate" in values)
-
-
-@pytest.mark.parametrize(("batches", "steps"), [(1, 1), (2, 1), (99, None)])
-def test_batches_of_tokens_of_a_later_epoch_are_counted_as_steps_of_that_epoch(
-    untrained: Path, tmp_path: Path, batches: int, steps: int | None
-):
-    """Epochs differ in their number of steps, so the total of the earlier ones cannot be used."""
-    run = copy_run(untrained, tmp_path / "run", {"batch_tokens": 64, "accumulate": 2, "max_steps": 99})
-    Trainer(run).train(lambda: True)
-    state = Checkpoints(run.folder).last / "state.json"
-    content = json.loads(state.read_text())
-    del content["position"]["epoch_step"]
-    content["position"] |= {"epoch": 3, "step": 23, "batch": batches}
-    state.write_text(json.dumps(content))
-    trainer = Trainer(run)
-    in_epoch = len(trainer._steps_of_epoch(3))
-    assert in_epoch > 1
-    position = trainer.position
-    assert (position.epoch, position.step) == (3, 23)
-    assert position.epoch_step == (in_epoch if steps is None else steps)
-    trainer.train(lambda: True)
-    after = Trainer(run).position
-    assert (after.epoch, after.epoch_step) == ((4, 1) if steps is None else (3, steps + 1))
+    broken = copy_run(untrained, tmp_path / "broken", values)
+    train, real = Trainer(broken), getattr(*killed_in)
+    with monkeypatch.context() as patch:
+        patch.setattr(*killed_in, kill_at_step)
+        with pytest.raises(Killed):
+            train.train()
+    steps: list[int] = []
+    Trainer(broken, on_step=lambda p: steps.append(p.step)).train()
+    assert steps == list(range(step + 1, STEPS + 1))
+    assert result(broken.folder) == result(whole.folder)
 
 
 def test_a_run_with_every_option_at_once_is_exact_too(untrained: Path, tmp_path: Path):

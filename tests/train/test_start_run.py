@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgechat.runtime.atomic_write import sha256
-from edgechat.runtime.errors import UsageError
+from edgechat.runtime.errors import CheckpointError, UsageError
+from edgechat.train import start_run
 from edgechat.train.config import TrainingConfig
 from edgechat.train.request import TrainingRequest
 from edgechat.train.run import Run, create_run, open_run
@@ -23,11 +24,29 @@ def test_a_run_is_started_resumed_and_replaced_only_when_asked_to(corpus_file, t
     assert Trainer(run).train().position.step == 2
     run = open_or_create(out, TrainingRequest.from_options({"max_steps": 3}), "cpu", resume=True)
     assert Trainer(run).train().position.step == 3
-    with pytest.raises(UsageError, match="--hidden gives hidden 24, but the run was begun with 16"):
+    with pytest.raises(UsageError, match="--hidden sets hidden to 24, but the run was started with 16"):
         open_or_create(out, TrainingRequest.from_options({"hidden": 24}), "cpu", resume=True)
     with pytest.raises(UsageError, match="exists: --resume continues it, or --force replaces it"):
         open_or_create(out, request, "cpu")
     assert not open_or_create(out, request, "cpu", force=True).checkpoints
+
+
+def test_a_run_whose_training_begins_while_the_data_is_read_is_not_replaced(
+    corpus_file, tmp_path, monkeypatch
+):
+    out, trainers = tmp_path / "run", list[Trainer]()
+    request = TrainingRequest.from_options({**SMALL, "data": [str(corpus_file)]})
+    open_or_create(out, request, "cpu")
+
+    def prepare(*given, **options):
+        trainers.append(Trainer(open_run(out)))
+        return prepare_run_inputs(*given, **options)
+
+    monkeypatch.setattr(start_run, "prepare_run_inputs", prepare)
+    with pytest.raises(CheckpointError, match="is being trained by process"):
+        open_or_create(out, request, "cpu", force=True)
+    assert trainers[0].train().ended == "finished"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_resume_may_keep_more_checkpoints_but_not_replace_batches_of_tokens_by_batches_of_pairs(
@@ -117,7 +136,7 @@ def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_f
         assert (
             open_or_create(out, TrainingRequest.from_options(again), "cpu", resume=True).config == run.config
         )
-    with pytest.raises(UsageError, match="gives vocab_size 300, but the run was begun with 280"):
+    with pytest.raises(UsageError, match="sets vocab_size to 300, but the run was started with 280"):
         open_or_create(out, TrainingRequest.from_options({"vocab_size": 300}), "cpu", resume=True)
     of_run = {**data, "from_run": trained(run).folder, "config": tmp_path / "mine.toml"}
     more = open_or_create(tmp_path / "more", TrainingRequest.from_options(of_run), "cpu")
@@ -126,7 +145,7 @@ def test_a_run_of_a_ready_tokenizer_records_the_size_of_that_vocabulary(corpus_f
         open_or_create(more.folder, TrainingRequest.from_options(of_run), "cpu", resume=True).config
         == more.config
     )
-    with pytest.raises(UsageError, match="gives vocab_size 300, but the run was begun with 280"):
+    with pytest.raises(UsageError, match="sets vocab_size to 300, but the run was started with 280"):
         open_or_create(more.folder, TrainingRequest.from_options({"vocab_size": 300}), "cpu", resume=True)
 
 

@@ -2,21 +2,25 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import math
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.errors import CheckpointError, EdgeChatError
 from edgechat.train.batches import make_batch
 from edgechat.train.checkpoints import Checkpoints
+from edgechat.train.dialogue import Pair
 from edgechat.train.metrics import append_metrics, make_figure, plot_metrics, read_metrics, truncate_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.tokenizer import train_tokenizer
@@ -55,6 +59,54 @@ def test_each_row_of_metrics_has_all_columns(run_folder):
     assert row["valid_perplexity"] == pytest.approx(math.exp(row["valid_loss"]))
 
 
+def test_the_learning_rate_in_metrics_is_that_of_the_last_update(run, monkeypatch):
+    trainer, rates = Trainer(with_options(run, schedule="cosine", save_every=5)), list[float]()
+    update = trainer._updater.update
+
+    def spy(*given, rate, **others):
+        rates.append(rate)
+        return update(*given, rate=rate, **others)
+
+    monkeypatch.setattr(trainer._updater, "update", spy)
+    trainer.train()
+    recorded = [(row["step"], row["learning_rate"]) for row in read_metrics(run.folder)]
+    assert recorded == [(step, rates[step - 1]) for step in (5, 10, 12)]
+
+
+def test_the_pairs_that_are_decoded_at_validations_are_read_once_and_spread_over_all(run, monkeypatch):
+    from edgechat.train import trainer as module
+
+    texts, decoded = [Pair([str(i)], "") for i in range(11)], list[list[str]]()
+    reads = iter([texts])
+    monkeypatch.setattr(Run, "valid_texts", lambda _: next(reads))
+    monkeypatch.setattr(module, "_MAX_DECODED_PAIRS", 6)
+    trainer = Trainer(with_options(run, early_stop="bleu", save_every=5))
+
+    def score(_: object, pairs: list[Pair]) -> dict[str, float]:
+        decoded.append([pair.turns[0] for pair in pairs])
+        return {"exact_match": 0.0, "bleu": 0.0, "chrf": 0.0}
+
+    monkeypatch.setattr(trainer, "_score_greedy_replies", score)
+    trainer.train()
+    assert decoded == [["0", "2", "4", "6", "8", "10"]] * 3
+
+
+def test_the_time_of_validations_does_not_lower_the_speed(run, monkeypatch):
+    clock, speeds = itertools.count(), list[float]()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+
+    def validate(_: Trainer) -> dict[str, float]:
+        for _ in range(100):
+            next(clock)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(Trainer, "_validate", validate)
+    trainer = Trainer(with_options(run, save_every=2), on_step=lambda p: speeds.append(p.tokens_per_second))
+    third = trainer._target_tokens(trainer._steps_of_epoch(0)[2], [])
+    trainer.train(lambda: len(speeds) == 3)
+    assert speeds[2] == pytest.approx(0.9 * speeds[1] + 0.1 * third)  # which took one tick of the clock
+
+
 def test_a_stop_request_leaves_a_checkpoint_that_resumes_to_the_same_weights(run, tmp_path):
     twin = tmp_path / "twin"
     shutil.copytree(run.folder, twin)
@@ -65,6 +117,16 @@ def test_a_stop_request_leaves_a_checkpoint_that_resumes_to_the_same_weights(run
         assert trainer.train(lambda: seen[-1] in (5, 9)).ended == ended
     assert seen == list(range(1, 13))
     assert weights(run.folder) == weights(twin)
+
+
+def test_a_stop_request_ends_a_validation_too_and_a_resume_makes_it_up(run):
+    trainer, steps = Trainer(run), list[int]()
+    result = trainer.train(lambda: trainer.position.step == 12)
+    assert (result.ended, result.position.step) == ("interrupted", 12)
+    assert not read_metrics(run.folder)
+    assert Trainer(run, on_step=lambda p: steps.append(p.step)).train().ended == "finished"
+    assert not steps
+    assert [row["step"] for row in read_metrics(run.folder)] == [12]
 
 
 def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_through(run, tmp_path):
@@ -492,7 +554,8 @@ def test_weights_for_another_vocabulary_give_a_one_sentence_error(run):
     Trainer(run).train()
     path = run.folder / "tokenizer.json"
     path.write_bytes(train_tokenizer(["hello"] * 9, 320))
-    (run.folder / "run.json").write_text(json.dumps({**run.info, "files": {}}))  # as older runs have it
+    run.info["files"]["tokenizer.json"] = sha256(path.read_bytes())
+    (run.folder / "run.json").write_text(json.dumps(run.info))
     with pytest.raises(CheckpointError, match=r"embedding\.weight is 320 × 24, not \d+ × 24$"):
         open_run(run.folder).load_model("last")
     with pytest.raises(CheckpointError, match=r"has ids that the run's tokenizer\.json lacks"):
