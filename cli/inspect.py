@@ -279,7 +279,7 @@ def doctor(json: JsonOption = False) -> None:
                 ("platform", report["platform"]),
                 ("cpus", report["cpus"]),
                 *_package_rows(versions),
-                ("device auto", "cuda" if cuda.usable else "cpu"),
+                ("device auto", "cuda, for int8 bundles cpu" if cuda.usable else "cpu"),
                 ("cuda", cuda.reason),
                 *(("problem", problem) for problem in problems),
             ]

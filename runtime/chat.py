@@ -128,7 +128,7 @@ class ChatModel(ProcessBound):
 
         Args:
             bundle: the path of a folder or of an .edgechat file; "demo" is the bundle in the package.
-            device: "cpu", "cuda", or "auto" for CUDA where it can be used.
+            device: "cpu", "cuda", or "auto" for CUDA where it can be used; an int8 bundle runs on the CPU only.
             threads: ONNX Runtime's intra-op threads. One is fastest for small models; more threads than cores
                 slow each other down.
             require_signature: refuse the bundle unless this Ed25519 public key signed it. Give the path of
@@ -140,8 +140,7 @@ class ChatModel(ProcessBound):
             DeviceError: `device="cuda"` cannot be used, or there is not enough memory.
             EdgeChatError: a signature is required, but the package cryptography is not installed.
         """
-        checked = read_bundle(find_bundle(check_path("bundle", bundle)), require_signature=require_signature)
-        return cls.from_bundle(checked, device=device, threads=threads)
+        return cls.from_bundle(_read_bundle(bundle, require_signature), device=device, threads=threads)
 
     @classmethod
     def load_bytes(
@@ -159,7 +158,8 @@ class ChatModel(ProcessBound):
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":
         """Create a model from a bundle that `read_bundle` has read and checked."""
-        chosen, threads = resolve_device(device), check_whole_number("threads", threads, 1, 1024)
+        chosen = resolve_device(device, [bundle.manifest.precision])
+        threads = check_whole_number("threads", threads, 1, 1024)
         try:
             return cls._from_checked_bundle(bundle, chosen, threads)
         except BundleError as error:
@@ -220,8 +220,8 @@ class ChatModel(ProcessBound):
         """Load several bundles that reply as one model: their probabilities are averaged at each step.
 
         All must have been trained with the same tokenizer. The default options are those of the first bundle.
-        Replies have no confidence, since each bundle was calibrated alone. With a list of one bundle it does
-        the same as `load`.
+        Replies have no confidence, since each bundle was calibrated alone. All run on one device: with "auto",
+        that is the CPU if one of them is int8. With a list of one bundle it does the same as `load`.
 
         Raises:
             UsageError: the bundles differ in their tokenizer, the number of turns they see, whether they
@@ -230,10 +230,9 @@ class ChatModel(ProcessBound):
         bundles = to_list(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
         if not bundles:
             raise UsageError("an ensemble needs at least one bundle")
-        first, *others = (
-            cls.load(bundle, device=device, threads=threads, require_signature=require_signature)
-            for bundle in bundles
-        )
+        checked = [_read_bundle(bundle, require_signature) for bundle in bundles]
+        chosen = resolve_device(device, {each.manifest.precision for each in checked})
+        first, *others = (cls.from_bundle(each, device=chosen, threads=threads) for each in checked)
         if not others:
             return first
         for name, other in zip(bundles[1:], others, strict=True):
@@ -421,6 +420,11 @@ class ChatModel(ProcessBound):
         if threads is None:
             threads = self._threads = CoroutineThreads()
         return threads
+
+
+def _read_bundle(bundle: Any, require_signature: PublicKey | None) -> Bundle:
+    """Find, read and check a bundle that a caller named."""
+    return read_bundle(find_bundle(check_path("bundle", bundle)), require_signature=require_signature)
 
 
 def _check_ensemble(name: Any, model: ChatModel, other_name: Any, other: ChatModel) -> None:

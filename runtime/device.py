@@ -6,6 +6,7 @@ import ctypes
 import functools
 import io
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ import onnxruntime as ort
 
 from .arguments import check_one_of
 from .errors import DeviceError
+from .manifest import PrecisionName
 
 Device = Literal["cpu", "cuda"]
 DEVICES = ("auto", "cpu", "cuda")
@@ -61,8 +63,11 @@ def check_cuda() -> CudaSupport:
     return CudaSupport(True, "usable")
 
 
-def resolve_device(device: str) -> Device:
-    """The device that "auto", "cpu" or "cuda" selects on this machine.
+def resolve_device(device: str, precisions: Collection[PrecisionName]) -> Device:
+    """The device that "auto", "cpu" or "cuda" selects on this machine for graphs of these precisions.
+
+    ONNX Runtime multiplies 8-bit numbers on the CPU only. On CUDA, each product of an int8 graph would be
+    copied to the CPU and back, so int8 always runs on the CPU.
 
     Raises:
         UsageError: `device` is none of these.
@@ -70,6 +75,13 @@ def resolve_device(device: str) -> Device:
     """
     check_one_of("device", device, DEVICES)
     if device == "cpu":
+        return "cpu"
+    if "int8" in precisions:
+        if device == "cuda":
+            raise DeviceError(
+                "device cuda cannot be used with an int8 bundle, which ONNX Runtime can compute on the CPU "
+                "only: use device cpu, or export with --precision fp16 or fp32"
+            )
         return "cpu"
     state = check_cuda()
     if state.usable:
