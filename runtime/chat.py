@@ -169,9 +169,6 @@ class ChatModel(ProcessBound):
     @classmethod
     def _from_checked_bundle(cls, bundle: Bundle, device: Device, threads: int) -> "ChatModel":
         manifest, files = bundle.manifest, bundle.files
-        backend = OrtBackend(
-            manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=device, threads=threads
-        )
         text = manifest.text
         codec = TextCodec(
             files["tokenizer.json"],
@@ -179,11 +176,8 @@ class ChatModel(ProcessBound):
             max_target=text.max_target,
             turns=text.turns,
             lowercase=text.lowercase,
+            vocab_size=manifest.model.vocab_size,
         )
-        if codec.vocab_size != backend.vocab_size:
-            raise BundleError(
-                f"tokenizer.json has {codec.vocab_size} tokens, but the model has {backend.vocab_size}"
-            )
         closed_set: ClosedSet | None = None
         if REPLIES_FILE in files:
             try:
@@ -192,6 +186,9 @@ class ChatModel(ProcessBound):
                 raise BundleError(f"{REPLIES_FILE}: {error}") from None
         fitted = manifest.calibration
         calibration = None if fitted is None else Calibration.from_json(fitted)
+        backend = OrtBackend(
+            manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=device, threads=threads
+        )
         model = cls(
             backend,
             codec,
