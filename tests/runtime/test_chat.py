@@ -458,6 +458,21 @@ def test_text_rules_are_created_once_whatever_the_other_options(texts):
     assert chat.maker.text_rules(DecodingOptions(banned=("he said",))) is not rules
 
 
+def test_the_text_rules_that_were_used_least_recently_are_dropped():
+    chat, _ = table_model()
+
+    def rules(n: int):
+        return chat.maker.text_rules(DecodingOptions(banned=(f"hen {n}",)))
+
+    first, second = rules(0), rules(1)
+    for n in range(2, 16):
+        rules(n)
+    assert rules(0) is first  # it is now the most recently used
+    rules(16)
+    assert rules(0) is first
+    assert rules(1) is not second
+
+
 def test_text_rules_are_created_once_for_concurrent_threads(monkeypatch):
     made, began, go_on = [], threading.Event(), threading.Event()
 
