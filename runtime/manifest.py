@@ -26,6 +26,9 @@ MAX_TENSORS = 16
 MAX_REPLY_ROWS = 200_000
 #: Limit on the log-probabilities of a step, beam times vocabulary, with a bundle's default options.
 MAX_STEP_LOGPS = 20_000_000
+#: Limits on the characters of the texts of an option times the vocabulary, with a bundle's default options.
+#: At the limit, the rules for these texts take about a second when they are created, and at each step.
+MAX_TEXT_COSTS = {"banned": 100_000_000, "required": 10_000_000}
 PrecisionName = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 #: The opset of ONNX's standard operators that the graphs use.
@@ -271,11 +274,24 @@ class Manifest:
 
 
 def check_defaults(decoding: DecodingOptions, *, max_target: int, vocab_size: int) -> None:
-    """Refuse default options with which replies of an untrusted bundle could take too long.
+    """Refuse default options with which replies of an untrusted bundle could take too much time or memory.
 
     Raises:
         UsageError: names the option.
     """
+    for name in ("alignments", "trace"):
+        if getattr(decoding, name):
+            raise UsageError(
+                f"{name} cannot be a default of a bundle, since it makes every reply large: "
+                "give it with each call that needs it"
+            )
+    for name, most in MAX_TEXT_COSTS.items():
+        if (characters := sum(map(len, getattr(decoding, name)))) > most // vocab_size:
+            raise UsageError(
+                f"{name} has {characters:,} characters, too many for a vocabulary of {vocab_size:,} tokens: "
+                f"in a bundle, characters times vocabulary may be at most {most:,}, not "
+                f"{characters * vocab_size:,}"
+            )
     longest = decoding.max_reply_length(max_target)
     if (rows := decoding.beam * longest) > MAX_REPLY_ROWS:
         raise UsageError(

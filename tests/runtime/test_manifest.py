@@ -267,6 +267,26 @@ def test_a_bundle_may_not_ask_for_a_reply_of_hours(beam, max_target, taken):
     assert Manifest.from_bytes(seal(values)).decoding.beam == beam
 
 
+@pytest.mark.parametrize("name", ["alignments", "trace"])
+def test_a_bundle_may_not_ask_for_replies_of_gigabytes(name):
+    values = plain()
+    values["decoding"][name] = True
+    with pytest.raises(BundleError, match=rf"^edgechat\.json: {name} cannot be a default of a bundle"):
+        Manifest.from_bytes(seal(values))
+
+
+@pytest.mark.parametrize(("name", "most"), [("banned", 1000), ("required", 100)])
+def test_a_bundle_may_not_ask_for_rules_of_many_texts_and_many_tokens(name, most):
+    values = plain()
+    values["model"]["vocab_size"] = 100_000
+    values["decoding"][name] = ["x" * 40, "y" * (most - 40)]
+    assert getattr(Manifest.from_bytes(seal(values)).decoding, name)
+    values["decoding"][name][0] += "x"
+    said = rf"{name} has {most + 1:,} characters, too many for a vocabulary of 100,000 tokens: .* at most "
+    with pytest.raises(BundleError, match=f"{said}{most * 100_000:,}, not {(most + 1) * 100_000:,}"):
+        Manifest.from_bytes(seal(values))
+
+
 @pytest.mark.parametrize(("beam", "taken"), [(66, True), (67, False)])
 def test_a_bundle_may_not_ask_for_a_step_of_gigabytes(beam, taken):
     values = plain()
