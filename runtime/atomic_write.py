@@ -46,6 +46,12 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     Raises:
         FileExistsError: the file exists; it is not changed.
     """
+    _create(path, data, mode)
+    sync_folder(path.parent)
+
+
+def _create(path: Path, data: bytes, mode: int) -> None:
+    """`write_new`, except that the name of the file is not yet durable."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -56,7 +62,6 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         path.unlink()
         _name_target_in_error(error, str(path), path)
         raise
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -93,7 +98,7 @@ def write_atomic(
     with _temporary_files_beside(beside or path) as folder:
         temporary = _new_name(folder)
         # With `mode`, nobody else may read the file before it has its permissions.
-        write_new(temporary, raw, mode=0o666 if mode is None else 0o600)
+        _create(temporary, raw, 0o666 if mode is None else 0o600)
         try:
             if mode is not None:
                 temporary.chmod(mode)

@@ -167,8 +167,8 @@ def _identity(call: Call) -> list[Value]:
 
 
 def _elementwise(count: int) -> Rule:
-    """Elementwise on exactly `count` inputs. ONNX allows any number for Max and Min, and ONNX Runtime computes
-    a whole output for each, so the cost of a node would not be bounded by the size of its output."""
+    """Elementwise on exactly `count` inputs. ONNX allows any number for Max and Min, and ONNX Runtime
+    computes a whole output for each, so the size of the output would not bound the cost of the node."""
 
     def rule(call: Call) -> list[Value]:
         if len(call.inputs) != count:

@@ -2,9 +2,9 @@
 use up all memory, or take forever, when it loads them or when it encodes with them.
 
 The tokenizer must be a byte-level BPE that reproduces the NFC form of any text. It splits text into words as
-`edgechat train` does it, or only as `ByteLevel` can, with or without GPT-2's pattern: `--tokenizer` takes such
-files. Everything else that the format supports is refused: truncation, padding, random variation, changes of
-the text, and unknown patterns, whose matching may take forever.
+`edgechat train` does it, or with GPT-2's pattern, or not at all: `--tokenizer` takes such files. Everything
+else that the format supports is refused: truncation, padding, random variation, changes of the text, and
+unknown patterns, whose matching may take forever.
 """
 
 import functools
@@ -86,9 +86,7 @@ def check_tokenizer(raw: bytes, vocab_size: int | None = None) -> None:
             f"tokenizer.json is not a byte-level tokenizer: {len(missing)} of the 256 bytes have no token"
         )
     if vocab_size not in (None, len(model["vocab"])):
-        raise BundleError(
-            f"tokenizer.json has {len(model['vocab'])} tokens, but the model has {vocab_size}"
-        )
+        raise BundleError(f"tokenizer.json has {len(model['vocab'])} tokens, but the model has {vocab_size}")
     _check_model(model)
     _check_pipeline(values)
 
