@@ -1,11 +1,11 @@
 """Device selection. ONNX Runtime lists CUDA even if it cannot be used, and a session that does not get it
 falls back to the CPU with only a log message. So a tiny session is created and asked what it runs on."""
 
-import contextlib
 import ctypes
 import functools
 import io
 import sys
+import types
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -46,21 +46,30 @@ def check_cuda() -> CudaSupport:
         return CudaSupport(
             False, "the installed onnxruntime has no CUDA provider: install onnxruntime-gpu in its place"
         )
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # preload_dlls prints what is missing
-        ort.preload_dlls()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
+        missing = _preload_libraries()
         session = ort.InferenceSession(_IDENTITY_GRAPH, options, providers=[CUDA, CPU])
     except Exception as error:
         return CudaSupport(False, f"the CUDA provider does not start: {error}")
     if session.get_providers()[0] != CUDA:
-        missing = " ".join(said.getvalue().split()[:12])
         return CudaSupport(
             False, f"the CUDA provider does not start: {missing or 'ONNX Runtime does not say why'}"
         )
     return CudaSupport(True, "usable")
+
+
+def _preload_libraries() -> str:
+    """Load CUDA's libraries. Return the beginning of what ONNX Runtime prints about missing ones.
+
+    Its function runs with a `print` of its own: redirecting stdout would swallow what other threads print.
+    """
+    said = io.StringIO()
+    preload = ort.preload_dlls
+    names = {**preload.__globals__, "print": functools.partial(print, file=said)}
+    types.FunctionType(preload.__code__, names, argdefs=preload.__defaults__)()
+    return " ".join(said.getvalue().split()[:12])
 
 
 def resolve_device(device: str, precisions: Collection[PrecisionName]) -> Device:

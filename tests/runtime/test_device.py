@@ -1,6 +1,7 @@
 """A model runs on the device that it reports, or not at all."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -172,6 +173,32 @@ def test_a_listed_provider_whose_session_falls_back_is_not_usable(monkeypatch, c
     assert not state.usable
     assert "does not start: Failed to load libcublasLt.so.12" in state.reason
     assert capsys.readouterr().out == ""
+
+
+def test_other_threads_may_print_while_libraries_are_loaded(monkeypatch, capsys):
+    out = sys.stdout
+
+    def preload() -> None:
+        sys.stdout.write("of another thread\n")
+        print("Failed to load libcublasLt.so.12")
+
+    a_driver(monkeypatch, preload=preload, session=FakeSession)
+    assert "does not start: Failed to load libcublasLt.so.12" in look().reason
+    assert capsys.readouterr().out == "of another thread\n"
+    assert sys.stdout is out
+
+
+def test_the_libraries_are_loaded_by_onnx_runtimes_own_function(capsys):
+    assert isinstance(device._preload_libraries(), str)
+    assert capsys.readouterr().out == ""
+
+
+def test_libraries_that_cannot_be_loaded_are_a_reason_and_not_a_traceback(monkeypatch):
+    def preload() -> None:
+        raise RuntimeError("no such folder")
+
+    a_driver(monkeypatch, preload=preload)
+    assert look() == CudaSupport(False, "the CUDA provider does not start: no such folder")
 
 
 def test_a_session_that_cannot_be_created_is_a_reason_and_not_a_traceback(monkeypatch):
