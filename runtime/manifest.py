@@ -13,7 +13,7 @@ from .arguments import short_repr
 from .atomic_write import sha256
 from .errors import BundleError, EdgeChatError, UsageError
 from .options import MAX_LENGTH, DecodingOptions
-from .strict_json import read_json
+from .strict_json import read_json, replace_nonfinite
 from .text import EOS, GO, PAD, SEP, UNK
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
@@ -204,10 +204,11 @@ class Manifest:
         return values
 
     def to_bytes(self) -> bytes:
-        """The sealed JSON text; equal manifests give equal bytes."""
-        values = self.to_json()
+        """The sealed JSON text; equal manifests give equal bytes. An infinite perplexity becomes null, since
+        JSON has no infinity."""
+        values = replace_nonfinite(self.to_json())
         values["sha256"] = _ZERO_SHA256
-        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         # No string value can contain this line, since a JSON string has no raw line break.
         return text.replace(
             _SEAL_LINE.format(_ZERO_SHA256), _SEAL_LINE.format(sha256(text.encode()))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from typing import Any
 
@@ -265,6 +266,16 @@ def test_a_bundle_may_not_ask_for_a_reply_of_hours(beam, max_target, taken):
             Manifest.from_bytes(seal(values))
     values["decoding"]["max_length"] = 50  # its own maximum counts, not that of the model
     assert Manifest.from_bytes(seal(values)).decoding.beam == beam
+
+
+def test_an_infinite_perplexity_is_null_since_json_has_no_infinity():
+    def refused(name: str) -> None:
+        pytest.fail(f"{name} is not JSON")
+
+    manifest = dataclasses.replace(PLAIN, quality={"valid_perplexity": math.inf, "deep": [math.nan, 1.5]})
+    raw = manifest.to_bytes()
+    json.loads(raw, parse_constant=refused)
+    assert Manifest.from_bytes(raw).quality == {"valid_perplexity": None, "deep": [None, 1.5]}
 
 
 @pytest.mark.parametrize("name", ["alignments", "trace"])
