@@ -69,7 +69,7 @@ class ChatSession:
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """Like `reply`, for coroutines; see `ChatModel.areply`."""
         model, turns = self._model, [*self.context, prompt]
-        reply = await model.coroutine_threads.reply(partial(model.stream_turns, turns, options))
+        reply = await model._coroutine_threads.reply(partial(model.stream_turns, turns, options))
         self._remember(prompt, reply)  # no await follows, so it can no longer be cancelled
         return reply
 
@@ -77,7 +77,7 @@ class ChatSession:
         """Like `stream`, for coroutines; see `ChatModel.astream`. The two turns are remembered when the
         iteration ends, so that the caller has received every piece."""
         model, turns = self._model, [*self.context, prompt]
-        return model.coroutine_threads.pieces(
+        return model._coroutine_threads.pieces(
             partial(model.stream_turns, turns, options), partial(self._remember, prompt)
         )
 
@@ -128,7 +128,7 @@ class ChatModel(ProcessBound):
 
         Args:
             bundle: the path of a folder or of an .edgechat file; "demo" is the bundle in the package.
-            device: "cpu", "cuda", or "auto" for CUDA where it can be used; an int8 bundle runs on the CPU only.
+            device: "cpu", "cuda", or "auto" for CUDA where it can be used. int8 runs on the CPU only.
             threads: ONNX Runtime's intra-op threads. One is fastest for small models; more threads than cores
                 slow each other down.
             require_signature: refuse the bundle unless this Ed25519 public key signed it. Give the path of
@@ -200,7 +200,7 @@ class ChatModel(ProcessBound):
             golden=files["golden.json"],
         )
         try:
-            model.maker.text_rules(model.defaults)
+            model.maker.check_options(model.defaults)
         except UsageError as error:  # else each call would raise it, as if its caller had given the option
             raise BundleError(f"the decoding options in edgechat.json allow no reply: {error}") from None
         return model
@@ -217,12 +217,13 @@ class ChatModel(ProcessBound):
         """Load several bundles that reply as one model: their probabilities are averaged at each step.
 
         All must have been trained with the same tokenizer. The default options are those of the first bundle.
-        Replies have no confidence, since each bundle was calibrated alone. All run on one device: with "auto",
-        that is the CPU if one of them is int8. With a list of one bundle it does the same as `load`.
+        Replies have no confidence, since each bundle was calibrated alone. All run on one device; with
+        "auto", that is the CPU if one of them is int8. With a list of one bundle it does the same as `load`.
 
         Raises:
             UsageError: the bundles differ in their tokenizer, the number of turns they see, whether they
-                read prompts in lower case, or their closed set of replies.
+                read prompts in lower case, or their closed set of replies; or the default options of the
+                first allow no reply as short as those of the others.
         """
         bundles = to_list(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
         if not bundles:
@@ -240,7 +241,14 @@ class ChatModel(ProcessBound):
             max_target=min(model.codec.max_target for model in models),
         )
         backend = EnsembleBackend([model.backend for model in models])
-        return cls(backend, codec, first.defaults, device=first.device, closed_set=first.maker.closed_set)
+        ensemble = cls(backend, codec, first.defaults, device=chosen, closed_set=first.maker.closed_set)
+        try:
+            ensemble.maker.check_options(ensemble.defaults)
+        except UsageError as error:  # else each call would raise it, as if its caller had given the option
+            raise UsageError(
+                f"the default options of {os.fspath(bundles[0])} allow no reply of this ensemble: {error}"
+            ) from None
+        return ensemble
 
     def __repr__(self) -> str:
         what = f", {self.manifest.precision}" if self.manifest else ""
@@ -261,14 +269,14 @@ class ChatModel(ProcessBound):
 
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """Like `reply`, in a thread. Cancelling the task stops the search before its next step."""
-        return await self.coroutine_threads.reply(partial(self.stream, prompt, options))
+        return await self._coroutine_threads.reply(partial(self.stream, prompt, options))
 
     def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
         """Like `stream`, for `async for`: each piece is searched for in a thread, when it is asked for.
 
         Cancelling the task, or closing the generator, stops the search before its next step.
         """
-        return self.coroutine_threads.pieces(partial(self.stream, prompt, options))
+        return self._coroutine_threads.pieces(partial(self.stream, prompt, options))
 
     def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
         """Return a reply that arrives piece by piece.
@@ -287,7 +295,7 @@ class ChatModel(ProcessBound):
 
         `on_done` is called with the reply when the search ends, but not when it is cancelled.
         """
-        self.check_open()
+        self._check_open()
         return ReplyStream(lambda: self.backend, self.maker, turns, self._options(options), on_done)
 
     def reply_batch(
@@ -327,7 +335,7 @@ class ChatModel(ProcessBound):
     ) -> list[Reply]:
         """Like `reply_batch`, in a thread, which also calls `progress`. Cancelling the task stops the search
         before its next step."""
-        return await self.coroutine_threads.replies(
+        return await self._coroutine_threads.replies(
             lambda cancelled: self.reply_batch(
                 prompts, options, batch_size=batch_size, progress=progress, cancelled=cancelled
             )
@@ -396,7 +404,7 @@ class ChatModel(ProcessBound):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check_open(self) -> None:
+    def _check_open(self) -> None:
         """Raise ModelClosedError if the model can no longer be used."""
         if self._backend is None:
             raise ModelClosedError("the model was closed")
@@ -405,14 +413,14 @@ class ChatModel(ProcessBound):
     @property
     def backend(self) -> Backend[Any]:
         backend = self._backend  # read once: another thread may close the model in the meantime
-        self.check_open()
+        self._check_open()
         assert backend is not None
         return backend
 
     @property
-    def coroutine_threads(self) -> CoroutineThreads:
+    def _coroutine_threads(self) -> CoroutineThreads:
         """The threads that search for the replies of coroutines; created on first use."""
-        self.check_open()
+        self._check_open()
         threads = self._threads
         if threads is None:
             threads = self._threads = CoroutineThreads()

@@ -56,6 +56,11 @@ class ReplyMaker:
         """Maximum number of tokens of a reply, end-of-sentence counted."""
         return options.max_reply_length(self.codec.max_target)
 
+    def check_options(self, options: DecodingOptions) -> None:
+        """Raise UsageError if no reply of the model can satisfy the options."""
+        self.max_length(options)
+        self.text_rules(options)
+
     def text_rules(self, options: DecodingOptions) -> TextRules:
         """The rules for the text options. They are cached, since creating them reads the whole vocabulary."""
         if options.replies is None and self.closed_set is not None:
