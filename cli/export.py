@@ -119,7 +119,8 @@ def export(
             }
         )
     print_stderr(
-        f"proved: {proof['replies']:,} replies are the same token by token ({proof['near_ties']} near ties), "
+        f"proved: {proof['replies'] - proof['near_ties']:,} replies are the same token by token "
+        f"({proof['near_ties']} near ties), "
         f"log-probabilities agree within {proof['worst_logp']:.1e} over {proof['steps']:,} steps"
     )
     if quality["valid_perplexity"] is not None:

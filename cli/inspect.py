@@ -235,10 +235,10 @@ def _describe_confidence(calibration: dict[str, Any] | None) -> str:
 
 
 def _describe_perplexity(quality: dict[str, Any]) -> str:
-    perplexity = quality.get("valid_perplexity")
-    if perplexity is None:
+    perplexity, pairs = quality.get("valid_perplexity"), quality.get("valid_pairs")
+    if not pairs:
         return "nothing was held out"
-    return f"{perplexity} on {_untrusted_count(quality.get('valid_pairs'), 'pair')}"
+    return f"{'infinite' if perplexity is None else perplexity} on {_untrusted_count(pairs, 'pair')}"
 
 
 def _untrusted_count(value: object, noun: str) -> str:
@@ -279,7 +279,7 @@ def doctor(json: JsonOption = False) -> None:
                 ("platform", report["platform"]),
                 ("cpus", report["cpus"]),
                 *_package_rows(versions),
-                ("device auto", "cuda" if cuda.usable else "cpu"),
+                ("device auto", "cuda, for int8 bundles cpu" if cuda.usable else "cpu"),
                 ("cuda", cuda.reason),
                 *(("problem", problem) for problem in problems),
             ]

@@ -24,7 +24,9 @@ RequireSignatureOption = Annotated[
 ]
 DeviceOption = Annotated[
     DeviceName,
-    typer.Option(help="auto: CUDA if it works, else the CPU; cuda: fail if CUDA does not work."),
+    typer.Option(
+        help="auto: CUDA if it works (never for int8), else the CPU; cuda: fail if CUDA does not work."
+    ),
 ]
 ThreadsOption = Annotated[
     int, typer.Option(min=1, max=1024, help="Threads of ONNX Runtime; 1 is fastest for small models.")

@@ -23,6 +23,10 @@ MIN_PAIRS, MAX_PAIRS = 30, 500
 _FOLDS = 5
 
 
+class CalibrationError(EdgeChatError):
+    """A model cannot be calibrated: its bundle gives no confidence."""
+
+
 def fit_platt(logps: Sequence[float], right: Sequence[bool]) -> Calibration:
     """The a and b of largest posterior probability, for replies of natural-log probabilities `logps`, and
     whether each was `right`.
@@ -57,13 +61,13 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     own probability is kept (a = 1, b = 0), with its error.
 
     Raises:
-        EdgeChatError: there are too few pairs or finished replies, replies are sampled, or likelier replies
-            are not right more often.
+        CalibrationError: there are too few pairs or finished replies, replies are sampled, or likelier
+            replies are not right more often.
     """
     if model.defaults.sample:
-        raise EdgeChatError("sampled replies are not calibrated")
+        raise CalibrationError("sampled replies are not calibrated")
     if len(pairs) < MIN_PAIRS:
-        raise EdgeChatError(
+        raise CalibrationError(
             f"the run holds out {len(pairs)} pairs, but calibration needs at least {MIN_PAIRS}: "
             "train with a larger --valid-fraction, or with --valid FILE"
         )
@@ -73,7 +77,7 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     finished = [(reply, pair) for reply, pair in replied if reply.candidates[0].finished]
     count = len(finished)
     if count < MIN_PAIRS:
-        raise EdgeChatError(
+        raise CalibrationError(
             f"only {count} of {len(chosen)} replies to held-out pairs finished within the length limit, "
             f"but calibration needs at least {MIN_PAIRS}: train longer, or with a larger --max-target"
         )
@@ -81,7 +85,7 @@ def calibrate(model: ChatModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     right = [reply.text == to_nfc(pair.response) for reply, pair in finished]
     fitted = fit_platt(logps, right)
     if round(fitted.a, 6) <= 0:
-        raise EdgeChatError(
+        raise CalibrationError(
             "no calibration fits the held-out pairs: likelier replies are not right more often"
         )
     cross_validated = [0.0] * count

@@ -33,10 +33,11 @@ def model_card(manifest: Manifest) -> str:
         direction = "read in both directions"
     case = ", in lower case" if text.lowercase else ""
     context = "the prompt alone" if text.turns == 1 else f"the last {text.turns} turns of the conversation"
+    devices = "the CPU" if manifest.precision == "int8" else "the CPU or on CUDA"
     return f"""# edgechat model card
 
-A small sequence-to-sequence model that replies to short prompts. It runs with ONNX Runtime on the CPU or
-on CUDA: `edgechat reply BUNDLE "..."`.
+A small sequence-to-sequence model that replies to short prompts. It runs with ONNX Runtime on {devices}:
+`edgechat reply BUNDLE "..."`.
 
 ## What it is
 

@@ -20,8 +20,14 @@ from ..runtime.arguments import short_repr
 from ..runtime.atomic_write import write_atomic
 from ..runtime.bundle import Bundle, check_bundle_target, write_bundle
 from ..runtime.chat import ChatModel
-from ..runtime.closed_set import REPLIES_FILE, ClosedSet, encode_replies, make_closed_set
-from ..runtime.errors import EdgeChatError, ProofError, QualityError, UsageError
+from ..runtime.closed_set import (
+    REPLIES_FILE,
+    ClosedSet,
+    check_replies_argument,
+    encode_replies,
+    make_closed_set,
+)
+from ..runtime.errors import ProofError, QualityError, UsageError
 from ..runtime.golden import make_golden
 from ..runtime.manifest import (
     OPSET,
@@ -35,23 +41,26 @@ from ..runtime.options import DecodingOptions
 from ..runtime.ort import OrtBackend
 from ..runtime.reply_maker import ReplyMaker
 from ..runtime.signature import Signer
+from ..runtime.teacher_forcing import score_targets
 from ..runtime.text import EOS, GO, PAD, SEP, UNK
 from ..train.dataset import EncodedPairs
 from ..train.model import Seq2Seq
+from ..train.perplexity import perplexity_of
 from ..train.run import Run, open_run
 from .bundle_graphs import BundleGraphs, build_graphs, load_graphs, prove_graphs
-from .calibrate import calibrate
+from .calibrate import CalibrationError, calibrate
 from .card import model_card
 from .closed_set import ClosedSetFit, measure_closed_set_fit
 from .graphs import graph_spec
 from .proof import ProgressCallback
 from .quality import LIMITS, compare_with_fp32, measure_step_ms, reasons_against
 
-#: Pairs that the proof, the choice of int8 levels and the quality figures use at most.
+#: Maximum numbers of pairs that the proof, the choice of int8 levels and the quality figures use: see
+#: `_evaluation_pairs`.
 _MAX_PROOF_PAIRS = 64
 _MAX_LEVEL_PAIRS = 64
 _MAX_QUALITY_PAIRS = 2000
-#: With fewer held-out pairs, training pairs are added up to this number.
+#: With fewer held-out pairs, training pairs are added up to this number, but not beyond the maximum.
 _MIN_PAIRS = 500
 _GOLDEN_CASES = 8
 #: Licenses of the corpora that come as packages.
@@ -100,9 +109,9 @@ def export(
         progress: called with a line of text before each stage, and for each hint.
 
     Raises:
-        UsageError: `out` exists and is not to be replaced, or is not a bundle; a reply of the closed set is
-            too long for the model; a bundle may not have `decoding` as its defaults, or no reply can satisfy
-            them; or `data_licence` is not valid text.
+        UsageError: `out` exists and is not to be replaced, or is not a bundle; the closed set is empty, or a
+            reply in it is empty or too long for the model; a bundle may not have `decoding` as its defaults,
+            or no reply can satisfy them; or `data_licence` is not valid text.
         CheckpointError: the run has no checkpoint, or the checkpoint is damaged.
         ProofError: the graphs do not compute what the model computes; nothing is written.
         QualityError: the precision exceeds its limits; nothing is written.
@@ -111,12 +120,13 @@ def export(
     replace_existing |= force
     check_bundle_target(out, replace_existing, "--replace")
     _check_licence(data_licence)
+    replies = None if replies is None else check_replies_argument(replies)
     run = open_run(run_folder)
     model, position = run.load_model(checkpoint)
     decoding = decoding or DecodingOptions()
     closed = None if replies is None else make_closed_set(replies, run.codec)
     check_defaults(decoding, max_target=run.codec.max_target, vocab_size=run.codec.vocab_size)
-    ReplyMaker(run.codec, decoding, closed_set=closed).text_rules(decoding)  # refuses what no reply could be
+    ReplyMaker(run.codec, decoding, closed_set=closed).check_options(decoding)
     last = run.step("last")
     what = f"mean of the checkpoints {checkpoint}" if ":" in checkpoint else f"{checkpoint} checkpoint"
     last_step_note = f"; the last is step {last:,}" if position.step != last else ""
@@ -305,8 +315,8 @@ def _evenly_spaced_pairs(pairs: EncodedPairs, count: int) -> tuple[list[list[int
 
 
 def _evaluation_pairs(run: Run, count: int) -> tuple[list[list[int]], list[list[int]]]:
-    """At most `count` sources and targets to test a bundle on: held-out pairs, and where there are fewer than
-    `_MIN_PAIRS`, training pairs too, since a handful of pairs says little."""
+    """At most `count` sources and targets to test a bundle on. Held-out pairs come first. If they are fewer
+    than both `count` and `_MIN_PAIRS`, training pairs are added, since a handful of pairs says little."""
     sources, targets = _evenly_spaced_pairs(run.valid_pairs, count)
     more = _evenly_spaced_pairs(run.train_pairs, max(0, min(count, _MIN_PAIRS) - len(sources)))
     return sources + more[0], targets + more[1]
@@ -317,23 +327,18 @@ def _measure_quality(
 ) -> tuple[dict[str, Any], list[str], dict[PrecisionName, float]]:
     """Figures for the manifest; the limits that are exceeded; and the CPU milliseconds of a decoder step on
     this machine."""
-    sources, targets = _evaluation_pairs(run, _MAX_QUALITY_PAIRS)
-    quality = compare_with_fp32(built.fp32_backend, built.backend, sources, targets)
-    held_out, n = None, min(len(run.valid_pairs), _MAX_QUALITY_PAIRS)
-    if n:
-        held_out = (
-            quality
-            if n == quality.pairs
-            else compare_with_fp32(built.fp32_backend, built.backend, sources[:n], targets[:n])
-        )
+    held_out = _evenly_spaced_pairs(run.valid_pairs, _MAX_QUALITY_PAIRS)
+    logps = score_targets(built.backend, *held_out)
     figures: dict[str, Any] = {
-        "valid_pairs": n,
-        "valid_perplexity": None if held_out is None else round(held_out.perplexity, 4),
+        "valid_pairs": len(logps),
+        "valid_perplexity": round(perplexity_of(logps), 4) if logps else None,
     }
+    sources, targets = _evaluation_pairs(run, _MAX_QUALITY_PAIRS)
     backends: dict[PrecisionName, OrtBackend] = {"fp32": built.fp32_backend, built.precision: built.backend}
     ms = measure_step_ms(backends, sources[0])
     if built.precision == "fp32":
         return figures, [], ms
+    quality = compare_with_fp32(built.fp32_backend, built.backend, sources, targets)
     reasons = reasons_against(built.precision, quality, size=built.size, fp32_size=built.fp32_size, ms=ms)
     if reasons and not force:
         raise QualityError(
@@ -353,7 +358,7 @@ def _fit_calibration(
     progress("calibrating the confidence")
     try:
         return calibrate(model, run.valid_texts())
-    except EdgeChatError as error:
+    except CalibrationError as error:
         progress(f"the bundle gives no confidence: {error}")
         return None
 

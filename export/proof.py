@@ -1,9 +1,10 @@
 """The proof that the exported graphs compute what the PyTorch model computes.
 
-Numbers: states, alignments and log-probabilities are compared at every step along held-out pairs, alone and
-in ragged batches. Replies: held-out prompts are decoded by both backends, alone and in ragged batches, and
-the replies must be the same token by token. They may differ only at a near tie, a decision of the search by
-less than `NEAR_TIE_GAP`. Near ties are counted and reported.
+It uses pairs of the run: held-out ones, and training pairs if few are held out. Numbers: states, alignments
+and log-probabilities are compared at every step along these pairs, alone and in ragged batches. Replies:
+their prompts are decoded by both backends, alone and in ragged batches, and the replies must be the same
+token by token. They may differ only at a near tie, a decision of the search by less than `NEAR_TIE_GAP`. Near
+ties are counted and reported.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,8 +45,8 @@ class Proof:
     worst_logp: float
     worst_state: float
     worst_align: float
-    replies: int  # pairs x beams x batch sizes
-    near_ties: int
+    replies: int  # that were compared: pairs x beams x batch sizes
+    near_ties: int  # the replies among them that differ
     worst_reply_logp: float  # largest difference in a token of a reply
     beams: tuple[int, ...]
     batch_sizes: tuple[int, ...]
@@ -107,8 +108,8 @@ def prove(
 class BatchingProof:
     """How much was compared between replies decoded alone and in ragged batches."""
 
-    replies: int  # prompts x beams x batch sizes
-    near_ties: int
+    replies: int  # that were compared: prompts x beams x batch sizes
+    near_ties: int  # the replies among them that differ
     worst_reply_logp: float  # largest difference in a token of a reply
     beams: tuple[int, ...]
     batch_sizes: tuple[int, ...]

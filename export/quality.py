@@ -1,4 +1,4 @@
-"""What a precision costs: int8 or fp16 graphs compared with fp32, in quality on held-out text and in time."""
+"""What a precision costs in quality and time: int8 or fp16 graphs compared with fp32 along given pairs."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence

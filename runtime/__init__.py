@@ -4,6 +4,7 @@ Its only dependencies are onnxruntime, numpy and tokenizers.
 """
 
 from . import openblas_timeout as openblas_timeout  # must come before anything that imports NumPy
+from .bundle import Bundle, read_bundle
 from .chat import ChatModel, ChatSession
 from .errors import (
     BundleError,
@@ -17,11 +18,13 @@ from .golden import GoldenResult
 from .manifest import Manifest
 from .options import DecodingOptions
 from .reply import Candidate, Reply
+from .signature import PublicKey
 from .stream import ReplyStream
 from .text import TextCodec
 from .trace import TracedCandidate, TracedRow, TracedStep
 
 __all__ = [
+    "Bundle",
     "BundleError",
     "Candidate",
     "ChatModel",
@@ -33,6 +36,7 @@ __all__ = [
     "GoldenResult",
     "Manifest",
     "ModelClosedError",
+    "PublicKey",
     "Reply",
     "ReplyStream",
     "TextCodec",
@@ -40,4 +44,5 @@ __all__ = [
     "TracedRow",
     "TracedStep",
     "UsageError",
+    "read_bundle",
 ]

@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +18,6 @@ from .errors import UsageError
 TEMPORARY_PREFIX = ".tmp-"
 _SYNC_UNSUPPORTED = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
-
-# The umask can only be read by setting it. That is done once, at import, before other threads could be
-# affected.
-_UMASK = os.umask(0o022)
-os.umask(_UMASK)
 
 
 def sha256(data: bytes) -> str:
@@ -52,6 +46,12 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     Raises:
         FileExistsError: the file exists; it is not changed.
     """
+    _create(path, data, mode)
+    sync_folder(path.parent)
+
+
+def _create(path: Path, data: bytes, mode: int) -> None:
+    """`write_new`, except that the name of the file is not yet durable."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -62,7 +62,6 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         path.unlink()
         _name_target_in_error(error, str(path), path)
         raise
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -97,22 +96,27 @@ def write_atomic(
     """
     raw = data.encode() if isinstance(data, str) else data
     with _temporary_files_beside(beside or path) as folder:
-        fd, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
+        temporary = _new_name(folder)
+        # With `mode`, nobody else may read the file before it has its permissions.
+        _create(temporary, raw, 0o666 if mode is None else 0o600)
         try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_UMASK if mode is None else mode)
+            if mode is not None:
+                temporary.chmod(mode)
             if replace:
-                Path(name).replace(path)
+                temporary.replace(path)
             else:
-                _rename_without_replacing(Path(name), path)
+                _rename_without_replacing(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(name).unlink()
+                temporary.unlink()
             raise
     sync_folder(path.parent)
+
+
+def _new_name(folder: Path, kind: str = "") -> Path:
+    """A name in `folder` for a temporary file or folder. The file or folder must be created with the
+    permissions that the umask leaves: to read the umask, one must change it for all threads."""
+    return folder / f"{TEMPORARY_PREFIX}{kind}{os.urandom(8).hex()}"
 
 
 def _rename_without_replacing(temporary: Path, path: Path) -> None:
@@ -144,7 +148,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     renames leaves both beside `path`, the old one in a folder `.tmp-old-...`.
     """
     with _temporary_files_beside(path) as parent:
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
+        temporary = _new_name(parent)
+        temporary.mkdir()
         try:
             yield temporary
             for file in temporary.rglob("*"):
@@ -153,11 +158,11 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                         os.fsync(opened.fileno())
             for folder in (temporary, *(f for f in temporary.rglob("*") if f.is_dir())):
                 sync_folder(folder)
-            temporary.chmod(0o777 & ~_UMASK)
             if replace and path.exists() and _exchange(temporary, path):
                 _remove_or_warn(temporary)  # the old one
             elif replace and path.exists():
-                aside = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX + "old-", dir=parent))
+                aside = _new_name(parent, "old-")
+                aside.mkdir(mode=0o700)
                 old = aside / "old"
                 try:
                     path.rename(old)

@@ -163,11 +163,11 @@ def read_bundle(path: Path, *, require_signature: PublicKey | None = None) -> Bu
 
 
 def read_bundle_bytes(
-    raw: bytes, *, require_signature: PublicKey | None = None, path: Path = Path("raw")
+    raw: bytes, *, require_signature: PublicKey | None = None, path: Path = Path("the bundle")
 ) -> Bundle:
     """Like `read_bundle`, from the content of a one-file bundle. Errors call it `path`."""
     if not isinstance(raw, bytes) or not raw.startswith(ZIP_MAGIC):
-        raise UsageError(f"{path} must be the bytes of an {BUNDLE_SUFFIX} file, not {short_repr(raw)}")
+        raise UsageError(f"raw must be the bytes of an {BUNDLE_SUFFIX} file, not {short_repr(raw)}")
     public_key = None if require_signature is None else load_public_key(require_signature)
     return _read_and_check(path, _open_archive(io.BytesIO(raw), len(raw), path), public_key)
 

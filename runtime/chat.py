@@ -69,7 +69,7 @@ class ChatSession:
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """Like `reply`, for coroutines; see `ChatModel.areply`."""
         model, turns = self._model, [*self.context, prompt]
-        reply = await model.coroutine_threads.reply(partial(model.stream_turns, turns, options))
+        reply = await model._coroutine_threads.reply(partial(model.stream_turns, turns, options))
         self._remember(prompt, reply)  # no await follows, so it can no longer be cancelled
         return reply
 
@@ -77,7 +77,7 @@ class ChatSession:
         """Like `stream`, for coroutines; see `ChatModel.astream`. The two turns are remembered when the
         iteration ends, so that the caller has received every piece."""
         model, turns = self._model, [*self.context, prompt]
-        return model.coroutine_threads.pieces(
+        return model._coroutine_threads.pieces(
             partial(model.stream_turns, turns, options), partial(self._remember, prompt)
         )
 
@@ -128,7 +128,7 @@ class ChatModel(ProcessBound):
 
         Args:
             bundle: the path of a folder or of an .edgechat file; "demo" is the bundle in the package.
-            device: "cpu", "cuda", or "auto" for CUDA where it can be used.
+            device: "cpu", "cuda", or "auto" for CUDA where it can be used. int8 runs on the CPU only.
             threads: ONNX Runtime's intra-op threads. One is fastest for small models; more threads than cores
                 slow each other down.
             require_signature: refuse the bundle unless this Ed25519 public key signed it. Give the path of
@@ -140,8 +140,7 @@ class ChatModel(ProcessBound):
             DeviceError: `device="cuda"` cannot be used, or there is not enough memory.
             EdgeChatError: a signature is required, but the package cryptography is not installed.
         """
-        checked = read_bundle(find_bundle(check_path("bundle", bundle)), require_signature=require_signature)
-        return cls.from_bundle(checked, device=device, threads=threads)
+        return cls.from_bundle(_read_bundle(bundle, require_signature), device=device, threads=threads)
 
     @classmethod
     def load_bytes(
@@ -159,7 +158,8 @@ class ChatModel(ProcessBound):
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> "ChatModel":
         """Create a model from a bundle that `read_bundle` has read and checked."""
-        chosen, threads = resolve_device(device), check_whole_number("threads", threads, 1, 1024)
+        chosen = resolve_device(device, [bundle.manifest.precision])
+        threads = check_whole_number("threads", threads, 1, 1024)
         try:
             return cls._from_checked_bundle(bundle, chosen, threads)
         except BundleError as error:
@@ -169,9 +169,6 @@ class ChatModel(ProcessBound):
     @classmethod
     def _from_checked_bundle(cls, bundle: Bundle, device: Device, threads: int) -> "ChatModel":
         manifest, files = bundle.manifest, bundle.files
-        backend = OrtBackend(
-            manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=device, threads=threads
-        )
         text = manifest.text
         codec = TextCodec(
             files["tokenizer.json"],
@@ -179,11 +176,8 @@ class ChatModel(ProcessBound):
             max_target=text.max_target,
             turns=text.turns,
             lowercase=text.lowercase,
+            vocab_size=manifest.model.vocab_size,
         )
-        if codec.vocab_size != backend.vocab_size:
-            raise BundleError(
-                f"tokenizer.json has {codec.vocab_size} tokens, but the model has {backend.vocab_size}"
-            )
         closed_set: ClosedSet | None = None
         if REPLIES_FILE in files:
             try:
@@ -192,6 +186,9 @@ class ChatModel(ProcessBound):
                 raise BundleError(f"{REPLIES_FILE}: {error}") from None
         fitted = manifest.calibration
         calibration = None if fitted is None else Calibration.from_json(fitted)
+        backend = OrtBackend(
+            manifest.graphs, files["encoder.onnx"], files["decoder.onnx"], device=device, threads=threads
+        )
         model = cls(
             backend,
             codec,
@@ -203,7 +200,7 @@ class ChatModel(ProcessBound):
             golden=files["golden.json"],
         )
         try:
-            model.maker.text_rules(model.defaults)
+            model.maker.check_options(model.defaults)
         except UsageError as error:  # else each call would raise it, as if its caller had given the option
             raise BundleError(f"the decoding options in edgechat.json allow no reply: {error}") from None
         return model
@@ -220,20 +217,20 @@ class ChatModel(ProcessBound):
         """Load several bundles that reply as one model: their probabilities are averaged at each step.
 
         All must have been trained with the same tokenizer. The default options are those of the first bundle.
-        Replies have no confidence, since each bundle was calibrated alone. With a list of one bundle it does
-        the same as `load`.
+        Replies have no confidence, since each bundle was calibrated alone. All run on one device; with
+        "auto", that is the CPU if one of them is int8. With a list of one bundle it does the same as `load`.
 
         Raises:
             UsageError: the bundles differ in their tokenizer, the number of turns they see, whether they
-                read prompts in lower case, or their closed set of replies.
+                read prompts in lower case, or their closed set of replies; or the default options of the
+                first allow no reply as short as those of the others.
         """
         bundles = to_list(bundles, "load_ensemble takes a list of bundles", ": give [bundle], or call load")
         if not bundles:
             raise UsageError("an ensemble needs at least one bundle")
-        first, *others = (
-            cls.load(bundle, device=device, threads=threads, require_signature=require_signature)
-            for bundle in bundles
-        )
+        checked = [_read_bundle(bundle, require_signature) for bundle in bundles]
+        chosen = resolve_device(device, {each.manifest.precision for each in checked})
+        first, *others = (cls.from_bundle(each, device=chosen, threads=threads) for each in checked)
         if not others:
             return first
         for name, other in zip(bundles[1:], others, strict=True):
@@ -244,7 +241,14 @@ class ChatModel(ProcessBound):
             max_target=min(model.codec.max_target for model in models),
         )
         backend = EnsembleBackend([model.backend for model in models])
-        return cls(backend, codec, first.defaults, device=first.device, closed_set=first.maker.closed_set)
+        ensemble = cls(backend, codec, first.defaults, device=chosen, closed_set=first.maker.closed_set)
+        try:
+            ensemble.maker.check_options(ensemble.defaults)
+        except UsageError as error:  # else each call would raise it, as if its caller had given the option
+            raise UsageError(
+                f"the default options of {os.fspath(bundles[0])} allow no reply of this ensemble: {error}"
+            ) from None
+        return ensemble
 
     def __repr__(self) -> str:
         what = f", {self.manifest.precision}" if self.manifest else ""
@@ -265,14 +269,14 @@ class ChatModel(ProcessBound):
 
     async def areply(self, prompt: str, options: DecodingOptions | None = None) -> Reply:
         """Like `reply`, in a thread. Cancelling the task stops the search before its next step."""
-        return await self.coroutine_threads.reply(partial(self.stream, prompt, options))
+        return await self._coroutine_threads.reply(partial(self.stream, prompt, options))
 
     def astream(self, prompt: str, options: DecodingOptions | None = None) -> AsyncGenerator[str, None]:
         """Like `stream`, for `async for`: each piece is searched for in a thread, when it is asked for.
 
         Cancelling the task, or closing the generator, stops the search before its next step.
         """
-        return self.coroutine_threads.pieces(partial(self.stream, prompt, options))
+        return self._coroutine_threads.pieces(partial(self.stream, prompt, options))
 
     def stream(self, prompt: str, options: DecodingOptions | None = None) -> ReplyStream:
         """Return a reply that arrives piece by piece.
@@ -291,7 +295,7 @@ class ChatModel(ProcessBound):
 
         `on_done` is called with the reply when the search ends, but not when it is cancelled.
         """
-        self.check_open()
+        self._check_open()
         return ReplyStream(lambda: self.backend, self.maker, turns, self._options(options), on_done)
 
     def reply_batch(
@@ -331,7 +335,7 @@ class ChatModel(ProcessBound):
     ) -> list[Reply]:
         """Like `reply_batch`, in a thread, which also calls `progress`. Cancelling the task stops the search
         before its next step."""
-        return await self.coroutine_threads.replies(
+        return await self._coroutine_threads.replies(
             lambda cancelled: self.reply_batch(
                 prompts, options, batch_size=batch_size, progress=progress, cancelled=cancelled
             )
@@ -400,7 +404,7 @@ class ChatModel(ProcessBound):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check_open(self) -> None:
+    def _check_open(self) -> None:
         """Raise ModelClosedError if the model can no longer be used."""
         if self._backend is None:
             raise ModelClosedError("the model was closed")
@@ -409,18 +413,23 @@ class ChatModel(ProcessBound):
     @property
     def backend(self) -> Backend[Any]:
         backend = self._backend  # read once: another thread may close the model in the meantime
-        self.check_open()
+        self._check_open()
         assert backend is not None
         return backend
 
     @property
-    def coroutine_threads(self) -> CoroutineThreads:
+    def _coroutine_threads(self) -> CoroutineThreads:
         """The threads that search for the replies of coroutines; created on first use."""
-        self.check_open()
+        self._check_open()
         threads = self._threads
         if threads is None:
             threads = self._threads = CoroutineThreads()
         return threads
+
+
+def _read_bundle(bundle: Any, require_signature: PublicKey | None) -> Bundle:
+    """Find, read and check a bundle that a caller named."""
+    return read_bundle(find_bundle(check_path("bundle", bundle)), require_signature=require_signature)
 
 
 def _check_ensemble(name: Any, model: ChatModel, other_name: Any, other: ChatModel) -> None:

@@ -106,6 +106,18 @@ def check_replies(values: object) -> tuple[str, ...]:
     return tuple(replies)
 
 
+def check_replies_argument(values: object) -> tuple[str, ...]:
+    """`check_replies` for the argument `replies` of a caller.
+
+    Raises:
+        UsageError: says what is wrong with them.
+    """
+    try:
+        return check_replies(values)
+    except ValueError as error:
+        raise UsageError(f"replies: {error}") from None
+
+
 def parse_replies(raw: bytes) -> tuple[str, ...]:
     """Parse the content of replies.json, a JSON list of texts.
 

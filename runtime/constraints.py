@@ -152,18 +152,40 @@ class BannedTexts:
     start = b""
 
     def __init__(self, texts: Iterable[bytes], vocabulary: Sequence[bytes]) -> None:
-        self._texts = tuple(texts)
+        self._texts = frozenset(texts)
         self._vocabulary = vocabulary
         self._max_state_length = max(map(len, self._texts)) - 1
         self._prefixes = {text[:n] for text in self._texts for n in range(len(text))}
-        self._always_banned = {
-            id for id, said in enumerate(vocabulary) if any(text in said for text in self._texts)
-        }
+        self._always_banned = self._find_always_banned()
         self.banned = functools.lru_cache(_MAX_CACHED_STATES)(self._banned)
 
-    def after(self, state: bytes, id: int) -> bytes:
-        said = (state + self._vocabulary[id])[-self._max_state_length :] if self._max_state_length else b""
+    def _find_always_banned(self) -> set[int]:
+        """The ids whose bytes contain a text. The automaton reads the bytes one by one, since to search for
+        each of a thousand texts in each token would take many seconds."""
+
+        @functools.cache
+        def after(state: bytes, byte: int) -> bytes | None:
+            """The state after one more byte; None if that completes a text."""
+            said = state + bytes([byte])
+            completes = any(said[at:] in self._texts for at in range(len(said)))
+            return None if completes else self._longest_prefix_at_end(said)
+
+        found = set()
+        for id, said in enumerate(self._vocabulary):
+            state: bytes | None = b""
+            for byte in said:
+                state = after(state, byte)
+                if state is None:
+                    found.add(id)
+                    break
+        return found
+
+    def _longest_prefix_at_end(self, said: bytes) -> bytes:
         return next(said[at:] for at in range(len(said) + 1) if said[at:] in self._prefixes)
+
+    def after(self, state: bytes, id: int) -> bytes:
+        said = state + self._vocabulary[id]
+        return self._longest_prefix_at_end(said[max(0, len(said) - self._max_state_length) :])
 
     def _banned(self, state: bytes) -> Collection[int]:
         begun = [state[at:] for at in range(len(state))]
@@ -191,19 +213,7 @@ class ForcedPrefix:
     def __init__(self, text: bytes, vocabulary: Sequence[bytes]) -> None:
         self.start = text
         self._vocabulary = vocabulary
-        whole, ordered = set(vocabulary), sorted(vocabulary)
-        longest = len(max(ordered, key=len))
-        #: At n: the minimum number of tokens that spell the last n bytes of the text, and perhaps more.
-        self._min_tokens_by_rest: list[float] = [0]
-        for n in range(1, len(text) + 1):
-            rest = text[-n:]
-            after = [
-                self._min_tokens_by_rest[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole
-            ]
-            at = bisect_left(ordered, rest)  # where the first token that begins with the rest is, if any
-            if at < len(ordered) and ordered[at].startswith(rest):
-                after.append(0)
-            self._min_tokens_by_rest.append(1 + min(after, default=math.inf))
+        self._min_tokens_by_rest = _min_tokens_by_rest(text, vocabulary)
         self._cached_next_ids = functools.lru_cache(_MAX_CACHED_STATES)(self._next_ids)
 
     @property
@@ -226,6 +236,21 @@ class ForcedPrefix:
             for id, said in enumerate(self._vocabulary)
             if said and (said.startswith(state) or state.startswith(said))
         }
+
+
+def _min_tokens_by_rest(text: bytes, vocabulary: Sequence[bytes]) -> list[float]:
+    """At n: the minimum number of tokens that spell the last n bytes of the text, and perhaps more."""
+    whole, ordered = set(vocabulary), sorted(vocabulary)
+    longest = len(max(ordered, key=len))
+    result: list[float] = [0]
+    for n in range(1, len(text) + 1):
+        rest = text[-n:]
+        after = [result[n - k] for k in range(1, min(n, longest) + 1) if rest[:k] in whole]
+        at = bisect_left(ordered, rest)  # where the first token that begins with the rest is, if any
+        if at < len(ordered) and ordered[at].startswith(rest):
+            after.append(0)
+        result.append(1 + min(after, default=math.inf))
+    return result
 
 
 class RequiredTexts:
@@ -267,6 +292,30 @@ class RequiredTexts:
     def banned(self, state: tuple[int, ...]) -> Collection[int]:
         return () if self.count_complete(state) == len(self._texts) else (EOS,)
 
+    @property
+    def min_tokens(self) -> float:
+        """A lower bound of the number of tokens of a reply that contains all texts: the minimum for the text
+        that needs most."""
+        return max(map(self._min_tokens_of, self._texts))
+
+    def _min_tokens_of(self, text: bytes) -> float:
+        """The minimum number of tokens that contain `text`. The first may begin before it, the last may go
+        beyond it.
+
+        Worked example: " tha" is in the single token " that", though the tokenizer spells it " th", "a".
+        """
+        overlapping = [self._vocabulary[id] for id in self._overlapping_ids]
+        if any(text in said for said in overlapping):
+            return 1
+        begun = {
+            n
+            for said in overlapping
+            for n in range(1, min(len(said) + 1, len(text)))
+            if said.endswith(text[:n])
+        }
+        rest = _min_tokens_by_rest(text, self._vocabulary)
+        return 1 + min((rest[len(text) - n] for n in begun), default=math.inf)
+
     def count_complete(self, state: tuple[int, ...]) -> int:
         """The number of texts that the reply contains."""
         return sum(n == len(text) for n, text in zip(state, self._texts, strict=True))
@@ -306,23 +355,6 @@ def _matched_length(text: bytes, said: bytes) -> int:
         return len(text)
     longest = min(len(text) - 1, len(said))
     return next((n for n in range(longest, 0, -1) if said.endswith(text[:n])), 0)
-
-
-def shortest_superstring(texts: Iterable[str]) -> str:
-    """A nearly shortest text that contains all of `texts`: the two that overlap most are merged until one is
-    left.
-
-    Worked example: "left turn" and "turn around" overlap in "turn", and "urn" is in both, so the result is
-    "left turn around".
-    """
-    left = sorted({to_nfc(text).encode() for text in texts})
-    while len(left) > 1:
-        pairs = [
-            (_matched_length(then, first), first, then) for first, then in itertools.permutations(left, 2)
-        ]
-        shared, first, then = max(pairs, key=lambda pair: pair[0])
-        left = [*(text for text in left if text not in (first, then)), first + then[shared:]]
-    return b"".join(left).decode()
 
 
 @dataclass(frozen=True)

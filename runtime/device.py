@@ -1,11 +1,12 @@
 """Device selection. ONNX Runtime lists CUDA even if it cannot be used, and a session that does not get it
 falls back to the CPU with only a log message. So a tiny session is created and asked what it runs on."""
 
-import contextlib
 import ctypes
 import functools
 import io
 import sys
+import types
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ import onnxruntime as ort
 
 from .arguments import check_one_of
 from .errors import DeviceError
+from .manifest import PrecisionName
 
 Device = Literal["cpu", "cuda"]
 DEVICES = ("auto", "cpu", "cuda")
@@ -44,25 +46,37 @@ def check_cuda() -> CudaSupport:
         return CudaSupport(
             False, "the installed onnxruntime has no CUDA provider: install onnxruntime-gpu in its place"
         )
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # preload_dlls prints what is missing
-        ort.preload_dlls()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
+        missing = _preload_libraries()
         session = ort.InferenceSession(_IDENTITY_GRAPH, options, providers=[CUDA, CPU])
     except Exception as error:
         return CudaSupport(False, f"the CUDA provider does not start: {error}")
     if session.get_providers()[0] != CUDA:
-        missing = " ".join(said.getvalue().split()[:12])
         return CudaSupport(
             False, f"the CUDA provider does not start: {missing or 'ONNX Runtime does not say why'}"
         )
     return CudaSupport(True, "usable")
 
 
-def resolve_device(device: str) -> Device:
-    """The device that "auto", "cpu" or "cuda" selects on this machine.
+def _preload_libraries() -> str:
+    """Load CUDA's libraries. Return the beginning of what ONNX Runtime prints about missing ones.
+
+    Its function runs with a `print` of its own: redirecting stdout would swallow what other threads print.
+    """
+    said = io.StringIO()
+    preload = ort.preload_dlls
+    names = {**preload.__globals__, "print": functools.partial(print, file=said)}
+    types.FunctionType(preload.__code__, names, argdefs=preload.__defaults__)()
+    return " ".join(said.getvalue().split()[:12])
+
+
+def resolve_device(device: str, precisions: Collection[PrecisionName]) -> Device:
+    """The device that "auto", "cpu" or "cuda" selects on this machine for graphs of these precisions.
+
+    ONNX Runtime multiplies 8-bit numbers on the CPU only. On CUDA, each product of an int8 graph would be
+    copied to the CPU and back, so int8 always runs on the CPU.
 
     Raises:
         UsageError: `device` is none of these.
@@ -70,6 +84,13 @@ def resolve_device(device: str) -> Device:
     """
     check_one_of("device", device, DEVICES)
     if device == "cpu":
+        return "cpu"
+    if "int8" in precisions:
+        if device == "cuda":
+            raise DeviceError(
+                "device cuda cannot be used with an int8 bundle, which ONNX Runtime can compute on the CPU "
+                "only: use device cpu, or export with --precision fp16 or fp32"
+            )
         return "cpu"
     state = check_cuda()
     if state.usable:

@@ -49,7 +49,8 @@ class GoldenResult:
 
     @property
     def passed(self) -> bool:
-        """Whether there is no mismatch, and no difference above the tolerance."""
+        """Whether there is no mismatch, and no difference above the tolerance. Even if every reply is a near
+        tie, the first candidates of each source have been compared."""
         return self.mismatches == 0 and self.worst_difference <= TOLERANCE
 
 
@@ -92,6 +93,8 @@ def check_golden(backend: Backend[State], raw: bytes) -> GoldenResult:
             raise ValueError(f"max_length must be from 1 to {MAX_LENGTH}, not {max_length}")
         if any(len(case["candidates"]["ids"]) != len(case["candidates"]["logp"]) for case in cases):
             raise ValueError("it does not have one log-probability for each candidate")
+        if not all(case["candidates"]["ids"] for case in cases):
+            raise ValueError("it has a source without candidates")
         if (rows := len(cases) * _ROWS_PER_STEP * max_length) > MAX_REPLY_ROWS:
             raise ValueError(f"its replies take {rows:,} rows of the decoder, {MAX_REPLY_ROWS:,} are allowed")
         return _compare(backend, cases, sources, max_length)

@@ -13,7 +13,7 @@ from .arguments import short_repr
 from .atomic_write import sha256
 from .errors import BundleError, EdgeChatError, UsageError
 from .options import MAX_LENGTH, DecodingOptions
-from .strict_json import read_json
+from .strict_json import read_json, replace_nonfinite
 from .text import EOS, GO, PAD, SEP, UNK
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
@@ -26,6 +26,9 @@ MAX_TENSORS = 16
 MAX_REPLY_ROWS = 200_000
 #: Limit on the log-probabilities of a step, beam times vocabulary, with a bundle's default options.
 MAX_STEP_LOGPS = 20_000_000
+#: Limits on the characters of the texts of an option times the vocabulary, with a bundle's default options.
+#: At the limit, the rules for these texts take about a second when they are created, and at each step.
+MAX_TEXT_COSTS = {"banned": 100_000_000, "required": 10_000_000}
 PrecisionName = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 #: The opset of ONNX's standard operators that the graphs use.
@@ -201,10 +204,11 @@ class Manifest:
         return values
 
     def to_bytes(self) -> bytes:
-        """The sealed JSON text; equal manifests give equal bytes."""
-        values = self.to_json()
+        """The sealed JSON text; equal manifests give equal bytes. An infinite perplexity becomes null, since
+        JSON has no infinity."""
+        values = replace_nonfinite(self.to_json())
         values["sha256"] = _ZERO_SHA256
-        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         # No string value can contain this line, since a JSON string has no raw line break.
         return text.replace(
             _SEAL_LINE.format(_ZERO_SHA256), _SEAL_LINE.format(sha256(text.encode()))
@@ -271,11 +275,24 @@ class Manifest:
 
 
 def check_defaults(decoding: DecodingOptions, *, max_target: int, vocab_size: int) -> None:
-    """Refuse default options with which replies of an untrusted bundle could take too long.
+    """Refuse default options with which replies of an untrusted bundle could take too much time or memory.
 
     Raises:
         UsageError: names the option.
     """
+    for name in ("alignments", "trace"):
+        if getattr(decoding, name):
+            raise UsageError(
+                f"{name} cannot be a default of a bundle, since it makes every reply large: "
+                "give it with each call that needs it"
+            )
+    for name, most in MAX_TEXT_COSTS.items():
+        if (characters := sum(map(len, getattr(decoding, name)))) > most // vocab_size:
+            raise UsageError(
+                f"{name} has {characters:,} characters, too many for a vocabulary of {vocab_size:,} tokens: "
+                f"in a bundle, characters times vocabulary may be at most {most:,}, not "
+                f"{characters * vocab_size:,}"
+            )
     longest = decoding.max_reply_length(max_target)
     if (rows := decoding.beam * longest) > MAX_REPLY_ROWS:
         raise UsageError(

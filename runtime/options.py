@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from .arguments import check_number, check_one_of, check_whole_number, short_repr
-from .closed_set import check_replies
+from .closed_set import check_replies_argument
 from .errors import UsageError
 from .text import is_unicode
 
@@ -50,7 +50,7 @@ MAX_TOTAL_LENGTH = 20_000  # characters of all texts; the memory for each grows 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """Options of the search, checked when the object is created. Lists of texts are kept as tuples.
+    """Options of the search, checked when the object is created. Lists of texts become tuples.
 
     Raises:
         UsageError: names the option and its value, or the two options that cannot be used together.
@@ -74,15 +74,15 @@ class DecodingOptions:
     """No n-gram of this many tokens occurs twice in a reply."""
     no_copy_ngram: int | None = None
     """No n-gram of this many tokens of the source occurs in the reply."""
-    banned: tuple[str, ...] = ()
+    banned: list[str] | tuple[str, ...] = ()
     """Texts that no reply contains, whichever tokens would spell them."""
     prefix: str | None = None
     """Text that every reply begins with; its tokens are scored like all others."""
-    required: tuple[str, ...] = ()
+    required: list[str] | tuple[str, ...] = ()
     """Texts that every finished reply contains, in any order."""
-    replies: tuple[str, ...] | None = None
-    """A closed set: every reply is one of these texts. None is the bundle's own set, if it has one. The texts
-    are normalized to NFC, also in the replies."""
+    replies: list[str] | tuple[str, ...] | None = None
+    """A closed set: every reply is one of these texts, in NFC and without the white space around it. This
+    field holds them in that form. None is the bundle's own set, if it has one."""
     min_length: int = 0
     """Minimum number of tokens of a reply, end-of-sentence not counted."""
     max_length: int | None = None
@@ -164,10 +164,7 @@ class DecodingOptions:
         if self.prefix is not None:
             _check_text("prefix", self.prefix)
         if self.replies is not None:
-            try:
-                object.__setattr__(self, "replies", check_replies(self.replies))
-            except ValueError as error:
-                raise UsageError(f"replies: {error}") from None
+            object.__setattr__(self, "replies", check_replies_argument(self.replies))
         self._check_combination()
 
     def _check_and_set(self, kind: Callable[..., float], name: str, minimum: float, maximum: float) -> None:

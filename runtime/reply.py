@@ -37,7 +37,9 @@ class Reply:
     score: float
     tokens: tuple[str, ...]
     candidates: tuple[Candidate, ...]
-    ms: float  # wall time in milliseconds since the call; for a stream, including the time of its consumer
+    ms: float
+    """Wall time of the call in milliseconds. That of a stream includes the time of its consumer. Each reply
+    of a batch has that of the whole batch."""
     truncated: bool  # whether the oldest text of prompt and context was dropped to fit the longest source
     trace: tuple[TracedStep, ...] | None = None  # with DecodingOptions(trace=True): every step of the search
     confidence: float | None = None

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from .calibration import Calibration
 from .closed_set import ClosedSet, make_closed_set
-from .constraints import NO_TEXT_RULES, ForcedPrefix, TextRules, make_text_rules, shortest_superstring
+from .constraints import NO_TEXT_RULES, ForcedPrefix, TextRules, make_text_rules
 from .errors import UsageError
 from .hypotheses import Hypothesis
 from .options import DecodingOptions, check_closed_set_exclusions
@@ -50,10 +50,16 @@ class ReplyMaker:
         self.closed_set: ClosedSet | None = closed_set
         self.calibration: Calibration | None = calibration
         self._rules_cache: dict[tuple[object, ...], _CachedRules] = {}
+        self._cache_lock = threading.Lock()
 
     def max_length(self, options: DecodingOptions) -> int:
         """Maximum number of tokens of a reply, end-of-sentence counted."""
         return options.max_reply_length(self.codec.max_target)
+
+    def check_options(self, options: DecodingOptions) -> None:
+        """Raise UsageError if no reply of the model can satisfy the options."""
+        self.max_length(options)
+        self.text_rules(options)
 
     def text_rules(self, options: DecodingOptions) -> TextRules:
         """The rules for the text options. They are cached, since creating them reads the whole vocabulary."""
@@ -63,9 +69,11 @@ class ReplyMaker:
         if not options.has_text_options:
             return NO_TEXT_RULES
         key = _rules_key(options)
-        if key not in self._rules_cache and len(self._rules_cache) >= _MAX_CACHED_RULES:
-            self._rules_cache.clear()
-        cached = self._rules_cache.setdefault(key, _CachedRules())
+        with self._cache_lock:
+            cached = self._rules_cache.pop(key, None) or _CachedRules()
+            self._rules_cache[key] = cached  # the most recently used rules come last
+            if len(self._rules_cache) > _MAX_CACHED_RULES:
+                del self._rules_cache[next(iter(self._rules_cache))]
         with cached.lock:
             if cached.rules is None:
                 cached.rules = self._make_text_rules(options)
@@ -78,12 +86,12 @@ class ReplyMaker:
                 closed = self.closed_set  # comparing an object with itself is fast
             return TextRules(allow_rule=closed, max_length=closed.max_length)
         max_length = self.max_length(options)
-        if len(self.codec.encode(shortest_superstring(options.required))) >= max_length:
+        rules = make_text_rules(options, self.codec.vocabulary)
+        if rules.required and rules.required.min_tokens >= max_length:
             raise UsageError(
                 f"required texts do not fit into a reply of at most {max_length} tokens, "
                 "end-of-sentence counted"
             )
-        rules = make_text_rules(options, self.codec.vocabulary)
         if isinstance(rules.allow_rule, ForcedPrefix) and rules.allow_rule.min_tokens >= max_length:
             raise UsageError(
                 f"prefix does not fit into a reply of at most {max_length} tokens, end-of-sentence counted"
@@ -156,4 +164,5 @@ class ReplyMaker:
 
     def clear_cache(self) -> None:
         """Clear the cached rules."""
-        self._rules_cache.clear()
+        with self._cache_lock:
+            self._rules_cache.clear()

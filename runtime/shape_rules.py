@@ -166,8 +166,16 @@ def _identity(call: Call) -> list[Value]:
     return [call.value(0)]
 
 
-def _elementwise(call: Call) -> list[Value]:
-    return [Value(_broadcast(*(call.shape(i) for i in range(max(1, len(call.inputs))))))]
+def _elementwise(count: int) -> Rule:
+    """Elementwise on exactly `count` inputs. ONNX allows any number for Max and Min, and ONNX Runtime
+    computes a whole output for each, so the size of the output would not bound the cost of the node."""
+
+    def rule(call: Call) -> list[Value]:
+        if len(call.inputs) != count:
+            raise RuleError(f"has {len(call.inputs):,} inputs, but must have {count}")
+        return [Value(_broadcast(*map(call.shape, range(count))))]
+
+    return rule
 
 
 def _arithmetic(operation: Callable[[Size, Size], Size | None]) -> Rule:
@@ -437,7 +445,7 @@ def _same_rule(rule: Rule, names: str) -> dict[str, Rule]:
 
 _STANDARD: dict[str, Rule] = {
     **_same_rule(_same_shape, "Abs Cast Exp Log LogSoftmax Neg QuantizeLinear Sigmoid Softmax Tanh"),
-    **_same_rule(_elementwise, "Greater Less Max Min Where"),
+    **_same_rule(_elementwise(2), "Greater Less Max Min"),
     **_same_rule(_reduce, "ReduceMax ReduceSum"),
     "Add": _arithmetic(lambda a, b: a + b),
     "Sub": _arithmetic(lambda a, b: a - b),
@@ -460,6 +468,7 @@ _STANDARD: dict[str, Rule] = {
     "TopK": _top_k,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Where": _elementwise(3),
 }
 #: The rule of each operation that a bundle's graph may use, by operator domain.
 RULES: dict[str, dict[str, Rule]] = {

@@ -37,7 +37,7 @@ class ReplyStream(ProcessBound):
         self._search = maker.search(options, self._source.ids)
         self._lock = threading.RLock()  # reentrant: `on_done` may read `reply`
         self._batch: SearchBatch[Any] | None = None
-        self._failed = False
+        self._error: EdgeChatError | None = None  # why the search failed, for whoever asks again
         self._cancelled = threading.Event()
         self._reply: Reply | None = None
         self._emitted = ""
@@ -92,13 +92,14 @@ class ReplyStream(ProcessBound):
                     return self._result()
 
     def _result(self) -> Reply:
-        if self._reply is None:
-            raise EdgeChatError("there is no reply: the search failed before it ended")
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        assert self._reply is not None
         return self._reply
 
     def _step(self) -> bool:
         """Take one step of the search; return False when it is over. The caller holds the lock."""
-        if self._reply is not None or self._failed:
+        if self._reply is not None or self._error is not None:
             return False
         self.check_process()
         try:
@@ -107,8 +108,14 @@ class ReplyStream(ProcessBound):
             if self._batch is not None and not self.cancelled and self._batch.step():
                 return True
             reply = self._maker.reply(self._search, self._start, self._source)
-        except BaseException:
-            self._failed, self._batch = True, None
+        except BaseException as error:
+            # Not the error itself, whose traceback would keep the sessions.
+            self._error = (
+                type(error)(*error.args)
+                if isinstance(error, EdgeChatError)
+                else EdgeChatError("there is no reply: the search failed before it ended")
+            )
+            self._batch = None
             raise
         # The batch holds the sessions, which must be freed when the model is closed.
         self._batch, self._reply = None, reply

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from .arguments import short_repr, to_list
 from .errors import BundleError, UsageError
 from .tokenizer_check import SPECIAL_TOKENS as SPECIAL_TOKENS
-from .tokenizer_check import byte_of_character, check_tokenizer
+from .tokenizer_check import check_tokenizer, token_bytes
 
 PAD, GO, EOS, UNK, SEP = 0, 1, 2, 3, 4
 #: Ids that never occur in a reply: the search bans them at every step.
@@ -76,7 +76,11 @@ class TextCodec:
 
     `max_source` and `max_target` are in tokens; `max_target` includes the end-of-sentence. `turns` is the
     maximum number of turns of a conversation in a source; 1 is the prompt alone. With `lowercase`, sources
-    are converted to lower case; replies keep their case.
+    are converted to lower case; replies keep their case. `vocab_size` is the number of tokens that the model
+    has, if it is known.
+
+    Raises:
+        BundleError: the tokenizer is not safe to use, or has another number of tokens.
     """
 
     def __init__(
@@ -87,8 +91,9 @@ class TextCodec:
         max_target: int,
         turns: int = 1,
         lowercase: bool = False,
+        vocab_size: int | None = None,
     ) -> None:
-        check_tokenizer(tokenizer_json)
+        check_tokenizer(tokenizer_json, vocab_size)
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
         except Exception as error:  # tokenizers raises plain Exception for anything that it cannot parse
@@ -179,11 +184,7 @@ class TextCodec:
         found = self._bytes.get(id)
         if found is None:
             token = "" if id < len(SPECIAL_TOKENS) else self._tokenizer.id_to_token(id) or ""
-            alphabet = byte_of_character()
-            # Like the decoder of `tokenizers`: a token with any other character is taken literally.
-            in_alphabet = all(c in alphabet for c in token)
-            found = bytes(alphabet[c] for c in token) if in_alphabet else token.encode()
-            self._bytes[id] = found
+            found = self._bytes[id] = token_bytes(token)
         return found
 
     @functools.cached_property

@@ -1,9 +1,10 @@
 """The check of a bundle's tokenizer.json, before `tokenizers` reads it. Some files make that library panic,
 use up all memory, or take forever, when it loads them or when it encodes with them.
 
-The tokenizer must be a byte-level BPE that reproduces the NFC form of any text, configured as `edgechat
-train` does it. Everything else that the format supports is refused: truncation, padding, random variation,
-changes of the text, and unknown patterns, whose matching may take forever.
+The tokenizer must be a byte-level BPE that reproduces the NFC form of any text. It splits text into words as
+`edgechat train` does it, or with GPT-2's pattern, or not at all: `--tokenizer` takes such files. Everything
+else that the format supports is refused: truncation, padding, random variation, changes of the text, and
+unknown patterns, whose matching may take forever.
 """
 
 import functools
@@ -42,7 +43,10 @@ _KNOWN_PARTS = {
     *("post_processor", "decoder", "model"),
 }
 #: Options of the BPE that change how text is encoded; all must be off.
-_FORBIDDEN_BPE_OPTIONS = ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+_FORBIDDEN_BPE_OPTIONS = (
+    *("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"),
+    *("fuse_unk", "ignore_merges"),
+)
 
 
 @functools.cache
@@ -53,8 +57,16 @@ def byte_of_character() -> dict[str, int]:
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-def check_tokenizer(raw: bytes) -> None:
-    """Refuse a tokenizer.json that is not safe to use.
+def token_bytes(token: str) -> bytes:
+    """The bytes that a token stands for. As in the decoder of `tokenizers`, a token with a character that is
+    not in the byte-level alphabet is taken literally."""
+    alphabet = byte_of_character()
+    in_alphabet = all(c in alphabet for c in token)
+    return bytes(alphabet[c] for c in token) if in_alphabet else token.encode("utf-8", "surrogatepass")
+
+
+def check_tokenizer(raw: bytes, vocab_size: int | None = None) -> None:
+    """Refuse a tokenizer.json that is not safe to use, or does not have `vocab_size` tokens if that is given.
 
     Raises:
         BundleError: says what is wrong with it.
@@ -73,6 +85,8 @@ def check_tokenizer(raw: bytes) -> None:
         raise BundleError(
             f"tokenizer.json is not a byte-level tokenizer: {len(missing)} of the 256 bytes have no token"
         )
+    if vocab_size not in (None, len(model["vocab"])):
+        raise BundleError(f"tokenizer.json has {len(model['vocab'])} tokens, but the model has {vocab_size}")
     _check_model(model)
     _check_pipeline(values)
 
@@ -87,7 +101,8 @@ def _check_model(model: dict[str, Any]) -> None:
 
     tokens: dict[str, Any] = model["vocab"]
     merges: Any = model.get("merges")
-    if (longest := max(map(len, tokens))) > MAX_TOKEN_BYTES:
+    long = (token for token in tokens if len(token) > MAX_TOKEN_BYTES // 4)  # a character has up to 4 bytes
+    if (longest := max((len(token_bytes(token)) for token in long), default=0)) > MAX_TOKEN_BYTES:
         raise BundleError(
             f"tokenizer.json has a token of {longest:,} bytes, more than the {MAX_TOKEN_BYTES} allowed: "
             "train and export it again"

@@ -36,6 +36,14 @@ def test_export_prints_the_proof_to_stderr_and_json_to_stdout(exported):
     assert "next: edgechat reply" in done.stderr
 
 
+def test_replies_that_differ_at_near_ties_are_not_called_the_same(invoke, run_folder, tmp_path, monkeypatch):
+    proof = {"replies": 384, "near_ties": 5, "worst_logp": 1e-5, "steps": 100}
+    proof |= {"pairs": 64, "worst_state": 1e-5, "worst_align": 1e-5, "beams": [1], "batch_sizes": [1, 7]}
+    monkeypatch.setattr(exporter, "prove_graphs", lambda *_, **__: proof)
+    done = invoke("export", run_folder, "--out", tmp_path / "bundle", "--precision", "fp32")
+    assert "proved: 379 replies are the same token by token (5 near ties), " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("a", "said"),
     [

@@ -114,6 +114,13 @@ def test_info_says_if_nothing_was_held_out(invoke, bundle_folder, tmp_path):
     assert "held-out perplexity  nothing was held out" in invoke("info", bundle).stdout.splitlines()
 
 
+def test_info_says_that_a_perplexity_is_infinite(invoke, bundle_folder, tmp_path):
+    bundle = resealed(
+        bundle_folder, tmp_path / "bundle", quality={"valid_pairs": 7, "valid_perplexity": math.inf}
+    )
+    assert "held-out perplexity  infinite on 7 pairs" in invoke("info", bundle).stdout.splitlines()
+
+
 @pytest.mark.parametrize(("replies", "said"), [(["yes"], "1 reply"), (["yes", "no", "no"], "2 replies")])
 def test_info_says_how_many_replies_a_closed_set_has(invoke, bundle_folder, tmp_path, replies, said):
     bundle = resealed(bundle_folder, tmp_path / "bundle", {"replies.json": encode_replies(replies)})

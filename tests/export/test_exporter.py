@@ -13,7 +13,7 @@ from tests_corpus import PAIRS
 
 from edgechat.export import ProofError, export
 from edgechat.export.exporter import check_bundle_target
-from edgechat.runtime import ChatModel, UsageError
+from edgechat.runtime import ChatModel, DeviceError, UsageError
 from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.bundle import read_bundle
 from edgechat.runtime.options import DecodingOptions
@@ -132,6 +132,57 @@ def test_a_reply_that_is_too_long_is_refused_before_anything_is_proved(run_folde
         )
     assert said == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("replies", "said"),
+    [
+        ([], "replies: must be a list of 1 to"),
+        (["ok", ""], "replies: reply 2 must be text of 1 to"),
+        (["ok", " "], "replies: reply 2 must be text of 1 to"),
+        ("ok", "replies: must be a list of 1 to"),
+        (["ok", 1], "replies: reply 2 must be text of 1 to"),
+    ],
+)
+def test_a_closed_set_that_could_not_be_loaded_is_refused_first(run_folder, tmp_path, replies, said):
+    for run in (run_folder, tmp_path / "no run"):
+        with pytest.raises(UsageError, match=f"^{said}"):
+            export(run, tmp_path / "b", replies=replies)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_has_its_closed_set_as_it_will_be_loaded(run_folder, tmp_path):
+    export(run_folder, tmp_path / "b", precision="fp32", replies=[" hi there ", "e\u0301"])
+    assert json.loads((tmp_path / "b" / "replies.json").read_bytes()) == ["hi there", "\u00e9"]
+
+
+def test_an_fp32_export_is_not_compared_with_itself(run_folder, bundle_folder, tmp_path, monkeypatch):
+    def compared(*_: object) -> None:
+        pytest.fail("the graphs were compared with themselves")
+
+    monkeypatch.setattr("edgechat.export.exporter.compare_with_fp32", compared)
+    quality = export(run_folder, tmp_path / "b", precision="fp32", checkpoint="last").manifest.quality
+    assert quality == {
+        "valid_pairs": 2,
+        "valid_perplexity": read_bundle(bundle_folder).manifest.quality["valid_perplexity"],
+    }
+
+
+def test_an_export_without_calibration_says_why_but_a_lack_of_memory_ends_it(
+    run_folder, tmp_path, monkeypatch
+):
+    said: list[str] = []
+    result = export(run_folder, tmp_path / "b", precision="fp32", progress=said.append)
+    assert result.manifest.calibration is None
+    assert any(line.startswith("the bundle gives no confidence: the run holds out 2 pairs") for line in said)
+
+    def no_memory(*_: object) -> None:
+        raise DeviceError("decoder.onnx needs more memory than is available")
+
+    monkeypatch.setattr("edgechat.export.exporter.calibrate", no_memory)
+    with pytest.raises(DeviceError, match="needs more memory"):
+        export(run_folder, tmp_path / "c", precision="fp32")
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_folder, tmp_path):

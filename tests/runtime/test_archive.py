@@ -97,10 +97,10 @@ def test_bytes_are_refused_for_the_same_reasons_as_the_file(good):
     changed = bytearray(raw)
     changed[raw.index(b"PK\x03\x04", 1) - 1] ^= 1  # the end of edgechat.json
     for wrong, said in (
-        (bytes(changed), "raw/edgechat.json is damaged or was changed: its checksum differs"),
-        (raw[:-1], "raw differs from what edgechat writes, starting at byte"),
-        (raw + b"x", "raw has 1 byte after its end"),
-        (zipped([("notes.txt", b"")]), "raw contains 'notes.txt', which is not a file of a bundle"),
+        (bytes(changed), "the bundle/edgechat.json is damaged or was changed: its checksum differs"),
+        (raw[:-1], "the bundle differs from what edgechat writes, starting at byte"),
+        (raw + b"x", "the bundle has 1 byte after its end"),
+        (zipped([("notes.txt", b"")]), "the bundle contains 'notes.txt', which is not a file of a bundle"),
     ):
         with pytest.raises(BundleError, match=f"^{said}"):
             ChatModel.load_bytes(wrong)

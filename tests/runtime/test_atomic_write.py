@@ -1,6 +1,7 @@
 """Atomic writes, including writes that fail midway and processes that are killed."""
 
 import errno
+import importlib
 import os
 import re
 import stat
@@ -427,6 +428,24 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".tmpfile", "real"]
     assert (tmp_path / "real" / "precious").read_text() == "whole"
+
+
+def test_rights_follow_a_later_umask_which_no_write_changes(tmp_path, monkeypatch):
+    def changed(mask: int) -> None:
+        pytest.fail("the umask of the process was changed, which affects other threads")
+
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", changed)
+            importlib.reload(atomic_write)
+            atomic_write.write_atomic(tmp_path / "file", "text")
+            with atomic_write.atomic_folder(tmp_path / "out") as folder:
+                (folder / "file").write_text("text")
+    finally:
+        os.umask(before)
+    made = (tmp_path / "file", tmp_path / "out", tmp_path / "out" / "file")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in made] == [0o640, 0o750, 0o640]
 
 
 def test_rights_follow_the_umask(tmp_path):

@@ -40,7 +40,7 @@ from edgechat.runtime import (
     ReplyStream,
     UsageError,
 )
-from edgechat.runtime.bundle import read_bundle, store_bundle
+from edgechat.runtime.bundle import find_bundle, read_bundle, store_bundle
 from edgechat.runtime.calibration import Calibration
 from edgechat.runtime.closed_set import ClosedSet, encode_replies, make_closed_set
 from edgechat.runtime.constraints import make_text_rules
@@ -400,10 +400,14 @@ def test_a_failed_stream_raises_each_time():
         return random_table(1, CODEC.vocab_size)(source, prefix) * float("nan")
 
     stream = table_model(broken)[0].stream("hen")
-    with pytest.raises(EdgeChatError, match="its weights are damaged"):
-        list(stream)
-    with pytest.raises(EdgeChatError, match="the search failed"):
-        _ = stream.reply
+    for use in (
+        lambda: list(stream),
+        lambda: stream.reply,
+        lambda: list(stream),
+        lambda: next(stream.updates()),
+    ):
+        with pytest.raises(BundleError, match="its weights are damaged"):
+            use()
 
 
 def test_a_stream_that_was_interrupted_while_creating_its_reply_does_not_search_again(monkeypatch):
@@ -456,6 +460,21 @@ def test_text_rules_are_created_once_whatever_the_other_options(texts):
         for seed in (1, 2):
             assert chat.maker.text_rules(DecodingOptions(beam=3, sample=True, seed=seed, **texts)) is rules
     assert chat.maker.text_rules(DecodingOptions(banned=("he said",))) is not rules
+
+
+def test_the_text_rules_that_were_used_least_recently_are_dropped():
+    chat, _ = table_model()
+
+    def rules(n: int):
+        return chat.maker.text_rules(DecodingOptions(banned=(f"hen {n}",)))
+
+    first, second = rules(0), rules(1)
+    for n in range(2, 16):
+        rules(n)
+    assert rules(0) is first  # it is now the most recently used
+    rules(16)
+    assert rules(0) is first
+    assert rules(1) is not second
 
 
 def test_text_rules_are_created_once_for_concurrent_threads(monkeypatch):
@@ -669,7 +688,7 @@ def test_a_cancelled_batch_returns_what_it_has():
 
 def wait_for_threads(chat: ChatModel) -> None:
     """Wait until the model's threads for coroutines have ended. They cannot be used afterwards."""
-    chat.coroutine_threads._pool.shutdown()
+    chat._coroutine_threads._pool.shutdown()
 
 
 async def at(gate: Gate) -> None:
@@ -931,7 +950,22 @@ def test_outside_a_session_nothing_is_remembered():
 # --- the names of the API -------------------------------------------------------------------------
 
 #: What the rest of edgechat needs of a model, which is not for callers.
-INTERNAL = ("backend", "coroutine_threads", "check_open", "check_process")
+INTERNAL = ("backend", "check_process")
+
+
+def test_the_types_of_the_arguments_can_be_imported_from_the_api():
+    hints = get_type_hints(ChatModel.from_bundle)
+    assert hints["bundle"] is runtime.Bundle
+    assert get_type_hints(runtime.read_bundle)["require_signature"] == runtime.PublicKey | None
+    with ChatModel.from_bundle(runtime.read_bundle(find_bundle("demo")), device="cpu") as model:
+        assert model.reply("hello").text
+
+
+def test_lists_of_texts_have_the_type_of_their_option():
+    hints = get_type_hints(DecodingOptions)
+    for name in ("banned", "required", "replies"):
+        assert list[str] in get_args(hints[name])
+        assert getattr(DecodingOptions(**{name: ["yes"]}), name) == ("yes",)
 
 
 def types_in(hint: object) -> set[type]:

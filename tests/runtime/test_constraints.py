@@ -123,6 +123,23 @@ def test_a_banned_text_is_avoided_however_it_is_tokenized():
     assert banned_after(BannedTexts([b"b", b"aa"], VOCABULARY), A) == {A, AB, B, BA}
 
 
+def test_banned_texts_are_found_in_tokens_whatever_else_was_begun():
+    words = (b"aab", b"aaab", b"abab", b"babb", b"", b"cc", b"bbbc", b"acca")
+    for texts in ([b"aab"], [b"abb", b"b"], [b"aaa", b"bc"], [b"c"], [b"acc", b"cca", b"bab"]):
+        assert banned_after(BannedTexts(texts, words)) == {
+            id for id, said in enumerate(words) if any(text in said for text in texts)
+        }
+
+
+def test_a_thousand_banned_texts_take_little_more_time_than_ten():
+    words = [f"{n:x}-{n * n:x}".encode() for n in range(4000)]
+    texts = [f"x{n}y".encode() for n in range(1000)]
+    times = time_interleaved(
+        {"few": lambda: BannedTexts(texts[:10], words), "many": lambda: BannedTexts(texts, words)}, 5
+    )
+    assert min(times["many"]) < 10 * min(times["few"])
+
+
 def test_a_prefix_may_be_tokenized_in_any_way():
     rule = ForcedPrefix(b"aba", VOCABULARY)
     assert set(rule.allowed(rule.start, 9)) == {A, AB}

@@ -1,12 +1,15 @@
 """A model runs on the device that it reports, or not at all."""
 
+import dataclasses
+import sys
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from edgechat.runtime import BundleError, DeviceError, UsageError, device, ort
+from edgechat.runtime import BundleError, ChatModel, DeviceError, UsageError, chat, device, ort
 from edgechat.runtime.backend import pad
-from edgechat.runtime.bundle import read_bundle
+from edgechat.runtime.bundle import find_bundle, read_bundle
 from edgechat.runtime.device import CPU, CUDA, CudaSupport, check_cuda, providers, resolve_device
 from edgechat.runtime.ort import OrtBackend
 
@@ -29,30 +32,64 @@ def test_the_cpu_is_selected_without_checking_cuda(monkeypatch):
         raise AssertionError("looked")
 
     monkeypatch.setattr(device, "check_cuda", never)
-    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("cpu", ["fp32"]) == "cpu"
 
 
 @pytest.mark.parametrize(("state", "chosen"), [(USABLE, "cuda"), (NOT, "cpu")])
 def test_auto_selects_cuda_if_it_can_be_used(monkeypatch, state, chosen):
     monkeypatch.setattr(device, "check_cuda", lambda: state)
-    assert resolve_device("auto") == chosen
+    for precision in ("fp16", "fp32"):
+        assert resolve_device("auto", [precision]) == chosen
+
+
+@pytest.mark.parametrize("precisions", [["int8"], ["fp32", "int8"]])
+def test_int8_runs_on_the_cpu_where_cuda_can_be_used(monkeypatch, precisions):
+    monkeypatch.setattr(device, "check_cuda", lambda: USABLE)
+    assert resolve_device("auto", precisions) == "cpu"
+    with pytest.raises(DeviceError) as raised:
+        resolve_device("cuda", precisions)
+    assert str(raised.value) == (
+        "device cuda cannot be used with an int8 bundle, which ONNX Runtime can compute on the CPU only: "
+        "use device cpu, or export with --precision fp16 or fp32"
+    )
+
+
+def test_an_int8_bundle_is_loaded_on_the_cpu_where_cuda_can_be_used(monkeypatch):
+    monkeypatch.setattr(device, "check_cuda", lambda: USABLE)
+    with ChatModel.load("demo") as model:
+        assert model.device == "cpu"
+    with pytest.raises(DeviceError, match="device cuda cannot be used with an int8 bundle"):
+        ChatModel.load("demo", device="cuda")
+
+
+def test_all_models_of_an_ensemble_run_on_one_device(monkeypatch):
+    """CUDA cannot be used here, so the sessions of an fp32 model on CUDA would fail."""
+    demo = read_bundle(find_bundle("demo"))
+    fp32 = dataclasses.replace(demo, manifest=dataclasses.replace(demo.manifest, precision="fp32"))
+    monkeypatch.setattr(device, "check_cuda", lambda: USABLE)
+    monkeypatch.setattr(chat, "_read_bundle", lambda name, _: {"int8": demo, "fp32": fp32}[name])
+    for names in (["fp32", "int8"], ["int8", "fp32"]):
+        with ChatModel.load_ensemble(names) as model:
+            assert model.device == "cpu"
+        with pytest.raises(DeviceError, match="device cuda cannot be used with an int8 bundle"):
+            ChatModel.load_ensemble(names, device="cuda")
 
 
 def test_cuda_is_selected_if_it_can_be_used(monkeypatch):
     monkeypatch.setattr(device, "check_cuda", lambda: USABLE)
-    assert resolve_device("cuda") == "cuda"
+    assert resolve_device("cuda", ["fp16"]) == "cuda"
 
 
 def test_cuda_that_cannot_be_used_is_refused_with_the_reason(monkeypatch):
     monkeypatch.setattr(device, "check_cuda", lambda: NOT)
     with pytest.raises(DeviceError, match="device cuda cannot be used: no NVIDIA driver was found"):
-        resolve_device("cuda")
+        resolve_device("cuda", ["fp32"])
 
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "", None, "cuda:0"])
 def test_an_unknown_device_is_refused_by_name(name):
     with pytest.raises(UsageError, match="device must be one of auto, cpu, cuda, not") as caught:
-        resolve_device(name)
+        resolve_device(name, ["fp32"])
     assert str(caught.value).endswith(repr(name))
 
 
@@ -136,6 +173,32 @@ def test_a_listed_provider_whose_session_falls_back_is_not_usable(monkeypatch, c
     assert not state.usable
     assert "does not start: Failed to load libcublasLt.so.12" in state.reason
     assert capsys.readouterr().out == ""
+
+
+def test_other_threads_may_print_while_libraries_are_loaded(monkeypatch, capsys):
+    out = sys.stdout
+
+    def preload() -> None:
+        sys.stdout.write("of another thread\n")
+        print("Failed to load libcublasLt.so.12")
+
+    a_driver(monkeypatch, preload=preload, session=FakeSession)
+    assert "does not start: Failed to load libcublasLt.so.12" in look().reason
+    assert capsys.readouterr().out == "of another thread\n"
+    assert sys.stdout is out
+
+
+def test_the_libraries_are_loaded_by_onnx_runtimes_own_function(capsys):
+    assert isinstance(device._preload_libraries(), str)
+    assert capsys.readouterr().out == ""
+
+
+def test_libraries_that_cannot_be_loaded_are_a_reason_and_not_a_traceback(monkeypatch):
+    def preload() -> None:
+        raise RuntimeError("no such folder")
+
+    a_driver(monkeypatch, preload=preload)
+    assert look() == CudaSupport(False, "the CUDA provider does not start: no such folder")
 
 
 def test_a_session_that_cannot_be_created_is_a_reason_and_not_a_traceback(monkeypatch):

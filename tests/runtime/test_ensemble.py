@@ -133,6 +133,20 @@ def test_the_smallest_limits_hold(bundle_folder, tmp_path):
         assert len(both.reply("how are you").tokens) <= 3
 
 
+def test_defaults_that_the_shortest_replies_cannot_satisfy_are_refused_when_loaded(bundle_folder, tmp_path):
+    read = read_bundle(bundle_folder)
+    short = changed(bundle_folder, tmp_path / "short", max_target=10)
+    for name, options in (("length", {"min_length": 12}), ("prefix", {"prefix": "a b c d e f g"})):
+        manifest = dataclasses.replace(read.manifest, decoding=DecodingOptions(**options))
+        write_bundle(tmp_path / name, manifest, read.files, replace_existing=False)
+        ChatModel.load(tmp_path / name, device="cpu").close()
+        with pytest.raises(UsageError) as refused:
+            ChatModel.load_ensemble([tmp_path / name, short], device="cpu")
+        said = f"the default options of {tmp_path / name} allow no reply of this ensemble: "
+        assert str(refused.value).startswith(said + next(iter(options)))
+        ChatModel.load_ensemble([short, tmp_path / name], device="cpu").close()  # the defaults of the first
+
+
 def test_bundles_that_do_not_match_are_refused(bundle_folder, tmp_path):
     tokenizer = read_bundle(bundle_folder).files["tokenizer.json"]
     cases = {

@@ -220,9 +220,10 @@ MALFORMED = {
         (MALFORMED["a list"], "it has a value of the wrong type"),
         (MALFORMED["no maximum length"], "it has no 'max_length'"),
         (MALFORMED["more ids than probabilities"], "it does not have one log-probability for each candidate"),
+        (MALFORMED["no candidates"], "it has a source without candidates"),
         (b'{"cases": ' + b"9" * 5000 + b"}", "it has a number with thousands of digits"),
     ],
-    ids=range(4),
+    ids=range(5),
 )
 def test_messages_say_what_is_wrong_with_a_golden_file(raw, said):
     with pytest.raises(BundleError, match=rf"\Agolden\.json cannot be used: {said}\Z"):

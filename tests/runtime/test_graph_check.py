@@ -176,6 +176,20 @@ def many_products(model):
     model.graph.node.extend(made)
 
 
+def maximum_of_many(model):
+    """Ninety thousand passes over a value for each row, of which only the last is a value of the graph."""
+    node(model, "Max", ["values"] * 90_000, first=False)
+
+
+def minimum_of_many(model):
+    node(model, "Min", ["values"] * 90_000, first=False)
+
+
+def concatenation_of_many(model):
+    """Each input is counted, since it is a part of the output."""
+    node(model, "Concat", ["values"] * 90_000, first=False, axis=2)
+
+
 def external_data(model):
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -512,6 +526,9 @@ ATTACKS: dict[Spoil, str] = {
     size_of_a_weight: "node 'culprit' ('ConstantOfShape') takes a size from 'size'",
     empty_weight: "'none' has the shape [0], which may be empty",
     empty_for_one_token: "'evil' has the shape [S - 1], which may be empty",
+    maximum_of_many: "node 'culprit' ('Max') has 90,000 inputs, but must have 2",
+    minimum_of_many: "node 'culprit' ('Min') has 90,000 inputs, but must have 2",
+    concatenation_of_many: "node 'culprit' ('Concat') makes 4,320,000 numbers per B*S",
     many_products: "node 'culprit' ('MatMul') multiplies",
     external_data: "is outside the file: external data is refused",
     external_data_in_an_attribute: "('ConstantOfShape') has t in the attribute 'value', which a",

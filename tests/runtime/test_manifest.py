@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from typing import Any
 
@@ -265,6 +266,36 @@ def test_a_bundle_may_not_ask_for_a_reply_of_hours(beam, max_target, taken):
             Manifest.from_bytes(seal(values))
     values["decoding"]["max_length"] = 50  # its own maximum counts, not that of the model
     assert Manifest.from_bytes(seal(values)).decoding.beam == beam
+
+
+def test_an_infinite_perplexity_is_null_since_json_has_no_infinity():
+    def refused(name: str) -> None:
+        pytest.fail(f"{name} is not JSON")
+
+    manifest = dataclasses.replace(PLAIN, quality={"valid_perplexity": math.inf, "deep": [math.nan, 1.5]})
+    raw = manifest.to_bytes()
+    json.loads(raw, parse_constant=refused)
+    assert Manifest.from_bytes(raw).quality == {"valid_perplexity": None, "deep": [None, 1.5]}
+
+
+@pytest.mark.parametrize("name", ["alignments", "trace"])
+def test_a_bundle_may_not_ask_for_replies_of_gigabytes(name):
+    values = plain()
+    values["decoding"][name] = True
+    with pytest.raises(BundleError, match=rf"^edgechat\.json: {name} cannot be a default of a bundle"):
+        Manifest.from_bytes(seal(values))
+
+
+@pytest.mark.parametrize(("name", "most"), [("banned", 1000), ("required", 100)])
+def test_a_bundle_may_not_ask_for_rules_of_many_texts_and_many_tokens(name, most):
+    values = plain()
+    values["model"]["vocab_size"] = 100_000
+    values["decoding"][name] = ["x" * 40, "y" * (most - 40)]
+    assert getattr(Manifest.from_bytes(seal(values)).decoding, name)
+    values["decoding"][name][0] += "x"
+    said = rf"{name} has {most + 1:,} characters, too many for a vocabulary of 100,000 tokens: .* at most "
+    with pytest.raises(BundleError, match=f"{said}{most * 100_000:,}, not {(most + 1) * 100_000:,}"):
+        Manifest.from_bytes(seal(values))
 
 
 @pytest.mark.parametrize(("beam", "taken"), [(66, True), (67, False)])

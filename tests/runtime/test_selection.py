@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechat.runtime import BundleError, ChatModel, DecodingOptions, UsageError
-from edgechat.runtime.constraints import RequiredTexts, make_text_rules, shortest_superstring
+from edgechat.runtime.constraints import RequiredTexts, make_text_rules
 from edgechat.runtime.scheduler import decode
 from edgechat.runtime.search import BeamSearch
 from edgechat.runtime.selection import likeliest_ids, select_best, select_by_bank, select_by_group
@@ -340,20 +340,31 @@ def test_a_required_text_that_contains_a_banned_one_is_refused():
         make_text_rules(DecodingOptions(required=("bab",), banned=("ab",)), VOCABULARY)
 
 
-@pytest.mark.parametrize(
-    ("texts", "said"),
-    [
-        ((), ""),
-        (("a",), "a"),
-        (("turn around", "urn", "left turn"), "left turn around"),
-        (("abc", "xabcx", "bcq"), "bcqxabcx"),
-        (("cd", "ab", "bc", "ab"), "abcd"),
-        (("é", "e\u0301t"), "ét"),
-        (("é", "ê"), "éê"),  # their first byte is one
-    ],
+@given(
+    text=st.text("ab", min_size=1, max_size=6).map(str.encode),
+    words=st.sets(st.text("ab", min_size=1, max_size=4).map(str.encode), max_size=4),
 )
-def test_overlapping_required_texts_share_their_overlap(texts, said):
-    assert shortest_superstring(texts) == said
+@settings(max_examples=60, deadline=None)
+def test_the_fewest_tokens_that_contain_a_text_equal_those_found_by_enumeration(text, words):
+    vocabulary = (*[b""] * 5, *sorted({b"a", b"b"} | words))
+    tried = (
+        n
+        for n in itertools.count(1)
+        if any(text in b"".join(said) for said in itertools.product(vocabulary[5:], repeat=n))
+    )
+    fewest = next(tried)
+    assert RequiredTexts([text], vocabulary).min_tokens == fewest
+    assert RequiredTexts([b"a", text], vocabulary).min_tokens == fewest
+
+
+def test_a_required_text_within_a_token_fits_into_a_reply_of_that_token():
+    with ChatModel.load("demo", device="cpu") as model:
+        assert len(model.codec.encode(" tha")) > 1  # the tokenizer spells it differently
+        assert b" that" in model.codec.vocabulary
+        reply = model.reply("what is that?", DecodingOptions(required=(" tha",), max_length=2, beam=20))
+        assert " tha" in reply.text
+        assert len(reply.tokens) == 1
+        assert reply.finished
 
 
 def test_every_reply_of_the_bundle_contains_the_required_texts(bundle_folder):

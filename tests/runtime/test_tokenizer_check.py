@@ -1,6 +1,7 @@
 """An untrusted tokenizer.json, with a right hash, is refused before `tokenizers` reads it."""
 
 import copy
+import dataclasses
 import json
 import random
 from typing import Any
@@ -10,6 +11,8 @@ from byte_fuzz import mutate_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgechat.runtime import ChatModel, text
+from edgechat.runtime.bundle import find_bundle, read_bundle
 from edgechat.runtime.errors import BundleError
 from edgechat.runtime.text import TextCodec
 from edgechat.runtime.tokenizer_check import WORD_PATTERN, check_tokenizer
@@ -95,6 +98,8 @@ MODELS = {
     "type": ({"type": "Unigram"}, "not a BPE"),
     "dropout": ({"dropout": 0.5}, "encodes at random"),
     "prefix": ({"continuing_subword_prefix": "##"}, "continuing_subword_prefix"),
+    "fused": ({"fuse_unk": True}, "fuse_unk"),
+    "words without merges": ({"ignore_merges": True}, "ignore_merges"),
     "merge of nothing": (
         {"merges": [["h", "<pad>"]]},
         "parts or result are not tokens",
@@ -172,6 +177,34 @@ def with_a_token_of(doublings: int) -> dict[str, Any]:
 def test_a_token_that_makes_a_reply_of_gigabytes_is_refused():
     check_tokenizer(json.dumps(with_a_token_of(8)).encode())
     refused(with_a_token_of(9), "has a token of 512 bytes, more than the 256 allowed")
+
+
+def test_a_token_that_is_taken_literally_counts_with_all_its_bytes():
+    values = json.loads(TOKENIZER)
+    vocabulary = values["model"]["vocab"]
+    vocabulary["🍵" * 64] = len(vocabulary)
+    check_tokenizer(json.dumps(values).encode())
+    vocabulary["🍵" * 65] = len(vocabulary)
+    refused(values, "has a token of 260 bytes, more than the 256 allowed")
+
+
+def test_another_number_of_tokens_than_the_model_has_is_refused_before_it_is_loaded(monkeypatch):
+    monkeypatch.setattr(text, "Tokenizer", None)
+    count = len(json.loads(TOKENIZER)["model"]["vocab"])
+    with pytest.raises(BundleError, match=rf"^tokenizer\.json has {count} tokens, but the model has 7$"):
+        TextCodec(TOKENIZER, max_source=9, max_target=9, vocab_size=7)
+
+
+def test_the_tokenizer_of_a_bundle_is_checked_before_its_graphs(monkeypatch):
+    def seen(*_: object, **__: object) -> None:
+        pytest.fail("ONNX Runtime has seen the graphs")
+
+    monkeypatch.setattr("edgechat.runtime.chat.OrtBackend", seen)
+    demo = read_bundle(find_bundle("demo"))
+    for raw in (b"{}", TOKENIZER):
+        files = demo.files | {"tokenizer.json": raw}
+        with pytest.raises(BundleError, match=r"tokenizer\.json (cannot be read|has 275 tokens)"):
+            ChatModel.from_bundle(dataclasses.replace(demo, files=files))
 
 
 @pytest.mark.parametrize(
