@@ -750,22 +750,36 @@ def test_a_bug_that_ends_the_chat_is_an_error_of_the_command(monkeypatch, tmp_pa
         run_chat([])
 
 
-@pytest.mark.parametrize("end", ["kill", "ctrl+q", "escape"])
-async def test_a_reply_is_replaced_only_when_the_new_one_has_ended(chat, tmp_path, end):
+@pytest.mark.parametrize("so_far", ["", "so far"])
+@pytest.mark.parametrize("end", ["kill", "ctrl+q", "signal", "escape", "ctrl+n", "failure"])
+async def test_a_reply_is_replaced_only_when_the_new_one_has_ended(chat, tmp_path, end, so_far):
     path = tmp_path / "chats.db"
-    async with chat(FakeModel(Script(), Script(waits_for_cancel=True), Script()), store=path) as c:
+    broken_off = Script([(so_far, "")], UsageError("this went wrong"), waits_for_cancel=True)
+    model = FakeModel(Script(), broken_off, Script())
+    async with chat(model, store=path) as c:
         await c.say("hello")
         await c.wait_until_saved()
         await c.press("ctrl+r")
-        await c.until(lambda: c.screen.activity() == "replying")
-        assert c.messages == ["you: hello", "bot: ▌"]
+        await c.until(lambda: c.messages == ["you: hello", f"bot: {so_far}▌"])
         if end == "kill":
             await c.wait_until_saved()
             assert prompts(path) == [["hello"]]
-        await c.press("escape" if end == "kill" else end)
+        elif end == "signal":
+            c.app.quit_soon()
+        elif end == "failure":
+            model.streams[-1].cancel()
+            await c.until(lambda: c.screen.prompt.ready)
+            assert c.messages == ["you: hello", "bot: fine", "error: this went wrong"]
+        else:
+            await c.press(end)
+        if end in ("escape", "ctrl+n", "failure"):
+            assert c.notices == ["The new reply was not completed, so the earlier one is kept"]
         if end == "escape":
             assert c.messages == ["you: hello", "bot: fine"]
             await c.say("again")
+            assert model.received_turns[-1] == ["fine", "again"]
+        elif end == "kill":
+            await c.press("escape")
     store = Store(path)
     said = [(e.prompt, e.state, e.bot_turn) for e in store.load(1)[1]]
     assert said[0] == ("hello", "done", "fine")
@@ -773,10 +787,24 @@ async def test_a_reply_is_replaced_only_when_the_new_one_has_ended(chat, tmp_pat
     store.close()
 
 
+async def test_an_edited_prompt_whose_reply_is_stopped_returns_to_the_prompt_field(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    model = FakeModel(Script(), Script([("so far", "")], waits_for_cancel=True))
+    async with chat(model, store=path) as c:
+        await c.say("hello")
+        await c.press("f6", "!", "enter")
+        await c.until(lambda: c.messages == ["you: hello!", "bot: so far▌"])
+        await c.press("escape")
+        assert c.messages == ["you: hello", "bot: fine"]
+        assert c.prompt == "hello!"
+    assert prompts(path) == [["hello"]]
+
+
 async def test_a_new_reply_replaces_the_old_one_in_the_store(chat, tmp_path):
     path = tmp_path / "chats.db"
+    better = Script(end=reply("better"))
     async with chat(
-        FakeModel(Script(), Script([("so far", "")], waits_for_cancel=True), Script()), store=path
+        FakeModel(Script(), Script([("so far", "")], waits_for_cancel=True), better), store=path
     ) as c:
         await c.say("hello")
         await c.press("ctrl+r")
@@ -784,11 +812,11 @@ async def test_a_new_reply_replaces_the_old_one_in_the_store(chat, tmp_path):
         await c.press("escape")
         await c.wait_until_saved()
         db = sqlite3.connect(path)
-        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("stopped", "so far")]
+        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("done", "fine")]
         await c.press("ctrl+r")
         await c.until(lambda: c.screen.prompt.ready)
         await c.wait_until_saved()
-        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("done", "fine")]
+        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("done", "better")]
         db.close()
 
 

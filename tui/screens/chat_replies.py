@@ -298,8 +298,9 @@ class ReplyingChatScreen(ChatScreenBase):
     def _break_off_task(self, task: ReplyTask, state: State, note: str) -> None:
         """End a task that failed or was stopped.
 
-        The text so far stays visible, but models do not read it later. A complete reply of the first bundle
-        counts, even if the second bundle's reply is cut off.
+        A complete reply of the first bundle counts, even if the second bundle's reply is cut off. Otherwise,
+        an exchange that was to be replaced comes back. If there is none, the text so far stays visible, but
+        models do not read it later.
         """
         text = self.conversation.break_off(task.exchange_number, len(task.results), note)
         exchange, job = self.transcript[task.exchange_number], task.jobs[0]
@@ -307,9 +308,10 @@ class ReplyingChatScreen(ChatScreenBase):
             reply, trace = task.results[0]
             self.transcript.keep_trace(task.exchange_number, trace)
             self._save_result(task, replace(exchange, reply=reply))
-        elif not text and self.transcript.undo_replacement(task.exchange_number):
-            self.show_transcript(self.transcript)  # there is no text that could replace the earlier reply
+        elif self.transcript.undo_replacement(task.exchange_number):
+            self.show_transcript(self.transcript)
             self._end_task(None)
+            self.notify("The new reply was not completed, so the earlier one is kept")
             if exchange.prompt not in {other.prompt for other in self.transcript}:
                 self.prompt.restore_sent(exchange.prompt)
         else:
