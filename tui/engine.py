@@ -3,6 +3,7 @@ plain values."""
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from .values import (
     AttendedToken,
     BeamCandidate,
     BeamRow,
+    BundleChoice,
     BundleFacts,
     CandidateRow,
     ReplyFacts,
@@ -125,7 +127,7 @@ class Engine:
     def __init__(self, model: Model, name: str, path: str = "") -> None:
         self.model = model
         # A stored conversation may be opened from another current folder, so the path is absolute.
-        where = str(Path(path).resolve()) if path and Path(path).exists() else path
+        where = str(_resolve(Path(path))) if path and Path(path).exists() else path
         self.facts = _bundle_facts(model, name, where)
 
     @property
@@ -235,7 +237,7 @@ def resolve_bundle(path: str) -> Path:
 
 def _resolve(path: Path) -> Path:
     try:
-        return path.resolve()
+        return Path(os.path.realpath(path))  # `Path.resolve` does not accept symlinks that form a loop
     except OSError:  # the current folder was deleted
         return path
 
@@ -276,14 +278,19 @@ def manifest_hash(path: str) -> str:
         return ""
 
 
-def list_bundles(folder: Path) -> list[str]:
-    """Paths of the bundles in `folder` and one folder below it, sorted, at most `MAX_LISTED_BUNDLES`."""
+def unopened_choice(path: str) -> BundleChoice:
+    """The choice of a bundle that is not open."""
+    return BundleChoice(path, bundle_name(path), "", resolve_bundle(path))
+
+
+def list_bundles(folder: Path) -> list[BundleChoice]:
+    """The bundles in `folder` and one folder below it, sorted by path, at most `MAX_LISTED_BUNDLES`."""
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError):  # a folder that cannot be searched
         for pattern in ("*", "*/*"):
             found += (str(manifest.parent) for manifest in folder.glob(f"{pattern}/edgechat.json"))
             found += map(str, folder.glob(f"{pattern}.edgechat"))
-    return sorted(found)[:MAX_LISTED_BUNDLES]
+    return [unopened_choice(path) for path in sorted(found)[:MAX_LISTED_BUNDLES]]
 
 
 def error_message(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 State = Literal["done", "stopped", "failed"]
@@ -33,11 +34,13 @@ class BundleFacts:
 
 @dataclass(frozen=True)
 class BundleChoice:
-    """A bundle that can be chosen. `about` describes an open bundle, and is "" for one that is not open."""
+    """A bundle that can be chosen. `about` describes an open bundle, and is "" for one that is not open.
+    `place` is the absolute path, the same for every spelling of `path`."""
 
     path: str
     name: str
     about: str
+    place: Path
 
 
 @dataclass(frozen=True)
