@@ -716,6 +716,49 @@ async def test_writes_that_failed_on_a_full_disk_are_repeated(chat, tmp_path):
     store.close()
 
 
+async def test_exchanges_that_are_not_written_yet_stay_when_their_conversation_is_chosen(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("before")
+        await c.wait_until_saved()
+        await c.store_thread.run(fill_disk)
+        await c.say(LONG)
+        await c.wait_until_saved()
+        await c.press("ctrl+l", *"before")
+        await c.until(lambda: "1 exchange" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.app.screen is c.chat)
+        assert [exchange.prompt for exchange in c.screen.transcript] == ["before", LONG]
+        assert c.screen.selected_number == 1  # where the text was found
+        await c.store_thread.run(free_disk)
+
+
+async def test_another_conversation_is_opened_only_when_everything_is_written(chat, tmp_path):
+    async def choose(title):
+        await c.press("ctrl+l", *title)
+        await c.until(lambda: "1 exchange" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.app.screen is c.chat)
+
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("first")
+        await c.press("ctrl+n")
+        await c.say("second")
+        await c.wait_until_saved()
+        await c.store_thread.run(fill_disk)
+        await c.say(LONG)
+        await c.wait_until_saved()
+        c.app.clear_notifications()
+        await choose("first")
+        await c.until(lambda: c.notices)
+        assert "disk is full" in c.notices[0]
+        assert [exchange.prompt for exchange in c.screen.transcript] == ["second", LONG]
+        await c.press("ctrl+n")
+        await c.store_thread.run(free_disk)
+        await choose("second")
+        await c.until(lambda: [exchange.prompt for exchange in c.screen.transcript] == ["second", LONG])
+        assert "not saved" not in c.drawn
+
+
 def test_a_write_that_fails_until_the_end_is_an_error_of_the_command(monkeypatch, tmp_path):
     store_threads = []
 
@@ -1142,7 +1185,7 @@ async def test_a_damaged_conversation_is_reported_in_one_sentence(chat, tmp_path
         db.execute(f"UPDATE exchanges SET {change}")
         db.commit()
         db.close()
-        await c.press("ctrl+l")
+        await c.press("ctrl+n", "ctrl+l")
         await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.notices)

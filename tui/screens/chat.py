@@ -290,15 +290,23 @@ class ChatScreen(ReplyingChatScreen):
                 self.transcript.rename(named)
             if chosen is None:
                 return
-            self.stop()  # first, since the reply may belong to the conversation that is loaded
+            if chosen.id == here:  # with exchanges that may not be stored yet
+                self._select_nth(chosen.found_in)
+                return
+            await self._store_thread.finish_writes()  # some may be of the conversation that is loaded
             title, exchanges = await self._store_thread.run(lambda store: store.load(chosen.id))
         except StoreError as error:
             self.notify(safe_text(str(error)), severity="error", markup=False)
             return
-        self.stop()  # a reply may have started while the conversation was loaded
+        self.stop()
         rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
         self.show_transcript(Transcript(exchanges, title, self._make_saver(chosen.id, rows)))
-        self.select(chosen.found_in)
+        self._select_nth(chosen.found_in)
+
+    def _select_nth(self, at: int | None) -> None:
+        """Select an exchange, counted from 1, or else the latest one, and return to the prompt."""
+        numbers = self.transcript.numbers
+        self.select(numbers[at - 1] if at and at <= len(numbers) else None)
         self.prompt.focus()
 
 
