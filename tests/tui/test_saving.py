@@ -190,6 +190,16 @@ async def test_closing_a_changed_correction_asks_for_confirmation(chat):
         assert "oh" not in c.messages[-1]
 
 
+async def test_quitting_with_a_changed_correction_asks_for_confirmation(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("one")
+        await c.press("f10", "o", "h", "f1", "ctrl+q")
+        assert "Close again to discard it, or quit again" in c.drawn
+        assert not c.app._exit
+        await c.press("ctrl+q")
+        assert c.app._exit
+
+
 async def test_removing_a_correction_removes_its_mark(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")

@@ -54,8 +54,11 @@ class BundleList(ListDialog[str]):
         typed = self.query_input.value.strip()
         return os.path.expanduser("~/" if typed == "~" else typed)  # noqa: PTH111 - keeps a slash at the end
 
+    def search(self) -> None:
+        self._search()
+
     @work(exclusive=True, group=SEARCH_GROUP)
-    async def search(self) -> None:
+    async def _search(self) -> None:
         await self._refresh_list()
 
     async def _refresh_list(self) -> None:

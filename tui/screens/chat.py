@@ -81,7 +81,7 @@ class ChatScreen(ReplyingChatScreen):
     def labels(self) -> dict[str, str]:
         """What Escape does now, for the footer."""
         if self.reply_task is not None:
-            return {}
+            return {"screen.back": "Stop"}
         return {"stop": "Latest" if self.editing is None else "Cancel"}
 
     def action_back(self) -> None:
