@@ -274,7 +274,7 @@ def run_chat(
 
     A bundle that cannot be loaded is reported in the chat. `changes` are decoding options that differ from
     the bundle's defaults. `require_signature` is the public key that must have signed every bundle. With
-    `private`, nothing is saved; with `inline`, the chat uses only the lower part of the terminal.
+    `private`, no conversation is saved; with `inline`, the chat uses only the lower part of the terminal.
 
     Raises:
         EdgeChatError: the chat ended because of a bug, or the end of the conversation could not be saved.

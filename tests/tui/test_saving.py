@@ -200,6 +200,14 @@ async def test_quitting_with_a_changed_correction_asks_for_confirmation(chat):
         assert c.app._exit
 
 
+async def test_accepting_a_reply_with_control_characters_unchanged_is_not_a_correction(chat):
+    async with chat(FakeModel(Script(end=reply("a\x07b")))) as c:
+        await c.say("one")
+        await c.press("f10", "ctrl+s")
+        assert c.app.screen is c.chat
+        assert (c.screen.selected_exchange.answer, c.screen.selected_exchange.mark) == (None, None)
+
+
 async def test_removing_a_correction_removes_its_mark(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
@@ -279,6 +287,23 @@ async def test_an_export_suggests_an_unused_file_name(chat, tmp_path, monkeypatc
             await c.press("ctrl+s", "enter")
             await c.until(lambda: c.app.screen is c.chat)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chat-2.md", "chat-3.md", "chat.md"]
+
+
+async def test_an_export_during_a_reply_leaves_its_exchange_out(chat, tmp_path):
+    slow = Script(waits_for_cancel=True)
+    async with chat(FakeModel(Script(), slow, slow)) as c:
+        await c.say("one")
+        for name, key in (("again.json", "ctrl+r"), ("next.json", "enter")):
+            await c.press(*"two", key)
+            await c.until(lambda: c.screen.reply_task)
+            await c.press("ctrl+s")
+            c.app.screen.query_one(Input).value = str(tmp_path / name)
+            await c.press("enter")
+            await c.until(lambda name=name: (tmp_path / name).exists())
+            exported = json.loads((tmp_path / name).read_text())["exchanges"]
+            assert [(e["prompt"], e["reply"]["text"]) for e in exported] == [("one", "fine")]
+            await c.press("escape")
+            c.screen.prompt.set_text("")
 
 
 async def test_an_export_asks_again_until_the_file_is_written(chat, tmp_path, monkeypatch):

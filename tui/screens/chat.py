@@ -61,15 +61,11 @@ class ChatScreen(ReplyingChatScreen):
             return True if self.selected_exchange and self.selected_exchange.other else None
         if action == "regenerate" and (self.editing is not None or not self.bundles.ready):
             return None
-        if action in ("regenerate", "edit"):
-            # An exchange that is not replaced must be saved: the conversation continues in a copy.
-            number = None if self.reply_task else self.selected_number
-            return (
-                True if number and (self.transcript.saver or self.transcript.is_replaceable(number)) else None
-            )
-        if action in ("replay", "mark", "answer", "copy_reply", "copy_prompt"):
+        if action in ("regenerate", "edit", "replay", "mark", "answer", "copy_reply", "copy_prompt"):
             return True if self.selected_exchange and self.reply_task is None else None
-        if action in ("export", "copy_conversation", "rename", "select", "find"):
+        if action in ("export", "copy_conversation"):
+            return True if self.transcript.ended else None
+        if action in ("rename", "select", "find"):
             return True if len(self.transcript) else None
         if action == "library":
             return True if self._store_thread else None
@@ -141,6 +137,8 @@ class ChatScreen(ReplyingChatScreen):
             "removes the correction."
         )
         answer = await show_dialog(WriteDialog("correct the reply", text, note=note), self)
+        if answer == safe_text(text):  # unchanged: control characters were only shown as others
+            answer = text
         if answer is not None and self.transcript.has(number):
             self.update_exchange(number, self.transcript[number].with_correction(answer))
 
@@ -166,7 +164,7 @@ class ChatScreen(ReplyingChatScreen):
         self.prompt.focus()
 
     def action_copy_conversation(self) -> None:
-        self.app.copy_to_clipboard(to_markdown(self.transcript.title, list(self.transcript)))
+        self.app.copy_to_clipboard(to_markdown(self.transcript.title, self.transcript.ended))
         self.notify("The conversation is copied as Markdown")
 
     @work(group=ACTION_GROUP)
@@ -178,7 +176,7 @@ class ChatScreen(ReplyingChatScreen):
     @work(group=ACTION_GROUP)
     async def action_export(self) -> None:
         def text(form: Callable[[str, Sequence[Exchange]], str]) -> str:
-            return form(self.transcript.title, list(self.transcript))
+            return form(self.transcript.title, self.transcript.ended)
 
         note = "The extension sets the format: .md to read, .json for programs, .jsonl for training."
         await self._export("chat.md", note, {ending: partial(text, form) for ending, form in FORMATS.items()})

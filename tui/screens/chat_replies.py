@@ -359,12 +359,12 @@ class ReplyingChatScreen(ChatScreenBase):
 
     def action_regenerate(self) -> None:
         """Reply to the selected prompt again with the current settings."""
-        if self.selected_exchange is not None and self.bundles.engine is not None:
+        if self.selected_exchange and self.bundles.engine and not self._refuses_copy():
             self.send_prompt(self.selected_exchange.prompt, instead_of=self.selected_number)
 
     def action_edit(self) -> None:
         """Put the selected prompt into the prompt field. `action_stop` restores the draft that was there."""
-        if self.selected_exchange is not None:
+        if self.selected_exchange and not self._refuses_copy():
             if self.editing is None:
                 self._draft = self.prompt.text
             self.prompt.add_to_history()
@@ -372,6 +372,19 @@ class ReplyingChatScreen(ChatScreenBase):
             self.prompt.set_text(self.selected_exchange.prompt)
             self.prompt.focus()
             self.refresh_status_and_keys()
+
+    def _refuses_copy(self) -> bool:
+        """Whether the conversation would continue in a copy while conversations are not saved, so that the
+        original would be lost. Notifies the user."""
+        number = self.selected_number
+        if number is None or self.transcript.saver or self.transcript.is_replaceable(number):
+            return False
+        self.notify(
+            "Conversations are not saved, so only the latest exchange can be replaced, unless you marked it "
+            "as good or corrected it",
+            severity="warning",
+        )
+        return True
 
     def action_replay(self) -> None:
         """Repeat the selected reply with the same bundle, which is opened if necessary, and settings."""
