@@ -33,6 +33,7 @@ from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
 from .knobs import Changes, is_same_value, make_compatible
 from .values import (
     END,
+    MAX_TRACE_BYTES,
     SEPARATOR,
     AttendedToken,
     BeamCandidate,
@@ -43,11 +44,9 @@ from .values import (
     ReplyFacts,
     ReplyOrigin,
     Trace,
+    estimate_trace_bytes,
 )
 
-#: Maximum size of the trace of one search, estimated from the size of its parts in CPython.
-MAX_TRACE_BYTES = 64_000_000
-_CANDIDATE_BYTES, _WEIGHT_BYTES, _ID_BYTES = 190, 32, 8
 #: Maximum number of alternatives that are kept for each token of a reply.
 MAX_ALTERNATIVES = 3
 #: Maximum number of bundles that `list_bundles` returns.
@@ -170,11 +169,10 @@ class Engine:
         rows: int = options.get("beam", 1)
         steps: int = options.get("max_length") or codec.max_target
         source = len(codec.encode_source(turns).ids)
-        # Each row has about as many candidates as there are rows, and steps / 2 ids on average.
-        return (
-            rows * steps * (_CANDIDATE_BYTES * rows + _WEIGHT_BYTES * source + _ID_BYTES * steps // 2)
-            <= MAX_TRACE_BYTES
-        )
+        # Each row has about as many candidates as there are rows, and steps / 2 ids of 8 bytes on average.
+        all_rows = rows * steps
+        size = estimate_trace_bytes(all_rows * rows, all_rows * source, all_rows * 4 * steps)
+        return size <= MAX_TRACE_BYTES
 
     def last_turns(self, turns: Sequence[str]) -> tuple[str, ...]:
         """The last turns of a conversation, as many as the model reads, the prompt last."""

@@ -5,10 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from .store import title_of
 from .store_thread import ConversationSaver
-from .values import Exchange, Trace
+from .values import MAX_TRACE_BYTES, Exchange, Trace
 
-#: Maximum size of all traces in memory.
-MAX_TRACES_BYTES = 50_000_000
 #: Added to the title of a conversation that continues a copy of another one.
 COPY_SUFFIX = " (copy)"
 #: The replies of an exchange: the current bundle's, and the second bundle's in a comparison.
@@ -163,9 +161,10 @@ class Transcript:
         """Keep a trace in memory. The oldest traces are dropped if all together are too large; a replay can
         make them again."""
         if trace is not None:
+            self._traces.pop((number, side), None)  # a trace that is made again is the newest
             self._traces[number, side] = trace
             size = sum(kept.size for kept in self._traces.values())
-            while size > MAX_TRACES_BYTES and len(self._traces) > 1:
+            while size > MAX_TRACE_BYTES and len(self._traces) > 1:
                 size -= self._traces.pop(next(iter(self._traces))).size
 
     def drop_traces(self, number: int) -> None:
