@@ -28,6 +28,7 @@ from .knobs import Changes, get_knob
 from .safe_text import safe_text
 from .screens import ChatScreen, Help, KeySection, Palette
 from .screens.chat_replies import ModelLoader
+from .screens.dialog import Dialog
 from .settings import KEYS_FILE, Settings, chats_file, config_folder, load_keys, load_settings, save_settings
 from .signals import quit_on_signals
 from .store import Store
@@ -108,6 +109,15 @@ class ChatApp(KeyQueueApp):
             if isinstance(screen, ChatScreen) and screen.reply_task:
                 screen.stop()
         super().exit(*arguments, **options)
+
+    async def action_quit(self) -> None:
+        """Quit, unless a dialog first asks whether its text is to be discarded."""
+        for dialog in (screen for screen in self.screen_stack if isinstance(screen, Dialog)):
+            if not dialog.may_close():
+                if isinstance(self.screen, Help):  # it covers the dialog
+                    self.screen.dismiss(None)
+                return
+        await super().action_quit()
 
     def on_notify(self, event: Notify) -> None:
         """Show a notification only once at a time, however often its key is pressed."""
@@ -264,7 +274,7 @@ def run_chat(
 
     A bundle that cannot be loaded is reported in the chat. `changes` are decoding options that differ from
     the bundle's defaults. `require_signature` is the public key that must have signed every bundle. With
-    `private`, nothing is saved; with `inline`, the chat uses only the lower part of the terminal.
+    `private`, no conversation is saved; with `inline`, the chat uses only the lower part of the terminal.
 
     Raises:
         EdgeChatError: the chat ended because of a bug, or the end of the conversation could not be saved.

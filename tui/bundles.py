@@ -111,12 +111,14 @@ class Bundles:
 
     async def choices(self) -> list[BundleChoice]:
         """Bundles to choose from: those that are open, then those in and below the current folder."""
-        found = await asyncio.to_thread(list_bundles, Path())
-        unopened = (path for path in found if self.known_path(path) not in self._engines)
-        return [
-            *(
-                BundleChoice(path, engine.facts.name, engine.facts.label)
-                for path, engine in self._engines.items()
-            ),
-            *(BundleChoice(path, bundle_name(path), "") for path in unopened),
-        ]
+        engines = dict(self._engines)
+
+        def list_choices() -> list[BundleChoice]:
+            opened = [
+                BundleChoice(path, engine.facts.name, engine.facts.label, resolve_bundle(path))
+                for path, engine in engines.items()
+            ]
+            places = {choice.place for choice in opened}
+            return [*opened, *(choice for choice in list_bundles(Path()) if choice.place not in places)]
+
+        return await asyncio.to_thread(list_choices)

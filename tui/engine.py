@@ -3,6 +3,7 @@ plain values."""
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,20 +33,20 @@ from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
 from .knobs import Changes, is_same_value, make_compatible
 from .values import (
     END,
+    MAX_TRACE_BYTES,
     SEPARATOR,
     AttendedToken,
     BeamCandidate,
     BeamRow,
+    BundleChoice,
     BundleFacts,
     CandidateRow,
     ReplyFacts,
     ReplyOrigin,
     Trace,
+    estimate_trace_bytes,
 )
 
-#: Maximum size of the trace of one search, estimated from the size of its parts in CPython.
-MAX_TRACE_BYTES = 64_000_000
-_CANDIDATE_BYTES, _WEIGHT_BYTES, _ID_BYTES = 190, 32, 8
 #: Maximum number of alternatives that are kept for each token of a reply.
 MAX_ALTERNATIVES = 3
 #: Maximum number of bundles that `list_bundles` returns.
@@ -125,7 +126,7 @@ class Engine:
     def __init__(self, model: Model, name: str, path: str = "") -> None:
         self.model = model
         # A stored conversation may be opened from another current folder, so the path is absolute.
-        where = str(Path(path).resolve()) if path and Path(path).exists() else path
+        where = str(_resolve(Path(path))) if path and Path(path).exists() else path
         self.facts = _bundle_facts(model, name, where)
 
     @property
@@ -168,11 +169,10 @@ class Engine:
         rows: int = options.get("beam", 1)
         steps: int = options.get("max_length") or codec.max_target
         source = len(codec.encode_source(turns).ids)
-        # Each row has about as many candidates as there are rows, and steps / 2 ids on average.
-        return (
-            rows * steps * (_CANDIDATE_BYTES * rows + _WEIGHT_BYTES * source + _ID_BYTES * steps // 2)
-            <= MAX_TRACE_BYTES
-        )
+        # Each row has about as many candidates as there are rows, and steps / 2 ids of 8 bytes on average.
+        all_rows = rows * steps
+        size = estimate_trace_bytes(all_rows * rows, all_rows * source, all_rows * 4 * steps)
+        return size <= MAX_TRACE_BYTES
 
     def last_turns(self, turns: Sequence[str]) -> tuple[str, ...]:
         """The last turns of a conversation, as many as the model reads, the prompt last."""
@@ -235,7 +235,7 @@ def resolve_bundle(path: str) -> Path:
 
 def _resolve(path: Path) -> Path:
     try:
-        return path.resolve()
+        return Path(os.path.realpath(path))  # `Path.resolve` does not accept symlinks that form a loop
     except OSError:  # the current folder was deleted
         return path
 
@@ -276,14 +276,19 @@ def manifest_hash(path: str) -> str:
         return ""
 
 
-def list_bundles(folder: Path) -> list[str]:
-    """Paths of the bundles in `folder` and one folder below it, sorted, at most `MAX_LISTED_BUNDLES`."""
+def unopened_choice(path: str) -> BundleChoice:
+    """The choice of a bundle that is not open."""
+    return BundleChoice(path, bundle_name(path), "", resolve_bundle(path))
+
+
+def list_bundles(folder: Path) -> list[BundleChoice]:
+    """The bundles in `folder` and one folder below it, sorted by path, at most `MAX_LISTED_BUNDLES`."""
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError):  # a folder that cannot be searched
         for pattern in ("*", "*/*"):
             found += (str(manifest.parent) for manifest in folder.glob(f"{pattern}/edgechat.json"))
             found += map(str, folder.glob(f"{pattern}.edgechat"))
-    return sorted(found)[:MAX_LISTED_BUNDLES]
+    return [unopened_choice(path) for path in sorted(found)[:MAX_LISTED_BUNDLES]]
 
 
 def error_message(error: BaseException) -> str:

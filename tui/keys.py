@@ -208,6 +208,8 @@ CHAT_ACTIONS = (
     ),
 )
 
+_BACK_HELP = "Stop the reply, or return to the prompt"
+
 CONVERSATION_ACTIONS = (
     Action(
         "conversation.previous",
@@ -217,10 +219,10 @@ CONVERSATION_ACTIONS = (
         "Select the previous exchange",
     ),
     Action("conversation.next", "down", "screen.select(1)", "Next exchange", "Select the next exchange"),
-    Action("conversation.back", "escape", "screen.back", "Back", "Return to the prompt", footer=True),
+    Action("conversation.back", "escape", "screen.back", "Back", _BACK_HELP, footer=True),
 )
 
-_BACK = Action("inspector.back", "escape", "screen.back", "Back", "Return to the prompt", footer=True)
+_BACK = Action("inspector.back", "escape", "screen.back", "Back", _BACK_HELP, footer=True)
 
 VIEW_ACTIONS = (
     Action("view.up", "up", "move(-1)", "Up", "Move to the previous row"),

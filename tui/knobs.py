@@ -33,7 +33,8 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """A number from `minimum` to `maximum`; whole if `increment` is an int.
+    """A number; whole if `increment` is an int. Steps go from `minimum` to `maximum`, but other values can be
+    typed.
 
     With `off`, None is a value too: one step below `minimum`, shown as that word. With `default`, None stands
     for that number.
@@ -52,7 +53,7 @@ class Number:
         moved = round(start + by * self.increment, 6)
         if moved < self.minimum and self.off:
             return None
-        return self._number(max(self.minimum, min(moved, self.maximum)))
+        return self._number(max(min(self.minimum, start), min(moved, max(self.maximum, start))))
 
     def parse(self, text: str) -> Any:
         if text.strip() in (self._none_text, "") and self._none_text:

@@ -41,6 +41,14 @@ class StoreThread:
         the next one, and when the thread is closed."""
         return self._thread.submit(self._write, work)
 
+    async def finish_writes(self) -> None:
+        """Repeat the writes that failed.
+
+        Raises:
+            StoreError: one of them failed again.
+        """
+        await asyncio.wrap_future(self._thread.submit(self._write_all))
+
     @property
     def has_unwritten(self) -> bool:
         """Whether a write has failed and was not repeated successfully yet."""

@@ -5,10 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from .store import title_of
 from .store_thread import ConversationSaver
-from .values import Exchange, Trace
+from .values import MAX_TRACE_BYTES, Exchange, Trace
 
-#: Maximum size of all traces in memory.
-MAX_TRACES_BYTES = 50_000_000
 #: Added to the title of a conversation that continues a copy of another one.
 COPY_SUFFIX = " (copy)"
 #: The replies of an exchange: the current bundle's, and the second bundle's in a comparison.
@@ -29,6 +27,7 @@ class Transcript:
             self._put(number, exchange)
         self._last_number = len(exchanges)
         self._traces: dict[tuple[int, int], Trace] = {}  # by number and side
+        self._pending: int | None = None  # the exchange whose reply is being made
         self._replaced: tuple[int, Exchange] | None = None  # until the exchange that replaces it has ended
 
     def __len__(self) -> int:
@@ -81,6 +80,12 @@ class Transcript:
         if self.saver:
             self.saver.rename(title)
 
+    @property
+    def ended(self) -> list[Exchange]:
+        """The exchanges that have ended, with the one that a pending exchange is to replace."""
+        ended = [exchange for number, exchange in self._exchanges.items() if number != self._pending]
+        return [*ended, *([self._replaced[1]] if self._replaced else [])]
+
     def begin_exchange(self, prompt: str, *, instead_of: int | None = None) -> int:
         """Add a pending exchange, which is saved when it ends. Returns its number.
 
@@ -89,14 +94,14 @@ class Transcript:
         self._replaced = None
         if instead_of is not None:
             self._replaced = instead_of, self._remove(instead_of)
-        self._last_number += 1
-        self._put(self._last_number, Exchange(prompt))
-        return self._last_number
+        self._pending = self._last_number = self._last_number + 1
+        self._put(self._pending, Exchange(prompt))
+        return self._pending
 
     def end_exchange(self, number: int, exchange: Exchange, bundle: str) -> None:
         """Replace a pending exchange with its result. `bundle` is the name of the bundle that was asked."""
         self._put(number, exchange)
-        replaced, self._replaced = self._replaced, None
+        replaced, self._replaced, self._pending = self._replaced, None, None
         if replaced:
             self.drop_traces(replaced[0])
         if self.saver:
@@ -108,7 +113,7 @@ class Transcript:
             return False
         self._remove(number)
         self._put(*self._replaced)
-        self._replaced = None
+        self._replaced = self._pending = None
         return True
 
     def update_exchange(self, number: int, exchange: Exchange) -> None:
@@ -156,9 +161,10 @@ class Transcript:
         """Keep a trace in memory. The oldest traces are dropped if all together are too large; a replay can
         make them again."""
         if trace is not None:
+            self._traces.pop((number, side), None)  # a trace that is made again is the newest
             self._traces[number, side] = trace
             size = sum(kept.size for kept in self._traces.values())
-            while size > MAX_TRACES_BYTES and len(self._traces) > 1:
+            while size > MAX_TRACE_BYTES and len(self._traces) > 1:
                 size -= self._traces.pop(next(iter(self._traces))).size
 
     def drop_traces(self, number: int) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 State = Literal["done", "stopped", "failed"]
@@ -33,11 +34,13 @@ class BundleFacts:
 
 @dataclass(frozen=True)
 class BundleChoice:
-    """A bundle that can be chosen. `about` describes an open bundle, and is "" for one that is not open."""
+    """A bundle that can be chosen. `about` describes an open bundle, and is "" for one that is not open.
+    `place` is the absolute path, the same for every spelling of `path`."""
 
     path: str
     name: str
     about: str
+    place: Path
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,16 @@ class BeamRow:
     candidates: tuple[BeamCandidate, ...]
 
 
+#: Maximum estimated size of the trace of one search, and of all traces in memory together.
+MAX_TRACE_BYTES = 64_000_000
+
+
+def estimate_trace_bytes(candidates: int, weights: int, prefix_bytes: int) -> int:
+    """The memory of a trace in CPython: with this many candidates and weights of attention in all rows, and
+    the tokens or texts of all hypotheses."""
+    return 190 * candidates + 32 * weights + prefix_bytes
+
+
 @dataclass(frozen=True)
 class Trace:
     """The trace of a reply. It is not stored; a replay makes it again."""
@@ -147,10 +160,11 @@ class Trace:
 
     @cached_property
     def size(self) -> int:
-        """Estimated memory in bytes (CPython)."""
+        """Estimated memory in bytes."""
         rows = [row for step in self.steps for row in step]
         weights = sum(len(token.weights) for reply in self.replies for token in reply)
-        return sum(120 * len(row.candidates) + len(row.text) for row in rows) + 32 * weights
+        candidates = sum(len(row.candidates) for row in rows)
+        return estimate_trace_bytes(candidates, weights, sum(len(row.text) for row in rows))
 
 
 #: Shown for the separator token between two turns.

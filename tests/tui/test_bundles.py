@@ -10,7 +10,7 @@ from textual.widgets import Input, OptionList
 
 from edgechat.runtime import BundleError
 from edgechat.runtime.bundle import MANIFEST_FILE, find_bundle
-from edgechat.tui import ChatApp
+from edgechat.tui import ChatApp, engine
 from edgechat.tui.bundles import Bundles
 from edgechat.tui.engine import list_bundles
 from edgechat.tui.screens.dialog import SEARCH_GROUP
@@ -24,7 +24,7 @@ async def test_a_bundle_that_is_open_under_another_path_is_listed_once(tmp_path,
     demo = find_bundle("demo")
     (tmp_path / "models").symlink_to(demo.parent, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
-    assert list_bundles(Path()) == [str(Path("models", "demo"))]
+    assert [choice.path for choice in list_bundles(Path())] == [str(Path("models", "demo"))]
     bundles = Bundles(["demo"])
     bundles.finish_loading("demo", FakeModel())
     assert [choice.path for choice in await bundles.choices()] == ["demo"]
@@ -287,3 +287,31 @@ async def test_bundles_are_searched_in_another_thread(chat, monkeypatch):
             await c.press("escape")
     assert len(threads) == 2
     assert threading.current_thread() not in threads
+
+
+async def test_symlinks_that_form_a_loop_are_listed_and_cannot_be_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.edgechat").symlink_to("a.edgechat")
+    async with exported(tmp_path) as (c, mine):
+        await c.press("ctrl+b")
+        await c.until(lambda: "a.edgechat" in c.drawn)
+        await c.type_fast("a.edgechat", "enter")
+        await c.until(lambda: c.app.screen is c.chat and c.notices)
+        assert "a.edgechat" in c.notices[-1]
+        assert c.screen.bundles.current == str(mine)
+
+
+async def test_the_list_resolves_paths_in_a_thread(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with exported(tmp_path) as (c, _):
+        threads = []
+        resolve = engine._resolve
+        monkeypatch.setattr(
+            engine, "_resolve", lambda path: threads.append(threading.current_thread()) or resolve(path)
+        )
+        await c.press("ctrl+b")
+        await c.until(lambda: "mine" in c.drawn)
+        await c.press(*"./m")
+        await c.until(lambda: not [w for w in c.app.workers if w.group == SEARCH_GROUP])
+        assert threads
+        assert threading.main_thread() not in threads

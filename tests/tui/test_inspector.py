@@ -413,6 +413,13 @@ def test_a_number_steps_from_its_default_and_back(name, shown, more, less):
     assert own.with_change({"length_penalty": 0.7}, "length_penalty", None) == {}  # as the bundle has it
 
 
+def test_a_step_from_a_typed_value_outside_the_range_never_goes_the_other_way():
+    kind = knobs.get_knob("beam").kind
+    assert (kind.step(100, 1), kind.step(100, -1)) == (100, 99)
+    kind = knobs.get_knob("temperature").kind
+    assert (kind.step(0.05, -1), kind.step(0.05, 1)) == (0.05, 0.15)
+
+
 def test_one_step_below_the_lowest_number_is_the_word():
     kinds = {knob.name: knob.kind for knob in knobs.KNOBS}
     for name, word, least in (("max_length", "learned", 1), ("top_k", "off", 1), ("seed", "new", 0)):
@@ -621,6 +628,7 @@ async def test_if_nothing_is_saved_only_the_last_prompt_can_be_repeated(chat, re
         await c.press("ctrl+up", "ctrl+r", "f6")
         assert c.messages[-1] == "bot: reply 2"
         assert c.prompt == ""
+        assert ["only the latest exchange can be replaced" in notice for notice in c.notices] == [True]
         await c.press("ctrl+down", "ctrl+r")
         await c.until(lambda: c.messages[-1] == "bot: reply 3")
 

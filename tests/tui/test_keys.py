@@ -7,6 +7,7 @@ import pytest
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual._xterm_parser import XTermParser
 from textual.command import CommandPalette
+from textual.events import Paste
 from textual.widgets import Input, OptionList
 
 from edgechat.tui.key_names import parse_key, suggest_key
@@ -43,6 +44,14 @@ async def test_control_characters_and_markup_are_shown_as_they_are(chat):
         assert "[b]x[/b] [/ \ufffd" in c.drawn
         assert f"bot   {HARMLESS}" in c.drawn
         assert not any(ord(character) in {0x07, 0x1B, 0x9B} for character in c.drawn)
+
+
+async def test_control_characters_pasted_into_the_palette_are_shown_as_they_are(chat):
+    async with chat(FakeModel(), size=(140, 40)) as c:
+        await c.press("ctrl+p")
+        c.app.post_message(Paste(HOSTILE + "\u202e"))
+        await c.until(lambda: c.app.screen.query_one(Input).value)
+        assert c.app.screen.query_one(Input).value == HARMLESS + "\ufffd"
 
 
 def test_no_text_can_reorder_the_columns_beside_it():
@@ -624,3 +633,24 @@ async def test_keys_and_labels_of_the_welcome_stay_on_one_line(chat, width):
         hints = [f"{hint.key} {hint.description}" for hint in c.chat.key_hints()]
         assert len(hints) > 5
         await c.until(lambda: all(hint in c.drawn for hint in hints))
+
+
+async def test_if_a_narrower_terminal_hides_the_focused_view_the_prompt_has_the_focus(chat):
+    async with chat(FakeModel(), size=(140, 40)) as c:
+        c.screen.inspector.shown.focus()
+        await c.pilot.pause()
+        await c.pilot.resize_terminal(80, 24)
+        await c.until(lambda: c.screen.focused is c.screen.prompt)
+        await c.press(*"hi", "enter")
+        await c.until(lambda: c.messages == ["you: hi", "bot: fine"])
+
+
+async def test_in_a_view_the_footer_says_that_escape_stops_the_reply(chat):
+    async with chat(FakeModel(Script(waits_for_cancel=True)), size=(140, 40)) as c:
+        await c.say("hello", wait=False)
+        c.screen.inspector.shown.focus()
+        await c.until(lambda: "esc Stop" in c.drawn)
+        assert "Back" not in c.drawn
+        await c.press("escape")
+        await c.until(lambda: "esc Back" in c.drawn)
+        assert c.screen.inspector.shown.has_focus

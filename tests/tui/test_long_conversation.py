@@ -46,7 +46,7 @@ async def show_exchanges(c, turns=TURNS):
 async def wait_for_layout(c):
     """Wait until the window is laid out after a move."""
     await c.pilot.pause()
-    await c.until(lambda: c.chat.conversation.is_laid_out)
+    await c.until(lambda: not c.chat.conversation._pending_moves)
     await c.pilot.pause()
 
 
@@ -189,7 +189,7 @@ async def test_a_conversation_opens_at_the_exchange_that_was_found(chat, tmp_pat
         await c.press("ctrl+l", *"kettle")
         await c.until(lambda: "where is my kettle?" in c.drawn)
         await c.press("enter")
-        await c.until(lambda: c.chat.conversation.window_numbers)
+        await c.until(lambda: c.chat.conversation._replies)
         await wait_for_layout(c)
         await c.until(lambda: f"▌ bot   reply {turn}" in c.drawn)
         assert "▌ you   where is my kettle?" in c.drawn

@@ -6,8 +6,16 @@ import pytest
 
 from edgechat.runtime import TracedStep
 from edgechat.tui import transcript
-from edgechat.tui.engine import MAX_TRACE_BYTES, Engine
-from edgechat.tui.values import AttendedToken, BeamCandidate, BeamRow, Exchange, ReplyFacts, Trace
+from edgechat.tui.engine import Engine
+from edgechat.tui.values import (
+    MAX_TRACE_BYTES,
+    AttendedToken,
+    BeamCandidate,
+    BeamRow,
+    Exchange,
+    ReplyFacts,
+    Trace,
+)
 from edgechat.tui.widgets.hints import NOT_TRACED
 
 from .fakes import FakeModel, table_model
@@ -22,16 +30,19 @@ def trace(candidates: int, weights: int) -> Trace:
 
 
 def test_the_size_of_a_trace_counts_candidates_attention_and_texts():
-    assert trace(3, 4).size == 2 * 3 * 120 + 2 * 4 * 32 + 2 * 5
+    assert trace(3, 4).size == 2 * 3 * 190 + 2 * 4 * 32 + 2 * 5
 
 
 def test_the_oldest_traces_are_dropped_when_all_together_are_too_large(monkeypatch):
     one = trace(100, 10)
-    monkeypatch.setattr(transcript, "MAX_TRACES_BYTES", 3 * one.size)
+    monkeypatch.setattr(transcript, "MAX_TRACE_BYTES", 3 * one.size)
     held = transcript.Transcript()
     for number in range(1, 6):
         held.keep_trace(number, trace(100, 10))
     assert [number for number in range(1, 6) if held.trace(number)] == [3, 4, 5]
+    held.keep_trace(3, trace(100, 10))  # made again, so it is the newest
+    held.keep_trace(1, trace(100, 10))
+    assert [number for number in range(1, 6) if held.trace(number)] == [1, 3, 5]
     held.keep_trace(6, trace(1000, 10))  # larger than all may be: it alone is there
     assert [number for number in range(1, 7) if held.trace(number)] == [6]
 

@@ -7,6 +7,7 @@ import pytest
 from edgechat.runtime import UsageError
 from edgechat.tui.captions import compared_caption, describe_replay, has_same_candidates
 from edgechat.tui.engine import Engine, load_model
+from edgechat.tui.screens.text_dialogs import WriteDialog
 from edgechat.tui.values import CandidateRow, ReplyFacts, ReplyOrigin
 from edgechat.tui.widgets.chat_messages import ReplyMessage
 
@@ -237,8 +238,8 @@ async def test_the_second_reply_of_a_comparison_can_be_selected_copied_and_repla
         assert "f12 replays the reply" in " ".join((await c.view("beam")).split())
 
 
-@pytest.mark.parametrize("key", ["ctrl+g", "alt+d", "f10"])
-async def test_only_the_first_reply_of_a_comparison_can_be_marked(chat, key):
+@pytest.mark.parametrize(("key", "mark"), [("ctrl+g", "good"), ("alt+d", "bad"), ("f10", None)])
+async def test_only_the_first_reply_of_a_comparison_can_be_marked(chat, key, mark):
     async with chat(FakeModel(), FakeModel(), size=(140, 40)) as c:
         await c.press("f8", "enter")
         await c.say("hi")
@@ -248,7 +249,8 @@ async def test_only_the_first_reply_of_a_comparison_can_be_marked(chat, key):
         assert c.chat.selected_side == 1
         assert c.notices[-1].endswith("select it with alt+o")
         await c.press("alt+o", key)
-        assert c.chat.transcript[1].mark or c.app.screen is not c.chat
+        assert c.chat.transcript[1].mark == mark
+        assert isinstance(c.app.screen, WriteDialog) == (key == "f10")
 
 
 def test_captions_of_bundles_with_the_same_name_show_their_paths():

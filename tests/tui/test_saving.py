@@ -190,6 +190,24 @@ async def test_closing_a_changed_correction_asks_for_confirmation(chat):
         assert "oh" not in c.messages[-1]
 
 
+async def test_quitting_with_a_changed_correction_asks_for_confirmation(chat):
+    async with chat(FakeModel()) as c:
+        await c.say("one")
+        await c.press("f10", "o", "h", "f1", "ctrl+q")
+        assert "Close again to discard it, or quit again" in c.drawn
+        assert not c.app._exit
+        await c.press("ctrl+q")
+        assert c.app._exit
+
+
+async def test_accepting_a_reply_with_control_characters_unchanged_is_not_a_correction(chat):
+    async with chat(FakeModel(Script(end=reply("a\x07b")))) as c:
+        await c.say("one")
+        await c.press("f10", "ctrl+s")
+        assert c.app.screen is c.chat
+        assert (c.screen.selected_exchange.answer, c.screen.selected_exchange.mark) == (None, None)
+
+
 async def test_removing_a_correction_removes_its_mark(chat):
     async with chat(FakeModel()) as c:
         await c.say("one")
@@ -269,6 +287,23 @@ async def test_an_export_suggests_an_unused_file_name(chat, tmp_path, monkeypatc
             await c.press("ctrl+s", "enter")
             await c.until(lambda: c.app.screen is c.chat)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chat-2.md", "chat-3.md", "chat.md"]
+
+
+async def test_an_export_during_a_reply_leaves_its_exchange_out(chat, tmp_path):
+    slow = Script(waits_for_cancel=True)
+    async with chat(FakeModel(Script(), slow, slow)) as c:
+        await c.say("one")
+        for name, key in (("again.json", "ctrl+r"), ("next.json", "enter")):
+            await c.press(*"two", key)
+            await c.until(lambda: c.screen.reply_task)
+            await c.press("ctrl+s")
+            c.app.screen.query_one(Input).value = str(tmp_path / name)
+            await c.press("enter")
+            await c.until(lambda name=name: (tmp_path / name).exists())
+            exported = json.loads((tmp_path / name).read_text())["exchanges"]
+            assert [(e["prompt"], e["reply"]["text"]) for e in exported] == [("one", "fine")]
+            await c.press("escape")
+            c.screen.prompt.set_text("")
 
 
 async def test_an_export_asks_again_until_the_file_is_written(chat, tmp_path, monkeypatch):
@@ -716,6 +751,49 @@ async def test_writes_that_failed_on_a_full_disk_are_repeated(chat, tmp_path):
     store.close()
 
 
+async def test_exchanges_that_are_not_written_yet_stay_when_their_conversation_is_chosen(chat, tmp_path):
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("before")
+        await c.wait_until_saved()
+        await c.store_thread.run(fill_disk)
+        await c.say(LONG)
+        await c.wait_until_saved()
+        await c.press("ctrl+l", *"before")
+        await c.until(lambda: "1 exchange" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.app.screen is c.chat)
+        assert [exchange.prompt for exchange in c.screen.transcript] == ["before", LONG]
+        assert c.screen.selected_number == 1  # where the text was found
+        await c.store_thread.run(free_disk)
+
+
+async def test_another_conversation_is_opened_only_when_everything_is_written(chat, tmp_path):
+    async def choose(title):
+        await c.press("ctrl+l", *title)
+        await c.until(lambda: "1 exchange" in c.drawn)
+        await c.press("enter")
+        await c.until(lambda: c.app.screen is c.chat)
+
+    async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
+        await c.say("first")
+        await c.press("ctrl+n")
+        await c.say("second")
+        await c.wait_until_saved()
+        await c.store_thread.run(fill_disk)
+        await c.say(LONG)
+        await c.wait_until_saved()
+        c.app.clear_notifications()
+        await choose("first")
+        await c.until(lambda: c.notices)
+        assert "disk is full" in c.notices[0]
+        assert [exchange.prompt for exchange in c.screen.transcript] == ["second", LONG]
+        await c.press("ctrl+n")
+        await c.store_thread.run(free_disk)
+        await choose("second")
+        await c.until(lambda: [exchange.prompt for exchange in c.screen.transcript] == ["second", LONG])
+        assert "not saved" not in c.drawn
+
+
 def test_a_write_that_fails_until_the_end_is_an_error_of_the_command(monkeypatch, tmp_path):
     store_threads = []
 
@@ -750,22 +828,36 @@ def test_a_bug_that_ends_the_chat_is_an_error_of_the_command(monkeypatch, tmp_pa
         run_chat([])
 
 
-@pytest.mark.parametrize("end", ["kill", "ctrl+q", "escape"])
-async def test_a_reply_is_replaced_only_when_the_new_one_has_ended(chat, tmp_path, end):
+@pytest.mark.parametrize("so_far", ["", "so far"])
+@pytest.mark.parametrize("end", ["kill", "ctrl+q", "signal", "escape", "ctrl+n", "failure"])
+async def test_a_reply_is_replaced_only_when_the_new_one_has_ended(chat, tmp_path, end, so_far):
     path = tmp_path / "chats.db"
-    async with chat(FakeModel(Script(), Script(waits_for_cancel=True), Script()), store=path) as c:
+    broken_off = Script([(so_far, "")], UsageError("this went wrong"), waits_for_cancel=True)
+    model = FakeModel(Script(), broken_off, Script())
+    async with chat(model, store=path) as c:
         await c.say("hello")
         await c.wait_until_saved()
         await c.press("ctrl+r")
-        await c.until(lambda: c.screen.activity() == "replying")
-        assert c.messages == ["you: hello", "bot: ▌"]
+        await c.until(lambda: c.messages == ["you: hello", f"bot: {so_far}▌"])
         if end == "kill":
             await c.wait_until_saved()
             assert prompts(path) == [["hello"]]
-        await c.press("escape" if end == "kill" else end)
+        elif end == "signal":
+            c.app.quit_soon()
+        elif end == "failure":
+            model.streams[-1].cancel()
+            await c.until(lambda: c.screen.prompt.ready)
+            assert c.messages == ["you: hello", "bot: fine", "error: this went wrong"]
+        else:
+            await c.press(end)
+        if end in ("escape", "ctrl+n", "failure"):
+            assert c.notices == ["The new reply was not completed, so the earlier one is kept"]
         if end == "escape":
             assert c.messages == ["you: hello", "bot: fine"]
             await c.say("again")
+            assert model.received_turns[-1] == ["fine", "again"]
+        elif end == "kill":
+            await c.press("escape")
     store = Store(path)
     said = [(e.prompt, e.state, e.bot_turn) for e in store.load(1)[1]]
     assert said[0] == ("hello", "done", "fine")
@@ -773,10 +865,24 @@ async def test_a_reply_is_replaced_only_when_the_new_one_has_ended(chat, tmp_pat
     store.close()
 
 
+async def test_an_edited_prompt_whose_reply_is_stopped_returns_to_the_prompt_field(chat, tmp_path):
+    path = tmp_path / "chats.db"
+    model = FakeModel(Script(), Script([("so far", "")], waits_for_cancel=True))
+    async with chat(model, store=path) as c:
+        await c.say("hello")
+        await c.press("f6", "!", "enter")
+        await c.until(lambda: c.messages == ["you: hello!", "bot: so far▌"])
+        await c.press("escape")
+        assert c.messages == ["you: hello", "bot: fine"]
+        assert c.prompt == "hello!"
+    assert prompts(path) == [["hello"]]
+
+
 async def test_a_new_reply_replaces_the_old_one_in_the_store(chat, tmp_path):
     path = tmp_path / "chats.db"
+    better = Script(end=reply("better"))
     async with chat(
-        FakeModel(Script(), Script([("so far", "")], waits_for_cancel=True), Script()), store=path
+        FakeModel(Script(), Script([("so far", "")], waits_for_cancel=True), better), store=path
     ) as c:
         await c.say("hello")
         await c.press("ctrl+r")
@@ -784,11 +890,11 @@ async def test_a_new_reply_replaces_the_old_one_in_the_store(chat, tmp_path):
         await c.press("escape")
         await c.wait_until_saved()
         db = sqlite3.connect(path)
-        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("stopped", "so far")]
+        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("done", "fine")]
         await c.press("ctrl+r")
         await c.until(lambda: c.screen.prompt.ready)
         await c.wait_until_saved()
-        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("done", "fine")]
+        assert db.execute("SELECT state, reply FROM exchanges").fetchall() == [("done", "better")]
         db.close()
 
 
@@ -1114,7 +1220,7 @@ async def test_a_damaged_conversation_is_reported_in_one_sentence(chat, tmp_path
         db.execute(f"UPDATE exchanges SET {change}")
         db.commit()
         db.close()
-        await c.press("ctrl+l")
+        await c.press("ctrl+n", "ctrl+l")
         await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.notices)

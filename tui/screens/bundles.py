@@ -8,7 +8,7 @@ from pathlib import Path
 from textual import work
 from textual.content import Content
 
-from ..engine import bundle_name, is_bundle, list_bundles, resolve_bundle, why_no_bundle
+from ..engine import is_bundle, list_bundles, unopened_choice, why_no_bundle
 from ..keys import LIST_ACTIONS, bindings
 from ..safe_text import safe_content
 from ..values import BundleChoice
@@ -55,43 +55,34 @@ class BundleList(ListDialog[str]):
         return os.path.expanduser("~/" if typed == "~" else typed)  # noqa: PTH111 - keeps a slash at the end
 
     def search(self) -> None:
-        if _folder(self._typed):
-            self._search_folder()
-        else:
-            self._show_matches(self._typed, ())
+        self._search()
 
     @work(exclusive=True, group=SEARCH_GROUP)
-    async def _search_folder(self) -> None:
+    async def _search(self) -> None:
         await self._refresh_list()
 
     async def _refresh_list(self) -> None:
-        """List the bundles that match the field, with those in a folder that was typed."""
+        """List the bundle at the typed path, the choices that match the text, and the bundles whose paths
+        begin with it."""
         typed = self._typed
-        folder = _folder(typed)
-        in_folder = await asyncio.to_thread(list_bundles, Path(folder)) if folder else ()
+        exact, completions = await asyncio.to_thread(_find_bundles, typed)
         if self.is_open and typed == self._typed:
-            self._show_matches(typed, in_folder)
+            known = {choice.place: choice for choice in self._choices}
+            folded = typed.casefold()
+            matches = [c for c in self._choices if folded in c.path.casefold() or folded in c.name.casefold()]
+            there = (known.get(choice.place, choice) for choice in completions)
+            at_path = [choice for choice in matches if choice.path == typed]
+            at_path = at_path or [known.get(choice.place, choice) for choice in exact]
+            self._query, self._found = typed, list(dict.fromkeys([*at_path, *matches, *there]))
+            self.fill(map(_row, self._found))
 
-    def _show_matches(self, typed: str, in_folder: Sequence[str]) -> None:
-        """List the choices that match what was typed, and the paths in `in_folder` that begin with it.
 
-        A bundle at exactly the typed path comes first.
-        """
-        folded = typed.casefold()
-        known = {resolve_bundle(choice.path): choice for choice in self._choices} if typed else {}
-
-        def choice_of(path: str) -> BundleChoice:
-            return known.get(resolve_bundle(path)) or BundleChoice(path, bundle_name(path), "")
-
-        found = [c for c in self._choices if folded in c.path.casefold() or folded in c.name.casefold()]
-        exact = [choice for choice in found if choice.path == typed]
-        if typed and not exact and is_bundle(typed):
-            exact = [choice_of(typed)]
-        folder, begun = Path(_folder(typed)), os.path.basename(folded)  # noqa: PTH119 - "" after a slash
-        inside = {path: str(Path(path).relative_to(folder)) for path in in_folder}  # a `Path` has no "./"
-        there = (choice_of(path) for path, name in inside.items() if name.casefold().startswith(begun))
-        self._query, self._found = typed, list(dict.fromkeys([*exact, *found, *there]))
-        self.fill(map(_row, self._found))
+def _find_bundles(typed: str) -> tuple[list[BundleChoice], list[BundleChoice]]:
+    """The bundle at exactly the typed path, if any, and the bundles in its folder that begin with it."""
+    exact = [unopened_choice(typed)] if typed and is_bundle(typed) else []
+    folder, begun = _folder(typed), os.path.basename(typed).casefold()  # noqa: PTH119 - "" after a slash
+    in_folder = list_bundles(Path(folder)) if folder else []
+    return exact, [c for c in in_folder if str(Path(c.path).relative_to(folder)).casefold().startswith(begun)]
 
 
 def _folder(typed: str) -> str:

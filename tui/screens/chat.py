@@ -61,15 +61,11 @@ class ChatScreen(ReplyingChatScreen):
             return True if self.selected_exchange and self.selected_exchange.other else None
         if action == "regenerate" and (self.editing is not None or not self.bundles.ready):
             return None
-        if action in ("regenerate", "edit"):
-            # An exchange that is not replaced must be saved: the conversation continues in a copy.
-            number = None if self.reply_task else self.selected_number
-            return (
-                True if number and (self.transcript.saver or self.transcript.is_replaceable(number)) else None
-            )
-        if action in ("replay", "mark", "answer", "copy_reply", "copy_prompt"):
+        if action in ("regenerate", "edit", "replay", "mark", "answer", "copy_reply", "copy_prompt"):
             return True if self.selected_exchange and self.reply_task is None else None
-        if action in ("export", "copy_conversation", "rename", "select", "find"):
+        if action in ("export", "copy_conversation"):
+            return True if self.transcript.ended else None
+        if action in ("rename", "select", "find"):
             return True if len(self.transcript) else None
         if action == "library":
             return True if self._store_thread else None
@@ -81,7 +77,7 @@ class ChatScreen(ReplyingChatScreen):
     def labels(self) -> dict[str, str]:
         """What Escape does now, for the footer."""
         if self.reply_task is not None:
-            return {}
+            return {"screen.back": "Stop"}
         return {"stop": "Latest" if self.editing is None else "Cancel"}
 
     def action_back(self) -> None:
@@ -141,6 +137,8 @@ class ChatScreen(ReplyingChatScreen):
             "removes the correction."
         )
         answer = await show_dialog(WriteDialog("correct the reply", text, note=note), self)
+        if answer == safe_text(text):  # unchanged: control characters were only shown as others
+            answer = text
         if answer is not None and self.transcript.has(number):
             self.update_exchange(number, self.transcript[number].with_correction(answer))
 
@@ -166,7 +164,7 @@ class ChatScreen(ReplyingChatScreen):
         self.prompt.focus()
 
     def action_copy_conversation(self) -> None:
-        self.app.copy_to_clipboard(to_markdown(self.transcript.title, list(self.transcript)))
+        self.app.copy_to_clipboard(to_markdown(self.transcript.title, self.transcript.ended))
         self.notify("The conversation is copied as Markdown")
 
     @work(group=ACTION_GROUP)
@@ -178,7 +176,7 @@ class ChatScreen(ReplyingChatScreen):
     @work(group=ACTION_GROUP)
     async def action_export(self) -> None:
         def text(form: Callable[[str, Sequence[Exchange]], str]) -> str:
-            return form(self.transcript.title, list(self.transcript))
+            return form(self.transcript.title, self.transcript.ended)
 
         note = "The extension sets the format: .md to read, .json for programs, .jsonl for training."
         await self._export("chat.md", note, {ending: partial(text, form) for ending, form in FORMATS.items()})
@@ -290,15 +288,23 @@ class ChatScreen(ReplyingChatScreen):
                 self.transcript.rename(named)
             if chosen is None:
                 return
-            self.stop()  # first, since the reply may belong to the conversation that is loaded
+            if chosen.id == here:  # with exchanges that may not be stored yet
+                self._select_nth(chosen.found_in)
+                return
+            await self._store_thread.finish_writes()  # some may be of the conversation that is loaded
             title, exchanges = await self._store_thread.run(lambda store: store.load(chosen.id))
         except StoreError as error:
             self.notify(safe_text(str(error)), severity="error", markup=False)
             return
-        self.stop()  # a reply may have started while the conversation was loaded
+        self.stop()
         rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
         self.show_transcript(Transcript(exchanges, title, self._make_saver(chosen.id, rows)))
-        self.select(chosen.found_in)
+        self._select_nth(chosen.found_in)
+
+    def _select_nth(self, at: int | None) -> None:
+        """Select an exchange, counted from 1, or else the latest one, and return to the prompt."""
+        numbers = self.transcript.numbers
+        self.select(numbers[at - 1] if at and at <= len(numbers) else None)
         self.prompt.focus()
 
 

@@ -68,6 +68,11 @@ class ChatScreenBase(Screen[None]):
         if self.bundles.engine and self.welcome.display:
             self.show_welcome()
 
+    def on_descendant_blur(self) -> None:
+        """Focus the prompt if the focused widget is hidden, as when the terminal becomes narrow."""
+        if self.focused is None and self.app.app_focus:
+            self.prompt.focus()
+
     def show_transcript(self, transcript: Transcript) -> None:
         """Show a conversation and continue with it."""
         self.transcript, self.editing = transcript, None

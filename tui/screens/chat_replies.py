@@ -298,8 +298,9 @@ class ReplyingChatScreen(ChatScreenBase):
     def _break_off_task(self, task: ReplyTask, state: State, note: str) -> None:
         """End a task that failed or was stopped.
 
-        The text so far stays visible, but models do not read it later. A complete reply of the first bundle
-        counts, even if the second bundle's reply is cut off.
+        A complete reply of the first bundle counts, even if the second bundle's reply is cut off. Otherwise,
+        an exchange that was to be replaced comes back. If there is none, the text so far stays visible, but
+        models do not read it later.
         """
         text = self.conversation.break_off(task.exchange_number, len(task.results), note)
         exchange, job = self.transcript[task.exchange_number], task.jobs[0]
@@ -307,9 +308,10 @@ class ReplyingChatScreen(ChatScreenBase):
             reply, trace = task.results[0]
             self.transcript.keep_trace(task.exchange_number, trace)
             self._save_result(task, replace(exchange, reply=reply))
-        elif not text and self.transcript.undo_replacement(task.exchange_number):
-            self.show_transcript(self.transcript)  # there is no text that could replace the earlier reply
+        elif self.transcript.undo_replacement(task.exchange_number):
+            self.show_transcript(self.transcript)
             self._end_task(None)
+            self.notify("The new reply was not completed, so the earlier one is kept")
             if exchange.prompt not in {other.prompt for other in self.transcript}:
                 self.prompt.restore_sent(exchange.prompt)
         else:
@@ -357,12 +359,12 @@ class ReplyingChatScreen(ChatScreenBase):
 
     def action_regenerate(self) -> None:
         """Reply to the selected prompt again with the current settings."""
-        if self.selected_exchange is not None and self.bundles.engine is not None:
+        if self.selected_exchange and self.bundles.engine and not self._refuses_copy():
             self.send_prompt(self.selected_exchange.prompt, instead_of=self.selected_number)
 
     def action_edit(self) -> None:
         """Put the selected prompt into the prompt field. `action_stop` restores the draft that was there."""
-        if self.selected_exchange is not None:
+        if self.selected_exchange and not self._refuses_copy():
             if self.editing is None:
                 self._draft = self.prompt.text
             self.prompt.add_to_history()
@@ -370,6 +372,19 @@ class ReplyingChatScreen(ChatScreenBase):
             self.prompt.set_text(self.selected_exchange.prompt)
             self.prompt.focus()
             self.refresh_status_and_keys()
+
+    def _refuses_copy(self) -> bool:
+        """Whether the conversation would continue in a copy while conversations are not saved, so that the
+        original would be lost. Notifies the user."""
+        number = self.selected_number
+        if number is None or self.transcript.saver or self.transcript.is_replaceable(number):
+            return False
+        self.notify(
+            "Conversations are not saved, so only the latest exchange can be replaced, unless you marked it "
+            "as good or corrected it",
+            severity="warning",
+        )
+        return True
 
     def action_replay(self) -> None:
         """Repeat the selected reply with the same bundle, which is opened if necessary, and settings."""

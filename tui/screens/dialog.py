@@ -81,5 +81,10 @@ class Dialog(ModalScreen[T | None], SafeDismissScreen[T | None], Generic[T]):
     def action_copy_text(self) -> None:
         copy_selected_text(self)
 
+    def may_close(self) -> bool:
+        """Whether the user may close the dialog without an answer. A dialog that refuses shows why."""
+        return True
+
     def action_close(self) -> None:
-        self.dismiss(None)
+        if self.may_close():
+            self.dismiss(None)

@@ -42,7 +42,8 @@ class AskDialog(Dialog[str]):
 
 
 class WriteDialog(AskDialog):
-    """Ask for a text of several lines. To discard a changed text, the user must close the dialog twice."""
+    """Ask for a text of several lines. To discard a changed text, the user must close the dialog or quit
+    twice."""
 
     def compose_box(self) -> ComposeResult:
         yield Static(safe_content(f"{self._note} Enter inserts a line break."), id="note", classes="explains")
@@ -59,8 +60,8 @@ class WriteDialog(AskDialog):
     def action_done(self) -> None:
         self.submit(self.query_one(AnswerEditor).text)
 
-    def action_close(self) -> None:
+    def may_close(self) -> bool:
         if self.query_one(AnswerEditor).text == self._text or self.has_class("-wrong"):
-            self.dismiss(None)
-        else:
-            self.show_error("Your text is not saved. Close again to discard it.")
+            return True
+        self.show_error("Your text is not saved. Close again to discard it, or quit again.")
+        return False

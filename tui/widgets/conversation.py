@@ -62,16 +62,6 @@ class Conversation(VerticalScroll, can_focus=True):
     def on_mount(self) -> None:
         self.anchor()
 
-    @property
-    def window_numbers(self) -> list[int]:
-        """The numbers of the exchanges that are mounted."""
-        return list(self._replies)
-
-    @property
-    def is_laid_out(self) -> bool:
-        """Whether every move of the window has been laid out."""
-        return not self._pending_moves
-
     def show(self, exchanges: NumberedExchanges) -> None:
         """Show this conversation, as it is now and as it continues."""
         self._pending = None

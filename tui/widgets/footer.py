@@ -106,7 +106,7 @@ class FittingFooter(Widget):
         last: dict[str, BindingAndTooltip] = {}
         for node, binding, enabled, tooltip in sort_bindings(self.screen):
             if binding.show and enabled and is_key(binding.key) and binding.action not in shown:
-                label = getattr(node, "labels", {}).get(binding.action, binding.description)
+                label = getattr(self.screen, "labels", {}).get(binding.action, binding.description)
                 key = replace(binding, description=label), tooltip
                 (last if node is self.app else shown)[binding.action] = key
         room = self.size.width - sum(self._width(binding) for binding, _ in last.values())

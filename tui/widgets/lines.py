@@ -30,7 +30,6 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 class Lines(ScrollView, can_focus=True):
     """Rows that scroll below a fixed head and to the right of the first `fixed` cells."""
 
-    DEFAULT_CLASSES = "lines"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "lines--dim",
         "lines--bold",
