@@ -98,7 +98,7 @@ def test_a_signature_is_the_same_in_both_forms(signed, keys, tmp_path):
         assert read_bundle(tmp_path / name, require_signature=keys / "mine.pub") == read_bundle(signed)
     raw = (tmp_path / "file.edgechat").read_bytes()
     assert ChatModel.load_bytes(raw, device="cpu", require_signature=keys / "mine.pub").verify().passed
-    with pytest.raises(BundleError, match=r"^raw is signed by another key"):
+    with pytest.raises(BundleError, match=r"^the bundle is signed by another key"):
         ChatModel.load_bytes(raw, device="cpu", require_signature=keys / "other.pub")
 
 
