@@ -676,7 +676,7 @@ def test_a_dry_run_reports_the_errors_and_remarks_of_a_training(invoke, corpus_f
     done = invoke(*look, "--copy-attention", "--embedding", 2, "--pretrained-embeddings", tmp_path / "v.txt")
     assert done.returncode == 0, done.stderr
     assert "hint: --copy-attention copies token by token" in done.stderr
-    assert "of 300 tokens have a vector" in done.stderr
+    assert "of 300 tokens have a pretrained vector" in done.stderr
 
 
 @pytest.mark.parametrize(
