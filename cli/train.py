@@ -372,6 +372,18 @@ def train(
         typer.Option(help="Optimizer.  [default: adam]", rich_help_panel=_OPTIMIZATION, show_default=False),
     ] = None,
     momentum: Annotated[float | None, _number_option("Momentum of sgd.  [default: 0]", _OPTIMIZATION)] = None,
+    adam_beta1: Annotated[
+        float | None,
+        _number_option("adam, adamw: decay of the mean gradient.  [default: 0.9]", _OPTIMIZATION),
+    ] = None,
+    adam_beta2: Annotated[
+        float | None,
+        _number_option("adam, adamw: decay of the mean squared gradient.  [default: 0.999]", _OPTIMIZATION),
+    ] = None,
+    adam_epsilon: Annotated[
+        float | None,
+        _number_option("adam, adamw: added to the divisor of a step.  [default: 1e-8]", _OPTIMIZATION),
+    ] = None,
     learning_rate: Annotated[
         float | None, _number_option("Highest learning rate of the schedule.", _OPTIMIZATION)
     ] = None,

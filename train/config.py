@@ -30,6 +30,9 @@ EFFECTIVE_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "reverse_source": ("bidirectional", (False,)),
     "weight_decay": ("optimizer", ("adamw", "sgd")),
     "momentum": ("optimizer", ("sgd",)),
+    "adam_beta1": ("optimizer", ("adam", "adamw")),
+    "adam_beta2": ("optimizer", ("adam", "adamw")),
+    "adam_epsilon": ("optimizer", ("adam", "adamw")),
     "decay": ("schedule", ("plateau", "luong")),
     "decay_start": ("schedule", ("luong",)),
     "decay_every": ("schedule", ("luong",)),
@@ -109,6 +112,12 @@ class TrainingConfig:
     """Of matrices, for AdamW (decoupled) and SGD (L2)."""
     momentum: float = 0.0
     """Of SGD."""
+    adam_beta1: float = 0.9
+    """Decay of Adam's mean of the gradients."""
+    adam_beta2: float = 0.999
+    """Decay of Adam's mean of their squares."""
+    adam_epsilon: float = 1e-8
+    """Added to the root of that mean, by which Adam divides."""
     schedule: ScheduleName = "constant"
     """"cosine" falls to 0 along half a cosine over the planned steps (Loshchilov & Hutter 2017);
     "inverse-sqrt" falls as 1 / sqrt(step) after the warm-up (Vaswani et al. 2017); "plateau" decays when the

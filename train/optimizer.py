@@ -76,11 +76,11 @@ class Optimizer:
             [weight.state["step"] for weight in weights],
             fused=True,
             amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
+            beta1=self._config.adam_beta1,
+            beta2=self._config.adam_beta2,
             lr=rate,
             weight_decay=weight_decay,
-            eps=1e-8,
+            eps=self._config.adam_epsilon,
             maximize=False,
         )
 

@@ -84,6 +84,10 @@ def test_scheduled_sampling_rises_on_a_line():
             {"momentum": 0.9, "optimizer": "adamw"},
             "momentum 0.9 has no effect with optimizer adamw, only with sgd",
         ),
+        (
+            {"adam_beta2": 0.98, "optimizer": "sgd"},
+            "adam_beta2 0.98 has no effect with optimizer sgd, only with adam or adamw",
+        ),
         ({"decay": 1.0}, "decay must be below 1, not 1.0"),
         ({"label_smoothing": 1.0}, "label_smoothing must be below 1, not 1.0"),
         ({"scheduled_sampling": 1.5}, "scheduled_sampling must be at most 1, not 1.5"),

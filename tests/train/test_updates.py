@@ -86,6 +86,10 @@ def test_adamw_shrinks_matrices_besides():
     [
         ({"optimizer": "adam"}, partial(torch.optim.Adam, fused=True)),
         ({"optimizer": "adamw", "weight_decay": 0.1}, partial(torch.optim.AdamW, fused=True)),
+        (
+            {"optimizer": "adam", "adam_beta1": 0.7, "adam_beta2": 0.9, "adam_epsilon": 0.01},
+            partial(torch.optim.Adam, betas=(0.7, 0.9), eps=0.01, fused=True),
+        ),
         ({"optimizer": "sgd", "weight_decay": 0.1, "momentum": 0.9}, partial(torch.optim.SGD, momentum=0.9)),
         ({"optimizer": "sgd"}, torch.optim.SGD),
     ],
