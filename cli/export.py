@@ -77,9 +77,10 @@ def export(
 ) -> None:
     """Build the ONNX graphs of a run, prove that they equal the PyTorch model, and write the bundle.
 
-    The proof compares states, alignments, log-probabilities, and the replies to held-out prompts. If it
-    fails, nothing is written. int8 and fp16 are then compared with fp32 on held-out text, and refused if they
-    change the model too much. --force writes them nevertheless, and the bundle records it.
+    The proof compares states, alignments, log-probabilities and replies along the run's held-out pairs, and
+    training pairs if few are held out. If it fails, nothing is written. int8 and fp16 are then compared with
+    fp32 on such pairs, and refused if they change the model too much. --force writes them nevertheless, and
+    the bundle records it.
 
     --beam, --normalize and --length-penalty become the bundle's defaults. If the run holds out at least 30
     pairs, the confidence of replies is calibrated on them.
