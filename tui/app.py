@@ -36,6 +36,7 @@ from .store_thread import StoreThread
 from .themes import DARK, THEMES
 from .values import KeyHint
 from .widgets import VIEWS
+from .widgets.editor import MAX_TEXT_CHARACTERS
 from .widgets.footer import first_key
 
 
@@ -127,6 +128,9 @@ class ChatApp(KeyQueueApp):
     def before_key(self, event: Key | Paste) -> None:
         if isinstance(self.screen, ChatScreen):
             self.screen.focus_prompt_for_text(event)
+        elif isinstance(self.screen, Palette) and isinstance(event, Paste):
+            # The palette's field is Textual's, which inserts control characters as they are.
+            event.text = safe_text(event.text[:MAX_TEXT_CHARACTERS])
 
     def _save_theme(self, theme: str) -> None:
         """Save the choice of the theme."""

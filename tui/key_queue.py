@@ -15,7 +15,6 @@ from textual.app import App
 from textual.dom import DOMNode
 from textual.events import Event, Key, Paste
 
-from .safe_text import safe_text
 from .screens.dialog import ACTION_GROUP, SEARCH_GROUP, Dialog
 from .widgets.editor import TextFieldMixin, types_text
 
@@ -48,8 +47,6 @@ class KeyQueueApp(App[None]):
             return
         if self._keys and event.time - self._keys[0].time > KEY_TIMEOUT_SECONDS and self._is_canceling(event):
             self._keys.clear()
-        if isinstance(event, Paste):
-            event.text = safe_text(event.text)
         self._keys.append(event)
         self._arrived.set()
 

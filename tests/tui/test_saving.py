@@ -1220,7 +1220,7 @@ async def test_a_damaged_conversation_is_reported_in_one_sentence(chat, tmp_path
         db.execute(f"UPDATE exchanges SET {change}")
         db.commit()
         db.close()
-        await c.press("ctrl+n", "ctrl+l")
+        await c.press("ctrl+l")
         await c.until(lambda: "1 exchange" in c.drawn)
         await c.press("enter")
         await c.until(lambda: c.notices)

@@ -288,15 +288,16 @@ class ChatScreen(ReplyingChatScreen):
                 self.transcript.rename(named)
             if chosen is None:
                 return
-            if chosen.id == here:  # with exchanges that may not be stored yet
+            if chosen.id == here and self._store_thread.has_unwritten:  # the file does not have all of it
                 self._select_nth(chosen.found_in)
                 return
+            self.stop()  # first, since the reply may belong to the conversation that is loaded
             await self._store_thread.finish_writes()  # some may be of the conversation that is loaded
             title, exchanges = await self._store_thread.run(lambda store: store.load(chosen.id))
         except StoreError as error:
             self.notify(safe_text(str(error)), severity="error", markup=False)
             return
-        self.stop()
+        self.stop()  # a reply may have started while the conversation was loaded
         rows = {n: e.id for n, e in enumerate(exchanges, start=1) if e.id is not None}
         self.show_transcript(Transcript(exchanges, title, self._make_saver(chosen.id, rows)))
         self._select_nth(chosen.found_in)

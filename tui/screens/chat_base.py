@@ -7,6 +7,7 @@ from typing import Any
 from textual import getters, work
 from textual.app import ComposeResult
 from textual.containers import Container
+from textual.events import DescendantBlur
 from textual.screen import Screen
 
 from ..bundles import Bundles
@@ -68,9 +69,9 @@ class ChatScreenBase(Screen[None]):
         if self.bundles.engine and self.welcome.display:
             self.show_welcome()
 
-    def on_descendant_blur(self) -> None:
+    def on_descendant_blur(self, event: DescendantBlur) -> None:
         """Focus the prompt if the focused widget is hidden, as when the terminal becomes narrow."""
-        if self.focused is None and self.app.app_focus:
+        if self.focused is None and not event.widget.is_on_screen:
             self.prompt.focus()
 
     def show_transcript(self, transcript: Transcript) -> None:
