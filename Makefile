@@ -17,7 +17,7 @@ demo: .venv/installed  ## Train on a packaged corpus, export, prove, and reply t
 	$(BIN)/python examples/demo.py
 
 test: .venv/installed  ## Run the tests in parallel
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/installed  ## Run the slow tests; tests on real data need EDGECHAT_DATA
 	$(BIN)/python -m pytest -m slow

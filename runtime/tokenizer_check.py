@@ -97,7 +97,7 @@ def _check_model(model: dict[str, Any]) -> None:
     if model.get("dropout"):
         raise BundleError("tokenizer.json encodes at random: it has dropout")
     if used := [name for name in _FORBIDDEN_BPE_OPTIONS if model.get(name)]:
-        raise BundleError(f"tokenizer.json has a {used[0]}, which a byte-level BPE does not use")
+        raise BundleError(f"tokenizer.json has the option {used[0]}, which a byte-level BPE does not use")
 
     tokens: dict[str, Any] = model["vocab"]
     merges: Any = model.get("merges")

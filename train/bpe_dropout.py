@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..runtime.errors import UsageError
 from ..runtime.text import SPECIAL_TOKENS, TextCodec
 from .batches import Batch, collate, make_batch
 from .config import TrainingConfig
@@ -42,11 +41,7 @@ class BpeDropout:
 
     @classmethod
     def from_config(cls, config: TrainingConfig, tokenizer: bytes, codec: TextCodec) -> "BpeDropout | None":
-        """The BPE dropout of the configuration; None if it is 0.
-
-        Raises:
-            UsageError: the tokenizer is not a plain BPE.
-        """
+        """The BPE dropout of the configuration; None if it is 0."""
         probability = config.bpe_dropout
         return cls(tokenizer, codec, probability, seed=config.seed) if probability else None
 
@@ -154,16 +149,7 @@ def _nth_index(values: list[int], value: int, n: int) -> int:
 
 def _read_merges(model: dict[str, Any]) -> tuple[dict[str, int], dict[tuple[int, int], tuple[int, int]]]:
     """The ids of all tokens, and for each mergeable pair of ids the rank of the merge and the id of the
-    result.
-
-    Raises UsageError if the tokenizer does more than merge.
-    """
-    ids: dict[str, int] = model.get("vocab", {})
-    marks = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-    if model.get("type") != "BPE" or any(model.get(mark) for mark in marks):
-        raise UsageError(
-            "--bpe-dropout needs a plain BPE, and the tokenizer is not one: train without --tokenizer, "
-            "or without --bpe-dropout"
-        )
+    result."""
+    ids: dict[str, int] = model["vocab"]
     split = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     return ids, {(ids[a], ids[b]): (rank, ids[a + b]) for rank, (a, b) in enumerate(split)}

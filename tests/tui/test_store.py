@@ -369,7 +369,7 @@ def test_damage_is_reported_and_the_file_is_not_changed(path, table):
 
 def test_a_folder_that_cannot_be_created_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be read or saved"):
+    with pytest.raises(StoreError, match="cannot be saved"):
         Store(tmp_path / "file" / "chats.db")
 
 
