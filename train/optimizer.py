@@ -43,9 +43,7 @@ class Optimizer:
         }
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Load what `state_tensors` gave, onto the devices of the weights."""
-        for _, state in self._weights.values():
-            state.clear()
+        """Load what `state_tensors` gave, onto the devices of the weights, before the first step."""
         for full_name, value in tensors.items():
             name, _, key = full_name.rpartition(".")
             parameter, state = self._weights[name]
