@@ -34,7 +34,8 @@ class KeyQueueApp(App[None]):
         self._arrived = asyncio.Event()
         self._exiting = False
 
-    def on_mount(self) -> None:
+    def on_ready(self) -> None:
+        """Called when the first screen is ready. A key that comes earlier waits."""
         self.run_worker(self._deliver_keys(), group="keys")
 
     def exit(self, *arguments: Any, **options: Any) -> None:

@@ -147,6 +147,16 @@ def test_no_control_sequence_of_a_name_or_conversation_reaches_the_terminal(term
     assert given_back(one, *TAKEN)
 
 
+def test_keys_that_are_typed_before_the_chat_is_drawn_are_not_lost(terminal, tmp_path):
+    one = terminal("tui", "demo")
+    one.press("hello there\r")
+    one.until("tokens/s")
+    assert one.end("\x11") == 0
+    store = Store(tmp_path / "xdg_data_home" / "edgechat" / "chats.db")
+    assert store.latest_prompts() == ["hello there"]
+    store.close()
+
+
 #: The alternate screen, the mouse, the cursor: how they are taken, and how given back.
 TAKEN = (("?1049h", "?1049l"), ("?1000h", "?1000l"), ("?25l", "?25h"))
 
