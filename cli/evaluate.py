@@ -168,6 +168,7 @@ def evaluate(
         )
     if out is not None:
         write_atomic(out, "".join(f"{json_line(asdict(reply))}\n" for reply in result.replies), replace=force)
+        print_stderr(f"wrote {out}, {plural(len(result.replies), 'reply')}")
     if json:
         which = {name: provenance.get(name) for name in ("checkpoint", "steps")}
         print_json({"model": model, **which, "device": chat.device, **result.to_json()})

@@ -79,7 +79,8 @@ def find_learning_rate(inputs: "RunInputs", device: str, json: bool) -> None:
 
 def _vocabulary(codec: "TextCodec") -> list[str]:
     """The longest tokens and the last ones learned, as examples of the vocabulary."""
-    tokens = [codec.decode([id]) for id in range(codec.vocab_size)]
+    decoded = (codec.decode([id]) for id in range(codec.vocab_size))
+    tokens = [token for token in decoded if "\ufffd" not in token]  # without parts of characters
     longest = sorted(tokens, key=len, reverse=True)[:6]
     return [*longest, *(token for token in tokens[-6:] if token not in longest)]
 

@@ -351,6 +351,7 @@ def test_eval_writes_the_replies_that_it_scored(invoke, calibrated, corpus_file,
     command = ["eval", calibrated, "--data", corpus_file, "--data", corpus_file, "--json", "--out", out]
     done = invoke(*command)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == f"wrote {out}, 32 replies"
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == json.loads(done.stdout)["pairs"] == 32
     assert rows[16:] == rows[:16]

@@ -327,8 +327,9 @@ def test_a_dry_run_shows_report_vocabulary_and_three_samples_and_writes_nothing(
 ):
     out = tmp_path / "run"
     before = tree(corpus_file.parent)
-    done = edgechat("train", corpus_file, "--dry-run", "--out", out, "--vocab-size", 300)
+    done = edgechat("train", corpus_file, "--dry-run", "--out", out, "--vocab-size", 262)
     assert (done.returncode, done.stderr) == (0, "")
+    assert "\ufffd" not in done.stdout  # the bytes at the end of the vocabulary are no characters
     for shown in ("pairs.jsonl", "held out", "truncated", "vocabulary", "sample 1", "sample 2", "sample 3"):
         assert shown in done.stdout
     assert "sample 4" not in done.stdout
