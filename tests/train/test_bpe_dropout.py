@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests_corpus import PAIRS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from edgechat.runtime.errors import UsageError
 from edgechat.runtime.text import EOS, SEP, SPECIAL_TOKENS, TextCodec
 from edgechat.train.batches import make_batch
 from edgechat.train.bpe_dropout import BpeDropout
@@ -176,13 +175,3 @@ def test_a_configuration_without_bpe_dropout_needs_none():
         pairs.source(0).tolist(), pairs.target(0).tolist()
     )  # fmt: skip
     assert make_batch(pairs, np.array([0])).src[0].tolist() == CODEC.encode("hello")
-
-
-@pytest.mark.parametrize(
-    "change", [{"type": "Unigram"}, {"ignore_merges": True}, {"end_of_word_suffix": "_"}]
-)
-def test_a_tokenizer_that_does_more_than_merge_is_refused(change):
-    raw = json.loads(TOKENIZER)
-    raw["model"] |= change
-    with pytest.raises(UsageError, match="the tokenizer is not one: train without --tokenizer"):
-        BpeDropout(json.dumps(raw).encode(), CODEC, 0.1, seed=0)

@@ -494,6 +494,26 @@ async def test_the_whole_meter_fits_into_a_small_terminal_with_every_default(cha
         assert "beam 3 · normalize gnmt · length penalty 0.6 · max length learned stop exact" in text
 
 
+@pytest.mark.parametrize(
+    ("confidence", "shown"),
+    [
+        (0.0, "less than 1%"),
+        (0.0099, "less than 1%"),
+        (0.83, "83%"),
+        (0.99, "99%"),
+        (0.9951, "more than 99%"),
+    ],
+)
+async def test_the_meter_calls_no_reply_certain(chat, confidence, shown):
+    async with chat(FakeModel()) as c:
+        await c.say("one")
+        await c.view("meter")
+        reply = replace(c.screen.selected_exchange.reply, confidence=confidence)
+        c.screen.inspector.meter.show(reply, [])
+        await c.pilot.pause()
+        assert f"confidence {shown} likely to be right" in c.words
+
+
 async def test_a_preset_sets_several_knobs_and_reset_restores_them(chat):
     model = FakeModel(beam=3)
     async with chat(model, size=(140, 40)) as c:

@@ -24,8 +24,8 @@ class Meter(Lines):
     **settings**: the settings that the reply was made with, without those that had no effect. A replay uses
     them again.
 
-    **confidence**: the probability that the reply is right, calibrated on the pairs that training held out.
-    Only a calibrated bundle has it.
+    **confidence**: the probability that the reply is right, word for word, calibrated on the pairs that
+    training held out. In open chat, where many replies would do, it is low. Only a calibrated bundle has it.
 
     **speed**: the speed of this reply, and as bars the speeds of all replies of the conversation.
 
@@ -61,7 +61,7 @@ class Meter(Lines):
             _row("reply", f"{_ms(reply.ms)} for {plural(reply.tokens, 'token')}"),
         ]
         if reply.confidence is not None:
-            rows.append(_row("confidence", f"{100 * reply.confidence:.0f}% likely to be right"))
+            rows.append(_row("confidence", f"{_percent(reply.confidence)} likely to be right"))
         if reply.tokens_per_second is not None:
             speed = f"{reply.tokens_per_second:,.0f} tokens/s"
             rows += _bar_rows("speed", speed, speeds if len(speeds) > 1 else (), width)
@@ -94,6 +94,13 @@ def _bar_rows(name: str, value: str, values: Sequence[float], width: int) -> lis
     if room < min(len(values), _MIN_BARS_CELLS):
         return [_row(name, value), _row("", sparkline(values, width), "accent")]
     return [[*_row(name, f"{value}  "), (sparkline(values, room), "accent")]]
+
+
+def _percent(probability: float) -> str:
+    """Like 83%; never 0% or 100%, since nothing is certain."""
+    if probability < 0.01:
+        return "less than 1%"
+    return "more than 99%" if probability > 0.99 else f"{100 * probability:.0f}%"
 
 
 def _row(name: str, value: str, style: str = "") -> Line:
