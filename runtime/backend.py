@@ -59,8 +59,7 @@ class Backend(Protocol[State]):
 
 def pad(sources: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
     """src [B, S], padded at the end, and src_len [B]."""
-    lengths = np.array([len(source) for source in sources], dtype=np.int64)
-    src = np.full((len(sources), int(lengths.max())), PAD, dtype=np.int64)
-    for row, source in zip(src, sources, strict=True):
-        row[: len(source)] = source
-    return src, lengths
+    lengths = [len(source) for source in sources]
+    S = max(lengths)
+    src = [[*source, *[PAD] * (S - length)] for source, length in zip(sources, lengths, strict=True)]
+    return np.array(src, dtype=np.int64), np.array(lengths, dtype=np.int64)

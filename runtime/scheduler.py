@@ -48,17 +48,14 @@ class SearchBatch(Generic[State]):
             max(request.candidates for request in requests),
             return_logp=any(request.needs_logp for request in requests),
         )
+        cand_ids, cand_logp = out.cand_ids.tolist(), out.cand_logp.tolist()
         K = self._searches[0].rows
         self._first_rows = list(range(0, len(tokens), K))
-        for first, search, request in zip(self._first_rows, self._searches, requests, strict=True):
+        for first, search in zip(self._first_rows, self._searches, strict=True):
             if not search.done:
-                rows, C = slice(first, first + K), request.candidates
-                search.advance(
-                    out.cand_ids[rows, :C].tolist(),
-                    out.cand_logp[rows, :C].tolist(),
-                    out.align[rows],
-                    None if out.logp is None else out.logp[rows],
-                )
+                rows = slice(first, first + K)
+                logp = None if out.logp is None else out.logp[rows]
+                search.advance(cand_ids[rows], cand_logp[rows], out.align[rows], logp)
         return self._drop_finished()
 
     def _drop_finished(self) -> bool:

@@ -164,8 +164,8 @@ class BeamSearch:
         """Take the result of a step: the candidates [K, C] of each row, their attention [K, S], and the whole
         distribution [K, V] if it was requested.
 
-        More candidates than requested change nothing but the trace. S may be longer than the source, since
-        attention is 0 on padding.
+        More candidates than requested change nothing. S may be longer than the source, since attention is 0
+        on padding.
         """
         count = len(self._live)
         ids, logps = cand_ids[:count], cand_logp[:count]
@@ -184,9 +184,14 @@ class BeamSearch:
         self._record_gap(gap)
         finished = [(extension, self._finish_hypothesis(extension, alignments)) for extension in ended]
         if self.options.trace:
-            given = [list(zip(*row, strict=True)) for row in zip(ids, logps, strict=True)]
+            C = self._request.candidates
+            given = [
+                list(zip(id_row[:C], logp_row[:C], strict=True))
+                for id_row, logp_row in zip(ids, logps, strict=True)
+            ]
             self._record_step(given, align, extended, finished)
-        self._add_finished(finished)
+        if finished:
+            self._add_finished(finished)
         if extended or self._finished:
             self._live = self._extend(extended, alignments)
             self._prepare_request([id for _, _, id, _ in extended], [row for _, row, _, _ in extended])
@@ -260,23 +265,25 @@ class BeamSearch:
 
     def _select(self, ids: list[list[int]], logps: list[list[float]], all_logps: Floats | None) -> Selection:
         options = self.options
-        # At most K are ends and K stay live; one more shows by how little the next missed.
-        count = 2 * options.beam // options.groups + 1
         if self._rules.required:
             assert all_logps is not None
             return select_by_bank(
                 self._extensions_with_progress(all_logps), options.beam, last=self._steps == self.max_length
             )
         candidates = self._candidates_of_rows(ids, logps, all_logps)
+        beam = options.beam // options.groups
+        # K stay live, and at most K are ends. One more shows by how little the next missed.
+        max_ends = beam if all_logps is not None else min(beam, sum([EOS in row for row in ids]))
+        count = beam + max_ends + 1
         if options.groups == 1:
-            return select_best(self._best_extensions(count, candidates), options.beam)
+            return select_best(self._best_extensions(count, candidates), beam)
         groups = [
             [c if live.group == group else () for c, live in zip(candidates, self._live, strict=True)]
             for group in range(options.groups)
         ]
         ended, extended, gap = select_by_group(
             [partial(self._best_extensions, count, group) for group in groups],
-            options.beam // options.groups,
+            beam,
             options.diversity_strength,
         )
         return Selection(
@@ -438,9 +445,10 @@ class BeamSearch:
 
     def _update_done(self) -> None:
         """Decide whether the search is done."""
-        self._complete = [
-            complete or self._is_group_complete(group) for group, complete in enumerate(self._complete)
-        ]
+        if self._finished:  # else no group is complete
+            self._complete = [
+                complete or self._is_group_complete(group) for group, complete in enumerate(self._complete)
+            ]
         if self.done or not self._live or self._steps >= self.max_length or all(self._complete):
             self.done = True
             if self._finished:
