@@ -28,7 +28,7 @@ from edgechat.export.int8_levels import measure_levels
 from edgechat.export.precision import Float32, Int8, Precision
 from edgechat.runtime import DecodingOptions
 from edgechat.runtime.backend import Backend, pad
-from edgechat.runtime.measure import measure_read_bandwidth, time_interleaved, weight_bytes
+from edgechat.runtime.measure import READ_TEST_BYTES, make_read_call, time_interleaved, weight_bytes
 from edgechat.runtime.ort import OrtBackend
 from edgechat.runtime.scheduler import decode as search
 from edgechat.runtime.text import GO
@@ -52,6 +52,7 @@ class Row:
     cpu: dict[str, float]  # by engine and peer, with one thread
     wall: dict[str, float]  # by engine and threads, such as "int8 x2"
     step: dict[str, float]  # CPU time of one decoder step, by engine with a floor
+    bytes_per_second: float  # at which one thread reads memory, measured in turns with the steps
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,9 @@ def measure(size: str, engines: Engines, batch: int, repeat: int, peers: list[De
         for engine in engines.floor_bytes
         for backend in [engines.session(engine)]
     }
-    run_ms = medians(time_interleaved(step_calls, repeat))
-    return Row(size, batch, cpu, wall, {engine: ms / STEPS for engine, ms in run_ms.items()})
+    run_ms = medians(time_interleaved({**step_calls, "read": make_read_call()}, repeat))
+    bandwidth = READ_TEST_BYTES / (run_ms.pop("read") / 1e3)
+    return Row(size, batch, cpu, wall, {engine: ms / STEPS for engine, ms in run_ms.items()}, bandwidth)
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
@@ -259,8 +261,6 @@ def main() -> None:
     peers, missing = find_decoding_peers(arguments.peers)
     for line in missing:
         print(f"skipped {line}")
-    bandwidth = measure_read_bandwidth()
-    print(f"one thread reads {bandwidth / 1e9:.1f} GB/s from memory")
     wall_headings = "".join(f" {f'{e} x{threads}':>8}" for e in ENGINES for threads in THREADS)
     print(f"ms a batch of replies of {STEPS} steps: CPU time with one thread, then wall time by threads")
     print(
@@ -268,25 +268,33 @@ def main() -> None:
         + "".join(f" {engine:>8}" for engine in ENGINES)
         + f" {'ratio':>7} {''.join(f' {p.name:>9}' for p in peers)} {wall_headings}"
     )
-    rows, floors, python_overhead = [], {}, None
+    rows: list[Row] = []
+    floors: dict[str, dict[str, float]] = {}
+    floor_ratio, python_overhead = None, None
     for size in arguments.sizes:
         engines = Engines(size)
-        floors[size] = {name: count / bandwidth * 1e3 for name, count in engines.floor_bytes.items()}
         for batch in arguments.batches:
             repeat = arguments.repeat if batch == 1 else max(3, arguments.repeat // 3)
             # Peers have one size, that of `small`.
             rows.append(measure(size, engines, batch, repeat, peers if size == "small" else []))
             print_row(rows[-1], peers)
+            if batch == 1:
+                floors[size] = {
+                    engine: count / rows[-1].bytes_per_second * 1e3
+                    for engine, count in engines.floor_bytes.items()
+                }
         if size == "small":
             python_overhead = measure_python_overhead(engines.session("int8"), arguments.repeat)
         del engines
         gc.collect()
-    floor_ratio = None
     for row in rows:
         if row.batch == 1:
             for name, floor in floors[row.size].items():
-                step = row.step[name]
-                print(f"{row.size} {name}: {step:.2f} ms a step, floor {floor:.2f} ms, {step / floor:.2f}x")
+                step, bandwidth = row.step[name], row.bytes_per_second / 1e9
+                print(
+                    f"{row.size} {name}: {step:.2f} ms a step, floor {floor:.2f} ms at {bandwidth:.1f} GB/s, "
+                    f"{step / floor:.2f}x"
+                )
                 if (row.size, name) == ("classic", "fp32"):
                     floor_ratio = step / floor
     all_targets = list(targets(rows, python_overhead, floor_ratio))
@@ -296,7 +304,6 @@ def main() -> None:
             "steps": STEPS,
             "source": SOURCE_LENGTH,
             "beam": BEAM,
-            "bytes_per_second": bandwidth,
             "floor_ms_a_step": floors,
             "python_around_step": python_overhead,
             "rows": [asdict(row) for row in rows],

@@ -17,7 +17,8 @@ import numpy as np
 from .errors import EdgeChatError
 from .onnx_file import read_model
 
-_BANDWIDTH_TEST_BYTES = 1 << 28  # more than the last-level cache of an edge machine
+#: Memory that is read to measure its bandwidth: more than the last-level cache of an edge machine.
+READ_TEST_BYTES = 1 << 28
 #: Runs the command in its arguments and prints wall and CPU seconds, peak memory and wait status. The peak
 #: memory of a process includes that of the process that started it, so this one is as small as Python can be.
 _LAUNCHER = """
@@ -64,15 +65,17 @@ def time_interleaved(
     return times
 
 
-def measure_read_bandwidth(size: int = _BANDWIDTH_TEST_BYTES, repeat: int = 7) -> float:
-    """Bytes per second that one thread can read from memory: the best of `repeat` passes over `size` bytes
-    with one bitwise OR per 8 bytes, which every CPU computes faster than they arrive."""
+def make_read_call(size: int = READ_TEST_BYTES) -> Callable[[], object]:
+    """A function that reads `size` bytes of memory with one bitwise OR per 8 bytes, which every CPU computes
+    faster than they arrive."""
     memory = np.ones(size // 8, dtype=np.int64)
-    fastest = min(
-        min(times)
-        for times in time_interleaved({"read": lambda: np.bitwise_or.reduce(memory)}, repeat).values()
-    )
-    return memory.nbytes / (fastest / 1e3)
+    return lambda: np.bitwise_or.reduce(memory)
+
+
+def measure_read_bandwidth(size: int = READ_TEST_BYTES, repeat: int = 7) -> float:
+    """Bytes per second that one thread can read from memory: the best of `repeat` reads of `size` bytes."""
+    times = time_interleaved({"read": make_read_call(size)}, repeat)
+    return size / (min(times["read"]) / 1e3)
 
 
 def weight_bytes(decoder: bytes) -> int:

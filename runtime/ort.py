@@ -58,6 +58,7 @@ class OrtBackend:
             self._decoder = _session("decoder.onnx", decoder, options, device)
         self._reads_src = any(port.name == "src" for port in self._decoder.get_inputs())  # copy attention
         self._encoder_outputs = [*self._memory, *(t.input for t in self._state if t.first == "encoder")]
+        self._recurrent_inputs = [tensor.input for tensor in self._state]
         self._decoder_outputs = ["cand_ids", "cand_logp", "align", *(t.output for t in self._state)]
 
     def encode(self, src: Ints, src_len: Ints) -> OrtState:
@@ -79,7 +80,7 @@ class OrtBackend:
         outputs = [*self._decoder_outputs, "logp"] if return_logp else self._decoder_outputs
         cand_ids, cand_logp, align, *following = _run("decoder.onnx", self._decoder, outputs, feeds)
         logp = following.pop() if return_logp else None
-        recurrent = {tensor.input: value for tensor, value in zip(self._state, following, strict=True)}
+        recurrent = dict(zip(self._recurrent_inputs, following, strict=True))
         return StepOutput(cand_ids, cand_logp, align, logp), OrtState(state.memory, recurrent)
 
     def feeds(self, state: OrtState, tokens: Ints, parents: Ints, candidates: int) -> dict[str, Any]:
