@@ -11,7 +11,7 @@ from ..runtime import ChatModel, ChatSession, DecodingOptions
 from ..runtime.errors import UsageError
 from .console import check_stdout, one_line, print_stderr, print_stdout, read_lines
 from .options import BundleArgument, DeviceOption, RequireSignatureOption, ThreadsOption
-from .reply import print_truncation_notice
+from .reply import print_cut_off_notice, print_truncation_notice
 from .search_options import decoding_options, given_options, with_search_options
 
 _COMMANDS = ("/new", "/why", "/help", "/quit")
@@ -68,13 +68,16 @@ class LineChat:
 
     def _reply(self, prompt: str) -> None:
         self._last_options = self._options.with_seed()
-        for piece in self._session.stream(prompt, self._last_options):
+        stream = self._session.stream(prompt, self._last_options)
+        for piece in stream:
             print_stdout(one_line(piece), end="")
             sys.stdout.flush()
         print_stdout("")
         sys.stdout.flush()
         if self._model.codec.encode_source([prompt]).truncated:  # a context that is cut is not reported
             print_truncation_notice(self._model)
+        if not stream.reply.finished:
+            print_cut_off_notice(stream.reply)
 
     def _run_command(self, command: str) -> None:
         if command == "/new":

@@ -22,6 +22,8 @@ _TRAINING_PACKAGES = {
     "yaml": "pyyaml",
 }
 _OUT_OF_MEMORY_MESSAGE = "not enough memory: use a smaller preset, --batch-size or --beam"
+#: The packages that draw on a terminal, and what pip installs for each: platformdirs comes with Textual.
+_SCREEN_PACKAGES = {"rich": "rich", "textual": "textual", "platformdirs": "textual"}
 #: The error types of Typer's parser whose own message leaves out the wrong value, and our words for them.
 _NOT_A_NUMBER = {
     "int_parsing": "not a whole number",
@@ -104,8 +106,8 @@ def _report_errors() -> Iterator[None]:
         raise typer.Exit(0) from None  # the same, while rich was printing; it has discarded the rest itself
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if package in ("rich", "textual"):
-            fail(f"this command needs {package}: pip install {package}", EXIT_FAILURE)
+        if package in _SCREEN_PACKAGES:
+            fail(f"this command needs {package}: pip install {_SCREEN_PACKAGES[package]}", EXIT_FAILURE)
         if package not in _TRAINING_PACKAGES:
             raise
         fail(f"this command needs {error.name}: pip install {_packages_to_install(package)}", EXIT_FAILURE)

@@ -1,5 +1,6 @@
 """`edgechat eval`: how good a model is."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -128,6 +129,10 @@ def evaluate(
         _check_out(out, force)
     elif force:
         raise UsageError("--force needs --out, which is not given")
+    if model != "demo" and not os.path.lexists(model):
+        raise UsageError(
+            f"there is no run or bundle {model or repr(model)}: give a folder or file that exists"
+        )
     has_data = bool(data) or source is not None or target is not None
     if is_run(Path(model)):
         from ..train.run import open_run

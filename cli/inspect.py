@@ -144,7 +144,8 @@ def info(
     A signature is checked only with --require-signature KEY. Without it, the key shown is what the bundle
     claims. --json prints the manifest, with signature added (key, and checked).
     """
-    checked = read_bundle(find_bundle(bundle), require_signature=require_signature)
+    path = find_bundle(bundle)
+    checked = read_bundle(path, require_signature=require_signature)
     manifest = checked.manifest
     if json:
         signature = signature_json(checked, checked_with=require_signature)
@@ -156,6 +157,7 @@ def info(
     quality, provenance, proof = manifest.quality, manifest.provenance, manifest.proof
     print_table(
         [
+            ("bundle", path),
             ("format", manifest.format),
             ("precision", manifest.precision),
             (

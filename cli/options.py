@@ -10,7 +10,9 @@ from ..train.option_types import DeviceName
 BundleArgument = Annotated[
     str,
     typer.Argument(
-        metavar="BUNDLE", help="Bundle: a folder, a .edgechat file, or `demo` for the one in the package."
+        metavar="BUNDLE",
+        help="Bundle: a folder, a .edgechat file, or `demo` for the one in the package (unless there is a "
+        "bundle of that name here).",
     ),
 ]
 RequireSignatureOption = Annotated[

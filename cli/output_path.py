@@ -27,6 +27,8 @@ def check_file(option: str, path: Path) -> None:
     """Raise an error where the file `path` of `option` cannot be written, or would lie in a bundle."""
     if path.is_dir():
         raise UsageError(f"{option} is {path}, which is a folder: name a file in it")
+    if path.is_symlink() or (path.exists() and not path.is_file()):  # the new file would replace it
+        raise UsageError(f"{option} is {path}, which is a link or a device, not a file: name another file")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{option} is {path}, but there is no folder {path.parent}")
     check_not_in_bundle(path, option)

@@ -125,9 +125,10 @@ class TrainingProgress:
         if self._bar.disable and time.monotonic() - self._last_line >= _MAX_SILENCE_SECONDS:
             rate = (progress.step - self._first_step) / (time.monotonic() - self._start_time)
             left = max(0, progress.total_steps - progress.step) / rate / 60
+            time_left = f"about {plural(round(left), 'minute')}" if left >= 0.5 else "less than a minute"
             self._print_line(
-                f"step {progress.step:>7,}  training loss {progress.loss:.4f}  {rate:.1f} steps per second, "
-                f"about {plural(round(left), 'minute')} left"
+                f"step {progress.step:>7,}  loss of the last steps {progress.loss:.4f}  "
+                f"{rate:.1f} steps per second, {time_left} left"
             )
 
     def on_validation(self, validation: Any) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from ..runtime import ChatModel, DecodingOptions, Reply
 from ..runtime.atomic_write import write_atomic
+from ..runtime.display import plural
 from ..runtime.errors import UsageError
 from ..runtime.trace import trace_json
 from .console import json_line, one_line, print_json, print_stderr, print_stdout, read_lines
@@ -88,9 +89,9 @@ def reply(
     probabilities, normalized by length as --normalize selects.
 
     --json prints one object per prompt and line: prompt, reply, score, tokens, candidates (reply, score,
-    logp, tokens), confidence (the probability that the reply is right, or null), truncated (whether only the
-    end of the prompt was read) and ms; with --abstain-below also abstained, with --alignments also source
-    (tokens).
+    logp, tokens), confidence (the probability that the reply is right, or null), finished (false if the
+    maximum length cut the reply off), truncated (whether only the end of the prompt was read) and ms; with
+    --abstain-below also abstained, with --alignments also source (tokens).
     """
     if stream and (json or (n_best or 1) > 1):
         raise UsageError(
@@ -123,6 +124,8 @@ def reply(
             result = _stream_reply(model, prompt, options) if stream else model.reply(prompt, options)
             if result.truncated:
                 print_truncation_notice(model)
+            if not result.finished:
+                print_cut_off_notice(result)
             if trace:
                 trace_entries.append(_trace_entry(model, prompt, result))
             if stream:
@@ -142,6 +145,10 @@ def print_truncation_notice(model: ChatModel) -> None:
     print_stderr(f"only the end of a prompt was read: it has more than {model.codec.max_source} tokens")
 
 
+def print_cut_off_notice(reply: Reply) -> None:
+    print_stderr(f"a reply was cut off: it has {plural(len(reply.tokens), 'token')}, the maximum length")
+
+
 def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
     """The JSON object that --json prints for a reply."""
     return {
@@ -155,6 +162,7 @@ def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:
             for c in reply.candidates
         ],
         "confidence": reply.confidence,
+        "finished": reply.finished,
         "truncated": reply.truncated,
         "ms": round(reply.ms, 3),
     }
@@ -169,14 +177,13 @@ def _check_gives_confidence(model: ChatModel, options: DecodingOptions) -> None:
         )
     if model.maker.confidence(0.0, options) is None:
         raise UsageError(
-            "--abstain-below cannot be used with options that change which replies are possible: the bundle "
-            "was calibrated without them"
+            "--abstain-below cannot be used with options that change which replies are possible or how they "
+            "are scored: the bundle was calibrated without them"
         )
 
 
 def _abstains(reply: Reply, minimum: float) -> bool:
-    """Whether the confidence is below `minimum`. A reply that was cut at the
-    length limit has none, and counts as below."""
+    """Whether the confidence is below `minimum`. A reply that was cut off has none, and counts as below."""
     return reply.confidence is None or reply.confidence < minimum
 
 

@@ -128,7 +128,7 @@ def check_signature(bundle: Path, manifest_bytes: bytes, signature: bytes | None
         )
     except InvalidSignature:
         raise BundleError(
-            f"the signature of {bundle} is wrong: its edgechat.json was changed after it was signed"
+            f"the signature of {bundle} is wrong: edgechat.json or the signature was changed after signing"
         ) from None
 
 

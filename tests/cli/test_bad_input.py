@@ -451,6 +451,11 @@ def _ends_with_a_sentence(stderr: str, said: str) -> None:
             1,
             "this command needs torch.nn: pip install torch\n",
         ),
+        (
+            ModuleNotFoundError("no platformdirs", name="platformdirs"),
+            1,
+            "this command needs platformdirs: pip install textual\n",
+        ),
         (ModuleNotFoundError("no yaml", name="yaml"), 1, "this command needs yaml: pip install pyyaml\n"),
     ],
     ids=repr,

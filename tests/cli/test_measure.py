@@ -104,6 +104,14 @@ def test_without_data_a_run_is_evaluated_on_its_held_out_pairs(invoke, run_folde
     assert values["pairs"] == len((run_folder / "valid.jsonl").read_text().splitlines())
 
 
+def test_eval_of_nothing_asks_for_a_run_or_a_bundle(invoke, tmp_path):
+    done = invoke("eval", tmp_path / "gone")
+    assert done.returncode == 2
+    assert (
+        done.sentence == f"there is no run or bundle {tmp_path / 'gone'}: give a folder or file that exists"
+    )
+
+
 def test_eval_of_a_bundle_without_data_is_wrong_use(invoke, bundle_folder):
     done = invoke("eval", bundle_folder)
     assert done.returncode == 2

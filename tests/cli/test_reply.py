@@ -86,7 +86,7 @@ def test_json_is_an_object_a_line_with_exactly_the_documented_keys(edgechat, bun
     assert [row["prompt"] for row in rows] == ["hello", "jump"]
     for row in rows:
         assert list(row) == [
-            "prompt", "reply", "score", "tokens", "candidates", "confidence", "truncated", "ms"
+            "prompt", "reply", "score", "tokens", "candidates", "confidence", "finished", "truncated", "ms"
         ]  # fmt: skip
         assert 1 < len(row["candidates"]) <= 3
         for candidate in row["candidates"]:
@@ -265,6 +265,28 @@ def test_a_trace_in_a_missing_folder_is_refused_before_the_work(invoke, bundle_f
     done = invoke("reply", bundle_folder, "--trace", tmp_path, "hello")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.sentence == f"--trace is {tmp_path}, which is a folder: name a file in it"
+
+
+def test_a_link_or_a_device_is_never_replaced_by_a_trace(invoke, bundle_folder, tmp_path):
+    (tmp_path / "empty").touch()
+    (tmp_path / "link").symlink_to("empty")  # as /dev/stdout is, where it was redirected to a new file
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        done = invoke("reply", bundle_folder, "--trace", tmp_path / name, "hello")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "is a link or a device" in done.sentence
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_reply_that_was_cut_off_is_reported(invoke, bundle_folder):
+    done = invoke("reply", bundle_folder, "--max-length", "1", "hello")
+    assert done.stderr == "a reply was cut off: it has 1 token, the maximum length\n"
+    done = invoke("reply", bundle_folder, "--max-length", "1", "--json", "hello")
+    assert json.loads(done.stdout)["finished"] is False
+    done = invoke("reply", bundle_folder, "--json", "hello")
+    assert json.loads(done.stdout)["finished"] is True
+    assert done.stderr == ""
 
 
 def test_only_a_trace_is_replaced_by_a_trace(invoke, bundle_folder, tmp_path):

@@ -66,7 +66,7 @@ def test_without_a_terminal_occasional_lines_report_the_training(monkeypatch, ca
     assert begun == "training from step 100 to step 400 on cpu; Ctrl-C stops and keeps what was learned"
     assert validated.endswith("  bleu 31.25  best")
     # 41 steps in 60 s; 259 are left
-    assert line == "step     141  training loss 2.5000  0.7 steps per second, about 6 minutes left"
+    assert line == "step     141  loss of the last steps 2.5000  0.7 steps per second, about 6 minutes left"
 
 
 def test_without_a_terminal_occasional_lines_report_the_reading(monkeypatch, capsys):

@@ -136,13 +136,13 @@ def test_a_bundle_that_is_signed_by_another_key_is_refused(signed, keys):
 
 def test_a_signature_of_another_key_that_claims_the_right_one_is_refused(signed, keys):
     theirs = load_signer(keys / "other.key")(read_bundle(signed).manifest_bytes)
-    with pytest.raises(BundleError, match="is wrong: its edgechat"):
+    with pytest.raises(BundleError, match="is wrong: edgechat"):
         read_bundle(changed(signed, signature=PUBLIC + theirs[32:]), require_signature=keys / "mine.pub")
 
 
 def test_a_signature_of_another_bundle_is_refused(signed, keys):
     signature = load_signer(keys / "mine.key")(b"another manifest")
-    with pytest.raises(BundleError, match="was changed after it was signed"):
+    with pytest.raises(BundleError, match="was changed after signing"):
         read_bundle(changed(signed, signature=signature), require_signature=keys / "mine.pub")
 
 
@@ -161,7 +161,7 @@ def test_a_bundle_that_was_changed_and_sealed_again_is_refused(signed, keys):
     manifest = dataclasses.replace(read.manifest, provenance={"data": "mine, really"})
     forged = changed(signed, manifest=manifest, manifest_bytes=manifest.to_bytes())
     assert read_bundle(forged).manifest.provenance["data"] == "mine, really"
-    with pytest.raises(BundleError, match="was changed after it was signed"):
+    with pytest.raises(BundleError, match="was changed after signing"):
         read_bundle(forged, require_signature=keys / "mine.pub")
 
 
