@@ -127,7 +127,7 @@ def parse_replies(raw: bytes) -> tuple[str, ...]:
     try:
         values = read_json(raw)
     except ValueError as error:
-        raise ValueError(f"is not valid JSON: {error}") from None
+        raise ValueError(f"cannot be read: {error}") from None
     return check_replies(values)
 
 

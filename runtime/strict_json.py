@@ -23,6 +23,8 @@ def read_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None)
         raise ValueError("it is not UTF-8") from None
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
     except ValueError as error:
         if "integer string conversion" in str(error):  # Python's own message is about its settings
             raise ValueError("it has a number with thousands of digits") from None

@@ -156,7 +156,7 @@ BUNDLES: dict[str, tuple[Damage, str]] = {
     "no format": (lambda bundle: _reseal(bundle, format=None), "format"),
     "no manifest": (
         lambda bundle: (bundle / "edgechat.json").write_text("{"),
-        "edgechat.json cannot be read: Expecting",
+        "edgechat.json cannot be read: it is not JSON (Expecting",
     ),
     "wrong values": (lambda bundle: _reseal(bundle, model={"layers": "two"}), "layers"),
     "wrong decoding": (lambda bundle: _reseal(bundle, decoding={"beam": 0}), "beam"),

@@ -105,14 +105,14 @@ WRONG = [
     (b'"on"', "must be a list of 1 to 100,000 texts"),
     (b'["on", 7]', "reply 2 must be text of 1 to 10,000 characters"),
     (b'["on", ""]', "reply 2 must be text of 1 to 10,000 characters"),
-    (b'["on", {"a": 1, "a": 2}]', "is not valid JSON: it has a duplicate name"),
+    (b'["on", {"a": 1, "a": 2}]', "cannot be read: it has a duplicate name"),
     (b'["on", null]', "reply 2 must be text of 1 to 10,000 characters"),
     (b'["\\ud800"]', "reply 1 has a lone surrogate, so it is not valid Unicode"),
     (json.dumps(["x" * 10_001]).encode(), "reply 1 must be text of 1 to 10,000 characters"),
     (json.dumps(["x"] * 100_001).encode(), "must be a list of 1 to 100,000 texts"),
-    (b"[", "is not valid JSON"),
-    (b"\xff", "is not valid JSON"),
-    (b"[" * 100_000, "is not valid JSON"),
+    (b"[", "cannot be read: it is not JSON"),
+    (b"\xff", "cannot be read: it is not UTF-8"),
+    (b"[" * 100_000, "cannot be read: its values are nested too deeply"),
 ]
 
 
