@@ -14,7 +14,7 @@ from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
 from edgechat.tui.messages import KnobStepped
 from edgechat.tui.values import AttendedToken, CandidateRow, Trace
-from edgechat.tui.widgets.lines import bar, display_token, fit_cells, sparkline
+from edgechat.tui.widgets.lines import bar, display_token, fit_cells, format_ms, sparkline
 
 from .conftest import Chat
 from .fakes import FakeModel, Script, TableBackend, byte_codec, reply, table_model
@@ -45,6 +45,15 @@ async def test_the_inspector_shows_the_numbers_of_the_search(chat):
         assert "beam 3" in drawn
         drawn = await c.view("seen")
         assert "The prompt alone, 2 of at most 64 tokens" in drawn
+
+
+async def test_the_meter_and_the_status_line_show_a_short_time_with_the_same_decimal(chat):
+    async with chat(FakeModel(Script(end=reply("fine", ms=4.25))), size=(140, 40)) as c:
+        await c.say("hello")
+        drawn = await c.view("meter")
+        assert "4.2 ms for 1 token" in drawn
+        assert "4.2 ms" in drawn.splitlines()[-2]
+        assert [format_ms(ms) for ms in (0.04, 9.9, 10.0, 1234.5)] == ["0.0 ms", "9.9 ms", "10 ms", "1234 ms"]
 
 
 async def test_a_token_with_part_of_a_character_is_shown_as_a_dot(chat):
