@@ -61,8 +61,10 @@ BUSY_TIMEOUT_SECONDS = 5.0
 GONE_MESSAGE = "This conversation was deleted in another window"
 #: Maximum number of rows in a list: more take too long to draw.
 MAX_LISTED = 500
-#: The longest title.
+#: The longest title, including `COPY_SUFFIX`.
 MAX_TITLE_CHARACTERS = 60
+#: Ends the title of a conversation that continues a copy of another one.
+COPY_SUFFIX = " (copy)"
 #: The shortest term that SQLite's trigram index can find. Shorter terms need a full scan.
 _MIN_INDEXED_CHARACTERS = 3
 
@@ -488,7 +490,12 @@ def _reason(error: sqlite3.Error | OSError) -> str:
     return f"the file is damaged ({error})" if type(error) is sqlite3.DatabaseError else str(error)
 
 
-def title_of(text: str) -> str:
-    """A title made of `text`: one short line."""
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_TITLE_CHARACTERS else line[: MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
+def title_of(text: str, suffix: str = "") -> str:
+    """A title made of `text`: one short line, with a suffix that is never cut."""
+    line, room = " ".join(text.split()), MAX_TITLE_CHARACTERS - len(suffix)
+    return (line if len(line) <= room else line[: room - 1].rstrip() + "…") + suffix
+
+
+def title_of_copy(title: str) -> str:
+    """The title of a copy of the conversation with this title. A copy of a copy says so only once."""
+    return title_of(title.removesuffix(COPY_SUFFIX), COPY_SUFFIX)
