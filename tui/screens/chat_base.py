@@ -199,6 +199,7 @@ class ChatScreenBase(Screen[None]):
         self.set_class(shown, "-inspector-hidden").set_class(not shown, "-inspector-shown")
         if not shown:
             self._fill_view()
+        self.refresh_bindings()
 
     def action_knobs(self) -> None:
         if self.inspector.display and self.focused is self.inspector.knobs:
