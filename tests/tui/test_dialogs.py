@@ -7,6 +7,7 @@ from textual.selection import SELECT_ALL as ALL
 from textual.widgets import OptionList, Static
 
 from edgechat.tui import ChatApp
+from edgechat.tui.settings import KEYS_FILE
 
 from .fakes import FakeModel
 
@@ -115,6 +116,23 @@ async def test_ctrl_c_copies_the_latest_selection(chat):
         await c.press("shift+left", "ctrl+c")
         assert c.app.clipboard != ""
         assert not c.app.clipboard.startswith("The extension")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "Enter inserts a line break, ^j accepts the text."),
+        ('"write.done" = "f5,ctrl+s"', "Enter inserts a line break, f5 accepts the text."),
+        ('"write.done" = ""', "Enter inserts a line break. "),
+    ],
+)
+@pytest.mark.parametrize("height", [10, 24])  # with 10 rows, there is no footer
+async def test_the_dialog_for_a_correction_says_which_key_accepts_it(chat, tmp_path, line, said, height):
+    (tmp_path / KEYS_FILE).write_text(line)
+    async with chat(FakeModel(), config=tmp_path, size=(80, height)) as c:
+        await c.say("hello")
+        await c.press("f10")
+        await c.until(lambda: f"removes the correction. {said}" in c.words)
 
 
 @pytest.mark.parametrize("height", [10, 24])
