@@ -1,13 +1,17 @@
 """Dialogs, and input that arrives together with the input that closes them."""
 
+from itertools import combinations
+
 import pytest
 from textual.command import CommandList, CommandPalette
 from textual.events import Click, Key, MouseDown, MouseUp
 from textual.selection import SELECT_ALL as ALL
 from textual.widgets import OptionList, Static
+from textual.widgets._toast import Toast
 
 from edgechat.tui import ChatApp
 from edgechat.tui.settings import KEYS_FILE
+from edgechat.tui.widgets.footer import FittingFooter
 
 from .fakes import FakeModel
 
@@ -116,6 +120,27 @@ async def test_ctrl_c_copies_the_latest_selection(chat):
         await c.press("shift+left", "ctrl+c")
         assert c.app.clipboard != ""
         assert not c.app.clipboard.startswith("The extension")
+
+
+@pytest.mark.parametrize("key", ["ctrl+b", "ctrl+l", "ctrl+s", "f10", "f1"])
+@pytest.mark.parametrize("size", [(80, 24), (80, 10), (20, 5), (140, 40)])
+async def test_notices_and_dialogs_do_not_cover_each_other(chat, tmp_path, key, size):
+    async with chat(FakeModel(), store=tmp_path / "chats.db", size=size, draw_notices=True) as c:
+        await c.say("hello")
+        c.app.notify("said before")
+        await c.press(key)
+        await c.until(lambda: c.app.screen is not c.chat)
+        c.app.notify("said over the dialog")
+        await c.until(lambda: len(c.app.screen.query(Toast)) == 2 and "said before" in c.words)
+        assert "said over the dialog" in c.words or size[1] < 10
+        drawn = {
+            widget: region.intersection(clip)
+            for widget, (region, clip) in c.app.screen._compositor.visible_widgets.items()
+            if (widget.id == "dialog" or isinstance(widget, FittingFooter | Toast)) and region.overlaps(clip)
+        }
+        assert {"Vertical", "Toast"} <= {type(widget).__name__ for widget in drawn}
+        assert not any(one.overlaps(other) for one, other in combinations(drawn.values(), 2))
+        assert all(region.height >= 4 for widget, region in drawn.items() if widget.id == "dialog")
 
 
 @pytest.mark.parametrize(
