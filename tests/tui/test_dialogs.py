@@ -141,6 +141,10 @@ async def test_notices_and_dialogs_do_not_cover_each_other(chat, tmp_path, key, 
         assert {"Vertical", "Toast"} <= {type(widget).__name__ for widget in drawn}
         assert not any(one.overlaps(other) for one, other in combinations(drawn.values(), 2))
         assert all(region.height >= 4 for widget, region in drawn.items() if widget.id == "dialog")
+        assert c.words.count("said before") == 1  # not also by the chat, of which a part is visible
+        await c.press("escape")
+        await c.until(lambda: c.app.screen is c.chat)
+        await c.until(lambda: size[0] < 80 or all(said in c.words for said in c.notices))
 
 
 @pytest.mark.parametrize(
