@@ -61,8 +61,10 @@ BUSY_TIMEOUT_SECONDS = 5.0
 GONE_MESSAGE = "This conversation was deleted in another window"
 #: Maximum number of rows in a list: more take too long to draw.
 MAX_LISTED = 500
-#: The longest title.
+#: The longest title, including `COPY_SUFFIX`.
 MAX_TITLE_CHARACTERS = 60
+#: Ends the title of a conversation that continues a copy of another one.
+COPY_SUFFIX = " (copy)"
 #: The shortest term that SQLite's trigram index can find. Shorter terms need a full scan.
 _MIN_INDEXED_CHARACTERS = 3
 
@@ -76,10 +78,11 @@ class BusyError(StoreError):
 
 
 class UnwritableError(StoreError):
-    """The file is read-only or cannot be created. `why` names the reason and the path in a few words."""
+    """The file is read-only or cannot be created. `why` names the reason and the path in a few words, and
+    `failed` is what cannot be done: "read", "saved" or both."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"conversations cannot be saved: {why}")
+    def __init__(self, why: str, failed: str) -> None:
+        super().__init__(f"conversations cannot be {failed}: {why}")
         self.why = why
 
 
@@ -102,7 +105,7 @@ class Store:
         """Open the file, and create or migrate it. ":memory:" saves nothing."""
         self.path = str(path)
         self._deleted: set[int] = set()  # deleted in this window, and not yet purged
-        with self._errors():
+        with self._errors("read or saved"):
             if self.path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
@@ -114,7 +117,7 @@ class Store:
 
     def close(self) -> None:
         """Purge the conversations that were deleted in this window, and close the file."""
-        with self._errors():
+        with self._errors("saved"):
             try:
                 self._purge(tuple(self._deleted))
             finally:
@@ -294,27 +297,33 @@ class Store:
     # --- The file
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, failed: str = "read") -> Iterator[None]:
+        """Turn an error of SQLite or the system into a `StoreError`, which says what `failed`."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             if why := _why_unwritable(error, Path(self.path)):
-                raise UnwritableError(why) from error
+                raise UnwritableError(why, failed) from error
             kind = BusyError if _sqlite_code(error) == sqlite3.SQLITE_BUSY else StoreError
-            raise kind(f"conversations cannot be read or saved in {self.path}: {_reason(error)}") from error
+            raise kind(f"conversations cannot be {failed} in {self.path}: {_reason(error)}") from error
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[None]:
+        """A transaction that saves something."""
+        with self._errors("saved"), self._transaction():
+            yield
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
         """One transaction, committed to disk at the end or rolled back."""
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite itself rolls back if the disk is full
-                    self._db.execute("ROLLBACK")
-                raise
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite itself rolls back if the disk is full
+                self._db.execute("ROLLBACK")
+            raise
 
     def _open(self) -> None:
         self._db.create_function("contains_folded", 2, contains_folded, deterministic=True)
@@ -322,7 +331,7 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._db.execute("PRAGMA secure_delete = ON")  # overwrite deleted contents
-        with self._write():
+        with self._transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > len(MIGRATIONS):
                 raise StoreError(
@@ -400,7 +409,7 @@ class Store:
     def _purge(self, conversations: tuple[int, ...]) -> None:
         if not conversations:
             return
-        with self._write():
+        with self._transaction():
             for id in conversations:  # skip those that another window restored
                 if self._db.execute(
                     "SELECT 1 FROM conversations WHERE id = ? AND deleted NOTNULL", (id,)
@@ -488,7 +497,12 @@ def _reason(error: sqlite3.Error | OSError) -> str:
     return f"the file is damaged ({error})" if type(error) is sqlite3.DatabaseError else str(error)
 
 
-def title_of(text: str) -> str:
-    """A title made of `text`: one short line."""
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_TITLE_CHARACTERS else line[: MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
+def title_of(text: str, suffix: str = "") -> str:
+    """A title made of `text`: one short line, with a suffix that is never cut."""
+    line, room = " ".join(text.split()), MAX_TITLE_CHARACTERS - len(suffix)
+    return (line if len(line) <= room else line[: room - 1].rstrip() + "…") + suffix
+
+
+def title_of_copy(title: str) -> str:
+    """The title of a copy of the conversation with this title. A copy of a copy says so only once."""
+    return title_of(title.removesuffix(COPY_SUFFIX), COPY_SUFFIX)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ class StoreThread:
         self._unwritten: deque[Callable[[Store], None]] = deque()
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._closing = threading.Lock()
+        self._closed: Future[str] | None = None
 
     async def run(self, work: Callable[[Store], T]) -> T:
         """Run `work` and wait for its result.
@@ -55,10 +58,16 @@ class StoreThread:
         return bool(self._unwritten)
 
     def close(self) -> str:
-        """Finish all writes and close the file. Returns why something could not be written, "" if all was."""
-        closed = self._thread.submit(self._close)
-        self._thread.shutdown()
-        return closed.result()
+        """Finish all writes and close the file. Returns why something could not be written, "" if all was.
+
+        Closing again returns the same: at the end of the chat, the main thread closes, and so does the thread
+        that watches a blocked terminal (`tui/signals.py`).
+        """
+        with self._closing:
+            if self._closed is None:
+                self._closed = self._thread.submit(self._close)
+                self._thread.shutdown()
+        return self._closed.result()
 
     def _get_store(self) -> Store:
         if self._store is None:

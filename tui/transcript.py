@@ -3,12 +3,10 @@ Changes are passed to a `ConversationSaver`, if any, which saves them."""
 
 from collections.abc import Iterator, Sequence
 
-from .store import title_of
+from .store import title_of_copy
 from .store_thread import ConversationSaver
 from .values import MAX_TRACE_BYTES, Exchange, Trace
 
-#: Added to the title of a conversation that continues a copy of another one.
-COPY_SUFFIX = " (copy)"
 #: The replies of an exchange: the current bundle's, and the second bundle's in a comparison.
 SIDES = (0, 1)
 
@@ -133,7 +131,7 @@ class Transcript:
         first new exchange on."""
         numbers = [n for n in self._exchanges if n < number]
         exchanges = [self[n] for n in numbers]
-        title = title_of(self.title.removesuffix(COPY_SUFFIX)) + COPY_SUFFIX if exchanges else ""
+        title = title_of_copy(self.title) if exchanges else ""
         copy = Transcript(exchanges, title, self.saver.for_copy(title, exchanges) if self.saver else None)
         for new, old in enumerate(numbers, start=1):
             for side in SIDES:

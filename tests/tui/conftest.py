@@ -152,6 +152,7 @@ def chat() -> OpenChat:
         size: tuple[int, int] = (80, 24),
         store: Path | None = None,
         config: Path | None = None,
+        draw_notices: bool = False,
     ) -> AsyncIterator[Chat]:
         """The model is the bundle `demo`, and `others` are `other1` and so on. Saves to `store`."""
         models = {"demo": model} | {f"other{n}": other for n, other in enumerate(others, start=1)}
@@ -164,7 +165,7 @@ def chat() -> OpenChat:
             return found() if callable(found) else found
 
         app = ChatApp(load, list(models), store_thread=store_thread, config=config)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=draw_notices) as pilot:
             opened = Chat(app, pilot, store_thread)
             opened.models = models
             await opened.until(lambda: opened.screen.prompt.ready and not opened.screen.bundles.loading)

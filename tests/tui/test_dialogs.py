@@ -1,12 +1,17 @@
 """Dialogs, and input that arrives together with the input that closes them."""
 
+from itertools import combinations
+
 import pytest
 from textual.command import CommandList, CommandPalette
 from textual.events import Click, Key, MouseDown, MouseUp
 from textual.selection import SELECT_ALL as ALL
 from textual.widgets import OptionList, Static
+from textual.widgets._toast import Toast
 
 from edgechat.tui import ChatApp
+from edgechat.tui.settings import KEYS_FILE
+from edgechat.tui.widgets.footer import FittingFooter
 
 from .fakes import FakeModel
 
@@ -115,6 +120,48 @@ async def test_ctrl_c_copies_the_latest_selection(chat):
         await c.press("shift+left", "ctrl+c")
         assert c.app.clipboard != ""
         assert not c.app.clipboard.startswith("The extension")
+
+
+@pytest.mark.parametrize("key", ["ctrl+b", "ctrl+l", "ctrl+s", "f10", "f1"])
+@pytest.mark.parametrize("size", [(80, 24), (80, 10), (20, 5), (140, 40)])
+async def test_notices_and_dialogs_do_not_cover_each_other(chat, tmp_path, key, size):
+    async with chat(FakeModel(), store=tmp_path / "chats.db", size=size, draw_notices=True) as c:
+        await c.say("hello")
+        c.app.notify("said before")
+        await c.press(key)
+        await c.until(lambda: c.app.screen is not c.chat)
+        c.app.notify("said over the dialog")
+        await c.until(lambda: len(c.app.screen.query(Toast)) == 2 and "said before" in c.words)
+        assert "said over the dialog" in c.words or size[1] < 10
+        drawn = {
+            widget: region.intersection(clip)
+            for widget, (region, clip) in c.app.screen._compositor.visible_widgets.items()
+            if (widget.id == "dialog" or isinstance(widget, FittingFooter | Toast)) and region.overlaps(clip)
+        }
+        assert {"Vertical", "Toast"} <= {type(widget).__name__ for widget in drawn}
+        assert not any(one.overlaps(other) for one, other in combinations(drawn.values(), 2))
+        assert all(region.height >= 4 for widget, region in drawn.items() if widget.id == "dialog")
+        assert c.words.count("said before") == 1  # not also by the chat, of which a part is visible
+        await c.press("escape")
+        await c.until(lambda: c.app.screen is c.chat)
+        await c.until(lambda: size[0] < 80 or all(said in c.words for said in c.notices))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "Enter inserts a line break, ^j accepts the text."),
+        ('"write.done" = "f5,ctrl+s"', "Enter inserts a line break, f5 accepts the text."),
+        ('"write.done" = ""', "Enter inserts a line break. "),
+    ],
+)
+@pytest.mark.parametrize("height", [10, 24])  # with 10 rows, there is no footer
+async def test_the_dialog_for_a_correction_says_which_key_accepts_it(chat, tmp_path, line, said, height):
+    (tmp_path / KEYS_FILE).write_text(line)
+    async with chat(FakeModel(), config=tmp_path, size=(80, height)) as c:
+        await c.say("hello")
+        await c.press("f10")
+        await c.until(lambda: f"removes the correction. {said}" in c.words)
 
 
 @pytest.mark.parametrize("height", [10, 24])

@@ -14,7 +14,7 @@ from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
 from edgechat.tui.messages import KnobStepped
 from edgechat.tui.values import AttendedToken, CandidateRow, Trace
-from edgechat.tui.widgets.lines import bar, display_token, fit_cells, sparkline
+from edgechat.tui.widgets.lines import bar, display_token, fit_cells, format_ms, sparkline
 
 from .conftest import Chat
 from .fakes import FakeModel, Script, TableBackend, byte_codec, reply, table_model
@@ -45,6 +45,60 @@ async def test_the_inspector_shows_the_numbers_of_the_search(chat):
         assert "beam 3" in drawn
         drawn = await c.view("seen")
         assert "The prompt alone, 2 of at most 64 tokens" in drawn
+
+
+async def test_the_meter_and_the_status_line_show_a_short_time_with_the_same_decimal(chat):
+    async with chat(FakeModel(Script(end=reply("fine", ms=4.25))), size=(140, 40)) as c:
+        await c.say("hello")
+        drawn = await c.view("meter")
+        assert "4.2 ms for 1 token" in drawn
+        assert "4.2 ms" in drawn.splitlines()[-2]
+        assert [format_ms(ms) for ms in (0.04, 9.9, 10.0, 1234.5)] == ["0.0 ms", "9.9 ms", "10 ms", "1234 ms"]
+
+
+def long_model():
+    return table_model({"abcdefghijklmnopqrstuvwxyz": 0.6, "zyx": 0.4})
+
+
+async def scroll_hint(c, expected):
+    """Wait until this hint, or none, is in the row of the tabs or below it."""
+    await c.until(lambda: c.screen.inspector.scroll_hint.render() == expected)
+    assert c.drawn.count("scroll") == bool(expected)
+
+
+async def test_a_view_that_shows_only_a_part_says_which_keys_scroll_it(chat):
+    async with chat(long_model()) as c:
+        await c.say("a prompt that is longer than the terminal is wide")
+        for view, arrows in (("attention", "↑↓←→"), ("tokens", "↑↓"), ("knobs", "↑↓")):
+            await c.view(view)
+            await scroll_hint(c, f"Shift+Tab {arrows} scroll")
+            await c.press("shift+tab")
+            assert c.screen.focused is c.screen.inspector.shown
+            await scroll_hint(c, f"{arrows} scroll")
+            await c.press("escape")
+        await c.view("beam")
+        await scroll_hint(c, "")  # the first step has one hypothesis
+        await c.press("shift+tab", "right", "right")
+        await scroll_hint(c, "↑↓ scroll")
+        await c.pilot.resize_terminal(60, 24)  # beside the tabs, there is no room for it
+        await scroll_hint(c, "")
+        assert "knobs" in c.drawn
+        await c.press("escape")
+        await c.pilot.resize_terminal(140, 40)
+        await scroll_hint(c, "")
+        await c.view("attention")
+        await scroll_hint(c, "Shift+Tab ←→ scroll")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+async def test_a_view_that_shows_everything_gives_no_hint_of_scrolling(chat, size):
+    async with chat(table_model(TABLE, beam=1), size=size) as c:
+        for prompt in ("", "hi"):
+            if prompt:
+                await c.say(prompt)
+            for view in ("candidates", "attention", "seen"):
+                await c.view(view)
+                await scroll_hint(c, "")
 
 
 async def test_a_token_with_part_of_a_character_is_shown_as_a_dot(chat):

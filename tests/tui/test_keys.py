@@ -155,6 +155,25 @@ async def test_escape_is_offered_only_while_it_does_something_and_the_footer_say
             await c.press("escape")
 
 
+async def test_the_footer_says_whether_f2_shows_or_hides_the_inspector(chat):
+    async with chat(FakeModel()) as c:
+
+        async def until_offered(label):
+            await c.until(lambda: f" f2 {label} f3 Next view f4 Knobs " in c.drawn.splitlines()[-1])
+
+        await until_offered("Why")
+        for key, label in (("f2", "Hide"), ("f2", "Why"), ("f3", "Hide"), ("f2", "Why")):
+            await c.press(key)
+            await until_offered(label)
+        for width, label in ((140, "Why"), (80, "Why")):  # it stays hidden
+            await c.pilot.resize_terminal(width, 24)
+            await until_offered(label)
+    async with chat(FakeModel()) as c:
+        for width, label in ((140, "Hide"), (80, "Why")):  # a wide terminal shows it
+            await c.pilot.resize_terminal(width, 24)
+            await until_offered(label)
+
+
 async def test_every_available_action_is_in_the_palette(chat, tmp_path):
     async with chat(FakeModel(), store=tmp_path / "chats.db") as c:
         await c.say("hello")

@@ -9,6 +9,7 @@ from textual.widgets import TextArea
 from edgechat.runtime import UsageError
 from edgechat.runtime.bundle import MANIFEST_FILE
 from edgechat.tui import ChatApp
+from edgechat.tui.store import title_of
 
 from .conftest import TIMEOUT_SECONDS, Chat
 from .fakes import FakeModel, Script, reply, table_model
@@ -165,6 +166,16 @@ async def test_the_title_of_a_copy_of_a_copy_says_so_once(chat):
             await c.say(prompt)
         assert c.screen.transcript.copy_before(3).title == f"{title} (copy)"
         assert c.screen.transcript.copy_before(3).copy_before(2).title == f"{title} (copy)"
+
+
+async def test_the_title_of_a_copy_is_not_longer_than_other_titles(chat):
+    async with chat(FakeModel()) as c:
+        c.screen.transcript.rename("x" * 60)
+        for prompt in ("one", "two"):
+            await c.say(prompt)
+        copy = c.screen.transcript.copy_before(2)
+        assert copy.title == "x" * 52 + "… (copy)"  # 52 + 1 + 7 characters are 60
+        assert title_of(copy.title) == copy.title  # accepting it in the dialog does not cut it
 
 
 async def test_again_is_not_offered_while_editing(chat):

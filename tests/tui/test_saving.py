@@ -6,6 +6,7 @@ import re
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from unittest.mock import Mock
 
@@ -1019,6 +1020,17 @@ async def test_a_private_chat_says_that_nothing_is_saved(chat):
         await c.wait_until_saved()
         assert "demo · not saved · int8" in c.drawn
     store_thread.close()
+
+
+def test_closing_the_store_again_says_again_what_was_not_written():
+    def write(store):
+        raise StoreError("the disk is full")
+
+    store_thread = StoreThread(partial(Store, ":memory:"))
+    store_thread.write(write)
+    with ThreadPoolExecutor() as threads:
+        at_once = list(threads.map(lambda _: store_thread.close(), range(4)))
+    assert [*at_once, store_thread.close()] == ["the disk is full"] * 5
 
 
 async def test_only_the_keepers_thread_uses_the_file(chat, tmp_path, monkeypatch):

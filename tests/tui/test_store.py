@@ -369,8 +369,39 @@ def test_damage_is_reported_and_the_file_is_not_changed(path, table):
 
 def test_a_folder_that_cannot_be_created_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be saved"):
+    with pytest.raises(StoreError, match=r"\Aconversations cannot be read or saved: not a folder: .*file\Z"):
         Store(tmp_path / "file" / "chats.db")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (sqlite3.SQLITE_IOERR, r" in .*chats\.db: it went wrong"),
+        (sqlite3.SQLITE_CANTOPEN, ": cannot open or create"),
+    ],
+    ids=["input or output fails", "cannot open"],
+)
+def test_an_error_says_whether_conversations_cannot_be_read_or_cannot_be_saved(
+    store, monkeypatch, error, reason
+):
+    id = say(store, "t", "first")
+
+    class Broken:
+        in_transaction = False
+
+        def execute(self, *_):
+            failure = sqlite3.OperationalError("it went wrong")
+            failure.sqlite_errorcode = error
+            raise failure
+
+    monkeypatch.setattr(store, "_db", Broken())
+    for read in (store.find, store.deleted_titles, store.latest_prompts, lambda: store.load(id)):
+        with pytest.raises(StoreError, match=rf"\Aconversations cannot be read{reason}"):
+            read()
+    for write in (lambda: store.rename(id, "u"), lambda: store.append(id, Exchange("second"))):
+        with pytest.raises(StoreError, match=rf"\Aconversations cannot be saved{reason}"):
+            write()
+    monkeypatch.undo()
 
 
 def test_lone_surrogates_can_be_saved(store):

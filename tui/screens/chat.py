@@ -75,10 +75,11 @@ class ChatScreen(ReplyingChatScreen):
 
     @property
     def labels(self) -> dict[str, str]:
-        """What Escape does now, for the footer."""
+        """What keys do now, for the footer."""
+        labels = {"toggle_inspector": "Hide"} if self.inspector.display else {}
         if self.reply_task is not None:
-            return {"screen.back": "Stop"}
-        return {"stop": "Latest" if self.editing is None else "Cancel"}
+            return labels | {"screen.back": "Stop"}
+        return labels | {"stop": "Latest" if self.editing is None else "Cancel"}
 
     def action_back(self) -> None:
         """Return from a widget to the prompt, and from the conversation to its latest exchange."""

@@ -62,6 +62,10 @@ class ChatScreenBase(Screen[None]):
         else:
             self.welcome.show_nothing(self.key_hints())
 
+    def on_screen_suspend(self) -> None:
+        """Hide the notices, since the dialog shows them too. Textual shows them again when it is closed."""
+        self.query("#textual-toastrack").set(display=False)
+
     def on_descendant_focus(self) -> None:
         # The prompt's keys are only active while it has the focus, which a browser gives late.
         if send := self.key_of("prompt.send"):
@@ -199,6 +203,7 @@ class ChatScreenBase(Screen[None]):
         self.set_class(shown, "-inspector-hidden").set_class(not shown, "-inspector-shown")
         if not shown:
             self._fill_view()
+        self.refresh_bindings()
 
     def action_knobs(self) -> None:
         if self.inspector.display and self.focused is self.inspector.knobs:

@@ -6,6 +6,7 @@ from textual.app import ComposeResult
 from textual.widgets import Input, Static
 
 from ..safe_text import safe_content, safe_text
+from ..widgets.footer import first_key
 from .dialog import Dialog
 from .text_fields import AnswerEditor, AnswerField
 
@@ -46,13 +47,19 @@ class WriteDialog(AskDialog):
     twice."""
 
     def compose_box(self) -> ComposeResult:
-        yield Static(safe_content(f"{self._note} Enter inserts a line break."), id="note", classes="explains")
+        yield Static(safe_content(self._note), id="note", classes="explains")
         yield AnswerEditor(self._text, highlight_cursor_line=False)
         yield Static("", id="wrong")
 
     def on_mount(self) -> None:
         area = self.query_one(AnswerEditor)
         area.move_cursor(area.document.end)
+
+    def on_descendant_focus(self) -> None:
+        # The key is known only while the field has the focus. With few rows, there is no footer to show it.
+        key = first_key(self, "write.done")
+        keys = "Enter inserts a line break" + (f", {key} accepts the text." if key else ".")
+        self.query_one("#note", Static).update(safe_content(f"{self._note} {keys}"))
 
     def on_text_area_changed(self) -> None:
         self.clear_error()

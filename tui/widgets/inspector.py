@@ -2,10 +2,12 @@
 
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import events, getters
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Container, Horizontal, Vertical
+from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Static
 
@@ -31,6 +33,19 @@ VIEWS: dict[str, type[Widget]] = {
     "knobs": Knobs,
 }
 
+#: The views whose keys Left and Right do something else than scroll.
+_STEPPED_VIEWS = (BeamTree, Knobs)
+
+
+class ScrollHint(Widget):
+    """Which keys scroll the current view: beside the tabs or, in a wide terminal, below them. It is left out
+    where not all of it fits."""
+
+    text: reactive[str] = reactive("")
+
+    def render(self) -> str:
+        return self.text if cell_len(self.text) <= self.size.width else ""
+
 
 class Tab(Static):
     """The name of a view. A click shows the view."""
@@ -51,6 +66,7 @@ class Inspector(Vertical):
     )
 
     switcher = getters.query_one(ContentSwitcher)
+    scroll_hint = getters.query_one(ScrollHint)
     candidates = getters.query_one(Candidates)
     attention = getters.query_one(Attention)
     tokens = getters.query_one(Tokens)
@@ -60,9 +76,11 @@ class Inspector(Vertical):
     knobs = getters.query_one(Knobs)
 
     def compose(self) -> ComposeResult:
-        with Horizontal(id="tabs"):
-            for name in VIEWS:
-                yield Tab(name)
+        with Container(id="top"):
+            with Horizontal(id="tabs"):
+                for name in VIEWS:
+                    yield Tab(name)
+            yield ScrollHint()
         with ContentSwitcher(initial="candidates"):
             for name, kind in VIEWS.items():
                 view = kind()
@@ -71,6 +89,9 @@ class Inspector(Vertical):
 
     def on_mount(self) -> None:
         self.view = "candidates"
+        for view in self.switcher.children:
+            for scrollbar in ("show_vertical_scrollbar", "show_horizontal_scrollbar"):
+                self.watch(view, scrollbar, self._show_scroll_hint, init=False)
 
     @property
     def view(self) -> str:
@@ -83,9 +104,25 @@ class Inspector(Vertical):
         for tab in self.query(Tab):
             tab.set_class(tab.id == f"tab-{name}", "-shown")
         self.call_after_refresh(self._show_tab)
+        self._show_scroll_hint()
 
     def on_resize(self, event: events.Resize) -> None:
         self._show_tab()
+
+    def on_descendant_focus(self) -> None:
+        self._show_scroll_hint()
+
+    def on_descendant_blur(self) -> None:
+        self._show_scroll_hint()
+
+    def _show_scroll_hint(self) -> None:
+        """Say which keys scroll, if the view has more than is shown, and how to move into it first."""
+        view = self.shown
+        arrows = "↑↓" if view.show_vertical_scrollbar else ""
+        if view.show_horizontal_scrollbar and not isinstance(view, _STEPPED_VIEWS):
+            arrows += "←→"
+        before = "" if view.has_focus else "Shift+Tab "
+        self.scroll_hint.text = f"{before}{arrows} scroll" if arrows else ""
 
     def _show_tab(self) -> None:
         """Scroll the current tab into view: in a narrow terminal, not all tabs fit."""

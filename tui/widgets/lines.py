@@ -187,3 +187,8 @@ def format_percent(logp: float) -> str:
     """Format the probability of a natural-log probability as a percentage."""
     share = 100 * math.exp(min(0.0, logp))
     return f"{share:.0f}%" if share >= 0.95 or share == 0 else f"{share:.1f}%"
+
+
+def format_ms(ms: float) -> str:
+    """Format milliseconds; a short time has a decimal, since whole milliseconds would be too coarse."""
+    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"

@@ -10,7 +10,7 @@ from ..knobs import effective_settings
 from ..safe_text import plural
 from ..values import ReplyFacts
 from .hints import NO_REPLY
-from .lines import Line, Lines, one_line, sparkline
+from .lines import Line, Lines, format_ms, one_line, sparkline
 
 _NAME_CELLS, _MIN_BARS_CELLS = 13, 16
 
@@ -58,7 +58,7 @@ class Meter(Lines):
         rows = [
             _row("bundle", reply.made.label),
             *(_row("" if n else "settings", line) for n, line in enumerate(settings)),
-            _row("reply", f"{_ms(reply.ms)} for {plural(reply.tokens, 'token')}"),
+            _row("reply", f"{format_ms(reply.ms)} for {plural(reply.tokens, 'token')}"),
         ]
         if reply.confidence is not None:
             rows.append(_row("confidence", f"{_percent(reply.confidence)} likely to be right"))
@@ -66,10 +66,10 @@ class Meter(Lines):
             speed = f"{reply.tokens_per_second:,.0f} tokens/s"
             rows += _bar_rows("speed", speed, speeds if len(speeds) > 1 else (), width)
         if reply.first_ms is not None:
-            rows.append(_row("first words", _ms(reply.first_ms)))
+            rows.append(_row("first words", format_ms(reply.first_ms)))
         if reply.step_ms:
             median, slowest = statistics.median(reply.step_ms), max(reply.step_ms)
-            steps = f"{len(reply.step_ms)}, median {_ms(median)}, slowest {_ms(slowest)}"
+            steps = f"{len(reply.step_ms)}, median {format_ms(median)}, slowest {format_ms(slowest)}"
             rows += _bar_rows("steps", steps, reply.step_ms, width)
         if reply.memory is not None:
             rows.append(_row("memory", f"{reply.memory / 1e6:,.0f} MB"))
@@ -105,7 +105,3 @@ def _percent(probability: float) -> str:
 
 def _row(name: str, value: str, style: str = "") -> Line:
     return [(name.ljust(_NAME_CELLS), "dim"), (one_line(value), style)]
-
-
-def _ms(ms: float) -> str:
-    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"

@@ -6,7 +6,7 @@ from textual.widgets import Static
 
 from ..safe_text import safe_content
 from ..values import Status
-from .lines import fit_cells, one_line
+from .lines import fit_cells, format_ms, one_line
 
 _SEPARATOR = " · "
 _MIN_NAME_CELLS = 8  # that are left of a bundle's name that is cut
@@ -51,7 +51,7 @@ def _figures(status: Status) -> list[str]:
     if status.beam is not None:
         parts.append("greedy" if status.beam == 1 else f"beam {status.beam}")
     if status.ms is not None:
-        parts.append(f"{status.ms:.0f} ms" if status.ms >= 10 else f"{status.ms:.1f} ms")
+        parts.append(format_ms(status.ms))
     if status.tokens_per_second is not None:
         parts.append(f"{status.tokens_per_second:,.0f} tokens/s")
     return [part for part in parts if part]
