@@ -36,7 +36,7 @@ class KeyQueueApp(App[None]):
 
     def on_ready(self) -> None:
         """Called when the first screen is ready. A key that comes earlier waits."""
-        self.run_worker(self._deliver_keys(), group="keys")
+        self.run_worker(self._deliver_keys, group="keys")
 
     def exit(self, *arguments: Any, **options: Any) -> None:
         self._exiting = True

@@ -29,6 +29,12 @@ def _lasting_notices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ChatApp, "NOTIFICATION_TIMEOUT", 10 * TIMEOUT_SECONDS)
 
 
+@pytest.fixture(autouse=True)
+def _empty_current_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chat lists the bundles of the current folder: not those that `make demo` left in the repository."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+
+
 class Chat:
     """The chat of a running application, as tests observe and control it. `models` are those that can be
     loaded, by path: a model, an error to raise, or a function that returns the model."""
