@@ -11,6 +11,7 @@ import contextlib
 from collections import deque
 from typing import Any
 
+from textual import work
 from textual.app import App
 from textual.dom import DOMNode
 from textual.events import Event, Key, Paste
@@ -36,7 +37,7 @@ class KeyQueueApp(App[None]):
 
     def on_ready(self) -> None:
         """Called when the first screen is ready. A key that comes earlier waits."""
-        self.run_worker(self._deliver_keys, group="keys")
+        self._deliver_keys()
 
     def exit(self, *arguments: Any, **options: Any) -> None:
         self._exiting = True
@@ -58,6 +59,7 @@ class KeyQueueApp(App[None]):
         active = self.screen.active_bindings.get(event.key) if isinstance(event, Key) else None
         return active is not None and active.binding.id in _CANCELING_ACTION_IDS
 
+    @work(group="keys")
     async def _deliver_keys(self) -> None:
         all_handled = True
         while not self._exiting:
