@@ -13,7 +13,8 @@ import onnxruntime as ort
 import typer
 
 from .. import __version__
-from ..runtime.bundle import Bundle, find_bundle, read_bundle
+from ..runtime.atomic_write import sha256
+from ..runtime.bundle import MANIFEST_FILE, Bundle, find_bundle, read_bundle
 from ..runtime.calibration import Calibration
 from ..runtime.chat import ChatModel
 from ..runtime.closed_set import REPLIES_FILE, parse_bundle_replies
@@ -187,8 +188,8 @@ def info(
             ),
             ("signature", describe_signature(checked, checked_with=require_signature)),
             *(
-                (name, f"{entry.size:>12,} bytes  {entry.sha256[:16]}…")
-                for name, entry in manifest.files.items()
+                (name, f"{len(data):>12,} bytes  {sha256(data)[:16]}…")
+                for name, data in {MANIFEST_FILE: checked.manifest_bytes, **checked.files}.items()
             ),
         ]
     )
@@ -216,10 +217,12 @@ def _fp32_rows(quality: dict[str, Any]) -> list[tuple[str, str]]:
     if isinstance(pairs, int) and isinstance(held_out, int) and pairs > held_out:
         learned = f", {pairs - held_out:,} of them training pairs"
     forced = "; exceeds its limits, written with --force" if quality.get("forced") is True else ""
+    agreement = comparison.get("agreement")
+    agreeing = f"{agreement:.1%}" if isinstance(agreement, float) else agreement
     return [
         (
             "compared with fp32",
-            f"agreement {comparison.get('agreement')}, perplexity {comparison.get('perplexity')} instead of "
+            f"{agreeing} of tokens agree, perplexity {comparison.get('perplexity')} instead of "
             f"{comparison.get('fp32_perplexity')} on {_untrusted_count(pairs, 'pair')}{learned}{forced}",
         )
     ]

@@ -94,6 +94,10 @@ def test_info_shows_what_the_manifest_says(invoke, bundle_folder):
         *manifest.files,
     ):
         assert shown in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0].split(maxsplit=1) == ["bundle", str(bundle_folder)]
+    sizes = {line.split()[0]: line.split()[1] for line in lines if " bytes " in line}
+    assert sizes == {file.name: f"{file.stat().st_size:,}" for file in bundle_folder.iterdir()}
 
 
 def test_info_names_the_pairs_that_a_perplexity_is_measured_on(invoke, bundle_folder, tmp_path):
@@ -102,7 +106,7 @@ def test_info_names_the_pairs_that_a_perplexity_is_measured_on(invoke, bundle_fo
     bundle = resealed(bundle_folder, tmp_path / "bundle", quality=notes, proof={"replies": 1})
     lines = invoke("info", bundle).stdout.splitlines()
     assert "held-out perplexity  2.5 on 1 pair" in lines
-    shown = "agreement 0.99, perplexity 1.25 instead of 1.2 on 16 pairs, 15 of them training pairs"
+    shown = "99.0% of tokens agree, perplexity 1.25 instead of 1.2 on 16 pairs, 15 of them training pairs"
     assert f"compared with fp32   {shown}" in lines
     assert "proof                1 reply, log-probabilities within None" in lines
 
