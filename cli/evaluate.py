@@ -88,7 +88,9 @@ def evaluate(
     ] = None,
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", help="Skip lines of the data that cannot be read, and report how many."),
+        typer.Option(
+            "--skip-bad", help="Skip lines of the data that cannot be read; report how many and the first."
+        ),
     ] = False,
     beam: Annotated[int | None, beam_option(f"the bundle's; {DEFAULTS.beam} for a run")] = None,
     normalize: Annotated[
@@ -232,8 +234,8 @@ def _read_pairs(corpus: "Corpus", turns: int, targets: TargetTurns) -> "list[Pai
     from ..train.dialogue import extract_pairs
 
     pairs = [pair for dialogue in corpus for pair in extract_pairs(dialogue, turns=turns, targets=targets)]
-    for reason, count in corpus.report.dropped.items():
-        print_stderr(f"dropped  {count:,} × {reason}")
+    for line in corpus.report.dropped_lines():
+        print_stderr(f"dropped  {line}")
     for key, count in corpus.report.ignored_keys.items():
         print_stderr(f"ignored  {count:,} × the key {key}")
     return pairs

@@ -190,7 +190,9 @@ def train(
     skip_bad: Annotated[
         bool,
         typer.Option(
-            "--skip-bad", help="Skip lines that cannot be read, and report how many.", rich_help_panel=_DATA
+            "--skip-bad",
+            help="Skip lines that cannot be read; report how many and the first.",
+            rich_help_panel=_DATA,
         ),
     ] = False,
     tokenizer: Annotated[

@@ -70,6 +70,7 @@ class Corpus:
             dialogues=sum(report.dialogues for report in reports),
             turns=turns,
             dropped=dict(tally.dropped),
+            first_bad=tally.first_bad,
             ignored_keys=ignored_keys,
             more_ignored_keys=more_ignored_keys,
         )

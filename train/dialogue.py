@@ -65,6 +65,7 @@ class Tally:
     """Counts of what a reader dropped, by reason, and of the keys that it ignored."""
 
     dropped: Counter[str] = field(default_factory=Counter)
+    first_bad: dict[str, str] = field(default_factory=dict)  # reason -> file and number of the first bad line
     ignored_keys: Counter[str] = field(default_factory=Counter)
 
 

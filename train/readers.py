@@ -18,7 +18,7 @@ from typing import Any
 
 from ..runtime.arguments import short_repr
 from ..runtime.errors import DataError, UsageError
-from .dialogue import Dialogue, Tally, Turn, clean_dialogue
+from .dialogue import Dialogue, Tally, Turn, clean_dialogue, replace_surrogates
 
 EXTENSIONS = (".jsonl", ".tsv", ".csv", ".txt")
 #: Bytes. A longer line is a bad line: it is skipped in pieces and never held in memory as a whole.
@@ -167,7 +167,9 @@ def _read_dialogues(
                 raise DataError(
                     f"{bad.where or where} {bad.reason}{detail}: fix it, or skip bad lines with --skip-bad"
                 ) from None
-            tally.dropped[f"bad line: {bad.reason}"] += bad.lines
+            reason = f"bad line: {bad.reason}"
+            tally.dropped[reason] += bad.lines
+            tally.first_bad.setdefault(reason, replace_surrogates(Path(bad.where or where).name))
             continue
         if turns is not None and (dialogue := clean_dialogue(turns, tally.dropped)):
             yield dialogue

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ class CorpusReport:
     dialogues: int = 0
     turns: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    first_bad: dict[str, str] = field(default_factory=dict)  # reason -> file and number of the first bad line
     ignored_keys: dict[str, int] = field(default_factory=dict)  # the most frequent ones
     more_ignored_keys: int = 0  # number of the others
 
@@ -76,7 +77,7 @@ class CorpusReport:
         return hashlib.sha256("".join(source.sha256 for source in self.sources).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain dicts, tuples, strings and numbers. It holds no path and no line of the
+        """The report as plain dicts, tuples, strings and numbers. It holds no path and no text of the
         data."""
         return dataclasses.asdict(self)
 
@@ -88,6 +89,7 @@ class CorpusReport:
             self,
             valid_sources=valid.sources,
             dropped=dict(Counter(self.dropped) + Counter(valid.dropped)),
+            first_bad={**valid.first_bad, **self.first_bad},
             ignored_keys=ignored_keys,
             more_ignored_keys=self.more_ignored_keys + valid.more_ignored_keys + more,
         )
@@ -119,12 +121,20 @@ class CorpusReport:
         if self.ambiguous_prompts:
             prompts, pairs = plural(self.ambiguous_prompts, "prompt"), plural(self.ambiguous_pairs, "pair")
             rows.append(("ambiguous", f"{prompts} with more than one reply, in {pairs}"))
-        rows += _count_rows("dropped", self.dropped)
-        rows += _count_rows("ignored key", self.ignored_keys)
+        rows += [("dropped", line) for line in self.dropped_lines()]
+        rows += [("ignored key", line) for line in _count_lines(self.ignored_keys)]
         if self.more_ignored_keys:
             rows.append(("ignored key", f"and {self.more_ignored_keys:,} more"))
         width = max(len(label) for label, _ in rows)
         return [f"{label:<{width}}  {value}" for label, value in rows]
+
+    def dropped_lines(self) -> list[str]:
+        """What was dropped, and where the first bad line of each kind is; the most frequent first."""
+        named = {
+            f"{what} (first: {self.first_bad[what]})" if what in self.first_bad else what: count
+            for what, count in self.dropped.items()
+        }
+        return _count_lines(named)
 
     def _format_learned(self) -> str:
         return f", {self.valid_learned:,} of them learned too" if self.valid_learned else ""
@@ -145,6 +155,6 @@ def _format_percentiles(lengths: dict[str, int]) -> str:
     return ", ".join(f"{name} {length:,}" for name, length in lengths.items()) or "none"
 
 
-def _count_rows(label: str, counts: dict[str, int]) -> Iterable[tuple[str, str]]:
+def _count_lines(counts: Mapping[str, int]) -> list[str]:
     most_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [(label, f"{count:,} × {what}") for what, count in most_first]
+    return [f"{count:,} × {what}" for what, count in most_first]

@@ -151,7 +151,8 @@ def test_skip_bad_skips_and_reports_bad_lines_in_eval(invoke, bundle_folder, cor
     done = invoke("eval", bundle_folder, "--data", bad, "--json", "--skip-bad")
     assert done.returncode == 0
     assert json.loads(done.stdout)["pairs"] == len(corpus_file.read_bytes().splitlines())
-    assert "dropped  1 × bad line: is not JSON\n" in done.stderr
+    line = len(bad.read_bytes().splitlines())
+    assert f"dropped  1 × bad line: is not JSON (first: bad.jsonl, line {line})\n" in done.stderr
 
 
 def test_skip_bad_without_data_is_wrong_use(invoke, run_folder):

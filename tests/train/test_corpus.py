@@ -365,7 +365,11 @@ def test_skip_bad_counts_a_bad_line_and_goes_on(
     corpus = open_corpus([str(write(name, good + raw + after))], skip_bad=True)
     assert texts(corpus) == (PAIRS * 2 if after else PAIRS)
     assert sum(corpus.report.dropped.values()) == 1
-    assert next(iter(corpus.report.dropped)).startswith("bad line: ")
+    reason = next(iter(corpus.report.dropped))
+    assert reason.startswith("bad line: ")
+    number = good.count(b"\n") + 1
+    assert corpus.report.first_bad == {reason: f"{name}, line {number}"}
+    assert f"1 × {reason} (first: {name}, line {number})" in corpus.report.dropped_lines()
 
 
 def test_a_multi_line_csv_record_is_named_by_its_first_line(write: Write) -> None:

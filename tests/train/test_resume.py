@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgechat.train import trainer
@@ -74,7 +74,7 @@ def train_to(run: Run, step: int, *, kill: bool) -> None:
             raise Killed
 
     try:
-        Trainer(run, on_step=at_step).train(lambda: not kill and done[-1] == step)
+        Trainer(run, on_step=at_step).train(lambda: not kill and done[-1:] == [step])
     except Killed:
         assert done[-1] == step
 
@@ -104,6 +104,9 @@ def untrained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @given(
     chosen=options, breaks=st.lists(st.tuples(st.integers(1, STEPS), st.booleans()), min_size=1, max_size=3)
 )
+@example(
+    chosen={}, breaks=[(3, False), (3, False)]
+)  # a stop in a validation, which is repeated at the resume
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_run_interrupted_at_random_ends_with_the_same_bytes_under_any_options(
     untrained: Path, tmp_path: Path, chosen: dict[str, dict[str, Any]], breaks: list[tuple[int, bool]]
