@@ -16,6 +16,7 @@ from edgechat.runtime import EdgeChatError
 
 from .records import exchange_from_row, exchange_to_row, without_surrogates
 from .text_search import contains_folded, excerpt, fold_case
+from .titles import title_of
 from .values import ConversationSummary, Exchange
 
 #: Scripts that migrate the file from version n to n + 1 (`PRAGMA user_version`). Never change a released one.
@@ -61,10 +62,6 @@ BUSY_TIMEOUT_SECONDS = 5.0
 GONE_MESSAGE = "This conversation was deleted in another window"
 #: Maximum number of rows in a list: more take too long to draw.
 MAX_LISTED = 500
-#: The longest title, including `COPY_SUFFIX`.
-MAX_TITLE_CHARACTERS = 60
-#: Ends the title of a conversation that continues a copy of another one.
-COPY_SUFFIX = " (copy)"
 #: The shortest term that SQLite's trigram index can find. Shorter terms need a full scan.
 _MIN_INDEXED_CHARACTERS = 3
 
@@ -495,14 +492,3 @@ def _reason(error: sqlite3.Error | OSError) -> str:
         return error.strerror or str(error)
     # SQLite's message about damage may name an internal table. Python has no exception class for damage.
     return f"the file is damaged ({error})" if type(error) is sqlite3.DatabaseError else str(error)
-
-
-def title_of(text: str, suffix: str = "") -> str:
-    """A title made of `text`: one short line, with a suffix that is never cut."""
-    line, room = " ".join(text.split()), MAX_TITLE_CHARACTERS - len(suffix)
-    return (line if len(line) <= room else line[: room - 1].rstrip() + "…") + suffix
-
-
-def title_of_copy(title: str) -> str:
-    """The title of a copy of the conversation with this title. A copy of a copy says so only once."""
-    return title_of(title.removesuffix(COPY_SUFFIX), COPY_SUFFIX)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from .store import GONE_MESSAGE, GoneError, Store, StoreError, title_of
+from .store import GONE_MESSAGE, GoneError, Store, StoreError
+from .titles import title_of
 from .values import Exchange
 
 T = TypeVar("T")

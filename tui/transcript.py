@@ -3,8 +3,8 @@ Changes are passed to a `ConversationSaver`, if any, which saves them."""
 
 from collections.abc import Iterator, Sequence
 
-from .store import title_of_copy
 from .store_thread import ConversationSaver
+from .titles import title_of_copy
 from .values import MAX_TRACE_BYTES, Exchange, Trace
 
 #: The replies of an exchange: the current bundle's, and the second bundle's in a comparison.

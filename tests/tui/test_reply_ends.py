@@ -9,7 +9,7 @@ from textual.widgets import TextArea
 from edgechat.runtime import UsageError
 from edgechat.runtime.bundle import MANIFEST_FILE
 from edgechat.tui import ChatApp
-from edgechat.tui.store import title_of
+from edgechat.tui.titles import title_of
 
 from .conftest import TIMEOUT_SECONDS, Chat
 from .fakes import FakeModel, Script, reply, table_model

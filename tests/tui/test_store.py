@@ -10,8 +10,9 @@ import time
 import pytest
 
 from edgechat.tui import store as store_module
-from edgechat.tui.store import PURGE_DELAY_SECONDS, Store, StoreError, title_of
+from edgechat.tui.store import PURGE_DELAY_SECONDS, Store, StoreError
 from edgechat.tui.text_search import excerpt
+from edgechat.tui.titles import title_of
 from edgechat.tui.values import CandidateRow, Exchange, ReplyFacts, ReplyOrigin
 
 REPLY = ReplyFacts(

@@ -17,8 +17,9 @@ from ..keys import CHAT_ACTIONS, bindings
 from ..knobs import Changes
 from ..messages import CandidateChosen, WriteEnded
 from ..safe_text import safe_text
-from ..store import BusyError, DamagedError, Store, StoreError, UnwritableError, title_of
+from ..store import BusyError, DamagedError, Store, StoreError, UnwritableError
 from ..store_thread import ConversationSaver, StoreThread
+from ..titles import title_of
 from ..transcript import Transcript
 from ..values import Exchange, Mark, ReplyOrigin
 from .chat_replies import ModelLoader, ReplyingChatScreen

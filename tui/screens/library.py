@@ -10,8 +10,9 @@ from textual.content import Content
 
 from ..keys import LIBRARY_ACTIONS, bindings
 from ..safe_text import plural, safe_content
-from ..store import GONE_MESSAGE, MAX_LISTED, MAX_TITLE_CHARACTERS, Store, StoreError, title_of
+from ..store import GONE_MESSAGE, MAX_LISTED, Store, StoreError
 from ..store_thread import StoreThread
+from ..titles import MAX_TITLE_CHARACTERS, title_of
 from ..values import ConversationSummary
 from ..widgets.lines import one_line
 from .dialog import ACTION_GROUP, SEARCH_GROUP, show_dialog
