@@ -146,7 +146,7 @@ def print_truncation_notice(model: ChatModel) -> None:
 
 
 def print_cut_off_notice(reply: Reply) -> None:
-    print_stderr(f"a reply was cut off: it has {plural(len(reply.tokens), 'token')}, the maximum length")
+    print_stderr(f"a reply was cut off after {plural(len(reply.tokens), 'token')}")
 
 
 def reply_json(prompt: str, reply: Reply) -> dict[str, Any]:

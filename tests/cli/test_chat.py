@@ -33,7 +33,7 @@ def test_a_truncated_prompt_is_reported(invoke, bundle_folder):
 
 def test_a_reply_that_was_cut_off_is_reported(invoke, bundle_folder):
     done = invoke("chat", bundle_folder, "--max-length", 1, stdin="hello\n")
-    assert done.stderr == "a reply was cut off: it has 1 token, the maximum length\n"
+    assert done.stderr == "a reply was cut off after 1 token\n"
 
 
 def test_new_starts_over_why_lists_candidates_and_quit_ends(invoke, bundle_folder, model):

@@ -281,7 +281,7 @@ def test_a_link_or_a_device_is_never_replaced_by_a_trace(invoke, bundle_folder, 
 
 def test_a_reply_that_was_cut_off_is_reported(invoke, bundle_folder):
     done = invoke("reply", bundle_folder, "--max-length", "1", "hello")
-    assert done.stderr == "a reply was cut off: it has 1 token, the maximum length\n"
+    assert done.stderr == "a reply was cut off after 1 token\n"
     done = invoke("reply", bundle_folder, "--max-length", "1", "--json", "hello")
     assert json.loads(done.stdout)["finished"] is False
     done = invoke("reply", bundle_folder, "--json", "hello")

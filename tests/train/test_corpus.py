@@ -372,6 +372,15 @@ def test_skip_bad_counts_a_bad_line_and_goes_on(
     assert f"1 × {reason} (first: {name}, line {number})" in corpus.report.dropped_lines()
 
 
+def test_of_several_bad_lines_the_first_of_each_kind_is_named(write: Write) -> None:
+    good = '{"prompt": "a", "response": "b"}\n'
+    data = open_corpus([str(write("a.jsonl", good + "x\n{}\ny\n"))], skip_bad=True).read()
+    valid = open_corpus([str(write("b.jsonl", good + "x\n[]\n"))], skip_bad=True).read()
+    found = data.with_valid(valid).first_bad
+    assert found["bad line: is not JSON"] == "a.jsonl, line 2"
+    assert sorted(found.values()) == ["a.jsonl, line 2", "a.jsonl, line 3", "b.jsonl, line 3"]
+
+
 def test_a_multi_line_csv_record_is_named_by_its_first_line(write: Write) -> None:
     with pytest.raises(DataError, match=r"line 2 does not have two columns"):
         read(write("a.csv", 'a,b\n"c\nd\ne"\n'))
