@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,6 +62,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> P
     done = run_edgechat("train", corpus_file, "--out", out, *TINY)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def untrained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run before its first step. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("untrained") / "run"
+    shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
+    return folder
 
 
 @pytest.fixture(scope="session")

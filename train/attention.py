@@ -48,7 +48,7 @@ class Attention(nn.Module):
         grouped = q.view(keys.shape[0], -1, self.size)  # (B, K, A)
         scores = self.scores(grouped, keys) + bias[:, None]  # (B, K, S)
         align = scores.softmax(dim=-1)  # (B, K, S)
-        weights = self.dropout(align)  # (B, K, S)
+        weights = self.dropout(align) if self.dropout.p else align  # (B, K, S)
         context = weights @ values if weighted_sum is None else weighted_sum(weights)  # (B, K, D)
         return context.flatten(0, 1), align.flatten(0, 1)
 

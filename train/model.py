@@ -408,8 +408,7 @@ class Seq2Seq(nn.Module):
         y = attn
         for layer, (h, c) in enumerate(layers):
             x = between.layer_input(layer, y) if layer else y
-            own = projections.gates[layer](None if layer else gates, x, h)  # (N, 4H)
-            h, c = lstm_cell(own, c)
+            h, c = lstm_cell(projections.gates[layer](x, h), c, None if layer else gates)
             following.append((h, c))
             y = between.layer_output(h, y) if layer else h
         attn, align = self._attend(y, memory, projections)
@@ -417,14 +416,14 @@ class Seq2Seq(nn.Module):
 
     def _attend(self, top: Tensor, memory: Memory, projections: "_Projections") -> tuple[Tensor, Tensor]:
         """Attention vectors [N, H] and alignment [N, S] of the decoder's outputs [N, H]."""
-        query = projections.query(None, top)
+        query = projections.query(top)
         context, align = self.attention(
             query, memory.keys, memory.values, memory.bias, projections.weighted_sum
         )  # (N, D), (N, S)
-        return projections.attention_vector(None, torch.cat([top, context], dim=-1)), align
+        return projections.attention_vector(torch.cat([top, context], dim=-1)), align
 
 
-def _identity(_: None, x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     """The identity, in place of a projection."""
     return x
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import linear
 
-#: y [N, out] = sum over i of x_i [N, in_i] @ weight_i^T + bias + offset, called with the offset [N, out], or
-#: None, and each x_i.
+#: y [N, out] = sum over i of x_i [N, in_i] @ weight_i^T + bias, called with each x_i.
 Projection = Callable[..., Tensor]
 ProjectionFactory = Callable[[Sequence[Tensor], Tensor | None], Projection]
 
@@ -26,11 +25,11 @@ def plain_projection(weights: Sequence[Tensor], bias: Tensor | None) -> Projecti
     """The map of `weights` [out, in_i], for a single step or without gradients."""
     cast = [weight.to(compute_dtype(weight)) for weight in weights]
 
-    def project(offset: Tensor | None, *inputs: Tensor) -> Tensor:
+    def project(*inputs: Tensor) -> Tensor:
         y = linear(inputs[0].to(cast[0].dtype), cast[0], bias)
         for x, weight in zip(inputs[1:], cast[1:], strict=True):
             y = y + linear(x.to(weight.dtype), weight)
-        return y if offset is None else y + offset
+        return y
 
     return project
 
@@ -44,9 +43,9 @@ def projection_through_time(weights: Sequence[Tensor], bias: Tensor | None) -> P
     dtype = compute_dtype(weight)
     shared_weight, shared_bias = _WeightGradientFromRecords.apply(weight, bias, dtype, records)  # type: ignore[no-untyped-call]
 
-    def project(offset: Tensor | None, *inputs: Tensor) -> Tensor:
+    def project(*inputs: Tensor) -> Tensor:
         x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
-        y: Tensor = _RecordStep.apply(x, shared_weight, shared_bias, offset, records)  # type: ignore[no-untyped-call]
+        y: Tensor = _RecordStep.apply(x, shared_weight, shared_bias, records)  # type: ignore[no-untyped-call]
         return y
 
     return project
@@ -103,22 +102,18 @@ class _RecordStep(Function):
     """One step. Its backward records a pair of tensors instead of computing gradients of weight and bias."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor | None, records: _Records
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, records: _Records) -> Tensor:
         ctx.records, ctx.dtype = records, x.dtype
         x = x.to(weight.dtype)
         ctx.save_for_backward(x, weight)
-        added = [term for term in (bias, offset) if term is not None]
-        return torch.addmm(sum(added[1:], added[0]), x, weight.T) if added else x @ weight.T
+        return linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         x, weight = ctx.saved_tensors
         gradient = gradient.to(weight.dtype)
         ctx.records.append((gradient, x))
-        offset_gradient = gradient if ctx.needs_input_grad[3] else None
-        return (gradient @ weight).to(ctx.dtype), None, None, offset_gradient, None
+        return (gradient @ weight).to(ctx.dtype), None, None, None
 
 
 class _ValueGradientFromRecords(Function):

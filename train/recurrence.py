@@ -1,14 +1,16 @@
-"""LSTM steps with hand-written derivatives, for training on a CPU.
+"""LSTM steps for training that are one operation to autograd.
 
 Autograd records some thirty small operations per step, and computes the gradient of each weight at each step.
-Here a cell is one operation with a hand-written backward. So is a whole layer that depends only on its own
-past; the gradient of its weight is one product over all steps.
+Here a cell is one operation, with a hand-written backward on a CPU and PyTorch's kernels on a GPU. So is, on
+a CPU, a whole layer that depends only on its own past; the gradient of its weight is one product over all
+steps.
 
 Gates are in the order i, f, g, o, as in `nn.LSTM`:
     c' = sigmoid(f) * c + sigmoid(i) * tanh(g),  h' = sigmoid(o) * tanh(c').
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,8 @@ from torch.autograd import Function
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward  # (gradient, y) -> gradient * y * (1 - y)
 _tanh_backward = torch.ops.aten.tanh_backward  # (gradient, y) -> gradient * (1 - y * y)
+#: (gates, gates to add, c) -> (h', c', the gates after activation), for GPUs only
+_fused_cell = torch.ops.aten._thnn_fused_lstm_cell.default
 
 
 class _SavedForBackward(NamedTuple):
@@ -27,10 +31,14 @@ class _SavedForBackward(NamedTuple):
     tanh_c: Tensor  # [N, H] tanh of the state after
 
 
-def _cell_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, _SavedForBackward]:
-    """h' and c' [N, H] from gates [N, 4H] and c [N, H]."""
+def _cell_forward(
+    gates: Tensor, c: Tensor, offset: Tensor | None = None
+) -> tuple[Tensor, Tensor, _SavedForBackward]:
+    """h' and c' [N, H] from gates [N, 4H], what is added to them, and c [N, H]."""
     H = c.shape[-1]
     activated = gates.to(c.dtype, copy=True)
+    if offset is not None:
+        activated += offset
     activated[:, : 2 * H].sigmoid_()
     activated[:, 2 * H : 3 * H].tanh_()
     activated[:, 3 * H :].sigmoid_()
@@ -54,28 +62,49 @@ def _cell_backward(cell: _SavedForBackward, dh: Tensor, dc: Tensor | None, dgate
     return dc_total.mul_(f)
 
 
-def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """h' and c' [N, H] from gates [N, 4H] before their activation and the state c [N, H]."""
-    h, next_c = _LstmCell.apply(gates, c)  # type: ignore[no-untyped-call]
+def lstm_cell(gates: Tensor, c: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """h' and c' [N, H] from gates [N, 4H] before their activation, `offset` [N, 4H] that is added to them,
+    and the state c [N, H]."""
+    if gates.device.type == "cuda":
+        return _fused_lstm_cell(gates, c, offset)
+    h, next_c = _LstmCell.apply(gates, c, offset)  # type: ignore[no-untyped-call]
     return h, next_c
 
 
 class _LstmCell(Function):
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        h, next_c, cell = _cell_forward(gates, c)
+    def forward(ctx: Any, gates: Tensor, c: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
+        h, next_c, cell = _cell_forward(gates, c, offset)
         ctx.save_for_backward(*cell)
         ctx.dtype = gates.dtype
         ctx.set_materialize_grads(False)
         return h, next_c
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         cell = _SavedForBackward(*ctx.saved_tensors)
         dgates = torch.empty(cell.activated.shape, dtype=ctx.dtype, device=cell.c.device)
         if dh is None:
             dh = torch.zeros_like(cell.c)
-        return dgates, _cell_backward(cell, dh, dc, dgates)
+        dc = _cell_backward(cell, dh, dc, dgates)
+        return dgates, dc, dgates if ctx.needs_input_grad[2] else None
+
+
+def _fused_lstm_cell(gates: Tensor, c: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`lstm_cell` as one kernel forward and one backward, those of `nn.LSTMCell`, which PyTorch has for GPUs
+    only. There the time of a step is mostly that of starting its kernels."""
+    if offset is None:
+        offset = _zero(c.device, c.dtype).expand(gates.shape)
+    # The kernel has one type for all tensors. Autocast would make that a 16-bit one, cell states included.
+    with torch.autocast(c.device.type, enabled=False):
+        h, next_c, _ = _fused_cell(gates.to(c.dtype), offset.to(c.dtype), c)
+    return h, next_c
+
+
+@cache
+def _zero(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """0 on a device, made once, since filling it takes a kernel too."""
+    return torch.zeros((), dtype=dtype, device=device)
 
 
 def lstm_layer(gates: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

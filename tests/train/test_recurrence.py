@@ -7,6 +7,7 @@ from torch.autograd import gradcheck
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from edgechat.train import model as model_module
+from edgechat.train import recurrence
 from edgechat.train.model import ModelConfig, Seq2Seq
 from edgechat.train.projection import plain_projection
 from edgechat.train.recurrence import lstm_cell, lstm_layer
@@ -18,8 +19,10 @@ def random_doubles(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
-def plain_cell(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    i, f, g, o = gates.chunk(4, dim=-1)
+def plain_cell(
+    gates: torch.Tensor, c: torch.Tensor, offset: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    i, f, g, o = (gates if offset is None else gates + offset).chunk(4, dim=-1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
 
@@ -35,21 +38,53 @@ def test_a_cell_is_the_formula_of_nn_lstm_cell():
 
 def test_the_gradient_of_a_cell_is_right_to_the_last_digits():
     torch.manual_seed(0)
-    assert gradcheck(lstm_cell, (random_doubles(N, 4 * H), random_doubles(N, H)))
-    assert gradcheck(
-        lambda gates, c: lstm_cell(gates, c)[0], (random_doubles(N, 4 * H), random_doubles(N, H))
-    )
-    assert gradcheck(
-        lambda gates, c: lstm_cell(gates, c)[1], (random_doubles(N, 4 * H), random_doubles(N, H))
-    )
+    inputs = random_doubles(N, 4 * H), random_doubles(N, H)
+    assert gradcheck(lstm_cell, inputs)
+    assert gradcheck(lstm_cell, (*inputs, random_doubles(N, 4 * H)))
+    for output in (0, 1):
+        assert gradcheck(lambda gates, c, output=output: lstm_cell(gates, c)[output], inputs)
+
+
+def test_an_offset_is_added_to_the_gates():
+    gates, c, offset = torch.randn(N, 4 * H), torch.randn(N, H), torch.randn(N, 4 * H)
+    for got, want in zip(lstm_cell(gates, c, offset), lstm_cell(gates + offset, c), strict=True):
+        assert torch.equal(got, want)
 
 
 def test_a_cell_does_not_change_its_inputs():
-    gates, c = torch.randn(N, 4 * H), torch.randn(N, H)
-    before = gates.clone(), c.clone()
-    lstm_cell(gates, c)
-    assert torch.equal(gates, before[0])
-    assert torch.equal(c, before[1])
+    inputs = torch.randn(N, 4 * H), torch.randn(N, H), torch.randn(N, 4 * H)
+    before = [one.clone() for one in inputs]
+    lstm_cell(*inputs)
+    assert all(torch.equal(*pair) for pair in zip(inputs, before, strict=True))
+
+
+def stand_in_kernel(
+    input_gates: torch.Tensor, hidden_gates: torch.Tensor, c: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What PyTorch's kernel for GPUs computes, and what it requires."""
+    assert input_gates.dtype == hidden_gates.dtype == c.dtype
+    assert input_gates.shape == hidden_gates.shape
+    return *plain_cell(input_gates, c, hidden_gates), torch.empty(0)
+
+
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_cell_for_gpus_is_the_same_with_states_and_their_gradients_in_float32(monkeypatch, dtype, offset):
+    """With a stand-in of its kernel, which tests/train/test_cuda.py uses itself."""
+    monkeypatch.setattr(recurrence, "_fused_cell", stand_in_kernel)
+    torch.manual_seed(0)
+    given = [torch.randn(N, 4 * H).to(dtype), torch.randn(N, H), torch.randn(N, 4 * H).to(dtype)]
+    results = []
+    for cell in (lstm_cell, recurrence._fused_lstm_cell):
+        gates, c, added = (one.clone().requires_grad_() for one in given)
+        h, following = cell(gates, c, added if offset else None)
+        assert h.dtype == following.dtype == torch.float32
+        (h.sum() + following.square().sum()).backward()
+        gradients = [gates.grad, c.grad, *([added.grad] if offset else [])]
+        assert [one.dtype for one in gradients] == [dtype, torch.float32, *([dtype] if offset else [])]
+        results.append((h, following, *gradients))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("sizes", [[3, 2, 2, 1], [1], [2, 2], [4, 1, 1]])

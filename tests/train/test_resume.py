@@ -1,7 +1,6 @@
 """A run that is interrupted anywhere and resumed ends with the same bytes as an uninterrupted one, with any
 options."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from short_runs import EVERYTHING, STEPS, Killed, copy_run, train_to
 
 from edgechat.train import trainer
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.metrics import read_metrics
-from edgechat.train.run import Run, open_run
 from edgechat.train.trainer import Trainer
-
-STEPS = 9
 
 options = st.fixed_dictionaries(
     {},
@@ -52,33 +49,6 @@ options = st.fixed_dictionaries(
 )
 
 
-class Killed(BaseException):
-    """Ends a run between two steps, without a checkpoint."""
-
-
-def copy_run(untrained: Path, folder: Path, values: dict[str, Any]) -> Run:
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(untrained, folder)
-    run = open_run(folder)
-    config = run.config.with_values({"epochs": 1000, "max_steps": STEPS, "save_every": 3, **values})
-    return Run(folder, config, run.info, run.tokenizer, run.codec)
-
-
-def train_to(run: Run, step: int, *, kill: bool) -> None:
-    """Train up to this step, then end with a kill or with a stop request."""
-    done = []
-
-    def at_step(progress: Any) -> None:
-        done.append(progress.step)
-        if kill and progress.step == step:
-            raise Killed
-
-    try:
-        Trainer(run, on_step=at_step).train(lambda: not kill and done[-1:] == [step])
-    except Killed:
-        assert done[-1] == step
-
-
 def result(folder: Path) -> dict[str, Any]:
     files = {
         str(path.relative_to(folder)): path.read_bytes()
@@ -92,13 +62,6 @@ def result(folder: Path) -> dict[str, Any]:
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves are not compared, and drawing them takes longer than these runs."""
     monkeypatch.setattr(trainer, "plot_metrics", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def untrained(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("untrained") / "run"
-    shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.*"))
-    return folder
 
 
 @given(
@@ -153,15 +116,9 @@ def test_a_run_that_is_killed_in_a_validation_loses_no_step(
 
 
 def test_a_run_with_every_option_at_once_is_exact_too(untrained: Path, tmp_path: Path):
-    everything: dict[str, Any] = {
-        "schedule": "plateau", "plateau_patience": 1, "optimizer": "adamw", "weight_decay": 0.1,
-        "dropout": 0.3, "embedding_dropout": 0.1, "attention_dropout": 0.2, "word_dropout": 0.2, "ema": 0.9,
-        "accumulate": 2, "batch_tokens": 64, "amp": "auto", "scheduled_sampling": 0.5,
-        "label_smoothing": 0.1, "bpe_dropout": 0.2, "early_stop": "exact-match", "patience": 9, "keep": 3,
-    }  # fmt: skip
-    whole = copy_run(untrained, tmp_path / "whole", everything)
+    whole = copy_run(untrained, tmp_path / "whole", EVERYTHING)
     Trainer(whole).train()
-    broken = copy_run(untrained, tmp_path / "broken", everything)
+    broken = copy_run(untrained, tmp_path / "broken", EVERYTHING)
     for step, kill in ((2, True), (5, False), (8, True)):
         train_to(broken, step, kill=kill)
     Trainer(broken).train()
