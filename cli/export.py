@@ -10,7 +10,7 @@ from ..runtime.closed_set import read_replies
 from ..runtime.signature import load_signer
 from .console import print_json, print_stderr
 from .describe import describe_fp32_comparison
-from .options import JsonOption, SignOption
+from .options import ForceOption, JsonOption, SignOption
 from .output_path import check_writable
 from .passphrase import make_passphrase_prompt
 from .search_options import (
@@ -36,7 +36,7 @@ def export(
         Path,
         typer.Option(
             help="Folder to write, or a single file if the name ends with .edgechat; replaced only with "
-            "--replace."
+            "--force."
         ),
     ],
     precision: Annotated[
@@ -68,19 +68,19 @@ def export(
     normalize: Annotated[Normalization | None, normalize_option(DEFAULTS.normalize)] = None,
     length_penalty: LengthPenaltyOption = None,
     sign: SignOption = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace --out if it exists.")] = False,
-    force: Annotated[
+    beyond_limits: Annotated[
         bool,
-        typer.Option("--force", help="Write int8 or fp16 even beyond its quality limits; implies --replace."),
+        typer.Option("--beyond-limits", help="Write int8 or fp16 even if it changes the model too much."),
     ] = False,
+    force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Build the ONNX graphs of a run, prove that they equal the PyTorch model, and write the bundle.
 
     The proof compares states, alignments, log-probabilities and replies along the run's held-out pairs, and
     training pairs if few are held out. If it fails, nothing is written. int8 and fp16 are then compared with
-    fp32 on such pairs, and refused if they change the model too much. --force writes them nevertheless, and
-    the bundle records it.
+    fp32 on such pairs, and refused if they change the model too much. --beyond-limits writes them
+    nevertheless, and the bundle records it.
 
     --beam, --normalize and --length-penalty become the bundle's defaults. If the run holds out at least 30
     pairs, the confidence of replies is calibrated on them.
@@ -104,8 +104,8 @@ def export(
         data_licence=data_licence,
         sign=signer,
         replies=None if replies is None else read_replies(replies),
-        replace_existing=replace,
-        force=force,
+        replace_existing=force,
+        allow_beyond_limits=beyond_limits,
         progress=print_stderr,
     )
     proof, quality = result.manifest.proof, result.manifest.quality
@@ -147,7 +147,7 @@ def export(
     if result.beyond_limits:
         print_stderr(
             f"warning: {precision} exceeds its limits ({'; '.join(result.beyond_limits)}): written because "
-            "of --force, and the bundle records it"
+            "of --beyond-limits, and the bundle records it"
         )
     signed = "" if sign is None else f", signed with {sign}"
     print_stderr(f"wrote {out}, {result.size / 1e6:.1f} MB, in {result.seconds:.1f} s{signed}")

@@ -125,7 +125,7 @@ def verify(
 
 
 def _describe_precision_cost(proof: dict[str, Any]) -> str:
-    forced = "; exceeds its limits, written with --force" if proof["beyond_limits"] else ""
+    forced = "; exceeds its limits, written with --beyond-limits" if proof["beyond_limits"] else ""
     return describe_fp32_comparison(proof["against_fp32"]) + forced
 
 
@@ -216,7 +216,7 @@ def _fp32_rows(quality: dict[str, Any]) -> list[tuple[str, str]]:
     pairs, held_out, learned = comparison.get("pairs"), quality.get("valid_pairs"), ""
     if isinstance(pairs, int) and isinstance(held_out, int) and pairs > held_out:
         learned = f", {pairs - held_out:,} of them training pairs"
-    forced = "; exceeds its limits, written with --force" if quality.get("forced") is True else ""
+    forced = "; exceeds its limits, written with --beyond-limits" if quality.get("forced") is True else ""
     agreement = comparison.get("agreement")
     agreeing = f"{agreement:.1%}" if isinstance(agreement, float) else agreement
     return [

@@ -52,7 +52,7 @@ def main() -> None:
     out = parser.parse_args().out
     run, bundle = out / "runs" / "demo", out / "bundles" / "demo"
     edgechat("train", *TRAIN_OPTIONS, "--out", str(run), *(["--resume"] if run.exists() else []))
-    edgechat("export", str(run), "--out", str(bundle), "--checkpoint", "last", "--replace")
+    edgechat("export", str(run), "--out", str(bundle), "--checkpoint", "last", "--force")
     edgechat("verify", str(bundle))
 
     trained = open_run(run)

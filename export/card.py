@@ -105,7 +105,7 @@ def _variant(manifest: Manifest) -> str:
     replies, exceptions = plural(batching["replies"], "reply"), _near_ties(batching)
     change = perplexity_change(quality["perplexity"], quality["fp32_perplexity"])
     forced = (
-        "\nThis exceeds the declared limits: the bundle was written with --force."
+        "\nThis exceeds the declared limits: the bundle was written with --beyond-limits."
         if manifest.quality["forced"]
         else ""
     )

@@ -73,7 +73,7 @@ class ExportResult:
     manifest: Manifest
     size: int  # bytes
     seconds: float
-    beyond_limits: list[str]  # how the precision exceeds its limits; empty without `force`
+    beyond_limits: list[str]  # how the precision exceeds its limits; empty without `allow_beyond_limits`
 
 
 def export(
@@ -87,7 +87,7 @@ def export(
     replies: Sequence[str] | None = None,
     sign: Signer | None = None,
     replace_existing: bool = False,
-    force: bool = False,
+    allow_beyond_limits: bool = False,
     progress: ProgressCallback = lambda what: None,
 ) -> ExportResult:
     """Export a checkpoint of a run as the bundle `out`.
@@ -105,7 +105,7 @@ def export(
         replies: the closed set of the bundle: it replies nothing else.
         sign: signs the bundle.
         replace_existing: replace a bundle at `out`.
-        force: write the bundle even if the precision exceeds its limits; implies `replace_existing`.
+        allow_beyond_limits: write the bundle even if the precision exceeds its limits.
         progress: called with a line of text before each stage, and for each hint.
 
     Raises:
@@ -117,8 +117,7 @@ def export(
         QualityError: the precision exceeds its limits; nothing is written.
     """
     start = time.perf_counter()
-    replace_existing |= force
-    check_bundle_target(out, replace_existing, "--replace")
+    check_bundle_target(out, replace_existing)
     _check_licence(data_licence)
     replies = None if replies is None else check_replies_argument(replies)
     run = open_run(run_folder)
@@ -139,7 +138,7 @@ def export(
         model, built, *_evaluation_pairs(run, _MAX_PROOF_PAIRS), max_length=data.max_target, progress=progress
     )
     progress("measuring held-out perplexity")
-    quality, exceeded, ms = _measure_quality(built, run, force=force)
+    quality, exceeded, ms = _measure_quality(built, run, allow_beyond_limits=allow_beyond_limits)
     if fit is not None:
         quality["closed_set"] = asdict(fit)
     manifest = replace(manifest, proof=proof, quality=quality)
@@ -323,7 +322,7 @@ def _evaluation_pairs(run: Run, count: int) -> tuple[list[list[int]], list[list[
 
 
 def _measure_quality(
-    built: BundleGraphs, run: Run, *, force: bool
+    built: BundleGraphs, run: Run, *, allow_beyond_limits: bool
 ) -> tuple[dict[str, Any], list[str], dict[PrecisionName, float]]:
     """Figures for the manifest; the limits that are exceeded; and the CPU milliseconds of a decoder step on
     this machine."""
@@ -340,10 +339,10 @@ def _measure_quality(
         return figures, [], ms
     quality = compare_with_fp32(built.fp32_backend, built.backend, sources, targets)
     reasons = reasons_against(built.precision, quality, size=built.size, fp32_size=built.fp32_size, ms=ms)
-    if reasons and not force:
+    if reasons and not allow_beyond_limits:
         raise QualityError(
             f"{built.precision} is not good enough for this model: {'; '.join(reasons)}: "
-            "use --precision fp32, or --force to write it nevertheless"
+            "use --precision fp32, or --beyond-limits to write it nevertheless"
         )
     limits = asdict(LIMITS[built.precision])
     figures |= {"against_fp32": quality.to_json(), "limits": limits, "forced": bool(reasons)}

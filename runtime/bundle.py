@@ -240,19 +240,19 @@ def check_not_in_bundle(out: Path, option: str = "--out") -> None:
         raise UsageError(f"{out.parent} is a bundle, which may hold no other files: choose another {option}")
 
 
-def check_bundle_target(out: Path, force: bool, option: str = "--force") -> None:
+def check_bundle_target(out: Path, force: bool) -> None:
     """Refuse to overwrite anything except a bundle of the same form, and refuse that too unless `force` is
-    true, which is what `option` sets."""
+    true, which is what --force sets."""
     taken = would_overwrite(out)
     check_not_in_bundle(out)
     if not _is_replaceable(out):
         kind = "a bundle file" if out.suffix == BUNDLE_SUFFIX else "a bundle"
         raise UsageError(
-            f"{out} is not {kind}, or holds other files too, so {option} does not replace it: "
+            f"{out} is not {kind}, or holds other files too, so --force does not replace it: "
             "choose another --out"
         )
     if taken and not force:
-        raise UsageError(f"{out} exists: choose another --out, or give {option} to replace it")
+        raise UsageError(f"{out} exists: choose another --out, or give --force to replace it")
 
 
 def _is_replaceable(out: Path) -> bool:

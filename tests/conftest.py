@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import limits
 import pytest
 from tests_corpus import PAIRS
@@ -15,6 +16,12 @@ from tests_corpus import PAIRS
 ROOT = Path(__file__).parents[1]
 # `python -m pytest` puts the root on sys.path, from where `train` could be imported without `edgechat`.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+# No test depends on the speed of the machine.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 #: A model that learns the pairs by heart within seconds.
 TINY = [

@@ -140,7 +140,9 @@ def test_force_does_not_replace_what_is_not_a_bundle(invoke, run_folder, tmp_pat
 def test_force_replaces_a_bundle(invoke, run_folder, bundle_folder, tmp_path):
     out = tmp_path / "bundle"
     shutil.copytree(bundle_folder, out)
-    done = invoke("export", run_folder, "--out", out, "--force", "--beam", 2, "--checkpoint", "last")
+    done = invoke(
+        "export", run_folder, "--out", out, "--force", "--beyond-limits", "--beam", 2, "--checkpoint", "last"
+    )
     assert done.returncode == 0, done.stderr
     assert read_bundle(out).manifest.decoding.beam == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.report.json"]
@@ -279,28 +281,28 @@ def test_export_prints_its_checkpoint_and_the_last_one(invoke, run_folder, tmp_p
     assert "; the last is step " in said
 
 
-def test_replace_replaces_a_bundle_but_does_not_lift_the_quality_limits(
+def test_force_replaces_a_bundle_but_does_not_lift_the_quality_limits(
     invoke, run_folder, bundle_folder, tmp_path, tree, monkeypatch
 ):
     out = tmp_path / "bundle"
     shutil.copytree(bundle_folder, out)
     done = invoke("export", run_folder, "--out", out)
-    assert done.sentence == f"{out} exists: choose another --out, or give --replace to replace it"
+    assert done.sentence == f"{out} exists: choose another --out, or give --force to replace it"
     command = ["export", run_folder, "--out", out, "--checkpoint", "last"]
-    assert invoke(*command, "--replace", "--precision", "fp32", "--beam", 2).returncode == 0
+    assert invoke(*command, "--force", "--precision", "fp32", "--beam", 2).returncode == 0
     assert read_bundle(out).manifest.decoding.beam == 2
     before = tree(out)
     monkeypatch.setitem(quality.LIMITS, "int8", replace(quality.LIMITS["int8"], mean_logp=0.0))
-    done = invoke(*command, "--replace")
+    done = invoke(*command, "--force")
     assert done.returncode == 1
     assert "int8 is not good enough for this model: the mean log-probability error is " in done.stderr
     assert tree(out) == before
-    done = invoke(*command, "--force")
+    done = invoke(*command, "--force", "--beyond-limits")
     assert done.returncode == 0
     [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert re.fullmatch(
         r"warning: int8 exceeds its limits \(the mean log-probability error is \S+, but at most 0\.0 is "
-        r"allowed\): written because of --force, and the bundle records it",
+        r"allowed\): written because of --beyond-limits, and the bundle records it",
         warning,
     )
 

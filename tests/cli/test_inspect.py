@@ -200,10 +200,11 @@ def test_verify_repeats_the_proof_against_the_run(invoke, run_folder, bundle_fol
     assert found["passed"] is True
     assert found["against"]["replies"] > 0
     assert f"against {run_folder}" in invoke("verify", bundle_folder, "--against", run_folder).stdout
-    exported = invoke("export", run_folder, "--out", tmp_path / "int8", "--force")  # whatever its quality
+    exported = invoke("export", run_folder, "--out", tmp_path / "int8", "--beyond-limits")
     [costs] = re.findall("int8 compared with fp32: (.*)", exported.stderr)
     shown = invoke("verify", tmp_path / "int8", "--against", run_folder).stdout
-    forced = "; exceeds its limits, written with --force" if "--force" in exported.stderr else ""
+    exceeds = "--beyond-limits" in exported.stderr
+    forced = "; exceeds its limits, written with --beyond-limits" if exceeds else ""
     assert re.search(rf"^compared with fp32 +{re.escape(costs + forced)}$", shown, re.MULTILINE)
     missing = invoke("verify", bundle_folder, "--against", tmp_path / "none")
     assert missing.returncode == 2

@@ -42,7 +42,7 @@ def bundle(edgechat, data: Path, *options: str) -> Path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     exported = edgechat(
-        "export", out, "--out", out.with_suffix(".edgechat"), "--checkpoint", "last", "--force"
+        "export", out, "--out", out.with_suffix(".edgechat"), "--checkpoint", "last", "--beyond-limits"
     )
     assert exported.returncode == 0, exported.stderr
     return out.with_suffix(".edgechat")

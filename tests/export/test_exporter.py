@@ -242,7 +242,7 @@ def test_an_export_reads_each_file_of_its_run_once(run_folder, tmp_path, monkeyp
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", recorded)
-    export(run_folder, tmp_path / "bundle", precision="int8", force=True)
+    export(run_folder, tmp_path / "bundle", precision="int8", allow_beyond_limits=True)
     large = [name for name in names if not name.startswith("checkpoints/") and name != "run.json"]
     assert sorted(large) == [
         "corpus/train.safetensors", "corpus/valid.safetensors", "tokenizer.json", "valid.jsonl",

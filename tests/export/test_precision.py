@@ -442,7 +442,7 @@ def test_two_int8_exports_give_the_same_bytes(run_folder, int8_folder, tmp_path)
         assert (tmp_path / "again" / name).read_bytes() == (int8_folder / name).read_bytes()
 
 
-def test_a_precision_beyond_its_limits_is_refused_unless_forced(run_folder, tmp_path, monkeypatch):
+def test_a_precision_beyond_its_limits_is_refused_unless_allowed(run_folder, tmp_path, monkeypatch):
     strict = dataclasses.replace(LIMITS["int8"], mean_logp=0.0)
     monkeypatch.setitem(LIMITS, "int8", strict)
     refused = (
@@ -451,9 +451,9 @@ def test_a_precision_beyond_its_limits_is_refused_unless_forced(run_folder, tmp_
     with pytest.raises(QualityError, match=refused):
         export(run_folder, tmp_path / "out", precision="int8")
     assert list(tmp_path.iterdir()) == []
-    exported = exporter.export(run_folder, tmp_path / "out", precision="int8", force=True)
+    exported = exporter.export(run_folder, tmp_path / "out", precision="int8", allow_beyond_limits=True)
     assert exported.manifest.quality["forced"] is True
-    assert "written with --force" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "written with --beyond-limits" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
 
 
 def test_fp16_halves_the_size_and_keeps_the_replies(run_folder, bundle_folder, tmp_path):
@@ -489,7 +489,7 @@ def test_a_bundle_is_proved_only_against_its_own_run(
     monkeypatch.setattr(Run, "load_model", other_weights)
     with pytest.raises(ProofError, match="int8 graphs differ too much from those in fp32"):
         prove_bundle(bundle, run_folder)
-    quality = {**bundle.manifest.quality, "forced": True}  # as in a bundle written with --force
+    quality = {**bundle.manifest.quality, "forced": True}  # as in a bundle written with --beyond-limits
     forced = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, quality=quality))
     assert any("of tokens agree" in reason for reason in prove_bundle(forced, run_folder)["beyond_limits"])
     with pytest.raises(ProofError, match="differ from the PyTorch model"):

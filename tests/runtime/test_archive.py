@@ -149,7 +149,7 @@ def test_any_bytes_are_refused_unless_our_writer_would_write_them(raw):
     assert write_archive({name: opened.read(name) for name in opened.names}) == raw
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_byte_that_was_changed_added_or_lost_anywhere_is_found(good, tmp_path, data):
     raw = good.read_bytes()

@@ -261,7 +261,7 @@ def test_a_file_with_another_suffix_that_is_not_a_bundle_is_a_usage_error(tmp_pa
         read_bundle(tmp_path / "chats.jsonl")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_single_byte_that_was_changed_anywhere_is_found(bundle, data):
     path = bundle / data.draw(st.sampled_from(REQUIRED_FILES))

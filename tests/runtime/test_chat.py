@@ -238,7 +238,7 @@ def test_two_spellings_of_one_text_are_one_reply():
     batch_size=st.sampled_from([1, 2, 3, 7, 64]),
 )
 @example(prompts=["hello", PAST_THE_SOURCE, "", "bye", "jump"], batch_size=64)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_reply_does_not_change_with_batch_mates_padding_or_batch_size(model, options, prompts, batch_size):
     together = model.reply_batch(prompts, options, batch_size=batch_size)
     for prompt, reply in zip(prompts, together, strict=True):
@@ -283,7 +283,7 @@ def test_pieces_join_to_the_reply(model, options, prompt):
 
 
 @given(seed=st.integers(0, 1000), beam=st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_piece_is_never_taken_back_whatever_bytes_come(seed, beam):
     chat, _ = table_model(random_table(seed, CODEC.vocab_size, ending=2.0))
     stream = chat.stream("hen", DecodingOptions(beam=beam, n_best=beam))
@@ -350,7 +350,7 @@ TEXTS = st.text("helo né🍵", min_size=1, max_size=4)
         },
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_pieces_are_whole_characters_and_never_taken_back_under_every_option(seed, ending, values):
     try:
         options = DecodingOptions(**values)

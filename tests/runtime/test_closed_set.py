@@ -48,7 +48,7 @@ def test_a_node_allows_the_next_ids_of_the_replies_in_it():
 
 
 @given(replies=st.lists(IDS, min_size=1, max_size=200))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_paths_of_the_trie_are_the_replies(replies):
     closed = ClosedSet(replies)
     found, nodes = set(), [((), closed.start)]
@@ -67,7 +67,7 @@ def test_the_paths_of_the_trie_are_the_replies(replies):
     replies=st.lists(IDS, min_size=1, max_size=30),
     normalize=st.sampled_from(["none", "average", "gnmt"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_beam_as_wide_as_the_set_ranks_it_as_scoring_each_reply_does(seed, replies, normalize):
     options = DecodingOptions(beam=64, n_best=64, normalize=normalize)
     table = random_table(seed, V)
@@ -84,7 +84,7 @@ def test_a_beam_as_wide_as_the_set_ranks_it_as_scoring_each_reply_does(seed, rep
     beam=st.integers(1, 4),
     how=st.sampled_from([{}, {"sample": True, "seed": 3}, {"stop": "first"}, {"repetition_penalty": 2.0}]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_search_ends_with_a_reply_of_the_set(seed, replies, beam, how):
     for h in said(random_table(seed, V), ClosedSet(replies), DecodingOptions(beam=beam, **how)):
         assert h.finished
@@ -223,7 +223,7 @@ def test_a_damaged_set_is_refused_at_load(bundle_folder, tmp_path):
 )
 @example(replies=["cafe\u0301", "cafe\u0301 au lait", "caf\u00e9"])
 @example(replies=["\u0958", "\u212b", "q\u0307\u0323", "<eos>", "  a "])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_reply_is_one_of_the_options_texts(model, replies):
     """A set may be in any normal form, like file names of macOS, with whitespace around its texts; models
     learn and reply in NFC without it."""

@@ -164,7 +164,7 @@ def test_a_spelling_of_a_prefix_that_leaves_no_room_for_the_rest_is_not_begun():
     text=st.text("ab", min_size=1, max_size=6).map(str.encode),
     words=st.sets(st.text("ab", min_size=1, max_size=4).map(str.encode), max_size=4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_fewest_tokens_of_a_prefix_equal_those_found_by_enumeration(text, words):
     vocabulary = (*[b""] * 5, *sorted({b"a", b"b"} | words))
     tried = (
@@ -231,7 +231,7 @@ def test_each_option_alone_gives_what_enumeration_gives(only):
 
 
 @given(seed=st.integers(0, 10_000), options=ruled(beam=st.just(400), n_best=st.just(2)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_all_options_together_give_what_enumeration_gives(seed, options):
     table = random_table(seed, V)
     expected = reference_replies(table, SOURCE, V, options, 4, VOCABULARY)[:2]
@@ -251,7 +251,7 @@ NARROW = ruled(
     max_length=st.integers(3, 7),
     ending=st.sampled_from([-3.0, 1.0]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_narrow_beam_keeps_every_rule_exactly(seed, options, max_length, ending):
     """Detects too few candidates per row, and a stop that is too early."""
     table = random_table(seed, V, ending=ending)
@@ -267,7 +267,7 @@ def test_a_narrow_beam_keeps_every_rule_exactly(seed, options, max_length, endin
     max_length=st.integers(3, 7),
     ending=st.sampled_from([-3.0, 1.0]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_text_that_contenders_share_is_never_taken_back_under_any_option(seed, options, max_length, ending):
     table = random_table(seed, V, ending=ending)
     search = BeamSearch(

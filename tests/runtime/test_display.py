@@ -39,7 +39,7 @@ def test_lone_surrogates_are_printable_afterwards():
 
 
 @given(text=ANY_TEXT)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_everything_else_is_printed_unchanged(text):
     shown = printable(text, bidi=True)
     assert len(shown) == len(text)

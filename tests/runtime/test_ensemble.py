@@ -67,7 +67,7 @@ def test_the_attention_is_the_mean_of_the_models():
 
 
 @given(seed=st.integers(0, 10_000), beam=st.integers(1, 4), normalize=st.sampled_from(["none", "gnmt"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_ensemble_gives_the_replies_of_one_model_of_the_mean(seed, beam, normalize):
     tables = [random_table(seed + i, V) for i in range(3)]
     options = DecodingOptions(beam=beam + 1, n_best=beam, normalize=normalize)

@@ -188,7 +188,7 @@ def models(draw) -> onnx.ModelProto:
     return model
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(model=models())
 def test_any_model_is_read_as_onnx_reads_it(model):
     same(read_model("x.onnx", model.SerializeToString()), model)

@@ -112,7 +112,7 @@ def test_a_draw_reports_the_distance_to_the_nearest_other_id():
 
 
 @given(seed=st.integers(0, 10_000), beam=st.integers(1, 4), temperature=st.sampled_from([0.5, 1.0, 2.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_replies_are_drawn_row_by_row_as_defined(seed, beam, temperature):
     table = random_table(seed, V)
     options = DecodingOptions(sample=True, beam=beam, n_best=beam, seed=seed, temperature=temperature)
@@ -155,7 +155,7 @@ SAMPLED = ruled(
 
 
 @given(seed=st.integers(0, 10_000), options=SAMPLED)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_draws_follow_every_rule_and_have_the_models_scores(seed, options):
     table = random_table(seed, V)
     (found,) = drawn(table, options, 6)

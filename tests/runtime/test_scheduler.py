@@ -51,7 +51,7 @@ def test_sources_are_padded_at_the_end():
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @given(sources=SOURCES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_batch_finds_exactly_what_each_search_finds_alone(options, batch_size, sources):
     options = DecodingOptions(**options)
     together = decode(TableBackend(ragged_table, V), sources, options, max_length=8, batch_size=batch_size)
@@ -153,7 +153,7 @@ class Wanting(BeamSearch):
         ]
     ),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_more_candidates_than_requested_change_nothing(seed, beam, more):
     beam *= more.get("groups", 1)
     options, found = DecodingOptions(beam=beam, n_best=beam, **more), []

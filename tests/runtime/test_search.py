@@ -95,7 +95,7 @@ def test_every_score_equals_exhaustive_enumeration(normalization, min_length, ma
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
 @given(seed=SEEDS, min_length=st.integers(0, 3), ending=st.sampled_from([-4.0, 0.0, 2.0]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_exact_stop_finds_the_best_of_all_replies(normalization, seed, min_length, ending):
     options = DecodingOptions(beam=128, n_best=2, min_length=min_length, **normalization)
     table = random_table(seed, V, ending=ending)
@@ -105,7 +105,7 @@ def test_the_exact_stop_finds_the_best_of_all_replies(normalization, seed, min_l
 
 
 @given(seed=SEEDS, options=OPTIONS, ending=st.sampled_from([-4.0, 0.0, 2.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_first_stop_never_finds_better_than_the_exact_one(seed, options, ending):
     table = random_table(seed, V, ending=ending)
     first, exact = (
@@ -122,7 +122,7 @@ def test_the_first_stop_never_finds_better_than_the_exact_one(seed, options, end
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
 @pytest.mark.parametrize("stop", ["exact", "first"])
 @given(seed=SEEDS, ties=st.booleans(), min_length=st.integers(0, 3), ending=st.sampled_from([0.0, 2.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_beam_of_one_is_greedy_search(normalization, stop, seed, ties, min_length, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
     options = DecodingOptions(beam=1, min_length=min_length, stop=stop, **normalization)
@@ -138,7 +138,7 @@ def test_a_beam_of_one_is_greedy_search(normalization, stop, seed, ties, min_len
     ties=st.booleans(),
     ending=st.sampled_from([-4.0, 0.0, 2.0]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_exact_stop_changes_nothing_but_the_time(seed, options, max_length, ties, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
     found = search(table, options, max_length).hypotheses()
@@ -154,7 +154,7 @@ def test_the_exact_stop_does_save_steps(normalization):
 
 
 @given(seed=SEEDS, options=OPTIONS, ending=st.sampled_from([-4.0, 0.0, 2.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_replies_are_distinct_and_sorted(seed, options, ending):
     found = search(random_table(seed, V, ending=ending), options, 6).hypotheses()
     assert len(set(token_ids(found))) == len(found) <= options.n_best
@@ -163,7 +163,7 @@ def test_replies_are_distinct_and_sorted(seed, options, ending):
 
 
 @given(seed=SEEDS, options=OPTIONS, ties=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_reply_is_made_of_words_and_keeps_both_lengths(seed, options, ties):
     for h in search(random_table(seed, V, ties=ties), options, 6).hypotheses():
         assert not {PAD, GO, EOS, UNK, SEP} & set(h.tokens)
@@ -307,7 +307,7 @@ def test_a_finished_reply_is_not_extended():
 
 
 @given(seed=SEEDS, options=OPTIONS, max_length=st.integers(4, 7))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_search_takes_more_steps_than_the_maximum_length(seed, options, max_length):
     backend = TableBackend(random_table(seed, V, ending=-6.0), V)
     decode(backend, [list(SOURCE)], options, max_length=max_length)
@@ -400,7 +400,7 @@ def test_if_only_banned_ids_are_possible_the_reply_is_empty():
     ties=st.booleans(),
     ending=st.sampled_from([-4.0, 0.0, 2.0]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_settled_text_grows_and_begins_the_final_reply(seed, options, max_length, ties, ending):
     table = random_table(seed, V, ties=ties, ending=ending)
     search = BeamSearch(options, max_length=max_length, vocab_size=V, source=(5,))

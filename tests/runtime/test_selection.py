@@ -115,7 +115,7 @@ def test_ids_that_lead_to_the_same_progress_are_grouped():
     texts=st.lists(st.text("ab", min_size=1, max_size=6).map(str.encode), min_size=1, max_size=3),
     said=st.lists(st.integers(A, BA), max_size=5),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_progress_of_every_id_follows_from_its_bytes(texts, said):
     rule = RequiredTexts(texts, VOCABULARY)
     state = rule.start
@@ -176,7 +176,7 @@ def test_the_gap_includes_that_of_replies_of_two_groups():
     stop=st.sampled_from(["exact", "first"]),
     ending=st.sampled_from([-2.0, 0.0, 2.0]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_text_settled_across_groups_is_never_taken_back(seed, groups, size, n_best, diversity, stop, ending):
     options = DecodingOptions(
         beam=groups * size, groups=groups, n_best=min(n_best, groups * size), diversity=diversity, stop=stop
@@ -220,7 +220,7 @@ def test_groups_of_nearly_equal_models_differ_only_at_near_ties():
     max_length=st.integers(3, 6),
     ending=st.sampled_from([-3.0, 1.0]),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_groups_find_the_same_as_their_definition(seed, options, max_length, ending):
     """Detects too few candidates per row, and a stop that is too early."""
     table = random_table(seed, V, ending=ending)
@@ -242,7 +242,7 @@ REQUIRED = st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=
 
 
 @given(seed=st.integers(0, 10_000), options=ruled(beam=st.just(400), n_best=st.just(2), required=REQUIRED))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_wide_beam_finds_the_best_reply_with_the_required_texts(seed, options):
     try:
         table, rules = random_table(seed, V), make_text_rules(options, VOCABULARY)
@@ -268,7 +268,7 @@ def test_invalid_log_probabilities_raise_with_required_texts_too(value):
     ending=st.sampled_from([-3.0, 1.0, 6.0]),
     normalize=st.sampled_from(["none", "average", "gnmt"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_narrowest_beam_produces_the_required_texts(seed, required, beam, ending, normalize):
     table = random_table(seed, V, ending=ending)
     options = DecodingOptions(beam=beam, required=required, normalize=normalize)
@@ -344,7 +344,7 @@ def test_a_required_text_that_contains_a_banned_one_is_refused():
     text=st.text("ab", min_size=1, max_size=6).map(str.encode),
     words=st.sets(st.text("ab", min_size=1, max_size=4).map(str.encode), max_size=4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_fewest_tokens_that_contain_a_text_equal_those_found_by_enumeration(text, words):
     vocabulary = (*[b""] * 5, *sorted({b"a", b"b"} | words))
     tried = (

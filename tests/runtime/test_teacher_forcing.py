@@ -50,7 +50,7 @@ def test_a_forced_step_has_its_inputs_and_outputs():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
 @given(pairs=PAIRS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_scores_are_those_of_the_table_whatever_the_batch(batch_size, pairs):
     table = random_table(3, V)
     sources, targets = zip(*pairs, strict=True)

@@ -50,7 +50,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=[]) | st.characters(categori
 
 
 @given(text=TEXT | st.sampled_from(WRITTEN))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example("x".join(WRITTEN))
 def test_any_text_is_decoded_to_its_nfc_form(text):
     assert CODEC.decode(CODEC.encode(text)) == unicodedata.normalize("NFC", text)
@@ -59,7 +59,7 @@ def test_any_text_is_decoded_to_its_nfc_form(text):
 @given(text=ANY_TEXT)
 @example("\ud800")
 @example("a\udfff\ud800b")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_lone_surrogates_become_question_marks_and_the_rest_stays(text):
     expected = unicodedata.normalize("NFC", "".join("?" if "\ud800" <= c <= "\udfff" else c for c in text))
     assert CODEC.decode(CODEC.encode(text)) == expected
@@ -100,7 +100,7 @@ def test_a_token_outside_the_byte_alphabet_is_decoded_literally():
 
 
 @given(ids=st.lists(st.integers(0, CODEC.vocab_size - 1)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_pieces_join_to_the_text_whatever_the_ids(ids):
     pieces = CODEC.pieces(ids)
     assert len(pieces) == len(ids)
@@ -108,7 +108,7 @@ def test_pieces_join_to_the_text_whatever_the_ids(ids):
 
 
 @given(ids=st.lists(st.integers(0, CODEC.vocab_size - 1)), data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whole_characters_of_a_prefix_begin_the_text(ids, data):
     n = data.draw(st.integers(0, len(ids)))
     assert CODEC.decode(ids).startswith(CODEC.decode_complete_characters(ids[:n]))
@@ -194,7 +194,7 @@ def test_space_around_a_turn_is_removed(around):
 
 
 @given(turns=st.lists(TEXT, max_size=5), limits=st.tuples(st.integers(1, 4), st.integers(1, 40)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_source_is_the_end_of_the_whole_conversation(turns, limits):
     shown, longest = limits
     encoded = codec(turns=shown, max_source=longest).encode_source(turns)
@@ -252,7 +252,7 @@ def test_lower_case_is_pythons_in_nfc(text, lower):
 
 
 @given(text=ANY_TEXT | st.sampled_from(WRITTEN))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example("\u0130\u0323 J\u030c \u1e9e \u03a3")
 def test_lower_case_is_idempotent_and_the_same_for_equivalent_texts(text):
     lower = to_lowercase(text)
@@ -272,7 +272,7 @@ def test_a_source_is_read_in_lower_case_with_its_context_and_a_target_keeps_its_
 
 
 @given(turns=st.lists(ANY_TEXT, max_size=5), limits=st.tuples(st.integers(1, 4), st.integers(1, 40)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_lower_case_source_equals_that_of_the_lower_cased_conversation(turns, limits):
     shown, longest = limits
     limited = codec(turns=shown, max_source=longest, lowercase=True).encode_source(turns)

@@ -245,7 +245,7 @@ LEAVES = st.sampled_from(
 
 
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), LEAVES), min_size=1, max_size=2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_other_value_is_refused_or_preserves_text(changes):
     values = json.loads(TOKENIZER)
     for place, leaf in changes:

@@ -38,7 +38,7 @@ def test_a_short_run_with_each_option_beats_an_untrained_one(option, scan, edgec
             "--batch-size", 32, "--threads", 1, "--out", run, *OPTIONS[option], *arguments,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        exported = edgechat("export", run, "--out", bundle, "--force")
+        exported = edgechat("export", run, "--out", bundle, "--beyond-limits")
         assert exported.returncode == 0, exported.stderr
         return evaluate(ChatModel.load(bundle), pairs)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgechat.runtime.text import EOS, PAD
@@ -38,7 +38,6 @@ def batches(pairs: EncodedPairs, epoch: int, **training: int) -> list[np.ndarray
 
 
 @given(sizes=lengths, batch_size=st.integers(1, 8), epoch=st.integers(0, 3))
-@settings(deadline=None)
 def test_an_epoch_has_every_pair_once(sizes, batch_size, epoch):
     order = batches(of_lengths(sizes), epoch, seed=3, batch_size=batch_size)
     assert sorted(int(i) for batch in order for i in batch) == list(range(len(sizes)))
@@ -73,7 +72,6 @@ def test_batches_of_tokens_are_cut_where_the_next_pair_no_longer_fits():
     sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 8)), min_size=1, max_size=200),
     most=st.integers(9, 40),
 )
-@settings(deadline=None)
 def test_an_epoch_of_batches_of_tokens_has_every_pair_once_and_none_is_larger(sizes, most):
     pairs = encoded([([5] * s, [*([6] * t), EOS]) for s, t in sizes])
     order = batches(pairs, 2, seed=1, batch_tokens=most)
@@ -86,7 +84,6 @@ def test_an_epoch_of_batches_of_tokens_has_every_pair_once_and_none_is_larger(si
 @given(
     sizes=lengths, parts=st.integers(2, 5), size=st.integers(10, 20), kind=st.sampled_from(["size", "tokens"])
 )
-@settings(deadline=None)
 def test_steps_do_not_depend_on_the_number_of_batches_they_are_divided_into(sizes, parts, size, kind):
     pairs = of_lengths(sizes)
     whole = batches(pairs, 1, **{f"batch_{kind}": size * parts})

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests_corpus import PAIRS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -91,7 +91,6 @@ def test_tokens_have_the_probability_that_follows_from_their_merges():
 
 
 @given(st.text(max_size=60))
-@settings(deadline=None)
 def test_without_skipped_merges_words_are_split_as_by_the_tokenizer(text):
     one = make_dropout(0.5)
     text = text.encode("utf-8", "replace").decode()
@@ -100,7 +99,6 @@ def test_without_skipped_merges_words_are_split_as_by_the_tokenizer(text):
 
 
 @given(st.text(max_size=40), st.lists(st.integers(0, 3), max_size=200))
-@settings(deadline=None)
 def test_every_split_has_the_same_text(text, skips):
     one = make_dropout(0.5)
     text = text.encode("utf-8", "replace").decode()

@@ -78,7 +78,7 @@ def test_a_value_out_of_range_is_refused_by_name(name, value):
         },
     )
 )  # fmt: skip
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_configuration_survives_its_own_toml(tmp_path: Path, changes):
     config = load_preset("small").with_values(changes)
     path = tmp_path / "config.toml"

@@ -57,7 +57,7 @@ def test_padding_gets_no_attention_at_all():
 
 @pytest.mark.parametrize("reverse", [True, False])
 @given(sources=st.lists(st.lists(st.integers(5, V - 1), min_size=1, max_size=7), min_size=2, max_size=5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_batch_mates_and_padding_do_not_change_an_encoding(reverse, sources):
     model = make_model(reverse=reverse)
     memory, state = encode(model, sources, extra_padding=3)

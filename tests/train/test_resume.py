@@ -70,7 +70,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 @example(
     chosen={}, breaks=[(3, False), (3, False)]
 )  # a stop in a validation, which is repeated at the resume
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_run_interrupted_at_random_ends_with_the_same_bytes_under_any_options(
     untrained: Path, tmp_path: Path, chosen: dict[str, dict[str, Any]], breaks: list[tuple[int, bool]]
 ):
