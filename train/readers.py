@@ -30,6 +30,8 @@ READ_ERRORS = (OSError, EOFError, zlib.error)
 #: Column separators and their names in messages. A .csv has one of the first two: Excel writes semicolons in
 #: languages with a decimal comma.
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+#: A first line by which Excel is told the separator.
+_DECLARED_SEPARATOR = re.compile(r"\s*sep=([,;])\s*", re.IGNORECASE)
 _QUOTED_CELL = re.compile(r'"[^"]*("|\Z)')
 
 #: Chat formats of OpenAI and ShareGPT: the key of the list of messages -> the keys of speaker and text.
@@ -318,7 +320,7 @@ class _PairColumns:
 class _CsvRows(Iterator[_Record]):
     """Rows of CSV, each of one line or, with quotes, of several.
 
-    The first row that has two columns determines the separator. A quote that is never closed swallows the
+    A line `sep=;` declares the separator, or else the first row that has two columns determines it. A quote that is never closed swallows the
     lines after it, until they can no longer be part of a cell. After such a row, reading resumes at the
     second of its lines.
     """
@@ -329,9 +331,9 @@ class _CsvRows(Iterator[_Record]):
         self._to_reread: deque[str] = deque()  # lines of the previous row that are to be read again
 
     def __next__(self) -> _Record:
-        where = self._lines.where(self._lines.number - len(self._to_reread) + 1)
         if not self._separator_known:
-            self._find_separator(where)
+            self._find_separator()
+        where = self._where()
         try:
             row = self._read_row(self._columns.separator)
         except csv.Error as error:
@@ -343,14 +345,23 @@ class _CsvRows(Iterator[_Record]):
             error.where, error.lines = where, len(self._row)
             raise
 
-    def _find_separator(self, where: str) -> None:
-        """Choose the separator that gives the next row two columns, or else the one that gives it more. The
-        row is read again afterwards."""
+    def _where(self) -> str:
+        """The place of the next row."""
+        return self._lines.where(self._lines.number - len(self._to_reread) + 1)
+
+    def _find_separator(self) -> None:
+        """Choose the separator that is declared, or the one that gives the next row two columns, or else the
+        one that gives it more. The row is read again afterwards."""
+        where = self._where()
         rows: dict[str, list[str]] = {",": [], ";": []}
         for separator in rows:
             with contextlib.suppress(csv.Error):
                 rows[separator] = self._read_row(separator)
             self._to_reread.extendleft(reversed(self._row))
+        if declared := _DECLARED_SEPARATOR.fullmatch("".join(self._row)):
+            self._to_reread.popleft()
+            self._separator_known, self._columns.separator = True, declared[1]
+            return
         fitting = [separator for separator, row in rows.items() if len(row) == 2]
         if len(fitting) == 2:
             outside = _QUOTED_CELL.sub("", "".join(self._row))

@@ -132,6 +132,18 @@ def test_a_csv_whose_first_record_has_two_columns_either_way_is_refused(write: W
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "pair"), [("sep=;", "Wo, da;Hier"), ("SEP=,\r", "a; b,c"), ("sep=;", "Wo, bitte;Hier")]
+)
+def test_a_first_line_declares_the_separator_as_excel_has_it(write: Write, line: str, pair: str) -> None:
+    texts = pair.split(line.strip()[-1])
+    assert read(write("a.csv", f"{line}\n{pair}\n")) == [texts]
+    header = f"response{line.strip()[-1]}prompt"
+    assert read(write("a.csv", f"{line}\n{header}\n{pair}\n")) == [texts[::-1]]
+    with pytest.raises(DataError, match=r"a\.csv, line 2 does not have two columns"):
+        read(write("a.csv", f"{line}\nx\n"))
+
+
 def test_columns_are_counted_at_the_separator_of_the_file(write: Write) -> None:
     for content, line, said in (
         ("a;b\nc,d\n", 2, "semicolons (it has 1)"),
