@@ -11,6 +11,8 @@ def check_writable(out: Path, option: str = "--out") -> None:
     """Raise an error where the path `out` of `option` cannot be created."""
     if out.name in ("", ".."):
         raise UsageError(f"{option} is {out}, which does not end with a name: add the name of the output")
+    if str(out) == "-":
+        raise UsageError(f"{option} is -, but it is not written to stdout: give it a name")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise UsageError(f"{option} is {out}, but {parent} is a file, not a folder")

@@ -37,6 +37,8 @@ MANIFEST_FILE = "edgechat.json"
 #: A file in every run folder. It shows that a folder that was given as a bundle is a run.
 RUN_FILE = "run.json"
 SIGNATURE_FILE = "signature.ed25519"
+#: Suffixes of single files, which a bundle in a folder is not.
+_FILE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".onnx"}
 MEGABYTE = 1_000_000
 #: Every file name that a bundle may contain, with its maximum size in bytes. The one-file form has the files
 #: in this order: what is needed to check a signature comes first.
@@ -243,6 +245,10 @@ def check_not_in_bundle(out: Path, option: str = "--out") -> None:
 def check_bundle_target(out: Path, force: bool) -> None:
     """Refuse to overwrite anything except a bundle of the same form, and refuse that too unless `force` is
     true, which is what --force sets."""
+    if out.suffix.lower() in _FILE_SUFFIXES and not out.exists():
+        raise UsageError(
+            f"{out} would be a folder: a bundle in one file has a name that ends with {BUNDLE_SUFFIX}"
+        )
     taken = would_overwrite(out)
     check_not_in_bundle(out)
     if not _is_replaceable(out):

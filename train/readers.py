@@ -320,9 +320,9 @@ class _PairColumns:
 class _CsvRows(Iterator[_Record]):
     """Rows of CSV, each of one line or, with quotes, of several.
 
-    A line `sep=;` declares the separator, or else the first row that has two columns determines it. A quote that is never closed swallows the
-    lines after it, until they can no longer be part of a cell. After such a row, reading resumes at the
-    second of its lines.
+    A first line `sep=;` declares the separator, or else the first row that has two columns determines it. A
+    quote that is never closed swallows the lines after it, until they can no longer be part of a cell. After
+    such a row, reading resumes at the second of its lines.
     """
 
     def __init__(self, lines: _Lines) -> None:

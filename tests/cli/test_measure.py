@@ -389,6 +389,7 @@ def test_eval_writes_the_replies_that_it_scored(invoke, calibrated, corpus_file,
     [
         (["--force"], "--force needs --out, which is not given"),
         (["--out", "{folder}"], "--out is {folder}, which is a folder: name a file in it"),
+        (["--out", "-"], "--out is -, but it is not written to stdout: give it a name"),
         (["--out", "{folder}/none/replies.jsonl"], "--out is {folder}/none/replies.jsonl, but there is no"),
     ],
 )

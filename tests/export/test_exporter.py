@@ -185,6 +185,14 @@ def test_an_export_without_calibration_says_why_but_a_lack_of_memory_ends_it(
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.ONNX"])
+def test_a_folder_does_not_get_the_name_of_a_file(tmp_path, name):
+    with pytest.raises(UsageError, match=r"would be a folder: .* ends with \.edgechat$"):
+        check_bundle_target(tmp_path / name, force=True)
+    (tmp_path / name).mkdir()  # which somebody wants
+    check_bundle_target(tmp_path / name, force=True)
+
+
 def test_a_bundle_is_only_replaced_with_force_and_another_folder_never(bundle_folder, tmp_path):
     copy = tmp_path / "bundle"
     shutil.copytree(bundle_folder, copy)
