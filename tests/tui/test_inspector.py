@@ -14,7 +14,7 @@ from edgechat.tui import ChatApp, knobs
 from edgechat.tui.engine import Engine, with_seed
 from edgechat.tui.messages import KnobStepped
 from edgechat.tui.values import AttendedToken, CandidateRow, Trace
-from edgechat.tui.widgets.lines import bar, display_token, fit_cells, format_ms, sparkline
+from edgechat.tui.widgets.lines import bar, display_token, fit_cells, format_ms, last_cells, sparkline
 
 from .conftest import Chat
 from .fakes import FakeModel, Script, TableBackend, byte_codec, reply, table_model
@@ -831,6 +831,33 @@ async def test_stopping_a_comparison_keeps_both_texts(chat):
 )
 def test_a_text_fills_exactly_its_cells(text, width, drawn):
     assert fit_cells(text, width) == drawn
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "drawn"),
+    [
+        ("abcd", 4, "abcd"),
+        ("abcdef", 4, "…def"),
+        ("你好吗", 4, "…吗"),
+        ("你好吗", 5, "…好吗"),
+        ("a\nbc", 3, "…bc"),
+        ("", 2, ""),
+    ],
+)
+def test_of_a_long_text_its_end_is_shown(text, width, drawn):
+    assert last_cells(text, width) == drawn
+
+
+async def test_the_end_of_a_hypothesis_is_in_the_beam_view_however_long_it_is(chat):
+    text = "abcdefghijklmnopqrstuvwxyz" * 2
+    async with chat(table_model({text: 0.9, "zyx": 0.1}), size=(50, 40)) as c:
+        await c.say("hi")
+        await c.view("beam")
+        c.screen.inspector.beam.focus()
+        await c.press(*["right"] * 51)
+        assert "step 52 of" in c.drawn
+        assert "klmnopqrstuvwxy  -0.11" in c.drawn  # before the last letter, z
+        assert "● z" in c.drawn
 
 
 def test_figures_as_bars():

@@ -8,7 +8,7 @@ from textual.binding import BindingType
 from ..keys import BEAM_ACTIONS, bindings
 from ..values import BeamCandidate, Trace
 from .hints import NOT_TRACED
-from .lines import Line, Lines, display_token, fit_cells, format_percent, one_line
+from .lines import Line, Lines, display_token, fit_cells, format_percent, last_cells
 
 _FATE_STYLES = {"live": ("●", ""), "finished": ("■", "good"), "pruned": ("×", "dim"), "banned": ("⊘", "bad")}
 _FATE_LABELS = {"live": "kept", "finished": "finished", "pruned": "pruned", "banned": "banned"}
@@ -61,9 +61,10 @@ class BeamTree(Lines):
         width = max(24, self.size.width - 22)
         rows: list[Line] = []
         for row in steps[self._step]:
-            rows.append(
-                [(f"{one_line(row.text).strip() or '(nothing yet)'}  ", "bold"), (f"{row.logp:.2f}", "dim")]
-            )
+            logp = f"{row.logp:.2f}"
+            # The candidates continue its end.
+            text = last_cells(row.text.strip() or "(nothing yet)", max(24, self.size.width - 4) - len(logp))
+            rows.append([(f"{text}  ", "bold"), (logp, "dim")])
             rows += (_candidate_line(c, width, last=c is row.candidates[-1]) for c in row.candidates)
         fates = [c.fate for row in steps[self._step] for c in row.candidates]
         counts = ", ".join(

@@ -154,6 +154,17 @@ def fit_cells(text: str, width: int, *, right: bool = False) -> str:
     return " " * (width - taken) + text if right else text + " " * (width - taken)
 
 
+def last_cells(text: str, width: int) -> str:
+    """The end of `text` in at most `width` cells. A longer text begins with an ellipsis."""
+    text = one_line(text)
+    if cell_len(text) <= width:
+        return text
+    start, room = len(text), width - 1
+    while (room := room - cell_len(text[start - 1])) >= 0:
+        start -= 1
+    return "…" + text[start:]
+
+
 def one_line(text: str) -> str:
     """`text` on one line, with control characters made visible."""
     return safe_text(text).replace("\n", "⏎").replace("\t", "⇥")
