@@ -10,7 +10,7 @@ Rules about texts match the bytes that ids stand for, so they hold however a tex
 import functools
 import itertools
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -153,7 +153,8 @@ class BannedTexts:
 
     def __init__(self, texts: Iterable[bytes], vocabulary: Sequence[bytes]) -> None:
         self._texts = frozenset(texts)
-        self._vocabulary = vocabulary
+        self._ordered_texts = sorted(self._texts)
+        self._vocabulary, self._sorted = vocabulary, _SortedVocabulary(vocabulary)
         self._max_state_length = max(map(len, self._texts)) - 1
         self._prefixes = {text[:n] for text in self._texts for n in range(len(text))}
         self._always_banned = self._find_always_banned()
@@ -188,16 +189,31 @@ class BannedTexts:
         return self._longest_prefix_at_end(said[max(0, len(said) - self._max_state_length) :])
 
     def _banned(self, state: bytes) -> Collection[int]:
-        begun = [state[at:] for at in range(len(state))]
-        rests = tuple(
-            text[len(beginning) :]
-            for beginning in begun
-            for text in self._texts
-            if text.startswith(beginning)
-        )
-        return self._always_banned.union(
-            id for id, said in enumerate(self._vocabulary) if said.startswith(rests)
-        )
+        banned = set(self._always_banned)
+        for beginning in (state[at:] for at in range(len(state))):
+            for text in self._ordered_texts[_slice_with_prefix(self._ordered_texts, beginning)]:
+                banned.update(self._sorted.ids_with_prefix(text[len(beginning) :]))
+        return banned
+
+
+class _SortedVocabulary:
+    """The ids in the order of their bytes: those with some prefix are found without looking at all."""
+
+    def __init__(self, vocabulary: Sequence[bytes]) -> None:
+        self._ids = sorted(range(len(vocabulary)), key=vocabulary.__getitem__)
+        self._texts = [vocabulary[id] for id in self._ids]
+
+    def ids_with_prefix(self, prefix: bytes) -> list[int]:
+        return self._ids[_slice_with_prefix(self._texts, prefix)]
+
+    def ids_of(self, text: bytes) -> list[int]:
+        return self._ids[bisect_left(self._texts, text) : bisect_right(self._texts, text)]
+
+
+def _slice_with_prefix(ordered: Sequence[bytes], prefix: bytes) -> slice:
+    """Where the texts that begin with `prefix` are among these, which are in ascending order."""
+    n = len(prefix)
+    return slice(bisect_left(ordered, prefix), bisect_right(ordered, prefix, key=lambda text: text[:n]))
 
 
 class ForcedPrefix:
@@ -212,7 +228,7 @@ class ForcedPrefix:
 
     def __init__(self, text: bytes, vocabulary: Sequence[bytes]) -> None:
         self.start = text
-        self._vocabulary = vocabulary
+        self._vocabulary, self._sorted = vocabulary, _SortedVocabulary(vocabulary)
         self._min_tokens_by_rest = _min_tokens_by_rest(text, vocabulary)
         self._cached_next_ids = functools.lru_cache(_MAX_CACHED_STATES)(self._next_ids)
 
@@ -231,11 +247,9 @@ class ForcedPrefix:
 
     def _next_ids(self, state: bytes) -> dict[int, float]:
         """Each id that may come next, with the minimum number of tokens of the prefix that must follow it."""
-        return {
-            id: self._min_tokens_by_rest[len(self.after(state, id))]
-            for id, said in enumerate(self._vocabulary)
-            if said and (said.startswith(state) or state.startswith(said))
-        }
+        parts = (self._sorted.ids_of(state[:n]) for n in range(1, len(state)))
+        ids = sorted(itertools.chain(self._sorted.ids_with_prefix(state), *parts))
+        return {id: self._min_tokens_by_rest[len(self.after(state, id))] for id in ids}
 
 
 def _min_tokens_by_rest(text: bytes, vocabulary: Sequence[bytes]) -> list[float]:

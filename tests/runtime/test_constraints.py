@@ -175,6 +175,33 @@ def test_the_fewest_tokens_of_a_prefix_equal_those_found_by_enumeration(text, wo
     assert ForcedPrefix(text, vocabulary).min_tokens == next(tried)
 
 
+@given(
+    texts=st.sets(
+        st.text("ab\xff", min_size=1, max_size=4).map(lambda text: text.encode("latin-1")), min_size=1
+    ),
+    words=st.lists(st.text("ab\xff", max_size=4).map(lambda text: text.encode("latin-1")), max_size=6),
+    picks=st.lists(st.integers(0, 99), max_size=6),
+)
+def test_a_text_is_banned_and_a_prefix_forced_in_every_state_as_defined(texts, words, picks):
+    """Also with several ids of the same bytes."""
+    vocabulary = [b"", b"a", b"b", b"\xff", *words]
+    ban, said = BannedTexts(texts, vocabulary), b""
+    state = ban.start
+    for pick in picks:
+        allowed = [id for id, more in enumerate(vocabulary) if not any(text in said + more for text in texts)]
+        assert [id for id in range(len(vocabulary)) if id not in ban.banned(state)] == allowed
+        id = allowed[pick % len(allowed)]
+        state, said = ban.after(state, id), said + vocabulary[id]
+    for text in texts:
+        prefix = ForcedPrefix(text, vocabulary)
+        for rest in (text[n:] for n in range(len(text))):
+            assert prefix.allowed(rest, 99) == [
+                id
+                for id, word in enumerate(vocabulary)
+                if word and (word.startswith(rest) or rest.startswith(word))
+            ]
+
+
 # --- all of them against their definitions --------------------------------------------------------
 
 TEXT = st.text("ab", min_size=1, max_size=4)
