@@ -3,11 +3,13 @@ installed); with --updates, also the held-out perplexity of each after the same 
 
     .venv/bin/python bench/train.py                  H 512, E 256, L 2, V 8000, batches of 64 and 128
     .venv/bin/python bench/train.py --data FILE --updates 500 --batches 64
+    .venv/bin/python bench/train.py --device cuda    on a GPU, without the toolkits
 
 All implementations take turns with the same batches and make whole updates: forward, backward, clipping to
 5.0, Adam, with one thread. The toolkits run in their own processes and take the steps of their own trainers.
 Figures are target tokens per second of CPU time, summed over all batches, as in an epoch: short and long
-batches differ by a factor of two. Ratios are relative to the plain loop. Run nothing else at the same time.
+batches differ by a factor of two; on a GPU they are per second of time. Ratios are relative to the plain
+loop. Run nothing else at the same time.
 """
 
 import argparse
@@ -24,6 +26,9 @@ from peers import TrainingPeer, TrainingSettings, find_training_peers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from edgechat.cli.pytorch import torch_device
+from edgechat.runtime.device import Device
+from edgechat.runtime.errors import DeviceError
 from edgechat.runtime.text import EOS, GO
 from edgechat.train.attention import PADDING_BIAS
 from edgechat.train.backend import evaluation_mode
@@ -48,8 +53,8 @@ Pairs = tuple[list[list[int]], list[list[int]]]
 
 @dataclass(frozen=True)
 class Implementation:
-    """An implementation of training. `update` returns the seconds of CPU time that it took, `loss` the summed
-    loss (natural log) without dropout."""
+    """An implementation of training. `update` returns the seconds of CPU time that it took, or of time on a
+    GPU, `loss` the summed loss (natural log) without dropout."""
 
     name: str
     update: Callable[[Pairs], float]
@@ -69,7 +74,7 @@ class PlainLoop(nn.Module):
         x = m.dropout(m.embedding(src))
         order = m._reading_order(src_len, src.shape[1])[..., None]
         packed = pack_padded_sequence(
-            x.gather(1, order.expand_as(x)), src_len, batch_first=True, enforce_sorted=False
+            x.gather(1, order.expand_as(x)), src_len.cpu(), batch_first=True, enforce_sorted=False
         )
         packed_values, (h, c) = m.encoder(packed)
         values, _ = pad_packed_sequence(packed_values, batch_first=True, total_length=src.shape[1])
@@ -96,53 +101,62 @@ class PlainLoop(nn.Module):
 
 
 def make_local(
-    name: str, update: Callable[[Batch], None], model: nn.Module, summed_loss: Callable[[Batch], Tensor]
+    name: str,
+    update: Callable[[Batch], None],
+    model: nn.Module,
+    summed_loss: Callable[[Batch], Tensor],
+    device: Device,
 ) -> Implementation:
-    """An implementation that trains in this process."""
+    """An implementation that trains in this process. Its updates end with a number of the last operation, so
+    a GPU has completed them."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
 
     def timed(pairs: Pairs) -> float:
         batch = collate(*pairs)
-        start = time.process_time()
+        start = clock()
         update(batch)
-        return time.process_time() - start
+        return clock() - start
 
     @torch.no_grad()
     def loss(pairs: Pairs) -> float:
         with evaluation_mode(model):
-            return summed_loss(collate(*pairs)).item()
+            return summed_loss(collate(*pairs).to(device)).item()
 
     return Implementation(name, timed, loss)
 
 
-def make_plain_loop(config: ModelConfig, vocab_size: int) -> Implementation:
+def make_plain_loop(config: ModelConfig, vocab_size: int, device: Device) -> Implementation:
     """The plain loop with a whole update in straightforward PyTorch."""
-    loop = PlainLoop(new_model(config, vocab_size))
+    loop = PlainLoop(new_model(config, vocab_size)).to(device)
     optimizer = torch.optim.Adam(loop.parameters(), lr=LEARNING_RATE)
 
     def update(batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss = loop(*batch)
+        loss = loop(*batch.to(device))
         loss.backward()
         nn.utils.clip_grad_norm_(loop.parameters(), CLIP)
         optimizer.step()
-        loss.item()
+        next(loop.parameters())[0, 0].item()
 
-    return make_local("plain loop", update, loop, lambda batch: loop(*batch) * batch.target_len.sum())
+    return make_local("plain loop", update, loop, lambda batch: loop(*batch) * batch.target_len.sum(), device)
 
 
-def make_edgechat(config: ModelConfig, vocab_size: int, amp: str, kind: str = "") -> Implementation:
+def make_edgechat(
+    config: ModelConfig, vocab_size: int, amp: str, device: Device, kind: str = ""
+) -> Implementation:
     """The update of `edgechat train`. `kind` is added to the name in the table."""
     options = TrainingConfig(amp=amp, clip=CLIP)  # type: ignore[arg-type]
-    updater = Updater(new_model(config, vocab_size), options, "cpu", SINGLE_PROCESS)
+    updater = Updater(new_model(config, vocab_size), options, device, SINGLE_PROCESS)
     steps = iter(range(1, 1 << 30))
 
     def update(batch: Batch) -> None:
         updater.update([(batch, 1.0)], int(batch.target_len.sum()), step=next(steps), rate=LEARNING_RATE)
+        next(updater.model.parameters())[0, 0].item()
 
     def summed_loss(batch: Batch) -> Tensor:
         return nn.functional.cross_entropy(*updater.model(*batch), reduction="sum")
 
-    return make_local(f"edgechat {updater.precision}{kind}", update, updater.model, summed_loss)
+    return make_local(f"edgechat {updater.precision}{kind}", update, updater.model, summed_loss, device)
 
 
 def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
@@ -151,10 +165,10 @@ def new_model(config: ModelConfig, vocab_size: int) -> Seq2Seq:
 
 
 def make_implementations(
-    config: ModelConfig, vocab_size: int, peers: list[TrainingPeer]
+    config: ModelConfig, vocab_size: int, peers: list[TrainingPeer], device: Device
 ) -> Iterator[Implementation]:
     """All implementations, each with its own initial weights. Starts the processes of `peers`."""
-    yield make_plain_loop(config, vocab_size)
+    yield make_plain_loop(config, vocab_size, device)
     for peer in peers:
         # JoeyNMT's hidden size is that of each direction, of which its encoder always has two.
         direction = config.hidden // 2 if peer.half_size else config.hidden
@@ -165,11 +179,11 @@ def make_implementations(
             )
         )  # fmt: skip
         yield make_peer(peer)
-    yield make_edgechat(config, vocab_size, "off")
-    if not is_emulated("bf16", "cpu"):
-        yield make_edgechat(config, vocab_size, "bf16")
+    yield make_edgechat(config, vocab_size, "off", device)
+    if not is_emulated("bf16", device):
+        yield make_edgechat(config, vocab_size, "bf16", device)
     # For comparison with JoeyNMT, whose encoder is always bidirectional.
-    yield make_edgechat(replace(config, bidirectional=True), vocab_size, "off", " two-way")
+    yield make_edgechat(replace(config, bidirectional=True), vocab_size, "off", device, " two-way")
 
 
 def make_peer(peer: TrainingPeer) -> Implementation:
@@ -216,7 +230,7 @@ def count_target_tokens(pairs: Pairs) -> int:
 class Row:
     name: str
     batch: int
-    speed: float  # target tokens a second of CPU time
+    speed: float  # target tokens a second of CPU time, or of time on a GPU
     ratio: float  # to the plain loop
     perplexity: float | None
 
@@ -228,8 +242,7 @@ class Row:
 def measure(
     implementations: list[Implementation], batches: Iterator[Pairs], updates: int
 ) -> dict[str, float]:
-    """Target tokens per second of CPU time, by implementation. The first update is a warm-up and does not
-    count."""
+    """Target tokens per second, by implementation. The first update is a warm-up and does not count."""
     seconds = dict.fromkeys((implementation.name for implementation in implementations), 0.0)
     tokens = 0
     for number in range(updates):
@@ -251,10 +264,10 @@ def perplexity(implementation: Implementation, valid: EncodedPairs) -> float:
 
 def compare(
     config: ModelConfig, vocab_size: int, size: int, peers: list[TrainingPeer], pairs: EncodedPairs,
-    updates: int, valid: EncodedPairs | None,
+    updates: int, valid: EncodedPairs | None, device: Device,
 ) -> Iterator[Row]:  # fmt: skip
     try:
-        implementations = list(make_implementations(config, vocab_size, peers))
+        implementations = list(make_implementations(config, vocab_size, peers, device))
         speeds = measure(implementations, generate_batches(pairs, size), updates)
         for implementation in implementations:
             speed = speeds[implementation.name]
@@ -294,13 +307,18 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, default=Path("build/peers"), help="folder that contains NAME/bin/python"
     )
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed (on the CPU)")
     arguments = parser.parse_args()
     if (arguments.data is None) != (arguments.updates is None):
         parser.error("--data and --updates go together")
     torch.set_num_threads(1)
-    peers, missing = find_training_peers(arguments.peers)
-    if is_emulated("bf16", "cpu"):
+    try:
+        device = torch_device(arguments.device)
+    except DeviceError as error:
+        parser.error(str(error))
+    peers, missing = find_training_peers(arguments.peers) if device == "cpu" else ([], [])
+    if is_emulated("bf16", device):
         missing.append("edgechat bf16: this CPU does not compute in bf16")
     for line in missing:
         print(f"skipped {line}")
@@ -313,14 +331,15 @@ def main() -> None:
         valid, vocab_size, updates = prepared.valid, prepared.codec.vocab_size, arguments.updates
         print(f"{len(prepared.train):,} pairs, vocabulary {vocab_size:,}, {updates:,} updates, no dropout")
     last = " perplexity" if arguments.data else ""
-    print(f"{'':<21} {'batch':>5} {'tokens/s':>9} {'ratio':>6}{last}   target tokens a second of CPU time")
+    clock = "a second of CPU time" if device == "cpu" else f"a second on {torch.cuda.get_device_name()}"
+    print(f"{'':<21} {'batch':>5} {'tokens/s':>9} {'ratio':>6}{last}   target tokens {clock}")
     rows = []
     for size in arguments.batches:
         pairs = prepared.train if arguments.data else random_pairs(size * 200)
-        for row in compare(config, vocab_size, size, peers, pairs, updates, valid):
+        for row in compare(config, vocab_size, size, peers, pairs, updates, valid, device):
             print(row, flush=True)
             rows.append(row)
-    if arguments.data:
+    if arguments.data or device == "cuda":
         return
     versions = {TOOLKIT_NAMES[peer.name]: peer.version for peer in peers}
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
