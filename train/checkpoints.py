@@ -154,5 +154,6 @@ def _warn_once(sentence: str) -> None:
 
 def _ranked(scores: dict[Path, float], kind: str) -> list[tuple[Path, float]]:
     """Newest first, or best first with the earlier of equals in front."""
-    newest = sorted(scores.items(), key=lambda item: -checkpoint_step(item[0]))
-    return newest if kind == "last" else sorted(newest, key=lambda item: (item[1], checkpoint_step(item[0])))
+    if kind == "last":
+        return sorted(scores.items(), key=lambda item: -checkpoint_step(item[0]))
+    return sorted(scores.items(), key=lambda item: (item[1], checkpoint_step(item[0])))

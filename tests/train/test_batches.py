@@ -62,6 +62,13 @@ def test_batches_hold_pairs_of_similar_length():
     assert np.mean(spreads) < 4  # at random it would be above 30
 
 
+def test_pairs_of_equal_targets_are_together_with_sources_of_similar_length():
+    random = np.random.default_rng(0)
+    pairs = of_lengths([(int(s), 3) for s in random.integers(1, 40, size=400)])
+    spreads = [np.ptp(np.diff(pairs.src_offsets)[batch]) for batch in batches(pairs, 0, batch_size=10)]
+    assert np.mean(spreads) < 4
+
+
 def test_batches_of_tokens_are_cut_where_the_next_pair_no_longer_fits():
     assert _split_points(np.array([2, 2, 3, 4]), 6) == [2, 3]
     assert _split_points(np.array([3, 3]), 6) == []

@@ -11,8 +11,14 @@ from torch import nn
 
 from edgechat.runtime.errors import CheckpointError
 from edgechat.train import checkpoints, run
-from edgechat.train.checkpoint import Position, TrainingState, load_checkpoint
-from edgechat.train.checkpoints import Checkpoints
+from edgechat.train.checkpoint import (
+    Position,
+    TrainingState,
+    checkpoint_name,
+    checkpoint_step,
+    load_checkpoint,
+)
+from edgechat.train.checkpoints import Checkpoints, _ranked
 from edgechat.train.config import TrainingConfig
 from edgechat.train.dataset import PreparedCorpus
 from edgechat.train.optimizer import Optimizer
@@ -141,3 +147,9 @@ def test_the_state_is_loaded_to_where_the_weights_are():
     loaded = optimizer.state_tensors()
     assert loaded.keys() == kept.keys()
     assert {tensor.device.type for tensor in loaded.values()} == {"meta"}
+
+
+def test_of_equally_good_checkpoints_the_earlier_is_the_better_and_the_last_are_the_newest():
+    scores = {Path(checkpoint_name(step)): score for step, score in ((9, 1.0), (3, 1.0), (6, 0.5), (12, 2.0))}
+    ranks = {kind: [checkpoint_step(path) for path, _ in _ranked(scores, kind)] for kind in ("best", "last")}
+    assert ranks == {"best": [6, 3, 9, 12], "last": [12, 9, 6, 3]}

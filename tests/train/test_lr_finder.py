@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from edgechat.runtime.errors import EdgeChatError
+from edgechat.train import lr_finder
+from edgechat.train.batches import make_batch
 from edgechat.train.dataset import EncodedPairs
+from edgechat.train.distributed import SINGLE_PROCESS
 from edgechat.train.lr_finder import MAX_RATE, MIN_RATE, STEPS, RateTrial, find_learning_rate, suggest_rate
 from edgechat.train.run import open_run
 from edgechat.train.updates import Outcome, Updater
@@ -53,6 +56,34 @@ def test_a_step_that_only_lowers_the_scale_of_float16_tries_no_rate_and_ends_not
         [growth**2, growth**3, growth**5]
     )
     assert len(seen) > len(found.trials) > STEPS / 3
+
+
+def test_the_test_ends_when_the_smoothed_loss_has_grown_far_beyond_its_lowest(run_folder, monkeypatch):
+    torch.set_num_threads(1)
+    run = open_run(run_folder)
+
+    def grows(self, *given, step, **others):
+        return Outcome(1.0 if step < 10 else 1000.0, applied=True)
+
+    monkeypatch.setattr(Updater, "update", grows)
+    found = find_learning_rate(run.config, run.make_initial_model(), run.train_pairs, "cpu")
+    assert 9 <= len(found.trials) < 15
+
+
+def test_the_loss_before_the_test_has_the_precision_and_the_random_numbers_of_the_updates(run_folder):
+    torch.set_num_threads(1)
+    run = open_run(run_folder)
+    config = run.config.with_values({"dropout": 0.5, "amp": "fp16"})
+    first_losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model, seen = run.make_initial_model(), []
+        model.register_forward_pre_hook(lambda *_, seen=seen: seen.append(torch.is_autocast_enabled("cpu")))
+        updater = Updater(model, config.training, "cpu", SINGLE_PROCESS)
+        steps = [[make_batch(run.train_pairs, np.arange(4))], [make_batch(run.train_pairs, np.arange(4, 8))]]
+        first_losses.append(lr_finder._mean_loss(updater, steps, 7, "cpu"))
+        assert seen == [True, True]
+    assert first_losses[0] == first_losses[1]
 
 
 def test_if_not_even_the_lowest_rate_can_be_tried_the_error_says_so(run_folder):

@@ -25,6 +25,7 @@ from edgechat.train.metrics import append_metrics, make_figure, plot_metrics, re
 from edgechat.train.run import Run, open_run
 from edgechat.train.tokenizer import train_tokenizer
 from edgechat.train.trainer import Trainer
+from edgechat.train.updates import Outcome
 
 
 @pytest.fixture
@@ -271,6 +272,99 @@ def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_c
     ):
         assert part in str(error.value)
     assert weights(run.folder) == good
+
+
+def test_skipped_steps_that_are_not_in_a_row_do_not_end_a_run_and_each_validation_counts_its_own(
+    run, monkeypatch
+):
+    trainer = Trainer(with_options(run, save_every=6))
+    make_losses_nan(trainer, {1, 2, 3, 4, 6, 7, 8}, monkeypatch)
+    assert trainer.train().ended == "finished"
+    rows = read_metrics(run.folder)
+    assert [row["skipped"] for row in rows] == [5, 2]
+
+
+def test_the_means_of_a_validation_are_over_the_steps_since_the_one_before(run, monkeypatch):
+    norms, losses = [], []
+    trainer = Trainer(with_options(run, save_every=4))
+    update = trainer._updater.update
+
+    def spy(shards, tokens, **others):
+        outcome = update(shards, tokens, **others)
+        norms.append(outcome.norm)
+        losses.append((outcome.loss * tokens, tokens))
+        return outcome
+
+    monkeypatch.setattr(trainer._updater, "update", spy)
+    trainer.train()
+    for row in read_metrics(run.folder):
+        steps = slice(row["step"] - 4, row["step"])
+        assert row["gradient_norm"] == pytest.approx(sum(norms[steps]) / 4)
+        total, tokens = map(sum, zip(*losses[steps], strict=True))
+        assert row["train_loss"] == pytest.approx(total / tokens)
+
+
+def test_steps_that_only_lower_the_scale_of_float16_are_no_divergence(run, monkeypatch):
+    trainer = Trainer(run)
+    update = trainer._updater.update
+
+    def lowers(*given, step, **others):
+        if step <= 8:
+            return Outcome(9.0, applied=False, rescaled=True)
+        return update(*given, step=step, **others)
+
+    monkeypatch.setattr(trainer._updater, "update", lowers)
+    assert trainer.train().ended == "finished"
+    assert read_metrics(run.folder)[-1]["skipped"] == 8
+
+
+def test_validations_compute_in_the_precision_of_the_training(run, monkeypatch):
+    from edgechat.train import trainer as module
+
+    seen, real = [], module.evaluate_loss
+
+    def spy(*given):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return real(*given)
+
+    monkeypatch.setattr(module, "evaluate_loss", spy)
+    for amp, meant in (("fp16", True), ("off", False)):
+        seen.clear()
+        Trainer(with_options(run, amp=amp, max_steps=2)).train()
+        assert seen == [meant]
+        shutil.rmtree(run.folder / "checkpoints")
+
+
+def test_an_interrupted_run_keeps_no_more_checkpoints_than_it_should(run, monkeypatch):
+    losses = iter([1.0, 2.0])
+    monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses)})
+    trainer = Trainer(with_options(run, save_every=2))
+    trainer.train(lambda: trainer.position.step == 5)
+    kept = sorted(path.name for path in (run.folder / "checkpoints").iterdir())
+    assert kept == ["step-00000002", "step-00000005"]  # the best and the last
+
+
+def test_the_share_of_sampled_tokens_grows_from_the_first_step_to_the_last(run, monkeypatch):
+    shares = []
+    trainer = Trainer(with_options(run, scheduled_sampling=0.5))
+    update = trainer._updater.update
+
+    def spy(*given, sampling, **others):
+        shares.append(sampling)
+        return update(*given, sampling=sampling, **others)
+
+    monkeypatch.setattr(trainer._updater, "update", spy)
+    trainer.train()
+    assert shares == pytest.approx([0.5 * step / 11 for step in range(12)])
+
+
+def test_what_a_killed_process_left_behind_is_removed(run):
+    Trainer(run).train(lambda: True)
+    leftovers = [folder / ".tmp-killed" for folder in (run.folder, run.folder / "checkpoints")]
+    for leftover in leftovers:
+        leftover.mkdir()
+    Trainer(run).train()
+    assert not any(leftover.exists() for leftover in leftovers)
 
 
 def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(run):

@@ -189,8 +189,8 @@ def test_a_moving_average_forgets_its_initial_weights_soon_and_the_rest_slowly()
 def test_an_update_moves_the_average_too():
     one = updater(TrainingConfig(ema=0.5))
     start = weights(one)["output.bias"]
-    one.update([(batch(), 1.0)], 9, step=1, rate=0.1)
-    d = 2 / 11  # min(0.5, 2 / 11)
+    one.update([(batch(), 1.0)], 9, step=4, rate=0.1)
+    d = 5 / 14  # min(0.5, 5 / 14)
     expected = d * start + (1 - d) * weights(one)["output.bias"]
     torch.testing.assert_close(one.average.weights["output.bias"], expected)
 
@@ -233,6 +233,63 @@ def test_attention_dropout_drops_weights_of_the_alignment_only_in_training():
     assert 0.8 < context[0, 0].item() < 1.2
     assert context[0, 0].item() != pytest.approx(1, abs=1e-3)
     assert attention.eval()(q, keys, values, bias)[0][0, 0].item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"residual": True, "layer_norm": True}, {"input_feeding": False}])
+def test_dropout_between_layers_and_before_the_output_is_in_the_loss_of_an_update(options):
+    """In turn, with every other dropout off: a loss without it is that of evaluation."""
+    for kept in ("between", "output"):
+        one = updater(dropout=0.5, embedding_dropout=0.0, **options)
+        if kept == "between":
+            one.model.dropout.p = 0.0
+        else:
+            for module in one.model.modules():
+                if module is not one.model.dropout and isinstance(module, nn.Dropout):
+                    module.p = 0.0
+            if isinstance(one.model.encoder, nn.LSTM):
+                one.model.encoder.dropout = 0.0
+        expected, tokens = updates.evaluate_loss(one.model, [batch()], "")
+        losses = {one.update([(batch(), 1.0)], 9, step=step, rate=0.0).loss for step in (1, 2)}
+        assert len(losses) == 2, kept
+        assert expected / tokens not in losses
+
+
+def test_label_smoothing_is_part_of_the_gradient_but_not_of_the_reported_loss():
+    plain, smoothed = (updater(TrainingConfig(label_smoothing=rate)) for rate in (0.0, 0.3))
+    losses = [one.update([(batch(), 1.0)], 9, step=1, rate=0.0).loss for one in (plain, smoothed)]
+    assert losses[0] == pytest.approx(losses[1])
+    # The gradient of the output's bias, summed over tokens: p - onehot, and p - 0.7 onehot - 0.3 / V.
+    gradients = [one.model.output.bias.grad * 9 for one in (plain, smoothed)]
+    counts = torch.bincount(torch.tensor(TARGET).flatten(), minlength=12).float()
+    counts[0] = 0  # padding
+    torch.testing.assert_close(gradients[1] - gradients[0], 0.3 * counts - 0.3 * 9 / 12)
+
+
+def test_every_process_has_random_numbers_of_its_own():
+    drawn = []
+    for process in (0, 1):
+        updates.seed_step(1, 2, process)
+        drawn.append(torch.rand(4).tolist())
+    assert drawn[0] != drawn[1]
+
+
+def test_scheduled_sampling_draws_without_dropout():
+    one, modes = updater(dropout=0.9), []
+    one.model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    one.update([(batch(), 1.0)], 9, step=1, rate=0.01, sampling=0.5)
+    assert modes == [False, True]
+
+
+def test_a_loss_that_is_not_finite_is_skipped_even_if_its_gradient_is(monkeypatch):
+    one, start = updater(), weights(updater())
+    real = updates.summed_losses
+    monkeypatch.setattr(
+        updates, "summed_losses", lambda *given: real(*given)._replace(nll=torch.tensor(math.inf))
+    )
+    outcome = one.update([(batch(), 1.0)], 9, step=1, rate=0.1)
+    assert (outcome.applied, outcome.loss) == (False, math.inf)
+    assert math.isfinite(outcome.norm)
+    assert all(torch.equal(start[name], weight) for name, weight in weights(one).items())
 
 
 def test_scheduled_sampling_feeds_the_models_own_tokens_at_that_share():
