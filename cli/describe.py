@@ -24,6 +24,10 @@ def describe_signature(bundle: Bundle, *, checked_with: Path | None) -> str:
     return f"not checked (--require-signature KEY checks it); claims the key {signature['key']}"
 
 
+def format_perplexity(value: float) -> str:
+    return f"{value:.3f}" if value < 1e6 else f"{value:.2e}"
+
+
 def describe_checkpoint(provenance: dict[str, Any]) -> str:
     """The checkpoint that a bundle was exported from, or that is evaluated."""
     step = provenance.get("steps")

@@ -13,7 +13,7 @@ from ..runtime.bundle import is_run
 from ..runtime.display import plural
 from ..train.option_types import TargetTurns
 from .console import json_line, print_json, print_stderr, print_table
-from .describe import describe_checkpoint
+from .describe import describe_checkpoint, format_perplexity
 from .options import DeviceOption, ForceOption, JsonOption, RequireSignatureOption
 from .output_path import check_file
 from .progress import progress_bar
@@ -191,7 +191,7 @@ def evaluate(
         [
             ("model", f"{model}, {describe_checkpoint(provenance)}"),
             ("pairs", f"{result.pairs:,}"),
-            ("perplexity", f"{result.perplexity:.3f}"),
+            ("perplexity", format_perplexity(result.perplexity)),
             ("exact match", f"{result.exact_match:.2%}"),
             *confidence,
             ("BLEU", f"{_bleu(result)}  ({result.bleu_signature})"),

@@ -9,7 +9,7 @@ from ..runtime.calibration import IDENTITY_CALIBRATION, Calibration
 from ..runtime.closed_set import read_replies
 from ..runtime.signature import load_signer
 from .console import print_json, print_stderr
-from .describe import describe_fp32_comparison
+from .describe import describe_fp32_comparison, format_perplexity
 from .options import ForceOption, JsonOption, SignOption
 from .output_path import check_writable
 from .passphrase import make_passphrase_prompt
@@ -126,7 +126,8 @@ def export(
     )
     if quality["valid_perplexity"] is not None:
         print_stderr(
-            f"held-out perplexity {quality['valid_perplexity']:.3f} on {quality['valid_pairs']:,} pairs"
+            f"held-out perplexity {format_perplexity(quality['valid_perplexity'])} on "
+            f"{quality['valid_pairs']:,} pairs"
         )
     if "against_fp32" in quality:
         print_stderr(f"{precision} compared with fp32: {describe_fp32_comparison(quality['against_fp32'])}")

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..runtime.display import plural
 from .console import SafeStderr, print_stderr
+from .describe import format_perplexity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,7 +140,7 @@ class TrainingProgress:
             line += f"  training loss {validation.train_loss:.4f}"
         if validation.valid_loss is not None:
             line += f"  held-out loss {validation.valid_loss:.4f}"
-            line += f"  perplexity {perplexity(validation.valid_loss):.3f}"
+            line += f"  perplexity {format_perplexity(perplexity(validation.valid_loss))}"
         if validation.metric is not None:
             name, value = validation.metric
             line += f"  {name} {value:.{4 if name == 'exact-match' else 2}f}"

@@ -1,5 +1,6 @@
 """What `edgechat train` prints: the corpus, the tried learning rates, the training and its result."""
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from ..train.run import Run
     from ..train.run_inputs import RunInputs
     from ..train.trainer import TrainingResult
+
+#: The lowest loss of a training that learned anything is below the loss of guessing, times this.
+_DIVERGED_RATIO = 1.5
 
 
 def show_corpus(prepared: "PreparedCorpus", json: bool) -> None:
@@ -148,6 +152,13 @@ def print_training_end(run: "Run", result: "TrainingResult", json: bool) -> None
                 "best_step": position.best_step,
                 "best_loss": position.best_loss,
             }
+        )
+    guessing = math.log(run.codec.vocab_size)
+    if position.best_loss is not None and position.best_loss > _DIVERGED_RATIO * guessing:
+        print_stderr(
+            f"warning: the lowest loss, {position.best_loss:.4g}, is far above {guessing:.2f}, that of "
+            "guessing any token: the training has diverged, so train anew with --force and a lower "
+            "--learning-rate"
         )
     if result.ended in ("finished", "stopped early"):
         print_stderr(f"next: edgechat export {run.folder} --out BUNDLE")

@@ -26,6 +26,8 @@ from ..train.backend import TorchBackend, TorchState
 TOLERANCE = 1e-4  # states, alignments, log-probabilities of tokens
 NEAR_TIE_GAP = 1e-4
 BATCHING_TOLERANCE = 1e-2  # log-probabilities of int8 or fp16: an input may round to the neighboring value
+#: Below this, a log-probability in float32 is coarser than `TOLERANCE`: only diverged models have such ones.
+_DIVERGED_LOGP = -1e3
 _BATCH_SIZES = (1, 7, 64)
 _RAGGED_BATCH_SIZES = (2, 7, 64)
 #: Single-sentence steps are slow in PyTorch, so fewer pairs are compared alone than in batches.
@@ -82,9 +84,16 @@ def prove(
     }
     for what, difference in worst.items():
         if not difference <= TOLERANCE:
+            diverged = differences.lowest_logp < _DIVERGED_LOGP
             raise ProofError(
                 f"the exported graphs differ from the PyTorch model: {what} by {difference:.3g}, "
                 f"but at most {TOLERANCE} is allowed"
+                + (
+                    f": log-probabilities are as low as {differences.lowest_logp:.3g}, beyond the precision "
+                    "of float32, so the training has diverged and needs a lower --learning-rate"
+                    if diverged
+                    else ""
+                )
             )
     comparison = _ReplyComparison(TOLERANCE)
     for beam in _BEAMS:
@@ -150,6 +159,7 @@ class _StepDifferences:
 
     def __init__(self) -> None:
         self.logp = self.state = self.align = 0.0
+        self.lowest_logp = 0.0  # of a target token, by PyTorch
         self.steps = 0
 
     def compare(
@@ -172,6 +182,8 @@ class _StepDifferences:
         for t, (our, their) in enumerate(steps):
             live = t < lengths
             self.steps += int(live.sum())
+            said = np.take_along_axis(our.logp[live], target[live, t, None], axis=1)
+            self.lowest_logp = min(self.lowest_logp, float(said.min(initial=0.0)))
             self.logp = _max_or_nan(self.logp, _max_difference(our.logp[live], their.logp[live]))
             self.align = _max_or_nan(self.align, _max_difference(our.align[live], their.align[live]))
             self._update_recurrent_states(our.after, their.after, live.repeat(2))

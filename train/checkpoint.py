@@ -59,6 +59,7 @@ class CheckpointState:
 
     position: Position
     score: float | None  # of a validation at this step, lower is better; None if there was none
+    loss: float | None  # of that validation, which decides between equal scores
     scaler: dict[str, Any]  # that of float16, as `torch.amp.GradScaler.state_dict` gives it
     files: dict[str, dict[str, Any]]  # the sha256 and the size of each file, by name
 
@@ -87,6 +88,7 @@ def write_checkpoint(folder: Path, training_state: TrainingState, position: Posi
     state = CheckpointState(
         position,
         None,
+        None,
         training_state.scaler.state_dict(),
         {name: {"sha256": sha256(data), "size": len(data)} for name, data in contents.items()},
     )
@@ -96,9 +98,10 @@ def write_checkpoint(folder: Path, training_state: TrainingState, position: Posi
         (temporary / STATE).write_text(state.to_json())
 
 
-def write_validation(folder: Path, position: Position, score: float | None) -> None:
-    """Put the position after a validation and its score (lower is better) into a checkpoint of this step."""
-    state = replace(read_state(folder), position=position, score=score)
+def write_validation(folder: Path, position: Position, score: float | None, loss: float | None) -> None:
+    """Put the position after a validation, its score (lower is better) and its loss into a checkpoint of this
+    step."""
+    state = replace(read_state(folder), position=position, score=score, loss=loss)
     write_atomic(folder / STATE, state.to_json())
 
 
@@ -219,8 +222,8 @@ def _parse_state(state: Any) -> CheckpointState:
         check_type(value, float, f"scaler {name}")
     for name in {_MODEL, _OPTIMIZER, *state["files"]}:
         check_type(state["files"][name]["sha256"], str, f"sha256 of {name}")
-    score = check_type(state["score"], float | None, "score")
-    return CheckpointState(position, score, state["scaler"], state["files"])
+    score, loss = (check_type(state[name], float | None, name) for name in ("score", "loss"))
+    return CheckpointState(position, score, loss, state["scaler"], state["files"])
 
 
 def _read_checked(folder: Path, name: str, state: CheckpointState) -> bytes:

@@ -38,7 +38,10 @@ class Checkpoints:
         """The folder of the last one. Raises CheckpointError if there is none yet."""
         folders = complete_checkpoints(self._folder)
         if not folders:
-            raise CheckpointError(f"{self._run} has no checkpoint yet: train it until it writes one")
+            raise CheckpointError(
+                f"{self._run} has no checkpoint yet: train it until it writes one, or, if it has diverged, "
+                "anew with --force and a lower --learning-rate"
+            )
         return folders[-1]
 
     @property
@@ -87,7 +90,7 @@ class Checkpoints:
                 f"--checkpoint {which}: {self._run} has {there_are}: use a smaller number, or train "
                 f"longer, with --keep {number} or higher"
             )
-        return [folder for folder, _ in _ranked(scores, kind)[: int(number)]]
+        return _ranked(scores, kind)[: int(number)]
 
     def step(self, which: str) -> int:
         """The step of the checkpoint that `which` names, or the highest step of several."""
@@ -100,10 +103,10 @@ class Checkpoints:
         remove_leftovers(self._folder)
         write_checkpoint(self._folder / checkpoint_name(position.step), training_state, position)
 
-    def save_validation(self, position: Position, score: float | None) -> None:
-        """Add to the checkpoint of this step what a validation measured: the `position` after it, and a
-        `score` (lower is better), or None if nothing was measured."""
-        write_validation(self._folder / checkpoint_name(position.step), position, score)
+    def save_validation(self, position: Position, score: float | None, loss: float | None) -> None:
+        """Add to the checkpoint of this step what a validation measured: the `position` after it, and its
+        `score` and `loss` (lower is better), or None if nothing was measured."""
+        write_validation(self._folder / checkpoint_name(position.step), position, score, loss)
 
     def remove(self, step: int) -> None:
         """Remove the checkpoint of a step."""
@@ -114,7 +117,7 @@ class Checkpoints:
         `keep` or the best `keep` validated ones. Unreadable ones are left alone if `keep` is above 1."""
         folders = complete_checkpoints(self._folder)
         states = _readable_states(folders) if keep > 1 else {}
-        kept = {folder for kind in ("last", "best") for folder, _ in _ranked(_scores(states), kind)[:keep]}
+        kept = {folder for kind in ("last", "best") for folder in _ranked(_scores(states), kind)[:keep]}
         if keep > 1:
             kept |= set(folders) - set(states)
         for old in folders:
@@ -130,10 +133,14 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _scores(states: dict[Path, CheckpointState]) -> dict[Path, float]:
-    """The scores of the checkpoints at validations. Those written by an interruption have none, so a run
-    keeps the same checkpoints whether it was interrupted or not."""
-    return {folder: state.score for folder, state in states.items() if state.score is not None}
+def _scores(states: dict[Path, CheckpointState]) -> dict[Path, tuple[float, float]]:
+    """The score and the loss of the checkpoints at validations. Those written by an interruption have none,
+    so a run keeps the same checkpoints whether it was interrupted or not."""
+    return {
+        folder: (state.score, state.loss)
+        for folder, state in states.items()
+        if state.score is not None and state.loss is not None
+    }
 
 
 def _readable_states(folders: list[Path]) -> dict[Path, CheckpointState]:
@@ -152,8 +159,8 @@ def _warn_once(sentence: str) -> None:
     logging.getLogger(__name__).warning("%s", sentence)
 
 
-def _ranked(scores: dict[Path, float], kind: str) -> list[tuple[Path, float]]:
+def _ranked(scores: dict[Path, tuple[float, float]], kind: str) -> list[Path]:
     """Newest first, or best first with the earlier of equals in front."""
     if kind == "last":
-        return sorted(scores.items(), key=lambda item: -checkpoint_step(item[0]))
-    return sorted(scores.items(), key=lambda item: (item[1], checkpoint_step(item[0])))
+        return sorted(scores, key=lambda folder: -checkpoint_step(folder))
+    return sorted(scores, key=lambda folder: (scores[folder], checkpoint_step(folder)))

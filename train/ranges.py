@@ -55,7 +55,7 @@ _RANGES: dict[str, _Range] = {
     **dict.fromkeys(("decay_start", "decay_every", "plateau_patience"), _COUNT),
     **dict.fromkeys(("save_every", "keep", "patience"), _COUNT),
     "warmup_steps": (_at_least(0), *_COUNT[1:]),
-    "learning_rate": (_above(0), _FINITE),
+    "learning_rate": (_above(0), _FINITE, _at_most(1e30)),  # float32, in which it is multiplied, ends at 3e38
     "weight_decay": (_at_least(0), _FINITE),
     "clip": (_above(0),),
     "decay": (_above(0), _below(1)),

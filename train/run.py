@@ -15,9 +15,12 @@ The folder appears complete, once the corpus is encoded. A process that is kille
 folder `.tmp-...` beside it, which can be deleted.
 """
 
+import contextlib
+import errno
 import functools
 import json
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,6 +245,7 @@ def create_run(
 
     Raises:
         CheckpointError: another process trains in the run that would be replaced.
+        UsageError: another process has made `folder` since it was checked.
     """
     config, prepared, base = inputs.config, inputs.prepared, inputs.base
     pretrained = inputs.pretrained
@@ -271,7 +275,7 @@ def create_run(
     if base is not None:
         info["from"] = {"data": base.data_name, "step": base.step, "sha256": sha256(base.weights)}
     _make_folder(folder.parent)
-    with atomic_folder(folder, replace=replace) as temporary:
+    with _explain_existing(folder), atomic_folder(folder, replace=replace) as temporary:
         write_atomic(temporary / RUN_FILE, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         (temporary / _CORPUS).mkdir()
         if base is not None:
@@ -284,6 +288,19 @@ def create_run(
         if replace and is_run(folder):
             RunLock(folder).release()  # raises if another process trains in it
     return open_run(folder)
+
+
+@contextlib.contextmanager
+def _explain_existing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise UsageError(
+            f"{folder} was made by another process meanwhile: choose another --out, or continue that run "
+            "with --resume once its training has ended"
+        ) from None
 
 
 def _make_folder(folder: Path) -> None:

@@ -90,6 +90,12 @@ def prepare_run_inputs(
     if not _has_data(options):
         if base is not None:
             raise UsageError("--from-run needs DATA to learn from, as in edgechat train DATA --from-run RUN")
+        if options.valid is not None or options.valid_source is not None:
+            raise UsageError("--valid needs DATA to learn from, as in edgechat train DATA --valid FILE")
+        if request.file is not None:
+            raise UsageError(
+                f"{request.file.path} names no data: add data = [...] to its section run, or DATA"
+            )
         say(f"no DATA given: training on {DEFAULT_CORPUS}")
     existing_tokenizer = (
         run.tokenizer if run else load_tokenizer(options.tokenizer) if options.tokenizer else None

@@ -353,10 +353,10 @@ class Trainer:
     def _divergence_error(self, what: str) -> EdgeChatError:
         """The error for a diverged training. A run keeps its learning rate, so the way on is another run."""
         config, best = self._config, self._position.best_step
-        start = f"--from-run {self._run.folder} (best checkpoint: step {best}) and " if best else ""
+        way = f"--from-run {self._run.folder} (best checkpoint: step {best})" if best else "--force"
         return EdgeChatError(
-            f"{what}: start another run with {start}a lower --learning-rate (now {config.learning_rate}) or "
-            f"--clip (now {config.clip})"
+            f"{what}: start another run with {way} and a lower --learning-rate (now {config.learning_rate}) "
+            f"or --clip (now {config.clip})"
         )
 
     def _validate_and_save(self) -> None:
@@ -369,7 +369,12 @@ class Trainer:
         loss = measured.get("loss", train_loss)
         score = self._checkpoint_score(loss, measured)
         finite = math.isfinite(loss)  # NaN too if nothing is held out and all steps were skipped
-        best = finite and (position.best_score is None or score < position.best_score)
+        best = finite and (
+            position.best_score is None
+            or position.best_loss is None
+            # While no reply is right, the loss tells whether the model learns.
+            or (score, loss) < (position.best_score, position.best_loss)
+        )
         if best:
             position.best_loss, position.best_step, position.best_score = loss, position.step, score
         position.waited = 0 if best else position.waited + 1
@@ -399,7 +404,7 @@ class Trainer:
             if diverged:
                 self._run.checkpoints.remove(position.step)
             else:
-                self._run.checkpoints.save_validation(position, score if finite else None)
+                self._run.checkpoints.save_validation(position, *((score, loss) if finite else (None, None)))
         if diverged:
             raise self._divergence_error(f"the held-out loss is not finite at step {position.step}")
         self._remove_old_checkpoints()

@@ -343,6 +343,32 @@ def test_training_without_data_names_the_default_corpus(invoke):
     assert invoke("train", "chatterbot:english", "--dry-run", "--vocab-size", 300).stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--valid", "{data}"], "--valid needs DATA to learn from, as in edgechat train DATA --valid FILE"),
+        (["--config", "{config}"], "{config} names no data: add data = [...] to its section run, or DATA"),
+    ],
+)
+def test_data_that_was_forgotten_is_not_replaced_by_the_default(
+    invoke, corpus_file, tmp_path, options, sentence
+):
+    names = {"data": corpus_file, "config": tmp_path / "run.toml"}
+    names["config"].write_text("[model]\nhidden = 8\n")
+    done = invoke("train", "--dry-run", *(option.format(**names) for option in options))
+    assert (done.returncode, done.sentence) == (2, sentence.format(**names))
+
+
+def test_a_training_that_diverges_to_finite_losses_ends_with_a_warning(invoke, corpus_file, tmp_path):
+    sizes = ["--hidden", 16, "--embedding", 8, "--attention", 8, "--vocab-size", 300, "--device", "cpu"]
+    for rate, diverged in ((1000, True), (0.001, False)):
+        out = tmp_path / str(rate)
+        done = invoke("train", corpus_file, "--out", out, *sizes, "--learning-rate", rate, "--max-steps", 9)
+        assert done.returncode == 0
+        assert ("is far above 5.70, that of guessing any token: the training has" in done.stderr) is diverged
+    assert max(map(len, done.stderr.splitlines())) < 120
+
+
 def test_empty_prompts_are_counted(invoke, corpus_file, tmp_path):
     (tmp_path / "a.jsonl").write_text(corpus_file.read_text() + '{"prompt": "", "response": "hi"}\n')
     done = invoke("train", tmp_path / "a.jsonl", "--dry-run", "--vocab-size", 300)
@@ -717,6 +743,7 @@ def test_early_stopping_without_held_out_pairs_is_refused_and_no_run_is_begun(
 
 def test_resuming_a_run_that_stopped_early_reports_it(invoke, corpus_file, tmp_path):
     options = ["--early-stop", "bleu", "--patience", 1, "--save-every", 1, "--max-steps", 50]
+    options += ["--learning-rate", 1e-30]  # so that neither replies nor loss improve
     out = tmp_path / "run"
     assert "stopped early at step" in invoke("train", corpus_file, "--out", out, *QUICK, *options).stderr
     done = invoke("train", "--resume", "--out", out, "--max-steps", 60)

@@ -144,6 +144,15 @@ def test_the_proof_passes_and_counts_what_it_compared(both):
     assert 0 < proof.worst_logp < 1e-4
 
 
+def test_a_proof_that_fails_of_a_diverged_model_says_so():
+    model = make_model(layers=1, reverse=True)
+    exported = backend_of(model)
+    with torch.no_grad():
+        model.output.bias[6] -= 5000.0
+    with pytest.raises(ProofError, match=r"as low as -5\.\d+e\+03, .* so the training has diverged"):
+        prove(TorchBackend(model), exported, random_sources(3, 5), [[6, EOS]] * 3, max_length=4)
+
+
 @pytest.mark.parametrize(
     "name", ["attention.query.weight", "encoder.weight_hh_l0", "cells.1.bias_ih", "output.bias"]
 )

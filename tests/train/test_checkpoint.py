@@ -34,7 +34,7 @@ def save_checkpoint(run: Path, step: int, training_state: TrainingState | None =
     """Write the checkpoint of a step. Each one is better than the one before; two are kept."""
     position, checkpoints = Position(step=step, best_step=step), Checkpoints(run)
     checkpoints.save(training_state or make_training_state(), position)
-    checkpoints.save_validation(position, 100.0 - step)
+    checkpoints.save_validation(position, 100.0 - step, 1.0)
     checkpoints.remove_old(position, keep=2)
 
 
@@ -149,7 +149,8 @@ def test_the_state_is_loaded_to_where_the_weights_are():
     assert {tensor.device.type for tensor in loaded.values()} == {"meta"}
 
 
-def test_of_equally_good_checkpoints_the_earlier_is_the_better_and_the_last_are_the_newest():
-    scores = {Path(checkpoint_name(step)): score for step, score in ((9, 1.0), (3, 1.0), (6, 0.5), (12, 2.0))}
-    ranks = {kind: [checkpoint_step(path) for path, _ in _ranked(scores, kind)] for kind in ("best", "last")}
-    assert ranks == {"best": [6, 3, 9, 12], "last": [12, 9, 6, 3]}
+def test_of_equal_scores_the_lower_loss_is_better_and_of_equal_losses_the_earlier():
+    scores = {9: (1.0, 4.0), 3: (1.0, 5.0), 4: (1.0, 4.0), 6: (0.5, 9.0), 12: (2.0, 0.0)}
+    folders = {Path(checkpoint_name(step)): score for step, score in scores.items()}
+    ranks = {kind: [checkpoint_step(path) for path in _ranked(folders, kind)] for kind in ("best", "last")}
+    assert ranks == {"best": [6, 4, 9, 3, 12], "last": [12, 9, 6, 4, 3]}

@@ -156,6 +156,15 @@ def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric
     assert result.position.best_score == -max(values)
 
 
+def test_while_a_metric_stays_the_same_a_lower_loss_is_better_and_keeps_the_patience(run, monkeypatch):
+    losses = iter([5.0, 4.0, 4.5, 3.0, 3.5, 3.6])
+    monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses), "exact_match": 0.0})
+    options = {"save_every": 1, "early_stop": "exact-match", "patience": 2, "epochs": 99}
+    result = Trainer(with_options(run, **options)).train()
+    assert (result.ended, result.position.step, result.position.best_step) == ("stopped early", 6, 4)
+    assert Checkpoints(run.folder).step("best") == 4
+
+
 def test_the_last_and_the_best_checkpoints_are_kept_and_averaged(run, monkeypatch):
     script_valid_losses(monkeypatch, [3.0, 1.0, 2.0, 5.0, 9.0, 4.0])
     kept = with_options(run, max_steps=6, epochs=99, save_every=1, keep=2)

@@ -49,6 +49,23 @@ def test_a_run_whose_training_begins_while_the_data_is_read_is_not_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_run_that_another_process_makes_while_the_data_is_read_is_not_replaced(
+    corpus_file, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    request = TrainingRequest.from_options({**SMALL, "data": [str(corpus_file)]})
+
+    def prepare(*given, **options):
+        monkeypatch.undo()
+        open_or_create(out, request, "cpu")
+        return prepare_run_inputs(*given, **options)
+
+    monkeypatch.setattr(start_run, "prepare_run_inputs", prepare)
+    with pytest.raises(UsageError, match="was made by another process meanwhile: choose another --out"):
+        open_or_create(out, request, "cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_resume_may_keep_more_checkpoints_but_not_replace_batches_of_tokens_by_batches_of_pairs(
     corpus_file, tmp_path
 ):

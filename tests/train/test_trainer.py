@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from edgechat.runtime.atomic_write import sha256
-from edgechat.runtime.errors import CheckpointError, EdgeChatError
+from edgechat.runtime.errors import CheckpointError, EdgeChatError, UsageError
 from edgechat.train.batches import make_batch
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.dialogue import Pair
@@ -268,7 +268,7 @@ def test_a_few_such_steps_in_a_row_stop_with_a_sentence_and_keep_the_last_good_c
         trainer.train()
     for part in (
         "loss nan) in 5 steps in a row, up to step 7",
-        "start another run with a lower --learning-rate (now 0.01) or --clip (now 5.0)",
+        "start another run with --force and a lower --learning-rate (now 0.01) or --clip (now 5.0)",
     ):
         assert part in str(error.value)
     assert weights(run.folder) == good
@@ -371,7 +371,9 @@ def test_a_model_that_is_broken_from_the_start_stops_and_leaves_no_checkpoint(ru
     trainer = Trainer(run)
     with torch.no_grad():
         trainer.model.output.bias.fill_(float("nan"))
-    with pytest.raises(EdgeChatError, match=r"in 5 steps in a row, up to step 5: start another run with a"):
+    with pytest.raises(
+        EdgeChatError, match=r"in 5 steps in a row, up to step 5: start another run with --force"
+    ):
         trainer.train()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         _ = Checkpoints(run.folder).last
@@ -415,6 +417,11 @@ def test_a_diverged_run_names_its_best_checkpoint_to_start_from(run, monkeypatch
         EdgeChatError, match=rf"with --from-run {run.folder} \(best checkpoint: step 2\) and a"
     ):
         trainer.train()
+
+
+def test_a_learning_rate_that_float32_does_not_hold_is_refused(run):
+    with pytest.raises(UsageError, match=r"learning_rate must be at most 1e\+30, not 1e\+39"):
+        run.config.with_values({"learning_rate": 1e39})
 
 
 def test_metrics_have_no_infinity_and_a_resume_removes_an_old_one(tmp_path):
