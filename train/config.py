@@ -307,6 +307,8 @@ class RunOptions:
         return dataclasses.replace(self, **given)
 
 
+#: Options that say what one call of the command does.
+_COMMAND_LINE_ONLY = {"config", "dry_run", "find_lr", "force", "json", "resume"}
 _SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataConfig, "training": TrainingConfig}
 
 
@@ -340,6 +342,18 @@ def load_preset(name: str) -> RunConfig:
     return RunConfig.from_dict(tomllib.loads(text), f"preset {name}")
 
 
+def _refuse_misplaced(given: Iterable[str], section: str, known: dict[str, Any], where: str) -> None:
+    """Raise UsageError for the first of the keys `given` in `section` that belongs elsewhere."""
+    keys = {name: {field.name for field in dataclasses.fields(kind)} for name, kind in known.items()}
+    for key in given:
+        if key in keys[section]:
+            continue
+        if key in _COMMAND_LINE_ONLY:
+            raise UsageError(f"{where}, section {section}: {key} is an option of the command line only")
+        if homes := [name for name in known if key in keys[name]]:
+            raise UsageError(f"{where}, section {section}: {key} belongs in section {join_with_or(homes)}")
+
+
 @dataclass(frozen=True)
 class ConfigFile:
     """A TOML file of the user, read once. `sections` are those of the configuration, `options` is `run`."""
@@ -352,7 +366,10 @@ class ConfigFile:
     def read(cls, path: Path) -> "ConfigFile":
         """Read a file. Raises UsageError if it cannot be read or is not such a file."""
         sections = read_toml(path)
-        _refuse_unknown_sections(sections, {**_SECTIONS, "run": RunOptions}, str(path))
+        known = {**_SECTIONS, "run": RunOptions}
+        _refuse_unknown_sections(sections, known, str(path))
+        for name, part in sections.items():
+            _refuse_misplaced(part if isinstance(part, dict) else {}, name, known, str(path))
         options = parse_section(RunOptions, sections.pop("run", {}), f"{path}, section run")
         return cls(path, sections, options.with_paths_in(path.parent))
 

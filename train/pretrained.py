@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..runtime.backend import Floats, Ints
+from ..runtime.display import plural
 from ..runtime.errors import DataError, UsageError
 from ..runtime.text import SPECIAL_TOKENS, TextCodec, to_nfc
 from .readers import READ_ERRORS, as_data_error
@@ -121,12 +122,14 @@ def _rows_from_lines(
     path: Path, lines: Iterable[str], remaining: dict[str, list[int]], size: int
 ) -> Iterator[Row]:
     """The rows of the words in `remaining`; if a word comes twice, the first row counts."""
+    number = expected = 0
     for number, line in enumerate(lines, 1):
-        parts = line.rstrip().split(" ")
+        parts = line.rstrip().replace("\t", " ").split(" ")
         if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
+            expected = int(parts[0])
             _check_size(path, int(parts[1]), size)
             continue
-        if number == 1:
+        if number == 1 and len(parts) > 1:
             _check_size(path, len(parts) - 1, size)
         word = to_nfc(" ".join(parts[:-size]))  # words of GloVe may contain spaces
         ids = remaining.pop(word, ())
@@ -135,13 +138,20 @@ def _rows_from_lines(
         try:
             if not word:
                 raise ValueError
-            vector = np.array(parts[-size:], dtype=np.float32)
+            vector = np.array(parts[-size:], dtype=np.float64)
         except ValueError:
             raise DataError(
                 f"{path}, line {number}: not a word and {size} numbers, separated by spaces"
             ) from None
+        if not (np.abs(vector) <= np.finfo(np.float32).max).all():
+            raise DataError(f"{path}, line {number}: a number is not finite, or too large for 32 bits")
         for id in ids:
-            yield id, vector
+            yield id, vector.astype(np.float32)
+    if expected and number <= expected:
+        raise DataError(
+            f"{path} is not complete: its first line announces {plural(expected, 'vector')}, and it has "
+            f"{number - 1:,}"
+        )
 
 
 def _rows_from_safetensors(path: Path, codec: TextCodec, size: int) -> Iterator[Row]:
@@ -156,7 +166,10 @@ def _rows_from_safetensors(path: Path, codec: TextCodec, size: int) -> Iterator[
         name = _WEIGHT if words is None else names[0]
         tensor = file.get_tensor(name)
     if tensor.ndim != 2 or not tensor.is_floating_point():
-        raise DataError(f"{path}: {name} must be a matrix of numbers, not {tuple(tensor.shape)}")
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise DataError(
+            f"{path}: {name} must be a matrix of floating-point numbers, not {kind} {tuple(tensor.shape)}"
+        )
     _check_size(path, tensor.shape[1], size)
     vectors: Floats = tensor.float().numpy()
     if words is not None:

@@ -114,6 +114,10 @@ def test_the_toml_of_a_configuration_has_every_value_that_is_not_left_out():
         ("[data]\nturns = 0", "section data: turns must be at least 1, not 0"),
         ("[model", "is not a TOML file"),
         ("[run]\nouts = 'a'", "section run: unknown key 'outs'; did you mean 'out'"),
+        ("[run]\nseed = 3", "section run: seed belongs in section data or training"),
+        ("[model]\nbatch_size = 3", "section model: batch_size belongs in section training"),
+        ("[training]\nhidden = 3", "section training: hidden belongs in section model"),
+        ("[run]\nforce = true", "section run: force is an option of the command line only"),
         ("[run]\ndata = [3]", "section run: data must be a string or a list of strings, not [3]"),
         ("[run]\nout = 3", "section run: out must be a string, not 3"),
         ("[run]\nthreads = 0", "section run: threads must be at least 1, not 0"),
@@ -244,7 +248,7 @@ def test_a_section_that_is_not_a_table_is_refused(tmp_path, text):
 def test_an_error_names_the_value_that_is_in_the_wrong_section(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[model]\nbatch_size = 3")
-    with pytest.raises(UsageError, match="section model: unknown key 'batch_size'"):
+    with pytest.raises(UsageError, match="section model: batch_size belongs in section training"):
         TrainingRequest.from_options({"config": path}).config_of_new_run()
 
 

@@ -90,7 +90,10 @@ def test_the_embedding_of_a_run_fits_its_own_tokenizer_alone(run_folder, codec):
         ("hello 1 2\nworld 1 x\n", DataError, r"v\.txt, line 2: not a word and 2 numbers"),
         ("hello 1 2\n1 2\n", DataError, r"v\.txt, line 2"),
         ("hello 1 2\n\n", DataError, r"v\.txt, line 2"),
-        ("hello 1 nan\n", DataError, r"v\.txt has a number that is not finite"),
+        ("\x80PK\x03\n", DataError, r"v\.txt, line 1: not a word and 2 numbers"),
+        ("hello 1 nan\n", DataError, r"v\.txt, line 1: a number is not finite, or too large for 32 bits"),
+        ("hello 1 2\nworld 1 1e39\n", DataError, r"v\.txt, line 2: a number is not finite, or too large"),
+        ("3 2\nhello 1 2\nyou 1 2\n", DataError, r"is not complete: .* announces 3 vectors, and it has 2"),
         ("", UsageError, r"has none of"),
     ],
 )
@@ -124,7 +127,12 @@ def test_damaged_and_strange_safetensors_are_refused(codec, tmp_path):
         ({}, ["one"], "nor words in its metadata with one tensor of vectors"),
         ({"v": torch.zeros(1, 2), "w": torch.zeros(1, 2)}, ["one"], "nor words in its metadata with one"),
         ({"v": torch.zeros(2, 2)}, ["one"], "a JSON list of 2 strings, one for each vector"),
-        ({"v": torch.zeros(2)}, ["a", "b"], "must be a matrix of numbers"),
+        (
+            {"v": torch.zeros(2)},
+            ["a", "b"],
+            r"v must be a matrix of floating-point numbers, not flo",
+        ),
+        ({"v": torch.zeros(2, 2, dtype=torch.int64)}, ["a", "b"], r"numbers, not int64 \(2, 2\)"),
     ):
         safetensors.torch.save_file(tensors, path, words and {"words": json.dumps(words)})
         with pytest.raises(DataError, match=said):
