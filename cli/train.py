@@ -21,7 +21,7 @@ from .options import ForceOption, JsonOption
 from .output_path import check_writable
 from .progress import reading_progress
 from .pytorch import set_torch_threads, torch_device
-from .train_output import find_learning_rate, print_training_end, set_up_environment, show_corpus, train_run
+from .train_output import find_learning_rate, print_training_end, set_up_environment, show_plan, train_run
 
 if TYPE_CHECKING:
     from ..train.run import Run
@@ -451,8 +451,8 @@ def train(
 
     --json prints run, ended (finished, stopped early, out of time or interrupted), step, total_steps,
     total_steps_exact (false: total_steps is an estimate), epoch (passes over the data: 2.5 is half of the
-    third), best_step and best_loss. With --dry-run it prints report, vocabulary and samples, and with
-    --find-lr suggestion and tried.
+    third), best_step and best_loss. With --dry-run it prints report, weights, steps, steps_exact, config,
+    vocabulary and samples, and with --find-lr suggestion and tried.
     """
     from ..runtime.errors import UsageError
     from ..train.distributed import is_first_process, join_process_group
@@ -471,7 +471,7 @@ def train(
         return
     if dry_run:
         shown = prepare_run_inputs(request, say=print_stderr, reading=reading_progress)
-        show_corpus(shown.prepared, json)
+        show_plan(shown, json)
         for line in shown.remarks():
             print_stderr(line)
         return

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from ..runtime.display import plural
 from .console import print_json, print_stderr, print_stdout
 from .interrupt import stop_on_signal
 from .progress import TrainingProgress, progress_bar
@@ -12,7 +13,6 @@ from .pytorch import set_torch_threads
 if TYPE_CHECKING:
     from ..runtime.device import Device
     from ..runtime.text import TextCodec
-    from ..train.dataset import PreparedCorpus
     from ..train.distributed import World
     from ..train.run import Run
     from ..train.run_inputs import RunInputs
@@ -22,16 +22,28 @@ if TYPE_CHECKING:
 _DIVERGED_RATIO = 1.5
 
 
-def show_corpus(prepared: "PreparedCorpus", json: bool) -> None:
+def show_plan(inputs: "RunInputs", json: bool) -> None:
     """Print the result of --dry-run."""
+    from ..train.batches import plan_epoch
     from ..train.dataset import pick_samples
+    from ..train.model import Seq2Seq
+    from ..train.schedule import count_planned_steps
 
+    config, prepared = inputs.config, inputs.prepared
     corpus_samples = pick_samples(prepared, 3)
+    weights = sum(one.numel() for one in Seq2Seq(config.model, prepared.codec.vocab_size).parameters())
+    steps, exact = count_planned_steps(
+        config.training, lambda epoch: len(plan_epoch(prepared.train, config.training, epoch))
+    )
     if json:
         report = prepared.report.to_json()
         print_json(
             {
                 "report": report,
+                "weights": weights,
+                "steps": steps,
+                "steps_exact": exact,
+                "config": config.to_json(),
                 "vocabulary": _vocabulary(prepared.codec),
                 "samples": [asdict(s) for s in corpus_samples],
             }
@@ -39,6 +51,8 @@ def show_corpus(prepared: "PreparedCorpus", json: bool) -> None:
         return
     for line in prepared.report.lines():
         print_stdout(line)
+    print_stdout("")
+    print_stdout(f"{weights:,} weights, {'' if exact else 'about '}{plural(steps, 'step')}")
     print_stdout("")
     print_stdout(
         f"vocabulary  {prepared.codec.vocab_size:,} tokens, among them the longest and the last ones learned:"
@@ -53,6 +67,8 @@ def show_corpus(prepared: "PreparedCorpus", json: bool) -> None:
         print_stdout(f"  target  {sample.target}")
         print_stdout(f"          {' '.join(map(str, sample.target_ids))}")
         print_stdout(f"          {'|'.join(sample.target_pieces)}")
+    print_stdout("")
+    print_stdout(config.to_toml().rstrip())
 
 
 def find_learning_rate(inputs: "RunInputs", device: str, json: bool) -> None:

@@ -1,8 +1,13 @@
-"""The learning rate, and the share of sampled tokens, as functions of the step."""
+"""The planned number of steps, and functions of the step: learning rate and share of sampled tokens."""
 
 import math
+from collections.abc import Callable
 
 from .config import TrainingConfig
+
+#: Steps that are counted before the first one. Beyond them the total is extrapolated, so that the count takes
+#: seconds for any number of epochs.
+_MAX_COUNTED_STEPS = 50_000
 
 
 def learning_rate(step: int, total_steps: int, config: TrainingConfig, scale: float = 1.0) -> float:
@@ -15,7 +20,28 @@ def learning_rate(step: int, total_steps: int, config: TrainingConfig, scale: fl
     return config.learning_rate * scale * _rate_factor(step, total_steps, config)
 
 
-def depends_on_total_steps(config: TrainingConfig) -> bool:
+def count_planned_steps(
+    config: TrainingConfig, count_steps_of_epoch: Callable[[int], int]
+) -> tuple[int, bool]:
+    """The planned number of steps, and whether it is exact.
+
+    With batches of pairs all epochs have the same number of steps. With batches of tokens the numbers differ:
+    if something depends on the total, epochs are counted up to `_MAX_COUNTED_STEPS` steps, else only the
+    first one is. The remaining epochs are assumed to be as long as those counted.
+    """
+    limit = config.max_steps or math.inf
+    if not config.batch_tokens:
+        return int(min(config.epochs * count_steps_of_epoch(0), limit)), True
+    enough = min(limit, _MAX_COUNTED_STEPS if _depends_on_total_steps(config) else 1)
+    steps = epochs = 0
+    while epochs < config.epochs and steps < enough:
+        steps, epochs = steps + count_steps_of_epoch(epochs), epochs + 1
+    if epochs == config.epochs or steps >= limit:
+        return int(min(steps, limit)), True
+    return int(min(steps * config.epochs // epochs, limit)), False
+
+
+def _depends_on_total_steps(config: TrainingConfig) -> bool:
     """Whether the rate, or the share of sampled tokens, depends on the planned number of steps."""
     planned = config.schedule == "luong" and None in (config.decay_start, config.decay_every)
     return config.schedule == "cosine" or planned or config.scheduled_sampling > 0

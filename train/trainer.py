@@ -33,7 +33,7 @@ from .model import Seq2Seq
 from .perplexity import perplexity
 from .precision import Precision, autocast
 from .run import Run
-from .schedule import depends_on_total_steps, learning_rate, sampling_probability
+from .schedule import count_planned_steps, learning_rate, sampling_probability
 from .updates import Outcome, Shard, Updater, evaluate_loss
 
 EndReason = Literal["finished", "stopped early", "interrupted", "out of time"]
@@ -42,9 +42,6 @@ EndReason = Literal["finished", "stopped early", "interrupted", "out of time"]
 _MAX_SKIPPED_IN_ROW = 5
 #: Held-out pairs that are decoded at each validation if early stopping goes by the quality of replies.
 _MAX_DECODED_PAIRS = 200
-#: Steps that are counted before the first one. Beyond them the total is extrapolated, so that the count takes
-#: seconds for any number of epochs.
-_MAX_COUNTED_STEPS = 50_000
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +132,9 @@ class Trainer:
                 remove_leftovers(run.folder)
                 truncate_metrics(run.folder, self._position.validated_step)
             #: The planned number of steps, and whether that is exact rather than an estimate.
-            self.total_steps, self.total_steps_exact = self._count_planned_steps()
+            self.total_steps, self.total_steps_exact = count_planned_steps(
+                self._config, lambda epoch: len(self._steps_of_epoch(epoch))
+            )
         except BaseException:
             self._release_lock()
             raise
@@ -266,25 +265,6 @@ class Trainer:
             self._cached_steps = plan_epoch(self._train, self._config, epoch)
             self._cached_epoch = epoch
         return self._cached_steps
-
-    def _count_planned_steps(self) -> tuple[int, bool]:
-        """The planned number of steps, and whether it is exact.
-
-        With batches of pairs all epochs have the same number of steps. With batches of tokens the numbers
-        differ: if something depends on the total, epochs are counted up to `_MAX_COUNTED_STEPS` steps, else
-        only the first one is. The remaining epochs are assumed to be as long as those counted.
-        """
-        config = self._config
-        limit = config.max_steps or math.inf
-        if not config.batch_tokens:
-            return int(min(config.epochs * len(self._steps_of_epoch(0)), limit)), True
-        enough = min(limit, _MAX_COUNTED_STEPS if depends_on_total_steps(config) else 1)
-        steps = epochs = 0
-        while epochs < config.epochs and steps < enough:
-            steps, epochs = steps + len(self._steps_of_epoch(epochs)), epochs + 1
-        if epochs == config.epochs or steps >= limit:
-            return int(min(steps, limit)), True
-        return int(min(steps * config.epochs // epochs, limit)), False
 
     def _train_step(self, index_batches: list[np.ndarray]) -> None:
         """One update of the weights, from the batches of `index_batches`."""

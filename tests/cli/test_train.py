@@ -337,6 +337,16 @@ def test_a_dry_run_shows_report_vocabulary_and_three_samples_and_writes_nothing(
     assert tree(corpus_file.parent) == before
 
 
+def test_a_dry_run_announces_the_weights_steps_and_settings_of_the_training(invoke, corpus_file, tmp_path):
+    command = ["train", corpus_file, *QUICK, "--batch-size", 4, "--epochs", 3, "--max-steps", 8]
+    shown = invoke(*command, "--dry-run").stdout
+    done = invoke(*command, "--out", tmp_path / "run")
+    [weights] = re.findall(r"^([0-9,]+) weights$", done.stderr, re.MULTILINE)
+    [steps] = re.findall(r"^training to step ([0-9]+) on", done.stderr, re.MULTILINE)
+    assert re.search(rf"^{weights} weights, {steps} steps$", shown, re.MULTILINE)
+    assert shown.endswith((tmp_path / "run" / "config.toml").read_text())
+
+
 def test_training_without_data_names_the_default_corpus(invoke):
     done = invoke("train", "--dry-run", "--vocab-size", 300)
     assert (done.returncode, done.stderr) == (0, "no DATA given: training on chatterbot:english\n")
@@ -376,9 +386,12 @@ def test_empty_prompts_are_counted(invoke, corpus_file, tmp_path):
     assert "empty prompts" not in invoke("train", corpus_file, "--dry-run", "--vocab-size", 300).stdout
 
 
-def test_a_dry_run_as_json_has_the_same_three_parts(invoke, corpus_file):
+def test_a_dry_run_as_json_has_the_same_parts(invoke, corpus_file):
     values = json.loads(invoke("train", corpus_file, "--dry-run", "--json", "--vocab-size", 300).stdout)
-    assert list(values) == ["report", "vocabulary", "samples"]
+    assert list(values) == [
+        "report", "weights", "steps", "steps_exact", "config", "vocabulary", "samples"
+    ]  # fmt: skip
+    assert values["config"]["data"]["vocab_size"] == 300
     assert values["report"]["pairs"] == 16
     assert len(values["samples"]) == 3
     for sample in values["samples"]:

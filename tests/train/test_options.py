@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edgechat.runtime.errors import UsageError
+from edgechat.train import schedule
 from edgechat.train import trainer as trainer_module
 from edgechat.train.batches import ordered_batches, plan_epoch
 from edgechat.train.checkpoint import load_weights
@@ -80,7 +81,7 @@ def test_steps_are_counted_if_the_schedule_depends_on_their_total(run, options):
 
 
 def test_of_a_great_many_epochs_the_first_ones_are_counted(run, drawn, monkeypatch):
-    monkeypatch.setattr(trainer_module, "_MAX_COUNTED_STEPS", 30)
+    monkeypatch.setattr(schedule, "_MAX_COUNTED_STEPS", 30)
     endless = with_options(run, epochs=1_000_000, batch_tokens=64, schedule="cosine")
     trainer = Trainer(endless)
     epochs = len(drawn)
