@@ -21,7 +21,7 @@ _TRAINING_PACKAGES = {
     **{name: name for name in ("torch", "onnx", "safetensors", "sacrebleu", "matplotlib")},
     "yaml": "pyyaml",
 }
-_OUT_OF_MEMORY_MESSAGE = "not enough memory: use a smaller preset, --batch-size or --beam"
+_OUT_OF_MEMORY_MESSAGE = "not enough memory: use a smaller model, --batch-size or --beam"
 #: The packages that draw on a terminal, and what pip installs for each: platformdirs comes with Textual.
 _SCREEN_PACKAGES = {"rich": "rich", "textual": "textual", "platformdirs": "textual"}
 #: The error types of Typer's parser whose own message leaves out the wrong value, and our words for them.

@@ -476,7 +476,8 @@ def train(
             print_stderr(line)
         return
     if options.out is None:
-        raise UsageError("--out is missing: name the run folder to write, as in --out runs/mine")
+        meant = options.data[0] if resume and len(options.data) == 1 else "runs/mine"
+        raise UsageError(f"--out is missing: name the run folder to write, as in --out {meant}")
     run_folder, chosen_device = options.out, torch_device(options.device)
     set_torch_threads(options.threads)
     with join_process_group(chosen_device) as world:
@@ -503,6 +504,6 @@ def train(
         set_up_environment(run, chosen_device, options.threads, world)
         result = train_run(run, chosen_device, options.max_minutes, world)
         if world.is_first:
-            print_training_end(run, result, json)
+            print_training_end(run, result, world, json)
     if result.ended == "interrupted":
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -116,8 +116,9 @@ def set_up_environment(run: "Run", device: str, threads: int | None, world: "Wor
     set_torch_threads(threads or recorded["threads"])
     for name, now in describe_environment(device, run.config.training.amp, world.size).items():
         if recorded.get(name) != now and world.is_first:
+            what = f"the number of {name}" if name in ("processes", "threads") else name
             print_stderr(
-                f"warning: {name} is {now}, but the run began with {recorded.get(name)}: training continues, "
+                f"warning: {what} is {now}, but the run began with {recorded.get(name)}: training continues, "
                 "but the weights may differ in the last digits from those of an uninterrupted run"
             )
     precision = resolve_precision(run.config.training.amp, device)
@@ -151,7 +152,7 @@ def train_run(run: "Run", device: "Device", max_minutes: float | None, world: "W
         return trainer.train(should_stop)
 
 
-def print_training_end(run: "Run", result: "TrainingResult", json: bool) -> None:
+def print_training_end(run: "Run", result: "TrainingResult", world: "World", json: bool) -> None:
     """Print how the training ended, and the next command."""
     position = result.position
     about = "" if result.total_steps_exact else "about "
@@ -179,4 +180,7 @@ def print_training_end(run: "Run", result: "TrainingResult", json: bool) -> None
     if result.ended in ("finished", "stopped early"):
         print_stderr(f"next: edgechat export {run.folder} --out BUNDLE")
     else:
-        print_stderr(f"to continue: edgechat train --resume --out {run.folder}")
+        command = f"edgechat train --resume --out {run.folder}"
+        if world.size > 1:
+            command = f"the torchrun command with -m {command}"
+        print_stderr(f"to continue: {command}")

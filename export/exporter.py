@@ -342,7 +342,8 @@ def _measure_quality(
     if reasons and not allow_beyond_limits:
         raise QualityError(
             f"{built.precision} is not good enough for this model: {'; '.join(reasons)}: "
-            "use --precision fp32, or --beyond-limits to write it nevertheless"
+            "train longer if the model has hardly learned, use --precision fp32, or write it with "
+            "--beyond-limits"
         )
     limits = asdict(LIMITS[built.precision])
     figures |= {"against_fp32": quality.to_json(), "limits": limits, "forced": bool(reasons)}
