@@ -154,3 +154,12 @@ def test_of_equal_scores_the_lower_loss_is_better_and_of_equal_losses_the_earlie
     folders = {Path(checkpoint_name(step)): score for step, score in scores.items()}
     ranks = {kind: [checkpoint_step(path) for path in _ranked(folders, kind)] for kind in ("best", "last")}
     assert ranks == {"best": [6, 4, 9, 3, 12], "last": [12, 9, 6, 4, 3]}
+
+
+def test_of_equally_scored_checkpoints_on_disk_that_of_the_lowest_loss_is_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
+        position = Position(step=step, best_step=2)
+        checkpoints.save(make_training_state(), position)
+        checkpoints.save_validation(position, 0.0, loss)
+    assert [checkpoint_step(folder) for folder in checkpoints.select("best:2")] == [2, 3]

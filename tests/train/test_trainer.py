@@ -168,6 +168,14 @@ def test_time_that_runs_out_stops_with_a_checkpoint(run):
     assert Checkpoints(run.folder).last.name == "step-00000001"
 
 
+def test_a_limit_of_time_is_in_minutes(run, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    trainer, ticks = Trainer(run, max_minutes=2), iter([1001.0, 1119.0, 1121.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    result = trainer.train()
+    assert (result.ended, result.position.step) == ("out of time", 3)
+
+
 def test_gradients_are_clipped_to_the_global_norm(run, monkeypatch):
     norms = []
     real = torch.nn.utils.clip_grad_norm_

@@ -254,6 +254,15 @@ def test_dropout_between_layers_and_before_the_output_is_in_the_loss_of_an_updat
         assert expected / tokens not in losses
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_weight_is_updated_also_a_single_number(optimizer):
+    one = updater(TrainingConfig(optimizer=optimizer), attention_kind="bahdanau-normed")
+    start = weights(one)
+    assert start["attention.g"].ndim == 0
+    one.update([(batch(), 1.0)], 9, step=1, rate=0.1)
+    assert not [name for name, weight in weights(one).items() if torch.equal(weight, start[name])]
+
+
 def test_label_smoothing_is_part_of_the_gradient_but_not_of_the_reported_loss():
     plain, smoothed = (updater(TrainingConfig(label_smoothing=rate)) for rate in (0.0, 0.3))
     losses = [one.update([(batch(), 1.0)], 9, step=1, rate=0.0).loss for one in (plain, smoothed)]
