@@ -139,6 +139,7 @@ class Trainer:
             self._release_lock()
             raise
         self._should_stop: Callable[[], bool] = lambda: False
+        self._next_shards: list[Shard] = []
         self._smoothed_loss: float | None = None
         self._smoothed_speed: float | None = None
 
@@ -243,7 +244,7 @@ class Trainer:
                 return "stopped early"
             if position.epoch_step >= len(self._steps_of_epoch(position.epoch)):
                 position.epoch, position.epoch_step = position.epoch + 1, 0
-            self._train_step(self._steps_of_epoch(position.epoch)[position.epoch_step])
+            self._train_step(self._steps_of_epoch(position.epoch))
             position.step, position.epoch_step = position.step + 1, position.epoch_step + 1
             if self.validation_due:
                 self._validate_and_save()
@@ -266,10 +267,16 @@ class Trainer:
             self._cached_epoch = epoch
         return self._cached_steps
 
-    def _train_step(self, index_batches: list[np.ndarray]) -> None:
-        """One update of the weights, from the batches of `index_batches`."""
+    def _train_step(self, steps: list[list[np.ndarray]]) -> None:
+        """One update of the weights: the next of the `steps` of this epoch."""
         position, config, start = self._position, self._config, time.perf_counter()
-        shards = [self._make_shard(indices) for indices in index_batches]
+        index_batches = steps[position.epoch_step]
+        shards = self._next_shards or self._make_shards(index_batches)
+
+        def prefetch() -> None:
+            following = steps[position.epoch_step + 1 : position.epoch_step + 2]
+            self._next_shards = self._make_shards(following[0]) if following else []
+
         tokens = self._target_tokens(index_batches, shards)
         outcome = self._updater.update(
             shards,
@@ -277,6 +284,7 @@ class Trainer:
             step=position.step + 1,
             rate=self._learning_rate(position.step),
             sampling=sampling_probability(position.step, self.total_steps, config),
+            meanwhile=prefetch,
         )
         if not outcome.applied:
             self._count_skipped(outcome)
@@ -299,9 +307,13 @@ class Trainer:
             )
         )
 
-    def _make_shard(self, indices: np.ndarray) -> Shard:
-        own, weight = self._world.shard(indices)
-        return make_training_batch(self._train, own, self._position.epoch, self._bpe_dropout), weight
+    def _make_shards(self, index_batches: list[np.ndarray]) -> list[Shard]:
+        """This process's parts of the batches of a step of this epoch."""
+        parts = map(self._world.shard, index_batches)
+        epoch = self._position.epoch
+        return [
+            (make_training_batch(self._train, own, epoch, self._bpe_dropout), weight) for own, weight in parts
+        ]
 
     def _target_tokens(self, index_batches: list[np.ndarray], shards: list[Shard]) -> int:
         """The number of target tokens of these batches, over all processes."""

@@ -6,7 +6,7 @@ are seeded with (seed, step, process), so no random state needs to be saved for 
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -60,11 +60,18 @@ class Updater:
         return TrainingState(self.model, self.optimizer, self.average, self.scaler)
 
     def update(
-        self, shards: Sequence[Shard], tokens: int, *, step: int, rate: float, sampling: float = 0.0
+        self,
+        shards: Sequence[Shard],
+        tokens: int,
+        *,
+        step: int,
+        rate: float,
+        sampling: float = 0.0,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """Make update number `step` at learning rate `rate`, from this process's shards of batches that have
         `tokens` target tokens over all processes. `sampling` is the share of fed tokens that the model draws
-        itself."""
+        itself. `meanwhile` is called while a GPU computes the gradients."""
         seed_step(self._config.seed, step, self._world.rank)
         self.model.zero_grad()
         losses = []
@@ -74,6 +81,7 @@ class Updater:
                 explain_out_of_memory(batch, f"at step {step}"),
             ):
                 losses.append(self._accumulate(batch.to(self._device), weight / tokens, sampling))
+        meanwhile()
         (total,) = self._world.sum(tokens * torch.stack(losses).sum().item())
         # The first step allocates the optimizer's moments.
         with explain_out_of_memory(shards[-1][0], f"at step {step}"):

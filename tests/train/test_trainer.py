@@ -18,14 +18,14 @@ import torch
 
 from edgechat.runtime.atomic_write import sha256
 from edgechat.runtime.errors import CheckpointError, EdgeChatError, UsageError
-from edgechat.train.batches import make_batch
+from edgechat.train.batches import Batch, make_batch
 from edgechat.train.checkpoints import Checkpoints
 from edgechat.train.dialogue import Pair
 from edgechat.train.metrics import append_metrics, make_figure, plot_metrics, read_metrics, truncate_metrics
 from edgechat.train.run import Run, open_run
 from edgechat.train.tokenizer import train_tokenizer
 from edgechat.train.trainer import Trainer
-from edgechat.train.updates import Outcome
+from edgechat.train.updates import Outcome, Updater
 
 
 @pytest.fixture
@@ -143,13 +143,21 @@ def test_the_metrics_of_a_stopped_and_resumed_run_are_those_of_one_that_ran_thro
 def test_each_pair_is_learned_once_per_epoch_even_if_the_run_is_stopped_and_resumed(run, monkeypatch):
     from edgechat.train import bpe_dropout
 
-    seen: list[int] = []
+    made, seen = dict[int, tuple[Batch, list[int]]](), list[int]()
+    update = Updater.update
 
-    def spy(pairs, indices):
-        seen.extend(indices.tolist())
-        return make_batch(pairs, indices)
+    def make(pairs, indices):
+        batch = make_batch(pairs, indices)
+        made[id(batch)] = batch, indices.tolist()  # the batch, so that no other gets its id
+        return batch
 
-    monkeypatch.setattr(bpe_dropout, "make_batch", spy)
+    def learn(self, shards, *given, **options):
+        for batch, _ in shards:
+            seen.extend(made[id(batch)][1])
+        return update(self, shards, *given, **options)
+
+    monkeypatch.setattr(bpe_dropout, "make_batch", make)
+    monkeypatch.setattr(Updater, "update", learn)
     pairs = len(run.train_pairs)
     per_epoch = -(-pairs // run.config.training.batch_size)
     two_epochs = run.with_values(epochs=2, max_steps=2 * per_epoch)
@@ -160,6 +168,18 @@ def test_each_pair_is_learned_once_per_epoch_even_if_the_run_is_stopped_and_resu
     assert sorted(seen[:pairs]) == list(range(pairs))
     assert sorted(seen[pairs:]) == list(range(pairs))
     assert seen[:pairs] != seen[pairs:]
+
+
+def test_the_next_batch_is_made_before_the_loss_of_this_one_is_waited_for(run, monkeypatch):
+    from edgechat.train import bpe_dropout
+
+    events = list[str]()
+    monkeypatch.setattr(bpe_dropout, "make_batch", lambda *given: events.append("make") or make_batch(*given))
+    trainer = Trainer(run.with_values(epochs=1, max_steps=3))
+    apply = trainer._updater._apply
+    monkeypatch.setattr(trainer._updater, "_apply", lambda *given: events.append("apply") or apply(*given))
+    trainer.train()
+    assert events == ["make", "make", "apply", "make", "apply", "make", "apply"]
 
 
 def test_time_that_runs_out_stops_with_a_checkpoint(run):
