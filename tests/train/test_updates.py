@@ -263,6 +263,17 @@ def test_every_weight_is_updated_also_a_single_number(optimizer):
     assert not [name for name, weight in weights(one).items() if torch.equal(weight, start[name])]
 
 
+def test_a_held_out_loss_is_without_dropout_and_the_training_goes_on_with_it():
+    one = updater(dropout=0.5, word_dropout=0.5)
+    [(loss, tokens)] = {updates.evaluate_loss(one.model, [batch()], "") for _ in range(3)}
+    logits, labels = one.model.eval()(*batch())
+    assert (loss, tokens) == (pytest.approx(summed_losses(logits, labels).nll.item()), 9)
+    assert one.model.encoder.dropout == 0.5  # between layers, where PyTorch's own LSTM computes them
+    one.model.train()
+    updates.evaluate_loss(one.model, [batch()], "")
+    assert one.model.training
+
+
 def test_label_smoothing_is_part_of_the_gradient_but_not_of_the_reported_loss():
     plain, smoothed = (updater(TrainingConfig(label_smoothing=rate)) for rate in (0.0, 0.3))
     losses = [one.update([(batch(), 1.0)], 9, step=1, rate=0.0).loss for one in (plain, smoothed)]
