@@ -104,7 +104,8 @@ def _fused_lstm_cell(gates: Tensor, c: Tensor, offset: Tensor | None) -> tuple[T
 @cache
 def _zero(device: torch.device, dtype: torch.dtype) -> Tensor:
     """0 on a device, made once, since filling it takes a kernel too."""
-    return torch.zeros((), dtype=dtype, device=device)
+    with torch.inference_mode(False):  # a tensor of a validation could not be saved for a backward
+        return torch.zeros((), dtype=dtype, device=device)
 
 
 def lstm_layer(gates: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

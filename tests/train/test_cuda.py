@@ -14,7 +14,7 @@ from edgechat.cli.pytorch import torch_device
 from edgechat.runtime.device import Device
 from edgechat.runtime.errors import EdgeChatError
 from edgechat.runtime.text import EOS
-from edgechat.train import trainer
+from edgechat.train import recurrence, trainer
 from edgechat.train.batches import Batch, collate
 from edgechat.train.config import TrainingConfig
 from edgechat.train.distributed import SINGLE_PROCESS
@@ -24,7 +24,7 @@ from edgechat.train.model import Seq2Seq
 from edgechat.train.precision import Precision, autocast
 from edgechat.train.recurrence import lstm_cell
 from edgechat.train.trainer import Trainer
-from edgechat.train.updates import Updater
+from edgechat.train.updates import Updater, evaluate_loss
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device")
 
@@ -108,6 +108,14 @@ def test_every_model_option_learns_in_16_bits(option, precision):
         for each in (gradients, expected)
     ]
     assert norms[0] == pytest.approx(norms[1], rel=0.1)
+
+
+def test_a_training_may_begin_with_a_validation():
+    recurrence._zero.cache_clear()
+    model = model_with("norm", VOCABULARY).to("cuda")
+    evaluate_loss(model, [BATCH], "")
+    summed_losses(*model.train()(*BATCH.to("cuda"))).objective.backward()
+    assert all(one.grad.isfinite().all() for one in model.parameters())
 
 
 def test_padding_and_batch_mates_do_not_change_a_loss():

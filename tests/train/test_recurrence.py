@@ -87,6 +87,23 @@ def test_the_cell_for_gpus_is_the_same_with_states_and_their_gradients_in_float3
         torch.testing.assert_close(got, want)
 
 
+def test_a_training_on_a_gpu_may_begin_with_a_validation(monkeypatch):
+    """Autograd saves what is added to the gates, and refuses tensors that were made in inference mode."""
+    saved = []
+
+    def kernel(gates: torch.Tensor, offset: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        saved.append(offset)
+        return stand_in_kernel(gates, offset, c)
+
+    monkeypatch.setattr(recurrence, "_fused_cell", kernel)
+    recurrence._zero.cache_clear()
+    gates, c = torch.randn(N, 4 * H), torch.randn(N, H)
+    with torch.inference_mode():
+        recurrence._fused_lstm_cell(gates, c, None)
+    recurrence._fused_lstm_cell(gates, c, None)
+    assert not saved[1].is_inference()
+
+
 @pytest.mark.parametrize("sizes", [[3, 2, 2, 1], [1], [2, 2], [4, 1, 1]])
 def test_the_gradient_of_a_layer_is_right_to_the_last_digits(sizes):
     torch.manual_seed(1)
