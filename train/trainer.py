@@ -271,7 +271,7 @@ class Trainer:
         """One update of the weights: the next of the `steps` of this epoch."""
         position, config, start = self._position, self._config, time.perf_counter()
         index_batches = steps[position.epoch_step]
-        shards = self._next_shards or self._make_shards(index_batches)
+        shards, self._next_shards = self._next_shards or self._make_shards(index_batches), []
 
         def prefetch() -> None:
             following = steps[position.epoch_step + 1 : position.epoch_step + 2]
@@ -361,15 +361,17 @@ class Trainer:
         loss = measured.get("loss", train_loss)
         score = self._checkpoint_score(loss, measured)
         finite = math.isfinite(loss)  # NaN too if nothing is held out and all steps were skipped
+        previous = position.best_score
         best = finite and (
-            position.best_score is None
+            previous is None
             or position.best_loss is None
-            # While no reply is right, the loss tells whether the model learns.
-            or (score, loss) < (position.best_score, position.best_loss)
+            or (score, loss) < (previous, position.best_loss)  # the loss decides between equal scores
         )
+        # While no reply is right, the loss tells whether the model learns; later only a better score counts.
+        improved = best and (previous is None or score < previous or score == 0)
         if best:
             position.best_loss, position.best_step, position.best_score = loss, position.step, score
-        position.waited = 0 if best else position.waited + 1
+        position.waited = 0 if improved else position.waited + 1
         row = {
             "step": position.step,
             "epoch": self._count_epochs(),

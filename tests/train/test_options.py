@@ -157,7 +157,15 @@ def test_replies_to_held_out_prompts_decide_which_checkpoint_is_best(run, metric
     assert result.position.best_score == -max(values)
 
 
-def test_while_a_metric_stays_the_same_a_lower_loss_is_better_and_keeps_the_patience(run, monkeypatch):
+def test_with_all_replies_right_a_lower_loss_is_better_but_does_not_keep_the_patience(run, monkeypatch):
+    losses = iter([5.0, 4.0, 3.0])
+    monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses), "exact_match": 1.0})
+    options = {"save_every": 1, "early_stop": "exact-match", "patience": 2, "epochs": 99}
+    result = Trainer(with_options(run, **options)).train()
+    assert (result.ended, result.position.step, result.position.best_step) == ("stopped early", 3, 3)
+
+
+def test_while_no_reply_is_right_a_lower_loss_is_better_and_keeps_the_patience(run, monkeypatch):
     losses = iter([5.0, 4.0, 4.5, 3.0, 3.5, 3.6])
     monkeypatch.setattr(Trainer, "_validate", lambda _: {"loss": next(losses), "exact_match": 0.0})
     options = {"save_every": 1, "early_stop": "exact-match", "patience": 2, "epochs": 99}
